@@ -1,0 +1,93 @@
+"""`bertloom COMMAND …`: finds the command's module, runs its `main(argv)` and turns errors into one line and a status.
+
+    bertloom --help
+    bertloom preprocess --help
+
+A module is imported only when its command is called, so `bertloom pretrain` runs where Beam is not installed.
+Exit status: 0 done, 1 something checked is off (`verify`), 2 wrong use or input, 130 interrupted.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": ("jobs.demo", "the whole road on the shipped sample"),
+    "build-vocab": ("jobs.build_vocab", "text to a WordPiece vocabulary"),
+    "preprocess": ("jobs.preprocess", "text to shards"),
+    "inspect": ("jobs.inspect_shards", "what is in a data set or a shard, decoded"),
+    "verify": ("jobs.verify", "checksums, counts and format of a data set"),
+    "pretrain": ("jobs.pretrain", "shards to a trained model; started again, it resumes"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status of `bertloom` with these words (default: those of this process)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    commands = _available()
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview(commands))
+        return 0
+    if words[0] == "--version":
+        print(f"bertloom {_version()}")
+        return 0
+    name, arguments = words[0], words[1:]
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(commands)}"
+        print(f"bertloom: error: no command {name!r}: {advice}", file=sys.stderr)
+        return 2
+    try:
+        return int(importlib.import_module(commands[name][0]).main(arguments) or 0)
+    except KeyboardInterrupt:
+        print(f"bertloom {name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left: `bertloom inspect … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at exit
+        return 141  # 128 + SIGPIPE, as for other tools
+    except (ValueError, OSError) as error:
+        if os.environ.get("BERTLOOM_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        print(f"bertloom {name}: error: {_in_words(error)}", file=sys.stderr)
+        return 2
+
+
+def _available() -> dict[str, tuple[str, str]]:
+    return {name: row for name, row in COMMANDS.items() if importlib.util.find_spec(row[0])}
+
+
+def _overview(commands: dict[str, tuple[str, str]]) -> str:
+    width = max(map(len, commands), default=0)
+    return "\n".join(
+        [
+            "usage: bertloom COMMAND ...",
+            "",
+            *(f"  {name:{width}}  {what}" for name, (_, what) in commands.items()),
+            "",
+            "bertloom COMMAND --help shows the flags of one; bertloom --version the version.",
+            "BERTLOOM_DEBUG=1 shows where in the code an error came from.",
+        ]
+    )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("bertloom")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed: pip install -e .)"
+
+
+def _in_words(error: Exception) -> str:
+    """The message without Python's `[Errno 2]`, and never empty."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename) if not isinstance(error.filename, int) else ''}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

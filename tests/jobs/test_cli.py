@@ -1,0 +1,130 @@
+import subprocess
+import sys
+import types
+
+import pytest
+
+from jobs import cli
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Makes `bertloom build-vocab` run a given function."""
+
+    def install(function):
+        module = types.ModuleType("jobs.stand_in")
+        module.main = function
+        monkeypatch.setitem(sys.modules, "jobs.stand_in", module)
+        monkeypatch.setattr(cli, "_available", lambda: {"build-vocab": ("jobs.stand_in", "stands in")})
+
+    return install
+
+
+def test_no_words_and_help_list_the_commands(capsys):
+    for argv in [], ["--help"]:
+        assert cli.main(argv) == 0
+        out = capsys.readouterr().out
+        assert "usage: bertloom COMMAND" in out and "build-vocab" in out
+
+
+def test_only_commands_whose_module_exists_are_listed(monkeypatch, capsys):
+    monkeypatch.setitem(cli.COMMANDS, "fly", ("jobs.fly", "through the air"))
+    cli.main([])
+    assert "fly" not in capsys.readouterr().out
+    assert cli.main(["fly"]) == 2
+
+
+def test_version_is_one_line(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("bertloom ")
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert cli.main(["build-vocap"]) == 2
+    assert "no command 'build-vocap': did you mean 'build-vocab'?" in capsys.readouterr().err
+
+
+def test_the_command_gets_the_words_after_its_name_and_its_status_is_passed_on(command):
+    seen = []
+    command(lambda argv: seen.append(argv))
+    assert cli.main(["build-vocab", "--x", "1"]) == 0
+    assert seen == [["--x", "1"]]
+    command(lambda argv: 1)
+    assert cli.main(["build-vocab"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError("num_steps=0: choose 1 or more"), "bertloom build-vocab: error: num_steps=0: choose 1 or more\n"),
+        (FileNotFoundError(2, "No such file or directory", "a.txt"), "error: a.txt: No such file or directory\n"),
+        (PermissionError(13, "Permission denied", b"a.txt"), "error: a.txt: Permission denied\n"),
+        (OSError("the disk is full"), "error: the disk is full\n"),
+        (OSError(), "error: OSError\n"),
+    ],
+)
+def test_an_error_for_people_is_one_line_and_status_2(command, capsys, error, says):
+    def fail(argv):
+        raise error
+
+    command(fail)
+    assert cli.main(["build-vocab"]) == 2
+    err = capsys.readouterr().err
+    assert err.endswith(says) and err.count("\n") == 1
+
+
+def test_the_traceback_is_shown_on_demand(command, capsys, monkeypatch):
+    def fail(argv):
+        raise ValueError("no")
+
+    command(fail)
+    monkeypatch.setenv("BERTLOOM_DEBUG", "1")
+    assert cli.main(["build-vocab"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_keeps_its_traceback(command):
+    def fail(argv):
+        raise AssertionError("cannot happen")
+
+    command(fail)
+    with pytest.raises(AssertionError):
+        cli.main(["build-vocab"])
+
+
+def test_interrupting_gives_130_and_system_exit_passes(command, capsys):
+    def interrupt(argv):
+        raise KeyboardInterrupt
+
+    def leave(argv):
+        raise SystemExit(7)
+
+    command(interrupt)
+    assert cli.main(["build-vocab"]) == 130
+    command(leave)
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["build-vocab"])
+    assert exit.value.code == 7
+
+
+def test_no_command_is_imported_for_the_overview():
+    code = (
+        "import sys; from jobs import cli; cli.main([]);"
+        "heavy = {'torch', 'apache_beam', 'tyro', 'pyarrow'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    script = tmp_path / "stand_in.py"
+    script.write_text("def main(argv):\n    for _ in range(100_000):\n        print('x' * 100)\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from jobs import cli;"
+        "cli._available = lambda: {'inspect': ('stand_in', '')}; sys.exit(cli.main(['inspect']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

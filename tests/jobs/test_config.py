@@ -1,0 +1,176 @@
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import tyro
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.config import dump, parse, preset_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """What follows the warm-up."""
+
+    def __post_init__(self):
+        if self.learning_rate <= 0:
+            raise ValueError(
+                f"learning_rate={self.learning_rate} was given, and training would walk away from the minimum: "
+                f"choose a positive number"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Trains."""
+
+    data: str
+    """The data set, a folder."""
+    num_steps: int | None = None
+    """Optimizer updates."""
+    max_seq_length: tuple[int, ...] = (128,)
+    """Longest examples, in tokens."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of Adam."""
+    compile: bool = False
+    """Compile the model."""
+    cache: Path = Path("cache")
+    """Where remote shards are kept."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """How weights are updated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    path: tyro.conf.Positional[str]
+    """A data set."""
+
+
+def parse_with(tmp_path, toml, *flags):
+    path = tmp_path / "preset.toml"
+    path.write_text(toml, encoding="utf-8")
+    return parse(Training, [str(path), *flags], prog="bertloom train")
+
+
+def test_flags_alone_fill_a_configuration():
+    config = parse(Training, ["--data", "d", "--max-seq-length", "128", "512", "--optimizer.learning-rate", "3"], "x")
+    assert config == Training(data="d", max_seq_length=(128, 512), optimizer=Optimizer(learning_rate=3.0))
+
+
+def test_flags_win_over_a_preset_and_a_preset_over_the_defaults(tmp_path):
+    toml = 'data = "p"\nnum_steps = 5\n[optimizer]\nlearning_rate = 1\nschedule = "constant"\n'
+    config = parse_with(tmp_path, toml, "--num-steps", "7")
+    assert config == Training(
+        data="p", num_steps=7, optimizer=Optimizer(learning_rate=1.0, schedule="constant")
+    )
+
+
+def test_a_later_preset_wins_key_by_key(tmp_path):
+    first, second = tmp_path / "a.toml", tmp_path / "b.toml"
+    first.write_text('data = "a"\ncompile = true\n[optimizer]\nlearning_rate = 2.0\nschedule = "constant"\n')
+    second.write_text('data = "b"\nmax_seq_length = [8, 16]\ncache = "c"\n[optimizer]\nlearning_rate = 3.0\n')
+    config = parse(Training, [str(first), str(second)], "x")
+    assert config == Training(
+        data="b",
+        max_seq_length=(8, 16),
+        compile=True,
+        cache=Path("c"),
+        optimizer=Optimizer(learning_rate=3.0, schedule="constant"),
+    )
+
+
+def test_a_flag_mends_what_a_preset_has_wrong_for_post_init(tmp_path):
+    config = parse_with(tmp_path, 'data = "d"\n[optimizer]\nlearning_rate = -1.0\n', "--optimizer.learning-rate", "1")
+    assert config.optimizer.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("num_stps = 5", r"preset.toml: unknown key 'num_stps': did you mean 'num_steps'\?"),
+        ("[optimizer]\nzzz = 5", r"unknown key 'optimizer.zzz': the keys here are learning_rate, schedule"),
+        ('num_steps = "many"', r"preset.toml: num_steps = 'many': expected an integer or \"None\""),
+        ("num_steps = true", r"preset.toml: num_steps = True: expected an integer"),
+        ("data = 5", r"preset.toml: data = 5: expected a string"),
+        ("compile = 1", r"preset.toml: compile = 1: expected true or false"),
+        ("max_seq_length = 128", r"preset.toml: max_seq_length = 128: expected a list of an integer"),
+        ("max_seq_length = [128, 1.5]", r"preset.toml: max_seq_length\[1\] = 1.5: expected an integer"),
+        ("betas = [0.9]", r"preset.toml: betas = \[0.9\]: expected a list of 2 values"),
+        ("optimizer = 3", r"preset.toml: optimizer = 3: expected a table, \[optimizer\]"),
+        ('[optimizer]\nschedule = "cosine"', r"optimizer.schedule = 'cosine': expected one of 'linear', 'constant'"),
+        ("num_steps = ", r"preset.toml: not valid TOML"),
+    ],
+)
+def test_a_wrong_preset_is_refused_with_file_key_and_expectation(tmp_path, toml, says):
+    with pytest.raises(ValueError, match=says):
+        parse_with(tmp_path, toml, "--data", "d")
+
+
+def test_a_word_that_is_no_preset_is_refused():
+    with pytest.raises(ValueError, match="'tinny' is no preset: expected one of"):
+        parse(Training, ["tinny", "--data", "d"], "x")
+    with pytest.raises(ValueError, match="nowhere.toml: no such preset file"):
+        parse(Training, ["nowhere.toml", "--data", "d"], "x")
+
+
+def test_a_positional_field_is_never_taken_for_a_preset():
+    assert parse(Inspection, ["tiny"], "x").path == "tiny"
+
+
+def test_what_post_init_refuses_arrives_as_it_was_said_and_the_class_is_left_as_it_was():
+    before = Optimizer.__post_init__
+    with pytest.raises(ValueError, match="^learning_rate=-1.0 was given, .* choose a positive number$"):
+        parse(Training, ["--data", "d", "--optimizer.learning-rate", "-1"], "x")
+    assert Optimizer.__post_init__ is before
+
+
+def test_a_required_field_and_an_unknown_flag_end_with_status_2(capsys):
+    for argv, says in ([], "--data"), (["--data", "d", "--num-stps", "3"], "--num-steps"):
+        with pytest.raises(SystemExit) as exit:
+            parse(Training, argv, "bertloom train")
+        assert exit.value.code == 2
+        assert says in capsys.readouterr().err
+
+
+def test_help_is_made_from_the_docstrings(capsys):
+    with pytest.raises(SystemExit) as exit:
+        parse(Training, ["--help"], "bertloom train")
+    assert exit.value.code == 0
+    out = capsys.readouterr().out
+    assert "bertloom train" in out and "Longest examples, in tokens." in out and "--optimizer.learning-rate" in out
+
+
+configurations = st.builds(
+    Training,
+    data=st.text(),
+    num_steps=st.none() | st.integers(min_value=-(2**63), max_value=2**63 - 1),
+    max_seq_length=st.lists(st.integers(0, 512)).map(tuple),
+    betas=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    compile=st.booleans(),
+    optimizer=st.builds(Optimizer, learning_rate=st.floats(1e-300, 1e300), schedule=st.sampled_from(["linear"])),
+)
+
+
+@given(configurations)
+def test_a_dumped_configuration_is_a_preset_that_gives_it_back(tmp_path_factory, config):
+    path = tmp_path_factory.mktemp("preset") / "config.toml"
+    path.write_bytes(dump(config).encode("utf-8"))
+    assert parse(Training, [str(path)], "x") == config
+
+
+def test_every_shipped_preset_is_a_table():
+    for name in preset_names():
+        preset = Path("jobs/presets") / f"{name}.toml"
+        assert tomllib.loads(preset.read_text(encoding="utf-8"))
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parse(Training, ["--data", "d"], "x").data = "e"
