@@ -1,0 +1,134 @@
+"""Files, through Beam's file systems: written whole or not at all, read by range.
+
+On local disks and HDFS a file is written under a temporary name in its own folder, fsynced (local), renamed, and the
+folder is fsynced. Object stores show an object only once it is whole, so there it goes to its final name at once.
+"""
+
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Iterable
+from typing import BinaryIO, cast
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+RENAMES = ("", "hdfs")  # schemes whose file systems show half-written files
+
+
+def join(folder: str, *names: str) -> str:
+    return FileSystems.join(folder, *names)
+
+
+def is_local(path: str) -> bool:
+    return FileSystems.get_scheme(path) is None
+
+
+def exists(path: str) -> bool:
+    return FileSystems.exists(path)
+
+
+def size(path: str) -> int | None:
+    """Bytes of the file, None where there is none."""
+    if is_local(path):
+        return os.path.getsize(path) if os.path.isfile(path) else None
+    try:
+        found = FileSystems.match([path])[0].metadata_list
+    except BeamIOError:
+        return None
+    return found[0].size_in_bytes if found else None
+
+
+def make_folder(path: str) -> None:
+    """Makes the folder where the file system has folders; object stores need none."""
+    if is_local(path):
+        os.makedirs(path, exist_ok=True)
+    elif not FileSystems.exists(path):
+        try:
+            FileSystems.mkdirs(path)
+        except BeamIOError:  # another worker made it, or the store has no folders
+            pass
+
+
+def open_read(path: str) -> BinaryIO:
+    """The raw bytes of a file, seekable. Never decompressed: Beam's own decompression stops at 16 MiB a read."""
+    return cast(
+        BinaryIO, FileSystems.open(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
+    )
+
+
+def read(path: str) -> bytes:
+    with open_read(path) as file:
+        return file.read()
+
+
+def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
+    """Exactly these bytes of an open file; ValueError where the file ends before."""
+    file.seek(offset)
+    data = file.read(length)
+    if len(data) != length:
+        raise ValueError(f"ends {length - len(data)} bytes early: expected {length} bytes at {offset}")
+    return data
+
+
+def temporary_name(path: str) -> str:
+    """A name beside `path` that no other process uses: a dead parent's workers may outlive it by seconds."""
+    folder, name = FileSystems.split(path)
+    return join(folder, f".tmp-{os.getpid()}-{threading.get_ident()}-{name}")
+
+
+def write_whole(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
+    """Writes the chunks as one file that is there whole or not at all; its size in bytes and its sha256."""
+    digest, count = hashlib.sha256(), 0
+    scheme = FileSystems.get_scheme(path) or ""
+    target = temporary_name(path) if scheme in RENAMES else path
+    try:
+        file = open(target, "wb") if is_local(path) else FileSystems.create(
+            target, "application/octet-stream", CompressionTypes.UNCOMPRESSED
+        )
+        with file:
+            for chunk in chunks:
+                digest.update(chunk)
+                count += len(chunk)
+                file.write(chunk)
+            if is_local(path):
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException:
+        if is_local(path) and os.path.exists(target):
+            os.remove(target)
+        raise
+    if is_local(path):
+        os.replace(target, path)
+        sync_folder(os.path.dirname(path) or ".")
+    elif target != path:
+        if FileSystems.exists(path):
+            FileSystems.delete([path])
+        FileSystems.rename([target], [path])
+    return count, digest.hexdigest()
+
+
+def sync_folder(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: str) -> str:
+    digest = hashlib.sha256()
+    with open_read(path) as file:
+        while chunk := file.read(io.DEFAULT_BUFFER_SIZE * 128):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sweep_temporary(folder: str) -> None:
+    """Removes what killed processes left half-written. Only where a lock says that nobody writes there now."""
+    if is_local(folder) and os.path.isdir(folder):
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                if name.startswith(".tmp-"):
+                    os.remove(os.path.join(parent, name))
