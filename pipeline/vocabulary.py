@@ -1,0 +1,176 @@
+"""The vocabulary: `vocab.txt` read with care, the tokenizer that it makes, and its form for Hugging Face.
+
+A vocabulary file has one word a line; the line's number, from 0, is the word's id. Lines end at a line feed and nowhere
+else: real vocabularies hold U+2028 and U+0085 as words.
+
+    >>> vocabulary = read_vocabulary("vocab.txt")
+    >>> vocabulary.words[vocabulary.mask]
+    '[MASK]'
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+
+from pipeline import storage
+
+SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+MIN_WORDS = 6  # the five special ones and something to say
+MAX_WORD_CHARACTERS = 100  # BERT gives [UNK] for longer words
+
+_UNUSED = re.compile(r"\[unused\d+\]")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words and their ids. Made by `read_vocabulary`, which has checked them."""
+
+    words: tuple[str, ...]
+    """A word's id is its index."""
+    notes: tuple[str, ...] = ()
+    """What was mended while reading, in words for the person who gave the file."""
+
+    @cached_property
+    def text(self) -> bytes:
+        """`vocab.txt` as a data set keeps it: UTF-8, a line feed after every word."""
+        return "".join(f"{word}\n" for word in self.words).encode()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of `text`: files that differ in their line ends alone are the same vocabulary."""
+        return hashlib.sha256(self.text).hexdigest()
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """word -> id."""
+        return {word: index for index, word in enumerate(self.words)}
+
+    @property
+    def pad(self) -> int:
+        return self.ids["[PAD]"]
+
+    @property
+    def unk(self) -> int:
+        return self.ids["[UNK]"]
+
+    @property
+    def cls(self) -> int:
+        return self.ids["[CLS]"]
+
+    @property
+    def sep(self) -> int:
+        return self.ids["[SEP]"]
+
+    @property
+    def mask(self) -> int:
+        return self.ids["[MASK]"]
+
+    @cached_property
+    def continuation(self) -> NDArray[np.bool_]:
+        """Does the word go on with the one before it ("##ing")? bool (words,)."""
+        return np.array([word.startswith("##") and len(word) > 2 for word in self.words], bool)
+
+    @cached_property
+    def ordinary(self) -> NDArray[np.uint16] | NDArray[np.uint32]:
+        """Ids that may stand in for a masked word: all but the special and the [unusedN], uint16 or uint32, sorted."""
+        chosen = [i for i, word in enumerate(self.words) if word not in SPECIAL_WORDS and not _UNUSED.fullmatch(word)]
+        return np.array(chosen, np.uint16 if len(self.words) < 65536 else np.uint32)
+
+
+def read_vocabulary(path: str) -> Vocabulary:
+    """The vocabulary in a file, on any of Beam's file systems; ValueError says what is wrong with it, and where."""
+    try:
+        data = storage.read(path)
+    except IsADirectoryError:
+        raise ValueError(f"{path}: is a folder; expected a vocabulary file, one word a line") from None
+    except OSError as error:  # Beam's own errors are of this kind, too
+        reason = error.strerror or "there is no such file, or it cannot be read"
+        raise ValueError(f"{path}: {reason}; make a vocabulary with `bertloom build-vocab`") from error
+    return parse_vocabulary(data, path)
+
+
+def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
+    """The vocabulary in these bytes; `name` is what errors call the file."""
+    notes = []
+    if data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+        notes.append(f"{name}: a byte order mark at the start was passed over")
+    try:
+        words = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{name}: line {line}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+    num_crlf = sum(word.endswith("\r") for word in words)
+    if num_crlf:
+        words = [word.removesuffix("\r") for word in words]
+        notes.append(f"{name}: {num_crlf} lines end in CRLF; read as if they ended in LF")
+    if words[-1] == "":
+        words.pop()
+    num_blank = len(words)
+    while words and words[-1] == "":
+        words.pop()
+    if num_blank > len(words):
+        notes.append(f"{name}: {num_blank - len(words)} empty lines at the end were passed over")
+    _check_words(words, name)
+    return Vocabulary(tuple(words), tuple(notes))
+
+
+def _check_words(words: list[str], name: str) -> None:
+    if "" in words:
+        line = words.index("") + 1
+        raise ValueError(f"{name}: line {line}: empty; every line is a word, and later words would get other ids: "
+                         f"remove the line, or give it the name [unused{line - 1}]")
+    if len(words) < MIN_WORDS:
+        raise ValueError(f"{name}: {len(words)} words; expected one word a line, at least {MIN_WORDS}")
+    first: dict[str, int] = {}
+    for line, word in enumerate(words, 1):
+        if word in first:
+            raise ValueError(f"{name}: the word {word!r} is on line {first[word]} and again on line {line}; a word has "
+                             f"one id: give the second the name [unused{line - 1}], so that all others keep theirs")
+        first[word] = line
+    missing = [word for word in SPECIAL_WORDS if word not in first]
+    if missing:
+        near = [f"line {line} has {word!r}" for word, line in first.items() if word.strip().upper() in missing]
+        hint = f" ({'; '.join(near)})" if near else ""
+        raise ValueError(f"{name}: {' '.join(missing)} missing{hint}; BERT needs {' '.join(SPECIAL_WORDS)}: write them "
+                         f"over [unusedN] lines, or make a vocabulary with `bertloom build-vocab`")
+
+
+def make_tokenizer(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None) -> Tokenizer:
+    """The reference for token ids: `BertWordPieceTokenizer` with `encode_special_tokens`, so "[MASK]" in a text is text.
+
+    strip_accents: None does as BERT does, which is to strip them where it lower-cases.
+    """
+    tokenizer = Tokenizer(WordPiece(vocabulary.ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS))
+    tokenizer.add_special_tokens(list(SPECIAL_WORDS))
+    tokenizer.normalizer = BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=do_lower_case
+    )
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def tokenizer_json(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None) -> bytes:
+    """`tokenizer.json` for `tokenizers` and `transformers`: the same tokenizer, which adds [CLS] and [SEP].
+
+    The file format has no place for `encode_special_tokens`: to a tokenizer loaded from it, "[MASK]" is the mask.
+    """
+    tokenizer = make_tokenizer(vocabulary, do_lower_case, strip_accents)
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary.cls), ("[SEP]", vocabulary.sep)],
+    )
+    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, indent=1).encode() + b"\n"
