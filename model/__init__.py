@@ -1,1 +1,1 @@
-"""The model and its training: BERT, its data loader, optimizer, checkpoints. Never imports Beam, pipeline or jobs."""
+"""BERT in PyTorch: the model, the loader of shards, the training step, checkpoints. No Beam, `pipeline`, `jobs`."""

@@ -1,0 +1,224 @@
+"""BERT's encoder (Devlin et al. 2018), on packed tokens.
+
+What differs from the paper's code, and from transformers' BertModel:
+
+- There is no padding. All sequences of a batch lie end to end in one flat tensor, and attention stays inside each.
+- Query, key and value come from one matrix product (`qkv`); `model/huggingface.py` splits it at the border.
+- GELU is the exact one (erf), as in transformers; google-research/bert's last version has the tanh approximation.
+- The pooler belongs to the pretraining head (`model/heads.py`): an encoder alone has none.
+
+The rest is BERT: post-norm, learned positions, token types, LayerNorm with epsilon 1e-12.
+
+Dimensions in the comments:
+    T  real tokens in the batch     N  sequences in the batch    S  tokens of one sequence
+    C  hidden_size                  H  num_attention_heads       D  C / H
+    V  vocab_size                   F  intermediate_size
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+try:  # CUDA builds of torch 2.11 and later have it; nothing else needs it
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # pragma: no cover
+    varlen_attn = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertArchitecture:
+    """The shape of a BERT, all but its vocabulary, which comes from the data set. Names are Hugging Face's."""
+
+    hidden_size: int = 768
+    """Width of a token's vector; a multiple of num_attention_heads."""
+    num_hidden_layers: int = 12
+    """Number of layers."""
+    num_attention_heads: int = 12
+    """Number of attention heads in a layer."""
+    intermediate_size: int = 3072
+    """Width of the feed-forward block; BERT takes 4 x hidden_size."""
+    max_position_embeddings: int = 512
+    """The longest sequence, in tokens, that the model can ever read."""
+    type_vocab_size: int = 2
+    """Number of token types: segment A and segment B."""
+    hidden_dropout_prob: float = 0.0
+    """Dropout after embeddings and sub-layers. BERT had 0.1; training that reads its data about once needs none."""
+    attention_probs_dropout_prob: float = 0.0
+    """Dropout of attention weights. BERT had 0.1. Above 0, CUDA takes a much slower way (see `attention`)."""
+    layer_norm_eps: float = 1e-12
+    """Epsilon of LayerNorm."""
+    initializer_range: float = 0.02
+    """Standard deviation of the normal that initial weights are drawn from, before it is truncated."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "type_vocab_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.max_position_embeddings < 8:
+            raise ValueError(f"max_position_embeddings={self.max_position_embeddings} must be at least 8")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}: "
+                f"BERT takes heads of 64, here {max(1, self.hidden_size // 64)}"
+            )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig(BertArchitecture):
+    """A BertArchitecture and the size of the vocabulary it is for."""
+
+    vocab_size: int
+    """Number of words in vocab.txt."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.vocab_size < 1:
+            raise ValueError(f"vocab_size={self.vocab_size} must be at least 1")
+
+
+def attention(qkv: Tensor, lengths: list[int], cu_seqlens: Tensor, dropout: float = 0.0) -> Tensor:
+    """Softmax attention of every token to all tokens of its own sequence.
+
+    On CUDA in 16 bits: one call of FlashAttention over all sequences. Elsewhere: one `scaled_dot_product_attention`
+    for each sequence. On CPU that is the fastest way measured (its cost is that of the real tokens), and a sequence's
+    result does not depend, bit for bit, on its neighbours. `split` matters: a slice for each sequence would make
+    the backward pass build one zero tensor of the whole batch for each of them.
+
+    Args:
+        qkv: (T, 3, H, D).
+        lengths: of each sequence, in tokens; their sum is T.
+        cu_seqlens: int32 (N + 1,), where each sequence begins, and T. The same as `lengths`, on the device.
+        dropout: of attention weights. FlashAttention's packed form has none, so above 0 the other way is taken.
+
+    Returns:
+        (T, H, D).
+    """
+    if qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16) and dropout == 0 and varlen_attn is not None:
+        query, key, value = qkv.unbind(1)  # (T, H, D) each
+        longest = max(lengths)
+        # Only what torch 2.11 and 2.13 have in common; by default the scale is 1 / sqrt(D), the window everything.
+        return varlen_attn(query, key, value, cu_seqlens, cu_seqlens, longest, longest)
+    outputs = []
+    for part in qkv.split(lengths):
+        query, key, value = part.permute(1, 2, 0, 3).unsqueeze(1)  # (1, H, S, D) each
+        outputs.append(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)[0].transpose(0, 1))
+    return torch.cat(outputs)  # (T, H, D)
+
+
+class BertEmbeddings(nn.Module):
+    """The sum of word, position and token type embeddings, normalised."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """(T, C) from three (T,)."""
+        hidden = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.norm(hidden + self.position_embeddings(position_ids)))
+
+
+class BertLayer(nn.Module):
+    """Self-attention and a feed-forward block, each with its residual and a LayerNorm after it."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.qkv = nn.Linear(size, 3 * size)
+        self.attention_output = nn.Linear(size, size)
+        self.attention_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.intermediate = nn.Linear(size, config.intermediate_size)
+        self.output = nn.Linear(config.intermediate_size, size)
+        self.output_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden: Tensor, lengths: list[int], cu_seqlens: Tensor) -> Tensor:
+        """(T, C) from (T, C)."""
+        T, C = hidden.shape
+        qkv = self.qkv(hidden).view(T, 3, self.num_heads, C // self.num_heads)
+        mixed = attention(qkv, lengths, cu_seqlens, self.attention_dropout if self.training else 0.0)  # (T, H, D)
+        hidden = self.attention_norm(hidden + self.dropout(self.attention_output(mixed.reshape(T, C))))
+        wide = F.gelu(self.intermediate(hidden))  # (T, F)
+        return self.output_norm(hidden + self.dropout(self.output(wide)))
+
+
+class BertModel(nn.Module):
+    """The encoder: a vector for each token."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = BertEmbeddings(config)
+        self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        position_ids: Tensor,
+        lengths: list[int],
+        cu_seqlens: Tensor | None = None,
+    ) -> Tensor:
+        """The last layer's hidden states of packed sequences.
+
+        Args:
+            input_ids: int64 (T,), the sequences end to end.
+            token_type_ids: int64 (T,), 0 for segment A, 1 for segment B.
+            position_ids: int64 (T,), counted from 0 in each sequence.
+            lengths: of each sequence, in tokens; none is 0 and none above max_position_embeddings.
+            cu_seqlens: int32 (N + 1,), the running sum of `lengths` from 0; made from them if it is not given.
+
+        Returns:
+            (T, C).
+        """
+        if cu_seqlens is None:
+            cu_seqlens = cumulative_lengths(lengths).to(input_ids.device)
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids)
+        for layer in self.layers:
+            hidden = layer(hidden, lengths, cu_seqlens)
+        return hidden
+
+
+def cumulative_lengths(lengths: list[int]) -> Tensor:
+    """Where each of the packed sequences begins, and the end of the last: int32 (N + 1,).
+
+    >>> cumulative_lengths([3, 2])
+    tensor([0, 3, 5], dtype=torch.int32)
+    """
+    return torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+
+
+@torch.no_grad()
+def initialize_weights(module: nn.Module, initializer_range: float, seed: int) -> None:
+    """Draws all weights of `module` anew, from `seed` alone.
+
+    | parameter                                          | value                                                   |
+    |----------------------------------------------------|---------------------------------------------------------|
+    | weights of Linear and Embedding                    | normal(0, initializer_range), cut at two such deviations |
+    | weight of LayerNorm                                | 1                                                       |
+    | every bias                                         | 0                                                       |
+
+    As google-research/bert (`tf.truncated_normal_initializer`); transformers does not truncate. Draw on the CPU, before
+    the model goes to its device: the numbers are then the same wherever it trains.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for child in module.modules():
+        if isinstance(child, (nn.Linear, nn.Embedding)):
+            bound = 2 * initializer_range
+            nn.init.trunc_normal_(child.weight, std=initializer_range, a=-bound, b=bound, generator=generator)
+        elif isinstance(child, nn.LayerNorm):
+            nn.init.ones_(child.weight)
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] == "bias":
+            nn.init.zeros_(parameter)

@@ -1,0 +1,100 @@
+"""What BERT is pretrained with: a masked language model and next sentence prediction, on one encoder.
+
+Differences from transformers' BertForPreTraining: the vocabulary-wide decoder runs on the masked positions only (at
+15 % of tokens it is the largest saving there is, and changes no number), and both losses are sums divided by counts
+that the caller gives, those of the *global* batch, so that gradients do not depend on how that batch was cut up.
+
+Dimensions in the comments:
+    T  real tokens in the batch     N  sequences     M  masked positions     C  hidden_size     V  vocab_size
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.bert import BertConfig, BertModel
+from model.data import PackedBatch
+
+
+class PretrainingOutput(NamedTuple):
+    """Losses and counts of one batch; all tensors are scalars on the model's device, none forces a wait for the GPU."""
+
+    loss: Tensor
+    """What to call backward on: this batch's share of the global batch's MLM loss + NSP loss."""
+    mlm_loss_sum: Tensor
+    """Cross-entropy summed over masked positions, in nats, without gradient."""
+    mlm_correct: Tensor
+    """Number of masked positions whose most likely word is the true one."""
+    nsp_loss_sum: Tensor
+    """Cross-entropy summed over pairs, in nats, without gradient."""
+    nsp_correct: Tensor
+    """Number of pairs whose label was predicted."""
+
+
+class MaskedLanguageModelHead(nn.Module):
+    """Dense, GELU, LayerNorm, then the word embeddings as decoder, with a bias of its own for each word."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
+        """Logits (M, V) from hidden states (M, C) and the tied weight (V, C)."""
+        return F.linear(self.norm(F.gelu(self.dense(hidden))), word_embeddings, self.bias)
+
+
+class NextSentenceHead(nn.Module):
+    """BERT's pooler (dense and tanh on [CLS]) and the classifier on it: class 0 = B follows A, 1 = B is random."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.classifier = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits (N, 2) from the hidden states (N, C) of [CLS]."""
+        return self.classifier(torch.tanh(self.pooler(hidden)))
+
+
+class BertForPreTraining(nn.Module):
+    """The encoder with both heads."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bert = BertModel(config)
+        self.mlm = MaskedLanguageModelHead(config)
+        self.nsp = NextSentenceHead(config)
+
+    def logits(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Of the words at the masked positions (M, V), and of the pairs (N, 2)."""
+        hidden = self.bert(
+            batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths, batch.cu_seqlens
+        )  # (T, C)
+        words = self.mlm(hidden[batch.masked_positions], self.bert.embeddings.word_embeddings.weight)
+        return words, self.nsp(hidden[batch.cu_seqlens[:-1]])
+
+    def forward(self, batch: PackedBatch, num_masked: int, num_pairs: int) -> PretrainingOutput:
+        """Losses of one batch.
+
+        Args:
+            batch: on the model's device. A next_sentence_label of -1 (no pair) takes no part in the NSP loss.
+            num_masked: masked positions in the global batch, of which `batch` may be a part; divides the MLM loss.
+            num_pairs: pairs in the global batch, those labelled 0 or 1; divides the NSP loss.
+        """
+        word_logits, pair_logits = self.logits(batch)
+        # In 32 bits also under autocast: a sum over 30,000 words is not for 8 bits of mantissa.
+        mlm_loss = F.cross_entropy(word_logits.float(), batch.masked_ids, reduction="sum")
+        labels = batch.next_sentence_label
+        nsp_loss = F.cross_entropy(pair_logits.float(), labels, ignore_index=-1, reduction="sum")
+        return PretrainingOutput(
+            loss=mlm_loss / max(num_masked, 1) + nsp_loss / max(num_pairs, 1),
+            mlm_loss_sum=mlm_loss.detach(),
+            mlm_correct=(word_logits.argmax(-1) == batch.masked_ids).sum(),
+            nsp_loss_sum=nsp_loss.detach(),
+            nsp_correct=(pair_logits.argmax(-1) == labels).sum(),
+        )

@@ -1,0 +1,60 @@
+"""metrics.jsonl: one JSON object a line, in the order of time.
+
+`{"step": 12, "split": "train", …}` is the 12th update's batch; `{"step": 12, "split": "validation", …}` is the model
+after 12 updates. A run that was stopped and resumed writes the same lines as one that was not, but for the keys in
+TIMING_KEYS.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+TIMING_KEYS = ("seconds", "tokens_per_second")
+"""What differs from run to run: `seconds` since the program's start, `tokens_per_second` of real tokens."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+class MetricsWriter:
+    """Appends to metrics.jsonl, each line at once visible to readers.
+
+    A new writer first cuts the file back to what was known at `step`, so that nothing is told twice.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with open(temporary, "w") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        self._evaluated = {line["step"] for line in kept if line["split"] == "validation"}
+        self._file = open(path, "a")  # noqa: SIM115  (open as long as the writer is)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def write(self, step: int, split: str, **values: float) -> None:
+        """Appends one line."""
+        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._file.flush()
+        if split == "validation":
+            self._evaluated.add(step)
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether there is a validation line for this step."""
+        return step in self._evaluated
+
+    def sync(self) -> None:
+        """Waits until all lines are on disk; before a checkpoint that relies on them."""
+        os.fsync(self._file.fileno())

@@ -1,0 +1,151 @@
+"""A small data set in the shard format, made of sequences that a model can learn, for tests of the reading half.
+
+Written from docs/shard-format.md with tarfile and pyarrow alone. A document counts upwards through the vocabulary in
+steps of its own; a true next segment goes on counting, a random one belongs to another document.
+"""
+
+import hashlib
+import io
+import json
+import random
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+CLS, SEP, MASK = 2, 3, 4
+NUM_WORDS = 48
+VOCABULARY = "".join(word + "\n" for word in SPECIAL + [f"w{i}" for i in range(NUM_WORDS)]).encode()
+EXAMPLES_PER_MEMBER = 1024
+UINT16 = pa.uint16()
+
+
+def non_null_list(item: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("item", item, nullable=False))
+
+
+def make_schema(max_seq_length: int, copy: int, id_type: pa.DataType, vocabulary_sha256: str) -> pa.Schema:
+    columns = {
+        "input_ids": non_null_list(id_type),
+        "segment_b_start": pa.uint16(),
+        "masked_lm_positions": non_null_list(pa.uint16()),
+        "masked_lm_ids": non_null_list(id_type),
+        "next_sentence_label": pa.int8(),
+        "document_a": pa.uint64(), "token_a": pa.uint32(), "document_b": pa.uint64(), "token_b": pa.uint32(),
+    }  # fmt: skip
+    metadata = {
+        "format_version": "1", "max_seq_length": str(max_seq_length), "copy": str(copy),
+        "vocabulary_sha256": vocabulary_sha256,
+    }  # fmt: skip
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()], metadata)
+
+
+def make_example(draw: random.Random, max_seq_length: int, pairs: bool) -> dict:
+    def count(start: int, stride: int, number: int) -> list[int]:
+        return [len(SPECIAL) + (start + stride * i) % NUM_WORDS for i in range(number)]
+
+    room = draw.randint(6, max_seq_length - 3)
+    size_a = draw.randint(2, room - 3)
+    start, stride, label = draw.randrange(NUM_WORDS), draw.choice((1, 2, 3)), draw.randint(0, 1)
+    ids = [CLS, *count(start, stride, size_a), SEP]
+    segment_b_start = len(ids)
+    if pairs:
+        follows = (start + stride * size_a, stride) if label == 0 else (draw.randrange(NUM_WORDS), 5)
+        ids += [*count(*follows, room - size_a), SEP]
+    else:
+        label = -1
+    candidates = [i for i, word in enumerate(ids) if word not in (CLS, SEP)]
+    positions = sorted(draw.sample(candidates, max(1, int(len(ids) * 0.15 + 0.5))))
+    masked_ids = [ids[position] for position in positions]
+    for position in positions:
+        chance = draw.random()
+        ids[position] = MASK if chance < 0.8 else draw.choice(candidates) if chance < 0.9 else ids[position]
+    return {
+        "input_ids": ids, "segment_b_start": segment_b_start, "masked_lm_positions": positions,
+        "masked_lm_ids": masked_ids, "next_sentence_label": label,
+        "document_a": draw.getrandbits(64), "token_a": 0, "document_b": draw.getrandbits(64), "token_b": 0,
+    }  # fmt: skip
+
+
+def write_shard(directory: Path, path: str, examples: list[dict], schema: pa.Schema) -> dict:
+    """Writes a shard and gives back its row of shards.parquet, but for the names."""
+    number = Path(path).stem
+    offsets, sizes, counts = [], [], []
+    (directory / path).parent.mkdir(parents=True, exist_ok=True)
+    with open(directory / path, "wb") as file:
+        tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        for member, start in enumerate(range(0, len(examples), EXAMPLES_PER_MEMBER)):
+            batch = pa.RecordBatch.from_pylist(examples[start : start + EXAMPLES_PER_MEMBER], schema=schema)
+            payload = io.BytesIO()
+            with pa.ipc.new_file(payload, schema) as writer:
+                writer.write_batch(batch)
+            info = tarfile.TarInfo(f"{number}-{member:06d}.arrow")
+            info.size = payload.tell()
+            offsets.append(file.tell() + 512)
+            sizes.append(info.size)
+            counts.append(batch.num_rows)
+            payload.seek(0)
+            tar.addfile(info, payload)
+        file.write(bytes(1024))
+    content = (directory / path).read_bytes()
+    return {
+        "path": path, "number": int(number), "examples": len(examples),
+        "tokens": sum(len(example["input_ids"]) for example in examples),
+        "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
+        "member_offsets": offsets, "member_bytes": sizes, "member_examples": counts,
+    }  # fmt: skip
+
+
+SHARDS_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()), ("split", pa.string()), ("max_seq_length", pa.int32()), ("copy", pa.int32()),
+        ("number", pa.int32()), ("examples", pa.int64()), ("tokens", pa.int64()), ("bytes", pa.int64()),
+        ("sha256", pa.string()), ("member_offsets", pa.list_(pa.int64())), ("member_bytes", pa.list_(pa.int64())),
+        ("member_examples", pa.list_(pa.int32())),
+    ]
+)  # fmt: skip
+
+
+def write_data_set(
+    directory: Path,
+    *,
+    rows: tuple[int, ...] = (1500, 1100),
+    num_shards: int = 2,
+    num_validation: int = 200,
+    max_seq_lengths: tuple[int, ...] = (32,),
+    pairs: bool = True,
+    seed: int = 0,
+    id_type: pa.DataType = UINT16,
+    vocabulary: bytes = VOCABULARY,
+) -> Path:
+    """Writes a data set with rows[c] training examples in copy c of each length, and gives back its folder."""
+    draw = random.Random(seed)
+    digest = hashlib.sha256(vocabulary).hexdigest()
+    shards = []
+    for split, sizes in (("train", rows), ("validation", (num_validation,) * len(rows))):
+        for length in max_seq_lengths:
+            for copy, size in enumerate(sizes):
+                schema = make_schema(length, copy, id_type, digest)
+                examples = [make_example(draw, length, pairs) for _ in range(size)]
+                for number in range(num_shards):
+                    part = examples[size * number // num_shards : size * (number + 1) // num_shards]
+                    if part:
+                        path = f"{split}/seq{length}/copy{copy}/{number:05d}.tar"
+                        names = {"split": split, "max_seq_length": length, "copy": copy}
+                        shards.append(write_shard(directory, path, part, schema) | names)
+    pq.write_table(pa.Table.from_pylist(shards, schema=SHARDS_SCHEMA), directory / "shards.parquet")
+    (directory / "vocab.txt").write_bytes(vocabulary)
+    tokenizer = {"normalizer": {"type": "BertNormalizer", "lowercase": True, "strip_accents": None}}
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    manifest = {
+        "format": "bertloom-dataset", "format_version": 1,
+        "configuration": {"max_seq_length": list(max_seq_lengths), "dupe_factor": len(rows), "seed": seed},
+        "vocabulary": {"sha256": digest, "size": len(vocabulary.splitlines())},
+        "shards_parquet": {
+            "sha256": hashlib.sha256((directory / "shards.parquet").read_bytes()).hexdigest(), "rows": len(shards)
+        },
+    }  # fmt: skip
+    (directory / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    return directory
