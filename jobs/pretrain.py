@@ -389,8 +389,11 @@ def print_start(
 
 def progress_bar(num_steps: int, step: int) -> "tqdm[Any]":
     """A bar on stderr; where that is a file, a line every half minute."""
-    interval = 0.1 if sys.stderr.isatty() else 30.0
-    return tqdm(total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=interval, maxinterval=interval)
+    seconds = 0.1 if sys.stderr.isatty() else 30.0
+    return tqdm(
+        total=num_steps, initial=step, unit="step",
+        dynamic_ncols=True, mininterval=seconds, maxinterval=max(seconds, 10.0),
+    )  # fmt: skip
 
 
 def write_text(path: Path, text: str) -> None:

@@ -102,7 +102,9 @@ def attention(qkv: Tensor, lengths: list[int], cu_seqlens: Tensor, dropout: floa
         query, key, value = qkv.unbind(1)  # (T, H, D) each
         longest = max(lengths)
         # Only what torch 2.11 and 2.13 have in common; by default the scale is 1 / sqrt(D), the window everything.
-        return varlen_attn(query, key, value, cu_seqlens, cu_seqlens, longest, longest)
+        mixed = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, longest, longest)
+        assert isinstance(mixed, Tensor)  # a tuple only if asked for
+        return mixed
     outputs = []
     for part in qkv.split(lengths):
         query, key, value = part.permute(1, 2, 0, 3).unsqueeze(1)  # (1, H, S, D) each

@@ -185,11 +185,10 @@ def sweep(folder: Path) -> None:
 
 def optimizer_tensors(model: BertForPreTraining, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's state by parameter name: `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
     return {
-        f"{key}.{names[parameter]}": tensor
-        for parameter, values in optimizer.state.items()
-        for key, tensor in values.items()
+        f"{key}.{name}": tensor
+        for name, parameter in model.named_parameters()
+        for key, tensor in optimizer.state[parameter].items()
     }
 
 

@@ -63,7 +63,7 @@ def name_table(num_hidden_layers: int) -> dict[str, list[str]]:
 
 def to_hugging_face(state: Mapping[str, Tensor], num_hidden_layers: int) -> dict[str, Tensor]:
     """The same tensors (weights, or gradients) under transformers' names."""
-    converted = {}
+    converted: dict[str, Tensor] = {}
     for ours, theirs in name_table(num_hidden_layers).items():
         parts = state[ours].chunk(len(theirs))
         converted |= {name: part.contiguous() for name, part in zip(theirs, parts)}

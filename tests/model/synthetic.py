@@ -61,7 +61,8 @@ def make_example(draw: random.Random, max_seq_length: int, pairs: bool) -> dict:
     masked_ids = [ids[position] for position in positions]
     for position in positions:
         chance = draw.random()
-        ids[position] = MASK if chance < 0.8 else draw.choice(candidates) if chance < 0.9 else ids[position]
+        word = len(SPECIAL) + draw.randrange(NUM_WORDS)
+        ids[position] = MASK if chance < 0.8 else word if chance < 0.9 else ids[position]
     return {
         "input_ids": ids, "segment_b_start": segment_b_start, "masked_lm_positions": positions,
         "masked_lm_ids": masked_ids, "next_sentence_label": label,
@@ -121,6 +122,7 @@ def write_data_set(
     vocabulary: bytes = VOCABULARY,
 ) -> Path:
     """Writes a data set with rows[c] training examples in copy c of each length, and gives back its folder."""
+    directory.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
     digest = hashlib.sha256(vocabulary).hexdigest()
     shards = []

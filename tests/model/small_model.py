@@ -1,0 +1,18 @@
+"""A small model with random weights, for tests."""
+
+import torch
+
+from model.bert import BertConfig
+from model.heads import BertForPreTraining
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def random_model(**changes) -> BertForPreTraining:
+    """A model whose biases and LayerNorms are random too, so that nothing is hidden behind a 0 or a 1."""
+    model = BertForPreTraining(BertConfig(**SMALL | {"vocab_size": 53, "max_position_embeddings": 64} | changes))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.1, generator=generator)
+    return model

@@ -1,0 +1,28 @@
+from model.metrics import MetricsWriter, read_metrics
+
+
+def test_lines_are_there_at_once_and_cut_back_to_the_step_of_a_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path, 0) as metrics:
+        metrics.write(0, "validation", mlm_loss=3.5)
+        for step in (1, 2, 3):
+            metrics.write(step, "train", loss=1 / step)
+        metrics.write(3, "validation", mlm_loss=2.5)
+        metrics.write(4, "train", loss=0.1)
+        assert len(read_metrics(path)) == 6
+    with open(path, "a") as file:
+        file.write('{"step": 5, "spl')  # a kill in the middle of a line
+
+    with MetricsWriter(path, 3) as metrics:
+        assert metrics.is_evaluated(3) and metrics.is_evaluated(0) and not metrics.is_evaluated(2)
+        metrics.write(4, "train", loss=0.25)
+        metrics.sync()
+    assert [(line["step"], line["split"]) for line in read_metrics(path)] == [
+        (0, "validation"), (1, "train"), (2, "train"), (3, "train"), (3, "validation"), (4, "train")
+    ]  # fmt: skip
+    assert read_metrics(path)[2]["loss"] == 1 / 2  # every bit of it
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_no_file_is_no_lines(tmp_path):
+    assert read_metrics(tmp_path / "metrics.jsonl") == []

@@ -1,0 +1,111 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.order import TrainingOrder, fold, mix, mix_array, permute
+
+MASK = 2**64 - 1
+
+
+def slow_mix(x: int) -> int:
+    x ^= x >> 30
+    x = (x * 0xBF58476D1CE4E5B9) & MASK
+    x ^= x >> 27
+    x = (x * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def slow_fold(*values: int) -> int:
+    key = 0
+    for value in values:
+        key = slow_mix(((key ^ value) + 0x9E3779B97F4A7C15) & MASK)
+    return key
+
+
+def slow_permute(i: int, num_rows: int, seed: int, max_seq_length: int, epoch: int) -> int:
+    """As docs/shard-format.md has it, word for word."""
+    h = next(h for h in range(33) if 4**h >= num_rows)
+    low = 2**h - 1
+    keys = [slow_fold(seed, 4, max_seq_length, epoch, r) for r in range(6)]
+    while True:
+        left, right = i >> h, i & low
+        for key in keys:
+            left, right = right, left ^ (slow_mix(key ^ right) & low)
+        i = left << h | right
+        if i < num_rows:
+            return i
+
+
+def slow_item(t: int, rows_per_copy: list[int], seed: int, max_seq_length: int) -> tuple[int, int]:
+    epoch = 0
+    while t >= rows_per_copy[epoch % len(rows_per_copy)]:
+        t -= rows_per_copy[epoch % len(rows_per_copy)]
+        epoch += 1
+    copy = epoch % len(rows_per_copy)
+    return copy, slow_permute(t, rows_per_copy[copy], seed, max_seq_length, epoch)
+
+
+@given(st.integers(0, MASK), st.lists(st.integers(0, MASK), min_size=1, max_size=6))
+def test_mix_and_fold_equal_their_twins(x, values):
+    assert mix(x) == slow_mix(x) == int(mix_array(np.array([x], dtype=np.uint64))[0])
+    assert fold(*values) == slow_fold(*values)
+
+
+def test_mix_is_splitmix64():
+    assert mix(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # the generator's first output from state 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5000), st.integers(0, 2**63 - 1), st.integers(0, 100))
+def test_an_epoch_is_a_permutation_of_the_rows(num_rows, seed, epoch):
+    rows = permute(np.arange(num_rows), num_rows, seed, 128, epoch)
+    assert np.array_equal(np.sort(rows), np.arange(num_rows))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 2**40), st.data(), st.integers(0, 2**63 - 1), st.integers(0, 10**6))
+def test_the_permutation_equals_its_twin_at_any_place(num_rows, data, seed, epoch):
+    places = data.draw(st.lists(st.integers(0, num_rows - 1), min_size=1, max_size=5))
+    rows = permute(np.array(places), num_rows, seed, 512, epoch)
+    assert rows.tolist() == [slow_permute(i, num_rows, seed, 512, epoch) for i in places]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any), st.integers(0, 60), st.integers(0, 40))
+def test_epochs_join_end_to_end_also_where_copies_differ_in_size(rows_per_copy, start, size):
+    order = TrainingOrder(rows_per_copy, seed=7, max_seq_length=128)
+    copies, rows = order.items(start, start + size)
+    expected = [slow_item(t, rows_per_copy, 7, 128) for t in range(start, start + size)]
+    assert list(zip(copies.tolist(), rows.tolist())) == expected
+
+
+def test_any_cut_of_the_items_gives_the_same_items():
+    order = TrainingOrder([100, 90], seed=1, max_seq_length=128)
+    whole = np.stack(order.items(0, 500))
+    pieces = [np.stack(order.items(start, min(start + 37, 500))) for start in range(0, 500, 37)]
+    assert np.array_equal(whole, np.concatenate(pieces, axis=1))
+
+
+def test_item_a_million_million_is_there_at_once():
+    order = TrainingOrder([10**9, 10**9 - 7], seed=1, max_seq_length=128)
+    started = time.perf_counter()
+    copies, rows = order.items(10**12, 10**12 + 256)
+    assert time.perf_counter() - started < 0.1  # 0.4 ms where it was written
+    epoch = order.epoch_of(10**12)
+    place = 10**12 - order.epoch_start(epoch)
+    assert (copies == epoch % 2).all()
+    assert rows[5] == slow_permute(place + 5, [10**9, 10**9 - 7][epoch % 2], 1, 128, epoch)
+
+
+def test_neighbours_come_from_everywhere():
+    rows = permute(np.arange(20000), 65536, 1, 128, 0)
+    same_group = np.mean(rows[1:] // 1024 == rows[:-1] // 1024)
+    assert abs(same_group - 1 / 64) < 0.004
+
+
+def test_no_rows_at_all_is_refused():
+    with pytest.raises(ValueError, match="there are no rows to train on"):
+        TrainingOrder([0, 0], seed=1, max_seq_length=128)

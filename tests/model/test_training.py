@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+
+from model.bert import BertConfig, initialize_weights
+from model.data import DataSet, GlobalBatch, global_batch
+from model.heads import BertForPreTraining
+from model.optimizer import build_optimizer
+from model.order import TrainingOrder
+from model.training import choose_device, choose_precision, evaluate, train_step
+from tests.model.small_model import SMALL, random_model
+
+
+@pytest.fixture(scope="module")
+def examples(data_set):
+    return DataSet(data_set).examples("train", 32)
+
+
+def take_batch(examples, micro_batch_size: int, step: int = 0) -> GlobalBatch:
+    return global_batch(examples, TrainingOrder(examples.rows_per_copy, 1, 32), step * 24, 24, micro_batch_size)
+
+
+STEP = {"learning_rate": 1e-3, "max_gradient_norm": 1.0, "seed": 1}
+
+
+def test_how_a_batch_is_cut_changes_neither_loss_nor_gradient_beyond_rounding(examples):
+    results, gradients = [], []
+    for micro_batch_size in (24, 7, 1):
+        model = random_model()
+        batch = take_batch(examples, micro_batch_size)
+        results.append(train_step(model, build_optimizer(model, 0.01), batch, step=0, **STEP))
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for result, gradient in zip(results[1:], gradients[1:]):
+        assert vars(result) == pytest.approx(vars(results[0]), rel=1e-5)
+        for part, whole in zip(gradient, gradients[0]):
+            torch.testing.assert_close(part, whole, atol=1e-6, rtol=1e-4)
+
+
+def test_a_step_is_a_function_of_its_arguments_with_dropout_too(examples):
+    def run(steps: list[int]) -> list[float]:
+        model = random_model(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+        optimizer = build_optimizer(model, 0.01)
+        return [train_step(model, optimizer, take_batch(examples, 8), step=step, **STEP).loss for step in steps]
+
+    torch.manual_seed(123)
+    first = run([3, 4])
+    torch.manual_seed(456)
+    assert run([3, 4]) == first
+    assert run([4])[0] != first[0]
+
+
+def test_loss_falls_below_chance_on_text_that_can_be_learnt(examples, data_set):
+    model = BertForPreTraining(BertConfig(**SMALL | {"vocab_size": 53, "num_hidden_layers": 1, "hidden_size": 64}))
+    initialize_weights(model, 0.02, 1)
+    optimizer = build_optimizer(model, 0.01)
+    validation = DataSet(data_set).examples("validation", 32)
+    before = evaluate(model, validation.in_order(64))
+    assert before.mlm_loss == pytest.approx(math.log(53), rel=0.02)
+    assert before.nsp_loss == pytest.approx(math.log(2), rel=0.02)
+    for step in range(250):
+        train_step(model, optimizer, take_batch(examples, 24, step), step=step, **STEP | {"learning_rate": 5e-3})
+    after = evaluate(model, validation.in_order(64))
+    assert after.num_examples == 200
+    assert after.mlm_loss < 0.85 * before.mlm_loss
+    assert after.mlm_accuracy > before.mlm_accuracy
+
+
+def test_evaluation_does_not_depend_on_the_batches_and_counts_by_hand(examples):
+    model = random_model()
+    one = evaluate(model, examples.in_order(50, limit=50))
+    many = evaluate(model, examples.in_order(9, limit=50))
+    assert vars(one) == pytest.approx(vars(many), rel=1e-5)
+    batch = next(examples.in_order(50))
+    words, pairs = model.logits(batch)
+    assert one.mlm_accuracy == pytest.approx((words.argmax(-1) == batch.masked_ids).float().mean().item())
+    assert one.nsp_accuracy == pytest.approx((pairs.argmax(-1) == batch.next_sentence_label).float().mean().item())
+
+
+def test_training_that_diverges_stops_before_the_update(examples):
+    model = random_model()
+    with torch.no_grad():
+        model.mlm.bias[7] = float("nan")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="at step 13 the loss is nan .* take a learning_rate below 0.001"):
+        train_step(model, build_optimizer(model, 0.01), take_batch(examples, 24), step=12, **STEP)
+    assert all(tensor.equal(model.state_dict()[name]) for name, tensor in before.items() if name != "mlm.bias")
+
+
+def test_device_and_precision_choose_themselves():
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    assert choose_precision("auto", torch.device("cuda")) == "bf16"
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+    if not torch.cuda.is_available():
+        assert choose_device("auto") == torch.device("cpu")
+        with pytest.raises(ValueError, match="device=cuda, but torch finds no CUDA device"):
+            choose_device("cuda")
