@@ -132,3 +132,9 @@ def sweep_temporary(folder: str) -> None:
             for name in names:
                 if name.startswith(".tmp-"):
                     os.remove(os.path.join(parent, name))
+
+
+def remove(path: str) -> None:
+    """Removes a file or a folder with all that is in it; nothing where there is none."""
+    if exists(path):
+        FileSystems.delete([path])

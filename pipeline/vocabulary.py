@@ -1,4 +1,4 @@
-"""The vocabulary: `vocab.txt` read with care, the tokenizer that it makes, and its form for Hugging Face.
+"""The vocabulary: `vocab.txt` read with care, the tokenizer that it makes, its form for Hugging Face, and its training.
 
 A vocabulary file has one word a line; the line's number, from 0, is the word's id. Lines end at a line feed and nowhere
 else: real vocabularies hold U+2028 and U+0085 as words.
@@ -11,6 +11,8 @@ else: real vocabularies hold U+2028 and U+0085 as words.
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,14 +21,19 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, CharDelimiterSplit
 from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import WordPieceTrainer
 
 from pipeline import storage
+from pipeline.units import MAX_UNITS, Interner, isolating_characters
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MIN_WORDS = 6  # the five special ones and something to say
-MAX_WORD_CHARACTERS = 100  # BERT gives [UNK] for longer words
+MAX_WORD_CHARACTERS = 100  # `tokenizers` gives [UNK] for longer words
+MAX_DISTINCT_WORDS = 2_000_000  # about 300 MB; above it the rarest are forgotten
+MAX_TRAINING_WORDS = 20_000_000  # what the trainer is given in place of a larger corpus: about 10 seconds
+BLOCK_BYTES = 1 << 20
 
 _UNUSED = re.compile(r"\[unused\d+\]")
 
@@ -81,7 +88,7 @@ class Vocabulary:
         return np.array([word.startswith("##") and len(word) > 2 for word in self.words], bool)
 
     @cached_property
-    def ordinary(self) -> NDArray[np.uint16] | NDArray[np.uint32]:
+    def ordinary(self) -> NDArray[np.unsignedinteger]:
         """Ids that may stand in for a masked word: all but the special and the [unusedN], uint16 or uint32, sorted."""
         chosen = [i for i, word in enumerate(self.words) if word not in SPECIAL_WORDS and not _UNUSED.fullmatch(word)]
         return np.array(chosen, np.uint16 if len(self.words) < 65536 else np.uint32)
@@ -147,19 +154,23 @@ def _check_words(words: list[str], name: str) -> None:
 
 
 def make_tokenizer(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None) -> Tokenizer:
-    """The reference for token ids: `BertWordPieceTokenizer` with `encode_special_tokens`, so "[MASK]" in a text is text.
+    """The reference for ids: `BertWordPieceTokenizer` with `encode_special_tokens`, so that "[MASK]" in a text is text.
 
     strip_accents: None does as BERT does, which is to strip them where it lower-cases.
     """
     tokenizer = Tokenizer(WordPiece(vocabulary.ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS))
     tokenizer.add_special_tokens(list(SPECIAL_WORDS))
+    _cut_as_bert(tokenizer, do_lower_case, strip_accents)
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _cut_as_bert(tokenizer: Tokenizer, do_lower_case: bool, strip_accents: bool | None) -> None:
     tokenizer.normalizer = BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=do_lower_case
     )
     tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 def tokenizer_json(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None) -> bytes:
@@ -174,3 +185,129 @@ def tokenizer_json(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: b
         special_tokens=[("[CLS]", vocabulary.cls), ("[SEP]", vocabulary.sep)],
     )
     return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+# ---- training
+
+
+def count_words(texts: Iterable[bytes], do_lower_case: bool, strip_accents: bool | None) -> Counter[str]:
+    """How often each word occurs, cut as BERT cuts: punctuation and Chinese characters are words of their own.
+
+    Memory is bounded: of more than MAX_DISTINCT_WORDS the rarest are forgotten.
+
+        >>> count_words([b"The cat, the hat."], do_lower_case=True, strip_accents=None)
+        Counter({'the': 2, 'cat': 1, ',': 1, 'hat': 1, '.': 1})
+    """
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    _cut_as_bert(tokenizer, do_lower_case, strip_accents)
+    interner = Interner(isolating_characters(tokenizer), do_lower_case)
+    counts: Counter[str] = Counter()
+    unit_counts = np.zeros(0, np.int64)
+    for block in _blocks(texts):
+        if len(interner) > MAX_UNITS:
+            _add_units(counts, interner.new_units, unit_counts, tokenizer)
+            interner.clear()
+            unit_counts = np.zeros(0, np.int64)
+        seen = np.bincount(interner.cut(block).codes, minlength=len(interner))
+        seen[: len(unit_counts)] += unit_counts
+        unit_counts = seen
+    _add_units(counts, interner.new_units, unit_counts, tokenizer)
+    return counts
+
+
+def _blocks(texts: Iterable[bytes]) -> Iterator[bytes]:
+    pending, size = [], 0
+    for text in texts:
+        pending.append(text)
+        size += len(text)
+        if size >= BLOCK_BYTES:
+            yield b"\n".join(pending)
+            pending, size = [], 0
+    if pending:
+        yield b"\n".join(pending)
+
+
+def _add_units(counts: Counter[str], units: list[str], unit_counts: NDArray[np.int64], tokenizer: Tokenizer) -> None:
+    normalize, cut = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
+    for unit, count in zip(units, unit_counts.tolist(), strict=True):
+        for word, _ in cut(normalize(unit)):
+            if len(word) <= MAX_WORD_CHARACTERS:
+                counts[word] += count
+    rare = 1
+    while len(counts) > MAX_DISTINCT_WORDS:
+        for word in [word for word, count in counts.items() if count <= rare]:
+            del counts[word]
+        rare *= 2
+
+
+def train_vocabulary(
+    counts: Mapping[str, int], vocab_size: int, min_frequency: int = 2, character_coverage: float = 0.9995
+) -> list[str]:
+    """The words of a new vocabulary: the special ones, characters, and the pieces that WordPiece training joins.
+
+    Fewer than `vocab_size` where the counts hold no more pairs that occur `min_frequency` times. The most frequent
+    characters that make up `character_coverage` of the text are kept; a word with any other will be [UNK]. The same
+    counts give the same words: `tokenizers` numbers characters in the order of a hash table and breaks ties by these
+    numbers, so here they are numbered first, by being handed over as special words.
+    """
+    if vocab_size <= MIN_WORDS:
+        raise ValueError(f"vocab_size={vocab_size}: expected more than {MIN_WORDS}; BERT's own have about 30,000")
+    alphabet = _alphabet(counts, vocab_size - len(SPECIAL_WORDS), character_coverage)
+    known = {word[-1] for word in alphabet}
+    spelled = {word: count for word, count in counts.items() if known.issuperset(word)}
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = CharDelimiterSplit(" ")
+    trainer = WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=[*SPECIAL_WORDS, *alphabet],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_scaled_text(spelled), trainer)
+    trained = tokenizer.get_vocab()
+    return sorted(trained, key=trained.__getitem__)
+
+
+def _alphabet(counts: Mapping[str, int], room: int, coverage: float) -> list[str]:
+    """The characters to keep, and "##" with those that occur inside words; no more than `room` together."""
+    characters: Counter[str] = Counter()
+    inside: set[str] = set()
+    for word, count in counts.items():
+        for character in word:
+            characters[character] += count
+        inside.update(word[1:])
+    left = int(sum(characters.values()) * coverage)
+    kept: list[str] = []
+    for character, count in sorted(characters.items(), key=lambda item: (-item[1], item[0])):
+        slots = 2 if character in inside else 1
+        if left <= 0 or slots > room:
+            break
+        kept.append(character)
+        left, room = left - count, room - slots
+    kept.sort()
+    return kept + [f"##{character}" for character in kept if character in inside]
+
+
+def _scaled_text(counts: Mapping[str, int]) -> Iterator[str]:
+    """Text in which each word occurs as often as counted, or in proportion where that would be too much to read."""
+    total = max(1, sum(counts.values()))
+    for word in sorted(counts):
+        count = counts[word]
+        if total > MAX_TRAINING_WORDS:
+            count = count * MAX_TRAINING_WORDS // total
+        for start in range(0, count, 4096):
+            yield f"{word} " * min(4096, count - start)
+
+
+def measure_coverage(vocabulary: Vocabulary, counts: Mapping[str, int]) -> tuple[int, int, int]:
+    """(words, tokens, [UNK] tokens) of a text with these counts."""
+    tokenizer = Tokenizer(WordPiece(vocabulary.ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS))
+    words = list(counts)
+    num_words = num_tokens = num_unknown = 0
+    for start in range(0, len(words), 65536):
+        batch = words[start : start + 65536]
+        for word, encoding in zip(batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
+            num_words += counts[word]
+            num_tokens += counts[word] * len(encoding.ids)
+            num_unknown += counts[word] * encoding.ids.count(vocabulary.unk)
+    return num_words, num_tokens, num_unknown

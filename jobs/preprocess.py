@@ -1,0 +1,195 @@
+"""Text to shards.
+
+    bertloom preprocess --input 'corpus/*.jsonl.gz' --vocab vocab.txt --out DATASET \\
+        --max-seq-length 128 512 --dupe-factor 5 --num-workers 2
+
+writes a data set as docs/shard-format.md describes it. Killed at any moment and started again, it does the rest and the
+data set has the same bytes. Flags behind `--` go to Beam: `-- --runner=FlinkRunner --flink_master=...`.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from typing import Any
+
+import apache_beam as beam
+
+from jobs.config import parse
+from jobs.progress import JobProgress
+from pipeline import storage
+from pipeline.inputs import Source, find_sources, split_size, split_source
+from pipeline.local_runner import is_local, pipeline_options, quiet_workers, run, worker_watch
+from pipeline.lock import output_lock
+from pipeline.manifest import JobConfig
+from pipeline.preprocess import Places, Preprocess, balanced
+from pipeline.tokenizing import TokenizeConfig
+from pipeline.vocabulary import read_vocabulary
+from pipeline.weaving import WeaveConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig(TokenizeConfig, WeaveConfig):
+    """Text to shards. Inputs are .txt (a blank line between documents) and .jsonl (`text`, and `id` if you like), plain or
+    .gz, .bz2, .zst. Flags for Beam come last, behind `--`."""
+
+    input: tuple[str, ...]
+    """Files, folders or quoted globs, on any file system that Beam knows."""
+    vocab: str
+    """The vocabulary, one word a line; `bertloom build-vocab` makes one."""
+    out: str
+    """The data set to write. Started again with the same flags, the job does the rest."""
+    work_dir: str | None = None
+    """Where tokenized text is kept. By default inside --out until it is complete; one given here is kept, and later jobs
+    over the same texts with other lengths, copies or masks do not tokenize again."""
+    num_workers: int = 1
+    """Processes on this machine."""
+    split_mb: float | None = None
+    """Megabytes of text that a worker takes at a time; None: 8, and 64 from 100 GB of input on."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_workers < 1:
+            raise ValueError(f"--num-workers {self.num_workers}: expected 1 or more")
+        if self.split_mb is not None and self.split_mb <= 0:
+            raise ValueError(f"--split-mb {self.split_mb}: expected more than 0")
+
+
+def main(argv: Sequence[str]) -> None:
+    argv = list(argv)
+    at = argv.index("--") if "--" in argv else len(argv)
+    manifest = preprocess(parse(PreprocessConfig, argv[:at], prog="bertloom preprocess"), argv[at + 1 :])
+    print_summary(manifest)
+
+
+def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any]:
+    """Makes the data set, or what is missing of it; its manifest, with the key `out` added."""
+    vocabulary = read_vocabulary(config.vocab)
+    for note in vocabulary.notes:
+        _say(note)
+    job = JobConfig(_part_of(TokenizeConfig, config), _part_of(WeaveConfig, config), vocabulary)
+    sources = find_sources(config.input)
+    places = Places(config.out, config.work_dir or storage.join(config.out, ".work"))
+    for folder in (places.dataset, places.parts, places.scratch, places.records):
+        storage.make_folder(folder)
+    with output_lock(config.out):
+        manifest = _finished(places, job, sources)
+        if manifest is None:
+            _claim(places, job, sources)
+            storage.sweep_temporary(places.dataset)
+            total = sum(source.size for source in sources)
+            part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total)
+            splits = [split for source in sources for split in split_source(source, part_bytes)]
+            _run(config, beam_flags, Preprocess(places, job, sources, part_bytes), balanced(splits, config.num_workers), total)
+            manifest = json.loads(storage.read(storage.join(config.out, "manifest.json")))
+            for note in manifest["notes"]:
+                _say(note)
+        storage.remove(places.scratch)
+    return {**manifest, "out": config.out}
+
+
+def _run(config: PreprocessConfig, beam_flags: Sequence[str], transform: Preprocess, splits: list, total: int) -> None:
+    options = pipeline_options(config.num_workers, beam_flags)
+    local = is_local(beam_flags) and storage.is_local(config.out)
+    log = os.path.join(transform.places.scratch, "beam.log") if local else None
+    progress = JobProgress(transform.places, total) if local else nullcontext()
+    try:
+        with worker_watch("preprocess") if local else nullcontext(), quiet_workers(log), progress:
+            run(options, lambda pipeline: pipeline | "splits" >> beam.Create(splits) | "preprocess" >> transform)
+    except Exception as error:
+        raise _for_people(error) from error
+
+
+def _for_people(error: Exception) -> Exception:
+    """The error that a worker raised for people, out of the traceback that Beam makes of it."""
+    for kind in (ValueError, OSError, MemoryError):
+        for line in reversed(str(error).splitlines()):
+            head, _, text = line.strip().partition(": ")
+            if text and head.rpartition(".")[2] in {kind.__name__, *(sub.__name__ for sub in kind.__subclasses__())}:
+                return kind(text.partition(" [while running")[0])
+    return error
+
+
+def _finished(places: Places, job: JobConfig, sources: list[Source]) -> dict[str, Any] | None:
+    """The manifest where the data set is complete; ValueError where it is another one's."""
+    path = storage.join(places.dataset, "manifest.json")
+    if not storage.exists(path):
+        return None
+    manifest = json.loads(storage.read(path))
+    if manifest.get("configuration_digest") != job.digest:
+        raise ValueError(f"{places.dataset} holds a complete data set of another configuration{_difference(manifest, job)}: choose another --out")
+    if sorted(row["fingerprint"] for row in manifest["inputs"]) != sorted(s.fingerprint for s in sources):
+        raise ValueError(f"{places.dataset} holds a complete data set of other input files: choose another --out")
+    _say(f"{places.dataset} is complete already: nothing to do")
+    return manifest
+
+
+def _claim(places: Places, job: JobConfig, sources: list[Source]) -> None:
+    """Marks the output as this job's, or refuses: an output never holds two configurations or two inputs."""
+    path = storage.join(places.scratch, "job.json")
+    mine = {
+        "configuration": job.as_dict(),
+        "vocabulary": {"sha256": job.vocabulary.sha256},
+        "configuration_digest": job.digest,
+        "inputs": sorted(source.fingerprint for source in sources),
+    }
+    if not storage.exists(path):
+        left = [name for name in ("train", "validation", "documents") if storage.exists(storage.join(places.dataset, name))]
+        if left:
+            raise ValueError(f"{places.dataset} holds {', '.join(left)} that no job here has begun: choose an empty --out")
+        storage.write_whole(path, [json.dumps(mine).encode()])
+        return
+    theirs = json.loads(storage.read(path))
+    if theirs["configuration_digest"] != job.digest:
+        raise ValueError(f"{places.dataset} holds an unfinished data set of another configuration{_difference(theirs, job)}: give the same flags to finish it, or choose another --out")
+    if theirs["inputs"] != mine["inputs"]:
+        raise ValueError(f"{places.dataset} holds an unfinished data set of other input files: choose another --out; a --work-dir given by name lets it use the same tokens")
+    _say("going on with an unfinished run: " + _found(places))
+
+
+def _found(places: Places) -> str:
+    parts = [name for name in os.listdir(places.parts) if name.endswith(".part")] if storage.is_local(places.parts) else []
+    records = [name for name in os.listdir(places.records) if name.endswith(".json")] if storage.is_local(places.records) else []
+    return f"{len(parts)} token parts and {len(records)} buckets are there"
+
+
+def _difference(theirs: dict[str, Any], job: JobConfig) -> str:
+    mine = job.as_dict()
+    names = [name for name, value in mine.items() if theirs.get("configuration", {}).get(name) != value]
+    if theirs.get("vocabulary", {}).get("sha256") != job.vocabulary.sha256:
+        names.append("vocabulary")
+    return f" ({', '.join(names)} differ)" if names else ""
+
+
+def _part_of(kind: type, config: PreprocessConfig) -> Any:
+    return kind(**{field.name: getattr(config, field.name) for field in fields(kind)})
+
+
+def _say(text: str) -> None:
+    print(f"bertloom preprocess: {text}", file=sys.stderr)
+
+
+def print_summary(manifest: dict[str, Any]) -> None:
+    """What a finished data set holds, in a few lines."""
+    counters, configuration = manifest["counters"], manifest["configuration"]
+    print(f"{manifest['out']}: complete")
+    print(
+        f"  documents  {counters['documents_in']:>13,} in = {counters['documents_used']:,} used"
+        f" + {counters['documents_rejected']:,} rejected + {counters['documents_duplicate']:,} duplicate"
+    )
+    for reason, number in counters["rejected"].items():
+        print(f"    rejected {number:>13,} {reason}")
+    if counters["characters_replaced"]:
+        print(f"  replaced   {counters['characters_replaced']:>13,} bytes that were no UTF-8, by U+FFFD")
+    print(f"  text       {counters['text_bytes'] / 1e6:>13,.1f} MB, {counters['sentences']:,} sentences, {counters['tokens']:,} tokens")
+    for length in configuration["max_seq_length"]:
+        pairs = counters["pairs"]
+        print(
+            f"  length {length:<4}{pairs[f'pairs/{length}']:>14,} examples in {configuration['dupe_factor']} copies,"
+            f" {pairs[f'pairs-random/{length}']:,} random next, {pairs[f'pairs-dropped/{length}']:,} pairs dropped"
+        )
+    print(f"  held out   {counters['examples']['validation']:>13,} validation examples")
+    print(f"  digest of all shards {manifest['shards_digest']}")
+

@@ -1,0 +1,186 @@
+"""The manifest stage: all bucket records -> shards.parquet, the rejects, the vocabulary, and manifest.json, last.
+
+The presence of manifest.json means that a data set is complete; from then on it never changes.
+"""
+
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import apache_beam as beam
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.inputs import Source
+from pipeline.planning import Plan, read_plan
+from pipeline.shards import FORMAT_VERSION, digest_of, shards_table
+from pipeline.tokenizing import TokenizeConfig
+from pipeline.tokens import read_rejects
+from pipeline.vocabulary import Vocabulary, tokenizer_json
+from pipeline.weaving import BucketRecord, WeaveConfig
+
+FORMAT = "bertloom-dataset"
+MAX_DROPPED = 0.1
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """Everything that decides the bytes of a data set, but the texts."""
+
+    tokenize: TokenizeConfig
+    weave: WeaveConfig
+    vocabulary: Vocabulary
+
+    def as_dict(self) -> dict[str, Any]:
+        values: dict[str, Any] = {**asdict(self.tokenize), **asdict(self.weave)}
+        lengths = self.weave.max_seq_length
+        values["max_predictions_per_seq"] = [self.weave.max_predictions(length) for length in lengths]
+        values["max_seq_length"] = list(lengths)
+        return values
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([self.as_dict(), self.vocabulary.sha256], sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The software whose version could show in a data set."""
+    found = {"python": platform.python_version()}
+    for name in ("bertloom", "apache-beam", "pyarrow", "numpy", "tokenizers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def count(plan: Plan, buckets: list[BucketRecord]) -> dict[str, Any]:
+    """The counters of a job; ValueError where documents are missing: nothing is lost in silence."""
+    rejected: dict[str, int] = {}
+    for part in plan.parts:
+        for reason, number in part.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + number
+    without = sum(bucket.num_without_example for bucket in buckets)
+    if without:
+        rejected["no-example"] = without
+    counters: dict[str, Any] = {
+        "documents_in": plan.num_documents + sum(sum(part.rejected.values()) for part in plan.parts),
+        "documents_used": sum(bucket.num_used for bucket in buckets),
+        "documents_duplicate": sum(bucket.num_duplicates for bucket in buckets),
+        "documents_rejected": sum(rejected.values()),
+        "rejected": dict(sorted(rejected.items())),
+        "characters_replaced": sum(part.num_replaced for part in plan.parts),
+        "text_bytes": sum(part.text_bytes for part in plan.parts),
+        "sentences": sum(bucket.num_sentences for bucket in buckets),
+        "tokens": sum(bucket.num_tokens for bucket in buckets),
+    }
+    ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]
+    if ends != counters["documents_in"]:
+        raise ValueError(
+            f"{counters['documents_in']} documents came in, but {ends} were used, rejected or duplicate: this is a fault "
+            f"in bertloom; please report it with the numbers {counters}"
+        )
+    pairs: dict[str, int] = {}
+    for bucket in buckets:
+        for name, number in bucket.counters.items():
+            pairs[name] = pairs.get(name, 0) + number
+    counters["pairs"] = dict(sorted(pairs.items()))
+    counters["examples"] = {
+        split: sum(row["examples"] for bucket in buckets for row in bucket.shards if row["split"] == split)
+        for split in ("train", "validation")
+    }
+    return counters
+
+
+def check_pairs(counters: dict[str, Any], lengths: Iterable[int]) -> None:
+    """ValueError where next sentence prediction cannot be learnt from these pairs."""
+    for length in lengths:
+        kept, dropped = (counters["pairs"].get(f"{name}/{length}", 0) for name in ("pairs", "pairs-dropped"))
+        random = counters["pairs"].get(f"pairs-random/{length}", 0)
+        if kept == 0 or random == kept or dropped > MAX_DROPPED * (kept + dropped):
+            raise ValueError(
+                f"--max-seq-length {length}: {kept} pairs ({kept - random} next, {random} random), and {dropped} dropped "
+                f"because too many documents have a single sentence, from which no next pair can be made; is there a "
+                f"blank line behind every sentence of the input? A blank line ends a document"
+            )
+
+
+def write_manifest(
+    dataset: str, plan: Plan, parts: str, records: str, buckets: list[BucketRecord], job: JobConfig, sources: list[Source]
+) -> dict[str, Any]:
+    """Writes what lies beside the shards, then manifest.json; gives the manifest back."""
+    if len(buckets) != len(plan.buckets):
+        raise ValueError(f"{len(buckets)} of {len(plan.buckets)} buckets came back: start the job again to make the rest")
+    counters = count(plan, buckets)
+    check_pairs(counters, job.weave.max_seq_length)
+    rows = [row for bucket in buckets for row in bucket.shards]
+    table = shards_table(rows)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    _, shards_sha256 = storage.write_whole(storage.join(dataset, "shards.parquet"), [sink.getvalue()])
+
+    def rejects() -> Iterator[bytes]:  # gzip members end to end are one gzip file
+        for part in plan.parts:
+            yield read_rejects(storage.join(parts, part.name), part)
+        for bucket in sorted(buckets, key=lambda bucket: (bucket.split, bucket.number)):
+            if bucket.rejects:
+                yield storage.read(storage.join(records, bucket.rejects))
+
+    if counters["documents_rejected"]:
+        folder = storage.join(dataset, "rejects")
+        storage.make_folder(folder)
+        storage.write_whole(storage.join(folder, "rejects.jsonl.gz"), rejects())
+    vocabulary, tokenize = job.vocabulary, job.tokenize
+    storage.write_whole(storage.join(dataset, "vocab.txt"), [vocabulary.text])
+    tokenizer = tokenizer_json(vocabulary, tokenize.do_lower_case, tokenize.strip_accents)
+    storage.write_whole(storage.join(dataset, "tokenizer.json"), [tokenizer])
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "configuration": job.as_dict(),
+        "configuration_digest": job.digest,
+        "vocabulary": {"sha256": vocabulary.sha256, "size": len(vocabulary.words)},
+        "versions": versions(),
+        "counters": counters,
+        "notes": list(plan.notes),
+        "inputs": [{"name": s.name, "path": s.path, "bytes": s.size, "fingerprint": s.fingerprint} for s in sources],
+        "shards_parquet": {"sha256": shards_sha256, "rows": len(rows)},
+        "shards_digest": digest_of(rows),
+        "documents": {
+            f"documents/{b.split}/{b.number:05d}.parquet": b.documents_sha256
+            for b in sorted(buckets, key=lambda b: (b.split, b.number))
+        },
+    }
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    storage.write_whole(storage.join(dataset, "manifest.json"), [text.encode()])
+    return manifest
+
+
+class MakeManifest(beam.DoFn):
+    """(None, all BucketRecords) -> the manifest."""
+
+    def __init__(self, dataset: str, plan: str, parts: str, records: str, job: JobConfig, sources: list[Source]):
+        self.dataset, self.plan, self.parts, self.records, self.job, self.sources = dataset, plan, parts, records, job, sources
+
+    def process(self, group: tuple[None, Iterable[BucketRecord]]) -> Iterator[dict[str, Any]]:
+        buckets = sorted(group[1], key=lambda bucket: (bucket.split, bucket.number))
+        plan = read_plan(self.plan)
+        yield write_manifest(self.dataset, plan, self.parts, self.records, buckets, self.job, self.sources)
+
+
+class Manifest(beam.PTransform):
+    """BucketRecords -> the manifest of the data set."""
+
+    def __init__(self, **arguments: Any):
+        super().__init__()
+        self.do = MakeManifest(**arguments)
+
+    def expand(self, records):
+        return (
+            records | "all buckets" >> beam.GroupBy(lambda _: None) | "write manifest" >> beam.ParDo(self.do)
+        )

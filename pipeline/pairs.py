@@ -1,0 +1,282 @@
+"""Sentence pairs for next sentence prediction, as array arithmetic over the sentences of a bucket.
+
+A chunk of sentences is filled up to the target length; its first sentences are A. Where the pair is "next", the rest of
+the chunk is B; where it is "random", B comes from another source and the rest goes back to begin the next chunk (Devlin
+et al. 2018, appendix A.2, as in google-research/bert). What differs from Google's script, and why:
+
+- the target length is drawn for each example, not once a document: short examples are then 10 %, not up to 38 %;
+- a chunk takes at least two sentences where its document has them, so that almost no pair is random by force;
+- random and next pairs are equal in number within one: Google's are 50 to 70 % random;
+- a random B never shares a source with A, begins at a uniformly drawn sentence, and is as long as the true B would have
+  been; it also ends at a sentence's end where the true B would have. Neither length nor ending tells the label;
+- what is too long loses B's end, down to a quarter of the room, then A's front, at word starts: no word is cut;
+- a sentence longer than the room is cut into pieces of at most half of it; Google loses what does not fit.
+
+Every possible chunk is worked out for every sentence at once; only the walk from chunk to chunk is a loop, of a few list
+look-ups an example.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.randomness import GOLDEN, PAIRS, SURPLUS, U64, bounded, bounded_low, chance, draw, fold, mix, threshold
+from pipeline.tokens import TokenBlock
+
+NEXT, RANDOM = 0, 1
+TRIES = 32  # draws of a random B before the best of them is taken
+MIN_TARGET = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """The sentences of a bucket as one length sees them, long ones cut. They lie end to end in the bucket's ids."""
+
+    ids: NDArray
+    """uint16 or uint32 (tokens,)."""
+    head: NDArray[np.bool_]
+    """Does a word begin at this token: bool (tokens,)."""
+    edges: NDArray[np.int64]
+    """First token of each sentence, and the number of tokens: (sentences + 1,)."""
+    document: NDArray[np.int64]
+    """Document of each sentence: (sentences,)."""
+    first: NDArray[np.int64]
+    """First sentence of each document, and the number of sentences: (documents + 1,)."""
+    ids_of_documents: U64
+    source_keys: U64
+    """Of each document: (documents,)."""
+
+    @property
+    def ordinal(self) -> NDArray[np.int64]:
+        """Number of each sentence in its document."""
+        return np.arange(len(self.document)) - self.first[self.document]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Examples as ranges of the bucket's ids, before masking. All arrays (examples,)."""
+
+    a_start: NDArray[np.int64]
+    a_length: NDArray[np.int64]
+    b_start: NDArray[np.int64]
+    b_length: NDArray[np.int64]
+    label: NDArray[np.int8]
+    document_a: NDArray[np.int64]
+    document_b: NDArray[np.int64]
+    """Index of the document in the bucket."""
+    sentence: NDArray[np.int64]
+    """Ordinal in its document of the sentence with which the chunk began: with A's document, the example's name."""
+
+    def take(self, index: NDArray) -> "Pairs":
+        return Pairs(*(getattr(self, name)[index] for name in self.__slots__))
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def split_sentences(block: TokenBlock, continuation: NDArray[np.bool_], max_seq_length: int) -> Sentences:
+    """The sentences of a bucket, those longer than the room cut at word starts into pieces of at most half of it.
+
+    continuation: is this word of the vocabulary a `##` piece, bool (words,).
+    """
+    room = max_seq_length - 3
+    head = ~continuation[block.ids]
+    edges = np.concatenate([[0], np.cumsum(block.sentence_lengths, dtype=np.int64)])
+    document = np.repeat(np.arange(len(block.documents)), block.documents["num_sentences"])
+    long = np.flatnonzero(block.sentence_lengths > room)
+    if len(long):
+        cuts = [_cut(head, int(edges[i]), int(edges[i + 1]), room // 2) for i in long]
+        where = np.repeat(long, [len(cut) for cut in cuts])
+        flat = np.fromiter((at for cut in cuts for at in cut), np.int64, len(where))
+        document = np.insert(document, where, document[where])
+        edges = np.insert(edges, where + 1, flat)
+    counts = np.bincount(document, minlength=len(block.documents))
+    first = np.concatenate([[0], np.cumsum(counts)])
+    rows = block.documents
+    return Sentences(block.ids, head, edges, document, first, rows["id"].copy(), rows["source_key"].copy())
+
+
+def _cut(head: NDArray[np.bool_], start: int, end: int, most: int) -> list[int]:
+    """Where to cut tokens start ... end into pieces of nearly equal length and at most `most`, at word starts."""
+    cuts = []
+    while end - start > most:
+        left = end - start
+        at = start + -(-left // -(-left // most))
+        word = at - int(np.argmax(head[at : start : -1])) if head[start + 1 : at + 1].any() else at
+        cuts.append(word)
+        start = word
+    return cuts
+
+
+def make_pairs(
+    sentences: Sentences, max_seq_length: int, copy: int, seed: int, short_seq_prob: float
+) -> tuple[Pairs, dict[str, int]]:
+    """All pairs of one copy of a bucket in the order of its documents, and what was counted on the way."""
+    s = sentences
+    counters = {"pairs-forced-random": 0, "pairs-dropped": 0, "pairs-short-random-b": 0}
+    n = len(s.document)
+    if n == 0:
+        nothing = np.zeros(0, np.int64)
+        return Pairs(*[nothing] * 4, np.zeros(0, np.int8), *[nothing] * 3), counters
+    room = max_seq_length - 3
+    document_keys = fold(seed, PAIRS, max_seq_length, copy, s.ids_of_documents)
+    keys = mix((document_keys[s.document] ^ s.ordinal.astype(np.uint64)) + GOLDEN)
+
+    # every chunk that could begin at each sentence
+    draws = draw(keys, 0)
+    target = np.full(n, room)
+    short = np.flatnonzero(chance(draws, short_seq_prob))
+    target[short] = MIN_TARGET + bounded_low(draws[short], room - MIN_TARGET + 1)
+    here = np.arange(n)
+    end = np.searchsorted(s.edges, s.edges[:-1] + target)
+    end = np.minimum(np.maximum(end, here + 2), s.first[s.document + 1])
+    size = end - here
+    draws = draw(keys, 1)
+    a_end = here + 1 + bounded(draws, np.maximum(size - 1, 1))
+    coin = (draws & np.uint64(0xFFFFFFFF)) < np.uint64(threshold(0.5, 32))
+
+    chosen, label = _walk(size, coin, a_end, end)
+    counters["pairs-forced-random"] = int((size[chosen] == 1).sum())
+    keep = _without_surplus(s, chosen, label, (seed, SURPLUS, max_seq_length, copy))
+    counters["pairs-dropped"] = len(chosen) - len(keep)
+    chosen, label = chosen[keep], label[keep]
+
+    # cut what is too long, in the same way whatever the label
+    a_start, b_start = s.edges[chosen], s.edges[a_end[chosen]]
+    a_length, b_length = b_start - a_start, s.edges[end[chosen]] - b_start
+    least = max(1, room // 4)
+    forced = b_length == 0
+    b_length[forced] = np.maximum(target[chosen[forced]] - a_length[forced], least)
+    excess = np.maximum(a_length + b_length - room, 0)
+    b_cut = np.minimum(excess, b_length - np.minimum(b_length, least))
+    a_start = _forward_to_word(s.head, a_start + (excess - b_cut), b_start)
+    a_length = b_start - a_start
+    b_length -= b_cut
+
+    document_b = s.document[chosen].copy()
+    random = np.flatnonzero(label == RANDOM)
+    whole = (b_cut[random] == 0) & ~forced[random]
+    start, length = _random_b(s, keys[chosen[random]], s.document[chosen[random]], b_length[random], whole)
+    counters["pairs-short-random-b"] = int((length < b_length[random]).sum())
+    b_start, b_length[random] = b_start.copy(), length
+    b_start[random] = s.edges[start]
+    document_b[random] = s.document[start]
+    b_length = _back_to_word(s.head, b_start, b_start + b_length) - b_start
+
+    document_a = s.document[chosen]
+    ordinal = chosen - s.first[document_a]
+    return Pairs(a_start, a_length, b_start, b_length, label, document_a, document_b, ordinal), counters
+
+
+def _walk(size: NDArray, coin: NDArray, a_end: NDArray, end: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """From chunk to chunk: (first sentence of each, its label). A random pair that was forced is owed a next one."""
+    sizes, coins, a_ends, ends = size.tolist(), coin.tolist(), a_end.tolist(), end.tolist()
+    chosen, labels = [], []
+    at, debt, n = 0, 0, len(sizes)
+    while at < n:
+        chosen.append(at)
+        if sizes[at] == 1:
+            debt += 1
+            labels.append(RANDOM)
+            at = ends[at]
+        elif coins[at] and debt == 0:
+            labels.append(RANDOM)
+            at = a_ends[at]
+        else:
+            debt -= coins[at]
+            labels.append(NEXT)
+            at = ends[at]
+    return np.array(chosen, np.int64), np.array(labels, np.int8)
+
+
+def _without_surplus(s: Sentences, chosen: NDArray, label: NDArray, key: tuple[int, ...]) -> NDArray[np.intp]:
+    """Which pairs to keep so that both labels are equal in number within one; by keyed priority."""
+    num_random = int(label.sum())
+    more = RANDOM if num_random * 2 > len(label) else NEXT
+    surplus = abs(len(label) - 2 * num_random) - 1
+    if surplus <= 0:
+        return np.arange(len(label))
+    among = np.flatnonzero(label == more)
+    sentence = chosen[among]
+    document = s.document[sentence]
+    priority = fold(*key, s.ids_of_documents[document], sentence - s.first[document])
+    drop = among[np.argsort(priority, kind="stable")[:surplus]]
+    return np.delete(np.arange(len(label)), drop)
+
+
+def _random_b(
+    s: Sentences, keys: U64, document_a: NDArray, length: NDArray, whole: NDArray
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(first sentence, length) of a random B for each pair.
+
+    Up to TRIES sentences are drawn uniformly from the other documents; taken is the first one of another source with
+    enough text behind it that, where the true B was `whole`, has a sentence's end at just that length; else the first
+    with enough text; else the first of another source, cut short.
+    """
+    n = len(keys)
+    source_a = s.source_keys[document_a]
+    own, others = s.first[document_a], len(s.document) - (s.first[document_a + 1] - s.first[document_a])
+    found = np.full(n, -1)
+    second = np.full(n, -1)
+    third = np.full(n, -1)
+    open_ = np.flatnonzero(others > 0)
+    for j in range(TRIES):
+        if len(open_) == 0:
+            break
+        at = bounded(draw(keys[open_], 2 + j), others[open_])
+        at += np.where(at >= own[open_], (s.first[document_a + 1] - own)[open_], 0)
+        document = s.document[at]
+        other = s.source_keys[document] != source_a[open_]
+        stop = s.edges[at] + length[open_]
+        enough = other & (stop <= s.edges[s.first[document + 1]])
+        exact = enough & (~whole[open_] | (s.edges[np.searchsorted(s.edges, np.minimum(stop, s.edges[-1]))] == stop))
+        _fill(third, open_[other], at[other])
+        _fill(second, open_[enough], at[enough])
+        found[open_[exact]] = at[exact]
+        open_ = open_[~exact]
+    found = np.where(found >= 0, found, np.where(second >= 0, second, third))
+    for i in np.flatnonzero(found < 0):  # every try met A's own source: walk on to the next other one
+        found[i] = _next_other_source(s, int(document_a[i]))
+    left = s.edges[s.first[s.document[found] + 1]] - s.edges[found]
+    return found, np.minimum(length, left)
+
+
+def _fill(values: NDArray, index: NDArray, new: NDArray) -> None:
+    empty = values[index] < 0
+    values[index[empty]] = new[empty]
+
+
+def _next_other_source(s: Sentences, document: int) -> int:
+    n = len(s.source_keys)
+    for step in range(1, n):
+        other = (document + step) % n
+        if s.source_keys[other] != s.source_keys[document] and s.first[other] < s.first[other + 1]:
+            return int(s.first[other])
+    raise ValueError(
+        "next sentence prediction needs documents from two sources in every bucket, and here is one: "
+        "give more documents, or a lower validation fraction"
+    )
+
+
+def _forward_to_word(head: NDArray[np.bool_], at: NDArray, limit: NDArray) -> NDArray:
+    """The first word start at or behind `at`, below `limit`; `at` itself where there is none."""
+    moved = at.copy()
+    move = np.flatnonzero(~head[moved])
+    while len(move):
+        moved[move] += 1
+        move = move[moved[move] < limit[move]]
+        move = move[~head[moved[move]]]
+    return np.where(moved < limit, moved, at)
+
+
+def _back_to_word(head: NDArray[np.bool_], start: NDArray, end: NDArray) -> NDArray:
+    """The last word end at or before `end`, behind `start`; `end` itself where there is none."""
+    moved = end.copy()
+    move = np.flatnonzero(moved < len(head))
+    move = move[~head[moved[move]]]
+    while len(move):
+        moved[move] -= 1
+        move = move[moved[move] > start[move]]
+        move = move[~head[moved[move]]]
+    return np.where(moved > start, moved, end)

@@ -1,0 +1,82 @@
+"""Raw text to a data set: the composed pipeline, one stage a line.
+
+    match -> tokenize -> plan -> weave -> manifest
+
+The bulk goes by file and only small records go through the runner (the claim-check pattern): local runners keep what they
+group in memory. So memory stays flat, a started-again job finds its finished parts and shards, and a retried bundle only
+writes the same bytes again. See docs/shard-format.md for what comes out.
+"""
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from pipeline import storage
+from pipeline.inputs import Source, Split
+from pipeline.manifest import JobConfig, Manifest
+from pipeline.planning import PlanBuckets
+from pipeline.tokenizing import Tokenize
+from pipeline.weaving import Weave
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a job writes."""
+
+    dataset: str
+    work: str
+    """Token parts; may be shared by jobs over the same texts."""
+
+    @property
+    def parts(self) -> str:
+        return storage.join(self.work, "parts")
+
+    @property
+    def scratch(self) -> str:
+        """What belongs to this data set alone and is removed when it is complete."""
+        return storage.join(self.dataset, ".work")
+
+    @property
+    def plan(self) -> str:
+        return storage.join(self.scratch, "plan.json")
+
+    @property
+    def records(self) -> str:
+        return storage.join(self.scratch, "weave")
+
+
+class Preprocess(beam.PTransform):
+    """Splits -> the manifest of a complete data set."""
+
+    def __init__(self, places: Places, job: JobConfig, sources: list[Source], part_bytes: int):
+        super().__init__()
+        self.places, self.job, self.sources, self.part_bytes = places, job, sources, part_bytes
+
+    def expand(self, splits):
+        places, job = self.places, self.job
+        return (
+            splits
+            | "tokenize" >> Tokenize(places.parts, job.tokenize, job.vocabulary, self.part_bytes)
+            | "plan" >> PlanBuckets(places.parts, places.plan, job.weave.validation_fraction)
+            | "weave" >> Weave(
+                folder=places.parts, plan=places.plan, dataset=places.dataset, records=places.records,
+                config=job.weave, vocabulary=job.vocabulary,
+            )
+            | "manifest" >> Manifest(
+                dataset=places.dataset, plan=places.plan, parts=places.parts, records=places.records,
+                job=job, sources=self.sources,
+            )
+        )  # fmt: skip
+
+
+def balanced(splits: list[Split], num_workers: int) -> list[Split]:
+    """The splits in an order in which a runner that deals them out in turn gives every worker about the same bytes."""
+
+    def size(split: Split) -> int:
+        if split.source.codec:
+            return split.source.size * 3  # text packs about 3:1
+        return (split.end or split.source.size) - split.start
+
+    ordered = sorted(splits, key=lambda split: (-size(split), split.source.name, split.start))
+    rows = [ordered[i : i + num_workers] for i in range(0, len(ordered), num_workers)]
+    return [split for i, row in enumerate(rows) for split in (row[::-1] if i % 2 else row)]

@@ -1,0 +1,157 @@
+"""The tokenize stage: a split -> the token parts of its text. A part that is there already is not made again."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import apache_beam as beam
+
+from pipeline import storage
+from pipeline.documents import Document, Reject, read_documents
+from pipeline.inputs import Split
+from pipeline.tokens import (
+    BLOCK_BYTES,
+    VERSION,
+    DocumentTokenizer,
+    PartRecord,
+    TokenBlock,
+    read_footer,
+    write_part,
+)
+from pipeline.vocabulary import Vocabulary, make_tokenizer
+from pipeline.wordpiece import WordPiece
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeConfig:
+    """What decides the tokens of a text. Any change here makes other parts; any other option of the job does not."""
+
+    do_lower_case: bool = True
+    """Lower-case the text, for an uncased vocabulary."""
+    strip_accents: bool | None = None
+    """Remove accents; None: where the text is lower-cased, as BERT does."""
+
+
+def part_names(split: Split, config: TokenizeConfig, vocabulary_sha256: str) -> Callable[[int], str]:
+    """ordinal -> file name of a split's parts: a digest of everything that decides what they hold."""
+    key = [VERSION, split.source.fingerprint, split.start, split.end, asdict(config), vocabulary_sha256]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    return lambda ordinal: f"{digest}-{ordinal:05d}.part"
+
+
+def finished_parts(folder: str, name: Callable[[int], str]) -> list[PartRecord]:
+    """The footers of the parts that a split has already, in order."""
+    found: list[PartRecord] = []
+    while not (found and found[-1].last):
+        path = storage.join(folder, name(len(found)))
+        if not storage.exists(path):
+            break
+        found.append(read_footer(path))
+    return found
+
+
+def tokenize_split(
+    split: Split, name: Callable[[int], str], folder: str, tokenizer: DocumentTokenizer, part_bytes: int
+) -> Iterator[PartRecord]:
+    """Yields the parts of a split, each of about `part_bytes` of text, writing those that are not there."""
+    done = finished_parts(folder, name)
+    yield from done
+    if done and done[-1].last:
+        return
+    start, piece, ordinal = split.start, 0, len(done)
+    if done:
+        start, piece = done[-1].end, done[-1].end_piece
+    part = _Part(start)
+    for item in read_documents(split, start):
+        if isinstance(item, Document) and item.position == start and item.piece < piece:
+            continue  # an earlier part holds these pieces of a long text
+        if part.size >= part_bytes:
+            yield part.write(split, folder, name(ordinal), tokenizer, item)
+            part, ordinal = _Part(item.position), ordinal + 1
+        part.add(item, tokenizer)
+    yield part.write(split, folder, name(ordinal), tokenizer, None)
+
+
+class _Part:
+    """A part while it grows: text is tokenized block by block, so that only tokens are kept."""
+
+    def __init__(self, start: int):
+        self.start = start
+        self.size = 0
+        self.text_bytes = 0
+        self.rejects: list[Reject] = []
+        self.blocks: list[TokenBlock] = []
+        self.pending: list[Document] = []
+        self.pending_bytes = 0
+
+    def add(self, item: Document | Reject, tokenizer: DocumentTokenizer) -> None:
+        if isinstance(item, Reject):
+            self.rejects.append(item)
+            self.size += len(item.detail) + 100
+            return
+        self.pending.append(item)
+        self.pending_bytes += len(item.text)
+        self.text_bytes += len(item.text)
+        self.size += len(item.text)
+        if self.pending_bytes >= BLOCK_BYTES:
+            self._tokenize(tokenizer)
+
+    def _tokenize(self, tokenizer: DocumentTokenizer) -> None:
+        if self.pending:
+            self.blocks.append(tokenizer(self.pending))
+        self.pending, self.pending_bytes = [], 0
+
+    def write(
+        self,
+        split: Split,
+        folder: str,
+        name: str,
+        tokenizer: DocumentTokenizer,
+        following: Document | Reject | None,
+    ) -> PartRecord:
+        self._tokenize(tokenizer)
+        source = split.source
+        end = following.position if following else split.end if split.end is not None else source.size
+        record: dict[str, Any] = {
+            "name": name,
+            "source": source.name,
+            "path": source.path,
+            "start": self.start,
+            "end": end,
+            "end_piece": following.piece if isinstance(following, Document) else 0,
+            "last": following is None,
+            "text_bytes": self.text_bytes,
+            "read_bytes": 0 if source.codec and following else source.size if source.codec else end - self.start,
+        }
+        dtype = tokenizer.wordpiece.dtype
+        return write_part(storage.join(folder, name), record, self.blocks, self.rejects, dtype)
+
+
+class TokenizeSplit(beam.DoFn):
+    """Split -> PartRecord, one for each part."""
+
+    def __init__(self, folder: str, config: TokenizeConfig, vocabulary: Vocabulary, part_bytes: int):
+        self.folder, self.config, self.vocabulary, self.part_bytes = folder, config, vocabulary, part_bytes
+
+    def setup(self):
+        config = self.config
+        tokenizer = make_tokenizer(self.vocabulary, config.do_lower_case, config.strip_accents)
+        size = len(self.vocabulary.words)
+        self.tokenizer = DocumentTokenizer(WordPiece(tokenizer, config.do_lower_case, size))
+
+    def process(self, split: Split) -> Iterator[PartRecord]:
+        name = part_names(split, self.config, self.vocabulary.sha256)
+        yield from tokenize_split(split, name, self.folder, self.tokenizer, self.part_bytes)
+
+
+class Tokenize(beam.PTransform):
+    """Splits -> PartRecords."""
+
+    def __init__(self, folder: str, config: TokenizeConfig, vocabulary: Vocabulary, part_bytes: int):
+        super().__init__()
+        self.do = TokenizeSplit(folder, config, vocabulary, part_bytes)
+
+    def expand(self, splits):
+        return splits | "tokenize split" >> beam.ParDo(self.do)

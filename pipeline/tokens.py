@@ -1,0 +1,233 @@
+"""Token parts: the tokenized documents of a few megabytes of text, in id order, in one file that is read by id range.
+
+    magic | ids, uint16 or uint32 | sentence lengths, uint32 | documents, DOCUMENT rows | index | footer, JSON | its length, magic
+
+The index has 4,097 entries of (document, sentence, token), each the first at or behind i/4096 of the id space; so a
+bucket's documents are one range of every section. Parts are internal to a job and its --work-dir; `VERSION` is in
+their names.
+"""
+
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.documents import Document, Reject, document_digest
+from pipeline.sentences import sentence_starts, unit_marks
+from pipeline.wordpiece import WordPiece
+
+VERSION = 1  # raise it with any change in what a part holds for the same text
+BLOCK_BYTES = 4_000_000  # text tokenized in one call: below 1 MB and above 10 MB are slower
+RANGES = 4096
+MAGIC = b"BLPART01"
+
+DOCUMENT = np.dtype([
+    ("id", "<u8"), ("id_low", "<u8"), ("source_key", "<u8"), ("position", "<i8"), ("length", "<i8"),
+    ("piece", "<i4"), ("num_sentences", "<i4"), ("num_tokens", "<i4"), ("num_replaced", "<i4"),
+])  # fmt: skip
+INDEX = np.dtype([("document", "<u8"), ("sentence", "<u8"), ("token", "<u8")])
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBlock:
+    """Tokenized documents in CSR layout."""
+
+    ids: NDArray
+    """uint16 or uint32 (tokens,)."""
+    sentence_lengths: NDArray[np.uint32]
+    """Tokens of each sentence, never 0: (sentences,)."""
+    documents: NDArray[np.void]
+    """DOCUMENT rows: (documents,)."""
+
+
+class DocumentTokenizer:
+    """Documents to TokenBlocks: exact ids, and where the sentences begin. One a worker."""
+
+    def __init__(self, wordpiece: WordPiece):
+        self.wordpiece = wordpiece
+        self.marks = np.zeros(0, np.uint8)
+
+    def __call__(self, documents: Sequence[Document]) -> TokenBlock:
+        """Documents without a single token keep their row, with 0 tokens."""
+        texts = [document.text for document in documents]
+        block = b"\n".join(texts) + b"\n"
+        text_starts = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
+        units, new = self.wordpiece.units(block)
+        if len(self.marks) + len(new) != len(self.wordpiece.sizes):  # the table was emptied
+            self.marks = np.zeros(0, np.uint8)
+        if new:
+            marks = np.fromiter(map(unit_marks, new), np.uint8, len(new))
+            self.marks = np.concatenate([self.marks, marks])
+        ids, sizes = self.wordpiece.ids_of(units.codes)
+        text = np.frombuffer(block, np.uint8)
+        begins = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, self.marks[units.codes]))
+
+        ends = np.cumsum(sizes, dtype=np.int64)
+        first_tokens = ends[begins] - sizes[begins]
+        lengths = np.diff(first_tokens, append=len(ids))
+        document_of = np.searchsorted(text_starts, units.starts[begins], side="right") - 1
+        full = lengths > 0
+        lengths, document_of = lengths[full], document_of[full]
+
+        rows = np.zeros(len(documents), DOCUMENT)
+        rows["num_sentences"] = np.bincount(document_of, minlength=len(rows))
+        token_edges = np.concatenate([[0], ends])[np.searchsorted(units.starts, text_starts)]
+        rows["num_tokens"] = np.diff(token_edges, append=len(ids))
+        for name in ("position", "piece", "num_replaced"):
+            rows[name] = [getattr(document, name) for document in documents]
+        rows["length"] = [len(text) for text in texts]
+        digests = np.frombuffer(b"".join(document_digest(text)[:16] for text in texts), ">u8").reshape(-1, 2)
+        rows["id"], rows["id_low"] = digests[:, 0], digests[:, 1]
+        keys = [document.source_key for document in documents]
+        rows["source_key"] = rows["id"]
+        for i, key in enumerate(keys):
+            if key is not None:
+                rows["source_key"][i] = key
+        return TokenBlock(ids, lengths.astype(np.uint32), rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRecord:
+    """What the rest of the job knows of a part: its footer."""
+
+    name: str
+    source: str
+    """Name of the file that its documents come from."""
+    path: str
+    """Where that file lies."""
+    start: int
+    end: int
+    """The bytes of the uncompressed file that it covers; the next part of the split begins at `end` …"""
+    end_piece: int
+    """… with this piece of the document there: 0, but for texts too long for one document."""
+    last: bool
+    """Nothing of the split is left behind it."""
+    read_bytes: int
+    """Bytes of the file on disk, for the progress bar."""
+    text_bytes: int
+    num_documents: int
+    """With at least one token."""
+    num_sentences: int
+    num_tokens: int
+    num_replaced: int
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Rejects by reason."""
+    sections: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Name -> (offset, bytes) in the part."""
+    ids_dtype: str = "uint16"
+
+
+def write_part(
+    path: str, record: dict[str, Any], blocks: Sequence[TokenBlock], rejects: Sequence[Reject], dtype: np.dtype
+) -> PartRecord:
+    """Writes one part, its documents sorted by (id, position, piece), and gives back its footer."""
+    rows = np.concatenate([np.zeros(0, DOCUMENT), *(block.documents for block in blocks)])
+    ids = np.concatenate([np.zeros(0, dtype), *(block.ids for block in blocks)])
+    lengths = np.concatenate([np.zeros(0, np.uint32), *(block.sentence_lengths for block in blocks)])
+    order = np.lexsort((rows["piece"], rows["position"], rows["id"]))
+    order = order[rows["num_tokens"][order] > 0]
+    ids = take_ranges(ids, _first(rows["num_tokens"])[order], rows["num_tokens"][order])
+    lengths = take_ranges(lengths, _first(rows["num_sentences"])[order], rows["num_sentences"][order])
+    silent = rows[rows["num_tokens"] == 0]
+    rows = rows[order]
+    rejects = [*rejects, *(Reject(int(row["position"]), "no-tokens", "nothing but control characters") for row in silent)]
+    rejected: dict[str, int] = {}
+    for reject in rejects:
+        rejected[reject.reason] = rejected.get(reject.reason, 0) + 1
+
+    index = np.zeros(RANGES + 1, INDEX)
+    edges = np.arange(RANGES, dtype=np.uint64) << np.uint64(52)
+    index["document"][:-1] = np.searchsorted(rows["id"], edges)
+    index["document"][-1] = len(rows)
+    index["sentence"] = np.concatenate([[0], np.cumsum(rows["num_sentences"], dtype=np.uint64)])[index["document"]]
+    index["token"] = np.concatenate([[0], np.cumsum(rows["num_tokens"], dtype=np.uint64)])[index["document"]]
+
+    lines = [json.dumps({"source": record["source"], **asdict(reject)}, ensure_ascii=False) for reject in rejects]
+    log = gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0) if lines else b""
+    sections, chunks, offset = {}, [MAGIC], len(MAGIC)
+    for name, data in (("ids", ids), ("sentences", lengths), ("documents", rows), ("index", index), ("rejects", log)):
+        data = data if isinstance(data, bytes) else data.tobytes()
+        sections[name] = (offset, len(data))
+        offset += len(data)
+        chunks.append(data)
+    done = PartRecord(
+        **record,
+        num_documents=len(rows), num_sentences=len(lengths), num_tokens=len(ids),
+        num_replaced=int(rows["num_replaced"].sum()),
+        rejected=rejected, sections=sections, ids_dtype=np.dtype(dtype).name,
+    )  # fmt: skip
+    footer = json.dumps(asdict(done)).encode()
+    storage.write_whole(path, [*chunks, footer, len(footer).to_bytes(8, "little"), MAGIC])
+    return done
+
+
+def read_footer(path: str) -> PartRecord:
+    """The footer of a whole part; ValueError where it is not one."""
+    size = storage.size(path)
+    with storage.open_read(path) as file:
+        tail = storage.read_at(file, size - 16, 16) if size and size > 32 else b""
+        if tail[8:] != MAGIC:
+            raise ValueError(f"{path} is no token part: remove it, and the next start writes it again")
+        length = int.from_bytes(tail[:8], "little")
+        fields = json.loads(storage.read_at(file, size - 16 - length, length))
+    fields["sections"] = {name: tuple(span) for name, span in fields["sections"].items()}
+    return PartRecord(**fields)
+
+
+def read_documents_table(path: str, part: PartRecord) -> NDArray[np.void]:
+    """The DOCUMENT rows of a part."""
+    with storage.open_read(path) as file:
+        return np.frombuffer(storage.read_at(file, *part.sections["documents"]), DOCUMENT)
+
+
+def read_rejects(path: str, part: PartRecord) -> bytes:
+    """The gzip member of JSON lines that tells its rejects; empty where there are none."""
+    with storage.open_read(path) as file:
+        return storage.read_at(file, *part.sections["rejects"])
+
+
+def read_range(path: str, part: PartRecord, low: int, high: int) -> TokenBlock:
+    """The documents with low <= id < high (0 ... 2^64), read by range."""
+    first, last = low >> 52, min(RANGES, ((high - 1) >> 52) + 1)
+    dtype = np.dtype(part.ids_dtype)
+    with storage.open_read(path) as file:
+        start = part.sections["index"][0]
+        edges = [
+            np.frombuffer(storage.read_at(file, start + i * INDEX.itemsize, INDEX.itemsize), INDEX)[0]
+            for i in (first, last)
+        ]
+
+        def section(name: str, column: str, kind: np.dtype) -> NDArray:
+            begin, end = (int(edge[column]) for edge in edges)
+            offset = part.sections[name][0] + begin * kind.itemsize
+            return np.frombuffer(storage.read_at(file, offset, (end - begin) * kind.itemsize), kind)
+
+        rows = section("documents", "document", DOCUMENT)
+        lengths = section("sentences", "sentence", np.dtype(np.uint32))
+        ids = section("ids", "token", dtype)
+    inside = rows["id"] >= np.uint64(low)
+    if high < 1 << 64:
+        inside &= rows["id"] < np.uint64(high)
+    begin, end = (int(inside.argmax()), int(inside.argmax() + inside.sum())) if inside.any() else (0, 0)
+    token = np.concatenate([[0], np.cumsum(rows["num_tokens"], dtype=np.int64)])
+    sentence = np.concatenate([[0], np.cumsum(rows["num_sentences"], dtype=np.int64)])
+    return TokenBlock(
+        ids[token[begin] : token[end]], lengths[sentence[begin] : sentence[end]], rows[begin:end]
+    )
+
+
+def take_ranges(values: NDArray, starts: NDArray, lengths: NDArray) -> NDArray:
+    """values[starts[0] : starts[0] + lengths[0]], then the next range, and so on, end to end."""
+    lengths = lengths.astype(np.int64)
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return values[np.arange(total) + np.repeat(starts - (ends - lengths), lengths)]
+
+
+def _first(lengths: NDArray) -> NDArray[np.int64]:
+    return np.cumsum(lengths, dtype=np.int64) - lengths
