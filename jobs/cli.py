@@ -11,6 +11,7 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import sys
 import traceback
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(commands)}"
         print(f"bertloom: error: no command {name!r}: {advice}", file=sys.stderr)
         return 2
+    # Beam says so at every import, and it concerns Google's storage alone.
+    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
     try:
         return int(importlib.import_module(commands[name][0]).main(arguments) or 0)
     except KeyboardInterrupt:

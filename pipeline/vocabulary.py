@@ -10,6 +10,7 @@ else: real vocabularies hold U+2028 and U+0085 as words.
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -276,7 +277,7 @@ def _alphabet(counts: Mapping[str, int], room: int, coverage: float) -> list[str
         for character in word:
             characters[character] += count
         inside.update(word[1:])
-    left = int(sum(characters.values()) * coverage)
+    left = math.ceil(characters.total() * coverage)
     kept: list[str] = []
     for character, count in sorted(characters.items(), key=lambda item: (-item[1], item[0])):
         slots = 2 if character in inside else 1

@@ -80,8 +80,15 @@ def test_the_tests_are_no_package():
 
 
 def without(module, code):
-    """Runs Python code in a process in which `module` cannot be imported."""
-    block = f"import sys; sys.modules[{module!r}] = None; "
+    """Runs Python code in a process in which `module` cannot be imported, as if it were not installed."""
+    block = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {module!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", "-c", block + code]
     return subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -167,7 +167,7 @@ def test_a_dumped_configuration_is_a_preset_that_gives_it_back(tmp_path_factory,
 
 def test_every_shipped_preset_is_a_table():
     for name in preset_names():
-        preset = Path("jobs/presets") / f"{name}.toml"
+        preset = Path(__file__).parent.parent.parent / "jobs" / "presets" / f"{name}.toml"
         assert tomllib.loads(preset.read_text(encoding="utf-8"))
 
 

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-SAMPLE = Path("jobs/sample")
+SAMPLE = Path(__file__).parent.parent.parent / "jobs" / "sample"
 
 
 def documents():
