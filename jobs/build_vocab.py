@@ -33,7 +33,7 @@ class BuildVocabConfig:
     """Makes a WordPiece vocabulary from text."""
 
     input: tuple[str, ...]
-    """Files, folders or globs: .txt (a blank line ends a document) or .jsonl (field "text"), plain, .gz, .bz2 or .zst."""
+    """Files, folders or globs: .txt (a blank line ends a document), .jsonl (field "text"), plain, .gz, .bz2 or .zst."""
     vocab_size: int
     """Words to make, the five special ones among them. BERT: 30522 (English), 21128 (Chinese)."""
     out: str
