@@ -64,10 +64,9 @@ def sentence_starts(
 
     end, cjk, closer = (marks & END) > 0, (marks & CJK_END) > 0, (marks & CLOSER) > 0
     end[_stops_that_end_nothing(first, gap, marks)] = False
-    strong = end & ((marks & DOT) == 0)  # ! and ? end a sentence even before a small letter
+    strong = end & ((marks & DOT) == 0)  # ! and ? end a sentence even before a small letter, but not in '"Why?" he asked'
     for _ in range(2):  # closing quotes and brackets belong to the sentence; more than two in a row are rare
         tail = closer[1:] & ~gap[1:n]
-        strong[1:] |= tail & strong[:-1]
         end[1:] |= tail & end[:-1]
         cjk[1:] |= tail & cjk[:-1]
 

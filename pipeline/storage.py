@@ -138,3 +138,11 @@ def remove(path: str) -> None:
     """Removes a file or a folder with all that is in it; nothing where there is none."""
     if exists(path):
         FileSystems.delete([path])
+
+
+def files_below(folder: str) -> list[str]:
+    """Paths of all files below a local folder, relative to it, with forward slashes."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        found += [os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/") for name in names]
+    return sorted(found)

@@ -1,0 +1,234 @@
+"""What is in a data set, or in one shard: schema, counts, lengths, labels, and examples decoded to text.
+
+    bertloom inspect DATASET --examples 5
+    bertloom inspect DATASET/train/seq128/copy0/00000.tar --json
+
+A masked word is shown as what stands there and what it was: ⟦MASK→paris⟧ for the 80 %, ⟦cat→paris⟧ for the random 10 %,
+⟦=paris⟧ for the 10 % that were kept.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tyro
+
+from jobs.config import parse
+from pipeline import storage
+from pipeline.randomness import bounded, draw, fold
+from pipeline.shards import read_shard
+from pipeline.vocabulary import Vocabulary, read_vocabulary
+
+BINS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """What is in a data set or a shard, decoded."""
+
+    path: Annotated[str, tyro.conf.Positional]
+    """A data set, or one of its .tar shards."""
+    examples: int = 3
+    """Examples to decode, drawn by --seed."""
+    seed: int = 0
+    """Other seeds show other examples."""
+    split: str = "train"
+    """Of a data set: train or validation."""
+    max_seq_length: int | None = None
+    """Of a data set: the length to show; None: its first."""
+    vocab: str | None = None
+    """For a shard that lies outside its data set: the vocabulary."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+
+def main(argv: Sequence[str]) -> None:
+    config = parse(InspectConfig, argv, prog="bertloom inspect")
+    found = inspect(config)
+    print(json.dumps(found, ensure_ascii=False, indent=1) if config.json else "\n".join(_lines(found)))
+
+
+def inspect(config: InspectConfig) -> dict[str, Any]:
+    """Everything that the command prints, as plain values."""
+    if config.examples < 0:
+        raise ValueError(f"--examples {config.examples}: expected 0 or more")
+    found: dict[str, Any] = {"path": config.path}
+    if config.path.endswith(".tar"):
+        dataset = _dataset_of(config.path)
+        shards = [config.path]
+    else:
+        dataset = config.path
+        manifest, table = _read_dataset(dataset)
+        found["counters"], found["configuration"] = manifest["counters"], manifest["configuration"]
+        found["versions"], found["shards"] = manifest["versions"], table.num_rows
+        found["bytes"] = sum(table["bytes"].to_pylist())
+        shards = _choose_shards(config, table)
+    vocabulary = _vocabulary(config, dataset)
+    tables = [_open(path) for path in shards]
+    table = pa.concat_tables(tables)
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if vocabulary and metadata.get("vocabulary_sha256") != vocabulary.sha256:
+        raise ValueError(f"{shards[0]} was made with another vocabulary than {config.vocab or dataset}: give its own with --vocab")
+    found["looked_at"] = shards
+    found["schema"] = {field.name: str(field.type) for field in table.schema}
+    found["metadata"] = metadata
+    found["statistics"] = statistics(table, vocabulary)
+    if vocabulary:
+        number = min(config.examples, table.num_rows)
+        rows = np.unique(bounded(draw(fold(config.seed), np.arange(number * 4 + 4)), table.num_rows), return_index=True)
+        chosen = rows[0][np.argsort(rows[1])][:number]
+        found["examples"] = [decode(table.slice(int(row), 1).to_pylist()[0], vocabulary) | {"row": int(row)} for row in chosen]
+    return found
+
+
+def statistics(table: pa.Table, vocabulary: Vocabulary | None) -> dict[str, Any]:
+    """Lengths, labels and masks of a table of examples."""
+    lengths = table["input_ids"].combine_chunks().value_lengths().to_numpy()
+    masks = table["masked_lm_positions"].combine_chunks().value_lengths().to_numpy()
+    segment_b = table["segment_b_start"].to_numpy().astype(np.int64)
+    label = table["next_sentence_label"].to_numpy()
+    longest = int(table.schema.metadata[b"max_seq_length"])
+    counts, edges = np.histogram(lengths, bins=min(BINS, longest), range=(0, longest))
+    found = {
+        "examples": table.num_rows,
+        "tokens": int(lengths.sum()),
+        "fill": round(float(lengths.mean() / longest), 4),
+        "length_quartiles": [int(q) for q in np.percentile(lengths, [0, 25, 50, 75, 100])],
+        "length_histogram": {f"{int(low)}-{int(high)}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)},
+        "segment_a_mean": round(float((segment_b - 2).mean()), 2),
+        "labels": {name: int((label == value).sum()) for name, value in (("next", 0), ("random", 1), ("none", -1))},
+        "segment_b_mean": {
+            name: round(float((lengths - segment_b - 1)[label == value].mean()), 2)
+            for name, value in (("next", 0), ("random", 1))
+            if (label == value).any()
+        },
+        "masks_per_example": round(float(masks.mean()), 2),
+        "masked_share": round(float(masks.sum() / lengths.sum()), 4),
+    }
+    if vocabulary:
+        found["masks_as_drawn"] = _shares(table, vocabulary)
+    return found
+
+
+def _shares(table: pa.Table, vocabulary: Vocabulary) -> dict[str, float]:
+    counts = np.zeros(3, np.int64)
+    for batch in table.to_batches():
+        ids, positions = batch.column("input_ids"), batch.column("masked_lm_positions")
+        rows = np.repeat(np.asarray(ids.offsets)[:-1], np.diff(np.asarray(positions.offsets)))
+        there = ids.values.to_numpy()[rows - ids.offsets[0].as_py() + positions.values.to_numpy()]
+        truth = batch.column("masked_lm_ids").values.to_numpy()
+        masked, kept = there == vocabulary.mask, there == truth
+        counts += [masked.sum(), (~masked & ~kept).sum(), (~masked & kept).sum()]
+    shares = counts / max(1, counts.sum())
+    return {name: round(float(share), 4) for name, share in zip(("mask", "random", "kept"), shares, strict=True)}
+
+
+def decode(row: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    """One example as readable text, its masks marked."""
+    words = [vocabulary.words[i] for i in row["input_ids"]]
+    for position, truth in zip(row["masked_lm_positions"], row["masked_lm_ids"], strict=True):
+        there, was = words[position], vocabulary.words[truth]
+        shown = f"={was}" if there == was else f"{'MASK' if there == '[MASK]' else there}→{was}"
+        words[position] = ("##" if was.startswith("##") else "") + f"⟦{shown.replace('##', '')}⟧"
+    b = row["segment_b_start"]
+    return {
+        "label": {0: "next", 1: "random", -1: "none"}[row["next_sentence_label"]],
+        "tokens": len(words),
+        "masks": len(row["masked_lm_positions"]),
+        "document_a": f"{row['document_a']:016x}",
+        "token_a": row["token_a"],
+        "document_b": f"{row['document_b']:016x}",
+        "token_b": row["token_b"],
+        "a": _text(words[1 : b - 1]),
+        "b": _text(words[b:-1]),
+    }
+
+
+def _text(words: list[str]) -> str:
+    """Word pieces joined to words; Chinese characters without spaces between them."""
+    text = ""
+    for word in words:
+        if word.startswith("##") and len(word) > 2:
+            text += word[2:]
+        else:
+            tight = text and _is_ideograph(text[-1]) and _is_ideograph(word.lstrip("⟦")[:1])
+            text += word if not text or tight else f" {word}"
+    return text
+
+
+def _is_ideograph(character: str) -> bool:
+    return "\u3000" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef"
+
+
+def _read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
+    path = storage.join(dataset, "manifest.json")
+    if not storage.exists(path):
+        what = "is no data set, or one that is not finished" if storage.exists(dataset) else "does not exist"
+        raise ValueError(f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it")
+    with storage.open_read(storage.join(dataset, "shards.parquet")) as file:
+        return json.loads(storage.read(path)), pq.read_table(file)
+
+
+def _choose_shards(config: InspectConfig, table: pa.Table) -> list[str]:
+    rows = [row for row in table.to_pylist() if row["split"] == config.split]
+    if not rows:
+        raise ValueError(f"--split {config.split}: the data set has {' and '.join(sorted(set(table['split'].to_pylist())))}")
+    lengths = sorted({row["max_seq_length"] for row in rows})
+    length = config.max_seq_length or lengths[0]
+    if length not in lengths:
+        raise ValueError(f"--max-seq-length {length}: the data set has {', '.join(map(str, lengths))}")
+    first = next(row for row in rows if row["max_seq_length"] == length)
+    return [storage.join(config.path, *first["path"].split("/"))]
+
+
+def _open(path: str) -> pa.Table:
+    try:
+        return read_shard(path)
+    except (OSError, pa.ArrowInvalid, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a shard ({error}); `bertloom verify DATASET` tells what is damaged") from error
+
+
+def _dataset_of(shard: str) -> str | None:
+    """The data set around a shard: four folders up."""
+    folder = os.path.normpath(os.path.join(os.path.dirname(shard), "..", "..", ".."))
+    return folder if storage.is_local(shard) and os.path.exists(os.path.join(folder, "vocab.txt")) else None
+
+
+def _vocabulary(config: InspectConfig, dataset: str | None) -> Vocabulary | None:
+    path = config.vocab or (storage.join(dataset, "vocab.txt") if dataset else None)
+    return read_vocabulary(path) if path else None
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = [found["path"]]
+    if "counters" in found:
+        c = found["counters"]
+        lines += [
+            f"  {found['shards']} shards, {found['bytes'] / 1e6:,.1f} MB; {c['tokens']:,} tokens of {c['text_bytes'] / 1e6:,.1f} MB of text",
+            f"  documents {c['documents_in']:,} in = {c['documents_used']:,} used + {c['documents_rejected']:,} rejected + {c['documents_duplicate']:,} duplicate",
+            "  configuration " + ", ".join(f"{key} {value}" for key, value in found["configuration"].items()),
+        ]
+    lines += ["", f"looked at {', '.join(found['looked_at'])}", "  columns"]
+    lines += [f"    {name:<20} {kind}" for name, kind in found["schema"].items()]
+    s = found["statistics"]
+    lines += [
+        f"  examples {s['examples']:,}, tokens {s['tokens']:,}, fill {s['fill']:.1%} of {found['metadata']['max_seq_length']}",
+        f"  labels: {s['labels']['next']:,} next, {s['labels']['random']:,} random; mean length of B by label {s['segment_b_mean']}",
+        f"  masks per example {s['masks_per_example']}, {s['masked_share']:.2%} of the tokens; as drawn {s.get('masks_as_drawn', 'unknown without a vocabulary')}",
+        "  lengths",
+    ]
+    most = max(s["length_histogram"].values())
+    lines += [f"    {name:>9} {'█' * round(40 * n / most):<40} {n:,}" for name, n in s["length_histogram"].items()]
+    for example in found.get("examples", []):
+        lines += [
+            "",
+            f"example {example['row']}: {example['label']}, {example['tokens']} tokens, {example['masks']} masks",
+            f"  A {example['document_a']} from token {example['token_a']}: {example['a']}",
+            f"  B {example['document_b']} from token {example['token_b']}: {example['b']}",
+        ]
+    return lines

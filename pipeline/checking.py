@@ -1,0 +1,231 @@
+"""Is a data set what its manifest says? Checksums, counts, members and values; every fault is told with its place."""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.manifest import FORMAT
+from pipeline.shards import FORMAT_VERSION, MEMBER_EXAMPLES, SHARDS_SCHEMA, digest_of, schema
+from pipeline.vocabulary import Vocabulary, parse_vocabulary
+from pipeline.weaving import DOCUMENTS_SCHEMA
+
+EXPECTED = ("manifest.json", "shards.parquet", "vocab.txt", "tokenizer.json", "documents", "rejects", "train", "validation")
+
+
+def check_dataset(dataset: str) -> Iterator[str | None]:
+    """Yields a sentence for each fault, and None after each file that was looked at whole, for a progress bar."""
+    path = storage.join(dataset, "manifest.json")
+    if not storage.exists(path):
+        raise ValueError(f"{dataset} has no manifest.json: it is no data set, or one that is not finished")
+    try:
+        manifest = json.loads(storage.read(path))
+        if manifest["format"] != FORMAT or manifest["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"{dataset} has the format {manifest['format']} {manifest['format_version']}; this is {FORMAT} {FORMAT_VERSION}")
+        configuration, counters, words = manifest["configuration"], manifest["counters"], manifest["vocabulary"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        yield f"manifest.json: cannot be read ({error!r})"
+        return
+    rows = []
+    table_bytes = storage.read(storage.join(dataset, "shards.parquet")) if storage.exists(storage.join(dataset, "shards.parquet")) else b""
+    if hashlib.sha256(table_bytes).hexdigest() != manifest["shards_parquet"]["sha256"]:
+        yield "shards.parquet: is missing, or its sha256 is not that of manifest.json"
+        return
+    table = pq.read_table(pa.BufferReader(table_bytes))
+    if not table.schema.equals(SHARDS_SCHEMA):
+        yield f"shards.parquet: has other columns than the format's: {table.schema.names}"
+        return
+    rows = table.to_pylist()
+    yield None
+
+    try:
+        vocabulary = parse_vocabulary(storage.read(storage.join(dataset, "vocab.txt")), "vocab.txt")
+        if vocabulary.sha256 != words["sha256"]:
+            yield f"vocab.txt: sha256 {vocabulary.sha256}, but manifest.json says {words['sha256']}"
+    except (ValueError, OSError) as error:
+        yield f"vocab.txt: {error}"
+        return
+    if not storage.exists(storage.join(dataset, "tokenizer.json")):
+        yield "tokenizer.json: is missing"
+    yield None
+
+    if digest_of(rows) != manifest["shards_digest"]:
+        yield "shards.parquet: its shards have another digest than manifest.json says"
+    yield from _check_totals(rows, configuration, counters)
+    documents: list[NDArray[np.uint64]] = []
+    for name, sha256 in manifest["documents"].items():
+        yield from _check_documents(dataset, name, sha256, documents)
+        yield None
+    known = np.unique(np.concatenate([np.zeros(0, np.uint64), *documents]))
+    num_documents = sum(map(len, documents))
+    expected = counters["documents_used"] + counters["rejected"].get("no-example", 0)
+    if num_documents != expected:
+        yield f"documents/: holds {num_documents} documents, but manifest.json counts {expected}"
+    for row in rows:
+        yield from _check_shard(dataset, row, configuration, vocabulary, known)
+        yield None
+    yield from _unlisted(dataset, {row["path"] for row in rows} | set(manifest["documents"]))
+
+
+def _check_totals(rows: list[dict[str, Any]], configuration: dict[str, Any], counters: dict[str, Any]) -> Iterator[str]:
+    for split, examples in counters["examples"].items():
+        found = sum(row["examples"] for row in rows if row["split"] == split)
+        if found != examples:
+            yield f"shards.parquet: {found} {split} examples, but manifest.json counts {examples}"
+    lengths = {row["max_seq_length"] for row in rows}
+    if lengths != set(configuration["max_seq_length"]):
+        yield f"shards.parquet: has the lengths {sorted(lengths)}, but the configuration says {configuration['max_seq_length']}"
+    for length in lengths:
+        copies = {row["copy"] for row in rows if row["split"] == "train" and row["max_seq_length"] == length}
+        if copies != set(range(configuration["dupe_factor"])):
+            yield f"shards.parquet: length {length} has the copies {sorted(copies)}, expected {configuration['dupe_factor']} of them"
+
+
+def _check_documents(dataset: str, name: str, sha256: str, documents: list[NDArray[np.uint64]]) -> Iterator[str]:
+    path = storage.join(dataset, *name.split("/"))
+    if not storage.exists(path):
+        yield f"{name}: is missing"
+        return
+    data = storage.read(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        yield f"{name}: its sha256 is not that of manifest.json"
+        return
+    table = pq.read_table(pa.BufferReader(data))
+    if not table.schema.equals(DOCUMENTS_SCHEMA):
+        yield f"{name}: has other columns than the format's: {table.schema.names}"
+        return
+    ids = table["id"].to_numpy()
+    if (ids[1:] <= ids[:-1]).any():
+        yield f"{name}: its documents are not in order, or not different"
+    documents.append(ids)
+
+
+def _check_shard(
+    dataset: str, row: dict[str, Any], configuration: dict[str, Any], vocabulary: Vocabulary, known: NDArray[np.uint64]
+) -> Iterator[str]:
+    name = row["path"]
+    path = storage.join(dataset, *name.split("/"))
+    if not storage.exists(path):
+        yield f"{name}: is missing"
+        return
+    data = storage.read(path)
+    if len(data) != row["bytes"]:
+        yield f"{name}: has {len(data)} bytes, expected {row['bytes']}"
+    elif hashlib.sha256(data).hexdigest() != row["sha256"]:
+        yield f"{name}: its sha256 is not that of shards.parquet"
+    offsets, sizes, counts = row["member_offsets"], row["member_bytes"], row["member_examples"]
+    if counts[:-1] != [MEMBER_EXAMPLES] * (len(counts) - 1) or sum(counts) != row["examples"]:
+        yield f"{name}: {sum(counts)} examples in members of {sorted(set(counts))}, expected {row['examples']} in members of {MEMBER_EXAMPLES}"
+    tokens = 0
+    for number, (offset, size, count) in enumerate(zip(offsets, sizes, counts, strict=True)):
+        place = f"{name}: member {number} at byte {offset}"
+        try:
+            header = tarfile.TarInfo.frombuf(data[offset - tarfile.BLOCKSIZE : offset], "ascii", "strict")
+            if header.name != f"{row['number']:05d}-{number:06d}.arrow" or header.size != size:
+                yield f"{place}: its tar header says {header.name}, {header.size} bytes"
+            reader = pa.ipc.open_file(pa.BufferReader(data[offset : offset + size]))
+            batch = reader.get_batch(0)
+            batch.validate(full=True)
+            if reader.num_record_batches != 1 or batch.num_rows != count:
+                yield f"{place}: {batch.num_rows} examples in {reader.num_record_batches} batches, expected {count} in 1"
+        except (tarfile.TarError, pa.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
+            yield f"{place}: cannot be read ({error})"
+            continue
+        tokens += len(batch.column("input_ids").flatten()) if "input_ids" in batch.schema.names else 0
+        for fault in check_batch(batch, row, configuration, vocabulary, known):
+            yield f"{place}: {fault}"
+    if tokens != row["tokens"]:
+        yield f"{name}: holds {tokens} tokens, expected {row['tokens']}"
+
+
+def check_batch(
+    batch: pa.RecordBatch, row: dict[str, Any], configuration: dict[str, Any], vocabulary: Vocabulary, known: NDArray[np.uint64]
+) -> Iterator[str]:
+    """Every value of a member in its range, every special where it belongs. `known`: document ids, sorted."""
+    ids_type = np.dtype(np.uint16 if len(vocabulary.words) < 65536 else np.uint32)
+    metadata = {key.decode(): value.decode() for key, value in (batch.schema.metadata or {}).items()}
+    expected = {
+        "format_version": str(FORMAT_VERSION),
+        "max_seq_length": str(row["max_seq_length"]),
+        "copy": str(row["copy"]),
+        "vocabulary_sha256": vocabulary.sha256,
+    }
+    if not batch.schema.equals(schema(ids_type)) or metadata != expected:
+        yield f"schema {batch.schema.names} with {metadata}, expected {expected}"
+        return
+    starts, lengths, ids = _list(batch, "input_ids")
+    mask_starts, mask_counts, positions = _list(batch, "masked_lm_positions")
+    _, truth_counts, truths = _list(batch, "masked_lm_ids")
+    b = batch.column("segment_b_start").to_numpy().astype(np.int64)
+    label = batch.column("next_sentence_label").to_numpy()
+    longest = row["max_seq_length"]
+    most = configuration["max_predictions_per_seq"][configuration["max_seq_length"].index(longest)]
+
+    def faults() -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        yield "is longer than max_seq_length or has no room for its segments", (lengths > longest) | (lengths < 5)
+        yield "has B outside of it", (b < 3) | (b > lengths - 2)
+        yield "has masks without a word", mask_counts != truth_counts
+        yield "has no masks or too many", (mask_counts < 1) | (mask_counts > most)
+        yield "has a label that is neither 0 nor 1", (label != 0) & (label != 1)
+        for column in ("document_a", "document_b"):
+            yield f"has a {column} that documents/ does not hold", ~_in_sorted(batch.column(column).to_numpy(), known)
+
+    broken = False
+    for what, where in faults():
+        if where.any():
+            broken = True
+            yield f"example {int(where.argmax())} {what}"
+    if broken:
+        return  # what follows reads by these values
+    example = np.repeat(np.arange(len(lengths)), mask_counts)
+    at = starts[example] + positions
+    words = np.concatenate([ids, truths])
+    specials = np.zeros(len(ids), np.int64)
+    for edge, word in ((starts, vocabulary.cls), (starts + b - 1, vocabulary.sep), (starts + lengths - 1, vocabulary.sep)):
+        specials[edge] = 1
+        if (wrong := ids[edge] != word).any():
+            yield f"example {int(wrong.argmax())} lacks {vocabulary.words[word]} where it belongs"
+    if (words >= len(vocabulary.words)).any():
+        yield f"a word id of {int(words.max())}, but the vocabulary has {len(vocabulary.words)}"
+    outside = (positions < 1) | (positions >= lengths[example] - 1)
+    if outside.any():
+        yield f"example {int(example[outside.argmax()])} has a mask outside of it"
+        return
+    if specials[at].any():
+        yield f"example {int(example[specials[at].argmax()])} has a mask on [CLS] or [SEP]"
+    unsorted = (np.diff(positions.astype(np.int64)) <= 0) & (example[1:] == example[:-1])
+    if unsorted.any():
+        yield f"example {int(example[1:][unsorted.argmax()])} has masks that are not sorted"
+    unlike = np.ones(len(ids), bool)
+    unlike[at] = False
+    if (ids[unlike] == vocabulary.mask).any() or (ids == vocabulary.pad).any():
+        yield "holds [MASK] where nothing is masked, or [PAD]"
+
+
+def _list(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray]:
+    """(start of each list, its length, the values of all)."""
+    column = batch.column(name)
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    return offsets[:-1] - offsets[0], np.diff(offsets), column.flatten().to_numpy()
+
+
+def _in_sorted(values: NDArray, known: NDArray) -> NDArray[np.bool_]:
+    if len(known) == 0:
+        return np.zeros(len(values), bool)
+    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+
+
+def _unlisted(dataset: str, listed: set[str]) -> Iterator[str]:
+    if not storage.is_local(dataset):
+        return
+    for path in storage.files_below(dataset):
+        top = path.split("/")[0]
+        if top not in EXPECTED or (top in ("train", "validation", "documents") and path not in listed):
+            yield f"{path}: is not listed in the manifest"
