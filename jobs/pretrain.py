@@ -65,7 +65,7 @@ class PretrainConfig:
     batch_size: int = 256
     """Examples in an update (the global batch). BERT had 256."""
     micro_batch_size: int = 32
-    """Examples in memory at once, at most; changes no result beyond rounding."""
+    """Examples in memory at once, at most; changes no result beyond rounding, and what dropout draws."""
     max_seq_length: int | None = None
     """Which of the data set's lengths to train on, in tokens; the shortest if none is given."""
     learning_rate: float = 1e-4

@@ -1,0 +1,297 @@
+import dataclasses
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from jobs.pretrain import PretrainConfig, PretrainResult, main, only_trainer, pretrain, stop_signals
+from model.bert import BertArchitecture
+from model.checkpoint import load_model, read_state
+from model.metrics import TIMING_KEYS, read_metrics
+from tests.model.synthetic import write_data_set
+
+TINY = BertArchitecture(
+    hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
+    hidden_dropout_prob=0.1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("data") / "set"
+    return write_data_set(directory, rows=(300, 280), num_validation=60, max_seq_lengths=(32, 64))
+
+
+def config(data: Path, out: Path, **changes) -> PretrainConfig:
+    values = {
+        "num_steps": 12, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 3e-3, "model": TINY, "device": "cpu",
+        "eval_every": 4, "num_eval_examples": 40, "save_every": 5, "num_threads": 1,
+    }  # fmt: skip
+    return PretrainConfig(data=data, out=out, **values | changes)
+
+
+def numbers(out: Path) -> list[dict]:
+    """The metrics without what depends on the clock."""
+    return [{k: v for k, v in line.items() if k not in TIMING_KEYS} for line in read_metrics(out / "metrics.jsonl")]
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """The last checkpoint's weights and moments."""
+    last = max((out / "checkpoints").iterdir())
+    return {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    pretrain(config(data, out))
+    return out
+
+
+def test_a_run_folder_explains_itself(data, unbroken, tmp_path):
+    assert sorted(p.name for p in unbroken.iterdir()) == [".lock", "checkpoints", "config.toml", "metrics.jsonl"]
+    assert sorted(p.name for p in (unbroken / "checkpoints").iterdir()) == ["step-00000010", "step-00000012"]
+    lines = read_metrics(unbroken / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["split"] == "train"] == list(range(1, 13))
+    assert [line["step"] for line in lines if line["split"] == "validation"] == [0, 4, 8, 12]
+    assert set(lines[1]) == {
+        "step", "split", "loss", "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "gradient_norm",
+        "learning_rate", "tokens", "seconds", "tokens_per_second",
+    }  # fmt: skip
+    state = read_state(unbroken / "checkpoints/step-00000012")
+    assert (state.items, state.tokens) == (12 * 16, lines[-2]["tokens"])
+    assert load_model(unbroken / "checkpoints/step-00000012").config.vocab_size == 53
+
+    # config.toml is a preset
+    status = main([str(unbroken / "config.toml"), "--out", str(tmp_path / "again")])
+    assert status == 0
+    assert numbers(tmp_path / "again") == numbers(unbroken) and files(tmp_path / "again") == files(unbroken)
+
+
+def test_a_finished_run_started_again_says_so_and_changes_nothing(data, unbroken, capsys):
+    before = (unbroken / "metrics.jsonl").read_bytes(), files(unbroken)
+    result = pretrain(config(data, unbroken))
+    assert "is finished: 12 steps; its model is" in capsys.readouterr().out
+    assert ((unbroken / "metrics.jsonl").read_bytes(), files(unbroken)) == before
+    assert result == PretrainResult(
+        out=unbroken, checkpoint=unbroken / "checkpoints/step-00000012", step=12, tokens_per_second=0.0,
+        validation={k: v for k, v in numbers(unbroken)[-1].items() if k not in ("step", "split")},
+    )  # fmt: skip
+    assert result.exit_status == 0
+
+
+def start(data: Path, out: Path, *flags: str) -> subprocess.Popen:
+    """`bertloom pretrain` in a process of its own, of 400 short steps."""
+    words = ["--data", str(data), "--out", str(out), "--num-steps", "400", "--batch-size", "16"]
+    words += ["--micro-batch-size", "8", "--log-every", "1"]
+    words += ["--model.hidden-size", "32", "--model.num-hidden-layers", "1", "--model.num-attention-heads", "2"]
+    words += ["--model.intermediate-size", "64", "--model.hidden-dropout-prob", "0.1", "--num-threads", "2"]
+    words += ["--device", "cpu", "--eval-every", "30", "--num-eval-examples", "40", "--save-every", "20", *flags]
+    code = "import sys; from jobs.pretrain import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-W", "error", "-c", code, *words]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_line(process: subprocess.Popen, out: Path, number: int) -> None:
+    """Returns as soon as metrics.jsonl has so many lines."""
+    for _ in range(30_000):
+        if process.poll() is not None:
+            raise AssertionError(f"ended with {process.returncode} before it could be stopped")
+        if (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_bytes().count(b"\n") >= number:
+            return
+        time.sleep(0.002)
+    raise AssertionError("no such line in a minute")
+
+
+def test_killed_and_started_again_it_gives_the_numbers_of_an_unbroken_run(data, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    process = start(data, whole)
+    assert process.wait(120) == 0
+    process.stdout.close()
+
+    for line in (45, 150):  # kill -9, at no particular place
+        process = start(data, broken)
+        wait_for_line(process, broken, line)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    process = start(data, broken)
+    wait_for_line(process, broken, 230)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM at step" in said and "to go on, start it again" in said
+    step = numbers(broken)[-1]["step"]
+    assert (broken / f"checkpoints/step-{step:08d}").is_dir()
+
+    process = start(data, broken)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert f"going on from step {step}" in said
+    assert numbers(broken) == numbers(whole)
+    assert files(broken) == files(whole)
+    assert len(load_file(broken / "checkpoints/step-00000400/model.safetensors")) > 10
+
+
+def test_from_a_damaged_checkpoint_it_falls_back_to_the_one_before(data, unbroken, tmp_path, caplog):
+    out = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    os.truncate(out / "checkpoints/step-00000012/model.safetensors", 100)
+    with caplog.at_level(logging.WARNING, "bertloom"):
+        result = pretrain(config(data, out))
+    assert f"damaged checkpoint: {out}/checkpoints/step-00000012/model.safetensors has 100 bytes" in caplog.text
+    assert result.step == 12
+    assert numbers(out) == numbers(unbroken) and files(out) == files(unbroken)
+
+
+def interrupted(unbroken: Path, out: Path) -> Path:
+    """A run that stands at step 10."""
+    shutil.copytree(unbroken, out)
+    shutil.rmtree(out / "checkpoints/step-00000012")
+    return out
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batch_size": 32}, "batch_size is 32, but this run began with 16: resume with 16, or give a new --out"),
+        ({"num_steps": 20}, "num_steps is 20, but this run began with 12: the learning rate of every step depends"),
+        ({"learning_rate": 1e-4}, "learning_rate is 0.0001, but this run began with 0.003"),
+        ({"warmup_ratio": 0.5}, "warmup_ratio is 0.5, but this run began with 0.06"),
+        ({"weight_decay": 0.0}, "weight_decay is 0.0, but this run began with 0.01"),
+        ({"seed": 2}, "seed is 2, but this run began with 1"),
+        ({"max_seq_length": 64}, "max_seq_length is 64, but this run began with 32"),
+        ({"model": dataclasses.replace(TINY, hidden_size=64)}, "model.hidden_size is 64, but this run began with 32"),
+    ],
+)
+def test_what_decides_the_numbers_cannot_change_on_the_way(data, unbroken, tmp_path, changes, message):
+    out = interrupted(unbroken, tmp_path / "run")
+    before = (out / "config.toml").read_bytes(), (out / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        pretrain(config(data, out, **changes))
+    assert ((out / "config.toml").read_bytes(), (out / "metrics.jsonl").read_bytes()) == before
+
+
+def test_other_data_or_another_vocabulary_cannot_be_given_on_the_way(data, unbroken, tmp_path):
+    out = interrupted(unbroken, tmp_path / "run")
+    other = write_data_set(tmp_path / "other", rows=(300, 280), num_validation=60, max_seq_lengths=(32, 64), seed=9)
+    with pytest.raises(ValueError, match="the run was trained on another data set than"):
+        pretrain(config(other, out))
+    words = b"".join(b"%d\n" % i for i in range(53))
+    strange = write_data_set(tmp_path / "strange", rows=(300,), vocabulary=words)
+    with pytest.raises(ValueError, match="its ids mean other words; preprocess with the checkpoint's vocab.txt"):
+        pretrain(config(strange, out))
+
+
+def test_micro_batch_and_intervals_and_the_place_of_the_data_can_change_on_the_way(data, unbroken, tmp_path):
+    out = interrupted(unbroken, tmp_path / "run")
+    moved = Path(shutil.copytree(data, tmp_path / "moved"))
+    result = pretrain(config(moved, out, micro_batch_size=5, save_every=1, eval_every=100))
+    assert result.step == 12
+    for ours, theirs in zip(numbers(out), numbers(unbroken), strict=True):
+        assert ours.pop("split") == theirs.pop("split")
+        assert ours.get("tokens") == theirs.get("tokens")  # the same examples
+        assert ours == pytest.approx(theirs, rel=0.2)  # but other rounding, and other dropout
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(data, unbroken, tmp_path):
+    out = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    shutil.rmtree(out / "checkpoints")
+    (out / "checkpoints").mkdir()
+    (out / "checkpoints/.step-00000005.1234.tmp").mkdir()
+    pretrain(config(data, out))
+    assert numbers(out) == numbers(unbroken) and files(out) == files(unbroken)
+    assert not list((out / "checkpoints").glob(".*"))
+
+
+def test_without_a_validation_split_it_trains_and_says_so(tmp_path, caplog):
+    data = write_data_set(tmp_path / "set", rows=(40,), num_validation=0, pairs=False)
+    with caplog.at_level(logging.WARNING, "bertloom"):
+        result = pretrain(config(data, tmp_path / "run", num_steps=2))
+    assert "has no validation split of this length: nothing will be evaluated" in caplog.text
+    assert result.step == 2 and result.validation == {}
+
+
+def test_a_batch_larger_than_the_data_set_goes_through_several_epochs(tmp_path):
+    data = write_data_set(tmp_path / "set", rows=(5, 4), num_validation=8)
+    assert pretrain(config(data, tmp_path / "run", num_steps=3)).step == 3
+    assert read_state(tmp_path / "run/checkpoints/step-00000003").epoch == 10  # 48 = 5 cycles of 9, and 3
+
+
+def test_wrong_folders_and_lengths_are_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="is not a data set: there is no such folder"):
+        pretrain(config(tmp_path / "nowhere", tmp_path / "run"))
+    with pytest.raises(ValueError, match="has no train examples of max_seq_length=48: it has 32, 64"):
+        pretrain(config(data, tmp_path / "run", max_seq_length=48))
+    short = dataclasses.replace(TINY, max_position_embeddings=16)
+    with pytest.raises(ValueError, match="max_seq_length=32 is above model.max_position_embeddings=16: raise"):
+        pretrain(config(data, tmp_path / "run", model=short))
+    with pytest.raises(ValueError, match="max_seq_length=128 is above model.max_position_embeddings=64"):
+        config(data, tmp_path / "run", max_seq_length=128)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="holds other things .* and no run"):
+        pretrain(config(data, data))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is a file: --out must be a folder"):
+        pretrain(config(data, tmp_path / "file"))
+
+
+def test_two_processes_cannot_train_in_one_folder(data, unbroken):
+    message = rf"another process \(process {os.getpid()} on .*\) is training in"
+    with only_trainer(unbroken), pytest.raises(ValueError, match=message):
+        pretrain(config(data, unbroken))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_steps": 0}, "num_steps=0 must be at least 1"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints=0 must be at least 1"),
+        ({"num_threads": 0}, "num_threads=0 must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate=0 and max_gradient_norm=1 must be above 0"),
+        ({"warmup_ratio": 1.0}, "warmup_ratio=1 must be at least 0 and below 1"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1 must not be below 0"),
+        ({"seed": -1}, "seed=-1 must be at least 0 and below 2^63"),
+    ],
+)
+def test_impossible_values_are_refused(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config(Path("data"), Path("out"), **changes)
+
+
+@pytest.mark.parametrize("name", ["tiny", "mini", "small", "base", "large"])
+def test_the_shipped_presets_are_whole(name):
+    from jobs.config import parse
+
+    chosen = parse(PretrainConfig, [name, "--data", "DATA", "--out", "OUT"], prog="bertloom pretrain")
+    assert chosen.model.hidden_size == chosen.model.num_attention_heads * 64
+    assert chosen.model.intermediate_size == 4 * chosen.model.hidden_size
+    assert chosen.batch_size % chosen.micro_batch_size == 0
+
+
+def test_a_signal_is_noted_once_and_then_acts_as_ever():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_signals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_neither_beam_nor_the_pipeline_is_needed():
+    code = (
+        "import sys; sys.modules['apache_beam'] = None; sys.modules['pipeline'] = None; import jobs.pretrain; "
+        "import json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert "torch" in loaded and "transformers" not in loaded and "tokenizers" not in loaded

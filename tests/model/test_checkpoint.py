@@ -1,0 +1,211 @@
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoint import (
+    TrainingState,
+    check_files,
+    latest_checkpoint,
+    load_checkpoint,
+    load_model,
+    optimizer_tensors,
+    read_state,
+    save_checkpoint,
+    sweep,
+)
+from model.optimizer import build_optimizer, set_learning_rate
+from tests.model.small_model import random_model
+
+
+def state(step: int, model) -> TrainingState:
+    return TrainingState(
+        step=step, items=step * 8, tokens=step * 100, epoch=0, epoch_items=step * 8, seed=1, order_version=1,
+        max_seq_length=32, shards_digest="ab", vocabulary_sha256="cd", model=vars(model.config),
+        schedule={"num_steps": 9},
+    )  # fmt: skip
+
+
+def trained():
+    """A model and an optimizer after two updates."""
+    model = random_model()
+    optimizer = build_optimizer(model, 0.01)
+    set_learning_rate(optimizer, 1e-3)
+    for _ in range(2):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    return model, optimizer
+
+
+def equal(a: dict, b: dict) -> bool:
+    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_weights_moments_and_state_come_back_bit_for_bit(tmp_path):
+    model, optimizer = trained()
+    path = save_checkpoint(tmp_path, model, optimizer, state(12, model), keep=1)
+    assert path == tmp_path / "step-00000012"
+    assert sorted(p.name for p in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    assert latest_checkpoint(tmp_path) == (path, state(12, model))
+    assert equal(load_model(path).state_dict(), model.state_dict())
+
+    again = random_model()
+    its_optimizer = build_optimizer(again, 0.01)
+    load_checkpoint(path, again, its_optimizer)
+    assert equal(again.state_dict(), model.state_dict())
+    assert equal(optimizer_tensors(again, its_optimizer), optimizer_tensors(model, optimizer))
+    for one, other in ((model, optimizer), (again, its_optimizer)):  # and the next update is the same
+        for parameter in one.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        set_learning_rate(other, 1e-3)
+        other.step()
+    assert equal(again.state_dict(), model.state_dict())
+
+
+def test_only_the_last_few_are_kept(tmp_path):
+    model, optimizer = trained()
+    for step in (1, 2, 3, 4):
+        save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+
+
+def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    assert latest_checkpoint(tmp_path / "nowhere") is None
+    sweep(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "name, damage, message",
+    [
+        ("model.safetensors", lambda b: b[:-1], "bytes, state.json says"),
+        ("optimizer.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "has another sha256 than state.json says"),
+        ("optimizer.safetensors", None, "optimizer.safetensors is missing"),
+        ("state.json", lambda b: b[: len(b) // 2], "is damaged: it is not the JSON that was written"),
+        ("state.json", lambda b: b.replace(b'"seed": 1', b'"seed": 2'), "is damaged: its sha256 is not"),
+        ("state.json", None, "state.json is missing"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, caplog, name, damage, message):
+    model, optimizer = trained()
+    for step in (1, 2):
+        save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
+    file = tmp_path / "step-00000002" / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage:
+        file.write_bytes(damage(content))
+    with caplog.at_level(logging.WARNING, "bertloom"):
+        path, found = latest_checkpoint(tmp_path)
+    assert (path.name, found.step) == ("step-00000001", 1)
+    assert "skipping a damaged checkpoint: " + str(file) in caplog.text and message in caplog.text
+
+    shutil.rmtree(tmp_path / "step-00000001")
+    with pytest.raises(ValueError, match="holds 1 checkpoints and none is whole"):
+        latest_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, model, optimizer, state(2, model), keep=1)  # takes the place of the damaged one
+    assert latest_checkpoint(tmp_path)[1].step == 2
+
+
+def test_the_latest_is_found_by_content_and_not_by_name(tmp_path):
+    model, optimizer = trained()
+    for step in (1, 2):
+        save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
+    (tmp_path / "step-00000001").rename(tmp_path / "step-00000007")
+    assert latest_checkpoint(tmp_path)[0].name == "step-00000002"
+
+
+def test_a_good_checkpoint_is_not_removed_for_damaged_ones_after_it(tmp_path, caplog):
+    model, optimizer = trained()
+    for step in (1, 9):
+        save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
+    (tmp_path / "step-00000009" / "model.safetensors").unlink()
+    save_checkpoint(tmp_path, model, optimizer, state(3, model), keep=1)
+    assert latest_checkpoint(tmp_path)[1].step == 3
+
+
+def test_another_version_is_refused_by_name(tmp_path):
+    model, optimizer = trained()
+    path = save_checkpoint(tmp_path, model, optimizer, state(1, model), keep=1)
+    content = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps(content | {"format_version": 2}))
+    with pytest.raises(ValueError, match="format 'bertloom-checkpoint' version 2, this program reads 1"):
+        read_state(path)
+
+
+# In a process of its own, which is forked once for every stage: exit after the stage-th thing done to the file system.
+KILLER = """
+import builtins, os, shutil, sys, torch
+from pathlib import Path
+import model.checkpoint as checkpoint
+from tests.model.test_checkpoint import state, trained
+
+def exit_at(stage):
+    done = 0
+    def event():
+        nonlocal done
+        if done == stage:
+            os._exit(9)
+        done += 1
+    def watched(function, halve=False):
+        def call(*args, **kwargs):
+            event()
+            result = function(*args, **kwargs)
+            if halve:  # as if killed in the middle of the write
+                path = args[0] if isinstance(args[0], Path) else args[1]
+                size = path.stat().st_size
+                if done == stage:
+                    os.truncate(path, size // 2)
+                event()
+            event()
+            return result
+        return call
+    checkpoint.save_file = watched(checkpoint.save_file, halve=True)
+    Path.write_text = watched(Path.write_text, halve=True)
+    Path.mkdir = watched(Path.mkdir)
+    for name in ("fsync", "rename", "unlink", "rmdir"):
+        setattr(os, name, watched(getattr(os, name)))
+
+torch.set_num_threads(1)
+model, optimizer = trained()
+for stage in range(1000):
+    folder = Path(sys.argv[1]) / f"stage-{stage}"
+    checkpoint.save_checkpoint(folder, model, optimizer, state(1, model), keep=1)
+    child = os.fork()
+    if child == 0:
+        exit_at(stage)
+        checkpoint.save_checkpoint(folder, model, optimizer, state(2, model), keep=1)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        print(stage)
+        break
+"""
+
+
+def test_killed_at_any_stage_of_the_write_a_whole_checkpoint_is_there(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", KILLER, str(tmp_path)]
+    num_stages = int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout)
+    assert num_stages > 20
+    model, optimizer = trained()
+    steps = []
+    for stage in range(num_stages + 1):
+        folder = tmp_path / f"stage-{stage}"
+        path, found = latest_checkpoint(folder)
+        check_files(path)
+        steps.append(found.step)
+        sweep(folder)
+        assert all(p.name.startswith("step-") for p in folder.iterdir())
+        save_checkpoint(folder, model, optimizer, state(3, model), keep=1)
+        assert [p.name for p in folder.iterdir()] == ["step-00000003"]
+    assert steps == sorted(steps) and set(steps) == {1, 2}
+
+
+def test_loading_runs_no_pickle():
+    source = Path(sys.modules["model.checkpoint"].__file__).read_text()
+    assert "torch.load" not in source and "import pickle" not in source
