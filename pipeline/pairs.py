@@ -170,7 +170,11 @@ def make_pairs(
 
 
 def _walk(size: NDArray, coin: NDArray, a_end: NDArray, end: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """From chunk to chunk: (first sentence of each, its label). A random pair that was forced is owed a next one."""
+    """From chunk to chunk: (first sentence of each, its label).
+
+    A pair that is random by force tips the balance of the labels by one, a random pair made a next one by two: so every
+    second forced one is repaid, by the next pair that its coin had made random.
+    """
     sizes, coins, a_ends, ends = size.tolist(), coin.tolist(), a_end.tolist(), end.tolist()
     chosen, labels = [], []
     at, debt, n = 0, 0, len(sizes)
@@ -180,11 +184,11 @@ def _walk(size: NDArray, coin: NDArray, a_end: NDArray, end: NDArray) -> tuple[N
             debt += 1
             labels.append(RANDOM)
             at = ends[at]
-        elif coins[at] and debt == 0:
+        elif coins[at] and debt <= 0:
             labels.append(RANDOM)
             at = a_ends[at]
         else:
-            debt -= coins[at]
+            debt -= 2 * coins[at]
             labels.append(NEXT)
             at = ends[at]
     return np.array(chosen, np.int64), np.array(labels, np.int8)
