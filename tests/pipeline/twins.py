@@ -1,0 +1,159 @@
+"""Slow, obvious twins of the array kernels: one item at a time, Python integers and lists, no NumPy.
+
+Each says again, from docs/shard-format.md and the docstrings, what its kernel must do. A kernel is right where it
+equals its twin; none of these is ever to be made fast.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+
+# ---------------------------------------------------------------------------------------------------- draws
+
+WRAP = 2**64 - 1
+GOLDEN = 0x9E3779B97F4A7C15
+PAIRS, MASKS, SHARD_ORDER, SURPLUS = 1, 2, 3, 5
+
+
+def mix(x: int) -> int:
+    x ^= x >> 30
+    x = x * 0xBF58476D1CE4E5B9 & WRAP
+    x ^= x >> 27
+    x = x * 0x94D049BB133111EB & WRAP
+    return x ^ x >> 31
+
+
+def fold(*values: int) -> int:
+    key = 0
+    for value in values:
+        key = mix((key ^ value) + GOLDEN & WRAP)
+    return key
+
+
+def draw(key: int, j: int) -> int:
+    return mix(key + (j + 1) * GOLDEN & WRAP)
+
+
+def bounded(d: int, n: int) -> int:
+    return (d >> 32) * n >> 32
+
+
+def bounded_low(d: int, n: int) -> int:
+    return (d & 0xFFFFFFFF) * n >> 32
+
+
+def chance(d: int, p: float) -> bool:
+    return d >> 32 < int(Fraction(str(p)) * 2**32)
+
+
+def is_validation(document: int, fraction: float) -> bool:
+    return mix(document ^ int.from_bytes(b"validate", "big")) < int(Fraction(str(fraction)) * 2**64)
+
+
+# ---------------------------------------------------------------------------------------------------- documents
+
+BLANK = " \t\v\f\u00a0\u3000"
+WHITE = b" \t\n\r\v\f"
+
+
+def lines_of(raw: bytes) -> list[tuple[int, bytes]]:
+    """(position, bytes without the line break) of every line; CRLF, LF and CR each end one."""
+    lines, start, i = [], 0, 0
+    while i < len(raw):
+        width = 2 if raw[i : i + 2] == b"\r\n" else 1 if raw[i : i + 1] in (b"\r", b"\n") else 0
+        if width:
+            lines.append((start, raw[start:i]))
+            start = i + width
+        i += width or 1
+    return [*lines, (start, raw[start:])]
+
+
+def text_documents(raw: bytes, most: int) -> list[tuple[bytes, int, int, int]]:
+    """(text, position, piece, source key) of the documents of a plain text file; `most`: bytes of the longest one."""
+    begin = 3 if raw.startswith(b"\xef\xbb\xbf") else 0
+    documents, held, position = [], [], 0
+    for at, line in [*lines_of(raw[begin:]), (0, b"")]:
+        line_text = line.decode(errors="replace")
+        if line_text.strip(BLANK):
+            position = position if held else begin + at
+            held.append(line_text)
+        elif held:
+            text = "\n".join(held).encode().strip(WHITE)
+            pieces = cut_text(text, most)
+            key = identity(pieces[0]) if pieces else 0
+            documents += [(piece, position, number, key) for number, piece in enumerate(pieces)]
+            held = []
+    return documents
+
+
+def cut_text(text: bytes, most: int) -> list[bytes]:
+    """Pieces of at most `most` bytes: to the last line's end, else sentence's, else word's, else character's."""
+    pieces = []
+    while len(text) > most:
+        window = text[:most]
+        ends = [i for i in range(1, most) if window[i : i + 1] == b"\n"]
+        if not ends:
+            marks = [mark.encode() for mark in (". ", "! ", "? ", "。", "！", "？")]
+            ends = [i + len(mark) for mark in marks for i in range(most) if window[i:].startswith(mark)]
+        if not ends:
+            ends = [i for i in range(1, most) if window[i : i + 1] == b" "]
+        if not ends:
+            ends = [i for i in range(1, most) if window[i] & 0xC0 != 0x80]  # first bytes of characters
+        pieces.append(text[: max(ends)].strip(WHITE))
+        text = text[max(ends) :].strip(WHITE)
+    return [piece for piece in [*pieces, text] if piece]
+
+
+def identity(text: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+# ---------------------------------------------------------------------------------------------------- units, sentences
+
+
+@dataclass
+class Unit:
+    text: str
+    gap: str
+    """White space before it."""
+
+
+def cut_units(text: str, isolating: set[str]) -> list[Unit]:
+    """The units of a text: letters and digits, single marks, isolated characters, and raw words."""
+    units: list[Unit] = []
+    gap, segment = "", ""
+
+    def close() -> None:
+        nonlocal gap, segment
+        if all(" " < c < "\x7f" for c in segment):
+            run = ""
+            for c in segment:
+                if not c.isalnum() or not run:
+                    if run:
+                        units.append(Unit(run, gap))
+                        gap = ""
+                    run = ""
+                run += c
+                if not c.isalnum():
+                    units.append(Unit(c, gap))
+                    gap, run = "", ""
+            if run:
+                units.append(Unit(run, gap))
+                gap = ""
+        elif segment:
+            units.append(Unit(segment, gap))
+            gap = ""
+        segment = ""
+
+    for c in text:
+        if c in " \t\n\r":
+            close()
+            gap += c
+        elif c in isolating:
+            close()
+            units.append(Unit(c, gap))
+            gap = ""
+        else:
+            segment += c
+    close()
+    return units
