@@ -72,12 +72,13 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     job = JobConfig(_part_of(TokenizeConfig, config), _part_of(WeaveConfig, config), vocabulary)
     sources = find_sources(config.input)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"))
-    for folder in (places.dataset, places.parts, places.scratch, places.records):
-        storage.make_folder(folder)
+    _make_folder("--out", config.out)
     with output_lock(config.out):
         manifest = _finished(places, job, sources)
         if manifest is None:
             _claim(places, job, sources)
+            _make_folder("--work-dir", places.parts)
+            _make_folder("--out", places.records)
             storage.sweep_temporary(places.dataset)
             total = sum(source.size for source in sources)
             part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total)
@@ -103,13 +104,26 @@ def _run(config: PreprocessConfig, beam_flags: Sequence[str], transform: Preproc
 
 
 def _for_people(error: Exception) -> Exception:
-    """The error that a worker raised for people, out of the traceback that Beam makes of it."""
+    """The error that a worker raised for people, without what Beam writes around it."""
     for kind in (ValueError, OSError, MemoryError):
-        for line in reversed(str(error).splitlines()):
+        if isinstance(error, kind):  # of a worker in this process
+            return kind(_before_beam(str(error)))
+        for line in reversed(str(error).splitlines()):  # of another process: a traceback as text
             head, _, text = line.strip().partition(": ")
             if text and head.rpartition(".")[2] in {kind.__name__, *(sub.__name__ for sub in kind.__subclasses__())}:
-                return kind(text.partition(" [while running")[0])
+                return kind(_before_beam(text))
     return error
+
+
+def _before_beam(text: str) -> str:
+    return text.partition(" [while running")[0]
+
+
+def _make_folder(flag: str, path: str) -> None:
+    try:
+        storage.make_folder(path)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{flag} {path}: a file is in the way; expected a folder, or a name that is free") from None
 
 
 def _finished(places: Places, job: JobConfig, sources: list[Source]) -> dict[str, Any] | None:
@@ -128,6 +142,7 @@ def _finished(places: Places, job: JobConfig, sources: list[Source]) -> dict[str
 
 def _claim(places: Places, job: JobConfig, sources: list[Source]) -> None:
     """Marks the output as this job's, or refuses: an output never holds two configurations or two inputs."""
+    _make_folder("--out", places.scratch)
     path = storage.join(places.scratch, "job.json")
     mine = {
         "configuration": job.as_dict(),

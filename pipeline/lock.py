@@ -6,7 +6,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 from pipeline import storage
 
@@ -29,18 +30,34 @@ def output_lock(folder: str) -> Iterator[None]:
         finally:
             storage.remove(path)
         return
-    file = open(path, "a+", encoding="utf-8")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(f"{folder} is being written by {_tell(file.read())}: wait for it, or choose another --out") from None
+    with _locked(path, folder) as file:
         file.truncate(0)
         file.write(holder)
         file.flush()
-        yield
-        os.remove(path)
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):  # somebody threw the whole folder away
+                os.remove(path)
+
+
+def _locked(path: str, folder: str) -> TextIO:
+    while True:
+        file = open(path, "a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                raise ValueError(
+                    f"{folder} is being written by {_tell(file.read())}: wait for it, or choose another --out"
+                ) from None
+        try:
+            if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # its last holder removed it while we opened it: a lock on a file without a name holds nobody back
 
 
 def _tell(text: str) -> str:

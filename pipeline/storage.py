@@ -4,6 +4,7 @@ On local disks and HDFS a file is written under a temporary name in its own fold
 folder is fsynced. Object stores show an object only once it is whole, so there it goes to its final name at once.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -15,6 +16,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 RENAMES = ("", "hdfs")  # schemes whose file systems show half-written files
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def join(folder: str, *names: str) -> str:
@@ -95,9 +97,14 @@ def write_whole(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
             if is_local(path):
                 file.flush()
                 os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
         if is_local(path) and os.path.exists(target):
             os.remove(target)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise OSError(
+                f"{path}: {os.strerror(error.errno).lower()}, after {count} bytes; what was finished before is kept: "
+                f"make room, then start the same command again"
+            ) from error
         raise
     if is_local(path):
         os.replace(target, path)
