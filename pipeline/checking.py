@@ -1,5 +1,6 @@
 """Is a data set what its manifest says? Checksums, counts, members and values; every fault is told with its place."""
 
+import gzip
 import hashlib
 import json
 import tarfile
@@ -12,12 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.manifest import FORMAT
+from pipeline.manifest import FORMAT, manifest_sha256, manifest_text
 from pipeline.shards import FORMAT_VERSION, MEMBER_EXAMPLES, SHARDS_SCHEMA, digest_of, schema
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
 from pipeline.weaving import DOCUMENTS_SCHEMA
 
-EXPECTED = ("manifest.json", "shards.parquet", "vocab.txt", "tokenizer.json", "documents", "rejects", "train", "validation")
+ALWAYS = ("manifest.json", "shards.parquet", "vocab.txt")
+LEFT_BY_A_KILL = (".lock", ".work/")  # by a job that was killed behind its manifest: the next start removes them
 
 
 def check_dataset(dataset: str) -> Iterator[str | None]:
@@ -25,56 +27,108 @@ def check_dataset(dataset: str) -> Iterator[str | None]:
     path = storage.join(dataset, "manifest.json")
     if not storage.exists(path):
         raise ValueError(f"{dataset} has no manifest.json: it is no data set, or one that is not finished")
+    text = storage.read(path)
     try:
-        manifest = json.loads(storage.read(path))
-        if manifest["format"] != FORMAT or manifest["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"{dataset} has the format {manifest['format']} {manifest['format_version']}; this is {FORMAT} {FORMAT_VERSION}")
-        configuration, counters, words = manifest["configuration"], manifest["counters"], manifest["vocabulary"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        manifest = json.loads(text)
+        sha256 = manifest["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
         yield f"manifest.json: cannot be read ({error!r})"
         return
-    rows = []
-    table_bytes = storage.read(storage.join(dataset, "shards.parquet")) if storage.exists(storage.join(dataset, "shards.parquet")) else b""
-    if hashlib.sha256(table_bytes).hexdigest() != manifest["shards_parquet"]["sha256"]:
-        yield "shards.parquet: is missing, or its sha256 is not that of manifest.json"
+    if (manifest.get("format"), manifest.get("format_version")) != (FORMAT, FORMAT_VERSION):
+        yield (
+            f"manifest.json: the format is {manifest.get('format')!r} {manifest.get('format_version')!r}; "
+            f"this program knows {FORMAT!r} {FORMAT_VERSION}"
+        )
         return
-    table = pq.read_table(pa.BufferReader(table_bytes))
+    if manifest_sha256(manifest) != sha256 or manifest_text(manifest) != text:
+        yield "manifest.json: is not as it was written: its sha256 is another than it says"
+    try:
+        yield from _check_contents(dataset, manifest)
+    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+        yield f"manifest.json: has lost a part ({error!r})"
+
+
+def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[str | None]:
+    yield None
+    data, fault = _read_checked(dataset, "shards.parquet", manifest["shards_parquet"]["sha256"])
+    if fault:
+        yield fault
+        return
+    table = pq.read_table(pa.BufferReader(data))
     if not table.schema.equals(SHARDS_SCHEMA):
         yield f"shards.parquet: has other columns than the format's: {table.schema.names}"
         return
     rows = table.to_pylist()
     yield None
 
-    try:
-        vocabulary = parse_vocabulary(storage.read(storage.join(dataset, "vocab.txt")), "vocab.txt")
-        if vocabulary.sha256 != words["sha256"]:
-            yield f"vocab.txt: sha256 {vocabulary.sha256}, but manifest.json says {words['sha256']}"
-    except (ValueError, OSError) as error:
-        yield f"vocab.txt: {error}"
+    words = manifest["vocabulary"]
+    data, fault = _read_checked(dataset, "vocab.txt", words["sha256"])
+    if fault:
+        yield fault
         return
-    if not storage.exists(storage.join(dataset, "tokenizer.json")):
-        yield "tokenizer.json: is missing"
+    try:
+        vocabulary = parse_vocabulary(data, "vocab.txt")
+    except ValueError as error:
+        yield str(error)
+        return
+    if len(vocabulary.words) != words["size"]:
+        yield f"vocab.txt: has {len(vocabulary.words)} words, but manifest.json says {words['size']}"
     yield None
+    for name, sha256 in manifest["files"].items():
+        data, fault = _read_checked(dataset, name, sha256)
+        if fault:
+            yield fault
+        elif name.startswith("rejects/"):
+            yield from _check_rejects(name, data, manifest["counters"])
+        yield None
 
     if digest_of(rows) != manifest["shards_digest"]:
         yield "shards.parquet: its shards have another digest than manifest.json says"
-    yield from _check_totals(rows, configuration, counters)
+    yield from _check_totals(rows, manifest["configuration"], manifest["counters"])
     documents: list[NDArray[np.uint64]] = []
+    totals = dict.fromkeys(("num_sentences", "num_tokens"), 0)
     for name, sha256 in manifest["documents"].items():
-        yield from _check_documents(dataset, name, sha256, documents)
+        yield from _check_documents(dataset, name, sha256, documents, totals)
         yield None
     known = np.unique(np.concatenate([np.zeros(0, np.uint64), *documents]))
-    num_documents = sum(map(len, documents))
-    expected = counters["documents_used"] + counters["rejected"].get("no-example", 0)
-    if num_documents != expected:
-        yield f"documents/: holds {num_documents} documents, but manifest.json counts {expected}"
+    counters = manifest["counters"]
+    for what, found, expected in (
+        ("documents", len(known), counters["documents_used"] + counters["rejected"].get("no-example", 0)),
+        ("sentences", totals["num_sentences"], counters["sentences"]),
+        ("tokens", totals["num_tokens"], counters["tokens"]),
+    ):
+        if found != expected:
+            yield f"documents/: holds {found} {what}, but manifest.json counts {expected}"
     for row in rows:
-        yield from _check_shard(dataset, row, configuration, vocabulary, known)
+        yield from _check_shard(dataset, row, manifest["configuration"], vocabulary, known)
         yield None
-    yield from _unlisted(dataset, {row["path"] for row in rows} | set(manifest["documents"]))
+    yield from _unlisted(dataset, {row["path"] for row in rows} | {*manifest["documents"], *manifest["files"]})
+
+
+def _read_checked(dataset: str, name: str, sha256: str) -> tuple[bytes, str]:
+    """(the file's bytes, what is wrong with it)."""
+    path = storage.join(dataset, *name.split("/"))
+    if not storage.exists(path):
+        return b"", f"{name}: is missing"
+    data = storage.read(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        return data, f"{name}: its sha256 is not that of manifest.json"
+    return data, ""
+
+
+def _check_rejects(name: str, data: bytes, counters: dict[str, Any]) -> Iterator[str]:
+    found: dict[str, int] = {}
+    for line in gzip.decompress(data).splitlines():
+        reason = json.loads(line)["reason"]
+        found[reason] = found.get(reason, 0) + 1
+    if dict(sorted(found.items())) != counters["rejected"]:
+        yield f"{name}: holds {found}, but manifest.json counts {counters['rejected']}"
 
 
 def _check_totals(rows: list[dict[str, Any]], configuration: dict[str, Any], counters: dict[str, Any]) -> Iterator[str]:
+    ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]
+    if ends != counters["documents_in"] or sum(counters["rejected"].values()) != counters["documents_rejected"]:
+        yield f"manifest.json: {counters['documents_in']} documents came in, but {ends} are used, rejected or duplicate"
     for split, examples in counters["examples"].items():
         found = sum(row["examples"] for row in rows if row["split"] == split)
         if found != examples:
@@ -88,14 +142,13 @@ def _check_totals(rows: list[dict[str, Any]], configuration: dict[str, Any], cou
             yield f"shards.parquet: length {length} has the copies {sorted(copies)}, expected {configuration['dupe_factor']} of them"
 
 
-def _check_documents(dataset: str, name: str, sha256: str, documents: list[NDArray[np.uint64]]) -> Iterator[str]:
-    path = storage.join(dataset, *name.split("/"))
-    if not storage.exists(path):
-        yield f"{name}: is missing"
-        return
-    data = storage.read(path)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        yield f"{name}: its sha256 is not that of manifest.json"
+def _check_documents(
+    dataset: str, name: str, sha256: str, documents: list[NDArray[np.uint64]], totals: dict[str, int]
+) -> Iterator[str]:
+    """Adds the ids of a page to `documents`, and its counts to `totals`."""
+    data, fault = _read_checked(dataset, name, sha256)
+    if fault:
+        yield fault
         return
     table = pq.read_table(pa.BufferReader(data))
     if not table.schema.equals(DOCUMENTS_SCHEMA):
@@ -105,6 +158,8 @@ def _check_documents(dataset: str, name: str, sha256: str, documents: list[NDArr
     if (ids[1:] <= ids[:-1]).any():
         yield f"{name}: its documents are not in order, or not different"
     documents.append(ids)
+    for column in totals:
+        totals[column] += int(table[column].to_numpy().sum())
 
 
 def _check_shard(
@@ -123,6 +178,8 @@ def _check_shard(
     offsets, sizes, counts = row["member_offsets"], row["member_bytes"], row["member_examples"]
     if counts[:-1] != [MEMBER_EXAMPLES] * (len(counts) - 1) or sum(counts) != row["examples"]:
         yield f"{name}: {sum(counts)} examples in members of {sorted(set(counts))}, expected {row['examples']} in members of {MEMBER_EXAMPLES}"
+    if offsets and len(data) != (-(-(offsets[-1] + sizes[-1]) // tarfile.BLOCKSIZE) + 2) * tarfile.BLOCKSIZE:
+        yield f"{name}: does not end with two blocks of zeros behind its last member"
     tokens = 0
     for number, (offset, size, count) in enumerate(zip(offsets, sizes, counts, strict=True)):
         place = f"{name}: member {number} at byte {offset}"
@@ -135,18 +192,21 @@ def _check_shard(
             batch.validate(full=True)
             if reader.num_record_batches != 1 or batch.num_rows != count:
                 yield f"{place}: {batch.num_rows} examples in {reader.num_record_batches} batches, expected {count} in 1"
+            tokens += len(batch.column("input_ids").flatten()) if "input_ids" in batch.schema.names else 0
+            for fault in check_batch(batch, row, configuration, vocabulary, known):
+                yield f"{place}: {fault}"
         except (tarfile.TarError, pa.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
             yield f"{place}: cannot be read ({error})"
-            continue
-        tokens += len(batch.column("input_ids").flatten()) if "input_ids" in batch.schema.names else 0
-        for fault in check_batch(batch, row, configuration, vocabulary, known):
-            yield f"{place}: {fault}"
     if tokens != row["tokens"]:
         yield f"{name}: holds {tokens} tokens, expected {row['tokens']}"
 
 
 def check_batch(
-    batch: pa.RecordBatch, row: dict[str, Any], configuration: dict[str, Any], vocabulary: Vocabulary, known: NDArray[np.uint64]
+    batch: pa.RecordBatch,
+    row: dict[str, Any],
+    configuration: dict[str, Any],
+    vocabulary: Vocabulary,
+    known: NDArray[np.uint64],
 ) -> Iterator[str]:
     """Every value of a member in its range, every special where it belongs. `known`: document ids, sorted."""
     ids_type = np.dtype(np.uint16 if len(vocabulary.words) < 65536 else np.uint32)
@@ -188,12 +248,17 @@ def check_batch(
     at = starts[example] + positions
     words = np.concatenate([ids, truths])
     specials = np.zeros(len(ids), np.int64)
-    for edge, word in ((starts, vocabulary.cls), (starts + b - 1, vocabulary.sep), (starts + lengths - 1, vocabulary.sep)):
+    for edge, word in (
+        (starts, vocabulary.cls),
+        (starts + b - 1, vocabulary.sep),
+        (starts + lengths - 1, vocabulary.sep),
+    ):
         specials[edge] = 1
         if (wrong := ids[edge] != word).any():
             yield f"example {int(wrong.argmax())} lacks {vocabulary.words[word]} where it belongs"
     if (words >= len(vocabulary.words)).any():
-        yield f"a word id of {int(words.max())}, but the vocabulary has {len(vocabulary.words)}"
+        yield f"holds a word id of {int(words.max())}, but the vocabulary has {len(vocabulary.words)}"
+        return
     outside = (positions < 1) | (positions >= lengths[example] - 1)
     if outside.any():
         yield f"example {int(example[outside.argmax()])} has a mask outside of it"
@@ -203,10 +268,15 @@ def check_batch(
     unsorted = (np.diff(positions.astype(np.int64)) <= 0) & (example[1:] == example[:-1])
     if unsorted.any():
         yield f"example {int(example[1:][unsorted.argmax()])} has masks that are not sorted"
-    unlike = np.ones(len(ids), bool)
-    unlike[at] = False
-    if (ids[unlike] == vocabulary.mask).any() or (ids == vocabulary.pad).any():
-        yield "holds [MASK] where nothing is masked, or [PAD]"
+    reserved = np.zeros(len(vocabulary.words), bool)
+    reserved[[vocabulary.pad, vocabulary.cls, vocabulary.sep, vocabulary.mask]] = True
+    stray = reserved[ids] & (specials == 0)
+    stray[at] &= ids[at] != vocabulary.mask
+    if stray.any():
+        word = vocabulary.words[ids[stray.argmax()]]
+        yield f"example {int(np.searchsorted(starts, stray.argmax(), side='right')) - 1} holds {word} inside a segment"
+    if reserved[truths].any():
+        yield f"example {int(example[reserved[truths].argmax()])} has a special word as the true one behind a mask"
 
 
 def _list(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray]:
@@ -223,9 +293,7 @@ def _in_sorted(values: NDArray, known: NDArray) -> NDArray[np.bool_]:
 
 
 def _unlisted(dataset: str, listed: set[str]) -> Iterator[str]:
-    if not storage.is_local(dataset):
-        return
-    for path in storage.files_below(dataset):
-        top = path.split("/")[0]
-        if top not in EXPECTED or (top in ("train", "validation", "documents") and path not in listed):
-            yield f"{path}: is not listed in the manifest"
+    if storage.is_local(dataset):
+        for path in storage.files_below(dataset):
+            if path not in listed and path not in ALWAYS and not path.startswith(LEFT_BY_A_KILL):
+                yield f"{path}: is not listed in the manifest"

@@ -113,11 +113,19 @@ def check_pairs(counters: dict[str, Any], lengths: Iterable[int]) -> None:
 
 
 def write_manifest(
-    dataset: str, plan: Plan, parts: str, records: str, buckets: list[BucketRecord], job: JobConfig, sources: list[Source]
+    dataset: str,
+    plan: Plan,
+    parts: str,
+    records: str,
+    buckets: list[BucketRecord],
+    job: JobConfig,
+    sources: list[Source],
 ) -> dict[str, Any]:
     """Writes what lies beside the shards, then manifest.json; gives the manifest back."""
     if len(buckets) != len(plan.buckets):
-        raise ValueError(f"{len(buckets)} of {len(plan.buckets)} buckets came back: start the job again to make the rest")
+        raise ValueError(
+            f"{len(buckets)} of {len(plan.buckets)} buckets came back: start the job again to make the rest"
+        )
     counters = count(plan, buckets)
     check_pairs(counters, job.weave.max_seq_length)
     rows = [row for bucket in buckets for row in bucket.shards]
@@ -125,6 +133,8 @@ def write_manifest(
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     _, shards_sha256 = storage.write_whole(storage.join(dataset, "shards.parquet"), [sink.getvalue()])
+
+    files: dict[str, str] = {}  # name -> sha256
 
     def rejects() -> Iterator[bytes]:  # gzip members end to end are one gzip file
         for part in plan.parts:
@@ -136,11 +146,11 @@ def write_manifest(
     if counters["documents_rejected"]:
         folder = storage.join(dataset, "rejects")
         storage.make_folder(folder)
-        storage.write_whole(storage.join(folder, "rejects.jsonl.gz"), rejects())
+        _, files["rejects/rejects.jsonl.gz"] = storage.write_whole(storage.join(folder, "rejects.jsonl.gz"), rejects())
     vocabulary, tokenize = job.vocabulary, job.tokenize
     storage.write_whole(storage.join(dataset, "vocab.txt"), [vocabulary.text])
     tokenizer = tokenizer_json(vocabulary, tokenize.do_lower_case, tokenize.strip_accents)
-    storage.write_whole(storage.join(dataset, "tokenizer.json"), [tokenizer])
+    _, files["tokenizer.json"] = storage.write_whole(storage.join(dataset, "tokenizer.json"), [tokenizer])
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -157,17 +167,35 @@ def write_manifest(
             f"documents/{b.split}/{b.number:05d}.parquet": b.documents_sha256
             for b in sorted(buckets, key=lambda b: (b.split, b.number))
         },
+        "files": files,
     }
-    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    storage.write_whole(storage.join(dataset, "manifest.json"), [text.encode()])
+    manifest["sha256"] = manifest_sha256(manifest)
+    storage.write_whole(storage.join(dataset, "manifest.json"), [manifest_text(manifest)])
     return manifest
+
+
+def manifest_text(manifest: dict[str, Any]) -> bytes:
+    """manifest.json, byte for byte."""
+    return json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def manifest_sha256(manifest: dict[str, Any]) -> str:
+    """What its key `sha256` has to say: the digest of the file without that key."""
+    return hashlib.sha256(manifest_text({key: value for key, value in manifest.items() if key != "sha256"})).hexdigest()
 
 
 class MakeManifest(beam.DoFn):
     """(None, all BucketRecords) -> the manifest."""
 
     def __init__(self, dataset: str, plan: str, parts: str, records: str, job: JobConfig, sources: list[Source]):
-        self.dataset, self.plan, self.parts, self.records, self.job, self.sources = dataset, plan, parts, records, job, sources
+        self.dataset, self.plan, self.parts, self.records, self.job, self.sources = (
+            dataset,
+            plan,
+            parts,
+            records,
+            job,
+            sources,
+        )
 
     def process(self, group: tuple[None, Iterable[BucketRecord]]) -> Iterator[dict[str, Any]]:
         buckets = sorted(group[1], key=lambda bucket: (bucket.split, bucket.number))
@@ -183,6 +211,4 @@ class Manifest(beam.PTransform):
         self.do = MakeManifest(**arguments)
 
     def expand(self, records):
-        return (
-            records | "all buckets" >> beam.GroupBy(lambda _: None) | "write manifest" >> beam.ParDo(self.do)
-        )
+        return records | "all buckets" >> beam.GroupBy(lambda _: None) | "write manifest" >> beam.ParDo(self.do)
