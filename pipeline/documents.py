@@ -61,7 +61,7 @@ def document_digest(text: bytes) -> bytes:
 
 
 def read_documents(split: Split, start: int | None = None) -> Iterator[Document | Reject]:
-    """The documents and rejects of a split in the order of the file; from byte `start` on, if given, a document border."""
+    """The documents and rejects of a split in the order of the file; from byte `start`, a document border, if given."""
     begin = split.start if start is None else start
     source = split.source
     with storage.open_read(source.path) as file:
@@ -144,7 +144,7 @@ def _text_documents(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
     """Documents parted by blank lines. One that is too long to hold is cut into pieces while it is read."""
     held, at = b"", start  # bytes not yet given out, and the position of the first of them
     long: _Pieces | None = None  # a document whose first bytes are gone already
-    for chunk in chunks:
+    for chunk in itertools.chain(chunks, [b"\n"]):  # the last line may lack its end
         held += chunk
         if long:
             border = BLANK_LINES.search(held)
@@ -159,8 +159,9 @@ def _text_documents(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
             held, at = held[begin:], at + begin
         while len(held) > MAX_DOCUMENT_BYTES + CHUNK:
             if not long:
-                blank = LEADING_BLANK_LINES.match(held)
-                long = _Pieces(at + (blank.end() if blank else 0))
+                blank = _leading_blanks(held)
+                held, at = held[blank:], at + blank
+                long = _Pieces(at)
             cut = _safe_cut(held)
             yield from long.add(*_clean(held[:cut]), last=False)
             held, at = held[cut:], at + cut
@@ -171,10 +172,16 @@ def _text_documents(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
 
 
 def _one_text(raw: bytes, position: int) -> Iterator[Document]:
+    blank = _leading_blanks(raw)
+    text, num_replaced = _clean(raw[blank:])
+    yield from _documents(text, position + blank, num_replaced)
+
+
+def _leading_blanks(raw: bytes) -> int:
+    """Bytes of blank lines at the start: left of a border that the chunk's or the split's end cut through."""
     blank = LEADING_BLANK_LINES.match(raw)
-    position += blank.end() if blank else 0
-    text, num_replaced = _clean(raw)
-    yield from _documents(text, position, num_replaced)
+    assert blank  # it matches nothing at all, too
+    return blank.end()
 
 
 def _clean(raw: bytes) -> tuple[bytes, int]:

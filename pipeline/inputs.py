@@ -25,7 +25,7 @@ HEAD = 1 << 16  # bytes of each file that enter its fingerprint
 _BLANK = rb"(?:[ \t\v\f]|\xc2\xa0|\xe3\x80\x80)*"  # also the no-break space and the ideographic space
 _BREAK = rb"(?>\r\n|\n|\r)"  # atomic: the two bytes of one CRLF are never two line breaks
 BLANK_LINES = re.compile(_BREAK + rb"(?:" + _BLANK + _BREAK + rb")+")
-LEADING_BLANK_LINES = re.compile(rb"(?:" + _BLANK + _BREAK + rb")*")
+LEADING_BLANK_LINES = re.compile(rb"(?:" + _BLANK + rb"(?:" + _BREAK + rb"|\Z))*")
 LINE_END = re.compile(rb"\n")
 
 

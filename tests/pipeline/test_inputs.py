@@ -1,0 +1,198 @@
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import inputs
+from pipeline.documents import read_documents
+from pipeline.inputs import Split, find_sources, format_of, split_size, split_source
+
+TEXT = st.lists(
+    st.sampled_from(["a", "b.", "中文。", "é", " ", "\t", "\u3000", "\u00a0", "\n", "\r\n", "\r", "\n\n", "\n \n"]),
+    max_size=40,
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("inputs")
+
+
+def source_of(folder: Path, name: str, data: bytes):
+    (folder / name).write_bytes(data)
+    [source] = find_sources([str(folder / name)])
+    return source
+
+
+def read_all(splits):
+    return [item for split in splits for item in read_documents(split)]
+
+
+# ---- cutting
+
+
+@settings(max_examples=300)
+@given(TEXT, st.booleans(), st.integers(1, 30), st.sampled_from([1, 2, 3, 7, 1 << 20]))
+def test_a_text_file_cut_at_any_size_gives_the_same_documents(folder, text, bom, split_bytes, chunk):
+    source = source_of(folder, "cut.txt", b"\xef\xbb\xbf" * bom + text.encode())
+    whole = read_all([Split(source, 0, None)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "CHUNK", chunk)
+        splits = split_source(source, split_bytes)
+    assert read_all(splits) == whole
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.sampled_from(['{"text": "a b"}', '{"text": "中\\n\\n文"}', "", "[1]", '{"text":', "\r"]), max_size=12),
+    st.booleans(),
+    st.integers(1, 40),
+    st.sampled_from([1, 5, 1 << 20]),
+)
+def test_a_json_lines_file_cut_at_any_size_gives_the_same_records(folder, lines, final, split_bytes, chunk):
+    source = source_of(folder, "cut.jsonl", ("\n".join(lines) + "\n" * final).encode())
+    whole = read_all([Split(source, 0, None)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "CHUNK", chunk)
+        splits = split_source(source, split_bytes)
+    assert read_all(splits) == whole
+
+
+@given(TEXT, st.integers(1, 30))
+def test_splits_cover_the_file_end_to_end(folder, text, split_bytes):
+    source = source_of(folder, "cover.txt", text.encode())
+    splits = split_source(source, split_bytes)
+    assert splits[0].start == 0 and splits[-1].end is None
+    assert [split.end for split in splits[:-1]] == [split.start for split in splits[1:]]
+    assert all(b - a >= split_bytes for a, b in zip([s.start for s in splits], [s.start for s in splits[1:]]))
+
+
+def test_a_cut_is_made_at_the_first_border_behind_the_wanted_size(folder):
+    source = source_of(folder, "few.txt", b"one\n\ntwo\n\nthree\n\nfour\n")
+    assert [(s.start, s.end) for s in split_source(source, 5)] == [(0, 10), (10, 17), (17, None)]
+
+
+def test_a_run_of_blank_lines_longer_than_the_search_keeps_is_one_border(folder):
+    data = b"one\n" + b" " * 9000 + b"\n" + b"\n" * 9000 + b"two\n"
+    source = source_of(folder, "blank.txt", data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "CHUNK", 100)
+        splits = split_source(source, 4)
+    assert [(d.text, d.position) for d in read_all(splits)] == [(b"one", 0), (b"two", len(data) - 4)]
+
+
+def test_a_file_without_a_border_is_one_split(folder):
+    assert len(split_source(source_of(folder, "long.txt", b"word\n" * 1000), 10)) == 1
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst"])
+def test_a_compressed_file_is_one_split(folder, ending):
+    source = source_of(folder, f"a.txt{ending}", b"x" * 100)
+    assert split_source(source, 10) == [Split(source, 0, None)]
+
+
+def test_a_large_input_gets_larger_splits():
+    assert split_size(57_000_000) == 8_000_000
+    assert split_size(99_999_999_999) == 8_000_000
+    assert split_size(100_000_000_000) == 64_000_000
+
+
+# ---- finding
+
+
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("a.txt", ("txt", None)), ("a.jsonl", ("jsonl", None)), ("a.b.txt.gz", ("txt", "gzip")),
+        ("x/a.jsonl.bz2", ("jsonl", "bzip2")), ("gs://b/a.txt.zst", ("txt", "zstd")),
+    ],
+)  # fmt: skip
+def test_the_name_tells_the_format(path, expected):
+    assert format_of(path) == expected
+
+
+@pytest.mark.parametrize("path", ["a.csv", "a", "a.gz", "a.txt.xz", "a.json", "a.txt.gz.gz"])
+def test_an_unknown_ending_is_an_error_that_says_what_is_expected(path):
+    with pytest.raises(ValueError, match="cannot tell its format by its name; expected .txt or .jsonl") as error:
+        format_of(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).endswith("plain or with .gz, .bz2, .zst behind it")
+
+
+@pytest.mark.parametrize("pattern", ["missing.txt", "*.txt", "nowhere/**", "."])
+def test_a_pattern_that_matches_nothing_is_named(tmp_path, pattern):
+    with pytest.raises(ValueError, match=r"--input .*: no file matches; expected \.txt or \.jsonl") as error:
+        find_sources([str(tmp_path / pattern)])
+    assert str(tmp_path / pattern) in str(error.value)
+
+
+def test_sources_are_sorted_by_name_whatever_the_order_of_the_patterns(tmp_path):
+    for name in ("b.txt", "a.jsonl", "c.txt.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    patterns = [str(tmp_path / name) for name in ("c.txt.gz", "b.txt", "a.jsonl")]
+    assert [s.name for s in find_sources(patterns)] == ["a.jsonl", "b.txt", "c.txt.gz"]
+    assert find_sources(patterns) == find_sources(patterns[::-1])
+
+
+def test_a_file_named_twice_is_read_once(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"x")
+    assert len(find_sources([str(tmp_path / "a.txt"), str(tmp_path / "*.txt")])) == 1
+
+
+def test_a_folder_gives_all_files_below_it_that_can_be_read(tmp_path):
+    (tmp_path / "sub" / "deep").mkdir(parents=True)
+    for name in ("a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst", "notes.md", ".hidden.txt", "README"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [s.name for s in find_sources([str(tmp_path)])] == ["a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst"]
+
+
+def test_a_glob_that_meets_a_file_of_unknown_kind_is_an_error(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"x")
+    (tmp_path / "b.csv").write_bytes(b"x")
+    with pytest.raises(ValueError, match="b.csv: cannot tell its format"):
+        find_sources([str(tmp_path / "*")])
+
+
+def test_names_are_relative_to_what_stands_before_the_first_wildcard(tmp_path):
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    (tmp_path / "x" / "y" / "a.txt").write_bytes(b"x")
+    assert find_sources([str(tmp_path / "x" / "**" / "*.txt")])[0].name == "y/a.txt"
+    assert find_sources([str(tmp_path / "x" / "y" / "a.txt")])[0].name == "a.txt"
+    assert find_sources([str(tmp_path)])[0].name == "x/y/a.txt"
+
+
+def test_two_files_that_would_be_called_the_same_keep_their_paths(tmp_path):
+    for sub in ("one", "two"):
+        (tmp_path / sub).mkdir()
+        (tmp_path / sub / "a.txt").write_bytes(b"x")
+    names = [s.name for s in find_sources([str(tmp_path / sub / "a.txt") for sub in ("two", "one")])]
+    assert names == [str(tmp_path / sub / "a.txt") for sub in ("one", "two")]
+
+
+def test_a_name_with_brackets_is_found_though_it_looks_like_a_glob(tmp_path):
+    (tmp_path / "a[1].txt").write_bytes(b"x")
+    assert [s.path for s in find_sources([str(tmp_path / "a[1].txt")])] == [str(tmp_path / "a[1].txt")]
+
+
+def test_a_fingerprint_changes_with_the_content_the_time_and_the_size(tmp_path):
+    file = tmp_path / "a.txt"
+
+    def fingerprint(data, time):
+        file.write_bytes(data)
+        os.utime(file, (time, time))
+        return find_sources([str(file)])[0].fingerprint
+
+    prints = [fingerprint(b"one", 1), fingerprint(b"two", 1), fingerprint(b"two", 2), fingerprint(b"two ", 2)]
+    assert len(set(prints)) == 4
+    assert fingerprint(b"one", 1) == prints[0]
+
+
+def test_a_fingerprint_does_not_know_where_the_input_lies(tmp_path):
+    for sub in ("one", "two"):
+        (tmp_path / sub).mkdir()
+        (tmp_path / sub / "a.txt").write_bytes(b"x")
+        os.utime(tmp_path / sub / "a.txt", (5, 5))
+    one, two = (find_sources([str(tmp_path / sub)])[0] for sub in ("one", "two"))
+    assert one.fingerprint == two.fingerprint and one.path != two.path
