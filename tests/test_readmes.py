@@ -1,0 +1,83 @@
+"""The READMEs promise no flag, command or file that is not there, and say the same in both languages."""
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from jobs.build_vocab import BuildVocabConfig
+from jobs.cli import COMMANDS
+from jobs.config import preset_names
+from jobs.demo import DemoConfig
+from jobs.inspect_shards import InspectConfig
+from jobs.preprocess import PreprocessConfig
+from jobs.pretrain import PretrainConfig
+from jobs.verify import VerifyConfig
+
+ROOT = Path(__file__).parent.parent
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+CONFIGS = {
+    "demo": DemoConfig,
+    "build-vocab": BuildVocabConfig,
+    "preprocess": PreprocessConfig,
+    "inspect": InspectConfig,
+    "verify": VerifyConfig,
+    "pretrain": PretrainConfig,
+}
+
+
+def blocks(path):
+    """The code blocks of a README, without their fences."""
+    return re.findall(r"^```\w*\n(.*?)^```$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(path):
+    """The words of every `bertloom` command in the code blocks, up to a `--`, which begins Beam's flags."""
+    for block in blocks(path):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True) if "bertloom " in line else []
+            if words and words[0] == "bertloom":
+                yield words[1 : words.index("--") if "--" in words else None]
+
+
+def flags_of(config):
+    return {"--" + field.name.replace("_", "-") for field in dataclasses.fields(config)}
+
+
+def test_every_command_has_its_configuration_here():
+    assert set(CONFIGS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_every_command_shown_exists_with_its_flags(path):
+    shown = list(commands(path))
+    assert {words[0] for words in shown} == set(COMMANDS) - {"demo"}  # which `make demo` shows
+    for words in shown:
+        assert {word for word in words if word.startswith("--")} <= flags_of(CONFIGS[words[0]])
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_every_flag_preset_and_file_named_in_the_text_exists(path):
+    text = path.read_text("utf-8")
+    flags = {flag.replace("--no-", "--") for flag in re.findall(r"`(--[a-z-]{2,})[ `]", text)}
+    known = set().union(*(flags_of(config) for config in CONFIGS.values()))
+    assert flags and flags <= known
+    assert {name for name in preset_names() if f"`{name}`" in text} == set(preset_names())
+    for name in re.findall(r"\]\(([\w./-]+)\)|`((?:pipeline|model|jobs|docs)/[\w./-]+)`", text):
+        assert (ROOT / (name[0] or name[1])).exists(), name
+
+
+def test_the_terms_of_the_chinese_table_lie_where_it_says():
+    rows = re.findall(r"^\|[^|]*\|[^|]*\|([^|]*)\|[^|]*\|$", READMES[1].read_text("utf-8"), re.MULTILINE)
+    found = [(file, name) for row in rows for file, name in re.findall(r"`((?:pipeline|model)/\w+\.py)` `(\w+)`", row)]
+    assert len(found) >= 10
+    for file, name in found:
+        assert re.search(rf"^(class|def) {name}\b", (ROOT / file).read_text("utf-8"), re.MULTILINE), (file, name)
+
+
+def test_both_languages_show_the_same_code_and_output():
+    """Only the drawing and the remarks behind `make demo` and `make test` are translated."""
+    english, chinese = (blocks(path)[2:] for path in READMES)
+    assert english == chinese
