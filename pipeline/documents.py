@@ -43,7 +43,7 @@ class Document:
     source_key: int | None = None
     """The id of the text's first piece; None: the document's own id."""
     num_replaced: int = 0
-    """Bytes or escapes that were no Unicode and became U+FFFD."""
+    """Bytes or escapes that were no Unicode and became U+FFFD; the last piece tells those of the whole text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ def read_documents(split: Split, start: int | None = None) -> Iterator[Document 
         try:
             chunks = _chunks(file, source.codec, begin, split.end)
             first = next(chunks, b"")
+            while len(first) < len(BOM) and (more := next(chunks, b"")):  # a compressed stream may come in small bits
+                first += more
             if begin == 0 and first.startswith(BOM):
                 first, begin = first[len(BOM) :], len(BOM)
             read = _text_documents if source.format == "txt" else _json_documents
@@ -250,15 +252,15 @@ def _json_document(line: bytes, position: int) -> Iterator[Document | Reject]:
         yield Reject(position, "blank-line", "")
         return
     try:
-        record = json.loads(raw)
-    except (json.JSONDecodeError, RecursionError) as error:
+        record = json.loads(raw.decode())  # of bytes it would guess UTF-16
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         yield Reject(position, "not-json", f"{error}: {_start_of(raw)}")
         return
     if not isinstance(record, dict):
         yield Reject(position, "not-an-object", _start_of(raw))
         return
     if "text" not in record:
-        yield Reject(position, "no-text-field", f"fields: {', '.join(map(str, record))}"[:200])
+        yield Reject(position, "no-text-field", _SURROGATES.sub("\ufffd", f"fields: {', '.join(record)}"[:200]))
         return
     text = record["text"]
     if not isinstance(text, str):
@@ -311,20 +313,19 @@ class _Pieces:
             if len(self.pending) <= MAX_DOCUMENT_BYTES or len(self.pending.rstrip()) <= MAX_DOCUMENT_BYTES:
                 break
             cut = _piece_end(self.pending[:MAX_DOCUMENT_BYTES])
-            yield from self._piece(self.pending[:cut])
+            yield from self._piece(self.pending[:cut], 0)
             self.pending = self.pending[cut:]
         if last:
-            yield from self._piece(self.pending)
+            yield from self._piece(self.pending, self.num_replaced)
 
-    def _piece(self, text: bytes) -> Iterator[Document]:
+    def _piece(self, text: bytes, num_replaced: int) -> Iterator[Document]:
         text = text.strip()
         if not text:
             return
         if self.source_key is None:
             self.source_key = int.from_bytes(document_digest(text)[:8], "big")
-        yield Document(text, self.position, self.piece, self.source_key, self.num_replaced)
+        yield Document(text, self.position, self.piece, self.source_key, num_replaced)
         self.piece += 1
-        self.num_replaced = 0
 
 
 def _piece_end(window: bytes) -> int:
