@@ -80,16 +80,15 @@ def quiet_workers(log: str | None) -> Iterator[None]:
         yield
         return
     sys.stderr.flush()
+    before = sys.stderr
     terminal = os.dup(2)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    old = sys.stderr
     try:
         os.dup2(handle, 2)
-        sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1)
-        yield
+        with os.fdopen(os.dup(terminal), "w", buffering=1) as sys.stderr:
+            yield
     finally:
-        sys.stderr.flush()
-        sys.stderr = old
+        sys.stderr = before
         os.dup2(terminal, 2)
         os.close(terminal)
         os.close(handle)
