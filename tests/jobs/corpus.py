@@ -1,4 +1,4 @@
-"""A small seeded corpus, English-like and Chinese, its vocabulary, and a job over them in one call, for tests of whole jobs."""
+"""A small seeded corpus, English-like and Chinese, its vocabulary, and a job over them in one call."""
 
 import bz2
 import gzip
@@ -19,7 +19,9 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 def _words() -> list[str]:
     draw = random.Random(7)
-    return ["".join(draw.choice(CONSONANTS) + draw.choice(VOWELS) for _ in range(draw.randint(1, 4))) for _ in range(300)]
+    return [
+        "".join(draw.choice(CONSONANTS) + draw.choice(VOWELS) for _ in range(draw.randint(1, 4))) for _ in range(300)
+    ]
 
 
 WORDS = _words()
