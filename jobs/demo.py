@@ -37,7 +37,9 @@ class DemoConfig:
 
     def __post_init__(self):
         if self.num_steps < 20:
-            raise ValueError(f"--num-steps {self.num_steps}: expected 20 or more, so that there is something to interrupt")
+            raise ValueError(
+                f"--num-steps {self.num_steps}: expected 20 or more, so that there is something to interrupt"
+            )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -62,7 +64,18 @@ def demo(config: DemoConfig) -> None:
     _bertloom("verify", dataset)
     _bertloom("inspect", dataset, "--examples", "2")
     _title("4. Training, killed half-way (kill -9) and started again")
-    training = ("pretrain", "tiny", "--data", dataset, "--out", run, "--num-steps", config.num_steps, "--save-every", "50")
+    training = (
+        "pretrain",
+        "tiny",
+        "--data",
+        dataset,
+        "--out",
+        run,
+        "--num-steps",
+        config.num_steps,
+        "--save-every",
+        "50",
+    )
     _bertloom(*training, kill_at=(run / "metrics.jsonl", config.num_steps // 2))
     _bertloom(*training)
     _title("5. The model for Hugging Face transformers")
@@ -76,7 +89,9 @@ def _make_room(out: Path) -> None:
         raise ValueError(f"--out {out}: is a file; expected a folder, or nothing there")
     others = sorted(path.name for path in out.iterdir() if path.name not in OURS) if out.exists() else []
     if others:
-        raise ValueError(f"--out {out}: holds {', '.join(others[:5])}, which no demo wrote; expected an empty or new folder")
+        raise ValueError(
+            f"--out {out}: holds {', '.join(others[:5])}, which no demo wrote; expected an empty or new folder"
+        )
     for name in OURS:
         path = out / name
         if path.is_dir():
@@ -152,7 +167,11 @@ def _summary(config: DemoConfig, seconds: float) -> None:
 
 
 def _curve(values: Sequence[float], width: int = 40) -> str:
-    means = [sum(part) / len(part) for i in range(width) if (part := values[i * len(values) // width : (i + 1) * len(values) // width])]
+    means = [
+        sum(part) / len(part)
+        for i in range(width)
+        if (part := values[i * len(values) // width : (i + 1) * len(values) // width])
+    ]
     low, high = min(means), max(means)
     return "".join(BARS[round((value - low) / max(high - low, 1e-9) * (len(BARS) - 1))] for value in means)
 

@@ -73,7 +73,9 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     table = pa.concat_tables(tables)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if vocabulary and metadata.get("vocabulary_sha256") != vocabulary.sha256:
-        raise ValueError(f"{shards[0]} was made with another vocabulary than {config.vocab or dataset}: give its own with --vocab")
+        raise ValueError(
+            f"{shards[0]} was made with another vocabulary than {config.vocab or dataset}: give its own with --vocab"
+        )
     found["looked_at"] = shards
     found["schema"] = {field.name: str(field.type) for field in table.schema}
     found["metadata"] = metadata
@@ -82,7 +84,9 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
         number = min(config.examples, table.num_rows)
         rows = np.unique(bounded(draw(fold(config.seed), np.arange(number * 4 + 4)), table.num_rows), return_index=True)
         chosen = rows[0][np.argsort(rows[1])][:number]
-        found["examples"] = [decode(table.slice(int(row), 1).to_pylist()[0], vocabulary) | {"row": int(row)} for row in chosen]
+        found["examples"] = [
+            decode(table.slice(int(row), 1).to_pylist()[0], vocabulary) | {"row": int(row)} for row in chosen
+        ]
     return found
 
 
@@ -99,7 +103,9 @@ def statistics(table: pa.Table, vocabulary: Vocabulary | None) -> dict[str, Any]
         "tokens": int(lengths.sum()),
         "fill": round(float(lengths.mean() / longest), 4),
         "length_quartiles": [int(q) for q in np.percentile(lengths, [0, 25, 50, 75, 100])],
-        "length_histogram": {f"{int(low)}-{int(high)}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)},
+        "length_histogram": {
+            f"{int(low)}-{int(high)}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)
+        },
         "segment_a_mean": round(float((segment_b - 2).mean()), 2),
         "labels": {name: int((label == value).sum()) for name, value in (("next", 0), ("random", 1), ("none", -1))},
         "segment_b_mean": {
@@ -169,7 +175,9 @@ def _read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
     path = storage.join(dataset, "manifest.json")
     if not storage.exists(path):
         what = "is no data set, or one that is not finished" if storage.exists(dataset) else "does not exist"
-        raise ValueError(f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it")
+        raise ValueError(
+            f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it"
+        )
     with storage.open_read(storage.join(dataset, "shards.parquet")) as file:
         return json.loads(storage.read(path)), pq.read_table(file)
 
@@ -177,7 +185,9 @@ def _read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
 def _choose_shards(config: InspectConfig, table: pa.Table) -> list[str]:
     rows = [row for row in table.to_pylist() if row["split"] == config.split]
     if not rows:
-        raise ValueError(f"--split {config.split}: the data set has {' and '.join(sorted(set(table['split'].to_pylist())))}")
+        raise ValueError(
+            f"--split {config.split}: the data set has {' and '.join(sorted(set(table['split'].to_pylist())))}"
+        )
     lengths = sorted({row["max_seq_length"] for row in rows})
     length = config.max_seq_length or lengths[0]
     if length not in lengths:
@@ -190,7 +200,9 @@ def _open(path: str) -> pa.Table:
     try:
         return read_shard(path)
     except (OSError, pa.ArrowInvalid, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a shard ({error}); `bertloom verify DATASET` tells what is damaged") from error
+        raise ValueError(
+            f"{path} cannot be read as a shard ({error}); `bertloom verify DATASET` tells what is damaged"
+        ) from error
 
 
 def _dataset_of(shard: str) -> str | None:

@@ -83,7 +83,13 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
             total = sum(source.size for source in sources)
             part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total)
             splits = [split for source in sources for split in split_source(source, part_bytes)]
-            _run(config, beam_flags, Preprocess(places, job, sources, part_bytes), balanced(splits, config.num_workers), total)
+            _run(
+                config,
+                beam_flags,
+                Preprocess(places, job, sources, part_bytes),
+                balanced(splits, config.num_workers),
+                total,
+            )
             manifest = json.loads(storage.read(storage.join(config.out, "manifest.json")))
             for note in manifest["notes"]:
                 _say(note)
@@ -133,7 +139,9 @@ def _finished(places: Places, job: JobConfig, sources: list[Source]) -> dict[str
         return None
     manifest = json.loads(storage.read(path))
     if manifest.get("configuration_digest") != job.digest:
-        raise ValueError(f"{places.dataset} holds a complete data set of another configuration{_difference(manifest, job)}: choose another --out")
+        raise ValueError(
+            f"{places.dataset} holds a complete data set of another configuration{_difference(manifest, job)}: choose another --out"
+        )
     if sorted(row["fingerprint"] for row in manifest["inputs"]) != sorted(s.fingerprint for s in sources):
         raise ValueError(f"{places.dataset} holds a complete data set of other input files: choose another --out")
     _say(f"{places.dataset} is complete already: nothing to do")
@@ -151,22 +159,36 @@ def _claim(places: Places, job: JobConfig, sources: list[Source]) -> None:
         "inputs": sorted(source.fingerprint for source in sources),
     }
     if not storage.exists(path):
-        left = [name for name in ("train", "validation", "documents") if storage.exists(storage.join(places.dataset, name))]
+        left = [
+            name for name in ("train", "validation", "documents") if storage.exists(storage.join(places.dataset, name))
+        ]
         if left:
-            raise ValueError(f"{places.dataset} holds {', '.join(left)} that no job here has begun: choose an empty --out")
+            raise ValueError(
+                f"{places.dataset} holds {', '.join(left)} that no job here has begun: choose an empty --out"
+            )
         storage.write_whole(path, [json.dumps(mine).encode()])
         return
     theirs = json.loads(storage.read(path))
     if theirs["configuration_digest"] != job.digest:
-        raise ValueError(f"{places.dataset} holds an unfinished data set of another configuration{_difference(theirs, job)}: give the same flags to finish it, or choose another --out")
+        raise ValueError(
+            f"{places.dataset} holds an unfinished data set of another configuration{_difference(theirs, job)}: give the same flags to finish it, or choose another --out"
+        )
     if theirs["inputs"] != mine["inputs"]:
-        raise ValueError(f"{places.dataset} holds an unfinished data set of other input files: choose another --out; a --work-dir given by name lets it use the same tokens")
+        raise ValueError(
+            f"{places.dataset} holds an unfinished data set of other input files: choose another --out; a --work-dir given by name lets it use the same tokens"
+        )
     _say("going on with an unfinished run: " + _found(places))
 
 
 def _found(places: Places) -> str:
-    parts = [name for name in os.listdir(places.parts) if name.endswith(".part")] if storage.is_local(places.parts) else []
-    records = [name for name in os.listdir(places.records) if name.endswith(".json")] if storage.is_local(places.records) else []
+    parts = (
+        [name for name in os.listdir(places.parts) if name.endswith(".part")] if storage.is_local(places.parts) else []
+    )
+    records = (
+        [name for name in os.listdir(places.records) if name.endswith(".json")]
+        if storage.is_local(places.records)
+        else []
+    )
     return f"{len(parts)} token parts and {len(records)} buckets are there"
 
 
@@ -198,7 +220,9 @@ def print_summary(manifest: dict[str, Any]) -> None:
         print(f"    rejected {number:>13,} {reason}")
     if counters["characters_replaced"]:
         print(f"  replaced   {counters['characters_replaced']:>13,} bytes that were no UTF-8, by U+FFFD")
-    print(f"  text       {counters['text_bytes'] / 1e6:>13,.1f} MB, {counters['sentences']:,} sentences, {counters['tokens']:,} tokens")
+    print(
+        f"  text       {counters['text_bytes'] / 1e6:>13,.1f} MB, {counters['sentences']:,} sentences, {counters['tokens']:,} tokens"
+    )
     for length in configuration["max_seq_length"]:
         pairs = counters["pairs"]
         print(
@@ -207,4 +231,3 @@ def print_summary(manifest: dict[str, Any]) -> None:
         )
     print(f"  held out   {counters['examples']['validation']:>13,} validation examples")
     print(f"  digest of all shards {manifest['shards_digest']}")
-

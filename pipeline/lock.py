@@ -23,7 +23,9 @@ def output_lock(folder: str) -> Iterator[None]:
     holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
     if not storage.is_local(path):
         if storage.exists(path):
-            raise ValueError(f"{folder} is being written by {_tell(storage.read(path).decode())}; if that job is dead, remove {path}")
+            raise ValueError(
+                f"{folder} is being written by {_tell(storage.read(path).decode())}; if that job is dead, remove {path}"
+            )
         storage.write_whole(path, [holder.encode()])
         try:
             yield

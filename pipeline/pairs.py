@@ -103,7 +103,7 @@ def _cut(head: NDArray[np.bool_], start: int, end: int, most: int) -> list[int]:
     while end - start > most:
         left = end - start
         at = start + -(-left // -(-left // most))
-        word = at - int(np.argmax(head[at : start : -1])) if head[start + 1 : at + 1].any() else at
+        word = at - int(np.argmax(head[at:start:-1])) if head[start + 1 : at + 1].any() else at
         cuts.append(word)
         start = word
     return cuts

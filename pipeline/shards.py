@@ -148,16 +148,20 @@ def _examples(s: Sentences, pairs: Pairs, mask_key, mask_counts, max_predictions
     first_token = s.edges[s.first[:-1]]  # of each document
     mask_offsets = _offsets(counts)
     return (
-        (_offsets(lengths), input_ids),
-        (None, (pairs.a_length + 2).astype(np.uint16)),
-        (mask_offsets, positions),
-        (mask_offsets, originals),
-        (None, pairs.label.astype(np.int8)),
-        (None, document_a),
-        (None, (pairs.a_start - first_token[pairs.document_a]).astype(np.uint32)),
-        (None, s.ids_of_documents[pairs.document_b]),
-        (None, (pairs.b_start - first_token[pairs.document_b]).astype(np.uint32)),
-    ) if n else ()
+        (
+            (_offsets(lengths), input_ids),
+            (None, (pairs.a_length + 2).astype(np.uint16)),
+            (mask_offsets, positions),
+            (mask_offsets, originals),
+            (None, pairs.label.astype(np.int8)),
+            (None, document_a),
+            (None, (pairs.a_start - first_token[pairs.document_a]).astype(np.uint32)),
+            (None, s.ids_of_documents[pairs.document_b]),
+            (None, (pairs.b_start - first_token[pairs.document_b]).astype(np.uint32)),
+        )
+        if n
+        else ()
+    )
 
 
 class _Members:

@@ -55,9 +55,7 @@ def make_folder(path: str) -> None:
 
 def open_read(path: str) -> BinaryIO:
     """The raw bytes of a file, seekable. Never decompressed: Beam's own decompression stops at 16 MiB a read."""
-    return cast(
-        BinaryIO, FileSystems.open(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
-    )
+    return cast(BinaryIO, FileSystems.open(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED))
 
 
 def read(path: str) -> bytes:
@@ -86,8 +84,10 @@ def write_whole(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
     scheme = FileSystems.get_scheme(path) or ""
     target = temporary_name(path) if scheme in RENAMES else path
     try:
-        file = open(target, "wb") if is_local(path) else FileSystems.create(
-            target, "application/octet-stream", CompressionTypes.UNCOMPRESSED
+        file = (
+            open(target, "wb")
+            if is_local(path)
+            else FileSystems.create(target, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
         )
         with file:
             for chunk in chunks:

@@ -135,7 +135,10 @@ def write_part(
     lengths = take_ranges(lengths, _first(rows["num_sentences"])[order], rows["num_sentences"][order])
     silent = rows[rows["num_tokens"] == 0]
     rows = rows[order]
-    rejects = [*rejects, *(Reject(int(row["position"]), "no-tokens", "nothing but control characters") for row in silent)]
+    rejects = [
+        *rejects,
+        *(Reject(int(row["position"]), "no-tokens", "nothing but control characters") for row in silent),
+    ]
     rejected: dict[str, int] = {}
     for reject in rejects:
         rejected[reject.reason] = rejected.get(reject.reason, 0) + 1
@@ -216,9 +219,7 @@ def read_range(path: str, part: PartRecord, low: int, high: int) -> TokenBlock:
     begin, end = (int(inside.argmax()), int(inside.argmax() + inside.sum())) if inside.any() else (0, 0)
     token = np.concatenate([[0], np.cumsum(rows["num_tokens"], dtype=np.int64)])
     sentence = np.concatenate([[0], np.cumsum(rows["num_sentences"], dtype=np.int64)])
-    return TokenBlock(
-        ids[token[begin] : token[end]], lengths[sentence[begin] : sentence[end]], rows[begin:end]
-    )
+    return TokenBlock(ids[token[begin] : token[end]], lengths[sentence[begin] : sentence[end]], rows[begin:end])
 
 
 def take_ranges(values: NDArray, starts: NDArray, lengths: NDArray) -> NDArray:

@@ -52,12 +52,18 @@ class WeaveConfig:
         lengths = self.max_seq_length
         for length in lengths:
             if not MIN_SEQ_LENGTH <= length <= MAX_SEQ_LENGTH:
-                raise ValueError(f"--max-seq-length {length}: expected {MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH}; BERT's are 128 512")
+                raise ValueError(
+                    f"--max-seq-length {length}: expected {MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH}; BERT's are 128 512"
+                )
         if len(set(lengths)) != len(lengths) or not lengths:
             raise ValueError(f"--max-seq-length {' '.join(map(str, lengths))}: expected one or more different lengths")
         if self.dupe_factor < 1:
             raise ValueError(f"--dupe-factor {self.dupe_factor}: expected 1 or more copies")
-        for name, low, high in (("masked_lm_prob", 0.0, 1.0), ("short_seq_prob", 0.0, 1.0), ("validation_fraction", 0.0, 0.5)):
+        for name, low, high in (
+            ("masked_lm_prob", 0.0, 1.0),
+            ("short_seq_prob", 0.0, 1.0),
+            ("validation_fraction", 0.0, 0.5),
+        ):
             value = getattr(self, name)
             if not low <= value <= high or (name == "masked_lm_prob" and value == 0):
                 raise ValueError(f"--{name.replace('_', '-')} {value}: expected a share from {low} to {high}")
@@ -169,7 +175,9 @@ def weave_bucket(
             used[pairs.document_b] = True
             if len(pairs):
                 shard = ShardName(split=bucket.split, max_seq_length=length, copy=copy, number=bucket.number)
-                shards.append(write_shard(dataset, shard, sentences, pairs, config.seed, counts, max_predictions, vocabulary))
+                shards.append(
+                    write_shard(dataset, shard, sentences, pairs, config.seed, counts, max_predictions, vocabulary)
+                )
 
     page = storage.join(dataset, "documents", bucket.split, f"{bucket.number:05d}.parquet")
     storage.make_folder(page.rpartition("/")[0])
@@ -201,7 +209,9 @@ def read_record(path: str) -> BucketRecord:
 
 
 def _documents_page(rows: NDArray[np.void], sources: list[str]) -> bytes:
-    columns = [pa.array(sources) if name == "source" else pa.array(rows[name].copy()) for name in DOCUMENTS_SCHEMA.names]
+    columns = [
+        pa.array(sources) if name == "source" else pa.array(rows[name].copy()) for name in DOCUMENTS_SCHEMA.names
+    ]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=DOCUMENTS_SCHEMA), sink, compression="zstd")
     return sink.getvalue()
@@ -211,7 +221,9 @@ def _without_example(rows: NDArray[np.void], sources: list[str], which: NDArray[
     lines = []
     for i in np.flatnonzero(which):
         detail = f"{rows['num_sentences'][i]} sentences, {rows['num_tokens'][i]} tokens"
-        lines.append({"source": sources[i], "position": int(rows["position"][i]), "reason": "no-example", "detail": detail})
+        lines.append(
+            {"source": sources[i], "position": int(rows["position"][i]), "reason": "no-example", "detail": detail}
+        )
     return gzip.compress("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(), mtime=0)
 
 
@@ -226,9 +238,7 @@ class WeaveBucket(beam.DoFn):
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
         if self._plan is None:  # not in setup: the plan is written while the job runs
             self._plan = read_plan(self.plan)
-        yield weave_bucket(
-            bucket, self._plan, self.folder, self.dataset, self.records, self.config, self.vocabulary
-        )
+        yield weave_bucket(bucket, self._plan, self.folder, self.dataset, self.records, self.config, self.vocabulary)
 
 
 class Weave(beam.PTransform):
