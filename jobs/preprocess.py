@@ -20,14 +20,16 @@ import apache_beam as beam
 from jobs.config import parse
 from jobs.progress import JobProgress
 from pipeline import storage
-from pipeline.inputs import Source, find_sources, split_size, split_source
+from pipeline.inputs import Source, Split, find_sources, split_size, split_source
 from pipeline.local_runner import is_local, pipeline_options, quiet_workers, run, worker_watch
 from pipeline.lock import output_lock
 from pipeline.manifest import JobConfig
 from pipeline.preprocess import Places, Preprocess, balanced
-from pipeline.tokenizing import TokenizeConfig
+from pipeline.tokenizing import TokenizeConfig, part_names
 from pipeline.vocabulary import read_vocabulary
 from pipeline.weaving import WeaveConfig
+
+SHARED_SECONDS = 3600  # in a shared --work-dir a half-written file this old is nobody's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +78,15 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     with output_lock(config.out):
         manifest = _finished(places, job, sources)
         if manifest is None:
-            _claim(places, job, sources)
+            begun = _claim(places, job, sources)
             _make_folder("--work-dir", places.parts)
             _make_folder("--out", places.records)
             storage.sweep_temporary(places.dataset)
+            storage.sweep_temporary(places.parts, SHARED_SECONDS)
             total = sum(source.size for source in sources)
             part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total)
             splits = [split for source in sources for split in split_source(source, part_bytes)]
+            _tell_found(places, job, splits, begun)
             _run(
                 config,
                 beam_flags,
@@ -148,9 +152,9 @@ def _finished(places: Places, job: JobConfig, sources: list[Source]) -> dict[str
     return manifest
 
 
-def _claim(places: Places, job: JobConfig, sources: list[Source]) -> None:
-    """Marks the output as this job's, or refuses: an output never holds two configurations or two inputs."""
-    _make_folder("--out", places.scratch)
+def _claim(places: Places, job: JobConfig, sources: list[Source]) -> bool:
+    """Marks the output as this job's, or refuses: an output never holds two configurations or two inputs. True where an
+    earlier start of the same job has begun it."""
     path = storage.join(places.scratch, "job.json")
     mine = {
         "configuration": job.as_dict(),
@@ -166,8 +170,9 @@ def _claim(places: Places, job: JobConfig, sources: list[Source]) -> None:
             raise ValueError(
                 f"{places.dataset} holds {', '.join(left)} that no job here has begun: choose an empty --out"
             )
+        _make_folder("--out", places.scratch)
         storage.write_whole(path, [json.dumps(mine).encode()])
-        return
+        return False
     theirs = json.loads(storage.read(path))
     if theirs["configuration_digest"] != job.digest:
         raise ValueError(
@@ -177,19 +182,17 @@ def _claim(places: Places, job: JobConfig, sources: list[Source]) -> None:
         raise ValueError(
             f"{places.dataset} holds an unfinished data set of other input files: choose another --out; a --work-dir given by name lets it use the same tokens"
         )
-    _say("going on with an unfinished run: " + _found(places))
+    return True
 
 
-def _found(places: Places) -> str:
-    parts = (
-        [name for name in os.listdir(places.parts) if name.endswith(".part")] if storage.is_local(places.parts) else []
-    )
-    records = (
-        [name for name in os.listdir(places.records) if name.endswith(".json")]
-        if storage.is_local(places.records)
-        else []
-    )
-    return f"{len(parts)} token parts and {len(records)} buckets are there"
+def _tell_found(places: Places, job: JobConfig, splits: list[Split], begun: bool) -> None:
+    """Says what does not have to be done again."""
+    parts = storage.names_in(places.parts)
+    tokenized = sum(part_names(split, job.tokenize, job.vocabulary.sha256)(0) in parts for split in splits)
+    woven = sum(name.endswith(".json") and not name.startswith(".") for name in storage.names_in(places.records))
+    if begun or tokenized:
+        what = "an unfinished run" if begun else f"the tokens in {places.work}"
+        _say(f"going on with {what}: {tokenized} of {len(splits)} splits are tokenized, {woven} buckets are woven")
 
 
 def _difference(theirs: dict[str, Any], job: JobConfig) -> str:

@@ -9,7 +9,9 @@ import hashlib
 import io
 import os
 import threading
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import BinaryIO, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -132,13 +134,29 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
-def sweep_temporary(folder: str) -> None:
-    """Removes what killed processes left half-written. Only where a lock says that nobody writes there now."""
-    if is_local(folder) and os.path.isdir(folder):
-        for parent, _, names in os.walk(folder):
-            for name in names:
-                if name.startswith(".tmp-"):
-                    os.remove(os.path.join(parent, name))
+def sweep_temporary(folder: str, older_seconds: float = 0) -> None:
+    """Removes what killed processes left half-written. Only where a lock says that nobody writes there now, or such as
+    have not been touched for so long."""
+    if not is_local(folder):
+        return
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            if name.startswith(".tmp-"):
+                with suppress(FileNotFoundError):  # an orphan of the killed job has just renamed it
+                    if time.time() - os.stat(path).st_mtime >= older_seconds:
+                        os.remove(path)
+
+
+def names_in(folder: str) -> set[str]:
+    """Names of the files in a folder; none where there is no folder."""
+    if is_local(folder):
+        return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    try:
+        found = FileSystems.match([join(folder, "*")])[0].metadata_list
+    except BeamIOError:
+        return set()
+    return {FileSystems.split(entry.path)[1] for entry in found}
 
 
 def remove(path: str) -> None:
