@@ -94,7 +94,7 @@ def start(data: Path, out: Path, *flags: str) -> subprocess.Popen:
     words = ["--data", str(data), "--out", str(out), "--num-steps", "400", "--batch-size", "16"]
     words += ["--micro-batch-size", "8", "--log-every", "1"]
     words += ["--model.hidden-size", "32", "--model.num-hidden-layers", "1", "--model.num-attention-heads", "2"]
-    words += ["--model.intermediate-size", "64", "--model.hidden-dropout-prob", "0.1", "--num-threads", "1"]
+    words += ["--model.intermediate-size", "64", "--model.hidden-dropout-prob", "0.1", "--num-threads", "2"]
     words += ["--device", "cpu", "--eval-every", "30", "--num-eval-examples", "40", "--save-every", "20", *flags]
     code = "import sys; from jobs.pretrain import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-W", "error", "-c", code, *words]
