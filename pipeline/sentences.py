@@ -73,7 +73,7 @@ def sentence_starts(
     ellipsis = np.zeros(n, bool)
     ellipsis[1:] = (first[1:] == ord(_DOT)) & (first[:-1] == ord(_DOT))
     small = (first >= ord("a")) & (first <= ord("z"))
-    small[1:] &= ((marks[1:] & STARTER) == 0) | ellipsis[:-1]
+    small[1:] &= ((marks[1:] & STARTER) == 0) | ellipsis[:-1] | closer[:-1]
 
     begins = np.zeros(n, bool)
     begins[0] = True
