@@ -118,7 +118,16 @@ class Unit:
     """White space before it."""
 
 
-def cut_units(text: str, isolating: set[str]) -> list[Unit]:
+def isolates(tokenizer, character: str) -> bool:
+    """Is it a pre-token of its own even within a word? Only characters of three bytes are asked."""
+    if not 0x800 <= ord(character) < 0x10000:
+        return False
+    text = tokenizer.normalizer.normalize_str(f"a{character}b")
+    pieces = [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+    return len(pieces) == 3 and pieces[0] == "a" and pieces[2] == "b"
+
+
+def cut_units(text: str, tokenizer) -> list[Unit]:
     """The units of a text: letters and digits, single marks, isolated characters, and raw words."""
     units: list[Unit] = []
     gap, segment = "", ""
@@ -149,7 +158,7 @@ def cut_units(text: str, isolating: set[str]) -> list[Unit]:
         if c in " \t\n\r":
             close()
             gap += c
-        elif c in isolating:
+        elif isolates(tokenizer, c):
             close()
             units.append(Unit(c, gap))
             gap = ""
@@ -157,3 +166,74 @@ def cut_units(text: str, isolating: set[str]) -> list[Unit]:
             segment += c
     close()
     return units
+
+
+ABBREVIATIONS = (
+    "mr mrs ms dr st prof gen rep sen gov col lt capt sgt rev hon jr sr vs vol fig figs ext mt ft messrs mme mlle dept "
+    "no nos pp cf al eq sec ch approx ca jan feb mar apr aug sept oct nov dec art"
+).split()
+BEFORE_NUMBERS = "no nos vol fig figs ext pp p ch sec eq art jan feb mar apr aug sept oct nov dec".split()
+STARTERS = "i it he she they we you the this that there my and but so please thanks if http https www".split()
+CLOSERS = "\"'”’)]»」』）》*"
+
+
+def sentence_starts(units: list[Unit]) -> list[bool]:
+    """Does a sentence begin at this unit? Asked of every unit by itself."""
+    count = len(units)
+
+    def spaced(i: int) -> bool:
+        return i == 0 or i == count or units[i].gap != ""
+
+    def word(i: int) -> str:
+        return units[i].text.lower()
+
+    def is_stop(i: int) -> bool:
+        return i >= 0 and units[i].text[0] == "."
+
+    def ends_nothing(i: int) -> bool:
+        """The full stop of an abbreviation, an initial or a numbered reference."""
+        if i == 0 or not is_stop(i) or spaced(i) or not spaced(i + 1):
+            return False
+        before = word(i - 1)
+        if len(before) == 1 and "a" <= before <= "z":
+            if spaced(i - 1):
+                return units[i - 1].text != "I"
+            return units[i - 2].text[0] in ".("
+        if before in BEFORE_NUMBERS and before in ABBREVIATIONS:
+            return i + 1 < count and units[i + 1].text[0] in "0123456789"
+        return before in ABBREVIATIONS
+
+    def is_end(i: int) -> bool:
+        last = word(i).rstrip(CLOSERS)[-1:] if len(word(i)) > 1 else word(i)
+        return last in tuple(".!?…") and not ends_nothing(i)
+
+    def is_chinese_end(i: int) -> bool:
+        return word(i) in tuple("。！？")
+
+    def is_closer(i: int) -> bool:
+        return word(i) in tuple(CLOSERS)
+
+    def behind_closers(i: int, holds) -> bool:
+        """True for this unit, or for the one behind which this and at most one other closing mark stand."""
+        for _ in range(2):
+            if i < 0 or holds(i):
+                break
+            if spaced(i) or not is_closer(i):
+                return False
+            i -= 1
+        return i >= 0 and holds(i)
+
+    def begins(i: int) -> bool:
+        if i == 0 or "\n" in units[i].gap:
+            return True
+        first = units[i].text[0]
+        if behind_closers(i - 1, is_chinese_end) and not behind_closers(i, is_chinese_end):
+            return True
+        if not spaced(i) or first in ",;:)." or not behind_closers(i - 1, is_end):
+            return False
+        ellipsis = is_stop(i - 1) and is_stop(i - 2)
+        if "a" <= first <= "z" and (word(i) not in STARTERS or ellipsis or is_closer(i - 1)):
+            return is_end(i - 1) and not word(i - 1).rstrip(CLOSERS).endswith(".")
+        return True
+
+    return [begins(i) for i in range(count)]
