@@ -29,8 +29,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-# Threads that wait for each other sleep, not spin. On idle cores it costs nothing; where other work shares them, a step of
-# the tiny model became 2 to 15 times faster. Read when torch is loaded, so it stands before that.
+# Threads that wait for each other sleep, not spin. On idle cores it costs nothing; where other work shares them, a step
+# of the tiny model became 2 to 15 times faster. Read when torch is loaded, so it stands before that.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
