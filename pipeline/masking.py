@@ -35,19 +35,18 @@ def choose(keys: U64, sizes: NDArray[np.int64], counts: NDArray[np.int64]) -> tu
     Floyd's algorithm (Bentley and Floyd 1987), a step for all rows at a time; a bitmap tells what is taken and gives the
     numbers back in order without a sort. Step j takes draw j of the row's key.
     """
-    width = int(sizes.max(initial=1))
-    taken = np.zeros(len(keys) * width, bool)
-    base = np.arange(len(keys)) * width
+    bits = max(1, int(sizes.max(initial=1)) - 1).bit_length()
+    taken = np.zeros(len(keys) << bits, bool)
     order = np.argsort(-counts, kind="stable")
     active = np.searchsorted(-counts[order], -np.arange(counts.max(initial=0)), side="left")  # rows with counts > step
+    keys, base, room = keys[order], order << bits, (sizes - counts)[order]
     for step, n in enumerate(active):
-        rows = order[:n]
-        last = sizes[rows] - counts[rows] + step
-        number = base[rows] + bounded(draw(keys[rows], step), last + 1)
-        again = taken[number]
-        number[again] = (base[rows] + last)[again]
+        last = room[:n] + step
+        number = base[:n] + bounded(draw(keys[:n], step), last + 1)
+        number = np.where(taken[number], base[:n] + last, number)
         taken[number] = True
-    return np.divmod(np.flatnonzero(taken), width)
+    flat = np.flatnonzero(taken)
+    return flat >> bits, flat & ((1 << bits) - 1)
 
 
 def mask_tokens(

@@ -46,6 +46,10 @@ class Sentences:
     ids_of_documents: U64
     source_keys: U64
     """Of each document: (documents,)."""
+    is_edge: NDArray[np.bool_]
+    """Does a sentence begin, or the last one end, at this token: bool (tokens + 1,)."""
+    full_end: NDArray[np.int64]
+    """First sentence at or behind a full room of tokens from each sentence's start: (sentences,)."""
 
     @property
     def ordinal(self) -> NDArray[np.int64]:
@@ -68,7 +72,7 @@ class Pairs:
     sentence: NDArray[np.int64]
     """Ordinal in its document of the sentence with which the chunk began: with A's document, the example's name."""
 
-    def take(self, index: NDArray) -> "Pairs":
+    def take(self, index: NDArray | slice) -> "Pairs":
         return Pairs(*(getattr(self, name)[index] for name in self.__slots__))
 
     def __len__(self) -> int:
@@ -93,8 +97,13 @@ def split_sentences(block: TokenBlock, continuation: NDArray[np.bool_], max_seq_
         edges = np.insert(edges, where + 1, flat)
     counts = np.bincount(document, minlength=len(block.documents))
     first = np.concatenate([[0], np.cumsum(counts)])
+    is_edge = np.zeros(len(block.ids) + 1, bool)
+    is_edge[edges] = True
+    full_end = np.searchsorted(edges, edges[:-1] + room)
     rows = block.documents
-    return Sentences(block.ids, head, edges, document, first, rows["id"].copy(), rows["source_key"].copy())
+    return Sentences(
+        block.ids, head, edges, document, first, rows["id"].copy(), rows["source_key"].copy(), is_edge, full_end
+    )
 
 
 def _cut(head: NDArray[np.bool_], start: int, end: int, most: int) -> list[int]:
@@ -129,7 +138,8 @@ def make_pairs(
     short = np.flatnonzero(chance(draws, short_seq_prob))
     target[short] = MIN_TARGET + bounded_low(draws[short], room - MIN_TARGET + 1)
     here = np.arange(n)
-    end = np.searchsorted(s.edges, s.edges[:-1] + target)
+    end = s.full_end.copy()
+    end[short] = np.searchsorted(s.edges, s.edges[short] + target[short])
     end = np.minimum(np.maximum(end, here + 2), s.first[s.document + 1])
     size = end - here
     draws = draw(keys, 1)
@@ -175,23 +185,33 @@ def _walk(size: NDArray, coin: NDArray, a_end: NDArray, end: NDArray) -> tuple[N
     A pair that is random by force tips the balance of the labels by one, a random pair made a next one by two: so every
     second forced one is repaid, by the next pair that its coin had made random.
     """
-    sizes, coins, a_ends, ends = size.tolist(), coin.tolist(), a_end.tolist(), end.tolist()
-    chosen, labels = [], []
-    at, debt, n = 0, 0, len(sizes)
+    n = len(size)
+    forced = size == 1
+    steps = memoryview(np.where(coin, a_end, end) * np.where(forced, -1, 1))  # below 0: a forced random pair
+    ends = memoryview(end)
+    chosen: list[int] = []
+    repaid: list[int] = []  # coins said random, but a next pair was owed
+    add = chosen.append
+    at = debt = 0
     while at < n:
-        chosen.append(at)
-        if sizes[at] == 1:
-            debt += 1
-            labels.append(RANDOM)
+        add(at)
+        step = steps[at]
+        if step > 0:
+            at = step
+            continue
+        at, debt = -step, debt + 1
+        while debt > 0 and at < n:
+            add(at)
+            if steps[at] < 0:
+                debt += 1
+            elif coin[at]:
+                debt -= 2
+                repaid.append(at)
             at = ends[at]
-        elif coins[at] and debt <= 0:
-            labels.append(RANDOM)
-            at = a_ends[at]
-        else:
-            debt -= 2 * coins[at]
-            labels.append(NEXT)
-            at = ends[at]
-    return np.array(chosen, np.int64), np.array(labels, np.int8)
+    label = (coin | forced).astype(np.int8)
+    label[repaid] = NEXT
+    index = np.array(chosen, np.int64)
+    return index, label[index]
 
 
 def _without_surplus(s: Sentences, chosen: NDArray, label: NDArray, key: tuple[int, ...]) -> NDArray[np.intp]:
@@ -234,7 +254,7 @@ def _random_b(
         other = s.source_keys[document] != source_a[open_]
         stop = s.edges[at] + length[open_]
         enough = other & (stop <= s.edges[s.first[document + 1]])
-        exact = enough & (~whole[open_] | (s.edges[np.searchsorted(s.edges, np.minimum(stop, s.edges[-1]))] == stop))
+        exact = enough & (~whole[open_] | s.is_edge[np.minimum(stop, s.edges[-1])])
         _fill(third, open_[other], at[other])
         _fill(second, open_[enough], at[enough])
         found[open_[exact]] = at[exact]

@@ -24,6 +24,13 @@ BEFORE_NUMBERS = frozenset(
 STARTERS = frozenset("i it he she they we you the this that there my and but so please thanks if http https www".split())
 CLOSERS = "\"'”’)]»」』）》*"
 
+_WORD_MARKS = {
+    word: ABBREVIATION * (word in ABBREVIATIONS)
+    | NUMBERED * (word in BEFORE_NUMBERS)
+    | LETTER * (len(word) == 1)
+    | STARTER * (word in STARTERS)
+    for word in ABBREVIATIONS | BEFORE_NUMBERS | STARTERS | frozenset("abcdefghijklmnopqrstuvwxyz")
+}
 _NEVER_FIRST = np.zeros(256, bool)
 _NEVER_FIRST[list(b",;:).")] = True
 _DIGITS = (48, 57)
@@ -32,19 +39,15 @@ _DOT, _OPEN, _CAPITAL_I, _LINE_FEED = b".", b"(", b"I", 10
 
 def unit_marks(unit: str) -> int:
     """The marks of one unit. A unit may be a whole raw word ("café."): then its last characters decide."""
-    if not unit:
-        return 0
     word = unit.lower()
+    if word.isalnum():  # most units: a look-up will do
+        return _WORD_MARKS.get(word, 0)
     last = word.rstrip(CLOSERS)[-1:] if len(word) > 1 else word
     return (
         END * (last in (".", "!", "?", "…"))
         | DOT * (last == ".")
         | CJK_END * (word in ("。", "！", "？"))
-        | CLOSER * (word in CLOSERS)
-        | ABBREVIATION * (word in ABBREVIATIONS)
-        | NUMBERED * (word in BEFORE_NUMBERS)
-        | LETTER * (len(word) == 1 and "a" <= word <= "z")
-        | STARTER * (word in STARTERS)
+        | CLOSER * (len(word) == 1 and word in CLOSERS)
     )
 
 
@@ -58,7 +61,7 @@ def sentence_starts(
     n = len(starts)
     if n == 0:
         return np.zeros(0, bool)
-    first = text[starts]
+    first = np.take(text, starts, mode="clip")
     gap = np.ones(n + 1, bool)  # white space, or the block's edge, before unit i
     np.greater(starts[1:], starts[:-1] + lengths[:-1], out=gap[1:n])
 

@@ -101,11 +101,12 @@ def write_shard(
     }
     members = _Members(schema(sentences.ids.dtype, metadata), f"{name.number:05d}")
     mask_key = fold(seed, MASKS, name.max_seq_length, name.copy)
+    words = np.concatenate([sentences.ids, np.array([vocabulary.cls, vocabulary.sep], sentences.ids.dtype)])
 
     def chunks() -> Iterator[bytes]:
         for first in range(0, len(pairs), BATCH_EXAMPLES):
-            batch = pairs.take(np.arange(first, min(first + BATCH_EXAMPLES, len(pairs))))
-            columns = _examples(sentences, batch, mask_key, mask_counts, max_predictions, vocabulary)
+            batch = pairs.take(slice(first, first + BATCH_EXAMPLES))
+            columns = _examples(sentences, words, batch, mask_key, mask_counts, max_predictions, vocabulary)
             for start in range(0, len(batch), MEMBER_EXAMPLES):
                 yield from members.add(columns, start, min(start + MEMBER_EXAMPLES, len(batch)))
         yield b"\0" * 2 * tarfile.BLOCKSIZE
@@ -126,19 +127,19 @@ def write_shard(
     }
 
 
-def _examples(s: Sentences, pairs: Pairs, mask_key, mask_counts, max_predictions: int, vocabulary: Vocabulary):
-    """The columns of a batch of examples: (offsets or None, values) for each, in the order of the schema."""
+def _examples(
+    s: Sentences, words: NDArray, pairs: Pairs, mask_key, mask_counts, max_predictions: int, vocabulary: Vocabulary
+):
+    """The columns of a batch of examples: (offsets or None, values) for each, in the order of the schema.
+
+    words: the bucket's ids, and behind them [CLS] and [SEP], so that an example is five ranges of one array.
+    """
     n = len(pairs)
     lengths = pairs.a_length + pairs.b_length + 3
     starts = np.cumsum(lengths) - lengths
-    input_ids = np.empty(int(lengths.sum()), s.ids.dtype)
-    content = np.ones(len(input_ids), bool)
-    middle, last = starts + pairs.a_length + 1, starts + lengths - 1
-    for at, word in ((starts, vocabulary.cls), (middle, vocabulary.sep), (last, vocabulary.sep)):
-        input_ids[at] = word
-        content[at] = False
-    ranges = np.stack([pairs.a_start, pairs.b_start], 1).ravel()
-    input_ids[content] = take_ranges(s.ids, ranges, np.stack([pairs.a_length, pairs.b_length], 1).ravel())
+    one, cls, sep = np.ones(n, np.int64), np.full(n, len(s.ids)), np.full(n, len(s.ids) + 1)
+    ranges = np.stack([cls, pairs.a_start, sep, pairs.b_start, sep], 1).ravel()
+    input_ids = take_ranges(words, ranges, np.stack([one, pairs.a_length, one, pairs.b_length, one], 1).ravel())
 
     document_a = s.ids_of_documents[pairs.document_a]
     keys = mix((mix((mask_key ^ document_a) + GOLDEN) ^ pairs.sentence.astype(np.uint64)) + GOLDEN)
@@ -148,19 +149,15 @@ def _examples(s: Sentences, pairs: Pairs, mask_key, mask_counts, max_predictions
     first_token = s.edges[s.first[:-1]]  # of each document
     mask_offsets = _offsets(counts)
     return (
-        (
-            (_offsets(lengths), input_ids),
-            (None, (pairs.a_length + 2).astype(np.uint16)),
-            (mask_offsets, positions),
-            (mask_offsets, originals),
-            (None, pairs.label.astype(np.int8)),
-            (None, document_a),
-            (None, (pairs.a_start - first_token[pairs.document_a]).astype(np.uint32)),
-            (None, s.ids_of_documents[pairs.document_b]),
-            (None, (pairs.b_start - first_token[pairs.document_b]).astype(np.uint32)),
-        )
-        if n
-        else ()
+        (_offsets(lengths), input_ids),
+        (None, (pairs.a_length + 2).astype(np.uint16)),
+        (mask_offsets, positions),
+        (mask_offsets, originals),
+        (None, pairs.label.astype(np.int8)),
+        (None, document_a),
+        (None, (pairs.a_start - first_token[pairs.document_a]).astype(np.uint32)),
+        (None, s.ids_of_documents[pairs.document_b]),
+        (None, (pairs.b_start - first_token[pairs.document_b]).astype(np.uint32)),
     )
 
 

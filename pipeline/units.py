@@ -20,11 +20,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-SPACE, ALNUM, PUNCTUATION, OTHER, ISOLATED, INSIDE = range(6)
+SPACE, ALNUM, PUNCTUATION, OTHER, ISOLATED, INSIDE, LEAD = range(7)
 MAX_UNITS = 1_000_000  # the table is emptied above this; about 20 GB of English reach it
 
 _CLASS = bytes(
     SPACE if byte in b" \t\n\r"
+    else LEAD if 0xE0 <= byte < 0xF0  # the first of three bytes: a code point from U+0800 to U+FFFF
     else OTHER if byte < 32 or byte >= 127
     else ALNUM if chr(byte).isalnum()
     else PUNCTUATION
@@ -47,22 +48,34 @@ class Units:
     """Its code: int32 (units,)."""
 
 
-def isolating_characters(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """For each code point below 65536 that takes three bytes of UTF-8: is it always a pre-token of its own?"""
-    found = np.zeros(65536, bool)
-    normalize, cut = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
-    for point in (*range(0x800, 0xD800), *range(0xE000, 0x10000)):
-        pieces = [piece for piece, _ in cut(normalize(f"a{chr(point)}b"))]
-        found[point] = len(pieces) == 3 and pieces[0] == "a" and pieces[2] == "b"
-    return found
+class IsolatingCharacters:
+    """Which code points from U+0800 to U+FFFF are always a pre-token of their own? Asked when one is first met."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.kinds = np.zeros(65536, np.uint8)  # ISOLATED, OTHER, or 0 where it was not asked yet
+
+    def __call__(self, points: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """ISOLATED or OTHER for each code point."""
+        kinds = np.take(self.kinds, points)
+        if not kinds.all():
+            for point in np.unique(points[kinds == 0]).tolist():
+                self.kinds[point] = ISOLATED if self._is_alone(chr(point)) else OTHER
+            kinds = np.take(self.kinds, points)
+        return kinds
+
+    def _is_alone(self, character: str) -> bool:
+        text = self.tokenizer.normalizer.normalize_str(f"a{character}b")
+        pieces = [piece for piece, _ in self.tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+        return len(pieces) == 3 and pieces[0] == "a" and pieces[2] == "b"
 
 
 class Interner:
     """Gives every distinct unit a code, 0, 1, 2 …; `new_units` holds the text of those not yet collected."""
 
-    def __init__(self, isolating: NDArray[np.bool_], lower: bool):
-        """isolating: bool (65536,). lower: fold ASCII case (the tokenizer lowers the rest itself)."""
-        self.isolating, self.lower = isolating, lower
+    def __init__(self, tokenizer: Tokenizer, lower: bool):
+        """tokenizer: asked which characters isolate. lower: fold ASCII case (the tokenizer lowers the rest itself)."""
+        self.isolating, self.lower = IsolatingCharacters(tokenizer), lower
         self.clear()
 
     def clear(self) -> None:
@@ -82,16 +95,18 @@ class Interner:
         return Units(starts, lengths, self._codes(data, starts, lengths))
 
     def _boundaries(self, text: bytes, data: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        kind = np.frombuffer(bytearray(text.translate(_CLASS)), np.uint8)
+        classes = text.translate(_CLASS)
         ascii_only = text.isascii()
+        kind = np.frombuffer(classes if ascii_only else bytearray(classes), np.uint8)
         if not ascii_only:
-            lead = np.flatnonzero((data & 0xF0) == 0xE0)
-            point = data[lead].astype(np.uint16) << 12
-            point |= (data[lead + 1] & 63).astype(np.uint16) << 6
-            point |= data[lead + 2] & 63
-            lead = lead[self.isolating[point]]
-            kind[lead] = ISOLATED
-            kind[lead + 1] = kind[lead + 2] = INSIDE
+            lead = np.flatnonzero(kind == LEAD)
+            point = np.take(data, lead).astype(np.uint16) << 12
+            point |= (np.take(data, lead + 1) & 63).astype(np.uint16) << 6
+            point |= np.take(data, lead + 2) & 63
+            kind[lead] = kinds = self.isolating(point)
+            lead = lead[kinds == ISOLATED]
+            kind[lead + 1] = INSIDE
+            kind[lead + 2] = INSIDE
         begins = np.empty(len(kind), bool)
         begins[0] = True
         np.not_equal(kind[1:], kind[:-1], out=begins[1:])
@@ -100,19 +115,22 @@ class Interner:
             begins |= kind == ISOLATED
             begins &= kind != INSIDE
         starts = np.flatnonzero(begins).astype(np.int32)  # the units and the gaps between them, end to end
-        kinds = kind[starts]
+        kinds = np.take(kind, starts, mode="clip")
         other = np.flatnonzero(kinds == OTHER)
         if len(other):
             starts, kinds = _melt(starts, kinds, other)
-        lengths = np.diff(starts, append=np.int32(len(data)))
-        keep = np.flatnonzero(kinds != SPACE)
-        return starts[keep], lengths[keep]
+        lengths = np.empty(len(starts), np.int32)
+        np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+        lengths[-1:] = len(data) - starts[-1:]
+        keep = kinds != SPACE
+        return np.compress(keep, starts), np.compress(keep, lengths)
 
     def _codes(
         self, data: NDArray[np.uint8], starts: NDArray[np.int32], lengths: NDArray[np.int32]
     ) -> NDArray[np.int32]:
         words: NDArray[np.uint64] = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
-        keys = words[starts] & _LOW_BYTES[np.minimum(lengths, 8)]
+        keys = np.take(words, starts, mode="clip")  # clip: with bounds checked it takes twice as long
+        keys &= np.take(_LOW_BYTES, lengths, mode="clip")  # and here it means "8 or more"
         long = np.flatnonzero(lengths > 8)
         long_units: list[bytes] = []
         if len(long):
@@ -126,7 +144,7 @@ class Interner:
             keys[long] = _LONG | encoded.indices.to_numpy().astype(np.uint64)
         encoded = pa.array(keys).dictionary_encode()
         codes = self._look_up(encoded.dictionary.to_numpy(), long_units)
-        return codes[encoded.indices.to_numpy()]
+        return np.take(codes, encoded.indices.to_numpy(), mode="clip")
 
     def _look_up(self, distinct: NDArray[np.uint64], long_units: list[bytes]) -> NDArray[np.int32]:
         """The code of each distinct key of a block; new ones are appended to `new_units` in the order of their codes."""

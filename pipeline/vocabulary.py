@@ -27,7 +27,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from pipeline import storage
-from pipeline.units import MAX_UNITS, Interner, isolating_characters
+from pipeline.units import MAX_UNITS, Interner
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MIN_WORDS = 6  # the five special ones and something to say
@@ -201,7 +201,7 @@ def count_words(texts: Iterable[bytes], do_lower_case: bool, strip_accents: bool
     """
     tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
     _cut_as_bert(tokenizer, do_lower_case, strip_accents)
-    interner = Interner(isolating_characters(tokenizer), do_lower_case)
+    interner = Interner(tokenizer, do_lower_case)
     counts: Counter[str] = Counter()
     unit_counts = np.zeros(0, np.int64)
     for block in _blocks(texts):
