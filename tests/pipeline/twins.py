@@ -237,3 +237,17 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
         return True
 
     return [begins(i) for i in range(count)]
+
+
+# ---------------------------------------------------------------------------------------------------- tokens
+
+
+def tokenize(text: str, tokenizer) -> tuple[list[int], list[int]]:
+    """(ids of the whole text, tokens of each sentence that has any)."""
+    units = cut_units(text, tokenizer)
+    sizes: list[int] = []
+    for unit, begins in zip(units, sentence_starts(units)):
+        if begins:
+            sizes.append(0)
+        sizes[-1] += len(tokenizer.encode(unit.text, add_special_tokens=False).ids)
+    return tokenizer.encode(text, add_special_tokens=False).ids, [size for size in sizes if size]

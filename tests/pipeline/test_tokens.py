@@ -1,0 +1,280 @@
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import documents, wordpiece
+from pipeline.documents import Document, Reject, document_digest, read_documents
+from pipeline.inputs import Split, find_sources
+from pipeline.tokenizing import TokenizeConfig, part_names, tokenize_split
+from pipeline.tokens import (
+    DOCUMENT,
+    DocumentTokenizer,
+    TokenBlock,
+    read_documents_table,
+    read_footer,
+    read_range,
+    read_rejects,
+    take_ranges,
+    write_part,
+)
+from pipeline.vocabulary import make_tokenizer
+from pipeline.wordpiece import WordPiece
+from tests.pipeline import twins
+from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
+
+BITS = ["The cat sat.", "Why?", "He asked.", "你好。", "走吧！", "unable", "\u200b", "\x01", "Mr. No", "\n", "\n"]
+PROSE = st.lists(st.sampled_from(BITS), max_size=12).map(" ".join)
+RECORD = {"name": "p", "source": "s.txt", "path": "/s.txt", "start": 0, "end": 9, "end_piece": 0, "last": True}
+RECORD |= {"read_bytes": 9, "text_bytes": 9}
+U16 = np.dtype(np.uint16)
+
+
+def make_document_tokenizer(do_lower_case: bool = True) -> DocumentTokenizer:
+    tokenizer = make_tokenizer(VOCABULARY, do_lower_case, None)
+    return DocumentTokenizer(WordPiece(tokenizer, do_lower_case, len(VOCABULARY.words)))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
+def kernel(request) -> DocumentTokenizer:
+    return make_document_tokenizer(request.param)
+
+
+def split_block(block: TokenBlock) -> list[tuple[list[int], list[int]]]:
+    """(ids, sentence lengths) of each document."""
+    result, token, sentence = [], 0, 0
+    for row in block.documents:
+        tokens, sentences = int(row["num_tokens"]), int(row["num_sentences"])
+        lengths = block.sentence_lengths[sentence : sentence + sentences].tolist()
+        result.append((block.ids[token : token + tokens].tolist(), lengths))
+        token, sentence = token + tokens, sentence + sentences
+    assert token == len(block.ids) and sentence == len(block.sentence_lengths)
+    return result
+
+
+# ---- documents to tokens
+
+
+@settings(max_examples=150)
+@given(texts=st.lists(PROSE | ODD_TEXT, min_size=1, max_size=6))
+def test_the_tokens_of_a_block_equal_their_twins_document_by_document(kernel, texts):
+    texts = [text.replace("\r", " ").replace("\x00", "") for text in texts]
+    block = kernel([Document(text.encode(), 0) for text in texts])
+    assert split_block(block) == [twins.tokenize(text, kernel.wordpiece.tokenizer) for text in texts]
+
+
+@given(texts=st.lists(PROSE, min_size=1, max_size=5), most=st.integers(0, 8))
+def test_emptying_the_table_changes_neither_ids_nor_sentences(kernel, texts, most):
+    block = [Document(text.encode(), 0) for text in texts]
+    wanted = [split_block(kernel([document])) for document in block]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wordpiece, "MAX_UNITS", most)
+        assert [split_block(kernel([document])) for document in block + block] == wanted + wanted
+
+
+def test_a_row_tells_where_its_document_comes_from():
+    text = "Why? 走吧。".encode()
+    block = make_document_tokenizer()([Document(text, 7, 2, 99, 3), Document(b"a", 50)])
+    digest = document_digest(text)
+    first, second = block.documents
+    assert (first["position"], first["length"], first["piece"], first["num_replaced"]) == (7, len(text), 2, 3)
+    assert (first["num_sentences"], first["num_tokens"]) == (2, 5)
+    assert int(first["id"]) == int.from_bytes(digest[:8], "big") and int(first["id_low"]) == int.from_bytes(
+        digest[8:16], "big"
+    )
+    assert first["source_key"] == 99 and second["source_key"] == second["id"]
+
+
+def test_a_document_of_nothing_keeps_its_row():
+    block = make_document_tokenizer()([Document(b"a.", 0), Document(b"\x01\x02", 5), Document("\u200b".encode(), 9)])
+    assert block.documents["num_tokens"].tolist() == [2, 0, 0]
+    assert block.documents["num_sentences"].tolist() == [1, 0, 0]
+
+
+def test_a_sentence_of_nothing_is_no_sentence():
+    block = make_document_tokenizer()([Document(b"Why?\n\x01\x02\nHe asked.", 0)])
+    assert block.sentence_lengths.tolist() == [2, 3]
+
+
+# ---- parts
+
+NEAR_EDGES = [0, 1, 2**52 - 1, 2**52, 2**52 + 1, 5 * 2**52, 2**63, 2**63 + 7, 2**64 - 1]
+IDS = st.sampled_from(NEAR_EDGES) | st.integers(0, 2**64 - 1)
+DOCUMENTS = st.lists(
+    st.tuples(IDS, st.integers(0, 3), st.integers(0, 2), st.lists(st.integers(1, 4), max_size=3)), max_size=12
+)
+
+
+def make_blocks(rows, cuts) -> list[TokenBlock]:
+    """TokenBlocks of (id, position, piece, sentence lengths), cut after `cuts` documents; tokens count upwards."""
+    blocks, token = [], 0
+    for begin, end in zip([0, *cuts], [*cuts, len(rows)]):
+        table = np.zeros(end - begin, DOCUMENT)
+        lengths = []
+        for row, (document, position, piece, sentences) in zip(table, rows[begin:end]):
+            row["id"], row["position"], row["piece"] = document, position, piece
+            row["num_sentences"], row["num_tokens"] = len(sentences), sum(sentences)
+            lengths += sentences
+        ids = np.arange(token, token + sum(lengths), dtype=np.uint16)
+        token += sum(lengths)
+        blocks.append(TokenBlock(ids, np.array(lengths, np.uint32), table))
+    return blocks
+
+
+def slow_range(rows, low: int, high: int):
+    """(id, position, piece, ids, sentence lengths) of the documents with low <= id < high, sorted."""
+    found, token = [], 0
+    for document, position, piece, sentences in rows:
+        size = sum(sentences)
+        if size and low <= document < high:
+            found.append((document, position, piece, list(range(token, token + size)), sentences))
+        token += size
+    return sorted(found, key=lambda row: row[:3])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("tokens")
+
+
+@given(DOCUMENTS, st.integers(0, 12), IDS, IDS | st.just(2**64))
+def test_a_range_of_ids_read_from_a_part_equals_all_documents_filtered(folder, rows, cut, low, high):
+    low, high = min(low, high), max(low, high)  # low is below 2^64
+    path = str(folder / "p.part")
+    part = write_part(path, RECORD, make_blocks(rows, [min(cut, len(rows))]), [], U16)
+    for begin, end in ((low, high), (0, 2**64), (low, low), (low, low + 1)):
+        block = read_range(path, part, begin, end)
+        names = ("id", "position", "piece")
+        found = [
+            (*(int(row[name]) for name in names), ids, lengths)
+            for row, (ids, lengths) in zip(block.documents, split_block(block))
+        ]
+        assert found == slow_range(rows, begin, end)
+
+
+def test_the_footer_says_what_the_part_holds(folder):
+    path = str(folder / "f.part")
+    rows = [(5, 0, 0, [2, 3]), (1, 9, 0, []), (3, 20, 0, [4])]
+    rejects = [Reject(4, "not-json", "é"), Reject(8, "not-json", "")]
+    part = write_part(path, RECORD, make_blocks(rows, [1]), rejects, U16)
+    assert (part.num_documents, part.num_sentences, part.num_tokens) == (2, 3, 9)
+    assert part.rejected == {"not-json": 2, "no-tokens": 1}
+    assert read_footer(path) == part
+    assert read_documents_table(path, part)["id"].tolist() == [3, 5]
+    log = [json.loads(line) for line in gzip.decompress(read_rejects(path, part)).decode().splitlines()]
+    assert [(line["source"], line["position"], line["reason"]) for line in log] == [
+        ("s.txt", 4, "not-json"), ("s.txt", 8, "not-json"), ("s.txt", 9, "no-tokens"),
+    ]  # fmt: skip
+    assert log[0]["detail"] == "é"
+
+
+def test_a_part_of_nothing_can_be_read(folder):
+    path = str(folder / "n.part")
+    part = write_part(path, RECORD, [], [], np.dtype(np.uint32))
+    assert read_footer(path) == part and part.num_documents == 0 and read_rejects(path, part) == b""
+    assert len(read_range(path, part, 0, 2**64).documents) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 20, b"x" * 500])
+def test_a_file_that_is_no_part_is_named(folder, content):
+    (folder / "bad.part").write_bytes(content)
+    with pytest.raises(ValueError, match="bad.part is no token part: remove it, and the next start writes it again"):
+        read_footer(str(folder / "bad.part"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 10)), max_size=8))
+def test_taking_ranges_equals_slicing_and_joining(ranges):
+    values = np.arange(30)
+    starts, lengths = np.array([r[0] for r in ranges], np.int64), np.array([r[1] for r in ranges], np.uint32)
+    wanted = [value for start, length in ranges for value in range(start, start + length)]
+    assert take_ranges(values, starts, lengths).tolist() == wanted
+
+
+# ---- splits to parts
+
+
+def long_text() -> bytes:
+    """Short documents, and between them one that is cut into many pieces, with bytes that are no text."""
+    long = b" ".join(b"Line %d of it.\n" % i if i % 5 else b"word \xff %d" % i for i in range(60))
+    return b"One.\nTwo.\n\nThree four.\n\n" + long + b"\n\nFive.\n\n\x01\n\nSix."
+
+
+def json_lines() -> bytes:
+    records = ["{", *(json.dumps({"text": f"Text {i}. And more."}) for i in range(20)), "[]", '{"text": ""}']
+    return "\n".join(records).encode()
+
+
+INPUTS = {
+    "a.txt": long_text(), "b.jsonl": json_lines(), "c.txt.gz": gzip.compress(long_text()),
+    "d.jsonl.gz": gzip.compress(json_lines() * 6)[:-20], "e.txt": b"", "f.jsonl": b"{\n" * 30,
+}  # fmt: skip
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 120)
+    monkeypatch.setattr(documents, "CHUNK", 37)
+
+
+def make_parts(folder: Path, tmp_path: Path, name: str, data: bytes, kernel) -> dict[str, bytes]:
+    (tmp_path / name).write_bytes(data)
+    os.utime(tmp_path / name, (1, 1))
+    split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
+    names = part_names(split, TokenizeConfig(), VOCABULARY.sha256)
+    folder.mkdir(exist_ok=True)
+    parts = list(tokenize_split(split, names, str(folder), kernel, part_bytes=200))
+    assert [part.name for part in parts] == [names(i) for i in range(len(parts))]
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert [part.end for part in parts[:-1]] == [part.start for part in parts[1:]]
+    return {part.name: (folder / part.name).read_bytes() for part in parts}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_started_again_after_any_number_of_parts_the_parts_are_the_same_bytes(tmp_path, small_pieces, name):
+    kernel = make_document_tokenizer()
+    whole = make_parts(tmp_path / "whole", tmp_path, name, INPUTS[name], kernel)
+    assert len(whole) > 3 or name == "e.txt"
+    for done in range(len(whole) + 1):
+        folder = tmp_path / f"after{done}"
+        folder.mkdir()
+        for part in list(whole)[:done]:
+            (folder / part).write_bytes(whole[part])
+            os.utime(folder / part, (1, 1))
+        assert make_parts(folder, tmp_path, name, INPUTS[name], kernel) == whole
+        assert [(folder / part).stat().st_mtime == 1 for part in whole] == [i < done for i in range(len(whole))]
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, small_pieces, name):
+    parts = make_parts(tmp_path / "parts", tmp_path, name, INPUTS[name], make_document_tokenizer())
+    split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
+    items = list(read_documents(split))
+    wanted = sorted(
+        (item.position, item.piece, twins.identity(item.text)) for item in items if isinstance(item, Document)
+    )
+    found, num_rejected = [], 0
+    for part in parts:
+        path = str(tmp_path / "parts" / part)
+        footer = read_footer(path)
+        num_rejected += sum(footer.rejected.values())
+        found += [(r["position"], r["piece"], r["id"]) for r in read_documents_table(path, footer)]
+    silent = [row for row in wanted if row[2] == twins.identity(b"\x01")]
+    assert sorted(found + silent) == wanted
+    assert num_rejected == len(silent) + sum(isinstance(item, Reject) for item in items)
+
+
+def test_a_parts_name_changes_with_everything_that_decides_what_it_holds(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"x")
+    source = find_sources([str(tmp_path / "a.txt")])[0]
+    names = {
+        part_names(Split(source, start, end), config, sha256)(0)
+        for start, end in ((0, None), (0, 5), (2, None))
+        for config in (TokenizeConfig(), TokenizeConfig(do_lower_case=False), TokenizeConfig(strip_accents=True))
+        for sha256 in ("one", "two")
+    }
+    assert len(names) == 18
