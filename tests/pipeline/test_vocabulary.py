@@ -167,7 +167,7 @@ def slowly_counted(texts, do_lower_case, strip_accents):
     return counts
 
 
-@settings(max_examples=20, deadline=None)  # it takes 0.2 s to ask which characters isolate
+@settings(max_examples=50, deadline=None)
 @given(st.lists(awkward), st.booleans(), st.sampled_from([None, True, False]))
 def test_words_are_counted_as_bert_cuts_them(texts, do_lower_case, strip_accents):
     counts = count_words([text.encode() for text in texts], do_lower_case, strip_accents)
