@@ -8,7 +8,7 @@ et al. 2018, appendix A.2, as in google-research/bert). What differs from Google
 - a chunk takes at least two sentences where its document has them, so that almost no pair is random by force;
 - random and next pairs are equal in number within one: Google's are 50 to 70 % random;
 - a random B never shares a source with A, begins at a uniformly drawn sentence, and is as long as the true B would have
-  been; it also ends at a sentence's end where the true B would have. Neither length nor ending tells the label;
+  been; it also ends at a sentence's end just where the true B would have. Neither length nor ending tells the label;
 - what is too long loses B's end, down to a quarter of the room, then A's front, at word starts: no word is cut;
 - a sentence longer than the room is cut into pieces of at most half of it; Google loses what does not fit.
 
@@ -25,7 +25,7 @@ from pipeline.randomness import GOLDEN, PAIRS, SURPLUS, U64, bounded, bounded_lo
 from pipeline.tokens import TokenBlock
 
 NEXT, RANDOM = 0, 1
-TRIES = 32  # draws of a random B before the best of them is taken
+TRIES = 128  # draws of a random B before the best of them is taken; with 32 one in four ends where no true one would
 MIN_TARGET = 2
 
 
@@ -79,18 +79,24 @@ class Pairs:
         return len(self.label)
 
 
-def split_sentences(block: TokenBlock, continuation: NDArray[np.bool_], max_seq_length: int) -> Sentences:
-    """The sentences of a bucket, those longer than the room cut at word starts into pieces of at most half of it.
+def split_sentences(
+    block: TokenBlock, continuation: NDArray[np.bool_], max_seq_length: int, kind: str = "nsp"
+) -> Sentences:
+    """The sentences of a bucket, those longer than the room cut at word starts.
 
-    continuation: is this word of the vocabulary a `##` piece, bool (words,).
+    continuation: is this word of the vocabulary a `##` piece, bool (words,). kind: for `nsp` and `sop` pieces are at most half the room, so
+    that a pair of them fits; for `none`, single segments, the whole room; `google` leaves sentences whole.
     """
-    room = max_seq_length - 3
+    room = max_seq_length - (2 if kind == "none" else 3)
+    most = room if kind == "none" else room // 2
     head = ~continuation[block.ids]
+    if block.inside_words is not None:
+        head &= ~block.inside_words
     edges = np.concatenate([[0], np.cumsum(block.sentence_lengths, dtype=np.int64)])
     document = np.repeat(np.arange(len(block.documents)), block.documents["num_sentences"])
-    long = np.flatnonzero(block.sentence_lengths > room)
+    long = np.flatnonzero(block.sentence_lengths > room) if kind != "google" else []
     if len(long):
-        cuts = [_cut(head, int(edges[i]), int(edges[i + 1]), room // 2) for i in long]
+        cuts = [_cut(head, int(edges[i]), int(edges[i + 1]), most) for i in long]
         where = np.repeat(long, [len(cut) for cut in cuts])
         flat = np.fromiter((at for cut in cuts for at in cut), np.int64, len(where))
         document = np.insert(document, where, document[where])
@@ -126,8 +132,7 @@ def make_pairs(
     counters = {"pairs-forced-random": 0, "pairs-dropped": 0, "pairs-short-random-b": 0}
     n = len(s.document)
     if n == 0:
-        nothing = np.zeros(0, np.int64)
-        return Pairs(*[nothing] * 4, np.zeros(0, np.int8), *[nothing] * 3), counters
+        return no_pairs(), counters
     room = max_seq_length - 3
     document_keys = fold(seed, PAIRS, max_seq_length, copy, s.ids_of_documents)
     keys = mix((document_keys[s.document] ^ s.ordinal.astype(np.uint64)) + GOLDEN)
@@ -148,21 +153,17 @@ def make_pairs(
 
     chosen, label = _walk(size, coin, a_end, end)
     counters["pairs-forced-random"] = int((size[chosen] == 1).sum())
-    keep = _without_surplus(s, chosen, label, (seed, SURPLUS, max_seq_length, copy))
+    keep = without_surplus(s, chosen, label, (seed, SURPLUS, max_seq_length, copy))
     counters["pairs-dropped"] = len(chosen) - len(keep)
     chosen, label = chosen[keep], label[keep]
 
     # cut what is too long, in the same way whatever the label
     a_start, b_start = s.edges[chosen], s.edges[a_end[chosen]]
     a_length, b_length = b_start - a_start, s.edges[end[chosen]] - b_start
-    least = max(1, room // 4)
     forced = b_length == 0
-    b_length[forced] = np.maximum(target[chosen[forced]] - a_length[forced], least)
-    excess = np.maximum(a_length + b_length - room, 0)
-    b_cut = np.minimum(excess, b_length - np.minimum(b_length, least))
-    a_start = _forward_to_word(s.head, a_start + (excess - b_cut), b_start)
+    b_length[forced] = np.maximum(target[chosen[forced]] - a_length[forced], room // 4)
+    a_start, b_length, b_cut = cut_to_room(s.head, a_start, b_start, b_length, room)
     a_length = b_start - a_start
-    b_length -= b_cut
 
     document_b = s.document[chosen].copy()
     random = np.flatnonzero(label == RANDOM)
@@ -172,11 +173,28 @@ def make_pairs(
     b_start, b_length[random] = b_start.copy(), length
     b_start[random] = s.edges[start]
     document_b[random] = s.document[start]
-    b_length = _back_to_word(s.head, b_start, b_start + b_length) - b_start
+    b_length = back_to_word(s.head, b_start, b_start + b_length) - b_start
 
     document_a = s.document[chosen]
     ordinal = chosen - s.first[document_a]
     return Pairs(a_start, a_length, b_start, b_length, label, document_a, document_b, ordinal), counters
+
+
+def no_pairs() -> Pairs:
+    none = np.zeros(0, np.int64)
+    return Pairs(none, none, none, none, np.zeros(0, np.int8), none, none, none)
+
+
+def cut_to_room(
+    head: NDArray[np.bool_], a_start: NDArray, b_start: NDArray, b_length: NDArray, room: int
+) -> tuple[NDArray, NDArray, NDArray]:
+    """(a_start, b_length, tokens that B had to lose) of neighbours A and B that fit the room, the junction kept.
+
+    B loses its end, down to a quarter of the room, then A its front, at a word start; B's end may still cut a word.
+    """
+    excess = np.maximum(b_start - a_start + b_length - room, 0)
+    b_cut = np.minimum(excess, b_length - np.minimum(b_length, max(1, room // 4)))
+    return _forward_to_word(head, a_start + (excess - b_cut), b_start), b_length - b_cut, b_cut
 
 
 def _walk(size: NDArray, coin: NDArray, a_end: NDArray, end: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
@@ -214,7 +232,7 @@ def _walk(size: NDArray, coin: NDArray, a_end: NDArray, end: NDArray) -> tuple[N
     return index, label[index]
 
 
-def _without_surplus(s: Sentences, chosen: NDArray, label: NDArray, key: tuple[int, ...]) -> NDArray[np.intp]:
+def without_surplus(s: Sentences, chosen: NDArray, label: NDArray, key: tuple[int, ...]) -> NDArray[np.intp]:
     """Which pairs to keep so that both labels are equal in number within one; by keyed priority."""
     num_random = int(label.sum())
     more = RANDOM if num_random * 2 > len(label) else NEXT
@@ -235,8 +253,8 @@ def _random_b(
     """(first sentence, length) of a random B for each pair.
 
     Up to TRIES sentences are drawn uniformly from the other documents; taken is the first one of another source with
-    enough text behind it that, where the true B was `whole`, has a sentence's end at just that length; else the first
-    with enough text; else the first of another source, cut short.
+    enough text behind it that has a sentence's end at just that length where the true B was `whole`, and none there
+    where it was cut; else the first with enough text; else the first of another source, cut short.
     """
     n = len(keys)
     source_a = s.source_keys[document_a]
@@ -254,7 +272,7 @@ def _random_b(
         other = s.source_keys[document] != source_a[open_]
         stop = s.edges[at] + length[open_]
         enough = other & (stop <= s.edges[s.first[document + 1]])
-        exact = enough & (~whole[open_] | s.is_edge[np.minimum(stop, s.edges[-1])])
+        exact = enough & (s.is_edge[np.minimum(stop, s.edges[-1])] == whole[open_])
         _fill(third, open_[other], at[other])
         _fill(second, open_[enough], at[enough])
         found[open_[exact]] = at[exact]
@@ -294,7 +312,7 @@ def _forward_to_word(head: NDArray[np.bool_], at: NDArray, limit: NDArray) -> ND
     return np.where(moved < limit, moved, at)
 
 
-def _back_to_word(head: NDArray[np.bool_], start: NDArray, end: NDArray) -> NDArray:
+def back_to_word(head: NDArray[np.bool_], start: NDArray, end: NDArray) -> NDArray:
     """The last word end at or before `end`, behind `start`; `end` itself where there is none."""
     moved = end.copy()
     move = np.flatnonzero(moved < len(head))

@@ -43,6 +43,8 @@ class TokenBlock:
     """Tokens of each sentence, never 0: (sentences,)."""
     documents: NDArray[np.void]
     """DOCUMENT rows: (documents,)."""
+    inside_words: NDArray[np.bool_] | None = None
+    """Tokens that go on with a Chinese word, where a segmenter found the words: (tokens,)."""
 
 
 class DocumentTokenizer:
