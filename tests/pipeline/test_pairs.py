@@ -1,0 +1,255 @@
+import random
+from dataclasses import astuple
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.pairs import NEXT, RANDOM, Pairs, Sentences, make_pairs, split_sentences
+from pipeline.tokens import DOCUMENT, TokenBlock
+from tests.pipeline import twins_of_pairs as twins
+from tests.pipeline.twins_of_pairs import Text
+
+NUM_WORDS, FIRST_CONTINUATION = 40, 25  # ids from 25 on are `##` pieces
+CONTINUATION = np.arange(NUM_WORDS) >= FIRST_CONTINUATION
+
+
+def make_block(documents: list[tuple[int, int, list[list[int]]]]) -> tuple[TokenBlock, list[Text]]:
+    """The same bucket for the kernel and for its twin, from (id, source key, sentences as lists of token ids)."""
+    rows = np.zeros(len(documents), DOCUMENT)
+    ids: list[int] = []
+    lengths, texts = [], []
+    for row, (document, source_key, sentences) in zip(rows, documents):
+        row["id"], row["source_key"] = document, source_key
+        row["num_sentences"], row["num_tokens"] = len(sentences), sum(map(len, sentences))
+        texts.append(Text(document, source_key, []))
+        for sentence in sentences:
+            texts[-1].sentences.append((len(ids), len(ids) + len(sentence)))
+            lengths.append(len(sentence))
+            ids += sentence
+    return TokenBlock(np.array(ids, np.uint16), np.array(lengths, np.uint32), rows), texts
+
+
+def rows_of(pairs: Pairs) -> list[tuple]:
+    return list(zip(*(getattr(pairs, name).tolist() for name in Pairs.__slots__)))
+
+
+def ends_of(s: Sentences, pairs: Pairs):
+    return pairs.a_start + pairs.a_length, pairs.b_start + pairs.b_length
+
+
+def sentence(seed: int, size: int, share: float) -> list[int]:
+    """Token ids of which about this share are `##` pieces, even the first where all are."""
+    r = random.Random(seed)
+    return [r.randrange(FIRST_CONTINUATION, NUM_WORDS) if r.random() < share else r.randrange(25) for _ in range(size)]
+
+
+SENTENCE = st.builds(
+    sentence, st.integers(0, 999), st.integers(1, 30) | st.integers(1, 90), st.sampled_from([0.0, 0.2, 0.6, 1.0])
+)
+
+
+@st.composite
+def buckets(draw):
+    """Two to six documents; some share a source, some have one sentence, some words are long."""
+    count = draw(st.integers(2, 6))
+    ids = draw(st.lists(st.integers(0, 2**64 - 1), min_size=count, max_size=count, unique=True))
+    keys = draw(st.lists(st.sampled_from(ids[:3]), min_size=count, max_size=count))
+    if len(set(keys)) == 1:
+        keys[0] = ids[0] ^ 1
+    bodies = [draw(st.lists(SENTENCE, min_size=1, max_size=9)) for _ in ids]
+    return list(zip(sorted(ids), keys, bodies))
+
+
+@settings(max_examples=300)
+@given(
+    buckets(), st.integers(8, 64), st.integers(0, 3), st.integers(0, 2**63 - 1), st.sampled_from([0.0, 0.1, 0.5, 1.0])
+)
+def test_pairs_equal_their_twin_example_by_example(documents, length, copy, seed, short_seq_prob):
+    block, texts = make_block(documents)
+    is_head = [word < FIRST_CONTINUATION for word in block.ids.tolist()]
+    texts = twins.cut_sentences(texts, is_head, length)
+    sentences = split_sentences(block, CONTINUATION, length)
+    assert sentences.edges.tolist() == [0, *(end for text in texts for _, end in text.sentences)]
+    assert sentences.first.tolist()[1:] == np.cumsum([len(text.sentences) for text in texts]).tolist()
+
+    pairs, counters = make_pairs(sentences, length, copy, seed, short_seq_prob)
+    wanted, wanted_counters = twins.make_pairs(texts, is_head, length, copy, seed, short_seq_prob)
+    assert rows_of(pairs) == [astuple(pair) for pair in wanted]
+    assert counters == wanted_counters
+
+
+@settings(max_examples=200)
+@given(buckets(), st.integers(8, 64), st.integers(0, 2**63 - 1), st.sampled_from([0.0, 0.1, 1.0]))
+def test_every_pair_keeps_the_promises(documents, length, seed, short_seq_prob):
+    block, _ = make_block(documents)
+    s = split_sentences(block, CONTINUATION, length)
+    pairs, _ = make_pairs(s, length, 0, seed, short_seq_prob)
+    num_random = int(pairs.label.sum())
+    assert abs(len(pairs) - 2 * num_random) <= 1
+    starts = set(s.edges[:-1].tolist())
+    room = length - 3
+    for a_start, a_length, b_start, b_length, label, document_a, document_b, sentence in rows_of(pairs):
+        assert a_length >= 1 and b_length >= 1 and a_length + b_length <= room
+        assert b_start in starts and a_start + a_length in starts | {len(s.ids)}
+        a_first = s.edges[s.first[document_a] + sentence]
+        assert a_first <= a_start  # behind it where A's front was cut
+        for document, start, size in ((document_a, a_start, a_length), (document_b, b_start, b_length)):
+            assert s.edges[s.first[document]] <= start and start + size <= s.edges[s.first[document + 1]]
+        if label == NEXT:
+            assert document_b == document_a and b_start == a_start + a_length
+        else:
+            assert label == RANDOM and s.source_keys[document_b] != s.source_keys[document_a]
+        if s.head[a_start : a_start + a_length].any():
+            assert s.head[a_start]  # A begins with a whole word
+        b_end = b_start + b_length
+        if s.head[b_start + 1 : b_end + 1].any():
+            assert b_end == len(s.ids) or s.head[b_end]  # and B ends with one
+
+
+@given(buckets(), st.integers(8, 64))
+def test_pieces_of_long_sentences_lose_nothing_and_fit_in_half_the_room(documents, length):
+    block, _ = make_block(documents)
+    s = split_sentences(block, CONTINUATION, length)
+    whole = np.cumsum([0, *block.sentence_lengths])
+    assert set(whole.tolist()) <= set(s.edges.tolist()) and s.edges[-1] == len(block.ids)
+    for start, end in pairwise(whole.tolist()):
+        inside = [edge for edge in s.edges.tolist() if start <= edge <= end]
+        pieces = [b - a for a, b in pairwise(inside)]
+        assert len(pieces) == 1 or max(pieces) <= (length - 3) // 2
+        assert len(pieces) == 1 or end - start > length - 3
+        for a, b in pairwise(inside[:-1]):
+            assert s.head[b] or not s.head[a + 1 : b + 1].any()  # cut within a word only where there is no other way
+
+
+def words(count: int) -> list[int]:
+    return [1] * count
+
+
+def test_the_chunk_of_a_short_document_is_cut_in_two_where_a_sentence_begins():
+    block, _ = make_block([(1, 1, [words(3), words(4)]), (2, 2, [words(5), words(6)])])
+    pairs, _ = make_pairs(split_sentences(block, CONTINUATION, 64), 64, 0, 0, 0.0)
+    for row in rows_of(pairs):
+        assert row[0] in (0, 3, 7, 12) and row[2] in (0, 3, 7, 12)
+
+
+def test_what_is_too_long_loses_the_end_of_b_first_then_the_front_of_a():
+    """Room for 13 tokens, at least 3 of them for B."""
+    documents = [(i, i, [words(12), words(10)]) for i in range(40)]
+    block, _ = make_block(documents)
+    pairs, _ = make_pairs(split_sentences(block, CONTINUATION, 16), 16, 0, 1, 0.0)
+    assert set(zip(pairs.a_length.tolist(), pairs.b_length.tolist())) == {(10, 3)}
+    assert set((pairs.a_start % 22).tolist()) <= {2, 12}  # 12: a second sentence alone, whose pair is random by force
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 200])
+def test_documents_of_one_sentence_give_random_pairs_alone_and_all_but_one_are_dropped(count):
+    """There is no next pair in them; what is left says so, and the job stops on the share that was dropped."""
+    block, _ = make_block([(i, i, [words(4)]) for i in range(count)])
+    pairs, counters = make_pairs(split_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
+    assert pairs.label.tolist() == [RANDOM]
+    assert counters["pairs-forced-random"] == count and counters["pairs-dropped"] == count - 1
+
+
+def test_one_source_alone_is_an_error_that_says_what_to_do():
+    block, _ = make_block([(i, 7, [words(4)]) for i in range(3)])
+    with pytest.raises(ValueError, match="documents from two sources in every bucket, and here is one: give more docu"):
+        make_pairs(split_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
+
+
+def test_an_empty_bucket_has_no_pairs():
+    block, _ = make_block([])
+    pairs, counters = make_pairs(split_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
+    assert len(pairs) == 0 and set(counters.values()) == {0}
+
+
+# ---- on a corpus like a real one
+
+
+def corpus(num_documents: int, seed: int) -> TokenBlock:
+    """Documents of 3 to 60 sentences of 3 to 60 tokens, most of them short; a third of all tokens are pieces."""
+    r = random.Random(seed)
+    documents = []
+    for i in range(num_documents):
+        sizes = [min(60, 3 + int(r.expovariate(1 / 18))) for _ in range(3 + int(r.expovariate(1 / 12)))]
+        bodies = [[1] + [r.choice((1, 1, 30)) for _ in range(size - 1)] for size in sizes]
+        documents.append((i, i, bodies))
+    return make_block(documents)[0]
+
+
+@pytest.fixture(scope="module")
+def corpus_pairs():
+    s = split_sentences(corpus(2500, 1), CONTINUATION, 64)
+    return s, *make_pairs(s, 64, 0, 1, 0.1)
+
+
+def gap(one: np.ndarray, two: np.ndarray) -> float:
+    """Kolmogorov-Smirnov: the largest distance of the distributions, over what chance exceeds once in a thousand."""
+    values = np.unique(np.concatenate([one, two]))
+    shares = [np.searchsorted(np.sort(x), values, side="right") / len(x) for x in (one, two)]
+    return float(np.abs(shares[0] - shares[1]).max() / (1.95 * np.sqrt(1 / len(one) + 1 / len(two))))
+
+
+@pytest.mark.parametrize("name", ["a_length", "b_length"])
+def test_the_length_of_a_segment_does_not_tell_the_label(corpus_pairs, name):
+    """But for pairs that are random by force: a last sentence that was left alone, and a B that fills the room."""
+    s, pairs, _ = corpus_pairs
+    forced = pairs.sentence == (s.first[pairs.document_a + 1] - s.first[pairs.document_a] - 1)
+    assert len(pairs) > 5000 and forced.mean() < 0.1
+    values = getattr(pairs, name)
+    assert gap(values[(pairs.label == RANDOM) & ~forced], values[pairs.label == NEXT]) < 1
+
+
+def test_lengths_and_ending_together_guess_the_label_no_better_than_a_coin(corpus_pairs):
+    """A table learned on one half and asked on the other: 50 % are right by chance, 54 % with 32 draws of each B."""
+    s, pairs, _ = corpus_pairs
+    at_end = s.is_edge[pairs.b_start + pairs.b_length]
+    left = np.minimum(61 - pairs.a_length - pairs.b_length, 3)
+    cell = ((pairs.a_length // 8 * 8 + pairs.b_length // 8) * 4 + left) * 2 + at_end
+    learned = np.arange(len(pairs)) % 2 == 0
+    votes = np.bincount(cell[learned], weights=pairs.label[learned] * 2.0 - 1, minlength=int(cell.max()) + 1)
+    right = (votes[cell] > 0) == (pairs.label == RANDOM)
+    assert right[~learned].mean() < 0.53
+
+
+def test_few_pairs_are_dropped_or_random_by_force(corpus_pairs):
+    _, pairs, counters = corpus_pairs
+    assert counters["pairs-dropped"] < 0.02 * len(pairs)
+    assert counters["pairs-short-random-b"] < 0.01 * len(pairs)
+
+
+def test_random_bs_begin_anywhere(corpus_pairs):
+    """In as many documents as a fair draw would reach, and not at their beginnings alone."""
+    s, pairs, _ = corpus_pairs
+    chosen = pairs.document_b[pairs.label == RANDOM]
+    assert len(np.unique(chosen)) > 0.6 * len(s.ids_of_documents)
+    first_sentence = np.isin(pairs.b_start[pairs.label == RANDOM], s.edges[s.first[:-1]])
+    assert 0.02 < first_sentence.mean() < 0.15
+
+
+def test_another_copy_seed_or_length_makes_other_pairs(corpus_pairs):
+    s, pairs, _ = corpus_pairs
+    base = rows_of(pairs)
+    for copy, seed in ((1, 1), (0, 2)):
+        other = rows_of(make_pairs(s, 64, copy, seed, 0.1)[0])
+        assert len(set(base) & set(other)) < 0.2 * len(base)
+    assert rows_of(make_pairs(s, 64, 0, 1, 0.1)[0]) == base
+
+
+def test_the_pairs_of_a_document_do_not_depend_on_the_documents_before_it():
+    """Only labels repaid and dropped may: here are none of one sentence, and the chunks are the same."""
+    block = corpus(60, 3)
+    rows = block.documents
+    skip = 20
+    tokens, sentences = int(rows["num_tokens"][:skip].sum()), int(rows["num_sentences"][:skip].sum())
+    rest = TokenBlock(block.ids[tokens:], block.sentence_lengths[sentences:], rows[skip:])
+    (all_pairs, _), (rest_pairs, _) = (
+        make_pairs(split_sentences(b, CONTINUATION, 32), 32, 0, 5, 0.1) for b in (block, rest)
+    )
+    names = [
+        {(int(p.document_a[i]) + shift, int(p.sentence[i])) for i in range(len(p)) if p.document_a[i] + shift >= skip}
+        for p, shift in ((all_pairs, 0), (rest_pairs, skip))
+    ]
+    assert len(names[0] & names[1]) > 0.8 * len(names[0])
