@@ -1,0 +1,221 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import planning
+from pipeline.planning import SPLITS, Plan, is_validation, make_plan, read_plan, write_plan
+from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock, write_part
+from tests.pipeline import twins
+
+IDS = st.integers(0, 2**64 - 1)
+
+
+def make_part(folder, name: str, documents: list[tuple[int, int, int]], source="a.txt", start=0) -> PartRecord:
+    """A part of documents (id, source key, tokens)."""
+    rows = np.zeros(len(documents), DOCUMENT)
+    for row, (document, source_key, tokens) in zip(rows, documents):
+        row["id"], row["source_key"], row["num_tokens"], row["num_sentences"] = document, source_key, tokens, 1
+    sizes = [tokens for *_, tokens in documents]
+    block = TokenBlock(np.zeros(sum(sizes), np.uint16), np.array(sizes, np.uint32), rows)
+    record = {"name": name, "source": source, "path": source, "start": start, "end": start + 1, "end_piece": 0}
+    record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
+    return write_part(str(folder / name), record, [block], [], np.dtype(np.uint16))
+
+
+def plan_of(folder, documents, fraction: float = 0.0) -> Plan:
+    return make_plan([make_part(folder, "p", documents)], str(folder), fraction)
+
+
+def spread(count: int, tokens: int = 10) -> list[tuple[int, int, int]]:
+    """Documents with ids all over the range, each its own source."""
+    return [(twins.mix(i), twins.mix(i), tokens) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("planning")
+
+
+# ---- buckets
+
+
+@given(st.integers(1, 4096), IDS)
+def test_a_document_is_in_the_bucket_that_the_formula_names(count, document):
+    bucket = document * count // 2**64
+    assert planning._edge(bucket, count) <= document < planning._edge(bucket + 1, count)
+
+
+@given(st.integers(1, 4096))
+def test_the_first_bucket_begins_at_0_and_the_last_ends_at_2_to_the_64(count):
+    assert planning._edge(0, count) == 0 and planning._edge(count, count) == 2**64
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(IDS, st.sampled_from([0, 1, 2]), st.integers(1, 9)), min_size=2, max_size=30), st.integers(1, 20)
+)
+def test_every_bucket_has_two_sources_and_joins_no_more_ranges_than_it_must(folder, documents, bucket_tokens):
+    """Source key 0 stands for a source of the document's own."""
+    documents = [(document, key or document, tokens) for document, key, tokens in documents]
+    total = sum(tokens for *_, tokens in documents)
+    if len({key for _, key, _ in documents}) == 1:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "BUCKET_TOKENS", bucket_tokens)
+        plan = plan_of(folder, documents)
+    count = -(-total // bucket_tokens)
+
+    def keys(low: int, high: int) -> set[int]:
+        return {key for document, key, _ in documents if low <= document < high}
+
+    wanted, low = [], 0
+    for i in range(count):
+        high = -(-(i + 1) * 2**64 // count)
+        if len(keys(low, high)) > 1:
+            wanted.append([low, high])
+            low = high
+    wanted[-1][1] = 2**64
+    assert [[bucket.low, bucket.high] for bucket in plan.buckets] == wanted
+    assert [bucket.number for bucket in plan.buckets] == list(range(len(wanted)))
+    assert {bucket.split for bucket in plan.buckets} == {"train"}
+
+
+def test_a_bucket_holds_about_eight_million_tokens(folder):
+    plan = plan_of(folder, spread(1000, 20_000))
+    assert len(plan.buckets) == 3  # 20 million
+    assert len(plan_of(folder, spread(10, 10)).buckets) == 1
+
+
+def test_there_are_at_most_4096_buckets(folder, monkeypatch):
+    monkeypatch.setattr(planning, "BUCKET_TOKENS", 1)
+    assert len(plan_of(folder, spread(20_000, 1)).buckets) <= 4096
+    monkeypatch.setattr(planning, "MAX_BUCKETS", 7)
+    assert len(plan_of(folder, spread(2000, 1)).buckets) == 7
+
+
+def test_the_plan_does_not_depend_on_the_order_of_the_parts(folder):
+    documents = spread(60)
+    parts = [make_part(folder, f"p{i}", documents[i * 20 : i * 20 + 20], f"{i}.txt") for i in range(3)]
+    plans = [make_plan(order, str(folder), 0.3) for order in (parts, parts[::-1], [parts[1], parts[2], parts[0]])]
+    assert plans[0] == plans[1] == plans[2]
+    assert [part.name for part in plans[0].parts] == ["p0", "p1", "p2"]
+    assert plans[0].num_documents == 60
+
+
+def test_where_a_text_is_cut_into_parts_does_not_move_the_buckets(folder, monkeypatch):
+    monkeypatch.setattr(planning, "BUCKET_TOKENS", 50)
+    documents = spread(60)
+    whole = make_plan([make_part(folder, "all", documents)], str(folder), 0.2)
+    parts = [make_part(folder, f"c{i}", documents[i::4], start=i) for i in range(4)]
+    assert make_plan(parts, str(folder), 0.2).buckets == whole.buckets
+
+
+def test_no_documents_at_all_is_an_error_that_counts_what_was_rejected(folder):
+    with pytest.raises(ValueError, match=r"the input holds no text that can be read \(0 records rejected\)"):
+        plan_of(folder, [])
+
+
+def test_one_text_alone_cannot_be_paired(folder):
+    with pytest.raises(ValueError, match="the train documents are all pieces of one text: next sentence"):
+        plan_of(folder, [(document, 5, 10) for document, *_ in spread(20)])
+
+
+# ---- validation
+
+
+@given(st.lists(IDS, min_size=1), st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.5]))
+def test_which_documents_are_held_out_equals_the_twin(ids, fraction):
+    found = is_validation(np.array(ids, np.uint64), fraction).tolist()
+    assert found == [twins.is_validation(document, fraction) for document in ids]
+
+
+def test_about_the_fraction_is_held_out_and_a_larger_fraction_holds_out_the_same_and_more():
+    ids = np.arange(100_000, dtype=np.uint64)
+    small, large = is_validation(ids, 0.01), is_validation(ids, 0.05)
+    assert abs(small.sum() - 1000) < 150 and abs(large.sum() - 5000) < 350
+    assert large[small].all()
+
+
+def held_out(count: int, fraction: float) -> int:
+    return sum(twins.is_validation(document, fraction) for document, *_ in spread(count))
+
+
+def test_validation_documents_have_buckets_of_their_own(folder):
+    plan = plan_of(folder, spread(400), 0.1)
+    assert held_out(400, 0.1) >= 8
+    assert [(b.split, b.number, b.low, b.high) for b in plan.buckets] == [
+        (split, 0, 0, 2**64) for split in ("train", "validation")
+    ]
+    assert plan.validation_fraction == 0.1 and plan.notes == ()
+
+
+def test_both_splits_are_measured_by_their_own_tokens(folder, monkeypatch):
+    monkeypatch.setattr(planning, "BUCKET_TOKENS", 100)
+    plan = plan_of(folder, spread(400), 0.1)
+    held = held_out(400, 0.1)
+    numbers = {split: [bucket.number for bucket in plan.buckets if bucket.split == split] for split in SPLITS}
+    assert len(numbers["train"]) <= -(-(400 - held) * 10 // 100)
+    assert 1 < len(numbers["validation"]) <= -(-held * 10 // 100)
+    for each in numbers.values():
+        assert each == list(range(len(each)))
+
+
+@pytest.mark.parametrize("fraction, count", [(0.01, 100), (0.001, 50), (0.5, 10)])
+def test_fewer_than_eight_validation_documents_give_none_and_it_is_said_aloud(folder, fraction, count):
+    few = held_out(count, fraction)
+    assert few < 8
+    plan = plan_of(folder, spread(count), fraction)
+    assert plan.validation_fraction == 0.0 and {bucket.split for bucket in plan.buckets} == {"train"}
+    assert plan.notes[0].startswith(
+        f"no validation split: only {few} documents fell to --validation-fraction {fraction}, and 8 are needed"
+    )
+
+
+@pytest.mark.parametrize("enough", [False, True])
+def test_eight_documents_are_enough_and_seven_are_not(folder, enough):
+    documents = spread(400)
+    held = [row for row in documents if twins.is_validation(row[0], 0.1)][: 7 + enough]
+    rest = [row for row in documents if not twins.is_validation(row[0], 0.1)]
+    assert bool(plan_of(folder, held + rest, 0.1).notes) is not enough
+
+
+def test_many_pieces_of_one_text_are_one_validation_document(folder):
+    documents = spread(400)
+    held = [(document, 5, 10) for document, *_ in documents if twins.is_validation(document, 0.1)]
+    assert len(held) > 8
+    rest = [row for row in documents if not twins.is_validation(row[0], 0.1)]
+    assert "only 1 documents fell" in plan_of(folder, held + rest, 0.1).notes[0]
+
+
+def test_no_validation_asked_for_none_made_and_nothing_said(folder):
+    plan = plan_of(folder, spread(20), 0.0)
+    assert plan.notes == () and {bucket.split for bucket in plan.buckets} == {"train"}
+
+
+# ---- on disk
+
+
+def test_a_plan_read_back_is_the_plan_that_was_written(folder):
+    plan = plan_of(folder, spread(50), 0.1)
+    write_plan(str(folder / "plan.json"), plan)
+    again = read_plan(str(folder / "plan.json"))
+    assert again == plan and again.digest == plan.digest
+    assert all(isinstance(bucket.high, int) for bucket in again.buckets)
+
+
+def test_the_digest_of_a_plan_changes_with_its_buckets_parts_and_split(folder, monkeypatch):
+    documents = spread(300)
+    digests = {plan_of(folder, documents, fraction).digest for fraction in (0.0, 0.1, 0.2)}
+    monkeypatch.setattr(planning, "BUCKET_TOKENS", 500)
+    digests.add(plan_of(folder, documents).digest)
+    digests.add(make_plan([make_part(folder, "q", documents)], str(folder), 0.0).digest)
+    assert len(digests) == 5
+
+
+def test_a_fraction_is_read_as_the_decimal_that_it_is():
+    """At 2^64 the float 0.1 and the decimal 0.1 differ."""
+    edge = int(Fraction("0.1") * 2**64)
+    assert edge == 1844674407370955161 != int(0.1 * 2**64)
