@@ -17,14 +17,11 @@ Exit status: 0 when the run is finished; when SIGTERM or SIGINT (Ctrl-C) ends it
 saved and the status is 128 + the signal's number: 143 or 130. A second Ctrl-C does not wait.
 """
 
-import fcntl
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +34,7 @@ import torch
 from tqdm import tqdm
 
 from jobs.config import dump, parse
+from model.batches import global_batch
 from model.bert import BertArchitecture, BertConfig, initialize_weights
 from model.checkpoint import (
     TrainingState,
@@ -46,11 +44,13 @@ from model.checkpoint import (
     save_checkpoint,
     sweep,
 )
-from model.data import DataSet, global_batch
+from model.data import DataSet
 from model.heads import BertForPreTraining
 from model.metrics import MetricsWriter, read_metrics
 from model.optimizer import build_optimizer, learning_rate_at
 from model.order import ORDER_VERSION, TrainingOrder
+from model.run_folder import only_trainer, stop_signals, write_text
+from model.stream import START, Leg, extend
 from model.training import Evaluation, choose_device, choose_precision, evaluate, train_step
 
 logger = logging.getLogger("bertloom")
@@ -179,10 +179,15 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     model_config = BertConfig(**asdict(config.model), vocab_size=data_set.vocabulary_size)
     order = TrainingOrder(examples.rows_per_copy, config.seed, examples.max_seq_length)
 
-    def state_at(step: int, tokens: int) -> TrainingState:
-        items = step * config.batch_size
+    leg = Leg(
+        step=0, max_seq_length=examples.max_seq_length, item=0, batch_size=config.batch_size,
+        seed=config.seed, shards_digest=data_set.shards_digest,
+    )  # fmt: skip
+
+    def state_at(step: int, tokens: int, stream: str) -> TrainingState:
+        items = leg.item_at(step)
         return TrainingState(
-            step=step, items=items, tokens=tokens,
+            step=step, items=items, tokens=tokens, stream=stream, legs=[asdict(leg)],
             epoch=order.epoch_of(items), epoch_items=items - order.epoch_start(order.epoch_of(items)),
             seed=config.seed, order_version=ORDER_VERSION, max_seq_length=examples.max_seq_length,
             shards_digest=data_set.shards_digest, vocabulary_sha256=data_set.vocabulary_sha256,
@@ -192,10 +197,10 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     with only_trainer(config.out):
         checkpoints = config.out / "checkpoints"
         found = latest_checkpoint(checkpoints)
-        step = tokens = 0
+        step, tokens, stream = 0, 0, START
         if found:
-            step, tokens = found[1].step, found[1].tokens
-            check_unchanged(found[1], state_at(0, 0), data_set)
+            step, tokens, stream = found[1].step, found[1].tokens, found[1].stream
+            check_unchanged(found[1], state_at(0, 0, START), data_set)
         sweep(checkpoints)
         if found and step == config.num_steps:
             print(f"{config.out} is finished: {step:,} steps; its model is {found[0]}")
@@ -233,14 +238,13 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
                 save = done or signals or (step % config.save_every == 0 and step > 0)
                 if save and step != resumed_at:
                     metrics.sync()
-                    save_checkpoint(checkpoints, model, optimizer, state_at(step, tokens), config.keep_checkpoints)
+                    state = state_at(step, tokens, stream)
+                    save_checkpoint(checkpoints, model, optimizer, state, config.keep_checkpoints)
                 if done or signals:
                     break
 
                 started = time.monotonic()
-                batch = global_batch(
-                    examples, order, step * config.batch_size, config.batch_size, config.micro_batch_size
-                )
+                batch = global_batch(examples, order, leg.item_at(step), config.batch_size, config.micro_batch_size)
                 learning_rate = learning_rate_at(step, config.learning_rate, config.num_warmup_steps, config.num_steps)
                 result = train_step(
                     model, optimizer, batch,
@@ -249,13 +253,14 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
                 )  # fmt: skip
                 step += 1
                 tokens += batch.num_tokens
+                stream = extend(stream, batch.stream_sum)
                 busy_tokens += batch.num_tokens
                 step_seconds = time.monotonic() - started
                 busy_seconds += step_seconds
 
                 if step % config.log_every == 0 or step == config.num_steps:
                     metrics.write(
-                        step, "train", **asdict(result), learning_rate=learning_rate, tokens=tokens,
+                        step, "train", **asdict(result), learning_rate=learning_rate, tokens=tokens, stream=stream,
                         seconds=time.monotonic() - begin, tokens_per_second=batch.num_tokens / step_seconds,
                     )  # fmt: skip
                 shown = {name: 0.9 * shown.get(name, value) + 0.1 * value for name, value in asdict(result).items()}
@@ -309,59 +314,6 @@ def check_unchanged(saved: TrainingState, now: TrainingState, data_set: DataSet)
             )
 
 
-@contextmanager
-def only_trainer(out: Path) -> Iterator[None]:
-    """Makes the run folder ours while it lasts. The lock is the kernel's: a kill frees it.
-
-    Raises:
-        ValueError: another process trains there, or it is a folder of something else.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: --out must be a folder")
-    ours = {"config.toml", "metrics.jsonl", "checkpoints", ".lock"}
-    if out.is_dir() and (names := {path.name for path in out.iterdir()}) and not names & ours:
-        raise ValueError(f"{out} holds other things ({min(names)}, …) and no run: give a new or empty folder as --out")
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = (out / ".lock").read_text().strip()
-            raise ValueError(f"another process ({holder}) is training in {out}: wait for it, or end it first") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
-        yield
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[signal.Signals]]:
-    """A list that SIGTERM and SIGINT are noted in; the second signal acts as if this were not here.
-
-    Only the main thread may handle signals: in any other the list stays empty.
-    """
-    received: list[signal.Signals] = []
-    previous: dict[signal.Signals, Any] = {}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: Any) -> None:
-        received.append(signal.Signals(number))
-        restore()
-
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread
-        pass
-    try:
-        yield received
-    finally:
-        restore()
-
-
 def last_evaluation(out: Path) -> dict[str, float]:
     """The losses and accuracies of the last validation line of a run's metrics."""
     lines = [line for line in read_metrics(out / "metrics.jsonl") if line["split"] == "validation"]
@@ -398,10 +350,3 @@ def progress_bar(num_steps: int, step: int) -> "tqdm[Any]":
         total=num_steps, initial=step, unit="step",
         dynamic_ncols=True, mininterval=seconds, maxinterval=max(seconds, 10.0),
     )  # fmt: skip
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

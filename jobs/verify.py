@@ -1,51 +1,91 @@
-"""Is a data set whole and what its manifest says?
+"""Is a data set whole and what its manifest says? Did a run read what it should have read?
 
     bertloom verify DATASET
+    bertloom verify RUN
+    bertloom verify RUN --last-steps 1000 --data DATASET
+
+Of a run, checkpoints and metrics are checked, and the stream digest is computed again from its data set up to the last
+checkpoint (see docs/training.md).
 
 Exit status 0 where nothing is off; 1 and a line for each fault, with its place, where something is.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tqdm import tqdm
 
 from jobs.config import parse
-from pipeline.checking import check_dataset
 
 MAX_FAULTS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """Checksums, counts, members and values of a data set."""
+    """Checksums, counts, members and values of a data set; checkpoints, metrics and stream digest of a run."""
 
     path: Annotated[str, tyro.conf.Positional]
-    """The data set."""
+    """The data set or the run folder."""
+    data: Path | None = None
+    """The run's data set, where it is no longer where the run's config.toml says."""
+    last_steps: int | None = None
+    """Of a run: read only the rows of so many steps again; all if none is given."""
+
+    def __post_init__(self) -> None:
+        if self.last_steps is not None and self.last_steps < 1:
+            raise ValueError(f"last_steps={self.last_steps} must be at least 1")
+        if not is_run(self.path) and (self.data is not None or self.last_steps is not None):
+            raise ValueError(f"--data and --last-steps are for a run folder, and {self.path} is none")
 
 
 def main(argv: Sequence[str]) -> int:
     config = parse(VerifyConfig, argv, prog="bertloom verify")
-    faults, num_files = verify(config.path)
+    if is_run(config.path):
+        faults, count = verify_run(Path(config.path), config.data, config.last_steps)
+        what = f"{count:,} steps read again"
+    else:
+        faults, count = verify(config.path)
+        what = f"{count} files looked at"
     for fault in faults[:MAX_FAULTS]:
         print(fault)
     if len(faults) > MAX_FAULTS:
         print(f"… and {len(faults) - MAX_FAULTS} more")
-    print(f"{config.path}: {num_files} files looked at, {len(faults)} faults")
+    print(f"{config.path}: {what}, {len(faults)} faults")
     return 1 if faults else 0
 
 
+def is_run(path: str) -> bool:
+    """Whether this is a run folder; what is neither that nor a data set is told so by the data set's check."""
+    folder = Path(path)
+    names = ("config.toml", "checkpoints")
+    return not (folder / "manifest.json").exists() and any((folder / name).exists() for name in names)
+
+
 def verify(path: str) -> tuple[list[str], int]:
-    """(every fault, in a sentence with its place; number of files read whole)."""
-    faults, num_files = [], 0
-    with tqdm(desc="verify", unit=" files", file=sys.stderr, disable=None) as bar:
-        for fault in check_dataset(path):
+    """(every fault of a data set, in a sentence with its place; number of files read whole)."""
+    from pipeline.checking import check_dataset
+
+    return _collect(check_dataset(path), " files")
+
+
+def verify_run(path: Path, data: Path | None = None, last_steps: int | None = None) -> tuple[list[str], int]:
+    """(every fault of a run, in a sentence with its place; number of steps whose rows were read again)."""
+    from model.run_check import check_run
+
+    return _collect(check_run(path, data, last_steps), " steps")
+
+
+def _collect(found: Iterator[str | None], unit: str) -> tuple[list[str], int]:
+    faults, count = [], 0
+    with tqdm(desc="verify", unit=unit, file=sys.stderr, disable=None) as bar:
+        for fault in found:
             if fault is None:
-                num_files += 1
+                count += 1
                 bar.update()
             else:
                 faults.append(fault)
-    return faults, num_files
+    return faults, count

@@ -41,9 +41,13 @@ class TrainingState:
     step: int
     """Updates done."""
     items: int
-    """Examples consumed: the next one is item `items` of the order."""
+    """Examples of this length consumed: the next one is item `items` of its order."""
     tokens: int
     """Real tokens consumed."""
+    stream: str
+    """The stream digest behind the last update, see `model/stream.py`."""
+    legs: list[dict[str, Any]]
+    """What was read from which step on, each a `model.stream.Leg`."""
     epoch: int
     """Epoch of the next item; follows from `items`, for people."""
     epoch_items: int

@@ -9,7 +9,6 @@ Dimensions in the comments: T real tokens, N examples, M masked positions of a b
 """
 
 import hashlib
-import heapq
 import json
 import os
 from collections import OrderedDict
@@ -23,8 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
-
-from model.order import TrainingOrder
 
 FORMAT = "bertloom-dataset"
 FORMAT_VERSION = 1
@@ -65,19 +62,6 @@ class PackedBatch:
         """The same batch on another device."""
         tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GlobalBatch:
-    """All examples of one step, cut into parts that fit into memory, and the counts its losses are divided by."""
-
-    micro_batches: list[PackedBatch]
-    num_tokens: int
-    """Real tokens."""
-    num_masked: int
-    """Masked positions."""
-    num_pairs: int
-    """Examples labelled 0 or 1."""
 
 
 def flat_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -343,7 +327,10 @@ class Examples:
 
     def gather(self, copies: np.ndarray, rows: np.ndarray) -> PackedBatch:
         """The packed batch of the given rows, in their order."""
-        columns = self.read(copies, rows)
+        return self.pack(self.read(copies, rows), copies, rows)
+
+    def pack(self, columns: dict[str, np.ndarray], copies: np.ndarray, rows: np.ndarray) -> PackedBatch:
+        """The packed batch of columns that `read` gave for these rows."""
         lengths, num_masks, ids = columns["lengths"], columns["num_masks"], columns["input_ids"]
         if lengths.min() < 1 or lengths.max() > self.max_seq_length:
             raise ValueError(
@@ -381,38 +368,3 @@ class Examples:
 
 SCALARS = ("lengths", "num_masks", "labels", "segment_b_start")
 """Columns of `Examples.read` with one number a row."""
-
-
-def cut_by_length(lengths: np.ndarray, micro_batch_size: int) -> list[np.ndarray]:
-    """Shares a global batch out into as few parts as possible, of at most micro_batch_size rows and about equal tokens.
-
-    The rule: longest first (equal lengths in their order in the batch), each to the part that has the fewest tokens
-    among those with room left (the first of equal ones); within a part, rows keep their order in the batch.
-
-    >>> [part.tolist() for part in cut_by_length(np.array([9, 2, 5, 4, 1]), 3)]
-    [[0, 4], [1, 2, 3]]
-    """
-    num_parts = -(-len(lengths) // micro_batch_size)
-    parts: list[list[int]] = [[] for _ in range(num_parts)]
-    lightest = [(0, part) for part in range(num_parts)]  # a heap already
-    for index in np.argsort(-lengths, kind="stable").tolist():
-        tokens, part = heapq.heappop(lightest)
-        parts[part].append(index)
-        if len(parts[part]) < micro_batch_size:
-            heapq.heappush(lightest, (tokens + int(lengths[index]), part))
-    return [np.sort(np.array(part)) for part in parts]
-
-
-def global_batch(
-    examples: Examples, order: TrainingOrder, start: int, batch_size: int, micro_batch_size: int
-) -> GlobalBatch:
-    """Items start … start + batch_size - 1 of training. How it is cut changes no loss beyond rounding."""
-    copies, rows = order.items(start, start + batch_size)
-    sizes = examples.read(copies, rows, with_tokens=False)
-    parts = cut_by_length(sizes["lengths"], micro_batch_size)
-    return GlobalBatch(
-        micro_batches=[examples.gather(copies[part], rows[part]) for part in parts],
-        num_tokens=int(sizes["lengths"].sum()),
-        num_masked=int(sizes["num_masks"].sum()),
-        num_pairs=int((sizes["labels"] >= 0).sum()),
-    )

@@ -1,8 +1,8 @@
 """metrics.jsonl: one JSON object a line, in the order of time.
 
 `{"step": 12, "split": "train", …}` is the 12th update's batch; `{"step": 12, "split": "validation", …}` is the model
-after 12 updates. A run that was stopped and resumed writes the same lines as one that was not, but for the keys in
-TIMING_KEYS.
+after 12 updates. `stream` in a training line is the stream digest behind that update (`model/stream.py`). A run that
+was stopped and resumed writes the same lines as one that was not, but for the keys in TIMING_KEYS.
 """
 
 import json
@@ -44,7 +44,7 @@ class MetricsWriter:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def write(self, step: int, split: str, **values: float) -> None:
+    def write(self, step: int, split: str, **values: float | str) -> None:
         """Appends one line."""
         self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         self._file.flush()

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.data import GlobalBatch, PackedBatch
+from model.batches import GlobalBatch
+from model.data import PackedBatch
 from model.heads import BertForPreTraining
 from model.optimizer import set_learning_rate
 from model.order import fold
@@ -92,7 +93,7 @@ def train_step(
     model.train()
     optimizer.zero_grad(set_to_none=True)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
-    for number, part in enumerate(batch.micro_batches):
+    for number, part in zip(batch.numbers, batch.micro_batches):
         torch.manual_seed(fold(seed, DROPOUT, step, number) >> 1)
         with autocast(device, precision):
             output = model(part.to(device), batch.num_masked, batch.num_pairs)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import data
-from model.data import DataSet, PackedBatch, cut_by_length, flat_ranges, global_batch
+from model.batches import cut_by_length, global_batch
+from model.data import DataSet, PackedBatch, flat_ranges
 from model.order import TrainingOrder
 from tests.model.synthetic import write_data_set
 

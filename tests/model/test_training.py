@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from model.batches import GlobalBatch, global_batch
 from model.bert import BertConfig, initialize_weights
-from model.data import DataSet, GlobalBatch, global_batch
+from model.data import DataSet
 from model.heads import BertForPreTraining
 from model.optimizer import build_optimizer
 from model.order import TrainingOrder

@@ -1,0 +1,85 @@
+"""Global batches: the examples of one step, shared out to ranks and micro-batches by length.
+
+What a global batch holds follows from the order alone (`model/order.py`). How it is shared out follows from that and
+the lengths of its examples, so every rank finds its share without a word to the others; it changes no loss beyond
+rounding, because losses are divided by the counts of the whole batch.
+"""
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.data import Examples, PackedBatch
+from model.order import MASK, TrainingOrder
+from model.stream import rows_sum
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalBatch:
+    """One rank's share of a step's examples, cut into parts that fit into memory, and the counts of the whole step."""
+
+    micro_batches: list[PackedBatch]
+    """This rank's; none is empty, but there may be none at all."""
+    numbers: list[int]
+    """Which part of the global batch each of them is."""
+    num_tokens: int
+    """Real tokens of all ranks."""
+    num_masked: int
+    """Masked positions of all ranks."""
+    num_pairs: int
+    """Examples of all ranks labelled 0 or 1."""
+    stream_sum: int
+    """Sum modulo 2^64 of the hashes of this rank's rows, see `model/stream.py`."""
+
+
+def cut_by_length(lengths: np.ndarray, micro_batch_size: int, num_ranks: int = 1) -> list[np.ndarray]:
+    """Shares a global batch out into parts of at most micro_batch_size rows and about equal tokens.
+
+    There are as few parts as possible, and as many for each rank: part p is of rank p mod num_ranks. The rule: longest
+    first (equal lengths in their order in the batch), each to the part that has the fewest tokens among those with room
+    left (the first of equal ones); within a part, rows keep their order in the batch. Where there are more ranks than
+    rows, the last parts are empty.
+
+    >>> [part.tolist() for part in cut_by_length(np.array([9, 2, 5, 4, 1]), 3)]
+    [[0, 4], [1, 2, 3]]
+    """
+    num_parts = -(-len(lengths) // (micro_batch_size * num_ranks)) * num_ranks
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    lightest = [(0, part) for part in range(num_parts)]  # a heap already
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        tokens, part = heapq.heappop(lightest)
+        parts[part].append(index)
+        if len(parts[part]) < micro_batch_size:
+            heapq.heappush(lightest, (tokens + int(lengths[index]), part))
+    return [np.sort(np.array(part, dtype=np.int64)) for part in parts]
+
+
+def global_batch(
+    examples: Examples,
+    order: TrainingOrder,
+    start: int,
+    batch_size: int,
+    micro_batch_size: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> GlobalBatch:
+    """One rank's share of items start … start + batch_size - 1 of training."""
+    copies, rows = order.items(start, start + batch_size)
+    sizes = examples.read(copies, rows, with_tokens=False)
+    parts = cut_by_length(sizes["lengths"], micro_batch_size, num_ranks)
+    numbers = [number for number in range(rank, len(parts), num_ranks) if len(parts[number])]
+    micro_batches, stream_sum = [], 0
+    for number in numbers:
+        places = parts[number]
+        columns = examples.read(copies[places], rows[places])
+        stream_sum += rows_sum(columns, places)
+        micro_batches.append(examples.pack(columns, copies[places], rows[places]))
+    return GlobalBatch(
+        micro_batches=micro_batches,
+        numbers=numbers,
+        num_tokens=int(sizes["lengths"].sum()),
+        num_masked=int(sizes["num_masks"].sum()),
+        num_pairs=int((sizes["labels"] >= 0).sum()),
+        stream_sum=stream_sum & MASK,
+    )

@@ -1,0 +1,69 @@
+"""The run folder while it is trained in: one trainer at a time, signals that end it cleanly, small files whole."""
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def only_trainer(out: Path) -> Iterator[None]:
+    """Makes the run folder ours while it lasts. The lock is the kernel's: a kill frees it.
+
+    Raises:
+        ValueError: another process trains there, or it is a folder of something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: --out must be a folder")
+    ours = {"config.toml", "metrics.jsonl", "checkpoints", ".lock"}
+    if out.is_dir() and (names := {path.name for path in out.iterdir()}) and not names & ours:
+        raise ValueError(f"{out} holds other things ({min(names)}, …) and no run: give a new or empty folder as --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = (out / ".lock").read_text().strip()
+            raise ValueError(f"another process ({holder}) is training in {out}: wait for it, or end it first") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        file.flush()
+        yield
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[signal.Signals]]:
+    """A list that SIGTERM and SIGINT are noted in; the second signal acts as if this were not here.
+
+    Only the main thread may handle signals: in any other the list stays empty.
+    """
+    received: list[signal.Signals] = []
+    previous: dict[signal.Signals, Any] = {}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: Any) -> None:
+        received.append(signal.Signals(number))
+        restore()
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread
+        pass
+    try:
+        yield received
+    finally:
+        restore()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

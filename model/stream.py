@@ -1,0 +1,98 @@
+"""The stream digest: which rows training has read, in which order, in one number.
+
+Each step adds up, modulo 2^64, a hash of every row of its global batch, made of the row's place in that batch and of
+the values as they were read. A sum does not depend on which rank or micro-batch read a row, so any layout gets the same
+number; the sums of all steps are chained. `docs/training.md`, section "The stream digest", is the definition;
+`model/run_check.py` computes it again from the data set.
+
+Dimensions in the comments: T real tokens, N examples.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.order import GOLDEN, fold, mix_array
+
+LISTS = (("input_ids", "lengths"), ("positions", "num_masks"), ("masked_ids", "num_masks"))
+"""The columns that are lists, and where their lengths are. The number of a column is its place here, from 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leg:
+    """A stretch of training in which the place of a step's examples in the order is plain arithmetic."""
+
+    step: int
+    """Updates done when it begins."""
+    max_seq_length: int
+    """Of the examples that it reads."""
+    item: int
+    """The item of that length's order that it begins with."""
+    batch_size: int
+    """Examples in a step."""
+    seed: int
+    """Of the order."""
+    shards_digest: str
+    """sha256 of the data set's shards.parquet."""
+
+    def item_at(self, step: int) -> int:
+        """The first item of the update after `step` of them."""
+        return self.item + (step - self.step) * self.batch_size
+
+
+def extend(digest: str, total: int) -> str:
+    """The digest behind a step whose rows add up to `total`. Before the first step it is `START`."""
+    return f"{fold(int(digest, 16), total):016x}"
+
+
+START = f"{0:016x}"
+
+
+def rows_sum(columns: Mapping[str, np.ndarray], places: np.ndarray) -> int:
+    """Sum of the rows' hashes modulo 2^64.
+
+    Args:
+        columns: what `Examples.read` gives, with tokens.
+        places: int64 (N,), each row's place in its global batch.
+    """
+    return int(row_hashes(columns, places).sum())
+
+
+def row_hashes(columns: Mapping[str, np.ndarray], places: np.ndarray) -> np.ndarray:
+    """One hash a row, uint64 (N,)."""
+    sums = [list_sums(number, columns[name], columns[size]) for number, (name, size) in enumerate(LISTS, 1)]
+    scalars = [columns[name] for name in ("lengths", "segment_b_start", "num_masks", "labels")]
+    return fold_arrays(places, *scalars, *sums)
+
+
+def list_sums(column: int, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Of each list the sum of value times weight, modulo 2^64; weights are odd, so no change of one value is missed."""
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    places = np.arange(len(values)) - np.repeat(starts, lengths)
+    weights = list_weights(column, int(lengths.max(initial=0)))
+    running = np.zeros(len(values) + 1, dtype=np.uint64)
+    np.cumsum(values * weights[places], out=running[1:])  # wraps, and so do the differences
+    return running[ends] - running[starts]
+
+
+_weights: dict[int, np.ndarray] = {}
+
+
+def list_weights(column: int, size: int) -> np.ndarray:
+    """The weights of the first `size` values of a list or more, uint64: draw(column, j) made odd."""
+    known = _weights.get(column)
+    if known is None or len(known) < size:
+        count = 1 << max(size, 512).bit_length()
+        counters = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN)
+        known = _weights[column] = mix_array(counters + np.uint64(column)) | np.uint64(1)
+    return known
+
+
+def fold_arrays(*values: np.ndarray) -> np.ndarray:
+    """`model.order.fold` of each row of integer arrays of one length."""
+    key = np.zeros(len(values[0]), dtype=np.uint64)
+    for value in values:
+        key = mix_array((key ^ value.astype(np.uint64)) + np.uint64(GOLDEN))
+    return key

@@ -1,0 +1,114 @@
+"""`bertloom verify RUN`, on a run that is then damaged."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.pretrain import PretrainConfig, pretrain
+from jobs.verify import VerifyConfig, main, verify_run
+from model.bert import BertArchitecture
+from model.data import ADDRESSES, DataSet
+from model.metrics import read_metrics
+from tests.model.synthetic import write_data_set
+
+TINY = BertArchitecture(
+    hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("verify")
+    write_data_set(folder / "set", rows=(60, 50), num_validation=10)
+    pretrain(
+        PretrainConfig(
+            data=folder / "set", out=folder / "run", num_steps=12, batch_size=16, model=TINY, device="cpu",
+            save_every=5, num_threads=1,
+        )
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def run(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original / "run", tmp_path / "run"))
+
+
+def edit_metrics(run: Path, step: int, **changes) -> None:
+    lines = [
+        line | changes if (line["step"], line["split"]) == (step, "train") else line
+        for line in read_metrics(run / "metrics.jsonl")
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_sound_run_has_no_fault_whole_or_in_part(run, capsys):
+    assert verify_run(run) == ([], 12)
+    assert verify_run(run, last_steps=4) == ([], 4)
+    assert main([str(run)]) == 0
+    assert capsys.readouterr().out.endswith("run: 12 steps read again, 0 faults\n")
+
+
+def test_other_rows_are_found_at_their_step(run, capsys):
+    edit_metrics(run, 7, stream="0123456789abcdef")
+    faults, count = verify_run(run)
+    assert count == 6 and len(faults) == 1
+    assert faults[0].startswith("step 7: metrics.jsonl has the stream digest 0123456789abcdef, the data set gives ")
+    assert main([str(run)]) == 1
+    assert "step 7: metrics.jsonl has the stream digest" in capsys.readouterr().out
+
+
+def test_other_counts_damaged_lines_and_lines_told_twice_are_found(run):
+    edit_metrics(run, 3, tokens=5)
+    faults, _ = verify_run(run)
+    assert len(faults) == 1 and faults[0].startswith("step 3: metrics.jsonl has 5 tokens, the data set gives ")
+    content = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join([*content[:2], "{\n", *content, '{"half']))
+    faults, _ = verify_run(run)
+    assert faults[:2] == ["metrics.jsonl: line 3 is damaged", "metrics.jsonl: step 1 stands behind step 1"]
+
+
+def test_a_damaged_checkpoint_is_a_fault_and_the_rest_is_still_read(run):
+    file = run / "checkpoints/step-00000010/model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert verify_run(run) == ([f"{file} has another sha256 than state.json says"], 12)
+
+
+def test_changed_data_is_found_at_the_first_step_that_reads_it(original, run, tmp_path):
+    data = Path(shutil.copytree(original / "set", tmp_path / "set"))
+    examples = DataSet(data).examples("train", 32)
+    examples.gather(np.array([0]), np.array([7]))
+    shard = examples._open[0]
+    address = shard.addresses[0, ADDRESSES.index("masked_lm_ids")]
+    content = bytearray(shard.path.read_bytes())
+    content[address] ^= 1  # a true id, of row 0
+    shard.path.write_bytes(content)
+    faults, count = verify_run(run, data)
+    assert count < 4 and len(faults) == 1 and faults[0].startswith(f"step {count + 1}: metrics.jsonl has the stream")
+    offset = shard.addresses[0, ADDRESSES.index("input_ids offsets")] + 4
+    content[offset : offset + 4] = (2**30).to_bytes(4, "little")
+    shard.path.write_bytes(content)
+    faults, count = verify_run(run, data)
+    assert len(faults) == 1 and faults[0].startswith(f"step {count + 1}: member 0 of shard {shard.path} cannot be read")
+
+
+def test_another_data_set_or_none_is_said(run, tmp_path):
+    write_data_set(tmp_path / "other", rows=(60, 50), num_validation=10, seed=3)
+    faults, count = verify_run(run, tmp_path / "other")
+    assert count == 0 and faults[0].startswith("step 1: read another data set than")
+    (run / "config.toml").unlink()
+    with pytest.raises(ValueError, match="does not say which data set the run was trained on: give it as --data"):
+        verify_run(run)
+
+
+def test_a_run_without_a_checkpoint_and_flags_for_a_data_set_are_refused(original, run):
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(ValueError, match="has no whole checkpoint"):
+        verify_run(run)
+    with pytest.raises(ValueError, match="--data and --last-steps are for a run folder"):
+        VerifyConfig(path=str(original / "set"), last_steps=3)
+    with pytest.raises(ValueError, match="last_steps=0 must be at least 1"):
+        VerifyConfig(path=str(run), last_steps=0)
