@@ -6,14 +6,19 @@ hangs on that thread, ends the job at once, and says that the next start goes on
 """
 
 import os
+import shlex
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import apache_beam as beam
 import psutil
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 WORKER_LOST = 70  # exit status: EX_SOFTWARE of sysexits.h
 LOCAL = "FnApiRunner"
@@ -23,10 +28,7 @@ def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOpt
     """Options of the local runner, unless the flags name another. Never those of sys.argv."""
     if any(flag.split("=")[0] == "--runner" for flag in beam_flags):
         return PipelineOptions(list(beam_flags))
-    mode = "in_memory" if num_workers == 1 else "multi_processing"
-    return PipelineOptions([
-        f"--runner={LOCAL}", f"--direct_running_mode={mode}", f"--direct_num_workers={num_workers}", *beam_flags,
-    ])  # fmt: skip
+    return PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={num_workers}", *beam_flags])
 
 
 def is_local(beam_flags: Sequence[str]) -> bool:
@@ -35,9 +37,19 @@ def is_local(beam_flags: Sequence[str]) -> bool:
 
 def run(options: PipelineOptions, build: Callable[[beam.Pipeline], object]) -> None:
     """Runs a pipeline to its end."""
-    pipeline = beam.Pipeline(options=options)
+    pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
     pipeline.run().wait_until_finish()
+
+
+def _runner(options: PipelineOptions) -> FnApiRunner | None:
+    """The local runner with our own worker processes; None for any other, which Beam makes from the options."""
+    num_workers = options.view_as(DirectOptions).direct_num_workers
+    if options.view_as(StandardOptions).runner != LOCAL or num_workers == 1:
+        return None
+    # `exec`: without it a shell would stand between, and whoever kills that leaves the worker behind
+    command = f"exec {shlex.quote(sys.executable)} -m pipeline.local_worker {os.getpid()}"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 
 @contextmanager
@@ -51,26 +63,35 @@ def worker_watch(command: str) -> Iterator[None]:
         thread = arguments.thread
         if thread is not None and "run_worker" in thread.name and not lost.is_set():
             lost.set()
-            for child in psutil.Process().children(recursive=True):
-                try:
-                    child.kill()
-                except psutil.NoSuchProcess:
-                    continue
+            subprocess.Popen = _never  # type: ignore # Beam may be about to start another one
+            for _ in range(3):  # one that is being started just now appears a moment later
+                for child in psutil.Process().children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        child.kill()
+                time.sleep(0.03)
             os.write(
                 stderr,
                 f"\nbertloom {command}: error: a worker process died ({arguments.exc_value}); was it killed, or out of "
                 f"memory? What is finished is kept: start the same command again to go on\n".encode(),
             )
             os._exit(WORKER_LOST)
-        if not lost.is_set():
+        if not lost.wait(0.5):  # else it is what a lost worker leaves behind, in another of Beam's threads
             before(arguments)
 
     threading.excepthook = hook
     try:
         yield
+    except Exception as error:
+        if not isinstance(error, (ValueError, OSError)) and lost.wait(0.5):
+            _never()  # what a lost worker leaves is no news: the hook speaks, and ends the process
+        raise
     finally:
         threading.excepthook = before
         os.close(stderr)
+
+
+def _never(*_: object, **__: object) -> None:
+    threading.Event().wait()
 
 
 @contextmanager
