@@ -435,3 +435,11 @@ def test_no_validation_split_is_said_aloud(vocab, tmp_path, capsys):
     manifest = run_job(source, tmp_path / "out", vocab, validation_fraction=0.02)
     assert not (tmp_path / "out/validation").exists()
     assert "no validation split: only" in capsys.readouterr().err and len(manifest["notes"]) == 1
+
+
+def test_a_corpus_of_short_documents_loses_few_pairs_to_the_balance_of_the_labels(one):
+    pairs = one[2]["counters"]["pairs"]
+    for length in (32, 64):
+        assert pairs[f"pairs-forced-random/{length}"] > 100
+        assert pairs[f"pairs-dropped/{length}"] < 0.1 * pairs[f"pairs/{length}"]
+        assert abs(pairs[f"pairs/{length}"] - 2 * pairs[f"pairs-random/{length}"]) <= 4  # one a split and copy
