@@ -27,7 +27,7 @@ from pipeline.manifest import JobConfig
 from pipeline.preprocess import Places, Preprocess, balanced
 from pipeline.tokenizing import TokenizeConfig, part_names
 from pipeline.vocabulary import read_vocabulary
-from pipeline.weaving import WeaveConfig
+from pipeline.examples import WeaveConfig
 
 SHARED_SECONDS = 3600  # in a shared --work-dir a half-written file this old is nobody's
 
@@ -226,11 +226,11 @@ def print_summary(manifest: dict[str, Any]) -> None:
     print(
         f"  text       {counters['text_bytes'] / 1e6:>13,.1f} MB, {counters['sentences']:,} sentences, {counters['tokens']:,} tokens"
     )
+    pairs, kind = counters["pairs"], {"nsp": "random next", "sop": "swapped", "none": "pairs"}[configuration["pairs"]]
     for length in configuration["max_seq_length"]:
-        pairs = counters["pairs"]
         print(
             f"  length {length:<4}{pairs[f'pairs/{length}']:>14,} examples in {configuration['dupe_factor']} copies,"
-            f" {pairs[f'pairs-random/{length}']:,} random next, {pairs[f'pairs-dropped/{length}']:,} pairs dropped"
+            f" {pairs[f'pairs-random/{length}']:,} {kind}, {pairs.get(f'pairs-dropped/{length}', 0):,} pairs dropped"
         )
     print(f"  held out   {counters['examples']['validation']:>13,} validation examples")
     print(f"  digest of all shards {manifest['shards_digest']}")

@@ -23,7 +23,8 @@ from pipeline.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.tokenizing import TokenizeConfig
 from pipeline.tokens import read_rejects
 from pipeline.vocabulary import Vocabulary, tokenizer_json
-from pipeline.weaving import BucketRecord, WeaveConfig
+from pipeline.examples import WeaveConfig
+from pipeline.weaving import BucketRecord
 
 FORMAT = "bertloom-dataset"
 MAX_DROPPED = 0.1
@@ -98,17 +99,20 @@ def count(plan: Plan, buckets: list[BucketRecord]) -> dict[str, Any]:
     return counters
 
 
-def check_pairs(counters: dict[str, Any], lengths: Iterable[int]) -> None:
-    """ValueError where next sentence prediction cannot be learnt from these pairs."""
-    for length in lengths:
+def check_pairs(counters: dict[str, Any], config: WeaveConfig) -> None:
+    """ValueError where next sentence prediction, or its like, cannot be learnt from these pairs."""
+    for length in config.max_seq_length:
         kept, dropped = (counters["pairs"].get(f"{name}/{length}", 0) for name in ("pairs", "pairs-dropped"))
+        if kept == 0:
+            raise ValueError(f"--max-seq-length {length}: the documents gave no example at all; give more text")
         random = counters["pairs"].get(f"pairs-random/{length}", 0)
         most = MAX_DROPPED * (kept + dropped) + 4 * math.sqrt(kept + dropped)  # of a few pairs, coins alone drop more
-        if kept == 0 or random == kept or dropped > most:
+        if config.pairs != "none" and (random == kept or dropped > most):
             raise ValueError(
                 f"--max-seq-length {length}: {kept} pairs ({kept - random} next, {random} random), and {dropped} dropped "
                 f"because too many documents have a single sentence, from which no next pair can be made; is there a "
-                f"blank line behind every sentence of the input? A blank line ends a document"
+                f"blank line behind every sentence of the input? A blank line ends a document. If the documents are so "
+                f"short, --pairs none makes single segments of them"
             )
 
 
@@ -127,7 +131,7 @@ def write_manifest(
             f"{len(buckets)} of {len(plan.buckets)} buckets came back: start the job again to make the rest"
         )
     counters = count(plan, buckets)
-    check_pairs(counters, job.weave.max_seq_length)
+    check_pairs(counters, job.weave)
     rows = [row for bucket in buckets for row in bucket.shards]
     table = shards_table(rows)
     sink = io.BytesIO()

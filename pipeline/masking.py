@@ -6,6 +6,7 @@ replacement from its tokens but [CLS] and [SEP] (Devlin et al. 2018, 3.1 and A.2
 never a special or an unused one.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -13,8 +14,28 @@ from numpy.typing import NDArray
 
 from pipeline.randomness import GOLDEN, U64, bounded, bounded_low, draw, mix, threshold
 from pipeline.vocabulary import Vocabulary
+from pipeline.whole_words import choose_words
 
-MASKED, REPLACED = 0.8, 0.1  # the rest is kept
+
+@dataclass(frozen=True)
+class Masking:
+    """How the examples of one length are masked; `pipeline.weaving.WeaveConfig` has the options in words."""
+
+    counts: NDArray[np.int64]
+    """Masks of an example by its length: (max_seq_length + 1,)."""
+    max_predictions: int
+    vocabulary: Vocabulary
+    whole_words: bool = False
+    mask_token_prob: float = 0.8
+    random_token_prob: float = 0.1
+    google: bool = False
+    """Google's faults too: `pipeline.google`."""
+
+    @property
+    def replacements(self) -> NDArray:
+        """The words that a random one is drawn from."""
+        words = self.vocabulary.ordinary
+        return np.arange(len(self.vocabulary.words), dtype=words.dtype) if self.google else words
 
 
 def default_max_predictions(max_seq_length: int, masked_lm_prob: float) -> int:
@@ -26,7 +47,7 @@ def mask_counts(max_seq_length: int, masked_lm_prob: float, max_predictions: int
     """Number of masks of an example by its length, specials counted: (max_seq_length + 1,). Exact, no floats."""
     p = Fraction(str(masked_lm_prob))
     wanted = [max(1, int(n * p + Fraction(1, 2))) for n in range(max_seq_length + 1)]
-    return np.array([min(count, max_predictions, max(n - 3, 0)) for n, count in enumerate(wanted)])
+    return np.minimum(wanted, max_predictions)
 
 
 def choose(keys: U64, sizes: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
@@ -51,34 +72,70 @@ def choose(keys: U64, sizes: NDArray[np.int64], counts: NDArray[np.int64]) -> tu
 
 def mask_tokens(
     input_ids: NDArray,
+    heads: NDArray[np.bool_],
     starts: NDArray[np.int64],
     a_length: NDArray[np.int64],
     b_length: NDArray[np.int64],
     keys: U64,
-    counts: NDArray[np.int64],
-    max_predictions: int,
-    vocabulary: Vocabulary,
+    masking: Masking,
 ) -> tuple[NDArray[np.uint16], NDArray, NDArray[np.int64]]:
     """Masks a run of examples in place: (masked_lm_positions (masks,), masked_lm_ids (masks,), masks of each (n,)).
 
-    input_ids: all examples end to end (tokens,); starts: of each (n,); keys: of each (n,); counts: by length, from
-    `mask_counts`. Mask r of an example, in the order of the text, takes draw `max_predictions + r`.
+    input_ids: all examples end to end (tokens,); heads: does a word begin at this token (tokens,); starts: of each
+    example (n,); keys: of each (n,). With P for max_predictions, mask r of an example in the order of the text takes draw
+    P + r: its upper half decides between [MASK], a random word and the word itself, its lower half names the random word.
+    Whole words take the decision of their first piece.
     """
     size = a_length + b_length
-    quota = counts[size + 3]
-    rows, number = choose(keys, size, quota)
+    quota = np.minimum(masking.counts[size + 2 + (b_length > 0)], size)
+    if masking.whole_words:
+        rows, number, first_piece = _whole_words(heads, starts, a_length, b_length, keys, quota, masking)
+        quota = np.bincount(rows, minlength=len(starts))
+    else:
+        rows, number = choose(keys, size, quota)
+        first_piece = None
     positions = number + 1 + (number >= a_length[rows])
     flat = starts[rows] + positions
     originals = input_ids[flat]
 
     rank = np.arange(len(rows)) - np.repeat(np.cumsum(quota) - quota, quota)
-    draws = mix(keys[rows] + (rank + max_predictions + 1).astype(np.uint64) * GOLDEN)
+    draws = mix(keys[rows] + (rank + masking.max_predictions + 1).astype(np.uint64) * GOLDEN)
     share = draws >> np.uint64(32)
-    masked = share < np.uint64(threshold(MASKED, 32))
-    replaced = ~masked & (share < np.uint64(threshold(MASKED, 32) + threshold(REPLACED, 32)))
+    if first_piece is not None and not masking.google:
+        share = share[first_piece]
+    mask_below = threshold(masking.mask_token_prob, 32)
+    masked = share < np.uint64(mask_below)
+    replaced = ~masked & (share < np.uint64(mask_below + threshold(masking.random_token_prob, 32)))
     new = originals.copy()
-    new[masked] = vocabulary.mask
-    ordinary = vocabulary.ordinary
-    new[replaced] = ordinary[bounded_low(draws[replaced], len(ordinary))]
+    new[masked] = masking.vocabulary.mask
+    words = masking.replacements
+    new[replaced] = words[bounded_low(draws[replaced], len(words))]
     input_ids[flat] = new
     return positions.astype(np.uint16), originals, quota
+
+
+def _whole_words(
+    heads: NDArray[np.bool_], starts: NDArray, a_length: NDArray, b_length: NDArray, keys: U64, quota: NDArray,
+    masking: Masking,
+) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
+    """The tokens of whole words drawn for masks: (row, number in its segments, index of its word's first mask)."""
+    content = np.ones(len(heads), bool)
+    content[starts] = content[starts + a_length + 1] = False
+    pair = b_length > 0
+    content[(starts + a_length + b_length + 2)[pair]] = False
+    begins = heads.copy()
+    begins[starts + 1] = True
+    if not masking.google:  # there, a B that was cut inside a word is taken for the rest of A's last word
+        begins[(starts + a_length + 2)[pair]] = True
+    begins = begins[content]
+    size = a_length + b_length
+    first = np.cumsum(size) - size  # first token of each row, specials left out
+    word_start = np.flatnonzero(begins)
+    pieces = np.diff(word_start, append=len(begins))
+    first_word = np.searchsorted(word_start, np.append(first, len(begins)))
+    taken = choose_words(keys, first_word, pieces, quota, masking.max_predictions, masking.google)
+    pieces, word_start = pieces[taken], word_start[taken]
+    ends = np.cumsum(pieces)
+    token = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(word_start - (ends - pieces), pieces)
+    rows = np.searchsorted(first, token, side="right") - 1
+    return rows, token - first[rows], np.repeat(ends - pieces, pieces)

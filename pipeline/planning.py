@@ -59,8 +59,13 @@ def is_validation(ids: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]
     return mix(ids ^ np.uint64(VALIDATION)) < np.uint64(threshold(fraction, 64))
 
 
-def make_plan(parts: Iterable[PartRecord], folder: str, validation_fraction: float) -> Plan:
-    """The plan for these parts, in whatever order they come. Two passes over their documents; memory for one part."""
+def make_plan(
+    parts: Iterable[PartRecord], folder: str, validation_fraction: float, min_sources: int = 2
+) -> Plan:
+    """The plan for these parts, in whatever order they come. Two passes over their documents; memory for one part.
+
+    min_sources: that every bucket needs; 2 for random next segments, else 1.
+    """
     ordered = tuple(sorted(parts, key=lambda part: (part.source, part.start, part.end_piece, part.name)))
     num_documents = sum(part.num_documents for part in ordered)
     if num_documents == 0:
@@ -88,11 +93,11 @@ def make_plan(parts: Iterable[PartRecord], folder: str, validation_fraction: flo
     lowest, highest = _source_keys(_tables(ordered, folder), counts, validation_fraction)
     buckets = []
     for split, count in counts.items():
-        ranges = _merge(lowest[split].tolist(), highest[split].tolist())
+        ranges = _merge(lowest[split].tolist(), highest[split].tolist(), min_sources)
         if not ranges:
             raise ValueError(
                 f"the {split} documents are all pieces of one text: next sentence prediction takes its random segments "
-                f"from another text; give at least two documents"
+                f"from another text; give at least two documents, or make single segments with --pairs none"
             )
         for number, (first, last) in enumerate(ranges):
             buckets.append(Bucket(split, number, _edge(first, count), _edge(last + 1, count)))
@@ -125,13 +130,13 @@ def _edge(bucket: int, count: int) -> int:
     return -(-(bucket << 64) // count)
 
 
-def _merge(lowest: Sequence[int], highest: Sequence[int]) -> list[tuple[int, int]]:
+def _merge(lowest: Sequence[int], highest: Sequence[int], min_sources: int = 2) -> list[tuple[int, int]]:
     """(first, last) ranges, each with two sources: a poor one joins the next, the last one before it. [] for one source."""
     merged: list[tuple[int, int]] = []
     start, low, high = 0, 2**64 - 1, 0
     for i in range(len(lowest)):
         low, high = min(low, lowest[i]), max(high, highest[i])
-        if low < high:
+        if low < high or (low == high and min_sources == 1):
             merged.append((start, i))
             start, low, high = i + 1, 2**64 - 1, 0
     if merged:
@@ -156,11 +161,12 @@ def read_plan(path: str) -> Plan:
 class MakePlan(beam.DoFn):
     """(None, all PartRecords) -> Buckets."""
 
-    def __init__(self, folder: str, path: str, validation_fraction: float):
-        self.folder, self.path, self.validation_fraction = folder, path, validation_fraction
+    def __init__(self, folder: str, path: str, validation_fraction: float, min_sources: int):
+        self.folder, self.path = folder, path
+        self.validation_fraction, self.min_sources = validation_fraction, min_sources
 
     def process(self, group: tuple[None, Iterable[PartRecord]]) -> Iterator[Bucket]:
-        plan = make_plan(group[1], self.folder, self.validation_fraction)
+        plan = make_plan(group[1], self.folder, self.validation_fraction, self.min_sources)
         write_plan(self.path, plan)
         yield from plan.buckets
 
@@ -168,9 +174,9 @@ class MakePlan(beam.DoFn):
 class PlanBuckets(beam.PTransform):
     """PartRecords -> Buckets."""
 
-    def __init__(self, folder: str, path: str, validation_fraction: float):
+    def __init__(self, folder: str, path: str, validation_fraction: float, min_sources: int):
         super().__init__()
-        self.do = MakePlan(folder, path, validation_fraction)
+        self.do = MakePlan(folder, path, validation_fraction, min_sources)
 
     def expand(self, parts):
         return (

@@ -57,7 +57,7 @@ class Preprocess(beam.PTransform):
         return (
             splits
             | "tokenize" >> Tokenize(places.parts, job.tokenize, job.vocabulary, self.part_bytes)
-            | "plan" >> PlanBuckets(places.parts, places.plan, job.weave.validation_fraction)
+            | "plan" >> PlanBuckets(places.parts, places.plan, job.weave.validation_fraction, job.weave.min_sources)
             | "weave" >> Weave(
                 folder=places.parts, plan=places.plan, dataset=places.dataset, records=places.records,
                 config=job.weave, vocabulary=job.vocabulary,

@@ -16,11 +16,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.masking import mask_tokens
+from pipeline.masking import Masking, mask_tokens
 from pipeline.pairs import Pairs, Sentences
 from pipeline.randomness import GOLDEN, MASKS, SHARD_ORDER, draw, fold, mix
 from pipeline.tokens import take_ranges
-from pipeline.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
 MEMBER_EXAMPLES = 1024
@@ -86,9 +85,7 @@ def write_shard(
     sentences: Sentences,
     pairs: Pairs,
     seed: int,
-    mask_counts: NDArray[np.int64],
-    max_predictions: int,
-    vocabulary: Vocabulary,
+    masking: Masking,
 ) -> dict[str, Any]:
     """Permutes, masks and writes the pairs of one bucket; the shard's row of shards.parquet."""
     order = draw(fold(seed, SHARD_ORDER, name.max_seq_length, name.copy, name.order_number), np.arange(len(pairs)))
@@ -97,16 +94,18 @@ def write_shard(
         "format_version": str(FORMAT_VERSION),
         "max_seq_length": str(name.max_seq_length),
         "copy": str(name.copy),
-        "vocabulary_sha256": vocabulary.sha256,
+        "vocabulary_sha256": masking.vocabulary.sha256,
     }
     members = _Members(schema(sentences.ids.dtype, metadata), f"{name.number:05d}")
     mask_key = fold(seed, MASKS, name.max_seq_length, name.copy)
-    words = np.concatenate([sentences.ids, np.array([vocabulary.cls, vocabulary.sep], sentences.ids.dtype)])
+    specials = [masking.vocabulary.cls, masking.vocabulary.sep]
+    words = np.concatenate([sentences.ids, np.array(specials, sentences.ids.dtype)])
+    heads = np.append(sentences.head, [True, True]) if masking.whole_words else sentences.head
 
     def chunks() -> Iterator[bytes]:
         for first in range(0, len(pairs), BATCH_EXAMPLES):
             batch = pairs.take(slice(first, first + BATCH_EXAMPLES))
-            columns = _examples(sentences, words, batch, mask_key, mask_counts, max_predictions, vocabulary)
+            columns = _examples(sentences, words, heads, batch, mask_key, masking)
             for start in range(0, len(batch), MEMBER_EXAMPLES):
                 yield from members.add(columns, start, min(start + MEMBER_EXAMPLES, len(batch)))
         yield b"\0" * 2 * tarfile.BLOCKSIZE
@@ -118,7 +117,7 @@ def write_shard(
         "path": name.path,
         **asdict(name),
         "examples": len(pairs),
-        "tokens": int((pairs.a_length + pairs.b_length + 3).sum()),
+        "tokens": int(_lengths(pairs).sum()),
         "bytes": size,
         "sha256": sha256,
         "member_offsets": members.offsets,
@@ -127,24 +126,31 @@ def write_shard(
     }
 
 
-def _examples(
-    s: Sentences, words: NDArray, pairs: Pairs, mask_key, mask_counts, max_predictions: int, vocabulary: Vocabulary
-):
+def _lengths(pairs: Pairs) -> NDArray[np.int64]:
+    """Tokens of each example, specials counted."""
+    return pairs.a_length + pairs.b_length + 2 + (pairs.b_length > 0)
+
+
+def _examples(s: Sentences, words: NDArray, heads: NDArray[np.bool_], pairs: Pairs, mask_key, masking: Masking):
     """The columns of a batch of examples: (offsets or None, values) for each, in the order of the schema.
 
-    words: the bucket's ids, and behind them [CLS] and [SEP], so that an example is five ranges of one array.
+    words: the bucket's ids, and behind them [CLS] and [SEP], so that an example is five ranges of one array; heads: does
+    a word begin at each of them.
     """
     n = len(pairs)
-    lengths = pairs.a_length + pairs.b_length + 3
+    lengths = _lengths(pairs)
     starts = np.cumsum(lengths) - lengths
+    has_b = pairs.b_length > 0
     one, cls, sep = np.ones(n, np.int64), np.full(n, len(s.ids)), np.full(n, len(s.ids) + 1)
     ranges = np.stack([cls, pairs.a_start, sep, pairs.b_start, sep], 1).ravel()
-    input_ids = take_ranges(words, ranges, np.stack([one, pairs.a_length, one, pairs.b_length, one], 1).ravel())
+    sizes = np.stack([one, pairs.a_length, one, pairs.b_length, has_b], 1).ravel()
+    input_ids = take_ranges(words, ranges, sizes)
+    begins = take_ranges(heads, ranges, sizes) if masking.whole_words else heads
 
     document_a = s.ids_of_documents[pairs.document_a]
     keys = mix((mix((mask_key ^ document_a) + GOLDEN) ^ pairs.sentence.astype(np.uint64)) + GOLDEN)
     positions, originals, counts = mask_tokens(
-        input_ids, starts, pairs.a_length, pairs.b_length, keys, mask_counts, max_predictions, vocabulary
+        input_ids, begins, starts, pairs.a_length, pairs.b_length, keys, masking
     )
     first_token = s.edges[s.first[:-1]]  # of each document
     mask_offsets = _offsets(counts)
@@ -156,8 +162,8 @@ def _examples(
         (None, pairs.label.astype(np.int8)),
         (None, document_a),
         (None, (pairs.a_start - first_token[pairs.document_a]).astype(np.uint32)),
-        (None, s.ids_of_documents[pairs.document_b]),
-        (None, (pairs.b_start - first_token[pairs.document_b]).astype(np.uint32)),
+        (None, s.ids_of_documents[pairs.document_b] * has_b),
+        (None, ((pairs.b_start - first_token[pairs.document_b]) * has_b).astype(np.uint32)),
     )
 
 

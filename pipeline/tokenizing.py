@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipeline import storage
+from pipeline.chinese import load_segmenter
 from pipeline.documents import Document, Reject, read_documents
 from pipeline.inputs import Split
 from pipeline.tokens import (
@@ -32,6 +33,8 @@ class TokenizeConfig:
     """Lower-case the text, for an uncased vocabulary."""
     strip_accents: bool | None = None
     """Remove accents; None: where the text is lower-cased, as BERT does."""
+    chinese_words: bool = False
+    """Find Chinese words with jieba, so that --do-whole-word-mask masks words and not single characters."""
 
 
 def part_names(split: Split, config: TokenizeConfig, vocabulary_sha256: str) -> Callable[[int], str]:
@@ -139,7 +142,9 @@ class TokenizeSplit(beam.DoFn):
         config = self.config
         tokenizer = make_tokenizer(self.vocabulary, config.do_lower_case, config.strip_accents)
         size = len(self.vocabulary.words)
-        self.tokenizer = DocumentTokenizer(WordPiece(tokenizer, config.do_lower_case, size))
+        self.tokenizer = DocumentTokenizer(
+            WordPiece(tokenizer, config.do_lower_case, size), load_segmenter() if config.chinese_words else None
+        )
 
     def process(self, split: Split) -> Iterator[PartRecord]:
         name = part_names(split, self.config, self.vocabulary.sha256)

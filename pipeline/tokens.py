@@ -1,6 +1,6 @@
 """Token parts: the tokenized documents of a few megabytes of text, in id order, in one file that is read by id range.
 
-    magic | ids, uint16 or uint32 | sentence lengths, uint32 | documents, DOCUMENT rows | index | footer, JSON | its length, magic
+    magic | ids, uint16 or uint32 | inside words, bool, or nothing | sentence lengths, uint32 | documents, DOCUMENT rows | index | footer, JSON | its length, magic
 
 The index has 4,097 entries of (document, sentence, token), each the first at or behind i/4096 of the id space; so a
 bucket's documents are one range of every section. Parts are internal to a job and its --work-dir; `VERSION` is in
@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.chinese import Segment, inside_words
 from pipeline.documents import Document, Reject, document_digest
 from pipeline.sentences import sentence_starts, unit_marks
 from pipeline.wordpiece import WordPiece
 
-VERSION = 1  # raise it with any change in what a part holds for the same text
+VERSION = 2  # raise it with any change in what a part holds for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: below 1 MB and above 10 MB are slower
 RANGES = 4096
 MAGIC = b"BLPART01"
@@ -50,8 +51,9 @@ class TokenBlock:
 class DocumentTokenizer:
     """Documents to TokenBlocks: exact ids, and where the sentences begin. One a worker."""
 
-    def __init__(self, wordpiece: WordPiece):
-        self.wordpiece = wordpiece
+    def __init__(self, wordpiece: WordPiece, segment: Segment | None = None):
+        """segment: finds Chinese words, where whole-word masks shall respect them."""
+        self.wordpiece, self.segment = wordpiece, segment
         self.marks = np.zeros(0, np.uint8)
 
     def __call__(self, documents: Sequence[Document]) -> TokenBlock:
@@ -90,7 +92,8 @@ class DocumentTokenizer:
         for i, key in enumerate(keys):
             if key is not None:
                 rows["source_key"][i] = key
-        return TokenBlock(ids, lengths.astype(np.uint32), rows)
+        inside = np.repeat(inside_words(block, units, self.segment), sizes) if self.segment else None
+        return TokenBlock(ids, lengths.astype(np.uint32), rows, inside)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,11 @@ def write_part(
     lengths = np.concatenate([np.zeros(0, np.uint32), *(block.sentence_lengths for block in blocks)])
     order = np.lexsort((rows["piece"], rows["position"], rows["id"]))
     order = order[rows["num_tokens"][order] > 0]
-    ids = take_ranges(ids, _first(rows["num_tokens"])[order], rows["num_tokens"][order])
+    first_tokens, num_tokens = _first(rows["num_tokens"])[order], rows["num_tokens"][order]
+    ids = take_ranges(ids, first_tokens, num_tokens)
+    inside: NDArray | bytes = b""
+    if blocks and blocks[0].inside_words is not None:
+        inside = take_ranges(np.concatenate([block.inside_words for block in blocks]), first_tokens, num_tokens)
     lengths = take_ranges(lengths, _first(rows["num_sentences"])[order], rows["num_sentences"][order])
     silent = rows[rows["num_tokens"] == 0]
     rows = rows[order]
@@ -155,7 +162,8 @@ def write_part(
     lines = [json.dumps({"source": record["source"], **asdict(reject)}, ensure_ascii=False) for reject in rejects]
     log = gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0) if lines else b""
     sections, chunks, offset = {}, [MAGIC], len(MAGIC)
-    for name, data in (("ids", ids), ("sentences", lengths), ("documents", rows), ("index", index), ("rejects", log)):
+    contents = {"ids": ids, "inside_words": inside, "sentences": lengths, "documents": rows, "index": index, "rejects": log}
+    for name, data in contents.items():
         data = data if isinstance(data, bytes) else data.tobytes()
         sections[name] = (offset, len(data))
         offset += len(data)
@@ -215,13 +223,17 @@ def read_range(path: str, part: PartRecord, low: int, high: int) -> TokenBlock:
         rows = section("documents", "document", DOCUMENT)
         lengths = section("sentences", "sentence", np.dtype(np.uint32))
         ids = section("ids", "token", dtype)
-    inside = rows["id"] >= np.uint64(low)
+        inside = section("inside_words", "token", np.dtype(bool)) if part.sections["inside_words"][1] else None
+    wanted = rows["id"] >= np.uint64(low)
     if high < 1 << 64:
-        inside &= rows["id"] < np.uint64(high)
-    begin, end = (int(inside.argmax()), int(inside.argmax() + inside.sum())) if inside.any() else (0, 0)
+        wanted &= rows["id"] < np.uint64(high)
+    begin, end = (int(wanted.argmax()), int(wanted.argmax() + wanted.sum())) if wanted.any() else (0, 0)
     token = np.concatenate([[0], np.cumsum(rows["num_tokens"], dtype=np.int64)])
     sentence = np.concatenate([[0], np.cumsum(rows["num_sentences"], dtype=np.int64)])
-    return TokenBlock(ids[token[begin] : token[end]], lengths[sentence[begin] : sentence[end]], rows[begin:end])
+    tokens = slice(token[begin], token[end])
+    return TokenBlock(
+        ids[tokens], lengths[sentence[begin] : sentence[end]], rows[begin:end], None if inside is None else inside[tokens]
+    )
 
 
 def take_ranges(values: NDArray, starts: NDArray, lengths: NDArray) -> NDArray:

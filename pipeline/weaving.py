@@ -19,67 +19,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.masking import default_max_predictions, mask_counts
-from pipeline.pairs import make_pairs, split_sentences
+from pipeline.examples import WeaveConfig
 from pipeline.planning import Bucket, Plan, is_validation, read_plan
 from pipeline.shards import ShardName, write_shard
 from pipeline.tokens import TokenBlock, read_range, take_ranges
 from pipeline.vocabulary import Vocabulary
-
-MIN_SEQ_LENGTH, MAX_SEQ_LENGTH = 8, 65_535
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeaveConfig:
-    """What decides the examples made of tokens. All of it may change without tokenizing again."""
-
-    max_seq_length: tuple[int, ...] = (128,)
-    """Tokens of the longest example, specials counted. Several make a set of shards each: BERT's two phases, 128 512."""
-    dupe_factor: int = 5
-    """Copies: passes over the corpus with pairs and masks of their own. Training epoch e reads copy e mod this."""
-    masked_lm_prob: float = 0.15
-    """Share of an example's tokens to predict."""
-    max_predictions_per_seq: tuple[int, ...] | None = None
-    """Most predictions of an example, one number for each length; None: floor(length * masked_lm_prob + 0.5) + 1."""
-    short_seq_prob: float = 0.1
-    """Share of examples with a target length drawn from 2 up to the full one, instead of the full one."""
-    validation_fraction: float = 0.01
-    """Share of documents held out, chosen by a hash of their text."""
-    seed: int = 1
-    """Decides every draw. The same texts, configuration and seed give the same shards, byte for byte."""
-
-    def __post_init__(self):
-        lengths = self.max_seq_length
-        for length in lengths:
-            if not MIN_SEQ_LENGTH <= length <= MAX_SEQ_LENGTH:
-                raise ValueError(
-                    f"--max-seq-length {length}: expected {MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH}; BERT's are 128 512"
-                )
-        if len(set(lengths)) != len(lengths) or not lengths:
-            raise ValueError(f"--max-seq-length {' '.join(map(str, lengths))}: expected one or more different lengths")
-        if self.dupe_factor < 1:
-            raise ValueError(f"--dupe-factor {self.dupe_factor}: expected 1 or more copies")
-        for name, low, high in (
-            ("masked_lm_prob", 0.0, 1.0),
-            ("short_seq_prob", 0.0, 1.0),
-            ("validation_fraction", 0.0, 0.5),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high or (name == "masked_lm_prob" and value == 0):
-                raise ValueError(f"--{name.replace('_', '-')} {value}: expected a share from {low} to {high}")
-        most = self.max_predictions_per_seq
-        if most is not None and (len(most) != len(lengths) or min(most) < 1):
-            raise ValueError(
-                f"--max-predictions-per-seq {' '.join(map(str, most))}: expected one number above 0 for each of the "
-                f"{len(lengths)} lengths {' '.join(map(str, lengths))}"
-            )
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"--seed {self.seed}: expected 0 to 2^63 - 1")
-
-    def max_predictions(self, max_seq_length: int) -> int:
-        if self.max_predictions_per_seq is None:
-            return default_max_predictions(max_seq_length, self.masked_lm_prob)
-        return self.max_predictions_per_seq[self.max_seq_length.index(max_seq_length)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +90,8 @@ def read_bucket(bucket: Bucket, plan: Plan, folder: str) -> tuple[TokenBlock, li
         counts = rows[column].astype(np.int64)
         return take_ranges(values, (np.cumsum(counts) - counts)[order], counts[order])
 
-    tokens = TokenBlock(gather("ids", "num_tokens"), gather("sentence_lengths", "num_sentences"), rows[order])
+    inside = gather("inside_words", "num_tokens") if blocks[0].inside_words is not None else None
+    tokens = TokenBlock(gather("ids", "num_tokens"), gather("sentence_lengths", "num_sentences"), rows[order], inside)
     return tokens, [plan.parts[i].source for i in source[order]], int(again.sum())
 
 
@@ -162,22 +107,21 @@ def weave_bucket(
 
     tokens, sources, num_duplicates = read_bucket(bucket, plan, folder)
     used = np.zeros(len(tokens.documents), bool)
-    shards, counters = [], {}
+    shards: list[dict[str, Any]] = []
+    counters: dict[str, int] = {}
     for length in config.max_seq_length:
-        sentences = split_sentences(tokens, vocabulary.continuation, length)
-        max_predictions = config.max_predictions(length)
-        counts = mask_counts(length, config.masked_lm_prob, max_predictions)
+        sentences = config.sentences(tokens, vocabulary.continuation, length)
+        masking = config.masking(length, vocabulary)
         for copy in range(config.dupe_factor):
-            pairs, counted = make_pairs(sentences, length, copy, config.seed, config.short_seq_prob)
-            for counter, value in {**counted, "pairs": len(pairs), "pairs-random": int(pairs.label.sum())}.items():
+            pairs, counted = config.make_pairs(sentences, length, copy)
+            counted |= {"pairs": len(pairs), "pairs-random": int((pairs.label == 1).sum())}
+            for counter, value in counted.items():
                 counters[f"{counter}/{length}"] = counters.get(f"{counter}/{length}", 0) + value
             used[pairs.document_a] = True
             used[pairs.document_b] = True
             if len(pairs):
                 shard = ShardName(split=bucket.split, max_seq_length=length, copy=copy, number=bucket.number)
-                shards.append(
-                    write_shard(dataset, shard, sentences, pairs, config.seed, counts, max_predictions, vocabulary)
-                )
+                shards.append(write_shard(dataset, shard, sentences, pairs, config.seed, masking))
 
     page = storage.join(dataset, "documents", bucket.split, f"{bucket.number:05d}.parquet")
     storage.make_folder(page.rpartition("/")[0])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.masking import choose, default_max_predictions, mask_counts, mask_tokens
+from pipeline.masking import Masking, choose, default_max_predictions, mask_counts, mask_tokens
 from pipeline.randomness import fold
 from tests.pipeline import twins_of_pairs as twins
 from tests.pipeline.small_text import VOCABULARY
@@ -22,9 +22,10 @@ def mask_examples(examples: list[tuple[list[int], list[int]]], keys: list[int], 
     flat = np.array([i for ids in plain for i in ids], np.uint16)
     a_length, b_length = (np.array(sizes) for sizes in zip(*((len(a), len(b)) for a, b in examples)))
     counts = mask_counts(max(map(len, plain)), prob, most)
+    masking = Masking(counts, most, VOCABULARY)
     starts = ends - a_length - b_length - 3
     positions, originals, number = mask_tokens(
-        flat, starts, a_length, b_length, np.array(keys, np.uint64), counts, most, VOCABULARY
+        flat, np.ones(len(flat), bool), starts, a_length, b_length, np.array(keys, np.uint64), masking
     )
     edges = np.cumsum([0, *number])
     masked = [

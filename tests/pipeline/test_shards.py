@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import shards
-from pipeline.masking import mask_counts
+from pipeline.masking import Masking, mask_counts
 from pipeline.pairs import make_pairs, split_sentences
 from pipeline.shards import SHARDS_SCHEMA, ShardName, digest_of, read_shard, schema, shards_table, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
@@ -39,7 +39,7 @@ def write(folder: Path, num_documents: int, name: ShardName = NAME, dtype=np.uin
     if max_pairs is not None:
         pairs = pairs.take(np.arange(max_pairs))
     counts = mask_counts(LENGTH, 0.15, MOST)
-    row = write_shard(str(folder), name, sentences, pairs, SEED, counts, MOST, VOCABULARY)
+    row = write_shard(str(folder), name, sentences, pairs, SEED, Masking(counts, MOST, VOCABULARY))
     return row, sentences, pairs
 
 
