@@ -1,0 +1,270 @@
+"""`bertloom verify` finds what is off in a data set, wherever it is, and says where."""
+
+import gzip
+import hashlib
+import io
+import json
+import random
+import re
+import shutil
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import cli
+from jobs.verify import verify
+from pipeline.manifest import manifest_sha256, manifest_text
+from pipeline.shards import SHARDS_SCHEMA, digest_of
+from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
+
+SHARD = "train/seq32/copy0/00000.tar"
+NO_MASKS = {"masked_lm_positions": [], "masked_lm_ids": []}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A data set with every kind of file; never written to."""
+    folder = tmp_path_factory.mktemp("verify")
+    texts = documents(150)
+    with write(folder / "in.jsonl", texts).open("ab") as file:
+        file.write(b"{broken\n")
+    run_job(folder / "in.jsonl", folder / "out", write_vocabulary(folder / "vocab.txt"))
+    return folder / "out"
+
+
+@pytest.fixture
+def dataset(whole, tmp_path):
+    """A copy to do damage to."""
+    return shutil.copytree(whole, tmp_path / "set")
+
+
+def faults(dataset):
+    return verify(str(dataset))[0]
+
+
+def test_a_whole_data_set_has_no_faults_and_status_0(whole, capsys):
+    assert cli.main(["verify", str(whole)]) == 0
+    assert capsys.readouterr().out == f"{whole}: 15 files looked at, 0 faults\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json", "shards.parquet", "vocab.txt", "tokenizer.json", "rejects/rejects.jsonl.gz",
+        "documents/train/00000.parquet", "documents/validation/00000.parquet",
+        SHARD, "validation/seq64/copy1/00000.tar",
+    ],
+)  # fmt: skip
+def test_one_flipped_bit_anywhere_is_found_and_its_file_named(dataset, name):
+    draw = random.Random(name)
+    path = dataset / name
+    data = path.read_bytes()
+    for at in [0, len(data) - 1, *(draw.randrange(len(data)) for _ in range(40))]:
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        found = faults(dataset)
+        assert found and found[0].startswith(f"{name}: "), f"byte {at}: {found}"
+
+
+def test_the_command_says_the_place_and_gives_status_1(dataset, capsys):
+    data = bytearray((dataset / SHARD).read_bytes())
+    data[5000] ^= 4
+    (dataset / SHARD).write_bytes(data)
+    assert cli.main(["verify", str(dataset)]) == 1
+    out = capsys.readouterr().out
+    assert f"{SHARD}: its sha256 is not that of shards.parquet\n" in out
+    assert re.search(r"files looked at, [1-9]\d* faults\n$", out)
+
+
+def test_every_file_that_is_missing_is_named(whole, tmp_path):
+    for name in digests(whole):
+        if name == "manifest.json":
+            continue
+        dataset = shutil.copytree(whole, tmp_path / "set")
+        (dataset / name).unlink()
+        assert f"{name}: is missing" in faults(dataset)
+        shutil.rmtree(dataset)
+
+
+def test_a_folder_without_a_manifest_is_wrong_use(dataset, tmp_path, capsys):
+    (dataset / "manifest.json").unlink()
+    for path in (dataset, tmp_path / "nowhere"):
+        assert cli.main(["verify", str(path)]) == 2
+        assert f"{path} has no manifest.json" in capsys.readouterr().err
+
+
+def test_a_file_too_many_is_named_but_what_a_killed_job_leaves_is_not(dataset):
+    (dataset / "train/seq32/copy0/00001.tar").write_bytes(b"")
+    (dataset / "notes.txt").write_text("mine")
+    (dataset / ".work").mkdir()
+    (dataset / ".work/job.json").write_text("{}")
+    (dataset / ".lock").write_text("")
+    assert faults(dataset) == [
+        "notes.txt: is not listed in the manifest",
+        "train/seq32/copy0/00001.tar: is not listed in the manifest",
+    ]
+
+
+def test_a_truncated_shard_is_told_with_its_sizes(dataset):
+    data = (dataset / SHARD).read_bytes()
+    (dataset / SHARD).write_bytes(data[: len(data) // 2])
+    assert f"{SHARD}: has {len(data) // 2} bytes, expected {len(data)}" in faults(dataset)
+
+
+def test_a_file_of_another_format_version_is_a_fault(dataset):
+    _rewrite_manifest(dataset, lambda manifest: manifest.update(format_version=2))
+    assert faults(dataset) == [
+        "manifest.json: the format is 'bertloom-dataset' 2; this program knows 'bertloom-dataset' 1"
+    ]
+
+
+# ---- what checksums do not tell
+
+
+def _rewrite_manifest(dataset, change):
+    manifest = json.loads((dataset / "manifest.json").read_bytes())
+    change(manifest)
+    manifest.pop("sha256")
+    manifest["sha256"] = manifest_sha256(manifest)
+    (dataset / "manifest.json").write_bytes(manifest_text(manifest))
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        (("counters", "examples", "train"), "shards.parquet: .* train examples, but manifest.json counts"),
+        (("counters", "documents_used"), "documents came in, but .* are used, rejected or duplicate"),
+        (("counters", "tokens"), "documents/: holds .* tokens, but manifest.json counts"),
+        (("counters", "sentences"), "documents/: holds .* sentences, but manifest.json counts"),
+        (("counters", "rejected", "not-json"), "rejects/rejects.jsonl.gz: holds .* but manifest.json counts"),
+        (("configuration", "dupe_factor"), "has the copies \\[0, 1\\], expected 3 of them"),
+        (("vocabulary", "size"), "vocab.txt: has .* words, but manifest.json says"),
+    ],
+)
+def test_a_wrong_count_in_the_manifest_is_found_though_its_checksum_is_right(dataset, path, says):
+    def change(manifest):
+        place = manifest
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] += 1
+
+    _rewrite_manifest(dataset, change)
+    assert any(re.search(says, fault) for fault in faults(dataset)), faults(dataset)
+
+
+@pytest.mark.parametrize("key", ["configuration", "counters", "documents", "files", "shards_digest", "vocabulary"])
+def test_a_manifest_that_lost_a_key_is_a_fault(dataset, key):
+    _rewrite_manifest(dataset, lambda manifest: manifest.pop(key))
+    assert any("manifest.json: has lost a part" in fault for fault in faults(dataset))
+
+
+def _doctor(dataset, change):
+    """Changes the examples of the first member of a shard, and makes every checksum right again."""
+    data = (dataset / SHARD).read_bytes()
+    rows = pq.read_table(dataset / "shards.parquet").to_pylist()
+    row = next(row for row in rows if row["path"] == SHARD)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = [(member.name, tar.extractfile(member).read()) for member in tar]
+    table = pa.ipc.open_file(members[0][1]).read_all()
+    examples = table.to_pylist()
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    change(examples, metadata, row)
+    schema = table.schema.with_metadata(metadata)
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_pylist(examples, schema=schema))
+    members[0] = (members[0][0], sink.getvalue())
+    whole = io.BytesIO()
+    row["member_offsets"], row["member_bytes"] = [], []
+    for name, payload in members:
+        header = tarfile.TarInfo(name)
+        header.size = len(payload)
+        whole.write(header.tobuf(tarfile.USTAR_FORMAT))
+        row["member_offsets"].append(whole.tell())
+        row["member_bytes"].append(len(payload))
+        whole.write(payload + b"\0" * (-len(payload) % 512))
+    whole.write(b"\0" * 1024)
+    (dataset / SHARD).write_bytes(whole.getvalue())
+    row["bytes"], row["sha256"] = len(whole.getvalue()), hashlib.sha256(whole.getvalue()).hexdigest()
+    pq.write_table(pa.Table.from_pylist(rows, schema=SHARDS_SCHEMA), dataset / "shards.parquet")
+    sha256 = hashlib.sha256((dataset / "shards.parquet").read_bytes()).hexdigest()
+    _rewrite_manifest(
+        dataset, lambda m: m.update(shards_digest=digest_of(rows), shards_parquet={"sha256": sha256, "rows": 8})
+    )
+
+
+def test_a_shard_written_again_as_it_was_has_no_faults(dataset):
+    _doctor(dataset, lambda examples, metadata, row: None)
+    assert faults(dataset) == []
+
+
+def _put(column, value):
+    return lambda examples, *_: examples[7].update({column: value})
+
+
+def _set(column, at, value):
+    return lambda examples, *_: examples[7][column].__setitem__(at, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_set("input_ids", 0, 9), "example 7 lacks \\[CLS\\] where it belongs"),
+        (_set("input_ids", -1, 9), "example 7 lacks \\[SEP\\] where it belongs"),
+        (_set("masked_lm_ids", 0, 60000), "holds a word id of 60000, but the vocabulary has"),
+        (_set("masked_lm_ids", 0, 4), "example 7 has a special word as the true one behind a mask"),
+        (_put("segment_b_start", 1), "example 7 has B outside of it"),
+        (_put("segment_b_start", 65535), "example 7 has B outside of it"),
+        (_put("next_sentence_label", 2), "example 7 has a label that is neither 0 nor 1"),
+        (_put("document_a", 1), "example 7 has a document_a that documents/ does not hold"),
+        (_put("document_b", 1), "example 7 has a document_b that documents/ does not hold"),
+        (_set("masked_lm_positions", 0, 0), "example 7 has a mask outside of it"),
+        (_set("masked_lm_positions", -1, 900), "example 7 has a mask outside of it"),
+        (lambda examples, *_: examples[7]["masked_lm_positions"].reverse(), "example 7 has masks that are not sorted"),
+        (lambda examples, *_: examples[7]["masked_lm_ids"].append(9), "example 7 has masks without a word"),
+        (lambda examples, *_: examples[7].update(NO_MASKS), "example 7 has no masks or too many"),
+        (lambda examples, *_: examples[7]["input_ids"].extend([9] * 40), "example 7 is longer than max_seq_length"),
+        (lambda examples, *_: examples.pop(), "examples in 1 batches, expected"),
+        (lambda examples, metadata, row: metadata.update(copy="1"), "expected .*'copy': '0'"),
+        (lambda examples, metadata, row: metadata.update(vocabulary_sha256="0" * 64), "vocabulary_sha256"),
+        (lambda examples, metadata, row: row.update(tokens=row["tokens"] + 1), f"{SHARD}: holds \\d+ tokens, expected"),
+        (lambda examples, metadata, row: row.update(examples=row["examples"] + 1), "\\d+ examples in members of"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_its_range_is_found_though_every_checksum_is_right(dataset, change, says):
+    _doctor(dataset, change)
+    found = faults(dataset)
+    assert any(re.search(says, fault) and fault.startswith((SHARD, "shards.parquet")) for fault in found), found
+
+
+def test_a_mask_word_where_nothing_is_masked_is_found(dataset):
+    def change(examples, *_):
+        free = next(
+            i
+            for i in range(1, 30)
+            if i not in examples[7]["masked_lm_positions"] and i + 1 != examples[7]["segment_b_start"]
+        )
+        examples[7]["input_ids"][free] = 4
+
+    _doctor(dataset, change)
+    assert any("example 7 holds [MASK] inside a segment" in fault for fault in faults(dataset))
+
+
+def test_a_reject_too_few_is_found_though_its_checksum_is_right(dataset):
+    path = dataset / "rejects/rejects.jsonl.gz"
+    path.write_bytes(gzip.compress(b""))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    _rewrite_manifest(dataset, lambda manifest: manifest["files"].update({"rejects/rejects.jsonl.gz": sha256}))
+    assert any(fault.startswith("rejects/rejects.jsonl.gz: holds {}") for fault in faults(dataset))
+
+
+def test_documents_out_of_order_are_found_though_their_checksum_is_right(dataset):
+    name = "documents/train/00000.parquet"
+    table = pq.read_table(dataset / name)
+    pq.write_table(table.take(list(range(table.num_rows))[::-1]).cast(table.schema), dataset / name)
+    sha256 = hashlib.sha256((dataset / name).read_bytes()).hexdigest()
+    _rewrite_manifest(dataset, lambda manifest: manifest["documents"].update({name: sha256}))
+    assert faults(dataset) == [f"{name}: its documents are not in order, or not different"]
