@@ -9,6 +9,7 @@ A masked word is shown as what stands there and what it was: ⟦MASK→paris⟧ 
 
 import json
 import os
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from pipeline.shards import read_shard
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 
 BINS = 16
+DAMAGED = "`bertloom verify DATASET` tells what is damaged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +139,12 @@ def _shares(table: pa.Table, vocabulary: Vocabulary) -> dict[str, float]:
 def decode(row: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
     """One example as readable text, its masks marked."""
     words = [vocabulary.words[i] for i in row["input_ids"]]
+    shown = [_bare(word) for word in words]
     for position, truth in zip(row["masked_lm_positions"], row["masked_lm_ids"], strict=True):
         there, was = words[position], vocabulary.words[truth]
-        shown = f"={was}" if there == was else f"{'MASK' if there == '[MASK]' else there}→{was}"
-        words[position] = ("##" if was.startswith("##") else "") + f"⟦{shown.replace('##', '')}⟧"
+        words[position] = was
+        kept, change = f"={_bare(was)}", f"{'MASK' if there == '[MASK]' else _bare(there)}→{_bare(was)}"
+        shown[position] = f"⟦{kept if there == was else change}⟧"
     b = row["segment_b_start"]
     return {
         "label": {0: "next", 1: "random", -1: "none"}[row["next_sentence_label"]],
@@ -150,21 +154,27 @@ def decode(row: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
         "token_a": row["token_a"],
         "document_b": f"{row['document_b']:016x}",
         "token_b": row["token_b"],
-        "a": _text(words[1 : b - 1]),
-        "b": _text(words[b:-1]),
+        "a": _text(words[1 : b - 1], shown[1 : b - 1]),
+        "b": _text(words[b:-1], shown[b:-1]),
     }
 
 
-def _text(words: list[str]) -> str:
-    """Word pieces joined to words; Chinese characters without spaces between them."""
-    text = ""
-    for word in words:
-        if word.startswith("##") and len(word) > 2:
-            text += word[2:]
-        else:
-            tight = text and _is_ideograph(text[-1]) and _is_ideograph(word.lstrip("⟦")[:1])
-            text += word if not text or tight else f" {word}"
+def _text(words: list[str], shown: list[str]) -> str:
+    """What is shown of word pieces, joined as the words themselves join: Chinese characters without spaces."""
+    text, before = "", ""
+    for word, piece in zip(words, shown, strict=True):
+        tight = _goes_on(word) or (_is_ideograph(before[-1:]) and _is_ideograph(word[:1]))
+        text += piece if not text or tight else f" {piece}"
+        before = word
     return text
+
+
+def _goes_on(word: str) -> bool:
+    return word.startswith("##") and len(word) > 2
+
+
+def _bare(word: str) -> str:
+    return word[2:] if _goes_on(word) else word
 
 
 def _is_ideograph(character: str) -> bool:
@@ -178,8 +188,12 @@ def _read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
         raise ValueError(
             f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it"
         )
-    with storage.open_read(storage.join(dataset, "shards.parquet")) as file:
-        return json.loads(storage.read(path)), pq.read_table(file)
+    try:
+        manifest = json.loads(storage.read(path))
+        path = storage.join(dataset, "shards.parquet")
+        return manifest, pq.read_table(pa.BufferReader(storage.read(path)))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); {DAMAGED}") from error
 
 
 def _choose_shards(config: InspectConfig, table: pa.Table) -> list[str]:
@@ -199,10 +213,9 @@ def _choose_shards(config: InspectConfig, table: pa.Table) -> list[str]:
 def _open(path: str) -> pa.Table:
     try:
         return read_shard(path)
-    except (OSError, pa.ArrowInvalid, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a shard ({error}); `bertloom verify DATASET` tells what is damaged"
-        ) from error
+    except (OSError, tarfile.TarError, pa.ArrowInvalid, ValueError) as error:
+        reason = str(error).partition(":\n")[0]  # tarfile lists what it tried
+        raise ValueError(f"{path} cannot be read as a shard ({reason}); {DAMAGED}") from error
 
 
 def _dataset_of(shard: str) -> str | None:
