@@ -79,8 +79,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> str:
                     file.write(json.dumps({"text": item.text.decode().replace("\n", "\n\n")}, ensure_ascii=False) + "\n")
     vocab = arguments.vocab or str(folder / "vocab.txt")
     if not arguments.vocab:
-        command = [sys.executable, "-m", "jobs.cli", "build-vocab", "--input", str(text), "--vocab-size", "8000", "--out", vocab]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        words = ["build-vocab", "--input", str(text), "--vocab-size", "8000", "--out", vocab]
+        subprocess.run([sys.executable, "-m", "jobs.cli", *words], check=True, stdout=subprocess.DEVNULL)
     lower = str(not arguments.cased)
     theirs: list[float] = []
     ours: dict[int, list[float]] = {dupe: [] for dupe in arguments.dupe_factor}
@@ -97,14 +97,15 @@ def measure(arguments: argparse.Namespace, folder: Path) -> str:
     lines = [
         f"# The whole job against tokenizers alone, {time.strftime('%Y-%m-%d')}",
         "",
-        f"{size / 1e6:.1f} MB of text in {len(find_sources(inputs))} files, L={arguments.max_seq_length}, one process on one "
-        f"core, {arguments.repeat} interleaved runs each, median [min, max]. Word table empty at the start of every run.",
+        f"{size / 1e6:.1f} MB of text, L={arguments.max_seq_length}, one process on one core, "
+        f" {arguments.repeat} interleaved runs each, median [min, max]. Word table empty at the start of every run.",
         f"Python {platform.python_version()}, {platform.machine()}; "
         + ", ".join(f"{name} {version(name)}" for name in ("tokenizers", "apache-beam", "pyarrow", "numpy")),
         "",
         "| what | seconds | MB/s | ratio to tokenizers | examples/s |",
         "|---|---|---|---|---|",
-        f"| tokenizers.encode_batch_fast, text encoded once, nothing written | {_spread(theirs)} | {size / 1e6 / base:.2f} | 1 | |",
+        f"| tokenizers.encode_batch_fast, text encoded once, nothing written | {_spread(theirs)} | "
+        f"{size / 1e6 / base:.2f} | 1 | |",
     ]
     for dupe, seconds in ours.items():
         middle = statistics.median(seconds)

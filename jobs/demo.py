@@ -145,12 +145,12 @@ def _summary(config: DemoConfig, seconds: float) -> None:
     _title(f"Done in {seconds / 60:.1f} minutes")
     print(f"""\
  {counters["documents_in"]:,} documents, {counters["text_bytes"] / 1e6:.1f} MB of English and Chinese
-   became {sum(counters["examples"].values()):,} examples ({size / 1e6:.1f} MB of shards), half of them with a random next segment,
+   became {sum(counters["examples"].values()):,} examples ({size / 1e6:.1f} MB of shards), half with a random next segment,
    and {len(train):,} steps of training ({speed:,.0f} real tokens a second), with a kill -9 in the middle that cost nothing.
 
  loss          {_curve([line["loss"] for line in train])}  {train[0]["loss"]:.2f} → {train[-1]["loss"]:.2f}
- held out      masked words  loss {first["mlm_loss"]:.2f} → {last["mlm_loss"]:.2f}   right {first["mlm_accuracy"]:.1%} → {last["mlm_accuracy"]:.1%}
-               next sentence loss {first["nsp_loss"]:.2f} → {last["nsp_loss"]:.2f}   right {first["nsp_accuracy"]:.1%} → {last["nsp_accuracy"]:.1%}
+ held out      masked words   {_change(first, last, "mlm")}
+               next sentence  {_change(first, last, "nsp")}
    A minute on two cores teaches a model which words are frequent, and little else; more text and more steps do the rest.
 
  What was made
@@ -162,8 +162,14 @@ def _summary(config: DemoConfig, seconds: float) -> None:
  What to try next
    bertloom inspect {out / "dataset"} --examples 10         read what the model reads
    bertloom build-vocab --input 'texts/*.txt' --vocab-size 30000 --out vocab.txt
-   bertloom preprocess --input 'texts/*.txt' --vocab vocab.txt --out dataset --max-seq-length 128 512 --num-workers {os.cpu_count()}
+   bertloom preprocess --input 'texts/*.txt' --vocab vocab.txt --out dataset --num-workers {os.cpu_count()}
    bertloom pretrain small --data dataset --out run         presets: tiny mini small base large""")
+
+
+def _change(first: dict[str, float], last: dict[str, float], task: str) -> str:
+    """How a task's loss and accuracy changed, in words."""
+    loss, right = f"{task}_loss", f"{task}_accuracy"
+    return f"loss {first[loss]:.2f} → {last[loss]:.2f}   right {first[right]:.1%} → {last[right]:.1%}"
 
 
 def _curve(values: Sequence[float], width: int = 40) -> str:

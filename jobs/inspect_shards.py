@@ -234,17 +234,22 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if "counters" in found:
         c = found["counters"]
         lines += [
-            f"  {found['shards']} shards, {found['bytes'] / 1e6:,.1f} MB; {c['tokens']:,} tokens of {c['text_bytes'] / 1e6:,.1f} MB of text",
-            f"  documents {c['documents_in']:,} in = {c['documents_used']:,} used + {c['documents_rejected']:,} rejected + {c['documents_duplicate']:,} duplicate",
+            f"  {found['shards']} shards, {found['bytes'] / 1e6:,.1f} MB; "
+            f"{c['tokens']:,} tokens of {c['text_bytes'] / 1e6:,.1f} MB of text",
+            f"  documents {c['documents_in']:,} in = {c['documents_used']:,} used"
+            f" + {c['documents_rejected']:,} rejected + {c['documents_duplicate']:,} duplicate",
             "  configuration " + ", ".join(f"{key} {value}" for key, value in found["configuration"].items()),
         ]
     lines += ["", f"looked at {', '.join(found['looked_at'])}", "  columns"]
     lines += [f"    {name:<20} {kind}" for name, kind in found["schema"].items()]
     s = found["statistics"]
     lines += [
-        f"  examples {s['examples']:,}, tokens {s['tokens']:,}, fill {s['fill']:.1%} of {found['metadata']['max_seq_length']}",
-        f"  labels: {s['labels']['next']:,} next, {s['labels']['random']:,} random; mean length of B by label {s['segment_b_mean']}",
-        f"  masks per example {s['masks_per_example']}, {s['masked_share']:.2%} of the tokens; as drawn {s.get('masks_as_drawn', 'unknown without a vocabulary')}",
+        f"  examples {s['examples']:,}, tokens {s['tokens']:,}, "
+        f"fill {s['fill']:.1%} of {found['metadata']['max_seq_length']}",
+        f"  labels: {s['labels']['next']:,} next, {s['labels']['random']:,} random; "
+        f"mean length of B by label {s['segment_b_mean']}",
+        f"  masks per example {s['masks_per_example']}, {s['masked_share']:.2%} of the tokens; "
+        f"as drawn {s.get('masks_as_drawn', 'unknown without a vocabulary')}",
         "  lengths",
     ]
     most = max(s["length_histogram"].values())

@@ -20,6 +20,7 @@ import apache_beam as beam
 from jobs.config import parse
 from jobs.progress import JobProgress
 from pipeline import storage
+from pipeline.examples import WeaveConfig
 from pipeline.inputs import Source, Split, find_sources, split_size, split_source
 from pipeline.local_runner import is_local, pipeline_options, quiet_workers, run, worker_watch
 from pipeline.lock import output_lock
@@ -27,7 +28,6 @@ from pipeline.manifest import JobConfig
 from pipeline.preprocess import Places, Preprocess, balanced
 from pipeline.tokenizing import TokenizeConfig, part_names
 from pipeline.vocabulary import read_vocabulary
-from pipeline.examples import WeaveConfig
 
 SHARED_SECONDS = 3600  # in a shared --work-dir a half-written file this old is nobody's
 
@@ -144,7 +144,8 @@ def _finished(places: Places, job: JobConfig, sources: list[Source]) -> dict[str
     manifest = json.loads(storage.read(path))
     if manifest.get("configuration_digest") != job.digest:
         raise ValueError(
-            f"{places.dataset} holds a complete data set of another configuration{_difference(manifest, job)}: choose another --out"
+            f"{places.dataset} holds a complete data set of another configuration{_difference(manifest, job)}: "
+            f"choose another --out"
         )
     if sorted(row["fingerprint"] for row in manifest["inputs"]) != sorted(s.fingerprint for s in sources):
         raise ValueError(f"{places.dataset} holds a complete data set of other input files: choose another --out")
@@ -176,11 +177,13 @@ def _claim(places: Places, job: JobConfig, sources: list[Source]) -> bool:
     theirs = json.loads(storage.read(path))
     if theirs["configuration_digest"] != job.digest:
         raise ValueError(
-            f"{places.dataset} holds an unfinished data set of another configuration{_difference(theirs, job)}: give the same flags to finish it, or choose another --out"
+            f"{places.dataset} holds an unfinished data set of another configuration{_difference(theirs, job)}: "
+            f"give the same flags to finish it, or choose another --out"
         )
     if theirs["inputs"] != mine["inputs"]:
         raise ValueError(
-            f"{places.dataset} holds an unfinished data set of other input files: choose another --out; a --work-dir given by name lets it use the same tokens"
+            f"{places.dataset} holds an unfinished data set of other input files: choose another --out; "
+            f"a --work-dir given by name lets it use the same tokens"
         )
     return True
 
@@ -224,7 +227,8 @@ def print_summary(manifest: dict[str, Any]) -> None:
     if counters["characters_replaced"]:
         print(f"  replaced   {counters['characters_replaced']:>13,} bytes that were no UTF-8, by U+FFFD")
     print(
-        f"  text       {counters['text_bytes'] / 1e6:>13,.1f} MB, {counters['sentences']:,} sentences, {counters['tokens']:,} tokens"
+        f"  text       {counters['text_bytes'] / 1e6:>13,.1f} MB,"
+        f" {counters['sentences']:,} sentences, {counters['tokens']:,} tokens"
     )
     pairs, kind = counters["pairs"], {"nsp": "random next", "sop": "swapped", "none": "pairs"}[configuration["pairs"]]
     for length in configuration["max_seq_length"]:

@@ -135,11 +135,13 @@ def _check_totals(rows: list[dict[str, Any]], configuration: dict[str, Any], cou
             yield f"shards.parquet: {found} {split} examples, but manifest.json counts {examples}"
     lengths = {row["max_seq_length"] for row in rows}
     if lengths != set(configuration["max_seq_length"]):
-        yield f"shards.parquet: has the lengths {sorted(lengths)}, but the configuration says {configuration['max_seq_length']}"
+        expected = configuration["max_seq_length"]
+        yield f"shards.parquet: has the lengths {sorted(lengths)}, but the configuration says {expected}"
     for length in lengths:
         copies = {row["copy"] for row in rows if row["split"] == "train" and row["max_seq_length"] == length}
         if copies != set(range(configuration["dupe_factor"])):
-            yield f"shards.parquet: length {length} has the copies {sorted(copies)}, expected {configuration['dupe_factor']} of them"
+            expected = configuration["dupe_factor"]
+            yield f"shards.parquet: length {length} has the copies {sorted(copies)}, expected {expected} of them"
 
 
 def _check_documents(
@@ -177,7 +179,8 @@ def _check_shard(
         yield f"{name}: its sha256 is not that of shards.parquet"
     offsets, sizes, counts = row["member_offsets"], row["member_bytes"], row["member_examples"]
     if counts[:-1] != [MEMBER_EXAMPLES] * (len(counts) - 1) or sum(counts) != row["examples"]:
-        yield f"{name}: {sum(counts)} examples in members of {sorted(set(counts))}, expected {row['examples']} in members of {MEMBER_EXAMPLES}"
+        found = f"{sum(counts)} examples in members of {sorted(set(counts))}"
+        yield f"{name}: {found}, expected {row['examples']} in members of {MEMBER_EXAMPLES}"
     if offsets and len(data) != (-(-(offsets[-1] + sizes[-1]) // tarfile.BLOCKSIZE) + 2) * tarfile.BLOCKSIZE:
         yield f"{name}: does not end with two blocks of zeros behind its last member"
     tokens = 0
@@ -230,7 +233,8 @@ def check_batch(
 
     def faults() -> Iterator[tuple[str, NDArray[np.bool_]]]:
         alone = label == -1  # a single segment
-        yield "is longer than max_seq_length or has no room for its segments", (lengths > longest) | (lengths < 5 - 2 * alone)
+        shortest = np.where(alone, 3, 5)
+        yield "is longer than max_seq_length or has no room for its segments", (lengths > longest) | (lengths < shortest)
         yield "has B outside of it", (b < 3) | np.where(alone, b != lengths, b > lengths - 2)
         yield "has masks without a word", mask_counts != truth_counts
         yield "has no masks or too many", (mask_counts < 1) | (mask_counts > most)

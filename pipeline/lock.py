@@ -45,7 +45,7 @@ def output_lock(folder: str) -> Iterator[None]:
 
 def _locked(path: str, folder: str) -> TextIO:
     while True:
-        file = open(path, "a+", encoding="utf-8")
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  open as long as the lock is held
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -17,13 +17,13 @@ import apache_beam as beam
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.examples import WeaveConfig
 from pipeline.inputs import Source
 from pipeline.planning import Plan, read_plan
 from pipeline.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.tokenizing import TokenizeConfig
 from pipeline.tokens import read_rejects
 from pipeline.vocabulary import Vocabulary, tokenizer_json
-from pipeline.examples import WeaveConfig
 from pipeline.weaving import BucketRecord
 
 FORMAT = "bertloom-dataset"

@@ -5,7 +5,8 @@ the chunk is B; where it is "random", B comes from another source and the rest g
 et al. 2018, appendix A.2, as in google-research/bert). What differs from Google's script, and why:
 
 - the target length is drawn for each example, not once a document: short examples are then 10 %, not up to 38 %;
-- a chunk takes at least two sentences where its document has them, so that almost no pair is random by force;
+- a chunk takes at least two sentences, and never leaves a last one alone: only a document of a single sentence makes a
+  pair that is random by force;
 - random and next pairs are equal in number within one: Google's are 50 to 70 % random;
 - a random B never shares a source with A, begins at a uniformly drawn sentence, and is as long as the true B would have
   been; it also ends at a sentence's end just where the true B would have. Neither length nor ending tells the label;
@@ -84,8 +85,9 @@ def split_sentences(
 ) -> Sentences:
     """The sentences of a bucket, those longer than the room cut at word starts.
 
-    continuation: is this word of the vocabulary a `##` piece, bool (words,). kind: for `nsp` and `sop` pieces are at most half the room, so
-    that a pair of them fits; for `none`, single segments, the whole room; `google` leaves sentences whole.
+    continuation: is this word of the vocabulary a `##` piece, bool (words,). kind: for `nsp` and `sop` pieces are at most
+    half the room, so that a pair of them fits; `sop`, which cuts no segment, does so with all that are longer than that;
+    for `none`, single segments, they are at most the room; `google` leaves sentences whole.
     """
     room = max_seq_length - (2 if kind == "none" else 3)
     most = room if kind == "none" else room // 2
@@ -94,7 +96,8 @@ def split_sentences(
         head &= ~block.inside_words
     edges = np.concatenate([[0], np.cumsum(block.sentence_lengths, dtype=np.int64)])
     document = np.repeat(np.arange(len(block.documents)), block.documents["num_sentences"])
-    long = np.flatnonzero(block.sentence_lengths > room) if kind != "google" else []
+    limit = most if kind == "sop" else room
+    long = np.flatnonzero((block.sentence_lengths > limit) & (kind != "google"))
     if len(long):
         cuts = [_cut(head, int(edges[i]), int(edges[i + 1]), most) for i in long]
         where = np.repeat(long, [len(cut) for cut in cuts])
@@ -145,13 +148,16 @@ def make_pairs(
     here = np.arange(n)
     end = s.full_end.copy()
     end[short] = np.searchsorted(s.edges, s.edges[short] + target[short])
-    end = np.minimum(np.maximum(end, here + 2), s.first[s.document + 1])
+    last = s.first[s.document + 1]
+    end = np.minimum(np.maximum(end, here + 2), last)
+    end = np.where(last - end == 1, last, end)  # a single sentence left over would be random by force
     size = end - here
     draws = draw(keys, 1)
     a_end = here + 1 + bounded(draws, np.maximum(size - 1, 1))
+    put_back = np.where(last - a_end == 1, last, a_end)  # so it is not put back, either
     coin = (draws & np.uint64(0xFFFFFFFF)) < np.uint64(threshold(0.5, 32))
 
-    chosen, label = _walk(size, coin, a_end, end)
+    chosen, label = _walk(size, coin, put_back, end)
     counters["pairs-forced-random"] = int((size[chosen] == 1).sum())
     keep = without_surplus(s, chosen, label, (seed, SURPLUS, max_seq_length, copy))
     counters["pairs-dropped"] = len(chosen) - len(keep)
@@ -197,16 +203,16 @@ def cut_to_room(
     return _forward_to_word(head, a_start + (excess - b_cut), b_start), b_length - b_cut, b_cut
 
 
-def _walk(size: NDArray, coin: NDArray, a_end: NDArray, end: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """From chunk to chunk: (first sentence of each, its label).
+def _walk(size: NDArray, coin: NDArray, put_back: NDArray, end: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """From chunk to chunk: (first sentence of each, its label). put_back: where the next chunk begins after a random pair.
 
     A pair that is random by force tips the balance of the labels by one, a random pair made a next one by two: so every
     second forced one is repaid, by the next pair that its coin had made random.
     """
     n = len(size)
     forced = size == 1
-    steps = memoryview(np.where(coin, a_end, end) * np.where(forced, -1, 1))  # below 0: a forced random pair
-    ends = memoryview(end)
+    steps = (np.where(coin, put_back, end) * np.where(forced, -1, 1)).data  # below 0: a forced random pair
+    ends = end.data
     chosen: list[int] = []
     repaid: list[int] = []  # coins said random, but a next pair was owed
     add = chosen.append

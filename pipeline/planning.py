@@ -83,7 +83,7 @@ def make_plan(
             held_out.update(rows["source_key"][validation].tolist())
     if validation_fraction and len(held_out) < MIN_VALIDATION_DOCUMENTS:
         notes.append(
-            f"no validation split: only {len(held_out)} documents fell to --validation-fraction {validation_fraction}, "
+            f"no validation split: only {len(held_out)} texts fell to --validation-fraction {validation_fraction}, "
             f"and {MIN_VALIDATION_DOCUMENTS} are needed to pair; all documents are used for training"
         )
         validation_fraction = 0.0

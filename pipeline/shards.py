@@ -189,7 +189,7 @@ class _Members:
         sink = io.BytesIO()
         with pa.ipc.new_file(sink, self.schema) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
-        payload = sink.getbuffer()
+        payload = sink.getvalue()
         header = tarfile.TarInfo(f"{self.prefix}-{len(self.offsets):06d}.arrow")
         header.size = len(payload)  # mode 0644, owner and time 0 are tarfile's defaults
         yield header.tobuf(tarfile.USTAR_FORMAT)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -49,15 +49,13 @@ def make_folder(path: str) -> None:
     if is_local(path):
         os.makedirs(path, exist_ok=True)
     elif not FileSystems.exists(path):
-        try:
+        with suppress(BeamIOError):  # another worker made it, or the store has no folders
             FileSystems.mkdirs(path)
-        except BeamIOError:  # another worker made it, or the store has no folders
-            pass
 
 
 def open_read(path: str) -> BinaryIO:
     """The raw bytes of a file, seekable. Never decompressed: Beam's own decompression stops at 16 MiB a read."""
-    return cast(BinaryIO, FileSystems.open(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED))
+    return FileSystems.open(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
 
 
 def read(path: str) -> bytes:
@@ -80,18 +78,19 @@ def temporary_name(path: str) -> str:
     return join(folder, f".tmp-{os.getpid()}-{threading.get_ident()}-{name}")
 
 
+def _create(path: str) -> BinaryIO:
+    if is_local(path):
+        return open(path, "wb")
+    return FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
+
+
 def write_whole(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
     """Writes the chunks as one file that is there whole or not at all; its size in bytes and its sha256."""
     digest, count = hashlib.sha256(), 0
     scheme = FileSystems.get_scheme(path) or ""
     target = temporary_name(path) if scheme in RENAMES else path
     try:
-        file = (
-            open(target, "wb")
-            if is_local(path)
-            else FileSystems.create(target, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
-        )
-        with file:
+        with _create(target) as file:
             for chunk in chunks:
                 digest.update(chunk)
                 count += len(chunk)

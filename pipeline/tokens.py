@@ -1,6 +1,7 @@
 """Token parts: the tokenized documents of a few megabytes of text, in id order, in one file that is read by id range.
 
-    magic | ids, uint16 or uint32 | inside words, bool, or nothing | sentence lengths, uint32 | documents, DOCUMENT rows | index | footer, JSON | its length, magic
+    magic | ids, uint16 or uint32 | inside words, bool, or nothing | sentence lengths, uint32 | documents, DOCUMENT rows |
+    index | rejects | footer, JSON | its length, magic
 
 The index has 4,097 entries of (document, sentence, token), each the first at or behind i/4096 of the id space; so a
 bucket's documents are one range of every section. Parts are internal to a job and its --work-dir; `VERSION` is in
@@ -22,7 +23,7 @@ from pipeline.documents import Document, Reject, document_digest
 from pipeline.sentences import sentence_starts, unit_marks
 from pipeline.wordpiece import WordPiece
 
-VERSION = 2  # raise it with any change in what a part holds for the same text
+VERSION = 3  # raise it with any change in what a part holds for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: below 1 MB and above 10 MB are slower
 RANGES = 4096
 MAGIC = b"BLPART01"
@@ -181,9 +182,9 @@ def write_part(
 
 def read_footer(path: str) -> PartRecord:
     """The footer of a whole part; ValueError where it is not one."""
-    size = storage.size(path)
+    size = storage.size(path) or 0
     with storage.open_read(path) as file:
-        tail = storage.read_at(file, size - 16, 16) if size and size > 32 else b""
+        tail = storage.read_at(file, size - 16, 16) if size > 32 else b""
         if tail[8:] != MAGIC:
             raise ValueError(f"{path} is no token part: remove it, and the next start writes it again")
         length = int.from_bytes(tail[:8], "little")

@@ -100,8 +100,8 @@ class Interner:
         kind = np.frombuffer(classes if ascii_only else bytearray(classes), np.uint8)
         if not ascii_only:
             lead = np.flatnonzero(kind == LEAD)
-            point = np.take(data, lead).astype(np.uint16) << 12
-            point |= (np.take(data, lead + 1) & 63).astype(np.uint16) << 6
+            point = np.take(data, lead).astype(np.uint16) << np.uint16(12)
+            point |= (np.take(data, lead + 1) & 63).astype(np.uint16) << np.uint16(6)
             point |= np.take(data, lead + 2) & 63
             kind[lead] = kinds = self.isolating(point)
             lead = lead[kinds == ISOLATED]

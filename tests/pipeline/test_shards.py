@@ -47,7 +47,7 @@ def write(folder: Path, num_documents: int, name: ShardName = NAME, dtype=np.uin
 def shard(tmp_path_factory):
     """A shard of more than two members: (path, row, sentences, pairs)."""
     folder = tmp_path_factory.mktemp("shard")
-    row, sentences, pairs = write(folder, 1500)
+    row, sentences, pairs = write(folder, 2000)
     return folder / row["path"], row, sentences, pairs
 
 
@@ -79,7 +79,7 @@ def test_a_shard_holds_the_examples_of_its_twin_in_the_order_of_its_key(shard):
 
 def test_the_same_pairs_give_the_same_bytes(shard, tmp_path):
     path, row, _, _ = shard
-    again, _, _ = write(tmp_path, 1500)
+    again, _, _ = write(tmp_path, 2000)
     assert again == row
     assert (tmp_path / row["path"]).read_bytes() == path.read_bytes()
 
@@ -103,13 +103,13 @@ def test_members_hold_1024_examples_and_the_last_the_rest(shard):
 
 @pytest.mark.parametrize("count, members", [(1, [1]), (1023, [1023]), (1024, [1024]), (1025, [1024, 1])])
 def test_a_member_more_begins_with_the_1025th_example(tmp_path, count, members):
-    row, _, _ = write(tmp_path, 1500, max_pairs=count)
+    row, _, _ = write(tmp_path, 2000, max_pairs=count)
     assert row["member_examples"] == members
 
 
 def test_batches_that_are_masked_at_a_time_do_not_show(shard, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "BATCH_EXAMPLES", 1024)
-    assert write(tmp_path, 1500)[0] == shard[1]
+    assert write(tmp_path, 2000)[0] == shard[1]
 
 
 def test_plain_tarfile_and_pyarrow_open_a_shard(shard):

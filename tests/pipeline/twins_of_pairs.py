@@ -78,6 +78,8 @@ def chunk_at(text: Text, number: int, i: int, room: int, prefix: tuple[int, ...]
     while end < len(text.sentences) and (tokens < target or end - i < 2):
         tokens += text.sentences[end][1] - text.sentences[end][0]
         end += 1
+    if end == len(text.sentences) - 1:
+        end += 1  # none is left alone
     middle = end
     if end - i > 1:
         middle = i + 1 + bounded(draw(key, 1), end - i - 1)
@@ -98,7 +100,9 @@ def walk(texts: list[Text], max_seq_length: int, copy: int, seed: int, short_seq
                 i = chunk.end
             elif chunk.coin and owed <= 0:
                 chunk.label = RANDOM
-                i = chunk.middle  # the rest begins the next chunk
+                i = chunk.middle  # the rest begins the next chunk, but for a single sentence
+                if i == len(text.sentences) - 1:
+                    i += 1
             else:
                 if chunk.coin:
                     owed -= 2

@@ -1,0 +1,60 @@
+"""A corpus of any size, made of real text: paragraphs of many documents, drawn by seed and put together anew.
+
+    python benchmarks/large_corpus.py --input 'corpus_en/*.jsonl.gz' --megabytes 2000 --out large.jsonl
+
+Word frequencies are real, documents are not: with 2 GB from 50 MB most paragraphs return forty times, in other company.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from pipeline.documents import Document, read_documents
+from pipeline.inputs import Split, find_sources
+
+
+def paragraphs_of(inputs: list[str]) -> list[str]:
+    """Every paragraph of these inputs of 20 characters or more."""
+    found = []
+    for source in find_sources(inputs):
+        for item in read_documents(Split(source, 0, None)):
+            if isinstance(item, Document):
+                found += [line for line in item.text.decode().split("\n") if len(line) >= 20]
+    return found
+
+
+def documents(paragraphs: list[str], megabytes: float, seed: int = 0) -> Iterator[str]:
+    """Documents of 4 to 60 paragraphs until there are so many megabytes of text."""
+    draw, size = random.Random(seed), 0
+    while size < megabytes * 1e6:
+        text = "\n\n".join(draw.choices(paragraphs, k=draw.randint(4, 60)))
+        size += len(text.encode())
+        yield text
+
+
+def write_corpus(path: Path, inputs: list[str], megabytes: float, seed: int = 0) -> None:
+    paragraphs = paragraphs_of(inputs)
+    with path.open("w") as file:
+        for text in documents(paragraphs, megabytes, seed):
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", nargs="*", default=[str(files("jobs") / "sample")])
+    parser.add_argument("--megabytes", type=float, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="default: say only how many documents it would be")
+    arguments = parser.parse_args()
+    if arguments.out:
+        write_corpus(arguments.out, arguments.input, arguments.megabytes, arguments.seed)
+    else:
+        made = sum(1 for _ in documents(paragraphs_of(arguments.input), arguments.megabytes, arguments.seed))
+        print(f"{made} documents of {arguments.megabytes} MB; --out writes them")
+
+
+if __name__ == "__main__":
+    main()
