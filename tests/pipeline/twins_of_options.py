@@ -1,0 +1,183 @@
+"""Slow, obvious twins of sentence order prediction, single segments and whole-word masks. See twins_of_pairs.py."""
+
+from fractions import Fraction
+
+from tests.pipeline.twins import PAIRS, SURPLUS, bounded, bounded_low, chance, draw, fold
+from tests.pipeline.twins_of_pairs import Pair, Text
+
+NO_PAIR = -1
+FIRST_WORD_DRAW = 131_072
+
+
+def cut_long(texts: list[Text], is_head: list[bool], longest: int, most: int) -> list[Text]:
+    """The documents with each sentence of more than `longest` tokens cut into pieces of at most `most`, at word starts."""
+
+    def pieces(start: int, end: int) -> list[tuple[int, int]]:
+        if end - start <= most:
+            return [(start, end)]
+        number = -(-(end - start) // most)
+        wanted = start + -(-(end - start) // number)
+        cut = max((at for at in range(start + 1, wanted + 1) if is_head[at]), default=wanted)
+        return [(start, cut), *pieces(cut, end)]
+
+    def cut(text: Text) -> Text:
+        cuts = [pieces(a, b) if b - a > longest else [(a, b)] for a, b in text.sentences]
+        return Text(text.id, text.source_key, [piece for each in cuts for piece in each])
+
+    return [cut(text) for text in texts]
+
+
+def target_of(key: int, room: int, short_seq_prob: float) -> int:
+    number = draw(key, 0)
+    return 2 + bounded_low(number, room - 1) if chance(number, short_seq_prob) else room
+
+
+def tokens_of(sentences: list[tuple[int, int]]) -> int:
+    return sum(end - start for start, end in sentences)
+
+
+# ---------------------------------------------------------------------------------------------------- pairs
+
+
+def swapped_of(text: Text, number: int, room: int, key: tuple[int, ...], short_seq_prob: float) -> tuple[list[Pair], int]:
+    """The pairs of one document for sentence order prediction, and how many single sentences were left over."""
+    left = list(range(len(text.sentences)))
+    backward = chance(draw(fold(*key, text.id), 0), 0.5)
+    pairs, alone = [], 0
+    while left:
+        at = left[-1] if backward else left[0]
+        own = fold(*key, text.id, at)
+        target = target_of(own, room, short_seq_prob)
+        size = 1
+        while size < len(left):
+            more = left[-size - 1 :] if backward else left[: size + 1]
+            if size >= 2 and tokens_of([text.sentences[i] for i in more]) > target:
+                break
+            size += 1
+        chunk = left[-size:] if backward else left[:size]
+        left = left[:-size] if backward else left[size:]
+        if size == 1:
+            alone += 1
+            continue
+        a_size = 1 + bounded(draw(own, 1), size - 1)
+        halves = [(text.sentences[half[0]][0], text.sentences[half[-1]][1]) for half in (chunk[:a_size], chunk[a_size:])]
+        label = int(draw(own, 1) & 0xFFFFFFFF < 2**31)
+        (a, a_end), (b, b_end) = reversed(halves) if label else halves
+        pairs.append(Pair(a, a_end - a, b, b_end - b, label, number, number, chunk[0]))
+    return pairs, alone
+
+
+def make_swapped(
+    texts: list[Text], max_seq_length: int, copy: int, seed: int, short_seq_prob: float
+) -> tuple[list[Pair], dict[str, int]]:
+    pairs: list[Pair] = []
+    without_second = 0
+    for number, text in enumerate(texts):
+        key = (seed, PAIRS, max_seq_length, copy)
+        found, alone = swapped_of(text, number, max_seq_length - 3, key, short_seq_prob)
+        pairs += found
+        without_second += alone
+    sides = [[pair for pair in pairs if pair.label == label] for label in (0, 1)]
+    more = max(sides, key=len)
+    surplus = max(abs(len(sides[0]) - len(sides[1])) - 1, 0)
+    key = (seed, SURPLUS, max_seq_length, copy)
+    dropped = sorted(more, key=lambda pair: fold(*key, texts[pair.document_a].id, pair.sentence))[:surplus]
+    kept = [pair for pair in pairs if not any(pair is other for other in dropped)]
+    return kept, {"pairs-without-second": without_second, "pairs-dropped": surplus}
+
+
+def make_runs(texts: list[Text], max_seq_length: int, copy: int, seed: int, short_seq_prob: float) -> list[Pair]:
+    runs = []
+    for number, text in enumerate(texts):
+        i = 0
+        while i < len(text.sentences):
+            target = target_of(fold(seed, PAIRS, max_seq_length, copy, text.id, i), max_seq_length - 2, short_seq_prob)
+            end = i + 1
+            while end < len(text.sentences) and tokens_of(text.sentences[i : end + 1]) <= target:
+                end += 1
+            runs.append(Pair(text.sentences[i][0], tokens_of(text.sentences[i:end]), 0, 0, NO_PAIR, number, number, i))
+            i = end
+    return runs
+
+
+# ---------------------------------------------------------------------------------------------------- whole words
+
+
+def choose_words(key: int, pieces: list[int], count: int, max_predictions: int, pass_over: bool) -> list[int]:
+    """The words of one example that are masked, of which pieces[i] is the number of tokens."""
+    taken: set[int] = set()
+    seen: set[int] = set()
+    step = FIRST_WORD_DRAW
+    left, masked = count, 0
+    if not pass_over and left and pieces:
+        # a window of `count` tokens on a circle of words begins at any token
+        number = draw(key, step)
+        token = bounded(number, sum(pieces))
+        owner = [(word, i) for word, size in enumerate(pieces) for i in range(size)]
+        word, before = owner[token]
+        size = pieces[word]
+        behind = min(size - before, left)
+        around = max(left - (sum(pieces) - before), 0)
+        left -= behind
+        if bounded_low(number, size) < behind + around and size + left <= max_predictions:
+            taken.add(word)
+            masked += size
+        seen.add(word)
+        step += 1
+    while left > 0 and len(seen) < len(pieces):
+        number = draw(key, step)
+        step += 1
+        word = bounded(number, len(pieces))
+        if word in seen:
+            continue
+        seen.add(word)
+        size = pieces[word]
+        if size <= left:
+            taken.add(word)
+            masked += size
+            left -= size
+        elif not pass_over:
+            if bounded_low(number, size) < left and masked + size <= max_predictions:
+                taken.add(word)
+            break
+    return sorted(taken)
+
+
+def words_of(is_head: list[bool], b_start: int, length: int, across: bool) -> list[list[int]]:
+    """The positions of each word of an example of `length` tokens whose B begins at `b_start`; `length` where there is none.
+
+    across: a B that begins inside a word goes on with A's last one, as Google has it.
+    """
+    words: list[list[int]] = []
+    for at in range(1, length - 1):
+        if at == b_start - 1:
+            continue
+        if is_head[at] or at == 1 or (at == b_start and not across):
+            words.append([at])
+        else:
+            words[-1].append(at)
+    return words
+
+
+def mask_words(
+    input_ids: list[int], is_head: list[bool], b_start: int, key: int, count: int, max_predictions: int,
+    mask_id: int, replacements: list[int], shares: tuple[float, float], google: bool,
+) -> tuple[list[int], list[int], list[int]]:  # fmt: skip
+    """(input ids with the masks applied, masked_lm_positions, masked_lm_ids) of one example."""
+    words = words_of(is_head, b_start, len(input_ids), across=google)
+    chosen = choose_words(key, [len(word) for word in words], count, max_predictions, google)
+    masked, rank, positions = list(input_ids), 0, []
+    for word in (words[i] for i in chosen):
+        decided = draw(key, max_predictions + rank) >> 32
+        for at in word:
+            number = draw(key, max_predictions + rank)
+            if google:
+                decided = number >> 32  # each piece for itself
+            below = int(Fraction(str(shares[0])) * 2**32)
+            if decided < below:
+                masked[at] = mask_id
+            elif decided < below + int(Fraction(str(shares[1])) * 2**32):
+                masked[at] = replacements[bounded_low(number, len(replacements))]
+            positions.append(at)
+            rank += 1
+    return masked, positions, [input_ids[at] for at in positions]
