@@ -218,7 +218,7 @@ def _set(column, at, value):
         (_set("masked_lm_ids", 0, 4), "example 7 has a special word as the true one behind a mask"),
         (_put("segment_b_start", 1), "example 7 has B outside of it"),
         (_put("segment_b_start", 65535), "example 7 has B outside of it"),
-        (_put("next_sentence_label", 2), "example 7 has a label that is neither 0 nor 1"),
+        (_put("next_sentence_label", 2), "example 7 has a label that is none of \\(0, 1\\)"),
         (_put("document_a", 1), "example 7 has a document_a that documents/ does not hold"),
         (_put("document_b", 1), "example 7 has a document_b that documents/ does not hold"),
         (_set("masked_lm_positions", 0, 0), "example 7 has a mask outside of it"),
