@@ -19,12 +19,14 @@ saved and the status is 128 + the signal's number: 143 or 130. A second Ctrl-C d
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 # Threads that wait for each other sleep, not spin. On idle cores it costs nothing; where other work shares them, a step
 # of the tiny model became 2 to 15 times faster. Read when torch is loaded, so it stands before that.
@@ -34,101 +36,30 @@ import torch
 from tqdm import tqdm
 
 from jobs.config import dump, parse
-from model.batches import global_batch
-from model.bert import BertArchitecture, BertConfig, initialize_weights
+from jobs.pretrain_config import PretrainConfig, too_long
+from model.batches import BatchReader
+from model.bert import BertConfig, initialize_weights
 from model.checkpoint import (
     TrainingState,
     checkpoint_path,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
+    share_checkpoint,
     sweep,
 )
 from model.data import DataSet
+from model.distributed import Ranks, join_ranks
 from model.heads import BertForPreTraining
 from model.metrics import MetricsWriter, read_metrics
-from model.optimizer import build_optimizer, learning_rate_at
-from model.order import ORDER_VERSION, TrainingOrder
+from model.optimizer import build_optimizer
+from model.order import ORDER_VERSION
 from model.run_folder import only_trainer, stop_signals, write_text
-from model.stream import START, Leg, extend
+from model.schedule import Schedule
+from model.stream import START, Leg, continue_legs, extend
 from model.training import Evaluation, choose_device, choose_precision, evaluate, train_step
 
 logger = logging.getLogger("bertloom")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Trains a BERT on a data set; started again, it resumes. Presets: tiny, mini, small, base, large."""
-
-    data: Path
-    """The data set, as `bertloom preprocess` wrote it."""
-    out: Path
-    """The run folder: a new one, or one to go on with."""
-    num_steps: int
-    """Updates of the weights in all."""
-    batch_size: int = 256
-    """Examples in an update (the global batch). BERT had 256."""
-    micro_batch_size: int = 32
-    """Examples in memory at once, at most; changes no result beyond rounding, and what dropout draws."""
-    max_seq_length: int | None = None
-    """Which of the data set's lengths to train on, in tokens; the shortest if none is given."""
-    learning_rate: float = 1e-4
-    """At its peak. BERT: 1e-4 at a batch of 256; smaller models and larger batches take more."""
-    warmup_ratio: float = 0.06
-    """Share of the steps in which the learning rate rises; it then falls in a line. BERT: 0.01, RoBERTa: 0.06."""
-    weight_decay: float = 0.01
-    """AdamW's decay of matrices and embeddings. BERT: 0.01."""
-    max_gradient_norm: float = 1.0
-    """The gradient of the global batch is scaled down to this norm where it is larger. BERT: 1.0."""
-    seed: int = 1
-    """Of the order of examples, the initial weights and dropout."""
-    model: BertArchitecture = BertArchitecture()
-    """The shape of the model."""
-    device: str = "auto"
-    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16: matrix products in 16 bits, weights in 32. auto takes it on CUDA."""
-    num_threads: int | None = None
-    """Threads of the CPU's matrix products; torch's choice if none is given. Another number rounds differently."""
-    eval_every: int = 1000
-    """Steps between evaluations on the validation split; the start and the end are always evaluated."""
-    num_eval_examples: int = 2048
-    """Validation examples in an evaluation, at most."""
-    save_every: int = 1000
-    """Steps between checkpoints; the end is always saved."""
-    keep_checkpoints: int = 2
-    """How many checkpoints to keep; older ones are removed."""
-    log_every: int = 1
-    """Steps between lines in metrics.jsonl."""
-
-    def __post_init__(self) -> None:
-        sizes = ("num_steps", "batch_size", "micro_batch_size", "num_eval_examples", "keep_checkpoints")
-        for name in (*sizes, "eval_every", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError(f"num_threads={self.num_threads} must be at least 1")
-        if self.learning_rate <= 0 or self.max_gradient_norm <= 0:
-            raise ValueError(
-                f"learning_rate={self.learning_rate:g} and max_gradient_norm={self.max_gradient_norm:g} must be above 0"
-            )
-        if not 0 <= self.warmup_ratio < 1:
-            raise ValueError(f"warmup_ratio={self.warmup_ratio:g} must be at least 0 and below 1: a share of num_steps")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay={self.weight_decay:g} must not be below 0")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} must be at least 0 and below 2^63")
-        if self.max_seq_length is not None and self.max_seq_length > self.model.max_position_embeddings:
-            raise ValueError(too_long(self.max_seq_length, self.model.max_position_embeddings))
-
-    @property
-    def num_warmup_steps(self) -> int:
-        """Steps in which the learning rate rises."""
-        return int(self.num_steps * self.warmup_ratio)
-
-
-SCHEDULE = ("num_steps", "batch_size", "learning_rate", "warmup_ratio", "weight_decay", "max_gradient_norm")
-"""Fields that decide the numbers and are kept in checkpoints, beside those that TrainingState names itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,108 +91,137 @@ def main(argv: Sequence[str]) -> int:
 
 
 def pretrain(config: PretrainConfig) -> PretrainResult:
-    """Trains, or goes on training, until the last step or a signal; see the top of this file."""
-    device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
-    data_set = DataSet(config.data)
-    examples = data_set.examples("train", config.max_seq_length)
-    if examples.max_seq_length > config.model.max_position_embeddings:
-        raise ValueError(too_long(examples.max_seq_length, config.model.max_position_embeddings))
-    examples.check_shards()
-    validation = None
-    if examples.max_seq_length in data_set.max_seq_lengths("validation"):
-        validation = data_set.examples("validation", examples.max_seq_length)
-    else:
-        logger.warning("%s has no validation split of this length: nothing will be evaluated", config.data)
+    """Trains, or goes on training, until the end of the schedule or a signal; see the top of this file."""
+    with join_ranks(choose_device(config.device)) as ranks:
+        return train(config, ranks)
+
+
+def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
+    """`pretrain` on one rank."""
+    precision = choose_precision(config.precision, ranks.device)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
+    data_set = DataSet(config.data)
+    schedule = config.schedule(data_set.examples("train").max_seq_length)
+    lengths = {phase.max_seq_length for phase in schedule.phases}
+    reader = BatchReader(data_set, lengths, config.seed, config.micro_batch_size, ranks)
+    if max(lengths) > config.model.max_position_embeddings:
+        raise ValueError(too_long(max(lengths), config.model.max_position_embeddings))
+    held_out = set(data_set.max_seq_lengths("validation"))
+    validation = {length: data_set.examples("validation", length) for length in lengths & held_out}
+    if lengths - held_out and ranks.is_first:
+        logger.warning("%s has no validation split of this length: nothing will be evaluated", config.data)
+    model = BertForPreTraining(BertConfig(**asdict(config.model), vocab_size=data_set.vocabulary_size))
+    if not reader.has_pairs():
+        model.nsp.requires_grad_(False)  # and it is not run: see BertForPreTraining
 
-    model_config = BertConfig(**asdict(config.model), vocab_size=data_set.vocabulary_size)
-    order = TrainingOrder(examples.rows_per_copy, config.seed, examples.max_seq_length)
-
-    leg = Leg(
-        step=0, max_seq_length=examples.max_seq_length, item=0, batch_size=config.batch_size,
-        seed=config.seed, shards_digest=data_set.shards_digest,
-    )  # fmt: skip
-
-    def state_at(step: int, tokens: int, stream: str) -> TrainingState:
-        items = leg.item_at(step)
+    def state_at(step: int, tokens: int, seconds: float, stream: str, legs: list[Leg]) -> TrainingState:
+        items, order = legs[-1].item_at(step), reader.orders[legs[-1].max_seq_length]
         return TrainingState(
-            step=step, items=items, tokens=tokens, stream=stream, legs=[asdict(leg)],
+            step=step, items=items, tokens=tokens, seconds=seconds, stream=stream, legs=[asdict(leg) for leg in legs],
             epoch=order.epoch_of(items), epoch_items=items - order.epoch_start(order.epoch_of(items)),
-            seed=config.seed, order_version=ORDER_VERSION, max_seq_length=examples.max_seq_length,
+            seed=config.seed, order_version=ORDER_VERSION, max_seq_length=legs[-1].max_seq_length,
             shards_digest=data_set.shards_digest, vocabulary_sha256=data_set.vocabulary_sha256,
-            model=asdict(model_config), schedule={name: getattr(config, name) for name in SCHEDULE},
+            model=asdict(model.config), schedule=config.deciding(),
         )  # fmt: skip
 
-    with only_trainer(config.out):
+    def legs_from(legs: list[Leg], step: int, progress: float) -> list[Leg]:
+        phase = schedule.phase_at(progress)
+        return continue_legs(
+            legs, step, max_seq_length=phase.max_seq_length, batch_size=phase.batch_size,
+            seed=config.seed, shards_digest=data_set.shards_digest,
+        )  # fmt: skip
+
+    with only_trainer(config.out) if ranks.is_first else nullcontext():
         checkpoints = config.out / "checkpoints"
-        found = latest_checkpoint(checkpoints)
-        step, tokens, stream = 0, 0, START
-        if found:
-            step, tokens, stream = found[1].step, found[1].tokens, found[1].stream
-            check_unchanged(found[1], state_at(0, 0, START), data_set)
-        sweep(checkpoints)
-        if found and step == config.num_steps:
-            print(f"{config.out} is finished: {step:,} steps; its model is {found[0]}")
+        found = latest_checkpoint(checkpoints) if ranks.is_first else None
+        saved = ranks.share_json(asdict(found[1]) if found else None)
+        step, tokens, seconds, stream, legs = 0, 0, 0.0, START, legs_from([], 0, 0)
+        if saved:
+            step, tokens, seconds, stream = saved["step"], saved["tokens"], saved["seconds"], saved["stream"]
+            check_unchanged(TrainingState(**saved), state_at(0, 0, 0.0, START, legs), data_set)
+            legs = [Leg(**leg) for leg in saved["legs"]]
+        progress = {"steps": step, "tokens": tokens, "seconds": seconds}[schedule.unit]
+        if ranks.is_first:
+            sweep(checkpoints)
+        if schedule.is_over(progress):
+            where = checkpoint_path(checkpoints, step)
+            if ranks.is_first:
+                print(f"{config.out} is finished: {step:,} steps; its model is {where}")
             return PretrainResult(
-                out=config.out, checkpoint=found[0], step=step, tokens_per_second=0.0,
+                out=config.out, checkpoint=where, step=step, tokens_per_second=0.0,
                 validation=last_evaluation(config.out),
             )  # fmt: skip
-        write_text(config.out / "config.toml", dump(config))
+        if ranks.is_first:
+            write_text(config.out / "config.toml", dump(config))
 
-        model = BertForPreTraining(model_config)
-        if not found:
+        if not saved:
             initialize_weights(model, config.model.initializer_range, config.seed)
-        model.to(device)
-        optimizer = build_optimizer(model, config.weight_decay)
+        model.to(ranks.device)
+        optimizer = build_optimizer(model, config.weight_decay, config.optimizer)
         if found:
             load_checkpoint(found[0], model, optimizer)
-        resumed_at = step if found else -1
-        print_start(config, model, examples.rows_per_copy, step, device, precision)
-        begin, busy_seconds, busy_tokens = time.monotonic(), 0.0, 0
+        share_checkpoint(ranks, model, optimizer, with_moments=step > 0)
+        resumed_at = step if saved else -1
+        if ranks.is_first:
+            print_start(config, model, reader, ranks, step, precision)
+        begin, busy_seconds, busy_tokens, last_seconds = time.monotonic() - seconds, 0.0, 0, 0.0
+        stopping = 0  # a signal's number
         shown: dict[str, float] = {}  # running means, for the eye
 
         with (
             stop_signals() as signals,
-            MetricsWriter(config.out / "metrics.jsonl", step) as metrics,
-            progress_bar(config.num_steps, step) as bar,
+            MetricsWriter(config.out / "metrics.jsonl", step, ranks.is_first) as metrics,
+            progress_bar(schedule, progress, ranks.is_first) as bar,
         ):
+            evaluated = step if ranks.share_json(metrics.is_evaluated(step)) else -1
             while True:
-                done = step == config.num_steps
-                if validation and (done or step % config.eval_every == 0) and not metrics.is_evaluated(step):
-                    batches = validation.in_order(config.micro_batch_size, config.num_eval_examples)
-                    evaluation = evaluate(model, batches, precision=precision)
+                done = schedule.is_over(progress)
+                held = validation.get(legs[-1].max_seq_length)
+                if held and (done or step % config.eval_every == 0) and step != evaluated:
+                    batches = held.in_order(
+                        reader.micro_batch_sizes[held.max_seq_length], config.num_eval_examples, ranks.rank, ranks.size
+                    )
+                    evaluation = evaluate(model, batches, precision=precision, ranks=ranks)
                     metrics.write(step, "validation", **asdict(evaluation), seconds=time.monotonic() - begin)
                     bar.write(describe(step, evaluation), file=sys.stderr)
 
-                save = done or signals or (step % config.save_every == 0 and step > 0)
-                if save and step != resumed_at:
+                save = done or stopping or (step % config.save_every == 0 and step > 0)
+                if save and step != resumed_at and ranks.is_first:
                     metrics.sync()
-                    state = state_at(step, tokens, stream)
+                    state = state_at(step, tokens, seconds, stream, legs)
                     save_checkpoint(checkpoints, model, optimizer, state, config.keep_checkpoints)
-                if done or signals:
+                if done or stopping:
                     break
 
                 started = time.monotonic()
-                batch = global_batch(examples, order, leg.item_at(step), config.batch_size, config.micro_batch_size)
-                learning_rate = learning_rate_at(step, config.learning_rate, config.num_warmup_steps, config.num_steps)
+                legs = legs_from(legs, step, progress)
+                batch = reader.read(legs[-1], step)
+                size = {"steps": 1, "tokens": batch.num_tokens, "seconds": last_seconds}[schedule.unit]
+                learning_rate = schedule.learning_rate(progress, size)
                 result = train_step(
                     model, optimizer, batch,
                     learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm,
-                    seed=config.seed, step=step, precision=precision,
+                    seed=config.seed, step=step, precision=precision, ranks=ranks,
                 )  # fmt: skip
                 step += 1
                 tokens += batch.num_tokens
-                stream = extend(stream, batch.stream_sum)
                 busy_tokens += batch.num_tokens
+                stream = extend(stream, ranks.sum_integer(batch.stream_sum))
+                # What the ranks must agree on: that one was told to stop, and the first one's clock.
+                elapsed = time.monotonic() - begin if ranks.is_first else 0.0
+                num_told, now = ranks.sum_numbers([len(signals), elapsed])
+                stopping = max(signals, default=signal.SIGTERM) if num_told else 0
+                seconds, last_seconds = now, now - seconds
                 step_seconds = time.monotonic() - started
                 busy_seconds += step_seconds
+                progress = {"steps": step, "tokens": tokens, "seconds": seconds}[schedule.unit]
 
-                if step % config.log_every == 0 or step == config.num_steps:
+                if step % config.log_every == 0 or schedule.is_over(progress):
                     metrics.write(
                         step, "train", **asdict(result), learning_rate=learning_rate, tokens=tokens, stream=stream,
-                        seconds=time.monotonic() - begin, tokens_per_second=batch.num_tokens / step_seconds,
+                        max_seq_length=legs[-1].max_seq_length, seconds=seconds,
+                        tokens_per_second=batch.num_tokens / step_seconds,
                     )  # fmt: skip
                 shown = {name: 0.9 * shown.get(name, value) + 0.1 * value for name, value in asdict(result).items()}
                 bar.set_postfix_str(
@@ -269,26 +229,19 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
                     f"{busy_tokens / busy_seconds:,.0f} tokens/s",
                     refresh=False,
                 )
-                bar.update()
+                bar.update(min(progress, schedule.total) - bar.n)
 
     speed = busy_tokens / busy_seconds if busy_seconds else 0.0
     where = checkpoint_path(checkpoints, step)
-    if signals:
-        print(f"stopped by {signals[0].name} at step {step:,}, saved as {where}: to go on, start it again")
-    else:
+    if ranks.is_first and stopping:
+        name = signal.Signals(stopping).name
+        print(f"stopped by {name} at step {step:,}, saved as {where}: to go on, start it again")
+    elif ranks.is_first:
         print(f"finished {step:,} steps at {speed:,.0f} real tokens/s; the model is {where}")
     return PretrainResult(
         out=config.out, checkpoint=where, step=step, tokens_per_second=speed,
-        validation=last_evaluation(config.out), signal_number=signals[0] if signals else 0,
+        validation=last_evaluation(config.out), signal_number=stopping,
     )  # fmt: skip
-
-
-def too_long(max_seq_length: int, max_position_embeddings: int) -> str:
-    """The words of that error."""
-    return (
-        f"max_seq_length={max_seq_length} is above model.max_position_embeddings={max_position_embeddings}: "
-        f"raise that to {max_seq_length}, or train on a shorter length of the data set"
-    )
 
 
 def check_unchanged(saved: TrainingState, now: TrainingState, data_set: DataSet) -> None:
@@ -300,7 +253,7 @@ def check_unchanged(saved: TrainingState, now: TrainingState, data_set: DataSet)
             f"{saved.shards_digest[:12]}…, now {now.shards_digest[:12]}…): give that one, or a new --out"
         )
     before, after = (
-        {"seed": state.seed, "max_seq_length": state.max_seq_length, "order_version": state.order_version}
+        {"seed": state.seed, "max_seq_length": state.legs[0]["max_seq_length"], "order_version": state.order_version}
         | state.schedule
         | {f"model.{name}": value for name, value in state.model.items()}
         for state in (saved, now)
@@ -330,23 +283,31 @@ def describe(step: int, evaluation: Evaluation) -> str:
 
 
 def print_start(
-    config: PretrainConfig, model: BertForPreTraining, rows: list[int], step: int, device: torch.device, precision: str
+    config: PretrainConfig, model: BertForPreTraining, reader: BatchReader, ranks: Ranks, step: int, precision: str
 ) -> None:
     """Says what is about to be trained."""
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    epochs = config.num_steps * config.batch_size / (sum(rows) / len(rows))
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    print(
-        f"{num_parameters:,} parameters on {device} in {precision}{threads}; "
-        f"{sum(rows):,} examples in {len(rows)} copies, to be read for {epochs:.1f} epochs of one copy each"
-        + (f"; going on from step {step:,}" if step else "")
-    )
+    where = f"{ranks.device}" if ranks.size == 1 else f"{ranks.size} ranks of {ranks.device.type}"
+    threads = f", {torch.get_num_threads()} threads" if ranks.device.type == "cpu" else ""
+    print(f"{num_parameters:,} parameters on {where} in {precision}{threads}")
+    for length, examples in reader.examples.items():
+        rows = examples.rows_per_copy
+        epochs = ""
+        if config.num_steps and config.length_of_training()[0] == "steps":
+            phases = config.schedule(length).phases
+            items = sum(p.share * config.num_steps * p.batch_size for p in phases if p.max_seq_length == length)
+            epochs = f", to be read for {items / (sum(rows) / len(rows)):.1f} epochs of one copy each"
+        print(f"length {length}: {sum(rows):,} examples in {len(rows)} copies{epochs}")
+    if not model.nsp.classifier.weight.requires_grad:
+        print("the examples are no pairs: next sentence prediction is not trained")
+    if step:
+        print(f"going on from step {step:,}", flush=True)  # also where the output is a file
 
 
-def progress_bar(num_steps: int, step: int) -> "tqdm[Any]":
+def progress_bar(schedule: Schedule, progress: float, is_first: bool) -> "tqdm[Any]":
     """A bar on stderr; where that is a file, a line every half minute."""
     seconds = 0.1 if sys.stderr.isatty() else 30.0
     return tqdm(
-        total=num_steps, initial=step, unit="step",
-        dynamic_ncols=True, mininterval=seconds, maxinterval=max(seconds, 10.0),
+        total=schedule.total, initial=progress, unit=" " + schedule.unit, unit_scale=schedule.unit == "tokens",
+        dynamic_ncols=True, mininterval=seconds, maxinterval=max(seconds, 10.0), disable=not is_first,
     )  # fmt: skip

@@ -6,13 +6,15 @@ rounding, because losses are divided by the counts of the whole batch.
 """
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from model.data import Examples, PackedBatch
+from model.data import DataSet, Examples, PackedBatch
+from model.distributed import Ranks
 from model.order import MASK, TrainingOrder
-from model.stream import rows_sum
+from model.stream import Leg, rows_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +85,38 @@ def global_batch(
         num_pairs=int((sizes["labels"] >= 0).sum()),
         stream_sum=stream_sum & MASK,
     )
+
+
+class BatchReader:
+    """Gives one rank its share of any step's global batch, of any of the lengths trained on."""
+
+    def __init__(
+        self, data_set: DataSet, max_seq_lengths: Iterable[int], seed: int, micro_batch_size: int, ranks: Ranks
+    ) -> None:
+        """micro_batch_size: of the shortest length; longer ones take as many fewer examples as they are longer."""
+        self.ranks = ranks
+        self.examples = {length: data_set.examples("train", length) for length in sorted(set(max_seq_lengths))}
+        self.orders = {
+            length: TrainingOrder(examples.rows_per_copy, seed, length) for length, examples in self.examples.items()
+        }
+        shortest = min(self.examples)
+        self.micro_batch_sizes = {length: max(1, micro_batch_size * shortest // length) for length in self.examples}
+        for examples in self.examples.values():
+            examples.check_shards()
+
+    def has_pairs(self) -> bool:
+        """Whether the examples are labelled for next sentence prediction: the first thousand of each length say so."""
+        for examples in self.examples.values():
+            copy = next(copy for copy, size in enumerate(examples.rows_per_copy) if size)
+            rows = np.arange(min(1024, examples.rows_per_copy[copy]))
+            if (examples.read(np.full_like(rows, copy), rows, with_tokens=False)["labels"] >= 0).any():
+                return True
+        return False
+
+    def read(self, leg: Leg, step: int) -> GlobalBatch:
+        """The share of the update after `step` of them."""
+        length = leg.max_seq_length
+        return global_batch(
+            self.examples[length], self.orders[length], leg.item_at(step), leg.batch_size,
+            self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size,
+        )  # fmt: skip

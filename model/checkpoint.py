@@ -24,11 +24,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.bert import BertConfig
+from model.distributed import Ranks
 from model.heads import BertForPreTraining
 
 FORMAT = "bertloom-checkpoint"
 FORMAT_VERSION = 1
 NAME = re.compile(r"step-(\d{8,})")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW and LAMB keep of a parameter."""
 TEMPORARY = re.compile(r"\.(step-\d{8,}|removed-step-\d{8,})\.\d+\.tmp")
 
 logger = logging.getLogger("bertloom")
@@ -43,7 +46,9 @@ class TrainingState:
     items: int
     """Examples of this length consumed: the next one is item `items` of its order."""
     tokens: int
-    """Real tokens consumed."""
+    """Real tokens consumed, of all lengths."""
+    seconds: float
+    """Wall-clock time of training so far, that of its restarts left out; what a budget is counted in."""
     stream: str
     """The stream digest behind the last update, see `model/stream.py`."""
     legs: list[dict[str, Any]]
@@ -174,9 +179,25 @@ def load_checkpoint(path: Path, model: BertForPreTraining, optimizer: torch.opti
     model.load_state_dict(load_file(path / "model.safetensors"))
     tensors = load_file(path / "optimizer.safetensors")
     for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            key: tensors[f"{key}.{name}"].to(parameter.device, copy=True) for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+        if parameter.requires_grad:
+            optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"].to(parameter.device, copy=True) for key in MOMENTS
+            }
+
+
+def share_checkpoint(
+    ranks: Ranks, model: BertForPreTraining, optimizer: torch.optim.Optimizer, with_moments: bool
+) -> None:
+    """Gives all ranks the weights that rank 0 has, and its moments if it has any: only rank 0 need see the files."""
+    ranks.share_tensors(model.state_dict().values())
+    if with_moments and ranks.size > 1:
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                continue
+            if not ranks.is_first:
+                zeros = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+                optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device)} | zeros
+            ranks.share_tensors(optimizer.state[parameter][key] for key in MOMENTS)
 
 
 def sweep(folder: Path) -> None:
@@ -188,7 +209,7 @@ def sweep(folder: Path) -> None:
 
 
 def optimizer_tensors(model: BertForPreTraining, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state by parameter name: `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`."""
+    """The optimizer's state by parameter name: `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`."""
     return {
         f"{key}.{name}": tensor
         for name, parameter in model.named_parameters()

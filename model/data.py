@@ -358,10 +358,15 @@ class Examples:
             rows=np.stack([copies, rows], axis=1),
         )
 
-    def in_order(self, batch_size: int, limit: int | None = None) -> Iterator[PackedBatch]:
-        """Copy 0 from its first row on, at most `limit` rows: the same examples every time, for validation."""
+    def in_order(
+        self, batch_size: int, limit: int | None = None, rank: int = 0, num_ranks: int = 1
+    ) -> Iterator[PackedBatch]:
+        """Copy 0 from its first row on, at most `limit` rows: the same examples every time, for validation.
+
+        Of several ranks each gets every num_ranks-th batch.
+        """
         stop = self.rows_per_copy[0] if limit is None else min(limit, self.rows_per_copy[0])
-        for start in range(0, stop, batch_size):
+        for start in range(rank * batch_size, stop, batch_size * num_ranks):
             rows = np.arange(start, min(start + batch_size, stop))
             yield self.gather(np.zeros_like(rows), rows)
 

@@ -72,11 +72,20 @@ class BertForPreTraining(nn.Module):
 
     def logits(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Of the words at the masked positions (M, V), and of the pairs (N, 2)."""
-        hidden = self.bert(
-            batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths, batch.cu_seqlens
-        )  # (T, C)
-        words = self.mlm(hidden[batch.masked_positions], self.bert.embeddings.word_embeddings.weight)
-        return words, self.nsp(hidden[batch.cu_seqlens[:-1]])
+        hidden = self.encode(batch)  # (T, C)
+        return self.word_logits(batch, hidden), self.pair_logits(batch, hidden)
+
+    def encode(self, batch: PackedBatch) -> Tensor:
+        """Hidden states (T, C)."""
+        return self.bert(batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths, batch.cu_seqlens)
+
+    def word_logits(self, batch: PackedBatch, hidden: Tensor) -> Tensor:
+        """(M, V) from hidden states (T, C)."""
+        return self.mlm(hidden[batch.masked_positions], self.bert.embeddings.word_embeddings.weight)
+
+    def pair_logits(self, batch: PackedBatch, hidden: Tensor) -> Tensor:
+        """(N, 2) from hidden states (T, C)."""
+        return self.nsp(hidden[batch.cu_seqlens[:-1]])
 
     def forward(self, batch: PackedBatch, num_masked: int, num_pairs: int) -> PretrainingOutput:
         """Losses of one batch.
@@ -84,17 +93,25 @@ class BertForPreTraining(nn.Module):
         Args:
             batch: on the model's device. A next_sentence_label of -1 (no pair) takes no part in the NSP loss.
             num_masked: masked positions in the global batch, of which `batch` may be a part; divides the MLM loss.
-            num_pairs: pairs in the global batch, those labelled 0 or 1; divides the NSP loss.
+            num_pairs: pairs in the global batch, those labelled 0 or 1; divides the NSP loss. With none of them the NSP
+                head does not run, and its weights get no gradient.
         """
-        word_logits, pair_logits = self.logits(batch)
+        hidden = self.encode(batch)  # (T, C)
+        word_logits = self.word_logits(batch, hidden)
         # In 32 bits also under autocast: a sum over 30,000 words is not for 8 bits of mantissa.
         mlm_loss = F.cross_entropy(word_logits.float(), batch.masked_ids, reduction="sum")
-        labels = batch.next_sentence_label
-        nsp_loss = F.cross_entropy(pair_logits.float(), labels, ignore_index=-1, reduction="sum")
+        loss = mlm_loss / max(num_masked, 1)
+        nsp_loss, nsp_correct = torch.zeros_like(mlm_loss), torch.zeros_like(mlm_loss)
+        if num_pairs:
+            labels = batch.next_sentence_label
+            pair_logits = self.pair_logits(batch, hidden)
+            nsp_loss = F.cross_entropy(pair_logits.float(), labels, ignore_index=-1, reduction="sum")
+            nsp_correct = (pair_logits.argmax(-1) == labels).sum()
+            loss = loss + nsp_loss / num_pairs
         return PretrainingOutput(
-            loss=mlm_loss / max(num_masked, 1) + nsp_loss / max(num_pairs, 1),
+            loss=loss,
             mlm_loss_sum=mlm_loss.detach(),
             mlm_correct=(word_logits.argmax(-1) == batch.masked_ids).sum(),
             nsp_loss_sum=nsp_loss.detach(),
-            nsp_correct=(pair_logits.argmax(-1) == labels).sum(),
+            nsp_correct=nsp_correct,
         )

@@ -8,10 +8,10 @@ was stopped and resumed writes the same lines as one that was not, but for the k
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 TIMING_KEYS = ("seconds", "tokens_per_second")
-"""What differs from run to run: `seconds` since the program's start, `tokens_per_second` of real tokens."""
+"""What differs from run to run: `seconds` of wall clock, `tokens_per_second` of real tokens."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -27,7 +27,12 @@ class MetricsWriter:
     A new writer first cuts the file back to what was known at `step`, so that nothing is told twice.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, is_first: bool = True) -> None:
+        """is_first: of several ranks only the first one writes; for the others this does nothing."""
+        self._file: TextIO | None = None
+        self._evaluated: set[int] = set()
+        if not is_first:
+            return
         kept = [line for line in read_metrics(path) if line["step"] <= step]
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with open(temporary, "w") as file:
@@ -42,19 +47,20 @@ class MetricsWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
 
     def write(self, step: int, split: str, **values: float | str) -> None:
         """Appends one line."""
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        self._file.flush()
-        if split == "validation":
-            self._evaluated.add(step)
+        if self._file:
+            self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            self._file.flush()
 
     def is_evaluated(self, step: int) -> bool:
-        """Whether there is a validation line for this step."""
+        """Whether there was a validation line for this step when the file was opened."""
         return step in self._evaluated
 
     def sync(self) -> None:
         """Waits until all lines are on disk; before a checkpoint that relies on them."""
-        os.fsync(self._file.fileno())
+        if self._file:
+            os.fsync(self._file.fileno())

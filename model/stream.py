@@ -8,7 +8,7 @@ number; the sums of all steps are chained. `docs/training.md`, section "The stre
 Dimensions in the comments: T real tokens, N examples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,35 @@ class Leg:
     def item_at(self, step: int) -> int:
         """The first item of the update after `step` of them."""
         return self.item + (step - self.step) * self.batch_size
+
+
+def continue_legs(
+    legs: Sequence[Leg], step: int, *, max_seq_length: int, batch_size: int, seed: int, shards_digest: str
+) -> list[Leg]:
+    """The legs of a run that goes on at `step` in this way: the same ones, or one more.
+
+    A new leg begins where the last one over the same examples ended, or at item 0.
+
+    >>> legs = continue_legs([], 0, max_seq_length=128, batch_size=4, seed=1, shards_digest="")
+    >>> legs = continue_legs(legs, 9, max_seq_length=512, batch_size=2, seed=1, shards_digest="")
+    >>> legs = continue_legs(legs, 10, max_seq_length=128, batch_size=2, seed=1, shards_digest="")
+    >>> [(leg.max_seq_length, leg.step, leg.item) for leg in legs]
+    [(128, 0, 0), (512, 9, 0), (128, 10, 36)]
+    """
+    examples = (max_seq_length, seed, shards_digest)
+    if legs and (*examples, batch_size) == (*_examples_of(legs[-1]), legs[-1].batch_size):
+        return list(legs)
+    ends = [leg.step for leg in legs[1:]] + [step]
+    item = max((leg.item_at(end) for leg, end in zip(legs, ends) if _examples_of(leg) == examples), default=0)
+    new = Leg(
+        step=step, max_seq_length=max_seq_length, item=item, batch_size=batch_size,
+        seed=seed, shards_digest=shards_digest,
+    )  # fmt: skip
+    return [*legs, new]
+
+
+def _examples_of(leg: Leg) -> tuple[int, int, str]:
+    return leg.max_seq_length, leg.seed, leg.shards_digest
 
 
 def extend(digest: str, total: int) -> str:

@@ -14,12 +14,17 @@ from torch import Tensor
 
 from model.batches import GlobalBatch
 from model.data import PackedBatch
+from model.distributed import Ranks
 from model.heads import BertForPreTraining
 from model.optimizer import set_learning_rate
 from model.order import fold
 
 DROPOUT = 1001
 """Purpose of dropout's draws. Far from the purposes in docs/shard-format.md: it decides no byte of any data set."""
+
+
+ALONE = Ranks(device=torch.device("cpu"))
+"""For callers that know of no ranks; its device is not looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +88,9 @@ def train_step(
     seed: int,
     step: int,
     precision: str = "fp32",
+    ranks: Ranks = ALONE,
 ) -> StepResult:
-    """One update of the weights from one global batch, its gradient summed over the micro-batches.
+    """One update of the weights from one global batch, its gradient summed over micro-batches and ranks.
 
     Raises:
         ValueError: the loss or the gradient is not finite; the weights are then still those of the step before.
@@ -99,6 +105,8 @@ def train_step(
             output = model(part.to(device), batch.num_masked, batch.num_pairs)
         output.loss.backward()
         sums += torch.stack([value.double() for value in output[1:]])
+    ranks.sum_gradients(model.parameters())
+    ranks.sum_tensor(sums)
     gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
     means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # waits for the GPU, once a step
     loss, norm = means["mlm_loss"] + means["nsp_loss"], float(gradient_norm)
@@ -124,17 +132,22 @@ def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, flo
 
 
 @torch.no_grad()
-def evaluate(model: BertForPreTraining, batches: Iterable[PackedBatch], *, precision: str = "fp32") -> Evaluation:
-    """Losses and accuracies over all examples of `batches`, each masked token and each pair counting the same."""
+def evaluate(
+    model: BertForPreTraining, batches: Iterable[PackedBatch], *, precision: str = "fp32", ranks: Ranks = ALONE
+) -> Evaluation:
+    """Losses and accuracies over all examples of `batches` of all ranks, each masked token and pair counting the same."""
     device = next(model.parameters()).device
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     num_masked = num_pairs = num_examples = 0
     for batch in batches:
+        pairs = int((batch.next_sentence_label >= 0).sum())
         with autocast(device, precision):
-            output = model(batch.to(device), 1, 1)
+            output = model(batch.to(device), 1, pairs)
         sums += torch.stack([value.double() for value in output[1:]])
         num_masked += len(batch.masked_ids)
-        num_pairs += int((batch.next_sentence_label >= 0).sum())
+        num_pairs += pairs
         num_examples += len(batch.lengths)
+    ranks.sum_tensor(sums)
+    num_masked, num_pairs, num_examples = map(int, ranks.sum_numbers([num_masked, num_pairs, num_examples]))
     return Evaluation(num_examples=num_examples, **mean_metrics(sums, num_masked, num_pairs))

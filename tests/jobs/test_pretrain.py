@@ -66,7 +66,7 @@ def test_a_run_folder_explains_itself(data, unbroken, tmp_path):
     assert [line["step"] for line in lines if line["split"] == "validation"] == [0, 4, 8, 12]
     assert set(lines[1]) == {
         "step", "split", "loss", "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "gradient_norm",
-        "learning_rate", "tokens", "stream", "seconds", "tokens_per_second",
+        "learning_rate", "tokens", "stream", "max_seq_length", "seconds", "tokens_per_second",
     }  # fmt: skip
     state = read_state(unbroken / "checkpoints/step-00000012")
     assert (state.items, state.tokens) == (12 * 16, lines[-2]["tokens"])
@@ -259,6 +259,11 @@ def test_two_processes_cannot_train_in_one_folder(data, unbroken):
         ({"num_threads": 0}, "num_threads=0 must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate=0 and max_gradient_norm=1 must be above 0"),
         ({"warmup_ratio": 1.0}, "warmup_ratio=1 must be at least 0 and below 1"),
+        ({"num_steps": None}, "how long should it train? Give --num-steps, --num-tokens or --budget"),
+        ({"decay_ratio": 0.0}, "decay_ratio=0 must be above 0 and at most 1 - warmup_ratio = 0.94"),
+        ({"max_seq_length": 32, "phases": ("32:1",)}, "max_seq_length=32 and phases: give one"),
+        ({"phases": ("32:0.5", "128:0.5")}, "max_seq_length=128 is above model.max_position_embeddings=64"),
+        ({"budget": "soon"}, "budget='soon' is no time"),
         ({"weight_decay": -0.1}, "weight_decay=-0.1 must not be below 0"),
         ({"seed": -1}, "seed=-1 must be at least 0 and below 2^63"),
     ],

@@ -89,7 +89,7 @@ def test_changed_data_is_found_at_the_first_step_that_reads_it(original, run, tm
     faults, count = verify_run(run, data)
     assert count < 4 and len(faults) == 1 and faults[0].startswith(f"step {count + 1}: metrics.jsonl has the stream")
     offset = shard.addresses[0, ADDRESSES.index("input_ids offsets")] + 4
-    content[offset : offset + 4] = (2**30).to_bytes(4, "little")
+    content[offset : offset + 4] = (2**20).to_bytes(4, "little")
     shard.path.write_bytes(content)
     faults, count = verify_run(run, data)
     assert len(faults) == 1 and faults[0].startswith(f"step {count + 1}: member 0 of shard {shard.path} cannot be read")

@@ -1,11 +1,9 @@
-import pytest
 import torch
 from torch import nn
-from transformers import get_linear_schedule_with_warmup
 
 from model.bert import BertConfig
 from model.heads import BertForPreTraining
-from model.optimizer import BETAS, EPSILON, build_optimizer, learning_rate_at, set_learning_rate
+from model.optimizer import BETAS, EPSILON, LAMB_BETAS, build_optimizer, set_learning_rate
 
 
 def test_biases_and_layer_norms_do_not_decay_and_nothing_is_left_out():
@@ -37,18 +35,39 @@ def test_an_update_is_adamw_written_out():
         torch.testing.assert_close(layer.weight.detach(), weight, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_warmup_steps", [0, 1, 7])
-def test_the_schedule_is_that_of_transformers_but_warms_up_one_step_earlier(num_warmup_steps):
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule = get_linear_schedule_with_warmup(optimizer, num_warmup_steps, 20)
-    theirs = []
-    for _ in range(20):
-        theirs.append(schedule.get_last_lr()[0])
+def test_an_update_of_lamb_is_the_published_formula_written_out():
+    layer = nn.Linear(3, 2)
+    optimizer = build_optimizer(layer, 0.1, "lamb")
+    weights = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    first = {name: torch.zeros_like(p) for name, p in weights.items()}
+    second = {name: torch.zeros_like(p) for name, p in weights.items()}
+    generator = torch.Generator().manual_seed(1)
+    for step in range(1, 6):
+        set_learning_rate(optimizer, 0.01 * step)
+        for name, parameter in layer.named_parameters():
+            gradient = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = gradient.clone()
+            first[name] = LAMB_BETAS[0] * first[name] + (1 - LAMB_BETAS[0]) * gradient
+            second[name] = LAMB_BETAS[1] * second[name] + (1 - LAMB_BETAS[1]) * gradient**2
+            mean, square = first[name] / (1 - LAMB_BETAS[0] ** step), second[name] / (1 - LAMB_BETAS[1] ** step)
+            update = mean / (square.sqrt() + EPSILON)
+            ratio = 1.0
+            if name == "weight":  # biases neither decay nor are they scaled
+                update = update + 0.1 * weights[name]
+                ratio = float(weights[name].norm() / update.norm())
+            weights[name] = weights[name] - 0.01 * step * ratio * update
         optimizer.step()
-        schedule.step()
-    ours = [learning_rate_at(step, 0.5, num_warmup_steps, 20) for step in range(20)]
-    assert max(ours) == 0.5  # the peak is reached
-    assert ours[num_warmup_steps:] == pytest.approx(theirs[num_warmup_steps:])
-    warm = max(num_warmup_steps - 1, 0)
-    assert ours[:warm] == pytest.approx(theirs[1 : warm + 1])
-    assert ours[-1] > 0  # no step is thrown away
+        for name, parameter in layer.named_parameters():
+            torch.testing.assert_close(parameter.detach(), weights[name], atol=1e-6, rtol=1e-5)
+
+
+def test_lamb_leaves_a_parameter_of_zeros_unscaled_and_skips_one_without_a_gradient():
+    layer = nn.Linear(2, 2)
+    nn.init.zeros_(layer.weight)
+    before = layer.bias.detach().clone()
+    optimizer = build_optimizer(layer, 0.1, "lamb")
+    set_learning_rate(optimizer, 0.5)
+    layer.weight.grad = torch.ones(2, 2)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), torch.full((2, 2), -0.5), atol=1e-4, rtol=0)
+    assert layer.bias.detach().equal(before)

@@ -1,0 +1,149 @@
+"""Several ranks: one process for each device, started by torchrun, that share every global batch out between them.
+
+    torchrun --no-python --nproc-per-node 8 bertloom pretrain base --data DATASET --out RUN
+
+All ranks hold the same weights and moments and make the same update. In a step each one computes the gradients of its
+micro-batches; these are summed over the ranks once, when all are done, in a few large pieces. That is not
+DistributedDataParallel: there is nothing to overlap with that pays for its hooks at the batch sizes of BERT, and the sum
+is the plain one of losses that are already divided by the counts of the whole batch. Only rank 0 writes files.
+
+Ranks talk by gloo on a CPU and by NCCL on CUDA. A rank that ends takes the others with it: they say so and end too, and
+torchrun, or the next start, goes on from the last checkpoint.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others: rank 0 may be writing a large checkpoint to a slow disk."""
+BUCKET_NUMBERS = 16 * 2**20
+"""Gradients summed in one piece: 64 MiB, enough to be limited by bandwidth alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process's place among those that train together; by default it is alone, and nothing here costs anything."""
+
+    device: torch.device
+    """Where it computes."""
+    rank: int = 0
+    """Its number."""
+    size: int = 1
+    """How many there are."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes files and speaks."""
+        return self.rank == 0
+
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, in place."""
+        if self.size > 1:
+            with self._together():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def sum_numbers(self, values: Sequence[float]) -> list[float]:
+        """Sums over all ranks, in 64-bit floating point: exact for integers below 2^53."""
+        if self.size == 1:
+            return list(values)
+        return self.sum_tensor(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
+
+    def sum_integer(self, value: int) -> int:
+        """The sum over all ranks modulo 2^64 of integers from 0 to 2^64 - 1."""
+        low, high = self.sum_numbers([value & 0xFFFFFFFF, value >> 32])
+        return int(low) + (int(high) << 32) & 2**64 - 1
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Makes each gradient the sum over all ranks. A rank that had no example of a batch has none yet: zeros."""
+        if self.size == 1:
+            return
+        bucket: list[Tensor] = []
+        numbers = 0
+        for parameter in parameters:
+            if not parameter.requires_grad:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            bucket.append(parameter.grad)
+            numbers += parameter.numel()
+            if numbers >= BUCKET_NUMBERS:
+                self._sum_bucket(bucket)
+                bucket, numbers = [], 0
+        if bucket:
+            self._sum_bucket(bucket)
+
+    def _sum_bucket(self, gradients: list[Tensor]) -> None:
+        flat = self.sum_tensor(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+            gradient.copy_(part.view_as(gradient))
+
+    def share_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Gives all ranks the values that rank 0 has, in place."""
+        if self.size > 1:
+            with self._together():
+                for tensor in tensors:
+                    dist.broadcast(tensor, 0)
+
+    def share_json(self, value: Any) -> Any:
+        """What rank 0 has, on all ranks; anything that JSON can hold."""
+        if self.size == 1:
+            return value
+        content = json.dumps(value).encode() if self.is_first else b""
+        size = int(self.sum_numbers([len(content)])[0])
+        data = torch.zeros(size, dtype=torch.uint8, device=self.device)
+        if self.is_first:
+            data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        self.share_tensors([data])
+        return json.loads(bytes(data.cpu().numpy()))
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Turns what the backend says when a rank is gone into words for people."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise ValueError(
+                f"rank {self.rank} of {self.size} has lost the others: one of them has ended, and its own message says "
+                f"why; start again to go on from the last checkpoint ({str(error).splitlines()[0][:200]})"
+            ) from error
+
+
+@contextmanager
+def join_ranks(device: torch.device) -> Iterator[Ranks]:
+    """Meets the other processes that torchrun has started; without torchrun, this process is alone.
+
+    Args:
+        device: cpu or cuda; of several CUDA devices each process takes the one of its number on its machine.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks(device=device)
+        return
+    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    # torchrun may keep its store over a restart, and gloo would then look for the ranks that are gone.
+    store, _, _ = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    group: dict[str, Any] = {"store": store, "rank": rank, "world_size": size, "timeout": TIMEOUT}
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ValueError(
+                f"rank {rank} is number {local} on this machine, which has {torch.cuda.device_count()} CUDA devices: "
+                f"give torchrun --nproc-per-node {torch.cuda.device_count()}, or --device cpu"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device, **group)
+    else:
+        dist.init_process_group("gloo", **group)
+    yield Ranks(device=device, rank=rank, size=size)
+    dist.destroy_process_group()  # not after an error: the others may be gone, and it would wait for them

@@ -1,0 +1,113 @@
+"""Runs by steps, tokens and the clock, in one phase and in two, with either optimizer, with and without pairs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs.pretrain import pretrain
+from jobs.pretrain_config import PretrainConfig
+from jobs.verify import verify_run
+from model.bert import BertArchitecture
+from model.checkpoint import read_state
+from model.metrics import TIMING_KEYS, read_metrics
+from tests.model.synthetic import write_data_set
+
+TINY = BertArchitecture(
+    hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
+    hidden_dropout_prob=0.1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("data") / "set"
+    return write_data_set(directory, rows=(100, 80), num_validation=20, max_seq_lengths=(32, 64))
+
+
+def config(data: Path, out: Path, **changes) -> PretrainConfig:
+    values = {
+        "batch_size": 8, "micro_batch_size": 8, "learning_rate": 3e-3, "model": TINY, "device": "cpu",
+        "num_eval_examples": 10, "save_every": 5, "num_threads": 1,
+    }  # fmt: skip
+    return PretrainConfig(data=data, out=out, **values | changes)
+
+
+def train_lines(out: Path) -> list[dict]:
+    lines = [line for line in read_metrics(out / "metrics.jsonl") if line["split"] == "train"]
+    return [{k: v for k, v in line.items() if k not in TIMING_KEYS} for line in lines]
+
+
+def cut_off(run: Path, step: int, out: Path) -> Path:
+    """A copy of a run that was killed after a checkpoint."""
+    shutil.copytree(run, out)
+    for path in (out / "checkpoints").iterdir():
+        if int(path.name[5:]) > step:
+            shutil.rmtree(path)
+    return out
+
+
+def files(out: Path) -> dict[str, bytes]:
+    last = max((out / "checkpoints").iterdir())
+    return {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_two_phases_are_one_run_that_resumes_in_either_of_them(data, tmp_path, optimizer):
+    phases = {"phases": ("32:0.5", "64:0.25:4", "32:0.25"), "num_steps": 16, "optimizer": optimizer}
+    pretrain(config(data, tmp_path / "run", keep_checkpoints=9, **phases))
+    lines = train_lines(tmp_path / "run")
+    assert [line["max_seq_length"] for line in lines] == [32] * 8 + [64] * 4 + [32] * 4
+    last = read_state(tmp_path / "run/checkpoints/step-00000016")
+    legs = [(leg["step"], leg["max_seq_length"], leg["item"], leg["batch_size"]) for leg in last.legs]
+    assert legs == [(0, 32, 0, 8), (8, 64, 0, 4), (12, 32, 64, 8)]  # the second part at 32 goes on with item 64
+    assert last.items == 64 + 4 * 8
+    assert verify_run(tmp_path / "run") == ([], 16)
+    for step in (5, 10):
+        out = cut_off(tmp_path / "run", step, tmp_path / f"cut-{step}")
+        pretrain(config(data, out, **phases))
+        assert train_lines(out) == lines and files(out) == files(tmp_path / "run")
+
+
+def test_by_tokens_the_learning_rate_and_the_phases_follow_the_tokens(data, tmp_path):
+    chosen = {"num_tokens": 2000, "phases": ("32:0.6", "64:0.4"), "decay": "cosine"}
+    pretrain(config(data, tmp_path / "run", keep_checkpoints=9, **chosen))
+    lines = train_lines(tmp_path / "run")
+    assert lines[-2]["tokens"] < 2000 <= lines[-1]["tokens"]
+    before = [0, *(line["tokens"] for line in lines)]
+    assert [line["max_seq_length"] for line in lines] == [32 if tokens < 1200 else 64 for tokens in before[:-1]]
+    assert lines[-1]["learning_rate"] < 0.3 * max(line["learning_rate"] for line in lines)
+    out = cut_off(tmp_path / "run", 5, tmp_path / "cut")
+    pretrain(config(data, out, **chosen))
+    assert train_lines(out) == lines and files(out) == files(tmp_path / "run")
+    assert verify_run(out)[0] == []
+
+
+def test_by_the_clock_it_ends_on_time_and_the_time_before_a_stop_counts(data, tmp_path):
+    result = pretrain(config(data, tmp_path / "run", budget="2s", phases=("32:0.5", "64:0.5"), save_every=5))
+    lines = train_lines(tmp_path / "run")
+    assert {line["max_seq_length"] for line in lines} == {32, 64}
+    state = read_state(result.checkpoint)
+    assert 2 <= state.seconds < 12
+    assert lines[-1]["learning_rate"] < 0.5 * max(line["learning_rate"] for line in lines)
+    assert verify_run(tmp_path / "run")[0] == []
+    assert pretrain(config(data, tmp_path / "run", budget="2s", phases=("32:0.5", "64:0.5"))).step == result.step
+
+
+def test_without_pairs_the_next_sentence_head_is_left_as_it_was_drawn(tmp_path, capsys):
+    data = write_data_set(tmp_path / "set", rows=(60,), num_validation=10, pairs=False)
+    pretrain(config(data, tmp_path / "run", num_steps=7))
+    assert "next sentence prediction is not trained" in capsys.readouterr().out
+    early, late = (load_file(tmp_path / f"run/checkpoints/step-0000000{n}/model.safetensors") for n in (5, 7))
+    assert not early["mlm.dense.weight"].equal(late["mlm.dense.weight"])
+    assert all(early[name].equal(late[name]) for name in early if name.startswith("nsp."))
+    line = train_lines(tmp_path / "run")[-1]
+    assert line["nsp_loss"] == 0 and line["loss"] == line["mlm_loss"]
+    moments = load_file(tmp_path / "run/checkpoints/step-00000007/optimizer.safetensors")
+    assert not any(".nsp." in name for name in moments)
+    out = cut_off(tmp_path / "run", 5, tmp_path / "cut")
+    pretrain(config(data, out, num_steps=7))
+    assert train_lines(out) == train_lines(tmp_path / "run") and files(out) == files(tmp_path / "run")
+    assert torch.isfinite(late["nsp.pooler.weight"]).all()
