@@ -98,6 +98,8 @@ def statistics(table: pa.Table, vocabulary: Vocabulary | None) -> dict[str, Any]
     masks = table["masked_lm_positions"].combine_chunks().value_lengths().to_numpy()
     segment_b = table["segment_b_start"].to_numpy().astype(np.int64)
     label = table["next_sentence_label"].to_numpy()
+    one_document = bool((table["document_a"].to_numpy() == table["document_b"].to_numpy()).all())
+    names = {0: "next", 1: "swapped" if one_document else "random", -1: "none"}  # B of a random pair is from elsewhere
     longest = int(table.schema.metadata[b"max_seq_length"])
     counts, edges = np.histogram(lengths, bins=min(BINS, longest), range=(0, longest))
     found = {
@@ -109,11 +111,11 @@ def statistics(table: pa.Table, vocabulary: Vocabulary | None) -> dict[str, Any]
             f"{int(low)}-{int(high)}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)
         },
         "segment_a_mean": round(float((segment_b - 2).mean()), 2),
-        "labels": {name: int((label == value).sum()) for name, value in (("next", 0), ("random", 1), ("none", -1))},
+        "labels": {name: int((label == value).sum()) for value, name in names.items()},
         "segment_b_mean": {
             name: round(float((lengths - segment_b - 1)[label == value].mean()), 2)
-            for name, value in (("next", 0), ("random", 1))
-            if (label == value).any()
+            for value, name in names.items()
+            if value >= 0 and (label == value).any()
         },
         "masks_per_example": round(float(masks.mean()), 2),
         "masked_share": round(float(masks.sum() / lengths.sum()), 4),
@@ -146,8 +148,9 @@ def decode(row: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
         kept, change = f"={_bare(was)}", f"{'MASK' if there == '[MASK]' else _bare(there)}→{_bare(was)}"
         shown[position] = f"⟦{kept if there == was else change}⟧"
     b = row["segment_b_start"]
+    other = "swapped" if row["document_a"] == row["document_b"] else "random"
     return {
-        "label": {0: "next", 1: "random", -1: "none"}[row["next_sentence_label"]],
+        "label": {0: "next", 1: other, -1: "none"}[row["next_sentence_label"]],
         "tokens": len(words),
         "masks": len(row["masked_lm_positions"]),
         "document_a": f"{row['document_a']:016x}",
@@ -246,7 +249,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines += [
         f"  examples {s['examples']:,}, tokens {s['tokens']:,}, "
         f"fill {s['fill']:.1%} of {found['metadata']['max_seq_length']}",
-        f"  labels: {s['labels']['next']:,} next, {s['labels']['random']:,} random; "
+        f"  labels: {', '.join(f'{count:,} {name}' for name, count in s['labels'].items() if count)}; "
         f"mean length of B by label {s['segment_b_mean']}",
         f"  masks per example {s['masks_per_example']}, {s['masked_share']:.2%} of the tokens; "
         f"as drawn {s.get('masks_as_drawn', 'unknown without a vocabulary')}",
