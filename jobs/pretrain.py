@@ -11,7 +11,8 @@ Presets: tiny, mini, small, base, large. Writes
 
 Started again with the same flags, it goes on from the last whole checkpoint, and on a CPU with the same number of
 threads gets the numbers, bit for bit, that it would have got without the stop. What decides those numbers (model, data,
-batch size, schedule, seed) cannot be changed on the way; micro-batch size, device, threads and how often to save can.
+batch size, schedule, seed) cannot be changed on the way, unless --allow-change names it; micro-batch size, ranks,
+device, threads and how often to save can.
 
 Exit status: 0 when the run is finished; when SIGTERM or SIGINT (Ctrl-C) ends it, the step is finished, a checkpoint is
 saved and the status is 128 + the signal's number: 143 or 130. A second Ctrl-C does not wait.
@@ -44,16 +45,17 @@ from model.checkpoint import (
     checkpoint_path,
     latest_checkpoint,
     load_checkpoint,
-    save_checkpoint,
     share_checkpoint,
     sweep,
 )
+from model.checkpoint_writer import CheckpointWriter
 from model.data import DataSet
 from model.distributed import Ranks, join_ranks
 from model.heads import BertForPreTraining
 from model.metrics import MetricsWriter, read_metrics
 from model.optimizer import build_optimizer
 from model.order import ORDER_VERSION
+from model.resume import changes_between
 from model.run_folder import only_trainer, stop_signals, write_text
 from model.schedule import Schedule
 from model.stream import START, Leg, continue_legs, extend
@@ -115,6 +117,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
     if not reader.has_pairs():
         model.nsp.requires_grad_(False)  # and it is not run: see BertForPreTraining
 
+    changes: list[dict[str, Any]] = []
+
     def state_at(step: int, tokens: int, seconds: float, stream: str, legs: list[Leg]) -> TrainingState:
         items, order = legs[-1].item_at(step), reader.orders[legs[-1].max_seq_length]
         return TrainingState(
@@ -122,7 +126,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             epoch=order.epoch_of(items), epoch_items=items - order.epoch_start(order.epoch_of(items)),
             seed=config.seed, order_version=ORDER_VERSION, max_seq_length=legs[-1].max_seq_length,
             shards_digest=data_set.shards_digest, vocabulary_sha256=data_set.vocabulary_sha256,
-            model=asdict(model.config), schedule=config.deciding(),
+            model=asdict(model.config), changes=changes,
+            schedule=config.deciding() | {"max_seq_length": schedule.phases[0].max_seq_length},
         )  # fmt: skip
 
     def legs_from(legs: list[Leg], step: int, progress: float) -> list[Leg]:
@@ -139,7 +144,13 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         step, tokens, seconds, stream, legs = 0, 0, 0.0, START, legs_from([], 0, 0)
         if saved:
             step, tokens, seconds, stream = saved["step"], saved["tokens"], saved["seconds"], saved["stream"]
-            check_unchanged(TrainingState(**saved), state_at(0, 0, 0.0, START, legs), data_set)
+            data_set.check_vocabulary(saved["vocabulary_sha256"])
+            found_changes = changes_between(
+                TrainingState(**saved), state_at(0, 0, 0.0, START, legs), config.allow_change
+            )
+            changes += saved["changes"] + found_changes
+            for change in found_changes if ranks.is_first else ():
+                print("changed at step {step:,}: {name} from {before} to {after}".format(**change))
             legs = [Leg(**leg) for leg in saved["legs"]]
         progress = {"steps": step, "tokens": tokens, "seconds": seconds}[schedule.unit]
         if ranks.is_first:
@@ -172,6 +183,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         with (
             stop_signals() as signals,
             MetricsWriter(config.out / "metrics.jsonl", step, ranks.is_first) as metrics,
+            CheckpointWriter(checkpoints, config.keep_checkpoints, config.keep_every) as writer,
             progress_bar(schedule, progress, ranks.is_first) as bar,
         ):
             evaluated = step if ranks.share_json(metrics.is_evaluated(step)) else -1
@@ -188,9 +200,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
 
                 save = done or stopping or (step % config.save_every == 0 and step > 0)
                 if save and step != resumed_at and ranks.is_first:
-                    metrics.sync()
                     state = state_at(step, tokens, seconds, stream, legs)
-                    save_checkpoint(checkpoints, model, optimizer, state, config.keep_checkpoints)
+                    writer.save(model, optimizer, state, before=metrics.sync)
                 if done or stopping:
                     break
 
@@ -242,29 +253,6 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         out=config.out, checkpoint=where, step=step, tokens_per_second=speed,
         validation=last_evaluation(config.out), signal_number=stopping,
     )  # fmt: skip
-
-
-def check_unchanged(saved: TrainingState, now: TrainingState, data_set: DataSet) -> None:
-    """Raises ValueError if what decides the numbers is not what the run began with."""
-    data_set.check_vocabulary(saved.vocabulary_sha256)
-    if saved.shards_digest != now.shards_digest:
-        raise ValueError(
-            f"the run was trained on another data set than {data_set.directory} (sha256 of shards.parquet "
-            f"{saved.shards_digest[:12]}…, now {now.shards_digest[:12]}…): give that one, or a new --out"
-        )
-    before, after = (
-        {"seed": state.seed, "max_seq_length": state.legs[0]["max_seq_length"], "order_version": state.order_version}
-        | state.schedule
-        | {f"model.{name}": value for name, value in state.model.items()}
-        for state in (saved, now)
-    )
-    for name in before | after:
-        if before.get(name) != after.get(name):
-            advice = "the learning rate of every step depends on it; " if name == "num_steps" else ""
-            raise ValueError(
-                f"{name} is {after.get(name)}, but this run began with {before.get(name)}: {advice}"
-                f"resume with {before.get(name)}, or give a new --out to begin another run"
-            )
 
 
 def last_evaluation(out: Path) -> dict[str, float]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.bert import BertArchitecture
+from model.resume import CHANGEABLE
 from model.schedule import Schedule, Shape, parse_budget, parse_phases
 
 
@@ -64,12 +65,16 @@ class PretrainConfig:
     """Steps between checkpoints; the end is always saved."""
     keep_checkpoints: int = 2
     """How many checkpoints to keep; older ones are removed."""
+    keep_every: int | None = None
+    """Checkpoints of steps that are a multiple of this are kept for good."""
+    allow_change: tuple[str, ...] = ()
+    """What may differ from what the run began with, by name: batch_size num_steps learning_rate data …; recorded."""
     log_every: int = 1
     """Steps between lines in metrics.jsonl."""
 
     def __post_init__(self) -> None:
         sizes = ("num_steps", "num_tokens", "batch_size", "micro_batch_size", "num_eval_examples", "keep_checkpoints")
-        for name in (*sizes, "num_threads", "eval_every", "save_every", "log_every"):
+        for name in (*sizes, "num_threads", "keep_every", "eval_every", "save_every", "log_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.learning_rate <= 0 or self.max_gradient_norm <= 0:
@@ -93,6 +98,11 @@ class PretrainConfig:
         if longest > self.model.max_position_embeddings:
             raise ValueError(too_long(longest, self.model.max_position_embeddings))
         self.length_of_training()
+        for name in self.allow_change:
+            if name not in CHANGEABLE:
+                raise ValueError(
+                    f"allow_change: {name!r} cannot be changed on the way; expected {', '.join(CHANGEABLE)}"
+                )
 
     def length_of_training(self) -> tuple[Literal["steps", "tokens", "seconds"], float]:
         """What training is counted in, and how long it is: a budget goes before tokens, and tokens before steps."""

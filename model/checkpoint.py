@@ -71,6 +71,8 @@ class TrainingState:
     """The BertConfig."""
     schedule: dict[str, Any]
     """What else decides the numbers: batch size, steps, learning rate …"""
+    changes: list[dict[str, Any]]
+    """What was changed on the way, each `{"step", "name", "before", "after"}`; see `model/resume.py`."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -81,11 +83,32 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 def save_checkpoint(
     folder: Path, model: BertForPreTraining, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int
 ) -> Path:
-    """Writes a checkpoint and removes all but the last `keep` up to it.
+    """Writes a checkpoint, and returns when it is on disk; see `write_checkpoint`."""
+    return write_checkpoint(folder, *snapshot(model, optimizer), state, keep)
+
+
+def snapshot(
+    model: BertForPreTraining, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Copies of the weights and of the optimizer's tensors in the CPU's memory."""
+    return _copies(model.state_dict()), _copies(optimizer_tensors(model, optimizer))
+
+
+def write_checkpoint(
+    folder: Path,
+    weights: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    state: TrainingState,
+    keep: int,
+    keep_every: int | None = None,
+) -> Path:
+    """Writes a checkpoint and removes older ones.
 
     Args:
         folder: RUN/checkpoints; made if it does not exist.
-        keep: at least 1.
+        weights, moments: what `snapshot` gives.
+        keep: how many of the last ones up to this stay; at least 1.
+        keep_every: those of steps that are a multiple of it stay for good.
 
     Returns:
         Its path.
@@ -95,8 +118,8 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    save_file(_on_cpu(model.state_dict()), temporary / "model.safetensors")
-    save_file(_on_cpu(optimizer_tensors(model, optimizer)), temporary / "optimizer.safetensors")
+    save_file(weights, temporary / "model.safetensors")
+    save_file(moments, temporary / "optimizer.safetensors")
     files = {}
     for name in ("model.safetensors", "optimizer.safetensors"):
         _sync(temporary / name)
@@ -110,8 +133,9 @@ def save_checkpoint(
     os.rename(temporary, path)
     _sync(folder)
     older = sorted(other for other in _checkpoints(folder) if other[0] <= state.step)
-    for _, other in older[:-keep]:
-        _remove(other)
+    for step, other in older[:-keep]:
+        if not keep_every or step % keep_every:
+            _remove(other)
     return path
 
 
@@ -249,8 +273,8 @@ def _remove(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from jobs.pretrain import PretrainConfig, PretrainResult, main, pretrain
+from jobs.verify import verify_run
 from model.bert import BertArchitecture
 from model.checkpoint import load_model, read_state
 from model.metrics import TIMING_KEYS, read_metrics
@@ -192,6 +193,32 @@ def test_other_data_or_another_vocabulary_cannot_be_given_on_the_way(data, unbro
         pretrain(config(strange, out))
 
 
+def test_a_change_that_is_asked_for_by_name_is_made_and_recorded(data, unbroken, tmp_path, capsys):
+    out = interrupted(unbroken, tmp_path / "run")
+    other = write_data_set(tmp_path / "other", rows=(90, 80), num_validation=60, seed=9)
+    names = ("batch_size", "num_steps", "data")
+    pretrain(config(data, out, num_steps=14, batch_size=32, allow_change=names, save_every=2))
+    assert "changed at step 10: batch_size from 16 to 32" in capsys.readouterr().out
+    assert read_metrics(out / "metrics.jsonl")[-1]["step"] == 14
+    # from here on this is how the run is: the same words need no permission, the old ones do
+    shutil.rmtree(out / "checkpoints/step-00000014")
+    pretrain(config(data, out, num_steps=14, batch_size=32))
+    with pytest.raises(ValueError, match="batch_size is 16, but this run began with 32: .* --allow-change batch_size"):
+        pretrain(config(data, out, num_steps=14))
+    pretrain(config(other, out, num_steps=16, batch_size=32, allow_change=names))
+    state = read_state(out / "checkpoints/step-00000016")
+    assert sorted((change["step"], change["name"]) for change in state.changes) == [
+        (10, "batch_size"), (10, "num_steps"), (14, "data"), (14, "num_steps")
+    ]  # fmt: skip
+    assert [(leg["step"], leg["item"], leg["batch_size"]) for leg in state.legs] == [
+        (0, 0, 16),
+        (10, 160, 32),
+        (14, 0, 32),
+    ]
+    faults, steps = verify_run(out)
+    assert steps == 0 and "step 1: read another data set" in faults[0]
+
+
 def test_micro_batch_and_intervals_and_the_place_of_the_data_can_change_on_the_way(data, unbroken, tmp_path):
     out = interrupted(unbroken, tmp_path / "run")
     moved = Path(shutil.copytree(data, tmp_path / "moved"))
@@ -264,6 +291,7 @@ def test_two_processes_cannot_train_in_one_folder(data, unbroken):
         ({"max_seq_length": 32, "phases": ("32:1",)}, "max_seq_length=32 and phases: give one"),
         ({"phases": ("32:0.5", "128:0.5")}, "max_seq_length=128 is above model.max_position_embeddings=64"),
         ({"budget": "soon"}, "budget='soon' is no time"),
+        ({"allow_change": ("model",)}, "allow_change: 'model' cannot be changed on the way; expected num_steps"),
         ({"weight_decay": -0.1}, "weight_decay=-0.1 must not be below 0"),
         ({"seed": -1}, "seed=-1 must be at least 0 and below 2^63"),
     ],

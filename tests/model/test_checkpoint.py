@@ -17,8 +17,11 @@ from model.checkpoint import (
     optimizer_tensors,
     read_state,
     save_checkpoint,
+    snapshot,
     sweep,
+    write_checkpoint,
 )
+from model.checkpoint_writer import CheckpointWriter
 from model.optimizer import build_optimizer, set_learning_rate
 from tests.model.small_model import random_model
 
@@ -28,7 +31,7 @@ def state(step: int, model) -> TrainingState:
         step=step, items=step * 8, tokens=step * 100, seconds=0.5, stream="0" * 16, legs=[], epoch=0, epoch_items=step * 8,
         seed=1, order_version=1, max_seq_length=32, shards_digest="ab", vocabulary_sha256="cd",
         model=vars(model.config),
-        schedule={"num_steps": 9},
+        schedule={"num_steps": 9}, changes=[],
     )  # fmt: skip
 
 
@@ -74,6 +77,38 @@ def test_only_the_last_few_are_kept(tmp_path):
     for step in (1, 2, 3, 4):
         save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+
+
+def test_those_of_every_so_many_steps_are_kept_for_good(tmp_path):
+    model, optimizer = trained()
+    for step in range(1, 9):
+        write_checkpoint(tmp_path, *snapshot(model, optimizer), state(step, model), keep=1, keep_every=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000006", "step-00000008"]
+
+
+def test_the_writer_writes_what_was_when_it_was_asked_and_one_at_a_time(tmp_path):
+    model, optimizer = trained()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told = []
+    with CheckpointWriter(tmp_path, keep=3) as writer:
+        for step in (1, 2):
+            writer.save(model, optimizer, state(step, model), before=lambda: told.append(len(list(tmp_path.iterdir()))))
+            with torch.no_grad():  # training goes on
+                for parameter in model.parameters():
+                    parameter.add_(1)
+    assert told == [0, 1]  # the first was on disk when the second began
+    assert equal(load_model(tmp_path / "step-00000001").state_dict(), before)
+    assert equal(load_model(tmp_path / "step-00000002").state_dict(), {name: t + 1 for name, t in before.items()})
+
+
+def test_an_error_of_the_writer_is_raised_by_the_next_call(tmp_path):
+    model, optimizer = trained()
+    (tmp_path / "file").write_text("")
+    writer = CheckpointWriter(tmp_path / "file", keep=1)
+    writer.save(model, optimizer, state(1, model))
+    with pytest.raises(FileExistsError):
+        writer.wait()
+    writer.wait()
 
 
 def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path):
@@ -145,6 +180,7 @@ KILLER = """
 import builtins, os, shutil, sys, torch
 from pathlib import Path
 import model.checkpoint as checkpoint
+from model.checkpoint_writer import CheckpointWriter
 from tests.model.test_checkpoint import state, trained
 
 def exit_at(stage):
@@ -181,7 +217,8 @@ for stage in range(1000):
     child = os.fork()
     if child == 0:
         exit_at(stage)
-        checkpoint.save_checkpoint(folder, model, optimizer, state(2, model), keep=1)
+        with CheckpointWriter(folder, keep=1) as writer:
+            writer.save(model, optimizer, state(2, model))
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
         print(stage)
