@@ -20,6 +20,7 @@ import apache_beam as beam
 from jobs.config import parse
 from jobs.progress import JobProgress
 from pipeline import storage
+from pipeline.chinese import load_segmenter
 from pipeline.examples import WeaveConfig
 from pipeline.inputs import Source, Split, find_sources, split_size, split_source
 from pipeline.local_runner import is_local, pipeline_options, quiet_workers, run, worker_watch
@@ -71,6 +72,8 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     vocabulary = read_vocabulary(config.vocab)
     for note in vocabulary.notes:
         _say(note)
+    if config.chinese_words:
+        load_segmenter()  # its error before the work begins
     job = JobConfig(_part_of(TokenizeConfig, config), _part_of(WeaveConfig, config), vocabulary)
     sources = find_sources(config.input)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"))
@@ -230,11 +233,12 @@ def print_summary(manifest: dict[str, Any]) -> None:
         f"  text       {counters['text_bytes'] / 1e6:>13,.1f} MB,"
         f" {counters['sentences']:,} sentences, {counters['tokens']:,} tokens"
     )
-    pairs, kind = counters["pairs"], {"nsp": "random next", "sop": "swapped", "none": "pairs"}[configuration["pairs"]]
+    pairs, kind = counters["pairs"], {"nsp": "random next", "sop": "swapped"}.get(configuration["pairs"])
     for length in configuration["max_seq_length"]:
-        print(
-            f"  length {length:<4}{pairs[f'pairs/{length}']:>14,} examples in {configuration['dupe_factor']} copies,"
-            f" {pairs[f'pairs-random/{length}']:,} {kind}, {pairs.get(f'pairs-dropped/{length}', 0):,} pairs dropped"
-        )
+        line = f"  length {length:<4}{pairs[f'pairs/{length}']:>14,} examples in {configuration['dupe_factor']} copies"
+        if kind:
+            random, dropped = pairs[f"pairs-random/{length}"], pairs.get(f"pairs-dropped/{length}", 0)
+            line += f", {random:,} {kind}, {dropped:,} pairs dropped"
+        print(line)
     print(f"  held out   {counters['examples']['validation']:>13,} validation examples")
     print(f"  digest of all shards {manifest['shards_digest']}")
