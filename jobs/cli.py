@@ -22,8 +22,9 @@ COMMANDS = {
     "build-vocab": ("jobs.build_vocab", "text to a WordPiece vocabulary"),
     "preprocess": ("jobs.preprocess", "text to shards"),
     "inspect": ("jobs.inspect_shards", "what is in a data set or a shard, decoded"),
-    "verify": ("jobs.verify", "checksums, counts and format of a data set"),
+    "verify": ("jobs.verify", "checksums, counts and format of a data set; what a run has read"),
     "pretrain": ("jobs.pretrain", "shards to a trained model; started again, it resumes"),
+    "plot": ("jobs.plot", "the curves of one or several runs"),
 }
 
 

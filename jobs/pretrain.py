@@ -18,11 +18,14 @@ Exit status: 0 when the run is finished; when SIGTERM or SIGINT (Ctrl-C) ends it
 saved and the status is 128 + the signal's number: 143 or 130. A second Ctrl-C does not wait.
 """
 
+import json
 import logging
+import math
 import os
 import signal
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -51,15 +54,18 @@ from model.checkpoint import (
 from model.checkpoint_writer import CheckpointWriter
 from model.data import DataSet
 from model.distributed import Ranks, join_ranks
+from model.flops import peak_flops
 from model.heads import BertForPreTraining
+from model.meter import Meter
 from model.metrics import MetricsWriter, read_metrics
 from model.optimizer import build_optimizer
 from model.order import ORDER_VERSION
 from model.resume import changes_between
 from model.run_folder import only_trainer, stop_signals, write_text
 from model.schedule import Schedule
+from model.sinks import open_sinks
 from model.stream import START, Leg, continue_legs, extend
-from model.training import Evaluation, choose_device, choose_precision, evaluate, train_step
+from model.training import Evaluation, StepResult, choose_device, choose_precision, evaluate, train_step
 
 logger = logging.getLogger("bertloom")
 
@@ -119,10 +125,13 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
 
     changes: list[dict[str, Any]] = []
 
-    def state_at(step: int, tokens: int, seconds: float, stream: str, legs: list[Leg]) -> TrainingState:
+    def state_at(
+        step: int, tokens: int, seconds: float, loss_mean: float | None, stream: str, legs: list[Leg]
+    ) -> TrainingState:
         items, order = legs[-1].item_at(step), reader.orders[legs[-1].max_seq_length]
         return TrainingState(
-            step=step, items=items, tokens=tokens, seconds=seconds, stream=stream, legs=[asdict(leg) for leg in legs],
+            step=step, items=items, tokens=tokens, seconds=seconds, loss_mean=loss_mean,
+            stream=stream, legs=[asdict(leg) for leg in legs],
             epoch=order.epoch_of(items), epoch_items=items - order.epoch_start(order.epoch_of(items)),
             seed=config.seed, order_version=ORDER_VERSION, max_seq_length=legs[-1].max_seq_length,
             shards_digest=data_set.shards_digest, vocabulary_sha256=data_set.vocabulary_sha256,
@@ -141,12 +150,13 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         checkpoints = config.out / "checkpoints"
         found = latest_checkpoint(checkpoints) if ranks.is_first else None
         saved = ranks.share_json(asdict(found[1]) if found else None)
-        step, tokens, seconds, stream, legs = 0, 0, 0.0, START, legs_from([], 0, 0)
+        step, tokens, seconds, loss_mean, stream, legs = 0, 0, 0.0, None, START, legs_from([], 0, 0)
         if saved:
             step, tokens, seconds, stream = saved["step"], saved["tokens"], saved["seconds"], saved["stream"]
+            loss_mean = saved["loss_mean"]
             data_set.check_vocabulary(saved["vocabulary_sha256"])
             found_changes = changes_between(
-                TrainingState(**saved), state_at(0, 0, 0.0, START, legs), config.allow_change
+                TrainingState(**saved), state_at(0, 0, 0.0, None, START, legs), config.allow_change
             )
             changes += saved["changes"] + found_changes
             for change in found_changes if ranks.is_first else ():
@@ -176,13 +186,19 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         resumed_at = step if saved else -1
         if ranks.is_first:
             print_start(config, model, reader, ranks, step, precision)
-        begin, busy_seconds, busy_tokens, last_seconds = time.monotonic() - seconds, 0.0, 0, 0.0
+        model.bert.recompute_activations = config.recompute_activations
+        if config.compile:
+            model.bert.compile_layers()
+        peak = peak_flops(ranks.device, config.peak_tflops)
+        meter = Meter(config=model.config, device=ranks.device, peak=peak and peak * ranks.size)
+        sinks = open_sinks(config.sinks, config.out, step, tomllib.loads(dump(config))) if ranks.is_first else []
+        begin, last_seconds = time.monotonic() - seconds, 0.0
         stopping = 0  # a signal's number
-        shown: dict[str, float] = {}  # running means, for the eye
 
         with (
             stop_signals() as signals,
-            MetricsWriter(config.out / "metrics.jsonl", step, ranks.is_first) as metrics,
+            reader,
+            MetricsWriter(config.out / "metrics.jsonl", step, ranks.is_first, sinks) as metrics,
             CheckpointWriter(checkpoints, config.keep_checkpoints, config.keep_every) as writer,
             progress_bar(schedule, progress, ranks.is_first) as bar,
         ):
@@ -200,7 +216,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
 
                 save = done or stopping or (step % config.save_every == 0 and step > 0)
                 if save and step != resumed_at and ranks.is_first:
-                    state = state_at(step, tokens, seconds, stream, legs)
+                    state = state_at(step, tokens, seconds, loss_mean, stream, legs)
                     writer.save(model, optimizer, state, before=metrics.sync)
                 if done or stopping:
                     break
@@ -208,41 +224,45 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
                 started = time.monotonic()
                 legs = legs_from(legs, step, progress)
                 batch = reader.read(legs[-1], step)
+                wait_seconds = time.monotonic() - started
                 size = {"steps": 1, "tokens": batch.num_tokens, "seconds": last_seconds}[schedule.unit]
+                if not schedule.is_over(progress + size):
+                    reader.prefetch(legs_from(legs, step + 1, progress + size)[-1], step + 1)
                 learning_rate = schedule.learning_rate(progress, size)
+                highest = config.spike_factor * loss_mean if config.spike_factor and loss_mean else math.inf
                 result = train_step(
                     model, optimizer, batch,
                     learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm,
-                    seed=config.seed, step=step, precision=precision, ranks=ranks,
+                    seed=config.seed, step=step, precision=precision, ranks=ranks, highest_loss=highest,
                 )  # fmt: skip
+                is_bad = not result.is_finite or result.loss > highest
+                if is_bad:
+                    what = bad_step(config, step, result, learning_rate, reader.indices(legs[-1], step), ranks)
+                    bar.write(what, file=sys.stderr)
+                else:
+                    loss_mean = result.loss if loss_mean is None else 0.98 * loss_mean + 0.02 * result.loss
                 step += 1
                 tokens += batch.num_tokens
-                busy_tokens += batch.num_tokens
                 stream = extend(stream, ranks.sum_integer(batch.stream_sum))
                 # What the ranks must agree on: that one was told to stop, and the first one's clock.
                 elapsed = time.monotonic() - begin if ranks.is_first else 0.0
                 num_told, now = ranks.sum_numbers([len(signals), elapsed])
                 stopping = max(signals, default=signal.SIGTERM) if num_told else 0
                 seconds, last_seconds = now, now - seconds
-                step_seconds = time.monotonic() - started
-                busy_seconds += step_seconds
+                spent = time.monotonic() - started
+                timings = meter.add(result, batch, legs[-1].max_seq_length, spent, wait_seconds)
                 progress = {"steps": step, "tokens": tokens, "seconds": seconds}[schedule.unit]
 
                 if step % config.log_every == 0 or schedule.is_over(progress):
                     metrics.write(
                         step, "train", **asdict(result), learning_rate=learning_rate, tokens=tokens, stream=stream,
-                        max_seq_length=legs[-1].max_seq_length, seconds=seconds,
-                        tokens_per_second=batch.num_tokens / step_seconds,
+                        max_seq_length=legs[-1].max_seq_length, seconds=seconds, **timings,
+                        **({"skipped": True} if is_bad else {}),
                     )  # fmt: skip
-                shown = {name: 0.9 * shown.get(name, value) + 0.1 * value for name, value in asdict(result).items()}
-                bar.set_postfix_str(
-                    f"loss {shown['loss']:.3f}, mlm {shown['mlm_accuracy']:.1%}, nsp {shown['nsp_accuracy']:.1%}, "
-                    f"{busy_tokens / busy_seconds:,.0f} tokens/s",
-                    refresh=False,
-                )
+                bar.set_postfix_str(meter.describe(), refresh=False)
                 bar.update(min(progress, schedule.total) - bar.n)
 
-    speed = busy_tokens / busy_seconds if busy_seconds else 0.0
+    speed = meter.tokens_per_second
     where = checkpoint_path(checkpoints, step)
     if ranks.is_first and stopping:
         name = signal.Signals(stopping).name
@@ -253,6 +273,31 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         out=config.out, checkpoint=where, step=step, tokens_per_second=speed,
         validation=last_evaluation(config.out), signal_number=stopping,
     )  # fmt: skip
+
+
+def bad_step(
+    config: PretrainConfig, step: int, result: StepResult, learning_rate: float, indices: list[int], ranks: Ranks
+) -> str:
+    """Writes down which examples a step had whose loss is no number or a spike, and gives words about it.
+
+    Raises:
+        ValueError: those words, unless such steps are to be skipped.
+    """
+    path = config.out / "bad_steps.jsonl"
+    if ranks.is_first:
+        line = {"step": step + 1, "loss": str(result.loss), "gradient_norm": str(result.gradient_norm)}
+        with open(path, "a") as file:
+            file.write(json.dumps(line | {"action": config.on_bad_step, "examples": indices}) + "\n")
+    what = (
+        f"at step {step + 1} the loss is {result.loss:g} and the norm of its gradient {result.gradient_norm:g}; "
+        f"its examples are {', '.join(map(str, indices[:3]))} … of {config.data}, all of them in {path}"
+    )
+    if config.on_bad_step == "skip":
+        return f"{what}: the update is left out"
+    raise ValueError(
+        f"{what}: look at them; or take a learning_rate below {learning_rate:g} or a longer warm-up from a new run "
+        f"folder on; or go on with --on-bad-step skip"
+    )
 
 
 def last_evaluation(out: Path) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from model.bert import BertArchitecture
 from model.resume import CHANGEABLE
 from model.schedule import Schedule, Shape, parse_budget, parse_phases
+from model.sinks import SinkName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,20 @@ class PretrainConfig:
     """What may differ from what the run began with, by name: batch_size num_steps learning_rate data …; recorded."""
     log_every: int = 1
     """Steps between lines in metrics.jsonl."""
+    sinks: tuple[SinkName, ...] = ()
+    """Where else metrics go: tensorboard, wandb. Neither is installed with bertloom."""
+    peak_tflops: float | None = None
+    """What one device could do in this precision, in TFLOP/s, for the share of it that is reached (MFU). Known NVIDIA
+    devices have their maker's bf16 figure; elsewhere, with none given, there is no MFU."""
+    on_bad_step: Literal["stop", "skip"] = "stop"
+    """What to do where the loss is no number or a spike: stop, or leave the update out. Either way the examples of the
+    step are written to bad_steps.jsonl."""
+    spike_factor: float | None = None
+    """A loss above so many times its running mean is a spike; none is looked for by default."""
+    compile: bool = False
+    """torch.compile for the layers, all but attention. The first steps take longer."""
+    recompute_activations: bool = False
+    """Compute each layer again in the backward pass instead of keeping what is in it: less memory, a third more time."""
 
     def __post_init__(self) -> None:
         sizes = ("num_steps", "num_tokens", "batch_size", "micro_batch_size", "num_eval_examples", "keep_checkpoints")
@@ -98,6 +113,10 @@ class PretrainConfig:
         if longest > self.model.max_position_embeddings:
             raise ValueError(too_long(longest, self.model.max_position_embeddings))
         self.length_of_training()
+        if self.peak_tflops is not None and self.peak_tflops <= 0:
+            raise ValueError(f"peak_tflops={self.peak_tflops:g} must be above 0")
+        if self.spike_factor is not None and self.spike_factor <= 1:
+            raise ValueError(f"spike_factor={self.spike_factor:g} must be above 1: it multiplies the mean of the loss")
         for name in self.allow_change:
             if name not in CHANGEABLE:
                 raise ValueError(

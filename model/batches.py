@@ -7,7 +7,8 @@ rounding, because losses are divided by the counts of the whole batch.
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,8 +26,12 @@ class GlobalBatch:
     """This rank's; none is empty, but there may be none at all."""
     numbers: list[int]
     """Which part of the global batch each of them is."""
+    num_examples: int
+    """Examples of all ranks."""
     num_tokens: int
     """Real tokens of all ranks."""
+    num_squared: int
+    """Sum of the squares of the lengths of all ranks' examples: what attention costs."""
     num_masked: int
     """Masked positions of all ranks."""
     num_pairs: int
@@ -80,7 +85,9 @@ def global_batch(
     return GlobalBatch(
         micro_batches=micro_batches,
         numbers=numbers,
+        num_examples=batch_size,
         num_tokens=int(sizes["lengths"].sum()),
+        num_squared=int((sizes["lengths"] ** 2).sum()),
         num_masked=int(sizes["num_masks"].sum()),
         num_pairs=int((sizes["labels"] >= 0).sum()),
         stream_sum=stream_sum & MASK,
@@ -103,6 +110,8 @@ class BatchReader:
         self.micro_batch_sizes = {length: max(1, micro_batch_size * shortest // length) for length in self.examples}
         for examples in self.examples.values():
             examples.check_shards()
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._coming: tuple[Leg, int, Future[GlobalBatch]] | None = None
 
     def has_pairs(self) -> bool:
         """Whether the examples are labelled for next sentence prediction: the first thousand of each length say so."""
@@ -114,9 +123,37 @@ class BatchReader:
         return False
 
     def read(self, leg: Leg, step: int) -> GlobalBatch:
-        """The share of the update after `step` of them."""
+        """The share of the update after `step` of them; the one that was prefetched, if it is that."""
+        coming, self._coming = self._coming, None
+        if coming:
+            batch = coming[2].result()  # also if it is another one: the thread must be done with the shards
+            if coming[:2] == (leg, step):
+                return batch
+        return self._read(leg, step)
+
+    def prefetch(self, leg: Leg, step: int) -> None:
+        """Begins to read in a thread what `read` will be asked for next. A wrong guess costs time and nothing else."""
+        assert self._coming is None
+        self._coming = (leg, step, self._thread.submit(self._read, leg, step))
+
+    def __enter__(self) -> "BatchReader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def indices(self, leg: Leg, step: int) -> list[int]:
+        """Which rows of the data set the update after `step` of them reads, over all its shards as `explain` counts."""
+        start = leg.item_at(step)
+        copies, rows = self.orders[leg.max_seq_length].items(start, start + leg.batch_size)
+        return self.examples[leg.max_seq_length].indices(copies, rows).tolist()
+
+    def _read(self, leg: Leg, step: int) -> GlobalBatch:
         length = leg.max_seq_length
-        return global_batch(
+        batch = global_batch(
             self.examples[length], self.orders[length], leg.item_at(step), leg.batch_size,
             self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size,
         )  # fmt: skip
+        if self.ranks.device.type == "cuda":  # a copy from pinned memory does not wait for the GPU
+            batch = replace(batch, micro_batches=[part.pinned() for part in batch.micro_batches])
+        return batch

@@ -16,10 +16,12 @@ Dimensions in the comments:
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 try:  # CUDA builds of torch 2.11 and later have it; nothing else needs it
     from torch.nn.attention.varlen import varlen_attn
@@ -150,7 +152,11 @@ class BertLayer(nn.Module):
         T, C = hidden.shape
         qkv = self.qkv(hidden).view(T, 3, self.num_heads, C // self.num_heads)
         mixed = attention(qkv, lengths, cu_seqlens, self.attention_dropout if self.training else 0.0)  # (T, H, D)
-        hidden = self.attention_norm(hidden + self.dropout(self.attention_output(mixed.reshape(T, C))))
+        return self.behind_attention(hidden, mixed.reshape(T, C))
+
+    def behind_attention(self, hidden: Tensor, mixed: Tensor) -> Tensor:
+        """(T, C) from two (T, C): all of the layer whose cost does not depend on where sequences begin."""
+        hidden = self.attention_norm(hidden + self.dropout(self.attention_output(mixed)))
         wide = F.gelu(self.intermediate(hidden))  # (T, F)
         return self.output_norm(hidden + self.dropout(self.output(wide)))
 
@@ -162,6 +168,8 @@ class BertModel(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = BertEmbeddings(config)
+        self.recompute_activations = False
+        """Whether the backward pass computes each layer again instead of keeping what is in it."""
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
@@ -188,8 +196,21 @@ class BertModel(nn.Module):
             cu_seqlens = cumulative_lengths(lengths).to(input_ids.device)
         hidden = self.embeddings(input_ids, token_type_ids, position_ids)
         for layer in self.layers:
-            hidden = layer(hidden, lengths, cu_seqlens)
+            if self.recompute_activations and self.training:
+                hidden = checkpoint(layer, hidden, lengths, cu_seqlens, use_reentrant=False)
+            else:
+                hidden = layer(hidden, lengths, cu_seqlens)
         return hidden
+
+    def compile_layers(self, **options: Any) -> None:
+        """Lets torch.compile fuse what is behind each attention, once for any number of tokens.
+
+        Attention itself is left out: it depends on where sequences begin, which is new in every batch.
+        """
+        for layer in self.layers:
+            assert isinstance(layer, BertLayer)
+            compiled = torch.compile(layer.behind_attention, dynamic=True, **options)
+            layer.behind_attention = compiled  # type: ignore[method-assign]
 
 
 def cumulative_lengths(lengths: list[int]) -> Tensor:

@@ -49,6 +49,8 @@ class TrainingState:
     """Real tokens consumed, of all lengths."""
     seconds: float
     """Wall-clock time of training so far, that of its restarts left out; what a budget is counted in."""
+    loss_mean: float | None
+    """Running mean of the training loss, which a spike is measured against; None before the first step."""
     stream: str
     """The stream digest behind the last update, see `model/stream.py`."""
     legs: list[dict[str, Any]]

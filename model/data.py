@@ -63,6 +63,11 @@ class PackedBatch:
         tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)  # type: ignore[arg-type]
 
+    def pinned(self) -> "PackedBatch":
+        """The same batch in memory that a GPU can copy from by itself."""
+        tensors = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)  # type: ignore[arg-type]
+
 
 def flat_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The integers starts[i] … starts[i] + lengths[i] - 1, for one i after the other.
@@ -297,6 +302,17 @@ class Examples:
             path = self.data_set.directory / row["path"]
             if not path.exists() or path.stat().st_size != row["bytes"]:
                 Shard(self.data_set, row)
+
+    def indices(self, copies: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The numbers of these rows among all rows of the data set, in the order of shards.parquet: int64 (N,)."""
+        table = self.data_set.shards.select(["split", "max_seq_length", "copy", "examples"]).to_pylist()
+        firsts: dict[tuple[str, int, int], int] = {}
+        count = 0
+        for row in table:
+            firsts.setdefault((row["split"], row["max_seq_length"], row["copy"]), count)
+            count += row["examples"]
+        starts = [firsts.get((self.split, self.max_seq_length, copy), 0) for copy in range(len(self.rows_per_copy))]
+        return np.array(starts)[copies] + rows
 
     def read(self, copies: np.ndarray, rows: np.ndarray, with_tokens: bool = True) -> dict[str, np.ndarray]:
         """The columns of the given rows, in their order.

@@ -6,12 +6,17 @@ was stopped and resumed writes the same lines as one that was not, but for the k
 """
 
 import json
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-TIMING_KEYS = ("seconds", "tokens_per_second")
-"""What differs from run to run: `seconds` of wall clock, `tokens_per_second` of real tokens."""
+from model.sinks import Sink
+
+TIMING_KEYS = ("seconds", "tokens_per_second", "data_wait_share", "mfu")
+"""What differs from run to run: `seconds` of wall clock, `tokens_per_second` of real tokens, the share of a step's time
+in which it waited for data, and the share of the device's peak that it reached (`model/flops.py`)."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -27,8 +32,14 @@ class MetricsWriter:
     A new writer first cuts the file back to what was known at `step`, so that nothing is told twice.
     """
 
-    def __init__(self, path: Path, step: int, is_first: bool = True) -> None:
-        """is_first: of several ranks only the first one writes; for the others this does nothing."""
+    def __init__(self, path: Path, step: int, is_first: bool = True, sinks: Sequence[Sink] = ()) -> None:
+        """
+        Args:
+            step: updates done.
+            is_first: of several ranks only the first one writes; for the others this does nothing.
+            sinks: what else takes the lines.
+        """
+        self._sinks = sinks
         self._file: TextIO | None = None
         self._evaluated: set[int] = set()
         if not is_first:
@@ -49,12 +60,17 @@ class MetricsWriter:
     def __exit__(self, *error: object) -> None:
         if self._file:
             self._file.close()
+        for sink in self._sinks:
+            sink.close()
 
     def write(self, step: int, split: str, **values: float | str) -> None:
-        """Appends one line."""
+        """Appends one line; what is infinite or no number becomes null, which is JSON."""
         if self._file:
-            self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+            self._file.write(json.dumps({"step": step, "split": split, **plain}) + "\n")
             self._file.flush()
+            for sink in self._sinks:
+                sink.write(step, split, values)
 
     def is_evaluated(self, step: int) -> bool:
         """Whether there was a validation line for this step when the file was opened."""

@@ -44,6 +44,11 @@ class StepResult:
     gradient_norm: float
     """Norm of the gradient before clipping."""
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether loss and gradient are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -89,11 +94,12 @@ def train_step(
     step: int,
     precision: str = "fp32",
     ranks: Ranks = ALONE,
+    highest_loss: float = math.inf,
 ) -> StepResult:
     """One update of the weights from one global batch, its gradient summed over micro-batches and ranks.
 
-    Raises:
-        ValueError: the loss or the gradient is not finite; the weights are then still those of the step before.
+    Where loss or gradient are no finite numbers, or the loss is above `highest_loss`, there is no update: weights and
+    moments stay as they were.
     """
     device = next(model.parameters()).device
     model.train()
@@ -109,15 +115,13 @@ def train_step(
     ranks.sum_tensor(sums)
     gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
     means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # waits for the GPU, once a step
-    loss, norm = means["mlm_loss"] + means["nsp_loss"], float(gradient_norm)
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise ValueError(
-            f"at step {step + 1} the loss is {loss} and the norm of its gradient {norm}: training has diverged; "
-            f"take a learning_rate below {learning_rate:g}, or a longer warm-up, and start from a new run folder"
-        )
-    set_learning_rate(optimizer, learning_rate)
-    optimizer.step()
-    return StepResult(loss=loss, gradient_norm=norm, **means)
+    result = StepResult(
+        loss=means["mlm_loss"] + means["nsp_loss"], gradient_norm=float(gradient_norm), **means
+    )  # fmt: skip
+    if result.is_finite and result.loss <= highest_loss:
+        set_learning_rate(optimizer, learning_rate)
+        optimizer.step()
+    return result
 
 
 def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, float]:

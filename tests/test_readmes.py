@@ -12,6 +12,7 @@ from jobs.cli import COMMANDS
 from jobs.config import preset_names
 from jobs.demo import DemoConfig
 from jobs.inspect_shards import InspectConfig
+from jobs.plot import PlotConfig
 from jobs.preprocess import PreprocessConfig
 from jobs.pretrain import PretrainConfig
 from jobs.verify import VerifyConfig
@@ -25,6 +26,7 @@ CONFIGS = {
     "inspect": InspectConfig,
     "verify": VerifyConfig,
     "pretrain": PretrainConfig,
+    "plot": PlotConfig,
 }
 
 

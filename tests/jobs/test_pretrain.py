@@ -17,7 +17,9 @@ from jobs.pretrain import PretrainConfig, PretrainResult, main, pretrain
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
 from model.checkpoint import load_model, read_state
+from model.data import DataSet
 from model.metrics import TIMING_KEYS, read_metrics
+from model.order import TrainingOrder
 from model.run_folder import only_trainer, stop_signals
 from tests.model.synthetic import write_data_set
 
@@ -67,7 +69,8 @@ def test_a_run_folder_explains_itself(data, unbroken, tmp_path):
     assert [line["step"] for line in lines if line["split"] == "validation"] == [0, 4, 8, 12]
     assert set(lines[1]) == {
         "step", "split", "loss", "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "gradient_norm",
-        "learning_rate", "tokens", "stream", "max_seq_length", "seconds", "tokens_per_second",
+        "learning_rate", "tokens", "stream", "max_seq_length", "seconds", "tokens_per_second", "fill",
+        "data_wait_share",
     }  # fmt: skip
     state = read_state(unbroken / "checkpoints/step-00000012")
     assert (state.items, state.tokens) == (12 * 16, lines[-2]["tokens"])
@@ -329,3 +332,24 @@ def test_neither_beam_nor_the_pipeline_is_needed():
     )
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert "torch" in loaded and "transformers" not in loaded and "tokenizers" not in loaded
+
+
+def test_a_spike_names_its_examples_and_stops_or_is_skipped(data, tmp_path, capsys):
+    # Far too high a learning rate: the loss soon is several times its mean.
+    changes = {"learning_rate": 3.0, "warmup_ratio": 0.0, "spike_factor": 1.5, "num_steps": 8, "save_every": 3}
+    with pytest.raises(ValueError, match=r"at step \d the loss is .*; its examples are \d+, \d+, \d+ … of .*: look at"):
+        pretrain(config(data, tmp_path / "stopped", **changes))
+    pretrain(config(data, tmp_path / "run", on_bad_step="skip", keep_checkpoints=9, **changes))
+    assert "the update is left out" in capsys.readouterr().err
+    lines = [line for line in numbers(tmp_path / "run") if line["split"] == "train"]
+    bad = [json.loads(line) for line in (tmp_path / "run/bad_steps.jsonl").read_text().splitlines()]
+    assert len(lines) == 8 and [line["step"] for line in lines if line.get("skipped")] == [line["step"] for line in bad]
+    step, rows = bad[0]["step"], bad[0]["examples"]
+    assert bad[0]["action"] == "skip" and len(rows) == 16 and all(0 <= row < 580 for row in rows)
+    examples = DataSet(data).examples("train", 32)
+    items = TrainingOrder(examples.rows_per_copy, 1, 32).items((step - 1) * 16, step * 16)
+    assert rows == (items[1] + 300 * items[0]).tolist()
+    # and it resumes with the same judgement
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000008")
+    pretrain(config(data, tmp_path / "run", on_bad_step="skip", **changes))
+    assert [line for line in numbers(tmp_path / "run") if line["split"] == "train"] == lines

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 
-from model.batches import global_batch
+from model.batches import BatchReader, global_batch
 from model.data import DataSet
+from model.distributed import Ranks
 from model.order import GOLDEN, MASK, TrainingOrder, fold, mix
 from model.stream import START, Leg, extend, list_weights, row_hashes, rows_sum
 
@@ -84,3 +86,25 @@ def test_steps_are_chained_and_their_order_matters():
 def test_a_leg_counts_on_from_its_first_item():
     leg = Leg(step=10, max_seq_length=64, item=1000, batch_size=8, seed=1, shards_digest="")
     assert (leg.item_at(10), leg.item_at(13)) == (1000, 1024)
+
+
+def test_a_prefetched_batch_is_the_one_that_is_asked_for_or_is_read_anew(data_set):
+    ranks = Ranks(device=torch.device("cpu"))
+    leg = Leg(step=0, max_seq_length=64, item=0, batch_size=8, seed=1, shards_digest="")
+    with BatchReader(DataSet(data_set), [32, 64], 1, 8, ranks) as reader:
+        assert reader.micro_batch_sizes == {32: 8, 64: 4}
+        first, second = (reader.read(leg, step).stream_sum for step in (0, 1))
+        reader.prefetch(leg, 1)
+        assert reader.read(leg, 1).stream_sum == second
+        reader.prefetch(leg, 1)
+        assert reader.read(leg, 0).stream_sum == first
+        assert reader.read(leg, 1).stream_sum == second
+        reader.prefetch(leg, 2)  # and never asked for
+
+
+def test_rows_have_a_number_in_the_whole_data_set(data_set):
+    set_ = DataSet(data_set)
+    before = sum(row["examples"] for row in set_.shards.to_pylist() if row["max_seq_length"] == 32)
+    before -= sum(row["examples"] for row in set_.shards.to_pylist() if row["split"] == "validation") // 2
+    examples = set_.examples("train", 64)
+    assert examples.indices(np.array([0, 1]), np.array([5, 7])).tolist() == [before + 5, before + 1500 + 7]

@@ -1,0 +1,58 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from jobs.plot import PlotConfig, curve, main, running_mean, tokens_of
+
+
+def write_run(folder: Path, num_steps: int, with_pairs: bool = True) -> Path:
+    folder.mkdir()
+    lines = [{"step": 0, "split": "validation", "mlm_loss": 4.0, "mlm_accuracy": 0.0, "seconds": 0.1}]
+    for step in range(1, num_steps + 1):
+        lines.append(
+            {
+                "step": step, "split": "train", "loss": 4.0 / step, "mlm_loss": 3.0 / step, "mlm_accuracy": 0.1,
+                "learning_rate": 1e-3, "tokens": 100 * step, "seconds": step / 2, "tokens_per_second": 200.0,
+            } | ({"nsp_loss": None if step == 2 else 0.7} if with_pairs else {})
+        )  # fmt: skip
+    lines.append(lines[0] | {"step": num_steps})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.mark.parametrize("name, begins", [("a.png", b"\x89PNG"), ("b.svg", b"<?xml"), ("c.pdf", b"%PDF")])
+def test_the_curves_of_two_runs_are_drawn_in_the_form_that_is_asked_for(tmp_path, capsys, name, begins):
+    first, second = write_run(tmp_path / "first", 30), write_run(tmp_path / "second", 2, with_pairs=False)
+    main([str(first), str(second), "--out", str(tmp_path / name), "--x", "tokens"])
+    assert capsys.readouterr().out == f"{tmp_path / name}: 2 runs\n"
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith(begins) and len(content) > 5000
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, "first", "second"])
+
+
+def test_a_curve_has_the_points_of_its_split_that_have_a_number(tmp_path):
+    run = write_run(tmp_path / "run", 3)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert curve(lines, "nsp_loss", "step") == ([1, 3], [0.7, 0.7])
+    assert curve(lines, "mlm_loss", "step", "validation") == ([0, 3], [4.0, 4.0])
+    assert tokens_of(lines) == [0, 100, 200, 300, 300]
+
+
+def test_a_running_mean_equals_its_twin():
+    values = [float(i * i % 7) for i in range(20)]
+    slow = [sum(values[max(0, i - 4) : i + 1]) / len(values[max(0, i - 4) : i + 1]) for i in range(20)]
+    assert running_mean(values, 5) == pytest.approx(slow)
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path):
+    for runs, out, message in (
+        ((tmp_path,), "a.png", f"{tmp_path} has no metrics.jsonl with a line in it"),
+        ((), "a.png", "give at least one run folder"),
+        ((tmp_path,), "a.gif", "--out a.gif: expected a name that ends in .png, .svg or .pdf"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            main([*map(str, runs), "--out", out])
+    with pytest.raises(ValueError, match="smooth=0 must be at least 1"):
+        PlotConfig(runs=(tmp_path,), smooth=0)
