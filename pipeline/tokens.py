@@ -10,7 +10,7 @@ their names.
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -163,7 +163,14 @@ def write_part(
     lines = [json.dumps({"source": record["source"], **asdict(reject)}, ensure_ascii=False) for reject in rejects]
     log = gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0) if lines else b""
     sections, chunks, offset = {}, [MAGIC], len(MAGIC)
-    contents = {"ids": ids, "inside_words": inside, "sentences": lengths, "documents": rows, "index": index, "rejects": log}
+    contents = {
+        "ids": ids,
+        "inside_words": inside,
+        "sentences": lengths,
+        "documents": rows,
+        "index": index,
+        "rejects": log,
+    }
     for name, data in contents.items():
         data = data if isinstance(data, bytes) else data.tobytes()
         sections[name] = (offset, len(data))
@@ -205,36 +212,54 @@ def read_rejects(path: str, part: PartRecord) -> bytes:
         return storage.read_at(file, *part.sections["rejects"])
 
 
-def read_range(path: str, part: PartRecord, low: int, high: int) -> TokenBlock:
-    """The documents with low <= id < high (0 ... 2^64), read by range."""
+def read_range(
+    path: str,
+    part: PartRecord,
+    low: int,
+    high: int,
+    choose: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None,
+) -> TokenBlock:
+    """The documents with low <= id < high (0 ... 2^64), read by range; of these, those whose ids are chosen.
+
+    Where few are chosen only they are read: one document in a hundred is held out, and all of them are one bucket's.
+    """
     first, last = low >> 52, min(RANGES, ((high - 1) >> 52) + 1)
-    dtype = np.dtype(part.ids_dtype)
     with storage.open_read(path) as file:
         start = part.sections["index"][0]
-        edges = [
+        head, tail = (
             np.frombuffer(storage.read_at(file, start + i * INDEX.itemsize, INDEX.itemsize), INDEX)[0]
             for i in (first, last)
-        ]
+        )
 
-        def section(name: str, column: str, kind: np.dtype) -> NDArray:
-            begin, end = (int(edge[column]) for edge in edges)
+        def read(name: str, kind: np.dtype, begin: int, end: int) -> NDArray:
             offset = part.sections[name][0] + begin * kind.itemsize
             return np.frombuffer(storage.read_at(file, offset, (end - begin) * kind.itemsize), kind)
 
-        rows = section("documents", "document", DOCUMENT)
-        lengths = section("sentences", "sentence", np.dtype(np.uint32))
-        ids = section("ids", "token", dtype)
-        inside = section("inside_words", "token", np.dtype(bool)) if part.sections["inside_words"][1] else None
-    wanted = rows["id"] >= np.uint64(low)
-    if high < 1 << 64:
-        wanted &= rows["id"] < np.uint64(high)
-    begin, end = (int(wanted.argmax()), int(wanted.argmax() + wanted.sum())) if wanted.any() else (0, 0)
-    token = np.concatenate([[0], np.cumsum(rows["num_tokens"], dtype=np.int64)])
-    sentence = np.concatenate([[0], np.cumsum(rows["num_sentences"], dtype=np.int64)])
-    tokens = slice(token[begin], token[end])
-    return TokenBlock(
-        ids[tokens], lengths[sentence[begin] : sentence[end]], rows[begin:end], None if inside is None else inside[tokens]
-    )
+        rows = read("documents", DOCUMENT, int(head["document"]), int(tail["document"]))
+        wanted = rows["id"] >= np.uint64(low)
+        if high < 1 << 64:
+            wanted &= rows["id"] < np.uint64(high)
+        if choose is not None:
+            wanted &= choose(rows["id"])
+        tokens, sentences = (rows[name].astype(np.int64) for name in ("num_tokens", "num_sentences"))
+        sparse = 2 * int(tokens[wanted].sum()) < int(tokens.sum())
+
+        def gather(name: str, kind: np.dtype, begin: int, counts: NDArray[np.int64]) -> NDArray:
+            ends = np.cumsum(counts)
+            if sparse:
+                pieces = [
+                    read(name, kind, begin + int(ends[i] - counts[i]), begin + int(ends[i]))
+                    for i in np.flatnonzero(wanted)
+                ]
+                return np.concatenate([np.zeros(0, kind), *pieces])
+            values = read(name, kind, begin, begin + int(counts.sum()))
+            return values if wanted.all() else take_ranges(values, (ends - counts)[wanted], counts[wanted])
+
+        ids = gather("ids", np.dtype(part.ids_dtype), int(head["token"]), tokens)
+        lengths = gather("sentences", np.dtype(np.uint32), int(head["sentence"]), sentences)
+        has_words = part.sections["inside_words"][1] > 0
+        inside = gather("inside_words", np.dtype(bool), int(head["token"]), tokens) if has_words else None
+    return TokenBlock(ids, lengths, rows[wanted], inside)
 
 
 def take_ranges(values: NDArray, starts: NDArray, lengths: NDArray) -> NDArray:

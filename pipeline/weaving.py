@@ -64,16 +64,18 @@ def read_bucket(bucket: Bucket, plan: Plan, folder: str) -> tuple[TokenBlock, li
     Of equal documents the one whose source sorts first is kept.
     """
     blocks, sources = [], []
+
+    def of_split(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        return is_validation(ids, plan.validation_fraction) == (bucket.split == "validation")
+
     for i, part in enumerate(plan.parts):
-        block = read_range(storage.join(folder, part.name), part, bucket.low, bucket.high)
+        block = read_range(storage.join(folder, part.name), part, bucket.low, bucket.high, of_split)
         if len(block.documents):
             blocks.append(block)
             sources.append(np.full(len(block.documents), i))
     rows = np.concatenate([block.documents for block in blocks])
     source = np.concatenate(sources)
-    wanted = is_validation(rows["id"], plan.validation_fraction) == (bucket.split == "validation")
     order = np.argsort(rows["id"], kind="stable")
-    order = order[wanted[order]]
     ids, low = rows["id"][order], rows["id_low"][order]
     again = np.zeros(len(order), bool)
     again[1:] = ids[1:] == ids[:-1]

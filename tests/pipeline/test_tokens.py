@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import documents, wordpiece
+from pipeline import documents, storage, wordpiece
 from pipeline.documents import Document, Reject, document_digest, read_documents
 from pipeline.inputs import Split, find_sources
 from pipeline.tokenizing import TokenizeConfig, part_names, tokenize_split
@@ -142,8 +142,8 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("tokens")
 
 
-@given(DOCUMENTS, st.integers(0, 12), IDS, IDS | st.just(2**64))
-def test_a_range_of_ids_read_from_a_part_equals_all_documents_filtered(folder, rows, cut, low, high):
+@given(DOCUMENTS, st.integers(0, 12), IDS, IDS | st.just(2**64), st.integers(1, 5), st.integers(0, 5))
+def test_a_range_of_ids_read_from_a_part_equals_all_documents_filtered(folder, rows, cut, low, high, every, rest):
     low, high = min(low, high), max(low, high)  # low is below 2^64
     path = str(folder / "p.part")
     part = write_part(path, RECORD, make_blocks(rows, [min(cut, len(rows))]), [], U16)
@@ -155,6 +155,21 @@ def test_a_range_of_ids_read_from_a_part_equals_all_documents_filtered(folder, r
             for row, (ids, lengths) in zip(block.documents, split_block(block))
         ]
         assert found == slow_range(rows, begin, end)
+
+        chosen = read_range(path, part, begin, end, lambda ids: ids % np.uint64(every) == rest % every)
+        kept = [row for row in found if row[0] % every == rest % every]
+        assert [int(i) for i in chosen.documents["id"]] == [row[0] for row in kept]
+        assert split_block(chosen) == [(ids, lengths) for *_, ids, lengths in kept]
+
+
+def test_few_documents_chosen_from_a_range_are_read_alone(folder, monkeypatch):
+    """Held-out documents are one bucket over all ids: were the others read too, memory would grow with the corpus."""
+    path = str(folder / "sparse.part")
+    part = write_part(path, RECORD, make_blocks([(i, 0, 0, [900]) for i in range(200)], [200]), [], U16)
+    num_bytes, read_at = [], storage.read_at
+    monkeypatch.setattr(storage, "read_at", lambda file, at, size: num_bytes.append(size) or read_at(file, at, size))
+    assert len(read_range(path, part, 0, 2**64, lambda ids: ids % np.uint64(100) == 0).ids) == 1800
+    assert sum(num_bytes) < 200 * DOCUMENT.itemsize + 2 * 1800 + 1000
 
 
 def test_the_footer_says_what_the_part_holds(folder):
