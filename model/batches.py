@@ -17,6 +17,8 @@ from model.distributed import Ranks
 from model.order import MASK, TrainingOrder
 from model.stream import Leg, rows_sum
 
+ITEMS_AHEAD = 16_384
+
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalBatch:
@@ -52,6 +54,8 @@ def cut_by_length(lengths: np.ndarray, micro_batch_size: int, num_ranks: int = 1
     [[0, 4], [1, 2, 3]]
     """
     num_parts = -(-len(lengths) // (micro_batch_size * num_ranks)) * num_ranks
+    if num_parts == 1:
+        return [np.arange(len(lengths))]
     parts: list[list[int]] = [[] for _ in range(num_parts)]
     lightest = [(0, part) for part in range(num_parts)]  # a heap already
     for index in np.argsort(-lengths, kind="stable").tolist():
@@ -72,20 +76,27 @@ def global_batch(
     num_ranks: int = 1,
 ) -> GlobalBatch:
     """One rank's share of items start … start + batch_size - 1 of training."""
-    copies, rows = order.items(start, start + batch_size)
-    sizes = examples.read(copies, rows, with_tokens=False)
+    return share_rows(examples, *order.items(start, start + batch_size), micro_batch_size, rank, num_ranks)
+
+
+def share_rows(
+    examples: Examples, copies: np.ndarray, rows: np.ndarray, micro_batch_size: int, rank: int, num_ranks: int
+) -> GlobalBatch:
+    """One rank's share of the global batch of these rows."""
+    whole = num_ranks == 1 and len(rows) <= micro_batch_size  # a single part: its columns are read once
+    sizes = examples.read(copies, rows, with_tokens=whole)
     parts = cut_by_length(sizes["lengths"], micro_batch_size, num_ranks)
     numbers = [number for number in range(rank, len(parts), num_ranks) if len(parts[number])]
     micro_batches, stream_sum = [], 0
     for number in numbers:
         places = parts[number]
-        columns = examples.read(copies[places], rows[places])
+        columns = sizes if whole else examples.read(copies[places], rows[places])
         stream_sum += rows_sum(columns, places)
         micro_batches.append(examples.pack(columns, copies[places], rows[places]))
     return GlobalBatch(
         micro_batches=micro_batches,
         numbers=numbers,
-        num_examples=batch_size,
+        num_examples=len(rows),
         num_tokens=int(sizes["lengths"].sum()),
         num_squared=int((sizes["lengths"] ** 2).sum()),
         num_masked=int(sizes["num_masks"].sum()),
@@ -111,6 +122,7 @@ class BatchReader:
         for examples in self.examples.values():
             examples.check_shards()
         self._thread = ThreadPoolExecutor(1, "batches")
+        self._ahead: tuple[Leg, int, int, np.ndarray, np.ndarray] | None = None
         self._coming: tuple[Leg, int, Future[GlobalBatch]] | None = None
 
     def has_pairs(self) -> bool:
@@ -148,12 +160,21 @@ class BatchReader:
         copies, rows = self.orders[leg.max_seq_length].items(start, start + leg.batch_size)
         return self.examples[leg.max_seq_length].indices(copies, rows).tolist()
 
+    def _items(self, leg: Leg, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """Copies and rows of a batch. The order of many is worked out at once, which costs little more than of one."""
+        size = leg.batch_size
+        if self._ahead is None or self._ahead[0] != leg or not self._ahead[1] <= start <= self._ahead[2] - size:
+            stop = start + max(ITEMS_AHEAD // size, 1) * size
+            self._ahead = (leg, start, stop, *self.orders[leg.max_seq_length].items(start, stop))
+        _, first, _, copies, rows = self._ahead
+        return copies[start - first : start - first + size], rows[start - first : start - first + size]
+
     def _read(self, leg: Leg, step: int) -> GlobalBatch:
         length = leg.max_seq_length
-        batch = global_batch(
-            self.examples[length], self.orders[length], leg.item_at(step), leg.batch_size,
-            self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size,
-        )  # fmt: skip
+        copies, rows = self._items(leg, leg.item_at(step))
+        batch = share_rows(
+            self.examples[length], copies, rows, self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size
+        )
         if self.ranks.device.type == "cuda":  # a copy from pinned memory does not wait for the GPU
             batch = replace(batch, micro_batches=[part.pinned() for part in batch.micro_batches])
         return batch
