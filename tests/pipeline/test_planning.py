@@ -170,7 +170,7 @@ def test_fewer_than_eight_validation_documents_give_none_and_it_is_said_aloud(fo
     plan = plan_of(folder, spread(count), fraction)
     assert plan.validation_fraction == 0.0 and {bucket.split for bucket in plan.buckets} == {"train"}
     assert plan.notes[0].startswith(
-        f"no validation split: only {few} documents fell to --validation-fraction {fraction}, and 8 are needed"
+        f"no validation split: only {few} texts fell to --validation-fraction {fraction}, and 8 are needed"
     )
 
 
@@ -187,7 +187,7 @@ def test_many_pieces_of_one_text_are_one_validation_document(folder):
     held = [(document, 5, 10) for document, *_ in documents if twins.is_validation(document, 0.1)]
     assert len(held) > 8
     rest = [row for row in documents if not twins.is_validation(row[0], 0.1)]
-    assert "only 1 documents fell" in plan_of(folder, held + rest, 0.1).notes[0]
+    assert "only 1 texts fell" in plan_of(folder, held + rest, 0.1).notes[0]
 
 
 def test_no_validation_asked_for_none_made_and_nothing_said(folder):
