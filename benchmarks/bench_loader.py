@@ -2,10 +2,10 @@
 
     python benchmarks/bench_loader.py --data DATASET --max-seq-length 128 --examples 65536
 
-The other readers get as many examples of the same data, the first ones, written for each in its own form: plain webdataset with .npy columns and with one
-pickle an example; Hugging Face datasets and mosaicml-streaming where they are installed. Every reader gives the same
-columns, as packed torch tensors, in batches of the same size. Files are read once before, so they lie in memory. Without
-arguments: the shipped sample.
+The other readers get as many examples of the same data, the first ones, written for each in its own form: plain
+webdataset with .npy columns and with one pickle an example; Hugging Face datasets and mosaicml-streaming where they are
+installed. Every reader gives the same columns, as packed torch tensors, in batches of the same size. Files are read once
+before, so they lie in memory. Without arguments: the shipped sample.
 """
 
 import argparse

@@ -2,6 +2,8 @@
 
     bertloom pretrain tiny --data DATASET --out RUN
     bertloom pretrain small --data DATASET --out RUN --num-steps 20000 --learning-rate 3e-4
+    bertloom pretrain base --data DATASET --out RUN --phases 128:0.9 512:0.1
+    torchrun --no-python --nproc-per-node 8 bertloom pretrain base --data DATASET --out RUN
 
 Presets: tiny, mini, small, base, large. Writes
 

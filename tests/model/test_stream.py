@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from model import batches
 from model.batches import BatchReader, global_batch
 from model.data import DataSet
 from model.distributed import Ranks
@@ -100,6 +101,15 @@ def test_a_prefetched_batch_is_the_one_that_is_asked_for_or_is_read_anew(data_se
         assert reader.read(leg, 0).stream_sum == first
         assert reader.read(leg, 1).stream_sum == second
         reader.prefetch(leg, 2)  # and never asked for
+
+
+def test_an_order_worked_out_ahead_is_the_order(data_set, monkeypatch):
+    monkeypatch.setattr(batches, "ITEMS_AHEAD", 40)
+    leg = Leg(step=3, max_seq_length=32, item=1000, batch_size=16, seed=1, shards_digest="")
+    with BatchReader(DataSet(data_set), [32], 1, 16, Ranks(device=torch.device("cpu"))) as reader:
+        for step in (3, 4, 5, 60, 61, 4, 3000, 62):
+            expected = global_batch(reader.examples[32], reader.orders[32], leg.item_at(step), 16, 16)
+            assert reader.read(leg, step).stream_sum == expected.stream_sum
 
 
 def test_rows_have_a_number_in_the_whole_data_set(data_set):
