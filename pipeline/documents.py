@@ -269,7 +269,8 @@ def _json_document(line: bytes, position: int) -> Iterator[Document | Reject]:
     num_surrogates = 0
     if b"\\u" in raw:  # only an escape can hold half a character
         text, num_surrogates = _SURROGATES.subn("\ufffd", text)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _PARAGRAPHS.sub("\r", text.strip(" \t\n\v\f")).replace("\n", " ").replace("\r", "\n")
     documents = list(_documents(text.encode(), position, num_replaced + num_surrogates))
     if not documents:

@@ -5,7 +5,6 @@ reader of its own.
 """
 
 import hashlib
-import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -186,7 +185,7 @@ class _Members:
             own = offsets[start : end + 1]
             items = pa.array(values[own[0] : own[-1]])
             arrays.append(pa.ListArray.from_arrays(pa.array(own - own[0]), items, type=field.type))
-        sink = io.BytesIO()
+        sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, self.schema) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
         payload = sink.getvalue()
