@@ -17,9 +17,9 @@ Documents still end with their file, and draw from the documents of one bucket.
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.pairs import MIN_TARGET, RANDOM, Pairs, Sentences, no_pairs
+from pipeline.pairs import MIN_TARGET, RANDOM, Pairs, Sentences, no_pairs, sentence_keys
 from pipeline.randomness import PAIRS, U64, bounded, bounded_low, chance, draw, fold, threshold
-from pipeline.runs import sentence_keys, walk
+from pipeline.runs import walk
 
 TRIES = 10
 FIRST_CUT_DRAW = 2 + 2 * TRIES
@@ -37,7 +37,7 @@ def make_pairs(
     short = chance(document_draws, short_seq_prob)
     target = np.where(short, MIN_TARGET + bounded_low(document_draws, room - MIN_TARGET + 1), room)[s.document]
 
-    keys = sentence_keys(s, PAIRS, max_seq_length, copy, seed)
+    keys = sentence_keys(s, max_seq_length, copy, seed)
     here = np.arange(n)
     end = np.searchsorted(s.edges, s.edges[:-1] + target)
     end = np.minimum(end, s.first[s.document + 1])

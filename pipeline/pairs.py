@@ -127,6 +127,21 @@ def _cut(head: NDArray[np.bool_], start: int, end: int, most: int) -> list[int]:
     return cuts
 
 
+def sentence_keys(s: Sentences, max_seq_length: int, copy: int, seed: int) -> U64:
+    """The key of the chunk that begins at each sentence: (sentences,)."""
+    keys = fold(seed, PAIRS, max_seq_length, copy, s.ids_of_documents)
+    return mix((keys[s.document] ^ s.ordinal.astype(np.uint64)) + GOLDEN)
+
+
+def target_lengths(keys: U64, room: int, short_seq_prob: float) -> NDArray[np.int64]:
+    """Tokens to fill for each key: the room, or with probability `short_seq_prob` fewer, drawn uniformly."""
+    draws = draw(keys, 0)
+    target = np.full(len(keys), room)
+    short = np.flatnonzero(chance(draws, short_seq_prob))
+    target[short] = MIN_TARGET + bounded_low(draws[short], room - MIN_TARGET + 1)
+    return target
+
+
 def make_pairs(
     sentences: Sentences, max_seq_length: int, copy: int, seed: int, short_seq_prob: float
 ) -> tuple[Pairs, dict[str, int]]:
@@ -137,14 +152,11 @@ def make_pairs(
     if n == 0:
         return no_pairs(), counters
     room = max_seq_length - 3
-    document_keys = fold(seed, PAIRS, max_seq_length, copy, s.ids_of_documents)
-    keys = mix((document_keys[s.document] ^ s.ordinal.astype(np.uint64)) + GOLDEN)
+    keys = sentence_keys(s, max_seq_length, copy, seed)
 
     # every chunk that could begin at each sentence
-    draws = draw(keys, 0)
-    target = np.full(n, room)
-    short = np.flatnonzero(chance(draws, short_seq_prob))
-    target[short] = MIN_TARGET + bounded_low(draws[short], room - MIN_TARGET + 1)
+    target = target_lengths(keys, room, short_seq_prob)
+    short = np.flatnonzero(target < room)
     here = np.arange(n)
     end = s.full_end.copy()
     end[short] = np.searchsorted(s.edges, s.edges[short] + target[short])

@@ -9,16 +9,10 @@ cuts what is too long; here nothing is cut, for a half without its end would tel
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.pairs import MIN_TARGET, Pairs, Sentences, no_pairs, without_surplus
-from pipeline.randomness import GOLDEN, PAIRS, SURPLUS, U64, bounded, bounded_low, chance, draw, fold, mix, threshold
+from pipeline.pairs import Pairs, Sentences, no_pairs, sentence_keys, target_lengths, without_surplus
+from pipeline.randomness import PAIRS, SURPLUS, bounded, chance, draw, fold, threshold
 
 NO_PAIR = -1
-
-
-def sentence_keys(s: Sentences, purpose: int, max_seq_length: int, copy: int, seed: int) -> U64:
-    """The key of every sentence: (sentences,)."""
-    keys = fold(seed, purpose, max_seq_length, copy, s.ids_of_documents)
-    return mix((keys[s.document] ^ s.ordinal.astype(np.uint64)) + GOLDEN)
 
 
 def walk(following: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -42,8 +36,8 @@ def make_swapped(
     n = len(s.document)
     if n == 0:
         return no_pairs(), {"pairs-dropped": 0, "pairs-without-second": 0}
-    keys = sentence_keys(s, PAIRS, max_seq_length, copy, seed)
-    target = _targets(keys, max_seq_length - 3, short_seq_prob)
+    keys = sentence_keys(s, max_seq_length, copy, seed)
+    target = target_lengths(keys, max_seq_length - 3, short_seq_prob)
     here, first, last = np.arange(n), s.first[s.document], s.first[s.document + 1]
     backward = _backward(s, max_seq_length, copy, seed)[s.document]
     begin = np.maximum(np.minimum(np.searchsorted(s.edges, s.edges[1:] - target), here - 1), first)
@@ -77,8 +71,8 @@ def make_runs(
     n = len(s.document)
     if n == 0:
         return no_pairs(), {}
-    keys = sentence_keys(s, PAIRS, max_seq_length, copy, seed)
-    end = _chunk_ends(s, _targets(keys, max_seq_length - 2, short_seq_prob), 1)
+    keys = sentence_keys(s, max_seq_length, copy, seed)
+    end = _chunk_ends(s, target_lengths(keys, max_seq_length - 2, short_seq_prob), 1)
     chosen = walk(end)
     start, document = s.edges[chosen], s.document[chosen]
     none = np.zeros(len(chosen), np.int64)
@@ -95,11 +89,3 @@ def _chunk_ends(s: Sentences, target: NDArray[np.int64], least: int) -> NDArray[
     """The sentence behind a chunk that begins at each one: as many as fit the target, at least so many, of one document."""
     end = np.searchsorted(s.edges, s.edges[:-1] + target, side="right") - 1
     return np.minimum(np.maximum(end, np.arange(len(end)) + least), s.first[s.document + 1])
-
-
-def _targets(keys: U64, room: int, short_seq_prob: float) -> NDArray[np.int64]:
-    draws = draw(keys, 0)
-    target = np.full(len(keys), room)
-    short = np.flatnonzero(chance(draws, short_seq_prob))
-    target[short] = MIN_TARGET + bounded_low(draws[short], room - MIN_TARGET + 1)
-    return target

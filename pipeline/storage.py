@@ -6,7 +6,6 @@ folder is fsynced. Object stores show an object only once it is whole, so there 
 
 import errno
 import hashlib
-import io
 import os
 import threading
 import time
@@ -123,14 +122,6 @@ def sync_folder(folder: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def sha256_of(path: str) -> str:
-    digest = hashlib.sha256()
-    with open_read(path) as file:
-        while chunk := file.read(io.DEFAULT_BUFFER_SIZE * 128):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def sweep_temporary(folder: str, older_seconds: float = 0) -> None:
