@@ -1,0 +1,103 @@
+"""Two workers against one, and what Beam costs: the whole job on a large text, three ways, the same bytes each time.
+
+    python benchmarks/bench_workers.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --megabytes 1000
+
+`plain_job.py` runs the stages as plain calls in one process on one core, its clock started behind the imports. The job
+itself is timed from outside, from the command to its end: with one worker on one core, with two on two. So Beam's share,
+1 - plain / one worker, also holds the start of Python and all imports: it is an upper bound. Runs are interleaved. Beside
+the seconds stand those of the processors, of all processes together: where they differ much, others were at work.
+Without arguments the text is made of the shipped sample.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from large_corpus import write_corpus
+from setting import ROOT, add_text_arguments, header, inputs_of, pin, run_command, spread, vocabulary_of, write_report
+
+PLAIN, ONE, TWO = (
+    "the stages as plain calls, one core",
+    "bertloom preprocess --num-workers 1, one core",
+    "--num-workers 2",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_text_arguments(parser)
+    parser.add_argument("--megabytes", type=float, default=1000)
+    parser.add_argument("--dupe-factor", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each; the medians are compared")
+    parser.add_argument("--name", default="workers", help="of the file in benchmarks/results/")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        lines = measure(arguments, Path(folder))
+    write_report(arguments.name, lines, not arguments.input)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    vocab, text, size = vocabulary_of(arguments, folder), folder / "text.jsonl", arguments.megabytes
+    write_corpus(text, inputs_of(arguments), size)
+    seconds: dict[str, list[float]] = {PLAIN: [], ONE: [], TWO: []}
+    busy: dict[str, list[float]] = {kind: [] for kind in seconds}
+    digests = set()
+    for _ in range(arguments.repeat):
+        for kind, found in seconds.items():
+            out, before = folder / "out", processor_seconds()
+            taken, digest = run(kind, str(text), vocab, str(out), str(arguments.dupe_factor))
+            busy[kind].append(processor_seconds() - before)
+            found.append(taken)
+            digests.add(digest)
+            shutil.rmtree(out)
+    if len(digests) != 1:
+        raise SystemExit(f"the shards differ: {digests}")
+    plain, one, two = middle = [statistics.median(found) for found in seconds.values()]
+    what = (
+        f"{size:g} MB of text, paragraphs of real English drawn anew, L=128, dupe factor {arguments.dupe_factor}; "
+        f"seconds of {arguments.repeat} interleaved runs each, median [min, max]. The shards are the same, byte for byte."
+    )
+    return [
+        *header("One worker, two workers, and no Beam", what, "apache-beam", "pyarrow", "numpy", "tokenizers"),
+        "| what | seconds | MB/s | processor seconds |",
+        "|---|---|---|---|",
+        *(
+            f"| {kind} | {spread(found)} | {size / taken:.1f} | {statistics.median(busy[kind]):.1f} |"
+            for (kind, found), taken in zip(seconds.items(), middle)
+        ),
+        "",
+        f"Two workers are **{one / two:.2f}** times as fast as one. "
+        f"Beam's share of the job with one worker is at most **{1 - plain / one:.1%}**: "
+        f"{one - plain:.1f} s with the start of Python and all imports.",
+    ]
+
+
+def processor_seconds() -> float:
+    """Of all processes that this one has started and seen the end of."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def run(kind: str, text: str, vocab: str, out: str, dupe: str) -> tuple[float, str]:
+    """(seconds, digest of the shards) of one run, in processes of its own."""
+    pin(2 if kind == TWO else 1)
+    if kind == PLAIN:
+        words = [sys.executable, str(ROOT / "benchmarks" / "plain_job.py"), text, vocab, out, dupe]
+        found = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
+        return found["seconds"], found["shards_digest"]
+    words = ["--input", text, "--vocab", vocab, "--out", out, "--dupe-factor", dupe]
+    start = time.perf_counter()
+    run_command("preprocess", *words, "--num-workers", "2" if kind == TWO else "1")
+    seconds = time.perf_counter() - start
+    return seconds, json.loads((Path(out) / "manifest.json").read_text())["shards_digest"]
+
+
+if __name__ == "__main__":
+    main()
