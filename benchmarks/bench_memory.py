@@ -1,92 +1,116 @@
 """Is preprocessing's memory flat? Peak of all its processes together on a small and on a large corpus.
 
-    python benchmarks/bench_memory.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --megabytes 200 2000 --num-workers 2
+    python benchmarks/bench_memory.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --megabytes 200 2000 --extremes
 
-Also one .gz of the large size, and one document of 300 MB, with --extremes. Counted is the proportional set size of the
-process tree, sampled ten times a second: pages that processes share count once. Without arguments: a quick look at 4 and
-16 MB of the shipped sample.
+--extremes adds one .gz of half the large size, one document of 300 MB, and one line of 20 MB in either format; their names
+behind it choose among them. Counted is the proportional set size of the process tree, sampled ten times a second: pages
+that processes share count once. Without arguments: a quick look at 4 and 16 MB of the shipped sample.
 """
 
 import argparse
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from importlib.resources import files
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 from large_corpus import paragraphs_of, write_corpus
+from setting import add_text_arguments, header, inputs_of, vocabulary_of, write_report
+
+EXTREMES = ("gz", "document", "txt-line", "jsonl-line")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", nargs="*")
-    parser.add_argument("--vocab")
+    add_text_arguments(parser)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[4, 16])
+    parser.add_argument("--extremes", nargs="*", choices=EXTREMES, help="all of them where none is named")
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--dupe-factor", type=int, default=1)
-    parser.add_argument("--extremes", action="store_true", help="one .gz of the large size, one document of 300 MB")
+    parser.add_argument("--name", default="memory", help="of the file in benchmarks/results/")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        report = measure(arguments, Path(name))
-    print(report)
-    if arguments.input:
-        (Path(__file__).parent / "results" / "memory.md").write_text(report)
+        lines = measure(arguments, Path(name))
+    write_report(arguments.name, lines, not arguments.input)
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> str:
-    inputs = arguments.input or [str(files("jobs") / "sample")]
-    vocab = arguments.vocab or str(folder / "vocab.txt")
-    if not arguments.vocab:
-        words = ["build-vocab", "--input", *inputs, "--vocab-size", "8000", "--out", vocab]
-        subprocess.run([sys.executable, "-m", "jobs.cli", *words], check=True, stdout=subprocess.DEVNULL)
-    lines = [
-        f"# Peak memory of preprocessing, {time.strftime('%Y-%m-%d')}",
-        "",
+def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    inputs, vocab = inputs_of(arguments), vocabulary_of(arguments, folder)
+    half = arguments.megabytes[-1] / 2
+    extremes = {
+        "gz": (f"{half:g} MB in one .jsonl.gz", half),
+        "document": ("one document of 300 MB, .txt", 300),
+        "txt-line": ("one line of 20 MB, .txt", 20),
+        "jsonl-line": ("one line of 20 MB, .jsonl", 20),
+    }
+    chosen = [] if arguments.extremes is None else arguments.extremes or EXTREMES
+    cases = [(f"{size:g} MB, one .jsonl", size, "jsonl") for size in arguments.megabytes]
+    cases += [(*extremes[kind], kind) for kind in chosen]
+    what = (
         f"{arguments.num_workers} workers, L=128, dupe factor {arguments.dupe_factor}; proportional set size of all "
-        "processes.",
-        "",
+        "processes."
+    )
+    lines = [
+        *header("Peak memory of preprocessing", what, "apache-beam", "pyarrow", "numpy", "tokenizers"),
         "| corpus | peak MB | ratio to the first | seconds | MB of text/s |",
         "|---|---|---|---|---|",
     ]
     first = 0.0
-    cases = [(f"{size:g} MB, one .jsonl", size, "plain") for size in arguments.megabytes]
-    if arguments.extremes:
-        largest = arguments.megabytes[-1]
-        cases.append((f"{largest / 2:g} MB in one .jsonl.gz", largest / 2, "gz"))
-        cases.append(("one document of 300 MB, .txt", 300, "document"))
     for title, size, kind in cases:
         path = make(kind, folder, inputs, size)
         peak, seconds = run(path, vocab, folder / "out", arguments)
         first = first or peak
         lines.append(f"| {title} | {peak:,.0f} | {peak / first:.2f} | {seconds:.0f} | {size / seconds:.1f} |")
         path.unlink()
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def make(kind: str, folder: Path, inputs: list[str], megabytes: float) -> Path:
-    path = folder / "corpus.jsonl"
-    if kind == "document":
-        path, paragraphs, size = folder / "corpus.txt", paragraphs_of(inputs), 0
-        with path.open("w") as file:
-            file.writelines(f"A document {i} of its own.\nIt has two sentences.\n\n" for i in range(20_000))
-            while size < megabytes * 1e6:
-                for paragraph in paragraphs:
-                    size += file.write(f"{size} {paragraph}\n")
-        return path
-    write_corpus(path, inputs, megabytes)
-    if kind == "gz":
-        packed = folder / "corpus.jsonl.gz"
-        with path.open("rb") as plain, gzip.open(packed, "wb", 1) as file:
-            while chunk := plain.read(1 << 22):
-                file.write(chunk)
-        path.unlink()
-        return packed
+    """The corpus of one case. What is one document or one line has company: pairs need another text."""
+    if kind in ("jsonl", "gz"):
+        path = folder / "corpus.jsonl"
+        write_corpus(path, inputs, megabytes)
+        return path if kind == "jsonl" else pack(path)
+    path = folder / ("corpus.jsonl" if kind == "jsonl-line" else "corpus.txt")
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(20_000):
+            short = (f"A document {i} of its own.", "It has two sentences.")
+            file.write(
+                json.dumps({"text": " ".join(short)}) + "\n" if kind == "jsonl-line" else "\n".join(short) + "\n\n"
+            )
+        text = numbered(paragraphs_of(inputs), megabytes)
+        if kind == "document":
+            file.writelines(f"{paragraph}\n" for paragraph in text)
+        elif kind == "txt-line":
+            file.write(" ".join(text) + "\n")
+        else:
+            file.write(json.dumps({"text": " ".join(text)}, ensure_ascii=False) + "\n")
     return path
+
+
+def numbered(paragraphs: list[str], megabytes: float) -> Iterator[str]:
+    """The paragraphs again and again, each with a number of its own, until there are so many megabytes."""
+    size = 0
+    while size < megabytes * 1e6:
+        for paragraph in paragraphs:
+            yield f"{size} {paragraph}"
+            size += len(paragraph.encode()) + 8
+            if size >= megabytes * 1e6:
+                break
+
+
+def pack(path: Path) -> Path:
+    packed = path.with_name(f"{path.name}.gz")
+    with path.open("rb") as plain, gzip.open(packed, "wb", 1) as file:
+        shutil.copyfileobj(plain, file, 1 << 22)
+    path.unlink()
+    return packed
 
 
 def run(path: Path, vocab: str, out: Path, arguments: argparse.Namespace) -> tuple[float, float]:
@@ -108,7 +132,7 @@ def run(path: Path, vocab: str, out: Path, arguments: argparse.Namespace) -> tup
     seconds = time.perf_counter() - start
     manifest = json.loads((out / "manifest.json").read_text())
     assert sum(manifest["counters"]["examples"].values()) > 0
-    subprocess.run(["rm", "-rf", str(out)], check=True)
+    shutil.rmtree(out)
     return peak[0] / 1e6, seconds
 
 
