@@ -13,7 +13,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+
+from model.packing import PackedSequences, pack_sequences, take_lists
 
 FORMAT = "bertloom-dataset"
 FORMAT_VERSION = 1
@@ -36,19 +38,9 @@ ADDRESSES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedBatch:
-    """Examples end to end, without padding."""
+class PackedBatch(PackedSequences):
+    """Examples end to end, without padding, and what is to be predicted of them."""
 
-    input_ids: Tensor
-    """int64 (T,)"""
-    token_type_ids: Tensor
-    """int64 (T,), 0 for segment A, 1 for segment B"""
-    position_ids: Tensor
-    """int64 (T,), from 0 in each example"""
-    cu_seqlens: Tensor
-    """int32 (N + 1,), where each example begins, and T"""
-    lengths: list[int]
-    """Tokens of each example; on the host, where attention over single sequences needs them."""
     masked_positions: Tensor
     """int64 (M,), indices into the T tokens"""
     masked_ids: Tensor
@@ -57,31 +49,6 @@ class PackedBatch:
     """int64 (N,), 0: B follows A, 1: B is random, -1: no pair"""
     rows: np.ndarray
     """int64 (N, 2), copy and row of each example"""
-
-    def to(self, device: torch.device) -> "PackedBatch":
-        """The same batch on another device."""
-        tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)  # type: ignore[arg-type]
-
-    def pinned(self) -> "PackedBatch":
-        """The same batch in memory that a GPU can copy from by itself."""
-        tensors = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)  # type: ignore[arg-type]
-
-
-def flat_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The integers starts[i] … starts[i] + lengths[i] - 1, for one i after the other.
-
-    >>> flat_ranges(np.array([7, 1]), np.array([2, 3])).tolist()
-    [7, 8, 1, 2, 3]
-    """
-    ends = np.cumsum(lengths)
-    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if ends.size else 0)
-
-
-def take_lists(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The lists values[starts[i] : starts[i] + lengths[i]], end to end."""
-    return values[flat_ranges(starts, lengths)]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -358,16 +325,9 @@ class Examples:
                 f"{self.data_set.directory} holds ids beyond its vocabulary of {self.data_set.vocabulary_size} words: "
                 f"run `bertloom verify` on it"
             )
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        positions = np.arange(len(ids)) - np.repeat(starts, lengths)
-        in_segment_b = positions >= np.repeat(columns["segment_b_start"], lengths)
+        starts = np.cumsum(lengths) - lengths
         return PackedBatch(
-            input_ids=torch.from_numpy(ids.astype(np.int64)),
-            token_type_ids=torch.from_numpy(in_segment_b.astype(np.int64)),
-            position_ids=torch.from_numpy(positions),
-            cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
-            lengths=lengths.tolist(),
+            **vars(pack_sequences(ids, lengths, columns["segment_b_start"])),
             masked_positions=torch.from_numpy(columns["positions"] + np.repeat(starts, num_masks)),
             masked_ids=torch.from_numpy(columns["masked_ids"].astype(np.int64)),
             next_sentence_label=torch.from_numpy(columns["labels"]),

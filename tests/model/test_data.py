@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from model import data
 from model.batches import cut_by_length, global_batch
-from model.data import DataSet, PackedBatch, flat_ranges
+from model.data import DataSet, PackedBatch
 from model.order import TrainingOrder
+from model.packing import flat_ranges
 from tests.model.synthetic import write_data_set
 
 

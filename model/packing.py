@@ -1,0 +1,72 @@
+"""Sequences packed end to end, without padding: what every model here reads.
+
+Dimensions in the comments: T real tokens, N sequences.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedSequences:
+    """Sequences end to end, without padding."""
+
+    input_ids: Tensor
+    """int64 (T,)"""
+    token_type_ids: Tensor
+    """int64 (T,), 0 for segment A, 1 for segment B"""
+    position_ids: Tensor
+    """int64 (T,), from 0 in each sequence"""
+    cu_seqlens: Tensor
+    """int32 (N + 1,), where each sequence begins, and T"""
+    lengths: list[int]
+    """Tokens of each sequence; on the host, where attention over single sequences needs them."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on another device."""
+        tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)  # type: ignore[arg-type]
+
+    def pinned(self) -> Self:
+        """The same batch in memory that a GPU can copy from by itself."""
+        tensors = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)  # type: ignore[arg-type]
+
+
+def pack_sequences(input_ids: np.ndarray, lengths: np.ndarray, segment_b_start: np.ndarray) -> PackedSequences:
+    """Sequences as a model reads them.
+
+    Args:
+        input_ids: (T,), of any integer type, the sequences end to end.
+        lengths: int64 (N,)
+        segment_b_start: (N,), the index in its sequence of B's first token; the length where there is no B.
+    """
+    ends = np.cumsum(lengths)
+    positions = np.arange(len(input_ids)) - np.repeat(ends - lengths, lengths)
+    in_segment_b = positions >= np.repeat(segment_b_start, lengths)
+    return PackedSequences(
+        input_ids=torch.from_numpy(input_ids.astype(np.int64)),
+        token_type_ids=torch.from_numpy(in_segment_b.astype(np.int64)),
+        position_ids=torch.from_numpy(positions),
+        cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
+        lengths=lengths.tolist(),
+    )
+
+
+def flat_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The integers starts[i] … starts[i] + lengths[i] - 1, for one i after the other.
+
+    >>> flat_ranges(np.array([7, 1]), np.array([2, 3])).tolist()
+    [7, 8, 1, 2, 3]
+    """
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if ends.size else 0)
+
+
+def take_lists(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The lists values[starts[i] : starts[i] + lengths[i]], end to end."""
+    return values[flat_ranges(starts, lengths)]
