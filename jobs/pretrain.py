@@ -10,6 +10,7 @@ Presets: tiny, mini, small, base, large. Writes
     RUN/config.toml                  all that was chosen; can be given back as a preset
     RUN/metrics.jsonl                a line a step, and one an evaluation
     RUN/checkpoints/step-00001000/   the last few; the last one is the trained model
+    RUN/vocab.txt, tokenizer.json    the data set's: a run can be used without it
 
 Started again with the same flags, it goes on from the last whole checkpoint, and on a CPU with the same number of
 threads gets the numbers, bit for bit, that it would have got without the stop. What decides those numbers (model, data,
@@ -176,6 +177,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
                 validation=last_evaluation(config.out),
             )  # fmt: skip
         if ranks.is_first:
+            for name in ("vocab.txt", "tokenizer.json"):
+                write_text(config.out / name, (config.data / name).read_text(encoding="utf-8"))
             write_text(config.out / "config.toml", dump(config))
 
         if not saved:

@@ -65,5 +65,5 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
 def write_text(path: Path, text: str) -> None:
     """Writes a small file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

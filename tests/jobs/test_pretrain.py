@@ -62,7 +62,10 @@ def unbroken(data, tmp_path_factory) -> Path:
 
 
 def test_a_run_folder_explains_itself(data, unbroken, tmp_path):
-    assert sorted(p.name for p in unbroken.iterdir()) == [".lock", "checkpoints", "config.toml", "metrics.jsonl"]
+    assert sorted(p.name for p in unbroken.iterdir()) == [
+        ".lock", "checkpoints", "config.toml", "metrics.jsonl", "tokenizer.json", "vocab.txt",
+    ]  # fmt: skip
+    assert (unbroken / "vocab.txt").read_bytes() == (data / "vocab.txt").read_bytes()
     assert sorted(p.name for p in (unbroken / "checkpoints").iterdir()) == ["step-00000010", "step-00000012"]
     lines = read_metrics(unbroken / "metrics.jsonl")
     assert [line["step"] for line in lines if line["split"] == "train"] == list(range(1, 13))

@@ -101,7 +101,8 @@ def test_one_two_and_four_ranks_see_the_same_batches_and_losses_and_go_on_from_e
         assert [status for status, _, _ in ended] == [0] * size, ended
         assert all(text == "" for _, text, _ in ended[1:]) and f"on {size} ranks of cpu" in ended[0][1]
         assert_same_batches_and_losses(out, tmp_path / "one")
-        assert sorted(p.name for p in out.iterdir()) == [".lock", "checkpoints", "config.toml", "metrics.jsonl"]
+        names = [".lock", "checkpoints", "config.toml", "metrics.jsonl", "tokenizer.json", "vocab.txt"]
+        assert sorted(p.name for p in out.iterdir()) == names
         for name, tensor in weights(out).items():
             torch.testing.assert_close(tensor, weights(tmp_path / "one")[name], atol=2e-3, rtol=0)
         evaluations = [
