@@ -23,7 +23,7 @@ lint: .venv/.installed-lint
 	$(BIN)/mypy
 
 bench: .venv/.installed
-	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in $(wildcard benchmarks/bench_*.py); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 # Made again only when what it was made from changes.
 .venv/.installed: pyproject.toml constraints.txt

@@ -12,14 +12,12 @@ import argparse
 import io
 import json
 import pickle
-import platform
 import statistics
 import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -30,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import torch
 from bench_train import sample_data_set
+from setting import header, write_report
 
 from model.batches import BatchReader
 from model.data import DataSet, Examples
@@ -50,13 +49,11 @@ def main() -> None:
     parser.add_argument("--name", default="loader", help="of the file in benchmarks/results/")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = measure(arguments, Path(arguments.data or sample_data_set(Path(folder))), Path(folder))
-    print(report)
-    if arguments.data:
-        (Path(__file__).parent / "results" / f"{arguments.name}.md").write_text(report)
+        lines = measure(arguments, Path(arguments.data or sample_data_set(Path(folder))), Path(folder))
+    write_report(arguments.name, lines, not arguments.data)
 
 
-def measure(arguments: argparse.Namespace, data: Path, folder: Path) -> str:
+def measure(arguments: argparse.Namespace, data: Path, folder: Path) -> list[str]:
     examples = DataSet(data).examples("train", arguments.max_seq_length)
     count = min(arguments.examples, examples.rows_per_copy[0]) // arguments.batch_size * arguments.batch_size
     if not count:
@@ -92,21 +89,19 @@ def measure(arguments: argparse.Namespace, data: Path, folder: Path) -> str:
                 rates[name].append(seen / (time.perf_counter() - start))
     base = statistics.median(rates["webdataset, npy per example"])
     num_members = sum(len(row["member_offsets"]) for row in examples.shard_rows)
-    lines = [
-        f"# The loader, {time.strftime('%Y-%m-%d')}",
-        "",
+    what = (
         f"{count:,} examples of {examples.max_seq_length}, one process, batches of {size}, {arguments.rounds} interleaved "
-        f"rounds, median [min, max], all files in memory, opened before. Our data set has {num_members:,} members in all.",
-        f"Python {platform.python_version()}, {platform.machine()}, torch {version('torch')}, numpy {version('numpy')}, "
-        f"webdataset {version('webdataset')}.",
-        "",
+        f"rounds, median [min, max], all files in memory, opened before. Our data set has {num_members:,} members in all."
+    )
+    lines = [
+        *header("The loader", what, "torch", "numpy", "webdataset"),
         "| reader | examples/s | ratio |",
         "|---|---|---|",
     ]
     for name, values in rates.items():
         middle = statistics.median(values)
         lines.append(f"| {name} | {middle:,.0f} [{min(values):,.0f}, {max(values):,.0f}] | {middle / base:.1f} |")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 # ---- ours

@@ -1,129 +1,164 @@
-"""The whole preprocessing job against `tokenizers` alone, on the same documents, on one core, in one run.
+"""The whole preprocessing job on one core against `tokenizers` alone and a plain twin of Google's script, in one run.
 
     python benchmarks/bench_preprocess.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --dupe-factor 1 5 10
 
-Both read the text from a plain .jsonl file made first. `tokenizers` encodes every document once with encode_batch_fast and
-throws the result away; the job reads, cuts sentences, tokenizes, makes pairs and masks, writes shards and checksums them.
-The word table starts empty in every figure: each run is a process of its own. Runs are interleaved; medians are quoted.
-Without arguments it runs on the shipped sample, which is too small for a fair figure: start-up is most of it.
+All read the same documents, from a plain .jsonl file made first.
+
+- `tokenizers` encodes every document once with encode_batch_fast and throws the result away.
+- The twin makes Google's examples one at a time (`tests/pipeline/google_twin.py`), of sentences cut by a regular
+  expression and tokenized by `tokenizers`: Google's own tokenizer is slower. It writes nothing.
+- The job reads, cuts sentences, tokenizes, makes pairs and masks, writes shards and checksums them.
+
+Each run is a process of its own, timed behind its imports, so the word table starts empty. Runs are interleaved, medians
+quoted; the twin, which takes minutes, runs once. Without arguments the text is made of the shipped sample.
 """
 
 import argparse
 import json
 import os
-import platform
+import re
+import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
+from random import Random
 
-THEIRS = """
-import json, sys, time
-from pipeline.vocabulary import make_tokenizer, read_vocabulary
-path, vocab, lower = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
-tokenizer = make_tokenizer(read_vocabulary(vocab), lower, None)
-begin = time.perf_counter()
-with open(path) as file:
-    texts = [json.loads(line)["text"] for line in file]
-start = time.perf_counter()
-for i in range(0, len(texts), 256):
-    tokenizer.encode_batch_fast(texts[i : i + 256], add_special_tokens=False)
-print(json.dumps({"seconds": time.perf_counter() - start, "with_reading": time.perf_counter() - begin}))
-"""
-OURS = """
-import json, sys, time
-from jobs.preprocess import PreprocessConfig, preprocess
-path, vocab, lower, out, dupe, length = sys.argv[1:]
-config = PreprocessConfig(input=(path,), vocab=vocab, out=out, do_lower_case=lower == "True",
-                          dupe_factor=int(dupe), max_seq_length=(int(length),))
-start = time.perf_counter()
-manifest = preprocess(config)
-print(json.dumps({"seconds": time.perf_counter() - start, "examples": sum(manifest["counters"]["examples"].values())}))
-"""
+from large_corpus import write_corpus
+from setting import ROOT, add_text_arguments, header, in_process, inputs_of, pin, spread, vocabulary_of, write_report
+
+PACKAGES = ("tokenizers", "apache-beam", "pyarrow", "numpy")
+SENTENCE_END = re.compile(r"\n+|(?<=[.!?])\s+|(?<=[。！？])")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", nargs="*", help="text, as for `bertloom preprocess`; default: the shipped sample")
-    parser.add_argument("--vocab", help="vocabulary; default: one made from the input")
+    add_text_arguments(parser)
+    parser.add_argument("--megabytes", type=float, help="paragraphs of the input drawn anew; 40 for the shipped sample")
     parser.add_argument("--cased", action="store_true")
     parser.add_argument("--dupe-factor", type=int, nargs="+", default=[1, 5, 10])
     parser.add_argument("--max-seq-length", type=int, default=128)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--name", default="preprocess", help="of the file in benchmarks/results/")
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    pin(1)
     with tempfile.TemporaryDirectory() as folder:
-        report = measure(arguments, Path(folder))
-    print(report)
-    if arguments.input:
-        path = Path(__file__).parent / "results" / f"{arguments.name}.md"
-        path.write_text(report)
+        lines = measure(arguments, Path(folder))
+    write_report(arguments.name, lines, not arguments.input)
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> str:
+def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    text, out = str(folder / "text.jsonl"), str(folder / "out")
+    size = write_text(Path(text), inputs_of(arguments), arguments.megabytes or (0 if arguments.input else 40))
+    vocab, lower, length = vocabulary_of(arguments, folder), not arguments.cased, arguments.max_seq_length
+    twin = in_process(run_twin, text, vocab, lower, arguments.dupe_factor, length)
+    alone: list[float] = []
+    ours: dict[int, list[float]] = {dupe: [] for dupe in arguments.dupe_factor}
+    examples: dict[int, int] = {}
+    for _ in range(arguments.repeat):
+        alone.append(in_process(run_tokenizers, text, vocab, lower))
+        for dupe in arguments.dupe_factor:
+            seconds, examples[dupe] = in_process(run_bertloom, text, vocab, lower, dupe, length, out)
+            ours[dupe].append(seconds)
+            shutil.rmtree(out)
+    base = statistics.median(alone)
+    what = (
+        f"{size:.1f} MB of text, L={length}, one process on one core, {arguments.repeat} interleaved runs each (the twin: "
+        "one), median [min, max]. The word table is empty at the start of every run."
+    )
+    lines = [
+        *header("The whole job against tokenizers alone, and a twin of Google's script", what, *PACKAGES),
+        "| what | seconds | MB/s | times as fast as tokenizers | as the twin | examples/s |",
+        "|---|---|---|---|---|---|",
+        f"| tokenizers.encode_batch_fast, each text once, nothing written | {spread(alone)} | {size / base:.2f} | 1 | | |",
+    ]
+    for dupe, (seconds, number) in twin.items():
+        lines.append(
+            f"| twin of Google's script, dupe factor {dupe}, nothing written | {seconds:.1f} | {size / seconds:.2f} | "
+            f"{base / seconds:.2f} | 1 | {number / seconds:,.0f} |"
+        )
+    for dupe, found in ours.items():
+        middle = statistics.median(found)
+        lines.append(
+            f"| bertloom preprocess, dupe factor {dupe} | {spread(found)} | {size / middle:.2f} | **{base / middle:.2f}** | "
+            f"{twin[dupe][0] / middle:.1f} | {examples[dupe] / middle:,.0f} |"
+        )
+    return lines
+
+
+def write_text(path: Path, inputs: list[str], megabytes: float) -> float:
+    """Writes the documents of the inputs, or so many megabytes made of their paragraphs; the megabytes written."""
     from pipeline.documents import Document, read_documents
     from pipeline.inputs import Split, find_sources
 
-    inputs = arguments.input or [str(files("jobs") / "sample")]
-    text, size = folder / "text.jsonl", 0
-    with text.open("w") as file:
+    if megabytes:
+        write_corpus(path, inputs, megabytes)
+        return megabytes
+    size = 0
+    with path.open("w", encoding="utf-8") as file:
         for source in find_sources(inputs):
             for item in read_documents(Split(source, 0, None)):
                 if isinstance(item, Document):
                     size += len(item.text)
-                    file.write(json.dumps({"text": item.text.decode().replace("\n", "\n\n")}, ensure_ascii=False) + "\n")
-    vocab = arguments.vocab or str(folder / "vocab.txt")
-    if not arguments.vocab:
-        words = ["build-vocab", "--input", str(text), "--vocab-size", "8000", "--out", vocab]
-        subprocess.run([sys.executable, "-m", "jobs.cli", *words], check=True, stdout=subprocess.DEVNULL)
-    lower = str(not arguments.cased)
-    theirs: list[float] = []
-    ours: dict[int, list[float]] = {dupe: [] for dupe in arguments.dupe_factor}
-    examples: dict[int, int] = {}
-    for _ in range(arguments.repeat):
-        theirs.append(_run(THEIRS, str(text), vocab, lower)["seconds"])
-        for dupe in arguments.dupe_factor:
-            out = folder / f"out-{time.monotonic_ns()}"
-            found = _run(OURS, str(text), vocab, lower, str(out), str(dupe), str(arguments.max_seq_length))
-            subprocess.run(["rm", "-rf", str(out)], check=True)
-            ours[dupe].append(found["seconds"])
-            examples[dupe] = int(found["examples"])
-    base = statistics.median(theirs)
-    lines = [
-        f"# The whole job against tokenizers alone, {time.strftime('%Y-%m-%d')}",
-        "",
-        f"{size / 1e6:.1f} MB of text, L={arguments.max_seq_length}, one process on one core, "
-        f" {arguments.repeat} interleaved runs each, median [min, max]. Word table empty at the start of every run.",
-        f"Python {platform.python_version()}, {platform.machine()}; "
-        + ", ".join(f"{name} {version(name)}" for name in ("tokenizers", "apache-beam", "pyarrow", "numpy")),
-        "",
-        "| what | seconds | MB/s | ratio to tokenizers | examples/s |",
-        "|---|---|---|---|---|",
-        f"| tokenizers.encode_batch_fast, text encoded once, nothing written | {_spread(theirs)} | "
-        f"{size / 1e6 / base:.2f} | 1 | |",
-    ]
-    for dupe, seconds in ours.items():
-        middle = statistics.median(seconds)
-        lines.append(
-            f"| bertloom preprocess, dupe factor {dupe} | {_spread(seconds)} | {size / 1e6 / middle:.2f} | "
-            f"**{base / middle:.2f}** | {examples[dupe] / middle:,.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+                    file.write(
+                        json.dumps({"text": item.text.decode().replace("\n", "\n\n")}, ensure_ascii=False) + "\n"
+                    )
+    return size / 1e6
 
 
-def _run(code: str, *words: str) -> dict[str, float]:
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code, *words], check=True, stdout=subprocess.PIPE, env=environment)
-    return json.loads(done.stdout.splitlines()[-1])
+# ---- each in a process of its own
 
 
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+def run_tokenizers(path: str, vocab: str, lower: bool) -> float:
+    """Seconds to encode every document once."""
+    from pipeline.vocabulary import make_tokenizer, read_vocabulary
+
+    tokenizer, texts = make_tokenizer(read_vocabulary(vocab), lower, None), read_texts(path)
+    start = time.perf_counter()
+    for i in range(0, len(texts), 256):
+        tokenizer.encode_batch_fast(texts[i : i + 256], add_special_tokens=False)
+    return time.perf_counter() - start
+
+
+def run_twin(path: str, vocab: str, lower: bool, dupes: list[int], length: int) -> dict[int, tuple[float, int]]:
+    """dupe factor -> (seconds, examples), of one run that goes on to the largest."""
+    sys.path.insert(0, str(ROOT))
+    from pipeline.vocabulary import make_tokenizer, read_vocabulary
+    from tests.pipeline.google_twin import Options, make_examples
+
+    words = read_vocabulary(vocab)
+    tokenizer, rng, options = make_tokenizer(words, lower, None), Random(12345), Options(max_seq_length=length)
+    start = time.perf_counter()
+    documents = []
+    for text in read_texts(path):
+        encoded = tokenizer.encode_batch_fast(SENTENCE_END.split(text), add_special_tokens=False)
+        documents.append([[words.words[i] for i in sentence.ids] for sentence in encoded if len(sentence.ids)])
+    documents = [document for document in documents if document]
+    number, found = 0, {}
+    for copy in range(1, max(dupes) + 1):
+        number += sum(1 for _ in make_examples(documents, words.words, options, rng))
+        if copy in dupes:
+            found[copy] = time.perf_counter() - start, number
+    return found
+
+
+def run_bertloom(path: str, vocab: str, lower: bool, dupe: int, length: int, out: str) -> tuple[float, int]:
+    """(seconds, examples) of the whole job."""
+    from jobs.preprocess import PreprocessConfig, preprocess
+
+    config = PreprocessConfig(
+        input=(path,), vocab=vocab, out=out, do_lower_case=lower, dupe_factor=dupe, max_seq_length=(length,)
+    )
+    start = time.perf_counter()
+    manifest = preprocess(config)
+    return time.perf_counter() - start, sum(manifest["counters"]["examples"].values())
+
+
+def read_texts(path: str) -> list[str]:
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line)["text"] for line in file]
 
 
 if __name__ == "__main__":

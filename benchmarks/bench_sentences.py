@@ -38,9 +38,7 @@ class Rule:
         block = text.replace("\r", " ").encode() + b"\n"
         units, new = self.wordpiece.units(block)
         self.marks = np.concatenate([self.marks, np.array([unit_marks(unit) for unit in new], np.uint8)])
-        begins = sentence_starts(
-            np.frombuffer(block, np.uint8), units.starts, units.lengths, self.marks[units.codes]
-        )
+        begins = sentence_starts(np.frombuffer(block, np.uint8), units.starts, units.lengths, self.marks[units.codes])
         starts = units.starts[begins][1:]
         return {len(block[:start].decode().rstrip()) for start in starts.tolist()} | {len(text)}
 

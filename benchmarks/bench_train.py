@@ -11,16 +11,13 @@ floating-point operations allows at the fill of these batches. Without arguments
 
 import argparse
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
+from setting import SAMPLE, header, run_command, spread, write_report
 from torch import Tensor
 
 from model.bert import BertArchitecture, BertConfig, initialize_weights
@@ -56,25 +54,19 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        report = measure(arguments, Path(arguments.data or sample_data_set(Path(folder))))
-    print(report)
-    if arguments.data:
-        (Path(__file__).parent / "results" / f"{arguments.name}.md").write_text(report)
+        lines = measure(arguments, Path(arguments.data or sample_data_set(Path(folder))))
+    write_report(arguments.name, lines, not arguments.data)
 
 
 def sample_data_set(folder: Path) -> Path:
     """The shipped sample as a data set, made by the real commands."""
-    texts, vocabulary, out = str(files("jobs") / "sample" / "en.jsonl"), str(folder / "vocab.txt"), folder / "set"
-    for words in (
-        ["build-vocab", "--input", texts, "--vocab-size", "8000", "--out", vocabulary],
-        ["preprocess", "--input", texts, "--vocab", vocabulary, "--out", str(out), "--max-seq-length", "128"],
-    ):
-        command = [sys.executable, "-m", "jobs.cli", *words]
-        subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parent.parent)
+    vocabulary, out = str(folder / "vocab.txt"), folder / "set"
+    run_command("build-vocab", "--input", SAMPLE, "--vocab-size", "8000", "--out", vocabulary)
+    run_command("preprocess", "--input", SAMPLE, "--vocab", vocabulary, "--out", str(out), "--max-seq-length", "128")
     return out
 
 
-def measure(arguments: argparse.Namespace, data: Path) -> str:
+def measure(arguments: argparse.Namespace, data: Path) -> list[str]:
     from transformers import BertConfig as TheirConfig
     from transformers import BertForPreTraining as TheirModel
 
@@ -135,25 +127,20 @@ def measure(arguments: argparse.Namespace, data: Path) -> str:
     ratio = statistics.median(b / a for a, b in zip(*seconds))
     possible = statistics.mean(allowed)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    return "\n".join(
-        [
-            f"# A training step against transformers, {time.strftime('%Y-%m-%d')}",
-            "",
-            f"{arguments.preset} at {examples.max_seq_length}, {size} examples a round, {arguments.rounds} interleaved "
-            f"rounds, {precision}, {where}{', both compiled' if arguments.compile else ''}; forward and backward.",
-            f"Python {platform.python_version()}, {platform.machine()}, torch {version('torch')}, "
-            f"transformers {version('transformers')}.",
-            "",
-            "| | median seconds [min, max] |",
-            "|---|---|",
-            f"| bertloom | {spread(seconds[0])} |",
-            f"| transformers, SDPA, padded to the batch's longest | {spread(seconds[1])} |",
-            "",
-            f"Median ratio **{ratio:.2f}**; the count of operations allows {possible:.2f} at a fill of "
-            f"{statistics.mean(fills):.2f}: {ratio / possible:.2f} of it. {tokens / sum(seconds[0]):,.0f} real tokens/s.",
-            "",
-        ]
+    what = (
+        f"{arguments.preset} at {examples.max_seq_length}, {size} examples a round, {arguments.rounds} interleaved "
+        f"rounds, {precision}, {where}{', both compiled' if arguments.compile else ''}; forward and backward."
     )
+    return [
+        *header("A training step against transformers", what, "torch", "transformers"),
+        "| | median seconds [min, max] |",
+        "|---|---|",
+        f"| bertloom | {spread(seconds[0])} |",
+        f"| transformers, SDPA, padded to the batch's longest | {spread(seconds[1])} |",
+        "",
+        f"Median ratio **{ratio:.2f}**; the count of operations allows {possible:.2f} at a fill of "
+        f"{statistics.mean(fills):.2f}: {ratio / possible:.2f} of it. {tokens / sum(seconds[0]):,.0f} real tokens/s.",
+    ]
 
 
 def num_pairs(batch: PackedBatch) -> int:
@@ -181,10 +168,6 @@ def timed(step: Callable[..., float], argument: object) -> tuple[float, float]:
     start = time.perf_counter()
     value = step(argument)
     return value, time.perf_counter() - start
-
-
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
 
 
 if __name__ == "__main__":

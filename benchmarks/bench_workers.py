@@ -14,14 +14,23 @@ import json
 import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from large_corpus import write_corpus
-from setting import ROOT, add_text_arguments, header, inputs_of, pin, run_command, spread, vocabulary_of, write_report
+from plain_job import plain_job
+from setting import (
+    add_text_arguments,
+    header,
+    in_process,
+    inputs_of,
+    pin,
+    run_command,
+    spread,
+    vocabulary_of,
+    write_report,
+)
 
 PLAIN, ONE, TWO = (
     "the stages as plain calls, one core",
@@ -52,7 +61,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
     for _ in range(arguments.repeat):
         for kind, found in seconds.items():
             out, before = folder / "out", processor_seconds()
-            taken, digest = run(kind, str(text), vocab, str(out), str(arguments.dupe_factor))
+            taken, digest = run(kind, str(text), vocab, str(out), arguments.dupe_factor)
             busy[kind].append(processor_seconds() - before)
             found.append(taken)
             digests.add(digest)
@@ -85,14 +94,12 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def run(kind: str, text: str, vocab: str, out: str, dupe: str) -> tuple[float, str]:
+def run(kind: str, text: str, vocab: str, out: str, dupe: int) -> tuple[float, str]:
     """(seconds, digest of the shards) of one run, in processes of its own."""
     pin(2 if kind == TWO else 1)
     if kind == PLAIN:
-        words = [sys.executable, str(ROOT / "benchmarks" / "plain_job.py"), text, vocab, out, dupe]
-        found = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
-        return found["seconds"], found["shards_digest"]
-    words = ["--input", text, "--vocab", vocab, "--out", out, "--dupe-factor", dupe]
+        return in_process(plain_job, text, vocab, out, dupe)
+    words = ["--input", text, "--vocab", vocab, "--out", out, "--dupe-factor", str(dupe)]
     start = time.perf_counter()
     run_command("preprocess", *words, "--num-workers", "2" if kind == TWO else "1")
     seconds = time.perf_counter() - start

@@ -1,18 +1,9 @@
 """The stages of `bertloom preprocess` as plain calls in one process, without Beam: the same splits, parts and shards.
 
-    python benchmarks/plain_job.py TEXT vocab.txt OUT DUPE_FACTOR
-
-prints {"seconds", "shards_digest"} as JSON; the clock starts behind the imports. `bench_workers.py` tells from it what
-Beam costs. Not for use: it does not resume, knows no lock and takes one core.
+`bench_workers.py` tells from it what Beam costs. Not for use: it does not resume, knows no lock and takes one core.
 """
 
-import json
-import sys
 import time
-from pathlib import Path
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pipeline import storage
 from pipeline.examples import WeaveConfig
@@ -27,8 +18,9 @@ from pipeline.weaving import weave_bucket
 from pipeline.wordpiece import WordPiece
 
 
-def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> dict[str, Any]:
-    """The manifest of the data set that `bertloom preprocess` makes of this text with the defaults."""
+def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float, str]:
+    """Makes the data set that `bertloom preprocess` makes of this text with the defaults: (seconds, shards_digest)."""
+    start = time.perf_counter()
     job = JobConfig(TokenizeConfig(), WeaveConfig(dupe_factor=dupe_factor), read_vocabulary(vocab))
     places, weave, vocabulary = Places(out, storage.join(out, ".work")), job.weave, job.vocabulary
     storage.make_folder(places.parts)
@@ -49,17 +41,4 @@ def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> dict[str, An
     ]
     manifest = write_manifest(out, plan, places.parts, places.records, buckets, job, sources)
     storage.remove(places.scratch)
-    return manifest
-
-
-def main() -> None:
-    if len(sys.argv) != 5:
-        raise SystemExit(__doc__)
-    text, vocab, out, dupe_factor = sys.argv[1:]
-    start = time.perf_counter()
-    manifest = plain_job(text, vocab, out, int(dupe_factor))
-    print(json.dumps({"seconds": time.perf_counter() - start, "shards_digest": manifest["shards_digest"]}))
-
-
-if __name__ == "__main__":
-    main()
+    return time.perf_counter() - start, manifest["shards_digest"]

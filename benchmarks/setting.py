@@ -8,13 +8,18 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from importlib.resources import files
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 ROOT = Path(__file__).parent.parent
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-SAMPLE = str(files("jobs") / "sample" / "en.jsonl")
+SAMPLE = str(ROOT / "jobs" / "sample" / "en.jsonl")
 
 
 def add_text_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +43,12 @@ def vocabulary_of(arguments: argparse.Namespace, folder: Path) -> str:
 def run_command(*words: str) -> None:
     """`bertloom` with these words; what it writes to standard output is dropped."""
     subprocess.run([sys.executable, "-m", "jobs.cli", *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def in_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """What the function gives back, called in a new process: nothing is warm, and nothing stays."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def pin(number: int) -> None:
@@ -75,7 +86,8 @@ def write_report(name: str, lines: list[str], is_sample: bool) -> None:
 
 
 def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+    """The median of seconds, and their range."""
+    return f"{statistics.median(values):.4g} [{min(values):.4g}, {max(values):.4g}]"
 
 
 def _processor() -> str:

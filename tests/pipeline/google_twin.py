@@ -2,7 +2,7 @@
 
 What create_pretraining_data.py of google-research/bert (revision eedf571) does with documents that are tokenized already,
 written anew from its semantics: documents are lists of sentences, sentences are lists of words, `##` pieces among them.
-`benchmarks/bench_against_google.py` measures against it, too.
+`benchmarks/` measures against it, too.
 """
 
 from collections.abc import Iterator, Sequence
