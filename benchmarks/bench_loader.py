@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace, data: Path, folder: Path) -> list[str
             if number:  # the first round fills the page cache
                 rates[name].append(seen / (time.perf_counter() - start))
     base = statistics.median(rates["webdataset, npy per example"])
-    num_members = sum(len(row["member_offsets"]) for row in examples.shard_rows)
+    num_members = len(examples.shards.member_bytes)
     what = (
         f"{count:,} examples of {examples.max_seq_length}, one process, batches of {size}, {arguments.rounds} interleaved "
         f"rounds, median [min, max], all files in memory, opened before. Our data set has {num_members:,} members in all."

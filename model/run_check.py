@@ -80,7 +80,7 @@ def check_stream(
         leg = next(leg for leg in reversed(legs) if leg.step <= step)
         if leg.shards_digest != data_set.shards_digest:
             yield (
-                f"step {step + 1}: read another data set than {data_set.directory} (sha256 of shards.parquet "
+                f"step {step + 1}: read another data set than {data_set.folder} (sha256 of shards.parquet "
                 f"{leg.shards_digest[:12]}…, here {data_set.shards_digest[:12]}…): what it read is not proved"
             )
             return

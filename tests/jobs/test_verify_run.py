@@ -4,15 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from jobs.pretrain import PretrainConfig, pretrain
 from jobs.verify import VerifyConfig, main, verify_run
 from model.bert import BertArchitecture
-from model.data import ADDRESSES, DataSet
 from model.metrics import read_metrics
-from tests.model.synthetic import write_data_set
+from tests.model.synthetic import place_of, write_data_set
 
 TINY = BertArchitecture(
     hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64
@@ -79,20 +77,17 @@ def test_a_damaged_checkpoint_is_a_fault_and_the_rest_is_still_read(run):
 
 def test_changed_data_is_found_at_the_first_step_that_reads_it(original, run, tmp_path):
     data = Path(shutil.copytree(original / "set", tmp_path / "set"))
-    examples = DataSet(data).examples("train", 32)
-    examples.gather(np.array([0]), np.array([7]))
-    shard = examples._open[0]
-    address = shard.addresses[0, ADDRESSES.index("masked_lm_ids")]
-    content = bytearray(shard.path.read_bytes())
-    content[address] ^= 1  # a true id, of row 0
-    shard.path.write_bytes(content)
+    shard = data / "train/seq32/copy0/00000.tar"
+    content = bytearray(shard.read_bytes())
+    content[place_of(shard, "masked_lm_ids", 2)] ^= 1  # a true id, of row 0
+    shard.write_bytes(content)
     faults, count = verify_run(run, data)
     assert count < 4 and len(faults) == 1 and faults[0].startswith(f"step {count + 1}: metrics.jsonl has the stream")
-    offset = shard.addresses[0, ADDRESSES.index("input_ids offsets")] + 4
+    offset = place_of(shard, "input_ids", 1) + 4
     content[offset : offset + 4] = (2**20).to_bytes(4, "little")
-    shard.path.write_bytes(content)
+    shard.write_bytes(content)
     faults, count = verify_run(run, data)
-    assert len(faults) == 1 and faults[0].startswith(f"step {count + 1}: member 0 of shard {shard.path} cannot be read")
+    assert len(faults) == 1 and faults[0].startswith(f"step {count + 1}: member 0 of shard {shard} cannot be read")
 
 
 def test_another_data_set_or_none_is_said(run, tmp_path):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -12,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import data
+from model import members
 from model.batches import cut_by_length, global_batch
 from model.data import DataSet, PackedBatch
 from model.order import TrainingOrder
 from model.packing import flat_ranges
-from tests.model.synthetic import write_data_set
+from tests.model.synthetic import place_of, write_data_set
 
 
 def slow_rows(directory: Path, split: str, max_seq_length: int, copy: int) -> list[dict]:
@@ -74,22 +75,32 @@ def test_ids_of_32_bits_are_read_too(tmp_path):
     assert_batch_is(batch, rows[::-1])
 
 
-def test_members_of_more_than_one_size_and_few_shards_open_at_once(tmp_path, monkeypatch):
+def test_members_of_more_than_one_size_and_few_shards_mapped_at_once(tmp_path, monkeypatch):
     write_data_set(tmp_path, rows=(2500, 30), num_shards=2, num_validation=0)  # 1,024 + 226 rows in a shard
-    monkeypatch.setattr(data, "MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(members, "MAX_MAPPED", 1)
     examples = DataSet(tmp_path).examples("train")
     rows = [slow_rows(tmp_path, "train", 32, copy) for copy in (0, 1)]
     copies, numbers = np.array([0, 1, 0, 0, 1, 0]), np.array([2499, 29, 0, 1250, 3, 1023])
+    for copy, number in zip(copies, numbers):
+        assert_batch_is(examples.gather(np.array([copy]), np.array([number])), [rows[copy][number]])
+        assert examples._members._mapped.is_mapped.sum() == 1
     assert_batch_is(examples.gather(copies, numbers), [rows[c][n] for c, n in zip(copies, numbers)])
-    assert len(examples._open) == 1
 
 
-def test_a_thousand_mapped_shards_hold_no_file_open(tmp_path):
+def test_more_rows_than_are_read_in_one_go(data_set, monkeypatch):
+    examples = DataSet(data_set).examples("train", 64)
+    copies, numbers = np.arange(700) % 2, np.arange(700)[::-1] + 0
+    whole = examples.gather(copies, numbers)
+    monkeypatch.setattr(members, "ROWS_AT_ONCE", 64)
+    assert examples.gather(copies, numbers).input_ids.equal(whole.input_ids)
+
+
+def test_mapped_shards_hold_no_file_open(tmp_path):
     write_data_set(tmp_path, rows=(40,), num_shards=20, num_validation=0)
     before = len(os.listdir("/proc/self/fd"))
     examples = DataSet(tmp_path).examples("train")
     examples.gather(np.zeros(40, dtype=np.int64), np.arange(40))
-    assert len(examples._open) == 20
+    assert examples._members._mapped.is_mapped.sum() == 20
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -240,25 +251,33 @@ def test_a_damaged_member_is_named(own):
 
 
 def test_a_member_of_another_length_copy_or_vocabulary_is_named(own):
-    # the shard of the other length in the place of this one, with a row of shards.parquet that fits it in size
-    table = pq.read_table(own / "shards.parquet").to_pylist()
-    mine = next(row for row in table if row["path"] == "train/seq32/copy0/00000.tar")
-    other = next(row for row in table if row["path"] == "train/seq64/copy0/00000.tar")
-    other |= {"path": mine["path"], "max_seq_length": 32}
+    # the shard of the other length in the place of this one, with a line of shards.parquet that fits it in size
+    table = pq.read_table(own / "shards.parquet")
+    rows = {row["path"]: row for row in table.to_pylist()}
+    mine, other = rows["train/seq32/copy0/00000.tar"], rows["train/seq64/copy0/00000.tar"]
+    for name in ("bytes", "member_offsets", "member_bytes"):
+        mine[name] = other[name]
     shutil.copyfile(own / "train/seq64/copy0/00000.tar", own / mine["path"])
-    shard = data.Shard(DataSet(own), other)
+    pq.write_table(pa.Table.from_pylist(list(rows.values()), schema=table.schema), own / "shards.parquet")
+    digest = hashlib.sha256((own / "shards.parquet").read_bytes()).hexdigest()
+    edit_manifest(own, shards_parquet={"sha256": digest})
     with says("its max_seq_length is '64', expected '32'"):
-        shard.open_member(0)
+        read_all(own)
 
 
 def test_offsets_and_ids_that_make_no_sense_are_named(own):
-    examples = DataSet(own).examples("train", 32)
-    examples.gather(np.array([0]), np.array([0]))
-    shard = examples._open[0]
-    addresses = dict(zip(data.ADDRESSES, shard.addresses[0].tolist()))
-    overwrite(shard.path, addresses["input_ids"], (60000).to_bytes(2, "little"))
-    with says("holds ids beyond its vocabulary of 53 words"):
+    path = own / "train/seq32/copy0/00000.tar"
+    whole = path.read_bytes()
+    place = place_of(path, "input_ids", 1) + 4
+    for wrong in (2**30, 2**31 - 1, 2**32 - 1, 30_000):  # out of the data set, out of the member, backwards
+        overwrite(path, place, wrong.to_bytes(4, "little"))
+        with says(f"member 0 of shard {path} cannot be read: its offsets of input_ids make no sense"):
+            read_all(own)
+    path.write_bytes(whole)
+    overwrite(path, place_of(path, "masked_lm_ids", 1) + 4, (0).to_bytes(4, "little"))
+    with says(f"member 0 of shard {path} cannot be read: its lists of masks differ in length"):
         read_all(own)
-    overwrite(shard.path, addresses["input_ids offsets"] + 4, (2**30).to_bytes(4, "little"))
-    with says("its offsets make no sense"):
+    path.write_bytes(whole)
+    overwrite(path, place_of(path, "input_ids", 2), (60000).to_bytes(2, "little"))
+    with says("holds ids beyond its vocabulary of 53 words"):
         read_all(own)

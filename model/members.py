@@ -1,0 +1,271 @@
+"""The members of shards: Arrow files in which rows are found by index arithmetic.
+
+Opening a member with pyarrow copies nothing and tells where each column lies. These places go into a table, and from
+then on any rows of any members are read in a few NumPy calls on one array that covers all files (`model/mapping.py`).
+What is kept is a line of that table for each member. `docs/shard-format.md` is the contract.
+
+Dimensions in the comments: N rows, T tokens, M masked positions; K members.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from model.folder import LocalFolder
+from model.mapping import MappedFiles
+from model.packing import take_lists
+
+FORMAT_VERSION = 1
+MAX_MAPPED = 16_384
+"""Files mapped at once. The kernel's usual limit is 65,530 mappings, and each of these may take two."""
+ROWS_AT_ONCE = 8192
+"""Rows read in one go; fewer than MAX_MAPPED, so that the files of all of them can be mapped."""
+
+UINT16, UINT32, INT8, INT32 = np.dtype("u2"), np.dtype("u4"), np.dtype("i1"), np.dtype("i4")
+LISTS = {"input_ids": 0, "masked_lm_positions": 3, "masked_lm_ids": 6}
+"""Columns of lists: which three columns of the table say where their offsets begin, where their items begin, and how
+many items there are."""
+SCALARS = {"segment_b_start": 9, "next_sentence_label": 10}
+"""Columns with one number a row: which column of the table says where they begin."""
+NUM_COLUMNS = 11
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTable:
+    """What shards.parquet says of the shards of one split and length, in the order of training."""
+
+    max_seq_length: int
+    vocabulary_sha256: str
+    paths: list[str]
+    """In the data set."""
+    copies: np.ndarray
+    """int64, of each shard, and so are the next three"""
+    examples: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+    sha256: list[str]
+    shard_of_member: np.ndarray
+    """int64 (K,), and so are the next three"""
+    member_offsets: np.ndarray
+    """Where in its shard each member begins."""
+    member_bytes: np.ndarray
+    member_examples: np.ndarray
+
+    @classmethod
+    def from_arrow(cls, shards: pa.Table, split: str, max_seq_length: int, vocabulary_sha256: str) -> "ShardTable":
+        """The rows of shards.parquet of this split and length."""
+        chosen = pc.and_(pc.equal(shards["split"], split), pc.equal(shards["max_seq_length"], max_seq_length))
+        table = shards.filter(chosen).sort_by([("copy", "ascending"), ("number", "ascending")]).combine_chunks()
+
+        def integers(name: str) -> np.ndarray:
+            column = table[name].combine_chunks()
+            return (column.flatten() if pa.types.is_list(column.type) else column).to_numpy().astype(np.int64)
+
+        num_members = pc.list_value_length(table["member_offsets"]).to_numpy()
+        return cls(
+            max_seq_length=max_seq_length, vocabulary_sha256=vocabulary_sha256,
+            paths=table["path"].to_pylist(), sha256=table["sha256"].to_pylist(),
+            copies=integers("copy"), examples=integers("examples"), tokens=integers("tokens"), bytes=integers("bytes"),
+            shard_of_member=np.repeat(np.arange(len(num_members)), num_members),
+            member_offsets=integers("member_offsets"), member_bytes=integers("member_bytes"),
+            member_examples=integers("member_examples"),
+        )  # fmt: skip
+
+    def ordinals(self, members: np.ndarray) -> np.ndarray:
+        """Which member of its shard each of these is, int64."""
+        return members - np.searchsorted(self.shard_of_member, self.shard_of_member[members])
+
+
+class Files(Protocol):
+    """Where members lie: in whole shards, or each in a file of its own."""
+
+    sizes: np.ndarray
+    """int64, bytes of each file"""
+    file_of_member: np.ndarray
+    """int64 (K,)"""
+    offsets: np.ndarray
+    """int64 (K,), where in its file each member begins"""
+
+    def path(self, number: int) -> Path:
+        """A file of this size on a local disk; brought there if it is not."""
+
+    def tidy(self, used: np.ndarray, idle: np.ndarray) -> np.ndarray:
+        """Told from time to time which files were used of late, and which are mapped but not in use right now; answers
+        which of the latter to let go of."""
+
+
+class LocalShards:
+    """Shards in a local folder; members lie inside them."""
+
+    def __init__(self, folder: LocalFolder, shards: ShardTable) -> None:
+        self.folder = folder
+        self.shards = shards
+        self.sizes = shards.bytes
+        self.file_of_member = shards.shard_of_member
+        self.offsets = shards.member_offsets
+
+    def path(self, number: int) -> Path:
+        """Where a shard lies; ValueError if it is missing or has another size than shards.parquet says."""
+        path = self.folder.path / self.shards.paths[number]
+        if not path.exists():
+            raise ValueError(f"shard {path} is missing: run `bertloom verify {self.folder}`")
+        if path.stat().st_size != self.sizes[number]:
+            raise ValueError(
+                f"shard {path} has {path.stat().st_size} bytes, shards.parquet says {self.sizes[number]}: it was "
+                f"truncated or changed; run `bertloom verify {self.folder}`"
+            )
+        return path
+
+    def check(self) -> None:
+        """Raises ValueError unless every shard is there and whole, by its size."""
+        for number in range(len(self.sizes)):
+            self.path(number)
+
+    def tidy(self, used: np.ndarray, idle: np.ndarray) -> np.ndarray:
+        """None: they stay where they are."""
+        return idle[:0]
+
+
+class Members:
+    """Reads rows of members."""
+
+    def __init__(self, table: ShardTable, files: Files) -> None:
+        self.table = table
+        self.files = files
+        self._mapped = MappedFiles(files.sizes)
+        self._views = {kind: self._mapped.bytes.view(kind) for kind in (UINT16, UINT32, INT8, INT32)}
+        self._places = np.full((len(table.member_bytes), NUM_COLUMNS), -1, dtype=np.int64)
+        self._last_use = np.zeros(len(files.sizes), dtype=np.int64)
+        self._reads = 0
+        self._id_type: np.dtype | None = None
+
+    def read(self, members: np.ndarray, rows: np.ndarray, with_tokens: bool) -> dict[str, np.ndarray]:
+        """The columns of the given rows of members; see `model.data.Examples.read`."""
+        if len(members) > ROWS_AT_ONCE:
+            pieces = [
+                self.read(members[start : start + ROWS_AT_ONCE], rows[start : start + ROWS_AT_ONCE], with_tokens)
+                for start in range(0, len(members), ROWS_AT_ONCE)
+            ]
+            return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        self._reads += 1
+        self._last_use[self.files.file_of_member[members]] = self._reads
+        places = self._places[members]  # (N, 11)
+        if places[:, 0].min() < 0:
+            self._open(np.unique(members[places[:, 0] < 0]))
+            places = self._places[members]
+        assert self._id_type
+        token_starts, lengths = self._lists("input_ids", places, rows, members)
+        mask_starts, num_masks = self._lists("masked_lm_positions", places, rows, members)
+        columns = {"lengths": lengths, "num_masks": num_masks}
+        columns["labels"] = self._scalars("next_sentence_label", places, rows, INT8)
+        if with_tokens:
+            id_starts, num_ids = self._lists("masked_lm_ids", places, rows, members)
+            if (num_ids != num_masks).any():
+                raise self.damaged(int(members[num_ids != num_masks][0]), "its lists of masks differ in length")
+            columns["segment_b_start"] = self._scalars("segment_b_start", places, rows, UINT16)
+            columns["input_ids"] = take_lists(self._views[self._id_type], token_starts, lengths)
+            columns["positions"] = take_lists(self._views[UINT16], mask_starts, num_masks)
+            columns["masked_ids"] = take_lists(self._views[self._id_type], id_starts, num_masks)
+        return columns
+
+    def _lists(
+        self, name: str, places: np.ndarray, rows: np.ndarray, members: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the lists of a column begin, in items from the start of the array, and their lengths."""
+        offsets_begin, begin, size = places[:, LISTS[name] : LISTS[name] + 3].T
+        offsets = self._views[INT32]
+        where = offsets_begin + rows
+        starts = offsets[where].astype(np.int64)
+        lengths = offsets[where + 1] - starts
+        wrong = (starts | lengths | size - starts - lengths) < 0
+        if wrong.any():  # they would lead out of the member, or backwards
+            raise self.damaged(int(members[wrong][0]), f"its offsets of {name} make no sense")
+        return begin + starts, lengths
+
+    def _scalars(self, name: str, places: np.ndarray, rows: np.ndarray, kind: np.dtype) -> np.ndarray:
+        return self._views[kind][places[:, SCALARS[name]] + rows].astype(np.int64)
+
+    def _open(self, members: np.ndarray) -> None:
+        """Maps the files of these members and notes where their columns lie."""
+        files = self.files.file_of_member[members]
+        for number in np.unique(files[~self._mapped.is_mapped[files]]).tolist():
+            self._mapped.map(number, self.files.path(number))
+        for member in members.tolist():
+            self._places[member] = self._find_columns(member)
+        num_open = int(self._mapped.is_mapped.sum())
+        if num_open > MAX_MAPPED:  # many at once, so that this is rare; none of those that are being read
+            uses = np.where(self._mapped.is_mapped & (self._last_use < self._reads), self._last_use, self._reads)
+            oldest = np.argsort(uses, kind="stable")[: num_open - MAX_MAPPED + MAX_MAPPED // 8]
+            self.close(oldest[uses[oldest] < self._reads])
+
+    def close(self, files: np.ndarray) -> None:
+        """Unmaps these files; what is read of them next is opened again."""
+        for number in files.tolist():
+            self._mapped.unmap(number)
+        self._places[np.isin(self.files.file_of_member, files)] = -1
+
+    def _find_columns(self, member: int) -> list[int]:
+        """Reads a member's Arrow header: a line of the table of places."""
+        begin = int(self._mapped.starts[self.files.file_of_member[member]] + self.files.offsets[member])
+        size = int(self.table.member_bytes[member])
+        payload = pa.py_buffer(self._mapped.bytes[begin : begin + size])
+        try:
+            reader = pa.ipc.open_file(payload)
+            batch = reader.get_batch(0)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self.damaged(member, str(error)) from None
+        metadata = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
+        for name, value in self._expected_metadata(member).items():
+            if metadata.get(name) != value:
+                raise self.damaged(member, f"its {name} is {metadata.get(name)!r}, expected {value!r}")
+        num_rows = int(self.table.member_examples[member])
+        if batch.num_rows != num_rows or reader.num_record_batches != 1:
+            raise self.damaged(member, f"it has {batch.num_rows} examples, shards.parquet says {num_rows}")
+        id_type = batch.schema.field("input_ids").type
+        if self._id_type is None:
+            self._id_type = UINT32 if "uint32" in str(id_type) else UINT16
+        types = {"input_ids": self._id_type, "masked_lm_ids": self._id_type, "masked_lm_positions": UINT16}
+        places, first = [0] * NUM_COLUMNS, self._mapped.bytes.ctypes.data
+
+        def place(name: str, buffer: pa.Buffer | None, kind: np.dtype, num_items: int) -> int:
+            """Where a buffer of at least so many items begins, in items from the start of the array."""
+            if not num_items:  # a buffer of nothing, as of no masks in any row, may lie anywhere
+                return 0
+            found = buffer.address - first if buffer else -1
+            if not buffer or not begin <= found <= begin + size - buffer.size or found % 4:
+                raise self.damaged(member, f"its column {name} is compressed or not aligned")
+            if buffer.size < num_items * kind.itemsize:
+                raise self.damaged(member, f"its column {name} is too short")
+            return found // kind.itemsize
+
+        for name, column in LISTS.items():
+            array, kind = batch.column(name), types[name]
+            if not pa.types.is_list(array.type) or array.type.value_type != pa.from_numpy_dtype(kind):
+                raise self.damaged(member, f"its column {name} has type {array.type}")
+            _, offsets, _, values = array.buffers()
+            count = values.size // kind.itemsize if values else 0
+            places[column : column + 3] = place(name, offsets, INT32, num_rows + 1), place(name, values, kind, count), count
+        for name, column in SCALARS.items():
+            array, kind = batch.column(name), UINT16 if name == "segment_b_start" else INT8
+            if array.type != pa.from_numpy_dtype(kind):
+                raise self.damaged(member, f"its column {name} has type {array.type}")
+            places[column] = place(name, array.buffers()[1], kind, num_rows)
+        return places
+
+    def _expected_metadata(self, member: int) -> dict[str, str]:
+        values: dict[str, Any] = {
+            "format_version": FORMAT_VERSION, "max_seq_length": self.table.max_seq_length,
+            "copy": self.table.copies[self.table.shard_of_member[member]],
+            "vocabulary_sha256": self.table.vocabulary_sha256,
+        }  # fmt: skip
+        return {name: str(value) for name, value in values.items()}
+
+    def damaged(self, member: int, what: str) -> ValueError:
+        """The error for a member that is not as shards.parquet and the contract say."""
+        ordinal = int(self.table.ordinals(np.array([member]))[0])
+        shard = self.files.path(int(self.files.file_of_member[member]))
+        return ValueError(f"member {ordinal} of shard {shard} cannot be read: {what}; run `bertloom verify`")
