@@ -82,6 +82,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
         manifest = _finished(places, job, sources)
         if manifest is None:
             begun = _claim(places, job, sources)
+            storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
             _make_folder("--work-dir", places.parts)
             _make_folder("--out", places.records)
             storage.sweep_temporary(places.dataset)

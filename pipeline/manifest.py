@@ -23,7 +23,7 @@ from pipeline.planning import Plan, read_plan
 from pipeline.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.tokenizing import TokenizeConfig
 from pipeline.tokens import read_rejects
-from pipeline.vocabulary import Vocabulary, tokenizer_json
+from pipeline.vocabulary import Vocabulary, kept_vocabulary, tokenizer_json
 from pipeline.weaving import BucketRecord
 
 FORMAT = "bertloom-dataset"
@@ -191,20 +191,18 @@ def manifest_sha256(manifest: dict[str, Any]) -> str:
 class MakeManifest(beam.DoFn):
     """(None, all BucketRecords) -> the manifest."""
 
-    def __init__(self, dataset: str, plan: str, parts: str, records: str, job: JobConfig, sources: list[Source]):
-        self.dataset, self.plan, self.parts, self.records, self.job, self.sources = (
-            dataset,
-            plan,
-            parts,
-            records,
-            job,
-            sources,
-        )
+    def __init__(
+        self, dataset: str, plan: str, parts: str, records: str, tokenize: TokenizeConfig, weave: WeaveConfig,
+        vocabulary: str, sources: list[Source],
+    ):  # fmt: skip
+        self.dataset, self.plan, self.parts, self.records = dataset, plan, parts, records
+        self.tokenize, self.weave, self.vocabulary, self.sources = tokenize, weave, vocabulary, sources
 
     def process(self, group: tuple[None, Iterable[BucketRecord]]) -> Iterator[dict[str, Any]]:
         buckets = sorted(group[1], key=lambda bucket: (bucket.split, bucket.number))
         plan = read_plan(self.plan)
-        yield write_manifest(self.dataset, plan, self.parts, self.records, buckets, self.job, self.sources)
+        job = JobConfig(self.tokenize, self.weave, kept_vocabulary(self.vocabulary))
+        yield write_manifest(self.dataset, plan, self.parts, self.records, buckets, job, self.sources)
 
 
 class Manifest(beam.PTransform):

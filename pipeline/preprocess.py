@@ -36,6 +36,10 @@ class Places:
         """What belongs to this data set alone and is removed when it is complete."""
         return storage.join(self.dataset, ".work")
 
+    def vocabulary(self, sha256: str) -> str:
+        """The job's own copy: workers read it there, for Beam packs all that a function holds again and again."""
+        return storage.join(self.scratch, f"vocab-{sha256}.txt")
+
     @property
     def plan(self) -> str:
         return storage.join(self.scratch, "plan.json")
@@ -54,17 +58,18 @@ class Preprocess(beam.PTransform):
 
     def expand(self, splits):
         places, job = self.places, self.job
+        vocabulary = places.vocabulary(job.vocabulary.sha256)
         return (
             splits
-            | "tokenize" >> Tokenize(places.parts, job.tokenize, job.vocabulary, self.part_bytes)
+            | "tokenize" >> Tokenize(places.parts, job.tokenize, vocabulary, self.part_bytes)
             | "plan" >> PlanBuckets(places.parts, places.plan, job.weave.validation_fraction, job.weave.min_sources)
             | "weave" >> Weave(
                 folder=places.parts, plan=places.plan, dataset=places.dataset, records=places.records,
-                config=job.weave, vocabulary=job.vocabulary,
+                config=job.weave, vocabulary=vocabulary,
             )
             | "manifest" >> Manifest(
                 dataset=places.dataset, plan=places.plan, parts=places.parts, records=places.records,
-                job=job, sources=self.sources,
+                tokenize=job.tokenize, weave=job.weave, vocabulary=vocabulary, sources=self.sources,
             )
         )  # fmt: skip
 

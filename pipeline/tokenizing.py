@@ -21,7 +21,7 @@ from pipeline.tokens import (
     read_footer,
     write_part,
 )
-from pipeline.vocabulary import Vocabulary, make_tokenizer
+from pipeline.vocabulary import kept_vocabulary, make_tokenizer
 from pipeline.wordpiece import WordPiece
 
 
@@ -135,26 +135,26 @@ class _Part:
 class TokenizeSplit(beam.DoFn):
     """Split -> PartRecord, one for each part."""
 
-    def __init__(self, folder: str, config: TokenizeConfig, vocabulary: Vocabulary, part_bytes: int):
+    def __init__(self, folder: str, config: TokenizeConfig, vocabulary: str, part_bytes: int):
         self.folder, self.config, self.vocabulary, self.part_bytes = folder, config, vocabulary, part_bytes
 
     def setup(self):
-        config = self.config
-        tokenizer = make_tokenizer(self.vocabulary, config.do_lower_case, config.strip_accents)
-        size = len(self.vocabulary.words)
+        config, vocabulary = self.config, kept_vocabulary(self.vocabulary)
+        tokenizer = make_tokenizer(vocabulary, config.do_lower_case, config.strip_accents)
+        size = len(vocabulary.words)
         self.tokenizer = DocumentTokenizer(
             WordPiece(tokenizer, config.do_lower_case, size), load_segmenter() if config.chinese_words else None
         )
 
     def process(self, split: Split) -> Iterator[PartRecord]:
-        name = part_names(split, self.config, self.vocabulary.sha256)
+        name = part_names(split, self.config, kept_vocabulary(self.vocabulary).sha256)
         yield from tokenize_split(split, name, self.folder, self.tokenizer, self.part_bytes)
 
 
 class Tokenize(beam.PTransform):
     """Splits -> PartRecords."""
 
-    def __init__(self, folder: str, config: TokenizeConfig, vocabulary: Vocabulary, part_bytes: int):
+    def __init__(self, folder: str, config: TokenizeConfig, vocabulary: str, part_bytes: int):
         super().__init__()
         self.do = TokenizeSplit(folder, config, vocabulary, part_bytes)
 

@@ -13,7 +13,9 @@ unit gets a code; ids (`wordpiece`) and sentence marks (`sentences`) are worked 
     >>> interner.cut(b"It's 3.5, isn't it?")   # codes of  It ' s 3 . 5 , isn ' t it ?
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,18 +23,22 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 SPACE, ALNUM, PUNCTUATION, OTHER, ISOLATED, INSIDE, LEAD = range(7)
+SLOT_BITS = 18
+MAX_STEPS = 32  # bytes by which a word is followed one at a time
 MAX_UNITS = 1_000_000  # the table is emptied above this; about 20 GB of English reach it
 
 _CLASS = bytes(
     SPACE if byte in b" \t\n\r"
-    else LEAD if 0xE0 <= byte < 0xF0  # the first of three bytes: a code point from U+0800 to U+FFFF
+    else ISOLATED if 0xE5 <= byte < 0xEA  # U+5000 to U+9FFF: Chinese ideographs, all of them isolated
+    else LEAD if 0xE0 <= byte < 0xF0  # the first of three bytes: another code point from U+0800 to U+FFFF
     else OTHER if byte < 32 or byte >= 127
     else ALNUM if chr(byte).isalnum()
     else PUNCTUATION
     for byte in range(256)
 )  # fmt: skip
 _LOW_BYTES = np.array([(1 << 8 * n) - 1 for n in range(8)] + [2**64 - 1], np.uint64)
-_LONG = np.uint64(0xFF << 56)  # UTF-8 never holds the byte 0xFF: keys of long units cannot meet those of short ones
+_NO_UNIT = np.uint64(2**64 - 1)  # UTF-8 never holds the byte 0xFF
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 _PAD = b" " * 8
 
 
@@ -82,6 +88,7 @@ class Interner:
         """Forgets all codes; those given before are void."""
         self._short: dict[int, int] = {}  # the bytes of a unit of up to 8 as a little-endian integer
         self._long: dict[bytes, int] = {}
+        self._kept, self._kept_long = _Kept(1), _Kept(2)
         self.new_units: list[str] = []
 
     def __len__(self) -> int:
@@ -89,98 +96,161 @@ class Interner:
 
     def cut(self, block: bytes) -> Units:
         """The units of a block of valid UTF-8 that ends at a word's end."""
-        text = (block.lower() if self.lower else block) + _PAD
+        text = bytearray(block)
+        text += _PAD
+        if self.lower:
+            text = text.lower()
         data = np.frombuffer(text, np.uint8)
         starts, lengths = self._boundaries(text, data)
         return Units(starts, lengths, self._codes(data, starts, lengths))
 
-    def _boundaries(self, text: bytes, data: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        classes = text.translate(_CLASS)
+    def _boundaries(self, text: bytearray, data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         ascii_only = text.isascii()
-        kind = np.frombuffer(classes if ascii_only else bytearray(classes), np.uint8)
+        kind = np.frombuffer(text.translate(_CLASS), np.uint8)
+        begins = np.empty(len(kind), bool)  # a unit, or the gap between two
+        begins[0] = True
         if not ascii_only:
             lead = np.flatnonzero(kind == LEAD)
             point = np.take(data, lead).astype(np.uint16) << np.uint16(12)
             point |= (np.take(data, lead + 1) & 63).astype(np.uint16) << np.uint16(6)
             point |= np.take(data, lead + 2) & 63
-            kind[lead] = kinds = self.isolating(point)
-            lead = lead[kinds == ISOLATED]
-            kind[lead + 1] = INSIDE
-            kind[lead + 2] = INSIDE
-        begins = np.empty(len(kind), bool)
-        begins[0] = True
+            kind[lead] = self.isolating(point)
         np.not_equal(kind[1:], kind[:-1], out=begins[1:])
         begins |= kind == PUNCTUATION
+        word = kind != SPACE
+        joins = word
         if not ascii_only:
-            begins |= kind == ISOLATED
-            begins &= kind != INSIDE
-        starts = np.flatnonzero(begins).astype(np.int32)  # the units and the gaps between them, end to end
-        kinds = np.take(kind, starts, mode="clip")
-        other = np.flatnonzero(kinds == OTHER)
+            alone = kind == ISOLATED
+            inside = np.zeros(len(kind), bool)  # the two bytes behind it
+            inside[1:] = alone[:-1]
+            inside[2:] |= alone[:-2]
+            np.greater(begins, inside, out=begins)
+            begins[3:] |= alone[:-3]
+            begins |= alone
+            joins = word & ~(alone | inside)
+        other = np.flatnonzero((kind == OTHER) & begins)
         if len(other):
-            starts, kinds = _melt(starts, kinds, other)
-        lengths = np.empty(len(starts), np.int32)
-        np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
-        lengths[-1:] = len(data) - starts[-1:]
-        keep = kinds != SPACE
-        return np.compress(keep, starts), np.compress(keep, lengths)
+            _melt(begins, joins, other)
+        starts = np.flatnonzero(begins & word)
+        ends = np.flatnonzero(begins[1:] & word[:-1])  # the padding is no word
+        ends += 1
+        ends -= starts
+        return starts, ends
 
     def _codes(
         self, data: NDArray[np.uint8], starts: NDArray[np.int32], lengths: NDArray[np.int32]
     ) -> NDArray[np.int32]:
         words: NDArray[np.uint64] = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
-        keys = np.take(words, starts, mode="clip")  # clip: with bounds checked it takes twice as long
-        keys &= np.take(_LOW_BYTES, lengths, mode="clip")  # and here it means "8 or more"
+        first = words[starts]  # not np.take: it would copy the overlapping words apart before it takes any
+        first &= np.take(_LOW_BYTES, lengths, mode="clip")  # clip: with bounds checked it takes twice as long
+        codes, known = self._kept.look_up(first)
         long = np.flatnonzero(lengths > 8)
-        long_units: list[bytes] = []
+        known[long] = True  # they have a table of their own
+        new = np.flatnonzero(~known)
+        if len(new):
+            codes[new] = self._short_codes(first[new])
         if len(long):
-            size = lengths[long]
-            ends = np.cumsum(size, dtype=np.int32)
-            index = np.arange(ends[-1], dtype=np.int32) + np.repeat(starts[long] - (ends - size), size)
-            offsets = np.concatenate([np.zeros(1, np.int32), ends])
-            buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[index])]
-            encoded = pa.BinaryArray.from_buffers(pa.binary(), len(long), buffers).dictionary_encode()
-            long_units = encoded.dictionary.to_pylist()
-            keys[long] = _LONG | encoded.indices.to_numpy().astype(np.uint64)
-        encoded = pa.array(keys).dictionary_encode()
-        codes = self._look_up(encoded.dictionary.to_numpy(), long_units)
-        return np.take(codes, encoded.indices.to_numpy(), mode="clip")
-
-    def _look_up(self, distinct: NDArray[np.uint64], long_units: list[bytes]) -> NDArray[np.int32]:
-        """The code of each distinct key of a block; new ones are appended to `new_units` in the order of their codes."""
-        is_long = distinct >= _LONG
-        codes = np.empty(len(distinct), np.int32)
-        next_code, new = len(self), self.new_units
-        short_codes = []
-        for unit in distinct[~is_long].tolist():
-            code = self._short.get(unit)
-            if code is None:
-                code = self._short[unit] = next_code
-                next_code += 1
-                new.append(unit.to_bytes(8, "little").rstrip(b"\0").decode())
-            short_codes.append(code)
-        long_codes = []
-        for index in (distinct[is_long] & np.uint64(0xFFFFFFFF)).tolist():
-            name = long_units[index]
-            code = self._long.get(name)
-            if code is None:
-                code = self._long[name] = next_code
-                next_code += 1
-                new.append(name.decode())
-            long_codes.append(code)
-        codes[~is_long] = short_codes
-        codes[is_long] = long_codes
+            codes[long] = self._long_codes(data, words, starts[long], lengths[long], first[long])
         return codes
 
+    def _short_codes(self, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Codes of units of up to 8 bytes, through the dictionary."""
+        encoded = pa.array(keys).dictionary_encode()
+        distinct = encoded.dictionary.to_numpy()
+        codes = self._name(self._short, distinct.tolist(), _unit_of_key)
+        self._kept.keep(codes, distinct)
+        return np.take(codes, encoded.indices.to_numpy(), mode="clip")
 
-def _melt(starts: NDArray[np.int32], kinds: NDArray[np.uint8], other: NDArray[np.intp]):
-    """Joins the pieces of each word that holds one of the `other` pieces to one unit, up to spaces and isolated ones."""
-    parted = np.flatnonzero((kinds == SPACE) | (kinds == ISOLATED))  # the padding guarantees one after every word
-    nearest = np.searchsorted(parted, other)
-    first = np.where(nearest > 0, parted[nearest - 1] + 1, 0)
-    after = parted[nearest]
-    step = np.zeros(len(kinds), np.int8)  # a word may hold several such pieces: count it once
-    step[np.unique(first) + 1] += 1
-    step[np.unique(after)] -= 1
-    melted = np.cumsum(step, dtype=np.int8).astype(bool)
-    return starts[~melted], kinds[~melted]
+    def _long_codes(
+        self, data: NDArray[np.uint8], words: NDArray[np.uint64], starts: NDArray[np.int32],
+        lengths: NDArray[np.int32], first: NDArray[np.uint64],
+    ) -> NDArray[np.int32]:  # fmt: skip
+        second = words[np.minimum(starts + 8, len(words) - 1)]
+        second &= np.take(_LOW_BYTES, lengths - 8, mode="clip")
+        codes, known = self._kept_long.look_up(first, second)
+        known &= lengths <= 16
+        new = np.flatnonzero(~known)
+        if len(new):
+            size = lengths[new]
+            offsets = np.zeros(len(new) + 1, np.int32)
+            np.cumsum(size, out=offsets[1:])
+            index = np.arange(offsets[-1], dtype=np.int32) + np.repeat(starts[new] - offsets[:-1], size)
+            buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[index])]
+            encoded = pa.BinaryArray.from_buffers(pa.binary(), len(new), buffers).dictionary_encode()
+            indices = encoded.indices.to_numpy()
+            distinct = self._name(self._long, encoded.dictionary.to_pylist(), bytes.decode)
+            codes[new] = np.take(distinct, indices, mode="clip")
+            new = new[size <= 16]
+            self._kept_long.keep(codes[new], first[new], second[new])
+        return codes
+
+    def _name(self, table: dict[Any, int], units: list[Any], text: Callable[[Any], str]) -> NDArray[np.int32]:
+        """The code of each distinct unit of a block; new ones are appended to `new_units` in the order of their codes."""
+        next_code, new = len(self), self.new_units
+        codes = []
+        for unit in units:
+            code = table.get(unit)
+            if code is None:
+                code = table[unit] = next_code
+                next_code += 1
+                new.append(text(unit))
+            codes.append(code)
+        return np.array(codes, np.int32)
+
+
+def _unit_of_key(key: int) -> str:
+    return key.to_bytes(8, "little").rstrip(b"\0").decode()
+
+
+class _Kept:
+    """The codes of most units by their bytes: a table in which a unit has one place, taken by whoever came first."""
+
+    def __init__(self, num_columns: int):
+        self.columns = [np.full(1 << SLOT_BITS, _NO_UNIT, np.uint64) for _ in range(num_columns)]
+        self.codes = np.zeros(1 << SLOT_BITS, np.int32)
+
+    def look_up(self, *keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """(code, is it known) of each unit."""
+        slots = _slots(*keys)
+        known = np.take(self.columns[0], slots, mode="clip") == keys[0]
+        for column, key in zip(self.columns[1:], keys[1:]):
+            known &= np.take(column, slots, mode="clip") == key
+        return np.take(self.codes, slots, mode="clip"), known
+
+    def keep(self, codes: NDArray[np.int32], *keys: NDArray[np.uint64]) -> None:
+        slots = _slots(*keys)
+        free = np.flatnonzero(self.columns[0][slots] == _NO_UNIT)
+        free = free[np.unique(slots[free], return_index=True)[1]]  # of those for one place, the first
+        for column, key in zip(self.columns, keys):
+            column[slots[free]] = key[free]
+        self.codes[slots[free]] = codes[free]
+
+
+def _slots(first: NDArray[np.uint64], second: NDArray[np.uint64] | None = None) -> NDArray[np.int64]:
+    key = first * _ODD
+    if second is not None:
+        key ^= second
+        key *= _ODD
+    key >>= np.uint64(64 - SLOT_BITS)
+    return key.view(np.int64)
+
+
+def _melt(begins: NDArray[np.bool_], joins: NDArray[np.bool_], other: NDArray[np.intp]) -> None:
+    """Joins the pieces of each word in which one of the `other` bytes stands: nothing but its first byte begins.
+
+    joins: may this byte be a part of such a word: it is no space, and nothing isolated.
+    """
+    first, last = other.copy(), other.copy()
+    for at, step in ((first, -1), (last, 1)):
+        move = np.arange(len(at))
+        for _ in range(MAX_STEPS):
+            move = move[joins[at[move] + step]]  # byte -1 is the padding's last
+            at[move] += step
+        if len(move):  # a long word
+            ends = np.concatenate([[-1], np.flatnonzero(~joins)])
+            at[move] = ends[np.searchsorted(ends, at[move]) + min(step, 0)] - step
+    first, index = np.unique(first, return_index=True)  # a word may hold several such bytes
+    sizes = last[index] - first
+    index = np.arange(int(sizes.sum())) + np.repeat(first - np.cumsum(sizes) + sizes + 1, sizes)
+    begins[index] = False
+    begins[first] = True

@@ -9,13 +9,12 @@ else: real vocabularies hold U+2028 and U+0085 as words.
 """
 
 import hashlib
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +46,6 @@ class Vocabulary:
     """A word's id is its index."""
     notes: tuple[str, ...] = ()
     """What was mended while reading, in words for the person who gave the file."""
-
-    def __getstate__(self) -> dict[str, object]:
-        """Words and notes alone: Beam packs every function with bz2, and what is cached here is ten times larger."""
-        return {"words": self.words, "notes": self.notes}
 
     @cached_property
     def text(self) -> bytes:
@@ -109,6 +104,12 @@ def read_vocabulary(path: str) -> Vocabulary:
         reason = error.strerror or "there is no such file, or it cannot be read"
         raise ValueError(f"{path}: {reason}; make a vocabulary with `bertloom build-vocab`") from error
     return parse_vocabulary(data, path)
+
+
+@lru_cache(maxsize=2)
+def kept_vocabulary(path: str) -> Vocabulary:
+    """The vocabulary of a running job, read once a process. `path` names its content: nothing else is ever written there."""
+    return read_vocabulary(path)
 
 
 def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
@@ -189,7 +190,7 @@ def tokenizer_json(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: b
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
         special_tokens=[("[CLS]", vocabulary.cls), ("[SEP]", vocabulary.sep)],
     )
-    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, indent=1).encode() + b"\n"
+    return tokenizer.to_str(pretty=True).encode() + b"\n"
 
 
 # ---- training

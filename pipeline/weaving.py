@@ -23,7 +23,7 @@ from pipeline.examples import WeaveConfig
 from pipeline.planning import Bucket, Plan, is_validation, read_plan
 from pipeline.shards import ShardName, write_shard
 from pipeline.tokens import TokenBlock, read_range, take_ranges
-from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary import Vocabulary, kept_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ def _without_example(rows: NDArray[np.void], sources: list[str], which: NDArray[
 class WeaveBucket(beam.DoFn):
     """Bucket -> BucketRecord."""
 
-    def __init__(self, folder: str, plan: str, dataset: str, records: str, config: WeaveConfig, vocabulary: Vocabulary):
+    def __init__(self, folder: str, plan: str, dataset: str, records: str, config: WeaveConfig, vocabulary: str):
         self.folder, self.plan, self.dataset, self.records = folder, plan, dataset, records
         self.config, self.vocabulary = config, vocabulary
         self._plan: Plan | None = None
@@ -184,7 +184,8 @@ class WeaveBucket(beam.DoFn):
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
         if self._plan is None:  # not in setup: the plan is written while the job runs
             self._plan = read_plan(self.plan)
-        yield weave_bucket(bucket, self._plan, self.folder, self.dataset, self.records, self.config, self.vocabulary)
+        vocabulary = kept_vocabulary(self.vocabulary)
+        yield weave_bucket(bucket, self._plan, self.folder, self.dataset, self.records, self.config, vocabulary)
 
 
 class Weave(beam.PTransform):

@@ -124,8 +124,10 @@ def test_whole_word_masks_cover_chinese_words(tmp_path):
     assert parted[True] == 0 and parted[False] > 100
 
 
-def test_without_the_library_the_error_says_what_to_install(monkeypatch):
+def test_without_the_library_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "rjieba", None)
+    (tmp_path / "vocab.txt").write_bytes(VOCABULARY.text)
+    vocabulary = str(tmp_path / "vocab.txt")
     with pytest.raises(ValueError, match=r"--chinese-words needs the package rjieba: pip install 'bertloom\[chinese\]'"):
-        TokenizeSplit("/nowhere", TokenizeConfig(chinese_words=True), VOCABULARY, 1000).setup()
-    TokenizeSplit("/nowhere", TokenizeConfig(), VOCABULARY, 1000).setup()
+        TokenizeSplit("/nowhere", TokenizeConfig(chinese_words=True), vocabulary, 1000).setup()
+    TokenizeSplit("/nowhere", TokenizeConfig(), vocabulary, 1000).setup()

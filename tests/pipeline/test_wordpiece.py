@@ -81,6 +81,20 @@ def test_the_table_is_emptied_when_it_is_too_large(monkeypatch):
     assert len(kernel.sizes) == 3
 
 
+@pytest.mark.parametrize("slots, steps", [(1, 32), (3, 1), (18, 0)])
+@settings(max_examples=100)
+@given(texts=st.lists(ODD_TEXT, min_size=1, max_size=4), word=st.integers(1, 60))
+def test_neither_a_small_table_nor_a_long_word_changes_ids(slots, steps, texts, word):
+    """Where many units want one place of the table; where a word is longer than it is followed byte by byte."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.units.SLOT_BITS", slots)
+        patch.setattr("pipeline.units.MAX_STEPS", steps)
+        kernel = make_kernel(True, None)
+        for text in texts:
+            text += " it-" * 3 + "no," * word + "ü" + "-no" * word + "漢" + ".ü" * word
+            assert ids(kernel, text) == reference(kernel, text)
+
+
 def test_a_unit_is_tokenized_once():
     kernel = make_kernel(True, None)
     assert kernel.units(b"the Cat the cat")[1] == ["the", "cat"]
