@@ -79,7 +79,7 @@ def demo(config: DemoConfig) -> None:
     _bertloom(*training, kill_at=(run / "metrics.jsonl", config.num_steps // 2))
     _bertloom(*training)
     _title("5. The model for Hugging Face transformers")
-    _export(run, exported, dataset)
+    _export(run, exported)
     print(f"written to {exported}")
     _summary(config, time.monotonic() - began)
 
@@ -118,13 +118,15 @@ def _bertloom(*words: object, kill_at: tuple[Path, int] | None = None) -> None:
         raise ValueError(f"bertloom {words[0]} ended with status {process.returncode}: see its message above")
 
 
-def _export(run: Path, out: Path, dataset: Path) -> None:
+def _export(run: Path, out: Path) -> None:
     from model.checkpoint import latest_checkpoint, load_model
     from model.huggingface import save_pretrained
+    from model.tokenization import load_tokenizer
 
     found = latest_checkpoint(run / "checkpoints")
     assert found is not None, "the training above saved one"
-    save_pretrained(load_model(found[0]), out, dataset)
+    model = load_model(found[0])
+    save_pretrained(model, out, load_tokenizer(run, model.config.vocab_size))
 
 
 def _summary(config: DemoConfig, seconds: float) -> None:

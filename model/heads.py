@@ -63,6 +63,8 @@ class NextSentenceHead(nn.Module):
 class BertForPreTraining(nn.Module):
     """The encoder with both heads."""
 
+    architecture = "BertForPreTraining"
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config

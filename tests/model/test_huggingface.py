@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig
 
 from model.huggingface import from_hugging_face, load_pretrained, name_table, save_pretrained, to_hugging_face
+from model.tokenization import load_tokenizer
 from tests.model.small_model import random_model
 
 
@@ -36,7 +37,7 @@ def test_transformers_reads_the_configuration(tmp_path):
     assert config.hidden_act == "gelu"
 
 
-def test_vocabulary_and_tokenizer_go_along_with_their_casing(tmp_path, data_set):
+def test_vocabulary_and_tokenizer_go_along_with_their_casing(tmp_path):
     from tokenizers import BertWordPieceTokenizer
 
     words = ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "[PAD]", "House", "house", "##s"]
@@ -44,7 +45,7 @@ def test_vocabulary_and_tokenizer_go_along_with_their_casing(tmp_path, data_set)
     source.mkdir()
     (source / "vocab.txt").write_text("\n".join(words) + "\n")
     BertWordPieceTokenizer(str(source / "vocab.txt"), lowercase=False).save(str(source / "tokenizer.json"))
-    save_pretrained(random_model(vocab_size=len(words)), tmp_path / "out", source)
+    save_pretrained(random_model(vocab_size=len(words)), tmp_path / "out", load_tokenizer(source, len(words)))
 
     assert (tmp_path / "out" / "vocab.txt").read_bytes() == (source / "vocab.txt").read_bytes()
     assert json.loads((tmp_path / "out" / "config.json").read_text())["pad_token_id"] == 4
