@@ -33,7 +33,8 @@ class BuildVocabConfig:
     """Makes a WordPiece vocabulary from text."""
 
     input: tuple[str, ...]
-    """Files, folders or globs: .txt (a blank line ends a document), .jsonl (field "text"), plain, .gz, .bz2 or .zst."""
+    """Files, folders or globs: .txt (a blank line ends a document), .jsonl (field "text"),
+    plain or packed (.gz, .bz2, .zst, .xz)."""
     vocab_size: int
     """Words to make, the five special ones among them. BERT: 30522 (English), 21128 (Chinese)."""
     out: str

@@ -16,16 +16,11 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline import storage
+from pipeline.plain_text import BLANK_LINES
+from pipeline.streams import CHUNK, CODECS
 
-CODECS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
 FORMATS = {".txt": "txt", ".jsonl": "jsonl"}
-CHUNK = 1 << 20
 HEAD = 1 << 16  # bytes of each file that enter its fingerprint
-
-_BLANK = rb"(?:[ \t\v\f]|\xc2\xa0|\xe3\x80\x80)*"  # also the no-break space and the ideographic space
-_BREAK = rb"(?>\r\n|\n|\r)"  # atomic: the two bytes of one CRLF are never two line breaks
-BLANK_LINES = re.compile(_BREAK + rb"(?:" + _BLANK + _BREAK + rb")+")
-LEADING_BLANK_LINES = re.compile(rb"(?:" + _BLANK + rb"(?:" + _BREAK + rb"|\Z))*")
 LINE_END = re.compile(rb"\n")
 
 
@@ -40,7 +35,7 @@ class Source:
     format: str
     """txt or jsonl."""
     codec: str | None
-    """gzip, bzip2, zstd, or None."""
+    """gzip, bzip2, zstd, xz, or None."""
     size: int
     """Bytes on disk."""
     fingerprint: str

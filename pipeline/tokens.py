@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.chinese import Segment, inside_words
-from pipeline.documents import Document, Reject, document_digest
+from pipeline.records import Document, Reject, document_digest
 from pipeline.sentences import sentence_starts, unit_marks
 from pipeline.wordpiece import WordPiece
 

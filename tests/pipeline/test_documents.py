@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import documents, inputs
-from pipeline.documents import Document, Reject, document_digest, read_documents
+from pipeline import json_lines, plain_text, records, streams
+from pipeline.documents import read_documents
 from pipeline.inputs import Split, find_sources
+from pipeline.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
 from tests.pipeline import twins
 
 BOM = b"\xef\xbb\xbf"
@@ -21,6 +23,16 @@ TEXT = st.lists(st.sampled_from([*BITS, "\n\n", "\n \n", "\r\n\r\n"]), max_size=
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("documents")
+
+
+def set_sizes(patch: pytest.MonkeyPatch, most: int | None = None, chunk: int | None = None) -> None:
+    """Bytes of the longest document, and bytes read at a time."""
+    if most:
+        for module in (records, plain_text):
+            patch.setattr(module, "MAX_DOCUMENT_BYTES", most)
+    if chunk:
+        for module in (streams, plain_text):
+            patch.setattr(module, "CHUNK", chunk)
 
 
 def read(folder: Path, name: str, data: bytes, start: int | None = None) -> list[Document | Reject]:
@@ -57,7 +69,7 @@ def test_a_blank_line_parts_documents_and_a_line_break_stays():
 @given(TEXT, st.booleans())
 def test_text_documents_equal_their_twin(folder, text, bom):
     data = BOM * bom + text.encode()
-    assert essence(read(folder, "twin.txt", data)) == twins.text_documents(data, documents.MAX_DOCUMENT_BYTES)
+    assert essence(read(folder, "twin.txt", data)) == twins.text_documents(data, MAX_DOCUMENT_BYTES)
 
 
 @settings(max_examples=600)
@@ -65,8 +77,7 @@ def test_text_documents_equal_their_twin(folder, text, bom):
 def test_a_long_text_is_cut_into_the_same_pieces_however_it_streams(folder, text, most, chunk):
     """Blank lines are shorter than a document here: see the next test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "MAX_DOCUMENT_BYTES", most)
-        patch.setattr(documents, "CHUNK", chunk)
+        set_sizes(patch, most=most, chunk=chunk)
         items = read(folder, "stream.txt", text.encode())
     assert all(len(item.text) <= most for item in items)
     assert essence(items) == twins.text_documents(text.encode(), most)
@@ -76,14 +87,14 @@ def test_a_long_text_is_cut_into_the_same_pieces_however_it_streams(folder, text
 def test_bytes_that_are_no_text_are_replaced_and_counted_the_same_however_they_stream(folder, data, chunk):
     whole = read(folder, "bytes.txt", data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "CHUNK", chunk)
+        set_sizes(patch, chunk=chunk)
         assert read(folder, "bytes.txt", data) == whole
     for item in whole:
         assert item.text.decode().count("\ufffd") >= item.num_replaced
 
 
 def test_a_long_text_is_cut_at_a_line_else_a_sentence_else_a_word_else_a_character(folder, monkeypatch):
-    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 15)
+    set_sizes(monkeypatch, most=15)
     assert texts(read(folder, "a.txt", b"One two.\nthree four. five")) == ["One two.", "three four.", "five"]
     assert texts(read(folder, "a.txt", b"One! Two? Three four")) == ["One! Two?", "Three four"]
     assert texts(read(folder, "a.txt", b"one two three four")) == ["one two three", "four"]
@@ -92,7 +103,7 @@ def test_a_long_text_is_cut_at_a_line_else_a_sentence_else_a_word_else_a_charact
 
 
 def test_the_pieces_of_a_text_share_its_position_and_the_id_of_the_first(folder, monkeypatch):
-    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 15)
+    set_sizes(monkeypatch, most=15)
     items = read(folder, "a.txt", b"\n\nOne two.\nthree four. five\n\nsix")
     key = twins.identity(b"One two.")
     assert essence(items) == [
@@ -115,8 +126,7 @@ def test_reading_on_from_a_document_gives_the_same_items_as_reading_all(folder, 
     """Also where it is cut into pieces; so a job that starts again writes the parts that it would have written."""
     data = b"three\n\n" * after + b"".join(bits) + b"\n\nlast"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "MAX_DOCUMENT_BYTES", 32)
-        patch.setattr(documents, "CHUNK", 5)
+        set_sizes(patch, most=32, chunk=5)
         whole = read(folder, "on.txt", data)
         for start in {item.position for item in whole}:
             assert read(folder, "on.txt", data, start) == [item for item in whole if item.position >= start]
@@ -228,8 +238,8 @@ def test_any_bytes_as_json_lines_give_documents_or_rejects(folder, data):
 def test_a_line_that_is_too_long_to_hold_is_rejected_by_its_length(folder, sizes, final, chunk):
     records = [b'{"text": "' + b"x" * size + b'"}' for size in sizes]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "MAX_LINE_BYTES", 30)
-        patch.setattr(documents, "CHUNK", chunk)
+        patch.setattr(json_lines, "MAX_LINE_BYTES", 30)
+        set_sizes(patch, chunk=chunk)
         items = read(folder, "wide.jsonl", b"\n".join(records) + b"\n" * (final and bool(records)))
     assert len(items) == len(records)
     at = 0
@@ -244,7 +254,7 @@ def test_a_line_that_is_too_long_to_hold_is_rejected_by_its_length(folder, sizes
 
 
 def test_a_long_json_text_is_cut_into_pieces_too(folder, monkeypatch):
-    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 15)
+    set_sizes(monkeypatch, most=15)
     items = read(folder, "a.jsonl", lines('{"text": "b"}', '{"text": "One two.\\n\\nthree four. five"}'))
     key = twins.identity(b"One two.")
     assert essence(items)[1:] == [(b"One two.", 14, 0, key), (b"three four.", 14, 1, key), (b"five", 14, 2, key)]
@@ -254,11 +264,12 @@ def test_a_long_json_text_is_cut_into_pieces_too(folder, monkeypatch):
 
 
 def squeeze(ending: str, *streams: bytes) -> bytes:
-    one = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstandard.ZstdCompressor().compress}[ending]
+    zstd = zstandard.ZstdCompressor().compress
+    one = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstd, ".xz": lzma.compress}[ending]
     return b"".join(one(stream) for stream in streams)
 
 
-CODECS = pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst"])
+CODECS = pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst", ".xz"])
 TWENTY = b"".join(b"Document %d speaks.\nAnd ends.\n\n" % i for i in range(20))
 
 
@@ -269,7 +280,7 @@ def test_a_compressed_file_of_one_or_more_streams_reads_as_the_plain_one(folder,
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     streams = [data[a:b] for a, b in zip(edges, edges[1:])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "CHUNK", chunk)
+        set_sizes(patch, chunk=chunk)
         assert read(folder, f"a.txt{ending}", squeeze(ending, *streams)) == read(folder, "a.txt", data)
 
 
@@ -318,6 +329,12 @@ def test_a_second_stream_that_is_broken_loses_only_itself(folder, ending):
 
 
 @CODECS
+def test_zeros_between_and_behind_the_streams_are_padding(folder, ending):
+    data = squeeze(ending, TWENTY[:100]) + b"\0" * 8 + squeeze(ending, TWENTY[100:]) + b"\0" * 40_000
+    assert read(folder, f"a.txt{ending}", data) == read(folder, "a.txt", TWENTY)
+
+
+@CODECS
 def test_an_empty_compressed_file_has_no_documents(folder, ending):
     assert read(folder, f"e.txt{ending}", squeeze(ending, b"")) == []
 
@@ -325,8 +342,3 @@ def test_an_empty_compressed_file_has_no_documents(folder, ending):
 def test_a_byte_order_mark_split_between_two_streams_is_still_no_text(folder):
     data = squeeze(".gz", b"\xef", b"\xbb", b"\xbfone")
     assert texts(read(folder, "m.txt.gz", data)) == ["one"]
-
-
-def test_the_library_constants_are_shared():
-    """Both modules read in the same chunk size; tests here change each on its own."""
-    assert documents.CHUNK == inputs.CHUNK

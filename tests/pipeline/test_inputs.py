@@ -87,7 +87,7 @@ def test_a_file_without_a_border_is_one_split(folder):
     assert len(split_source(source_of(folder, "long.txt", b"word\n" * 1000), 10)) == 1
 
 
-@pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst", ".xz"])
 def test_a_compressed_file_is_one_split(folder, ending):
     source = source_of(folder, f"a.txt{ending}", b"x" * 100)
     assert split_source(source, 10) == [Split(source, 0, None)]
@@ -113,12 +113,12 @@ def test_the_name_tells_the_format(path, expected):
     assert format_of(path) == expected
 
 
-@pytest.mark.parametrize("path", ["a.csv", "a", "a.gz", "a.txt.xz", "a.json", "a.txt.gz.gz"])
+@pytest.mark.parametrize("path", ["a.csv", "a", "a.gz", "a.txt.lz4", "a.json", "a.txt.gz.gz"])
 def test_an_unknown_ending_is_an_error_that_says_what_is_expected(path):
     with pytest.raises(ValueError, match="cannot tell its format by its name; expected .txt or .jsonl") as error:
         format_of(path)
     assert str(error.value).startswith(f"{path}: ")
-    assert str(error.value).endswith("plain or with .gz, .bz2, .zst behind it")
+    assert str(error.value).endswith("plain or with .gz, .bz2, .zst, .xz behind it")
 
 
 @pytest.mark.parametrize("pattern", ["missing.txt", "*.txt", "nowhere/**", "."])

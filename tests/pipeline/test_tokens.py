@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import documents, storage, wordpiece
-from pipeline.documents import Document, Reject, document_digest, read_documents
+from pipeline import plain_text, records, storage, streams, wordpiece
+from pipeline.documents import read_documents
 from pipeline.inputs import Split, find_sources
+from pipeline.records import Document, Reject, document_digest
 from pipeline.tokenizing import TokenizeConfig, part_names, tokenize_split
 from pipeline.tokens import (
     DOCUMENT,
@@ -232,8 +233,10 @@ INPUTS = {
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 120)
-    monkeypatch.setattr(documents, "CHUNK", 37)
+    monkeypatch.setattr(records, "MAX_DOCUMENT_BYTES", 120)
+    monkeypatch.setattr(plain_text, "CHUNK", 37)
+    monkeypatch.setattr(plain_text, "MAX_DOCUMENT_BYTES", 120)
+    monkeypatch.setattr(streams, "CHUNK", 37)
 
 
 def make_parts(folder: Path, tmp_path: Path, name: str, data: bytes, kernel) -> dict[str, bytes]:

@@ -1,0 +1,87 @@
+"""The uncompressed bytes of a file, a chunk at a time, and what is told where a compressed one breaks off."""
+
+import bz2
+import lzma
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import zstandard
+from isal import isal_zlib
+
+CHUNK = 1 << 20
+CODECS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".xz": "xz"}
+
+_READ = 1 << 14  # compressed bytes taken at a time: highly repetitive text grows thousandfold
+_FRAMES: dict[str, Callable[[], Any]] = {
+    "gzip": lambda: isal_zlib.decompressobj(wbits=31),  # zlib's form, three times as fast
+    "bzip2": bz2.BZ2Decompressor,
+    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    "xz": lzma.LZMADecompressor,
+}
+_BROKEN: tuple[Any, ...] = (EOFError, OSError, isal_zlib.error, lzma.LZMAError, zstandard.ZstdError)
+
+
+class Damaged(Exception):
+    """A compressed file cannot be read on from `position`, a byte of the uncompressed file."""
+
+    def __init__(self, position: int, message: str):
+        super().__init__(message)
+        self.position = position
+
+
+def read_chunks(file: BinaryIO, codec: str | None, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """The uncompressed bytes from start to end, about CHUNK at a time; `end` is for plain files alone.
+
+    Raises Damaged behind the last byte that a broken archive gave.
+    """
+    if codec is None:
+        yield from _plain_chunks(file, start, end)
+        return
+    position, held, size = 0, [], 0
+    try:
+        for data in _frames(file, _FRAMES[codec]):
+            position += len(data)
+            if position > start:
+                held.append(data[max(0, len(data) - (position - start)) :])
+                size += len(held[-1])
+            if size >= CHUNK:
+                yield b"".join(held)
+                held, size = [], 0
+    except _BROKEN as error:
+        yield b"".join(held)
+        raise Damaged(position, f"{codec} stream broke after {position} bytes of text ({error})") from error
+    if held:
+        yield b"".join(held)
+
+
+def _plain_chunks(file: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
+    file.seek(start)
+    left = end - start if end is not None else None
+    while left is None or left > 0:
+        chunk = file.read(CHUNK if left is None else min(CHUNK, left))
+        if not chunk:
+            return
+        if left is not None:
+            left -= len(chunk)
+        yield chunk
+
+
+def _frames(file: BinaryIO, new_frame: Callable[[], Any]) -> Iterator[bytes]:
+    """What every frame of a compressed file holds, in turn. Libraries' own readers withhold what came before a broken
+    place, or take a file cut short for a whole one."""
+    frame = None
+    while data := file.read(_READ):
+        while data:
+            if frame is None:
+                data = data.lstrip(b"\0")  # padding between frames
+                if not data:
+                    break
+                frame = new_frame()
+            text = frame.decompress(data)
+            if text:
+                yield text
+            data = b""
+            if frame.eof:
+                data, frame = frame.unused_data, None
+    if frame is not None:
+        raise EOFError("the file ends before the end-of-stream marker was reached")
