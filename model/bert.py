@@ -16,7 +16,6 @@ Dimensions in the comments:
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -201,16 +200,6 @@ class BertModel(nn.Module):
             else:
                 hidden = layer(hidden, lengths, cu_seqlens)
         return hidden
-
-    def compile_layers(self, **options: Any) -> None:
-        """Lets torch.compile fuse what is behind each attention, once for any number of tokens.
-
-        Attention itself is left out: it depends on where sequences begin, which is new in every batch.
-        """
-        for layer in self.layers:
-            assert isinstance(layer, BertLayer)
-            compiled = torch.compile(layer.behind_attention, dynamic=True, **options)
-            layer.behind_attention = compiled  # type: ignore[method-assign]
 
 
 def cumulative_lengths(lengths: list[int]) -> Tensor:

@@ -75,15 +75,12 @@ class BertForPreTraining(nn.Module):
     def logits(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Of the words at the masked positions (M, V), and of the pairs (N, 2)."""
         hidden = self.encode(batch)  # (T, C)
-        return self.word_logits(batch, hidden), self.pair_logits(batch, hidden)
+        words = self.mlm(hidden[batch.masked_positions], self.bert.embeddings.word_embeddings.weight)
+        return words, self.pair_logits(batch, hidden)
 
     def encode(self, batch: PackedBatch) -> Tensor:
         """Hidden states (T, C)."""
         return self.bert(batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths, batch.cu_seqlens)
-
-    def word_logits(self, batch: PackedBatch, hidden: Tensor) -> Tensor:
-        """(M, V) from hidden states (T, C)."""
-        return self.mlm(hidden[batch.masked_positions], self.bert.embeddings.word_embeddings.weight)
 
     def pair_logits(self, batch: PackedBatch, hidden: Tensor) -> Tensor:
         """(N, 2) from hidden states (T, C)."""
@@ -99,9 +96,7 @@ class BertForPreTraining(nn.Module):
                 head does not run, and its weights get no gradient.
         """
         hidden = self.encode(batch)  # (T, C)
-        word_logits = self.word_logits(batch, hidden)
-        # In 32 bits also under autocast: a sum over 30,000 words is not for 8 bits of mantissa.
-        mlm_loss = F.cross_entropy(word_logits.float(), batch.masked_ids, reduction="sum")
+        mlm_loss, mlm_correct = self.word_losses(hidden[batch.masked_positions], batch.masked_ids)
         loss = mlm_loss / max(num_masked, 1)
         nsp_loss, nsp_correct = torch.zeros_like(mlm_loss), torch.zeros_like(mlm_loss)
         if num_pairs:
@@ -113,7 +108,14 @@ class BertForPreTraining(nn.Module):
         return PretrainingOutput(
             loss=loss,
             mlm_loss_sum=mlm_loss.detach(),
-            mlm_correct=(word_logits.argmax(-1) == batch.masked_ids).sum(),
+            mlm_correct=mlm_correct,
             nsp_loss_sum=nsp_loss.detach(),
             nsp_correct=nsp_correct,
         )
+
+    def word_losses(self, hidden: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the losses, and number of words that are right, of hidden states (M, C) at masked positions."""
+        logits = self.mlm(hidden, self.bert.embeddings.word_embeddings.weight)  # (M, V)
+        # In 32 bits also under autocast: a sum over 30,000 words is not for 8 bits of mantissa.
+        loss = F.cross_entropy(logits.float(), masked_ids, reduction="sum")
+        return loss, (logits.argmax(-1) == masked_ids).sum()

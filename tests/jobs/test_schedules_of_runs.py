@@ -1,5 +1,6 @@
 """Runs by steps, tokens and the clock, in one phase and in two, with either optimizer, with and without pairs."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -111,3 +112,23 @@ def test_without_pairs_the_next_sentence_head_is_left_as_it_was_drawn(tmp_path, 
     pretrain(config(data, out, num_steps=7))
     assert train_lines(out) == train_lines(tmp_path / "run") and files(out) == files(tmp_path / "run")
     assert torch.isfinite(late["nsp.pooler.weight"]).all()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf", "ignore:`torch.jit.script_method` is deprecated"
+)
+def test_a_compiled_run_reads_and_learns_what_another_does_and_resumes_exactly(data, tmp_path, capsys):
+    if not shutil.which("g++"):
+        pytest.skip("torch.compile needs g++ on a CPU")
+    model = dataclasses.replace(TINY, hidden_dropout_prob=0.0)
+    chosen = {"num_steps": 7, "model": model, "phases": ("32:0.7", "64:0.3")}
+    pretrain(config(data, tmp_path / "plain", **chosen))
+    pretrain(config(data, tmp_path / "run", compile=True, **chosen))
+    assert "length 32: compiled for micro-batches of 256 tokens" in capsys.readouterr().out
+    for ours, plain in zip(train_lines(tmp_path / "run"), train_lines(tmp_path / "plain"), strict=True):
+        assert ours.pop("stream") == plain.pop("stream") and ours.pop("split") == plain.pop("split")
+        assert ours == pytest.approx(plain, rel=1e-3)
+    out = cut_off(tmp_path / "run", 5, tmp_path / "cut")
+    pretrain(config(data, out, compile=True, **chosen))
+    assert train_lines(out) == train_lines(tmp_path / "run") and files(out) == files(tmp_path / "run")
+    assert verify_run(out) == ([], 7)
