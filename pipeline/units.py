@@ -22,8 +22,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from pipeline.pieces import LOW_BYTES, places
+
 SPACE, ALNUM, PUNCTUATION, OTHER, ISOLATED, INSIDE, LEAD = range(7)
-SLOT_BITS = 18
+PLACE_BITS = 18
 MAX_STEPS = 32  # bytes by which a word is followed one at a time
 MAX_UNITS = 1_000_000  # the table is emptied above this; about 20 GB of English reach it
 
@@ -36,9 +38,7 @@ _CLASS = bytes(
     else PUNCTUATION
     for byte in range(256)
 )  # fmt: skip
-_LOW_BYTES = np.array([(1 << 8 * n) - 1 for n in range(8)] + [2**64 - 1], np.uint64)
 _NO_UNIT = np.uint64(2**64 - 1)  # UTF-8 never holds the byte 0xFF
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 _PAD = b" " * 8
 
 
@@ -142,7 +142,7 @@ class Interner:
     ) -> NDArray[np.int32]:
         words: NDArray[np.uint64] = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
         first = words[starts]  # not np.take: it would copy the overlapping words apart before it takes any
-        first &= np.take(_LOW_BYTES, lengths, mode="clip")  # clip: with bounds checked it takes twice as long
+        first &= np.take(LOW_BYTES, lengths, mode="clip")  # clip: with bounds checked it takes twice as long
         codes, known = self._kept.look_up(first)
         long = np.flatnonzero(lengths > 8)
         known[long] = True  # they have a table of their own
@@ -166,7 +166,7 @@ class Interner:
         lengths: NDArray[np.int32], first: NDArray[np.uint64],
     ) -> NDArray[np.int32]:  # fmt: skip
         second = words[np.minimum(starts + 8, len(words) - 1)]
-        second &= np.take(_LOW_BYTES, lengths - 8, mode="clip")
+        second &= np.take(LOW_BYTES, lengths - 8, mode="clip")
         codes, known = self._kept_long.look_up(first, second)
         known &= lengths <= 16
         new = np.flatnonzero(~known)
@@ -206,33 +206,24 @@ class _Kept:
     """The codes of most units by their bytes: a table in which a unit has one place, taken by whoever came first."""
 
     def __init__(self, num_columns: int):
-        self.columns = [np.full(1 << SLOT_BITS, _NO_UNIT, np.uint64) for _ in range(num_columns)]
-        self.codes = np.zeros(1 << SLOT_BITS, np.int32)
+        self.columns = [np.full(1 << PLACE_BITS, _NO_UNIT, np.uint64) for _ in range(num_columns)]
+        self.codes = np.zeros(1 << PLACE_BITS, np.int32)
 
     def look_up(self, *keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """(code, is it known) of each unit."""
-        slots = _slots(*keys)
-        known = np.take(self.columns[0], slots, mode="clip") == keys[0]
+        at = places(keys, PLACE_BITS)
+        known = np.take(self.columns[0], at, mode="clip") == keys[0]
         for column, key in zip(self.columns[1:], keys[1:]):
-            known &= np.take(column, slots, mode="clip") == key
-        return np.take(self.codes, slots, mode="clip"), known
+            known &= np.take(column, at, mode="clip") == key
+        return np.take(self.codes, at, mode="clip"), known
 
     def keep(self, codes: NDArray[np.int32], *keys: NDArray[np.uint64]) -> None:
-        slots = _slots(*keys)
-        free = np.flatnonzero(self.columns[0][slots] == _NO_UNIT)
-        free = free[np.unique(slots[free], return_index=True)[1]]  # of those for one place, the first
+        at = places(keys, PLACE_BITS)
+        free = np.flatnonzero(self.columns[0][at] == _NO_UNIT)
+        free = free[np.unique(at[free], return_index=True)[1]]  # of those for one place, the first
         for column, key in zip(self.columns, keys):
-            column[slots[free]] = key[free]
-        self.codes[slots[free]] = codes[free]
-
-
-def _slots(first: NDArray[np.uint64], second: NDArray[np.uint64] | None = None) -> NDArray[np.int64]:
-    key = first * _ODD
-    if second is not None:
-        key ^= second
-        key *= _ODD
-    key >>= np.uint64(64 - SLOT_BITS)
-    return key.view(np.int64)
+            column[at[free]] = key[free]
+        self.codes[at[free]] = codes[free]
 
 
 def _melt(begins: NDArray[np.bool_], joins: NDArray[np.bool_], other: NDArray[np.intp]) -> None:
