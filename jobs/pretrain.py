@@ -115,7 +115,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
     data_set = DataSet(config.data)
     schedule = config.schedule(data_set.examples("train").max_seq_length)
     lengths = {phase.max_seq_length for phase in schedule.phases}
-    reader = BatchReader(data_set, lengths, config.seed, config.micro_batch_size, ranks)
+    reader = BatchReader(data_set, lengths, config.seed, config.micro_batch_size, ranks, config.shuffle)
     if max(lengths) > config.model.max_position_embeddings:
         raise ValueError(too_long(max(lengths), config.model.max_position_embeddings))
     held_out = set(data_set.max_seq_lengths("validation"))
@@ -146,7 +146,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         phase = schedule.phase_at(progress)
         return continue_legs(
             legs, step, max_seq_length=phase.max_seq_length, batch_size=phase.batch_size,
-            seed=config.seed, shards_digest=data_set.shards_digest,
+            seed=config.seed, shuffle=config.shuffle, shards_digest=data_set.shards_digest,
         )  # fmt: skip
 
     with only_trainer(config.out) if ranks.is_first else nullcontext():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.bert import BertArchitecture
+from model.order import parse_shuffle
 from model.resume import CHANGEABLE
 from model.schedule import Schedule, Shape, parse_budget, parse_phases
 from model.sinks import SinkName
@@ -50,6 +51,9 @@ class PretrainConfig:
     """The gradient of the global batch is scaled down to this norm where it is larger. BERT: 1.0."""
     seed: int = 1
     """Of the order of examples, the initial weights and dropout."""
+    shuffle: str = "global"
+    """Order of the examples of an epoch: global, any after any; or window:16, from 16 members of shards (16,384
+    examples) at a time, for data behind a URL that does not fit into the cache."""
     model: BertArchitecture = BertArchitecture()
     """The shape of the model."""
     device: str = "auto"
@@ -113,6 +117,7 @@ class PretrainConfig:
         if longest > self.model.max_position_embeddings:
             raise ValueError(too_long(longest, self.model.max_position_embeddings))
         self.length_of_training()
+        parse_shuffle(self.shuffle)
         if self.peak_tflops is not None and self.peak_tflops <= 0:
             raise ValueError(f"peak_tflops={self.peak_tflops:g} must be above 0")
         if self.spike_factor is not None and self.spike_factor <= 1:
@@ -154,7 +159,7 @@ class PretrainConfig:
 
 DECIDING = (
     "num_steps", "num_tokens", "budget", "batch_size", "phases", "learning_rate", "warmup_ratio", "decay", "decay_ratio",
-    "optimizer", "weight_decay", "max_gradient_norm",
+    "optimizer", "weight_decay", "max_gradient_norm", "shuffle",
 )  # fmt: skip
 """Fields that decide the numbers, beside those that TrainingState names itself."""
 

@@ -14,10 +14,8 @@ import numpy as np
 
 from model.data import DataSet, Examples, PackedBatch
 from model.distributed import Ranks
-from model.order import MASK, TrainingOrder
+from model.order import MASK, ItemsAhead, TrainingOrder
 from model.stream import Leg, rows_sum
-
-ITEMS_AHEAD = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,20 +107,24 @@ class BatchReader:
     """Gives one rank its share of any step's global batch, of any of the lengths trained on."""
 
     def __init__(
-        self, data_set: DataSet, max_seq_lengths: Iterable[int], seed: int, micro_batch_size: int, ranks: Ranks
+        self,
+        data_set: DataSet,
+        max_seq_lengths: Iterable[int],
+        seed: int,
+        micro_batch_size: int,
+        ranks: Ranks,
+        shuffle: str = "global",
     ) -> None:
         """micro_batch_size: of the shortest length; longer ones take as many fewer examples as they are longer."""
         self.ranks = ranks
         self.examples = {length: data_set.examples("train", length) for length in sorted(set(max_seq_lengths))}
-        self.orders = {
-            length: TrainingOrder(examples.rows_per_copy, seed, length) for length, examples in self.examples.items()
-        }
+        self.orders = {length: examples.order(seed, shuffle) for length, examples in self.examples.items()}
+        self._items = {length: ItemsAhead(order) for length, order in self.orders.items()}
         shortest = min(self.examples)
         self.micro_batch_sizes = {length: max(1, micro_batch_size * shortest // length) for length in self.examples}
         for examples in self.examples.values():
             examples.check_shards()
         self._thread = ThreadPoolExecutor(1, "batches")
-        self._ahead: tuple[Leg, int, int, np.ndarray, np.ndarray] | None = None
         self._coming: tuple[Leg, int, Future[GlobalBatch]] | None = None
 
     def has_pairs(self) -> bool:
@@ -160,18 +162,10 @@ class BatchReader:
         copies, rows = self.orders[leg.max_seq_length].items(start, start + leg.batch_size)
         return self.examples[leg.max_seq_length].indices(copies, rows).tolist()
 
-    def _items(self, leg: Leg, start: int) -> tuple[np.ndarray, np.ndarray]:
-        """Copies and rows of a batch. The order of many is worked out at once, which costs little more than of one."""
-        size = leg.batch_size
-        if self._ahead is None or self._ahead[0] != leg or not self._ahead[1] <= start <= self._ahead[2] - size:
-            stop = start + max(ITEMS_AHEAD // size, 1) * size
-            self._ahead = (leg, start, stop, *self.orders[leg.max_seq_length].items(start, stop))
-        _, first, _, copies, rows = self._ahead
-        return copies[start - first : start - first + size], rows[start - first : start - first + size]
-
     def _read(self, leg: Leg, step: int) -> GlobalBatch:
         length = leg.max_seq_length
-        copies, rows = self._items(leg, leg.item_at(step))
+        start = leg.item_at(step)
+        copies, rows = self._items[length].items(start, start + leg.batch_size)
         batch = share_rows(
             self.examples[length], copies, rows, self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size
         )

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from model.folder import LocalFolder, open_folder
 from model.members import FORMAT_VERSION, LocalShards, Members, ShardTable
+from model.order import TrainingOrder, WindowOrder, parse_shuffle
 from model.packing import PackedSequences, pack_sequences
 
 FORMAT = "bertloom-dataset"
@@ -147,6 +148,15 @@ class Examples:
         assert isinstance(data_set.folder, LocalFolder)
         self._files = LocalShards(data_set.folder, self.shards)
         self._members = Members(self.shards, self._files)
+
+    def order(self, seed: int, shuffle: str) -> TrainingOrder:
+        """The order in which training reads the rows: shuffle is `global` or `window:K`."""
+        members_per_window = parse_shuffle(shuffle)
+        if members_per_window is None:
+            return TrainingOrder(self.rows_per_copy, seed, self.max_seq_length)
+        copy_of_member = self.shards.copies[self.shards.shard_of_member]
+        members = [self.shards.member_examples[copy_of_member == copy] for copy in range(len(self.rows_per_copy))]
+        return WindowOrder(members, seed, self.max_seq_length, members_per_window)
 
     def check_shards(self) -> None:
         """Raises ValueError if a shard is missing or has another size than shards.parquet says: now, not at night."""

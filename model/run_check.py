@@ -15,7 +15,7 @@ import numpy as np
 
 from model.checkpoint import TrainingState, check_files, read_state
 from model.data import DataSet, Examples
-from model.order import ORDER_VERSION, TrainingOrder
+from model.order import ORDER_VERSION, ItemsAhead
 from model.stream import START, Leg, extend, rows_sum
 
 ROWS_AT_ONCE = 8192
@@ -75,7 +75,7 @@ def check_stream(
         step = max((known for known in lines if known <= latest.step - last_steps), default=0)
         if step:
             digest, tokens = lines[step]["stream"], lines[step]["tokens"]
-    readers: dict[int, Examples] = {}
+    readers: dict[Leg, tuple[Examples, ItemsAhead]] = {}
     while step < latest.step:
         leg = next(leg for leg in reversed(legs) if leg.step <= step)
         if leg.shards_digest != data_set.shards_digest:
@@ -84,12 +84,11 @@ def check_stream(
                 f"{leg.shards_digest[:12]}…, here {data_set.shards_digest[:12]}…): what it read is not proved"
             )
             return
-        if leg.max_seq_length not in readers:
-            readers[leg.max_seq_length] = data_set.examples("train", leg.max_seq_length)
-        examples = readers[leg.max_seq_length]
-        order = TrainingOrder(examples.rows_per_copy, leg.seed, leg.max_seq_length)
+        if leg not in readers:
+            examples = data_set.examples("train", leg.max_seq_length)
+            readers = {leg: (examples, ItemsAhead(examples.order(leg.seed, leg.shuffle)))}  # one is read at a time
         try:
-            total, num_tokens = read_again(examples, order, leg.item_at(step), leg.batch_size)
+            total, num_tokens = read_again(*readers[leg], leg.item_at(step), leg.batch_size)
         except ValueError as error:
             yield f"step {step + 1}: {error}"
             return
@@ -107,12 +106,12 @@ def check_stream(
         yield None
 
 
-def read_again(examples: Examples, order: TrainingOrder, start: int, batch_size: int) -> tuple[int, int]:
+def read_again(examples: Examples, items: ItemsAhead, start: int, batch_size: int) -> tuple[int, int]:
     """Sum of the rows' hashes and number of tokens of one global batch."""
     total = num_tokens = 0
     for place in range(0, batch_size, ROWS_AT_ONCE):
         places = np.arange(place, min(place + ROWS_AT_ONCE, batch_size))
-        columns = examples.read(*order.items(start + place, start + int(places[-1]) + 1))
+        columns = examples.read(*items.items(start + place, start + int(places[-1]) + 1))
         total += rows_sum(columns, places)
         num_tokens += int(columns["lengths"].sum())
     return total, num_tokens

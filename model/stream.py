@@ -33,6 +33,8 @@ class Leg:
     """Examples in a step."""
     seed: int
     """Of the order."""
+    shuffle: str = "global"
+    """Which order: `global` or `window:K`."""
     shards_digest: str
     """sha256 of the data set's shards.parquet."""
 
@@ -42,32 +44,40 @@ class Leg:
 
 
 def continue_legs(
-    legs: Sequence[Leg], step: int, *, max_seq_length: int, batch_size: int, seed: int, shards_digest: str
+    legs: Sequence[Leg],
+    step: int,
+    *,
+    max_seq_length: int,
+    batch_size: int,
+    seed: int,
+    shuffle: str,
+    shards_digest: str,
 ) -> list[Leg]:
     """The legs of a run that goes on at `step` in this way: the same ones, or one more.
 
     A new leg begins where the last one over the same examples ended, or at item 0.
 
-    >>> legs = continue_legs([], 0, max_seq_length=128, batch_size=4, seed=1, shards_digest="")
-    >>> legs = continue_legs(legs, 9, max_seq_length=512, batch_size=2, seed=1, shards_digest="")
-    >>> legs = continue_legs(legs, 10, max_seq_length=128, batch_size=2, seed=1, shards_digest="")
+    >>> fixed = {"seed": 1, "shuffle": "global", "shards_digest": ""}
+    >>> legs = continue_legs([], 0, max_seq_length=128, batch_size=4, **fixed)
+    >>> legs = continue_legs(legs, 9, max_seq_length=512, batch_size=2, **fixed)
+    >>> legs = continue_legs(legs, 10, max_seq_length=128, batch_size=2, **fixed)
     >>> [(leg.max_seq_length, leg.step, leg.item) for leg in legs]
     [(128, 0, 0), (512, 9, 0), (128, 10, 36)]
     """
-    examples = (max_seq_length, seed, shards_digest)
+    examples = (max_seq_length, seed, shuffle, shards_digest)
     if legs and (*examples, batch_size) == (*_examples_of(legs[-1]), legs[-1].batch_size):
         return list(legs)
     ends = [leg.step for leg in legs[1:]] + [step]
     item = max((leg.item_at(end) for leg, end in zip(legs, ends) if _examples_of(leg) == examples), default=0)
     new = Leg(
         step=step, max_seq_length=max_seq_length, item=item, batch_size=batch_size,
-        seed=seed, shards_digest=shards_digest,
+        seed=seed, shuffle=shuffle, shards_digest=shards_digest,
     )  # fmt: skip
     return [*legs, new]
 
 
-def _examples_of(leg: Leg) -> tuple[int, int, str]:
-    return leg.max_seq_length, leg.seed, leg.shards_digest
+def _examples_of(leg: Leg) -> tuple[int, int, str, str]:
+    return leg.max_seq_length, leg.seed, leg.shuffle, leg.shards_digest
 
 
 def extend(digest: str, total: int) -> str:

@@ -97,9 +97,8 @@ def test_every_option_that_decides_a_byte_is_in_the_configuration():
 def test_the_purposes_of_draws_have_the_numbers_of_the_page():
     said = {re.findall(r"`(\w+)`", name)[0]: int(value) for name, value, _ in table("Draws")}
     assert len(set(said.values())) == len(said)
-    assert said["EPOCH_ORDER"] == order.EPOCH_ORDER
-    here = {name: getattr(randomness, name) for name in said if name != "EPOCH_ORDER"}
-    assert here == {name: value for name, value in said.items() if name != "EPOCH_ORDER"}
+    module = {name: order if name in ("EPOCH_ORDER", "MEMBER_ORDER", "WINDOW_ORDER") else randomness for name in said}
+    assert {name: getattr(module[name], name) for name in said} == said
 
 
 def test_the_constants_of_the_page_are_those_of_both_halves():
@@ -162,7 +161,7 @@ def test_the_order_of_training_is_the_network_of_the_page():
     for n in (1, 2, 5, 16, 17, 100):
         keys = [fold(3, 4, 128, 7, r) for r in range(6)]
         twin = [permute(i, n, keys) for i in range(n)]
-        assert order.permute(np.arange(n), n, 3, 128, 7).tolist() == twin and sorted(twin) == list(range(n))
+        assert order.permute(np.arange(n), n, 3, order.EPOCH_ORDER, 128, 7).tolist() == twin and sorted(twin) == list(range(n))
 
 
 # ---- the bytes

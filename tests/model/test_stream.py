@@ -104,7 +104,7 @@ def test_a_prefetched_batch_is_the_one_that_is_asked_for_or_is_read_anew(data_se
 
 
 def test_an_order_worked_out_ahead_is_the_order(data_set, monkeypatch):
-    monkeypatch.setattr(batches, "ITEMS_AHEAD", 40)
+    monkeypatch.setattr("model.order.ITEMS_AHEAD", 40)
     leg = Leg(step=3, max_seq_length=32, item=1000, batch_size=16, seed=1, shards_digest="")
     with BatchReader(DataSet(data_set), [32], 1, 16, Ranks(device=torch.device("cpu"))) as reader:
         for step in (3, 4, 5, 60, 61, 4, 3000, 62):
