@@ -17,32 +17,42 @@ import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.bert import BertConfig
 from model.distributed import Ranks
 from model.heads import BertForPreTraining
+from model.optimizer import moment_names
 
-FORMAT = "bertloom-checkpoint"
 FORMAT_VERSION = 1
 NAME = re.compile(r"step-(\d{8,})")
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW and LAMB keep of a parameter."""
 TEMPORARY = re.compile(r"\.(step-\d{8,}|removed-step-\d{8,})\.\d+\.tmp")
 
 logger = logging.getLogger("bertloom")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingState:
-    """Where training stands. With the weights and the moments, all that is needed to go on."""
+class CheckpointState:
+    """Where a training stands. With the weights and the moments, all that is needed to go on."""
 
+    FORMAT: ClassVar[str]
+    """Tells checkpoints of one kind of training from those of another."""
     step: int
     """Updates done."""
+
+
+State = TypeVar("State", bound=CheckpointState)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState(CheckpointState):
+    """Where pretraining stands."""
+
+    FORMAT = "bertloom-checkpoint"
     items: int
     """Examples of this length consumed: the next one is item `items` of its order."""
     tokens: int
@@ -83,14 +93,14 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    folder: Path, model: BertForPreTraining, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: CheckpointState, keep: int
 ) -> Path:
     """Writes a checkpoint, and returns when it is on disk; see `write_checkpoint`."""
     return write_checkpoint(folder, *snapshot(model, optimizer), state, keep)
 
 
 def snapshot(
-    model: BertForPreTraining, optimizer: torch.optim.Optimizer
+    model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Copies of the weights and of the optimizer's tensors in the CPU's memory."""
     return _copies(model.state_dict()), _copies(optimizer_tensors(model, optimizer))
@@ -100,7 +110,7 @@ def write_checkpoint(
     folder: Path,
     weights: dict[str, Tensor],
     moments: dict[str, Tensor],
-    state: TrainingState,
+    state: CheckpointState,
     keep: int,
     keep_every: int | None = None,
 ) -> Path:
@@ -126,7 +136,7 @@ def write_checkpoint(
     for name in ("model.safetensors", "optimizer.safetensors"):
         _sync(temporary / name)
         files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "state": asdict(state), "files": files}
+    content = {"format": state.FORMAT, "format_version": FORMAT_VERSION, "state": asdict(state), "files": files}
     (temporary / "state.json").write_text(json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n")
     _sync(temporary / "state.json")
     _sync(temporary)
@@ -142,6 +152,11 @@ def write_checkpoint(
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
+    """`latest_of` pretraining."""
+    return latest_of(TrainingState, folder)
+
+
+def latest_of(kind: type[State], folder: Path) -> tuple[Path, State] | None:
     """The checkpoint with the most steps that is whole, and its state; None if there is no checkpoint at all.
 
     A damaged one is named in a warning and skipped.
@@ -153,7 +168,7 @@ def latest_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
     damaged = 0
     for _, path in _checkpoints(folder):
         try:
-            found.append((read_state(path), path))
+            found.append((state_of(kind, path), path))
         except ValueError as error:
             damaged += 1
             logger.warning("skipping a damaged checkpoint: %s", error)
@@ -173,10 +188,17 @@ def latest_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
 
 
 def read_state(path: Path) -> TrainingState:
-    """What a checkpoint's state.json says; ValueError if it is missing, damaged or of another version."""
+    """`state_of` pretraining."""
+    return state_of(TrainingState, path)
+
+
+def state_of(kind: type[State], path: Path) -> State:
+    """What a checkpoint's state.json says; ValueError if it is missing, damaged, or of another kind or version."""
     content = _read_content(path)
+    if content["format"] != kind.FORMAT:
+        raise ValueError(f"{path}/state.json: its format is {content['format']!r}, expected {kind.FORMAT!r}")
     try:
-        return TrainingState(**content["state"])
+        return kind(**content["state"])
     except TypeError as error:
         raise ValueError(f"{path}/state.json: {error}") from None
 
@@ -200,30 +222,29 @@ def load_model(path: Path) -> BertForPreTraining:
     return model
 
 
-def load_checkpoint(path: Path, model: BertForPreTraining, optimizer: torch.optim.Optimizer) -> None:
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Puts a checkpoint's weights and moments into a model of the same shape and its optimizer, on their device."""
     model.load_state_dict(load_file(path / "model.safetensors"))
     tensors = load_file(path / "optimizer.safetensors")
+    kept = moment_names(optimizer)
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            optimizer.state[parameter] = {
-                key: tensors[f"{key}.{name}"].to(parameter.device, copy=True) for key in MOMENTS
-            }
+        found = {key: tensors.get(f"{key}.{name}") for key in kept.get(parameter, ())}
+        if found and None not in found.values():  # else the optimizer was changed on the way
+            moments = {key: tensor.to(parameter.device, copy=True) for key, tensor in found.items()}
+            optimizer.state[parameter] = moments
 
 
-def share_checkpoint(
-    ranks: Ranks, model: BertForPreTraining, optimizer: torch.optim.Optimizer, with_moments: bool
-) -> None:
+def share_checkpoint(ranks: Ranks, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Gives all ranks the weights that rank 0 has, and its moments if it has any: only rank 0 need see the files."""
     ranks.share_tensors(model.state_dict().values())
-    if with_moments and ranks.size > 1:
-        for parameter in model.parameters():
-            if not parameter.requires_grad:
-                continue
-            if not ranks.is_first:
-                zeros = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-                optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device)} | zeros
-            ranks.share_tensors(optimizer.state[parameter][key] for key in MOMENTS)
+    parameters = dict(model.named_parameters())
+    for label in ranks.share_json(list(optimizer_tensors(model, optimizer))) if ranks.size > 1 else ():
+        key, _, name = label.partition(".")
+        parameter = parameters[name]
+        if not ranks.is_first:
+            shape = () if key == "step" else parameter.shape
+            optimizer.state[parameter][key] = torch.zeros(shape, device=parameter.device)
+        ranks.share_tensors([optimizer.state[parameter][key]])
 
 
 def sweep(folder: Path) -> None:
@@ -234,8 +255,9 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(path)
 
 
-def optimizer_tensors(model: BertForPreTraining, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name: `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`."""
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name: `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`; Muon's
+    `momentum_buffer.NAME`."""
     return {
         f"{key}.{name}": tensor
         for name, parameter in model.named_parameters()
@@ -255,14 +277,14 @@ def _read_content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
         checksum = content.pop("sha256")
-        version = content["format"], content["format_version"]
+        name, version = content["format"], content["format_version"]
         whole = checksum == _digest(content)
     except FileNotFoundError:
         raise ValueError(f"{file} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{file} is damaged: it is not the JSON that was written") from None
-    if version != (FORMAT, FORMAT_VERSION):
-        raise ValueError(f"{file}: format {version[0]!r} version {version[1]!r}, this program reads {FORMAT_VERSION}")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{file}: format {name!r} version {version!r}, this program reads {FORMAT_VERSION}")
     if not whole:
         raise ValueError(f"{file} is damaged: its sha256 is not the one it holds")
     return content

@@ -1,4 +1,4 @@
-"""AdamW and LAMB as BERT uses them.
+"""AdamW, LAMB and Muon as BERT uses them.
 
 Differences from google-research/bert's optimizer: the bias correction is there (its absence was an oversight that the
 warm-up hid), and clipping is by the norm of the whole global batch's gradient. What gets no weight decay is the same:
@@ -15,6 +15,7 @@ BETAS = (0.9, 0.98)
 """AdamW's. 0.98, not Adam's 0.999: as RoBERTa and later recipes, steadier at batches of thousands."""
 LAMB_BETAS = (0.9, 0.999)
 EPSILON = 1e-6
+Name = Literal["adamw", "lamb", "muon"]
 
 
 class Lamb(torch.optim.Optimizer):
@@ -56,24 +57,60 @@ class Lamb(torch.optim.Optimizer):
                 parameter.add_(update, alpha=-group["lr"])
 
 
-def build_optimizer(
-    model: nn.Module, weight_decay: float, name: Literal["adamw", "lamb"] = "adamw"
-) -> torch.optim.Optimizer:
-    """An optimizer in two groups: matrices and embeddings decay, one-dimensional parameters (biases, LayerNorm) do not.
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for some matrices and AdamW for all else, as one optimizer.
 
-    The learning rate is 0 until `set_learning_rate` sets it, at every step.
+    Both are torch's; they share the groups and the state of this one. Muon's update has the size of AdamW's (Liu et al.
+    2025, Moonlight), so both take the same learning rate and weight decay.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if name == "lamb":
-        return Lamb(groups, lr=0.0, betas=LAMB_BETAS, eps=EPSILON)
+
+    def __init__(self, matrices: list[nn.Parameter], weight_decay: float, others: list[dict[str, Any]]) -> None:
+        muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        self.parts = (muon, adamw(others))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        for part in self.parts:
+            part.state = self.state
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update."""
+        assert closure is None
+        for part in self.parts:
+            part.step()
+
+
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+    """AdamW for these groups, all of a group's parameters in one pass over memory."""
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
 
 
+def build_optimizer(model: nn.Module, weight_decay: float, name: Name = "adamw") -> torch.optim.Optimizer:
+    """An optimizer in groups: matrices and embeddings decay, one-dimensional parameters (biases, LayerNorm) do not.
+
+    Muon takes the matrices of the layers; embeddings, heads and one-dimensional parameters stay with AdamW. The learning
+    rate is 0 until `set_learning_rate` sets it, at every step.
+    """
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    hidden = [p for label, p in parameters.items() if name == "muon" and ".layers." in label and p.ndim == 2]
+    others = [p for p in parameters.values() if not any(p is matrix for matrix in hidden)]
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if name == "muon":
+        return MuonWithAdamW(hidden, weight_decay, groups)
+    if name == "lamb":
+        return Lamb(groups, lr=0.0, betas=LAMB_BETAS, eps=EPSILON)
+    return adamw(groups)
+
+
+def moment_names(optimizer: torch.optim.Optimizer) -> dict[nn.Parameter, tuple[str, ...]]:
+    """What the optimizer keeps of each of its parameters; it has that after its first update."""
+    names = ("step", "exp_avg", "exp_avg_sq")
+    groups = [(("momentum_buffer",) if "ns_steps" in group else names, group) for group in optimizer.param_groups]
+    return {parameter: kept for kept, group in groups for parameter in group["params"]}
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of all groups."""
+    """Sets the learning rate of all groups; one that has an `lr_scale` gets so many times as much."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("lr_scale", 1.0)
