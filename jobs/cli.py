@@ -4,7 +4,8 @@
     bertloom preprocess --help
 
 A module is imported only when its command is called, so `bertloom pretrain` runs where Beam is not installed.
-Exit status: 0 done, 1 something checked is off (`verify`), 2 wrong use or input, 130 interrupted.
+Exit status: 0 done, 1 something looked at is off (`verify`; the gates of `preprocess` and `report`), 2 wrong use or input,
+130 interrupted.
 """
 
 import difflib
@@ -22,6 +23,7 @@ COMMANDS = {
     "build-vocab": ("jobs.build_vocab", "text to a WordPiece vocabulary"),
     "preprocess": ("jobs.preprocess", "text to shards"),
     "inspect": ("jobs.inspect_shards", "what is in a data set or a shard, decoded"),
+    "report": ("jobs.report", "what a data set looks like, and whether it is fit to train on"),
     "verify": ("jobs.verify", "checksums, counts and format of a data set; what a run has read"),
     "pretrain": ("jobs.pretrain", "shards to a trained model; started again, it resumes"),
     "plot": ("jobs.plot", "the curves of one or several runs"),

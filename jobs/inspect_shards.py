@@ -16,17 +16,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tyro
 
 from jobs.config import parse
 from pipeline import storage
+from pipeline.decoding import decode
+from pipeline.manifest import DAMAGED, read_dataset
 from pipeline.randomness import bounded, draw, fold
+from pipeline.report import flatten, shape, treatment
 from pipeline.shards import read_shard
 from pipeline.vocabulary import Vocabulary, read_vocabulary
-
-BINS = 16
-DAMAGED = "`bertloom verify DATASET` tells what is damaged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
         shards = [config.path]
     else:
         dataset = config.path
-        manifest, table = _read_dataset(dataset)
+        manifest, table = read_dataset(dataset)
         found["counters"], found["configuration"] = manifest["counters"], manifest["configuration"]
         found["versions"], found["shards"] = manifest["versions"], table.num_rows
         found["bytes"] = sum(table["bytes"].to_pylist())
@@ -94,109 +93,8 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
 
 def statistics(table: pa.Table, vocabulary: Vocabulary | None) -> dict[str, Any]:
     """Lengths, labels and masks of a table of examples."""
-    lengths = table["input_ids"].combine_chunks().value_lengths().to_numpy()
-    masks = table["masked_lm_positions"].combine_chunks().value_lengths().to_numpy()
-    segment_b = table["segment_b_start"].to_numpy().astype(np.int64)
-    label = table["next_sentence_label"].to_numpy()
-    one_document = bool((table["document_a"].to_numpy() == table["document_b"].to_numpy()).all())
-    names = {0: "next", 1: "swapped" if one_document else "random", -1: "none"}  # B of a random pair is from elsewhere
-    longest = int(table.schema.metadata[b"max_seq_length"])
-    counts, edges = np.histogram(lengths, bins=min(BINS, longest), range=(0, longest))
-    found = {
-        "examples": table.num_rows,
-        "tokens": int(lengths.sum()),
-        "fill": round(float(lengths.mean() / longest), 4),
-        "length_quartiles": [int(q) for q in np.percentile(lengths, [0, 25, 50, 75, 100])],
-        "length_histogram": {
-            f"{int(low)}-{int(high)}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)
-        },
-        "segment_a_mean": round(float((segment_b - 2).mean()), 2),
-        "labels": {name: int((label == value).sum()) for value, name in names.items()},
-        "segment_b_mean": {
-            name: round(float((lengths - segment_b - 1)[label == value].mean()), 2)
-            for value, name in names.items()
-            if value >= 0 and (label == value).any()
-        },
-        "masks_per_example": round(float(masks.mean()), 2),
-        "masked_share": round(float(masks.sum() / lengths.sum()), 4),
-    }
-    if vocabulary:
-        found["masks_as_drawn"] = _shares(table, vocabulary)
-    return found
-
-
-def _shares(table: pa.Table, vocabulary: Vocabulary) -> dict[str, float]:
-    counts = np.zeros(3, np.int64)
-    for batch in table.to_batches():
-        ids, positions = batch.column("input_ids"), batch.column("masked_lm_positions")
-        rows = np.repeat(np.asarray(ids.offsets)[:-1], np.diff(np.asarray(positions.offsets)))
-        there = ids.values.to_numpy()[rows - ids.offsets[0].as_py() + positions.values.to_numpy()]
-        truth = batch.column("masked_lm_ids").values.to_numpy()
-        masked, kept = there == vocabulary.mask, there == truth
-        counts += [masked.sum(), (~masked & ~kept).sum(), (~masked & kept).sum()]
-    shares = counts / max(1, counts.sum())
-    return {name: round(float(share), 4) for name, share in zip(("mask", "random", "kept"), shares, strict=True)}
-
-
-def decode(row: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-    """One example as readable text, its masks marked."""
-    words = [vocabulary.words[i] for i in row["input_ids"]]
-    shown = [_bare(word) for word in words]
-    for position, truth in zip(row["masked_lm_positions"], row["masked_lm_ids"], strict=True):
-        there, was = words[position], vocabulary.words[truth]
-        words[position] = was
-        kept, change = f"={_bare(was)}", f"{'MASK' if there == '[MASK]' else _bare(there)}→{_bare(was)}"
-        shown[position] = f"⟦{kept if there == was else change}⟧"
-    b = row["segment_b_start"]
-    other = "swapped" if row["document_a"] == row["document_b"] else "random"
-    return {
-        "label": {0: "next", 1: other, -1: "none"}[row["next_sentence_label"]],
-        "tokens": len(words),
-        "masks": len(row["masked_lm_positions"]),
-        "document_a": f"{row['document_a']:016x}",
-        "token_a": row["token_a"],
-        "document_b": f"{row['document_b']:016x}",
-        "token_b": row["token_b"],
-        "a": _text(words[1 : b - 1], shown[1 : b - 1]),
-        "b": _text(words[b:-1], shown[b:-1]),
-    }
-
-
-def _text(words: list[str], shown: list[str]) -> str:
-    """What is shown of word pieces, joined as the words themselves join: Chinese characters without spaces."""
-    text, before = "", ""
-    for word, piece in zip(words, shown, strict=True):
-        tight = _goes_on(word) or (_is_ideograph(before[-1:]) and _is_ideograph(word[:1]))
-        text += piece if not text or tight else f" {piece}"
-        before = word
-    return text
-
-
-def _goes_on(word: str) -> bool:
-    return word.startswith("##") and len(word) > 2
-
-
-def _bare(word: str) -> str:
-    return word[2:] if _goes_on(word) else word
-
-
-def _is_ideograph(character: str) -> bool:
-    return "\u3000" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef"
-
-
-def _read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
-    path = storage.join(dataset, "manifest.json")
-    if not storage.exists(path):
-        what = "is no data set, or one that is not finished" if storage.exists(dataset) else "does not exist"
-        raise ValueError(
-            f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it"
-        )
-    try:
-        manifest = json.loads(storage.read(path))
-        path = storage.join(dataset, "shards.parquet")
-        return manifest, pq.read_table(pa.BufferReader(storage.read(path)))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); {DAMAGED}") from error
+    examples = flatten(table)
+    return shape(examples) | ({"masks_as_drawn": treatment(examples, vocabulary)} if vocabulary else {})
 
 
 def _choose_shards(config: InspectConfig, table: pa.Table) -> list[str]:

@@ -12,16 +12,18 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import apache_beam as beam
 
 from jobs.config import parse
 from jobs.progress import JobProgress
+from jobs.report import write_report
 from pipeline import storage
 from pipeline.chinese import load_segmenter
 from pipeline.examples import WeaveConfig
+from pipeline.gates import Gates
 from pipeline.inputs import Source, Split, find_sources, split_size, split_source
 from pipeline.local_runner import is_local, pipeline_options, quiet_workers, run, worker_watch
 from pipeline.lock import output_lock
@@ -51,6 +53,7 @@ class PreprocessConfig(TokenizeConfig, WeaveConfig):
     """Processes on this machine."""
     split_mb: float | None = None
     """Megabytes of text that a worker takes at a time; None: 8, and 64 from 100 GB of input on."""
+    gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,11 +63,12 @@ class PreprocessConfig(TokenizeConfig, WeaveConfig):
             raise ValueError(f"--split-mb {self.split_mb}: expected more than 0")
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int:
     argv = list(argv)
     at = argv.index("--") if "--" in argv else len(argv)
-    manifest = preprocess(parse(PreprocessConfig, argv[:at], prog="bertloom preprocess"), argv[at + 1 :])
-    print_summary(manifest)
+    config = parse(PreprocessConfig, argv[:at], prog="bertloom preprocess")
+    print_summary(preprocess(config, argv[at + 1 :]))
+    return write_report(config.out, config.gates)
 
 
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any]:
@@ -203,8 +207,8 @@ def _tell_found(places: Places, job: JobConfig, splits: list[Split], begun: bool
 
 
 def _difference(theirs: dict[str, Any], job: JobConfig) -> str:
-    mine = job.as_dict()
-    names = [name for name, value in mine.items() if theirs.get("configuration", {}).get(name) != value]
+    mine, others = job.as_dict(), theirs.get("configuration", {})
+    names = [name for name in {**mine, **others} if mine.get(name) != others.get(name)]
     if theirs.get("vocabulary", {}).get("sha256") != job.vocabulary.sha256:
         names.append("vocabulary")
     return f" ({', '.join(names)} differ)" if names else ""

@@ -19,6 +19,7 @@ from pipeline.vocabulary import Vocabulary, parse_vocabulary
 from pipeline.weaving import DOCUMENTS_SCHEMA
 
 ALWAYS = ("manifest.json", "shards.parquet", "vocab.txt")
+REPORT = ("report.html", "report.json")
 LEFT_BY_A_KILL = (".lock", ".work/")  # by a job that was killed behind its manifest: the next start removes them
 
 
@@ -102,17 +103,20 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[str | No
     for row in rows:
         yield from _check_shard(dataset, row, manifest["configuration"], vocabulary, known)
         yield None
+    if any(storage.exists(storage.join(dataset, name)) for name in REPORT):
+        yield from _check_report(dataset, manifest)
+        yield None
     yield from _unlisted(dataset, {row["path"] for row in rows} | {*manifest["documents"], *manifest["files"]})
 
 
-def _read_checked(dataset: str, name: str, sha256: str) -> tuple[bytes, str]:
+def _read_checked(dataset: str, name: str, sha256: str, said_by: str = "manifest.json") -> tuple[bytes, str]:
     """(the file's bytes, what is wrong with it)."""
     path = storage.join(dataset, *name.split("/"))
     if not storage.exists(path):
         return b"", f"{name}: is missing"
     data = storage.read(path)
     if hashlib.sha256(data).hexdigest() != sha256:
-        return data, f"{name}: its sha256 is not that of manifest.json"
+        return data, f"{name}: its sha256 is not that of {said_by}"
     return data, ""
 
 
@@ -237,7 +241,8 @@ def check_batch(
         yield "is longer than max_seq_length or has no room for its segments", (lengths > longest) | (lengths < shortest)
         yield "has B outside of it", (b < 3) | np.where(alone, b != lengths, b > lengths - 2)
         yield "has masks without a word", mask_counts != truth_counts
-        fewest = 0 if configuration.get("do_whole_word_mask") else 1  # of a few words, all may be too long
+        whole = configuration.get("do_whole_word_mask") or configuration.get("mask_spans")
+        fewest = 0 if whole else 1  # of a few words, all may be too long
         yield "has no masks or too many", (mask_counts < fewest) | (mask_counts > most)
         labels = (-1,) if configuration.get("pairs") == "none" else (0, 1)
         yield f"has a label that is none of {labels}", ~np.isin(label, labels)
@@ -300,8 +305,29 @@ def _in_sorted(values: NDArray, known: NDArray) -> NDArray[np.bool_]:
     return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
+def _check_report(dataset: str, manifest: dict[str, Any]) -> Iterator[str]:
+    """The report is made after the manifest and again at will, so it holds its own checksums."""
+    page, data = REPORT
+    for name in REPORT:
+        if not storage.exists(storage.join(dataset, name)):
+            yield f"{name}: is missing; `bertloom report` makes it again"
+            return
+    text = storage.read(storage.join(dataset, data))
+    try:
+        report = json.loads(text)
+        sha256, of_page, of_manifest = (report[name] for name in ("sha256", "html_sha256", "manifest_sha256"))
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"{data}: cannot be read ({error!r})"
+        return
+    if manifest_sha256(report) != sha256 or manifest_text(report) != text:
+        yield f"{data}: is not as it was written: its sha256 is another than it says"
+    elif of_manifest != manifest["sha256"]:
+        yield f"{data}: is of another data set"
+    yield from filter(None, [_read_checked(dataset, page, of_page, data)[1]])
+
+
 def _unlisted(dataset: str, listed: set[str]) -> Iterator[str]:
     if storage.is_local(dataset):
         for path in storage.files_below(dataset):
-            if path not in listed and path not in ALWAYS and not path.startswith(LEFT_BY_A_KILL):
+            if path not in listed and path not in ALWAYS + REPORT and not path.startswith(LEFT_BY_A_KILL):
                 yield f"{path}: is not listed in the manifest"

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
@@ -28,6 +29,8 @@ from pipeline.weaving import BucketRecord
 
 FORMAT = "bertloom-dataset"
 MAX_DROPPED = 0.1
+LATER = ("mask_spans",)  # options that came after the first data sets; False where they are not named
+DAMAGED = "`bertloom verify DATASET` tells what is damaged"
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,12 @@ class JobConfig:
     vocabulary: Vocabulary
 
     def as_dict(self) -> dict[str, Any]:
+        """Every option; those of LATER only where they are used, so that data sets made before them keep their digest."""
         values: dict[str, Any] = {**asdict(self.tokenize), **asdict(self.weave)}
         lengths = self.weave.max_seq_length
         values["max_predictions_per_seq"] = [self.weave.max_predictions(length) for length in lengths]
         values["max_seq_length"] = list(lengths)
-        return values
+        return {name: value for name, value in values.items() if value or name not in LATER}
 
     @property
     def digest(self) -> str:
@@ -164,7 +168,7 @@ def write_manifest(
         "versions": versions(),
         "counters": counters,
         "notes": list(plan.notes),
-        "inputs": [{"name": s.name, "path": s.path, "bytes": s.size, "fingerprint": s.fingerprint} for s in sources],
+        "inputs": about_inputs(plan, sources),
         "shards_parquet": {"sha256": shards_sha256, "rows": len(rows)},
         "shards_digest": digest_of(rows),
         "documents": {
@@ -176,6 +180,37 @@ def write_manifest(
     manifest["sha256"] = manifest_sha256(manifest)
     storage.write_whole(storage.join(dataset, "manifest.json"), [manifest_text(manifest)])
     return manifest
+
+
+def about_inputs(plan: Plan, sources: list[Source]) -> list[dict[str, Any]]:
+    """The input files and what each gave, before duplicates were dropped."""
+    names = ("documents", "sentences", "tokens", "text_bytes", "rejected")
+    given = {source.name: dict.fromkeys(names, 0) for source in sources}
+    for part in plan.parts:
+        values = (
+            part.num_documents, part.num_sentences, part.num_tokens, part.text_bytes, sum(part.rejected.values()),
+        )  # fmt: skip
+        for name, value in zip(names, values):
+            given[part.source][name] += value
+    return [
+        {"name": s.name, "path": s.path, "bytes": s.size, "fingerprint": s.fingerprint} | given[s.name] for s in sources
+    ]
+
+
+def read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
+    """(the manifest, shards.parquet) of a finished data set; ValueError where it is none, or cannot be read."""
+    path = storage.join(dataset, "manifest.json")
+    if not storage.exists(path):
+        what = "is no data set, or one that is not finished" if storage.exists(dataset) else "does not exist"
+        raise ValueError(
+            f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it"
+        )
+    try:
+        manifest = json.loads(storage.read(path))
+        path = storage.join(dataset, "shards.parquet")
+        return manifest, pq.read_table(pa.BufferReader(storage.read(path)))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); {DAMAGED}") from error
 
 
 def manifest_text(manifest: dict[str, Any]) -> bytes:

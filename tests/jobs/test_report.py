@@ -1,0 +1,166 @@
+"""`preprocess` ends with a report, and with status 1 where a gate is not passed; `report` makes it again."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from jobs import cli
+from jobs.figures import draw_length
+from pipeline.decoding import decode
+from pipeline.shards import read_shard
+from pipeline.vocabulary import read_vocabulary
+from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A corpus of two files and its vocabulary."""
+    folder = tmp_path_factory.mktemp("report")
+    texts = documents(150)
+    write(folder / "in/a.txt", texts[:80])
+    with write(folder / "in/b<i>.jsonl", texts[80:]).open("ab") as file:
+        file.write(b"{broken <b>line\n")
+    write_vocabulary(folder / "vocab.txt")
+    return folder
+
+
+def argv(folder, out, *flags):
+    places = ["--input", f"{folder}/in", "--vocab", f"{folder}/vocab.txt", "--out", str(out)]
+    return ["preprocess", *places, "--max-seq-length", "32", "64", "--dupe-factor", "2", *flags]
+
+
+@pytest.fixture(scope="module")
+def dataset(folder):
+    assert cli.main(argv(folder, folder / "out")) == 0
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def report(dataset):
+    return json.loads((dataset / "report.json").read_text())
+
+
+class _Page(HTMLParser):
+    """Checks that every tag is closed, and keeps what could be fetched from elsewhere."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elsewhere, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        self.elsewhere += [value for name, value in attributes if name in ("src", "href") and not value.startswith("#")]
+        self.elsewhere += [value for name, value in attributes if name == "xlink:href" and not value.startswith("#")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_is_one_file_of_well_closed_tags_that_fetches_nothing(dataset):
+    page = _Page((dataset / "report.html").read_text(encoding="utf-8"))
+    assert page.open == [] and page.elsewhere == []
+    assert "b<i>.jsonl" in page.text and "{broken <b>line" in page.text
+
+
+def test_the_numbers_are_those_of_the_manifest_and_the_shards(dataset, report):
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    assert report["counters"] == manifest["counters"] and report["manifest_sha256"] == manifest["sha256"]
+    for length in (32, 64):
+        tables = [read_shard(str(path)) for path in sorted(dataset.glob(f"*/seq{length}/copy*/*.tar"))]
+        examples = [row for table in tables for row in table.to_pylist()]
+        found = report["lengths"][str(length)]
+        tokens = sum(len(row["input_ids"]) for row in examples)
+        assert (found["examples"], found["tokens"]) == (len(examples), tokens)
+        assert found["padding_avoided"] == 1 - tokens / (len(examples) * length)
+        assert found["random_share"] == sum(row["next_sentence_label"] for row in examples) / len(examples)
+    files = {row["name"]: row for row in report["inputs"]["largest"]}
+    assert (files["a.txt"]["documents"], files["b<i>.jsonl"]["documents"]) == (80, 70)
+    assert sum(row["tokens"] for row in files.values()) == manifest["counters"]["tokens"]
+    assert files["b<i>.jsonl"]["rejected"] == 1
+    assert report["rejects"]["not-json"][0]["source"] == "b<i>.jsonl"
+
+
+def test_nearly_all_of_a_small_corpus_is_covered_by_its_copies(report):
+    assert report["coverage"]["one_copy"] < report["coverage"]["all"] > 0.95
+
+
+def test_the_examples_to_read_bear_the_number_that_explain_asks_for(dataset, report):
+    shards = [f"train/seq32/copy{copy}/00000.tar" for copy in (0, 1)]
+    rows = [row for name in shards for row in read_shard(str(dataset / name)).to_pylist()]
+    vocabulary = read_vocabulary(str(dataset / "vocab.txt"))
+    assert len(report["examples"]) == 20
+    for example in report["examples"]:
+        assert decode(rows[example["number"]], vocabulary) | {"number": example["number"]} == example
+
+
+def test_made_again_it_has_the_same_bytes(dataset, folder, capsys):
+    before = digests(dataset)
+    assert cli.main(["report", str(dataset)]) == 0
+    assert capsys.readouterr().out == f"{dataset}/report.html: 8 of 8 gates passed\n"
+    assert digests(dataset) == before
+    assert cli.main(argv(folder, dataset)) == 0
+    assert "complete already" in capsys.readouterr().err
+    assert digests(dataset) == before
+
+
+def test_a_gate_not_passed_ends_with_status_1_again_and_again_until_its_threshold_is_raised(folder, tmp_path, capsys):
+    vocab = tmp_path / "vocab.txt"
+    words = (folder / "vocab.txt").read_text().splitlines()
+    vocab.write_text("".join(f"{word}\n" for word in words if not re.fullmatch("[一-龥]", word)))  # no Chinese
+    flags = argv(folder, tmp_path / "out", "--vocab", str(vocab))
+    said = []
+    for _ in range(2):
+        assert cli.main(flags) == 1
+        err = capsys.readouterr().err
+        assert re.search(r": gate: \d\d.* % of the words are \[UNK\], at most 2 % .*--gates.max-unknown 0.02\): ", err)
+        said.append([line for line in err.splitlines() if ": gate: " in line])
+    assert said[0] == said[1]
+    shards = digests(tmp_path / "out", "train/", "manifest.json")
+    assert shards and "not passed" in (tmp_path / "out/report.html").read_text()
+    assert cli.main(["report", str(tmp_path / "out")]) == 1
+    assert cli.main(["report", str(tmp_path / "out"), "--gates.max-unknown", "0.5"]) == 0
+    assert cli.main([*flags, "--gates.no-fail"]) == 0
+    assert ": gate: 33" in capsys.readouterr().err
+    assert digests(tmp_path / "out", "train/", "manifest.json") == shards
+
+
+def test_an_empty_input_among_a_few_is_told(folder, tmp_path, capsys):
+    (tmp_path / "empty.txt").write_text("\n\n")
+    flags = argv(folder, tmp_path / "out")
+    flags[3:3] = [str(tmp_path / "empty.txt")]
+    assert cli.main(flags) == 1
+    assert (
+        "33.3 % of the input files gave no document" in (err := capsys.readouterr().err) and "is empty.txt what" in err
+    )
+
+
+@pytest.mark.parametrize("pairs", ["sop", "none"])
+def test_other_kinds_of_examples_have_a_report_too(folder, tmp_path, pairs):
+    out = tmp_path / "out"
+    assert cli.main(argv(folder, out, "--pairs", pairs)) == 0
+    text, report = (out / "report.html").read_text(), json.loads((out / "report.json").read_text())
+    assert ("swapped" in text) == (pairs == "sop") and ("no pairs" in text) == (pairs == "none")
+    assert (report["lengths"]["32"]["label_guess"] is None) == (pairs == "none")
+
+
+def test_figures_hold_latin_text_alone_and_no_date(report):
+    figure = draw_length(32, report["lengths"]["32"])
+    assert figure.startswith("<svg") and figure.isascii() and "<dc:date>" not in figure
+    assert "tokens of B, by label" in figure and ">random<" in figure
+
+
+def test_a_report_of_what_is_no_data_set_is_wrong_use(tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "is no data set, or one that is not finished" in capsys.readouterr().err
+
+
+def test_the_function_that_preprocesses_leaves_the_report_to_the_command(folder, tmp_path):
+    run_job(folder / "in", tmp_path / "out", folder / "vocab.txt")
+    assert not any(name.startswith("report") for name in digests(tmp_path / "out"))

@@ -1,0 +1,76 @@
+"""The gates: each one closes on what it is for, names the flag that opens it, and leaves small samples some slack."""
+
+import copy
+
+import pytest
+
+from pipeline.gates import Gates, look
+
+GOOD = {
+    "counters": {"documents_in": 1000, "documents_rejected": 20},
+    "configuration": {"compat": None},
+    "inputs": {"files": 4, "num_empty": 0, "empty": [], "largest": [{"name": "a.txt", "share": 0.5}]},
+    "words": {"unknown": 0.001},
+    "sample": {"examples": 30_000},
+    "lengths": {"128": {"examples": 50_000, "one_label": 0.5, "label_guess": {"accuracy": 0.505, "error": 0.004}}},
+}
+
+
+def closed(gates=None, **changes):
+    """Names of the gates not passed; changes: "path__to__value" = value."""
+    report = copy.deepcopy(GOOD)
+    for path, value in changes.items():
+        *place, last = path.split("__")
+        at = report
+        for key in place:
+            at = at[key]
+        at[last] = value
+    return [gate.name for gate in look(gates or Gates(), report) if not gate.passed]
+
+
+def test_good_data_passes_all_six_gates():
+    assert closed() == [] and len(look(Gates(), GOOD)) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("max_rejected", {"counters__documents_rejected": 150}),
+        ("max_empty_inputs", {"inputs__num_empty": 1, "inputs__empty": ["wiki.txt"]}),
+        ("max_one_input", {"inputs__largest": [{"name": "a.txt", "share": 0.96}]}),
+        ("max_unknown", {"words__unknown": 0.03}),
+        ("max_one_label", {"lengths__128__one_label": 0.8}),
+        ("max_label_guess", {"lengths__128__label_guess": {"accuracy": 0.58, "error": 0.004}}),
+    ],
+)
+def test_each_gate_closes_on_what_it_is_for_and_its_threshold_opens_it(name, changes):
+    assert closed(**changes) == [name]
+    assert closed(Gates(**{name: 1.0}), **changes) == []
+    (gate,) = (gate for gate in look(Gates(), GOOD) if gate.name == name)
+    assert gate.advice and gate.what
+
+
+def test_chance_alone_closes_no_gate():
+    """Two of ten documents rejected, or 60 % of a few labels guessed, is nothing to say anything by."""
+    assert closed(counters__documents_in=10, counters__documents_rejected=2) == []
+    assert closed(lengths__128__label_guess={"accuracy": 0.6, "error": 0.03}) == []
+    assert closed(words__unknown=0.03, sample__examples=500) == []
+
+
+def test_but_what_is_no_chance_has_no_slack():
+    """One empty file of two is a corpus lost."""
+    assert closed(inputs__files=2, inputs__num_empty=1, inputs__empty=["wiki.txt"]) == ["max_empty_inputs"]
+    assert closed(Gates(max_rejected=0.0), counters__documents_rejected=1) == ["max_rejected"]
+
+
+def test_what_cannot_be_asked_is_not_asked():
+    one_file = look(Gates(), {**GOOD, "inputs": {"files": 1, "num_empty": 0, "empty": [], "largest": []}})
+    assert [gate.name for gate in one_file] == ["max_rejected", "max_unknown", "max_one_label", "max_label_guess"]
+    assert closed(lengths__128__one_label=None, lengths__128__label_guess=None) == []
+    told = {"lengths__128__label_guess": {"accuracy": 0.9, "error": 0.004}}
+    assert closed(configuration__compat="google", **told) == []  # that B's length tells is one of Google's faults
+
+
+def test_a_threshold_that_is_no_share_is_refused():
+    with pytest.raises(ValueError, match=r"--gates.max-unknown 2: expected a share from 0 to 1"):
+        Gates(max_unknown=2)
