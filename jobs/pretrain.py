@@ -67,6 +67,7 @@ from model.resume import changes_between
 from model.run_folder import only_trainer, stop_signals, write_text
 from model.schedule import Schedule
 from model.sinks import open_sinks
+from model.static_shapes import compile_model
 from model.stream import START, Leg, continue_legs, extend
 from model.training import Evaluation, StepResult, choose_device, choose_precision, evaluate, train_step
 
@@ -187,13 +188,16 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         optimizer = build_optimizer(model, config.weight_decay, config.optimizer)
         if found:
             load_checkpoint(found[0], model, optimizer)
-        share_checkpoint(ranks, model, optimizer, with_moments=step > 0)
+        share_checkpoint(ranks, model, optimizer)
         resumed_at = step if saved else -1
         if ranks.is_first:
             print_start(config, model, reader, ranks, step, precision)
         model.bert.recompute_activations = config.recompute_activations
         if config.compile:
-            model.bert.compile_layers()
+            shapes = reader.pad_batches(schedule.phases)
+            compile_model(model, shapes)
+            for shape in shapes if ranks.is_first else ():
+                print(f"length {shape.max_seq_length}: compiled for micro-batches of {shape.num_tokens:,} tokens")
         peak = peak_flops(ranks.device, config.peak_tflops)
         meter = Meter(config=model.config, device=ranks.device, peak=peak and peak * ranks.size)
         sinks = open_sinks(config.sinks, config.out, step, tomllib.loads(dump(config))) if ranks.is_first else []

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.bert import BertArchitecture
+from model.optimizer import Name
 from model.order import parse_shuffle
 from model.resume import CHANGEABLE
 from model.schedule import Schedule, Shape, parse_budget, parse_phases
@@ -43,8 +44,9 @@ class PretrainConfig:
     """How the learning rate falls: linear or cosine behind the warm-up; wsd stays, and falls in a line at the end."""
     decay_ratio: float = 0.2
     """Share of the training in which wsd falls."""
-    optimizer: Literal["adamw", "lamb"] = "adamw"
-    """lamb is for batches above about 8,000 examples (You et al. 2020)."""
+    optimizer: Name = "adamw"
+    """lamb is for batches above about 8,000 examples (You et al. 2020). muon takes the matrices of the layers and leaves
+    the rest to adamw, at the same learning rate (Jordan et al. 2024); see docs/experiments.md."""
     weight_decay: float = 0.01
     """Decay of matrices and embeddings. BERT: 0.01."""
     max_gradient_norm: float = 1.0
@@ -87,7 +89,8 @@ class PretrainConfig:
     spike_factor: float | None = None
     """A loss above so many times its running mean is a spike; none is looked for by default."""
     compile: bool = False
-    """torch.compile for the layers, all but attention. The first steps take longer."""
+    """torch.compile for all but attention, on micro-batches padded to one size. The first step takes longer. Changes no
+    result beyond rounding, and what dropout draws."""
     recompute_activations: bool = False
     """Compute each layer again in the backward pass instead of keeping what is in it: less memory, a third more time."""
 

@@ -15,6 +15,8 @@ import numpy as np
 from model.data import DataSet, Examples, PackedBatch
 from model.distributed import Ranks
 from model.order import MASK, ItemsAhead, TrainingOrder
+from model.schedule import Phase
+from model.static_shapes import StaticShape, pad_batch, static_shape
 from model.stream import Leg, rows_sum
 
 
@@ -51,17 +53,22 @@ def cut_by_length(lengths: np.ndarray, micro_batch_size: int, num_ranks: int = 1
     >>> [part.tolist() for part in cut_by_length(np.array([9, 2, 5, 4, 1]), 3)]
     [[0, 4], [1, 2, 3]]
     """
-    num_parts = -(-len(lengths) // (micro_batch_size * num_ranks)) * num_ranks
-    if num_parts == 1:
+    count = num_parts(len(lengths), micro_batch_size, num_ranks)
+    if count == 1:
         return [np.arange(len(lengths))]
-    parts: list[list[int]] = [[] for _ in range(num_parts)]
-    lightest = [(0, part) for part in range(num_parts)]  # a heap already
+    parts: list[list[int]] = [[] for _ in range(count)]
+    lightest = [(0, part) for part in range(count)]  # a heap already
     for index in np.argsort(-lengths, kind="stable").tolist():
         tokens, part = heapq.heappop(lightest)
         parts[part].append(index)
         if len(parts[part]) < micro_batch_size:
             heapq.heappush(lightest, (tokens + int(lengths[index]), part))
     return [np.sort(np.array(part, dtype=np.int64)) for part in parts]
+
+
+def num_parts(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
+    """Into how many parts a global batch is cut, over all ranks."""
+    return -(-batch_size // (micro_batch_size * num_ranks)) * num_ranks
 
 
 def global_batch(
@@ -124,17 +131,32 @@ class BatchReader:
         self.micro_batch_sizes = {length: max(1, micro_batch_size * shortest // length) for length in self.examples}
         for examples in self.examples.values():
             examples.check_shards()
+        self._shapes: dict[tuple[int, int], StaticShape] = {}
         self._thread = ThreadPoolExecutor(1, "batches")
         self._coming: tuple[Leg, int, Future[GlobalBatch]] | None = None
 
     def has_pairs(self) -> bool:
         """Whether the examples are labelled for next sentence prediction: the first thousand of each length say so."""
-        for examples in self.examples.values():
-            copy = next(copy for copy, size in enumerate(examples.rows_per_copy) if size)
-            rows = np.arange(min(1024, examples.rows_per_copy[copy]))
-            if (examples.read(np.full_like(rows, copy), rows, with_tokens=False)["labels"] >= 0).any():
-                return True
-        return False
+        return any((self._sample(length)["labels"] >= 0).any() for length in self.examples)
+
+    def pad_batches(self, phases: Iterable[Phase]) -> list[StaticShape]:
+        """From now on, micro-batches of these phases have one size each: these sizes; see `model/static_shapes.py`."""
+        for phase in phases:
+            length, batch_size = phase.max_seq_length, phase.batch_size
+            micro_batch_size, sample = self.micro_batch_sizes[length], self._sample(length)
+            self._shapes[length, batch_size] = static_shape(
+                sample["lengths"], sample["num_masks"],
+                max_seq_length=length, batch_size=batch_size, micro_batch_size=micro_batch_size,
+                num_parts=num_parts(batch_size, micro_batch_size, self.ranks.size),
+            )  # fmt: skip
+        return list(self._shapes.values())
+
+    def _sample(self, length: int) -> dict[str, np.ndarray]:
+        """Sizes and labels of the first thousand examples of a length; a bucket's lie in random order."""
+        examples = self.examples[length]
+        copy = next(copy for copy, size in enumerate(examples.rows_per_copy) if size)
+        rows = np.arange(min(1024, examples.rows_per_copy[copy]))
+        return examples.read(np.full_like(rows, copy), rows, with_tokens=False)
 
     def read(self, leg: Leg, step: int) -> GlobalBatch:
         """The share of the update after `step` of them; the one that was prefetched, if it is that."""
@@ -169,6 +191,8 @@ class BatchReader:
         batch = share_rows(
             self.examples[length], copies, rows, self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size
         )
+        if shape := self._shapes.get((length, leg.batch_size)):
+            batch = replace(batch, micro_batches=[pad_batch(part, shape) for part in batch.micro_batches])
         if self.ranks.device.type == "cuda":  # a copy from pinned memory does not wait for the GPU
             batch = replace(batch, micro_batches=[part.pinned() for part in batch.micro_batches])
         return batch

@@ -228,9 +228,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     tensors = load_file(path / "optimizer.safetensors")
     kept = moment_names(optimizer)
     for name, parameter in model.named_parameters():
-        found = {key: tensors.get(f"{key}.{name}") for key in kept.get(parameter, ())}
-        if found and None not in found.values():  # else the optimizer was changed on the way
-            moments = {key: tensor.to(parameter.device, copy=True) for key, tensor in found.items()}
+        labels = {key: f"{key}.{name}" for key in kept.get(parameter, ())}
+        if labels and tensors.keys() >= set(labels.values()):  # else the optimizer was changed on the way
+            moments = {key: tensors[label].to(parameter.device, copy=True) for key, label in labels.items()}
             optimizer.state[parameter] = moments
 
 

@@ -89,9 +89,9 @@ def build_optimizer(model: nn.Module, weight_decay: float, name: Name = "adamw")
     Muon takes the matrices of the layers; embeddings, heads and one-dimensional parameters stay with AdamW. The learning
     rate is 0 until `set_learning_rate` sets it, at every step.
     """
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    parameters = {label: parameter for label, parameter in model.named_parameters() if parameter.requires_grad}
     hidden = [p for label, p in parameters.items() if name == "muon" and ".layers." in label and p.ndim == 2]
-    others = [p for p in parameters.values() if not any(p is matrix for matrix in hidden)]
+    others = [p for p in parameters.values() if p not in set(hidden)]
     groups = [
         {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},

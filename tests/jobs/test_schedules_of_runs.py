@@ -55,7 +55,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb", "muon"])
 def test_two_phases_are_one_run_that_resumes_in_either_of_them(data, tmp_path, optimizer):
     phases = {"phases": ("32:0.5", "64:0.25:4", "32:0.25"), "num_steps": 16, "optimizer": optimizer}
     pretrain(config(data, tmp_path / "run", keep_checkpoints=9, **phases))

@@ -36,10 +36,10 @@ def state(step: int, model) -> TrainingState:
     )  # fmt: skip
 
 
-def trained():
+def trained(name: str = "adamw"):
     """A model and an optimizer after two updates."""
     model = random_model()
-    optimizer = build_optimizer(model, 0.01)
+    optimizer = build_optimizer(model, 0.01, name)
     set_learning_rate(optimizer, 1e-3)
     for _ in range(2):
         for parameter in model.parameters():
@@ -52,8 +52,9 @@ def equal(a: dict, b: dict) -> bool:
     return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_weights_moments_and_state_come_back_bit_for_bit(tmp_path):
-    model, optimizer = trained()
+@pytest.mark.parametrize("name", ["adamw", "lamb", "muon"])
+def test_weights_moments_and_state_come_back_bit_for_bit(tmp_path, name):
+    model, optimizer = trained(name)
     path = save_checkpoint(tmp_path, model, optimizer, state(12, model), keep=1)
     assert path == tmp_path / "step-00000012"
     assert sorted(p.name for p in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
@@ -61,7 +62,7 @@ def test_weights_moments_and_state_come_back_bit_for_bit(tmp_path):
     assert equal(load_model(path).state_dict(), model.state_dict())
 
     again = random_model()
-    its_optimizer = build_optimizer(again, 0.01)
+    its_optimizer = build_optimizer(again, 0.01, name)
     load_checkpoint(path, again, its_optimizer)
     assert equal(again.state_dict(), model.state_dict())
     assert equal(optimizer_tensors(again, its_optimizer), optimizer_tensors(model, optimizer))
@@ -71,6 +72,25 @@ def test_weights_moments_and_state_come_back_bit_for_bit(tmp_path):
         set_learning_rate(other, 1e-3)
         other.step()
     assert equal(again.state_dict(), model.state_dict())
+
+
+def test_moments_that_another_optimizer_does_not_know_begin_anew(tmp_path):
+    model, optimizer = trained("adamw")
+    path = save_checkpoint(tmp_path, model, optimizer, state(2, model), keep=1)
+    muon = build_optimizer(model, 0.01, "muon")
+    load_checkpoint(path, model, muon)
+    found = optimizer_tensors(model, muon)
+    assert equal(found, {k: v for k, v in optimizer_tensors(model, optimizer).items() if k in found})
+    assert "exp_avg.mlm.bias" in found and not any("qkv.weight" in name for name in found)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    muon.step()
+    path = save_checkpoint(tmp_path, model, muon, state(3, model), keep=1)
+    back = build_optimizer(model, 0.01)
+    load_checkpoint(path, model, back)
+    back.step()
+    steps = {name: int(tensor) for name, tensor in optimizer_tensors(model, back).items() if name.startswith("step.")}
+    assert steps["step.mlm.bias"] == 4 and steps["step.bert.layers.0.qkv.weight"] == 1
 
 
 def test_only_the_last_few_are_kept(tmp_path):

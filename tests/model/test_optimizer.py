@@ -3,7 +3,8 @@ from torch import nn
 
 from model.bert import BertConfig
 from model.heads import BertForPreTraining
-from model.optimizer import BETAS, EPSILON, LAMB_BETAS, build_optimizer, set_learning_rate
+from model.optimizer import BETAS, EPSILON, LAMB_BETAS, build_optimizer, moment_names, set_learning_rate
+from tests.model.small_model import random_model
 
 
 def test_biases_and_layer_norms_do_not_decay_and_nothing_is_left_out():
@@ -71,3 +72,35 @@ def test_lamb_leaves_a_parameter_of_zeros_unscaled_and_skips_one_without_a_gradi
     optimizer.step()
     torch.testing.assert_close(layer.weight.detach(), torch.full((2, 2), -0.5), atol=1e-4, rtol=0)
     assert layer.bias.detach().equal(before)
+
+
+def test_muon_takes_the_matrices_of_the_layers_and_both_parts_are_torchs_own():
+    model, twin = random_model(), random_model()
+    optimizer = build_optimizer(model, 0.1, "muon")
+    names = ("qkv", "attention_output", "intermediate", "output")
+    matrices = {f"bert.layers.{layer}.{name}.weight" for layer in range(2) for name in names}
+    kept = {name: moment_names(optimizer)[parameter] for name, parameter in model.named_parameters()}
+    assert {name for name, moments in kept.items() if moments == ("momentum_buffer",)} == matrices
+    assert all(moments == ("step", "exp_avg", "exp_avg_sq") for name, moments in kept.items() if name not in matrices)
+
+    theirs = dict(twin.named_parameters())
+    muon = torch.optim.Muon([theirs.pop(name) for name in matrices], weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [p for p in theirs.values() if p.ndim == 2], "weight_decay": 0.1},
+            {"params": [p for p in theirs.values() if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        betas=BETAS, eps=EPSILON, fused=True,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    for step in range(1, 6):
+        for ours, other in zip(model.parameters(), twin.parameters()):
+            ours.grad = torch.randn(ours.shape, generator=generator)
+            other.grad = ours.grad.clone()
+        set_learning_rate(optimizer, 0.01 * step)
+        for part in (muon, adamw):
+            set_learning_rate(part, 0.01 * step)
+            part.step()
+        optimizer.step()
+    assert all(ours.equal(other) for ours, other in zip(model.parameters(), twin.parameters()))
+    assert all(set(optimizer.state[parameter]) == set(moments) for parameter, moments in moment_names(optimizer).items())
