@@ -26,6 +26,7 @@ COMMANDS = {
     "report": ("jobs.report", "what a data set looks like, and whether it is fit to train on"),
     "verify": ("jobs.verify", "checksums, counts and format of a data set; what a run has read"),
     "pretrain": ("jobs.pretrain", "shards to a trained model; started again, it resumes"),
+    "finetune": ("jobs.finetune", "a pretrained model to one for a task: classes, pairs, numbers, tags, answers"),
     "plot": ("jobs.plot", "the curves of one or several runs"),
 }
 

@@ -1,0 +1,187 @@
+"""A task's rows as token ids: compact arrays, windows over what is too long, and batches without padding.
+
+Everything lies end to end in flat arrays, in 16 bits where the vocabulary allows. A row has one sequence, or several
+windows. What training draws and counts is an *item*: a row with all its windows (classify, pair, regress), or a single
+window (tag, span). What has a label is a *target*: an item, or one of the words of a window (tag).
+
+Dimensions in the comments: I items, S sequences, T tokens, U targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.packing import PackedSequences, flat_ranges, pack_sequences, take_lists
+from model.tokenization import TextTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How long texts become sequences."""
+
+    max_seq_length: int
+    """Tokens of a sequence, the special ones among them, at most."""
+    stride: int | None
+    """Tokens from the beginning of a window to that of the next; half of the room for text, if None."""
+    max_windows: int | None
+    """Windows of a row, at most: the rest of its text is not read. No limit, if None."""
+
+    def windows(self, num_tokens: int, room: int) -> list[tuple[int, int]]:
+        """Begin and end of each window over so many tokens, `room` of which fit into one.
+
+        >>> Reading(max_seq_length=8, stride=2, max_windows=None).windows(9, room=5)
+        [(0, 5), (2, 7), (4, 9)]
+        """
+        step = self.stride or max(1, room // 2)
+        if step > room:
+            raise ValueError(
+                f"stride={step} is above the {room} tokens of text that a window has room for: what lies between two "
+                f"windows would not be read; give a smaller stride or a larger max_seq_length"
+            )
+        count = 1 + -(-max(num_tokens - room, 0) // step)
+        starts = [min(number * step, max(num_tokens - room, 0)) for number in range(count)][: self.max_windows]
+        return [(start, min(start + room, num_tokens)) for start in starts]
+
+
+def best_windows(windows: Sequence[tuple[int, int]], num_tokens: int) -> np.ndarray:
+    """For each token the window that shows most of what stands around it, as google-research/bert's run_squad.py.
+
+    That is the window in which the lesser of its distances to the two ends is the largest, the first of equal ones.
+
+    Returns:
+        int64 (num_tokens,); -1 for tokens that no window has, behind the last of `max_windows`.
+    """
+    best, distance = np.full(num_tokens, -1), np.full(num_tokens, -1)
+    for number, (begin, end) in enumerate(windows):
+        places = np.arange(begin, end)
+        here = np.minimum(places - begin, end - 1 - places)
+        better = here > distance[begin:end]
+        best[begin:end][better], distance[begin:end][better] = number, here[better]
+    return best
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskBatch(PackedSequences):
+    """Items, their sequences end to end, and what is to be predicted of them."""
+
+    item_of: Tensor
+    """int64 (N,), which item of the batch each sequence belongs to"""
+    num_items: int
+    """I"""
+    positions: Tensor
+    """int64, where in the T tokens each target is: (U,) words for tag; of other tasks, which read it elsewhere, empty"""
+    labels: Tensor
+    """What is to be predicted: int64 or float32 (U,), or int64 (U, 2) first and last token of the answer"""
+    weights: Tensor
+    """float32 (U,), how much each target counts in the loss"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """All items of a file."""
+
+    input_ids: np.ndarray
+    """uint16 or uint32 (T,)"""
+    starts: np.ndarray
+    """int64 (S + 1,), where each sequence begins, and T"""
+    segment_b_start: np.ndarray
+    """int32 (S,), index in its sequence of B's first token; the length where there is no B"""
+    item_starts: np.ndarray
+    """int64 (I + 1,), the first sequence of each item, and S"""
+    row_of: np.ndarray
+    """int64 (I,), the row that each item comes from"""
+    target_starts: np.ndarray
+    """int64 (I + 1,), the first target of each item, and U"""
+    positions: np.ndarray
+    """uint16 (U,) index of each target in its item's sequence, for tag; of other tasks empty"""
+    labels: np.ndarray
+    """(U,) or (U, 2), see TaskBatch"""
+    weights: np.ndarray
+    """float32 (U,)"""
+    num_cut: int
+    """Rows of which not everything is read."""
+
+    @property
+    def num_items(self) -> int:
+        """I"""
+        return len(self.row_of)
+
+    @property
+    def item_tokens(self) -> np.ndarray:
+        """int64 (I,), the tokens of each item."""
+        return np.diff(self.starts[self.item_starts])
+
+    def batch(self, items: np.ndarray) -> TaskBatch:
+        """The packed batch of the given items, in their order."""
+        counts = np.diff(self.item_starts)[items]  # sequences of each
+        sequences = flat_ranges(self.item_starts[items], counts)
+        lengths = np.diff(self.starts)[sequences]
+        ids = take_lists(self.input_ids, self.starts[sequences], lengths)
+        target_counts = np.diff(self.target_starts)[items]
+        targets = flat_ranges(self.target_starts[items], target_counts)
+        positions = np.zeros(0, dtype=np.int64)
+        if len(self.positions):
+            item_begins = np.cumsum(self.item_tokens[items]) - self.item_tokens[items]
+            positions = self.positions[targets] + np.repeat(item_begins, target_counts)
+        return TaskBatch(
+            **vars(pack_sequences(ids, lengths, self.segment_b_start[sequences])),
+            item_of=torch.from_numpy(np.repeat(np.arange(len(items)), counts)),
+            num_items=len(items),
+            positions=torch.from_numpy(positions),
+            labels=torch.from_numpy(self.labels[targets]),
+            weights=torch.from_numpy(self.weights[targets]),
+        )
+
+
+@dataclass(kw_only=True)
+class DataBuilder:
+    """Collects sequences, items and targets, and makes TaskData of them."""
+
+    tokenizer: TextTokenizer
+
+    def __post_init__(self) -> None:
+        self._ids: list[np.ndarray] = []
+        self._lengths: list[int] = []
+        self._b_starts: list[int] = []
+        self._item_sequences: list[int] = []
+        self._rows: list[int] = []
+        self._target_counts: list[int] = []
+        self._positions: list[np.ndarray] = []
+        self._id_type = np.dtype("u2" if self.tokenizer.vocab_size <= 2**16 else "u4")
+
+    def add_sequence(self, first: np.ndarray, second: np.ndarray | None = None) -> None:
+        """A sequence [CLS] first [SEP], or [CLS] first [SEP] second [SEP], of the item that is added next."""
+        cls, sep = np.array([self.tokenizer.cls_id]), np.array([self.tokenizer.sep_id])
+        parts = [cls, first, sep] if second is None else [cls, first, sep, second, sep]
+        ids = np.concatenate(parts).astype(self._id_type)
+        self._ids.append(ids)
+        self._lengths.append(len(ids))
+        self._b_starts.append(len(ids) if second is None else len(first) + 2)
+
+    def add_item(self, row: int, num_targets: int = 1, positions: np.ndarray | None = None) -> None:
+        """An item of the sequences since the last one."""
+        self._item_sequences.append(len(self._lengths))
+        self._rows.append(row)
+        self._target_counts.append(num_targets)
+        if positions is not None:
+            self._positions.append(positions.astype(np.uint16))
+
+    def build(self, labels: np.ndarray, weights: np.ndarray | None = None, num_cut: int = 0) -> TaskData:
+        """The arrays, with the labels of all targets in their order; equal weights if none are given."""
+        if weights is None:
+            weights = np.ones(len(labels), dtype=np.float32)
+        return TaskData(
+            input_ids=np.concatenate(self._ids),
+            starts=np.concatenate([[0], np.cumsum(self._lengths)]),
+            segment_b_start=np.array(self._b_starts, dtype=np.int32),
+            item_starts=np.array([0, *self._item_sequences]),
+            row_of=np.array(self._rows),
+            target_starts=np.concatenate([[0], np.cumsum(self._target_counts)]),
+            positions=np.concatenate(self._positions) if self._positions else np.zeros(0, dtype=np.uint16),
+            labels=labels,
+            weights=weights,
+            num_cut=num_cut,
+        )

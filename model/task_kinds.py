@@ -1,0 +1,16 @@
+"""The tasks by name, and the task of a model that lies on disk."""
+
+from typing import Literal, get_args
+
+from model.task import Task
+from model.task_data import Reading
+from model.task_sequence import SequenceTask
+
+TaskName = Literal["classify", "pair", "regress"]
+KINDS: dict[str, type[Task]] = dict.fromkeys(("classify", "pair", "regress"), SequenceTask)
+assert set(KINDS) == set(get_args(TaskName))
+
+
+def make_task(name: str, reading: Reading, labels: tuple[str, ...] = ()) -> Task:
+    """The task of that name, before it has seen any row."""
+    return KINDS[name](name=name, reading=reading, labels=labels)
