@@ -38,6 +38,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": (TOKENS, {}),
     "--compat google --do-whole-word-mask": (WORDS, {"compat": "google", "do_whole_word_mask": True}),
     "--do-whole-word-mask": (WORDS, {"do_whole_word_mask": True}),
+    "--mask-spans": (WORDS, {"mask_spans": True}),
 }
 """Options, and the twin that they are compared with."""
 

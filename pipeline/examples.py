@@ -36,6 +36,8 @@ class WeaveConfig:
     long as they may be (RoBERTa, with --short-seq-prob 0)."""
     do_whole_word_mask: bool = False
     """Mask all pieces of a word or none. Chinese words are characters, unless --chinese-words found them."""
+    mask_spans: bool = False
+    """Mask spans of whole words, of geometric length (SpanBERT); with --do-whole-word-mask or without."""
     mask_token_prob: float = 0.8
     """Share of the masked tokens that become [MASK] ..."""
     random_token_prob: float = 0.1
@@ -83,13 +85,22 @@ class WeaveConfig:
             )
         if self.compat == "google" and self.pairs != "nsp":
             raise ValueError(f"--compat google makes next sentence pairs alone: --pairs {self.pairs} needs it left out")
+        if self.compat == "google" and self.mask_spans:
+            raise ValueError(
+                "--compat google masks tokens or whole words, as Google's script: --mask-spans needs it left out"
+            )
 
     def max_predictions(self, max_seq_length: int) -> int:
         """Most masks of an example. Where a last whole word may go beyond the number wanted, there is room for it."""
         if self.max_predictions_per_seq is not None:
             return self.max_predictions_per_seq[self.max_seq_length.index(max_seq_length)]
-        beyond = WHOLE_WORD_ROOM if self.do_whole_word_mask and self.compat is None else 0
+        beyond = WHOLE_WORD_ROOM if self.masks_words and self.compat is None else 0
         return default_max_predictions(max_seq_length, self.masked_lm_prob) + beyond
+
+    @property
+    def masks_words(self) -> bool:
+        """Are all pieces of a word masked, or none?"""
+        return self.do_whole_word_mask or self.mask_spans
 
     @property
     def min_sources(self) -> int:
@@ -102,7 +113,8 @@ class WeaveConfig:
         return Masking(
             counts=count(max_seq_length, self.masked_lm_prob, max_predictions),
             max_predictions=max_predictions,
-            whole_words=self.do_whole_word_mask,
+            whole_words=self.masks_words,
+            spans=self.mask_spans,
             mask_token_prob=self.mask_token_prob,
             random_token_prob=self.random_token_prob,
             google=self.compat == "google",

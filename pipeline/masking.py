@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.randomness import GOLDEN, U64, bounded, bounded_low, draw, mix, threshold
+from pipeline.spans import choose_spans
 from pipeline.vocabulary import Vocabulary
 from pipeline.whole_words import choose_words
 
@@ -30,6 +31,8 @@ class Masking:
     random_token_prob: float = 0.1
     google: bool = False
     """Google's faults too: `pipeline.google`."""
+    spans: bool = False
+    """Spans of whole words: with `whole_words` alone."""
 
     @property
     def replacements(self) -> NDArray:
@@ -84,31 +87,33 @@ def mask_tokens(
     input_ids: all examples end to end (tokens,); heads: does a word begin at this token (tokens,); starts: of each
     example (n,); keys: of each (n,). With P for max_predictions, mask r of an example in the order of the text takes draw
     P + r: its upper half decides between [MASK], a random word and the word itself, its lower half names the random word.
-    Whole words take the decision of their first piece.
+    Whole words, and spans of them, take the decision of their first mask.
     """
     size = a_length + b_length
     quota = np.minimum(masking.counts[size + 2 + (b_length > 0)], size)
     if masking.whole_words:
-        rows, number, first_piece = _whole_words(heads, starts, a_length, b_length, keys, quota, masking)
+        rows, number, decider = _whole_words(heads, starts, a_length, b_length, keys, quota, masking)
         quota = np.bincount(rows, minlength=len(starts))
     else:
         rows, number = choose(keys, size, quota)
-        first_piece = None
-    positions = number + 1 + (number >= a_length[rows])
-    flat = starts[rows] + positions
+        decider = None
+    positions = number + 1
+    positions += number >= np.repeat(a_length, quota)
+    flat = np.repeat(starts, quota)
+    flat += positions
     originals = input_ids[flat]
 
-    rank = np.arange(len(rows)) - np.repeat(np.cumsum(quota) - quota, quota)
-    draws = mix(keys[rows] + (rank + masking.max_predictions + 1).astype(np.uint64) * GOLDEN)
+    rank = np.arange(masking.max_predictions + 1, masking.max_predictions + 1 + len(flat))
+    rank -= np.repeat(np.cumsum(quota) - quota, quota)
+    draws = mix(np.repeat(keys, quota) + rank.view(np.uint64) * GOLDEN)
     share = draws >> np.uint64(32)
-    if first_piece is not None and not masking.google:
-        share = share[first_piece]
+    if decider is not None and not masking.google:
+        share = share[decider]
     mask_below = threshold(masking.mask_token_prob, 32)
     masked = share < np.uint64(mask_below)
     replaced = ~masked & (share < np.uint64(mask_below + threshold(masking.random_token_prob, 32)))
-    new = originals.copy()
-    new[masked] = masking.vocabulary.mask
-    words = masking.replacements
+    new = np.where(masked, originals.dtype.type(masking.vocabulary.mask), originals)
+    replaced, words = np.flatnonzero(replaced), masking.replacements
     new[replaced] = words[bounded_low(draws[replaced], len(words))]
     input_ids[flat] = new
     return positions.astype(np.uint16), originals, quota
@@ -118,7 +123,7 @@ def _whole_words(
     heads: NDArray[np.bool_], starts: NDArray, a_length: NDArray, b_length: NDArray, keys: U64, quota: NDArray,
     masking: Masking,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
-    """The tokens of whole words drawn for masks: (row, number in its segments, index of its word's first mask)."""
+    """The tokens of whole words drawn for masks: (row, number in its segments, index of its word's or span's first mask)."""
     content = np.ones(len(heads), bool)
     content[starts] = content[starts + a_length + 1] = False
     pair = b_length > 0
@@ -130,12 +135,21 @@ def _whole_words(
     begins = begins[content]
     size = a_length + b_length
     first = np.cumsum(size) - size  # first token of each row, specials left out
-    word_start = np.flatnonzero(begins)
-    pieces = np.diff(word_start, append=len(begins))
+    edges = np.append(np.flatnonzero(begins), len(begins))
+    word_start, pieces = edges[:-1], np.diff(edges)
     first_word = np.searchsorted(word_start, np.append(first, len(begins)))
-    taken = choose_words(keys, first_word, pieces, quota, masking.max_predictions, masking.google)
+    if masking.spans:
+        b_word = np.searchsorted(word_start, first + a_length)
+        taken, group = choose_spans(keys, first_word, b_word, edges, quota, masking.max_predictions)
+        group = group[taken]
+    else:
+        taken = choose_words(keys, first_word, pieces, quota, masking.max_predictions, masking.google)
+        group = np.flatnonzero(taken)
     pieces, word_start = pieces[taken], word_start[taken]
     ends = np.cumsum(pieces)
-    token = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(word_start - (ends - pieces), pieces)
+    before = ends - pieces
+    token = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(word_start - before, pieces)
     rows = np.searchsorted(first, token, side="right") - 1
-    return rows, token - first[rows], np.repeat(ends - pieces, pieces)
+    goes_on = np.diff(group, prepend=-1) == 0
+    decider = np.maximum.accumulate(np.where(goes_on, 0, before))
+    return rows, token - first[rows], np.repeat(decider, pieces)

@@ -16,7 +16,7 @@ import pytest
 from jobs.verify import verify
 from model import order
 from model.data import DataSet
-from pipeline import checking, manifest, randomness, shards, weaving
+from pipeline import checking, manifest, randomness, shards, spans, weaving
 from pipeline.examples import WeaveConfig
 from pipeline.tokenizing import TokenizeConfig
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
@@ -91,7 +91,7 @@ def test_the_keys_of_the_manifest_are_those_of_the_page():
 
 def test_every_option_that_decides_a_byte_is_in_the_configuration():
     names = {*TokenizeConfig.__dataclass_fields__, *WeaveConfig.__dataclass_fields__}
-    assert names == set(MANIFEST["configuration"])
+    assert names - set(manifest.LATER) == set(MANIFEST["configuration"]) and set(manifest.LATER) < names
 
 
 def test_the_purposes_of_draws_have_the_numbers_of_the_page():
@@ -111,6 +111,12 @@ def test_the_constants_of_the_page_are_those_of_both_halves():
     assert order.NUM_ROUNDS == 6 and "six-round" in section("The order of training")
     for name in checking.ALWAYS:
         assert f"DATASET/{name}" in DOCS
+
+
+def test_the_table_of_the_lengths_of_spans_is_that_of_the_page():
+    (numbers,) = re.findall(r"^\d{9,10}(?: \d{10})+$", section("Masks of spans"), flags=re.M)
+    assert [int(number) for number in numbers.split()] == spans.LENGTHS.tolist()
+    assert (spans.LENGTH_DRAW, spans.EDGE_DRAW, spans.WINDOW_DRAW) == (2**17, 2**18, 2**18 + 2)
 
 
 def mix(x: int) -> int:

@@ -20,6 +20,8 @@ KINDS = {
     "words": {"do_whole_word_mask": True},
     "google-words": {"compat": "google", "do_whole_word_mask": True},
     "chinese": {"do_whole_word_mask": True, "chinese_words": True, "pairs": "none"},
+    "spans": {"mask_spans": True},
+    "chinese-spans": {"mask_spans": True, "chinese_words": True, "pairs": "sop"},
     "split": {"mask_token_prob": 1.0, "random_token_prob": 0.0, "masked_lm_prob": 0.2},
 }
 
@@ -98,6 +100,7 @@ def test_every_masked_token_becomes_mask_where_the_options_say_so(source, vocab,
 @pytest.mark.parametrize("options, message", [
     ({"compat": "google", "pairs": "sop"}, "--compat google makes next sentence pairs alone: --pairs sop needs it left out"),
     ({"compat": "google", "pairs": "none"}, "--compat google makes next sentence pairs alone: --pairs none"),
+    ({"compat": "google", "mask_spans": True}, "--compat google masks tokens or whole words.*: --mask-spans needs"),
     ({"mask_token_prob": 0.9, "random_token_prob": 0.2}, "--mask-token-prob 0.9 and --random-token-prob 0.2: expected no"),
     ({"mask_token_prob": 1.1}, "--mask-token-prob 1.1: expected a share from 0.0 to 1.0"),
     ({"random_token_prob": -0.1}, "--random-token-prob -0.1: expected a share from 0.0 to 1.0"),
@@ -107,6 +110,20 @@ def test_every_masked_token_becomes_mask_where_the_options_say_so(source, vocab,
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PreprocessConfig(input=("a",), vocab="v", out="o", **options)
+
+
+def test_a_data_set_with_spans_is_no_data_set_without_and_is_said_to_be_another(source, vocab, tmp_path):
+    for number, options in enumerate([{"mask_spans": True}, {}]):
+        manifest = run_job(source, tmp_path / str(number), vocab, **options)
+        assert ("mask_spans" in manifest["configuration"]) == bool(options)
+        with pytest.raises(ValueError, match=r"of another configuration .*mask_spans differ\): choose another --out"):
+            run_job(source, tmp_path / str(number), vocab, mask_spans=not options)
+
+
+def test_spans_are_of_whole_words_with_the_option_for_them_or_without(source, vocab, tmp_path):
+    one = run_job(source, tmp_path / "one", vocab, mask_spans=True)
+    two = run_job(source, tmp_path / "two", vocab, mask_spans=True, do_whole_word_mask=True)
+    assert one["shards_digest"] == two["shards_digest"]
 
 
 def test_shares_that_make_exactly_one_are_fine():

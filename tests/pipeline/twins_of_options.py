@@ -1,4 +1,4 @@
-"""Slow, obvious twins of sentence order prediction, single segments and whole-word masks. See twins_of_pairs.py."""
+"""Slow, obvious twins of sentence order prediction, single segments, whole-word and span masks. See twins_of_pairs.py."""
 
 from fractions import Fraction
 
@@ -7,6 +7,7 @@ from tests.pipeline.twins_of_pairs import Pair, Text
 
 NO_PAIR = -1
 FIRST_WORD_DRAW = 131_072
+LENGTH_DRAW, EDGE_DRAW, WINDOW_DRAW = 131_072, 262_144, 262_146
 
 
 def cut_long(texts: list[Text], is_head: list[bool], longest: int, most: int) -> list[Text]:
@@ -166,13 +167,22 @@ def mask_words(
     """(input ids with the masks applied, masked_lm_positions, masked_lm_ids) of one example."""
     words = words_of(is_head, b_start, len(input_ids), across=google)
     chosen = choose_words(key, [len(word) for word in words], count, max_predictions, google)
+    groups = [words[i] for i in chosen]
+    return apply(input_ids, groups, key, max_predictions, mask_id, replacements, shares, alone=google)
+
+
+def apply(
+    input_ids: list[int], groups: list[list[int]], key: int, max_predictions: int, mask_id: int,
+    replacements: list[int], shares: tuple[float, float], alone: bool,
+) -> tuple[list[int], list[int], list[int]]:  # fmt: skip
+    """The same of the positions in these groups, each treated alike; or, `alone`, each position for itself."""
     masked, rank, positions = list(input_ids), 0, []
-    for word in (words[i] for i in chosen):
+    for group in groups:
         decided = draw(key, max_predictions + rank) >> 32
-        for at in word:
+        for at in group:
             number = draw(key, max_predictions + rank)
-            if google:
-                decided = number >> 32  # each piece for itself
+            if alone:
+                decided = number >> 32
             below = int(Fraction(str(shares[0])) * 2**32)
             if decided < below:
                 masked[at] = mask_id
@@ -181,3 +191,59 @@ def mask_words(
             positions.append(at)
             rank += 1
     return masked, positions, [input_ids[at] for at in positions]
+
+
+# ---------------------------------------------------------------------------------------------------- spans
+
+
+def share_up_to(words: int) -> Fraction:
+    """P(length <= words) of the geometric distribution with p = 0.2, cut off behind 10 words."""
+    shares = [Fraction(1, 5) * Fraction(4, 5) ** (k - 1) for k in range(1, 11)]
+    return sum(shares[:words]) / sum(shares)
+
+
+def cut_into_spans(segments: list[int], key: int) -> list[list[int]]:
+    """The words of each span, where segments[i] is the number of words of segment i."""
+    spans: list[list[int]] = []
+    first = 0
+    for size in segments:
+        words = list(range(first, first + size))
+        while words:
+            number = draw(key, LENGTH_DRAW + len(spans)) >> 32
+            length = next(k for k in range(1, 11) if number < int(share_up_to(k) * 2**32))
+            spans.append(words[:length])
+            words = words[length:]
+        first += size
+    return spans
+
+
+def mask_spans(
+    input_ids: list[int], is_head: list[bool], b_start: int, key: int, count: int, max_predictions: int,
+    mask_id: int, replacements: list[int], shares: tuple[float, float],
+) -> tuple[list[int], list[int], list[int]]:  # fmt: skip
+    """(input ids with the masks applied, masked_lm_positions, masked_lm_ids) of one example."""
+    words = words_of(is_head, b_start, len(input_ids), across=False)
+    in_a = sum(word[0] < b_start for word in words)
+    spans = cut_into_spans([in_a, len(words) - in_a], key)
+
+    tokens = [(at, i) for i, span in enumerate(spans) for word in span for at in words[word]]
+    begin, first = tokens[bounded(draw(key, WINDOW_DRAW), len(tokens))]
+    order, step = [first], WINDOW_DRAW + 1
+    while len(order) < len(spans):
+        number = bounded(draw(key, step), len(spans))
+        step += 1
+        if number not in order:
+            order.append(number)
+    circle = [at for i in order for word in spans[i] for at in words[word]]
+    offset = circle.index(begin)
+    window = set((circle + circle)[offset : offset + count])
+
+    taken = [number for number, word in enumerate(words) if set(word) <= window]
+    torn = [number for number, word in enumerate(words) if set(word) & window and not set(word) <= window]
+    for edge, number in enumerate(torn):
+        size = len(words[number])
+        lucky = bounded(draw(key, EDGE_DRAW + edge), size) < len(set(words[number]) & window)
+        if lucky and sum(len(words[i]) for i in taken) + size <= max_predictions:
+            taken.append(number)
+    groups = [[at for word in span if word in taken for at in words[word]] for span in spans]
+    return apply(input_ids, groups, key, max_predictions, mask_id, replacements, shares, alone=False)
