@@ -113,10 +113,13 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
     precision = choose_precision(config.precision, ranks.device)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    data_set = DataSet(config.data)
+    data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
     schedule = config.schedule(data_set.examples("train").max_seq_length)
     lengths = {phase.max_seq_length for phase in schedule.phases}
     reader = BatchReader(data_set, lengths, config.seed, config.micro_batch_size, ranks, config.shuffle)
+    for examples in reader.examples.values():
+        if ranks.is_first and (note := examples.note_on_cache(config.shuffle)):
+            logger.warning(note)
     if max(lengths) > config.model.max_position_embeddings:
         raise ValueError(too_long(max(lengths), config.model.max_position_embeddings))
     held_out = set(data_set.max_seq_lengths("validation"))
@@ -179,7 +182,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             )  # fmt: skip
         if ranks.is_first:
             for name in ("vocab.txt", "tokenizer.json"):
-                write_text(config.out / name, (config.data / name).read_text(encoding="utf-8"))
+                write_text(config.out / name, data_set.folder.read(name).decode())
             write_text(config.out / "config.toml", dump(config))
 
         if not saved:

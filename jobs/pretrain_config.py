@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.bert import BertArchitecture
+from model.cache import DEFAULT_CACHE_GB
 from model.optimizer import Name
 from model.order import parse_shuffle
 from model.resume import CHANGEABLE
@@ -16,8 +17,8 @@ from model.sinks import SinkName
 class PretrainConfig:
     """Trains a BERT on a data set; started again, it resumes. Presets: tiny, mini, small, base, large."""
 
-    data: Path
-    """The data set, as `bertloom preprocess` wrote it."""
+    data: str
+    """The data set, as `bertloom preprocess` wrote it: a folder, or s3://…, gs://…, https://…"""
     out: Path
     """The run folder: a new one, or one to go on with."""
     num_steps: int | None = None
@@ -51,6 +52,11 @@ class PretrainConfig:
     """Decay of matrices and embeddings. BERT: 0.01."""
     max_gradient_norm: float = 1.0
     """The gradient of the global batch is scaled down to this norm where it is larger. BERT: 1.0."""
+    cache_dir: Path | None = None
+    """Of data behind a URL: the folder on a local disk for what is fetched, shared by the ranks of a machine and by
+    runs; ~/.cache/bertloom if none is given."""
+    cache_gb: float = DEFAULT_CACHE_GB
+    """How much of it to keep, in 10^9 bytes; what was not used for longest makes room."""
     seed: int = 1
     """Of the order of examples, the initial weights and dropout."""
     shuffle: str = "global"
@@ -121,6 +127,8 @@ class PretrainConfig:
             raise ValueError(too_long(longest, self.model.max_position_embeddings))
         self.length_of_training()
         parse_shuffle(self.shuffle)
+        if self.cache_gb <= 0:
+            raise ValueError(f"cache_gb={self.cache_gb:g} must be above 0")
         if self.peak_tflops is not None and self.peak_tflops <= 0:
             raise ValueError(f"peak_tflops={self.peak_tflops:g} must be above 0")
         if self.spike_factor is not None and self.spike_factor <= 1:

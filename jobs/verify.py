@@ -10,6 +10,7 @@ checkpoint (see docs/training.md).
 Exit status 0 where nothing is off; 1 and a line for each fault, with its place, where something is.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import tyro
 from tqdm import tqdm
 
 from jobs.config import parse
+from model.cache import DEFAULT_CACHE_GB
 
 MAX_FAULTS = 100
 
@@ -30,10 +32,14 @@ class VerifyConfig:
 
     path: Annotated[str, tyro.conf.Positional]
     """The data set or the run folder."""
-    data: Path | None = None
-    """The run's data set, where it is no longer where the run's config.toml says."""
+    data: str | None = None
+    """The run's data set, a folder or a URL, where it is no longer where the run's config.toml says."""
     last_steps: int | None = None
     """Of a run: read only the rows of so many steps again; all if none is given."""
+    cache_dir: Path | None = None
+    """Of a run whose data set lies behind a URL: the folder for what is fetched; ~/.cache/bertloom if none is given."""
+    cache_gb: float = DEFAULT_CACHE_GB
+    """How much of it to keep, in 10^9 bytes."""
 
     def __post_init__(self) -> None:
         if self.last_steps is not None and self.last_steps < 1:
@@ -45,7 +51,9 @@ class VerifyConfig:
 def main(argv: Sequence[str]) -> int:
     config = parse(VerifyConfig, argv, prog="bertloom verify")
     if is_run(config.path):
-        faults, count = verify_run(Path(config.path), config.data, config.last_steps)
+        faults, count = verify_run(
+            Path(config.path), config.data, config.last_steps, config.cache_dir, config.cache_gb
+        )
         what = f"{count:,} steps read again"
     else:
         faults, count = verify(config.path)
@@ -72,11 +80,17 @@ def verify(path: str) -> tuple[list[str], int]:
     return _collect(check_dataset(path), " files")
 
 
-def verify_run(path: Path, data: Path | None = None, last_steps: int | None = None) -> tuple[list[str], int]:
+def verify_run(
+    path: Path,
+    data: str | os.PathLike[str] | None = None,
+    last_steps: int | None = None,
+    cache_dir: Path | None = None,
+    cache_gb: float = DEFAULT_CACHE_GB,
+) -> tuple[list[str], int]:
     """(every fault of a run, in a sentence with its place; number of steps whose rows were read again)."""
     from model.run_check import check_run
 
-    return _collect(check_run(path, data, last_steps), " steps")
+    return _collect(check_run(path, data, last_steps, cache_dir, cache_gb), " steps")
 
 
 def _collect(found: Iterator[str | None], unit: str) -> tuple[list[str], int]:

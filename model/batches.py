@@ -14,7 +14,7 @@ import numpy as np
 
 from model.data import DataSet, Examples, PackedBatch
 from model.distributed import Ranks
-from model.order import MASK, ItemsAhead, TrainingOrder
+from model.order import MASK, TrainingOrder
 from model.schedule import Phase
 from model.static_shapes import StaticShape, pad_batch, static_shape
 from model.stream import Leg, rows_sum
@@ -126,7 +126,7 @@ class BatchReader:
         self.ranks = ranks
         self.examples = {length: data_set.examples("train", length) for length in sorted(set(max_seq_lengths))}
         self.orders = {length: examples.order(seed, shuffle) for length, examples in self.examples.items()}
-        self._items = {length: ItemsAhead(order) for length, order in self.orders.items()}
+        self._items = {length: self.examples[length].items_ahead(order) for length, order in self.orders.items()}
         shortest = min(self.examples)
         self.micro_batch_sizes = {length: max(1, micro_batch_size * shortest // length) for length in self.examples}
         for examples in self.examples.values():

@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from model.folder import LocalFolder, open_folder
-from model.members import FORMAT_VERSION, LocalShards, Members, ShardTable
-from model.order import TrainingOrder, WindowOrder, parse_shuffle
+from model.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
+from model.folder import RemoteFolder, open_folder
+from model.members import FORMAT_VERSION, Files, LocalShards, Members, ShardTable
+from model.order import ItemsAhead, TrainingOrder, WindowOrder, parse_shuffle
 from model.packing import PackedSequences, pack_sequences
+from model.remote import RemoteMembers
 
 FORMAT = "bertloom-dataset"
 
@@ -65,9 +67,18 @@ class DataSet:
         ValueError: there is no data set, it is not finished, has another format version, or was changed.
     """
 
-    def __init__(self, location: str | os.PathLike[str]) -> None:
-        """location: a local folder, or any URL that fsspec knows."""
+    def __init__(
+        self,
+        location: str | os.PathLike[str],
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_gb: float = DEFAULT_CACHE_GB,
+    ) -> None:
+        """location: a local folder, or any URL that fsspec knows; what is read from there goes through a cache of
+        cache_gb · 10^9 bytes in cache_dir, by default ~/.cache/bertloom."""
         self.folder = open_folder(location)
+        self._cache_dir = Path(cache_dir or default_directory())
+        self._cache_bytes = int(cache_gb * 1e9)
+        self._cache: MemberCache | None = None
         manifest_path, shards_path = f"{self.folder}/manifest.json", f"{self.folder}/shards.parquet"
         try:
             self.manifest = parse_json(self.folder.read("manifest.json"), manifest_path)
@@ -97,6 +108,11 @@ class DataSet:
         self.vocabulary_sha256 = str(self.manifest["vocabulary"]["sha256"])
         self.vocabulary_size = int(self.manifest["vocabulary"]["size"])
         self.num_copies = int(self.manifest["configuration"]["dupe_factor"])
+
+    def cache(self) -> MemberCache:
+        """The cache for what is read from afar, opened when it is first needed."""
+        self._cache = self._cache or MemberCache(self._cache_dir, self._cache_bytes)
+        return self._cache
 
     def max_seq_lengths(self, split: str) -> list[int]:
         """The lengths that a split has examples of, shortest first."""
@@ -145,9 +161,13 @@ class Examples:
         self._member_starts = np.concatenate([[0], np.cumsum(self.shards.member_examples)])
         if self._member_starts[-1] != self._copy_starts[-1]:
             raise ValueError(f"{data_set.folder}/shards.parquet: member_examples do not add up to examples")
-        assert isinstance(data_set.folder, LocalFolder)
-        self._files = LocalShards(data_set.folder, self.shards)
-        self._members = Members(self.shards, self._files)
+        self.is_remote = isinstance(data_set.folder, RemoteFolder)
+        files: Files
+        if isinstance(data_set.folder, RemoteFolder):
+            files = RemoteMembers(data_set.folder, self.shards, data_set.cache())
+        else:
+            files = LocalShards(data_set.folder, self.shards)
+        self._members = Members(self.shards, files)
 
     def order(self, seed: int, shuffle: str) -> TrainingOrder:
         """The order in which training reads the rows: shuffle is `global` or `window:K`."""
@@ -160,7 +180,31 @@ class Examples:
 
     def check_shards(self) -> None:
         """Raises ValueError if a shard is missing or has another size than shards.parquet says: now, not at night."""
-        self._files.check()
+        self._members.files.check()
+
+    def expect(self, copies: np.ndarray, rows: np.ndarray) -> None:
+        """Told which rows will be read soon, the soonest first: where they come from afar, they begin to."""
+        members = self._find(copies, rows)[0]
+        _, firsts = np.unique(members, return_index=True)
+        self._members.expect(members[np.sort(firsts)])
+
+    def items_ahead(self, order: TrainingOrder) -> ItemsAhead:
+        """The items of an order of these rows; where rows come from afar, they are fetched ahead of the items."""
+        return ItemsAhead(order, self.expect if self.is_remote else None)
+
+    def note_on_cache(self, shuffle: str) -> str | None:
+        """A warning, with numbers, where rows come from afar again and again because the cache is too small."""
+        largest = max(
+            int(self.shards.bytes[self.shards.copies == copy].sum()) for copy in range(len(self.rows_per_copy))
+        )
+        if not self.is_remote or shuffle != "global" or largest <= self.data_set.cache().max_bytes:
+            return None
+        room, member = self.data_set.cache().max_bytes, int(self.shards.member_bytes.mean())
+        return (
+            f"a copy of length {self.max_seq_length} has {largest / 1e9:.3g} GB, the cache has room for {room / 1e9:.3g}: "
+            f"in global order {1 - room / largest:.0%} of the examples will fetch {member / 1e3:,.0f} KB each; "
+            f"take --cache-gb {largest * 1.1 / 1e9:.3g}, or from a new run on --shuffle window:64"
+        )
 
     def indices(self, copies: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The numbers of these rows among all rows of the data set, in the order of shards.parquet: int64 (N,)."""
@@ -180,9 +224,13 @@ class Examples:
             `lengths`, `num_masks` and `labels`, int64 (N,); with the tokens also `segment_b_start` (N,), `input_ids`
             (T,), `positions` within the example (M,) and `masked_ids` (M,), in the types that the shards have.
         """
+        return self._members.read(*self._find(copies, rows), with_tokens)
+
+    def _find(self, copies: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Members, and which of their rows, int64 (N,) each."""
         numbers = self._copy_starts[copies] + rows
         members = np.searchsorted(self._member_starts, numbers, side="right") - 1
-        return self._members.read(members, numbers - self._member_starts[members], with_tokens)
+        return members, numbers - self._member_starts[members]
 
     def gather(self, copies: np.ndarray, rows: np.ndarray) -> PackedBatch:
         """The packed batch of the given rows, in their order."""

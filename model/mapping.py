@@ -8,8 +8,9 @@ loader's time.
 
 import ctypes
 import mmap
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -35,17 +36,16 @@ class MappedFiles:
         self.bytes = np.frombuffer(mmap.mmap(-1, total, flags=EMPTY, prot=mmap.PROT_READ), dtype=np.uint8)
         self.is_mapped = np.zeros(len(self.sizes), dtype=bool)
 
-    def map(self, number: int, path: Path) -> None:
+    def map(self, number: int, file: BinaryIO) -> None:
         """Puts a file into its place. It may be closed, renamed or removed afterwards, but not be cut.
 
         Raises:
             ValueError: it has another size than was said.
         """
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            if size != self.sizes[number]:
-                raise ValueError(f"{path} has {size} bytes, expected {self.sizes[number]}")
-            self._place(number, mmap.MAP_SHARED, file.fileno())
+        size = os.fstat(file.fileno()).st_size
+        if size != self.sizes[number]:
+            raise ValueError(f"{file.name} has {size} bytes, expected {self.sizes[number]}")
+        self._place(number, mmap.MAP_SHARED, file.fileno())
         self.is_mapped[number] = True
 
     def unmap(self, number: int) -> None:

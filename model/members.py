@@ -7,9 +7,10 @@ What is kept is a line of that table for each member. `docs/shard-format.md` is 
 Dimensions in the comments: N rows, T tokens, M masked positions; K members.
 """
 
+import os
+import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,9 @@ MAX_MAPPED = 16_384
 """Files mapped at once. The kernel's usual limit is 65,530 mappings, and each of these may take two."""
 ROWS_AT_ONCE = 8192
 """Rows read in one go; fewer than MAX_MAPPED, so that the files of all of them can be mapped."""
+
+TIDY_SECONDS = 1.0
+"""Between the times when those who keep the files are told which are in use."""
 
 UINT16, UINT32, INT8, INT32 = np.dtype("u2"), np.dtype("u4"), np.dtype("i1"), np.dtype("i4")
 LISTS = {"input_ids": 0, "masked_lm_positions": 3, "masked_lm_ids": 6}
@@ -75,10 +79,6 @@ class ShardTable:
             member_examples=integers("member_examples"),
         )  # fmt: skip
 
-    def ordinals(self, members: np.ndarray) -> np.ndarray:
-        """Which member of its shard each of these is, int64."""
-        return members - np.searchsorted(self.shard_of_member, self.shard_of_member[members])
-
 
 class Files(Protocol):
     """Where members lie: in whole shards, or each in a file of its own."""
@@ -90,8 +90,18 @@ class Files(Protocol):
     offsets: np.ndarray
     """int64 (K,), where in its file each member begins"""
 
-    def path(self, number: int) -> Path:
-        """A file of this size on a local disk; brought there if it is not."""
+    def name(self, number: int) -> str:
+        """The path or URL of the shard that the file is, or belongs to."""
+
+    def open(self, number: int) -> BinaryIO:
+        """A file of this size, brought to a local disk if it is not there."""
+
+    def expect(self, members: np.ndarray) -> None:
+        """Told which members will be read soon, the soonest first."""
+
+    def check(self) -> None:
+        """Raises ValueError if a shard is missing or has another size than shards.parquet says, as far as that can be
+        known without reading it."""
 
     def tidy(self, used: np.ndarray, idle: np.ndarray) -> np.ndarray:
         """Told from time to time which files were used of late, and which are mapped but not in use right now; answers
@@ -108,26 +118,37 @@ class LocalShards:
         self.file_of_member = shards.shard_of_member
         self.offsets = shards.member_offsets
 
-    def path(self, number: int) -> Path:
-        """Where a shard lies; ValueError if it is missing or has another size than shards.parquet says."""
-        path = self.folder.path / self.shards.paths[number]
-        if not path.exists():
-            raise ValueError(f"shard {path} is missing: run `bertloom verify {self.folder}`")
-        if path.stat().st_size != self.sizes[number]:
-            raise ValueError(
-                f"shard {path} has {path.stat().st_size} bytes, shards.parquet says {self.sizes[number]}: it was "
-                f"truncated or changed; run `bertloom verify {self.folder}`"
-            )
-        return path
+    def name(self, number: int) -> str:
+        """The path of a shard."""
+        return str(self.folder.path / self.shards.paths[number])
+
+    def open(self, number: int) -> BinaryIO:
+        """A shard."""
+        self._check(number)
+        return open(self.name(number), "rb")
+
+    def expect(self, members: np.ndarray) -> None:
+        """They are there already."""
 
     def check(self) -> None:
-        """Raises ValueError unless every shard is there and whole, by its size."""
+        """Raises ValueError unless every shard is there and has the size that shards.parquet says."""
         for number in range(len(self.sizes)):
-            self.path(number)
+            self._check(number)
 
     def tidy(self, used: np.ndarray, idle: np.ndarray) -> np.ndarray:
-        """None: they stay where they are."""
+        """None of them: they stay where they are."""
         return idle[:0]
+
+    def _check(self, number: int) -> None:
+        try:
+            size = os.stat(self.name(number)).st_size
+        except FileNotFoundError:
+            raise ValueError(f"shard {self.name(number)} is missing: run `bertloom verify {self.folder}`") from None
+        if size != self.sizes[number]:
+            raise ValueError(
+                f"shard {self.name(number)} has {size} bytes, shards.parquet says {self.sizes[number]}: it was "
+                f"truncated or changed; run `bertloom verify {self.folder}`"
+            )
 
 
 class Members:
@@ -140,7 +161,8 @@ class Members:
         self._views = {kind: self._mapped.bytes.view(kind) for kind in (UINT16, UINT32, INT8, INT32)}
         self._places = np.full((len(table.member_bytes), NUM_COLUMNS), -1, dtype=np.int64)
         self._last_use = np.zeros(len(files.sizes), dtype=np.int64)
-        self._reads = 0
+        self._reads = self._reads_at_tidying = 0
+        self._tidied_at = time.monotonic()
         self._id_type: np.dtype | None = None
 
     def read(self, members: np.ndarray, rows: np.ndarray, with_tokens: bool) -> dict[str, np.ndarray]:
@@ -189,20 +211,33 @@ class Members:
     def _scalars(self, name: str, places: np.ndarray, rows: np.ndarray, kind: np.dtype) -> np.ndarray:
         return self._views[kind][places[:, SCALARS[name]] + rows].astype(np.int64)
 
+    def expect(self, members: np.ndarray) -> None:
+        """Told which members will be read soon, the soonest first: their files may be brought meanwhile."""
+        self.files.expect(members[~self._mapped.is_mapped[self.files.file_of_member[members]]])
+
     def _open(self, members: np.ndarray) -> None:
         """Maps the files of these members and notes where their columns lie."""
         files = self.files.file_of_member[members]
         for number in np.unique(files[~self._mapped.is_mapped[files]]).tolist():
-            self._mapped.map(number, self.files.path(number))
+            with self.files.open(number) as file:
+                self._mapped.map(number, file)
         for member in members.tolist():
             self._places[member] = self._find_columns(member)
-        num_open = int(self._mapped.is_mapped.sum())
-        if num_open > MAX_MAPPED:  # many at once, so that this is rare; none of those that are being read
-            uses = np.where(self._mapped.is_mapped & (self._last_use < self._reads), self._last_use, self._reads)
-            oldest = np.argsort(uses, kind="stable")[: num_open - MAX_MAPPED + MAX_MAPPED // 8]
-            self.close(oldest[uses[oldest] < self._reads])
+        num_mapped = int(self._mapped.is_mapped.sum())
+        if num_mapped > MAX_MAPPED:  # the longest unused, many at once so that this is rare
+            idle = self._idle()
+            idle = idle[np.argsort(self._last_use[idle], kind="stable")]
+            self._close(idle[: num_mapped - MAX_MAPPED + MAX_MAPPED // 8])
+        if time.monotonic() > self._tidied_at + TIDY_SECONDS:
+            used = np.flatnonzero(self._mapped.is_mapped & (self._last_use > self._reads_at_tidying))
+            self._close(self.files.tidy(used, self._idle()))
+            self._tidied_at, self._reads_at_tidying = time.monotonic(), self._reads
 
-    def close(self, files: np.ndarray) -> None:
+    def _idle(self) -> np.ndarray:
+        """Files that are mapped, but not for what is being read."""
+        return np.flatnonzero(self._mapped.is_mapped & (self._last_use < self._reads))
+
+    def _close(self, files: np.ndarray) -> None:
         """Unmaps these files; what is read of them next is opened again."""
         for number in files.tolist():
             self._mapped.unmap(number)
@@ -248,7 +283,8 @@ class Members:
                 raise self.damaged(member, f"its column {name} has type {array.type}")
             _, offsets, _, values = array.buffers()
             count = values.size // kind.itemsize if values else 0
-            places[column : column + 3] = place(name, offsets, INT32, num_rows + 1), place(name, values, kind, count), count
+            places[column] = place(name, offsets, INT32, num_rows + 1)
+            places[column + 1 : column + 3] = place(name, values, kind, count), count
         for name, column in SCALARS.items():
             array, kind = batch.column(name), UINT16 if name == "segment_b_start" else INT8
             if array.type != pa.from_numpy_dtype(kind):
@@ -266,6 +302,6 @@ class Members:
 
     def damaged(self, member: int, what: str) -> ValueError:
         """The error for a member that is not as shards.parquet and the contract say."""
-        ordinal = int(self.table.ordinals(np.array([member]))[0])
-        shard = self.files.path(int(self.files.file_of_member[member]))
+        ordinal = member - int(np.searchsorted(self.table.shard_of_member, self.table.shard_of_member[member]))
+        shard = self.files.name(int(self.files.file_of_member[member]))
         return ValueError(f"member {ordinal} of shard {shard} cannot be read: {what}; run `bertloom verify`")

@@ -6,6 +6,7 @@ checkpoint: the first step where they part is named. The weights are not trained
 """
 
 import json
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from model.checkpoint import TrainingState, check_files, read_state
+from model.cache import DEFAULT_CACHE_GB
 from model.data import DataSet, Examples
 from model.order import ORDER_VERSION, ItemsAhead
 from model.stream import START, Leg, extend, rows_sum
@@ -21,13 +23,20 @@ from model.stream import START, Leg, extend, rows_sum
 ROWS_AT_ONCE = 8192
 
 
-def check_run(run: Path, data: Path | None = None, last_steps: int | None = None) -> Iterator[str | None]:
+def check_run(
+    run: Path,
+    data: str | os.PathLike[str] | None = None,
+    last_steps: int | None = None,
+    cache_dir: Path | None = None,
+    cache_gb: float = DEFAULT_CACHE_GB,
+) -> Iterator[str | None]:
     """Yields a sentence for each fault, and None after each step whose rows were read again, for a progress bar.
 
     Args:
         run: the run folder.
-        data: its data set, if that is not where config.toml says.
+        data: its data set, a folder or a URL, if that is not where config.toml says.
         last_steps: read only so many steps again, starting from the digest that metrics.jsonl has there; all, if None.
+        cache_dir, cache_gb: see `DataSet`.
 
     Raises:
         ValueError: there is nothing that could be looked at, or the data set cannot be read.
@@ -56,7 +65,8 @@ def check_run(run: Path, data: Path | None = None, last_steps: int | None = None
     latest = states[max(states)]
     if not any(step in lines for step in states) and latest.step:
         yield f"metrics.jsonl: has no line of any step that a checkpoint is of ({', '.join(map(str, states))})"
-    yield from check_stream(DataSet(data or data_of(run)), latest, states, lines, last_steps)
+    data_set = DataSet(data or data_of(run), cache_dir, cache_gb)
+    yield from check_stream(data_set, latest, states, lines, last_steps)
 
 
 def check_stream(
@@ -86,7 +96,8 @@ def check_stream(
             return
         if leg not in readers:
             examples = data_set.examples("train", leg.max_seq_length)
-            readers = {leg: (examples, ItemsAhead(examples.order(leg.seed, leg.shuffle)))}  # one is read at a time
+            order = examples.order(leg.seed, leg.shuffle)
+            readers = {leg: (examples, examples.items_ahead(order))}  # one is read at a time
         try:
             total, num_tokens = read_again(*readers[leg], leg.item_at(step), leg.batch_size)
         except ValueError as error:
@@ -133,10 +144,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any] | str]:
         yield line
 
 
-def data_of(run: Path) -> Path:
+def data_of(run: Path) -> str:
     """The data set that a run's config.toml names."""
     path = run / "config.toml"
     try:
-        return Path(tomllib.loads(path.read_text())["data"])
+        return str(tomllib.loads(path.read_text())["data"])
     except (OSError, ValueError, KeyError):
         raise ValueError(f"{path} does not say which data set the run was trained on: give it as --data") from None

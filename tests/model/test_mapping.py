@@ -13,7 +13,8 @@ def test_many_files_read_as_one_array_also_when_they_are_gone(tmp_path):
     assert (mapped.starts % mmap.PAGESIZE == 0).all() and not mapped.bytes.any()
     for number, content in enumerate(contents):
         (tmp_path / "file").write_bytes(content)
-        mapped.map(number, tmp_path / "file")
+        with open(tmp_path / "file", "rb") as file:
+            mapped.map(number, file)
         (tmp_path / "file").unlink()
     for start, content in zip(mapped.starts, contents):
         assert mapped.bytes[start : start + len(content)].tobytes() == content
@@ -26,14 +27,15 @@ def test_many_files_read_as_one_array_also_when_they_are_gone(tmp_path):
 def test_a_file_of_another_size_is_not_mapped(tmp_path):
     (tmp_path / "file").write_bytes(b"four")
     mapped = MappedFiles([5])
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/file has 4 bytes, expected 5")):
-        mapped.map(0, tmp_path / "file")
+    with (
+        open(tmp_path / "file", "rb") as file,
+        pytest.raises(ValueError, match=re.escape(f"{tmp_path}/file has 4 bytes, expected 5")),
+    ):
+        mapped.map(0, file)
     assert not mapped.is_mapped.any()
 
 
-def test_ten_thousand_files_of_a_gigabyte_take_no_memory_until_they_are_mapped(tmp_path):
+def test_ten_thousand_files_of_a_gigabyte_take_no_memory_until_they_are_mapped():
     mapped = MappedFiles(np.full(10_000, 10**9))
-    assert len(mapped.bytes) > 10**13 - 1
-    (tmp_path / "file").write_bytes(bytes(10**6) + b"end")
-    with pytest.raises(ValueError, match="expected 1000000000"):
-        mapped.map(9_999, tmp_path / "file")
+    assert len(mapped.bytes) >= 10**13
+    assert not mapped.bytes[mapped.starts].any()
