@@ -28,6 +28,7 @@ from pipeline.tokens import TokenBlock
 NEXT, RANDOM = 0, 1
 TRIES = 128  # draws of a random B before the best of them is taken; with 32 one in four ends where no true one would
 MIN_TARGET = 2
+EXACT, ENOUGH, OTHER = range(3)  # what is wished of a random B, and less of it where no try gave that
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,37 +275,32 @@ def _random_b(
     enough text behind it that has a sentence's end at just that length where the true B was `whole`, and none there
     where it was cut; else the first with enough text; else the first of another source, cut short.
     """
-    n = len(keys)
-    source_a = s.source_keys[document_a]
-    own, others = s.first[document_a], len(s.document) - (s.first[document_a + 1] - s.first[document_a])
-    found = np.full(n, -1)
-    second = np.full(n, -1)
-    third = np.full(n, -1)
-    open_ = np.flatnonzero(others > 0)
-    for j in range(TRIES):
-        if len(open_) == 0:
-            break
-        at = bounded(draw(keys[open_], 2 + j), others[open_])
-        at += np.where(at >= own[open_], (s.first[document_a + 1] - own)[open_], 0)
-        document = s.document[at]
-        other = s.source_keys[document] != source_a[open_]
-        stop = s.edges[at] + length[open_]
-        enough = other & (stop <= s.edges[s.first[document + 1]])
-        exact = enough & (s.is_edge[np.minimum(stop, s.edges[-1])] == whole[open_])
-        _fill(third, open_[other], at[other])
-        _fill(second, open_[enough], at[enough])
-        found[open_[exact]] = at[exact]
-        open_ = open_[~exact]
-    found = np.where(found >= 0, found, np.where(second >= 0, second, third))
+    found = np.full(len(keys), -1)
+    own_size = s.first[document_a + 1] - s.first[document_a]
+    for wish in (EXACT, ENOUGH, OTHER):
+        open_ = np.flatnonzero((found < 0) & (own_size < len(s.document)))
+        columns = keys, s.first[document_a], own_size, s.source_keys[document_a], length, whole
+        asked = [column[open_] for column in columns]
+        for j in range(TRIES):
+            if len(open_) == 0:
+                break
+            key, own, size, source, tokens, ends = asked
+            at = bounded(draw(key, 2 + j), len(s.document) - size)
+            at += (at >= own) * size
+            document = s.document[at]
+            good = s.source_keys[document] != source
+            stop = s.edges[at] + tokens
+            if wish != OTHER:
+                good &= stop <= s.edges[s.first[document + 1]]
+            if wish == EXACT:
+                good &= np.take(s.is_edge, stop, mode="clip") == ends
+            found[open_[good]] = at[good]
+            left = np.flatnonzero(~good)
+            open_, asked = open_[left], [column[left] for column in asked]
     for i in np.flatnonzero(found < 0):  # every try met A's own source: walk on to the next other one
         found[i] = _next_other_source(s, int(document_a[i]))
     left = s.edges[s.first[s.document[found] + 1]] - s.edges[found]
     return found, np.minimum(length, left)
-
-
-def _fill(values: NDArray, index: NDArray, new: NDArray) -> None:
-    empty = values[index] < 0
-    values[index[empty]] = new[empty]
 
 
 def _next_other_source(s: Sentences, document: int) -> int:

@@ -5,6 +5,7 @@ two halves share files and not code. Every function takes NumPy uint64 arrays, o
 """
 
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,11 +30,14 @@ def _array(value: ArrayLike) -> U64:
 def mix(value: ArrayLike) -> U64:
     """The finalizer of splitmix64 (Steele, Lea and Flood, 2014): uint64 (n,) -> uint64 (n,)."""
     x = _array(value).copy()
-    x ^= x >> _S30
+    shifted = x >> _S30
+    x ^= shifted
     x *= _M1
-    x ^= x >> _S27
+    np.right_shift(x, _S27, out=shifted)
+    x ^= shifted
     x *= _M2
-    x ^= x >> _S31
+    np.right_shift(x, _S31, out=shifted)
+    x ^= shifted
     return x
 
 
@@ -65,6 +69,7 @@ def chance(draws: U64, probability: float) -> NDArray[np.bool_]:
     return (draws >> _S32) < np.uint64(threshold(probability, 32))
 
 
+@cache
 def threshold(probability: float, bits: int) -> int:
     """floor(p * 2^bits), exactly: the decimal that a person wrote, not its nearest binary fraction."""
     return int(Fraction(str(probability)) * 2**bits)

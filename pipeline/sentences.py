@@ -52,7 +52,7 @@ def unit_marks(unit: str) -> int:
 
 
 def sentence_starts(
-    text: NDArray[np.uint8], starts: NDArray[np.int32], lengths: NDArray[np.int32], marks: NDArray[np.uint8]
+    text: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64], marks: NDArray[np.uint8]
 ) -> NDArray[np.bool_]:
     """Which units begin a sentence: bool (units,).
 
@@ -80,7 +80,8 @@ def sentence_starts(
 
     begins = np.zeros(n, bool)
     begins[0] = True
-    begins[1:] = end[:-1] & gap[1:n] & ~_NEVER_FIRST[first[1:]] & (~small[1:] | strong[:-1])
+    after = np.flatnonzero(end[:-1] & gap[1:n] & (~small[1:] | strong[:-1])) + 1
+    begins[after[~_NEVER_FIRST[first[after]]]] = True
     begins[1:] |= cjk[:-1] & ~cjk[1:]
     lines = np.flatnonzero(text[: starts[-1] + 1] == _LINE_FEED)
     begins[np.searchsorted(starts, lines)] = True

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import storage
@@ -26,6 +28,7 @@ from pipeline.wordpiece import WordPiece
 VERSION = 3  # raise it with any change in what a part holds for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: below 1 MB and above 10 MB are slower
 RANGES = 4096
+_UNCHECKED = pc.TakeOptions(boundscheck=False)
 MAGIC = b"BLPART01"
 
 DOCUMENT = np.dtype([
@@ -269,7 +272,11 @@ def take_ranges(values: NDArray, starts: NDArray, lengths: NDArray) -> NDArray:
     ends = np.cumsum(lengths)
     index = np.repeat((starts - (ends - lengths)).astype(narrow), lengths)
     index += np.arange(len(index), dtype=narrow)
-    return np.take(values, index, mode="clip")  # twice as fast as with bounds checked
+    if len(index) == 0:
+        return values[:0]
+    numbers = values.view(np.uint8) if values.dtype == bool else values
+    taken = pc.call_function("take", [pa.array(numbers), pa.array(index)], _UNCHECKED)  # NumPy's takes twice as long
+    return np.frombuffer(taken.buffers()[1], values.dtype, len(index))
 
 
 def _first(lengths: NDArray) -> NDArray[np.int64]:

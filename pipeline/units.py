@@ -46,10 +46,10 @@ _PAD = b" " * 8
 class Units:
     """The units of a block, in the order of the text."""
 
-    starts: NDArray[np.int32]
-    """First byte of each unit: int32 (units,)."""
-    lengths: NDArray[np.int32]
-    """Bytes of each unit: int32 (units,)."""
+    starts: NDArray[np.int64]
+    """First byte of each unit: int64 (units,)."""
+    lengths: NDArray[np.int64]
+    """Bytes of each unit: int64 (units,)."""
     codes: NDArray[np.int32]
     """Its code: int32 (units,)."""
 
@@ -138,7 +138,7 @@ class Interner:
         return starts, ends
 
     def _codes(
-        self, data: NDArray[np.uint8], starts: NDArray[np.int32], lengths: NDArray[np.int32]
+        self, data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> NDArray[np.int32]:
         words: NDArray[np.uint64] = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
         first = words[starts]  # not np.take: it would copy the overlapping words apart before it takes any
@@ -162,8 +162,8 @@ class Interner:
         return np.take(codes, encoded.indices.to_numpy(), mode="clip")
 
     def _long_codes(
-        self, data: NDArray[np.uint8], words: NDArray[np.uint64], starts: NDArray[np.int32],
-        lengths: NDArray[np.int32], first: NDArray[np.uint64],
+        self, data: NDArray[np.uint8], words: NDArray[np.uint64], starts: NDArray[np.int64],
+        lengths: NDArray[np.int64], first: NDArray[np.uint64],
     ) -> NDArray[np.int32]:  # fmt: skip
         second = words[np.minimum(starts + 8, len(words) - 1)]
         second &= np.take(LOW_BYTES, lengths - 8, mode="clip")

@@ -1,7 +1,7 @@
 """Text to token ids, exactly those of `tokenizers`, at memory speed: each distinct unit is tokenized once.
 
-Short units of ASCII letters and digits are cut by `pieces`; `tokenizers` itself is asked for all others, which need Unicode's
-rules.
+Short units of ASCII letters and digits are cut by `pieces`; `tokenizers` itself is asked for all others, which need the
+rules of Unicode.
 
 The slow twin is `tokenizer.encode(text, add_special_tokens=False).ids` on the whole text, with
 `encode_special_tokens=True`: a "[MASK]" in the text is text. Differences from google-research/bert follow from that
