@@ -218,8 +218,10 @@ class WindowOrder(TrainingOrder):
 class ItemsAhead:
     """The items of an order, worked out for many batches at once, which costs little more than for one."""
 
-    def __init__(self, order: TrainingOrder) -> None:
+    def __init__(self, order: TrainingOrder, expect: Callable[[np.ndarray, np.ndarray], None] | None = None) -> None:
+        """expect: is told copies and rows that will be needed soon."""
         self.order = order
+        self.expect = expect
         self._start = self._stop = 0
         self._copies = self._rows = np.zeros(0, dtype=np.int64)
 
@@ -228,5 +230,7 @@ class ItemsAhead:
         if not self._start <= start <= stop <= self._stop:
             self._start, self._stop = start, max(stop, start + ITEMS_AHEAD)
             self._copies, self._rows = self.order.items(self._start, self._stop)
+            if self.expect:
+                self.expect(*self.order.rows_ahead(self._start, self._stop + ITEMS_AHEAD))
         chosen = slice(start - self._start, stop - self._start)
         return self._copies[chosen], self._rows[chosen]
