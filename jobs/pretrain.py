@@ -63,6 +63,7 @@ from model.meter import Meter
 from model.metrics import MetricsWriter, read_metrics
 from model.optimizer import build_optimizer
 from model.order import ORDER_VERSION
+from model.remask import remasking_of
 from model.resume import changes_between
 from model.run_folder import only_trainer, stop_signals, write_text
 from model.schedule import Schedule
@@ -116,7 +117,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
     data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
     schedule = config.schedule(data_set.examples("train").max_seq_length)
     lengths = {phase.max_seq_length for phase in schedule.phases}
-    reader = BatchReader(data_set, lengths, config.seed, config.micro_batch_size, ranks, config.shuffle)
+    remasking = remasking_of(data_set) if config.remask else None
+    reader = BatchReader(data_set, lengths, config.seed, config.micro_batch_size, ranks, config.shuffle, remasking)
     for examples in reader.examples.values():
         if ranks.is_first and (note := examples.note_on_cache(config.shuffle)):
             logger.warning(note)

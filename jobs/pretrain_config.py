@@ -37,6 +37,9 @@ class PretrainConfig:
     """Which of the data set's lengths to train on, in tokens; the shortest if none is given."""
     phases: tuple[str, ...] = ()
     """Several lengths one after the other, as LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE. BERT: 128:0.9 512:0.1."""
+    remask: bool = False
+    """Draw new masks for an example in every epoch that reads it, instead of those of the data set's copies. For data with
+    masks of single tokens; evaluation keeps the masks that are there."""
     learning_rate: float = 1e-4
     """At its peak. BERT: 1e-4 at a batch of 256; smaller models and larger batches take more."""
     warmup_ratio: float = 0.06
@@ -170,7 +173,7 @@ class PretrainConfig:
 
 DECIDING = (
     "num_steps", "num_tokens", "budget", "batch_size", "phases", "learning_rate", "warmup_ratio", "decay", "decay_ratio",
-    "optimizer", "weight_decay", "max_gradient_norm", "shuffle",
+    "optimizer", "weight_decay", "max_gradient_norm", "remask", "shuffle",
 )  # fmt: skip
 """Fields that decide the numbers, beside those that TrainingState names itself."""
 

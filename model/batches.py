@@ -15,6 +15,7 @@ import numpy as np
 from model.data import DataSet, Examples, PackedBatch
 from model.distributed import Ranks
 from model.order import MASK, TrainingOrder
+from model.remask import EpochMasks, Remasking, example_keys
 from model.schedule import Phase
 from model.static_shapes import StaticShape, pad_batch, static_shape
 from model.stream import Leg, rows_sum
@@ -85,9 +86,15 @@ def global_batch(
 
 
 def share_rows(
-    examples: Examples, copies: np.ndarray, rows: np.ndarray, micro_batch_size: int, rank: int, num_ranks: int
+    examples: Examples,
+    copies: np.ndarray,
+    rows: np.ndarray,
+    micro_batch_size: int,
+    rank: int,
+    num_ranks: int,
+    new_masks: EpochMasks | None = None,
 ) -> GlobalBatch:
-    """One rank's share of the global batch of these rows."""
+    """One rank's share of the global batch of these rows; with new masks, or those that they came with."""
     whole = num_ranks == 1 and len(rows) <= micro_batch_size  # a single part: its columns are read once
     sizes = examples.read(copies, rows, with_tokens=whole)
     parts = cut_by_length(sizes["lengths"], micro_batch_size, num_ranks)
@@ -97,6 +104,8 @@ def share_rows(
         places = parts[number]
         columns = sizes if whole else examples.read(copies[places], rows[places])
         stream_sum += rows_sum(columns, places)
+        if new_masks:
+            columns = new_masks.put_on(columns, places)
         micro_batches.append(examples.pack(columns, copies[places], rows[places]))
     return GlobalBatch(
         micro_batches=micro_batches,
@@ -121,8 +130,14 @@ class BatchReader:
         micro_batch_size: int,
         ranks: Ranks,
         shuffle: str = "global",
+        remasking: Remasking | None = None,
     ) -> None:
-        """micro_batch_size: of the shortest length; longer ones take as many fewer examples as they are longer."""
+        """
+        Args:
+            micro_batch_size: of the shortest length; longer ones take as many fewer examples as they are longer.
+            remasking: draws new masks in every epoch; without it, examples have the masks they came with.
+        """
+        self.remasking = remasking
         self.ranks = ranks
         self.examples = {length: data_set.examples("train", length) for length in sorted(set(max_seq_lengths))}
         self.orders = {length: examples.order(seed, shuffle) for length, examples in self.examples.items()}
@@ -188,9 +203,13 @@ class BatchReader:
         length = leg.max_seq_length
         start = leg.item_at(step)
         copies, rows = self._items[length].items(start, start + leg.batch_size)
+        new_masks = None
+        if self.remasking:
+            keys = example_keys(leg.seed, length, self.orders[length].epochs(start, start + leg.batch_size), rows)
+            new_masks = EpochMasks(keys=keys, max_seq_length=length, remasking=self.remasking)
         batch = share_rows(
-            self.examples[length], copies, rows, self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size
-        )
+            self.examples[length], copies, rows, self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size, new_masks
+        )  # fmt: skip
         if shape := self._shapes.get((length, leg.batch_size)):
             batch = replace(batch, micro_batches=[pad_batch(part, shape) for part in batch.micro_batches])
         if self.ranks.device.type == "cuda":  # a copy from pinned memory does not wait for the GPU

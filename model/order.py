@@ -140,6 +140,10 @@ class TrainingOrder:
         """Copies and rows, int64 (stop - start,) each, of items start … stop - 1."""
         return self._by_epoch(start, stop, self._rows)
 
+    def epochs(self, start: int, stop: int) -> np.ndarray:
+        """The epochs of items start … stop - 1, int64 (stop - start,)."""
+        return self._by_epoch(start, stop, lambda epoch, first, end: np.full(end - first, epoch))[1]
+
     def rows_ahead(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Copies and rows whose members hold items start … stop - 1 and perhaps some that follow, soonest first."""
         return self.items(start, stop)

@@ -7,7 +7,7 @@ from model.checkpoint import TrainingState
 
 CHANGEABLE = (
     "num_steps", "num_tokens", "budget", "batch_size", "phases", "max_seq_length", "learning_rate", "warmup_ratio",
-    "decay", "decay_ratio", "optimizer", "weight_decay", "max_gradient_norm", "seed", "shuffle", "data",
+    "decay", "decay_ratio", "optimizer", "weight_decay", "max_gradient_norm", "seed", "shuffle", "remask", "data",
 )  # fmt: skip
 """What can be changed on the way where it is asked for by name. Neither the model's shape nor the vocabulary can."""
 

@@ -132,3 +132,18 @@ def test_a_compiled_run_reads_and_learns_what_another_does_and_resumes_exactly(d
     pretrain(config(data, out, compile=True, **chosen))
     assert train_lines(out) == train_lines(tmp_path / "run") and files(out) == files(tmp_path / "run")
     assert verify_run(out) == ([], 7)
+
+
+def test_with_new_masks_it_resumes_exactly_and_reads_the_same_rows(data, tmp_path):
+    pretrain(config(data, tmp_path / "plain", num_steps=30))
+    pretrain(config(data, tmp_path / "run", num_steps=30, remask=True, keep_checkpoints=9))
+    lines, plain = train_lines(tmp_path / "run"), train_lines(tmp_path / "plain")
+    assert [line["stream"] for line in lines] == [line["stream"] for line in plain]
+    assert [line["tokens"] for line in lines] == [line["tokens"] for line in plain]
+    assert lines[0]["loss"] != plain[0]["loss"]
+    out = cut_off(tmp_path / "run", 15, tmp_path / "cut")
+    with pytest.raises(ValueError, match="remask is False, but this run began with True: .* --allow-change remask"):
+        pretrain(config(data, out, num_steps=30))
+    pretrain(config(data, out, num_steps=30, remask=True))
+    assert train_lines(out) == lines and files(out) == files(tmp_path / "run")
+    assert verify_run(out) == ([], 30)

@@ -1,0 +1,191 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.batches import BatchReader
+from model.data import DataSet, PackedBatch
+from model.distributed import Ranks
+from model.order import GOLDEN, MASK, TrainingOrder, fold, mix
+from model.remask import NEW_MASKS, EpochMasks, Remasking, example_keys, remasking_of
+from model.stream import Leg
+from tests.model.synthetic import NUM_WORDS
+
+CLS, SEP, MASK_ID = 2, 3, 4
+WORDS = list(range(5, 5 + NUM_WORDS))
+REMASKING = Remasking(
+    mask_id=MASK_ID, words=np.array(WORDS), mask_below=int(0.8 * 2**32), random_below=int(0.8 * 2**32) + int(0.1 * 2**32)
+)  # fmt: skip
+
+
+def draw(key: int, j: int) -> int:
+    return mix(key + (j + 1) * GOLDEN & MASK)
+
+
+def slow_masks(row: dict, key: int, max_seq_length: int) -> dict:
+    """One example with new masks, in Python's integers and lists; docs/training.md, "New masks", word for word."""
+    ids = list(row["input_ids"])
+    for position, word in zip(row["positions"], row["masked_ids"]):
+        ids[position] = word
+    separators = {0, len(ids) - 1} | ({row["segment_b_start"] - 1} if row["segment_b_start"] < len(ids) else set())
+    candidates = [position for position in range(len(ids)) if position not in separators]
+    count, taken = len(row["positions"]), set()
+    for j in range(count):
+        last = len(candidates) - count + j
+        number = (draw(key, j) >> 32) * (last + 1) >> 32
+        taken.add(last if number in taken else number)
+    positions = [candidates[number] for number in sorted(taken)]
+    true = [ids[position] for position in positions]
+    for r, position in enumerate(positions):
+        upper, lower = divmod(draw(key, max_seq_length + r), 2**32)
+        if upper < REMASKING.mask_below:
+            ids[position] = MASK_ID
+        elif upper < REMASKING.random_below:
+            ids[position] = WORDS[lower * len(WORDS) >> 32]
+    return {**row, "input_ids": ids, "positions": positions, "masked_ids": true}
+
+
+def columns(rows: list[dict]) -> dict[str, np.ndarray]:
+    flat = {
+        name: np.array([value for row in rows for value in row[name]], dtype=np.uint16)
+        for name in ("input_ids", "positions", "masked_ids")
+    }
+    return flat | {
+        "lengths": np.array([len(row["input_ids"]) for row in rows]),
+        "num_masks": np.array([len(row["positions"]) for row in rows]),
+        "segment_b_start": np.array([row["segment_b_start"] for row in rows]),
+        "labels": np.zeros(len(rows), dtype=np.int64),
+    }
+
+
+@st.composite
+def examples(draw_from):
+    a = draw_from(st.lists(st.sampled_from(WORDS), min_size=1, max_size=30))
+    b = draw_from(st.lists(st.sampled_from(WORDS), max_size=30))
+    ids = [CLS, *a, SEP, *([*b, SEP] if b else [])]
+    places = [position for position, word in enumerate(ids) if word not in (CLS, SEP)]
+    positions = sorted(draw_from(st.sets(st.sampled_from(places), max_size=len(places))))
+    masked = [ids[position] for position in positions]
+    for position in positions:
+        ids[position] = draw_from(st.sampled_from([MASK_ID, *WORDS]))
+    return {"input_ids": ids, "segment_b_start": len(a) + 2, "positions": positions, "masked_ids": masked}
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(examples(), st.integers(0, 2**64 - 1)), min_size=1, max_size=6))
+def test_new_masks_equal_their_twin_example_by_example(drawn):
+    rows, keys = zip(*drawn)
+    before = columns(rows)
+    untouched = {name: value.copy() for name, value in before.items()}
+    masks = EpochMasks(keys=np.array(keys, dtype=np.uint64), max_seq_length=64, remasking=REMASKING)
+    found = masks.put_on(before, np.arange(len(rows)))
+    expected = columns([slow_masks(row, key, 64) for row, key in zip(rows, keys)])
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(before[name], untouched[name], err_msg=name)  # what was read stays as it was
+        assert found[name].dtype == value.dtype
+
+
+def test_keys_are_of_the_seed_the_length_the_epoch_and_the_row():
+    keys = example_keys(7, 128, np.array([0, 0, 1]), np.array([3, 4, 3]))
+    assert keys.tolist() == [fold(7, NEW_MASKS, 128, epoch, row) for epoch, row in ((0, 3), (0, 4), (1, 3))]
+
+
+def test_every_item_has_its_epoch():
+    order = TrainingOrder([5, 0, 3], seed=1, max_seq_length=32)
+    assert order.epochs(3, 12).tolist() == [order.epoch_of(item) for item in range(3, 12)] == [0, 0, 2, 2, 2, 3, 3, 3, 3]
+
+
+def read(data: Path, steps: range, micro_batch_size: int = 16, num_ranks: int = 1, **options) -> tuple[dict, dict]:
+    """By (step, copy, row): an example's tokens, masked positions and true words; and by step the stream sums."""
+    leg = Leg(step=0, max_seq_length=32, item=0, batch_size=16, seed=1, shards_digest="")
+    found, sums = {}, dict.fromkeys(steps, 0)
+    for rank in range(num_ranks):
+        ranks = Ranks(device=torch.device("cpu"), rank=rank, size=num_ranks)
+        with BatchReader(DataSet(data), [32], 1, micro_batch_size, ranks, **options) as reader:
+            for step in steps:
+                batch = reader.read(leg, step)
+                sums[step] += batch.stream_sum
+                for part in batch.micro_batches:
+                    for row, example in zip(part.rows.tolist(), split(part)):
+                        found[step, *row] = example
+    return found, {step: total & MASK for step, total in sums.items()}
+
+
+def split(batch: PackedBatch) -> list[tuple]:
+    """Tokens, masked positions and true words of each example."""
+    edges = batch.cu_seqlens.tolist()
+    masked = list(zip(batch.masked_positions.tolist(), batch.masked_ids.tolist()))
+    return [
+        (batch.input_ids[start:end].tolist(), [(p - start, word) for p, word in masked if start <= p < end])
+        for start, end in zip(edges, edges[1:])
+    ]
+
+
+def test_masks_do_not_depend_on_ranks_micro_batches_or_where_reading_began(data_set):
+    remasking = remasking_of(DataSet(data_set))
+    whole, sums = read(data_set, range(3, 6), remasking=remasking)
+    assert read(data_set, range(3, 6), 5, remasking=remasking) == (whole, sums)
+    assert read(data_set, range(3, 6), 4, 3, remasking=remasking) == (whole, sums)
+    later, _ = read(data_set, range(5, 6), remasking=remasking)
+    assert later == {key: example for key, example in whole.items() if key[0] == 5}
+
+    plain, plain_sums = read(data_set, range(3, 6))
+    assert plain_sums == sums  # the digest is of the rows as they were read
+    for key, (ids, masks) in plain.items():
+        true, new = dict(masks), dict(whole[key][1])
+        assert len(new) == len(true)
+        for position, (old, now) in enumerate(zip(ids, whole[key][0])):
+            assert new.get(position, now) == true.get(position, old)
+    assert sum(masks != whole[key][1] for key, (_, masks) in plain.items()) > 40
+
+
+def test_the_same_row_has_other_masks_in_another_epoch(data_set):
+    examples = DataSet(data_set).examples("train", 32)
+    rows = np.arange(1500)
+    before = examples.read(np.zeros_like(rows), rows)
+    drawn = []
+    for epoch in (0, 2):
+        keys = example_keys(1, 32, np.full(1500, epoch), rows)
+        drawn.append(EpochMasks(keys=keys, max_seq_length=32, remasking=REMASKING).put_on(before, rows))
+    assert not np.array_equal(drawn[0]["positions"], drawn[1]["positions"])
+    for found in drawn:
+        starts = np.repeat(np.cumsum(found["lengths"]) - found["lengths"], found["num_masks"])
+        now = found["input_ids"][starts + found["positions"]]
+        assert np.mean(now == MASK_ID) == pytest.approx(0.8, abs=0.03)
+        assert np.mean(now == found["masked_ids"]) == pytest.approx(0.1 + 0.1 / len(WORDS), abs=0.02)
+        assert set(np.unique(now)) == {MASK_ID, *WORDS}
+
+
+def edited(data_set: Path, folder: Path, **changes) -> DataSet:
+    data = Path(shutil.copytree(data_set, folder))
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["configuration"] |= changes
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    return DataSet(data)
+
+
+def test_the_words_and_shares_come_from_the_data_set(data_set, tmp_path):
+    found = remasking_of(edited(data_set, tmp_path / "set", mask_token_prob=0.5, random_token_prob=0.25))
+    assert (found.mask_id, found.words.tolist()) == (MASK_ID, WORDS)
+    assert (found.mask_below, found.random_below) == (2**31, 3 * 2**30)
+
+
+@pytest.mark.parametrize("name, value", [("do_whole_word_mask", True), ("mask_spans", True), ("compat", "google")])
+def test_data_with_masks_of_another_kind_is_refused(data_set, tmp_path, name, value):
+    message = rf"remask: .*set was made with {name}, and only masks of single tokens can be drawn anew: leave --remask out"
+    with pytest.raises(ValueError, match=message):
+        remasking_of(edited(data_set, tmp_path / "set", **{name: value}))
+
+
+def test_an_example_that_cannot_be_is_refused():
+    row = {"input_ids": [2, 4, 3], "segment_b_start": 3, "positions": [1, 1], "masked_ids": [5, 5]}
+    masks = EpochMasks(keys=np.zeros(1, dtype=np.uint64), max_seq_length=8, remasking=REMASKING)
+    with pytest.raises(ValueError, match="an example with more masks than tokens: run `bertloom verify`"):
+        masks.put_on(columns([row]), np.arange(1))
