@@ -111,9 +111,9 @@ def mask_tokens(
         share = share[decider]
     mask_below = threshold(masking.mask_token_prob, 32)
     masked = share < np.uint64(mask_below)
-    replaced = ~masked & (share < np.uint64(mask_below + threshold(masking.random_token_prob, 32)))
+    below = np.uint64(mask_below + threshold(masking.random_token_prob, 32))
+    replaced, words = np.flatnonzero(~masked & (share < below)), masking.replacements
     new = np.where(masked, originals.dtype.type(masking.vocabulary.mask), originals)
-    replaced, words = np.flatnonzero(replaced), masking.replacements
     new[replaced] = words[bounded_low(draws[replaced], len(words))]
     input_ids[flat] = new
     return positions.astype(np.uint16), originals, quota
@@ -140,16 +140,16 @@ def _whole_words(
     first_word = np.searchsorted(word_start, np.append(first, len(begins)))
     if masking.spans:
         b_word = np.searchsorted(word_start, first + a_length)
-        taken, group = choose_spans(keys, first_word, b_word, edges, quota, masking.max_predictions)
-        group = group[taken]
+        taken, span = choose_spans(keys, first_word, b_word, edges, quota, masking.max_predictions)
     else:
-        taken = choose_words(keys, first_word, pieces, quota, masking.max_predictions, masking.google)
-        group = np.flatnonzero(taken)
-    pieces, word_start = pieces[taken], word_start[taken]
+        taken, span = choose_words(keys, first_word, pieces, quota, masking.max_predictions, masking.google), None
+    chosen = np.flatnonzero(taken)
+    group = chosen if span is None else span[chosen]
+    pieces, word_start = pieces[chosen], word_start[chosen]
     ends = np.cumsum(pieces)
     before = ends - pieces
     token = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(word_start - before, pieces)
-    rows = np.searchsorted(first, token, side="right") - 1
+    rows = np.repeat(np.arange(len(first)), np.diff(np.searchsorted(token, np.append(first, len(begins)))))
     goes_on = np.diff(group, prepend=-1) == 0
     decider = np.maximum.accumulate(np.where(goes_on, 0, before))
     return rows, token - first[rows], np.repeat(decider, pieces)
