@@ -165,7 +165,7 @@ def print_start(job: Job, rejected: Sequence[Rejected]) -> None:
         num_rows = int(data.row_of[-1]) + 1
         num_bad = sum(row.file == str(path) for row in rejected)
         words = [f"{num_rows:,} rows", f"{len(data.starts) - 1:,} sequences", f"{len(data.input_ids):,} tokens"]
-        words += [f"{data.num_cut:,} rows not read to their end"] if data.num_cut else []
+        words += [f"{data.num_cut:,} rows not read whole"] if data.num_cut else []
         words += [f"{num_bad:,} bad rows left out, see {config.out / 'bad_rows.jsonl'}"] if num_bad else []
         print(f"{name}: {', '.join(words)}")
     if job.task.has_classes:

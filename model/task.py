@@ -103,12 +103,18 @@ def sorted_labels(labels: Mapping[str, int]) -> tuple[str, ...]:
 
 def text_of(value: Any, name: str) -> str:
     """A text that can be read; BadRow if it is none, or nothing in it can be seen."""
+    value = string_of(value, name)
+    if not any(character.isprintable() and not character.isspace() for character in value):
+        raise BadRow(f"{name} is empty" if not value.strip() else f"{name} holds nothing that can be seen")
+    return value
+
+
+def string_of(value: Any, name: str) -> str:
+    """A string that a tokenizer takes; BadRow if it is none."""
     if not isinstance(value, str):
         raise BadRow(f"{name} is {value!r:.40}, expected a string")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise BadRow(f"{name} is not valid UTF-8")
-    if not any(character.isprintable() and not character.isspace() for character in value):
-        raise BadRow(f"{name} is empty" if not value.strip() else f"{name} holds nothing that can be seen")
     return value
 
 

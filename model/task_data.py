@@ -102,7 +102,7 @@ class TaskData:
     weights: np.ndarray
     """float32 (U,)"""
     num_cut: int
-    """Rows of which not everything is read."""
+    """Rows that are not read whole."""
 
     @property
     def num_items(self) -> int:

@@ -5,9 +5,13 @@ from typing import Literal, get_args
 from model.task import Task
 from model.task_data import Reading
 from model.task_sequence import SequenceTask
+from model.task_span import SpanTask
+from model.task_tag import TagTask
 
-TaskName = Literal["classify", "pair", "regress"]
-KINDS: dict[str, type[Task]] = dict.fromkeys(("classify", "pair", "regress"), SequenceTask)
+TaskName = Literal["classify", "pair", "regress", "tag", "span"]
+KINDS: dict[str, type[Task]] = {
+    "classify": SequenceTask, "pair": SequenceTask, "regress": SequenceTask, "tag": TagTask, "span": SpanTask,
+}  # fmt: skip
 assert set(KINDS) == set(get_args(TaskName))
 
 
