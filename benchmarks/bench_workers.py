@@ -35,7 +35,7 @@ from setting import (
 PLAIN, ONE, TWO = (
     "the stages as plain calls, one core",
     "bertloom preprocess --num-workers 1, one core",
-    "--num-workers 2",
+    "the same with --num-workers 2, two cores",
 )
 
 

@@ -42,7 +42,9 @@ def vocabulary_of(arguments: argparse.Namespace, folder: Path) -> str:
 
 def run_command(*words: str) -> None:
     """`bertloom` with these words; what it writes to standard output is dropped."""
-    subprocess.run([sys.executable, "-m", "jobs.cli", *words], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "jobs.cli", *words]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def in_process(function: Callable[..., Result], *arguments: Any) -> Result:

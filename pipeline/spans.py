@@ -40,7 +40,8 @@ def choose_spans(
 
     torn = np.flatnonzero((covered > 0) & ~taken)  # one at each edge of a window, or the same one at both
     row = np.searchsorted(first_word, torn, side="right") - 1
-    masked = counts - np.bincount(row, covered[torn], len(counts)).astype(np.int64)
+    masked = counts.copy()
+    np.subtract.at(masked, row, covered[torn])
     second = np.zeros(len(torn), bool)
     second[1:] = row[1:] == row[:-1]
     for edge, some in enumerate((~second, second)):
