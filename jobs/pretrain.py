@@ -124,6 +124,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             logger.warning(note)
     if max(lengths) > config.model.max_position_embeddings:
         raise ValueError(too_long(max(lengths), config.model.max_position_embeddings))
+    if config.model.normalization == "batch":
+        reader.check_whole(schedule.phases)
     held_out = set(data_set.max_seq_lengths("validation"))
     validation = {length: data_set.examples("validation", length) for length in lengths & held_out}
     if lengths - held_out and ranks.is_first:

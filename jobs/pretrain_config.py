@@ -122,6 +122,8 @@ class PretrainConfig:
             raise ValueError(f"weight_decay={self.weight_decay:g} must not be below 0")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must be at least 0 and below 2^63")
+        if self.compile and self.model.normalization == "batch":
+            raise ValueError("compile pads batches, which model.normalization=batch would count as tokens: leave one out")
         if self.max_seq_length is not None and self.phases:
             raise ValueError(f"max_seq_length={self.max_seq_length} and phases: give one, the phases have lengths too")
         lengths = [phase.max_seq_length for phase in parse_phases(self.phases, self.batch_size)] if self.phases else []

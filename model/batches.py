@@ -154,6 +154,17 @@ class BatchReader:
         """Whether the examples are labelled for next sentence prediction: the first thousand of each length say so."""
         return any((self._sample(length)["labels"] >= 0).any() for length in self.examples)
 
+    def check_whole(self, phases: Iterable[Phase]) -> None:
+        """Raises ValueError unless every rank has one micro-batch, of one example at least, in each step."""
+        for phase in phases:
+            length, size, ranks = phase.max_seq_length, phase.batch_size, self.ranks.size
+            if not ranks <= size <= self.micro_batch_sizes[length] * ranks:
+                raise ValueError(
+                    f"normalization=batch is over a whole batch in one pass: at length {length} batch_size={size} must be "
+                    f"at least the number of ranks, {ranks}, and at most micro_batch_size x ranks = "
+                    f"{self.micro_batch_sizes[length] * ranks}; raise micro_batch_size, or take --model.normalization layer"
+                )
+
     def pad_batches(self, phases: Iterable[Phase]) -> list[StaticShape]:
         """From now on, micro-batches of these phases have one size each: these sizes; see `model/static_shapes.py`."""
         for phase in phases:

@@ -16,11 +16,14 @@ Dimensions in the comments:
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from model.normalization import TokenBatchNorm, build_normalization
 
 try:  # CUDA builds of torch 2.11 and later have it; nothing else needs it
     from torch.nn.attention.varlen import varlen_attn
@@ -48,6 +51,9 @@ class BertArchitecture:
     """Dropout after embeddings and sub-layers. BERT had 0.1; training that reads its data about once needs none."""
     attention_probs_dropout_prob: float = 0.0
     """Dropout of attention weights. BERT had 0.1. Above 0, CUDA takes a much slower way (see `attention`)."""
+    normalization: Literal["layer", "batch"] = "layer"
+    """batch: over the tokens of the whole batch instead of a token's channels. Not BERT: an experiment that needs
+    batch_size examples in memory at once, and cannot be exported."""
     layer_norm_eps: float = 1e-12
     """Epsilon of LayerNorm."""
     initializer_range: float = 0.02
@@ -64,6 +70,8 @@ class BertArchitecture:
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}: "
                 f"BERT takes heads of 64, here {max(1, self.hidden_size // 64)}"
             )
+        if self.normalization not in ("layer", "batch"):
+            raise ValueError(f"normalization={self.normalization!r} must be 'layer' or 'batch'")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
@@ -121,7 +129,7 @@ class BertEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = build_normalization(config.normalization, config.hidden_size, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:
@@ -140,10 +148,10 @@ class BertLayer(nn.Module):
         self.attention_dropout = config.attention_probs_dropout_prob
         self.qkv = nn.Linear(size, 3 * size)
         self.attention_output = nn.Linear(size, size)
-        self.attention_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.attention_norm = build_normalization(config.normalization, size, config.layer_norm_eps)
         self.intermediate = nn.Linear(size, config.intermediate_size)
         self.output = nn.Linear(config.intermediate_size, size)
-        self.output_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.output_norm = build_normalization(config.normalization, size, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden: Tensor, lengths: list[int], cu_seqlens: Tensor) -> Tensor:
@@ -218,7 +226,7 @@ def initialize_weights(module: nn.Module, initializer_range: float, seed: int) -
     | parameter                                          | value                                                   |
     |----------------------------------------------------|---------------------------------------------------------|
     | weights of Linear and Embedding                    | normal(0, initializer_range), cut at two such deviations |
-    | weight of LayerNorm                                | 1                                                       |
+    | weight of LayerNorm, or what stands for it         | 1                                                       |
     | every bias                                         | 0                                                       |
 
     As google-research/bert (`tf.truncated_normal_initializer`); transformers does not truncate. Draw on the CPU, before
@@ -229,7 +237,7 @@ def initialize_weights(module: nn.Module, initializer_range: float, seed: int) -
         if isinstance(child, (nn.Linear, nn.Embedding)):
             bound = 2 * initializer_range
             nn.init.trunc_normal_(child.weight, std=initializer_range, a=-bound, b=bound, generator=generator)
-        elif isinstance(child, nn.LayerNorm):
+        elif isinstance(child, (nn.LayerNorm, TokenBatchNorm)):
             nn.init.ones_(child.weight)
     for name, parameter in module.named_parameters():
         if name.rpartition(".")[2] == "bias":

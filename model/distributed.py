@@ -48,7 +48,7 @@ class Ranks:
     def sum_tensor(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place."""
         if self.size > 1:
-            with self._together():
+            with together():
                 dist.all_reduce(tensor)
         return tensor
 
@@ -90,7 +90,7 @@ class Ranks:
     def share_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Gives all ranks the values that rank 0 has, in place."""
         if self.size > 1:
-            with self._together():
+            with together():
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
 
@@ -106,16 +106,37 @@ class Ranks:
         self.share_tensors([data])
         return json.loads(bytes(data.cpu().numpy()))
 
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Turns what the backend says when a rank is gone into words for people."""
-        try:
-            yield
-        except RuntimeError as error:
-            raise ValueError(
-                f"rank {self.rank} of {self.size} has lost the others: one of them has ended, and its own message says "
-                f"why; start again to go on from the last checkpoint ({str(error).splitlines()[0][:200]})"
-            ) from error
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Turns what the backend says when a rank is gone into words for people."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(
+            f"rank {dist.get_rank()} of {dist.get_world_size()} has lost the others: one of them has ended, and its own "
+            f"message says why; start again to go on from the last checkpoint ({str(error).splitlines()[0][:200]})"
+        ) from error
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """A sum over ranks that gradients go through: every rank's share has the gradients of all."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        with together():
+            dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _SumOverRanks.forward(ctx, gradients[0])
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, for a model's own use: with gradients, and without a word of which ranks there are."""
+    return _SumOverRanks.apply(tensor) if dist.is_initialized() else tensor
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from model.bert import BertConfig, BertModel
 from model.data import PackedBatch
+from model.normalization import build_normalization
 
 
 class PretrainingOutput(NamedTuple):
@@ -39,7 +40,7 @@ class MaskedLanguageModelHead(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = build_normalization(config.normalization, config.hidden_size, config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:

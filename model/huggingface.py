@@ -85,7 +85,15 @@ def name_table(num_hidden_layers: int, architecture: str = "BertForPreTraining")
 def to_hugging_face(
     state: Mapping[str, Tensor], num_hidden_layers: int, architecture: str = "BertForPreTraining"
 ) -> dict[str, Tensor]:
-    """The same tensors (weights, or gradients) under transformers' names."""
+    """The same tensors (weights, or gradients) under transformers' names.
+
+    Raises:
+        ValueError: they are of a model with batch normalisation.
+    """
+    if "bert.embeddings.norm.running_mean" in state:
+        raise ValueError(
+            "the model has batch normalisation, and transformers' BERT none: train one with --model.normalization layer"
+        )
     converted: dict[str, Tensor] = {}
     for ours, theirs in name_table(num_hidden_layers, architecture).items():
         parts = state[ours].chunk(len(theirs))
@@ -123,13 +131,14 @@ def save_pretrained(
         configuration: more of config.json, such as id2label.
     """
     assert isinstance(model, nn.Module)
+    state = to_hugging_face(model.state_dict(), model.config.num_hidden_layers, model.architecture)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    content = CONFIGURATION | {"architectures": [model.architecture]} | asdict(model.config) | configuration
+    shape = {name: value for name, value in asdict(model.config).items() if name != "normalization"}
+    content = CONFIGURATION | {"architectures": [model.architecture]} | shape | configuration
     if tokenizer is not None:
         content["pad_token_id"] = tokenizer.pad_id
         save_tokenizer(tokenizer, directory, model.config.max_position_embeddings)
-    state = to_hugging_face(model.state_dict(), model.config.num_hidden_layers, model.architecture)
     save_file({name: tensor.cpu() for name, tensor in state.items()}, directory / "model.safetensors", {"format": "pt"})
     (directory / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -16,6 +16,7 @@ from model.batches import GlobalBatch
 from model.data import PackedBatch
 from model.distributed import Ranks
 from model.heads import BertForPreTraining
+from model.normalization import update_statistics
 from model.optimizer import set_learning_rate
 from model.order import fold
 
@@ -121,6 +122,7 @@ def train_step(
     if result.is_finite and result.loss <= highest_loss:
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
+        update_statistics(model)
     return result
 
 

@@ -147,3 +147,17 @@ def test_with_new_masks_it_resumes_exactly_and_reads_the_same_rows(data, tmp_pat
     pretrain(config(data, out, num_steps=30, remask=True))
     assert train_lines(out) == lines and files(out) == files(tmp_path / "run")
     assert verify_run(out) == ([], 30)
+
+
+def test_with_batch_normalization_it_resumes_exactly_and_what_cannot_be_right_is_refused(data, tmp_path):
+    model = dataclasses.replace(TINY, normalization="batch")
+    pretrain(config(data, tmp_path / "run", num_steps=12, model=model, keep_checkpoints=9))
+    out = cut_off(tmp_path / "run", 5, tmp_path / "cut")
+    pretrain(config(data, out, num_steps=12, model=model))
+    assert train_lines(out) == train_lines(tmp_path / "run") and files(out) == files(tmp_path / "run")
+    with pytest.raises(ValueError, match="compile pads batches, which model.normalization=batch would count as tokens"):
+        config(data, out, num_steps=12, model=model, compile=True)
+    with pytest.raises(ValueError, match="batch_size=8 must be at least the number of ranks, 1, and at most .* = 4;"):
+        pretrain(config(data, tmp_path / "cut-up", num_steps=12, model=model, micro_batch_size=4))
+    with pytest.raises(ValueError, match="model.normalization is layer, but this run began with batch"):
+        pretrain(config(data, cut_off(tmp_path / "run", 5, tmp_path / "other"), num_steps=12))

@@ -36,15 +36,15 @@ def data(tmp_path_factory) -> Path:
     return write_data_set(directory, rows=(100, 80), num_validation=50, max_seq_lengths=(32, 64))
 
 
-def words(data: Path, out: Path, num_steps: int, micro_batch_size: int) -> list[str]:
+def words(data: Path, out: Path, num_steps: int, micro_batch_size: int, **model: str) -> list[str]:
     values = COMMON | {"data": data, "out": out, "num_steps": num_steps, "batch_size": 16}
-    values |= {"micro_batch_size": micro_batch_size} | {f"model.{name}": value for name, value in MODEL.items()}
+    values |= {"micro_batch_size": micro_batch_size} | {f"model.{name}": value for name, value in (MODEL | model).items()}
     flags = [word for name, value in values.items() for word in ("--" + name.replace("_", "-"), str(value))]
     return [*flags, "--phases", *PHASES]
 
 
-def alone(data: Path, out: Path, num_steps: int, micro_batch_size: int):
-    model = BertArchitecture(**MODEL)
+def alone(data: Path, out: Path, num_steps: int, micro_batch_size: int, **changes: str):
+    model = BertArchitecture(**MODEL | changes)
     return pretrain(
         PretrainConfig(
             data=data, out=out, num_steps=num_steps, batch_size=16, micro_batch_size=micro_batch_size, phases=PHASES,
@@ -122,6 +122,16 @@ def test_one_two_and_four_ranks_see_the_same_batches_and_losses_and_go_on_from_e
         else:
             assert [status for status, _, _ in finish(start_ranks(size, words(data, out, 12, 4)))] == [0] * 4
         assert_same_batches_and_losses(out, tmp_path / "one")
+
+
+def test_batch_normalization_is_over_the_tokens_of_all_ranks(data, tmp_path):
+    alone(data, tmp_path / "one", 12, 16, normalization="batch")
+    out = tmp_path / "two"
+    ended = finish(start_ranks(2, words(data, out, 12, 8, normalization="batch")))
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    assert_same_batches_and_losses(out, tmp_path / "one")
+    for name, tensor in weights(out).items():
+        torch.testing.assert_close(tensor, weights(tmp_path / "one")[name], atol=2e-3, rtol=1e-3)
 
 
 def test_a_rank_that_dies_ends_the_others_with_a_message(data, tmp_path):

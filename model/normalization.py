@@ -1,0 +1,59 @@
+"""Layer normalisation, which is BERT's, and batch normalisation over real tokens, an experiment (docs/experiments.md)."""
+
+import torch
+from torch import Tensor, nn
+
+from model.distributed import sum_over_ranks
+
+EPSILON = 1e-5
+"""Of batch normalisation, which divides by deviations that may be 0."""
+MOMENTUM = 0.1
+"""Share of a step's statistics in the running ones."""
+
+
+class TokenBatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015): each channel by its mean and variance over the tokens of a batch.
+
+    In training these are of all tokens that the step reads, on all ranks, and gradients go through both; there is no
+    padding among them. In evaluation they are running means, which `update_statistics` moves after an update.
+    """
+
+    running_mean: Tensor
+    running_variance: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.register_buffer("running_mean", torch.zeros(size))
+        self.register_buffer("running_variance", torch.ones(size))
+        self.last: tuple[Tensor, Tensor] | None = None
+        """Mean and unbiased variance of the last batch that was trained on."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(T, C) from (T, C), in 32 bits."""
+        hidden = hidden.float()
+        if not self.training:
+            scale = self.weight * (self.running_variance + EPSILON).rsqrt()
+            return (hidden - self.running_mean) * scale + self.bias
+        count = sum_over_ranks(hidden.new_tensor([len(hidden)])).clamp(min=1)  # no masked position in any rank: 0
+        mean = sum_over_ranks(hidden.sum(0)) / count
+        centred = hidden - mean
+        variance = sum_over_ranks(centred.square().sum(0)) / count
+        self.last = (mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
+        return centred * (variance + EPSILON).rsqrt() * self.weight + self.bias
+
+
+def build_normalization(name: str, size: int, layer_norm_eps: float) -> nn.Module:
+    """A module that normalises (T, C) with C = size."""
+    return TokenBatchNorm(size) if name == "batch" else nn.LayerNorm(size, eps=layer_norm_eps)
+
+
+@torch.no_grad()
+def update_statistics(model: nn.Module) -> None:
+    """Moves the running statistics of a model's batch normalisations, if it has any, towards those of the last batch."""
+    for module in model.modules():
+        if isinstance(module, TokenBatchNorm) and module.last:
+            mean, variance = module.last
+            module.running_mean.lerp_(mean, MOMENTUM)
+            module.running_variance.lerp_(variance, MOMENTUM)
