@@ -4,22 +4,25 @@ import gzip
 import hashlib
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.checking_examples import Page, check_batch
 from pipeline.manifest import FORMAT, manifest_sha256, manifest_text
-from pipeline.shards import FORMAT_VERSION, MEMBER_EXAMPLES, SHARDS_SCHEMA, digest_of, schema
+from pipeline.planning import is_validation
+from pipeline.shards import FORMAT_VERSION, MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
 from pipeline.weaving import DOCUMENTS_SCHEMA
 
 ALWAYS = ("manifest.json", "shards.parquet", "vocab.txt")
 REPORT = ("report.html", "report.json")
+NO_PAGE = Page(*(np.zeros(0, kind) for kind in (np.uint64, np.uint64, np.int64, bool)))
 LEFT_BY_A_KILL = (".lock", ".work/")  # by a job that was killed behind its manifest: the next start removes them
 
 
@@ -85,24 +88,28 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[str | No
 
     if digest_of(rows) != manifest["shards_digest"]:
         yield "shards.parquet: its shards have another digest than manifest.json says"
-    yield from _check_totals(rows, manifest["configuration"], manifest["counters"])
-    documents: list[NDArray[np.uint64]] = []
+    yield from _check_totals(rows, manifest)
+    pages: dict[str, Page] = {}
     totals = dict.fromkeys(("num_sentences", "num_tokens"), 0)
     for name, sha256 in manifest["documents"].items():
-        yield from _check_documents(dataset, name, sha256, documents, totals)
+        yield from _check_documents(dataset, name, sha256, pages, totals)
         yield None
-    known = np.unique(np.concatenate([np.zeros(0, np.uint64), *documents]))
     counters = manifest["counters"]
+    num_documents = sum(len(page.ids) for page in pages.values())
     for what, found, expected in (
-        ("documents", len(known), counters["documents_used"] + counters["rejected"].get("no-example", 0)),
+        ("documents", num_documents, counters["documents_used"] + counters["rejected"].get("no-example", 0)),
         ("sentences", totals["num_sentences"], counters["sentences"]),
         ("tokens", totals["num_tokens"], counters["tokens"]),
     ):
         if found != expected:
             yield f"documents/: holds {found} {what}, but manifest.json counts {expected}"
+    yield from _check_places(pages, manifest["configuration"]["validation_fraction"])
+    labels: Counter[tuple[int, int]] = Counter()  # (length, label) -> examples
     for row in rows:
-        yield from _check_shard(dataset, row, manifest["configuration"], vocabulary, known)
+        page = pages.get(f"documents/{row['split']}/{row['number']:05d}.parquet", NO_PAGE)
+        yield from _check_shard(dataset, row, manifest["configuration"], vocabulary, page, labels)
         yield None
+    yield from _check_use(pages, labels, manifest)
     if any(storage.exists(storage.join(dataset, name)) for name in REPORT):
         yield from _check_report(dataset, manifest)
         yield None
@@ -129,10 +136,14 @@ def _check_rejects(name: str, data: bytes, counters: dict[str, Any]) -> Iterator
         yield f"{name}: holds {found}, but manifest.json counts {counters['rejected']}"
 
 
-def _check_totals(rows: list[dict[str, Any]], configuration: dict[str, Any], counters: dict[str, Any]) -> Iterator[str]:
+def _check_totals(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> Iterator[str]:
+    configuration, counters = manifest["configuration"], manifest["counters"]
     ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]
     if ends != counters["documents_in"] or sum(counters["rejected"].values()) != counters["documents_rejected"]:
         yield f"manifest.json: {counters['documents_in']} documents came in, but {ends} are used, rejected or duplicate"
+    came = sum(row["documents"] + row["rejected"] for row in manifest["inputs"])
+    if came != counters["documents_in"]:
+        yield f"manifest.json: the inputs gave {came} documents, but {counters['documents_in']} came in"
     for split, examples in counters["examples"].items():
         found = sum(row["examples"] for row in rows if row["split"] == split)
         if found != examples:
@@ -149,9 +160,9 @@ def _check_totals(rows: list[dict[str, Any]], configuration: dict[str, Any], cou
 
 
 def _check_documents(
-    dataset: str, name: str, sha256: str, documents: list[NDArray[np.uint64]], totals: dict[str, int]
+    dataset: str, name: str, sha256: str, pages: dict[str, Page], totals: dict[str, int]
 ) -> Iterator[str]:
-    """Adds the ids of a page to `documents`, and its counts to `totals`."""
+    """Adds a page to `pages`, and its counts to `totals`."""
     data, fault = _read_checked(dataset, name, sha256)
     if fault:
         yield fault
@@ -163,14 +174,55 @@ def _check_documents(
     ids = table["id"].to_numpy()
     if (ids[1:] <= ids[:-1]).any():
         yield f"{name}: its documents are not in order, or not different"
-    documents.append(ids)
+    ids, source_keys, num_tokens = (
+        table.sort_by("id")[column].to_numpy() for column in ("id", "source_key", "num_tokens")
+    )
+    pages[name] = Page(ids, source_keys, num_tokens.astype(np.int64), np.zeros(len(ids), bool))
     for column in totals:
         totals[column] += int(table[column].to_numpy().sum())
 
 
+def _check_places(pages: dict[str, Page], validation_fraction: float) -> Iterator[str]:
+    """Is every document in the split and the bucket where its id belongs?"""
+    for split in SPLITS:
+        last = -1
+        for name, page in sorted(pages.items()):
+            if name.split("/")[1] != split or len(page.ids) == 0:
+                continue
+            if int(page.ids[0]) <= last:
+                yield f"{name}: holds documents that belong into the page before it"
+            last = int(page.ids[-1])
+            held_out = is_validation(page.ids, validation_fraction)
+            if (
+                any(other.split("/")[1] == "validation" for other in pages)
+                and (held_out != (split == "validation")).any()
+            ):
+                yield f"{name}: holds documents of the other split"
+
+
+def _check_use(pages: dict[str, Page], labels: Counter[tuple[int, int]], manifest: dict[str, Any]) -> Iterator[str]:
+    """Are as many documents in examples, and as many pairs random, as the manifest counts?"""
+    counters = manifest["counters"]
+    used = sum(int(page.used.sum()) for page in pages.values())
+    if used != counters["documents_used"]:
+        yield f"shards: {used} documents are in examples, but manifest.json counts {counters['documents_used']}"
+    for length in manifest["configuration"]["max_seq_length"]:
+        of_length = {label: n for (at, label), n in labels.items() if at == length}
+        for counter, found in (("pairs", sum(of_length.values())), ("pairs-random", of_length.get(1, 0))):
+            expected = counters["pairs"].get(f"{counter}/{length}", 0)
+            if found != expected:
+                yield f"shards: hold {found} {counter} of length {length}, but manifest.json counts {expected}"
+
+
 def _check_shard(
-    dataset: str, row: dict[str, Any], configuration: dict[str, Any], vocabulary: Vocabulary, known: NDArray[np.uint64]
+    dataset: str,
+    row: dict[str, Any],
+    configuration: dict[str, Any],
+    vocabulary: Vocabulary,
+    page: Page,
+    labels: Counter[tuple[int, int]],
 ) -> Iterator[str]:
+    """page: of the shard's bucket. Counts the examples of each (length, label)."""
     name = row["path"]
     path = storage.join(dataset, *name.split("/"))
     if not storage.exists(path):
@@ -200,109 +252,15 @@ def _check_shard(
             if reader.num_record_batches != 1 or batch.num_rows != count:
                 yield f"{place}: {batch.num_rows} examples in {reader.num_record_batches} batches, expected {count} in 1"
             tokens += len(batch.column("input_ids").flatten()) if "input_ids" in batch.schema.names else 0
-            for fault in check_batch(batch, row, configuration, vocabulary, known):
+            for fault in check_batch(batch, row, configuration, vocabulary, page):
                 yield f"{place}: {fault}"
+            if "next_sentence_label" in batch.schema.names:
+                values, numbers = np.unique(batch.column("next_sentence_label").to_numpy(), return_counts=True)
+                labels.update({(row["max_seq_length"], int(v)): int(n) for v, n in zip(values, numbers)})
         except (tarfile.TarError, pa.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
             yield f"{place}: cannot be read ({error})"
     if tokens != row["tokens"]:
         yield f"{name}: holds {tokens} tokens, expected {row['tokens']}"
-
-
-def check_batch(
-    batch: pa.RecordBatch,
-    row: dict[str, Any],
-    configuration: dict[str, Any],
-    vocabulary: Vocabulary,
-    known: NDArray[np.uint64],
-) -> Iterator[str]:
-    """Every value of a member in its range, every special where it belongs. `known`: document ids, sorted."""
-    ids_type = np.dtype(np.uint16 if len(vocabulary.words) < 65536 else np.uint32)
-    metadata = {key.decode(): value.decode() for key, value in (batch.schema.metadata or {}).items()}
-    expected = {
-        "format_version": str(FORMAT_VERSION),
-        "max_seq_length": str(row["max_seq_length"]),
-        "copy": str(row["copy"]),
-        "vocabulary_sha256": vocabulary.sha256,
-    }
-    if not batch.schema.equals(schema(ids_type)) or metadata != expected:
-        yield f"schema {batch.schema.names} with {metadata}, expected {expected}"
-        return
-    starts, lengths, ids = _list(batch, "input_ids")
-    mask_starts, mask_counts, positions = _list(batch, "masked_lm_positions")
-    _, truth_counts, truths = _list(batch, "masked_lm_ids")
-    b = batch.column("segment_b_start").to_numpy().astype(np.int64)
-    label = batch.column("next_sentence_label").to_numpy()
-    longest = row["max_seq_length"]
-    most = configuration["max_predictions_per_seq"][configuration["max_seq_length"].index(longest)]
-
-    def faults() -> Iterator[tuple[str, NDArray[np.bool_]]]:
-        alone = label == -1  # a single segment
-        shortest = np.where(alone, 3, 5)
-        yield "is longer than max_seq_length or has no room for its segments", (lengths > longest) | (lengths < shortest)
-        yield "has B outside of it", (b < 3) | np.where(alone, b != lengths, b > lengths - 2)
-        yield "has masks without a word", mask_counts != truth_counts
-        whole = configuration.get("do_whole_word_mask") or configuration.get("mask_spans")
-        fewest = 0 if whole else 1  # of a few words, all may be too long
-        yield "has no masks or too many", (mask_counts < fewest) | (mask_counts > most)
-        labels = (-1,) if configuration.get("pairs") == "none" else (0, 1)
-        yield f"has a label that is none of {labels}", ~np.isin(label, labels)
-        for column, there in (("document_a", True), ("document_b", ~alone)):
-            unknown = ~_in_sorted(batch.column(column).to_numpy(), known)
-            yield f"has a {column} that documents/ does not hold", unknown & there
-
-    broken = False
-    for what, where in faults():
-        if where.any():
-            broken = True
-            yield f"example {int(where.argmax())} {what}"
-    if broken:
-        return  # what follows reads by these values
-    example = np.repeat(np.arange(len(lengths)), mask_counts)
-    at = starts[example] + positions
-    words = np.concatenate([ids, truths])
-    specials = np.zeros(len(ids), np.int64)
-    for edge, word in (
-        (starts, vocabulary.cls),
-        (starts + b - 1, vocabulary.sep),
-        (starts + lengths - 1, vocabulary.sep),
-    ):
-        specials[edge] = 1
-        if (wrong := ids[edge] != word).any():
-            yield f"example {int(wrong.argmax())} lacks {vocabulary.words[word]} where it belongs"
-    if (words >= len(vocabulary.words)).any():
-        yield f"holds a word id of {int(words.max())}, but the vocabulary has {len(vocabulary.words)}"
-        return
-    outside = (positions < 1) | (positions >= lengths[example] - 1)
-    if outside.any():
-        yield f"example {int(example[outside.argmax()])} has a mask outside of it"
-        return
-    if specials[at].any():
-        yield f"example {int(example[specials[at].argmax()])} has a mask on [CLS] or [SEP]"
-    unsorted = (np.diff(positions.astype(np.int64)) <= 0) & (example[1:] == example[:-1])
-    if unsorted.any():
-        yield f"example {int(example[1:][unsorted.argmax()])} has masks that are not sorted"
-    reserved = np.zeros(len(vocabulary.words), bool)
-    reserved[[vocabulary.pad, vocabulary.cls, vocabulary.sep, vocabulary.mask]] = True
-    stray = reserved[ids] & (specials == 0)
-    stray[at] &= (ids[at] != vocabulary.mask) & (configuration.get("compat") != "google")  # which draws them, too
-    if stray.any():
-        word = vocabulary.words[ids[stray.argmax()]]
-        yield f"example {int(np.searchsorted(starts, stray.argmax(), side='right')) - 1} holds {word} inside a segment"
-    if reserved[truths].any():
-        yield f"example {int(example[reserved[truths].argmax()])} has a special word as the true one behind a mask"
-
-
-def _list(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray]:
-    """(start of each list, its length, the values of all)."""
-    column = batch.column(name)
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    return offsets[:-1] - offsets[0], np.diff(offsets), column.flatten().to_numpy()
-
-
-def _in_sorted(values: NDArray, known: NDArray) -> NDArray[np.bool_]:
-    if len(known) == 0:
-        return np.zeros(len(values), bool)
-    return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
 def _check_report(dataset: str, manifest: dict[str, Any]) -> Iterator[str]:

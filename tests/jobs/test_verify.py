@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
+from jobs.report import write_report
 from jobs.verify import verify
+from pipeline.gates import Gates
 from pipeline.manifest import manifest_sha256, manifest_text
 from pipeline.shards import SHARDS_SCHEMA, digest_of
 from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
@@ -31,6 +33,7 @@ def whole(tmp_path_factory):
     with write(folder / "in.jsonl", texts).open("ab") as file:
         file.write(b"{broken\n")
     run_job(folder / "in.jsonl", folder / "out", write_vocabulary(folder / "vocab.txt"))
+    assert write_report(str(folder / "out"), Gates()) == 0
     return folder / "out"
 
 
@@ -46,7 +49,7 @@ def faults(dataset):
 
 def test_a_whole_data_set_has_no_faults_and_status_0(whole, capsys):
     assert cli.main(["verify", str(whole)]) == 0
-    assert capsys.readouterr().out == f"{whole}: 15 files looked at, 0 faults\n"
+    assert capsys.readouterr().out == f"{whole}: 16 files looked at, 0 faults\n"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ def test_a_whole_data_set_has_no_faults_and_status_0(whole, capsys):
     [
         "manifest.json", "shards.parquet", "vocab.txt", "tokenizer.json", "rejects/rejects.jsonl.gz",
         "documents/train/00000.parquet", "documents/validation/00000.parquet",
-        SHARD, "validation/seq64/copy1/00000.tar",
+        SHARD, "validation/seq64/copy1/00000.tar", "report.html", "report.json",
     ],
 )  # fmt: skip
 def test_one_flipped_bit_anywhere_is_found_and_its_file_named(dataset, name):
@@ -67,6 +70,22 @@ def test_one_flipped_bit_anywhere_is_found_and_its_file_named(dataset, name):
         path.write_bytes(flipped)
         found = faults(dataset)
         assert found and found[0].startswith(f"{name}: "), f"byte {at}: {found}"
+
+
+def test_one_byte_anywhere_that_is_another_is_found_and_its_file_named(dataset):
+    draw = random.Random(1)
+    files = sorted(path for path in dataset.rglob("*") if path.is_file())
+    assert len(files) == 17
+    for _ in range(100):
+        path = draw.choice(files)
+        data = path.read_bytes()
+        at = draw.randrange(len(data))
+        other = bytes([data[at] ^ draw.randrange(1, 256)])
+        path.write_bytes(data[:at] + other + data[at + 1 :])
+        found = faults(dataset)
+        assert found and found[0].startswith(f"{path.relative_to(dataset)}: "), f"byte {at}: {found}"
+        path.write_bytes(data)
+    assert faults(dataset) == []
 
 
 def test_the_command_says_the_place_and_gives_status_1(dataset, capsys):
@@ -85,7 +104,7 @@ def test_every_file_that_is_missing_is_named(whole, tmp_path):
             continue
         dataset = shutil.copytree(whole, tmp_path / "set")
         (dataset / name).unlink()
-        assert f"{name}: is missing" in faults(dataset)
+        assert any(fault.startswith(f"{name}: is missing") for fault in faults(dataset))
         shutil.rmtree(dataset)
 
 
@@ -124,12 +143,18 @@ def test_a_file_of_another_format_version_is_a_fault(dataset):
 # ---- what checksums do not tell
 
 
-def _rewrite_manifest(dataset, change):
+def _rewrite_manifest(dataset, change, of_report=None):
     manifest = json.loads((dataset / "manifest.json").read_bytes())
     change(manifest)
     manifest.pop("sha256")
     manifest["sha256"] = manifest_sha256(manifest)
     (dataset / "manifest.json").write_bytes(manifest_text(manifest))
+    if (dataset / "report.json").exists():
+        report = json.loads((dataset / "report.json").read_bytes())
+        report |= {"manifest_sha256": of_report or manifest["sha256"]}
+        report.pop("sha256")
+        report["sha256"] = manifest_sha256(report)
+        (dataset / "report.json").write_bytes(manifest_text(report))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +166,13 @@ def _rewrite_manifest(dataset, change):
         (("counters", "sentences"), "documents/: holds .* sentences, but manifest.json counts"),
         (("counters", "rejected", "not-json"), "rejects/rejects.jsonl.gz: holds .* but manifest.json counts"),
         (("configuration", "dupe_factor"), "has the copies \\[0, 1\\], expected 3 of them"),
+        (("inputs", 0, "documents"), "manifest.json: the inputs gave 152 documents, but 151 came in"),
+        (("counters", "documents_used"), "shards: 150 documents are in examples, but manifest.json counts 151"),
+        (("counters", "pairs", "pairs/32"), "shards: hold .* pairs of length 32, but manifest.json counts"),
+        (
+            ("counters", "pairs", "pairs-random/64"),
+            "shards: hold .* pairs-random of length 64, but manifest.json counts",
+        ),
         (("vocabulary", "size"), "vocab.txt: has .* words, but manifest.json says"),
     ],
 )
@@ -205,6 +237,10 @@ def _put(column, value):
     return lambda examples, *_: examples[7].update({column: value})
 
 
+def _b_of_a(examples, *_):
+    examples[7] |= {"document_b": examples[7]["document_a"], "token_b": 0}
+
+
 def _set(column, at, value):
     return lambda examples, *_: examples[7][column].__setitem__(at, value)
 
@@ -219,6 +255,10 @@ def _set(column, at, value):
         (_put("segment_b_start", 1), "example 7 has B outside of it"),
         (_put("segment_b_start", 65535), "example 7 has B outside of it"),
         (_put("next_sentence_label", 2), "example 7 has a label that is none of \\(0, 1\\)"),
+        (_put("next_sentence_label", 0), "example 7 has label 0, but B does not follow A"),
+        (_put("token_a", 100_000), "example 7 has an A beyond the end of its document"),
+        (_put("token_b", 100_000), "example 7 has a B beyond the end of its document"),
+        (_b_of_a, "example 7 has label 1, but A and B are of one source"),
         (_put("document_a", 1), "example 7 has a document_a that documents/ does not hold"),
         (_put("document_b", 1), "example 7 has a document_b that documents/ does not hold"),
         (_set("masked_lm_positions", 0, 0), "example 7 has a mask outside of it"),
@@ -268,3 +308,31 @@ def test_documents_out_of_order_are_found_though_their_checksum_is_right(dataset
     sha256 = hashlib.sha256((dataset / name).read_bytes()).hexdigest()
     _rewrite_manifest(dataset, lambda manifest: manifest["documents"].update({name: sha256}))
     assert faults(dataset) == [f"{name}: its documents are not in order, or not different"]
+
+
+def test_a_document_in_the_other_split_is_found_though_all_checksums_are_right(dataset):
+    _rewrite_manifest(dataset, lambda manifest: manifest["configuration"].update(validation_fraction=0.2))
+    found = faults(dataset)
+    assert "documents/train/00000.parquet: holds documents of the other split" in found
+
+
+def test_a_report_of_another_data_set_or_half_of_one_is_found(dataset):
+    _rewrite_manifest(dataset, lambda manifest: manifest["notes"].append("another"), of_report="0" * 64)
+    assert faults(dataset) == ["report.json: is of another data set"]
+    assert write_report(str(dataset), Gates()) == 0
+    assert faults(dataset) == []
+    for name in ("report.html", "report.json"):
+        (dataset / name).rename(dataset / "away")
+        assert f"{name}: is missing; `bertloom report` makes it again" in faults(dataset)
+        (dataset / "away").rename(dataset / name)
+
+
+@pytest.mark.parametrize("options", [{"pairs": "sop"}, {"pairs": "none"}, {"compat": "google"}], ids=str)
+def test_labels_of_other_kinds_are_true_too(tmp_path, options):
+    source = write(tmp_path / "in.txt", documents(60))
+    run_job(source, tmp_path / "out", write_vocabulary(tmp_path / "vocab.txt"), **options)
+    assert faults(tmp_path / "out") == []
+    other = {"sop": "none", "none": "sop"}.get(options.get("pairs"))
+    if other:
+        _rewrite_manifest(tmp_path / "out", lambda manifest: manifest["configuration"].update(pairs=other))
+        assert any("has a label that is none of" in fault for fault in faults(tmp_path / "out"))
