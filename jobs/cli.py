@@ -23,10 +23,12 @@ COMMANDS = {
     "build-vocab": ("jobs.build_vocab", "text to a WordPiece vocabulary"),
     "preprocess": ("jobs.preprocess", "text to shards"),
     "inspect": ("jobs.inspect_shards", "what is in a data set or a shard, decoded"),
+    "explain": ("jobs.explain", "how one example came to be, back to the bytes of its source files"),
     "report": ("jobs.report", "what a data set looks like, and whether it is fit to train on"),
     "verify": ("jobs.verify", "checksums, counts and format of a data set; what a run has read"),
     "pretrain": ("jobs.pretrain", "shards to a trained model; started again, it resumes"),
     "finetune": ("jobs.finetune", "a pretrained model to one for a task: classes, pairs, numbers, tags, answers"),
+    "predict": ("jobs.predict", "a model at work: answers to rows, or words for a [MASK]"),
     "plot": ("jobs.plot", "the curves of one or several runs"),
 }
 

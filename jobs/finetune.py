@@ -76,13 +76,13 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     check_folders(config)
-    job, rejected = prepare(config)
+    job, bad_train, bad_dev = prepare(config)
     with only_trainer(config.out), stop_signals() as signals:
         write_text(config.out / "config.toml", dump(config))
-        if rejected:
-            lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rejected]
+        if bad_train or bad_dev:
+            lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in bad_train + bad_dev]
             write_text(config.out / "bad_rows.jsonl", "".join(lines))
-        print_start(job, rejected)
+        print_start(job, len(bad_train), len(bad_dev))
         results: list[SeedResult] = []
         for seed in config.seeds:
             out = config.out if len(config.seeds) == 1 else config.out / f"seed-{seed}"
@@ -93,8 +93,12 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         return summarize(job, results)
 
 
-def prepare(config: FinetuneConfig) -> tuple[Job, list[Rejected]]:
-    """Model, task and data of a command, and the rows that were left out; ValueError where they do not fit."""
+def prepare(config: FinetuneConfig) -> tuple[Job, list[Rejected], list[Rejected]]:
+    """Model, task and data of a command, and the rows that were left out of its two files.
+
+    Raises:
+        ValueError: these do not fit together.
+    """
     pretrained = open_pretrained(config.model)
     reading = Reading(
         max_seq_length=config.max_seq_length or pretrained.max_seq_length,
@@ -118,7 +122,7 @@ def prepare(config: FinetuneConfig) -> tuple[Job, list[Rejected]]:
         train=replace(train, weights=target_weights(config, task, train)),
         deciding=config.deciding() | {"max_seq_length": reading.max_seq_length} | files,
     )  # fmt: skip
-    return job, bad_train + bad_dev
+    return job, bad_train, bad_dev
 
 
 def check_folders(config: FinetuneConfig) -> None:
@@ -158,12 +162,11 @@ def target_weights(config: FinetuneConfig, task: Task, train: TaskData) -> np.nd
     return np.array(table, dtype=np.float32)[train.labels]
 
 
-def print_start(job: Job, rejected: Sequence[Rejected]) -> None:
+def print_start(job: Job, num_bad_train: int, num_bad_dev: int) -> None:
     """Says what is about to be trained on what."""
     config = job.config
-    for name, path, data in (("train", config.train, job.train), ("dev", config.dev, job.dev)):
+    for name, data, num_bad in (("train", job.train, num_bad_train), ("dev", job.dev, num_bad_dev)):
         num_rows = int(data.row_of[-1]) + 1
-        num_bad = sum(row.file == str(path) for row in rejected)
         words = [f"{num_rows:,} rows", f"{len(data.starts) - 1:,} sequences", f"{len(data.input_ids):,} tokens"]
         words += [f"{data.num_cut:,} rows not read whole"] if data.num_cut else []
         words += [f"{num_bad:,} bad rows left out, see {config.out / 'bad_rows.jsonl'}"] if num_bad else []

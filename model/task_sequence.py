@@ -20,8 +20,11 @@ from model.tokenization import TextTokenizer
 
 ROWS_AT_ONCE = 1024
 """Rows tokenized in one call: `tokenizers` shares them out to all cores, and its objects are larger than our arrays."""
+ANY_TEXTS = "classify or pair"
+"""The name of the task of a model of others, which does not say what it reads."""
 FORMS: dict[str, list[tuple[str, ...]]] = {
     "classify": [("text",)], "pair": [("text_a", "text_b")], "regress": [("text_a", "text_b"), ("text",)],
+    ANY_TEXTS: [("text_a", "text_b"), ("text",)],
 }  # fmt: skip
 """What a row has, but for its label; of several forms the first one that is found."""
 
@@ -116,11 +119,11 @@ class SequenceTask(Task[TextRow]):
 
     def answer(self, rows: Sequence[TextRow], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
         if not self.has_classes:
-            return [{"value": float(value)} for value in logits[:, 0]]
+            return [{"value": round(float(value), 6)} for value in logits[:, 0]]
         answers = []
         for row in softmax(logits):
             best = np.argsort(-row, kind="stable")[:top_k]
-            chances = {self.labels[number]: float(row[number]) for number in best}
+            chances = {self.labels[number]: round(float(row[number]), 6) for number in best}
             answers.append({"label": self.labels[best[0]], "probabilities": chances})
         return answers
 

@@ -165,8 +165,8 @@ class SpanTask(Task[SpanRow]):
         chances = softmax(np.array([score for score, _, _ in candidates]))
         chosen = int(chances.argmax())
         _, start, end = candidates[chosen]
-        answer = {"answer": row.context[start:end], "start": start, "end": end, "probability": float(chances[chosen])}
-        return answer if end else {"answer": "", "probability": answer["probability"]}
+        places_found = {"start": start, "end": end} if end else {}
+        return {"answer": row.context[start:end], **places_found, "probability": round(float(chances[chosen]), 6)}
 
     def configuration(self) -> dict[str, Any]:
         content = super().configuration()

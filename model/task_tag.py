@@ -20,7 +20,8 @@ from model.task_rows import BadRow
 from model.task_sequence import ROWS_AT_ONCE
 from model.tokenization import TextTokenizer
 
-WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]|\w+|[^\w\s]")
+CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
+WORD = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]")
 """What counts as a word in a text that comes without words: as BERT's tokenizer, each Chinese character is one."""
 
 
@@ -106,7 +107,7 @@ class TagTask(Task[TagRow]):
         answers = []
         for row, chances in zip(rows, per_row(rows, softmax(logits))):
             tags = [self.labels[number] for number in chances.argmax(1)]
-            answer = {"tokens": row.tokens, "tags": tags, "probabilities": chances.max(1).tolist()}
+            answer: dict[str, Any] = {"tokens": row.tokens, "tags": tags, "probabilities": chances.max(1).round(6).tolist()}
             if row.places is not None and has_entities(self.labels):
                 found = [(kind, row.places[begin][0], row.places[end - 1][1]) for kind, begin, end in entities(tags)]
                 answer["entities"] = [{"kind": kind, "start": start, "end": end} for kind, start, end in found]

@@ -1,0 +1,118 @@
+"""Lets a model answer: a fine-tuned one for rows of a file or of standard input, a pretrained one for masked words.
+
+    bertloom predict --model TUNED --input texts.csv --out answers.jsonl
+    head -3 questions.jsonl | bertloom predict --model TUNED --input - --out -
+    bertloom predict --model RUN --fill "Paris is the [MASK] of France."
+
+Input is what `bertloom finetune` reads, without what is to be predicted; standard input is JSONL. Output is JSONL, a line
+a row, in the order of the rows, with the row's `id` where it has one. Rows go through as a stream, so an input may be
+larger than memory (a .json file is read whole).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; read when torch is loaded
+
+from tqdm import tqdm
+
+from jobs.config import parse
+from jobs.finetune_config import pairs
+from model.pretrained import open_pretrained
+from model.task_rows import BadRow, json_lines, read_records, read_rows
+from model.use import TaskPredictor, WordPredictor
+
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What a model says of each row: classes, numbers, tags or answers, with their probabilities."""
+
+    model: Path
+    """A run folder of `bertloom finetune`, or a directory in transformers' form; with --fill of a pretrained model."""
+    input: Path | None = None
+    """Rows: .jsonl, .csv, .tsv, .parquet, .json (SQuAD's form), or - for JSONL on standard input."""
+    fill: str | None = None
+    """A text with one or several [MASK]: the words that are most likely there."""
+    out: Path = Path("-")
+    """The file to write, or - for standard output."""
+    columns: tuple[str, ...] = ()
+    """Names of columns that are not found by themselves: text=review."""
+    top_k: int = 5
+    """Classes, or words, whose probabilities are given."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """What to do about a row that cannot be used: stop and name it, or write {"error": …} in its place."""
+    device: str = "auto"
+    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        if (self.input is None) == (self.fill is None):
+            raise ValueError("give --input with rows to predict, or --fill with a text that has a [MASK]")
+        if self.top_k < 1:
+            raise ValueError(f"top_k={self.top_k} must be at least 1")
+        pairs("columns", self.columns)
+
+
+def main(argv: Sequence[str]) -> None:
+    config = parse(PredictConfig, argv, prog="bertloom predict")
+    with written(config.out) as file:
+        for line in fill(config) if config.fill is not None else predict(config):
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
+    """A line for each likely word: the number of its [MASK], from 1, the word, and its probability."""
+    assert config.fill is not None
+    model = WordPredictor(open_pretrained(config.model), config.device)
+    for number, words in enumerate(model.fill(config.fill, config.top_k), 1):
+        for word, probability in words:
+            yield {"mask": number, "word": word, "probability": probability}
+
+
+def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
+    """A line for each row."""
+    path = config.input
+    assert path is not None
+    is_piped = str(path) == "-"
+    model = TaskPredictor(open_pretrained(config.model), config.device)
+    records = json_lines(sys.stdin.buffer) if is_piped else read_records(path)
+    name = Path("standard input") if is_piped else path
+    rows = read_rows(name, records, model.task.forms(False), model.task.parse, pairs("columns", config.columns))
+    num_rows = num_bad = 0
+    with tqdm(desc="predict", unit=" rows", file=sys.stderr, disable=None) as bar:
+        while chunk := [row for _, row in zip(range(ROWS_AT_ONCE), rows)]:
+            for place, row in chunk:
+                if isinstance(row, BadRow) and config.on_bad_row == "stop":
+                    raise ValueError(f"{name}: {place}: {row}: mend it, or go on past such rows with --on-bad-row skip")
+            answers = iter(model.answer([row for _, row in chunk if not isinstance(row, BadRow)], config.top_k))
+            for place, row in chunk:
+                yield {"error": f"{place}: {row}"} if isinstance(row, BadRow) else next(answers)
+                num_bad += isinstance(row, BadRow)
+            num_rows += len(chunk)
+            bar.update(len(chunk))
+    if not num_rows:
+        raise ValueError(f"{name} has no rows")
+    if num_bad:
+        print(f"{num_bad:,} of {num_rows:,} rows could not be used: their lines say why", file=sys.stderr)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[IO[str]]:
+    """A file to write to that is there under its name only when it is whole; or standard output."""
+    if str(path) == "-":
+        yield sys.stdout
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
