@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from model.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
-from model.folder import RemoteFolder, open_folder
+from model.folder import Damaged, RemoteFolder, open_folder
 from model.members import FORMAT_VERSION, Files, LocalShards, Members, ShardTable
 from model.order import ItemsAhead, TrainingOrder, WindowOrder, parse_shuffle
 from model.packing import PackedSequences, pack_sequences
@@ -54,10 +54,41 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{name} is not JSON ({error}): it was damaged or written by something else") from None
+        raise Damaged(f"{name} is not JSON ({error}): it was damaged or written by something else") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{name} holds no JSON object")
+        raise Damaged(f"{name} holds no JSON object")
     return value
+
+
+def parse_manifest(content: bytes, name: str) -> dict[str, Any]:
+    """The manifest in the content of a file of this name.
+
+    Raises:
+        ValueError: it is of another format version, or (Damaged) is not as it was written.
+    """
+    manifest = parse_json(content, name)
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"{name}: format is {manifest.get('format')!r}, expected {FORMAT!r}")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{name}: format_version is {manifest.get('format_version')!r}, this program reads {FORMAT_VERSION}: "
+            f"preprocess again, or use the bertloom that wrote it"
+        )
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    text = json.dumps(rest, indent=1, ensure_ascii=False) + "\n"
+    if hashlib.sha256(text.encode()).hexdigest() != manifest.get("sha256"):
+        raise Damaged(f"{name} is not as it was written: its sha256 is not the one it holds; copy it again")
+    return manifest
+
+
+def check_shards_parquet(content: bytes, name: str, sha256: str) -> None:
+    """Raises Damaged unless the content has the checksum that the manifest says."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise Damaged(
+            f"{name} has sha256 {found[:12]}…, manifest.json says {sha256[:12]}…: the data set was changed or copied in "
+            f"part"
+        )
 
 
 class DataSet:
@@ -81,29 +112,20 @@ class DataSet:
         self._cache: MemberCache | None = None
         manifest_path, shards_path = f"{self.folder}/manifest.json", f"{self.folder}/shards.parquet"
         try:
-            self.manifest = parse_json(self.folder.read("manifest.json"), manifest_path)
+            content = self.folder.read("manifest.json", lambda content: parse_manifest(content, manifest_path))
         except FileNotFoundError:
             raise ValueError(
                 f"{self.folder} has no manifest.json: it is no data set, or `bertloom preprocess` has not finished "
                 f"it; start that again with the same flags, it does the rest"
             ) from None
-        if self.manifest.get("format") != FORMAT:
-            raise ValueError(f"{manifest_path}: format is {self.manifest.get('format')!r}, expected {FORMAT!r}")
-        if self.manifest.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{manifest_path}: format_version is {self.manifest.get('format_version')!r}, this program reads "
-                f"{FORMAT_VERSION}: preprocess again, or use the bertloom that wrote it"
-            )
+        self.manifest = parse_manifest(content, manifest_path)
+        self.shards_digest = str(self.manifest["shards_parquet"]["sha256"])
         try:
-            content = self.folder.read("shards.parquet")
+            content = self.folder.read(
+                "shards.parquet", lambda content: check_shards_parquet(content, shards_path, self.shards_digest)
+            )
         except FileNotFoundError:
             raise ValueError(f"{shards_path} is missing: copy the data set again, all of it") from None
-        self.shards_digest = hashlib.sha256(content).hexdigest()
-        if self.shards_digest != self.manifest["shards_parquet"]["sha256"]:
-            raise ValueError(
-                f"{shards_path} has sha256 {self.shards_digest[:12]}…, manifest.json says "
-                f"{self.manifest['shards_parquet']['sha256'][:12]}…: the data set was changed or copied in part"
-            )
         self.shards = pq.read_table(pa.BufferReader(content))
         self.vocabulary_sha256 = str(self.manifest["vocabulary"]["sha256"])
         self.vocabulary_size = int(self.manifest["vocabulary"]["size"])

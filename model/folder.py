@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fsspec.core import url_to_fs
+from fsspec.exceptions import FSTimeoutError
+
 TRIES = 5
 FIRST_WAIT_SECONDS = 0.5
 """Before the second try; twice as much before each further one."""
@@ -28,6 +31,10 @@ Result = TypeVar("Result")
 logger = logging.getLogger("bertloom")
 
 
+class Damaged(ValueError):
+    """What was read is not what was written; it may be another time."""
+
+
 class LocalFolder:
     """A folder on a local disk."""
 
@@ -39,17 +46,18 @@ class LocalFolder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def read(self, name: str) -> bytes:
-        """A file of the folder, whole; FileNotFoundError where there is none."""
-        return (self.path / name).read_bytes()
+    def read(self, name: str, check: Callable[[bytes], object] | None = None) -> bytes:
+        """A file of the folder, whole; FileNotFoundError where there is none. check: raises Damaged if it is."""
+        content = (self.path / name).read_bytes()
+        if check:
+            check(content)
+        return content
 
 
 class RemoteFolder:
     """What lies behind a URL."""
 
     def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs
-
         self.url = url.rstrip("/")
         protocol = url.partition("://")[0]
         try:
@@ -63,24 +71,35 @@ class RemoteFolder:
     def __str__(self) -> str:
         return self.url
 
-    def read(self, name: str) -> bytes:
-        """A file, whole; FileNotFoundError where there is none.
+    def read(self, name: str, check: Callable[[bytes], object] | None = None) -> bytes:
+        """A file, whole; FileNotFoundError where there is none. check: raises Damaged if it is.
 
         Raises:
-            ValueError: it could not be read, also not later.
+            ValueError: it could not be read, or was damaged, at every try.
         """
-        return retry(f"{self.url}/{name}", lambda: self.read_once(name))
+
+        def read_and_check() -> bytes:
+            content = self.read_once(name)
+            if check:
+                check(content)
+            return content
+
+        return retry(f"{self.url}/{name}", read_and_check)
 
     def read_once(self, name: str, start: int = 0, size: int | None = None) -> bytes:
         """`size` bytes of a file from `start` on, or all of it, in one try."""
         options: dict[str, Any] = {} if size is None else {"start": start, "end": start + size}
+        seconds = READ_SECONDS + (size or 0) / SLOWEST
         if self._system.async_impl:
-            options["timeout"] = READ_SECONDS + (size or 0) / SLOWEST
-        content: bytes = self._system.cat_file(f"{self._root}/{name}", **options)
+            options["timeout"] = seconds
+        try:
+            content: bytes = self._system.cat_file(f"{self._root}/{name}", **options)
+        except FSTimeoutError:
+            raise TimeoutError(f"it took longer than {seconds:.3g} s") from None
         if size is not None and len(content) > size:  # a server that knows no ranges sends the whole file
             content = content[start : start + size]
         if size is not None and len(content) != size:
-            raise OSError(f"{len(content)} bytes came, expected {size}")
+            raise Damaged(f"{len(content)} bytes came, expected {size}")
         return content
 
     def sizes(self) -> dict[str, int] | None:
@@ -98,7 +117,8 @@ def open_folder(location: str | os.PathLike[str]) -> LocalFolder | RemoteFolder:
 
 
 def retry(what: str, call: Callable[[], Result]) -> Result:
-    """What the call gives, at once or at a later try. What is not there, or not allowed, is not tried again.
+    """What the call gives, at once or at a later try. What is not there, not allowed or a ValueError is not tried again,
+    unless it is Damaged.
 
     Raises:
         ValueError: every try failed; says what, how often and how the last one failed.
@@ -111,6 +131,8 @@ def retry(what: str, call: Callable[[], Result]) -> Result:
         except PermissionError as error:
             raise ValueError(f"{what} may not be read: {error}: check the keys and who may read there") from None
         except Exception as error:
+            if isinstance(error, ValueError) and not isinstance(error, Damaged):
+                raise
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             if attempt == TRIES:
                 raise ValueError(

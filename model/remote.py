@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from model.cache import MemberCache
-from model.folder import RemoteFolder, retry
+from model.folder import Damaged, RemoteFolder, retry
 from model.members import ShardTable
 
 NUM_THREADS = 8
@@ -157,5 +157,5 @@ class RemoteMembers:
         content = self.folder.read_once(path, start, size)
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
-            raise OSError(f"its sha256 is {found[:12]}…, expected {sha256[:12]}…")
+            raise Damaged(f"its sha256 is {found[:12]}…, expected {sha256[:12]}…")
         return content

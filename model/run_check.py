@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from model.checkpoint import TrainingState, check_files, read_state
 from model.cache import DEFAULT_CACHE_GB
+from model.checkpoint import TrainingState, check_files, read_state
 from model.data import DataSet, Examples
 from model.order import ORDER_VERSION, ItemsAhead
 from model.stream import START, Leg, extend, rows_sum

@@ -158,5 +158,12 @@ def write_data_set(
             "sha256": hashlib.sha256((directory / "shards.parquet").read_bytes()).hexdigest(), "rows": len(shards)
         },
     }  # fmt: skip
-    (directory / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    write_manifest(directory, manifest)
     return directory
+
+
+def write_manifest(directory: Path, manifest: dict) -> None:
+    """Writes manifest.json with its own checksum."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    digest = hashlib.sha256((json.dumps(rest, indent=1) + "\n").encode()).hexdigest()
+    (directory / "manifest.json").write_text(json.dumps(rest | {"sha256": digest}, indent=1) + "\n")

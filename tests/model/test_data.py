@@ -18,7 +18,7 @@ from model.batches import cut_by_length, global_batch
 from model.data import DataSet, PackedBatch
 from model.order import TrainingOrder
 from model.packing import flat_ranges
-from tests.model.synthetic import place_of, write_data_set
+from tests.model.synthetic import place_of, write_data_set, write_manifest
 
 
 def slow_rows(directory: Path, split: str, max_seq_length: int, copy: int) -> list[dict]:
@@ -168,7 +168,7 @@ def own(data_set, tmp_path) -> Path:
 
 def edit_manifest(directory: Path, **changes) -> None:
     manifest = json.loads((directory / "manifest.json").read_text())
-    (directory / "manifest.json").write_text(json.dumps(manifest | changes))
+    write_manifest(directory, manifest | changes)
 
 
 def read_all(directory: Path) -> None:
@@ -188,6 +188,11 @@ def test_what_is_no_data_set_or_not_finished_is_refused(own, tmp_path):
         DataSet(own)
     (own / "manifest.json").write_text("{")
     with says("manifest.json is not JSON"):
+        DataSet(own)
+    (own / "manifest").rename(own / "manifest.json")
+    changed = (own / "manifest.json").read_text().replace('"size": 53', '"size": 54')
+    (own / "manifest.json").write_text(changed)
+    with says("manifest.json is not as it was written: its sha256 is not the one it holds"):
         DataSet(own)
 
 

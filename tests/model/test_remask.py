@@ -14,7 +14,7 @@ from model.distributed import Ranks
 from model.order import GOLDEN, MASK, TrainingOrder, fold, mix
 from model.remask import NEW_MASKS, EpochMasks, Remasking, example_keys, remasking_of
 from model.stream import Leg
-from tests.model.synthetic import NUM_WORDS
+from tests.model.synthetic import NUM_WORDS, write_manifest
 
 CLS, SEP, MASK_ID = 2, 3, 4
 WORDS = list(range(5, 5 + NUM_WORDS))
@@ -167,7 +167,7 @@ def edited(data_set: Path, folder: Path, **changes) -> DataSet:
     data = Path(shutil.copytree(data_set, folder))
     manifest = json.loads((data / "manifest.json").read_text())
     manifest["configuration"] |= changes
-    (data / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(data, manifest)
     return DataSet(data)
 
 

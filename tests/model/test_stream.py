@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from model import batches
 from model.batches import BatchReader, global_batch
 from model.data import DataSet
 from model.distributed import Ranks
