@@ -29,6 +29,7 @@ COMMANDS = {
     "pretrain": ("jobs.pretrain", "shards to a trained model; started again, it resumes"),
     "finetune": ("jobs.finetune", "a pretrained model to one for a task: classes, pairs, numbers, tags, answers"),
     "predict": ("jobs.predict", "a model at work: answers to rows, or words for a [MASK]"),
+    "export": ("jobs.export", "a trained model as a directory that Hugging Face transformers reads"),
     "plot": ("jobs.plot", "the curves of one or several runs"),
 }
 

@@ -132,15 +132,29 @@ def save_pretrained(
     """
     assert isinstance(model, nn.Module)
     state = to_hugging_face(model.state_dict(), model.config.num_hidden_layers, model.architecture)
+    write_pretrained(state, model.config, model.architecture, directory, tokenizer, **configuration)
+
+
+def write_pretrained(
+    state: Mapping[str, Tensor],
+    config: BertConfig,
+    architecture: str,
+    directory: str | os.PathLike[str],
+    tokenizer: TextTokenizer | None = None,
+    **configuration: Any,
+) -> None:
+    """`save_pretrained` of weights that have transformers' names already."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    shape = {name: value for name, value in asdict(model.config).items() if name != "normalization"}
-    content = CONFIGURATION | {"architectures": [model.architecture]} | shape | configuration
+    shape = {name: value for name, value in asdict(config).items() if name != "normalization"}
+    content = CONFIGURATION | {"architectures": [architecture]} | shape | configuration
     if tokenizer is not None:
         content["pad_token_id"] = tokenizer.pad_id
-        save_tokenizer(tokenizer, directory, model.config.max_position_embeddings)
+        save_tokenizer(tokenizer, directory, config.max_position_embeddings)
     save_file({name: tensor.cpu() for name, tensor in state.items()}, directory / "model.safetensors", {"format": "pt"})
     (directory / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # safetensors makes files that only their owner may read.
+    (directory / "model.safetensors").chmod((directory / "config.json").stat().st_mode)
 
 
 def load_pretrained(directory: str | os.PathLike[str]) -> BertForPreTraining:

@@ -76,8 +76,9 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
         if "task" in _run_config(path):
             raise ValueError(f"{path}: its fine-tuning is not finished: start `bertloom finetune` again with its flags")
         found = latest_checkpoint(path / "checkpoints")
-        if found:
-            return _open_checkpoint(found[0])
+        if not found:
+            raise ValueError(f"{path} has no checkpoint yet: `bertloom pretrain` saves one after --save-every steps")
+        return _open_checkpoint(found[0])
     hint = "" if path.exists() else "; models are read from disk and not fetched by their name"
     raise ValueError(
         f"{path} is no model: expected the folder of a run, or a directory with config.json and model.safetensors{hint}"

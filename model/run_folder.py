@@ -1,7 +1,8 @@
-"""The run folder while it is trained in: one trainer at a time, signals that end it cleanly, small files whole."""
+"""The run folder while it is trained in: one trainer at a time, signals that end it cleanly; files and folders whole."""
 
 import fcntl
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,3 +68,23 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder to write into, which becomes `out` in the end; if that is not reached, nothing is left of it.
+
+    Raises:
+        ValueError: there is something already.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: --out must be a new or empty folder")
+    if out.is_dir() and (names := sorted(path.name for path in out.iterdir())):
+        raise ValueError(f"{out} holds {', '.join(names[:3])} already: give a new or empty folder as --out")
+    temporary = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.rename(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

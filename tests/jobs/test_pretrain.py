@@ -193,7 +193,7 @@ def test_other_data_or_another_vocabulary_cannot_be_given_on_the_way(data, unbro
     other = write_data_set(tmp_path / "other", rows=(300, 280), num_validation=60, max_seq_lengths=(32, 64), seed=9)
     with pytest.raises(ValueError, match="the run was trained on another data set than"):
         pretrain(config(other, out))
-    words = b"".join(b"%d\n" % i for i in range(53))
+    words = b"[UNK]\n[SEP]\n[CLS]\n" + b"".join(b"%d\n" % i for i in range(50))
     strange = write_data_set(tmp_path / "strange", rows=(300,), vocabulary=words)
     with pytest.raises(ValueError, match="its ids mean other words; preprocess with the checkpoint's vocab.txt"):
         pretrain(config(strange, out))

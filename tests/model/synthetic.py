@@ -1,7 +1,7 @@
 """A small data set in the shard format, made of sequences that a model can learn, for tests of the reading half.
 
-Written from docs/shard-format.md with tarfile and pyarrow alone. A document counts upwards through the vocabulary in
-steps of its own; a true next segment goes on counting, a random one belongs to another document.
+Written from docs/shard-format.md with tarfile, pyarrow and tokenizers alone. A document counts upwards through the
+vocabulary in steps of its own; a true next segment goes on counting, a random one belongs to another document.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tokenizers.implementations import BertWordPieceTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CLS, SEP, MASK = 2, 3, 4
@@ -148,8 +149,7 @@ def write_data_set(
                         shards.append(write_shard(directory, path, part, schema) | names)
     pq.write_table(pa.Table.from_pylist(shards, schema=SHARDS_SCHEMA), directory / "shards.parquet")
     (directory / "vocab.txt").write_bytes(vocabulary)
-    tokenizer = {"normalizer": {"type": "BertNormalizer", "lowercase": True, "strip_accents": None}}
-    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    BertWordPieceTokenizer(str(directory / "vocab.txt")).save(str(directory / "tokenizer.json"))
     manifest = {
         "format": "bertloom-dataset", "format_version": 1,
         "configuration": {"max_seq_length": list(max_seq_lengths), "dupe_factor": len(rows), "seed": seed},

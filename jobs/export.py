@@ -1,0 +1,87 @@
+"""Writes a model as a directory that Hugging Face transformers reads.
+
+    bertloom export --checkpoint RUN --out DIRECTORY
+    bertloom export --checkpoint RUN --out DIRECTORY --step 20000
+
+RUN is a finished run of `bertloom pretrain` or `finetune`, or what `bertloom import` wrote. --step takes one of the
+checkpoints that a pretraining run has kept, also of a run that is not finished. Writes
+
+    DIRECTORY/config.json, model.safetensors                 the model
+    DIRECTORY/tokenizer.json, vocab.txt, tokenizer_config.json, special_tokens_map.json
+    DIRECTORY/README.md                                      the model card: data, recipe, what was measured
+
+The directory is written whole or not at all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.config import parse
+from jobs.model_card import pretraining_card, run_card
+from model.checkpoint import TrainingState, checkpoint_path, read_state
+from model.huggingface import write_pretrained
+from model.pretrained import Pretrained, open_pretrained
+from model.run_folder import whole_folder, write_text
+from model.schedule import parse_budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Writes a model as a directory that Hugging Face transformers reads."""
+
+    checkpoint: Path
+    """The run folder of a model, or one of its checkpoints, RUN/checkpoints/step-00001000."""
+    out: Path
+    """The directory to write: a new or empty one."""
+    step: int | None = None
+    """The updates after which to take the model of a pretraining run; of a finished run the last, if none is given."""
+
+
+def main(argv: Sequence[str]) -> None:
+    config = parse(ExportConfig, argv, prog="bertloom export")
+    model = export(config)
+    print(f"{config.out} holds the {model.architecture} of {model.path}, with its tokenizer and a model card")
+
+
+def export(config: ExportConfig) -> Pretrained:
+    """Writes the directory, and gives back the model that is in it; ValueError if there is none to write."""
+    if (config.checkpoint / "config.json").exists():
+        raise ValueError(f"{config.checkpoint} is in transformers' form already: it can be used and copied as it is")
+    path = config.checkpoint if config.step is None else checkpoint_of(config.checkpoint, config.step)
+    with whole_folder(config.out) as folder:
+        pretrained = open_pretrained(path)
+        state = read_state(pretrained.path) if (pretrained.path / "state.json").exists() else None
+        if state and path == config.checkpoint != pretrained.path and not is_finished(state):
+            raise ValueError(
+                f"{path} is not finished, it has done {state.step:,} steps: start `bertloom pretrain` again with its flags, "
+                f"or take the model as it is now by --step {state.step}"
+            )
+        if state:
+            card = pretraining_card(pretrained, state, config.out.resolve().name)
+        else:
+            card = run_card(pretrained, config.out.resolve().name)
+        write_pretrained(
+            pretrained.weights, pretrained.config, pretrained.architecture, folder, pretrained.tokenizer,
+            **pretrained.configuration,
+        )  # fmt: skip
+        write_text(folder / "README.md", card)
+    return pretrained
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    """The checkpoint of a step; ValueError if the run has none."""
+    path = checkpoint_path(run / "checkpoints", step)
+    if not path.is_dir():
+        kept = sorted(int(other.name.removeprefix("step-")) for other in (run / "checkpoints").glob("step-*"))
+        found = f"it has those of {', '.join(f'{number:,}' for number in kept)}" if kept else "it has none"
+        raise ValueError(f"{run} has no checkpoint of step {step:,}: {found}")
+    return path
+
+
+def is_finished(state: TrainingState) -> bool:
+    """Whether a training has come to the end of its schedule."""
+    plan = state.schedule
+    if plan["budget"] is not None:
+        return state.seconds >= parse_budget(plan["budget"])
+    return state.tokens >= plan["num_tokens"] if plan["num_tokens"] is not None else state.step >= plan["num_steps"]

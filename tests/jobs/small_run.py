@@ -1,0 +1,34 @@
+"""A small data set with a real vocabulary, and a finished pretraining run on it."""
+
+from pathlib import Path
+
+from jobs.pretrain import PretrainConfig, pretrain
+from model.bert import BertArchitecture
+from tests.model.synthetic import NUM_WORDS, SPECIAL, write_data_set
+
+TINY = BertArchitecture(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
+)  # fmt: skip
+PIECES = [*"abcdefghijklmnopqrstuvwxyz0123456789,.!?", "the", "house", "北", "京", "é", "ж"]
+WORDS = [*(f"w{number}" for number in range(NUM_WORDS)), *PIECES, *(f"##{piece}" for piece in PIECES)]
+VOCABULARY = "".join(word + "\n" for word in [*SPECIAL, *WORDS]).encode()
+
+
+def make_data(directory: Path, **changes) -> Path:
+    """A data set of two lengths."""
+    values = {"rows": (300,), "num_validation": 60, "max_seq_lengths": (32, 64), "vocabulary": VOCABULARY}
+    return write_data_set(directory, **values | changes)
+
+
+def run_config(data: Path, out: Path, **changes) -> PretrainConfig:
+    values = {
+        "num_steps": 6, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 3e-3, "model": TINY, "device": "cpu",
+        "eval_every": 100, "num_eval_examples": 40, "save_every": 4, "num_threads": 1,
+    }  # fmt: skip
+    return PretrainConfig(data=str(data), out=out, **values | changes)
+
+
+def make_run(data: Path, out: Path, **changes) -> Path:
+    """A finished run of six steps, with the checkpoints of the fourth and the sixth."""
+    pretrain(run_config(data, out, **changes))
+    return out

@@ -1,0 +1,194 @@
+import json
+import shutil
+import stat
+
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForPreTraining,
+    AutoTokenizer,
+    BertConfig,
+    BertForPreTraining,
+    pipeline,
+)
+
+from jobs.export import ExportConfig, export, main
+from model.checkpoint import load_model
+from model.data import DataSet
+from model.huggingface import load_pretrained
+from model.pretrained import open_pretrained
+from tests.jobs.small_run import TINY, make_data, make_run
+
+NASTY = [
+    "", " ", "The  house,\tthe\u00a0house!", "caf\u00e9 cafe\u0301 na\u00efve \u0130stanbul \ufb01 \uff21\uff22",
+    "北京house北 京", "zero\u200bwidth \ufeffbom \u00adsoft", "a\x00b\x07c\x7fd\x85e", "\u202eright to left\u202c",
+    "👩‍👩‍👧 🏳️‍🌈",
+    "w" * 101, "w" * 100, "жж Ж \u0301 alone", "\ud7ff \ue000 \U0010ffff", "the.house?the!house", "line\r\nline\u2028line",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    return make_run(data, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "small-bert"
+    export(ExportConfig(checkpoint=run, out=out))
+    return out
+
+
+def loading_info(kind, directory):
+    _, info = kind.from_pretrained(directory, output_loading_info=True)
+    assert not info["missing_keys"] and not info["mismatched_keys"], kind
+    return set(info["unexpected_keys"])
+
+
+def test_the_directory_is_whole(exported, run):
+    assert sorted(path.name for path in exported.iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json",
+        "tokenizer_config.json", "vocab.txt",
+    ]  # fmt: skip
+    assert (exported / "vocab.txt").read_bytes() == (run / "vocab.txt").read_bytes()
+    mode = (exported / "model.safetensors").stat().st_mode
+    assert stat.S_IMODE(mode) == stat.S_IMODE((exported / "config.json").stat().st_mode)
+    assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_transformers_finds_every_weight_and_no_other_than_heads_that_a_class_has_not(exported):
+    pooler = {f"bert.pooler.dense.{kind}" for kind in ("weight", "bias")}
+    pairs = {f"cls.seq_relationship.{kind}" for kind in ("weight", "bias")}
+    assert loading_info(AutoModelForPreTraining, exported) == set()
+    assert loading_info(AutoModelForMaskedLM, exported) == pooler | pairs
+    assert all(name.startswith("cls.") for name in loading_info(AutoModel, exported))
+
+
+def test_weights_come_out_and_in_again_bit_for_bit(exported, run):
+    before, after = load_model(run / "checkpoints/step-00000006").state_dict(), load_pretrained(exported).state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    theirs = BertForPreTraining.from_pretrained(exported).state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in open_pretrained(run).weights.items())
+
+
+def test_what_transformers_has_saved_is_read_bit_for_bit(tmp_path):
+    torch.manual_seed(0)
+    theirs = BertForPreTraining(BertConfig(vocab_size=53, **vars(TINY)))
+    theirs.save_pretrained(tmp_path)
+    ours = load_pretrained(tmp_path).state_dict()
+    assert torch.equal(ours["mlm.bias"], theirs.cls.predictions.bias)
+    assert torch.equal(ours["bert.layers.1.qkv.weight"][32:64], theirs.bert.encoder.layer[1].attention.self.key.weight)
+
+
+def test_logits_equal_those_of_transformers(exported, run, data):
+    batch = next(DataSet(data).examples("validation", 64).in_order(1))
+    model = load_model(run / "checkpoints/step-00000006").eval()
+    with torch.no_grad():
+        words, pairs = model.logits(batch)
+        theirs = AutoModelForPreTraining.from_pretrained(exported).eval()(
+            input_ids=batch.input_ids[None], token_type_ids=batch.token_type_ids[None]
+        )
+    torch.testing.assert_close(words, theirs.prediction_logits[0, batch.masked_positions], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pairs, theirs.seq_relationship_logits, atol=1e-5, rtol=1e-5)
+
+
+def test_the_tokenizer_of_transformers_gives_our_ids_on_nasty_texts(exported, run):
+    ours, theirs = open_pretrained(run).tokenizer, AutoTokenizer.from_pretrained(exported)
+    for text, ids in zip(NASTY, ours.ids(NASTY)):
+        assert theirs(text, add_special_tokens=False).input_ids == ids.tolist(), text
+    pair = theirs("the house", "北京", return_tensors="np")
+    words = theirs.convert_ids_to_tokens(pair.input_ids[0])
+    assert words == ["[CLS]", "the", "house", "[SEP]", "北", "京", "[SEP]"]
+    assert pair.token_type_ids[0].tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert theirs.model_max_length == 64
+
+
+def test_a_masked_word_is_filled(exported):
+    found = pipeline("fill-mask", str(exported))("the [MASK] house")
+    assert len(found) == 5 and 0 < found[0]["score"] < 1 and "[MASK]" not in found[0]["sequence"]
+
+
+def test_the_model_card_says_what_the_run_says(exported, run, data):
+    card = (exported / "README.md").read_text()
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["split"] == "validation" and last["step"] == 6
+    for fact in (
+        "pipeline_tag: fill-mask", "# small-bert", "Pretrained for 6 steps", "| batch size | 16 |",
+        DataSet(data).shards_digest, DataSet(data).vocabulary_sha256, f"| {last['mlm_loss']:.4f} |",
+        "| held out, step 6, 40 examples |", "| 1 to 6 | 32 | 16 |", 'AutoModelForPreTraining.from_pretrained("small-bert")',
+    ):  # fmt: skip
+        assert fact in card, fact
+
+
+def test_the_card_of_a_run_without_pairs_says_that_the_head_is_not_trained(tmp_path):
+    data = make_data(tmp_path / "data", pairs=False, max_seq_lengths=(32,))
+    export(ExportConfig(checkpoint=make_run(data, tmp_path / "run", num_steps=1), out=tmp_path / "out"))
+    card = (tmp_path / "out/README.md").read_text()
+    assert "not trained: the data has no pairs" in card and "random one" not in card
+
+
+def test_a_step_can_be_asked_for(run, tmp_path, capsys):
+    main(["--checkpoint", str(run), "--out", str(tmp_path / "four"), "--step", "4"])
+    assert "step-00000004, with its tokenizer and a model card" in capsys.readouterr().out
+    expected = load_model(run / "checkpoints/step-00000004").state_dict()
+    assert torch.equal(load_pretrained(tmp_path / "four").state_dict()["mlm.dense.weight"], expected["mlm.dense.weight"])
+    assert "Pretrained for 4 steps" in (tmp_path / "four/README.md").read_text()
+    export(ExportConfig(checkpoint=run / "checkpoints/step-00000004", out=tmp_path / "same"))
+    assert (tmp_path / "same/model.safetensors").read_bytes() == (tmp_path / "four/model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="has no checkpoint of step 5: it has those of 4, 6"):
+        export(ExportConfig(checkpoint=run, out=tmp_path / "five", step=5))
+
+
+def test_an_unfinished_run_is_refused_unless_the_step_is_named(data, run, tmp_path):
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(run, unfinished)
+    shutil.rmtree(unfinished / "checkpoints/step-00000006")
+    with pytest.raises(ValueError, match="is not finished, it has done 4 steps: .* by --step 4"):
+        export(ExportConfig(checkpoint=unfinished, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    export(ExportConfig(checkpoint=unfinished, out=tmp_path / "out", step=4))
+    shutil.rmtree(unfinished / "checkpoints/step-00000004")
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        export(ExportConfig(checkpoint=unfinished, out=tmp_path / "more"))
+
+
+@pytest.mark.parametrize("lengths", [{"num_tokens": 500}, {"budget": "1s", "save_every": 1}])
+def test_runs_by_tokens_and_by_the_clock_end_too(data, tmp_path, lengths):
+    out = make_run(data, tmp_path / "run", **{"num_steps": None} | lengths)
+    export(ExportConfig(checkpoint=out, out=tmp_path / "out"))
+    assert (tmp_path / "out/model.safetensors").exists()
+
+
+def test_what_cannot_be_exported_is_refused_and_leaves_nothing(data, run, exported, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="is in transformers' form already"):
+        export(ExportConfig(checkpoint=exported, out=out))
+    with pytest.raises(ValueError, match="nothing is no model"):
+        export(ExportConfig(checkpoint=tmp_path / "nothing", out=out))
+    bare = shutil.copytree(run, tmp_path / "bare")
+    (bare / "vocab.txt").unlink()
+    with pytest.raises(ValueError, match="bare has no vocab.txt: copy vocab.txt and tokenizer.json of its data set"):
+        export(ExportConfig(checkpoint=bare, out=out))
+    shape = {**vars(TINY), "normalization": "batch"}
+    batch = make_run(data, tmp_path / "batch", num_steps=1, model=type(TINY)(**shape), micro_batch_size=16)
+    with pytest.raises(ValueError, match="batch normalisation"):
+        export(ExportConfig(checkpoint=batch, out=out))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "batch"]
+
+
+def test_a_folder_that_holds_something_is_not_touched(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds notes.txt already: give a new or empty folder"):
+        export(ExportConfig(checkpoint=run, out=tmp_path))
+    with pytest.raises(ValueError, match="notes.txt is a file"):
+        export(ExportConfig(checkpoint=run, out=tmp_path / "notes.txt"))
+    (tmp_path / "empty").mkdir()
+    export(ExportConfig(checkpoint=run, out=tmp_path / "empty"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "notes.txt"]
