@@ -12,6 +12,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import s3fs
 from moto.server import ThreadedMotoServer
 
 KEYS = {
@@ -33,9 +34,6 @@ class Store:
     faults: list[list] = field(default_factory=list)
     """[kind, part of a path, how many times to come]; kinds: 500, 403, cut, slow, flip."""
     moto: tuple[str, int] = ("", 0)
-
-    def environment(self) -> dict[str, str]:
-        return KEYS | {"AWS_ENDPOINT_URL": self.endpoint}
 
     def fail(self, kind: str, path: str, times: int) -> None:
         """From now on, so many answers to GET of such paths fail in this way."""
@@ -139,7 +137,8 @@ def object_store() -> Iterator[Store]:
     moto.start()
     store = Store(moto=moto.get_host_and_port())
     with pytest.MonkeyPatch.context() as patch, serve(proxy_handler(store)) as store.endpoint:
-        for name, value in store.environment().items():
+        for name, value in (KEYS | {"AWS_ENDPOINT_URL": store.endpoint}).items():
             patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # those of another server
         yield store
     moto.stop()

@@ -171,7 +171,7 @@ def test_what_may_not_be_read_or_is_missing_is_said_at_once(store, local, tmp_pa
 def test_urls_that_cannot_be_are_refused():
     with says("nope://bucket/set: Protocol not known: nope; expected s3://…, gs://…, https://… or a local folder"):
         DataSet("nope://bucket/set")
-    code = "import sys; sys.modules['s3fs'] = None; from model.data import DataSet; DataSet('s3://bucket/set')"
+    code = "import sys; sys.modules['s3fs'] = None; from model.folder import open_folder; open_folder('s3://b')"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'bertloom[s3]'" in ran.stderr.splitlines()[-1]
 
@@ -295,29 +295,6 @@ def test_the_least_recently_used_make_room(store, local, tmp_path, monkeypatch):
         read(shard)
     there = [(tmp_path / "shards" / examples.shards.sha256[shard] / "000000.arrow").exists() for shard in range(8)]
     assert there[0] and there[7] and not there[1] and not there[2]
-
-
-CODE = """
-import sys
-import numpy as np
-from model.data import DataSet
-examples = DataSet(sys.argv[1], sys.argv[2], 0.1).examples("train")
-ahead = examples.items_ahead(examples.order(1, "global"))
-print(sum(int(examples.gather(*ahead.items(start, start + 50)).input_ids.sum()) for start in range(0, 2400, 50)))
-"""
-
-
-def test_processes_that_share_a_cache_fetch_each_shard_once(store, local, tmp_path):
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", CODE, URL, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    answers = {process.communicate(timeout=100)[0] for process in processes}
-    twin = DataSet(local).examples("train")
-    assert answers == {f"{int(twin.gather(np.zeros(2400, dtype=np.int64), np.arange(2400)).input_ids.sum())}\n"}
-    assert len(store.fetched()) == NUM_SHARDS
 
 
 @pytest.mark.parametrize("knows_ranges", [True, False])
