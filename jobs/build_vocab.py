@@ -10,14 +10,17 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from tqdm import tqdm
 
 from jobs.config import parse
 from pipeline import storage
-from pipeline.documents import Reject, read_documents
-from pipeline.inputs import Source, find_sources, split_source
+from pipeline.documents import read_documents
+from pipeline.formats import position_unit
+from pipeline.inputs import ReadConfig, Source, find_sources
+from pipeline.records import Document, Reject
+from pipeline.splitting import split_source
 from pipeline.vocabulary import (
     MIN_WORDS,
     Vocabulary,
@@ -29,12 +32,11 @@ from pipeline.vocabulary import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildVocabConfig:
+class BuildVocabConfig(ReadConfig):
     """Makes a WordPiece vocabulary from text."""
 
     input: tuple[str, ...]
-    """Files, folders or globs: .txt (a blank line ends a document), .jsonl (field "text"),
-    plain or packed (.gz, .bz2, .zst, .xz)."""
+    """Files, folders, quoted globs or @LIST, as `preprocess` takes them."""
     vocab_size: int
     """Words to make, the five special ones among them. BERT: 30522 (English), 21128 (Chinese)."""
     out: str
@@ -65,9 +67,12 @@ def main(argv: Sequence[str]) -> None:
 
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     """Makes the vocabulary, writes it, says what it covers, and gives it back."""
-    sources = find_sources(config.input)
+    notes: list[str] = []
+    sources = find_sources(config.input, notes)
+    for note in notes:
+        print(f"bertloom build-vocab: {note}", file=sys.stderr)
     seen: Counter[str] = Counter()
-    counts = count_words(_texts(sources, seen), config.do_lower_case, config.strip_accents)
+    counts = count_words(_texts(sources, config, seen), config.do_lower_case, config.strip_accents)
     rejects = {reason: n for reason, n in seen.items() if reason not in ("documents", "bytes")}
     turned_away = "".join(f", {n:,} {reason}" for reason, n in sorted(rejects.items()))
     if not counts:
@@ -87,22 +92,22 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     return vocabulary
 
 
-def _texts(sources: Sequence[Source], seen: Counter[str]) -> Iterator[bytes]:
+def _texts(sources: Sequence[Source], config: ReadConfig, seen: Counter[str]) -> Iterator[bytes]:
     """All documents' text; counts documents, bytes and rejects by reason in `seen` and names the first of each kind."""
     with tqdm(unit="B", unit_scale=True, desc="reading", disable=None) as bar:
         for source in sources:
-            for split in split_source(source, split_bytes=1 << 26):
-                for item in read_documents(split):
-                    if isinstance(item, Reject):
-                        seen[item.reason] += 1
-                        if seen[item.reason] == 1:
-                            place = f"{source.path}, byte {item.position}"
-                            print(f"rejected: {item.reason}: {place}: {item.detail[:100]}", file=sys.stderr)
+            for split in split_source(source, 1 << 26, config):
+                for item in read_documents(split, config=config):
+                    if isinstance(item, Document):
+                        seen["documents"] += 1
+                        seen["bytes"] += len(item.text)
+                        bar.update(len(item.text))
+                        yield item.text
                         continue
-                    seen["documents"] += 1
-                    seen["bytes"] += len(item.text)
-                    bar.update(len(item.text))
-                    yield item.text
+                    seen[item.reason] += 1
+                    if seen[item.reason] == 1 and isinstance(item, Reject):
+                        place = f"{source.path}, {position_unit(source.format)} {item.position}"
+                        print(f"rejected: {item.reason}: {place}: {item.detail} {item.text[:100]}", file=sys.stderr)
 
 
 def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
@@ -117,5 +122,7 @@ def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
 def _next_command(config: BuildVocabConfig) -> str:
     casing = "" if config.do_lower_case else " --no-do-lower-case"
     accents = "" if config.strip_accents is None else f" --strip-accents {config.strip_accents}"
+    values = [(field.name, getattr(config, field.name), field.default) for field in fields(ReadConfig)]
+    reading = "".join(f" --{name.replace('_', '-')} {value}" for name, value, default in values if value != default)
     inputs = " ".join(f"'{pattern}'" if set(pattern) & set("*?[ ") else pattern for pattern in config.input)
-    return f"bertloom preprocess --input {inputs} --vocab {config.out}{casing}{accents} --out DATASET"
+    return f"bertloom preprocess --input {inputs}{reading} --vocab {config.out}{casing}{accents} --out DATASET"

@@ -24,11 +24,12 @@ from pipeline import storage
 from pipeline.chinese import load_segmenter
 from pipeline.examples import WeaveConfig
 from pipeline.gates import Gates
-from pipeline.inputs import Source, Split, find_sources, split_size, split_source
+from pipeline.inputs import Source, Split, find_sources
 from pipeline.local_runner import is_local, pipeline_options, quiet_workers, run, worker_watch
 from pipeline.lock import output_lock
 from pipeline.manifest import JobConfig
 from pipeline.preprocess import Places, Preprocess, balanced
+from pipeline.splitting import split_size, split_source
 from pipeline.tokenizing import TokenizeConfig, part_names
 from pipeline.vocabulary import read_vocabulary
 
@@ -37,11 +38,11 @@ SHARED_SECONDS = 3600  # in a shared --work-dir a half-written file this old is 
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig(TokenizeConfig, WeaveConfig):
-    """Text to shards. Inputs are .txt (a blank line between documents) and .jsonl (`text`, and `id` if you like), plain or
-    .gz, .bz2, .zst. Flags for Beam come last, behind `--`."""
+    """Text to shards. Inputs are .txt, .jsonl, .parquet, .arrow, data sets saved by Hugging Face `datasets`, and MediaWiki
+    dumps, mixed as you like, plain or .gz, .bz2, .zst, .xz. Flags for Beam come last, behind `--`."""
 
     input: tuple[str, ...]
-    """Files, folders or quoted globs, on any file system that Beam knows."""
+    """Files, folders or quoted globs, on any file system that Beam knows; @LIST is a file with one of these a line."""
     vocab: str
     """The vocabulary, one word a line; `bertloom build-vocab` makes one."""
     out: str
@@ -79,32 +80,36 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     if config.chinese_words:
         load_segmenter()  # its error before the work begins
     job = JobConfig(_part_of(TokenizeConfig, config), _part_of(WeaveConfig, config), vocabulary)
-    sources = find_sources(config.input)
+    notes: list[str] = []
+    sources = find_sources(config.input, notes)
+    for note in notes:
+        _say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"))
     _make_folder("--out", config.out)
     with output_lock(config.out):
         manifest = _finished(places, job, sources)
         if manifest is None:
+            total = sum(source.size for source in sources)
+            part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total)
+            splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize)]
             begun = _claim(places, job, sources)
             storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
             _make_folder("--work-dir", places.parts)
             _make_folder("--out", places.records)
             storage.sweep_temporary(places.dataset)
             storage.sweep_temporary(places.parts, SHARED_SECONDS)
-            total = sum(source.size for source in sources)
-            part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total)
-            splits = [split for source in sources for split in split_source(source, part_bytes)]
             _tell_found(places, job, splits, begun)
             _run(
                 config,
                 beam_flags,
-                Preprocess(places, job, sources, part_bytes),
+                Preprocess(places, job, sources, notes, part_bytes),
                 balanced(splits, config.num_workers),
                 total,
             )
             manifest = json.loads(storage.read(storage.join(config.out, "manifest.json")))
             for note in manifest["notes"]:
-                _say(note)
+                if note not in notes:
+                    _say(note)
         storage.remove(places.scratch)
     return {**manifest, "out": config.out}
 
@@ -232,6 +237,8 @@ def print_summary(manifest: dict[str, Any]) -> None:
     )
     for reason, number in counters["rejected"].items():
         print(f"    rejected {number:>13,} {reason}")
+    for reason, number in counters["passed_over"].items():
+        print(f"    and also {number:>13,} {reason}, passed over")
     if counters["characters_replaced"]:
         print(f"  replaced   {counters['characters_replaced']:>13,} bytes that were no UTF-8, by U+FFFD")
     print(

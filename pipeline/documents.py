@@ -8,26 +8,49 @@ import itertools
 from collections.abc import Iterator
 
 from pipeline import storage
-from pipeline.inputs import Split
+from pipeline.formats import TABLES
+from pipeline.inputs import ReadConfig, Split
 from pipeline.json_lines import BOM, read_json_lines
-from pipeline.plain_text import read_text
-from pipeline.records import Document, Reject
-from pipeline.streams import Damaged, read_chunks
+from pipeline.plain_text import read_file_as_text, read_lines_as_texts, read_texts
+from pipeline.records import Document, PassedOver, Record, Reject
+from pipeline.streams import Damaged, first_bytes, read_chunks
+from pipeline.tables import read_table
+from pipeline.wikipedia import read_pages, read_site
+
+__all__ = ["Document", "PassedOver", "Reject", "read_documents"]
 
 
-def read_documents(split: Split, start: int | None = None) -> Iterator[Document | Reject]:
-    """The documents and rejects of a split in the order of the file; from byte `start`, a document border, if given."""
+def read_documents(split: Split, start: int | None = None, config: ReadConfig | None = None) -> Iterator[Record]:
+    """The documents and rejects of a split in the order of the file; from `start`, the position of one, if given."""
+    config = config or ReadConfig()
     begin = split.start if start is None else start
+    if split.source.format in TABLES:
+        yield from read_table(split, begin, config.text_column, config.id_column)
+    else:
+        yield from _read_stream(split, begin, config)
+
+
+def _read_stream(split: Split, begin: int, config: ReadConfig) -> Iterator[Record]:
     source = split.source
     with storage.open_read(source.path) as file:
         try:
+            site = read_site(first_bytes(file, source.codec)) if source.format == "mediawiki" else None
             chunks = read_chunks(file, source.codec, begin, split.end)
             first = next(chunks, b"")
             while len(first) < len(BOM) and (more := next(chunks, b"")):
                 first += more
             if begin == 0 and first.startswith(BOM):
                 first, begin = first[len(BOM) :], len(BOM)
-            read = read_text if source.format == "txt" else read_json_lines
-            yield from read(itertools.chain([first], chunks), begin)
+            chunks = itertools.chain([first], chunks)
+            if site:
+                yield from read_pages(chunks, begin, site, whole=split.end is None)
+            elif source.format == "jsonl":
+                yield from read_json_lines(chunks, begin, config.text_column, config.id_column)
+            elif config.text_layout == "line":
+                yield from read_lines_as_texts(chunks, begin)
+            elif config.text_layout == "file":
+                yield from read_file_as_text(chunks, begin)
+            else:
+                yield from read_texts(chunks, begin)
         except Damaged as damage:
-            yield Reject(damage.position, "damaged-archive", f"{damage}: what came before it was kept")
+            yield Reject(damage.position, "damaged-file", f"{damage}: what came before it was kept")

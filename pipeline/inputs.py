@@ -1,27 +1,38 @@
-"""Input files to splits: which files there are, what they hold, and where they may be cut.
+"""Which files there are, and what they hold: a list of sources, and of what was passed over.
 
-A split is a byte range that begins and ends at a document border, so that whoever reads it reads whole documents. A
-compressed file cannot be cut: it is one split, read as a stream. How the input is cut never shows in the shards.
+A source is named by a file, a folder, a glob, or `@LIST`, a file with one of these a line.
 """
 
 import glob
 import hashlib
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Literal
 
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline import storage
-from pipeline.plain_text import BLANK_LINES
-from pipeline.streams import CHUNK, CODECS
+from pipeline.formats import expected_names, find_format, format_by_name
+from pipeline.streams import HEAD
 
-FORMATS = {".txt": "txt", ".jsonl": "jsonl"}
-HEAD = 1 << 16  # bytes of each file that enter its fingerprint
-LINE_END = re.compile(rb"\n")
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig:
+    """How files are read."""
+
+    text_layout: Literal["blank-line", "line", "file"] = "blank-line"
+    """How documents lie in .txt files: parted by blank lines, each line a sentence or more; one a line; one a file."""
+    text_column: str = "text"
+    """The field or column that holds the text, in .jsonl, .parquet and .arrow."""
+    id_column: str = "id"
+    """The field or column with a record's own id, by which rejects name it; it need not be there."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Source:
     name: str
     """Its path relative to the input's root: what the data set calls it."""
     format: str
-    """txt or jsonl."""
+    """One of pipeline.formats.FORMATS."""
     codec: str | None
     """gzip, bzip2, zstd, xz, or None."""
     size: int
@@ -48,121 +59,102 @@ class Split:
 
     source: Source
     start: int
-    """First byte, in the uncompressed file."""
+    """First byte, in the uncompressed file; of Parquet and Arrow files the first row."""
     end: int | None
-    """The byte after the last; None: to the end of the stream."""
+    """The byte, or row, after the last; None: to the end of the file."""
+    num_bytes: int = 0
+    """On disk, about: for the balance between workers and the progress bar."""
 
 
-def find_sources(patterns: Sequence[str]) -> list[Source]:
-    """The input files, sorted by name. A pattern is a file, a folder (all files below it that can be read) or a glob."""
+def find_sources(patterns: Sequence[str], notes: list[str] | None = None) -> list[Source]:
+    """The input files, sorted by name. What a person should know of them is added to `notes`."""
+    notes = [] if notes is None else notes
     found: dict[str, tuple[str, int, float]] = {}  # path -> root, size, modification time
-    for pattern in patterns:
-        root, matches = _match(pattern)
+    for pattern in _without_lists(patterns):
+        root, matches = _match(pattern, notes)
         if not matches:
-            raise ValueError(f"--input {pattern}: no file matches; expected {_expected()}")
+            raise ValueError(f"--input {pattern}: no file matches; expected {expected_names()}")
         for path, (size, modified) in matches.items():
             found.setdefault(path, (root, size, modified))
     names = _names({path: root for path, (root, _, _) in found.items()})
     sources = []
     for path, (_, size, modified) in found.items():
-        form, codec = format_of(path)
         with storage.open_read(path) as file:
             head = file.read(HEAD)
+            form, codec, _ = find_format(path, file)
         key = f"{names[path]}\0{size}\0{modified!r}\0".encode() + head
         sources.append(Source(path, names[path], form, codec, size, hashlib.sha256(key).hexdigest()))
     return sorted(sources, key=lambda source: source.name)
 
 
-def format_of(path: str) -> tuple[str, str | None]:
-    """(format, codec) by the name's endings; ValueError for any other."""
-    stem, ending = os.path.splitext(path)
-    codec = CODECS.get(ending)
-    if codec:
-        ending = os.path.splitext(stem)[1]
-    if ending not in FORMATS:
-        raise ValueError(f"{path}: cannot tell its format by its name; expected {_expected()}")
-    return FORMATS[ending], codec
-
-
-def split_source(source: Source, split_bytes: int) -> list[Split]:
-    """Cuts a file near every multiple of `split_bytes`, at the first document border from there on."""
-    if source.codec or source.size <= split_bytes:
-        return [Split(source, 0, None)]
-    cuts = [0]
-    with storage.open_read(source.path) as file:
-        while cuts[-1] + split_bytes < source.size:
-            cut = _next_border(file, source.format, cuts[-1] + split_bytes, source.size)
-            if cut >= source.size:
-                break
-            cuts.append(cut)
-    ends: list[int | None] = [*cuts[1:], None]
-    return [Split(source, start, end) for start, end in zip(cuts, ends, strict=True)]
-
-
-def split_size(total_bytes: int) -> int:
-    """Bytes of text a split: 8 MB, and from 100 GB of input on 64 MB, so that a bucket need not ask too many parts."""
-    return 64_000_000 if total_bytes >= 100_000_000_000 else 8_000_000
-
-
-def _next_border(file: BinaryIO, form: str, start: int, size: int) -> int:
-    """The first document border at `start` or later; a search that needs no more memory than two chunks."""
-    border = BLANK_LINES if form == "txt" else LINE_END
-    kept, at = b"", start
-    file.seek(start)
-    while chunk := file.read(CHUNK):
-        data = kept + chunk
-        base = at - len(kept)
-        match = border.search(data)
-        while match and match.end() == len(data):  # blank lines may go on in the next chunk
-            more = file.read(CHUNK)
-            if not more:
-                return size
-            data += more
-            at += len(more)
-            match = border.search(data)
-        if match:
-            return base + match.end()
-        at = base + len(data)
-        kept = data[-4096:]  # a run of blank lines may begin here
-    return size
-
-
-def _match(pattern: str) -> tuple[str, dict[str, tuple[int, float]]]:
-    """(root, {path: (size, modification time)}) of one --input."""
-    if storage.is_local(pattern) and os.path.isdir(pattern):
-        root, wanted = pattern, os.path.join(glob.escape(pattern), "**")
-    elif storage.is_local(pattern):
-        root, wanted = os.path.dirname(re.split(r"[*?\[]", pattern)[0]), pattern
-    else:
+def _without_lists(patterns: Iterable[str]) -> list[str]:
+    """The patterns, with those of the list in the place of each @LIST."""
+    plain = []
+    for pattern in patterns:
+        if not pattern.startswith("@"):
+            plain.append(pattern)
+            continue
         try:
-            listed = FileSystems.match([pattern])[0].metadata_list
+            lines = storage.read(pattern[1:]).decode("utf-8-sig").splitlines()
+        except OSError as error:
+            raise ValueError(f"--input {pattern}: the list cannot be read: {error}") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--input {pattern}: the list is not UTF-8: {error}") from None
+        listed = [line.strip() for line in lines if line.strip()]
+        if not listed:
+            raise ValueError(f"--input {pattern}: the list is empty; expected a file, folder or glob a line")
+        plain += listed
+    return plain
+
+
+def _match(pattern: str, notes: list[str]) -> tuple[str, dict[str, tuple[int, float]]]:
+    """(root, {path: (size, modification time)}) of one pattern."""
+    root = re.split(_WILDCARD, pattern)[0].rpartition("/")[0]
+    if not storage.is_local(pattern):
+        folder = pattern.endswith("/")
+        try:
+            listed = FileSystems.match([pattern + "**" if folder else pattern])[0].metadata_list
         except BeamIOError as error:
             raise ValueError(f"--input {pattern}: cannot be listed: {error}") from error
-        root = re.split(r"[*?\[]", pattern)[0].rpartition("/")[0]
-        return root, {f.path: (f.size_in_bytes, f.last_updated_in_seconds) for f in listed}
-    paths = glob.glob(wanted, recursive=True) or ([pattern] if os.path.isfile(pattern) else [])
-    files = [path for path in paths if os.path.isfile(path)]
-    if wanted != pattern:  # a folder: other kinds of file in it are passed over, for nobody named them
-        files = [path for path in files if _can_read(path)]
-    return root, {path: (os.path.getsize(path), os.path.getmtime(path)) for path in files}
+        files = {f.path: (f.size_in_bytes, f.last_updated_in_seconds) for f in listed}
+    else:
+        folder = os.path.isdir(pattern)
+        root = pattern if folder else os.path.dirname(re.split(_WILDCARD, pattern)[0])
+        wanted = os.path.join(glob.escape(pattern), "**") if folder else pattern
+        paths = glob.glob(wanted, recursive=True) or [pattern]
+        files = {p: (os.path.getsize(p), os.path.getmtime(p)) for p in paths if os.path.isfile(p)}
+    if folder:  # of a folder, files that nobody named may be passed over
+        wanted_paths = _readable(pattern, list(files), notes)
+        files = {path: files[path] for path in wanted_paths}
+    return root, files
 
 
-def _can_read(path: str) -> bool:
+def _readable(folder: str, paths: list[str], notes: list[str]) -> list[str]:
+    """Those of a folder's files whose names tell a format; of a folder that `datasets` saved, those that its state names."""
+    states = {os.path.dirname(path): path for path in paths if os.path.basename(path) == "state.json"}
+    chosen = []
+    for path in paths:
+        state = states.get(os.path.dirname(path))
+        if format_by_name(path)[0] and (state is None or os.path.basename(path) in _data_files(state)):
+            chosen.append(path)
+    strangers = Counter(os.path.splitext(path)[1] or os.path.basename(path) for path in set(paths) - set(chosen))
+    if strangers:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(strangers.items())[:10])
+        number = f"{strangers.total()} of {len(paths)} files"
+        notes.append(f"{folder}: {number} passed over ({kinds}); expected {expected_names()}")
+    return chosen
+
+
+def _data_files(state: str) -> set[str]:
+    """Names of the files of a data set saved by `datasets`, from its state.json: others beside them are caches."""
     try:
-        format_of(path)
-    except ValueError:
-        return False
-    return not os.path.basename(path).startswith(".")
+        return {entry["filename"] for entry in json.loads(storage.read(state))["_data_files"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{state}: expected the state of a saved Hugging Face data set, with _data_files") from error
 
 
 def _names(roots: dict[str, str]) -> dict[str, str]:
     """A short name for each path: relative to its root, or the whole path where two would be called the same."""
     short = {path: path[len(root) :].lstrip("/\\") if root else path for path, root in roots.items()}
-    taken: dict[str, int] = {}
-    for name in short.values():
-        taken[name] = taken.get(name, 0) + 1
+    taken = Counter(short.values())
     return {path: name if taken[name] == 1 else path for path, name in short.items()}
-
-
-def _expected() -> str:
-    return f"{' or '.join(FORMATS)}, plain or with {', '.join(CODECS)} behind it"

@@ -2,30 +2,33 @@
 a paragraph, which a line feed says from then on."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import orjson
 
-from pipeline.records import Document, Reject, decoded, whole_or_pieces
+from pipeline.records import SHOWN_CHARACTERS, Document, Reject, decoded, first_characters, paragraphs, whole_or_pieces
 
 MAX_LINE_BYTES = 1_000_000_000  # a line has to be held whole
 BOM = b"\xef\xbb\xbf"
 
-_PARAGRAPHS = re.compile(r"\n\s*\n")
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
-
-def read_json_lines(chunks: Iterable[bytes], start: int) -> Iterator[Document | Reject]:
+def read_json_lines(
+    chunks: Iterable[bytes], start: int, text_column: str, id_column: str
+) -> Iterator[Document | Reject]:
     """The documents and rejects of these lines, in order."""
     at = start
     for line in read_lines(chunks):
         if isinstance(line, int):
-            yield Reject(at, "line-too-long", f"{line} bytes, over {MAX_LINE_BYTES}")
+            yield line_too_long(at, line)
             at += line
-            continue
-        yield from _json_document(line, at)
-        at += len(line)
+        else:
+            yield from _json_document(line, at, text_column, id_column)
+            at += len(line)
+
+
+def line_too_long(position: int, num_bytes: int) -> Reject:
+    return Reject(position, "line-too-long", f"{num_bytes} bytes, over {MAX_LINE_BYTES}")
 
 
 def read_lines(chunks: Iterable[bytes]) -> Iterator[bytes | int]:
@@ -46,51 +49,41 @@ def read_lines(chunks: Iterable[bytes]) -> Iterator[bytes | int]:
         yield length if length > MAX_LINE_BYTES else b"".join(parts)
 
 
-def _json_document(line: bytes, position: int) -> Iterator[Document | Reject]:
+def _json_document(line: bytes, position: int, text_column: str, id_column: str) -> Iterator[Document | Reject]:
     num_replaced = 0
     try:
         record = orjson.loads(line)  # all but odd lines
     except ValueError:
         line, num_replaced = decoded(line.strip().removeprefix(BOM))
         if not line:
-            yield Reject(position, "blank-line", "")
+            yield Reject(position, "blank-line")
             return
         try:
             record = json.loads(line.decode())  # takes NaN and half a surrogate pair; of bytes it would guess UTF-16
         except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-            yield Reject(position, "not-json", f"{error}: {_start_of(line)}")
+            yield Reject(position, "not-json", str(error), first_characters(line))
             return
-    if not isinstance(record, dict):
-        yield Reject(position, "not-an-object", _start_of(line))
-        return
-    if "text" not in record:
-        yield Reject(position, "no-text-field", _SURROGATES.sub("\ufffd", f"fields: {', '.join(record)}"[:200]))
-        return
-    text = record["text"]
-    if not isinstance(text, str):
-        yield Reject(position, "text-not-a-string", _start_of(line))
-        return
-    data, num_surrogates = paragraphs(text)
-    documents = list(whole_or_pieces(data, position, num_replaced + num_surrogates))
+    text, reason, detail = _text_of(record, text_column)
+    record_id = _plain(str(record[id_column])) if isinstance(record, dict) and id_column in record else None
+    documents: list[Document] = []
+    if not reason:
+        data, num_surrogates = paragraphs(text)
+        documents = list(whole_or_pieces(data, position, num_replaced + num_surrogates, record_id))
     if not documents:
-        yield Reject(position, "empty-text", _start_of(line))
+        yield Reject(position, reason or "empty-text", detail, first_characters(line), record_id)
     yield from documents
 
 
-def paragraphs(text: str) -> tuple[bytes, int]:
-    """(A text of hard-wrapped lines as UTF-8 with a line feed behind each paragraph alone, halves of surrogate pairs
-    that became U+FFFD)."""
-    num_surrogates = 0
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "\n" in text:
-        text = _PARAGRAPHS.sub("\r", text.strip(" \t\n\v\f")).replace("\n", " ").replace("\r", "\n")
-    try:
-        return text.encode(), num_surrogates
-    except UnicodeEncodeError:
-        text, num_surrogates = _SURROGATES.subn("\ufffd", text)
-        return text.encode(), num_surrogates
+def _text_of(record: Any, text_column: str) -> tuple[str, str, str]:
+    """(text, "", "") of a record, or ("", why there is none, what there is)."""
+    if not isinstance(record, dict):
+        return "", "not-an-object", ""
+    if text_column not in record:
+        return "", "no-text-field", _plain(f"fields: {', '.join(record)}"[:SHOWN_CHARACTERS])
+    text = record[text_column]
+    return (text, "", "") if isinstance(text, str) else ("", "text-not-a-string", "")
 
 
-def _start_of(raw: bytes) -> str:
-    return raw[:200].decode(errors="replace").rstrip("\n")
+def _plain(text: str) -> str:
+    """The text without halves of surrogate pairs, which no file can hold."""
+    return text.encode(errors="replace").decode()

@@ -8,8 +8,9 @@ import io
 import json
 import math
 import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.examples import WeaveConfig
-from pipeline.inputs import Source
+from pipeline.inputs import ReadConfig, Source
 from pipeline.planning import Plan, read_plan
 from pipeline.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.tokenizing import TokenizeConfig
@@ -29,7 +30,8 @@ from pipeline.weaving import BucketRecord
 
 FORMAT = "bertloom-dataset"
 MAX_DROPPED = 0.1
-LATER = ("mask_spans",)  # options that came after the first data sets; False where they are not named
+LATER = {"mask_spans": False, **{option.name: option.default for option in fields(ReadConfig)}}
+"""Options that came after the first data sets, and what they are where they are not named."""
 DAMAGED = "`bertloom verify DATASET` tells what is damaged"
 
 
@@ -41,13 +43,23 @@ class JobConfig:
     weave: WeaveConfig
     vocabulary: Vocabulary
 
+    @classmethod
+    def of(cls, manifest: dict[str, Any], vocabulary: Vocabulary) -> "JobConfig":
+        """The configuration that a data set was made with."""
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["configuration"].items()}
+
+        def part(kind: Any) -> Any:
+            return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
+
+        return cls(part(TokenizeConfig), part(WeaveConfig), vocabulary)
+
     def as_dict(self) -> dict[str, Any]:
         """Every option; those of LATER only where they are used, so that data sets made before them keep their digest."""
         values: dict[str, Any] = {**asdict(self.tokenize), **asdict(self.weave)}
         lengths = self.weave.max_seq_length
         values["max_predictions_per_seq"] = [self.weave.max_predictions(length) for length in lengths]
         values["max_seq_length"] = list(lengths)
-        return {name: value for name, value in values.items() if value or name not in LATER}
+        return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
     @property
     def digest(self) -> str:
@@ -67,10 +79,7 @@ def versions() -> dict[str, str]:
 
 def count(plan: Plan, buckets: list[BucketRecord]) -> dict[str, Any]:
     """The counters of a job; ValueError where documents are missing: nothing is lost in silence."""
-    rejected: dict[str, int] = {}
-    for part in plan.parts:
-        for reason, number in part.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + number
+    rejected, passed_over = _sum(part.rejected for part in plan.parts), _sum(part.passed_over for part in plan.parts)
     without = sum(bucket.num_without_example for bucket in buckets)
     if without:
         rejected["no-example"] = without
@@ -80,6 +89,7 @@ def count(plan: Plan, buckets: list[BucketRecord]) -> dict[str, Any]:
         "documents_duplicate": sum(bucket.num_duplicates for bucket in buckets),
         "documents_rejected": sum(rejected.values()),
         "rejected": dict(sorted(rejected.items())),
+        "passed_over": dict(sorted(passed_over.items())),
         "characters_replaced": sum(part.num_replaced for part in plan.parts),
         "text_bytes": sum(part.text_bytes for part in plan.parts),
         "sentences": sum(bucket.num_sentences for bucket in buckets),
@@ -91,16 +101,19 @@ def count(plan: Plan, buckets: list[BucketRecord]) -> dict[str, Any]:
             f"{counters['documents_in']} documents came in, but {ends} were used, rejected or duplicate: this is a fault "
             f"in bertloom; please report it with the numbers {counters}"
         )
-    pairs: dict[str, int] = {}
-    for bucket in buckets:
-        for name, number in bucket.counters.items():
-            pairs[name] = pairs.get(name, 0) + number
-    counters["pairs"] = dict(sorted(pairs.items()))
+    counters["pairs"] = dict(sorted(_sum(bucket.counters for bucket in buckets).items()))
     counters["examples"] = {
         split: sum(row["examples"] for bucket in buckets for row in bucket.shards if row["split"] == split)
         for split in ("train", "validation")
     }
     return counters
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return total
 
 
 def check_pairs(counters: dict[str, Any], config: WeaveConfig) -> None:
@@ -128,8 +141,12 @@ def write_manifest(
     buckets: list[BucketRecord],
     job: JobConfig,
     sources: list[Source],
+    notes: list[str],
 ) -> dict[str, Any]:
-    """Writes what lies beside the shards, then manifest.json; gives the manifest back."""
+    """Writes what lies beside the shards, then manifest.json; gives the manifest back.
+
+    notes: what was said of the sources.
+    """
     if len(buckets) != len(plan.buckets):
         raise ValueError(
             f"{len(buckets)} of {len(plan.buckets)} buckets came back: start the job again to make the rest"
@@ -167,7 +184,7 @@ def write_manifest(
         "vocabulary": {"sha256": vocabulary.sha256, "size": len(vocabulary.words)},
         "versions": versions(),
         "counters": counters,
-        "notes": list(plan.notes),
+        "notes": [*notes, *plan.notes],
         "inputs": about_inputs(plan, sources),
         "shards_parquet": {"sha256": shards_sha256, "rows": len(rows)},
         "shards_digest": digest_of(rows),
@@ -228,16 +245,17 @@ class MakeManifest(beam.DoFn):
 
     def __init__(
         self, dataset: str, plan: str, parts: str, records: str, tokenize: TokenizeConfig, weave: WeaveConfig,
-        vocabulary: str, sources: list[Source],
+        vocabulary: str, sources: list[Source], notes: list[str],
     ):  # fmt: skip
         self.dataset, self.plan, self.parts, self.records = dataset, plan, parts, records
-        self.tokenize, self.weave, self.vocabulary, self.sources = tokenize, weave, vocabulary, sources
+        self.tokenize, self.weave, self.vocabulary = tokenize, weave, vocabulary
+        self.sources, self.notes = sources, notes
 
     def process(self, group: tuple[None, Iterable[BucketRecord]]) -> Iterator[dict[str, Any]]:
         buckets = sorted(group[1], key=lambda bucket: (bucket.split, bucket.number))
         plan = read_plan(self.plan)
         job = JobConfig(self.tokenize, self.weave, kept_vocabulary(self.vocabulary))
-        yield write_manifest(self.dataset, plan, self.parts, self.records, buckets, job, self.sources)
+        yield write_manifest(self.dataset, plan, self.parts, self.records, buckets, job, self.sources, self.notes)
 
 
 class Manifest(beam.PTransform):

@@ -52,9 +52,10 @@ class Places:
 class Preprocess(beam.PTransform):
     """Splits -> the manifest of a complete data set."""
 
-    def __init__(self, places: Places, job: JobConfig, sources: list[Source], part_bytes: int):
+    def __init__(self, places: Places, job: JobConfig, sources: list[Source], notes: list[str], part_bytes: int):
+        """notes: what was said of the sources."""
         super().__init__()
-        self.places, self.job, self.sources, self.part_bytes = places, job, sources, part_bytes
+        self.places, self.job, self.sources, self.notes, self.part_bytes = places, job, sources, notes, part_bytes
 
     def expand(self, splits):
         places, job = self.places, self.job
@@ -69,7 +70,7 @@ class Preprocess(beam.PTransform):
             )
             | "manifest" >> Manifest(
                 dataset=places.dataset, plan=places.plan, parts=places.parts, records=places.records,
-                tokenize=job.tokenize, weave=job.weave, vocabulary=vocabulary, sources=self.sources,
+                tokenize=job.tokenize, weave=job.weave, vocabulary=vocabulary, sources=self.sources, notes=self.notes,
             )
         )  # fmt: skip
 
@@ -78,9 +79,7 @@ def balanced(splits: list[Split], num_workers: int) -> list[Split]:
     """The splits in an order in which a runner that deals them out in turn gives every worker about the same bytes."""
 
     def size(split: Split) -> int:
-        if split.source.codec:
-            return split.source.size * 3  # text packs about 3:1
-        return (split.end or split.source.size) - split.start
+        return split.num_bytes * (3 if split.source.codec else 1)  # text packs about 3:1
 
     ordered = sorted(splits, key=lambda split: (-size(split), split.source.name, split.start))
     rows = [ordered[i : i + num_workers] for i in range(0, len(ordered), num_workers)]

@@ -1,6 +1,7 @@
-"""What readers give: documents, and records that are none; and how a text too long for one document is cut."""
+"""What readers give: documents, and records that are none; and how a text becomes one document or several."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,7 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 MAX_DOCUMENT_BYTES = 4_000_000
+SHOWN_CHARACTERS = 200  # of a reject
 
+_PARAGRAPHS = re.compile(r"\n\s*\n")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _SENTENCE_ENDS = (b". ", b"! ", b"? ", "。".encode(), "！".encode(), "？".encode())
 
 
@@ -19,21 +23,39 @@ class Document:
     text: bytes
     """Cleaned text."""
     position: int
-    """Byte of the uncompressed file where its record begins."""
+    """Where its record begins: a byte of the uncompressed file, or the row of a table."""
     piece: int = 0
     source_key: int | None = None
     """The id of the text's first piece; None: the document's own id."""
     num_replaced: int = 0
     """Bytes or escapes that were no Unicode and became U+FFFD; the last piece tells those of the whole text."""
+    record_id: str | None = None
+    """What the source itself calls the record (`--id-column`), where it says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record that is no document."""
+    """A record that is no document, though it should have been one."""
 
     position: int
     reason: str
-    detail: str
+    detail: str = ""
+    text: str = ""
+    """Its first SHOWN_CHARACTERS."""
+    record_id: str | None = None
+    piece: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A record that nobody asked for, such as a redirect: counted, not listed."""
+
+    position: int
+    reason: str
+    piece: int = 0
+
+
+Record = Document | Reject | PassedOver
 
 
 def document_digest(text: bytes) -> bytes:
@@ -66,14 +88,35 @@ def is_utf8(raw: bytes) -> bool:
     return True
 
 
-def whole_or_pieces(text: bytes, position: int, num_replaced: int) -> Iterator[Document]:
+def paragraphs(text: str) -> tuple[bytes, int]:
+    """(A text of hard-wrapped lines as UTF-8 with a line feed behind each paragraph alone, halves of surrogate pairs
+    that became U+FFFD)."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\n" in text:
+        text = _PARAGRAPHS.sub("\r", text.strip(" \t\n\v\f")).replace("\n", " ").replace("\r", "\n")
+    try:
+        return text.encode(), 0
+    except UnicodeEncodeError:
+        text, num_surrogates = _SURROGATES.subn("\ufffd", text)
+        return text.encode(), num_surrogates
+
+
+def first_characters(raw: bytes) -> str:
+    """The first characters of a record, for people to know it by."""
+    return raw[: 4 * SHOWN_CHARACTERS].decode(errors="replace")[:SHOWN_CHARACTERS].rstrip("\r\n")
+
+
+def whole_or_pieces(
+    text: bytes, position: int, num_replaced: int = 0, record_id: str | None = None
+) -> Iterator[Document]:
     """The document, or its pieces; nothing where it is blank."""
     if len(text) <= MAX_DOCUMENT_BYTES:
         text = text.strip()
         if text:
-            yield Document(text, position, 0, None, num_replaced)
+            yield Document(text, position, 0, None, num_replaced, record_id)
         return
-    yield from Pieces(position).add(text, num_replaced, last=True)
+    yield from Pieces(position, record_id).add(text, num_replaced, last=True)
 
 
 class Pieces:
@@ -82,8 +125,8 @@ class Pieces:
     Where it is cut depends on the text alone, not on the bits in which it came.
     """
 
-    def __init__(self, position: int):
-        self.position = position
+    def __init__(self, position: int, record_id: str | None = None):
+        self.position, self.record_id = position, record_id
         self.pending = b""
         self.num_replaced = 0
         self.piece = 0
@@ -108,7 +151,7 @@ class Pieces:
             return
         if self.source_key is None:
             self.source_key = int.from_bytes(document_digest(text)[:8], "big")
-        yield Document(text, self.position, self.piece, self.source_key, num_replaced)
+        yield Document(text, self.position, self.piece, self.source_key, num_replaced, self.record_id)
         self.piece += 1
 
 

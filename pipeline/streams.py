@@ -3,12 +3,14 @@
 import bz2
 import lzma
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import zstandard
 from isal import isal_zlib
 
 CHUNK = 1 << 20
+HEAD = 1 << 16
 CODECS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".xz": "xz"}
 
 _READ = 1 << 14  # compressed bytes taken at a time: highly repetitive text grows thousandfold
@@ -29,6 +31,20 @@ class Damaged(Exception):
         self.position = position
 
 
+def first_bytes(file: BinaryIO, codec: str | None) -> bytes:
+    """Uncompressed bytes from the start of a file: HEAD of them, or a few more, or all there are."""
+    file.seek(0)
+    if codec is None:
+        return file.read(HEAD)
+    head = b""
+    with suppress(*_BROKEN):
+        for data in _frames(file, _FRAMES[codec]):
+            head += data
+            if len(head) >= HEAD:
+                break
+    return head
+
+
 def read_chunks(file: BinaryIO, codec: str | None, start: int = 0, end: int | None = None) -> Iterator[bytes]:
     """The uncompressed bytes from start to end, about CHUNK at a time; `end` is for plain files alone.
 
@@ -37,6 +53,7 @@ def read_chunks(file: BinaryIO, codec: str | None, start: int = 0, end: int | No
     if codec is None:
         yield from _plain_chunks(file, start, end)
         return
+    file.seek(0)
     position, held, size = 0, [], 0
     try:
         for data in _frames(file, _FRAMES[codec]):

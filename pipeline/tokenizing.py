@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import apache_beam as beam
 
 from pipeline import storage
 from pipeline.chinese import load_segmenter
-from pipeline.documents import Document, Reject, read_documents
-from pipeline.inputs import Split
+from pipeline.documents import read_documents
+from pipeline.inputs import ReadConfig, Split
+from pipeline.records import Document, PassedOver, Record, Reject
 from pipeline.tokens import (
     BLOCK_BYTES,
     VERSION,
@@ -21,12 +23,12 @@ from pipeline.tokens import (
     read_footer,
     write_part,
 )
-from pipeline.vocabulary import kept_vocabulary, make_tokenizer
+from pipeline.vocabulary import Vocabulary, kept_vocabulary, make_tokenizer
 from pipeline.wordpiece import WordPiece
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeConfig:
+class TokenizeConfig(ReadConfig):
     """What decides the tokens of a text. Any change here makes other parts; any other option of the job does not."""
 
     do_lower_case: bool = True
@@ -37,9 +39,18 @@ class TokenizeConfig:
     """Find Chinese words with jieba, so that --do-whole-word-mask masks words and not single characters."""
 
 
+def make_document_tokenizer(config: TokenizeConfig, vocabulary: Vocabulary) -> DocumentTokenizer:
+    """The tokenizer of a worker."""
+    tokenizer = make_tokenizer(vocabulary, config.do_lower_case, config.strip_accents)
+    wordpiece = WordPiece(tokenizer, config.do_lower_case, len(vocabulary.words))
+    return DocumentTokenizer(wordpiece, load_segmenter() if config.chinese_words else None)
+
+
 def part_names(split: Split, config: TokenizeConfig, vocabulary_sha256: str) -> Callable[[int], str]:
     """ordinal -> file name of a split's parts: a digest of everything that decides what they hold."""
-    key = [VERSION, split.source.fingerprint, split.start, split.end, asdict(config), vocabulary_sha256]
+    unread = {field.name: field.default for field in fields(ReadConfig)}  # parts made before these options keep their names
+    options = {name: value for name, value in asdict(config).items() if name not in unread or value != unread[name]}
+    key = [VERSION, split.source.fingerprint, split.start, split.end, options, vocabulary_sha256]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return lambda ordinal: f"{digest}-{ordinal:05d}.part"
 
@@ -56,7 +67,12 @@ def finished_parts(folder: str, name: Callable[[int], str]) -> list[PartRecord]:
 
 
 def tokenize_split(
-    split: Split, name: Callable[[int], str], folder: str, tokenizer: DocumentTokenizer, part_bytes: int
+    split: Split,
+    name: Callable[[int], str],
+    folder: str,
+    tokenizer: DocumentTokenizer,
+    part_bytes: int,
+    config: ReadConfig | None = None,
 ) -> Iterator[PartRecord]:
     """Yields the parts of a split, each of about `part_bytes` of text, writing those that are not there."""
     done = finished_parts(folder, name)
@@ -67,8 +83,8 @@ def tokenize_split(
     if done:
         start, piece = done[-1].end, done[-1].end_piece
     part = _Part(start)
-    for item in read_documents(split, start):
-        if isinstance(item, Document) and item.position == start and item.piece < piece:
+    for item in read_documents(split, start, config):
+        if item.position == start and item.piece < piece:
             continue  # an earlier part holds these pieces of a long text
         if part.size >= part_bytes:
             yield part.write(split, folder, name(ordinal), tokenizer, item)
@@ -85,14 +101,18 @@ class _Part:
         self.size = 0
         self.text_bytes = 0
         self.rejects: list[Reject] = []
+        self.passed_over: Counter[str] = Counter()
         self.blocks: list[TokenBlock] = []
         self.pending: list[Document] = []
         self.pending_bytes = 0
 
-    def add(self, item: Document | Reject, tokenizer: DocumentTokenizer) -> None:
+    def add(self, item: Record, tokenizer: DocumentTokenizer) -> None:
+        if isinstance(item, PassedOver):
+            self.passed_over[item.reason] += 1
+            return
         if isinstance(item, Reject):
             self.rejects.append(item)
-            self.size += len(item.detail) + 100
+            self.size += len(item.detail) + len(item.text) + 100
             return
         self.pending.append(item)
         self.pending_bytes += len(item.text)
@@ -112,7 +132,7 @@ class _Part:
         folder: str,
         name: str,
         tokenizer: DocumentTokenizer,
-        following: Document | Reject | None,
+        following: Record | None,
     ) -> PartRecord:
         self._tokenize(tokenizer)
         source = split.source
@@ -123,10 +143,11 @@ class _Part:
             "path": source.path,
             "start": self.start,
             "end": end,
-            "end_piece": following.piece if isinstance(following, Document) else 0,
+            "end_piece": following.piece if following else 0,
             "last": following is None,
             "text_bytes": self.text_bytes,
-            "read_bytes": 0 if source.codec and following else source.size if source.codec else end - self.start,
+            "read_bytes": 0 if following else split.num_bytes,
+            "passed_over": dict(self.passed_over),
         }
         dtype = tokenizer.wordpiece.dtype
         return write_part(storage.join(folder, name), record, self.blocks, self.rejects, dtype)
@@ -139,16 +160,11 @@ class TokenizeSplit(beam.DoFn):
         self.folder, self.config, self.vocabulary, self.part_bytes = folder, config, vocabulary, part_bytes
 
     def setup(self):
-        config, vocabulary = self.config, kept_vocabulary(self.vocabulary)
-        tokenizer = make_tokenizer(vocabulary, config.do_lower_case, config.strip_accents)
-        size = len(vocabulary.words)
-        self.tokenizer = DocumentTokenizer(
-            WordPiece(tokenizer, config.do_lower_case, size), load_segmenter() if config.chinese_words else None
-        )
+        self.tokenizer = make_document_tokenizer(self.config, kept_vocabulary(self.vocabulary))
 
     def process(self, split: Split) -> Iterator[PartRecord]:
         name = part_names(split, self.config, kept_vocabulary(self.vocabulary).sha256)
-        yield from tokenize_split(split, name, self.folder, self.tokenizer, self.part_bytes)
+        yield from tokenize_split(split, name, self.folder, self.tokenizer, self.part_bytes, self.config)
 
 
 class Tokenize(beam.PTransform):

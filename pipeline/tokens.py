@@ -8,7 +8,6 @@ bucket's documents are one range of every section. Parts are internal to a job a
 their names.
 """
 
-import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.chinese import Segment, inside_words
 from pipeline.records import Document, Reject, document_digest
+from pipeline.rejects import rejects_log
 from pipeline.sentences import sentence_starts, unit_marks
 from pipeline.wordpiece import WordPiece
 
@@ -111,7 +111,7 @@ class PartRecord:
     """Where that file lies."""
     start: int
     end: int
-    """The bytes of the uncompressed file that it covers; the next part of the split begins at `end` …"""
+    """The bytes of the uncompressed file, or the rows, that it covers; the next part of the split begins at `end` …"""
     end_piece: int
     """… with this piece of the document there: 0, but for texts too long for one document."""
     last: bool
@@ -126,6 +126,8 @@ class PartRecord:
     num_replaced: int
     rejected: dict[str, int] = field(default_factory=dict)
     """Rejects by reason."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Records that nobody asked for, by reason."""
     sections: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Name -> (offset, bytes) in the part."""
     ids_dtype: str = "uint16"
@@ -163,8 +165,7 @@ def write_part(
     index["sentence"] = np.concatenate([[0], np.cumsum(rows["num_sentences"], dtype=np.uint64)])[index["document"]]
     index["token"] = np.concatenate([[0], np.cumsum(rows["num_tokens"], dtype=np.uint64)])[index["document"]]
 
-    lines = [json.dumps({"source": record["source"], **asdict(reject)}, ensure_ascii=False) for reject in rejects]
-    log = gzip.compress("".join(line + "\n" for line in lines).encode(), mtime=0) if lines else b""
+    log = rejects_log((record["source"], reject) for reject in rejects)
     sections, chunks, offset = {}, [MAGIC], len(MAGIC)
     contents = {
         "ids": ids,

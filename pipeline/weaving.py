@@ -4,11 +4,10 @@ A finished bucket leaves a record with the digests of its shards; a started-agai
 again. A retried bundle writes the same bytes over the same names.
 """
 
-import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,8 +18,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.decoding import plain_text
 from pipeline.examples import WeaveConfig
 from pipeline.planning import Bucket, Plan, is_validation, read_plan
+from pipeline.records import SHOWN_CHARACTERS, Reject
+from pipeline.rejects import rejects_log
 from pipeline.shards import ShardName, write_shard
 from pipeline.tokens import TokenBlock, read_range, take_ranges
 from pipeline.vocabulary import Vocabulary, kept_vocabulary
@@ -130,7 +132,8 @@ def weave_bucket(
     _, documents_sha256 = storage.write_whole(page, [_documents_page(tokens.documents, sources)])
     log = f"{name}.rejects.jsonl.gz" if not used.all() else ""
     if log:
-        storage.write_whole(storage.join(records, log), [_without_example(tokens.documents, sources, ~used)])
+        without = _without_example(tokens, sources, ~used, vocabulary.words)
+        storage.write_whole(storage.join(records, log), [rejects_log(without)])
     record = BucketRecord(
         split=bucket.split,
         number=bucket.number,
@@ -163,14 +166,20 @@ def _documents_page(rows: NDArray[np.void], sources: list[str]) -> bytes:
     return sink.getvalue()
 
 
-def _without_example(rows: NDArray[np.void], sources: list[str], which: NDArray[np.bool_]) -> bytes:
-    lines = []
+def _without_example(
+    tokens: TokenBlock, sources: list[str], which: NDArray[np.bool_], words: Sequence[str]
+) -> Iterator[tuple[str, Reject]]:
+    """(source, reject) of documents that reached no example. Their text is gone: what is shown is their tokens'."""
+    rows = tokens.documents
+    starts = np.cumsum(rows["num_tokens"], dtype=np.int64) - rows["num_tokens"]
     for i in np.flatnonzero(which):
-        detail = f"{rows['num_sentences'][i]} sentences, {rows['num_tokens'][i]} tokens"
-        lines.append(
-            {"source": sources[i], "position": int(rows["position"][i]), "reason": "no-example", "detail": detail}
+        position, piece, num_sentences, num_tokens = (
+            int(rows[name][i]) for name in ("position", "piece", "num_sentences", "num_tokens")
         )
-    return gzip.compress("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(), mtime=0)
+        ids = tokens.ids[starts[i] : starts[i] + min(num_tokens, SHOWN_CHARACTERS)]  # a token is a character or more
+        text = plain_text([words[token] for token in ids])[:SHOWN_CHARACTERS]
+        detail = f"{num_sentences} sentences, {num_tokens} tokens"
+        yield sources[i], Reject(position, "no-example", detail, text, piece=piece)
 
 
 class WeaveBucket(beam.DoFn):

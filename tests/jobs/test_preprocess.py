@@ -269,8 +269,8 @@ def test_of_a_truncated_archive_the_start_is_kept_and_the_damage_counted(vocab, 
     )
     assert status == 0
     counters = json.loads((tmp_path / "out/manifest.json").read_text())["counters"]
-    assert counters["rejected"]["damaged-archive"] == 1 and 40 < counters["documents_used"] < 120
-    assert "1 damaged-archive" in capsys.readouterr().out
+    assert counters["rejected"]["damaged-file"] == 1 and 40 < counters["documents_used"] < 120
+    assert "1 damaged-file" in capsys.readouterr().out
 
 
 def test_a_source_that_grew_is_another_source(one, vocab, tmp_path):
@@ -317,7 +317,7 @@ def refused(tmp_path, vocab, capsys):
 
 def test_an_input_that_matches_nothing_names_the_pattern_and_what_was_expected(refused, tmp_path):
     said = refused(source=tmp_path / "nothing*.txt")
-    assert said.startswith(f"--input {tmp_path}/nothing*.txt: no file matches; expected .txt or .jsonl")
+    assert said.startswith(f"--input {tmp_path}/nothing*.txt: no file matches; expected a name that ends in .txt")
     (tmp_path / "folder").mkdir()
     assert "no file matches" in refused(source=tmp_path / "folder")
     assert not (tmp_path / "out").exists()
@@ -325,7 +325,7 @@ def test_an_input_that_matches_nothing_names_the_pattern_and_what_was_expected(r
 
 def test_a_file_of_an_unknown_kind_is_named(refused, tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n")
-    assert "table.csv: cannot tell its format by its name; expected .txt or .jsonl" in refused(
+    assert "table.csv: cannot tell its format by its name; expected a name that ends in .txt" in refused(
         source=tmp_path / "table.csv"
     )
 

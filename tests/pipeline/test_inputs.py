@@ -1,13 +1,15 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import inputs
+from pipeline import splitting
 from pipeline.documents import read_documents
-from pipeline.inputs import Split, find_sources, format_of, split_size, split_source
+from pipeline.inputs import Split, find_sources
+from pipeline.splitting import split_size, split_source
 
 TEXT = st.lists(
     st.sampled_from(["a", "b.", "中文。", "é", " ", "\t", "\u3000", "\u00a0", "\n", "\r\n", "\r", "\n\n", "\n \n"]),
@@ -39,7 +41,7 @@ def test_a_text_file_cut_at_any_size_gives_the_same_documents(folder, text, bom,
     source = source_of(folder, "cut.txt", b"\xef\xbb\xbf" * bom + text.encode())
     whole = read_all([Split(source, 0, None)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs, "CHUNK", chunk)
+        patch.setattr(splitting, "CHUNK", chunk)
         splits = split_source(source, split_bytes)
     assert read_all(splits) == whole
 
@@ -55,7 +57,7 @@ def test_a_json_lines_file_cut_at_any_size_gives_the_same_records(folder, lines,
     source = source_of(folder, "cut.jsonl", ("\n".join(lines) + "\n" * final).encode())
     whole = read_all([Split(source, 0, None)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs, "CHUNK", chunk)
+        patch.setattr(splitting, "CHUNK", chunk)
         splits = split_source(source, split_bytes)
     assert read_all(splits) == whole
 
@@ -78,7 +80,7 @@ def test_a_run_of_blank_lines_longer_than_the_search_keeps_is_one_border(folder)
     data = b"one\n" + b" " * 9000 + b"\n" + b"\n" * 9000 + b"two\n"
     source = source_of(folder, "blank.txt", data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs, "CHUNK", 100)
+        patch.setattr(splitting, "CHUNK", 100)
         splits = split_source(source, 4)
     assert [(d.text, d.position) for d in read_all(splits)] == [(b"one", 0), (b"two", len(data) - 4)]
 
@@ -90,7 +92,7 @@ def test_a_file_without_a_border_is_one_split(folder):
 @pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst", ".xz"])
 def test_a_compressed_file_is_one_split(folder, ending):
     source = source_of(folder, f"a.txt{ending}", b"x" * 100)
-    assert split_source(source, 10) == [Split(source, 0, None)]
+    assert split_source(source, 10) == [Split(source, 0, None, 100)]
 
 
 def test_a_large_input_gets_larger_splits():
@@ -102,28 +104,10 @@ def test_a_large_input_gets_larger_splits():
 # ---- finding
 
 
-@pytest.mark.parametrize(
-    "path, expected",
-    [
-        ("a.txt", ("txt", None)), ("a.jsonl", ("jsonl", None)), ("a.b.txt.gz", ("txt", "gzip")),
-        ("x/a.jsonl.bz2", ("jsonl", "bzip2")), ("gs://b/a.txt.zst", ("txt", "zstd")),
-    ],
-)  # fmt: skip
-def test_the_name_tells_the_format(path, expected):
-    assert format_of(path) == expected
-
-
-@pytest.mark.parametrize("path", ["a.csv", "a", "a.gz", "a.txt.lz4", "a.json", "a.txt.gz.gz"])
-def test_an_unknown_ending_is_an_error_that_says_what_is_expected(path):
-    with pytest.raises(ValueError, match="cannot tell its format by its name; expected .txt or .jsonl") as error:
-        format_of(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert str(error.value).endswith("plain or with .gz, .bz2, .zst, .xz behind it")
-
-
 @pytest.mark.parametrize("pattern", ["missing.txt", "*.txt", "nowhere/**", "."])
 def test_a_pattern_that_matches_nothing_is_named(tmp_path, pattern):
-    with pytest.raises(ValueError, match=r"--input .*: no file matches; expected \.txt or \.jsonl") as error:
+    said = r"--input .*: no file matches; expected a name that ends in \.txt, \.jsonl"
+    with pytest.raises(ValueError, match=said) as error:
         find_sources([str(tmp_path / pattern)])
     assert str(tmp_path / pattern) in str(error.value)
 
@@ -141,11 +125,59 @@ def test_a_file_named_twice_is_read_once(tmp_path):
     assert len(find_sources([str(tmp_path / "a.txt"), str(tmp_path / "*.txt")])) == 1
 
 
-def test_a_folder_gives_all_files_below_it_that_can_be_read(tmp_path):
+def test_a_folder_gives_all_files_below_it_that_can_be_read_and_tells_the_others(tmp_path):
     (tmp_path / "sub" / "deep").mkdir(parents=True)
-    for name in ("a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst", "notes.md", ".hidden.txt", "README"):
+    for name in ("a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst", "notes.md", ".hidden.txt", "README", "sub/x.md"):
         (tmp_path / name).write_bytes(b"x")
-    assert [s.name for s in find_sources([str(tmp_path)])] == ["a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst"]
+    notes: list[str] = []
+    assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst"]
+    [note] = notes
+    assert note.startswith(f"{tmp_path}: 3 of 6 files passed over (2 .md, 1 README); expected a name that ends in .txt")
+
+
+def test_of_a_folder_saved_by_datasets_only_the_files_of_its_state_are_read(tmp_path):
+    (tmp_path / "train").mkdir()
+    for name in ("data-00000-of-00001.arrow", "cache-0123.arrow"):
+        with pa.ipc.new_stream(tmp_path / "train" / name, pa.schema({"text": pa.string()})):
+            pass
+    state = tmp_path / "train/state.json"
+    state.write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+    notes: list[str] = []
+    assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["train/data-00000-of-00001.arrow"]
+    assert "2 of 3 files passed over (1 .arrow, 1 .json)" in notes[0]
+    state.write_text("{}")
+    with pytest.raises(ValueError, match="state.json: expected the state of a saved Hugging Face data set"):
+        find_sources([str(tmp_path)])
+
+
+def test_a_list_stands_for_the_patterns_in_it(tmp_path):
+    for name in ("a.txt", "b.txt", "c 1.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    listed = tmp_path / "files.lst"
+    listed.write_bytes(f"\ufeff{tmp_path}/a*.txt\r\n\n{tmp_path}/c 1.txt\n".encode())
+    assert [s.name for s in find_sources([f"@{listed}"])] == ["a.txt", "c 1.txt"]
+    assert len(find_sources([str(tmp_path / "b.txt"), f"@{listed}"])) == 3
+
+
+@pytest.mark.parametrize(
+    "data, said", [(None, "cannot be read"), (b"\n \n", "is empty; expected a file"), (b"\xff", "is not UTF-8")]
+)
+def test_a_list_that_is_none_is_named(tmp_path, data, said):
+    if data is not None:
+        (tmp_path / "list").write_bytes(data)
+    with pytest.raises(ValueError, match=f"--input @.*list: the list {said}"):
+        find_sources([f"@{tmp_path}/list"])
+
+
+def test_a_folder_of_another_file_system_is_named_with_a_slash_behind_it(tmp_path, monkeypatch):
+    """Beam's local file system in the place of an object store."""
+    (tmp_path / "sub").mkdir()
+    for name in ("a.txt", "sub/b.jsonl", "sub/c.md"):
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setattr("pipeline.storage.is_local", lambda path: False)
+    notes: list[str] = []
+    assert [s.name for s in find_sources([f"{tmp_path}/"], notes)] == ["a.txt", "sub/b.jsonl"]
+    assert "1 of 3 files passed over (1 .md)" in notes[0]
 
 
 def test_a_glob_that_meets_a_file_of_unknown_kind_is_an_error(tmp_path):

@@ -1,0 +1,137 @@
+"""What a file holds is told by its name and its first bytes, and never guessed where they disagree."""
+
+import bz2
+import gzip
+import io
+import lzma
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from pipeline.formats import find_format, format_by_name, position_unit
+from pipeline.inputs import find_sources
+
+TABLE = pa.table({"text": ["one", "two"]})
+
+
+def parquet() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(TABLE, sink)
+    return sink.getvalue()
+
+
+def arrow(new=pa.ipc.new_file) -> bytes:
+    sink = io.BytesIO()
+    with new(sink, TABLE.schema) as writer:
+        writer.write_table(TABLE)
+    return sink.getvalue()
+
+
+XML = b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="en">\n</mediawiki>'
+TEXT, JSON = b"One sentence.\n", b'{"text": "one"}\n'
+PACKED = {
+    ".gz": gzip.compress(TEXT), ".bz2": bz2.compress(TEXT), ".xz": lzma.compress(TEXT),
+    ".zst": zstandard.ZstdCompressor().compress(TEXT),
+}  # fmt: skip
+
+
+def found(tmp_path: Path, name: str, data: bytes) -> tuple[str, str | None]:
+    (tmp_path / name).write_bytes(data)
+    with open(tmp_path / name, "rb") as file:
+        return find_format(name, file)[:2]
+
+
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("a.txt", ("txt", None)), ("a.jsonl", ("jsonl", None)), ("a.b.txt.gz", ("txt", "gzip")),
+        ("x/a.jsonl.bz2", ("jsonl", "bzip2")), ("gs://b/a.txt.zst", ("txt", "zstd")), ("a.txt.xz", ("txt", "xz")),
+        ("a.parquet", ("parquet", None)), ("data-00000-of-00001.arrow", ("arrow", None)),
+        ("enwiki-20251101-pages-articles.xml.bz2", ("mediawiki", "bzip2")),
+        ("zhwiki-20251101-pages-articles1.xml-p1p187712.bz2", ("mediawiki", "bzip2")),
+        ("a.csv", (None, None)), ("a", (None, None)), ("a.gz", (None, "gzip")), ("a.txt.gz.gz", (None, "gzip")),
+        ("a.json", (None, None)), ("a.txt.lz4", (None, None)),
+    ],
+)  # fmt: skip
+def test_the_name_tells_format_and_codec(path, expected):
+    assert format_by_name(path) == expected
+
+
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("a.txt", TEXT), ("a.jsonl", JSON), ("a.parquet", parquet()), ("a.arrow", arrow()),
+        ("b.arrow", arrow(pa.ipc.new_stream)), ("a.xml", XML), ("b.xml", b'<?xml version="1.0"?>\n' + XML),
+        ("a.txt", b""), ("a.jsonl", b""), ("a.txt", b"PARIS is a city."), ("a.txt", b"BZhang wrote this."),
+        ("a.txt", b"PK is a name."), ("a.txt", b"<p>HTML is text, too.</p>"), ("a.txt", b"\x1f\x8b"),
+    ],
+)  # fmt: skip
+def test_a_file_is_what_its_name_says_where_its_bytes_agree(tmp_path, name, data):
+    assert found(tmp_path, name, data) == format_by_name(name)
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_a_compressed_file_is_what_its_name_says_where_its_bytes_agree(tmp_path, ending):
+    name = f"a.txt{ending}"
+    for data in (PACKED[ending], PACKED[ending][:20], b"", b"no archive at all"):  # the reader will say what is broken
+        assert found(tmp_path, name, data) == format_by_name(name)
+
+
+@pytest.mark.parametrize(
+    "name, data, said",
+    [
+        ("a.txt", PACKED[".gz"], "its first bytes are those of gzip, but its name says not compressed"),
+        ("a.jsonl", PACKED[".bz2"], "those of bzip2, but its name says not compressed"),
+        ("a.txt.gz", PACKED[".zst"], "those of zstd, but its name says gzip"),
+        ("a.txt.gz", PACKED[".xz"], "those of xz, but its name says gzip"),
+        ("a.jsonl", parquet(), "those of Parquet, but its name says JSON Lines"),
+        ("a.txt", arrow(), "those of Arrow IPC, but its name says plain text"),
+        ("a.jsonl.gz", gzip.compress(parquet()), "those of Parquet, but its name says JSON Lines"),
+        ("a.jsonl.gz", parquet(), "those of Parquet, but its name says gzip"),
+        ("a.parquet", arrow(), "those of Arrow IPC, but its name says Parquet"),
+        ("a.parquet", JSON, "not those of Parquet, but its name says Parquet"),
+        ("a.arrow", TEXT, "not those of Arrow IPC, but its name says Arrow IPC"),
+        ("a.xml", b"<html></html>", "not those of a MediaWiki dump, but its name says a MediaWiki dump"),
+        ("a.txt", XML, "those of a MediaWiki dump, but its name says plain text"),
+        ("a.txt.gz", gzip.compress(PACKED[".gz"]), "is compressed twice: inside it is gzip again"),
+        ("a.txt", b"PK\x03\x04...", "is a zip archive: unpack it"),
+        ("a.txt", b"%PDF-1.7", "is a PDF"),
+        ("notes.md", TEXT, "cannot tell its format by its name; expected a name that ends in .txt, .jsonl"),
+        ("a.gz", PACKED[".gz"], "cannot tell its format by its name"),
+        ("README", b"", "cannot tell its format by its name"),
+    ],
+)
+def test_a_contradiction_is_an_error_that_tells_both_sides(tmp_path, name, data, said):
+    with pytest.raises(ValueError) as error:
+        found(tmp_path, name, data)
+    assert str(error.value).startswith(f"{name}: ") and said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, data, expected",
+    [
+        ("part-0000", parquet(), ("parquet", None)), ("cache", arrow(pa.ipc.new_stream), ("arrow", None)),
+        ("dump.bz2", bz2.compress(XML), ("mediawiki", "bzip2")),
+        ("dump", bz2.compress(XML), None),
+    ],
+)  # fmt: skip
+def test_bytes_that_leave_no_doubt_are_enough_where_the_name_says_nothing(tmp_path, name, data, expected):
+    if expected:
+        assert found(tmp_path, name, data) == expected
+    else:
+        with pytest.raises(ValueError, match="those of bzip2, but its name says not compressed"):
+            found(tmp_path, name, data)
+
+
+def test_positions_are_rows_in_tables_and_bytes_in_all_other_files():
+    assert {position_unit(form) for form in ("txt", "jsonl", "mediawiki")} == {"byte"}
+    assert {position_unit(form) for form in ("parquet", "arrow")} == {"row"}
+
+
+def test_a_source_says_what_it_holds(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(parquet())
+    [source] = find_sources([str(tmp_path)])
+    assert (source.format, source.codec, source.size) == ("parquet", None, len(parquet()))

@@ -1,0 +1,101 @@
+"""Plain text in its other two layouts: one document a line, one document a file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import plain_text, records, splitting, streams
+from pipeline.documents import read_documents
+from pipeline.inputs import ReadConfig, Split, find_sources
+from pipeline.records import Document, Reject
+from pipeline.splitting import split_source
+
+BITS = ["a", "word", "b. ", "中文。", "é", " ", "\t", "\u3000", "\x00", "\n", "\r\n", "\r"]
+TEXT = st.lists(st.sampled_from([*BITS, "\n\n", "\n \n", "\r\n\r\n"]), max_size=40).map("".join)
+BOM = "\ufeff"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("layouts")
+
+
+def source_of(folder: Path, name: str, text: str):
+    (folder / name).write_bytes(text.encode())
+    [source] = find_sources([str(folder / name)])
+    return source
+
+
+def read(folder: Path, text: str, layout: str, start: int | None = None) -> list[Document | Reject]:
+    split = Split(source_of(folder, "a.txt", text), 0, None)
+    return list(read_documents(split, start, ReadConfig(text_layout=layout)))
+
+
+def essence(items) -> list:
+    return [(item.text, item.position, item.piece, getattr(item, "reason", "")) for item in items]
+
+
+def test_one_document_a_line(folder):
+    items = read(folder, BOM + "One. Two.\nThree.\r\n\n  Four.  ", "line")
+    assert essence(items) == [
+        (b"One. Two.", 3, 0, ""), (b"Three.", 13, 0, ""), ("", 21, 0, "blank-line"), (b"Four.", 22, 0, ""),
+    ]  # fmt: skip
+
+
+def test_one_document_a_file(folder):
+    text = BOM + "\n  \nA hard-wrapped\nparagraph.\n\n\n  \nAnother\r\none.\n\n"
+    assert essence(read(folder, text, "file")) == [(b"A hard-wrapped paragraph.\nAnother one.", 7, 0, "")]
+    assert essence(read(folder, " \n\n", "file")) == [("", 0, 0, "empty-text")]
+
+
+@settings(max_examples=300)
+@given(text=TEXT, split_bytes=st.integers(1, 30), chunk=st.sampled_from([1, 3, 1 << 20]))
+def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, split_bytes, chunk):
+    config = ReadConfig(text_layout="line")
+    source = source_of(folder, "lines.txt", text)
+    whole = list(read_documents(Split(source, 0, None), None, config))
+    assert len(whole) == len(text.removesuffix("\n").split("\n")) - (text == "")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (streams, splitting):
+            patch.setattr(module, "CHUNK", chunk)
+        splits = split_source(source, split_bytes, config)
+        assert [item for split in splits for item in read_documents(split, None, config)] == whole
+
+
+@settings(max_examples=300)
+@given(text=TEXT, chunk=st.sampled_from([1, 3, 7, 1 << 20]))
+def test_a_file_as_one_document_is_the_same_text_in_json(folder, text, chunk):
+    text = text.replace("\u3000", "")  # alone on the first or last line it is text in JSON, but a blank line here
+    config = ReadConfig(text_layout="file")
+    source = source_of(folder, "file.txt", text)
+    assert split_source(source, 1, config)[0].end is None
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (streams, plain_text):
+            patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(plain_text, "MAX_DOCUMENT_BYTES", 10)  # held at a time
+        items = list(read_documents(Split(source, 0, None), None, config))
+    same = source_of(folder, "same.jsonl", json.dumps({"text": text}))
+    expected = list(read_documents(Split(same, 0, None)))
+    assert len(items) == 1
+    assert [i.text for i in items if isinstance(i, Document)] == [i.text for i in expected if isinstance(i, Document)]
+
+
+@settings(max_examples=200)
+@given(text=TEXT, most=st.sampled_from([12, 20]), chunk=st.sampled_from([3, 5]))
+def test_a_long_file_is_cut_into_the_same_pieces_however_it_streams(folder, text, most, chunk):
+    config = ReadConfig(text_layout="file")
+    split = Split(source_of(folder, "long.txt", text), 0, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "MAX_DOCUMENT_BYTES", most)
+        whole = list(read_documents(split, None, config))
+        patch.setattr(plain_text, "MAX_DOCUMENT_BYTES", most)
+        for module in (streams, plain_text):
+            patch.setattr(module, "CHUNK", chunk)
+        assert list(read_documents(split, None, config)) == whole
+        for item in whole:
+            if isinstance(item, Document):
+                assert list(read_documents(split, item.position, config)) == whole
+    assert all(len(item.text) <= most for item in whole if isinstance(item, Document))
