@@ -1,0 +1,84 @@
+"""The webdataset pipeline over shards."""
+
+import io
+import pickle
+import re
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset as wds
+from torch.utils.data import DataLoader
+
+from model.web import examples, members
+from tests.model.synthetic import write_data_set
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_data_set(tmp_path_factory.mktemp("web") / "set", rows=(2500,), num_shards=2, num_validation=0)
+
+
+@pytest.fixture
+def shards(data) -> str:
+    return f"{data}/train/seq32/copy0/{{00000..00001}}.tar"
+
+
+def slow_rows(data: Path) -> list[dict]:
+    """Every row, by plain pyarrow."""
+    rows = []
+    for shard in pq.read_table(data / "shards.parquet").to_pylist():
+        content = (data / shard["path"]).read_bytes()
+        for offset, size in zip(shard["member_offsets"], shard["member_bytes"]):
+            rows += pa.ipc.open_file(content[offset : offset + size]).read_all().to_pylist()
+    return rows
+
+
+def plain(example: dict) -> dict:
+    return {
+        name: value.tolist() if hasattr(value, "tolist") else value
+        for name, value in example.items() if not name.startswith("__")
+    }  # fmt: skip
+
+
+def test_examples_are_the_rows_of_the_shards(data, shards):
+    found = list(examples(shards))
+    assert [plain(example) for example in found] == slow_rows(data)
+    assert found[0]["__key__"] == "00000-000000-0000" and found[-1]["__key__"] == "00001-000001-0225"
+    assert found[-1]["__url__"] == f"{data}/train/seq32/copy0/00001.tar"
+    assert found[0]["input_ids"].dtype == "uint16" and type(found[0]["document_a"]) is int
+
+
+def test_members_are_record_batches(shards):
+    found = list(members(shards))
+    assert [member["__key__"] for member in found] == ["00000-000000", "00000-000001", "00001-000000", "00001-000001"]
+    assert [member["member"].num_rows for member in found] == [1024, 226, 1024, 226]
+
+
+def test_each_worker_and_node_has_shards_of_its_own(shards, monkeypatch):
+    pipeline = examples(shards).batched(100, collation_fn=len)
+    assert isinstance(pipeline, wds.WebDataset) and pickle.loads(pickle.dumps(examples(shards)))
+    assert sum(DataLoader(pipeline, batch_size=None, num_workers=2)) == 2500
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        found.append([example["__key__"] for example in examples(shards)])
+    assert len(found[0]) == len(found[1]) == 1250 and len(set(found[0] + found[1])) == 2500
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "2")
+    assert list(examples(shards)) == []  # more nodes than shards
+
+
+def test_options_of_webdataset_pass_through(shards):
+    keys = [example["__key__"] for example in examples(shards, shardshuffle=2, seed=3).shuffle(500)]
+    assert sorted(keys) == sorted(example["__key__"] for example in examples(shards)) and keys != sorted(keys)
+
+
+def test_a_tar_of_something_else_is_named(tmp_path):
+    with tarfile.open(tmp_path / "other.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("picture.jpg"), io.BytesIO())
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/other.tar holds picture without .arrow: it is no sha")):
+        list(examples(str(tmp_path / "other.tar")))
