@@ -26,9 +26,9 @@ from pipeline.documents import Document, read_documents
 from pipeline.examples import WeaveConfig
 from pipeline.inputs import Split, find_sources
 from pipeline.shards import ShardName, write_shard
-from pipeline.tokens import DocumentTokenizer, TokenBlock
-from pipeline.vocabulary import Vocabulary, make_tokenizer, read_vocabulary
-from pipeline.wordpiece import WordPiece
+from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
+from pipeline.tokens import TokenBlock
+from pipeline.vocabulary import Vocabulary, read_vocabulary
 from tests.pipeline.google_twin import Options, make_examples
 
 LENGTH = 128
@@ -60,7 +60,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
     vocabulary = read_vocabulary(vocabulary_of(arguments, folder))
     texts = read_texts(inputs_of(arguments), arguments.megabytes or (0 if arguments.input else 10))
-    block = DocumentTokenizer(WordPiece(make_tokenizer(vocabulary, True, None), True, len(vocabulary.words)))(texts)
+    block = make_document_tokenizer(TokenizeConfig(), vocabulary)(texts)
     strings = as_strings(block, vocabulary)
     what = (
         f"{len(texts):,} documents, {len(block.ids):,} tokens, L={LENGTH}, one core, median of {arguments.repeat} "

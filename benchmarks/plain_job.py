@@ -7,15 +7,14 @@ import time
 
 from pipeline import storage
 from pipeline.examples import WeaveConfig
-from pipeline.inputs import find_sources, split_size, split_source
+from pipeline.inputs import find_sources
 from pipeline.manifest import JobConfig, write_manifest
 from pipeline.planning import make_plan, write_plan
 from pipeline.preprocess import Places
-from pipeline.tokenizing import TokenizeConfig, part_names, tokenize_split
-from pipeline.tokens import DocumentTokenizer
-from pipeline.vocabulary import make_tokenizer, read_vocabulary
+from pipeline.splitting import split_size, split_source
+from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer, part_names, tokenize_split
+from pipeline.vocabulary import read_vocabulary
 from pipeline.weaving import weave_bucket
-from pipeline.wordpiece import WordPiece
 
 
 def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float, str]:
@@ -28,17 +27,17 @@ def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float,
     sources = find_sources([text])
     part_bytes = split_size(sum(source.size for source in sources))
 
-    tokenizer = DocumentTokenizer(WordPiece(make_tokenizer(vocabulary, True, None), True, len(vocabulary.words)))
-    splits = [split for source in sources for split in split_source(source, part_bytes)]
+    tokenizer = make_document_tokenizer(job.tokenize, vocabulary)
+    splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize)]
     parts = []
     for split in splits:
         names = part_names(split, job.tokenize, vocabulary.sha256)
-        parts += tokenize_split(split, names, places.parts, tokenizer, part_bytes)
+        parts += tokenize_split(split, names, places.parts, tokenizer, part_bytes, job.tokenize)
     plan = make_plan(parts, places.parts, weave.validation_fraction, weave.min_sources)
     write_plan(places.plan, plan)
     buckets = [
         weave_bucket(bucket, plan, places.parts, out, places.records, weave, vocabulary) for bucket in plan.buckets
     ]
-    manifest = write_manifest(out, plan, places.parts, places.records, buckets, job, sources)
+    manifest = write_manifest(out, plan, places.parts, places.records, buckets, job, sources, [])
     storage.remove(places.scratch)
     return time.perf_counter() - start, manifest["shards_digest"]
