@@ -5,7 +5,7 @@ by id. Offsets are counted in characters (code points) of the text as it was giv
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,9 @@ class TextTokenizer:
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
         self.vocab_size = tokenizer.get_vocab_size()
-        ids: dict[str, int] = {}
-        for word in SPECIAL_WORDS.values():
-            found = tokenizer.token_to_id(word)
-            if found is None:
-                raise ValueError(f"{where}: the vocabulary has no {word}: it is none of a BERT")
-            ids[word] = found
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids.values()
+        ids = tokenizer.get_vocab()
+        check_special(ids, where)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[word] for word in SPECIAL_WORDS.values())
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Ids and offsets of each text, without special words."""
@@ -79,6 +75,13 @@ class TextTokenizer:
         return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
+def check_special(words: Collection[str], where: str) -> None:
+    """Raises ValueError unless all special words are among the words."""
+    for word in SPECIAL_WORDS.values():
+        if word not in words:
+            raise ValueError(f"{where}: the vocabulary has no {word}: it is none of a BERT")
+
+
 def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
     """The tokenizer of a model: tokenizer.json in its folder, else vocab.txt.
 
@@ -107,6 +110,7 @@ def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
                 f"{tokenizer.vocab_size:,}): one of them is not the model's; put the right one back"
             )
     elif words:
+        check_special(set(words), str(words_path))
         built = BertWordPieceTokenizer(
             vocab=str(words_path),
             lowercase=config.get("do_lower_case", True),

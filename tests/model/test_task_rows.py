@@ -1,0 +1,163 @@
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from model.task_rows import BadRow, find_columns, json_lines, read_records, read_rows, read_task
+
+FORM = [["text", "label"]]
+
+
+def parse(place, values):
+    if values["text"] == "bad":
+        raise BadRow("text is bad")
+    return place, values["text"], values["label"]
+
+
+def good_and_bad(path: Path) -> tuple[list, list]:
+    records = list(read_records(path))
+    bad = [(place, str(values)) for place, values in records if isinstance(values, BadRow)]
+    return [(place, values) for place, values in records if not isinstance(values, BadRow)], bad
+
+
+def test_the_same_rows_come_from_every_format(tmp_path):
+    rows = [{"text": "eins, „zwei“", "label": "a"}, {"text": '"quoted" 中文', "label": "b"}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    (tmp_path / "x.csv").write_text('text,label\n"eins, „zwei“",a\n"""quoted"" 中文",b\n')
+    (tmp_path / "x.tsv").write_text('\ufefftext\tlabel\r\neins, „zwei“\ta\r\n"quoted" 中文\tb\r\n')
+    (tmp_path / "x.tsv.gz").write_bytes(gzip.compress((tmp_path / "x.tsv").read_bytes()))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    places = {
+        "x.jsonl": ["line 1", "line 3"], "x.json": ["item 1", "item 2"], "x.csv": ["line 2", "line 3"],
+        "x.tsv": ["line 2", "line 3"], "x.tsv.gz": ["line 2", "line 3"], "x.parquet": ["row 1", "row 2"],
+    }  # fmt: skip
+    for name, expected in places.items():
+        assert list(read_records(tmp_path / name)) == list(zip(expected, rows)), name
+
+
+def test_a_quote_in_a_tsv_file_swallows_no_lines(tmp_path):
+    (tmp_path / "x.tsv").write_text('text\tlabel\n"never closed\ta\nnext\tb\n')
+    good, bad = good_and_bad(tmp_path / "x.tsv")
+    assert [values["text"] for _, values in good] == ['"never closed', "next"] and not bad
+
+
+def test_wrong_quotes_in_a_csv_file_are_named_with_the_lines_they_cost(tmp_path):
+    (tmp_path / "x.csv").write_text('text,label\none,a\n"open,b\nthree,c\n"four" x,d\nfive,e\n"never closed,f\ngone,g\n')
+    good, bad = good_and_bad(tmp_path / "x.csv")
+    assert [values["text"] for _, values in good] == ["one", "five"]
+    assert [place for place, _ in bad] == ["line 3", "line 7"]
+    assert "up to line 5" in bad[0][1] and "up to line 8" in bad[1][1]
+
+
+def test_a_record_of_a_csv_file_may_have_several_lines_and_is_named_by_its_first(tmp_path):
+    (tmp_path / "x.csv").write_text('text,label\n"one\ntwo",a\nthree,b\n')
+    good, _ = good_and_bad(tmp_path / "x.csv")
+    assert good == [("line 2", {"text": "one\ntwo", "label": "a"}), ("line 4", {"text": "three", "label": "b"})]
+
+
+def test_lines_that_are_no_rows_are_named(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n[1]\n{"text": "\xff"}\n')
+    good, bad = good_and_bad(tmp_path / "x.jsonl")
+    assert len(good) == 1 and [place for place, _ in bad] == ["line 2", "line 3", "line 4"]
+    assert "is not JSON" in bad[0][1] and "no JSON object" in bad[1][1] and "is not JSON" in bad[2][1]
+    (tmp_path / "x.tsv").write_text("text\tlabel\na\na\tb\tc\n")
+    assert [reason for _, reason in good_and_bad(tmp_path / "x.tsv")[1]] == [
+        "has 1 columns, the header has 2", "has 3 columns, the header has 2",
+    ]  # fmt: skip
+
+
+def test_what_is_no_utf8_in_a_table_is_kept_for_the_parser_to_refuse(tmp_path):
+    (tmp_path / "x.tsv").write_bytes(b"text\tlabel\ncaf\xe9\ta\n")
+    assert list(read_records(tmp_path / "x.tsv"))[0][1]["text"] == "caf\udce9"
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("x.txt", b"", "its format is unknown: expected a name that ends in .jsonl .csv .tsv .parquet .json"),
+        ("x.parquet", b"PAR", "is no Parquet file, or is damaged"),
+        ("x.json", b'{"text": "a"}\n{"text": "b"}', "is not one JSON value"),
+        ("x.json", b'{"rows": []}', "neither a list of objects nor SQuAD's form"),
+        ("x.jsonl.gz", b"no gzip", "it is no gzip file, or is cut short"),
+        ("x.csv", b"text,text\na,b\n", "the header names a column twice: text, text"),
+    ],
+)
+def test_files_that_cannot_be_read_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        list(read_records(tmp_path / name))
+
+
+def test_squads_form_is_a_row_a_question(tmp_path):
+    paragraphs = [
+        {"context": "one", "qas": [{"id": "1", "question": "a", "answers": []}, {"id": "2", "question": "b"}]},
+        {"context": "two", "qas": [{"id": "1", "question": "c", "answers": [], "is_impossible": True}]},
+        {"context": "", "qas": []},
+    ]
+    (tmp_path / "x.json").write_text(json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}))
+    records = list(read_records(tmp_path / "x.json"))
+    assert [place for place, _ in records] == ["question 1 (id '1')", "question 2 (id '2')", "question 3 (id '1')"]
+    assert records[1][1] == {"context": "one", "id": "2", "question": "b", "answers": None}
+    assert str(records[2][1]) == "has the id of question 1"
+
+
+def test_columns_are_found_by_their_names_or_named(tmp_path):
+    path = Path("f.csv")
+    assert find_columns(path, ["sentence1", "sentence2", "score"], [["text_a", "text_b", "label"]], {}) == {
+        "text_a": "sentence1", "text_b": "sentence2", "label": "score",
+    }  # fmt: skip
+    assert find_columns(path, ["question", "sentence", "label"], [["text_a", "text_b"]], {}) == {
+        "text_a": "question", "text_b": "sentence",
+    }  # fmt: skip
+    assert find_columns(path, ["review", "text", "label"], FORM, {"text": "review"})["text"] == "review"
+    forms = [["text_a", "text_b", "label"], ["text", "label"]]
+    assert find_columns(path, ["text", "label"], forms, {}) == {"text": "text", "label": "label"}
+    for found, columns, message in (
+        (["id", "a", "b", "label"], {}, "f.csv: no column is found for text: expected text or sentence, it has id, a, b"),
+        (["text"], {}, "no column is found for label: expected label or score"),
+        (["text", "label"], {"text": "review"}, "f.csv: there is no column 'review' for text: it has text, label"),
+        (["text", "label"], {"txt": "text"}, "'txt' is nothing that this task reads: expected text, label"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            find_columns(path, found, FORM, columns)
+
+
+def test_a_row_that_lacks_a_column_is_bad_and_extra_columns_are_not(tmp_path):
+    lines = [b'{"text": "a", "label": 1, "id": 7}', b'{"text": "b"}', b'{"text": "c", "label": 2, "more": 3}']
+    rows = list(read_rows(Path("x"), json_lines(lines), FORM, lambda place, values: values, {}))
+    assert rows[0] == ("line 1", {"id": 7, "is_impossible": None, "text": "a", "label": 1})
+    assert rows[1][0] == "line 2" and str(rows[1][1]) == "has no 'label'"
+    assert rows[2][1]["text"] == "c"
+
+
+def test_bad_rows_stop_with_their_places_or_are_left_out_and_given_back(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_text("text\tlabel\na\t1\nbad\t1\n" + "short\n" * 6)
+    with pytest.raises(ValueError) as error:
+        read_task(path, FORM, parse, {}, "stop")
+    assert str(error.value) == (
+        f"{path}: 7 of 8 rows cannot be used: line 3: text is bad; line 4: has 1 columns, the header has 2; line 5: has 1 "
+        "columns, the header has 2; line 6: has 1 columns, the header has 2; line 7: has 1 columns, the header has 2; and "
+        "2 more: mend them, or leave them out with --on-bad-row skip"
+    )
+    rows, rejected = read_task(path, FORM, parse, {}, "skip")
+    assert rows == [("line 2", "a", "1")]
+    assert len(rejected) == 7 and rejected[0] == (str(path), "line 3", "text is bad")
+
+
+def test_a_file_without_a_row_that_can_be_used_is_refused_either_way(tmp_path):
+    path = tmp_path / "x.tsv"
+    for content, message in (("text\tlabel\n", "has no rows"), ("text\tlabel\nbad\t1\n", "is it the right file?")):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            read_task(path, FORM, parse, {}, "skip")
+
+
+def test_a_field_longer_than_the_csv_modules_limit_is_read(tmp_path):
+    (tmp_path / "x.csv").write_text("text,label\n" + "x" * 300_000 + ",a\n")
+    assert len(list(read_records(tmp_path / "x.csv"))[0][1]["text"]) == 300_000

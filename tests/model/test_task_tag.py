@@ -1,0 +1,91 @@
+import re
+
+import numpy as np
+import pytest
+
+from model.task_data import Reading
+from model.task_kinds import make_task
+from model.task_rows import BadRow
+from model.task_tag import TagRow
+from tests.model.small_task import VOCABULARY, small_tokenizer
+
+TOKENIZER = small_tokenizer()
+LABELS = ("B-LOC", "I-LOC", "O")
+
+
+def task(length: int = 16, labels: tuple[str, ...] = LABELS, **changes):
+    reading = Reading(**{"max_seq_length": length, "stride": None, "max_windows": None} | changes)
+    return make_task("tag", reading, labels)
+
+
+def row(tokens: str, tags: str | None = None) -> TagRow:
+    return task().parse("x", {"id": None, "tokens": tokens} | ({"tags": tags} if tags is not None else {}))
+
+
+def one_hot(tags: str) -> np.ndarray:
+    return np.eye(3)[[LABELS.index(tag) for tag in tags.split()]] * 9
+
+
+def test_a_word_is_labelled_at_its_first_token():
+    data = task().tokenize([row("anna's film", "O B-LOC")], TOKENIZER)
+    tokens = [VOCABULARY[number] for number in data.input_ids]
+    assert tokens == ["[CLS]", "anna", "'", "s", "film", "[SEP]"]
+    assert [tokens[place] for place in data.positions] == ["anna", "film"] and data.labels.tolist() == [2, 0]
+
+
+def test_over_windows_each_word_is_read_once_where_most_is_around_it():
+    words = "good bad film of paris is in the capital"
+    labels = "O O O O B-LOC I-LOC O O O"
+    data = task(6).tokenize([row(words, labels)], TOKENIZER)
+    assert data.num_items == 4  # windows of four words, two words apart, the last one moved back
+    read = []
+    for item in range(data.num_items):
+        batch = data.batch(np.array([item]))
+        read += [VOCABULARY[number] for number in batch.input_ids[batch.positions]]
+    assert read == words.split()
+    assert [LABELS[number] for number in data.labels] == labels.split()
+
+
+def test_a_word_of_which_nothing_is_left_still_gets_a_tag():
+    data = task().tokenize([row("good \u0301 film", "O B-LOC O")], TOKENIZER)
+    assert len(data.positions) == 3
+    assert VOCABULARY[data.input_ids[data.positions[1]]] == "[UNK]"
+
+
+@pytest.mark.parametrize(
+    "values, reason",
+    [
+        ({"tokens": ["a", "b"], "tags": ["O"]}, "has 2 tokens and 1 tags"),
+        ({"tokens": [], "tags": []}, "has no tokens"),
+        ({"tokens": {"a": 1}, "tags": []}, "tokens is {'a': 1}, expected a list of words, or words parted by spaces"),
+        ({"tokens": ["a", None], "tags": ["O", "O"]}, "a token is None, expected a string"),
+        ({"tokens": ["a"], "tags": ["B-XYZ"]}, "label 'B-XYZ' is none of the 3 labels: B-LOC, I-LOC, O"),
+    ],
+)
+def test_rows_that_cannot_be_used_say_why(values, reason):
+    with pytest.raises(BadRow, match=re.escape(reason)):
+        task().parse("x", {"id": None} | values)
+
+
+def test_entities_are_measured_whole_and_other_tags_word_by_word():
+    rows = [row("a b c", "B-LOC I-LOC O"), row("d e", "B-LOC O")]
+    data = task().tokenize(rows, TOKENIZER)
+    metrics = task().measure(rows, data, one_hot("B-LOC O O B-LOC O"))
+    assert metrics == pytest.approx({"f1": 1 / 2, "precision": 1 / 2, "recall": 1 / 2, "accuracy": 4 / 5})
+    speech = make_task("tag", task().reading, ("NOUN", "VERB", "X"))
+    assert task().metrics == ("f1", "precision", "recall", "accuracy") and speech.metrics == ("accuracy", "macro_f1")
+    assert set(speech.measure(rows, data, one_hot("B-LOC O O B-LOC O"))) == {"accuracy", "macro_f1"}
+
+
+def test_words_come_back_with_their_tags_and_those_of_a_text_with_the_places_of_entities():
+    answer = task().answer([row("in paris")], None, one_hot("O B-LOC"), 1)[0]
+    assert answer == {"tokens": ["in", "paris"], "tags": ["O", "B-LOC"], "probabilities": [0.999753, 0.999753]}
+    text = task().parse("x", {"id": None, "text": "in 北京, 2008年"})
+    assert text.tokens == ["in", "北", "京", ",", "2008", "年"]
+    answer = task().answer([text], None, one_hot("O B-LOC I-LOC O O O"), 1)[0]
+    assert answer["entities"] == [{"kind": "LOC", "start": 3, "end": 5}]
+
+
+def test_a_limit_of_windows_is_refused():
+    with pytest.raises(ValueError, match="every word gets a tag, so all of a text is read"):
+        task(max_windows=1)

@@ -1,0 +1,91 @@
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from model.tokenization import load_tokenizer, save_tokenizer
+from tests.model.small_task import VOCABULARY, small_tokenizer
+
+TOKENIZER = small_tokenizer()
+
+
+def words(ids) -> list[str]:
+    return [VOCABULARY[number] for number in ids]
+
+
+def test_a_special_word_in_a_text_is_text():
+    assert words(TOKENIZER.ids(["good [MASK]"])[0]) == ["good", "[UNK]", "m", "##a", "##s", "##k", "[UNK]"]
+
+
+@given(st.text())
+def test_offsets_are_code_points_of_the_text_as_it_is_given(text):
+    encoding = TOKENIZER.encode([text])[0]
+    for token, (begin, end) in zip(encoding.tokens, encoding.offsets):
+        assert 0 <= begin < end <= len(text)
+        if token != "[UNK]":
+            piece = token.removeprefix("##")
+            again = TOKENIZER.encode([text[begin:end]])[0].tokens
+            assert "".join(part.removeprefix("##") for part in again) == piece
+
+
+def test_offsets_survive_emoji_combining_accents_and_what_is_dropped():
+    text = "😀 \u200bp\u0301aris 北京"
+    encoding = TOKENIZER.encode([text])[0]
+    assert [(token, text[begin:end]) for token, (begin, end) in zip(encoding.tokens, encoding.offsets)] == [
+        ("[UNK]", "😀"), ("paris", "p\u0301aris"), ("北", "北"), ("京", "京"),
+    ]  # fmt: skip
+
+
+@given(st.lists(st.text(max_size=6), max_size=8))
+def test_each_word_of_a_text_in_words_has_a_first_token(texts):
+    ids, begins = TOKENIZER.word_ids([texts])[0]
+    assert len(begins) == len(texts)
+    ends = [*begins.tolist()[1:], len(ids)]
+    for word, begin, end in zip(texts, begins.tolist(), ends):
+        alone = words(TOKENIZER.ids([word])[0]) or ["[UNK]"]
+        assert words(ids[begin:end]) == alone
+
+
+def test_transformers_reads_the_files_and_gives_the_same_ids(tmp_path):
+    save_tokenizer(TOKENIZER, tmp_path, 64)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("Anna lives in Páris!", "北京 is in 中国", "(good)"):
+        assert theirs(text)["input_ids"] == [2, *TOKENIZER.ids([text])[0].tolist(), 3]
+    assert theirs("where", "in paris")["token_type_ids"] == [0, 0, 0, 1, 1, 1]
+    assert (theirs.model_max_length, theirs.mask_token, theirs.pad_token_id) == (64, "[MASK]", 0)
+    assert load_tokenizer(tmp_path, len(VOCABULARY)).words == VOCABULARY
+
+
+def test_a_folder_with_vocab_txt_alone_is_read_by_its_casing(tmp_path):
+    (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in [*VOCABULARY, "Paris"]))
+    size = len(VOCABULARY) + 1
+    assert load_tokenizer(tmp_path, size).encode(["Paris"])[0].tokens == ["paris"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
+    assert load_tokenizer(tmp_path, size).encode(["Paris"])[0].tokens == ["Paris"]
+
+
+def test_a_vocabulary_that_is_not_the_models_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has neither tokenizer.json nor vocab.txt"):
+        load_tokenizer(tmp_path, 10)
+    save_tokenizer(TOKENIZER, tmp_path, 64)
+    size = len(VOCABULARY)
+    with pytest.raises(ValueError, match=f"the vocabulary has {size} words, the model has vectors for 100"):
+        load_tokenizer(tmp_path, 100)
+    assert load_tokenizer(tmp_path, size + 6).vocab_size == size, "some models pad theirs"
+    (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in [*VOCABULARY[:-1], "other"]))
+    with pytest.raises(ValueError, match="vocab.txt and tokenizer.json hold other words"):
+        load_tokenizer(tmp_path, size)
+    (tmp_path / "vocab.txt").unlink()
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no tokenizer"):
+        load_tokenizer(tmp_path, size)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\na\n")
+    with pytest.raises(ValueError, match=re.escape("the vocabulary has no [PAD]: it is none of a BERT")):
+        load_tokenizer(tmp_path, size)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertJapaneseTokenizer"}))
+    with pytest.raises(ValueError, match="tokenizer_class is 'BertJapaneseTokenizer', only BertTokenizer can be read"):
+        load_tokenizer(tmp_path, size)
