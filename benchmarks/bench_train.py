@@ -1,12 +1,14 @@
 """A training step, forward and backward, against transformers' BertForPreTraining with its fastest attention.
 
     python benchmarks/bench_train.py --data DATASET --preset base --max-seq-length 128 --batch-size 8
+    python benchmarks/bench_train.py --preset base --short-seq-prob 0.8
     python benchmarks/bench_train.py --data DATASET --preset base --batch-size 256 --device cuda
 
 Both have the same weights and read the same real examples; transformers gets them padded to the longest of the batch,
-with SDPA attention, and gives logits for every position, as its stock call does. Losses are compared first. Rounds are
-interleaved, each with a batch of its own; the median of the rounds' ratios is quoted beside what the count of
-floating-point operations allows at the fill of these batches. Without arguments: a small model on the shipped sample.
+with SDPA and with eager attention, and gives logits for every position, as its stock call does. Losses are compared
+first. Rounds are interleaved, each with a batch of its own; the median of the rounds' ratios to the faster attention is
+quoted beside what the count of floating-point operations allows at the fill of these batches. On a CPU that others use
+too, the ratio of CPU times is the steadier one. Without --data: the shipped sample, a small model.
 """
 
 import argparse
@@ -18,8 +20,10 @@ import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -30,116 +34,154 @@ from setting import SAMPLE, header, run_command, spread, write_report
 from torch import Tensor
 
 from model.bert import BertArchitecture, BertConfig, initialize_weights
-from model.data import DataSet, PackedBatch
+from model.data import DataSet, Examples, PackedBatch
 from model.flops import step_flops
 from model.heads import BertForPreTraining
 from model.huggingface import to_hugging_face
 from model.order import TrainingOrder
+from model.static_shapes import StaticShape, compile_model, pad_batch, static_shape
 from model.training import autocast
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="a data set; by default one is made of the shipped sample")
-    parser.add_argument("--preset", default="mini")
-    parser.add_argument("--max-seq-length", type=int, help="the shortest of the data set by default")
-    parser.add_argument("--batch-size", type=int, default=8, help="examples in a round")
+    add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16"], help="bf16 on cuda by default, else fp32")
     parser.add_argument("--compile", action="store_true", help="torch.compile for both")
-    parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument("--name", default="train", help="of the file in benchmarks/results/")
+    run(parser, measure)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this script and its neighbours have in common."""
+    parser.add_argument("--data", help="a data set; by default one is made of the shipped sample")
+    parser.add_argument("--short-seq-prob", default="0.1", help="of the sample: more of it, and examples are shorter")
+    parser.add_argument("--preset", default="mini")
+    parser.add_argument("--max-seq-length", type=int, help="the shortest of the data set by default; 128 for the sample")
+    parser.add_argument("--batch-size", type=int, default=8, help="examples in a round")
+    parser.add_argument("--threads", type=int, help="of the CPU")
+
+
+def run(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Examples], list[str]]) -> None:
+    """Measures on the examples that the arguments say, and writes the report."""
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        lines = measure(arguments, Path(arguments.data or sample_data_set(Path(folder))))
+        length = arguments.max_seq_length or 128
+        data = arguments.data or sample_data_set(Path(folder), length, arguments.short_seq_prob)
+        lines = measure(arguments, DataSet(data).examples("train", arguments.max_seq_length))
     write_report(arguments.name, lines, not arguments.data)
 
 
-def sample_data_set(folder: Path) -> Path:
+def sample_data_set(folder: Path, max_seq_length: int = 128, short_seq_prob: str = "0.1") -> Path:
     """The shipped sample as a data set, made by the real commands."""
     vocabulary, out = str(folder / "vocab.txt"), folder / "set"
     run_command("build-vocab", "--input", SAMPLE, "--vocab-size", "8000", "--out", vocabulary)
-    run_command("preprocess", "--input", SAMPLE, "--vocab", vocabulary, "--out", str(out), "--max-seq-length", "128")
+    options = ["--max-seq-length", str(max_seq_length), "--short-seq-prob", short_seq_prob]
+    run_command("preprocess", "--input", SAMPLE, "--vocab", vocabulary, "--out", str(out), *options)
     return out
 
 
-def measure(arguments: argparse.Namespace, data: Path) -> list[str]:
+def model_of(preset: str, examples: Examples) -> BertForPreTraining:
+    """A model of that shape with random weights, for the vocabulary of these examples."""
+    values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())
+    config = BertConfig(**asdict(BertArchitecture(**values["model"])), vocab_size=examples.data_set.vocabulary_size)
+    model = BertForPreTraining(config)
+    initialize_weights(model, config.initializer_range, 1)
+    return model.train()
+
+
+def batches_of(examples: Examples, size: int, number: int) -> list[PackedBatch]:
+    """The first batches of training."""
+    order = TrainingOrder(examples.rows_per_copy, 1, examples.max_seq_length)
+    return [examples.gather(*order.items(i * size, (i + 1) * size)) for i in range(number)]
+
+
+def shape_of(examples: Examples, size: int) -> StaticShape:
+    """What batches of so many examples are padded to for torch.compile."""
+    rows = np.arange(min(1024, examples.rows_per_copy[0]))
+    sample = examples.read(np.zeros_like(rows), rows, with_tokens=False)
+    return static_shape(
+        sample["lengths"], sample["num_masks"], max_seq_length=examples.max_seq_length,
+        batch_size=size, micro_batch_size=size, num_parts=1,
+    )  # fmt: skip
+
+
+def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
     from transformers import BertConfig as TheirConfig
     from transformers import BertForPreTraining as TheirModel
 
     device = torch.device(arguments.device)
     precision = arguments.precision or ("bf16" if device.type == "cuda" else "fp32")
-    data_set = DataSet(data)
-    examples = data_set.examples("train", arguments.max_seq_length)
-    preset = tomllib.loads((files("jobs") / "presets" / f"{arguments.preset}.toml").read_text())
-    config = BertConfig(**asdict(BertArchitecture(**preset["model"])), vocab_size=data_set.vocabulary_size)
-    ours = BertForPreTraining(config)
-    initialize_weights(ours, config.initializer_range, 1)
-    theirs = TheirModel(TheirConfig(**asdict(config), hidden_act="gelu", attn_implementation="sdpa"))
-    state = to_hugging_face(ours.state_dict(), config.num_hidden_layers)
-    theirs.load_state_dict(state, strict=False)
-    ours.to(device).train()
-    theirs.to(device).train()
+    size, shape = arguments.batch_size, shape_of(examples, arguments.batch_size)
+    ours = model_of(arguments.preset, examples)
+    config = ours.config
+    models: dict[str, Any] = {"bertloom": ours}
+    for attention in ("sdpa", "eager"):
+        theirs = TheirModel(TheirConfig(**asdict(config), hidden_act="gelu", attn_implementation=attention)).train()
+        theirs.load_state_dict(to_hugging_face(ours.state_dict(), config.num_hidden_layers), strict=False)
+        models[f"transformers, {attention}"] = theirs
+    for model in models.values():
+        model.to(device)
     if arguments.compile:
-        ours.bert.compile_layers()
-        theirs.compile(dynamic=True)
+        compile_model(ours, [shape])
+        for theirs in list(models.values())[1:]:
+            theirs.compile(dynamic=True)
 
-    order = TrainingOrder(examples.rows_per_copy, 1, examples.max_seq_length)
-    size = arguments.batch_size
-    batches = [examples.gather(*order.items(i * size, (i + 1) * size)) for i in range(arguments.rounds + 1)]
-
-    def our_step(batch: PackedBatch) -> float:
-        ours.zero_grad()
+    def step(model: Any, *arguments: Any, **inputs: Tensor) -> float:
+        model.zero_grad()
         with autocast(device, precision):
-            output = ours(batch, len(batch.masked_ids), num_pairs(batch))
-        output.loss.backward()
-        return output.loss.item()  # waits for the GPU
-
-    def their_step(padded: dict[str, Tensor]) -> float:
-        theirs.zero_grad()
-        with autocast(device, precision):
-            loss = theirs(**padded).loss
+            loss = model(*arguments, **inputs).loss
         loss.backward()
-        return loss.item()
+        return loss.item()  # waits for the GPU
 
-    seconds: tuple[list[float], list[float]] = ([], [])
+    timings: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     allowed, fills, tokens = [], [], 0
-    for number, batch in enumerate(batches):
-        packed, padded = batch.to(device), {name: value.to(device) for name, value in pad(batch).items()}
-        loss, first = timed(our_step, packed)
-        their_loss, second = timed(their_step, padded)
-        if abs(loss - their_loss) > (1e-4 if precision == "fp32" else 2e-2) * abs(loss):
-            raise SystemExit(f"the losses differ: {loss} and {their_loss}")
-        if number == 0:
-            continue  # warm-up
-        seconds[0].append(first)
-        seconds[1].append(second)
+    for number, batch in enumerate(batches_of(examples, size, arguments.rounds + 1)):
         lengths, pairs = np.array(batch.lengths), num_pairs(batch)
+        packed = (pad_batch(batch, shape) if arguments.compile else batch).to(device), len(batch.masked_ids), pairs
+        padded = {name: value.to(device) for name, value in pad(batch).items()}
+        losses = {}
+        for name, model in models.items():
+            call = partial(step, model, *packed) if model is ours else partial(step, model, **padded)
+            losses[name], *timing = timed(call)
+            if number:  # the first one is for warming up
+                timings[name].append(tuple(timing))
+        if max(losses.values()) - min(losses.values()) > (1e-4 if precision == "fp32" else 2e-2) * min(losses.values()):
+            raise SystemExit(f"the losses differ: {losses}")
         longest = int(lengths.max())
         count = step_flops(config, int(lengths.sum()), int((lengths**2).sum()), len(batch.masked_ids), pairs)
         their_count = step_flops(config, size * longest, size * longest**2, size * longest, pairs)
-        allowed.append(their_count / count)
-        fills.append(lengths.sum() / (size * longest))
-        tokens += int(lengths.sum())
-    ratio = statistics.median(b / a for a, b in zip(*seconds))
+        if number:
+            allowed.append(their_count / count)
+            fills.append(lengths.sum() / (size * longest))
+            tokens += int(lengths.sum())
+
+    _, *others = models
+    best = min(others, key=lambda name: statistics.median(wall for wall, _ in timings[name]))
+    ratios = np.array([np.divide(theirs, mine) for theirs, mine in zip(timings[best], timings["bertloom"])])
+    wall, cpu = np.median(ratios, axis=0)
     possible = statistics.mean(allowed)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    by_cpu = f" (by CPU time {cpu:.2f}: {cpu / possible:.2f})" if device.type == "cpu" else ""
     what = (
         f"{arguments.preset} at {examples.max_seq_length}, {size} examples a round, {arguments.rounds} interleaved "
-        f"rounds, {precision}, {where}{', both compiled' if arguments.compile else ''}; forward and backward."
+        f"rounds, {precision}, {where}{', all compiled' if arguments.compile else ''}; forward and backward. "
+        f"transformers' examples are padded to the batch's longest."
     )
+    seconds = {name: [wall for wall, _ in values] for name, values in timings.items()}
     return [
         *header("A training step against transformers", what, "torch", "transformers"),
         "| | median seconds [min, max] |",
         "|---|---|",
-        f"| bertloom | {spread(seconds[0])} |",
-        f"| transformers, SDPA, padded to the batch's longest | {spread(seconds[1])} |",
+        *(f"| {name} | {spread(values)} |" for name, values in seconds.items()),
         "",
-        f"Median ratio **{ratio:.2f}**; the count of operations allows {possible:.2f} at a fill of "
-        f"{statistics.mean(fills):.2f}: {ratio / possible:.2f} of it. {tokens / sum(seconds[0]):,.0f} real tokens/s.",
+        f"Median ratio to {best}: **{wall:.2f}**; the count of operations allows {possible:.2f} at a fill of "
+        f"{statistics.mean(fills):.2f}: **{wall / possible:.2f}** of it{by_cpu}. "
+        f"{tokens / sum(seconds['bertloom']):,.0f} real tokens/s.",
     ]
 
 
@@ -164,10 +206,11 @@ def pad(batch: PackedBatch) -> dict[str, Tensor]:
     }
 
 
-def timed(step: Callable[..., float], argument: object) -> tuple[float, float]:
-    start = time.perf_counter()
-    value = step(argument)
-    return value, time.perf_counter() - start
+def timed(step: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What the step gives back, and its seconds by the clock and of the CPU."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    value = step()
+    return value, time.perf_counter() - wall, time.process_time() - cpu
 
 
 if __name__ == "__main__":
