@@ -117,7 +117,7 @@ def run(path: Path, vocab: str, out: Path, arguments: argparse.Namespace) -> tup
     """(peak MB, seconds) of one job."""
     words = [
         sys.executable, "-m", "jobs.cli", "preprocess", "--input", str(path), "--vocab", vocab, "--out", str(out),
-        "--num-workers", str(arguments.num_workers), "--dupe-factor", str(arguments.dupe_factor),
+        "--num-workers", str(arguments.num_workers), "--dupe-factor", str(arguments.dupe_factor), "--gates.no-fail",
     ]  # fmt: skip
     start = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
