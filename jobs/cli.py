@@ -30,6 +30,7 @@ COMMANDS = {
     "finetune": ("jobs.finetune", "a pretrained model to one for a task: classes, pairs, numbers, tags, answers"),
     "predict": ("jobs.predict", "a model at work: answers to rows, or words for a [MASK]"),
     "export": ("jobs.export", "a trained model as a directory that Hugging Face transformers reads"),
+    "import": ("jobs.import_model", "a BERT in Hugging Face's form as a run folder to go on from"),
     "plot": ("jobs.plot", "the curves of one or several runs"),
 }
 

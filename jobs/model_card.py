@@ -96,11 +96,14 @@ def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
 
 def _training(state: TrainingState) -> list[str]:
     recipe = {key: value for key, value in state.schedule.items() if value not in (None, [], False)}
+    recipe.pop("max_seq_length", None)  # the table of stretches has it
+    init_from = recipe.pop("init_from", None)
     ends = [leg["step"] for leg in state.legs[1:]] + [state.step]
     facts: dict[str, Any] = {
         "steps": f"{state.step:,}",
         "tokens, no padding": f"{state.tokens:,}",
         "hours": f"{state.seconds / 3600:.2f}",
+        "begun with": f"the weights of {Path(init_from).name}" if init_from else "random weights",
         "seed": state.seed,
         **{key.replace("_", " "): _value(value) for key, value in recipe.items()},
         "vocabulary, sha256 of vocab.txt": f"`{state.vocabulary_sha256}`",
@@ -151,9 +154,7 @@ def _row(cells: Iterable[Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return Path(value).name if isinstance(value, str) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _software() -> str:

@@ -3,6 +3,7 @@
     bertloom pretrain tiny --data DATASET --out RUN
     bertloom pretrain small --data DATASET --out RUN --num-steps 20000 --learning-rate 3e-4
     bertloom pretrain base --data DATASET --out RUN --phases 128:0.9 512:0.1
+    bertloom pretrain IMPORTED/config.toml --data DATASET --out RUN --num-steps 20000
     torchrun --no-python --nproc-per-node 8 bertloom pretrain base --data DATASET --out RUN
 
 Presets: tiny, mini, small, base, large. Writes
@@ -157,6 +158,10 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             seed=config.seed, shuffle=config.shuffle, shards_digest=data_set.shards_digest,
         )  # fmt: skip
 
+    if (config.out / "model").exists():
+        raise ValueError(
+            f"{config.out} holds a model that was imported or fine-tuned: give a new --out, and --init-from {config.out}"
+        )
     with only_trainer(config.out) if ranks.is_first else nullcontext():
         checkpoints = config.out / "checkpoints"
         found = latest_checkpoint(checkpoints) if ranks.is_first else None
@@ -184,13 +189,15 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
                 out=config.out, checkpoint=where, step=step, tokens_per_second=0.0,
                 validation=last_evaluation(config.out),
             )  # fmt: skip
+        if not saved:
+            initialize_weights(model, config.model.initializer_range, config.seed)
+            if config.init_from and ranks.is_first:
+                start_from(model, config.init_from, data_set)
         if ranks.is_first:
             for name in ("vocab.txt", "tokenizer.json"):
                 write_text(config.out / name, data_set.folder.read(name).decode())
             write_text(config.out / "config.toml", dump(config))
 
-        if not saved:
-            initialize_weights(model, config.model.initializer_range, config.seed)
         model.to(ranks.device)
         optimizer = build_optimizer(model, config.weight_decay, config.optimizer)
         if found:
@@ -289,6 +296,18 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         out=config.out, checkpoint=where, step=step, tokens_per_second=speed,
         validation=last_evaluation(config.out), signal_number=stopping,
     )  # fmt: skip
+
+
+def start_from(model: BertForPreTraining, init_from: Path, data_set: DataSet) -> None:
+    """Puts the weights of another model into this one, and says so; ValueError if they or the words do not fit."""
+    from model.beginning import begin_with, check_shape, check_vocabulary  # they need tokenizers, which training does not
+    from model.pretrained import open_pretrained
+
+    pretrained = open_pretrained(init_from)
+    check_vocabulary(pretrained, data_set)
+    check_shape(pretrained, model.config)
+    missing = begin_with(model, pretrained)
+    print(f"begins with the weights of {pretrained.path}{'; new ones for ' + ', '.join(missing) if missing else ''}")
 
 
 def bad_step(

@@ -21,6 +21,9 @@ class PretrainConfig:
     """The data set, as `bertloom preprocess` wrote it: a folder, or s3://…, gs://…, https://…"""
     out: Path
     """The run folder: a new one, or one to go on with."""
+    init_from: Path | None = None
+    """A model whose weights to begin with, instead of random ones: a run, or a directory in transformers' form. Its shape
+    has to be that of model: give the config.toml of its run folder as a preset; `bertloom import` writes one too."""
     num_steps: int | None = None
     """Updates of the weights in all."""
     num_tokens: int | None = None
@@ -167,6 +170,7 @@ class PretrainConfig:
     def deciding(self) -> dict[str, Any]:
         """What decides the numbers of a run, beside the model, the data and the seed: kept in checkpoints."""
         values = {name: getattr(self, name) for name in DECIDING}
+        values["init_from"] = None if self.init_from is None else str(self.init_from)
         unit, _ = self.length_of_training()
         lengths = {"seconds": "budget", "tokens": "num_tokens", "steps": "num_steps"}
         values |= {name: getattr(self, name) if kind == unit else None for kind, name in lengths.items()}

@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.bert import BertConfig
+from model.bert import BertArchitecture, BertConfig
 from model.data import read_json
 from model.heads import BertForPreTraining
 from model.tokenization import TextTokenizer, save_tokenizer
@@ -175,12 +175,19 @@ def read_config(configuration: Mapping[str, Any], where: str) -> BertConfig:
     Raises:
         ValueError: it is no BERT, or not like ours.
     """
-    ours = {"hidden_act": ("gelu",), "model_type": ("bert",), "position_embedding_type": ("absolute", None)}
+    ours = {
+        "hidden_act": ("gelu",), "model_type": ("bert", None), "position_embedding_type": ("absolute", None),
+        "is_decoder": (False, None), "add_cross_attention": (False, None),
+    }  # fmt: skip
     for name, known in ours.items():
         if (found := configuration.get(name)) not in known:
             raise ValueError(f"{where}: {name} is {found!r}, only {known[0]!r} can be read")
-    known_names = {field.name for field in fields(BertConfig)}
-    return BertConfig(**{k: v for k, v in configuration.items() if k in known_names})
+    kinds = {"vocab_size": int} | {name: type(value) for name, value in asdict(BertArchitecture()).items()}
+    shape = {name: value for name, value in configuration.items() if name in kinds and name != "normalization"}
+    for name, value in ({"vocab_size": None} | shape).items():
+        if type(value) not in (kinds[name], int):
+            raise ValueError(f"{where}: {name} is {value!r}, expected a number")
+    return BertConfig(**shape)
 
 
 def weights_file(directory: Path) -> Path:
