@@ -27,6 +27,7 @@ COMMANDS = {
     "report": ("jobs.report", "what a data set looks like, and whether it is fit to train on"),
     "verify": ("jobs.verify", "checksums, counts and format of a data set; what a run has read"),
     "pretrain": ("jobs.pretrain", "shards to a trained model; started again, it resumes"),
+    "evaluate": ("jobs.evaluate", "losses and accuracies of a pretrained model on held-out examples"),
     "finetune": ("jobs.finetune", "a pretrained model to one for a task: classes, pairs, numbers, tags, answers"),
     "predict": ("jobs.predict", "a model at work: answers to rows, or words for a [MASK]"),
     "export": ("jobs.export", "a trained model as a directory that Hugging Face transformers reads"),

@@ -300,7 +300,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
 
 def start_from(model: BertForPreTraining, init_from: Path, data_set: DataSet) -> None:
     """Puts the weights of another model into this one, and says so; ValueError if they or the words do not fit."""
-    from model.beginning import begin_with, check_shape, check_vocabulary  # they need tokenizers, which training does not
+    # They need tokenizers, which training does not.
+    from model.beginning import begin_with, check_shape, check_vocabulary
     from model.pretrained import open_pretrained
 
     pretrained = open_pretrained(init_from)
@@ -339,7 +340,7 @@ def last_evaluation(out: Path) -> dict[str, float]:
     """The losses and accuracies of the last validation line of a run's metrics."""
     lines = [line for line in read_metrics(out / "metrics.jsonl") if line["split"] == "validation"]
     names = [field.name for field in fields(Evaluation)]
-    return {name: lines[-1][name] for name in names} if lines else {}
+    return {name: lines[-1][name] for name in names if name in lines[-1]} if lines else {}
 
 
 def describe(step: int, evaluation: Evaluation) -> str:

@@ -60,7 +60,11 @@ class Evaluation:
     nsp_loss: float
     nsp_accuracy: float
     num_examples: int
-    """Examples evaluated."""
+    """Examples evaluated,"""
+    num_masked: int
+    """masked positions in them,"""
+    num_pairs: int
+    """and those of them that are pairs."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -156,4 +160,5 @@ def evaluate(
         num_examples += len(batch.lengths)
     ranks.sum_tensor(sums)
     num_masked, num_pairs, num_examples = map(int, ranks.sum_numbers([num_masked, num_pairs, num_examples]))
-    return Evaluation(num_examples=num_examples, **mean_metrics(sums, num_masked, num_pairs))
+    means = mean_metrics(sums, num_masked, num_pairs)
+    return Evaluation(num_examples=num_examples, num_masked=num_masked, num_pairs=num_pairs, **means)
