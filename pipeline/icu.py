@@ -1,0 +1,56 @@
+"""Sentence boundaries of other languages, by ICU: `--sentences icu:LOCALE`.
+
+The rules are Unicode's (UAX 29) with the abbreviations that ICU knows of the locale (CLDR's; none for most). They come with
+the package icu4py, installed by `pip install 'bertloom[icu]'`. One rule is added: an opening bracket behind a stop begins
+the next sentence (「はい。」「いいえ。」), where Unicode lets it end the last one.
+"""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+RULE, ICU = "rule", "icu:"
+_LOCALE = re.compile(r"([a-z]{2})([-_][A-Za-z0-9]{2,8})*")
+_LANGUAGES = frozenset(  # ISO 639-1. ICU itself takes any name, and silently does without what it does not know
+    "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el "
+    "en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it "
+    "iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt "
+    "my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl "
+    "sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo "
+    "za zh zu".split()
+)
+_OPENERS = "「『（〈《【〔［｛"
+_OPENER_BYTES = 3  # of each
+
+FindSentences = Callable[[bytes], NDArray[np.int64]]
+
+
+def check_sentences(sentences: str) -> None:
+    """ValueError where the option `--sentences` has a value that means nothing."""
+    locale = _LOCALE.fullmatch(sentences.removeprefix(ICU)) if sentences.startswith(ICU) else None
+    if sentences != RULE and (locale is None or locale[1] not in _LANGUAGES):
+        raise ValueError(f"--sentences {sentences}: expected {RULE}, for English and Chinese, or {ICU}LOCALE, such as "
+                         f"{ICU}ja or {ICU}de-AT: the two letters of a language (ISO 639-1), then a script or region")
+
+
+def load_sentence_finder(sentences: str) -> FindSentences | None:
+    """block -> the first byte of every sentence in it; None for the built-in rule."""
+    if sentences == RULE:
+        return None
+    try:
+        from icu4py.breakers import SentenceBreaker
+    except ImportError:
+        raise ValueError(f"--sentences {sentences} needs the package icu4py: pip install 'bertloom[icu]'") from None
+    locale = f"{sentences.removeprefix(ICU)}@ss=standard"  # "sentence suppressions": abbreviations that end no sentence
+
+    def find(block: bytes) -> NDArray[np.int64]:
+        # the sentences themselves are measured: ICU's own offsets count UTF-16 units
+        pieces = list(SentenceBreaker(block.decode(), locale))
+        ends = np.cumsum([0, *(len(piece.encode()) for piece in pieces)])
+        assert ends[-1] == len(block), "ICU lost text"
+        openers = [len(piece) - len(piece.rstrip(_OPENERS)) for piece in pieces]
+        return ends[:-1] - _OPENER_BYTES * np.array([0, *openers[:-1]])
+
+    return find

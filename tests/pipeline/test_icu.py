@@ -1,0 +1,130 @@
+"""Sentences of other languages by ICU: worked examples, exact offsets, and nothing that depends on the neighbours."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from icu4py.breakers import SentenceBreaker
+
+from pipeline.documents import Document
+from pipeline.icu import load_sentence_finder
+from pipeline.inputs import Source, Split
+from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer, part_names
+from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
+
+# read by eye; "|" where a sentence ends
+EXAMPLES = {
+    "ja": [
+        "今日は晴れです。|明日は雨でしょう！|本当ですか？|はい。",
+        "「もう帰るの？」|「うん、また明日。」|と彼女は言った。",
+        "価格は３．５％上がった。|（続く）",
+        "😀今日は𠮷野家で食べた。|おいしかった。",
+    ],
+    "th": [
+        "สวัสดีครับ|วันนี้อากาศดีมาก",
+        "คุณจะไปไหน? |ผมจะไปตลาด! |แล้วเจอกันพรุ่งนี้",
+        "ราคา 3.5 บาท",
+    ],
+    "hi": [
+        "मैं घर जाता हूँ। |वह स्कूल जाती है। |क्या तुम आओगे? |हाँ!",
+        "धर्मक्षेत्रे कुरुक्षेत्रे॥ |मूल्य 3.5 रुपये है।",
+    ],
+    "ar": [
+        "ذهبت إلى السوق. |هل تأتي معي؟ |نعم، سآتي غدا!",
+        "قال: «لا أعرف.» |ثم مضى.",
+    ],
+    "ru": [
+        "Он ушёл. |Она осталась. |Что делать?",
+        "«Куда ты идёшь?» — спросила она. |Никто не ответил…",
+        "Пришли поэты и др. гости. |На ул. Ленина было тихо, т. е. пусто.",
+    ],
+    "de": [
+        "Das Haus ist alt. |Wer wohnt dort? |Niemand!",
+        "Dr. Müller kam um acht. |„Guten Tag.“ |Er setzte sich, usw. und so fort.",
+        "Es kostet 3.5 Mio. Euro. |Das ist viel 💶. |Zu viel.",
+    ],
+}  # fmt: skip
+ENDS = st.sampled_from([". ", "? ", "! ", "。", "「", "」", "。」「", "।", "؟ ", "\n", " ", "Dr. ", "z. B. ", "\u2028", "…"])
+TEXTS = st.lists(ENDS | ODD_TEXT, max_size=12).map("".join)
+
+
+def finder(locale: str):
+    find = load_sentence_finder(f"icu:{locale}")
+    assert find
+    return find
+
+
+@pytest.mark.parametrize("locale, text", [(locale, text) for locale, texts in EXAMPLES.items() for text in texts])
+def test_sentences_end_where_a_reader_would_end_them(locale, text):
+    data = text.replace("|", "\n" if text == EXAMPLES["th"][0] else "").encode()
+    starts = finder(locale)(data).tolist()
+    found = [data[a:b].decode().strip() for a, b in zip(starts, [*starts[1:], None])]
+    assert found == [sentence.strip() for sentence in text.split("|")]
+
+
+def slow_starts(text: str, locale: str) -> list[int]:
+    """By ICU's own offsets, which count UTF-16 units."""
+    wide, starts = text.encode("utf-16-le"), []
+    for offset, _ in SentenceBreaker(text, f"{locale}@ss=standard").segments():
+        start = len(wide[: 2 * offset].decode("utf-16-le"))
+        while start > max([0, *starts]) and text[start - 1] in "「『（〈《【〔［｛":
+            start -= 1
+        starts.append(start)
+    return [len(text[:start].encode()) for start in starts]
+
+
+@settings(max_examples=60)
+@given(text=TEXTS, locale=st.sampled_from(sorted(EXAMPLES)))
+def test_starts_are_those_of_icu_in_bytes(text, locale):
+    assert finder(locale)(text.encode()).tolist() == slow_starts(text, locale)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_document_tokenizer(TokenizeConfig(sentences="icu:de"), VOCABULARY)
+
+
+@settings(max_examples=60)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=5))
+def test_sentences_of_a_document_do_not_depend_on_those_around_it(tokenizer, texts):
+    documents = [Document(text.replace("\r", " ").encode(), i) for i, text in enumerate(texts)]
+    alone = [tokenizer([document]) for document in documents]
+    together = tokenizer(documents)
+    assert together.sentence_lengths.tolist() == [n for block in alone for n in block.sentence_lengths.tolist()]
+    assert together.sentence_lengths.sum() == len(together.ids) and together.sentence_lengths.all()
+    assert together.documents.tobytes() == np.concatenate([b.documents for b in alone]).tobytes()
+
+
+@pytest.mark.parametrize("text, lengths", [
+    ("the cat. Mr. he sat! I", [3, 6, 1]),
+    ("he。went", [2, 1]),
+    ("é?Ab the", [4, 1]),  # a boundary inside a unit: the next unit begins the sentence
+])  # fmt: skip
+def test_sentences_begin_where_units_do(tokenizer, text, lengths):
+    assert tokenizer([Document(text.encode(), 0)]).sentence_lengths.tolist() == lengths
+
+
+@pytest.mark.parametrize("value", ["icu", "icu:", "icu:xx", "icu:japanese", "icu:ja@x=y", "ICU:ja", "ja", "", "icu:zh_"])
+def test_an_unknown_locale_is_refused(value):
+    with pytest.raises(ValueError, match=f"--sentences {value}: expected rule, .*ISO 639-1"):
+        TokenizeConfig(sentences=value)
+
+
+@pytest.mark.parametrize("value", ["rule", "icu:ja", "icu:de-AT", "icu:zh_Hant_TW", "icu:sr-Latn"])
+def test_a_known_locale_is_taken(value):
+    assert make_document_tokenizer(TokenizeConfig(sentences=value), VOCABULARY)([Document(b"a. b", 0)]).ids.tolist()
+
+
+def test_without_the_library_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "icu4py.breakers", None)
+    with pytest.raises(ValueError, match=r"--sentences icu:ja needs the package icu4py: pip install 'bertloom\[icu\]'"):
+        load_sentence_finder("icu:ja")
+    assert load_sentence_finder("rule") is None
+
+
+def test_only_the_option_in_use_changes_the_names_of_parts():
+    split = Split(Source("/a", "a", "jsonl", None, None, 9, "f"), 0, None, 9)
+    names = [part_names(split, TokenizeConfig(sentences=value), "v")(0) for value in ("rule", "icu:ja", "icu:th")]
+    assert names[0] == part_names(split, TokenizeConfig(), "v")(0) and len(set(names)) == 3
