@@ -72,7 +72,7 @@ def _read_preset(config_class: type, path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: no such preset file") from None
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError both are
         raise ValueError(f"{path}: not valid TOML: {error}") from None
-    return _checked_table(config_class, table, str(path), "")
+    return checked_table(config_class, table, str(path), "")
 
 
 def _merge(into: dict[str, Any], table: dict[str, Any]) -> None:
@@ -83,7 +83,12 @@ def _merge(into: dict[str, Any], table: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _checked_table(config_class: type, table: dict[str, Any], file: str, prefix: str) -> dict[str, Any]:
+def checked_table(config_class: type, table: dict[str, Any], file: str, prefix: str) -> dict[str, Any]:
+    """The values of a TOML table as the fields of a configuration; `prefix` is where in the file the table stands.
+
+    Raises:
+        ValueError: there is no such field, or it takes no such value.
+    """
     hints = _hints(config_class)
     names = [field.name for field in dataclasses.fields(config_class)]
     checked = {}
@@ -104,7 +109,7 @@ def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ValueError(f"{file}: {key} = {value!r}: expected a table, [{key}]")
-        return _checked_table(typing.cast(type, hint), value, file, key + ".")
+        return checked_table(typing.cast(type, hint), value, file, key + ".")
     if origin in (typing.Union, types.UnionType):
         if type(None) in arguments and value == "None":
             return None
