@@ -78,9 +78,9 @@ def demo(config: DemoConfig) -> None:
     )
     _bertloom(*training, kill_at=(run / "metrics.jsonl", config.num_steps // 2))
     _bertloom(*training)
-    _title("5. The model for Hugging Face transformers")
-    _export(run, exported)
-    print(f"written to {exported}")
+    _title("5. The model for Hugging Face transformers, and a word that it finds")
+    _bertloom("export", "--checkpoint", run, "--out", exported)
+    _bertloom("predict", "--model", exported, "--fill", "It was the [MASK] of the house.", "--top-k", "3")
     _summary(config, time.monotonic() - began)
 
 
@@ -116,17 +116,6 @@ def _bertloom(*words: object, kill_at: tuple[Path, int] | None = None) -> None:
             return
     if process.wait() != 0:
         raise ValueError(f"bertloom {words[0]} ended with status {process.returncode}: see its message above")
-
-
-def _export(run: Path, out: Path) -> None:
-    from model.checkpoint import latest_checkpoint, load_model
-    from model.huggingface import save_pretrained
-    from model.tokenization import load_tokenizer
-
-    found = latest_checkpoint(run / "checkpoints")
-    assert found is not None, "the training above saved one"
-    model = load_model(found[0])
-    save_pretrained(model, out, load_tokenizer(run, model.config.vocab_size))
 
 
 def _summary(config: DemoConfig, seconds: float) -> None:
