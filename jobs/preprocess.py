@@ -22,6 +22,7 @@ from jobs.progress import JobProgress
 from jobs.report import write_report
 from pipeline import storage
 from pipeline.chinese import load_segmenter
+from pipeline.disk import check_room
 from pipeline.examples import WeaveConfig
 from pipeline.gates import Gates
 from pipeline.inputs import Source, Split, find_sources
@@ -92,6 +93,8 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
             total = sum(source.size for source in sources)
             part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total)
             splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize)]
+            if room := check_room(places, job, splits, part_bytes):
+                _say(room)
             begun = _claim(places, job, sources)
             storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
             _make_folder("--work-dir", places.parts)

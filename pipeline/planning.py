@@ -74,13 +74,20 @@ def make_plan(
 
     notes: list[str] = []
     held_out: set[int] = set()
+    num_single = 0
     tokens = dict.fromkeys(SPLITS, 0)
     for rows in _tables(ordered, folder):
         validation = is_validation(rows["id"], validation_fraction)
         tokens["validation"] += int(rows["num_tokens"][validation].sum())
         tokens["train"] += int(rows["num_tokens"][~validation].sum())
+        num_single += int((rows["num_sentences"] == 1).sum())
         if len(held_out) < MIN_VALIDATION_DOCUMENTS:
             held_out.update(rows["source_key"][validation].tolist())
+    if 2 * num_single > num_documents:
+        notes.append(
+            f"{num_single:,} of {num_documents:,} documents have a single sentence: is there a blank line behind every "
+            f"sentence of the input? A blank line ends a document"
+        )
     if validation_fraction and len(held_out) < MIN_VALIDATION_DOCUMENTS:
         notes.append(
             f"no validation split: only {len(held_out)} texts fell to --validation-fraction {validation_fraction}, "

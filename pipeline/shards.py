@@ -87,8 +87,7 @@ def write_shard(
     masking: Masking,
 ) -> dict[str, Any]:
     """Permutes, masks and writes the pairs of one bucket; the shard's row of shards.parquet."""
-    order = draw(fold(seed, SHARD_ORDER, name.max_seq_length, name.copy, name.order_number), np.arange(len(pairs)))
-    pairs = pairs.take(np.argsort(order, kind="stable"))
+    pairs = pairs.take(shard_order(name, len(pairs), seed))
     metadata = {
         "format_version": str(FORMAT_VERSION),
         "max_seq_length": str(name.max_seq_length),
@@ -123,6 +122,12 @@ def write_shard(
         "member_bytes": members.sizes,
         "member_examples": members.examples,
     }
+
+
+def shard_order(name: ShardName, n: int, seed: int) -> NDArray[np.intp]:
+    """Which of a bucket's n pairs, in the order in which they were made, is each example of the shard."""
+    key = fold(seed, SHARD_ORDER, name.max_seq_length, name.copy, name.order_number)
+    return np.argsort(draw(key, np.arange(n)), kind="stable")
 
 
 def _lengths(pairs: Pairs) -> NDArray[np.int64]:

@@ -13,13 +13,16 @@ from tests.pipeline import twins
 IDS = st.integers(0, 2**64 - 1)
 
 
-def make_part(folder, name: str, documents: list[tuple[int, int, int]], source="a.txt", start=0) -> PartRecord:
+def make_part(
+    folder, name: str, documents: list[tuple[int, int, int]], source="a.txt", start=0, num_sentences=2
+) -> PartRecord:
     """A part of documents (id, source key, tokens)."""
     rows = np.zeros(len(documents), DOCUMENT)
     for row, (document, source_key, tokens) in zip(rows, documents):
-        row["id"], row["source_key"], row["num_tokens"], row["num_sentences"] = document, source_key, tokens, 1
+        row["id"], row["source_key"], row["num_tokens"], row["num_sentences"] = document, source_key, tokens, num_sentences
     sizes = [tokens for *_, tokens in documents]
-    block = TokenBlock(np.zeros(sum(sizes), np.uint16), np.array(sizes, np.uint32), rows)
+    lengths = [size for tokens in sizes for size in [1] * (num_sentences - 1) + [tokens - num_sentences + 1]]
+    block = TokenBlock(np.zeros(sum(sizes), np.uint16), np.array(lengths, np.uint32), rows)
     record = {"name": name, "source": source, "path": source, "start": start, "end": start + 1, "end_piece": 0}
     record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
     return write_part(str(folder / name), record, [block], [], np.dtype(np.uint16))
@@ -188,6 +191,17 @@ def test_many_pieces_of_one_text_are_one_validation_document(folder):
     assert len(held) > 8
     rest = [row for row in documents if not twins.is_validation(row[0], 0.1)]
     assert "only 1 texts fell" in plan_of(folder, held + rest, 0.1).notes[0]
+
+
+def test_documents_of_one_sentence_are_said_aloud_where_they_are_most(folder):
+    single, double = spread(40)[:20], spread(40)[20:]
+    parts = [make_part(folder, "single", single, num_sentences=1), make_part(folder, "double", double)]
+    assert make_plan(parts, str(folder), 0.0).notes == ()
+    parts[1] = make_part(folder, "double", double[1:])
+    assert make_plan(parts, str(folder), 0.0).notes == (
+        "20 of 39 documents have a single sentence: is there a blank line behind every sentence of the input? A blank line "
+        "ends a document",
+    )
 
 
 def test_no_validation_asked_for_none_made_and_nothing_said(folder):

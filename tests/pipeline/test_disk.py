@@ -1,0 +1,107 @@
+"""How much disk a job will need is said before it begins, near the truth, and too little is refused."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jobs import cli
+from pipeline import disk
+from pipeline.disk import Need, compare, estimate, measure
+from pipeline.inputs import find_sources
+from pipeline.manifest import JobConfig
+from pipeline.preprocess import Places
+from pipeline.splitting import split_source
+from pipeline.vocabulary import read_vocabulary
+from tests.jobs.corpus import as_txt, documents, run_job, write, write_vocabulary
+
+MB = 1_000_000
+
+
+def size_below(folder):
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", ["in.txt", "in.jsonl", "in.txt.gz", "in.jsonl.bz2"])
+@pytest.mark.parametrize("options", [{}, {"pairs": "none"}, {"pairs": "sop", "dupe_factor": 3}], ids=str)
+def test_the_estimate_is_near_what_a_job_writes(tmp_path, name, options):
+    source, vocab = write(tmp_path / name, documents(700)), write_vocabulary(tmp_path / "vocab.txt")
+    manifest = run_job(source, tmp_path / "out", vocab, work_dir=tmp_path / "work", validation_fraction=0.0, **options)
+    job = JobConfig.of(manifest, read_vocabulary(str(vocab)))
+    splits = [split for source in find_sources([str(source)]) for split in split_source(source, 8 * MB)]
+    rates = measure(splits, job)
+    num_bytes = sum(split.num_bytes for split in splits)
+    need = estimate(rates, num_bytes, num_bytes, len(splits), job)
+    assert num_bytes * rates.text == pytest.approx(manifest["counters"]["text_bytes"], rel=0.1)
+    assert need.parts == pytest.approx(size_below(tmp_path / "work"), rel=0.15)
+    assert need.shards == pytest.approx(
+        size_below(tmp_path / "out/train") + size_below(tmp_path / "out/documents"), rel=0.3
+    )
+
+
+def test_large_files_are_sampled_more_than_small_ones_and_empty_ones_do_no_harm(tmp_path):
+    write(tmp_path / "in/large.txt", documents(900, chinese=1.0))
+    for i in range(6):
+        write(tmp_path / f"in/{i}.txt", documents(1, chinese=0.0))
+        (tmp_path / f"in/none{i}.txt").write_text("")
+    vocab = write_vocabulary(tmp_path / "vocab.txt")
+    job = JobConfig.of(run_job(tmp_path / "in", tmp_path / "out", vocab), read_vocabulary(str(vocab)))
+    splits = [split for source in find_sources([str(tmp_path / "in")]) for split in split_source(source, 20_000)]
+    assert measure(splits, job).tokens == pytest.approx(0.35, rel=0.1)  # a token is a Chinese character of three bytes
+    nothing = [split for split in splits if split.source.size == 0]
+    assert len(nothing) == 6 and measure(nothing, job) is None
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    (tmp_path / "in.txt").write_bytes(as_txt(documents(150)))
+    vocab = write_vocabulary(tmp_path / "vocab.txt")
+    return ["preprocess", "--input", str(tmp_path / "in.txt"), "--vocab", str(vocab), "--max-seq-length", "32"]
+
+
+def test_a_job_that_will_not_fit_is_refused_with_both_figures_and_leaves_nothing(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(disk, "disk_of", lambda folder: (1, 100_000))
+    assert cli.main([*corpus, "--out", str(tmp_path / "out")]) == 2
+    says = r"out: 0.1 MB are free there, and about 0\.\d MB are needed \(0.1 MB for tokens while the job works and"
+    assert re.search(says, capsys.readouterr().err)
+    assert list((tmp_path / "out").rglob("*")) == []
+    monkeypatch.setattr(disk, "disk_of", lambda folder: (1, 10 * MB))
+    assert cli.main([*corpus, "--out", str(tmp_path / "out"), "--dupe-factor", "1"]) == 0  # other flags are no obstacle
+    said = r"needs about 0.1 MB for tokens while the job works and 0\.\d MB for shards, 10.0 MB are free"
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_a_work_folder_on_another_disk_is_counted_apart(tmp_path, monkeypatch):
+    places = Places(str(tmp_path / "out"), str(tmp_path / "work"))
+    free = {"out": (1, 5 * MB), "work": (2, 3 * MB)}
+    monkeypatch.setattr(disk, "disk_of", lambda folder: free[Path(folder).name])
+    assert compare(places, Need(parts=2 * MB, shards=4 * MB)) == (
+        "needs about 2.0 MB for tokens while the job works, 3.0 MB are free; needs about 4.0 MB for shards, 5.0 MB are free"
+    )
+    for need, says in (
+        (
+            Need(parts=4 * MB, shards=1),
+            f"--work-dir {tmp_path}/work: 3.0 MB are free there, and about 4.0 MB are needed",
+        ),
+        (Need(parts=1, shards=6 * MB), f"--out {tmp_path}/out: 5.0 MB are free there, and about 6.0 MB are needed"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            compare(places, need)
+    free["work"] = free["out"]
+    with pytest.raises(
+        ValueError, match=r"5.0 MB are free there, and about 6.0 MB are needed \(2.0 MB for tokens while"
+    ):
+        compare(places, Need(parts=2 * MB, shards=4 * MB))
+
+
+def test_what_is_there_already_is_not_needed_again(corpus, tmp_path, capsys):
+    work = ["--work-dir", str(tmp_path / "work"), "--dupe-factor", "2"]
+    assert cli.main([*corpus, *work, "--out", str(tmp_path / "one")]) == 0
+    capsys.readouterr()
+    assert cli.main([*corpus, *work, "--out", str(tmp_path / "two"), "--seed", "2"]) == 0
+    assert "needs about 0.0 MB for tokens while the job works and 0.2 MB for shards" in capsys.readouterr().err
+
+
+def test_the_disk_of_a_folder_to_come_is_that_of_the_one_above_it(tmp_path):
+    assert disk.disk_of(str(tmp_path / "a/b")) == (tmp_path.stat().st_dev, shutil.disk_usage(tmp_path).free)
