@@ -7,6 +7,7 @@ tell: how they are masked, whether a label gives itself away, which words are [U
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -198,11 +199,16 @@ def scripts(vocabulary: Vocabulary) -> tuple[list[str], NDArray[np.int64]]:
 def _script(word: str) -> str:
     if word == "[UNK]":
         return word
-    letters = [c for c in word if c.isalpha()]
-    if letters:
-        name = unicodedata.name(letters[0], "other").split()[0].capitalize()
-        return {"Cjk": "Chinese characters", "Fullwidth": "Latin", "Halfwidth": "Katakana"}.get(name, name)
-    return "digits" if any(c.isdigit() for c in word) else "punctuation"
+    letter = next(filter(str.isalpha, word), None)
+    if letter:
+        return _script_of(letter)
+    return "digits" if any(map(str.isdigit, word)) else "punctuation"
+
+
+@cache
+def _script_of(letter: str) -> str:
+    name = unicodedata.name(letter, "other").split()[0].capitalize()
+    return {"Cjk": "Chinese characters", "Fullwidth": "Latin", "Halfwidth": "Katakana"}.get(name, name)
 
 
 def word_statistics(e: Examples, vocabulary: Vocabulary) -> dict[str, Any]:
