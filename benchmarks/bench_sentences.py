@@ -1,14 +1,16 @@
-"""How well the sentence rule finds the ends that people marked: precision, recall and F1 against a plain regex.
+"""How well the sentence rule finds the ends that people marked: precision, recall and F1, beside other splitters.
 
     python benchmarks/bench_sentences.py FOLDER
 
-FOLDER holds .jsonl files of {"text": …, "ends": [character offset behind each sentence]}; UD English-EWT and UD
-Chinese-GSDSimp are good ones. The end of a text counts as an end, for both. Writes nothing.
+FOLDER holds .jsonl files of {"text": …, "ends": [character offset behind each sentence]}; their names begin with the two
+letters of the language. UD English-EWT and UD Chinese-GSDSimp are good ones. The end of a text counts as an end, for all.
+syntok and blingfire take part where they are installed. Writes nothing.
 """
 
 import json
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from pipeline.sentences import sentence_starts, unit_marks
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
 from pipeline.wordpiece import WordPiece
 
+Find = Callable[[str], set[int]]
 REGEX = re.compile(r"(?:[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[”’」』）]*|\n)\s*")
 
 
@@ -47,19 +50,58 @@ def gold_ends(row: dict) -> set[int]:
     return {len(row["text"][:end].rstrip()) for end in row["ends"]} - {len(row["text"].rstrip())} | {len(row["text"])}
 
 
+def spans_to_ends(text: str, ends: Iterable[int]) -> set[int]:
+    return {len(text[:end].rstrip()) for end in ends if end} | {len(text)}
+
+
+def icu_ends(language: str) -> Find:
+    from pipeline.icu import load_sentence_finder
+
+    find = load_sentence_finder(f"icu:{language}")
+    return lambda text: spans_to_ends(text, (len(text.encode()[:at].decode()) for at in find(text.encode()).tolist()))
+
+
+def blingfire_ends(language: str) -> Find:
+    from blingfire import text_to_sentences_and_offsets
+
+    return lambda text: spans_to_ends(text, (end for _, end in text_to_sentences_and_offsets(text)[1]))
+
+
+def syntok_ends(language: str) -> Find:
+    from syntok import segmenter
+
+    def find(text: str) -> set[int]:
+        sentences = (sentence for paragraph in segmenter.analyze(text) for sentence in paragraph)
+        return spans_to_ends(text, (sentence[-1].offset + len(sentence[-1].value) for sentence in sentences))
+
+    return find
+
+
+FINDERS = {
+    "this rule": lambda language: Rule(),
+    "plain regex": lambda language: regex_ends,
+    "ICU": icu_ends,
+    "syntok": syntok_ends,
+    "blingfire": blingfire_ends,
+}
+
+
 def main(folder: str) -> None:
-    print(f"{'':20}{'sentences':>10}{'':4}{'rule':^24}{'regex':^24}")
-    print(f"{'':34}{'P':^8}{'R':^8}{'F1':^8}{'P':^8}{'R':^8}{'F1':^8}")
+    print(f"{'':14}{'':12}{'sentences':>10}{'P':>8}{'R':>8}{'F1':>8}")
     for path in sorted(Path(folder).glob("*.jsonl")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         gold = [gold_ends(row) for row in rows]
-        scores = ""
-        for find in (Rule(), regex_ends):
+        for name, load in FINDERS.items():
+            try:
+                find = load(path.stem[:2])
+            except ImportError as error:
+                print(f"{path.stem:14}{name:12}not installed: {error.name}")
+                continue
             found = [find(row["text"]) for row in rows]
             right = sum(len(f & g) for f, g in zip(found, gold))
             precision, recall = right / sum(map(len, found)), right / sum(map(len, gold))
-            scores += "".join(f"{x:^8.3f}" for x in (precision, recall, 2 * precision * recall / (precision + recall)))
-        print(f"{path.stem:20}{sum(map(len, gold)):10,}{'':4}{scores}")
+            f1 = 2 * precision * recall / (precision + recall)
+            print(f"{path.stem:14}{name:12}{sum(map(len, gold)):10,}{precision:8.3f}{recall:8.3f}{f1:8.3f}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 # what the rule looks at, more often than chance would have it
 PIECES = [
     *twins.ABBREVIATIONS[:12], *twins.BEFORE_NUMBERS[:4], *twins.STARTERS[:6], *twins.CLOSERS, "I", "J", "a", "U",
-    "The", "cat", "5", "1999", "café", "café.", "é.”", "中", "文。", "。", "！", "？", "…", ".", ".", ".", "!", "?",
+    "The", "cat", "5", "1999", "café", "café.", "é.”", "中", "文。", "。", "！", "？", "｡", "…", "…”", "，", "；", ".", ".", ".", "!", "?",
     ",", ";", ":", "(", "“", "「", " ", " ", " ", " ", "\t", "\n", "\r", "\u3000",
 ]  # fmt: skip
 TRICKY = st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
@@ -113,6 +113,15 @@ def test_english_sentences_end_where_a_reader_would_end_them(kernel, text):
         "他说：“‘好。’”|她点头。",
         "句子，分句；都不断：对。",
         "他来了。 |她走了。",
+        "真的嗎？！」|她問。|「不！」|他說。",
+        "他说：“我不知道……”|然后离开了。",
+        "他笑了……|\n她也笑了。",
+        "（真的很酷！），但它很难。|好。",
+        "「好！」，他說；然後走了。",
+        "这是什么?|我不知道!|她说“对!”|他走了。",
+        "用Python写的!|很好,对吧?|是的｡|好。",
+        "ＡＢＣ公司来了！|１２．５％。|完",
+        "见Inc.(美国)等.)他的(etc.)文字。",
     ],
 )
 def test_chinese_sentences_end_at_their_marks_wherever_they_stand(kernel, text):

@@ -208,7 +208,7 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
         return last in tuple(".!?…") and not ends_nothing(i)
 
     def is_chinese_end(i: int) -> bool:
-        return word(i) in tuple("。！？")
+        return word(i) in tuple("。！？｡")
 
     def is_closer(i: int) -> bool:
         return word(i) in tuple(CLOSERS)
@@ -227,8 +227,13 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
         if i == 0 or "\n" in units[i].gap:
             return True
         first = units[i].text[0]
-        if behind_closers(i - 1, is_chinese_end) and not behind_closers(i, is_chinese_end):
+        behind_chinese = behind_closers(i - 1, is_chinese_end) and not behind_closers(i, is_chinese_end)
+        if behind_chinese and first not in "，、；：）”’」』》":
             return True
+        if not spaced(i) and 0x4000 <= ord(first) < 0xA000 and behind_closers(i - 1, is_end):
+            stop = next(j for j in range(i - 1, -1, -1) if is_end(j))
+            last = word(stop).rstrip(CLOSERS)[-1]
+            return last != "." and (units[stop].text[0] < "\x80" or stop < i - 1)
         if not spaced(i) or first in ",;:)." or not behind_closers(i - 1, is_end):
             return False
         ellipsis = is_stop(i - 1) and is_stop(i - 2)
