@@ -60,6 +60,7 @@ from model.data import DataSet
 from model.distributed import Ranks, join_ranks
 from model.flops import peak_flops
 from model.heads import BertForPreTraining
+from model.heap import Heap
 from model.meter import Meter
 from model.metrics import MetricsWriter, read_metrics
 from model.optimizer import build_optimizer
@@ -215,7 +216,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         peak = peak_flops(ranks.device, config.peak_tflops)
         meter = Meter(config=model.config, device=ranks.device, peak=peak and peak * ranks.size)
         sinks = open_sinks(config.sinks, config.out, step, tomllib.loads(dump(config))) if ranks.is_first else []
-        begin, last_seconds = time.monotonic() - seconds, 0.0
+        begin, last_seconds, heap = time.monotonic() - seconds, 0.0, Heap()
         stopping = 0  # a signal's number
 
         with (
@@ -284,6 +285,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
                     )  # fmt: skip
                 bar.set_postfix_str(meter.describe(), refresh=False)
                 bar.update(min(progress, schedule.total) - bar.n)
+                heap.tick()
 
     speed = meter.tokens_per_second
     where = checkpoint_path(checkpoints, step)
