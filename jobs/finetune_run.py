@@ -210,7 +210,7 @@ def keep_best(models: Path, best_step: int | None) -> None:
 
 
 def finish(out: Path, state: FinetuneState, deciding: dict[str, Any], speed: float) -> SeedResult:
-    """Puts the best model in its place, writes results.json, and removes what was there to go on from."""
+    """Puts the best model in its place, and writes results.json."""
     assert state.best_step is not None, "the last step is measured"
     best = out / "models" / name_of(state.best_step)
     if best.exists():  # else a kill came behind the next line
@@ -221,21 +221,20 @@ def finish(out: Path, state: FinetuneState, deciding: dict[str, Any], speed: flo
     values = {k: v for k, v in measured[state.best_step].items() if k not in ("step", "split", "seconds")}
     content = {"step": state.step, "best_step": state.best_step, "metrics": values, "deciding": deciding}
     write_text(out / "results.json", json.dumps(content, indent=2) + "\n")
-    for name in ("checkpoints", "models"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    return SeedResult(
-        seed=deciding["seed"], out=out, step=state.step, best_step=state.best_step, metrics=values,
-        tokens_per_second=speed,
-    )  # fmt: skip
+    result = read_result(out, deciding)
+    assert result is not None
+    return replace(result, tokens_per_second=speed)
 
 
 def read_result(out: Path, deciding: dict[str, Any]) -> SeedResult | None:
-    """What a finished run's results.json says; None if it is not finished."""
+    """What a finished run's results.json says, and nothing is left to go on from; None if it is not finished."""
     path = out / "results.json"
     if not path.exists():
         return None
     content = read_json(path)
     check_unchanged(out, content["deciding"], deciding)
+    for name in ("checkpoints", "models"):
+        shutil.rmtree(out / name, ignore_errors=True)
     return SeedResult(
         seed=deciding["seed"], out=out, step=content["step"], best_step=content["best_step"],
         metrics=content["metrics"], tokens_per_second=0.0,

@@ -49,13 +49,13 @@ def sentiment_rows(number: int, seed: int = 0) -> list[dict]:
 
 
 def pair_rows(number: int, seed: int = 0) -> list[dict]:
-    """Two texts, and whether they name the same city."""
+    """A question and a sentence, and whether that says where anna lives."""
     draw = random.Random(seed)
     rows = []
     for _ in range(number):
-        first, second = draw.choice(["paris", "london"]), draw.choice(["paris", "london"])
-        rows.append({"a": f"where is {first}", "b": f"anna lives in {second}" + " !" * draw.randint(0, 5),
-                     "label": "same" if first == second else "other"})  # fmt: skip
+        word, tail = draw.choice(["lives", "is"]), " !" * draw.randint(0, 5)
+        label = "yes" if word == "lives" else "no"
+        rows.append({"a": "where is anna ?", "b": f"anna {word} in paris{tail}", "label": label})
     return rows
 
 
