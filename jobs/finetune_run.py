@@ -91,6 +91,7 @@ def train_seed(job: Job, seed: int, out: Path, signals: list[signal.Signals]) ->
     deciding = json.loads(json.dumps(job.deciding | {"seed": seed}))
     if finished := read_result(out, deciding):
         print(f"{out} is finished: {describe(finished.metrics)} at step {finished.best_step:,}")
+        tidy(out)  # a kill may have come right before
         return finished
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
@@ -221,20 +222,26 @@ def finish(out: Path, state: FinetuneState, deciding: dict[str, Any], speed: flo
     values = {k: v for k, v in measured[state.best_step].items() if k not in ("step", "split", "seconds")}
     content = {"step": state.step, "best_step": state.best_step, "metrics": values, "deciding": deciding}
     write_text(out / "results.json", json.dumps(content, indent=2) + "\n")
-    result = read_result(out, deciding)
-    assert result is not None
-    return replace(result, tokens_per_second=speed)
+    tidy(out)
+    return SeedResult(
+        seed=deciding["seed"], out=out, step=state.step, best_step=state.best_step, metrics=values,
+        tokens_per_second=speed,
+    )  # fmt: skip
+
+
+def tidy(out: Path) -> None:
+    """Removes what a finished run no longer needs to go on from."""
+    for name in ("checkpoints", "models"):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def read_result(out: Path, deciding: dict[str, Any]) -> SeedResult | None:
-    """What a finished run's results.json says, and nothing is left to go on from; None if it is not finished."""
+    """What a finished run's results.json says; None if it is not finished."""
     path = out / "results.json"
     if not path.exists():
         return None
     content = read_json(path)
     check_unchanged(out, content["deciding"], deciding)
-    for name in ("checkpoints", "models"):
-        shutil.rmtree(out / name, ignore_errors=True)
     return SeedResult(
         seed=deciding["seed"], out=out, step=content["step"], best_step=content["best_step"],
         metrics=content["metrics"], tokens_per_second=0.0,

@@ -83,7 +83,8 @@ def test_a_run_folder_explains_itself_and_transformers_uses_it(unbroken, encoder
     assert [line["step"] for line in lines(unbroken) if line["split"] == "validation"] == [10, 20]
     assert set(train[0]) == {"step", "split", "loss", "gradient_norm", "learning_rate", "tokens"}
     results = json.loads((unbroken / "results.json").read_text())
-    measured = next(line for line in lines(unbroken) if (line["step"], line["split"]) == (results["best_step"], "validation"))
+    wanted = (results["best_step"], "validation")
+    measured = next(line for line in lines(unbroken) if (line["step"], line["split"]) == wanted)
     assert results["metrics"] == {k: v for k, v in measured.items() if k not in ("step", "split")}
 
     texts = [row["text"] for row in sentiment_rows(5, seed=3)]
