@@ -30,6 +30,8 @@ COMMANDS = {
     "evaluate": ("jobs.evaluate", "losses and accuracies of a pretrained model on held-out examples"),
     "finetune": ("jobs.finetune", "a pretrained model to one for a task: classes, pairs, numbers, tags, answers"),
     "predict": ("jobs.predict", "a model at work: answers to rows, or words for a [MASK]"),
+    "score": ("jobs.score", "how likely a pretrained model finds texts"),
+    "embed": ("jobs.embed", "vectors of texts"),
     "bench-tasks": ("jobs.bench_tasks", "models side by side on the tasks of a file, and next to simple baselines"),
     "export": ("jobs.export", "a trained model as a directory that Hugging Face transformers reads"),
     "import": ("jobs.import_model", "a BERT in Hugging Face's form as a run folder to go on from"),

@@ -1,0 +1,111 @@
+"""Vectors of texts by a pretrained or fine-tuned model, to a Parquet file.
+
+    bertloom embed --model RUN --input texts.jsonl --out vectors.parquet
+
+The columns are `row`, the number of the text among all rows, from 0; `id`, if rows have one; and `vector`, 32-bit floats.
+Texts go through as a stream, so an input may be larger than memory. A BERT that was not trained for it makes vectors that
+are good to learn from, and poor to compare by their angle.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; read when torch is loaded
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from jobs.config import parse
+from jobs.finetune_config import pairs
+from jobs.texts import OnBadRow, Text, read_texts
+from model.pretrained import open_pretrained
+from model.sentences import Embedder, Pooling
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Vectors of texts, to a Parquet file."""
+
+    model: Path
+    """A run folder, or a directory in transformers' form."""
+    input: Path
+    """Texts: .jsonl, .csv, .tsv, .parquet, or - for JSONL on standard input."""
+    out: Path
+    """The Parquet file to write."""
+    pooling: Pooling = "mean"
+    """mean: of all tokens, [CLS] and [SEP] among them. cls: that of [CLS]."""
+    max_seq_length: int | None = None
+    """Tokens of a text that are read; what the model was trained on, if none is given. The rest is cut off, and counted."""
+    columns: tuple[str, ...] = ()
+    """The name of the column of texts, if it is not found by itself: text=sentence."""
+    on_bad_row: OnBadRow = "stop"
+    """What to do about a row that cannot be used: stop and name it, or leave it out."""
+    device: str = "auto"
+    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        pairs("columns", self.columns)
+        if self.max_seq_length is not None and self.max_seq_length < 3:
+            raise ValueError(f"max_seq_length={self.max_seq_length} must be at least 3: a word between [CLS] and [SEP]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """How many texts became vectors."""
+
+    num_rows: int
+    """Vectors written."""
+    num_bad: int
+    """Rows left out."""
+    num_cut: int
+    """Texts that were not read to their end."""
+
+
+def main(argv: Sequence[str]) -> None:
+    config = parse(EmbedConfig, argv, prog="bertloom embed")
+    done = embed(config)
+    print(
+        f"{config.out}: {done.num_rows:,} vectors; {done.num_bad:,} rows left out, {done.num_cut:,} texts too long and "
+        f"not read to their end"
+    )
+
+
+def embed(config: EmbedConfig) -> Embedded:
+    """Writes the file, which is there under its name only when it is whole."""
+    pretrained = open_pretrained(config.model)
+    longest, size = pretrained.config.max_position_embeddings, pretrained.config.hidden_size
+    max_seq_length = config.max_seq_length or pretrained.max_seq_length
+    if max_seq_length > longest:
+        raise ValueError(f"max_seq_length={max_seq_length} is above the {longest} positions of {config.model}")
+    model = Embedder(pretrained, config.pooling, max_seq_length, config.device)
+    schema = pa.schema([("row", pa.int64()), ("id", pa.string()), ("vector", pa.list_(pa.float32(), size))])
+    num_rows = num_read = num_cut = 0
+    temporary = config.out.with_name(f".{config.out.name}.{os.getpid()}.tmp")
+    try:
+        with (
+            pq.ParquetWriter(temporary, schema) as writer,
+            tqdm(desc="embed", unit=" rows", file=sys.stderr, disable=None) as bar,
+        ):
+            for rows in read_texts(config.input, pairs("columns", config.columns), config.on_bad_row):
+                good = [(number, row) for number, row in enumerate(rows, num_read) if isinstance(row, Text)]
+                if good:
+                    vectors, cut = model.embed([row.text for _, row in good])
+                    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+                    columns = [
+                        pa.array([number for number, _ in good], pa.int64()),
+                        pa.array([None if row.id is None else str(row.id) for _, row in good], pa.string()),
+                        pa.FixedSizeListArray.from_arrays(flat, size),
+                    ]
+                    writer.write_batch(pa.record_batch(columns, schema=schema))
+                    num_cut += cut
+                num_rows, num_read = num_rows + len(good), num_read + len(rows)
+                bar.update(len(rows))
+        os.replace(temporary, config.out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Embedded(num_rows=num_rows, num_bad=num_read - num_rows, num_cut=num_cut)

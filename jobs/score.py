@@ -1,0 +1,93 @@
+"""How likely a pretrained model finds texts: pseudo-log-likelihood and pseudo-perplexity (Salazar et al. 2020).
+
+    bertloom score --model RUN --input sentences.jsonl --out scores.jsonl
+    echo '{"text": "Paris is the capital of France."}' | bertloom score --model RUN --input - --out -
+
+Each token is masked by itself and predicted from all others: `log_likelihood` is the sum of the log-probabilities in nats,
+`perplexity` the exponential of their negative mean. Only scores of one model, on texts of its language, can be compared.
+A text of n tokens costs n readings of it. Output is JSONL, a line a row, in the order of the rows.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; read when torch is loaded
+
+from tqdm import tqdm
+
+from jobs.config import parse
+from jobs.finetune_config import pairs
+from jobs.predict import written
+from jobs.texts import OnBadRow, Text, read_texts
+from model.pretrained import open_pretrained
+from model.sentences import log_likelihoods
+from model.task_rows import BadRow
+from model.use import WordPredictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Pseudo-log-likelihood and pseudo-perplexity of texts."""
+
+    model: Path
+    """A run of `bertloom pretrain`, or a directory in transformers' form."""
+    input: Path
+    """Texts: .jsonl, .csv, .tsv, .parquet, or - for JSONL on standard input."""
+    out: Path = Path("-")
+    """The file to write, or - for standard output."""
+    columns: tuple[str, ...] = ()
+    """The name of the column of texts, if it is not found by itself: text=sentence."""
+    on_bad_row: OnBadRow = "stop"
+    """What to do about a row that cannot be used: stop and name it, or write {"error": …} in its place."""
+    device: str = "auto"
+    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        pairs("columns", self.columns)
+
+
+def main(argv: Sequence[str]) -> None:
+    config = parse(ScoreConfig, argv, prog="bertloom score")
+    with written(config.out) as file:
+        for line in score(config):
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def score(config: ScoreConfig) -> Iterator[dict[str, Any]]:
+    """A line for each row."""
+    model = WordPredictor(open_pretrained(config.model), config.device)
+    longest = model.config.max_position_embeddings - 2
+    num_bad = 0
+    with tqdm(desc="score", unit=" rows", file=sys.stderr, disable=None) as bar:
+        for rows in read_texts(config.input, pairs("columns", config.columns), config.on_bad_row):
+            ids = iter(model.tokenizer.ids([row.text for row in rows if isinstance(row, Text)]))
+            tokens = [next(ids) if isinstance(row, Text) else None for row in rows]
+            for number, (row, part) in enumerate(zip(rows, tokens)):
+                if part is not None and not 0 < len(part) <= longest:
+                    assert isinstance(row, Text)
+                    reason = f"{row.place}: has {len(part):,} tokens, the model reads 1 to {longest}"
+                    if config.on_bad_row == "stop":
+                        raise ValueError(f"{config.input}: {reason}: shorten it, or go on with --on-bad-row skip")
+                    rows[number], tokens[number] = BadRow(reason), None
+            found = iter(log_likelihoods(model, [part for part in tokens if part is not None]))
+            for row in rows:
+                if isinstance(row, BadRow):
+                    num_bad += 1
+                    yield {"error": str(row)}
+                    continue
+                chances = next(found)
+                name = {} if row.id is None else {"id": row.id}
+                yield name | {
+                    "log_likelihood": round(float(chances.sum()), 6),
+                    "perplexity": round(math.exp(-chances.mean()), 6),
+                    "num_tokens": len(chances),
+                }
+            bar.update(len(rows))
+    if num_bad:
+        print(f"{num_bad:,} rows could not be used: their lines say why", file=sys.stderr)
