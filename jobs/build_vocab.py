@@ -3,36 +3,37 @@
     bertloom build-vocab --input 'text/*.jsonl' --vocab-size 30000 --out vocab.txt
 
 Reads the same inputs as `preprocess` and writes one file, one word a line: the special words, characters, pieces. The
-same text gives the same file.
+same text gives the same file, for any number of workers.
 """
 
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from tempfile import TemporaryDirectory
 
-from tqdm import tqdm
+import apache_beam as beam
 
 from jobs.config import parse
 from pipeline import storage
-from pipeline.documents import read_documents
-from pipeline.formats import position_unit
-from pipeline.inputs import ReadConfig, Source, find_sources
-from pipeline.records import Document, Reject
-from pipeline.splitting import split_source
+from pipeline.documents import TextConfig
+from pipeline.inputs import Source, find_sources
+from pipeline.local_runner import for_people, pipeline_options, quiet_workers, run, worker_watch
+from pipeline.preprocess import balanced
+from pipeline.splitting import split_size, split_source
 from pipeline.vocabulary import (
     MIN_WORDS,
+    Coverage,
     Vocabulary,
-    count_words,
     measure_coverage,
     parse_vocabulary,
     train_vocabulary,
 )
+from pipeline.word_counts import CountWords, Tally, read_counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildVocabConfig(ReadConfig):
+class BuildVocabConfig(TextConfig):
     """Makes a WordPiece vocabulary from text."""
 
     input: tuple[str, ...]
@@ -49,14 +50,23 @@ class BuildVocabConfig(ReadConfig):
     """A piece is made only of pairs that occur so often."""
     character_coverage: float = 0.9995
     """The most frequent characters that make up this share of the text are kept; words with others become [UNK]."""
+    chinese_frequency: int | None = None
+    """Chinese characters that occur so often are kept, too, whatever their share: for text with little Chinese in it."""
+    num_workers: int = 1
+    """Processes on this machine."""
     overwrite: bool = False
     """Write over a file that holds another vocabulary."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.vocab_size <= MIN_WORDS:
             raise ValueError(f"vocab_size={self.vocab_size}: expected more than {MIN_WORDS}, such as 30000")
         if self.min_frequency < 1:
             raise ValueError(f"min_frequency={self.min_frequency}: expected 1 or more")
+        if self.chinese_frequency is not None and self.chinese_frequency < 1:
+            raise ValueError(f"chinese_frequency={self.chinese_frequency}: expected 1 or more")
+        if self.num_workers < 1:
+            raise ValueError(f"num_workers={self.num_workers}: expected 1 or more")
         if not 0 < self.character_coverage <= 1:
             raise ValueError(f"character_coverage={self.character_coverage}: expected more than 0, at most 1")
 
@@ -68,46 +78,63 @@ def main(argv: Sequence[str]) -> None:
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     """Makes the vocabulary, writes it, says what it covers, and gives it back."""
     notes: list[str] = []
-    sources = find_sources(config.input, notes)
+    sources = find_sources(config.input, notes, config.encoding)
     for note in notes:
-        print(f"bertloom build-vocab: {note}", file=sys.stderr)
-    seen: Counter[str] = Counter()
-    counts = count_words(_texts(sources, config, seen), config.do_lower_case, config.strip_accents)
-    rejects = {reason: n for reason, n in seen.items() if reason not in ("documents", "bytes")}
-    turned_away = "".join(f", {n:,} {reason}" for reason, n in sorted(rejects.items()))
+        _say(note)
+    counts, tally = _count(config, sources)
+    for reason, (_, _, what) in sorted(tally.first.items()):
+        _say(f"rejected: {reason}: {what}")
+    turned_away = "".join(f", {n:,} {reason}" for reason, n in sorted(tally.turned_away.items()))
     if not counts:
         raise ValueError(f"no text in {len(sources)} files{turned_away}: expected documents with words, see --help")
-    words = train_vocabulary(counts, config.vocab_size, config.min_frequency, config.character_coverage)
+    words = train_vocabulary(
+        counts, config.vocab_size, config.min_frequency, config.character_coverage, config.chinese_frequency
+    )
     vocabulary = parse_vocabulary("".join(f"{word}\n" for word in words).encode(), config.out)
     _write(config, vocabulary)
 
-    num_words, num_tokens, num_unknown = measure_coverage(vocabulary, counts)
     print(f"{config.out}: {len(words):,} words, sha256 {vocabulary.sha256}")
     if len(words) < config.vocab_size:
         print(f"  fewer than the {config.vocab_size:,} asked for: no more pairs occur {config.min_frequency} times")
-    print(f"  from       {seen['documents']:,} documents, {seen['bytes'] / 1e6:,.1f} MB of text{turned_away}")
-    print(f"  cut into   {num_tokens / num_words:.2f} tokens a word")
-    print(f"  [UNK]      {100 * num_unknown / num_tokens:.3f} % of tokens")
+    print(f"  from       {tally.documents:,} documents, {tally.bytes / 1e6:,.1f} MB of text{turned_away}")
+    _print_coverage(measure_coverage(vocabulary, counts))
     print(f"  next       {_next_command(config)}")
     return vocabulary
 
 
-def _texts(sources: Sequence[Source], config: ReadConfig, seen: Counter[str]) -> Iterator[bytes]:
-    """All documents' text; counts documents, bytes and rejects by reason in `seen` and names the first of each kind."""
-    with tqdm(unit="B", unit_scale=True, desc="reading", disable=None) as bar:
-        for source in sources:
-            for split in split_source(source, 1 << 26, config):
-                for item in read_documents(split, config=config):
-                    if isinstance(item, Document):
-                        seen["documents"] += 1
-                        seen["bytes"] += len(item.text)
-                        bar.update(len(item.text))
-                        yield item.text
-                        continue
-                    seen[item.reason] += 1
-                    if seen[item.reason] == 1 and isinstance(item, Reject):
-                        place = f"{source.path}, {position_unit(source.format)} {item.position}"
-                        print(f"rejected: {item.reason}: {place}: {item.detail} {item.text[:100]}", file=sys.stderr)
+def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, int], Tally]:
+    total = sum(source.size for source in sources)
+    splits = [split for source in sources for split in split_source(source, split_size(total), config)]
+    with TemporaryDirectory(prefix="bertloom-") as folder, worker_watch("build-vocab"):
+        count = CountWords(folder, config, config.do_lower_case, config.strip_accents)
+        balanced_splits = balanced(splits, config.num_workers)
+        try:
+            with quiet_workers(os.path.join(folder, "beam.log")):
+                run(
+                    pipeline_options(config.num_workers, ()),
+                    lambda pipeline: pipeline | "splits" >> beam.Create(balanced_splits) | "count" >> count,
+                )
+        except Exception as error:
+            raise for_people(error) from error
+        return read_counts(folder)
+
+
+def _print_coverage(scripts: dict[str, Coverage]) -> None:
+    """How the words of each script are cut."""
+    parts = list(scripts.values())
+    total = Coverage(*(sum(getattr(part, field.name) for part in parts) for field in fields(Coverage)))
+    print(f"  cut into   {total.num_tokens / total.num_words:.2f} tokens a word")
+    print(f"  [UNK]      {100 * total.num_unknown / total.num_tokens:.3f} % of tokens")
+    print(f"  {'by script':22}{'words':>14}{'share':>9}{'tokens a word':>15}{'[UNK]':>10}")
+    for name, part in scripts.items():
+        print(
+            f"    {name:20}{part.num_words:>14,}{part.num_words / total.num_words:>9.2%}"
+            f"{part.num_tokens / part.num_words:>15.2f}{part.num_unknown / part.num_tokens:>10.3%}"
+        )
+
+
+def _say(text: str) -> None:
+    print(f"bertloom build-vocab: {text}", file=sys.stderr)
 
 
 def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
@@ -122,7 +149,11 @@ def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
 def _next_command(config: BuildVocabConfig) -> str:
     casing = "" if config.do_lower_case else " --no-do-lower-case"
     accents = "" if config.strip_accents is None else f" --strip-accents {config.strip_accents}"
-    values = [(field.name, getattr(config, field.name), field.default) for field in fields(ReadConfig)]
-    reading = "".join(f" --{name.replace('_', '-')} {value}" for name, value, default in values if value != default)
+    values = [(field.name, getattr(config, field.name), field.default) for field in fields(TextConfig)]
+    reading = "".join(
+        f" --{name.replace('_', '-')}" + (f" {value}" if value is not True else "")
+        for name, value, default in values
+        if value != default
+    )
     inputs = " ".join(f"'{pattern}'" if set(pattern) & set("*?[ ") else pattern for pattern in config.input)
     return f"bertloom preprocess --input {inputs}{reading} --vocab {config.out}{casing}{accents} --out DATASET"

@@ -19,14 +19,14 @@ import apache_beam as beam
 
 from jobs.config import parse
 from jobs.progress import JobProgress
-from jobs.report import write_report
 from pipeline import storage
 from pipeline.chinese import load_segmenter
 from pipeline.disk import check_room
 from pipeline.examples import WeaveConfig
 from pipeline.gates import Gates
+from pipeline.icu import load_sentence_finder
 from pipeline.inputs import Source, Split, find_sources
-from pipeline.local_runner import is_local, pipeline_options, quiet_workers, run, worker_watch
+from pipeline.local_runner import for_people, is_local, pipeline_options, quiet_workers, run, worker_watch
 from pipeline.lock import output_lock
 from pipeline.manifest import JobConfig
 from pipeline.preprocess import Places, Preprocess, balanced
@@ -58,7 +58,8 @@ class PreprocessConfig(TokenizeConfig, WeaveConfig):
     gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self):
-        super().__post_init__()
+        TokenizeConfig.__post_init__(self)
+        WeaveConfig.__post_init__(self)
         if self.num_workers < 1:
             raise ValueError(f"--num-workers {self.num_workers}: expected 1 or more")
         if self.split_mb is not None and self.split_mb <= 0:
@@ -70,6 +71,8 @@ def main(argv: Sequence[str]) -> int:
     at = argv.index("--") if "--" in argv else len(argv)
     config = parse(PreprocessConfig, argv[:at], prog="bertloom preprocess")
     print_summary(preprocess(config, argv[at + 1 :]))
+    from jobs.report import write_report  # matplotlib takes a while to import
+
     return write_report(config.out, config.gates)
 
 
@@ -78,11 +81,12 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     vocabulary = read_vocabulary(config.vocab)
     for note in vocabulary.notes:
         _say(note)
+    load_sentence_finder(config.sentences)  # its error before the work begins
     if config.chinese_words:
-        load_segmenter()  # its error before the work begins
+        load_segmenter()  # and this one's
     job = JobConfig(_part_of(TokenizeConfig, config), _part_of(WeaveConfig, config), vocabulary)
     notes: list[str] = []
-    sources = find_sources(config.input, notes)
+    sources = find_sources(config.input, notes, config.encoding)
     for note in notes:
         _say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"))
@@ -126,23 +130,7 @@ def _run(config: PreprocessConfig, beam_flags: Sequence[str], transform: Preproc
         with worker_watch("preprocess") if local else nullcontext(), quiet_workers(log), progress:
             run(options, lambda pipeline: pipeline | "splits" >> beam.Create(splits) | "preprocess" >> transform)
     except Exception as error:
-        raise _for_people(error) from error
-
-
-def _for_people(error: Exception) -> Exception:
-    """The error that a worker raised for people, without what Beam writes around it."""
-    for kind in (ValueError, OSError, MemoryError):
-        if isinstance(error, kind):  # of a worker in this process
-            return kind(_before_beam(str(error)))
-        for line in reversed(str(error).splitlines()):  # of another process: a traceback as text
-            head, _, text = line.strip().partition(": ")
-            if text and head.rpartition(".")[2] in {kind.__name__, *(sub.__name__ for sub in kind.__subclasses__())}:
-                return kind(_before_beam(text))
-    return error
-
-
-def _before_beam(text: str) -> str:
-    return text.partition(" [while running")[0]
+        raise for_people(error) from error
 
 
 def _make_folder(flag: str, path: str) -> None:
@@ -242,6 +230,8 @@ def print_summary(manifest: dict[str, Any]) -> None:
         print(f"    rejected {number:>13,} {reason}")
     for reason, number in counters["passed_over"].items():
         print(f"    and also {number:>13,} {reason}, passed over")
+    for step, number in counters["cleaned"].items():
+        print(f"    changed  {number:>13,} by {step}")
     if counters["characters_replaced"]:
         print(f"  replaced   {counters['characters_replaced']:>13,} bytes that were no UTF-8, by U+FFFD")
     print(

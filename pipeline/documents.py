@@ -5,9 +5,11 @@ same bytes, and so the same document id, in every form and however its file is c
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from pipeline import storage
+from pipeline.cleaning import CleanConfig, clean
 from pipeline.formats import TABLES
 from pipeline.inputs import ReadConfig, Split
 from pipeline.json_lines import BOM, read_json_lines
@@ -15,19 +17,31 @@ from pipeline.plain_text import read_file_as_text, read_lines_as_texts, read_tex
 from pipeline.records import Document, PassedOver, Record, Reject
 from pipeline.streams import Damaged, first_bytes, read_chunks
 from pipeline.tables import read_table
+from pipeline.text_encodings import as_utf8
 from pipeline.wikipedia import read_pages, read_site
 
 __all__ = ["Document", "PassedOver", "Reject", "read_documents"]
 
 
-def read_documents(split: Split, start: int | None = None, config: ReadConfig | None = None) -> Iterator[Record]:
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(ReadConfig, CleanConfig):
+    """What decides which documents the inputs hold."""
+
+    def __post_init__(self):
+        ReadConfig.__post_init__(self)
+        CleanConfig.__post_init__(self)
+
+
+def read_documents(split: Split, start: int | None = None, config: TextConfig | None = None) -> Iterator[Record]:
     """The documents and rejects of a split in the order of the file; from `start`, the position of one, if given."""
-    config = config or ReadConfig()
+    config = config or TextConfig()
     begin = split.start if start is None else start
+    records: Iterator[Record]
     if split.source.format in TABLES:
-        yield from read_table(split, begin, config.text_column, config.id_column)
+        records = read_table(split, begin, config.text_column, config.id_column)
     else:
-        yield from _read_stream(split, begin, config)
+        records = _read_stream(split, begin, config)
+    yield from clean(records, config)
 
 
 def _read_stream(split: Split, begin: int, config: ReadConfig) -> Iterator[Record]:
@@ -35,7 +49,10 @@ def _read_stream(split: Split, begin: int, config: ReadConfig) -> Iterator[Recor
     with storage.open_read(source.path) as file:
         try:
             site = read_site(first_bytes(file, source.codec)) if source.format == "mediawiki" else None
-            chunks = read_chunks(file, source.codec, begin, split.end)
+            if source.encoding:
+                chunks = _skip(as_utf8(read_chunks(file, source.codec), source.encoding), begin)
+            else:
+                chunks = read_chunks(file, source.codec, begin, split.end)
             first = next(chunks, b"")
             while len(first) < len(BOM) and (more := next(chunks, b"")):
                 first += more
@@ -54,3 +71,11 @@ def _read_stream(split: Split, begin: int, config: ReadConfig) -> Iterator[Recor
                 yield from read_texts(chunks, begin)
         except Damaged as damage:
             yield Reject(damage.position, "damaged-file", f"{damage}: what came before it was kept")
+
+
+def _skip(chunks: Iterable[bytes], num_bytes: int) -> Iterator[bytes]:
+    """The bytes behind the first `num_bytes`."""
+    for chunk in chunks:
+        if len(chunk) > num_bytes:
+            yield chunk[num_bytes:]
+        num_bytes = max(0, num_bytes - len(chunk))

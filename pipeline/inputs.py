@@ -19,6 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipeline import storage
 from pipeline.formats import expected_names, find_format, format_by_name
 from pipeline.streams import HEAD
+from pipeline.text_encodings import encoding_name, find_encoding, is_mostly_utf8
 
 _WILDCARD = re.compile(r"[*?\[]")
 
@@ -33,6 +34,12 @@ class ReadConfig:
     """The field or column that holds the text, in .jsonl, .parquet and .arrow."""
     id_column: str = "id"
     """The field or column with a record's own id, by which rejects name it; it need not be there."""
+    encoding: str = "auto"
+    """Of .txt and .jsonl. auto: UTF-8, and what the first bytes of a file leave no doubt of; a name is that of Python."""
+
+    def __post_init__(self):
+        if self.encoding != "auto":
+            encoding_name(self.encoding)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Source:
     """One of pipeline.formats.FORMATS."""
     codec: str | None
     """gzip, bzip2, zstd, xz, or None."""
+    encoding: str | None
+    """Of text that is not UTF-8; None: UTF-8."""
     size: int
     """Bytes on disk."""
     fingerprint: str
@@ -66,7 +75,7 @@ class Split:
     """On disk, about: for the balance between workers and the progress bar."""
 
 
-def find_sources(patterns: Sequence[str], notes: list[str] | None = None) -> list[Source]:
+def find_sources(patterns: Sequence[str], notes: list[str] | None = None, encoding: str = "auto") -> list[Source]:
     """The input files, sorted by name. What a person should know of them is added to `notes`."""
     notes = [] if notes is None else notes
     found: dict[str, tuple[str, int, float]] = {}  # path -> root, size, modification time
@@ -77,14 +86,29 @@ def find_sources(patterns: Sequence[str], notes: list[str] | None = None) -> lis
         for path, (size, modified) in matches.items():
             found.setdefault(path, (root, size, modified))
     names = _names({path: root for path, (root, _, _) in found.items()})
-    sources = []
-    for path, (_, size, modified) in found.items():
+    sources, unknown = [], []
+    for path, (_, size, modified) in sorted(found.items()):
         with storage.open_read(path) as file:
             head = file.read(HEAD)
-            form, codec, _ = find_format(path, file)
+            form, codec, text = find_format(path, file)
+        of_text = None
+        if form in ("txt", "jsonl"):
+            of_text = find_encoding(text) if encoding == "auto" else encoding_name(encoding)
+            if encoding == "auto" and not of_text and not is_mostly_utf8(text):
+                unknown.append(names[path])
         key = f"{names[path]}\0{size}\0{modified!r}\0".encode() + head
-        sources.append(Source(path, names[path], form, codec, size, hashlib.sha256(key).hexdigest()))
+        sources.append(Source(path, names[path], form, codec, of_text, size, hashlib.sha256(key).hexdigest()))
+    if encoding == "auto":
+        for name in sorted({source.encoding for source in sources if source.encoding}):
+            files = [source.name for source in sources if source.encoding == name]
+            notes.append(f"{_some(files)}: read as {name}, by the first bytes; --encoding utf-8 reads all as UTF-8")
+    if unknown:
+        notes.append(f"{_some(unknown)}: not UTF-8, nor anything known by its bytes; --encoding names the right one")
     return sorted(sources, key=lambda source: source.name)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more files" if len(names) > 3 else "")
 
 
 def _without_lists(patterns: Iterable[str]) -> list[str]:

@@ -18,9 +18,10 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import storage, tokenizing
 from pipeline.examples import WeaveConfig
-from pipeline.inputs import ReadConfig, Source
+from pipeline.icu import ICU
+from pipeline.inputs import Source
 from pipeline.planning import Plan, read_plan
 from pipeline.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.tokenizing import TokenizeConfig
@@ -30,7 +31,7 @@ from pipeline.weaving import BucketRecord
 
 FORMAT = "bertloom-dataset"
 MAX_DROPPED = 0.1
-LATER = {"mask_spans": False, **{option.name: option.default for option in fields(ReadConfig)}}
+LATER = {"mask_spans": False, **tokenizing.LATER}
 """Options that came after the first data sets, and what they are where they are not named."""
 DAMAGED = "`bertloom verify DATASET` tells what is damaged"
 
@@ -66,10 +67,12 @@ class JobConfig:
         return hashlib.sha256(json.dumps([self.as_dict(), self.vocabulary.sha256], sort_keys=True).encode()).hexdigest()
 
 
-def versions() -> dict[str, str]:
+def versions(config: TokenizeConfig) -> dict[str, str]:
     """The software whose version could show in a data set."""
     found = {"python": platform.python_version()}
-    for name in ("bertloom", "apache-beam", "pyarrow", "numpy", "tokenizers"):
+    optional = {"rjieba": config.chinese_words, "icu4py": config.sentences.startswith(ICU)}
+    used = [name for name, is_used in optional.items() if is_used]
+    for name in ("bertloom", "apache-beam", "pyarrow", "numpy", "tokenizers", *used):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -90,6 +93,7 @@ def count(plan: Plan, buckets: list[BucketRecord]) -> dict[str, Any]:
         "documents_rejected": sum(rejected.values()),
         "rejected": dict(sorted(rejected.items())),
         "passed_over": dict(sorted(passed_over.items())),
+        "cleaned": dict(sorted(_sum(part.cleaned for part in plan.parts).items())),
         "characters_replaced": sum(part.num_replaced for part in plan.parts),
         "text_bytes": sum(part.text_bytes for part in plan.parts),
         "sentences": sum(bucket.num_sentences for bucket in buckets),
@@ -182,7 +186,7 @@ def write_manifest(
         "configuration": job.as_dict(),
         "configuration_digest": job.digest,
         "vocabulary": {"sha256": vocabulary.sha256, "size": len(vocabulary.words)},
-        "versions": versions(),
+        "versions": versions(tokenize),
         "counters": counters,
         "notes": [*notes, *plan.notes],
         "inputs": about_inputs(plan, sources),

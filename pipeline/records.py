@@ -31,6 +31,8 @@ class Document:
     """Bytes or escapes that were no Unicode and became U+FFFD; the last piece tells those of the whole text."""
     record_id: str | None = None
     """What the source itself calls the record (`--id-column`), where it says."""
+    cleaned: tuple[str, ...] = ()
+    """Names of the cleaning steps that changed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Pieces:
         self.pending = b""
         self.num_replaced = 0
         self.piece = 0
-        self.source_key: int | None = None
+        self.source_key: int | None = None  # None: there is one piece alone, as far as is known
 
     def add(self, text: bytes, num_replaced: int, last: bool) -> Iterator[Document]:
         self.pending += text
@@ -140,6 +142,8 @@ class Pieces:
             if len(self.pending) <= MAX_DOCUMENT_BYTES or len(self.pending.rstrip()) <= MAX_DOCUMENT_BYTES:
                 break
             cut = _piece_end(self.pending[:MAX_DOCUMENT_BYTES])
+            if self.source_key is None:
+                self.source_key = int.from_bytes(document_digest(self.pending[:cut].strip())[:8], "big")
             yield from self._piece(self.pending[:cut], 0)
             self.pending = self.pending[cut:]
         if last:
@@ -149,8 +153,6 @@ class Pieces:
         text = text.strip()
         if not text:
             return
-        if self.source_key is None:
-            self.source_key = int.from_bytes(document_digest(text)[:8], "big")
         yield Document(text, self.position, self.piece, self.source_key, num_replaced, self.record_id)
         self.piece += 1
 

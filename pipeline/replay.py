@@ -105,7 +105,7 @@ def read_again(rows: pa.Table, path: str, config: TokenizeConfig) -> dict[int, D
     wanted = {(row["position"], row["piece"]): row["id"] for row in rows.to_pylist()}
     name = rows["source"][0].as_py()
     try:
-        (source,) = find_sources([glob.escape(path) if storage.is_local(path) else path])
+        (source,) = find_sources([glob.escape(path) if storage.is_local(path) else path], None, config.encoding)
     except (ValueError, OSError) as error:
         raise ValueError(f"{name} is no longer at {path}: its documents cannot be read again") from error
     found: dict[int, Document] = {}

@@ -1,6 +1,6 @@
 """Where files may be cut, so that several workers share one: at document borders, and so that it never shows in the shards.
 
-A compressed file cannot be cut: it is one split, read as a stream.
+A compressed file cannot be cut, nor one that is not UTF-8: it is one split, read as a stream.
 """
 
 import re
@@ -23,7 +23,7 @@ def split_source(source: Source, split_bytes: int, config: ReadConfig | None = N
         return split_table(source, split_bytes, config.text_column)
     border = _border(source, config)
     cuts = [0]
-    if border and not source.codec:
+    if border and not (source.codec or source.encoding):
         with storage.open_read(source.path) as file:
             while cuts[-1] + split_bytes < source.size:
                 cut = _next_border(file, border, cuts[-1] + split_bytes, source.size)

@@ -11,8 +11,9 @@ import apache_beam as beam
 
 from pipeline import storage
 from pipeline.chinese import load_segmenter
-from pipeline.documents import read_documents
-from pipeline.inputs import ReadConfig, Split
+from pipeline.documents import TextConfig, read_documents
+from pipeline.icu import RULE, check_sentences, load_sentence_finder
+from pipeline.inputs import Split
 from pipeline.records import Document, PassedOver, Record, Reject
 from pipeline.tokens import (
     BLOCK_BYTES,
@@ -28,7 +29,7 @@ from pipeline.wordpiece import WordPiece
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeConfig(ReadConfig):
+class TokenizeConfig(TextConfig):
     """What decides the tokens of a text. Any change here makes other parts; any other option of the job does not."""
 
     do_lower_case: bool = True
@@ -37,20 +38,33 @@ class TokenizeConfig(ReadConfig):
     """Remove accents; None: where the text is lower-cased, as BERT does."""
     chinese_words: bool = False
     """Find Chinese words with jieba, so that --do-whole-word-mask masks words and not single characters."""
+    sentences: str = RULE
+    """How sentences are found: "rule", for English and Chinese, or "icu:LOCALE" for other languages, such as icu:ja, icu:ru
+    or icu:de-AT."""
+
+    def __post_init__(self):
+        TextConfig.__post_init__(self)
+        check_sentences(self.sentences)
+
+
+LATER = {"sentences": RULE, **{field.name: field.default for field in fields(TextConfig)}}
+"""Options that came after the first parts, which keep their names, and what they are where they are not used."""
 
 
 def make_document_tokenizer(config: TokenizeConfig, vocabulary: Vocabulary) -> DocumentTokenizer:
     """The tokenizer of a worker."""
     tokenizer = make_tokenizer(vocabulary, config.do_lower_case, config.strip_accents)
     wordpiece = WordPiece(tokenizer, config.do_lower_case, len(vocabulary.words))
-    return DocumentTokenizer(wordpiece, load_segmenter() if config.chinese_words else None)
+    segment = load_segmenter() if config.chinese_words else None
+    return DocumentTokenizer(wordpiece, segment, load_sentence_finder(config.sentences))
 
 
 def part_names(split: Split, config: TokenizeConfig, vocabulary_sha256: str) -> Callable[[int], str]:
     """ordinal -> file name of a split's parts: a digest of everything that decides what they hold."""
-    unread = {field.name: field.default for field in fields(ReadConfig)}  # parts made before these options keep their names
-    options = {name: value for name, value in asdict(config).items() if name not in unread or value != unread[name]}
+    options = {name: value for name, value in asdict(config).items() if name not in LATER or value != LATER[name]}
     key = [VERSION, split.source.fingerprint, split.start, split.end, options, vocabulary_sha256]
+    if split.source.encoding:
+        key.append(split.source.encoding)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return lambda ordinal: f"{digest}-{ordinal:05d}.part"
 
@@ -72,7 +86,7 @@ def tokenize_split(
     folder: str,
     tokenizer: DocumentTokenizer,
     part_bytes: int,
-    config: ReadConfig | None = None,
+    config: TextConfig | None = None,
 ) -> Iterator[PartRecord]:
     """Yields the parts of a split, each of about `part_bytes` of text, writing those that are not there."""
     done = finished_parts(folder, name)
@@ -102,6 +116,7 @@ class _Part:
         self.text_bytes = 0
         self.rejects: list[Reject] = []
         self.passed_over: Counter[str] = Counter()
+        self.cleaned: Counter[str] = Counter()
         self.blocks: list[TokenBlock] = []
         self.pending: list[Document] = []
         self.pending_bytes = 0
@@ -114,6 +129,7 @@ class _Part:
             self.rejects.append(item)
             self.size += len(item.detail) + len(item.text) + 100
             return
+        self.cleaned.update(item.cleaned)
         self.pending.append(item)
         self.pending_bytes += len(item.text)
         self.text_bytes += len(item.text)
@@ -148,6 +164,7 @@ class _Part:
             "text_bytes": self.text_bytes,
             "read_bytes": 0 if following else split.num_bytes,
             "passed_over": dict(self.passed_over),
+            "cleaned": dict(self.cleaned),
         }
         dtype = tokenizer.wordpiece.dtype
         return write_part(storage.join(folder, name), record, self.blocks, self.rejects, dtype)

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.chinese import Segment, inside_words
+from pipeline.icu import FindSentences
 from pipeline.records import Document, Reject, document_digest
 from pipeline.rejects import rejects_log
 from pipeline.sentences import sentence_starts, unit_marks
 from pipeline.wordpiece import WordPiece
 
-VERSION = 3  # raise it with any change in what a part holds for the same text
+VERSION = 4  # raise it with any change in what a part holds for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: below 1 MB and above 10 MB are slower
 RANGES = 4096
 _UNCHECKED = pc.TakeOptions(boundscheck=False)
@@ -55,9 +56,11 @@ class TokenBlock:
 class DocumentTokenizer:
     """Documents to TokenBlocks: exact ids, and where the sentences begin. One a worker."""
 
-    def __init__(self, wordpiece: WordPiece, segment: Segment | None = None):
-        """segment: finds Chinese words, where whole-word masks shall respect them."""
-        self.wordpiece, self.segment = wordpiece, segment
+    def __init__(
+        self, wordpiece: WordPiece, segment: Segment | None = None, find_sentences: FindSentences | None = None
+    ):
+        """segment: finds Chinese words, where whole-word masks shall respect them. find_sentences: in place of the rule."""
+        self.wordpiece, self.segment, self.find_sentences = wordpiece, segment, find_sentences
         self.marks = np.zeros(0, np.uint8)
 
     def __call__(self, documents: Sequence[Document]) -> TokenBlock:
@@ -73,7 +76,11 @@ class DocumentTokenizer:
             self.marks = np.concatenate([self.marks, marks])
         ids, sizes = self.wordpiece.ids_of(units.codes)
         text = np.frombuffer(block, np.uint8)
-        begins = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, self.marks[units.codes]))
+        if self.find_sentences:
+            begins = np.unique(np.searchsorted(units.starts, self.find_sentences(block)))  # inside a unit: at the next one
+            begins = begins[begins < len(units.starts)]
+        else:
+            begins = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, self.marks[units.codes]))
 
         ends = np.cumsum(sizes, dtype=np.int64)
         first_tokens = ends[begins] - sizes[begins]
@@ -128,6 +135,8 @@ class PartRecord:
     """Rejects by reason."""
     passed_over: dict[str, int] = field(default_factory=dict)
     """Records that nobody asked for, by reason."""
+    cleaned: dict[str, int] = field(default_factory=dict)
+    """Documents that a cleaning step changed, by its name."""
     sections: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Name -> (offset, bytes) in the part."""
     ids_dtype: str = "uint16"

@@ -2,6 +2,7 @@ import bz2
 import gzip
 import json
 import lzma
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -223,12 +224,6 @@ def test_an_odd_line_that_can_be_read_is_read(folder, record, text):
     assert texts(read(folder, "odd.jsonl", lines(record))) == [text]
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_a_file_in_another_encoding_is_rejected_line_by_line(folder, encoding):
-    items = read(folder, "wide.jsonl", '{"text": "one"}\n{"text": "two"}\n'.encode(encoding))
-    assert texts(items) == [] and rejects(items)
-
-
 @given(st.lists(st.binary(max_size=12), max_size=5).map(b"\n".join))
 def test_any_bytes_as_json_lines_give_documents_or_rejects(folder, data):
     data = b"\n" + data  # or it might begin as an archive does
@@ -266,7 +261,8 @@ def test_a_long_json_text_is_cut_into_pieces_too(folder, monkeypatch):
 
 def squeeze(ending: str, *streams: bytes) -> bytes:
     zstd = zstandard.ZstdCompressor().compress
-    one = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstd, ".xz": lzma.compress}[ending]
+    xz = partial(lzma.compress, preset=0)
+    one = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstd, ".xz": xz}[ending]
     return b"".join(one(stream) for stream in streams)
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import plain_text, records, splitting, streams
-from pipeline.documents import read_documents
-from pipeline.inputs import ReadConfig, Split, find_sources
+from pipeline.documents import TextConfig, read_documents
+from pipeline.inputs import Split, find_sources
 from pipeline.records import Document, Reject
 from pipeline.splitting import split_source
 
@@ -31,7 +31,7 @@ def source_of(folder: Path, name: str, text: str):
 
 def read(folder: Path, text: str, layout: str, start: int | None = None) -> list[Document | Reject]:
     split = Split(source_of(folder, "a.txt", text), 0, None)
-    return list(read_documents(split, start, ReadConfig(text_layout=layout)))
+    return list(read_documents(split, start, TextConfig(text_layout=layout)))
 
 
 def essence(items) -> list:
@@ -51,10 +51,10 @@ def test_one_document_a_file(folder):
     assert essence(read(folder, " \n\n", "file")) == [("", 0, 0, "empty-text")]
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(text=TEXT, split_bytes=st.integers(1, 30), chunk=st.sampled_from([1, 3, 1 << 20]))
 def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, split_bytes, chunk):
-    config = ReadConfig(text_layout="line")
+    config = TextConfig(text_layout="line")
     source = source_of(folder, "lines.txt", text)
     whole = list(read_documents(Split(source, 0, None), None, config))
     assert len(whole) == len(text.removesuffix("\n").split("\n")) - (text == "")
@@ -65,11 +65,11 @@ def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, spli
         assert [item for split in splits for item in read_documents(split, None, config)] == whole
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(text=TEXT, chunk=st.sampled_from([1, 3, 7, 1 << 20]))
 def test_a_file_as_one_document_is_the_same_text_in_json(folder, text, chunk):
     text = text.replace("\u3000", "")  # alone on the first or last line it is text in JSON, but a blank line here
-    config = ReadConfig(text_layout="file")
+    config = TextConfig(text_layout="file")
     source = source_of(folder, "file.txt", text)
     assert split_source(source, 1, config)[0].end is None
     with pytest.MonkeyPatch.context() as patch:
@@ -83,10 +83,10 @@ def test_a_file_as_one_document_is_the_same_text_in_json(folder, text, chunk):
     assert [i.text for i in items if isinstance(i, Document)] == [i.text for i in expected if isinstance(i, Document)]
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(text=TEXT, most=st.sampled_from([12, 20]), chunk=st.sampled_from([3, 5]))
 def test_a_long_file_is_cut_into_the_same_pieces_however_it_streams(folder, text, most, chunk):
-    config = ReadConfig(text_layout="file")
+    config = TextConfig(text_layout="file")
     split = Split(source_of(folder, "long.txt", text), 0, None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "MAX_DOCUMENT_BYTES", most)

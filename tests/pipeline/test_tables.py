@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import records, tables
-from pipeline.documents import read_documents
-from pipeline.inputs import ReadConfig, Split, find_sources
+from pipeline.documents import TextConfig, read_documents
+from pipeline.inputs import Split, find_sources
 from pipeline.records import Document, Reject
 from pipeline.splitting import split_source
 
@@ -59,7 +59,7 @@ def source_of(folder: Path, name: str, data: bytes):
 
 
 def read(folder: Path, name: str, data: bytes, start: int | None = None, **config) -> list[Document | Reject]:
-    return list(read_documents(Split(source_of(folder, name, data), 0, None), start, ReadConfig(**config)))
+    return list(read_documents(Split(source_of(folder, name, data), 0, None), start, TextConfig(**config)))
 
 
 def essence(items) -> list:
@@ -141,7 +141,7 @@ def test_the_columns_are_chosen_by_name(folder, name):
 def test_a_table_without_such_a_column_is_an_error_before_the_work_begins(folder, name, column, said):
     source = source_of(folder, name, FORMS[name](pa.table({"n": [1], "text": ["a"]}), 1))
     with pytest.raises(ValueError) as error:
-        split_source(source, 100, ReadConfig(text_column=column))
+        split_source(source, 100, TextConfig(text_column=column))
     assert str(error.value) == f"{source.path}: {said}"
 
 

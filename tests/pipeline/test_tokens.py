@@ -1,17 +1,23 @@
 import gzip
+import hashlib
+import io
 import json
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import plain_text, records, storage, streams, wordpiece
 from pipeline.documents import read_documents
-from pipeline.inputs import Split, find_sources
-from pipeline.records import Document, Reject, document_digest
+from pipeline.inputs import Source, Split, find_sources
+from pipeline.records import Document, PassedOver, Reject, document_digest
 from pipeline.tokenizing import TokenizeConfig, part_names, tokenize_split
 from pipeline.tokens import (
     DOCUMENT,
@@ -225,10 +231,31 @@ def json_lines() -> bytes:
     return "\n".join(records).encode()
 
 
+def table() -> pa.Table:
+    texts = [text.decode(errors="replace") for text in long_text().split(b"\n\n")]
+    return pa.table({"text": [*texts, None, "", *(f"Text {i}. And more." for i in range(30))]})
+
+
+def parquet() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table(), sink, row_group_size=5)
+    return sink.getvalue()
+
+
 INPUTS = {
     "a.txt": long_text(), "b.jsonl": json_lines(), "c.txt.gz": gzip.compress(long_text()),
     "d.jsonl.gz": gzip.compress(json_lines() * 6)[:-20], "e.txt": b"", "f.jsonl": b"{\n" * 30,
+    "g.parquet": parquet(), "h.txt": long_text().decode(errors="replace").encode("utf-16"),
 }  # fmt: skip
+CONFIGS = {
+    "as-it-is": TokenizeConfig(),
+    "half": TokenizeConfig(sample=0.5),
+    "no-control-characters": TokenizeConfig(remove_control_characters=True),
+    "short-texts": TokenizeConfig(min_characters=8, max_characters=100, unicode_normalization="NFKC"),
+}
+CASES = [(name, "as-it-is") for name in INPUTS]
+CASES += [(name, config) for name in ("a.txt", "g.parquet") for config in CONFIGS if config != "as-it-is"]
+EVERY_CASE = pytest.mark.parametrize("name, config", CASES)
 
 
 @pytest.fixture
@@ -239,51 +266,68 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(streams, "CHUNK", 37)
 
 
-def make_parts(folder: Path, tmp_path: Path, name: str, data: bytes, kernel) -> dict[str, bytes]:
-    (tmp_path / name).write_bytes(data)
+def make_parts(folder: Path, tmp_path: Path, name: str, config: str, kernel) -> dict[str, bytes]:
+    (tmp_path / name).write_bytes(INPUTS[name])
     os.utime(tmp_path / name, (1, 1))
     split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
-    names = part_names(split, TokenizeConfig(), VOCABULARY.sha256)
+    names = part_names(split, CONFIGS[config], VOCABULARY.sha256)
     folder.mkdir(exist_ok=True)
-    parts = list(tokenize_split(split, names, str(folder), kernel, part_bytes=200))
+    parts = list(tokenize_split(split, names, str(folder), kernel, 200, CONFIGS[config]))
     assert [part.name for part in parts] == [names(i) for i in range(len(parts))]
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert [part.end for part in parts[:-1]] == [part.start for part in parts[1:]]
     return {part.name: (folder / part.name).read_bytes() for part in parts}
 
 
-@pytest.mark.parametrize("name", INPUTS)
-def test_started_again_after_any_number_of_parts_the_parts_are_the_same_bytes(tmp_path, small_pieces, name):
+@EVERY_CASE
+def test_started_again_after_any_number_of_parts_the_parts_are_the_same_bytes(tmp_path, small_pieces, name, config):
     kernel = make_document_tokenizer()
-    whole = make_parts(tmp_path / "whole", tmp_path, name, INPUTS[name], kernel)
-    assert len(whole) > 3 or name == "e.txt"
+    whole = make_parts(tmp_path / "whole", tmp_path, name, config, kernel)
+    assert len(whole) > 1 or name == "e.txt"
     for done in range(len(whole) + 1):
         folder = tmp_path / f"after{done}"
         folder.mkdir()
         for part in list(whole)[:done]:
             (folder / part).write_bytes(whole[part])
             os.utime(folder / part, (1, 1))
-        assert make_parts(folder, tmp_path, name, INPUTS[name], kernel) == whole
+        assert make_parts(folder, tmp_path, name, config, kernel) == whole
         assert [(folder / part).stat().st_mtime == 1 for part in whole] == [i < done for i in range(len(whole))]
 
 
-@pytest.mark.parametrize("name", INPUTS)
-def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, small_pieces, name):
-    parts = make_parts(tmp_path / "parts", tmp_path, name, INPUTS[name], make_document_tokenizer())
+@EVERY_CASE
+def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, small_pieces, name, config):
+    parts = make_parts(tmp_path / "parts", tmp_path, name, config, make_document_tokenizer())
     split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
-    items = list(read_documents(split))
-    wanted = sorted(
-        (item.position, item.piece, twins.identity(item.text)) for item in items if isinstance(item, Document)
-    )
-    found, num_rejected = [], 0
+    items = list(read_documents(split, None, CONFIGS[config]))
+    documents = [item for item in items if isinstance(item, Document)]
+    wanted = sorted((item.position, item.piece, twins.identity(item.text)) for item in documents)
+    found, counts = [], Counter()
     for part in parts:
         path = str(tmp_path / "parts" / part)
         footer = read_footer(path)
-        num_rejected += sum(footer.rejected.values())
+        counts.update(rejected=sum(footer.rejected.values()), passed_over=sum(footer.passed_over.values()))
+        counts.update(footer.cleaned)
         found += [(r["position"], r["piece"], r["id"]) for r in read_documents_table(path, footer)]
     silent = [row for row in wanted if row[2] == twins.identity(b"\x01")]
     assert sorted(found + silent) == wanted
-    assert num_rejected == len(silent) + sum(isinstance(item, Reject) for item in items)
+    expected = Counter(step for item in documents for step in item.cleaned)
+    expected.update(
+        rejected=len(silent) + sum(isinstance(item, Reject) for item in items),
+        passed_over=sum(isinstance(item, PassedOver) for item in items),
+    )
+    assert counts == expected
+
+
+def test_an_option_at_its_default_leaves_the_names_of_parts_as_they_were(tmp_path):
+    """So that a --work-dir of an earlier version is still of use."""
+    source = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint")
+    key = [3, "fingerprint", 0, None, {"do_lower_case": True, "strip_accents": None, "chinese_words": False}, "sha256"]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    assert part_names(Split(source, 0, None), TokenizeConfig(), "sha256")(0) == f"{digest}-00000.part"
+    others = [replace(TokenizeConfig(), **{name: value}) for name, value in (("text_layout", "line"), ("sample", 0.5))]
+    others_of_source = Split(replace(source, encoding="utf-16-le"), 0, None)
+    names = {part_names(Split(source, 0, None), config, "sha256")(0) for config in others}
+    assert len(names | {part_names(others_of_source, TokenizeConfig(), "sha256")(0)} - {f"{digest}-00000.part"}) == 3
 
 
 def test_a_parts_name_changes_with_everything_that_decides_what_it_holds(tmp_path):

@@ -179,7 +179,7 @@ def test_links_to_pictures_and_categories_are_left_out_in_the_language_of_the_wi
 MARKS = ["[[", "]]", "{{", "}}", "{|", "|}", "\n", "==", "<ref>", "</ref>", "'''", "a", "|", "-{", "}-"]
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(MARKS), max_size=20).map("".join))
 def test_any_mark_up_gives_text_without_control_characters(wikitext):
     text = plain_text(wikitext, SITE)

@@ -1,0 +1,197 @@
+"""Whole jobs over inputs of every kind: the same shards from the same texts, and every record accounted for."""
+
+import bz2
+import gzip
+import json
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.build_vocab import main as build_vocab
+from jobs.preprocess import print_summary
+from tests.jobs.corpus import as_txt, documents, run_job, shard_digests, write, write_vocabulary
+
+TEXTS = documents(120)
+ONE = {"max_seq_length": (32,), "dupe_factor": 1}
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory) -> Path:
+    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "vocab.txt")
+
+
+@pytest.fixture(scope="module")
+def expected(vocab, tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("plain")
+    run_job(write(folder / "in.txt", TEXTS), folder / "out", vocab, **ONE)
+    return shard_digests(folder / "out")
+
+
+def table(texts) -> pa.Table:
+    return pa.table(
+        {"id": [f"d{i}" for i in range(len(texts))], "text": ["\n\n".join(paragraphs) for paragraphs in texts]}
+    )
+
+
+def parquet(folder: Path) -> dict[str, object]:
+    pq.write_table(table(TEXTS), folder / "a.parquet", row_group_size=7)
+    return {"split_mb": 0.002}
+
+
+def saved_data_set(folder: Path) -> dict[str, object]:
+    (folder / "train").mkdir()
+    with pa.ipc.new_stream(folder / "train/data-00000-of-00001.arrow", table(TEXTS).schema) as writer:
+        writer.write_table(table(TEXTS), max_chunksize=9)
+    (folder / "train/state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+    return {"split_mb": 0.002}
+
+
+def compressed_arrow_file(folder: Path) -> dict[str, object]:
+    renamed = table(TEXTS).rename_columns(["id", "content"])
+    with gzip.open(folder / "a.arrow.gz", "wb") as file, pa.ipc.new_file(file, renamed.schema) as writer:
+        writer.write_table(renamed)
+    return {"text_column": "content"}
+
+
+def dump(folder: Path) -> dict[str, object]:
+    pages = [
+        f"<page><title>T{i}</title><ns>0</ns><revision><text>{escape(chr(10).join(paragraphs))}</text></revision></page>"
+        for i, paragraphs in enumerate(TEXTS)
+    ]
+    xml = f"<mediawiki>{''.join(pages)}</mediawiki>"
+    (folder / "wiki-pages-articles1.xml-p1p120.bz2").write_bytes(bz2.compress(xml.encode()))
+    return {}
+
+
+def lines(folder: Path) -> dict[str, object]:
+    singles = ["\n".join(paragraphs) for paragraphs in TEXTS if len(paragraphs) == 1]
+    others = [paragraphs for paragraphs in TEXTS if len(paragraphs) > 1]
+    (folder / "a.txt").write_text("\n".join(singles), encoding="utf-8")
+    write(folder / "b.jsonl", others)
+    return {"text_layout": "line"}
+
+
+def files(folder: Path) -> dict[str, object]:
+    for i, paragraphs in enumerate(TEXTS):
+        text = "\n\n".join(paragraph.replace(" ", "\n", 1) for paragraph in paragraphs)  # hard-wrapped
+        (folder / f"{i:03d}.txt").write_text(text, encoding="utf-8")
+    return {"text_layout": "file"}
+
+
+def utf_16(folder: Path) -> dict[str, object]:
+    (folder / "a.txt").write_bytes(as_txt(TEXTS).decode().encode("utf-16"))
+    return {}
+
+
+def mixture(folder: Path) -> dict[str, object]:
+    pq.write_table(table(TEXTS[:40]), folder / "a.parquet")
+    write(folder / "b.jsonl.gz", TEXTS[40:80])
+    write(folder / "c.txt", TEXTS[80:])
+    return {}
+
+
+FORMS = [parquet, saved_data_set, compressed_arrow_file, dump, lines, files, utf_16, mixture]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_the_same_texts_give_the_same_shards_in_every_format(tmp_path, vocab, expected, form):
+    (tmp_path / "in").mkdir()
+    options = form(tmp_path / "in")
+    manifest = run_job(tmp_path / "in", tmp_path / "out", vocab, **ONE, **options)
+    assert shard_digests(tmp_path / "out") == expected
+    assert manifest["counters"]["documents_in"] == 120
+
+
+def test_a_sample_is_the_same_documents_however_they_lie_in_files(tmp_path, vocab):
+    write(tmp_path / "one/in.txt", TEXTS)
+    for i in range(0, 120, 20):
+        write(tmp_path / f"many/{i}.jsonl", TEXTS[i : i + 20][::-1])
+    shards = []
+    for sub in ("one", "many"):
+        manifest = run_job(tmp_path / sub, tmp_path / f"out-{sub}", vocab, **ONE, sample=0.5)
+        counters = manifest["counters"]
+        assert counters["documents_in"] + counters["passed_over"]["not-sampled"] == 120
+        assert manifest["configuration"]["sample"] == 0.5 and 40 < counters["documents_in"] < 80
+        shards.append(shard_digests(tmp_path / f"out-{sub}"))
+    assert shards[0] == shards[1]
+
+
+def test_cleaning_is_counted_said_and_in_the_manifest(tmp_path, vocab, capsys):
+    texts = [[f"{paragraph} cafe\u0301" for paragraph in paragraphs] for paragraphs in TEXTS[:30]]
+    write(tmp_path / "a.txt", [*TEXTS[30:], *texts, ["Short."], ["Ladida. " * 999], ["\u200b\u200d"]])
+    manifest = run_job(
+        tmp_path / "a.txt", tmp_path / "out", vocab, **ONE,
+        unicode_normalization="NFC", remove_control_characters=True, min_characters=10, max_characters=5000,
+    )  # fmt: skip
+    counters = manifest["counters"]
+    assert counters["cleaned"] == {"unicode-normalization": 30}
+    rejected = {reason: number for reason, number in counters["rejected"].items() if reason != "no-example"}
+    assert rejected == {"empty-text": 1, "too-long": 1, "too-short": 1}
+    assert manifest["configuration"]["unicode_normalization"] == "NFC" and "fix_text" not in manifest["configuration"]
+    print_summary(manifest)
+    out = capsys.readouterr().out
+    assert "changed             30 by unicode-normalization" in out and "rejected             1 too-short" in out
+
+
+def rejects(dataset: Path) -> list[tuple]:
+    with gzip.open(dataset / "rejects/rejects.jsonl.gz", "rt", encoding="utf-8") as log:
+        rows = [json.loads(line) for line in log]
+    return [(row["source"], row["position"], row["reason"], row["text"][:30], row.get("id")) for row in rows]
+
+
+def test_awkward_files_are_all_read_or_named(tmp_path, vocab, capsys):
+    """The awkward inputs that people have, small: what is sound is kept, and all else is told by file and place."""
+    folder = tmp_path / "in"
+    write(folder / "clean.txt", TEXTS[:60])
+    write(folder / "bom.txt", TEXTS[60:64])
+    (folder / "bom.txt").write_bytes(b"\xef\xbb\xbf" + (folder / "bom.txt").read_bytes())
+    (folder / "crlf.txt").write_bytes(as_txt(TEXTS[64:68]).replace(b"\n", b"\r\n"))
+    (folder / "latin1.txt").write_bytes("Un café déjà vu, une façade naïve. Voilà l'été.\n".encode("latin-1") * 3)
+    (folder / "damaged.txt").write_bytes(as_txt(TEXTS[68:72]).replace(b" ", b"\xff", 3))
+    (folder / "nul.txt").write_bytes(b"bada\x00 bebe\x00 bibi. Bobo.\n\nnext\x00 one.\n")
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "newlines.txt").write_bytes(b"\n" * 100)
+    (folder / "word.txt").write_bytes(b"x" * 200_000 + b" http://" + b"y" * 100_000)
+    whole = gzip.compress("\n\n".join(f"Document {i} {hash(i)} speaks." for i in range(9999)).encode())
+    (folder / "cut.txt.gz").write_bytes(whole[: len(whole) * 2 // 3])
+    (folder / "multi.txt.bz2").write_bytes(b"".join(bz2.compress(as_txt([text]) + b"\n") for text in TEXTS[72:76]))
+    rows = ['{"id": 1, "text": "Bada bebe. Bibi."}', '{"id": 2, "text": null}', "", '{"id": 4}', '{"text": "cut', "[1]"]
+    (folder / "broken.jsonl").write_text("\n".join(rows))
+    pq.write_table(pa.table({"text": ["Bada. Bebe.", None, ""], "id": [7, 8, 9]}), folder / "nulls.parquet")
+    (folder / "table.tsv").write_text("a\tb\n")
+    manifest = run_job(folder, tmp_path / "out", vocab, **ONE, pairs="none")
+    counters = manifest["counters"]
+    said = capsys.readouterr().err
+    assert f"{folder}: 1 of 14 files passed over (1 .tsv)" in said
+    assert "latin1.txt: read as windows-1252" in said
+    assert [note for note in manifest["notes"] if "passed over" in note or "windows-1252" in note] == manifest["notes"][
+        :2
+    ]
+    assert counters["characters_replaced"] == 3
+    found = [row for row in rejects(tmp_path / "out") if row[2] != "no-example"]
+    position = found.pop([row[0] for row in found].index("cut.txt.gz"))[1]
+    assert found == [
+        ("broken.jsonl", 38, "text-not-a-string", '{"id": 2, "text": null}', "2"),
+        ("broken.jsonl", 62, "blank-line", "", None),
+        ("broken.jsonl", 63, "no-text-field", '{"id": 4}', "4"), ("broken.jsonl", 73, "not-json", '{"text": "cut', None),
+        ("broken.jsonl", 87, "not-an-object", "[1]", None),
+        ("nulls.parquet", 1, "text-not-a-string", "", "8"), ("nulls.parquet", 2, "empty-text", "", "9"),
+    ]  # fmt: skip
+    read = {row["name"]: row["documents"] for row in manifest["inputs"]}
+    assert read.pop("cut.txt.gz") > 1000 and position > 10_000
+    assert read == {
+        "clean.txt": 60, "bom.txt": 4, "crlf.txt": 4, "latin1.txt": 1, "damaged.txt": 4, "nul.txt": 2, "empty.txt": 0,
+        "newlines.txt": 0, "word.txt": 1, "multi.txt.bz2": 4, "broken.jsonl": 1, "nulls.parquet": 1,
+    }  # fmt: skip
+
+
+def test_a_vocabulary_is_made_from_the_documents_that_preprocess_will_take(tmp_path, capsys):
+    pq.write_table(table(TEXTS).rename_columns(["id", "content"]), tmp_path / "a.parquet")
+    flags = ["--text-column", "content", "--min-characters", "60", "--fix-text"]
+    build_vocab(["--input", str(tmp_path), "--vocab-size", "400", "--out", str(tmp_path / "v.txt"), *flags])
+    out = capsys.readouterr().out
+    assert "too-short" in out
+    assert f"--input {tmp_path} --fix-text --min-characters 60 --text-column content --vocab" in out

@@ -1,0 +1,161 @@
+"""Text that is not UTF-8 is found by its bytes, said, and read as the same documents; UTF-8 is never taken for another."""
+
+import bz2
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import streams
+from pipeline.documents import TextConfig, read_documents
+from pipeline.inputs import Split, find_sources
+from pipeline.splitting import split_source
+from pipeline.text_encodings import as_utf8, encoding_name, find_encoding
+
+ENGLISH = "It was the best of times, it was the worst of times.\nThere were a king and a queen.\n\n" * 20
+CHINESE = "话说天下大势，分久必合，合久必分。\n这是我们在中国的生活，他们也不知道。\n\n" * 20
+FRENCH = "Café déjà vu : naïve façade, “señor” Ångström…\nL’été dernier, à l’école – où ?\n\n" * 20
+RUSSIAN = "Россия - государство. Привет, мир.\n\n" * 30
+JAPANESE = "日本語の文章です。これはテストであり、漢字と仮名を含む。\n\n" * 20
+KOREAN = "한국어 문장입니다. 이것은 시험이다.\n\n" * 20
+
+
+def sizes(data: bytes) -> list[bytes]:
+    return [data[:size] for size in (250, 251, 1003, 65536)]
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE, FRENCH, RUSSIAN, JAPANESE, KOREAN])
+@pytest.mark.parametrize(
+    "encoding, found",
+    [("utf-8", None), ("utf-8-sig", None), ("utf-16", "utf-16-le"), ("utf-16-le", "utf-16-le"),
+     ("utf-16-be", "utf-16-be"), ("utf-32", "utf-32-le")],
+)  # fmt: skip
+def test_unicode_is_found_with_and_without_its_mark_wherever_the_head_ends(text, encoding, found):
+    assert {find_encoding(head) for head in sizes(text.encode(encoding))} == {found}
+
+
+@pytest.mark.parametrize(
+    "text, encoding, found",
+    [
+        (CHINESE, "gb18030", "gb18030"), (CHINESE, "gb2312", "gb18030"),
+        (FRENCH, "windows-1252", "windows-1252"), ("déjà vu, naïve façade " * 9, "latin-1", "windows-1252"),
+        (CHINESE, "big5hkscs", None), (RUSSIAN, "windows-1251", None), (RUSSIAN, "koi8-r", None),
+        (JAPANESE, "shift_jis", None), (JAPANESE, "euc_jp", None), (KOREAN, "euc_kr", None),
+    ],
+)  # fmt: skip
+def test_other_encodings_are_found_where_there_is_little_doubt(text, encoding, found):
+    assert {find_encoding(head) for head in sizes(text.encode(encoding, errors="ignore"))} == {found}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"", b"\0", b"a\0", b"before\x00after \x00\x00 done\n\nnext\x00\n", b"\xff" * 100, bytes(range(256)),
+        ENGLISH.encode().replace(b"t", b"\xff", 5), "déjà ".encode() * 9 + b"\xff\xfe\xe9",
+        "café".encode("latin-1"),  # too little to tell
+    ],
+)  # fmt: skip
+def test_what_leaves_doubt_stays_utf_8(head):
+    assert find_encoding(head) is None
+
+
+@settings(max_examples=100)
+@given(
+    st.text(st.characters(exclude_categories=["Cc", "Cs"]) | st.sampled_from("\t\n\r"), max_size=200), st.integers(0, 3)
+)
+def test_utf_8_is_never_taken_for_another_encoding(text, cut):
+    data = text.removeprefix("\ufeff").encode()
+    assert find_encoding(data[: len(data) - cut]) is None
+
+
+ENCODINGS = ["utf-16-le", "utf-16-be", "utf-32-be", "gb18030", "windows-1252"]
+
+
+@settings(max_examples=100)
+@given(text=st.text(alphabet="ab é中\n😀", max_size=30), encoding=st.sampled_from(ENCODINGS), size=st.integers(1, 7))
+def test_any_chunks_give_the_same_utf_8(text, encoding, size):
+    data = text.encode(encoding, errors="ignore")
+    chunks = [data[i : i + size] for i in range(0, len(data), size)]
+    assert b"".join(as_utf8(chunks, encoding)) == data.decode(encoding).encode()
+
+
+def read(folder: Path, name: str, data: bytes, start: int | None = None, notes=None, **config):
+    (folder / name).write_bytes(data)
+    [source] = find_sources([str(folder / name)], notes, config.get("encoding", "auto"))
+    return source, list(read_documents(Split(source, 0, None), start, TextConfig(**config)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "gb18030"])
+def test_documents_are_the_same_in_every_encoding(tmp_path, encoding):
+    _, whole = read(tmp_path, "a.txt", CHINESE.encode())
+    source, items = read(tmp_path, "b.txt", CHINESE.encode(encoding))
+    mark = 3 if encoding in ("utf-16", "utf-32") else 0  # positions are bytes of the text as UTF-8
+    assert [(i.text, i.position) for i in items] == [(i.text, i.position + mark) for i in whole]
+    assert split_source(source, 10) == [Split(source, 0, None, source.size)]
+    for item in items[3:5]:
+        assert list(read_documents(Split(source, 0, None), item.position)) == [
+            i for i in items if i.position >= item.position
+        ]
+    assert [i.text for i in read(tmp_path, "c.txt.bz2", bz2.compress(CHINESE.encode(encoding)))[1]] == [
+        i.text for i in whole
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "gb18030"])
+def test_json_lines_are_the_same_in_every_encoding(tmp_path, encoding):
+    lines = '{"text": "这是我们的。"}\n{"text": "你在中国。"}\n{"text": \n' * 5
+    _, items = read(tmp_path, "a.jsonl", lines.encode(encoding))
+    assert [getattr(i, "reason", "") or i.text.decode() for i in items] == [
+        "这是我们的。",
+        "你在中国。",
+        "not-json",
+    ] * 5
+
+
+def test_what_was_found_is_said_and_may_be_overruled(tmp_path):
+    data = FRENCH.encode("windows-1252")
+    notes: list[str] = []
+    source, items = read(tmp_path, "a.txt", data, notes=notes)
+    assert notes == ["a.txt: read as windows-1252, by the first bytes; --encoding utf-8 reads all as UTF-8"]
+    assert items[0].text.decode() == FRENCH.split("\n\n")[0] and source.encoding == "windows-1252"
+    notes.clear()
+    source, items = read(tmp_path, "a.txt", data, notes=notes, encoding="utf-8")
+    assert notes == [] and source.encoding is None and items[0].num_replaced == 19
+    _, items = read(tmp_path, "b.txt", RUSSIAN.encode("koi8-r"), encoding="koi8-r")
+    assert items[0].text.decode() == RUSSIAN.split("\n\n")[0]
+
+
+def test_an_encoding_that_is_not_known_is_said(tmp_path):
+    for i in range(5):
+        (tmp_path / f"{i}.txt").write_bytes(RUSSIAN.encode("koi8-r"))
+    notes: list[str] = []
+    assert {source.encoding for source in find_sources([str(tmp_path)], notes)} == {None}
+    assert notes == [
+        "0.txt, 1.txt, 2.txt and 2 more files: not UTF-8, nor anything known by its bytes; --encoding names the right one"
+    ]
+
+
+def test_bytes_that_are_none_in_their_encoding_are_replaced_and_counted(tmp_path):
+    [one, two] = read(tmp_path, "a.txt", "\ufeff一\n\n".encode("utf-16-le") + b"\x00\xd8a\x00b\x00c")[1]
+    assert (one.num_replaced, two.num_replaced) == (0, 2)  # half a pair, and half a character
+    assert two.text.decode() == "\ufffdab\ufffd"
+
+
+def test_an_archive_of_another_encoding_that_breaks_off_keeps_what_came_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "CHUNK", 100)
+    data = bz2.compress((CHINESE * 300).encode("utf-16-le")) + bz2.compress(b"more" * 9)[:30]
+    source, items = read(tmp_path, "a.txt.bz2", data)
+    assert len(items) == 6001 and items[-1].reason == "damaged-file"
+    assert items[-1].position == len((CHINESE * 300).encode())
+    assert list(read_documents(Split(source, 0, None), items[-1].position)) == items[-1:]
+
+
+@pytest.mark.parametrize("name", ["nonsense", "base64", "rot13"])
+def test_a_name_that_is_no_encoding_of_text_is_refused(name):
+    with pytest.raises(ValueError, match=f"--encoding {name}: no such encoding; expected auto, or a name such as"):
+        TextConfig(encoding=name)
+
+
+def test_names_of_encodings_are_those_of_python():
+    assert [encoding_name(name) for name in ("utf8", "UTF-8", "latin-1", "GBK")] == [None, None, "iso8859-1", "gbk"]
