@@ -247,8 +247,9 @@ def lines(found: dict[str, Any]) -> list[str]:
     for kind, what in (("mask", "[MASK]"), ("random", "another word"), ("kept", "left as it is")):
         of_kind = [mask for mask in found["masks"] if mask["kind"] == kind]
         words = [f"{m['position']} {m['truth']}" + (f" → {m['there']}" if kind == "random" else "") for m in of_kind]
-        text = f"{what} ({len(words)}): {', '.join(words)}"
-        said += textwrap.wrap(text, 118, initial_indent="  ", subsequent_indent="    ")
+        if words:
+            text = f"{what} ({len(words)}): {', '.join(words)}"
+            said += textwrap.wrap(text, 118, initial_indent="  ", subsequent_indent="    ")
     return [*said, "", *_agreement_lines(found)]
 
 

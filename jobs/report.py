@@ -49,6 +49,7 @@ from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
 FORMAT = "bertloom-report"
 EXAMPLES = 20
+COVERAGE_TOKENS = 1_000_000  # of the documents whose way into examples is followed
 INPUTS = 30  # files told of by name
 REJECTS = 3  # shown of each reason
 READ_REJECTS = 2000  # lines of the log that these are taken from
@@ -129,6 +130,9 @@ def collect(
     table, numbers = samples[lengths[0]]
     shown = table.slice(0, EXAMPLES).append_column("number", pa.array(numbers[:EXAMPLES]))
 
+    num_tokens = pages[0]["num_tokens"].to_numpy().astype(np.int64)
+    few = 1 + int(np.searchsorted(np.cumsum(num_tokens), COVERAGE_TOKENS))
+
     return {
         "format": FORMAT,
         "manifest_sha256": manifest["sha256"],
@@ -153,8 +157,8 @@ def collect(
             str(length): about_length(length, flat[length], manifest, shards, vocabulary) for length in lengths
         },
         "coverage": coverage(
-            pages[0]["id"].to_numpy(),
-            pages[0]["num_tokens"].to_numpy().astype(np.int64),
+            pages[0]["id"].to_numpy()[:few],
+            num_tokens[:few],
             [read_members(dataset, row) for row in shards if row["split"] == "train" and row["number"] == buckets[0]],
         ),
         "examples": [decode(row, vocabulary) | {"number": row["number"]} for row in shown.to_pylist()],

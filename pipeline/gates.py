@@ -81,7 +81,7 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
 
     yield (
         "max_rejected", counters["documents_rejected"] / counters["documents_in"], "of the documents were rejected",
-        "rejects/rejects.jsonl.gz tells each with its file, position and reason",
+        "rejects/rejects.jsonl.gz tells each with its file, position and reason; what your options turn away counts, too",
         share_error("max_rejected", counters["documents_in"]),
     )  # fmt: skip
     if inputs["files"] > 1:

@@ -302,9 +302,9 @@ def spread(values: NDArray[np.int64]) -> dict[str, Any]:
 def coverage(
     ids: NDArray[np.uint64], num_tokens: NDArray[np.int64], shards: Iterable[Iterable[pa.RecordBatch]]
 ) -> dict[str, float]:
-    """Share of a bucket's tokens that reach an example: of all its shards together, and of one of them on average.
+    """Share of tokens that reach an example: of all shards of a bucket together, and of one of them on average.
 
-    ids, num_tokens: of the bucket's documents, in id order; shards: the members of each.
+    ids, num_tokens: of the first documents of the bucket, in id order; shards: the members of each.
     """
     first, total = np.cumsum(num_tokens) - num_tokens, int(num_tokens.sum())
     reached = np.zeros(total, bool)
@@ -316,10 +316,11 @@ def coverage(
             lengths = batch.column("input_ids").value_lengths().to_numpy().astype(np.int64)
             b = columns["segment_b_start"].astype(np.int64)
             for segment, size in (("a", b - 2), ("b", np.maximum(lengths - b - 1, 0))):
-                document = np.searchsorted(ids, columns[f"document_{segment}"][size > 0])
-                start = first[document] + columns[f"token_{segment}"][size > 0]
+                wanted = np.flatnonzero((columns[f"document_{segment}"] <= ids[-1]) & (size > 0))
+                document = np.searchsorted(ids, columns[f"document_{segment}"][wanted])
+                start = first[document] + columns[f"token_{segment}"][wanted]
                 np.add.at(steps, start, 1)
-                np.add.at(steps, start + size[size > 0], -1)
+                np.add.at(steps, start + size[wanted], -1)
         here = np.cumsum(steps[:-1], dtype=np.int32) > 0
         shares.append(float(here.mean()))
         reached |= here
