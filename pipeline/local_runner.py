@@ -52,6 +52,22 @@ def _runner(options: PipelineOptions) -> FnApiRunner | None:
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 
+def for_people(error: Exception) -> Exception:
+    """The error that a worker raised for people, without what Beam writes around it."""
+    for kind in (ValueError, OSError, MemoryError):
+        if isinstance(error, kind):  # of a worker in this process
+            return kind(_before_beam(str(error)))
+        for line in reversed(str(error).splitlines()):  # of another process: a traceback as text
+            head, _, text = line.strip().partition(": ")
+            if text and head.rpartition(".")[2] in {kind.__name__, *(sub.__name__ for sub in kind.__subclasses__())}:
+                return kind(_before_beam(text))
+    return error
+
+
+def _before_beam(text: str) -> str:
+    return text.partition(" [while running")[0]
+
+
 @contextmanager
 def worker_watch(command: str) -> Iterator[None]:
     """Ends the process with status WORKER_LOST, within a moment, when one of Beam's worker processes dies."""

@@ -4,10 +4,8 @@ What is known exactly comes from the manifest's counters (`jobs/report.py`); thi
 tell: how they are masked, whether a label gives itself away, which words are [UNK], which lines come again and again.
 """
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.decoding import label_name, plain_text
 from pipeline.randomness import mix
+from pipeline.scripts import script_of
 from pipeline.vocabulary import Vocabulary
 
 BINS = 16
@@ -192,23 +191,8 @@ def lengths_of_b(e: Examples) -> dict[str, list[int]]:
 def scripts(vocabulary: Vocabulary) -> tuple[list[str], NDArray[np.int64]]:
     """(names of scripts, index of the script of each word): that of its first letter, by the name Unicode gives it."""
     names: dict[str, int] = {}
-    found = [names.setdefault(_script(word), len(names)) for word in vocabulary.words]
+    found = [names.setdefault(script_of(word), len(names)) for word in vocabulary.words]
     return list(names), np.array(found)
-
-
-def _script(word: str) -> str:
-    if word == "[UNK]":
-        return word
-    letter = next(filter(str.isalpha, word), None)
-    if letter:
-        return _script_of(letter)
-    return "digits" if any(map(str.isdigit, word)) else "punctuation"
-
-
-@cache
-def _script_of(letter: str) -> str:
-    name = unicodedata.name(letter, "other").split()[0].capitalize()
-    return {"Cjk": "Chinese characters", "Fullwidth": "Latin", "Halfwidth": "Katakana"}.get(name, name)
 
 
 def word_statistics(e: Examples, vocabulary: Vocabulary) -> dict[str, Any]:

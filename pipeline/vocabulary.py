@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -26,14 +26,12 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from pipeline import storage
-from pipeline.units import MAX_UNITS, Interner
+from pipeline.scripts import script_of
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MIN_WORDS = 6  # the five special ones and something to say
 MAX_WORD_CHARACTERS = 100  # `tokenizers` gives [UNK] for longer words
-MAX_DISTINCT_WORDS = 2_000_000  # about 300 MB; above it the rarest are forgotten
 MAX_TRAINING_WORDS = 20_000_000  # what the trainer is given in place of a larger corpus: about 10 seconds
-BLOCK_BYTES = 1 << 20
 
 _UNUSED = re.compile(r"\[unused\d+\]")
 
@@ -166,13 +164,14 @@ def make_tokenizer(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: b
     """
     tokenizer = Tokenizer(WordPiece(vocabulary.ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS))
     tokenizer.add_special_tokens(list(SPECIAL_WORDS))
-    _cut_as_bert(tokenizer, do_lower_case, strip_accents)
+    cut_as_bert(tokenizer, do_lower_case, strip_accents)
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
-def _cut_as_bert(tokenizer: Tokenizer, do_lower_case: bool, strip_accents: bool | None) -> None:
+def cut_as_bert(tokenizer: Tokenizer, do_lower_case: bool, strip_accents: bool | None) -> None:
+    """Gives a tokenizer BERT's normalizer and pre-tokenizer."""
     tokenizer.normalizer = BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=do_lower_case
     )
@@ -196,69 +195,24 @@ def tokenizer_json(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: b
 # ---- training
 
 
-def count_words(texts: Iterable[bytes], do_lower_case: bool, strip_accents: bool | None) -> Counter[str]:
-    """How often each word occurs, cut as BERT cuts: punctuation and Chinese characters are words of their own.
-
-    Memory is bounded: of more than MAX_DISTINCT_WORDS the rarest are forgotten.
-
-        >>> count_words([b"The cat, the hat."], do_lower_case=True, strip_accents=None)
-        Counter({'the': 2, 'cat': 1, ',': 1, 'hat': 1, '.': 1})
-    """
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-    _cut_as_bert(tokenizer, do_lower_case, strip_accents)
-    interner = Interner(tokenizer, do_lower_case)
-    counts: Counter[str] = Counter()
-    unit_counts = np.zeros(0, np.int64)
-    for block in _blocks(texts):
-        if len(interner) > MAX_UNITS:
-            _add_units(counts, interner.new_units, unit_counts, tokenizer)
-            interner.clear()
-            unit_counts = np.zeros(0, np.int64)
-        seen = np.bincount(interner.cut(block).codes, minlength=len(interner))
-        seen[: len(unit_counts)] += unit_counts
-        unit_counts = seen
-    _add_units(counts, interner.new_units, unit_counts, tokenizer)
-    return counts
-
-
-def _blocks(texts: Iterable[bytes]) -> Iterator[bytes]:
-    pending, size = [], 0
-    for text in texts:
-        pending.append(text)
-        size += len(text)
-        if size >= BLOCK_BYTES:
-            yield b"\n".join(pending)
-            pending, size = [], 0
-    if pending:
-        yield b"\n".join(pending)
-
-
-def _add_units(counts: Counter[str], units: list[str], unit_counts: NDArray[np.int64], tokenizer: Tokenizer) -> None:
-    normalize, cut = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
-    for unit, count in zip(units, unit_counts.tolist(), strict=True):
-        for word, _ in cut(normalize(unit)):
-            if len(word) <= MAX_WORD_CHARACTERS:
-                counts[word] += count
-    rare = 1
-    while len(counts) > MAX_DISTINCT_WORDS:
-        for word in [word for word, count in counts.items() if count <= rare]:
-            del counts[word]
-        rare *= 2
-
-
 def train_vocabulary(
-    counts: Mapping[str, int], vocab_size: int, min_frequency: int = 2, character_coverage: float = 0.9995
+    counts: Mapping[str, int],
+    vocab_size: int,
+    min_frequency: int = 2,
+    character_coverage: float = 0.9995,
+    chinese_frequency: int | None = None,
 ) -> list[str]:
     """The words of a new vocabulary: the special ones, characters, and the pieces that WordPiece training joins.
 
     Fewer than `vocab_size` where the counts hold no more pairs that occur `min_frequency` times. The most frequent
-    characters that make up `character_coverage` of the text are kept; a word with any other will be [UNK]. The same
-    counts give the same words: `tokenizers` numbers characters in the order of a hash table and breaks ties by these
-    numbers, so here they are numbered first, by being handed over as special words.
+    characters that make up `character_coverage` of the text are kept, and Chinese ones that occur `chinese_frequency`
+    times; a word with any other will be [UNK]. The same counts give the same words: `tokenizers` numbers characters in the
+    order of a hash table and breaks ties by these numbers, so here they are numbered first, by being handed over as special
+    words.
     """
     if vocab_size <= MIN_WORDS:
         raise ValueError(f"vocab_size={vocab_size}: expected more than {MIN_WORDS}; BERT's own have about 30,000")
-    alphabet = _alphabet(counts, vocab_size - len(SPECIAL_WORDS), character_coverage)
+    alphabet = _alphabet(counts, vocab_size - len(SPECIAL_WORDS), character_coverage, chinese_frequency)
     known = {word[-1] for word in alphabet}
     spelled = {word: count for word, count in counts.items() if known.issuperset(word)}
     tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
@@ -274,7 +228,9 @@ def train_vocabulary(
     return sorted(trained, key=trained.__getitem__)
 
 
-def _alphabet(counts: Mapping[str, int], room: int, coverage: float) -> list[str]:
+def _alphabet(
+    counts: Mapping[str, int], room: int, coverage: float, chinese_frequency: int | None
+) -> list[str]:
     """The characters to keep, and "##" with those that occur inside words; no more than `room` together."""
     characters: Counter[str] = Counter()
     inside: set[str] = set()
@@ -286,8 +242,12 @@ def _alphabet(counts: Mapping[str, int], room: int, coverage: float) -> list[str
     kept: list[str] = []
     for character, count in sorted(characters.items(), key=lambda item: (-item[1], item[0])):
         slots = 2 if character in inside else 1
-        if left <= 0 or slots > room:
+        if slots > room:
             break
+        if left <= 0 and not (
+            chinese_frequency and count >= chinese_frequency and script_of(character) == "Chinese characters"
+        ):
+            continue
         kept.append(character)
         left, room = left - count, room - slots
     kept.sort()
@@ -305,15 +265,25 @@ def _scaled_text(counts: Mapping[str, int]) -> Iterator[str]:
             yield f"{word} " * min(4096, count - start)
 
 
-def measure_coverage(vocabulary: Vocabulary, counts: Mapping[str, int]) -> tuple[int, int, int]:
-    """(words, tokens, [UNK] tokens) of a text with these counts."""
+@dataclass
+class Coverage:
+    """How a vocabulary cuts the words of a text."""
+
+    num_words: int = 0
+    num_tokens: int = 0
+    num_unknown: int = 0
+
+
+def measure_coverage(vocabulary: Vocabulary, counts: Mapping[str, int]) -> dict[str, Coverage]:
+    """script -> the coverage of its words, for a text with these counts; the script with most words first."""
     tokenizer = Tokenizer(WordPiece(vocabulary.ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS))
     words = list(counts)
-    num_words = num_tokens = num_unknown = 0
+    found: dict[str, Coverage] = {}
     for start in range(0, len(words), 65536):
         batch = words[start : start + 65536]
         for word, encoding in zip(batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
-            num_words += counts[word]
-            num_tokens += counts[word] * len(encoding.ids)
-            num_unknown += counts[word] * encoding.ids.count(vocabulary.unk)
-    return num_words, num_tokens, num_unknown
+            coverage = found.setdefault(script_of(word), Coverage())
+            coverage.num_words += counts[word]
+            coverage.num_tokens += counts[word] * len(encoding.ids)
+            coverage.num_unknown += counts[word] * encoding.ids.count(vocabulary.unk)
+    return dict(sorted(found.items(), key=lambda item: (-item[1].num_words, item[0])))

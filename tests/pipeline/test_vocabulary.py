@@ -3,12 +3,11 @@ import json
 import pickle
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 
@@ -17,7 +16,6 @@ from jobs.cli import main
 from pipeline.vocabulary import (
     SPECIAL_WORDS,
     Vocabulary,
-    count_words,
     make_tokenizer,
     measure_coverage,
     parse_vocabulary,
@@ -25,6 +23,7 @@ from pipeline.vocabulary import (
     tokenizer_json,
     train_vocabulary,
 )
+from pipeline.word_counts import count_words
 
 SPECIAL = "\n".join(SPECIAL_WORDS)
 SMALL = Vocabulary(
@@ -154,40 +153,7 @@ def test_tokenizer_json_is_the_same_bytes_each_time():
     assert tokenizer_json(SMALL, True, None) == tokenizer_json(SMALL, True, None)
 
 
-# ---- counting and training
-
-
-def slowly_counted(texts, do_lower_case, strip_accents):
-    """The twin of count_words: every text through the tokenizer's own normalizer and pre-tokenizer."""
-    tokenizer = make_tokenizer(SMALL, do_lower_case, strip_accents)
-    counts = Counter()
-    for text in texts:
-        words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
-        counts.update(word for word, _ in words if len(word) <= 100)
-    return counts
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(awkward), st.booleans(), st.sampled_from([None, True, False]))
-def test_words_are_counted_as_bert_cuts_them(texts, do_lower_case, strip_accents):
-    counts = count_words([text.encode() for text in texts], do_lower_case, strip_accents)
-    assert +counts == slowly_counted(texts, do_lower_case, strip_accents)
-
-
-def test_chinese_characters_and_punctuation_are_words():
-    assert count_words(["中文,中 abc".encode()], True, None) == {"中": 2, "文": 1, ",": 1, "abc": 1}
-
-
-def test_the_rarest_words_are_forgotten_where_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("pipeline.vocabulary.MAX_DISTINCT_WORDS", 3)
-    assert count_words([b"a a a b b b c c c d d e"], True, None) == {"a": 3, "b": 3, "c": 3}
-
-
-def test_a_unit_table_that_overflows_changes_no_count(monkeypatch):
-    texts = [f"{'word ' * 300_000} {i} end{i}".encode() for i in range(3)]
-    whole = count_words(texts, True, None)
-    monkeypatch.setattr("pipeline.vocabulary.MAX_UNITS", 2)
-    assert count_words(texts, True, None) == whole
+# ---- training
 
 
 def test_training_joins_the_most_frequent_pairs_first():
@@ -225,7 +191,8 @@ def test_a_large_corpus_is_trained_on_in_proportion(monkeypatch):
 def test_training_gives_the_same_words_in_every_process():
     """`tokenizers` alone does not: it numbers characters in the order of a hash table."""
     code = (
-        "import sys, hashlib, pathlib; from pipeline.vocabulary import count_words, train_vocabulary;"
+        "import sys, hashlib, pathlib; from pipeline.vocabulary import train_vocabulary;"
+        "from pipeline.word_counts import count_words;"
         "counts = count_words([pathlib.Path(sys.argv[1]).read_bytes()[:100_000]], True, None);"
         "print(hashlib.sha256(repr(train_vocabulary(counts, 2000)).encode()).hexdigest())"
     )
@@ -238,10 +205,30 @@ def test_coverage_counts_what_the_tokenizer_makes_of_the_text():
     text = (SAMPLE / "zh.txt").read_text("utf-8")[:70_000]
     counts = count_words([text.encode()], True, None)
     vocabulary = Vocabulary(tuple(train_vocabulary(counts, 2500)))
-    num_words, num_tokens, num_unknown = measure_coverage(vocabulary, counts)
+    scripts = measure_coverage(vocabulary, counts)
+    num_words, num_tokens, num_unknown = (
+        sum(getattr(coverage, name) for coverage in scripts.values()) for name in ("num_words", "num_tokens", "num_unknown")
+    )
     ids = make_tokenizer(vocabulary, True, None).encode(text).ids
     assert (num_words, num_tokens, num_unknown) == (counts.total(), len(ids), ids.count(vocabulary.unk))
     assert 0 < num_unknown < 0.001 * num_tokens
+    assert list(scripts) == ["Chinese characters", "punctuation"] and scripts["punctuation"].num_unknown == 0
+
+
+def test_coverage_is_told_by_script():
+    vocabulary = Vocabulary((*SPECIAL_WORDS, "the", "c", "##at", "中", "で", "##す", "!"))
+    scripts = measure_coverage(vocabulary, {"the": 5, "cat": 2, "中": 3, "文": 1, "です": 2, "!": 1, "кот": 1, "42": 1})
+    assert {name: (c.num_words, c.num_tokens, c.num_unknown) for name, c in scripts.items()} == {
+        "Latin": (7, 9, 0), "Chinese characters": (4, 4, 1), "Hiragana": (2, 4, 0), "Cyrillic": (1, 1, 1),
+        "digits": (1, 1, 1), "punctuation": (1, 1, 0),
+    }  # fmt: skip
+
+
+def test_chinese_characters_above_a_frequency_are_kept_whatever_their_share():
+    counts = {"a": 10_000, "中": 5, "文": 4, "я": 5}
+    assert "中" not in train_vocabulary(counts, 100, character_coverage=0.9)
+    words = train_vocabulary(counts, 100, character_coverage=0.9, chinese_frequency=5)
+    assert "中" in words and "文" not in words and "я" not in words
 
 
 # ---- the job
