@@ -7,27 +7,35 @@ from pathlib import Path
 
 import pytest
 
+from jobs.bench_tasks import BenchTasksConfig
 from jobs.build_vocab import BuildVocabConfig
 from jobs.cli import COMMANDS
 from jobs.config import preset_names
 from jobs.demo import DemoConfig
+from jobs.embed import EmbedConfig
+from jobs.evaluate import EvaluateConfig
+from jobs.explain import ExplainConfig
+from jobs.export import ExportConfig
+from jobs.finetune import FinetuneConfig
+from jobs.import_model import ImportConfig
 from jobs.inspect_shards import InspectConfig
 from jobs.plot import PlotConfig
+from jobs.predict import PredictConfig
 from jobs.preprocess import PreprocessConfig
 from jobs.pretrain import PretrainConfig
+from jobs.report import ReportConfig
+from jobs.score import ScoreConfig
 from jobs.verify import VerifyConfig
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 CONFIGS = {
-    "demo": DemoConfig,
-    "build-vocab": BuildVocabConfig,
-    "preprocess": PreprocessConfig,
-    "inspect": InspectConfig,
-    "verify": VerifyConfig,
-    "pretrain": PretrainConfig,
+    "demo": DemoConfig, "build-vocab": BuildVocabConfig, "preprocess": PreprocessConfig, "inspect": InspectConfig,
+    "explain": ExplainConfig, "report": ReportConfig, "verify": VerifyConfig, "pretrain": PretrainConfig,
+    "evaluate": EvaluateConfig, "finetune": FinetuneConfig, "predict": PredictConfig, "score": ScoreConfig,
+    "embed": EmbedConfig, "bench-tasks": BenchTasksConfig, "export": ExportConfig, "import": ImportConfig,
     "plot": PlotConfig,
-}
+}  # fmt: skip
 
 
 def blocks(path):
