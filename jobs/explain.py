@@ -24,7 +24,7 @@ from jobs.config import parse
 from pipeline import storage
 from pipeline.decoding import Span, decode, label_name, segments
 from pipeline.formats import format_by_name, position_unit
-from pipeline.manifest import JobConfig, read_dataset
+from pipeline.manifest import DAMAGED, JobConfig, read_dataset
 from pipeline.pairs import sentence_keys, target_lengths
 from pipeline.randomness import bounded_low, draw
 from pipeline.records import Document
@@ -80,17 +80,25 @@ class Explainer:
         firsts = np.cumsum([0, *(row["examples"] for row in self.rows)])
         number = int(np.searchsorted(firsts, index, side="right")) - 1
         shard, place = self.rows[number], index - int(firsts[number])
-        member = place // MEMBER_EXAMPLES
-        (batch,) = read_members(self.dataset, shard, [member])
-        example = batch.slice(place % MEMBER_EXAMPLES, 1).to_pylist()[0]
+        member, at = divmod(place, MEMBER_EXAMPLES)
+        try:
+            (batch,) = read_members(self.dataset, shard, [member])
+            example = batch.slice(at, 1).to_pylist()[0]
+            shown = {
+                "example": decode(example, self.vocabulary),
+                "masks": _masks(example, segments(example, self.vocabulary)),
+            }
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            raise ValueError(
+                f"{shard['path']}: row {at} of member {member} cannot be read ({error}); {DAMAGED}"
+            ) from error
         found: dict[str, Any] = {
             "index": index,
             "shard": shard["path"],
             "member": member,
-            "row": place % MEMBER_EXAMPLES,
+            "row": at,
             **{name: shard[name] for name in ("split", "max_seq_length", "copy")},
-            "example": decode(example, self.vocabulary),
-            "masks": _masks(example, segments(example, self.vocabulary)),
+            **shown,
         }
         bucket = self._bucket(shard["split"], shard["number"])
         woven = None
@@ -177,7 +185,7 @@ class Explainer:
             room = length - (3 if kind == "nsp" else 2)
             target = int(target_lengths(key, room, config.short_seq_prob)[0])
             short = (
-                f" of {room}: a short one, one in {1 / config.short_seq_prob:g}" if target < room else ", all the room"
+                f" of {room}: a short one, one in {1 / config.short_seq_prob:g}" if target < room else ": all the room"
             )
             said.append(f"it is to fill {target} tokens{short}")
             if kind == "nsp":

@@ -136,6 +136,19 @@ def test_one_value_that_was_changed_is_named_with_both_values_and_status_1(datas
     assert cli.main(["explain", str(copy), str(start + 6)]) == 0
 
 
+@pytest.mark.parametrize(
+    ("column", "change"),
+    [("masked_lm_positions", lambda at: [*at[:-1], 60_000]), ("input_ids", lambda ids: [*ids[:2], 60_000, *ids[3:]])],
+)
+def test_values_that_name_nothing_are_told_as_damage(dataset, tmp_path, capsys, column, change):
+    copy = shutil.copytree(dataset, tmp_path / "set")
+    _flip(copy, 5, column, change)
+    rows = pq.read_table(dataset / "shards.parquet").to_pylist()
+    start = sum(row["examples"] for row in rows[: [row["path"] for row in rows].index(SHARD)])
+    assert cli.main(["explain", str(copy), str(start + 5)]) == 2
+    assert f"{SHARD}: row 5 of member 0 cannot be read" in (err := capsys.readouterr().err) and "verify" in err
+
+
 def test_a_shard_of_another_seed_is_told(dataset, tmp_path):
     other = make(tmp_path / "in", seed=2)
     copy = shutil.copytree(dataset, tmp_path / "set")
