@@ -20,6 +20,7 @@ KINDS = {
     "words": {"do_whole_word_mask": True},
     "google-words": {"compat": "google", "do_whole_word_mask": True},
     "chinese": {"do_whole_word_mask": True, "chinese_words": True, "pairs": "none"},
+    "icu": {"sentences": "icu:en"},
     "spans": {"mask_spans": True},
     "chinese-spans": {"mask_spans": True, "chinese_words": True, "pairs": "sop"},
     "split": {"mask_token_prob": 1.0, "random_token_prob": 0.0, "masked_lm_prob": 0.2},
