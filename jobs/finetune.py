@@ -23,6 +23,7 @@ import json
 import os
 import shutil
 import statistics
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def check_folders(config: FinetuneConfig) -> None:
     if config.out.resolve() == config.model.resolve():
         raise ValueError(f"{config.out} is the model itself: give a new folder as --out")
     path = config.out / "config.toml"
-    if path.exists() and "task" not in path.read_text(encoding="utf-8"):
+    if path.exists() and "task" not in tomllib.loads(path.read_text(encoding="utf-8")):
         raise ValueError(f"{config.out} is a run of another command: give a new folder as --out")
 
 
@@ -165,6 +166,7 @@ def target_weights(config: FinetuneConfig, task: Task, train: TaskData) -> np.nd
 def print_start(job: Job, num_bad_train: int, num_bad_dev: int) -> None:
     """Says what is about to be trained on what."""
     config = job.config
+    print(f"model: {job.pretrained.path}, a {job.pretrained.architecture}")
     for name, data, num_bad in (("train", job.train, num_bad_train), ("dev", job.dev, num_bad_dev)):
         num_rows = int(data.row_of[-1]) + 1
         words = [f"{num_rows:,} rows", f"{len(data.starts) - 1:,} sequences", f"{len(data.input_ids):,} tokens"]
@@ -175,6 +177,8 @@ def print_start(job: Job, num_bad_train: int, num_bad_dev: int) -> None:
         counts = np.bincount(job.train.labels, minlength=len(job.task.labels))
         named = ", ".join(f"{label} {count:,}" for label, count in list(zip(job.task.labels, counts))[:12])
         print(f"{len(counts)} labels: {named}{', …' if len(counts) > 12 else ''}")
+        if rare := [label for label, count in zip(job.task.labels, counts) if count == 1]:
+            print(f"labels that occur once, is it a slip? {', '.join(rare[:12])}")
     print(f"{job.num_steps:,} steps of {config.batch_size}; the best model by {job.metric}", flush=True)
 
 
