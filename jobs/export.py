@@ -9,6 +9,7 @@ checkpoints that a pretraining run has kept, also of a run that is not finished.
     DIRECTORY/config.json, model.safetensors                 the model
     DIRECTORY/tokenizer.json, vocab.txt, tokenizer_config.json, special_tokens_map.json
     DIRECTORY/README.md                                      the model card: data, recipe, what was measured
+    DIRECTORY/model.onnx                                     with --onnx: the same for onnxruntime, on padded batches
 
 The directory is written whole or not at all.
 """
@@ -19,8 +20,11 @@ from pathlib import Path
 
 from jobs.config import parse
 from jobs.model_card import pretraining_card, run_card
+from model.beginning import begin_with
 from model.checkpoint import TrainingState, checkpoint_path, read_state
+from model.heads import BertForPreTraining
 from model.huggingface import write_pretrained
+from model.padded import write_onnx
 from model.pretrained import Pretrained, open_pretrained
 from model.run_folder import whole_folder, write_text
 from model.schedule import parse_budget
@@ -36,6 +40,8 @@ class ExportConfig:
     """The directory to write: a new or empty one."""
     step: int | None = None
     """The updates after which to take the model of a pretraining run; of a finished run the last, if none is given."""
+    onnx: bool = False
+    """Write model.onnx too, and compare what onnxruntime makes of it with torch; for a pretrained model."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -66,6 +72,11 @@ def export(config: ExportConfig) -> Pretrained:
             **pretrained.configuration,
         )  # fmt: skip
         write_text(folder / "README.md", card)
+        if config.onnx:
+            model = BertForPreTraining(pretrained.config)
+            if missing := begin_with(model, pretrained):
+                raise ValueError(f"{pretrained.path} has no {', '.join(missing)}: --onnx is for models with both heads")
+            write_onnx(model, folder / "model.onnx")
     return pretrained
 
 

@@ -1,7 +1,9 @@
 import json
 import shutil
 import stat
+import sys
 
+import onnxruntime
 import pytest
 import torch
 from transformers import (
@@ -15,6 +17,7 @@ from transformers import (
 )
 
 from jobs.export import ExportConfig, export, main
+from model import padded
 from model.checkpoint import load_model
 from model.data import DataSet
 from model.huggingface import load_pretrained
@@ -192,3 +195,31 @@ def test_a_folder_that_holds_something_is_not_touched(run, tmp_path):
     (tmp_path / "empty").mkdir()
     export(ExportConfig(checkpoint=run, out=tmp_path / "empty"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "notes.txt"]
+
+
+def test_the_graph_for_onnxruntime_gives_what_transformers_gives(run, exported, data, tmp_path):
+    export(ExportConfig(checkpoint=run, out=tmp_path / "out", onnx=True))
+    session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"])
+    tokenizer, model = AutoTokenizer.from_pretrained(exported), AutoModelForPreTraining.from_pretrained(exported).eval()
+    for texts in (["the house"], ["the house", "北京", "a house, the house!"]):
+        batch = tokenizer(texts, ["w1 w2"] * len(texts), padding=True, return_tensors="pt")
+        found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {
+            name: tensor.numpy() for name, tensor in batch.items()
+        })))  # fmt: skip
+        with torch.no_grad():
+            expected = model(**batch)
+        real = batch["attention_mask"].bool()
+        words = torch.from_numpy(found["prediction_logits"])
+        torch.testing.assert_close(words[real], expected.prediction_logits[real], atol=1e-4, rtol=1e-4)
+        pairs = torch.from_numpy(found["seq_relationship_logits"])
+        torch.testing.assert_close(pairs, expected.seq_relationship_logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_graph_with_other_numbers_or_without_onnxruntime_is_refused(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="last_hidden_state of onnxruntime is off by"):
+        patch.setattr(padded, "CLOSE", -1.0)
+        export(ExportConfig(checkpoint=run, out=tmp_path / "out", onnx=True))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match="pip install 'bertloom.onnx.'"):
+        export(ExportConfig(checkpoint=run, out=tmp_path / "out", onnx=True))
+    assert list(tmp_path.iterdir()) == []
