@@ -10,6 +10,7 @@ from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertForPreTraining,
@@ -17,12 +18,14 @@ from transformers import (
 )
 
 from jobs.export import ExportConfig, export, main
+from jobs.finetune import FinetuneConfig, finetune
 from model import padded
 from model.checkpoint import load_model
 from model.data import DataSet
 from model.huggingface import load_pretrained
 from model.pretrained import open_pretrained
 from tests.jobs.small_run import TINY, make_data, make_run
+from tests.model.small_task import sentiment_rows, write_jsonl, write_model
 
 NASTY = [
     "", " ", "The  house,\tthe\u00a0house!", "caf\u00e9 cafe\u0301 na\u00efve \u0130stanbul \ufb01 \uff21\uff22",
@@ -223,3 +226,23 @@ def test_a_graph_with_other_numbers_or_without_onnxruntime_is_refused(run, tmp_p
     with pytest.raises(ValueError, match="pip install 'bertloom.onnx.'"):
         export(ExportConfig(checkpoint=run, out=tmp_path / "out", onnx=True))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)])
+def test_a_fine_tuned_model_is_exported_with_its_labels_and_what_was_measured(seeds, tmp_path):
+    model = write_model(tmp_path / "encoder")
+    train, dev = (write_jsonl(tmp_path / f"{n}.jsonl", sentiment_rows(n)) for n in (40, 20))
+    tuned = finetune(FinetuneConfig(
+        task="classify", model=model, train=train, dev=dev, out=tmp_path / "tuned", num_epochs=1, device="cpu", seeds=seeds,
+    ))  # fmt: skip
+    export(ExportConfig(checkpoint=tmp_path / "tuned", out=tmp_path / "out"))
+    loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert loaded.config.id2label == {0: "bad", 1: "good"}
+    weights = [tmp_path / name / "model.safetensors" for name in ("tuned/model", "out")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    card = (tmp_path / "out/README.md").read_text()
+    best = max(result.metrics["accuracy"] for result in tuned.seeds)
+    assert "Fine-tuned for the task `classify`" in card and f"| accuracy | {best:.4f} |" in card
+    with pytest.raises(ValueError, match="--onnx is for models with both heads"):
+        export(ExportConfig(checkpoint=tmp_path / "tuned", out=tmp_path / "more", onnx=True))
