@@ -244,7 +244,8 @@ class Examples:
 
         Returns:
             `lengths`, `num_masks` and `labels`, int64 (N,); with the tokens also `segment_b_start` (N,), `input_ids`
-            (T,), `positions` within the example (M,) and `masked_ids` (M,), in the types that the shards have.
+            (T,), `positions` within the example (M,) and `masked_ids` (M,), in the types that the shards have, and of
+            each of these three `list_sums`, uint64 (3, N), which the stream digest is made of.
         """
         return self._members.read(*self._find(copies, rows), with_tokens)
 
@@ -261,11 +262,6 @@ class Examples:
     def pack(self, columns: dict[str, np.ndarray], copies: np.ndarray, rows: np.ndarray) -> PackedBatch:
         """The packed batch of columns that `read` gave for these rows."""
         lengths, num_masks, ids = columns["lengths"], columns["num_masks"], columns["input_ids"]
-        if lengths.min() < 1 or lengths.max() > self.max_seq_length:
-            raise ValueError(
-                f"{self.data_set.folder} holds an example of {lengths.min()} or {lengths.max()} tokens, expected "
-                f"1 to {self.max_seq_length}: run `bertloom verify` on it"
-            )
         if max(ids.max(), columns["masked_ids"].max(initial=0)) >= self.data_set.vocabulary_size:
             raise ValueError(
                 f"{self.data_set.folder} holds ids beyond its vocabulary of {self.data_set.vocabulary_size} words: "

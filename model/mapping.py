@@ -26,12 +26,12 @@ _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, c
 class MappedFiles:
     """An array of bytes in which file f begins at `starts[f]`. Where no file is mapped, it reads as zeros."""
 
-    def __init__(self, sizes: Sequence[int] | np.ndarray) -> None:
-        """sizes: of the files, in bytes."""
+    def __init__(self, sizes: Sequence[int] | np.ndarray, slack: int = 0) -> None:
+        """sizes: of the files, in bytes. slack: zeros behind the last one, at least so many."""
         self.sizes = np.asarray(sizes, dtype=np.int64)
         pages = -(-self.sizes // mmap.PAGESIZE)
         self.starts = np.concatenate([[0], np.cumsum(pages)[:-1]]).astype(np.int64) * mmap.PAGESIZE
-        total = max(int(pages.sum()), 1) * mmap.PAGESIZE
+        total = (int(pages.sum()) + slack // mmap.PAGESIZE + 1) * mmap.PAGESIZE
         # Only readable and never written: it takes addresses, no memory. The array keeps it alive.
         self.bytes = np.frombuffer(mmap.mmap(-1, total, flags=EMPTY, prot=mmap.PROT_READ), dtype=np.uint8)
         self.is_mapped = np.zeros(len(self.sizes), dtype=bool)

@@ -18,6 +18,8 @@ ORDER_VERSION = 1
 GOLDEN = 0x9E3779B97F4A7C15
 MULTIPLIER_1 = 0xBF58476D1CE4E5B9
 MULTIPLIER_2 = 0x94D049BB133111EB
+SHIFT_1, SHIFT_2, SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
+FACTOR_1, FACTOR_2 = np.uint64(MULTIPLIER_1), np.uint64(MULTIPLIER_2)
 MASK = 2**64 - 1
 EPOCH_ORDER, MEMBER_ORDER, WINDOW_ORDER = 4, 6, 7
 NUM_ROUNDS = 6
@@ -38,13 +40,13 @@ def mix(x: int) -> int:
 
 
 def mix_array(x: np.ndarray) -> np.ndarray:
-    """`mix` of each item of a uint64 array."""
-    shifted = x >> np.uint64(30)
-    x = x ^ shifted
-    x *= np.uint64(MULTIPLIER_1)
-    x ^= np.right_shift(x, np.uint64(27), out=shifted)
-    x *= np.uint64(MULTIPLIER_2)
-    x ^= np.right_shift(x, np.uint64(31), out=shifted)
+    """`mix` of each item of a uint64 array, which is overwritten with the result and given back."""
+    shifted = x >> SHIFT_1
+    x ^= shifted
+    x *= FACTOR_1
+    x ^= np.right_shift(x, SHIFT_2, out=shifted)
+    x *= FACTOR_2
+    x ^= np.right_shift(x, SHIFT_3, out=shifted)
     return x
 
 

@@ -15,9 +15,6 @@ import numpy as np
 
 from model.order import GOLDEN, fold, mix_array
 
-LISTS = (("input_ids", "lengths"), ("positions", "num_masks"), ("masked_ids", "num_masks"))
-"""The columns that are lists, and where their lengths are. The number of a column is its place here, from 1."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
@@ -100,20 +97,22 @@ def rows_sum(columns: Mapping[str, np.ndarray], places: np.ndarray) -> int:
 
 def row_hashes(columns: Mapping[str, np.ndarray], places: np.ndarray) -> np.ndarray:
     """One hash a row, uint64 (N,)."""
-    sums = [list_sums(number, columns[name], columns[size]) for number, (name, size) in enumerate(LISTS, 1)]
     scalars = [columns[name] for name in ("lengths", "segment_b_start", "num_masks", "labels")]
-    return fold_arrays(places, *scalars, *sums)
+    return fold_arrays(places, *scalars, *columns["list_sums"])
 
 
-def list_sums(column: int, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Of each list the sum of value times weight, modulo 2^64; weights are odd, so no change of one value is missed."""
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    places = np.arange(len(values)) - np.repeat(starts, lengths)
-    weights = list_weights(column, int(lengths.max(initial=0)))
-    running = np.zeros(len(values) + 1, dtype=np.uint64)
-    np.cumsum(values * weights[places], out=running[1:])  # wraps, and so do the differences
-    return running[ends] - running[starts]
+def list_sums(column: int, lists: np.ndarray) -> np.ndarray:
+    """Of each list the sum of value times weight, modulo 2^64; weights are odd, so no change of one value is missed.
+
+    Args:
+        column: 1, 2, …
+        lists: (N, longest), of any unsigned type, with zeros behind the shorter ones.
+
+    Returns:
+        uint64 (N,)
+    """
+    weights = list_weights(column, lists.shape[1])[: lists.shape[1]]
+    return np.einsum("ij,j->i", lists.astype(np.uint64), weights)  # products and sums wrap
 
 
 _weights: dict[int, np.ndarray] = {}
@@ -133,5 +132,7 @@ def fold_arrays(*values: np.ndarray) -> np.ndarray:
     """`model.order.fold` of each row of integer arrays of one length."""
     key = np.zeros(len(values[0]), dtype=np.uint64)
     for value in values:
-        key = mix_array((key ^ value.astype(np.uint64)) + np.uint64(GOLDEN))
+        key ^= value.astype(np.uint64, copy=False)
+        key += np.uint64(GOLDEN)
+        mix_array(key)
     return key

@@ -6,7 +6,7 @@ from model.batches import BatchReader, global_batch
 from model.data import DataSet
 from model.distributed import Ranks
 from model.order import GOLDEN, MASK, TrainingOrder, fold, mix
-from model.stream import START, Leg, extend, list_weights, row_hashes, rows_sum
+from model.stream import START, Leg, extend, list_sums, list_weights, row_hashes, rows_sum
 
 
 def slow_hash(place: int, row: dict) -> int:
@@ -29,11 +29,12 @@ ROWS = [
 
 
 def columns(rows: list[dict]) -> dict[str, np.ndarray]:
-    flat = {
-        name: np.array([value for row in rows for value in row[name]], dtype=np.uint16)
-        for name in ("input_ids", "positions", "masked_ids")
-    }
-    return flat | {
+    sums = []
+    for number, name in enumerate(("input_ids", "positions", "masked_ids"), 1):
+        longest = max(len(row[name]) for row in rows)
+        sums.append(list_sums(number, np.array([row[name] + [0] * (longest - len(row[name])) for row in rows], np.uint32)))
+    return {
+        "list_sums": np.stack(sums),
         "lengths": np.array([len(row["input_ids"]) for row in rows]),
         "num_masks": np.array([len(row["positions"]) for row in rows]),
         "segment_b_start": np.array([row["segment_b_start"] for row in rows]),
