@@ -117,7 +117,7 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
     order = TrainingOrder([data.num_items], 1, arguments.max_seq_length)
     _, items = order.items(0, SORTED_AT_ONCE * size)
     batches = items.reshape(SORTED_AT_ONCE, size)
-    grouped = items[np.argsort(-data.item_tokens[items], kind="stable")].reshape(SORTED_AT_ONCE, size)
+    grouped = items[np.argsort(-data.num_tokens(items), kind="stable")].reshape(SORTED_AT_ONCE, size)
     grouped = np.random.default_rng(1).permutation(grouped)
     timings: dict[str, list[tuple[float, float]]] = {}
     tokens: dict[str, int] = {}
@@ -131,14 +131,14 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
         for name, (step, chosen) in calls.items():
             losses[name], *timing = timed(lambda step=step, chosen=chosen: step(chosen))  # type: ignore[misc]
             if number > 1:
-                count = int(data.item_tokens[chosen].sum())
+                count = int(data.num_tokens(chosen).sum())
                 timings.setdefault(name, []).append((timing[0] / count, timing[1] / count))
                 tokens[name] = tokens.get(name, 0) + count
         first, second, _ = losses.values()
         if abs(first - second) > 1e-4:
             raise SystemExit(f"the losses differ: {losses}")
 
-    lengths = data.item_tokens
+    lengths = data.num_tokens(np.arange(data.num_items))
     what = (
         f"{arguments.task}, {arguments.preset}, {size} rows a step of {lengths.mean():.0f} tokens in the mean, at most "
         f"{lengths.max()}, {arguments.rounds} rounds, fp32, {torch.get_num_threads()} CPU threads; forward, backward and "

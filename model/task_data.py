@@ -109,23 +109,22 @@ class TaskData:
         """I"""
         return len(self.row_of)
 
-    @property
-    def item_tokens(self) -> np.ndarray:
-        """int64 (I,), the tokens of each item."""
-        return np.diff(self.starts[self.item_starts])
+    def num_tokens(self, items: np.ndarray) -> np.ndarray:
+        """The tokens of each of the given items."""
+        return self.starts[self.item_starts[items + 1]] - self.starts[self.item_starts[items]]
 
     def batch(self, items: np.ndarray) -> TaskBatch:
         """The packed batch of the given items, in their order."""
-        counts = np.diff(self.item_starts)[items]  # sequences of each
+        counts = self.item_starts[items + 1] - self.item_starts[items]  # sequences of each
         sequences = flat_ranges(self.item_starts[items], counts)
-        lengths = np.diff(self.starts)[sequences]
+        lengths = self.starts[sequences + 1] - self.starts[sequences]
         ids = take_lists(self.input_ids, self.starts[sequences], lengths)
-        target_counts = np.diff(self.target_starts)[items]
+        target_counts = self.target_starts[items + 1] - self.target_starts[items]
         targets = flat_ranges(self.target_starts[items], target_counts)
         positions = np.zeros(0, dtype=np.int64)
         if len(self.positions):
-            item_begins = np.cumsum(self.item_tokens[items]) - self.item_tokens[items]
-            positions = self.positions[targets] + np.repeat(item_begins, target_counts)
+            ends = np.cumsum(self.num_tokens(items))
+            positions = self.positions[targets] + np.repeat(ends - self.num_tokens(items), target_counts)
         return TaskBatch(
             **vars(pack_sequences(ids, lengths, self.segment_b_start[sequences])),
             item_of=torch.from_numpy(np.repeat(np.arange(len(items)), counts)),
@@ -136,13 +135,12 @@ class TaskData:
         )
 
 
-@dataclass(kw_only=True)
 class DataBuilder:
     """Collects sequences, items and targets, and makes TaskData of them."""
 
-    tokenizer: TextTokenizer
-
-    def __post_init__(self) -> None:
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._cls, self._sep = np.array([tokenizer.cls_id]), np.array([tokenizer.sep_id])
+        self._id_type = np.dtype("u2" if tokenizer.vocab_size <= 2**16 else "u4")
         self._ids: list[np.ndarray] = []
         self._lengths: list[int] = []
         self._b_starts: list[int] = []
@@ -150,12 +148,10 @@ class DataBuilder:
         self._rows: list[int] = []
         self._target_counts: list[int] = []
         self._positions: list[np.ndarray] = []
-        self._id_type = np.dtype("u2" if self.tokenizer.vocab_size <= 2**16 else "u4")
 
     def add_sequence(self, first: np.ndarray, second: np.ndarray | None = None) -> None:
         """A sequence [CLS] first [SEP], or [CLS] first [SEP] second [SEP], of the item that is added next."""
-        cls, sep = np.array([self.tokenizer.cls_id]), np.array([self.tokenizer.sep_id])
-        parts = [cls, first, sep] if second is None else [cls, first, sep, second, sep]
+        parts = [self._cls, first, self._sep] + ([] if second is None else [second, self._sep])
         ids = np.concatenate(parts).astype(self._id_type)
         self._ids.append(ids)
         self._lengths.append(len(ids))

@@ -80,7 +80,7 @@ class SequenceTask(Task[TextRow]):
         return Counter(str(row.label) for row in rows) if self.has_classes else {}
 
     def tokenize(self, rows: Sequence[TextRow], tokenizer: TextTokenizer) -> TaskData:
-        builder = DataBuilder(tokenizer=tokenizer)
+        builder = DataBuilder(tokenizer)
         num_cut = 0
         for start in range(0, len(rows), ROWS_AT_ONCE):
             chunk = rows[start : start + ROWS_AT_ONCE]

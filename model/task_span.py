@@ -98,7 +98,7 @@ class SpanTask(Task[SpanRow]):
         )
 
     def tokenize(self, rows: Sequence[SpanRow], tokenizer: TextTokenizer) -> SpanData:
-        builder = DataBuilder(tokenizer=tokenizer)
+        builder = DataBuilder(tokenizer)
         contexts = {context: number for number, context in enumerate(dict.fromkeys(row.context for row in rows))}
         ids, places = read_contexts(list(contexts), tokenizer)
         room = self.reading.max_seq_length - 3

@@ -78,7 +78,7 @@ class TagTask(Task[TagRow]):
         return Counter(tag for row in rows for tag in row.tags or ())
 
     def tokenize(self, rows: Sequence[TagRow], tokenizer: TextTokenizer) -> TaskData:
-        builder = DataBuilder(tokenizer=tokenizer)
+        builder = DataBuilder(tokenizer)
         for start in range(0, len(rows), ROWS_AT_ONCE):
             chunk = [row.tokens for row in rows[start : start + ROWS_AT_ONCE]]
             for number, (ids, words) in enumerate(tokenizer.word_ids(chunk), start):

@@ -90,7 +90,7 @@ def freeze(encoder: BertModel, num_layers: int) -> None:
 
 def micro_batches(data: TaskData, items: np.ndarray, micro_batch_size: int) -> list[TaskBatch]:
     """A global batch in parts of at most so many items and about equal tokens; see `cut_by_length`."""
-    return [data.batch(items[part]) for part in cut_by_length(data.item_tokens[items], micro_batch_size)]
+    return [data.batch(items[part]) for part in cut_by_length(data.num_tokens(items), micro_batch_size)]
 
 
 def train_step(

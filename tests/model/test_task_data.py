@@ -52,7 +52,7 @@ def test_tokens_behind_the_last_window_have_none():
 @pytest.fixture
 def data():
     """Three items: of one, two, and one sequence, with one, two and no targets at positions."""
-    builder = DataBuilder(tokenizer=small_tokenizer())
+    builder = DataBuilder(small_tokenizer())
     builder.add_sequence(np.array([10, 11]))
     builder.add_item(0, 1, np.array([2]))
     builder.add_sequence(np.array([20]), np.array([21, 22]))
@@ -74,7 +74,7 @@ def test_a_batch_holds_the_sequences_of_its_items_in_their_order(data):
     assert batch.item_of.tolist() == [0, 0, 1, 2] and batch.num_items == 3
     assert batch.labels.tolist() == [6, 7, 5] and batch.weights.tolist() == [2, 3, 1]
     assert batch.input_ids[batch.positions].tolist() == [20, 30, 11]
-    assert data.item_tokens.tolist() == [4, 9, 5]
+    assert data.num_tokens(np.array([0, 1, 2])).tolist() == [4, 9, 5]
 
 
 def test_token_ids_take_two_bytes_each(data):
