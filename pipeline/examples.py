@@ -46,6 +46,9 @@ class WeaveConfig:
     """google: pairs and masks distributed as google-research/bert makes them, faults included, to compare with it."""
     validation_fraction: float = 0.01
     """Share of documents held out, chosen by a hash of their text."""
+    near_duplicates: float | None = None
+    """Leave out documents that are so alike to another one: the Jaccard similarity of their runs of five tokens, such as
+    0.8. None: only equal documents are left out."""
     seed: int = 1
     """Decides every draw. The same texts, configuration and seed give the same shards, byte for byte."""
 
@@ -70,6 +73,11 @@ class WeaveConfig:
             value = getattr(self, name)
             if not low <= value <= high or (name == "masked_lm_prob" and value == 0):
                 raise ValueError(f"--{name.replace('_', '-')} {value}: expected a share from {low} to {high}")
+        if self.near_duplicates is not None and not 0.5 <= self.near_duplicates < 1:
+            raise ValueError(
+                f"--near-duplicates {self.near_duplicates}: expected 0.5 to 0.99, such as 0.8; equal documents are left out "
+                f"without it"
+            )
         most = self.max_predictions_per_seq
         if most is not None and (len(most) != len(lengths) or min(most) < 1):
             raise ValueError(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.near_duplicates import read_near_duplicates
 from pipeline.randomness import VALIDATION, mix, threshold
 from pipeline.shards import SPLITS
 from pipeline.tokens import PartRecord, read_documents_table
@@ -46,12 +47,15 @@ class Plan:
     num_documents: int
     notes: tuple[str, ...]
     """Said aloud to the person who runs the job."""
+    left_out: str = ""
+    """SHA-256 of the ids of near duplicates, where they are left out."""
 
     @property
     def digest(self) -> str:
         names = [part.name for part in self.parts]
         buckets = [asdict(bucket) for bucket in self.buckets]
-        return hashlib.sha256(json.dumps([names, buckets, self.validation_fraction]).encode()).hexdigest()
+        key = [names, buckets, self.validation_fraction, *filter(None, [self.left_out])]
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
 def is_validation(ids: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
@@ -60,13 +64,17 @@ def is_validation(ids: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]
 
 
 def make_plan(
-    parts: Iterable[PartRecord], folder: str, validation_fraction: float, min_sources: int = 2
+    parts: Iterable[PartRecord],
+    folder: str,
+    validation_fraction: float,
+    min_sources: int = 2,
+    left_out: NDArray[np.uint64] | None = None,
 ) -> Plan:
     """The plan for these parts, in whatever order they come. Two passes over their documents; memory for one part.
 
-    min_sources: that every bucket needs; 2 for random next segments, else 1.
+    min_sources: that every bucket needs; 2 for random next segments, else 1. left_out: ids of near duplicates.
     """
-    ordered = tuple(sorted(parts, key=lambda part: (part.source, part.start, part.end_piece, part.name)))
+    ordered = tuple(sorted(parts, key=lambda part: part.sort_key))
     num_documents = sum(part.num_documents for part in ordered)
     if num_documents == 0:
         rejected = sum(sum(part.rejected.values()) for part in ordered)
@@ -76,7 +84,7 @@ def make_plan(
     held_out: set[int] = set()
     num_single = 0
     tokens = dict.fromkeys(SPLITS, 0)
-    for rows in _tables(ordered, folder):
+    for rows in _tables(ordered, folder, left_out):
         validation = is_validation(rows["id"], validation_fraction)
         tokens["validation"] += int(rows["num_tokens"][validation].sum())
         tokens["train"] += int(rows["num_tokens"][~validation].sum())
@@ -97,7 +105,7 @@ def make_plan(
         tokens = {"train": sum(tokens.values()), "validation": 0}
 
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
-    lowest, highest = _source_keys(_tables(ordered, folder), counts, validation_fraction)
+    lowest, highest = _source_keys(_tables(ordered, folder, left_out), counts, validation_fraction)
     buckets = []
     for split, count in counts.items():
         ranges = _merge(lowest[split].tolist(), highest[split].tolist(), min_sources)
@@ -108,12 +116,16 @@ def make_plan(
             )
         for number, (first, last) in enumerate(ranges):
             buckets.append(Bucket(split, number, _edge(first, count), _edge(last + 1, count)))
-    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes))
+    digest = "" if left_out is None else hashlib.sha256(left_out.tobytes()).hexdigest()
+    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), digest)
 
 
-def _tables(parts: Sequence[PartRecord], folder: str) -> Iterator[NDArray[np.void]]:
+def _tables(
+    parts: Sequence[PartRecord], folder: str, left_out: NDArray[np.uint64] | None
+) -> Iterator[NDArray[np.void]]:
     for part in parts:
-        yield read_documents_table(storage.join(folder, part.name), part)
+        rows = read_documents_table(storage.join(folder, part.name), part)
+        yield rows if left_out is None else rows[~np.isin(rows["id"], left_out)]
 
 
 def _source_keys(tables: Iterable[NDArray[np.void]], counts: dict[str, int], fraction: float):
@@ -157,9 +169,7 @@ def write_plan(path: str, plan: Plan) -> None:
 
 def read_plan(path: str) -> Plan:
     fields = json.loads(storage.read(path))
-    for part in fields["parts"]:
-        part["sections"] = {name: tuple(span) for name, span in part["sections"].items()}
-    fields["parts"] = tuple(PartRecord(**part) for part in fields["parts"])
+    fields["parts"] = tuple(map(PartRecord.of, fields["parts"]))
     fields["buckets"] = tuple(Bucket(**bucket) for bucket in fields["buckets"])
     fields["notes"] = tuple(fields["notes"])
     return Plan(**fields)
@@ -168,12 +178,13 @@ def read_plan(path: str) -> Plan:
 class MakePlan(beam.DoFn):
     """(None, all PartRecords) -> Buckets."""
 
-    def __init__(self, folder: str, path: str, validation_fraction: float, min_sources: int):
-        self.folder, self.path = folder, path
+    def __init__(self, folder: str, path: str, validation_fraction: float, min_sources: int, near: str | None = None):
+        self.folder, self.path, self.near = folder, path, near
         self.validation_fraction, self.min_sources = validation_fraction, min_sources
 
     def process(self, group: tuple[None, Iterable[PartRecord]]) -> Iterator[Bucket]:
-        plan = make_plan(group[1], self.folder, self.validation_fraction, self.min_sources)
+        left_out = read_near_duplicates(self.near)["id"] if self.near else None
+        plan = make_plan(group[1], self.folder, self.validation_fraction, self.min_sources, left_out)
         write_plan(self.path, plan)
         yield from plan.buckets
 
@@ -181,9 +192,10 @@ class MakePlan(beam.DoFn):
 class PlanBuckets(beam.PTransform):
     """PartRecords -> Buckets."""
 
-    def __init__(self, folder: str, path: str, validation_fraction: float, min_sources: int):
+    def __init__(self, folder: str, path: str, validation_fraction: float, min_sources: int, near: str | None = None):
+        """near: the file of near duplicates."""
         super().__init__()
-        self.do = MakePlan(folder, path, validation_fraction, min_sources)
+        self.do = MakePlan(folder, path, validation_fraction, min_sources, near)
 
     def expand(self, parts):
         return (

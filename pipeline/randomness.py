@@ -15,6 +15,7 @@ U64 = NDArray[np.uint64]
 PAIRS, MASKS, SHARD_ORDER, SURPLUS = 1, 2, 3, 5  # purposes; 4 is the trainer's
 VALIDATION = 0x76616C6964617465  # "validate" in ASCII
 SAMPLE = 0x73616D706C652020  # "sample  "
+NEAR = 0x6E65617220202020  # "near    "
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

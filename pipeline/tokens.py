@@ -141,6 +141,16 @@ class PartRecord:
     """Name -> (offset, bytes) in the part."""
     ids_dtype: str = "uint16"
 
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "PartRecord":
+        """From what JSON makes of it."""
+        return cls(**{**fields, "sections": {name: tuple(span) for name, span in fields["sections"].items()}})
+
+    @property
+    def sort_key(self) -> tuple[str, int, int, str]:
+        """Of the order of parts that all stages agree on."""
+        return self.source, self.start, self.end_piece, self.name
+
 
 def write_part(
     path: str, record: dict[str, Any], blocks: Sequence[TokenBlock], rejects: Sequence[Reject], dtype: np.dtype
@@ -208,9 +218,7 @@ def read_footer(path: str) -> PartRecord:
         if tail[8:] != MAGIC:
             raise ValueError(f"{path} is no token part: remove it, and the next start writes it again")
         length = int.from_bytes(tail[:8], "little")
-        fields = json.loads(storage.read_at(file, size - 16 - length, length))
-    fields["sections"] = {name: tuple(span) for name, span in fields["sections"].items()}
-    return PartRecord(**fields)
+        return PartRecord.of(json.loads(storage.read_at(file, size - 16 - length, length)))
 
 
 def read_documents_table(path: str, part: PartRecord) -> NDArray[np.void]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.decoding import plain_text
 from pipeline.examples import WeaveConfig
+from pipeline.near_duplicates import read_near_duplicates
 from pipeline.planning import Bucket, Plan, is_validation, read_plan
 from pipeline.records import SHOWN_CHARACTERS, Reject
 from pipeline.rejects import rejects_log
@@ -39,11 +40,13 @@ class BucketRecord:
     documents_sha256: str
     num_used: int
     num_duplicates: int
+    """Near ones among them."""
     num_without_example: int
     num_sentences: int
     num_tokens: int
     rejects: str
     """Name, in the folder of records, of the log of documents that reached no example; empty where there are none."""
+    num_near_duplicates: int = 0
     counters: dict[str, int] = field(default_factory=dict)
     """Pairs made and dropped, by "name/max_seq_length"."""
 
@@ -60,10 +63,12 @@ DOCUMENTS_SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
-def read_bucket(bucket: Bucket, plan: Plan, folder: str) -> tuple[TokenBlock, list[str], int]:
-    """A bucket's documents in id order without exact duplicates: (tokens, source of each, duplicates dropped).
+def read_bucket(
+    bucket: Bucket, plan: Plan, folder: str, left_out: NDArray[np.uint64] | None = None
+) -> tuple[TokenBlock, list[str], int, int]:
+    """A bucket's documents in id order without duplicates: (tokens, source of each, duplicates dropped, near ones of them).
 
-    Of equal documents the one whose source sorts first is kept.
+    Of equal documents the one whose source sorts first is kept. left_out: ids of near duplicates.
     """
     blocks, sources = [], []
 
@@ -88,6 +93,8 @@ def read_bucket(bucket: Bucket, plan: Plan, folder: str) -> tuple[TokenBlock, li
             f"({plan.parts[source[order[clash[0]]]].source} and {plan.parts[source[order[clash[0] + 1]]].source})"
         )
     order = order[~again]
+    if left_out is not None:
+        order = order[~np.isin(rows["id"][order], left_out)]
 
     def gather(name: str, column: str) -> NDArray:
         values = np.concatenate([getattr(block, name) for block in blocks])
@@ -96,20 +103,25 @@ def read_bucket(bucket: Bucket, plan: Plan, folder: str) -> tuple[TokenBlock, li
 
     inside = gather("inside_words", "num_tokens") if blocks[0].inside_words is not None else None
     tokens = TokenBlock(gather("ids", "num_tokens"), gather("sentence_lengths", "num_sentences"), rows[order], inside)
-    return tokens, [plan.parts[i].source for i in source[order]], int(again.sum())
+    num_near = len(rows) - len(order) - int(again.sum())
+    return tokens, [plan.parts[i].source for i in source[order]], len(rows) - len(order), num_near
 
 
 def weave_bucket(
-    bucket: Bucket, plan: Plan, folder: str, dataset: str, records: str, config: WeaveConfig, vocabulary: Vocabulary
-) -> BucketRecord:
-    """Writes all shards of a bucket and its page of documents/; a finished one is only read."""
+    bucket: Bucket, plan: Plan, folder: str, dataset: str, records: str, config: WeaveConfig, vocabulary: Vocabulary,
+    left_out: NDArray[np.uint64] | None = None,
+) -> BucketRecord:  # fmt: skip
+    """Writes all shards of a bucket and its page of documents/; a finished one is only read.
+
+    left_out: ids of near duplicates.
+    """
     key = json.dumps([plan.digest, asdict(config), vocabulary.sha256, bucket.split, bucket.number])
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     path = storage.join(records, f"{name}.json")
     if storage.exists(path):
         return read_record(path)
 
-    tokens, sources, num_duplicates = read_bucket(bucket, plan, folder)
+    tokens, sources, num_duplicates, num_near = read_bucket(bucket, plan, folder, left_out)
     used = np.zeros(len(tokens.documents), bool)
     shards: list[dict[str, Any]] = []
     counters: dict[str, int] = {}
@@ -141,6 +153,7 @@ def weave_bucket(
         documents_sha256=documents_sha256,
         num_used=int(used.sum()),
         num_duplicates=num_duplicates,
+        num_near_duplicates=num_near,
         num_without_example=int((~used).sum()),
         num_sentences=len(tokens.sentence_lengths),
         num_tokens=len(tokens.ids),
@@ -185,16 +198,22 @@ def _without_example(
 class WeaveBucket(beam.DoFn):
     """Bucket -> BucketRecord."""
 
-    def __init__(self, folder: str, plan: str, dataset: str, records: str, config: WeaveConfig, vocabulary: str):
-        self.folder, self.plan, self.dataset, self.records = folder, plan, dataset, records
+    def __init__(
+        self, folder: str, plan: str, dataset: str, records: str, config: WeaveConfig, vocabulary: str,
+        near: str | None = None,
+    ):  # fmt: skip
+        self.folder, self.plan, self.dataset, self.records, self.near = folder, plan, dataset, records, near
         self.config, self.vocabulary = config, vocabulary
         self._plan: Plan | None = None
 
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
         if self._plan is None:  # not in setup: the plan is written while the job runs
             self._plan = read_plan(self.plan)
+            self._left_out = read_near_duplicates(self.near)["id"] if self.near else None
         vocabulary = kept_vocabulary(self.vocabulary)
-        yield weave_bucket(bucket, self._plan, self.folder, self.dataset, self.records, self.config, vocabulary)
+        yield weave_bucket(
+            bucket, self._plan, self.folder, self.dataset, self.records, self.config, vocabulary, self._left_out
+        )
 
 
 class Weave(beam.PTransform):

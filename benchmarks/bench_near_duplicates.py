@@ -1,0 +1,134 @@
+"""Near duplicates planted in real text: how many are found, how many of those left out are alike, and what it costs.
+
+    python benchmarks/bench_near_duplicates.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt
+
+For each similarity some documents are copied with words changed at random until the exact similarity of their shingles is
+just above it. Then the whole search is run on documents and copies, by the functions of the job on one core, and its
+processor time is put beside that of `encode_batch_fast` of `tokenizers` on the same text. Needs a few GB of memory for
+large input; writes only to a temporary folder.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+
+from pipeline.documents import Document, read_documents
+from pipeline.inputs import find_sources
+from pipeline.minhash import shingles, similarity
+from pipeline.near_duplicates import Search, find_pairs, num_ranges, verify_range, write_sketch
+from pipeline.splitting import split_source
+from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
+from pipeline.tokens import write_part
+from pipeline.vocabulary import make_tokenizer, read_vocabulary
+
+SIMILARITIES = (0.75, 0.8, 0.85, 0.9, 0.95)
+
+
+def read(patterns: list[str], megabytes: float) -> list[str]:
+    texts, size = [], 0
+    for source in find_sources(patterns, []):
+        for split in split_source(source, 1 << 23):
+            for item in read_documents(split):
+                if isinstance(item, Document) and 400 <= len(item.text) <= 200_000:
+                    texts.append(item.text.decode())
+                    size += len(item.text)
+                    if size >= megabytes * 1e6:
+                        return texts
+    return texts
+
+
+def edited(text: str, least: float, draw: random.Random, words: list[str], hashes) -> str:
+    """The text with words changed, one run after another, as long as it stays at least so alike."""
+    parts, original = text.split(" "), hashes(text)
+    step = max(1, len(parts) // 200)
+    while True:
+        changed = list(parts)
+        for _ in range(step):
+            changed[draw.randrange(len(changed))] = draw.choice(words)
+        shared, either = similarity(original, hashes(" ".join(changed)))
+        if shared < least * either:
+            if step == 1:
+                return " ".join(parts)
+            step //= 2
+        else:
+            parts = changed
+
+
+def main(arguments: argparse.Namespace) -> None:
+    texts = list(dict.fromkeys(read(arguments.input, arguments.megabytes)))
+    vocabulary = read_vocabulary(arguments.vocab)
+    tokenize = make_document_tokenizer(TokenizeConfig(), vocabulary)
+    draw = random.Random(1)
+    words = " ".join(texts[:50]).split()
+
+    def hashes(text: str):
+        block = tokenize([Document(text.encode(), 0)])
+        return shingles(block.ids, block.documents["num_tokens"])[0]
+
+    planted: list[tuple[float, str, str]] = []
+    short = [text for text in texts if len(text) < 20_000]
+    chosen = draw.sample(short, min(len(short), arguments.planted * len(SIMILARITIES)))
+    for i, text in enumerate(chosen):
+        least = SIMILARITIES[i % len(SIMILARITIES)]
+        planted.append((least, text, edited(text, least, draw, words, hashes)))
+    everything = [*texts, *(copy for _, _, copy in planted)]
+    size = sum(len(text.encode()) for text in everything)
+
+    with tempfile.TemporaryDirectory() as folder:
+        documents = [Document(text.encode(), i) for i, text in enumerate(everything)]
+        parts, sets = [], {}
+        for i in range(0, len(documents), 2000):
+            block = tokenize(documents[i : i + 2000])
+            values, counts = shingles(block.ids, block.documents["num_tokens"])
+            for row, mine in zip(block.documents, np.split(values, np.cumsum(counts)[:-1])):
+                sets[int(row["position"])] = (int(row["id"]), mine)
+            record = {"name": f"p{i}", "source": f"{i:09d}", "path": "", "start": 0, "end": 1, "end_piece": 0}
+            record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
+            parts.append(write_part(f"{folder}/p{i}", record, [block], [], np.dtype(block.ids.dtype)))
+        search = Search(arguments.similarity, folder, folder, f"{folder}/found")
+        begun = time.process_time()
+        for part in parts:
+            write_sketch(part, search)
+        count = num_ranges(parts, arguments.similarity)
+        pairs = [find_pairs(i, count, parts, search) for i in range(count)]
+        rows = verify_range(0, 1 << 64, pairs, parts, search)
+        seconds = time.process_time() - begun
+
+    reference = make_tokenizer(vocabulary, True, None)
+    begun = time.process_time()
+    for i in range(0, len(everything), 100):
+        reference.encode_batch_fast(everything[i : i + 100], add_special_tokens=False)
+    tokenizers_seconds = time.process_time() - begun
+
+    left_out = set(rows["id"].tolist())
+    place = {text: i for i, text in enumerate(everything)}
+    print(f"{len(everything):,} documents, {size / 1e6:.1f} MB, {len(planted)} of them edited copies")
+    print(f"{sum(map(len, pairs)):,} pairs compared, {len(rows):,} documents left out, all of them alike by their shingles")
+    for least in SIMILARITIES:
+        copies = [(sets[place[a]], sets[place[b]]) for like, a, b in planted if like == least and a != b]
+        exact = [similarity(a[1], b[1]) for a, b in copies]
+        found = sum(max(a[0], b[0]) in left_out for a, b in copies)
+        mean = np.mean([shared / either for shared, either in exact])
+        print(f"  planted at {least:.2f} (mean {mean:.3f}): {found} of {len(copies)} left out, {found / len(copies):.1%}")
+    print(f"search      {seconds:8.2f} s of one core, {size / 1e6 / seconds:.1f} MB/s")
+    print(f"tokenizers  {tokenizers_seconds:8.2f} s of one core, {size / 1e6 / tokenizers_seconds:.1f} MB/s")
+    print(f"ratio       {seconds / tokenizers_seconds:8.3f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", nargs="+", required=True)
+    parser.add_argument("--vocab", required=True)
+    parser.add_argument("--similarity", type=float, default=0.8)
+    parser.add_argument("--megabytes", type=float, default=20)
+    parser.add_argument("--planted", type=int, default=100, help="copies at each similarity")
+    main(parser.parse_args())
