@@ -24,6 +24,7 @@ from jobs.config import parse
 from pipeline import storage
 from pipeline.decoding import Span, decode, label_name, segments
 from pipeline.formats import format_by_name, position_unit
+from pipeline.line_repeats import read_repeated
 from pipeline.manifest import DAMAGED, JobConfig, read_dataset
 from pipeline.pairs import sentence_keys, target_lengths
 from pipeline.randomness import bounded_low, draw
@@ -118,7 +119,9 @@ class Explainer:
     def _bucket(self, split: str, number: int) -> Bucket:
         if (split, number) not in self._buckets:
             page = read_documents_page(self.dataset, split, number)
-            self._buckets[split, number] = Bucket(page, self.paths, self.job, split, number)
+            left_out = self.job.tokenize.max_line_repeats is not None
+            repeated_lines = read_repeated(self.dataset) if left_out else None
+            self._buckets[split, number] = Bucket(page, self.paths, self.job, split, number, repeated_lines)
         return self._buckets[split, number]
 
     @cached_property

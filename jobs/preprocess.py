@@ -7,12 +7,13 @@ writes a data set as docs/shard-format.md describes it. Killed at any moment and
 data set has the same bytes. Flags behind `--` go to Beam: `-- --runner=FlinkRunner --flink_master=...`.
 """
 
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import apache_beam as beam
@@ -22,10 +23,12 @@ from jobs.progress import JobProgress
 from pipeline import storage
 from pipeline.chinese import load_segmenter
 from pipeline.disk import check_room
+from pipeline.documents import TextConfig
 from pipeline.examples import WeaveConfig
 from pipeline.gates import Gates
 from pipeline.icu import load_sentence_finder
 from pipeline.inputs import Source, Split, find_sources
+from pipeline.line_repeats import REPEATED, CountLines
 from pipeline.local_runner import for_people, is_local, pipeline_options, quiet_workers, run, worker_watch
 from pipeline.lock import output_lock
 from pipeline.manifest import JobConfig
@@ -101,18 +104,16 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
                 _say(room)
             begun = _claim(places, job, sources)
             storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
+            if config.max_line_repeats is not None:
+                places = _count_lines(config, beam_flags, places, splits)
             _make_folder("--work-dir", places.parts)
             _make_folder("--out", places.records)
             storage.sweep_temporary(places.dataset)
             storage.sweep_temporary(places.parts, SHARED_SECONDS)
             _tell_found(places, job, splits, begun)
-            _run(
-                config,
-                beam_flags,
-                Preprocess(places, job, sources, notes, part_bytes),
-                balanced(splits, config.num_workers),
-                total,
-            )
+            transform = Preprocess(places, job, sources, notes, part_bytes)
+            progress = JobProgress(places, total) if is_local(beam_flags) and storage.is_local(config.out) else None
+            _run(config, beam_flags, places, splits, transform, progress or nullcontext())
             manifest = json.loads(storage.read(storage.join(config.out, "manifest.json")))
             for note in manifest["notes"]:
                 if note not in notes:
@@ -121,16 +122,38 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     return {**manifest, "out": config.out}
 
 
-def _run(config: PreprocessConfig, beam_flags: Sequence[str], transform: Preprocess, splits: list, total: int) -> None:
+def _run(
+    config: PreprocessConfig,
+    beam_flags: Sequence[str],
+    places: Places,
+    splits: list[Split],
+    transform: beam.PTransform,
+    progress: AbstractContextManager,
+) -> None:
     options = pipeline_options(config.num_workers, beam_flags)
     local = is_local(beam_flags) and storage.is_local(config.out)
-    log = os.path.join(transform.places.scratch, "beam.log") if local else None
-    progress = JobProgress(transform.places, total) if local else nullcontext()
+    log = os.path.join(places.scratch, "beam.log") if local else None
+    dealt = balanced(splits, config.num_workers)
     try:
         with worker_watch("preprocess") if local else nullcontext(), quiet_workers(log), progress:
-            run(options, lambda pipeline: pipeline | "splits" >> beam.Create(splits) | "preprocess" >> transform)
+            run(options, lambda pipeline: pipeline | "splits" >> beam.Create(dealt) | "preprocess" >> transform)
     except Exception as error:
         raise for_people(error) from error
+
+
+def _count_lines(config: PreprocessConfig, beam_flags: Sequence[str], places: Places, splits: list[Split]) -> Places:
+    """Counts the lines of all documents; the places for parts without those that repeat."""
+    _say("counting the lines of all documents, for --max-line-repeats")
+    folder = storage.join(places.work, "lines")
+    _make_folder("--work-dir", folder)
+    assert config.max_line_repeats is not None
+    transform = CountLines(folder, places.scratch, _part_of(TextConfig, config), config.max_line_repeats)
+    _run(config, beam_flags, places, splits, transform, nullcontext())
+    lines = storage.read(storage.join(places.scratch, REPEATED))
+    places = replace(places, repeated_lines=hashlib.sha256(lines).hexdigest()[:24])
+    _make_folder("--work-dir", places.parts)
+    storage.write_whole(storage.join(places.parts, REPEATED), [lines])
+    return places
 
 
 def _make_folder(flag: str, path: str) -> None:

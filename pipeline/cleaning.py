@@ -9,9 +9,13 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
+from hashlib import sha256
 from types import ModuleType
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.randomness import SAMPLE, mix, threshold
 from pipeline.records import Document, PassedOver, Record, Reject, document_digest, first_characters
@@ -51,32 +55,43 @@ class CleanConfig:
             load_ftfy()  # its error before the work begins
 
 
-def clean(records: Iterable[Record], config: CleanConfig) -> Iterator[Record]:
-    """The records, their documents cleaned, or turned away, or passed over; untouched where no step is asked for."""
-    if all(getattr(config, field.name) == field.default for field in fields(CleanConfig)):
+def clean(
+    records: Iterable[Record], config: CleanConfig, repeated: NDArray[np.uint64] | None = None
+) -> Iterator[Record]:
+    """The records, their documents cleaned, or turned away, or passed over; untouched where no step is asked for.
+
+    repeated: hashes of the lines to leave out, sorted; that comes behind the sample and before the lengths.
+    """
+    if repeated is None and all(getattr(config, field.name) == field.default for field in fields(CleanConfig)):
         yield from records
         return
-    steps = _steps(config)
-    key: int | None = None  # of the text whose pieces come
+    before, after = _steps(config), _steps_behind_the_sample(repeated)
+    first = key = None  # ids of the first piece of a text, before and after lines are left out
     for record in records:
         if not isinstance(record, Document):
             yield record
             continue
         if record.piece == 0:
-            key = None
-        document = _apply(steps, record)
+            first = key = None
+        document = _apply(before, record)
+        if document.text and config.sample < 1:
+            first = identity = _identity(document) if record.source_key is None or first is None else first
+            if int(mix(identity ^ SAMPLE)[0]) >= threshold(config.sample, 64):
+                yield PassedOver(record.position, "not-sampled", record.piece)
+                continue
+        document = _apply(after, document)
         if not document.text:
             yield _reject(record, "empty-text", f"nothing is left after {', '.join(document.cleaned)}")
             continue
-        identity = int.from_bytes(document_digest(document.text)[:8], "big")
         if record.source_key is not None:
-            key = identity = identity if key is None else key
+            key = _identity(document) if key is None else key
             document = replace(document, source_key=key)
-        if config.sample < 1 and int(mix(identity ^ SAMPLE)[0]) >= threshold(config.sample, 64):
-            yield PassedOver(record.position, "not-sampled", record.piece)
-            continue
         reason, detail = _unwanted(document, config)
         yield _reject(document, reason, detail) if reason else document
+
+
+def _identity(document: Document) -> int:
+    return int.from_bytes(document_digest(document.text)[:8], "big")
 
 
 def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:
@@ -88,7 +103,9 @@ def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:
         if changed != text:
             text = changed
             cleaned.append(name)
-    return replace(document, text=text.encode().strip(), cleaned=tuple(cleaned)) if cleaned else document
+    if not cleaned:
+        return document
+    return replace(document, text=text.encode().strip(), cleaned=(*document.cleaned, *cleaned))
 
 
 def _unwanted(document: Document, config: CleanConfig) -> tuple[str, str]:
@@ -123,6 +140,10 @@ def _steps(config: CleanConfig) -> list[tuple[str, Step]]:
     return steps
 
 
+def _steps_behind_the_sample(repeated: NDArray[np.uint64] | None) -> list[tuple[str, Step]]:
+    return [] if repeated is None else [("max-line-repeats", partial(without_lines, repeated))]
+
+
 def load_ftfy() -> ModuleType:
     """The package, which is an extra; ValueError where it is not installed."""
     try:
@@ -143,6 +164,18 @@ def _fixed(text: str) -> str:
         remove_control_chars=False,
         normalization=None,
     )
+
+
+def line_hashes(text: str) -> NDArray[np.uint64]:
+    """The hash of each line of a text: uint64 (lines,)."""
+    return np.frombuffer(b"".join(sha256(line.strip().encode()).digest()[:8] for line in text.split("\n")), "<u8")
+
+
+def without_lines(repeated: NDArray[np.uint64], text: str) -> str:
+    """The text without the lines whose hashes are in `repeated`, which is sorted."""
+    hashes = line_hashes(text)
+    out = np.searchsorted(repeated, hashes, "right") > np.searchsorted(repeated, hashes, "left")
+    return "\n".join(line for line, is_out in zip(text.split("\n"), out) if not is_out) if out.any() else text
 
 
 @cache

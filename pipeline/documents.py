@@ -8,6 +8,9 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline import storage
 from pipeline.cleaning import CleanConfig, clean
 from pipeline.formats import TABLES
@@ -32,8 +35,16 @@ class TextConfig(ReadConfig, CleanConfig):
         CleanConfig.__post_init__(self)
 
 
-def read_documents(split: Split, start: int | None = None, config: TextConfig | None = None) -> Iterator[Record]:
-    """The documents and rejects of a split in the order of the file; from `start`, the position of one, if given."""
+def read_documents(
+    split: Split,
+    start: int | None = None,
+    config: TextConfig | None = None,
+    repeated_lines: NDArray[np.uint64] | None = None,
+) -> Iterator[Record]:
+    """The documents and rejects of a split in the order of the file; from `start`, the position of one, if given.
+
+    repeated_lines: hashes of those to leave out, sorted (pipeline/line_repeats.py).
+    """
     config = config or TextConfig()
     begin = split.start if start is None else start
     records: Iterator[Record]
@@ -41,7 +52,7 @@ def read_documents(split: Split, start: int | None = None, config: TextConfig | 
         records = read_table(split, begin, config.text_column, config.id_column)
     else:
         records = _read_stream(split, begin, config)
-    yield from clean(records, config)
+    yield from clean(records, config, repeated_lines)
 
 
 def _read_stream(split: Split, begin: int, config: ReadConfig) -> Iterator[Record]:

@@ -22,6 +22,7 @@ from pipeline import storage, tokenizing
 from pipeline.examples import WeaveConfig
 from pipeline.icu import ICU
 from pipeline.inputs import Source
+from pipeline.line_repeats import REPEATED
 from pipeline.planning import Plan, read_plan
 from pipeline.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.tokenizing import TokenizeConfig
@@ -164,6 +165,9 @@ def write_manifest(
     _, shards_sha256 = storage.write_whole(storage.join(dataset, "shards.parquet"), [sink.getvalue()])
 
     files: dict[str, str] = {}  # name -> sha256
+    if job.tokenize.max_line_repeats is not None:
+        lines = storage.read(storage.join(parts, REPEATED))
+        _, files[REPEATED] = storage.write_whole(storage.join(dataset, REPEATED), [lines])
 
     def rejects() -> Iterator[bytes]:  # gzip members end to end are one gzip file
         for part in plan.parts:

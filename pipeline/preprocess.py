@@ -26,10 +26,12 @@ class Places:
     dataset: str
     work: str
     """Token parts; may be shared by jobs over the same texts."""
+    repeated_lines: str = ""
+    """Digest of the lines that are left out: they decide what a part holds."""
 
     @property
     def parts(self) -> str:
-        return storage.join(self.work, "parts")
+        return storage.join(self.work, "parts", *filter(None, [self.repeated_lines]))
 
     @property
     def scratch(self) -> str:

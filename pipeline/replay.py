@@ -20,6 +20,7 @@ from pipeline.formats import TABLES
 from pipeline.inputs import Split, find_sources
 from pipeline.manifest import JobConfig
 from pipeline.pairs import Pairs, Sentences
+from pipeline.randomness import U64
 from pipeline.records import Document, document_digest
 from pipeline.shards import ShardName, read_shard, shard_order, write_shard
 from pipeline.streams import CHUNK
@@ -41,9 +42,12 @@ class Woven:
 class Bucket:
     """The documents of a bucket, read again from their sources."""
 
-    def __init__(self, page: pa.Table, paths: dict[str, str], job: JobConfig, split: str, number: int):
-        """page: of documents/; paths: name of a source -> where it lies."""
+    def __init__(
+        self, page: pa.Table, paths: dict[str, str], job: JobConfig, split: str, number: int, repeated_lines: U64 | None
+    ):
+        """page: of documents/; paths: name of a source -> where it lies; repeated_lines: those that were left out."""
         self.page, self.paths, self.job, self.split, self.number = page, paths, job, split, number
+        self.repeated_lines = repeated_lines
         self._woven: dict[tuple[int, int], Woven] = {}
 
     @cached_property
@@ -68,7 +72,8 @@ class Bucket:
         return document
 
     def _read_again(self, rows: pa.Table) -> dict[int, Document]:
-        return read_again(rows, self.paths[rows["source"][0].as_py()], self.job.tokenize)
+        path = self.paths[rows["source"][0].as_py()]
+        return read_again(rows, path, self.job.tokenize, self.repeated_lines)
 
     @cached_property
     def tokens(self) -> TokenBlock:
@@ -100,7 +105,9 @@ class Bucket:
         return self._woven[key]
 
 
-def read_again(rows: pa.Table, path: str, config: TokenizeConfig) -> dict[int, Document]:
+def read_again(
+    rows: pa.Table, path: str, config: TokenizeConfig, repeated_lines: U64 | None
+) -> dict[int, Document]:
     """id -> document, for rows of documents/ of one source; ValueError where one of them is not there any more."""
     wanted = {(row["position"], row["piece"]): row["id"] for row in rows.to_pylist()}
     name = rows["source"][0].as_py()
@@ -113,7 +120,7 @@ def read_again(rows: pa.Table, path: str, config: TokenizeConfig) -> dict[int, D
     few = source.size > len(places) * CHUNK and source.format not in TABLES
     stream = source.codec or not few  # else it is faster to read each document by itself
     for start, last in [(0, places[-1])] if stream else zip(places, places):
-        for item in read_documents(Split(source, 0, None), start, config):
+        for item in read_documents(Split(source, 0, None), start, config, repeated_lines):
             if item.position > last:
                 break
             if isinstance(item, Document) and (item.position, item.piece) in wanted:

@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.chinese import load_segmenter
 from pipeline.documents import TextConfig, read_documents
 from pipeline.icu import RULE, check_sentences, load_sentence_finder
 from pipeline.inputs import Split
+from pipeline.line_repeats import read_repeated
 from pipeline.records import Document, PassedOver, Record, Reject
 from pipeline.tokens import (
     BLOCK_BYTES,
@@ -38,6 +41,8 @@ class TokenizeConfig(TextConfig):
     """Remove accents; None: where the text is lower-cased, as BERT does."""
     chinese_words: bool = False
     """Find Chinese words with jieba, so that --do-whole-word-mask masks words and not single characters."""
+    max_line_repeats: int | None = None
+    """Leave out the lines that are in more documents than this, such as menus and notices; all input is read twice."""
     sentences: str = RULE
     """How sentences are found: "rule", for English and Chinese, or "icu:LOCALE" for other languages, such as icu:ja, icu:ru
     or icu:de-AT."""
@@ -45,9 +50,11 @@ class TokenizeConfig(TextConfig):
     def __post_init__(self):
         TextConfig.__post_init__(self)
         check_sentences(self.sentences)
+        if self.max_line_repeats is not None and self.max_line_repeats < 1:
+            raise ValueError(f"--max-line-repeats {self.max_line_repeats}: expected 1 or more")
 
 
-LATER = {"sentences": RULE, **{field.name: field.default for field in fields(TextConfig)}}
+LATER = {"sentences": RULE, "max_line_repeats": None, **{field.name: field.default for field in fields(TextConfig)}}
 """Options that came after the first parts, which keep their names, and what they are where they are not used."""
 
 
@@ -87,6 +94,7 @@ def tokenize_split(
     tokenizer: DocumentTokenizer,
     part_bytes: int,
     config: TextConfig | None = None,
+    repeated_lines: NDArray[np.uint64] | None = None,
 ) -> Iterator[PartRecord]:
     """Yields the parts of a split, each of about `part_bytes` of text, writing those that are not there."""
     done = finished_parts(folder, name)
@@ -97,7 +105,7 @@ def tokenize_split(
     if done:
         start, piece = done[-1].end, done[-1].end_piece
     part = _Part(start)
-    for item in read_documents(split, start, config):
+    for item in read_documents(split, start, config, repeated_lines):
         if item.position == start and item.piece < piece:
             continue  # an earlier part holds these pieces of a long text
         if part.size >= part_bytes:
@@ -178,10 +186,13 @@ class TokenizeSplit(beam.DoFn):
 
     def setup(self):
         self.tokenizer = make_document_tokenizer(self.config, kept_vocabulary(self.vocabulary))
+        self.repeated_lines = read_repeated(self.folder) if self.config.max_line_repeats is not None else None
 
     def process(self, split: Split) -> Iterator[PartRecord]:
         name = part_names(split, self.config, kept_vocabulary(self.vocabulary).sha256)
-        yield from tokenize_split(split, name, self.folder, self.tokenizer, self.part_bytes, self.config)
+        yield from tokenize_split(
+            split, name, self.folder, self.tokenizer, self.part_bytes, self.config, self.repeated_lines
+        )
 
 
 class Tokenize(beam.PTransform):

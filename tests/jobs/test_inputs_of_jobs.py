@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.build_vocab import main as build_vocab
+from jobs.explain import main as explain
 from jobs.preprocess import print_summary
+from jobs.verify import verify
 from tests.jobs.corpus import as_txt, documents, run_job, shard_digests, write, write_vocabulary
 
 TEXTS = documents(120)
@@ -195,3 +197,31 @@ def test_a_vocabulary_is_made_from_the_documents_that_preprocess_will_take(tmp_p
     out = capsys.readouterr().out
     assert "too-short" in out
     assert f"--input {tmp_path} --fix-text --min-characters 60 --text-column content --vocab" in out
+
+
+def test_repeated_lines_are_left_out_the_same_however_the_job_is_done(tmp_path, vocab, capsys):
+    menu = ["Bada | Bebe | Bibi", "Bobo bubu."]
+    texts = [[menu[0], *paragraphs, menu[1]] for paragraphs in TEXTS[:60]] + TEXTS[60:]
+    write(tmp_path / "one/in.txt", [*texts, texts[0], texts[0], menu])
+    for i, text in enumerate([*texts, menu]):
+        write(tmp_path / f"many/{i:03d}.jsonl", [text])
+    run_job(write(tmp_path / "clean.txt", TEXTS), tmp_path / "clean", vocab, **ONE)
+    one = run_job(
+        tmp_path / "one", tmp_path / "out", vocab, **ONE, max_line_repeats=5, split_mb=0.004, work_dir=tmp_path / "work"
+    )
+    run_job(tmp_path / "many", tmp_path / "other", vocab, **ONE, max_line_repeats=5, num_workers=2)
+    assert shard_digests(tmp_path / "out") == shard_digests(tmp_path / "other") == shard_digests(tmp_path / "clean")
+    counters = one["counters"]
+    assert counters["cleaned"] == {"max-line-repeats": 62} and counters["documents_duplicate"] == 2
+    assert ("in.txt", "empty-text") in {(row[0], row[2]) for row in rejects(tmp_path / "out")}
+    counts = pq.read_table(tmp_path / "out/repeated_lines.parquet")["documents"].to_pylist()
+    assert counts == [61, 61] and "repeated_lines.parquet" in one["files"]
+    assert verify(str(tmp_path / "out"))[0] == []
+    capsys.readouterr()
+    assert explain([str(tmp_path / "out"), "0"]) == 0
+    assert "all 9 columns agree with the shard" in capsys.readouterr().out
+    again = run_job(
+        tmp_path / "one", tmp_path / "again", vocab, **ONE, max_line_repeats=5, split_mb=0.004, work_dir=tmp_path / "work"
+    )
+    assert again["shards_digest"] == one["shards_digest"]
+    assert "splits are tokenized" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from pipeline.records import Document, PassedOver, Reject, document_digest
 from pipeline.tokenizing import TokenizeConfig, part_names, tokenize_split
 from pipeline.tokens import (
     DOCUMENT,
+    VERSION,
     DocumentTokenizer,
     TokenBlock,
     read_documents_table,
@@ -321,7 +322,7 @@ def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, smal
 def test_an_option_at_its_default_leaves_the_names_of_parts_as_they_were(tmp_path):
     """So that a --work-dir of an earlier version is still of use."""
     source = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint")
-    key = [3, "fingerprint", 0, None, {"do_lower_case": True, "strip_accents": None, "chinese_words": False}, "sha256"]
+    key = [VERSION, "fingerprint", 0, None, {"do_lower_case": True, "strip_accents": None, "chinese_words": False}, "sha256"]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     assert part_names(Split(source, 0, None), TokenizeConfig(), "sha256")(0) == f"{digest}-00000.part"
     others = [replace(TokenizeConfig(), **{name: value}) for name, value in (("text_layout", "line"), ("sample", 0.5))]
