@@ -107,6 +107,9 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
             if config.max_line_repeats is not None:
                 places = _count_lines(config, beam_flags, places, splits)
             _make_folder("--work-dir", places.parts)
+            if config.near_duplicates is not None:
+                _make_folder("--work-dir", places.near)
+                storage.sweep_temporary(places.near, SHARED_SECONDS)
             _make_folder("--out", places.records)
             storage.sweep_temporary(places.dataset)
             storage.sweep_temporary(places.parts, SHARED_SECONDS)
@@ -249,6 +252,8 @@ def print_summary(manifest: dict[str, Any]) -> None:
         f"  documents  {counters['documents_in']:>13,} in = {counters['documents_used']:,} used"
         f" + {counters['documents_rejected']:,} rejected + {counters['documents_duplicate']:,} duplicate"
     )
+    if "documents_near_duplicate" in counters:
+        print(f"    duplicate {counters['documents_near_duplicate']:>12,} of them near ones: near-duplicates.parquet")
     for reason, number in counters["rejected"].items():
         print(f"    rejected {number:>13,} {reason}")
     for reason, number in counters["passed_over"].items():

@@ -15,14 +15,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline import storage, tokenizing
 from pipeline.examples import WeaveConfig
 from pipeline.icu import ICU
 from pipeline.inputs import Source
 from pipeline.line_repeats import REPEATED
+from pipeline.near_duplicates import read_near_duplicates
 from pipeline.planning import Plan, read_plan
 from pipeline.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.tokenizing import TokenizeConfig
@@ -32,7 +35,7 @@ from pipeline.weaving import BucketRecord
 
 FORMAT = "bertloom-dataset"
 MAX_DROPPED = 0.1
-LATER = {"mask_spans": False, **tokenizing.LATER}
+LATER = {"mask_spans": False, "near_duplicates": None, **tokenizing.LATER}
 """Options that came after the first data sets, and what they are where they are not named."""
 DAMAGED = "`bertloom verify DATASET` tells what is damaged"
 
@@ -100,6 +103,8 @@ def count(plan: Plan, buckets: list[BucketRecord]) -> dict[str, Any]:
         "sentences": sum(bucket.num_sentences for bucket in buckets),
         "tokens": sum(bucket.num_tokens for bucket in buckets),
     }
+    if plan.left_out:
+        counters["documents_near_duplicate"] = sum(bucket.num_near_duplicates for bucket in buckets)
     ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]
     if ends != counters["documents_in"]:
         raise ValueError(
@@ -147,10 +152,11 @@ def write_manifest(
     job: JobConfig,
     sources: list[Source],
     notes: list[str],
+    near: str | None = None,
 ) -> dict[str, Any]:
     """Writes what lies beside the shards, then manifest.json; gives the manifest back.
 
-    notes: what was said of the sources.
+    notes: what was said of the sources. near: the file of near duplicates.
     """
     if len(buckets) != len(plan.buckets):
         raise ValueError(
@@ -180,6 +186,10 @@ def write_manifest(
         folder = storage.join(dataset, "rejects")
         storage.make_folder(folder)
         _, files["rejects/rejects.jsonl.gz"] = storage.write_whole(storage.join(folder, "rejects.jsonl.gz"), rejects())
+    if near:
+        page = near_duplicates_page(read_near_duplicates(near), plan)
+        name = "near-duplicates.parquet"
+        _, files[name] = storage.write_whole(storage.join(dataset, name), [page])
     vocabulary, tokenize = job.vocabulary, job.tokenize
     storage.write_whole(storage.join(dataset, "vocab.txt"), [vocabulary.text])
     tokenizer = tokenizer_json(vocabulary, tokenize.do_lower_case, tokenize.strip_accents)
@@ -205,6 +215,21 @@ def write_manifest(
     manifest["sha256"] = manifest_sha256(manifest)
     storage.write_whole(storage.join(dataset, "manifest.json"), [manifest_text(manifest)])
     return manifest
+
+
+def near_duplicates_page(rows: NDArray[np.void], plan: Plan) -> bytes:
+    """The documents that were left out, by id, and which each resembles."""
+    table = pa.table({
+        "id": rows["id"].copy(),
+        "resembles": rows["resembles"].copy(),
+        "similarity": rows["shared"] / rows["either"],
+        "source": pa.array([plan.parts[i].source for i in rows["part"]], pa.string()),
+        "position": rows["position"].copy(),
+        "piece": rows["piece"].copy(),
+    })  # fmt: skip
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
 
 
 def about_inputs(plan: Plan, sources: list[Source]) -> list[dict[str, Any]]:
@@ -253,17 +278,19 @@ class MakeManifest(beam.DoFn):
 
     def __init__(
         self, dataset: str, plan: str, parts: str, records: str, tokenize: TokenizeConfig, weave: WeaveConfig,
-        vocabulary: str, sources: list[Source], notes: list[str],
+        vocabulary: str, sources: list[Source], notes: list[str], near: str | None = None,
     ):  # fmt: skip
         self.dataset, self.plan, self.parts, self.records = dataset, plan, parts, records
         self.tokenize, self.weave, self.vocabulary = tokenize, weave, vocabulary
-        self.sources, self.notes = sources, notes
+        self.sources, self.notes, self.near = sources, notes, near
 
     def process(self, group: tuple[None, Iterable[BucketRecord]]) -> Iterator[dict[str, Any]]:
         buckets = sorted(group[1], key=lambda bucket: (bucket.split, bucket.number))
         plan = read_plan(self.plan)
         job = JobConfig(self.tokenize, self.weave, kept_vocabulary(self.vocabulary))
-        yield write_manifest(self.dataset, plan, self.parts, self.records, buckets, job, self.sources, self.notes)
+        yield write_manifest(
+            self.dataset, plan, self.parts, self.records, buckets, job, self.sources, self.notes, self.near
+        )
 
 
 class Manifest(beam.PTransform):

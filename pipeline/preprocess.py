@@ -1,6 +1,6 @@
 """Raw text to a data set: the composed pipeline, one stage a line.
 
-    match -> tokenize -> plan -> weave -> manifest
+    match -> tokenize -> (near duplicates ->) plan -> weave -> manifest
 
 The bulk goes by file and only small records go through the runner (the claim-check pattern): local runners keep what they
 group in memory. So memory stays flat, a started-again job finds its finished parts and shards, and a retried bundle only
@@ -14,6 +14,7 @@ import apache_beam as beam
 from pipeline import storage
 from pipeline.inputs import Source, Split
 from pipeline.manifest import JobConfig, Manifest
+from pipeline.near_duplicates import FindNearDuplicates, Search
 from pipeline.planning import PlanBuckets
 from pipeline.tokenizing import Tokenize
 from pipeline.weaving import Weave
@@ -47,6 +48,16 @@ class Places:
         return storage.join(self.scratch, "plan.json")
 
     @property
+    def near(self) -> str:
+        """Files of the search for near duplicates."""
+        return storage.join(self.parts, "near")
+
+    @property
+    def left_out(self) -> str:
+        """The near duplicates that it found."""
+        return storage.join(self.scratch, "near-duplicates")
+
+    @property
     def records(self) -> str:
         return storage.join(self.scratch, "weave")
 
@@ -62,17 +73,24 @@ class Preprocess(beam.PTransform):
     def expand(self, splits):
         places, job = self.places, self.job
         vocabulary = places.vocabulary(job.vocabulary.sha256)
+        parts = splits | "tokenize" >> Tokenize(places.parts, job.tokenize, vocabulary, self.part_bytes)
+        similarity, left_out = job.weave.near_duplicates, None
+        if similarity is not None:
+            left_out = places.left_out
+            search = Search(similarity, places.parts, places.near, left_out)
+            parts = parts | "near duplicates" >> FindNearDuplicates(search)
+        fraction, min_sources = job.weave.validation_fraction, job.weave.min_sources
         return (
-            splits
-            | "tokenize" >> Tokenize(places.parts, job.tokenize, vocabulary, self.part_bytes)
-            | "plan" >> PlanBuckets(places.parts, places.plan, job.weave.validation_fraction, job.weave.min_sources)
+            parts
+            | "plan" >> PlanBuckets(places.parts, places.plan, fraction, min_sources, left_out)
             | "weave" >> Weave(
                 folder=places.parts, plan=places.plan, dataset=places.dataset, records=places.records,
-                config=job.weave, vocabulary=vocabulary,
+                config=job.weave, vocabulary=vocabulary, near=left_out,
             )
             | "manifest" >> Manifest(
                 dataset=places.dataset, plan=places.plan, parts=places.parts, records=places.records,
                 tokenize=job.tokenize, weave=job.weave, vocabulary=vocabulary, sources=self.sources, notes=self.notes,
+                near=left_out,
             )
         )  # fmt: skip
 
