@@ -119,14 +119,14 @@ def train_seed(job: Job, seed: int, out: Path, signals: list[signal.Signals]) ->
         unit="steps", total=job.num_steps, peak=config.learning_rate, warmup_ratio=config.warmup_ratio,
         shape="linear", decay_ratio=1.0, phases=(),
     )  # fmt: skip
-    step, known, stopping = state.step, state.step if found else -1, False
-    begin, tokens, train_seconds = time.monotonic() - state.seconds, 0, 0.0
+    begun = step = state.step
+    begin, tokens, train_seconds, stopping = time.monotonic() - state.seconds, 0, 0.0, False
 
     with MetricsWriter(out / "metrics.jsonl", step) as metrics, progress_bar(schedule, step, True) as bar:
         while True:
-            is_over = step == job.num_steps or (config.patience is not None and state.num_worse >= config.patience)
-            measured = step != known and (is_over or is_due(job, step))
-            if measured:
+            is_new = step != begun  # else it was measured and saved before the stop
+            is_measured = is_new and (is_over(job, step, state) or is_due(job, step))
+            if is_measured:
                 logits, loss = predict_all(model, job.dev, config.micro_batch_size, precision)
                 values = task.measure(job.dev_rows, job.dev, logits)
                 metrics.write(step, "validation", loss=loss, **values, seconds=time.monotonic() - begin)
@@ -136,13 +136,12 @@ def train_seed(job: Job, seed: int, out: Path, signals: list[signal.Signals]) ->
                     state = replace(state, best_step=step, best=values[job.metric], num_worse=0)
                 else:
                     state = replace(state, num_worse=state.num_worse + 1)
-                is_over = is_over or (config.patience is not None and state.num_worse >= config.patience)
-            if step != known and (measured or stopping or step % config.save_every == 0) and step > 0:
+            if is_new and (is_measured or stopping or step % config.save_every == 0):
                 metrics.sync()
-                state = replace(state, step=step, tokens=state.tokens, seconds=time.monotonic() - begin)
+                state = replace(state, step=step, seconds=time.monotonic() - begin)
                 save_checkpoint(checkpoints, model, optimizer, state, keep=1)
                 keep_best(models, state.best_step)
-            if is_over or stopping:
+            if stopping or is_over(job, step, state):
                 break
 
             started = time.monotonic()
@@ -169,7 +168,7 @@ def train_seed(job: Job, seed: int, out: Path, signals: list[signal.Signals]) ->
             bar.update()
             stopping = bool(signals)
 
-    if not is_over:
+    if not is_over(job, step, state):
         print(f"seed {seed}: stopped by {signals[0].name} at step {step:,}, saved in {out}: to go on, start it again")
         return None
     speed = tokens / train_seconds if tokens else 0.0
@@ -186,12 +185,18 @@ def build_model(job: Job, seed: int) -> tuple[TaskModel, list[str]]:
     return model, load_encoder(model, job.pretrained, seed, random_weights=job.config.random_weights)
 
 
+def is_over(job: Job, step: int, state: FinetuneState) -> bool:
+    """Whether there is no update left to do."""
+    patience = job.config.patience
+    return step == job.num_steps or (patience is not None and state.num_worse >= patience)
+
+
 def is_due(job: Job, step: int) -> bool:
-    """Whether the dev rows are measured after so many steps."""
+    """Whether the dev rows are measured after so many steps: an epoch has just ended, or it is asked for."""
     if job.config.eval_every is not None:
-        return step % job.config.eval_every == 0 and step > 0
-    epochs = [done * job.config.batch_size // job.train.num_items for done in (step - 1, step)]
-    return step > 0 and epochs[0] < epochs[1]
+        return step % job.config.eval_every == 0
+    before, now = ((step - i) * job.config.batch_size // job.train.num_items for i in (1, 0))
+    return before < now
 
 
 def save_model(path: Path, model: TaskModel, job: Job) -> None:

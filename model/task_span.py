@@ -157,7 +157,8 @@ class SpanTask(Task[SpanRow]):
             score = shown[starts, 0][:, None] + shown[ends, 1]  # (20, 20)
             first, last = places[begin + starts, 0][:, None], places[begin + ends, 1]
             fits = (starts[:, None] <= ends) & (last - first <= self.max_answer_length)
-            for i, j in zip(*np.nonzero(fits)):
+            order = np.argsort(np.where(fits, -score, np.inf), axis=None, kind="stable")[: min(NUM_CANDIDATES, fits.sum())]
+            for i, j in zip(*np.unravel_index(order, fits.shape)):
                 candidates.append((score[i, j], int(first[i, 0]), int(last[j])))
         candidates = sorted(candidates, key=lambda candidate: -candidate[0])[:NUM_CANDIDATES]
         if self.may_be_unanswerable or not candidates:
