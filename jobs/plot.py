@@ -21,6 +21,8 @@ PANELS = (
     ("loss", "loss (nats)"), ("mlm_loss", "MLM loss"), ("nsp_loss", "NSP loss"),
     ("mlm_accuracy", "MLM accuracy"), ("nsp_accuracy", "NSP accuracy"), ("gradient_norm", "norm of the gradient"),
     ("learning_rate", "learning rate"), ("tokens_per_second", "real tokens per second"), ("mfu", "MFU"),
+    ("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("f1", "F1"), ("exact_match", "exact match"),
+    ("pearson", "Pearson's correlation"),
 )  # fmt: skip
 """Keys of metrics.jsonl and what is written above them; those that no run has are left out."""
 EXACT = ("learning_rate",)
@@ -69,7 +71,8 @@ def plot(config: PlotConfig) -> None:
     except ImportError:
         raise ValueError("plot needs matplotlib: pip install matplotlib") from None
 
-    panels = [(key, title) for key, title in PANELS if any(curve(lines, key, config.x)[0] for lines in runs.values())]
+    known = {key for lines in runs.values() for line in lines for key, value in line.items() if value is not None}
+    panels = [(key, title) for key, title in PANELS if key in known]
     num_rows = -(-len(panels) // 3)
     figure = Figure(figsize=(15, 3.6 * num_rows), layout="constrained")
     FigureCanvasAgg(figure)
