@@ -105,7 +105,7 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
 def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, int], Tally]:
     total = sum(source.size for source in sources)
     splits = [split for source in sources for split in split_source(source, split_size(total), config)]
-    with TemporaryDirectory(prefix="bertloom-") as folder, worker_watch("build-vocab"):
+    with TemporaryDirectory(prefix="bertloom-") as folder, worker_watch("build-vocab", "Nothing is kept: start"):
         count = CountWords(folder, config, config.do_lower_case, config.strip_accents)
         balanced_splits = balanced(splits, config.num_workers)
         try:

@@ -69,8 +69,11 @@ def _before_beam(text: str) -> str:
 
 
 @contextmanager
-def worker_watch(command: str) -> Iterator[None]:
-    """Ends the process with status WORKER_LOST, within a moment, when one of Beam's worker processes dies."""
+def worker_watch(command: str, kept: str = "What is finished is kept: start") -> Iterator[None]:
+    """Ends the process with status WORKER_LOST, within a moment, when one of Beam's worker processes dies.
+
+    kept: what to say of the work that is done; the sentence goes on with what to do.
+    """
     before = threading.excepthook
     lost = threading.Event()
     stderr = os.dup(2)  # the terminal, also while the workers' chatter goes elsewhere
@@ -88,7 +91,7 @@ def worker_watch(command: str) -> Iterator[None]:
             os.write(
                 stderr,
                 f"\nbertloom {command}: error: a worker process died ({arguments.exc_value}); was it killed, or out of "
-                f"memory? What is finished is kept: start the same command again to go on\n".encode(),
+                f"memory? {kept} the same command again to go on\n".encode(),
             )
             os._exit(WORKER_LOST)
         if not lost.wait(0.5):  # else it is what a lost worker leaves behind, in another of Beam's threads

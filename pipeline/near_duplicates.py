@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import apache_beam as beam
 import numpy as np
@@ -138,9 +138,8 @@ def _read_shingles(pairs: NDArray[np.void], parts: Sequence[PartRecord], folder:
     part_of = np.concatenate([pairs["part"], pairs["smaller_part"]])
     for i in np.unique(part_of).tolist():
         wanted = np.unique(ids[part_of == i])
-        block = read_range(
-            storage.join(folder, parts[i].name), parts[i], 0, 1 << 64, lambda some, wanted=wanted: np.isin(some, wanted)
-        )
+        path, choose = storage.join(folder, parts[i].name), partial(np.isin, test_elements=wanted)
+        block = read_range(path, parts[i], 0, 1 << 64, choose)
         values, counts = shingles(block.ids, block.documents["num_tokens"])
         for row, mine in zip(block.documents, np.split(values, np.cumsum(counts)[:-1])):
             documents.setdefault(int(row["id"]), row)
