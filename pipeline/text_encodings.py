@@ -49,7 +49,7 @@ def find_encoding(head: bytes) -> str | None:
         if head.startswith(mark):
             return encoding
     utf8 = _is_cut_utf8(head)
-    if not utf8 or 5 * len(_CONTROLS.findall(head)) > len(head):  # ASCII holds few, UTF-16 many
+    if not utf8 or 3 * len(_CONTROLS.findall(head)) > len(head):  # ASCII holds few, in UTF-16 every second byte is one
         for encoding in ("utf-16-le", "utf-16-be"):
             if _is_utf16(head, encoding):
                 return encoding
