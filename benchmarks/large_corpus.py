@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from pipeline.documents import Document, read_documents
+from pipeline.documents import read_documents
 from pipeline.inputs import Split, find_sources
+from pipeline.records import Document
 
 
 def paragraphs_of(inputs: list[str]) -> list[str]:

@@ -17,6 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.language import check_languages, language_of
+from pipeline.quality import c4_fault, c4_lines, gopher_fault
 from pipeline.randomness import SAMPLE, mix, threshold
 from pipeline.records import Document, PassedOver, Record, Reject, document_digest, first_characters
 
@@ -42,6 +44,10 @@ class CleanConfig:
     """Turn away shorter texts."""
     max_characters: int | None = None
     """Turn away longer texts."""
+    languages: tuple[str, ...] = ()
+    """Turn away texts in other languages than these: codes such as en, zh, de."""
+    quality_filter: tuple[Literal["c4", "gopher"], ...] = ()
+    """Turn away, and with c4 shorten, what these filters for English web pages do, by their published thresholds."""
 
     def __post_init__(self):
         if not 0 < self.sample <= 1:
@@ -53,6 +59,8 @@ class CleanConfig:
             raise ValueError(f"--max-characters {most}: expected {least} to {MOST_CHARACTERS}")
         if self.fix_text:
             load_ftfy()  # its error before the work begins
+        if self.languages:
+            check_languages(self.languages)
 
 
 def clean(
@@ -65,7 +73,7 @@ def clean(
     if repeated is None and all(getattr(config, field.name) == field.default for field in fields(CleanConfig)):
         yield from records
         return
-    before, after = _steps(config), _steps_behind_the_sample(repeated)
+    before, after = _steps(config), _steps_behind_the_sample(config, repeated)
     first = key = None  # ids of the first piece of a text, before and after lines are left out
     for record in records:
         if not isinstance(record, Document):
@@ -110,14 +118,20 @@ def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:
 
 def _unwanted(document: Document, config: CleanConfig) -> tuple[str, str]:
     """(reason, detail) why a document is turned away; ("", "") where it is not."""
+    text = document.text.decode()
+    most = config.max_characters
     if document.source_key is not None:  # a piece of a text that is longer than any limit
-        return ("too-long", "the text was cut into pieces") if config.max_characters is not None else ("", "")
-    if config.min_characters or config.max_characters is not None:
-        length = len(document.text.decode())
-        if length < config.min_characters:
-            return "too-short", f"{length} characters"
-        if config.max_characters is not None and length > config.max_characters:
-            return "too-long", f"{length} characters"
+        if most is not None:
+            return "too-long", "the text was cut into pieces"
+    elif len(text) < config.min_characters or (most is not None and len(text) > most):
+        return "too-short" if len(text) < config.min_characters else "too-long", f"{len(text)} characters"
+    if config.languages:
+        language, probability = language_of(text)
+        if language not in config.languages:
+            return "other-language", f"{language}, {probability:.2f}"
+    for name, fault_of in (("c4", c4_fault), ("gopher", gopher_fault)):
+        if name in config.quality_filter and (fault := fault_of(text)):
+            return f"quality-{name}", fault
     return "", ""
 
 
@@ -140,8 +154,13 @@ def _steps(config: CleanConfig) -> list[tuple[str, Step]]:
     return steps
 
 
-def _steps_behind_the_sample(repeated: NDArray[np.uint64] | None) -> list[tuple[str, Step]]:
-    return [] if repeated is None else [("max-line-repeats", partial(without_lines, repeated))]
+def _steps_behind_the_sample(config: CleanConfig, repeated: NDArray[np.uint64] | None) -> list[tuple[str, Step]]:
+    steps: list[tuple[str, Step]] = []
+    if repeated is not None:
+        steps.append(("max-line-repeats", partial(without_lines, repeated)))
+    if "c4" in config.quality_filter:
+        steps.append(("quality-c4", c4_lines))
+    return steps
 
 
 def load_ftfy() -> ModuleType:

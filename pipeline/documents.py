@@ -17,13 +17,12 @@ from pipeline.formats import TABLES
 from pipeline.inputs import ReadConfig, Split
 from pipeline.json_lines import BOM, read_json_lines
 from pipeline.plain_text import read_file_as_text, read_lines_as_texts, read_texts
-from pipeline.records import Document, PassedOver, Record, Reject
+from pipeline.records import Record, Reject
 from pipeline.streams import Damaged, first_bytes, read_chunks
 from pipeline.tables import read_table
 from pipeline.text_encodings import as_utf8
+from pipeline.web import read_archive
 from pipeline.wikipedia import read_pages, read_site
-
-__all__ = ["Document", "PassedOver", "Reject", "read_documents"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +71,8 @@ def _read_stream(split: Split, begin: int, config: ReadConfig) -> Iterator[Recor
             chunks = itertools.chain([first], chunks)
             if site:
                 yield from read_pages(chunks, begin, site, whole=split.end is None)
+            elif source.format == "warc":
+                yield from read_archive(chunks, begin)
             elif source.format == "jsonl":
                 yield from read_json_lines(chunks, begin, config.text_column, config.id_column)
             elif config.text_layout == "line":

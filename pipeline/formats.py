@@ -7,10 +7,14 @@ from pipeline.streams import CODECS, first_bytes
 
 FORMATS = {
     "txt": "plain text", "jsonl": "JSON Lines", "parquet": "Parquet", "arrow": "Arrow IPC", "mediawiki": "a MediaWiki dump",
+    "warc": "a web archive",
 }  # fmt: skip
 TABLES = ("parquet", "arrow")  # positions in these are rows; in all others, bytes
 
-_ENDINGS = {".txt": "txt", ".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".xml": "mediawiki"}
+_ENDINGS = {
+    ".txt": "txt", ".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".xml": "mediawiki",
+    ".warc": "warc", ".wet": "warc",
+}  # fmt: skip
 _PART_OF_DUMP = re.compile(r"\.xml(-[^/\\.]*)?$")  # pages-articles1.xml-p1p41242
 _CODEC_MAGIC = {
     "gzip": rb"\x1f\x8b\x08", "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "zstd": rb"\x28\xb5\x2f\xfd", "xz": rb"\xfd7zXZ\0",
@@ -18,6 +22,7 @@ _CODEC_MAGIC = {
 _FORMAT_MAGIC = {
     "parquet": rb"PAR1\x15",
     "arrow": rb"ARROW1\0\0|\xff{4}[\s\S]{4}[\x04-\x40]\0\0\0",  # a file; a stream, as `datasets` writes
+    "warc": rb"WARC/1\.",
     "mediawiki": rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<mediawiki\b",
 }
 _STRANGERS = {

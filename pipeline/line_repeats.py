@@ -59,7 +59,7 @@ def read_repeated(folder: str) -> NDArray[np.uint64]:
 def list_lines(split: Split, config: TextConfig, folder: str) -> list[LineList]:
     """The lists of a split; they are written where they are not there."""
     values = {field.name: getattr(config, field.name) for field in fields(TextConfig)}
-    values |= {"min_characters": 0, "max_characters": None}  # they come behind the count
+    values |= {"min_characters": 0, "max_characters": None, "languages": (), "quality_filter": ()}  # behind the count
     source = split.source
     key = [_VERSION, source.fingerprint, source.encoding, split.start, split.end, values]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]

@@ -61,10 +61,9 @@ class JobConfig:
     def as_dict(self) -> dict[str, Any]:
         """Every option; those of LATER only where they are used, so that data sets made before them keep their digest."""
         values: dict[str, Any] = {**asdict(self.tokenize), **asdict(self.weave)}
-        lengths = self.weave.max_seq_length
-        values["max_predictions_per_seq"] = [self.weave.max_predictions(length) for length in lengths]
-        values["max_seq_length"] = list(lengths)
-        return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
+        values["max_predictions_per_seq"] = [self.weave.max_predictions(n) for n in self.weave.max_seq_length]
+        values = {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ from pipeline.inputs import ReadConfig, Source, Split
 from pipeline.plain_text import BLANK_LINES
 from pipeline.streams import CHUNK
 from pipeline.tables import split_table
+from pipeline.web import check_packages
 
 _LINE_END, _PAGE_END = re.compile(rb"\n"), re.compile(rb"</page>")
 
@@ -21,6 +22,8 @@ def split_source(source: Source, split_bytes: int, config: ReadConfig | None = N
     config = config or ReadConfig()
     if source.format in TABLES:
         return split_table(source, split_bytes, config.text_column)
+    if source.format == "warc":
+        check_packages(source.path)  # before the work begins
     border = _border(source, config)
     cuts = [0]
     if border and not (source.codec or source.encoding):
@@ -41,7 +44,9 @@ def split_size(total_bytes: int) -> int:
 
 
 def _border(source: Source, config: ReadConfig) -> re.Pattern[bytes] | None:
-    """What ends a document; None where the file is one document."""
+    """What ends a document; None where the file is one document, or cannot be cut."""
+    if source.format == "warc":
+        return None
     if source.format == "mediawiki":
         return _PAGE_END
     if source.format == "jsonl" or config.text_layout == "line":

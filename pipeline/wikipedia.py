@@ -92,6 +92,8 @@ def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
         yield PassedOver(position, "not-an-article")
     elif page.find("redirect") is not None or _REDIRECT.match(wikitext):
         yield PassedOver(position, "redirect")
+    elif (model := page.findtext("revision/model", "wikitext")) != "wikitext":
+        yield Reject(position, "not-wikitext", model, wikitext[:SHOWN_CHARACTERS], title)
     else:
         text = plain_text(wikitext, site).encode()
         documents = list(whole_or_pieces(text, position, num_replaced, title))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.chinese import inside_words, load_segmenter
-from pipeline.documents import Document
 from pipeline.examples import WeaveConfig
+from pipeline.records import Document
 from pipeline.shards import ShardName, read_shard, write_shard
 from pipeline.tokenizing import TokenizeConfig, TokenizeSplit
 from pipeline.tokens import DocumentTokenizer, read_range, write_part

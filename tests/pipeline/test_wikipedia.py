@@ -79,6 +79,11 @@ def test_articles_are_documents_and_all_other_pages_are_counted(folder):
     assert (items[0].record_id, items[6].record_id, items[6].text) == ("Eins", "Leer", "{{Nur eine Vorlage}}")
 
 
+def test_an_article_that_is_no_wikitext_is_rejected(folder):
+    [item] = read(folder, "json.xml", dump(page("Q1", "{}").replace("wikitext", "wikibase-item")))
+    assert (item.reason, item.detail, item.text, item.record_id) == ("not-wikitext", "wikibase-item", "{}", "Q1")
+
+
 KINDS = [page("A", "One.\n\nTwo."), page("B", "中文 & <ref>x</ref>"), page("C", "x", ns=4), page("D", "")]
 PAGES = st.lists(st.sampled_from(KINDS), max_size=6)
 

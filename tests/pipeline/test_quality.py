@@ -1,0 +1,160 @@
+"""Quality filters by their published thresholds, and languages by a model that is in its wheel."""
+
+import sys
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import language, quality
+from pipeline.cleaning import CleanConfig, clean
+from pipeline.language import language_of
+from pipeline.quality import c4_fault, c4_lines, gopher_fault
+from pipeline.records import Document
+
+PROSE = (
+    "The harbour lay quiet in the early morning, and nobody was to be seen on the quay but an old man with a basket. "
+    "He had come down from the village before the sun was up, as he did every day of the year, to look at the boats. "
+    "Some of them would go out with the tide; others had not left their moorings for a long time, and would rot there."
+)
+
+
+# ---- C4
+
+
+@pytest.mark.parametrize(
+    "line, kept",
+    [
+        ("This line has five words.", True), ("Is this one a question?", True), ('He said: "I do not."', True),
+        ("This line has no end mark", False), ("Only four words here.", False), ("It goes on and on...", False),
+        ("Please enable JavaScript to see this.", False), ("We use cookies to make this better.", False),
+        ("Please read our Privacy Policy before anything else.", False), ("这是一个很长的句子，没有空格。", False),
+    ],
+)  # fmt: skip
+def test_c4_keeps_lines_that_end_as_sentences_do(line, kept):
+    assert c4_lines(f"A first line of text.\n{line}\n") == "A first line of text." + f"\n{line}" * kept
+
+
+def test_c4_leaves_out_the_marks_of_citations():
+    assert c4_lines("Water is wet[1][2] as they say[citation needed].") == "Water is wet as they say."
+
+
+@pytest.mark.parametrize(
+    "text, fault",
+    [
+        ("One. Two! Three?", ""), ("One. Two.", "2 sentences"), ("", "0 sentences"),
+        ('He said "Yes." She said "No." They left.', ""), ("One. Two. Three {x}.", "a curly bracket"),
+        ("Lorem ipsum dolor. Two. Three.", "lorem ipsum"),
+    ],
+)  # fmt: skip
+def test_c4_turns_pages_away(text, fault):
+    assert c4_fault(text) == fault
+
+
+# ---- Gopher
+
+
+def test_gopher_takes_prose():
+    assert gopher_fault(PROSE) == ""
+
+
+@pytest.mark.parametrize(
+    "text, fault",
+    [
+        ("too few words", "3 words"),
+        ("a b c d e f g h " * 10, "words of 1.0 characters"),
+        ("internationalization " * 60, "words of 20.0 characters"),
+        (PROSE.replace(" the ", " # the ## "), "hash marks a word"),
+        (PROSE.replace(" the ", " ... the ... "), "ellipses a word"),
+        ("\n".join(f"- {line}" for line in PROSE.split(",")), "100% of the lines begin with a bullet"),
+        ("\n".join(f"{line}..." for line in PROSE.split(". ")), "100% of the lines end in an ellipsis"),
+        (PROSE + " 1234" * 20, "of the words have no letter"),
+        ("lorem dolor amet " * 30, "fewer than two of the words the, be"),
+        ("\n".join([PROSE, "and the end", "and the end", "and the end"]), "50% lines repeat another"),
+        ("\n".join([PROSE, PROSE, *"abcd"]), "% of the characters are in lines that repeat another"),
+        (PROSE + " old days" * 20, "of the characters are in the most frequent run of 2 words"),
+        (PROSE + " " + PROSE.upper().lower().replace(".", ";") + " " + PROSE[:250], "runs of 5 words that occur again"),
+    ],
+)  # fmt: skip
+def test_gopher_says_what_it_turns_away(text, fault):
+    assert fault in gopher_fault(text)
+
+
+def repetition_by_hand(words: list[str]) -> list[tuple[int, bool]]:
+    """(n, is it too much) for each n in turn, with Python's lists and sets."""
+    size, found = sum(map(len, words)), []
+    for n in range(2, 11):
+        grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+        counts = Counter(grams)
+        if n < 5:
+            top = max(counts.values(), default=0)
+            most = max((len("".join(gram)) * count for gram, count in counts.items() if count == top > 1), default=0)
+            found.append((n, most > quality.GOPHER_MAX_TOP_NGRAM[n] * size))
+        else:
+            covered = {i + k for i, gram in enumerate(grams) if counts[gram] > 1 for k in range(n)}
+            found.append((n, sum(len(words[i]) for i in covered) > quality.GOPHER_MAX_REPEATED_NGRAMS[n] * size))
+    return found
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.sampled_from(["the", "of", "and", "harbour", "quiet", "morning", "sea", "old", "boats"]),
+        min_size=50,
+        max_size=90,
+    )
+)
+def test_gopher_counts_repeated_runs_as_they_are_counted_by_hand(words):
+    fault = gopher_fault(" ".join(words))
+    expected = next((n for n, too_much in repetition_by_hand(words) if too_much), None)
+    if "words" in fault and "run" in fault:
+        assert f"of {expected} words" in fault
+    elif not fault:
+        assert expected is None
+
+
+# ---- languages
+
+
+@pytest.mark.parametrize(
+    "text, code",
+    [(PROSE, "en"), ("话说天下大势，分久必合，合久必分。这是我们在中国的生活。", "zh"),
+     ("Der Hafen lag still am frühen Morgen, und niemand war zu sehen.", "de"),
+     ("Гавань была тиха ранним утром, и никого не было видно.", "ru"),
+     ("港は早朝静かで、老人のほかには誰も見えなかった。", "ja")],
+)  # fmt: skip
+def test_languages_are_told_apart(text, code):
+    assert language_of(text)[0] == code
+    [kept] = clean([Document(text.encode(), 0)], CleanConfig(languages=("xh", code)))
+    [other] = clean([Document(text.encode(), 0)], CleanConfig(languages=("xh",)))
+    assert kept.text == text.encode()
+    assert other.reason == "other-language" and other.detail.startswith(f"{code}, ")
+
+
+def test_a_language_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="--languages english: not known; expected codes among .* en "):
+        CleanConfig(languages=("en", "english"))
+
+
+def test_a_missing_package_is_told_before_the_work_begins(monkeypatch):
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    language._identifier.cache_clear()
+    with pytest.raises(ValueError, match=r"--languages needs py3langid: pip install 'bertloom\[langid\]'"):
+        CleanConfig(languages=("en",))
+    language._identifier.cache_clear()
+
+
+# ---- as cleaning
+
+
+def test_filters_turn_documents_away_by_name():
+    texts = [PROSE, "Short one here now. " * 3, "No end mark\n" + PROSE, "{} " + PROSE, "menu\nhome"]
+    items = list(
+        clean(
+            [Document(text.encode(), i) for i, text in enumerate(texts)], CleanConfig(quality_filter=("c4", "gopher"))
+        )
+    )
+    assert [getattr(item, "reason", "") for item in items] == ["", "quality-gopher", "", "quality-c4", "empty-text"]
+    assert items[2].text == PROSE.encode() and items[2].cleaned == ("quality-c4",)
+    assert items[3].detail == "a curly bracket" and items[4].detail == "nothing is left after quality-c4"
