@@ -1,31 +1,41 @@
-"""The loader alone, one process, shards to packed batches: ours in global order against one tar entry per example.
+"""The loader alone, one process, shards to packed batches: ours in global and in windowed order against others.
 
-    python benchmarks/bench_loader.py --data DATASET --max-seq-length 128 --examples 65536
+    python benchmarks/bench_loader.py --data DATASET --max-seq-length 128 --members 10000 --examples 65536
 
-The other readers get as many examples of the same data, the first ones, written for each in its own form: plain
-webdataset with .npy columns and with one pickle an example; Hugging Face datasets and mosaicml-streaming where they are
-installed. Every reader gives the same columns, as packed torch tensors, in batches of the same size. Files are read once
-before, so they lie in memory. Without arguments: the shipped sample.
+With --members the shards of copy 0 are copied until there are so many; that takes some 0.4 MB of disk a member. The
+other readers get examples of the same data, written for each in its own form: plain webdataset with .npy columns and
+with one pickle an example; Hugging Face datasets and mosaicml-streaming where they are installed. Every reader gives
+the same columns as packed torch tensors in batches of the same size. All files are read once before. Rounds are
+interleaved, each of ours with examples that no round before it read. Rates are by CPU time of the process, which other
+work on the machine disturbs less; by the clock they stand beside it. Without --data: the shipped sample.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import pickle
+import shutil
 import statistics
 import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from bench_train import sample_data_set
 from setting import header, write_report
@@ -34,92 +44,177 @@ from model.batches import BatchReader
 from model.data import DataSet, Examples
 from model.distributed import Ranks
 from model.stream import Leg
+from model.web import examples as pipeline_of
 
 COLUMNS = ("input_ids", "segment_b_start", "masked_lm_positions", "masked_lm_ids", "next_sentence_label")
 EXAMPLES_PER_TAR = 10_000
+SLOWER = 8
+"""The readers that take an example at a time get so many times fewer of them."""
+BASE = "webdataset, npy per example"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """One way to read, and what it took."""
+
+    name: str
+    read: Callable[[int], Iterator[int]]
+    """The examples in each batch of a round, by the number of the round."""
+    cpu_rates: list[float] = field(default_factory=list)
+    """Examples per second of the process's CPU time, a round each."""
+    rates: list[float] = field(default_factory=list)
+    """Examples per second by the clock."""
+
+    def run(self, number: int) -> None:
+        cpu, clock, seen = time.process_time(), time.perf_counter(), sum(self.read(number))
+        if number:  # the first round is for what is done once
+            self.cpu_rates.append(seen / (time.process_time() - cpu))
+            self.rates.append(seen / (time.perf_counter() - clock))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a data set; by default one is made of the shipped sample")
     parser.add_argument("--max-seq-length", type=int, help="the shortest of the data set by default")
-    parser.add_argument("--examples", type=int, default=8192, help="how many to read with each")
+    parser.add_argument("--members", type=int, help="copy the shards of copy 0 until there are so many")
+    parser.add_argument(
+        "--examples", type=int, default=8192, help=f"in a round; {SLOWER} times fewer of the slow readers"
+    )
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--name", default="loader", help="of the file in benchmarks/results/")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         lines = measure(arguments, Path(arguments.data or sample_data_set(Path(folder))), Path(folder))
-    write_report(arguments.name, lines, not arguments.data)
+    write_report(arguments.name, lines, is_sample=not arguments.data)
 
 
 def measure(arguments: argparse.Namespace, data: Path, folder: Path) -> list[str]:
-    examples = DataSet(data).examples("train", arguments.max_seq_length)
-    count = min(arguments.examples, examples.rows_per_copy[0]) // arguments.batch_size * arguments.batch_size
-    if not count:
-        raise SystemExit(f"{data} has {examples.rows_per_copy[0]} examples in copy 0, fewer than a batch")
     size = arguments.batch_size
+    length = DataSet(data).examples("train", arguments.max_seq_length).max_seq_length
+    if arguments.members:
+        data = repeated(data, folder / "repeated", length, arguments.members)
+    examples = DataSet(data).examples("train", length)
+    if examples.rows_per_copy[0] < SLOWER * size:
+        raise SystemExit(f"{data} has {examples.rows_per_copy[0]} examples in copy 0, fewer than {SLOWER} batches")
+    count = max(min(arguments.examples, examples.rows_per_copy[0]) // size, SLOWER) * size
     rows = list(rows_of(examples, count))
-    reader = BatchReader(DataSet(data), [examples.max_seq_length], 1, size, Ranks(device=torch.device("cpu")))
-    readers: dict[str, Callable[[], Iterator[dict[str, torch.Tensor]]]] = {
-        "bertloom, global order, one example at a time from anywhere": lambda: ours(
-            reader, examples.max_seq_length, count, size
-        ),
-        "bertloom, in the order of the files": lambda: (
-            tensors(batch) for batch in islice(in_order(examples, size), count // size)
-        ),
-    }
+    few = rows[: count // SLOWER // size * size]
+    readers = []
+    for seed, (shuffle, name) in enumerate((("global", "global order"), ("window:16", "windows of 16 members"))):
+        read, without = (ours(data, length, shuffle, 2 * seed + i, count, size) for i in range(2))
+        readers.append(Reader(name=f"bertloom, {name}", read=read))
+        readers.append(Reader(name=f"bertloom, {name}, no stream digest", read=undigested(without)))
+    readers.append(Reader(name="bertloom, in the order of the files", read=in_order(data, length, count, size)))
     for name, write, decode in (("npy", write_npy, decode_npy), ("one pickle", write_pickle, decode_pickle)):
-        paths = write_tars(folder / name.replace(" ", "-"), rows, write)
+        paths = write_tars(folder / name.replace(" ", "-"), few, write)
         for shuffle in (0, 16_384):
             label = f"webdataset, {name} per example" + (f", shuffle {shuffle:,}" if shuffle else "")
-            readers[label] = lambda p=paths, d=decode, s=shuffle: batched(per_example(p, d, s), size)
+            readers.append(Reader(name=label, read=partial(one_by_one, paths, decode, shuffle, size)))
+    web = pipeline_of([str(data / path) for path in examples.shards.paths])
+    name = "model.web, an example of our shards at a time"
+    readers.append(Reader(name=name, read=lambda _: batched(islice(web, len(few)), size)))
+    absent = []
     if find_spec("datasets"):
-        readers["datasets, rows shuffled, iter(batch) as Arrow"] = hugging_face(rows, size)
+        readers.append(Reader(name="datasets, rows shuffled, iter(batch) as Arrow", read=hugging_face(rows, size)))
+    else:
+        absent.append("datasets")
     if find_spec("streaming"):
-        readers["mosaicml-streaming, py1e"] = mosaic(folder / "mds", rows, size)
-    rates: dict[str, list[float]] = {name: [] for name in readers}
+        readers.append(Reader(name="mosaicml-streaming, py1e", read=mosaic(folder / "mds", few, size)))
+    else:
+        absent.append("mosaicml-streaming")
     for number in range(arguments.rounds + 1):
-        for name, read in readers.items():
-            start, seen = time.perf_counter(), 0
-            for batch in read():
-                seen += len(batch["labels"])
-            assert seen == count, (name, seen)
-            if number:  # the first round fills the page cache
-                rates[name].append(seen / (time.perf_counter() - start))
-    base = statistics.median(rates["webdataset, npy per example"])
-    num_members = len(examples.shards.member_bytes)
-    what = (
-        f"{count:,} examples of {examples.max_seq_length}, one process, batches of {size}, {arguments.rounds} interleaved "
-        f"rounds, median [min, max], all files in memory, opened before. Our data set has {num_members:,} members in all."
+        for reader in readers:
+            reader.run(number)
+    packages = ["torch", "numpy", "webdataset"]
+    packages += [name for name in ("datasets", "mosaicml-streaming") if name not in absent]
+    lines = header(
+        "The loader",
+        f"One process, one thread, length {length}, batches of {size}. Our data set has "
+        f"{len(examples.shards.member_bytes):,} members and {examples.rows_per_copy[0]:,} examples. {arguments.rounds} "
+        f"interleaved rounds of {count:,} examples ({len(few):,} where one is taken at a time): medians [least, most], and "
+        f"the median of the rounds' ratios.",
+        *packages,
     )
-    lines = [
-        *header("The loader", what, "torch", "numpy", "webdataset"),
-        "| reader | examples/s | ratio |",
-        "|---|---|---|",
+    lines += [
+        "| reader | examples per second of CPU time | ratio | by the clock | ratio |",
+        "|---|---|---|---|---|",
     ]
-    for name, values in rates.items():
-        middle = statistics.median(values)
-        lines.append(f"| {name} | {middle:,.0f} [{min(values):,.0f}, {max(values):,.0f}] | {middle / base:.1f} |")
+    base = next(reader for reader in readers if reader.name == BASE)
+    for reader in readers:
+        cells = [reader.name]
+        for values, theirs in ((reader.cpu_rates, base.cpu_rates), (reader.rates, base.rates)):
+            ratio = statistics.median(value / other for value, other in zip(values, theirs))
+            cells += [f"{statistics.median(values):,.0f} [{min(values):,.0f}, {max(values):,.0f}]", f"{ratio:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append("")
+    for with_it, without in ((readers[0], readers[1]), (readers[2], readers[3])):
+        share = statistics.median(1 - a / b for a, b in zip(with_it.cpu_rates, without.cpu_rates))
+        lines.append(f"Share of the stream digest in the time of {with_it.name}: {share:.0%}.")
+    lines += [f"Not installed, so not measured: {', '.join(absent)}."] if absent else []
     return lines
 
 
 # ---- ours
 
 
-def ours(reader: BatchReader, length: int, count: int, size: int) -> Iterator[dict[str, torch.Tensor]]:
+def repeated(data: Path, out: Path, length: int, members: int) -> Path:
+    """A data set with the training shards of copy 0 of this length, copied until there are so many members."""
+    table = pq.read_table(data / "shards.parquet")
+    wanted = ("train", length, 0)
+    rows = [row for row in table.to_pylist() if (row["split"], row["max_seq_length"], row["copy"]) == wanted]
+    shards: list[dict[str, Any]] = []
+    while sum(len(shard["member_offsets"]) for shard in shards) < members:
+        row = rows[len(shards) % len(rows)]
+        path = f"train/seq{length}/copy0/{len(shards):05d}.tar"
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data / row["path"], out / path)
+        shards.append(row | {"path": path, "number": len(shards)})
+    pq.write_table(pa.Table.from_pylist(shards, schema=table.schema), out / "shards.parquet")
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["configuration"]["dupe_factor"] = 1
+    digest = hashlib.sha256((out / "shards.parquet").read_bytes()).hexdigest()
+    manifest["shards_parquet"] = {"sha256": digest, "rows": len(shards)}
+    del manifest["sha256"]
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    manifest["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    return out
+
+
+def ours(data: Path, length: int, shuffle: str, seed: int, count: int, size: int) -> Callable[[int], Iterator[int]]:
     """The trainer's own reader, stream digest and counts for the losses included, without its thread."""
-    leg = Leg(step=0, max_seq_length=length, item=0, batch_size=size, seed=1, shards_digest="")
-    for step in range(count // size):
-        yield tensors(reader.read(leg, step).micro_batches[0])
+    reader = BatchReader(DataSet(data), [length], seed, size, Ranks(device=torch.device("cpu")), shuffle)
+    leg = Leg(step=0, max_seq_length=length, item=0, batch_size=size, seed=seed, shuffle=shuffle, shards_digest="")
+    for _ in reader.examples[length].in_order(8192):  # opens all members; and all files then lie in memory
+        pass
+
+    def read(number: int) -> Iterator[int]:
+        for step in range(number * count // size, (number + 1) * count // size):
+            yield from (len(batch.lengths) for batch in reader.read(leg, step).micro_batches)
+
+    return read
 
 
-def in_order(examples: Examples, size: int) -> Iterator[Any]:
-    return examples.in_order(size)
+def undigested(read: Callable[[int], Iterator[int]]) -> Callable[[int], Iterator[int]]:
+    """The same without the work for the digest."""
+
+    @contextmanager
+    def off() -> Iterator[None]:
+        with patch("model.batches.rows_sum", lambda *_: 0), patch("model.members.list_sums", lambda *_: 0):
+            yield
+
+    def read_undigested(number: int) -> Iterator[int]:
+        with off():
+            yield from read(number)
+
+    return read_undigested
 
 
-def tensors(batch: Any) -> dict[str, torch.Tensor]:
-    return {"input_ids": batch.input_ids, "labels": batch.next_sentence_label}
+def in_order(data: Path, length: int, count: int, size: int) -> Callable[[int], Iterator[int]]:
+    examples = DataSet(data).examples("train", length)
+    return lambda _: (len(batch.lengths) for batch in islice(examples.in_order(size), count // size))
 
 
 # ---- theirs
@@ -179,18 +274,20 @@ def write_tars(folder: Path, rows: list[dict[str, np.ndarray]], write: Callable[
     return paths
 
 
-def per_example(paths: list[str], decode: Callable[..., dict[str, Any]], shuffle: int) -> Iterator[dict[str, Any]]:
+def one_by_one(
+    paths: list[str], decode: Callable[..., dict[str, Any]], shuffle: int, size: int, number: int
+) -> Iterator[int]:
     import webdataset as wds
 
     samples = wds.WebDataset(paths, shardshuffle=False)
-    return map(decode, samples.shuffle(shuffle) if shuffle else samples)
+    return batched(map(decode, samples.shuffle(shuffle) if shuffle else samples), size)
 
 
-def batched(rows: Iterable[dict[str, Any]], size: int) -> Iterator[dict[str, torch.Tensor]]:
+def batched(rows: Iterable[dict[str, Any]], size: int) -> Iterator[int]:
     """Rows collated as a careful person would: concatenated by NumPy, then to torch."""
     iterator = iter(rows)
     while part := list(islice(iterator, size)):
-        yield pack([[row[name] for row in part] for name in COLUMNS])
+        yield len(pack([[row[name] for row in part] for name in COLUMNS])["labels"])
 
 
 def pack(columns: list[list[Any]]) -> dict[str, torch.Tensor]:
@@ -208,28 +305,27 @@ def pack(columns: list[list[Any]]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(values) for name, values in flat.items()}
 
 
-def hugging_face(rows: list[dict[str, np.ndarray]], size: int) -> Callable[[], Iterator[dict[str, torch.Tensor]]]:
+def hugging_face(rows: list[dict[str, np.ndarray]], size: int) -> Callable[[int], Iterator[int]]:
     from datasets import Dataset
 
     data = Dataset.from_dict({name: [row[name] for row in rows] for name in COLUMNS})
 
-    def read() -> Iterator[dict[str, torch.Tensor]]:
-        for table in data.shuffle(seed=1).with_format("arrow").iter(size):
-            yield pack(
-                [
-                    [np.asarray(value.values) for value in table[name]]
-                    if name not in ("segment_b_start", "next_sentence_label")
-                    else table[name].to_pylist()
-                    for name in COLUMNS
-                ]
-            )
+    def read(number: int) -> Iterator[int]:
+        for table in data.shuffle(seed=number).with_format("arrow").iter(size):
+            yield len(pack([arrays(table[name].combine_chunks()) for name in COLUMNS])["labels"])
 
     return read
 
 
-def mosaic(
-    folder: Path, rows: list[dict[str, np.ndarray]], size: int
-) -> Callable[[], Iterator[dict[str, torch.Tensor]]]:
+def arrays(column: pa.Array) -> list[Any]:
+    """The lists of a column as views of its values, or its numbers."""
+    if not pa.types.is_list(column.type):
+        return column.to_pylist()
+    offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
+    return [values[start:end] for start, end in zip(offsets.tolist(), offsets[1:].tolist())]
+
+
+def mosaic(folder: Path, rows: list[dict[str, np.ndarray]], size: int) -> Callable[[int], Iterator[int]]:
     from streaming import MDSWriter, StreamingDataset
 
     lists = ("input_ids", "masked_lm_positions", "masked_lm_ids")
@@ -238,7 +334,7 @@ def mosaic(
         for row in rows:
             writer.write({name: row[name] if name in lists else int(row[name]) for name in COLUMNS})
     data = StreamingDataset(local=str(folder), shuffle=True, shuffle_algo="py1e", batch_size=size)
-    return lambda: batched(data, size)
+    return lambda _: batched(data, size)
 
 
 if __name__ == "__main__":

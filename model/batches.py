@@ -14,7 +14,7 @@ import numpy as np
 
 from model.data import DataSet, Examples, PackedBatch
 from model.distributed import Ranks
-from model.order import MASK, TrainingOrder
+from model.order import TrainingOrder
 from model.remask import EpochMasks, Remasking, example_keys
 from model.schedule import Phase
 from model.static_shapes import StaticShape, pad_batch, static_shape
@@ -100,13 +100,16 @@ def share_rows(
     parts = cut_by_length(sizes["lengths"], micro_batch_size, num_ranks)
     numbers = [number for number in range(rank, len(parts), num_ranks) if len(parts[number])]
     micro_batches, stream_sum = [], 0
-    for number in numbers:
-        places = parts[number]
-        columns = sizes if whole else examples.read(copies[places], rows[places])
-        stream_sum += rows_sum(columns, places)
+    if numbers:
+        mine = np.concatenate([parts[number] for number in numbers])
+        columns = sizes if whole else examples.read(copies[mine], rows[mine])
+        stream_sum = rows_sum(columns, mine)
         if new_masks:
-            columns = new_masks.put_on(columns, places)
-        micro_batches.append(examples.pack(columns, copies[places], rows[places]))
+            columns = new_masks.put_on(columns, mine)
+        pieces = split_columns(columns, [len(parts[number]) for number in numbers])
+        micro_batches = [
+            examples.pack(piece, copies[parts[number]], rows[parts[number]]) for piece, number in zip(pieces, numbers)
+        ]
     return GlobalBatch(
         micro_batches=micro_batches,
         numbers=numbers,
@@ -115,8 +118,17 @@ def share_rows(
         num_squared=int((sizes["lengths"] ** 2).sum()),
         num_masked=int(sizes["num_masks"].sum()),
         num_pairs=int((sizes["labels"] >= 0).sum()),
-        stream_sum=stream_sum & MASK,
+        stream_sum=stream_sum,
     )
+
+
+def split_columns(columns: dict[str, np.ndarray], counts: list[int]) -> list[dict[str, np.ndarray]]:
+    """What `Examples.read` gave, cut into pieces of counts[0], counts[1], … rows."""
+    ends = np.cumsum(counts)[:-1]
+    token_ends, mask_ends = (np.concatenate([[0], np.cumsum(columns[n])])[ends] for n in ("lengths", "num_masks"))
+    cuts = {"input_ids": token_ends, "positions": mask_ends, "masked_ids": mask_ends}
+    pieces = {name: np.split(values, cuts.get(name, ends), axis=-1) for name, values in columns.items()}
+    return [{name: values[number] for name, values in pieces.items()} for number in range(len(counts))]
 
 
 class BatchReader:

@@ -184,6 +184,9 @@ class Members:
         if with_tokens:
             assert self._id_type
             columns["segment_b_start"] = self._scalars(0, places, rows, UINT16)
+            if (columns["segment_b_start"] > sizes[0]).any():
+                member = int(members[columns["segment_b_start"] > sizes[0]][0])
+                raise self.damaged(member, "a segment_b_start is beyond its example")
             columns["list_sums"] = np.empty((len(LISTS), len(members)), dtype=np.uint64)
             kinds = {"input_ids": self._id_type, "positions": UINT16, "masked_ids": self._id_type}
             for number, (name, kind) in enumerate(kinds.items()):

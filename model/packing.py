@@ -46,11 +46,13 @@ def pack_sequences(input_ids: np.ndarray, lengths: np.ndarray, segment_b_start: 
         segment_b_start: (N,), the index in its sequence of B's first token; the length where there is no B.
     """
     ends = np.cumsum(lengths)
-    positions = np.arange(len(input_ids)) - np.repeat(ends - lengths, lengths)
-    in_segment_b = positions >= np.repeat(segment_b_start, lengths)
+    positions = np.arange(len(input_ids))
+    positions -= np.repeat(ends - lengths, lengths)
+    segments = np.stack([segment_b_start, lengths - segment_b_start], axis=1).ravel()  # sizes of A, B, A, B, …
+    token_types = np.repeat(np.arange(2 * len(lengths)) % 2, segments)
     return PackedSequences(
         input_ids=torch.from_numpy(input_ids.astype(np.int64)),
-        token_type_ids=torch.from_numpy(in_segment_b.astype(np.int64)),
+        token_type_ids=torch.from_numpy(token_types),
         position_ids=torch.from_numpy(positions),
         cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
         lengths=lengths.tolist(),

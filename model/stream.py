@@ -129,10 +129,10 @@ def list_weights(column: int, size: int) -> np.ndarray:
 
 
 def fold_arrays(*values: np.ndarray) -> np.ndarray:
-    """`model.order.fold` of each row of integer arrays of one length."""
+    """`model.order.fold` of each row of arrays of one length, of int64 or uint64."""
     key = np.zeros(len(values[0]), dtype=np.uint64)
     for value in values:
-        key ^= value.astype(np.uint64, copy=False)
+        key ^= value.view(np.uint64)
         key += np.uint64(GOLDEN)
         mix_array(key)
     return key

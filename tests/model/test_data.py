@@ -283,6 +283,10 @@ def test_offsets_and_ids_that_make_no_sense_are_named(own):
     with says(f"member 0 of shard {path} cannot be read: an example has 21 input_ids, 3 masked_lm_positions, 0 mas"):
         read_all(own)
     path.write_bytes(whole)
+    overwrite(path, place_of(path, "segment_b_start", 1), (40).to_bytes(2, "little"))
+    with says(f"member 0 of shard {path} cannot be read: a segment_b_start is beyond its example"):
+        read_all(own)
+    path.write_bytes(whole)
     overwrite(path, place_of(path, "input_ids", 2), (60000).to_bytes(2, "little"))
     with says("holds ids beyond its vocabulary of 53 words"):
         read_all(own)
