@@ -65,6 +65,8 @@ def main(argv: Sequence[str]) -> None:
     with written(config.out) as file:
         for line in fill(config) if config.fill is not None else predict(config):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            if file is sys.stdout:
+                file.flush()  # who reads it may be waiting
 
 
 def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:

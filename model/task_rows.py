@@ -270,8 +270,8 @@ def _json(path: Path, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | B
         raise ValueError(
             f"{path}: neither a list of objects nor SQuAD's form, data > paragraphs > context and qas ({error!r})"
         ) from None
-    numbers: dict[Any, int] = {}
+    numbers: dict[str, int] = {}
     for number, question in enumerate(questions, 1):
-        same = numbers.setdefault(question.get("id"), number)  # answers are told apart by it
-        known = BadRow(f"has the id of question {same}") if same < number else None
-        yield f"question {number} (id {question.get('id')!r})", known or question
+        name = repr(question.get("id", f"number {number}"))
+        same = numbers.setdefault(name, number)  # answers are told apart by it
+        yield f"question {number} (id {name})", BadRow(f"has the id of question {same}") if same < number else question

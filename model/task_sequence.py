@@ -74,7 +74,7 @@ class SequenceTask(Task[TextRow]):
             label = label_of(values["label"]) if self.has_classes else number_of(values["label"])
             if isinstance(label, str):
                 self.check_label(label)
-        return TextRow(place, values.get("id"), texts[0], texts[1] if len(texts) == 2 else None, label)
+        return TextRow(place, values["id"], texts[0], texts[1] if len(texts) == 2 else None, label)
 
     def label_counts(self, rows: Sequence[TextRow]) -> Mapping[str, int]:
         return Counter(str(row.label) for row in rows) if self.has_classes else {}
