@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from jobs.config import parse
 from pipeline import storage
 from pipeline.decoding import Span, decode, label_name, segments
-from pipeline.formats import format_by_name, position_unit
+from pipeline.formats import position_unit
 from pipeline.line_repeats import read_repeated
 from pipeline.manifest import DAMAGED, JobConfig, read_dataset
 from pipeline.pairs import sentence_keys, target_lengths
@@ -67,6 +67,7 @@ class Explainer:
         self.vocabulary = parse_vocabulary(storage.read(storage.join(dataset, "vocab.txt")), "vocab.txt")
         self.job = JobConfig.of(self.manifest, self.vocabulary)
         self.paths = {row["name"]: row["path"] for row in self.manifest["inputs"]}
+        self.formats = {row["name"]: row["format"] for row in self.manifest["inputs"]}
         self._buckets: dict[tuple[str, int], Bucket] = {}
         self._layouts: dict[int, tuple[NDArray[np.int64], list[tuple[int, int]]]] = {}
 
@@ -142,7 +143,7 @@ class Explainer:
             "document": f"{document:016x}",
             **{name: row[name] for name in ("source", "position", "piece", "num_sentences")},
             "path": self.paths[row["source"]],
-            "unit": position_unit(format_by_name(row["source"])[0] or ""),
+            "unit": position_unit(self.formats[row["source"]]),
             "tokens": [first, first + size],
         }
         try:

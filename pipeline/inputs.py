@@ -18,7 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline import storage
 from pipeline.formats import expected_names, find_format, format_by_name
-from pipeline.streams import HEAD
+from pipeline.streams import CODECS, HEAD
 from pipeline.text_encodings import encoding_name, find_encoding, is_mostly_utf8
 
 _WILDCARD = re.compile(r"[*?\[]")
@@ -161,12 +161,18 @@ def _readable(folder: str, paths: list[str], notes: list[str]) -> list[str]:
         state = states.get(os.path.dirname(path))
         if format_by_name(path)[0] and (state is None or os.path.basename(path) in _data_files(state)):
             chosen.append(path)
-    strangers = Counter(os.path.splitext(path)[1] or os.path.basename(path) for path in set(paths) - set(chosen))
+    strangers = Counter(_ending(path) for path in set(paths) - set(chosen))
     if strangers:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(strangers.items())[:10])
         number = f"{strangers.total()} of {len(paths)} files"
         notes.append(f"{folder}: {number} passed over ({kinds}); expected {expected_names()}")
     return chosen
+
+
+def _ending(path: str) -> str:
+    """What a file's name ends in, .wat.gz or .md, or the whole name where there is no dot in it."""
+    stem, ending = os.path.splitext(os.path.basename(path))
+    return os.path.splitext(stem)[1] + ending if ending in CODECS else ending or stem
 
 
 def _data_files(state: str) -> set[str]:

@@ -242,7 +242,10 @@ def about_inputs(plan: Plan, sources: list[Source]) -> list[dict[str, Any]]:
         for name, value in zip(names, values):
             given[part.source][name] += value
     return [
-        {"name": s.name, "path": s.path, "bytes": s.size, "fingerprint": s.fingerprint} | given[s.name] for s in sources
+        {name: getattr(source, name) for name in ("name", "path", "format", "codec", "encoding")}
+        | {"bytes": source.size, "fingerprint": source.fingerprint}
+        | given[source.name]
+        for source in sources
     ]
 
 

@@ -127,12 +127,12 @@ def test_a_file_named_twice_is_read_once(tmp_path):
 
 def test_a_folder_gives_all_files_below_it_that_can_be_read_and_tells_the_others(tmp_path):
     (tmp_path / "sub" / "deep").mkdir(parents=True)
-    for name in ("a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst", "notes.md", ".hidden.txt", "README", "sub/x.md"):
+    for name in ("a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst", "notes.md", ".hidden.txt", "README", "sub/x.wat.gz"):
         (tmp_path / name).write_bytes(b"x")
     notes: list[str] = []
     assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst"]
     [note] = notes
-    assert note.startswith(f"{tmp_path}: 3 of 6 files passed over (2 .md, 1 README); expected a name that ends in .txt")
+    assert note.startswith(f"{tmp_path}: 3 of 6 files passed over (1 .md, 1 .wat.gz, 1 README); expected a name")
 
 
 def test_of_a_folder_saved_by_datasets_only_the_files_of_its_state_are_read(tmp_path):
