@@ -152,7 +152,7 @@ def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
 
 def measure_baselines(config: FinetuneConfig) -> tuple[str, int, dict[str, dict[str, float]]]:
     """The first metric of a task, the number of its dev rows, and the metrics of each baseline."""
-    job = prepare(config)[0]
+    job = prepare(config)
     columns = pairs("columns", config.columns)
     rows, _ = read_task(config.train, job.task.forms(True), job.task.parse, columns, config.on_bad_row)
     measured = {}

@@ -33,15 +33,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; rea
 import numpy as np
 import torch
 
-from jobs.config import dump, parse
+from jobs.config import parse
 from jobs.finetune_config import FinetuneConfig, pairs
 from jobs.finetune_run import Job, SeedResult, describe, train_seed
+from model.data import read_json
 from model.pretrained import Pretrained, open_pretrained
 from model.run_folder import only_trainer, stop_signals, write_text
 from model.task import Task
 from model.task_data import Reading, TaskData
 from model.task_kinds import make_task
-from model.task_rows import Rejected, read_task
+from model.task_rows import read_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +78,9 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     check_folders(config)
-    job, bad_train, bad_dev = prepare(config)
+    job = prepare(config)
     with only_trainer(config.out), stop_signals() as signals:
-        write_text(config.out / "config.toml", dump(config))
-        if bad_train or bad_dev:
-            lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in bad_train + bad_dev]
-            write_text(config.out / "bad_rows.jsonl", "".join(lines))
-        print_start(job, len(bad_train), len(bad_dev))
+        print_start(job)
         results: list[SeedResult] = []
         for seed in config.seeds:
             out = config.out if len(config.seeds) == 1 else config.out / f"seed-{seed}"
@@ -94,12 +91,8 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         return summarize(job, results)
 
 
-def prepare(config: FinetuneConfig) -> tuple[Job, list[Rejected], list[Rejected]]:
-    """Model, task and data of a command, and the rows that were left out of its two files.
-
-    Raises:
-        ValueError: these do not fit together.
-    """
+def prepare(config: FinetuneConfig) -> Job:
+    """Model, task and data of a command; ValueError where they do not fit together."""
     pretrained = open_pretrained(config.model)
     reading = Reading(
         max_seq_length=config.max_seq_length or pretrained.max_seq_length,
@@ -118,12 +111,11 @@ def prepare(config: FinetuneConfig) -> tuple[Job, list[Rejected], list[Rejected]
     train = task.tokenize(train_rows, pretrained.tokenizer)
     dev = task.tokenize(dev_rows, pretrained.tokenizer)
     files = {"model": pretrained.digest(), "train": digest(config.train), "dev": digest(config.dev)}
-    job = Job(
+    return Job(
         config=config, task=task, pretrained=pretrained, dev=dev, dev_rows=dev_rows,
-        train=replace(train, weights=target_weights(config, task, train)),
+        train=replace(train, weights=target_weights(config, task, train)), bad_train=bad_train, bad_dev=bad_dev,
         deciding=config.deciding() | {"max_seq_length": reading.max_seq_length} | files,
     )  # fmt: skip
-    return job, bad_train, bad_dev
 
 
 def check_folders(config: FinetuneConfig) -> None:
@@ -133,6 +125,12 @@ def check_folders(config: FinetuneConfig) -> None:
     path = config.out / "config.toml"
     if path.exists() and "task" not in tomllib.loads(path.read_text(encoding="utf-8")):
         raise ValueError(f"{config.out} is a run of another command: give a new folder as --out")
+    of_others = config.out / "metrics.jsonl" if len(config.seeds) > 1 else next(config.out.glob("seed-*"), None)
+    if of_others and of_others.exists():
+        raise ValueError(
+            f"{config.out} holds {of_others.name}, and was begun with {'one seed' if len(config.seeds) > 1 else 'several'}: "
+            f"give that again, or a new folder as --out"
+        )
 
 
 def check_model(config: FinetuneConfig, pretrained: Pretrained, reading: Reading) -> None:
@@ -163,15 +161,15 @@ def target_weights(config: FinetuneConfig, task: Task, train: TaskData) -> np.nd
     return np.array(table, dtype=np.float32)[train.labels]
 
 
-def print_start(job: Job, num_bad_train: int, num_bad_dev: int) -> None:
+def print_start(job: Job) -> None:
     """Says what is about to be trained on what."""
     config = job.config
     print(f"model: {job.pretrained.path}, a {job.pretrained.architecture}")
-    for name, data, num_bad in (("train", job.train, num_bad_train), ("dev", job.dev, num_bad_dev)):
+    for name, data, bad in (("train", job.train, job.bad_train), ("dev", job.dev, job.bad_dev)):
         num_rows = int(data.row_of[-1]) + 1
         words = [f"{num_rows:,} rows", f"{len(data.starts) - 1:,} sequences", f"{len(data.input_ids):,} tokens"]
         words += [f"{data.num_cut:,} rows not read whole"] if data.num_cut else []
-        words += [f"{num_bad:,} bad rows left out, see {config.out / 'bad_rows.jsonl'}"] if num_bad else []
+        words += [f"{len(bad):,} bad rows left out, see {config.out / 'bad_rows.jsonl'}"] if bad else []
         print(f"{name}: {', '.join(words)}")
     if job.task.has_classes:
         counts = np.bincount(job.train.labels, minlength=len(job.task.labels))
@@ -195,12 +193,13 @@ def summarize(job: Job, results: list[SeedResult]) -> FinetuneResult:
             "mean": mean, "deviation": deviation, "best_seed": best.seed,
             "seeds": {str(result.seed): result.metrics for result in results},
         }  # fmt: skip
-        if not (out / "results.json").exists():
+        path = out / "results.json"
+        if not path.exists() or read_json(path) != content:
             temporary = out / f".model.{os.getpid()}.tmp"
             shutil.copytree(best.out / "model", temporary, dirs_exist_ok=True)
             shutil.rmtree(out / "model", ignore_errors=True)
             os.rename(temporary, out / "model")
-        write_text(out / "results.json", json.dumps(content, indent=2) + "\n")
+            write_text(path, json.dumps(content, indent=2) + "\n")
         spread = ", ".join(f"{name} {mean[name]:.4f} ± {deviation[name]:.4f}" for name in names if name != "loss")
         print(f"{len(results)} seeds: {spread}")
     print(f"{describe(best.metrics)} at step {best.best_step:,} of seed {best.seed}; the model is {out / 'model'}")

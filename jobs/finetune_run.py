@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.config import dump
 from jobs.finetune_config import FinetuneConfig
 from jobs.pretrain import progress_bar
 from model.checkpoint import latest_of, load_checkpoint, save_checkpoint, sweep
@@ -25,6 +26,7 @@ from model.schedule import Schedule
 from model.task import Task
 from model.task_data import TaskData
 from model.task_heads import TaskModel
+from model.task_rows import Rejected
 from model.task_training import (
     FinetuneState,
     StepResult,
@@ -53,6 +55,10 @@ class Job:
     """The dev rows as token ids,"""
     dev_rows: Sequence[Any]
     """and as they were read."""
+    bad_train: list[Rejected]
+    """Training rows that were left out."""
+    bad_dev: list[Rejected]
+    """Dev rows that were left out."""
     deciding: dict[str, Any]
     """What decides the numbers, beside the seed: configuration, and digests of model and data."""
 
@@ -102,6 +108,7 @@ def train_seed(job: Job, seed: int, out: Path, signals: list[signal.Signals]) ->
     )  # fmt: skip
     check_unchanged(out, state.deciding, deciding)
     out.mkdir(parents=True, exist_ok=True)
+    write_down(job)
     sweep(checkpoints)
     keep_best(models, state.best_step)
 
@@ -173,6 +180,14 @@ def train_seed(job: Job, seed: int, out: Path, signals: list[signal.Signals]) ->
         return None
     speed = tokens / train_seconds if tokens else 0.0
     return finish(out, state, deciding, speed)
+
+
+def write_down(job: Job) -> None:
+    """Writes what was chosen, and which rows were left out, into the command's folder."""
+    write_text(job.config.out / "config.toml", dump(job.config))
+    if rejected := job.bad_train + job.bad_dev:
+        lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rejected]
+        write_text(job.config.out / "bad_rows.jsonl", "".join(lines))
 
 
 def build_model(job: Job, seed: int) -> tuple[TaskModel, list[str]]:

@@ -225,6 +225,12 @@ def test_several_seeds_give_a_mean_a_deviation_and_the_best_model(encoder, files
     (out / "results.json").unlink()
     again = finetune(config(encoder, files, out, seeds=(1, 2, 3), save_every=3))
     assert again.mean == result.mean and "seed-1 is finished" in capsys.readouterr().out
+    fewer = finetune(config(encoder, files, out, seeds=(2, 3), save_every=3))
+    assert json.loads((out / "results.json").read_text())["mean"] == fewer.mean
+    with pytest.raises(ValueError, match="holds seed-., and was begun with several: give that again, or a new folder"):
+        finetune(config(encoder, files, out, seeds=(1,), save_every=3))
+    with pytest.raises(ValueError, match="holds metrics.jsonl, and was begun with one seed"):
+        finetune(config(encoder, files, unbroken, seeds=(1, 2), save_every=3))
 
 
 def test_the_best_model_is_kept_and_patience_ends_training(encoder, files, tmp_path):
@@ -278,7 +284,7 @@ def test_balanced_weights_are_those_of_scikit_learn(encoder, files):
 
     from jobs.finetune import prepare
 
-    job, _, _ = prepare(config(encoder, files, Path("x"), "tag", class_weights=("balanced",)))
+    job = prepare(config(encoder, files, Path("x"), "tag", class_weights=("balanced",)))
     labels = job.train.labels
     expected = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
     np.testing.assert_allclose(job.train.weights, expected[labels], rtol=1e-6)
@@ -352,6 +358,7 @@ def test_a_run_cannot_be_changed_on_the_way_nor_written_over_another(unbroken, e
     ):
         with pytest.raises(ValueError, match=message):
             finetune(config(encoder, files, out, **changes))
+    assert (out / "config.toml").read_bytes() == (unbroken / "config.toml").read_bytes()
     with pytest.raises(ValueError, match="is the model itself: give a new folder as --out"):
         finetune(config(encoder, files, encoder))
     (tmp_path / "pretraining").mkdir()
