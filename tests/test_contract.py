@@ -167,7 +167,8 @@ def test_the_order_of_training_is_the_network_of_the_page():
     for n in (1, 2, 5, 16, 17, 100):
         keys = [fold(3, 4, 128, 7, r) for r in range(6)]
         twin = [permute(i, n, keys) for i in range(n)]
-        assert order.permute(np.arange(n), n, 3, order.EPOCH_ORDER, 128, 7).tolist() == twin and sorted(twin) == list(range(n))
+        assert order.permute(np.arange(n), n, 3, order.EPOCH_ORDER, 128, 7).tolist() == twin
+        assert sorted(twin) == list(range(n))
 
 
 # ---- the bytes
