@@ -1,7 +1,7 @@
 """What is done to a text before it is a document, step by step, and which texts are turned away for it.
 
-Every step is optional, and counted: how many documents it changed, or turned away. The steps run in the order of the
-fields of CleanConfig. A text over MAX_DOCUMENT_BYTES is cleaned piece by piece.
+Every step is optional, and counted: how many documents it changed, or turned away. Lines that repeat are left out behind the
+sample. A text over MAX_DOCUMENT_BYTES is cleaned piece by piece.
 """
 
 import re

@@ -1,5 +1,6 @@
 """What a file holds, by its name and its first bytes. Where the two contradict each other nothing is guessed."""
 
+import io
 import re
 from typing import BinaryIO
 
@@ -49,18 +50,17 @@ def format_by_name(path: str) -> tuple[str | None, str | None]:
     return next((form for ending, form in _ENDINGS.items() if stem.endswith(ending)), None), codec
 
 
-def find_format(path: str, file: BinaryIO) -> tuple[str, str | None, bytes]:
-    """(format, codec, the first uncompressed bytes) of an open file; ValueError where its name and its first bytes
-    contradict each other, or neither tells."""
+def find_format(path: str, head: bytes, file: BinaryIO) -> tuple[str, str | None, bytes]:
+    """(format, codec, the first uncompressed bytes) of an open file that begins with `head`; ValueError where its name
+    and its first bytes contradict each other, or neither tells."""
     form, codec = format_by_name(path)
-    head = first_bytes(file, None)
     packed = _look(head, _CODEC_MAGIC)
     if packed and packed != codec:
         raise ValueError(_contradiction(path, f"those of {packed}", codec or "not compressed"))
     if codec:
         if stranger := _look(head, _FORMAT_MAGIC):
             raise ValueError(_contradiction(path, f"those of {FORMATS[stranger]}", codec))
-        head = first_bytes(file, codec)
+        head = first_bytes(io.BytesIO(head), codec) or first_bytes(file, codec)  # a block of bzip2 may be longer
         if again := _look(head, _CODEC_MAGIC):
             raise ValueError(f"{path}: is compressed twice: inside it is {again} again; unpack it once")
     if stranger := _look(head, _STRANGERS):

@@ -90,7 +90,7 @@ def find_sources(patterns: Sequence[str], notes: list[str] | None = None, encodi
     for path, (_, size, modified) in sorted(found.items()):
         with storage.open_read(path) as file:
             head = file.read(HEAD)
-            form, codec, text = find_format(path, file)
+            form, codec, text = find_format(path, head, file)
         of_text = None
         if form in ("txt", "jsonl"):
             of_text = find_encoding(text) if encoding == "auto" else encoding_name(encoding)
@@ -133,9 +133,9 @@ def _without_lists(patterns: Iterable[str]) -> list[str]:
 
 def _match(pattern: str, notes: list[str]) -> tuple[str, dict[str, tuple[int, float]]]:
     """(root, {path: (size, modification time)}) of one pattern."""
-    root = re.split(_WILDCARD, pattern)[0].rpartition("/")[0]
+    before_wildcard = re.split(_WILDCARD, pattern)[0]
     if not storage.is_local(pattern):
-        folder = pattern.endswith("/")
+        folder, root = pattern.endswith("/"), before_wildcard.rpartition("/")[0]
         try:
             listed = FileSystems.match([pattern + "**" if folder else pattern])[0].metadata_list
         except BeamIOError as error:
@@ -143,13 +143,12 @@ def _match(pattern: str, notes: list[str]) -> tuple[str, dict[str, tuple[int, fl
         files = {f.path: (f.size_in_bytes, f.last_updated_in_seconds) for f in listed}
     else:
         folder = os.path.isdir(pattern)
-        root = pattern if folder else os.path.dirname(re.split(_WILDCARD, pattern)[0])
+        root = pattern if folder else os.path.dirname(before_wildcard)
         wanted = os.path.join(glob.escape(pattern), "**") if folder else pattern
         paths = glob.glob(wanted, recursive=True) or [pattern]
         files = {p: (os.path.getsize(p), os.path.getmtime(p)) for p in paths if os.path.isfile(p)}
     if folder:  # of a folder, files that nobody named may be passed over
-        wanted_paths = _readable(pattern, list(files), notes)
-        files = {path: files[path] for path in wanted_paths}
+        files = {path: files[path] for path in _readable(pattern, list(files), notes)}
     return root, files
 
 

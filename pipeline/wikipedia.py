@@ -46,7 +46,10 @@ def read_site(head: bytes) -> Site:
     begin, end = head.find(b"<siteinfo>"), head.find(b"</siteinfo>")
     if begin < 0 or end < 0:
         return Site()
-    root = ElementTree.fromstring(head[begin : end + len(b"</siteinfo>")])
+    try:
+        root = ElementTree.fromstring(head[begin : end + len(b"</siteinfo>")])
+    except ElementTree.ParseError:
+        return Site()
     names = {entry.get("key"): (entry.text or "").lower() for entry in root.iter("namespace")}
     hidden = {names.get(key, "") for key in ("-2", "6", "14")}
     return Site(frozenset(names.values()) - {""}, Site.hidden | hidden - {""})
@@ -87,8 +90,9 @@ def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
         yield Reject(position, "not-xml", str(error), first_characters(raw))
         return
     title, wikitext = page.findtext("title", ""), page.findtext("revision/text") or ""
-    namespace = page.findtext("ns", "0")  # dumps before 2009 lack it
-    if namespace != "0" or title.partition(":")[0].lower() in site.namespaces:
+    prefix, colon, _ = title.partition(":")
+    named = colon and prefix.lower() in site.namespaces
+    if page.findtext("ns", "other" if named else "0") != "0":  # dumps before 2009 lack it
         yield PassedOver(position, "not-an-article")
     elif page.find("redirect") is not None or _REDIRECT.match(wikitext):
         yield PassedOver(position, "redirect")

@@ -41,7 +41,7 @@ PACKED = {
 def found(tmp_path: Path, name: str, data: bytes) -> tuple[str, str | None]:
     (tmp_path / name).write_bytes(data)
     with open(tmp_path / name, "rb") as file:
-        return find_format(name, file)[:2]
+        return find_format(name, data[:65536], file)[:2]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_articles_are_documents_and_all_other_pages_are_counted(folder):
         page("Eins", "Der [[Text]]."), page("Zwei", "#WEITERLEITUNG [[Eins]]"), page("Drei", "x", redirect=True),
         page("Vorlage:X", "{{X}}", ns=10), page("Diskussion:Eins", "Hm.", ns=1), page("Vorlage:Alt", "x", ns=None),
         page("Leer", "{{Nur eine Vorlage}}"), page("Gelöscht", None), page("Alt", "Ohne ns.", ns=None),
+        page("Vorlage", "Ein Wort."), page("Datei: ein Film", "Ein Film."), page("Vorlage", "Alt.", ns=None),
     )  # fmt: skip
     items = read(folder, "a.xml", data)
     kinds = [
@@ -74,8 +75,9 @@ def test_articles_are_documents_and_all_other_pages_are_counted(folder):
         ("document", "Der Text."), ("PassedOver", "redirect"), ("PassedOver", "redirect"),
         ("PassedOver", "not-an-article"), ("PassedOver", "not-an-article"), ("PassedOver", "not-an-article"),
         ("Reject", "empty-text"), ("Reject", "empty-text"), ("document", "Ohne ns."),
+        ("document", "Ein Wort."), ("document", "Ein Film."), ("document", "Alt."),
     ]  # fmt: skip
-    assert [data[item.position :][:6] for item in items] == [b"<page>"] * 9
+    assert [data[item.position :][:6] for item in items] == [b"<page>"] * 12
     assert (items[0].record_id, items[6].record_id, items[6].text) == ("Eins", "Leer", "{{Nur eine Vorlage}}")
 
 
@@ -104,6 +106,11 @@ def test_a_dump_cut_and_streamed_in_any_way_gives_the_same_items(folder, pages, 
             assert next(read_documents(Split(source, 0, None), item.position)) == item
         streams_of_bzip2 = b"".join(bz2.compress(bit.encode()) for bit in (HEAD, *pages, TAIL))
         assert read(folder, "multistream.xml.bz2", streams_of_bzip2) == whole
+
+
+def test_a_dump_whose_head_is_broken_is_read_all_the_same(folder):
+    data = dump(page("A", "[[File:x.jpg]]One.")).replace(b"</namespaces>", b"")
+    assert [item.text for item in read(folder, "head.xml", data)] == [b"One."]
 
 
 def test_names_of_namespaces_are_known_in_every_split(folder):
