@@ -1,0 +1,51 @@
+"""Jobs over other inputs than text, cleaned, killed with SIGKILL: the next start does the rest, to the same bytes."""
+
+import signal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import cli
+from jobs.verify import verify
+from tests.jobs.corpus import digests, documents, write, write_vocabulary
+from tests.jobs.test_restart import run_in_forks
+
+POINTS = [
+    "within \\.lines$ 2", "before lines/[^/]*\\.json$ 1", "within lines\\.json 1", "after lines-0000\\.parquet 1",
+    "before \\.work/repeated_lines\\.parquet 1", "within parts/[^/]+/repeated_lines\\.parquet 1", "before \\.part$ 2",
+    "after out-\\d+/repeated_lines\\.parquet 1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def argv(tmp_path_factory):
+    """The command line over Parquet and JSON Lines whose documents share a menu, into any output."""
+    folder = tmp_path_factory.mktemp("inputs")
+    texts = [["Bada | Bebe | Bibi", *paragraphs] for paragraphs in documents(120)]
+    (folder / "in").mkdir()
+    rows = ["\n\n".join(paragraphs) for paragraphs in texts[:70]]
+    pq.write_table(pa.table({"text": [*rows, None, ""]}), folder / "in/a.parquet", row_group_size=10)
+    write(folder / "in/b.jsonl", texts[70:])
+    vocab = write_vocabulary(folder / "vocab.txt")
+    flags = ["--max-line-repeats", "9", "--sample", "0.8", "--unicode-normalization", "NFC", "--split-mb", "0.01"]
+    flags += ["--max-seq-length", "32", "--dupe-factor", "1", "--validation-fraction", "0.1"]
+    return lambda out: ["preprocess", "--input", f"{folder}/in", "--vocab", str(vocab), "--out", str(out), *flags]
+
+
+@pytest.fixture(scope="module")
+def unbroken(argv, tmp_path_factory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("unbroken") / "out"
+    assert cli.main(argv(out)) == 0
+    return digests(out)
+
+
+def test_killed_while_lines_are_counted_or_rows_are_read_the_next_start_does_the_rest(argv, unbroken, tmp_path: Path):
+    outs = [tmp_path / f"out-{i}" for i in range(len(POINTS))]
+    ran = run_in_forks([(kill, argv(out)) for point, out in zip(POINTS, outs) for kill in (point, "")])
+    for point, out, killed, ended in zip(POINTS, outs, ran[::2], ran[1::2]):
+        assert killed[0] == -signal.SIGKILL, f"{point}: never reached: {killed}"
+        assert ended[0] == 0, f"{point}: {ended}"
+        assert digests(out) == unbroken, point
+        assert verify(str(out))[0] == []
