@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 DEFAULT_CACHE_GB = 50.0
@@ -124,11 +124,13 @@ class MemberCache:
         with self._transaction():
             self._forget(sizes)
             free = self.max_bytes - self._index.execute("SELECT bytes FROM total").fetchone()[0] - sum(sizes.values())
-            oldest = self._index.execute("SELECT shard, member, bytes FROM members ORDER BY used")
             doomed = []
-            while free < 0 and (row := oldest.fetchone()):
-                doomed.append(row[:2])
-                free += row[2]
+            # Closed before the transaction ends: a query left open would bind this connection to what was then.
+            oldest = self._index.execute("SELECT shard, member, bytes FROM members ORDER BY used")
+            if True:
+                while free < 0 and (row := oldest.fetchone()):
+                    doomed.append(row[:2])
+                    free += row[2]
             self._remove(doomed)
             rows = [(*key, size, used[key]) for key, size in sizes.items()]
             self._index.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", rows)
