@@ -13,8 +13,9 @@ import shutil
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 DEFAULT_CACHE_GB = 50.0
@@ -34,6 +35,14 @@ def default_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertloom"
 
 
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Lets one thread of all processes of the machine at a time in; path: of a file that stands for it."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed, or its process killed
+        yield
+
+
 class MemberCache:
     """Keeps members, the least recently used of which make room for new ones. All methods may be called by any thread."""
 
@@ -50,8 +59,10 @@ class MemberCache:
         self._index = sqlite3.connect(
             directory / "index.sqlite", timeout=60, isolation_level=None, check_same_thread=False
         )
+        weakref.finalize(self, self._index.close)
         try:
-            self._index.execute("PRAGMA journal_mode = WAL")
+            with only_one(directory / "lock"):  # the change to WAL does not wait for others by itself
+                self._index.execute("PRAGMA journal_mode = WAL")
             self._index.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
                 for statement in SCHEMA.split(";"):
@@ -64,14 +75,11 @@ class MemberCache:
         """Where a member lies if it is there. shard: its sha256."""
         return self.directory / "shards" / shard / f"{member:06d}.arrow"
 
-    @contextmanager
-    def only_one(self, shard: str) -> Iterator[None]:
+    def only_one(self, shard: str) -> AbstractContextManager[None]:
         """Lets one thread of all processes at a time bring members of a shard."""
         folder = self.directory / "shards" / shard
         folder.mkdir(exist_ok=True)
-        with open(folder / "lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed, or its process killed
-            yield
+        return only_one(folder / "lock")
 
     def checksums(self, shard: str) -> list[bytes] | None:
         """sha256 of each member of a shard that was seen whole and sound; None if it never was."""
@@ -126,8 +134,7 @@ class MemberCache:
             free = self.max_bytes - self._index.execute("SELECT bytes FROM total").fetchone()[0] - sum(sizes.values())
             doomed = []
             # Closed before the transaction ends: a query left open would bind this connection to what was then.
-            oldest = self._index.execute("SELECT shard, member, bytes FROM members ORDER BY used")
-            if True:
+            with closing(self._index.execute("SELECT shard, member, bytes FROM members ORDER BY used")) as oldest:
                 while free < 0 and (row := oldest.fetchone()):
                     doomed.append(row[:2])
                     free += row[2]

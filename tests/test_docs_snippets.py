@@ -12,8 +12,8 @@ MARKED = re.compile(r"<!-- runs as a test[^>]*-->\s*```python\n(.*?)```", re.S)
 
 def test_the_pipeline_for_a_trainer_of_ones_own_gives_padded_batches_and_what_to_predict():
     (code,) = MARKED.findall((ROOT / "docs/training.md").read_text("utf-8"))
-    # webdataset leaves its files to the garbage collector
-    flags = ["-W", "error", "-W", "ignore::ResourceWarning"]
+    # webdataset leaves its files to the garbage collector; from Python 3.12 on, torch's workers fork with a warning
+    flags = ["-W", "error", "-W", "ignore::ResourceWarning", "-W", "ignore:This process:DeprecationWarning"]
     command = [sys.executable, *flags, "-c", f"shards = {str(SHARDS)!r}\n{code}"]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr

@@ -194,7 +194,7 @@ def test_a_cache_smaller_than_the_data_stays_within_its_bound_and_fetches_member
     members_alone = [path for path, part in store.fetched() if not part.startswith("bytes=0-")]
     assert NUM_SHARDS < len(members_alone) <= 3 * 2 * NUM_SHARDS  # of 72 members that three epochs read
     assert list((tmp_path / "tmp").iterdir()) == []
-    index = cache.MemberCache(tmp_path, 1)._index
+    index = examples.data_set.cache()._index
     assert index.execute("SELECT bytes FROM total").fetchone()[0] == sizes(tmp_path)
     assert index.execute("SELECT COUNT(*) FROM members").fetchone()[0] == len(files(tmp_path))
 

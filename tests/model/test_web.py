@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
-from torch.utils.data import DataLoader
 
 from model.web import examples, members
 from tests.model.synthetic import write_data_set
@@ -58,18 +57,20 @@ def test_members_are_record_batches(shards):
 
 
 def test_each_worker_and_node_has_shards_of_its_own(shards, monkeypatch):
-    pipeline = examples(shards).batched(100, collation_fn=len)
-    assert isinstance(pipeline, wds.WebDataset) and pickle.loads(pickle.dumps(examples(shards)))
-    assert sum(DataLoader(pipeline, batch_size=None, num_workers=2)) == 2500
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    found = []
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        found.append([example["__key__"] for example in examples(shards)])
-    assert len(found[0]) == len(found[1]) == 1250 and len(set(found[0] + found[1])) == 2500
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setenv("RANK", "2")
-    assert list(examples(shards)) == []  # more nodes than shards
+    """Told by the environment, as webdataset looks for it; a DataLoader runs in tests/test_docs_snippets.py."""
+    for name, number in (("WORKER", "NUM_WORKERS"), ("RANK", "WORLD_SIZE")):
+        monkeypatch.setenv(number, "2")
+        found = []
+        for value in range(2):
+            monkeypatch.setenv(name, str(value))
+            found.append([example["__key__"] for example in examples(shards)])
+        assert len(found[0]) == len(found[1]) == 1250 and len(set(found[0] + found[1])) == 2500
+        monkeypatch.setenv(number, "3")
+        monkeypatch.setenv(name, "2")
+        assert list(examples(shards)) == []  # more of them than shards
+        monkeypatch.delenv(name)
+        monkeypatch.delenv(number)
+    assert isinstance(pickle.loads(pickle.dumps(examples(shards))), wds.WebDataset)
 
 
 def test_options_of_webdataset_pass_through(shards):
