@@ -19,11 +19,11 @@ import torch
 from bench_train import add_arguments, batches_of, model_of, num_pairs, run, timed
 from setting import header, spread
 
-from model.checkpoint import TrainingState
-from model.checkpoint_writer import CheckpointWriter
-from model.data import Examples
+from model.loading.data import Examples
+from model.loading.stream import START
 from model.optimizer import build_optimizer, set_learning_rate
-from model.stream import START
+from model.runs.checkpoint import TrainingState
+from model.runs.checkpoint_writer import CheckpointWriter
 
 
 def main() -> None:

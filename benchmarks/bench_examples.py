@@ -23,10 +23,10 @@ from setting import ROOT, add_text_arguments, header, inputs_of, pin, vocabulary
 sys.path.insert(0, str(ROOT))
 
 from pipeline.documents import read_documents
-from pipeline.examples import WeaveConfig
+from pipeline.examples.making import WeaveConfig
+from pipeline.examples.shards import ShardName, write_shard
+from pipeline.formats.records import Document
 from pipeline.inputs import Split, find_sources
-from pipeline.records import Document
-from pipeline.shards import ShardName, write_shard
 from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import TokenBlock
 from pipeline.vocabulary import Vocabulary, read_vocabulary

@@ -32,12 +32,12 @@ from setting import SAMPLE, header, run_command, spread, write_report
 
 from model.bert import BertArchitecture, BertConfig, initialize_weights
 from model.huggingface import to_hugging_face
-from model.order import TrainingOrder
+from model.loading.order import TrainingOrder
 from model.pretrained import open_pretrained
-from model.task_data import Reading, TaskData
-from model.task_kinds import make_task
-from model.task_rows import read_task
-from model.task_training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
+from model.tasks.data import Reading, TaskData
+from model.tasks.kinds import make_task
+from model.tasks.rows import read_task
+from model.tasks.training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
 from model.tokenization import TextTokenizer, load_tokenizer
 
 SORTED_AT_ONCE = 50

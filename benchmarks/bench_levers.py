@@ -19,9 +19,9 @@ import torch
 from bench_train import add_arguments, batches_of, model_of, num_pairs, run, shape_of, timed
 from setting import header
 
-from model.data import Examples, PackedBatch
 from model.flops import step_flops
 from model.heads import BertForPreTraining
+from model.loading.data import Examples, PackedBatch
 from model.optimizer import build_optimizer
 from model.static_shapes import IGNORED, compile_model, pad_batch
 from model.training import autocast

@@ -40,10 +40,10 @@ import torch
 from bench_train import sample_data_set
 from setting import header, write_report
 
-from model.batches import BatchReader
-from model.data import DataSet, Examples
 from model.distributed import Ranks
-from model.stream import Leg
+from model.loading.batches import BatchReader
+from model.loading.data import DataSet, Examples
+from model.loading.stream import Leg
 from model.web import examples as pipeline_of
 
 COLUMNS = ("input_ids", "segment_b_start", "masked_lm_positions", "masked_lm_ids", "next_sentence_label")
@@ -202,7 +202,7 @@ def undigested(read: Callable[[int], Iterator[int]]) -> Callable[[int], Iterator
 
     @contextmanager
     def off() -> Iterator[None]:
-        with patch("model.batches.rows_sum", lambda *_: 0), patch("model.members.list_sums", lambda *_: 0):
+        with patch("model.loading.batches.rows_sum", lambda *_: 0), patch("model.loading.members.list_sums", lambda *_: 0):
             yield
 
     def read_undigested(number: int) -> Iterator[int]:

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 from pipeline.documents import read_documents
+from pipeline.formats.records import Document
 from pipeline.inputs import find_sources
 from pipeline.minhash import shingles, similarity
 from pipeline.near_duplicates import Search, find_pairs, num_ranges, verify_range, write_sketch
-from pipeline.records import Document
 from pipeline.splitting import split_source
 from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part

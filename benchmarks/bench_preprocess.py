@@ -91,8 +91,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
 def write_text(path: Path, inputs: list[str], megabytes: float) -> float:
     """Writes the documents of the inputs, or so many megabytes made of their paragraphs; the megabytes written."""
     from pipeline.documents import read_documents
+    from pipeline.formats.records import Document
     from pipeline.inputs import Split, find_sources
-    from pipeline.records import Document
 
     if megabytes:
         write_corpus(path, inputs, megabytes)

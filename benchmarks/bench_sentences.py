@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pipeline.sentences import sentence_starts, unit_marks
+from pipeline.text.sentences import sentence_starts, unit_marks
+from pipeline.text.wordpiece import WordPiece
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
-from pipeline.wordpiece import WordPiece
 
 Find = Callable[[str], set[int]]
 REGEX = re.compile(r"(?:[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[”’」』）]*|\n)\s*")
@@ -30,7 +30,7 @@ def regex_ends(text: str) -> set[int]:
 
 
 class Rule:
-    """The rule of pipeline/sentences.py, on characters."""
+    """The rule of pipeline/text/sentences.py, on characters."""
 
     def __init__(self):
         words = Vocabulary((*SPECIAL_WORDS, "a"))
@@ -55,7 +55,7 @@ def spans_to_ends(text: str, ends: Iterable[int]) -> set[int]:
 
 
 def icu_ends(language: str) -> Find:
-    from pipeline.icu import load_sentence_finder
+    from pipeline.text.icu import load_sentence_finder
 
     find = load_sentence_finder(f"icu:{language}")
     return lambda text: spans_to_ends(text, (len(text.encode()[:at].decode()) for at in find(text.encode()).tolist()))

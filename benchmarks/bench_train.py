@@ -34,11 +34,11 @@ from setting import SAMPLE, header, run_command, spread, write_report
 from torch import Tensor
 
 from model.bert import BertArchitecture, BertConfig, initialize_weights
-from model.data import DataSet, Examples, PackedBatch
 from model.flops import step_flops
 from model.heads import BertForPreTraining
 from model.huggingface import to_hugging_face
-from model.order import TrainingOrder
+from model.loading.data import DataSet, Examples, PackedBatch
+from model.loading.order import TrainingOrder
 from model.static_shapes import StaticShape, compile_model, pad_batch, static_shape
 from model.training import autocast
 

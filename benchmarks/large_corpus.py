@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from pipeline.documents import read_documents
+from pipeline.formats.records import Document
 from pipeline.inputs import Split, find_sources
-from pipeline.records import Document
 
 
 def paragraphs_of(inputs: list[str]) -> list[str]:

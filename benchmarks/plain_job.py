@@ -6,7 +6,7 @@
 import time
 
 from pipeline import storage
-from pipeline.examples import WeaveConfig
+from pipeline.examples.making import WeaveConfig
 from pipeline.inputs import find_sources
 from pipeline.manifest import JobConfig, write_manifest
 from pipeline.planning import make_plan, write_plan

@@ -17,8 +17,8 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from model.task_sequence import TextRow
-from model.task_tag import WORD, TagRow
+from model.tasks.sequence import TextRow
+from model.tasks.tag import WORD, TagRow
 
 NAMES = ("majority", "tf-idf", "word overlap", "word memory")
 """In the order of a table."""

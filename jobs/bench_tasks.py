@@ -32,8 +32,8 @@ from jobs.baselines import NAMES, predict_baselines
 from jobs.config import checked_table, parse
 from jobs.finetune import finetune, prepare
 from jobs.finetune_config import FinetuneConfig, pairs
-from model.run_folder import write_text
-from model.task_rows import read_task
+from model.runs.folder import write_text
+from model.tasks.rows import read_task
 
 RANDOM = "random"
 NOT_IN_FILE = ("model", "out", "random_weights")

@@ -119,8 +119,8 @@ def _bertloom(*words: object, kill_at: tuple[Path, int] | None = None) -> None:
 
 
 def _summary(config: DemoConfig, seconds: float) -> None:
-    from model.checkpoint import latest_checkpoint
-    from model.metrics import read_metrics
+    from model.runs.checkpoint import latest_checkpoint
+    from model.runs.metrics import read_metrics
 
     out = config.out
     manifest = json.loads((out / "dataset" / "manifest.json").read_text())

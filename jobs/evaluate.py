@@ -20,11 +20,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; rea
 import torch
 
 from jobs.config import parse
-from model.beginning import begin_with, check_vocabulary
-from model.cache import DEFAULT_CACHE_GB
-from model.data import DataSet, PackedBatch
 from model.heads import BertForPreTraining
+from model.loading.cache import DEFAULT_CACHE_GB
+from model.loading.data import DataSet, PackedBatch
 from model.pretrained import open_pretrained
+from model.runs.beginning import begin_with, check_vocabulary
 from model.training import Evaluation, choose_device, choose_precision, evaluate
 
 

@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 
 from jobs.config import parse
 from pipeline import storage
-from pipeline.decoding import Span, decode, label_name, segments
-from pipeline.formats import position_unit
+from pipeline.checks.replay import Bucket, Woven
+from pipeline.checks.sample import read_documents_page, read_members
+from pipeline.examples.decoding import Span, decode, label_name, segments
+from pipeline.examples.pairs import sentence_keys, target_lengths
+from pipeline.examples.shards import MEMBER_EXAMPLES
+from pipeline.formats.kinds import position_unit
+from pipeline.formats.records import Document
 from pipeline.line_repeats import read_repeated
 from pipeline.manifest import DAMAGED, JobConfig, read_dataset
-from pipeline.pairs import sentence_keys, target_lengths
 from pipeline.randomness import bounded_low, draw
-from pipeline.records import Document
-from pipeline.replay import Bucket, Woven
-from pipeline.sample import read_documents_page, read_members
-from pipeline.shards import MEMBER_EXAMPLES
 from pipeline.tokenizing import make_document_tokenizer
 from pipeline.vocabulary import make_tokenizer, parse_vocabulary
 

@@ -20,13 +20,13 @@ from pathlib import Path
 
 from jobs.config import parse
 from jobs.model_card import pretraining_card, run_card
-from model.beginning import begin_with
-from model.checkpoint import TrainingState, checkpoint_path, read_state
 from model.heads import BertForPreTraining
 from model.huggingface import write_pretrained
 from model.padded import write_onnx
 from model.pretrained import Pretrained, open_pretrained
-from model.run_folder import whole_folder, write_text
+from model.runs.beginning import begin_with
+from model.runs.checkpoint import TrainingState, checkpoint_path, read_state
+from model.runs.folder import whole_folder, write_text
 from model.schedule import parse_budget
 
 

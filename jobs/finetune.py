@@ -36,13 +36,13 @@ import torch
 from jobs.config import parse
 from jobs.finetune_config import FinetuneConfig, pairs
 from jobs.finetune_run import Job, SeedResult, describe, train_seed
-from model.data import read_json
+from model.loading.data import read_json
 from model.pretrained import Pretrained, open_pretrained
-from model.run_folder import only_trainer, stop_signals, write_text
-from model.task import Task
-from model.task_data import Reading, TaskData
-from model.task_kinds import make_task
-from model.task_rows import read_task
+from model.runs.folder import only_trainer, stop_signals, write_text
+from model.tasks.data import Reading, TaskData
+from model.tasks.kinds import make_task
+from model.tasks.rows import read_task
+from model.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

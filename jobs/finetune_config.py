@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from model.task_kinds import TaskName
+from model.tasks.kinds import TaskName
 
 NOT_DECIDING = (
     "model", "train", "dev", "out", "seeds", "on_bad_row", "micro_batch_size", "save_every", "device", "precision",

@@ -15,19 +15,19 @@ from typing import Any
 from jobs.config import dump
 from jobs.finetune_config import FinetuneConfig
 from jobs.pretrain import progress_bar
-from model.checkpoint import latest_of, load_checkpoint, save_checkpoint, sweep
-from model.data import read_json
 from model.huggingface import save_pretrained
-from model.metrics import MetricsWriter
-from model.order import TrainingOrder
+from model.loading.data import read_json
+from model.loading.order import TrainingOrder
 from model.pretrained import Pretrained, load_encoder
-from model.run_folder import write_text
+from model.runs.checkpoint import latest_of, load_checkpoint, save_checkpoint, sweep
+from model.runs.folder import write_text
+from model.runs.metrics import MetricsWriter
 from model.schedule import Schedule
-from model.task import Task
-from model.task_data import TaskData
-from model.task_heads import TaskModel
-from model.task_rows import Rejected
-from model.task_training import (
+from model.tasks.data import TaskData
+from model.tasks.heads import TaskModel
+from model.tasks.rows import Rejected
+from model.tasks.task import Task
+from model.tasks.training import (
     FinetuneState,
     StepResult,
     build_optimizer,

@@ -21,12 +21,12 @@ from pathlib import Path
 import tomli_w
 
 from jobs.config import parse
-from model.beginning import FREE, begin_with, reading_of
-from model.data import read_json
 from model.heads import BertForPreTraining
 from model.huggingface import to_hugging_face, write_pretrained
+from model.loading.data import read_json
 from model.pretrained import open_pretrained
-from model.run_folder import whole_folder, write_text
+from model.runs.beginning import FREE, begin_with, reading_of
+from model.runs.folder import whole_folder, write_text
 
 COPIES = ("position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 """Ends of the names of tensors that say nothing of their own."""

@@ -20,11 +20,11 @@ import tyro
 
 from jobs.config import parse
 from pipeline import storage
-from pipeline.decoding import decode
+from pipeline.checks.report import flatten, shape, treatment
+from pipeline.examples.decoding import decode
+from pipeline.examples.shards import read_shard
 from pipeline.manifest import DAMAGED, read_dataset
 from pipeline.randomness import bounded, draw, fold
-from pipeline.report import flatten, shape, treatment
-from pipeline.shards import read_shard
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 
 

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import TrainingState
-from model.metrics import read_metrics
 from model.pretrained import Pretrained
+from model.runs.checkpoint import TrainingState
+from model.runs.metrics import read_metrics
 
 PIPELINES = {
     "BertForPreTraining": ("AutoModelForPreTraining", "fill-mask"),

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jobs.config import parse
-from model.metrics import read_metrics
+from model.runs.metrics import read_metrics
 
 PANELS = (
     ("loss", "loss (nats)"), ("mlm_loss", "MLM loss"), ("nsp_loss", "NSP loss"),

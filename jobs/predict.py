@@ -25,7 +25,7 @@ from tqdm import tqdm
 from jobs.config import parse
 from jobs.finetune_config import pairs
 from model.pretrained import open_pretrained
-from model.task_rows import BadRow, json_lines, read_records, read_rows
+from model.tasks.rows import BadRow, json_lines, read_records, read_rows
 from model.use import TaskPredictor, WordPredictor
 
 ROWS_AT_ONCE = 1024

@@ -21,12 +21,10 @@ import apache_beam as beam
 from jobs.config import parse
 from jobs.progress import JobProgress
 from pipeline import storage
-from pipeline.chinese import load_segmenter
+from pipeline.checks.gates import Gates
 from pipeline.disk import check_room
 from pipeline.documents import TextConfig
-from pipeline.examples import WeaveConfig
-from pipeline.gates import Gates
-from pipeline.icu import load_sentence_finder
+from pipeline.examples.making import WeaveConfig
 from pipeline.inputs import Source, Split, find_sources
 from pipeline.line_repeats import REPEATED, CountLines
 from pipeline.local_runner import for_people, is_local, pipeline_options, quiet_workers, run, worker_watch
@@ -34,6 +32,8 @@ from pipeline.lock import output_lock
 from pipeline.manifest import JobConfig
 from pipeline.preprocess import Places, Preprocess, balanced
 from pipeline.splitting import split_size, split_source
+from pipeline.text.chinese import load_segmenter
+from pipeline.text.icu import load_sentence_finder
 from pipeline.tokenizing import TokenizeConfig, part_names
 from pipeline.vocabulary import read_vocabulary
 

@@ -45,9 +45,17 @@ from tqdm import tqdm
 
 from jobs.config import dump, parse
 from jobs.pretrain_config import PretrainConfig, too_long
-from model.batches import BatchReader
 from model.bert import BertConfig, initialize_weights
-from model.checkpoint import (
+from model.distributed import Ranks, join_ranks
+from model.flops import peak_flops
+from model.heads import BertForPreTraining
+from model.loading.batches import BatchReader
+from model.loading.data import DataSet
+from model.loading.order import ORDER_VERSION
+from model.loading.remask import remasking_of
+from model.loading.stream import START, Leg, continue_legs, extend
+from model.optimizer import build_optimizer
+from model.runs.checkpoint import (
     TrainingState,
     checkpoint_path,
     latest_checkpoint,
@@ -55,23 +63,15 @@ from model.checkpoint import (
     share_checkpoint,
     sweep,
 )
-from model.checkpoint_writer import CheckpointWriter
-from model.data import DataSet
-from model.distributed import Ranks, join_ranks
-from model.flops import peak_flops
-from model.heads import BertForPreTraining
-from model.heap import Heap
-from model.meter import Meter
-from model.metrics import MetricsWriter, read_metrics
-from model.optimizer import build_optimizer
-from model.order import ORDER_VERSION
-from model.remask import remasking_of
-from model.resume import changes_between
-from model.run_folder import only_trainer, stop_signals, write_text
+from model.runs.checkpoint_writer import CheckpointWriter
+from model.runs.folder import only_trainer, stop_signals, write_text
+from model.runs.heap import Heap
+from model.runs.meter import Meter
+from model.runs.metrics import MetricsWriter, read_metrics
+from model.runs.resume import changes_between
+from model.runs.sinks import open_sinks
 from model.schedule import Schedule
-from model.sinks import open_sinks
 from model.static_shapes import compile_model
-from model.stream import START, Leg, continue_legs, extend
 from model.training import Evaluation, StepResult, choose_device, choose_precision, evaluate, train_step
 
 logger = logging.getLogger("bertloom")
@@ -303,8 +303,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
 def start_from(model: BertForPreTraining, init_from: Path, data_set: DataSet) -> None:
     """Puts the weights of another model into this one, and says so; ValueError if they or the words do not fit."""
     # They need tokenizers, which training does not.
-    from model.beginning import begin_with, check_shape, check_vocabulary
     from model.pretrained import open_pretrained
+    from model.runs.beginning import begin_with, check_shape, check_vocabulary
 
     pretrained = open_pretrained(init_from)
     check_vocabulary(pretrained, data_set)

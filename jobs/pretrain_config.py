@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.bert import BertArchitecture
-from model.cache import DEFAULT_CACHE_GB
+from model.loading.cache import DEFAULT_CACHE_GB
+from model.loading.order import parse_shuffle
 from model.optimizer import Name
-from model.order import parse_shuffle
-from model.resume import CHANGEABLE
+from model.runs.resume import CHANGEABLE
+from model.runs.sinks import SinkName
 from model.schedule import Schedule, Shape, parse_budget, parse_phases
-from model.sinks import SinkName
 
 
 @dataclass(frozen=True, kw_only=True)

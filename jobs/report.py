@@ -26,10 +26,8 @@ from markupsafe import Markup
 from jobs.config import parse
 from jobs.figures import draw_documents, draw_length
 from pipeline import storage
-from pipeline.decoding import decode, segments
-from pipeline.gates import Gate, Gates, look
-from pipeline.manifest import manifest_sha256, manifest_text, read_dataset
-from pipeline.report import (
+from pipeline.checks.gates import Gate, Gates, look
+from pipeline.checks.report import (
     Examples,
     coverage,
     flatten,
@@ -44,7 +42,9 @@ from pipeline.report import (
     word_statistics,
     words_by_source,
 )
-from pipeline.sample import read_documents_page, read_members, sample_buckets, sample_examples
+from pipeline.checks.sample import read_documents_page, read_members, sample_buckets, sample_examples
+from pipeline.examples.decoding import decode, segments
+from pipeline.manifest import manifest_sha256, manifest_text, read_dataset
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
 FORMAT = "bertloom-report"

@@ -27,7 +27,7 @@ from jobs.predict import written
 from jobs.texts import OnBadRow, Text, read_texts
 from model.pretrained import open_pretrained
 from model.sentences import log_likelihoods
-from model.task_rows import BadRow
+from model.tasks.rows import BadRow
 from model.use import WordPredictor
 
 

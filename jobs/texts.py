@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from model.task import text_of
-from model.task_rows import BadRow, json_lines, read_records, read_rows
+from model.tasks.rows import BadRow, json_lines, read_records, read_rows
+from model.tasks.task import text_of
 
 ROWS_AT_ONCE = 1024
 OnBadRow = Literal["stop", "skip"]

@@ -21,7 +21,7 @@ import tyro
 from tqdm import tqdm
 
 from jobs.config import parse
-from model.cache import DEFAULT_CACHE_GB
+from model.loading.cache import DEFAULT_CACHE_GB
 
 MAX_FAULTS = 100
 
@@ -75,7 +75,7 @@ def is_run(path: str) -> bool:
 
 def verify(path: str) -> tuple[list[str], int]:
     """(every fault of a data set, in a sentence with its place; number of files read whole)."""
-    from pipeline.checking import check_dataset
+    from pipeline.checks.data_set import check_dataset
 
     return _collect(check_dataset(path), " files")
 
@@ -88,7 +88,7 @@ def verify_run(
     cache_gb: float = DEFAULT_CACHE_GB,
 ) -> tuple[list[str], int]:
     """(every fault of a run, in a sentence with its place; number of steps whose rows were read again)."""
-    from model.run_check import check_run
+    from model.runs.check import check_run
 
     return _collect(check_run(path, data, last_steps, cache_dir, cache_gb), " steps")
 

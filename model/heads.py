@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.bert import BertConfig, BertModel
-from model.data import PackedBatch
+from model.loading.data import PackedBatch
 from model.normalization import build_normalization
 
 

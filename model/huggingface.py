@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.bert import BertArchitecture, BertConfig
-from model.data import read_json
 from model.heads import BertForPreTraining
+from model.loading.data import read_json
 from model.tokenization import TextTokenizer, save_tokenizer
 
 ENCODER = {

@@ -18,8 +18,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model.bert import BertConfig, initialize_weights
-from model.checkpoint import check_files, latest_checkpoint, read_state
-from model.data import read_json
 from model.huggingface import (
     from_hugging_face,
     load_weights,
@@ -28,7 +26,9 @@ from model.huggingface import (
     to_hugging_face,
     weights_file,
 )
-from model.task_heads import TaskModel
+from model.loading.data import read_json
+from model.runs.checkpoint import check_files, latest_checkpoint, read_state
+from model.tasks.heads import TaskModel
 from model.tokenization import TextTokenizer, load_tokenizer
 
 

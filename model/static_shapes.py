@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.data import PackedBatch
 from model.heads import BertForPreTraining
+from model.loading.data import PackedBatch
 
 DEVIATIONS = 4.0
 """How far above the mean a size lies, in standard deviations of a batch."""
@@ -52,7 +52,7 @@ def static_shape(
     micro_batch_size: int,
     num_parts: int,
 ) -> StaticShape:
-    """The size for the parts of global batches that `model.batches.cut_by_length` makes.
+    """The size for the parts of global batches that `model.loading.batches.cut_by_length` makes.
 
     Args:
         lengths, num_masks: of a sample of the examples, (N,) each.

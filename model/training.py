@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.batches import GlobalBatch
-from model.data import PackedBatch
 from model.distributed import Ranks
 from model.heads import BertForPreTraining
+from model.loading.batches import GlobalBatch
+from model.loading.data import PackedBatch
+from model.loading.order import fold
 from model.normalization import update_statistics
 from model.optimizer import set_learning_rate
-from model.order import fold
 
 DROPOUT = 1001
 """Purpose of dropout's draws. Far from the purposes in docs/shard-format.md: it decides no byte of any data set."""

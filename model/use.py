@@ -22,10 +22,10 @@ from model.heads import MaskedLanguageModelHead
 from model.huggingface import from_hugging_face, load_weights
 from model.packing import pack_sequences
 from model.pretrained import Pretrained, open_pretrained
-from model.task import softmax
-from model.task_kinds import task_of
-from model.task_rows import BadRow, read_rows
-from model.task_training import predict_all
+from model.tasks.kinds import task_of
+from model.tasks.rows import BadRow, read_rows
+from model.tasks.task import softmax
+from model.tasks.training import predict_all
 from model.training import choose_device, choose_precision
 
 BATCH_SIZE = 32

@@ -6,7 +6,7 @@
 
 What follows is webdataset's own way: it opens paths, brace globs and URLs, gives each node and each worker of a
 DataLoader shards of its own, and shuffles in a buffer. It neither resumes nor gives the same batches to any number of
-ranks; `bertloom pretrain` and its loader (`model/batches.py`) do.
+ranks; `bertloom pretrain` and its loader (`model/loading/batches.py`) do.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -13,12 +13,12 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.documents import read_documents
-from pipeline.formats import TABLES
+from pipeline.formats.kinds import TABLES
+from pipeline.formats.records import Document
+from pipeline.formats.streams import first_bytes
 from pipeline.inputs import Split
 from pipeline.manifest import JobConfig
 from pipeline.preprocess import Places
-from pipeline.records import Document
-from pipeline.streams import first_bytes
 from pipeline.tokenizing import make_document_tokenizer, part_names
 from pipeline.tokens import DOCUMENT, INDEX, RANGES
 

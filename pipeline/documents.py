@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.cleaning import CleanConfig, clean
-from pipeline.formats import TABLES
+from pipeline.formats.json_lines import BOM, read_json_lines
+from pipeline.formats.kinds import TABLES
+from pipeline.formats.plain_text import read_file_as_text, read_lines_as_texts, read_texts
+from pipeline.formats.records import Record, Reject
+from pipeline.formats.streams import Damaged, first_bytes, read_chunks
+from pipeline.formats.tables import read_table
+from pipeline.formats.text_encodings import as_utf8
+from pipeline.formats.web import read_archive
+from pipeline.formats.wikipedia import read_pages, read_site
 from pipeline.inputs import ReadConfig, Split
-from pipeline.json_lines import BOM, read_json_lines
-from pipeline.plain_text import read_file_as_text, read_lines_as_texts, read_texts
-from pipeline.records import Record, Reject
-from pipeline.streams import Damaged, first_bytes, read_chunks
-from pipeline.tables import read_table
-from pipeline.text_encodings import as_utf8
-from pipeline.web import read_archive
-from pipeline.wikipedia import read_pages, read_site
+from pipeline.text.cleaning import CleanConfig, clean
 
 
 @dataclass(frozen=True, kw_only=True)

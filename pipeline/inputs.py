@@ -17,9 +17,9 @@ from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline import storage
-from pipeline.formats import expected_names, find_format, format_by_name
-from pipeline.streams import CODECS, HEAD
-from pipeline.text_encodings import encoding_name, find_encoding, is_mostly_utf8
+from pipeline.formats.kinds import expected_names, find_format, format_by_name
+from pipeline.formats.streams import CODECS, HEAD
+from pipeline.formats.text_encodings import encoding_name, find_encoding, is_mostly_utf8
 
 _WILDCARD = re.compile(r"[*?\[]")
 

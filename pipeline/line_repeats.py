@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.cleaning import line_hashes
 from pipeline.documents import TextConfig, read_documents
+from pipeline.formats.records import Document, document_digest
 from pipeline.inputs import Split
-from pipeline.records import Document, document_digest
+from pipeline.text.cleaning import line_hashes
 
 REPEATED = "repeated_lines.parquet"
 SCHEMA = pa.schema([

@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage, tokenizing
-from pipeline.examples import WeaveConfig
-from pipeline.icu import ICU
+from pipeline.examples.making import WeaveConfig
+from pipeline.examples.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.inputs import Source
 from pipeline.line_repeats import REPEATED
 from pipeline.near_duplicates import read_near_duplicates
 from pipeline.planning import Plan, read_plan
-from pipeline.shards import FORMAT_VERSION, digest_of, shards_table
+from pipeline.text.icu import ICU
 from pipeline.tokenizing import TokenizeConfig
 from pipeline.tokens import read_rejects
 from pipeline.vocabulary import Vocabulary, kept_vocabulary, tokenizer_json

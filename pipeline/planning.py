@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.examples.shards import SPLITS
 from pipeline.near_duplicates import read_near_duplicates
 from pipeline.randomness import VALIDATION, mix, threshold
-from pipeline.shards import SPLITS
 from pipeline.tokens import PartRecord, read_documents_table
 
 BUCKET_TOKENS = 1 << 23

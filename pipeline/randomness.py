@@ -1,7 +1,7 @@
 """Draws keyed by what they are for: the same for every worker, order of work, retry and library version.
 
-`docs/shard-format.md` (Draws) is normative; `model/order.py` has its own few lines of the same arithmetic, because the
-two halves share files and not code. Every function takes NumPy uint64 arrays, or numbers, and wraps modulo 2^64.
+`docs/shard-format.md` (Draws) is normative; `model/loading/order.py` has its own few lines of the same arithmetic, because
+the two halves share files and not code. Every function takes NumPy uint64 arrays, or numbers, and wraps modulo 2^64.
 """
 
 from fractions import Fraction

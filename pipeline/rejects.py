@@ -4,7 +4,7 @@ import gzip
 import json
 from collections.abc import Iterable
 
-from pipeline.records import Reject
+from pipeline.formats.records import Reject
 
 
 def rejects_log(rejects: Iterable[tuple[str, Reject]]) -> bytes:

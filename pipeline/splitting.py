@@ -7,12 +7,12 @@ import re
 from typing import BinaryIO
 
 from pipeline import storage
-from pipeline.formats import TABLES
+from pipeline.formats.kinds import TABLES
+from pipeline.formats.plain_text import BLANK_LINES
+from pipeline.formats.streams import CHUNK
+from pipeline.formats.tables import split_table
+from pipeline.formats.web import check_packages
 from pipeline.inputs import ReadConfig, Source, Split
-from pipeline.plain_text import BLANK_LINES
-from pipeline.streams import CHUNK
-from pipeline.tables import split_table
-from pipeline.web import check_packages
 
 _LINE_END, _PAGE_END = re.compile(rb"\n"), re.compile(rb"</page>")
 

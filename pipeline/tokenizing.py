@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.chinese import load_segmenter
 from pipeline.documents import TextConfig, read_documents
-from pipeline.icu import RULE, check_sentences, load_sentence_finder
+from pipeline.formats.records import Document, PassedOver, Record, Reject
 from pipeline.inputs import Split
 from pipeline.line_repeats import read_repeated
-from pipeline.records import Document, PassedOver, Record, Reject
+from pipeline.text.chinese import load_segmenter
+from pipeline.text.icu import RULE, check_sentences, load_sentence_finder
+from pipeline.text.wordpiece import WordPiece
 from pipeline.tokens import (
     BLOCK_BYTES,
     VERSION,
@@ -28,7 +29,6 @@ from pipeline.tokens import (
     write_part,
 )
 from pipeline.vocabulary import Vocabulary, kept_vocabulary, make_tokenizer
-from pipeline.wordpiece import WordPiece
 
 
 @dataclass(frozen=True, kw_only=True)

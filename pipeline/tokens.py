@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.chinese import Segment, inside_words
-from pipeline.icu import FindSentences
-from pipeline.records import Document, Reject, document_digest
+from pipeline.formats.records import Document, Reject, document_digest
 from pipeline.rejects import rejects_log
-from pipeline.sentences import sentence_starts, unit_marks
-from pipeline.wordpiece import WordPiece
+from pipeline.text.chinese import Segment, inside_words
+from pipeline.text.icu import FindSentences
+from pipeline.text.sentences import sentence_starts, unit_marks
+from pipeline.text.wordpiece import WordPiece
 
 VERSION = 4  # raise it with any change in what a part holds for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: below 1 MB and above 10 MB are slower

@@ -26,7 +26,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from pipeline import storage
-from pipeline.scripts import script_of
+from pipeline.text.scripts import script_of
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MIN_WORDS = 6  # the five special ones and something to say

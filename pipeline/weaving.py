@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.decoding import plain_text
-from pipeline.examples import WeaveConfig
+from pipeline.examples.decoding import plain_text
+from pipeline.examples.making import WeaveConfig
+from pipeline.examples.shards import ShardName, write_shard
+from pipeline.formats.records import SHOWN_CHARACTERS, Reject
 from pipeline.near_duplicates import read_near_duplicates
 from pipeline.planning import Bucket, Plan, is_validation, read_plan
-from pipeline.records import SHOWN_CHARACTERS, Reject
 from pipeline.rejects import rejects_log
-from pipeline.shards import ShardName, write_shard
 from pipeline.tokens import TokenBlock, read_range, take_ranges
 from pipeline.vocabulary import Vocabulary, kept_vocabulary
 

@@ -22,10 +22,10 @@ from tokenizers.models import WordPiece
 
 from pipeline import storage
 from pipeline.documents import TextConfig, read_documents
-from pipeline.formats import position_unit
+from pipeline.formats.kinds import position_unit
+from pipeline.formats.records import Document, Record, Reject
 from pipeline.inputs import Source, Split
-from pipeline.records import Document, Record, Reject
-from pipeline.units import MAX_UNITS, Interner
+from pipeline.text.units import MAX_UNITS, Interner
 from pipeline.vocabulary import MAX_WORD_CHARACTERS, cut_as_bert
 
 MAX_HELD_WORDS = 1_000_000  # about 150 MB

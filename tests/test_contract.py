@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.verify import verify
-from model import order
-from model.data import DataSet
-from pipeline import checking, manifest, randomness, shards, spans, weaving
-from pipeline.examples import WeaveConfig
+from model.loading import order
+from model.loading.data import DataSet
+from pipeline import manifest, randomness, weaving
+from pipeline.checks import data_set
+from pipeline.examples import shards, spans
+from pipeline.examples.making import WeaveConfig
 from pipeline.tokenizing import TokenizeConfig
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 
@@ -109,7 +111,7 @@ def test_the_constants_of_the_page_are_those_of_both_halves():
     assert f"mix(id ^ 0x{randomness.VALIDATION:X})".lower() in text.lower()
     assert f"exactly {shards.MEMBER_EXAMPLES:,} examples" in section("A shard")
     assert order.NUM_ROUNDS == 6 and "six-round" in section("The order of training")
-    for name in checking.ALWAYS:
+    for name in data_set.ALWAYS:
         assert f"DATASET/{name}" in DOCS
 
 

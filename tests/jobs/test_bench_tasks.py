@@ -7,8 +7,8 @@ import pytest
 from jobs.baselines import overlap, predict_baselines, words_and_pairs
 from jobs.bench_tasks import BenchTasksConfig, bench_tasks, main, read_models, read_tasks
 from jobs.config import parse
-from model.task_sequence import TextRow
-from model.task_tag import TagRow
+from model.tasks.sequence import TextRow
+from model.tasks.tag import TagRow
 from tests.model.small_task import ROWS, write_jsonl, write_model
 
 HEAD = 'num_epochs = 0.5\nbatch_size = 16\ndevice = "cpu"\nnum_threads = 1\n'

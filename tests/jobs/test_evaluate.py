@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from jobs.evaluate import EvaluateConfig, evaluate_model, main
 from jobs.export import ExportConfig, export
-from model.metrics import read_metrics
+from model.runs.metrics import read_metrics
 from tests.jobs.small_run import TINY, VOCABULARY, make_data, make_run
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobs import cli
 from jobs.explain import Explainer
-from pipeline.shards import read_shard
+from pipeline.examples.shards import read_shard
 from tests.jobs.corpus import run_job
 
 ROOT = Path(__file__).parent.parent.parent

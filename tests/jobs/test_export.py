@@ -20,10 +20,10 @@ from transformers import (
 from jobs.export import ExportConfig, export, main
 from jobs.finetune import FinetuneConfig, finetune
 from model import padded
-from model.checkpoint import load_model
-from model.data import DataSet
 from model.huggingface import load_pretrained
+from model.loading.data import DataSet
 from model.pretrained import open_pretrained
+from model.runs.checkpoint import load_model
 from tests.jobs.small_run import TINY, make_data, make_run
 from tests.model.small_task import sentiment_rows, write_jsonl, write_model
 

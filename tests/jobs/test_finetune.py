@@ -15,7 +15,7 @@ from jobs.cli import main as cli
 from jobs.config import parse
 from jobs.finetune import FinetuneConfig, FinetuneResult, finetune, main
 from jobs.finetune_config import pairs
-from model.metrics import TIMING_KEYS, read_metrics
+from model.runs.metrics import TIMING_KEYS, read_metrics
 from model.use import load
 from tests.model.small_task import ROWS, sentiment_rows, write_jsonl, write_model
 

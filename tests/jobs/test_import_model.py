@@ -18,9 +18,9 @@ from jobs.config import parse
 from jobs.export import ExportConfig, export
 from jobs.import_model import ImportConfig, import_model, main
 from jobs.pretrain import PretrainConfig, pretrain
-from model.data import DataSet
-from model.metrics import read_metrics
+from model.loading.data import DataSet
 from model.pretrained import open_pretrained
+from model.runs.metrics import read_metrics
 from tests.jobs.small_run import TINY, VOCABULARY, make_data, run_config
 
 SHAPE = {name: getattr(TINY, name) for name in (

@@ -7,7 +7,7 @@ import pytest
 
 from jobs import cli
 from jobs.inspect_shards import InspectConfig, decode, inspect
-from pipeline.shards import read_shard
+from pipeline.examples.shards import read_shard
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 

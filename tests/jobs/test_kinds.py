@@ -8,8 +8,8 @@ import pytest
 
 from jobs.preprocess import PreprocessConfig
 from jobs.verify import verify
-from model.data import DataSet
-from pipeline.shards import read_shard
+from model.loading.data import DataSet
+from pipeline.examples.shards import read_shard
 from tests.jobs.corpus import CHINESE, digests, documents, run_job, vocabulary_words, write, write_vocabulary
 
 TEXTS = documents(120)

@@ -10,7 +10,7 @@ import pytest
 
 from jobs import cli
 from jobs.verify import verify
-from pipeline.shards import read_shard
+from pipeline.examples.shards import read_shard
 from tests.jobs.corpus import as_jsonl, as_txt, digests, documents, run_job, shard_digests, write, write_vocabulary
 
 TEXTS = documents(150)
@@ -420,7 +420,7 @@ def test_documents_of_one_sentence_each_are_refused_with_the_reason(refused, tmp
 
 
 def test_pieces_of_one_long_text_are_not_two_documents(refused, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.records.MAX_DOCUMENT_BYTES", 3000)
+    monkeypatch.setattr("pipeline.formats.records.MAX_DOCUMENT_BYTES", 3000)
     write(tmp_path / "in.txt", [[paragraph for paragraphs in TEXTS for paragraph in paragraphs]])
     assert "are all pieces of one text" in refused(*SMALL)
 

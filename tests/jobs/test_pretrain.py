@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from jobs.pretrain import PretrainConfig, PretrainResult, main, pretrain
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
-from model.checkpoint import load_model, read_state
-from model.data import DataSet
-from model.metrics import TIMING_KEYS, read_metrics
-from model.order import TrainingOrder
-from model.run_folder import only_trainer, stop_signals
+from model.loading.data import DataSet
+from model.loading.order import TrainingOrder
+from model.runs.checkpoint import load_model, read_state
+from model.runs.folder import only_trainer, stop_signals
+from model.runs.metrics import TIMING_KEYS, read_metrics
 from tests.model.synthetic import write_data_set
 
 TINY = BertArchitecture(

@@ -16,8 +16,8 @@ from jobs.pretrain_config import PretrainConfig
 from jobs.verify import main as verify_main
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
-from model.checkpoint import read_state
-from model.metrics import TIMING_KEYS, read_metrics
+from model.runs.checkpoint import read_state
+from model.runs.metrics import TIMING_KEYS, read_metrics
 from tests.model import synthetic
 from tests.model.object_store import Store, object_store
 

@@ -8,8 +8,8 @@ import pytest
 
 from jobs import cli
 from jobs.figures import draw_length
-from pipeline.decoding import decode
-from pipeline.shards import read_shard
+from pipeline.examples.decoding import decode
+from pipeline.examples.shards import read_shard
 from pipeline.vocabulary import read_vocabulary
 from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
 

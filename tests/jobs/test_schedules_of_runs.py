@@ -12,8 +12,8 @@ from jobs.pretrain import pretrain
 from jobs.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
-from model.checkpoint import read_state
-from model.metrics import TIMING_KEYS, read_metrics
+from model.runs.checkpoint import read_state
+from model.runs.metrics import TIMING_KEYS, read_metrics
 from tests.model.synthetic import write_data_set
 
 TINY = BertArchitecture(

@@ -18,7 +18,7 @@ from jobs.pretrain import pretrain
 from jobs.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
-from model.metrics import TIMING_KEYS, read_metrics
+from model.runs.metrics import TIMING_KEYS, read_metrics
 from tests.model.synthetic import write_data_set
 
 MODEL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}

@@ -16,9 +16,9 @@ import pytest
 from jobs import cli
 from jobs.report import write_report
 from jobs.verify import verify
-from pipeline.gates import Gates
+from pipeline.checks.gates import Gates
+from pipeline.examples.shards import SHARDS_SCHEMA, digest_of
 from pipeline.manifest import manifest_sha256, manifest_text
-from pipeline.shards import SHARDS_SCHEMA, digest_of
 from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
 
 SHARD = "train/seq32/copy0/00000.tar"

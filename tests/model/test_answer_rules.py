@@ -1,6 +1,6 @@
 import pytest
 
-from model.answer_rules import rules_for, scores
+from model.tasks.answer_rules import rules_for, scores
 
 # predicted, true answers, (exact match, F1), as SQuAD 2.0's evaluate-v2.0.py gives them
 SQUAD = [

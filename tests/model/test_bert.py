@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from transformers import BertForPreTraining as TheirBert
 
 from model.bert import BertConfig, BertModel, attention, cumulative_lengths, initialize_weights
-from model.data import DataSet, PackedBatch
 from model.heads import BertForPreTraining
 from model.huggingface import save_pretrained, to_hugging_face
+from model.loading.data import DataSet, PackedBatch
 from model.training import autocast
 from tests.model.small_model import SMALL, random_model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.cache import MemberCache, default_directory
+from model.loading.cache import MemberCache, default_directory
 
 
 def total(cache: MemberCache) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import (
+from model.optimizer import build_optimizer, set_learning_rate
+from model.runs.checkpoint import (
     TrainingState,
     check_files,
     latest_checkpoint,
@@ -21,8 +22,7 @@ from model.checkpoint import (
     sweep,
     write_checkpoint,
 )
-from model.checkpoint_writer import CheckpointWriter
-from model.optimizer import build_optimizer, set_learning_rate
+from model.runs.checkpoint_writer import CheckpointWriter
 from tests.model.small_model import random_model
 
 
@@ -201,7 +201,7 @@ KILLER = """
 import builtins, os, shutil, sys, torch
 from pathlib import Path
 import model.checkpoint as checkpoint
-from model.checkpoint_writer import CheckpointWriter
+from model.runs.checkpoint_writer import CheckpointWriter
 from tests.model.test_checkpoint import state, trained
 
 def exit_at(stage):
@@ -266,5 +266,5 @@ def test_killed_at_any_stage_of_the_write_a_whole_checkpoint_is_there(tmp_path):
 
 
 def test_loading_runs_no_pickle():
-    source = Path(sys.modules["model.checkpoint"].__file__).read_text()
+    source = Path(sys.modules["model.runs.checkpoint"].__file__).read_text()
     assert "torch.load" not in source and "import pickle" not in source

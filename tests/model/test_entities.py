@@ -1,6 +1,6 @@
 import pytest
 
-from model.entities import Entity, entities, entity_scores, has_entities
+from model.tasks.entities import Entity, entities, entity_scores, has_entities
 
 # tags -> (kind, begin, end) as seqeval 1.2.2 gives them; 20,000 random sequences were found equal.
 KNOWN = {

@@ -3,8 +3,8 @@ import sys
 import psutil
 import pytest
 
-from model import heap
-from model.heap import Heap
+from model.runs import heap
+from model.runs.heap import Heap
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")

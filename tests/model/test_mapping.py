@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from model.mapping import MappedFiles
+from model.loading.mapping import MappedFiles
 
 
 def test_many_files_read_as_one_array_also_when_they_are_gone(tmp_path):

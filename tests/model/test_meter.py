@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from model.batches import global_batch
-from model.data import DataSet
 from model.flops import peak_flops, step_flops
-from model.meter import Meter
-from model.order import TrainingOrder
+from model.loading.batches import global_batch
+from model.loading.data import DataSet
+from model.loading.order import TrainingOrder
+from model.runs.meter import Meter
 from model.training import StepResult
 from tests.model.small_model import random_model
 

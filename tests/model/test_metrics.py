@@ -1,4 +1,4 @@
-from model.metrics import MetricsWriter, read_metrics
+from model.runs.metrics import MetricsWriter, read_metrics
 
 
 def test_lines_are_there_at_once_and_cut_back_to_the_step_of_a_checkpoint(tmp_path):

@@ -2,16 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from model.batches import BatchReader, global_batch
 from model.bert import BertConfig, initialize_weights
-from model.checkpoint import load_model, save_checkpoint
-from model.data import DataSet
 from model.distributed import Ranks
 from model.heads import BertForPreTraining
 from model.huggingface import save_pretrained
+from model.loading.batches import BatchReader, global_batch
+from model.loading.data import DataSet
+from model.loading.order import TrainingOrder
 from model.normalization import EPSILON, MOMENTUM, TokenBatchNorm, update_statistics
 from model.optimizer import build_optimizer
-from model.order import TrainingOrder
+from model.runs.checkpoint import load_model, save_checkpoint
 from model.schedule import Phase
 from model.training import evaluate, train_step
 from tests.model.small_model import SMALL, random_model

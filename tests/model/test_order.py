@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.order import (
+from model.loading.order import (
     EPOCH_ORDER,
     ItemsAhead,
     TrainingOrder,
@@ -217,7 +217,7 @@ def test_what_is_no_shuffle_is_refused(shuffle):
 
 @pytest.mark.parametrize("order", [TrainingOrder([100, 90], 1, 128), WindowOrder([np.full(10, 10)], 1, 128, 3)])
 def test_items_worked_out_ahead_are_the_same_items(order, monkeypatch):
-    monkeypatch.setattr("model.order.ITEMS_AHEAD", 50)
+    monkeypatch.setattr("model.loading.order.ITEMS_AHEAD", 50)
     ahead = ItemsAhead(order)
     for start, stop in ((0, 7), (7, 20), (45, 60), (60, 61), (3, 5), (0, 300), (290, 300)):
         assert np.array_equal(np.stack(ahead.items(start, stop)), np.stack(order.items(start, stop)))

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM, BertModel
 
-from model.checkpoint import TrainingState, save_checkpoint
 from model.huggingface import load_pretrained, to_hugging_face
 from model.optimizer import build_optimizer
 from model.pretrained import load_encoder, open_pretrained
-from model.task_data import Reading
-from model.task_heads import SequenceModel, SpanModel
-from model.task_kinds import make_task, task_of
+from model.runs.checkpoint import TrainingState, save_checkpoint
+from model.tasks.data import Reading
+from model.tasks.heads import SequenceModel, SpanModel
+from model.tasks.kinds import make_task, task_of
 from tests.model.small_model import random_model
 from tests.model.small_task import VOCABULARY, small_tokenizer, write_model
 

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.batches import BatchReader
-from model.data import DataSet, PackedBatch
 from model.distributed import Ranks
-from model.order import GOLDEN, MASK, TrainingOrder, fold, mix
-from model.remask import NEW_MASKS, EpochMasks, Remasking, example_keys, remasking_of
-from model.stream import Leg
+from model.loading.batches import BatchReader
+from model.loading.data import DataSet, PackedBatch
+from model.loading.order import GOLDEN, MASK, TrainingOrder, fold, mix
+from model.loading.remask import NEW_MASKS, EpochMasks, Remasking, example_keys, remasking_of
+from model.loading.stream import Leg
 from tests.model.synthetic import NUM_WORDS, write_manifest
 
 CLS, SEP, MASK_ID = 2, 3, 4

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from model import cache, folder, members
-from model.data import DataSet, Examples
+from model.loading import cache, folder, members
+from model.loading.data import DataSet, Examples
 from tests.model import synthetic
 from tests.model.object_store import Store, object_store, serve
 
@@ -171,7 +171,7 @@ def test_what_may_not_be_read_or_is_missing_is_said_at_once(store, local, tmp_pa
 def test_urls_that_cannot_be_are_refused():
     with says("nope://bucket/set: Protocol not known: nope; expected s3://…, gs://…, https://… or a local folder"):
         DataSet("nope://bucket/set")
-    code = "import sys; sys.modules['s3fs'] = None; from model.folder import open_folder; open_folder('s3://b')"
+    code = "import sys; sys.modules['s3fs'] = None; from model.loading.folder import open_folder; open_folder('s3://b')"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'bertloom[s3]'" in ran.stderr.splitlines()[-1]
 

@@ -3,8 +3,8 @@ import types
 
 import pytest
 
-from model.metrics import MetricsWriter
-from model.sinks import numbers, open_sinks
+from model.runs.metrics import MetricsWriter
+from model.runs.sinks import numbers, open_sinks
 
 
 def test_a_sink_that_is_not_installed_says_what_to_install(tmp_path, monkeypatch):

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import BatchReader, GlobalBatch, global_batch, num_parts
-from model.data import DataSet, PackedBatch
 from model.distributed import Ranks
+from model.loading.batches import BatchReader, GlobalBatch, global_batch, num_parts
+from model.loading.data import DataSet, PackedBatch
+from model.loading.order import TrainingOrder
+from model.loading.stream import Leg
 from model.optimizer import build_optimizer
-from model.order import TrainingOrder
 from model.schedule import Phase
 from model.static_shapes import StaticShape, compile_model, pad_batch, static_shape
-from model.stream import Leg
 from model.training import evaluate, train_step
 from tests.model.small_model import random_model
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import BatchReader, global_batch
-from model.data import DataSet
 from model.distributed import Ranks
-from model.order import GOLDEN, MASK, TrainingOrder, fold, mix
-from model.stream import START, Leg, extend, list_sums, list_weights, row_hashes, rows_sum
+from model.loading.batches import BatchReader, global_batch
+from model.loading.data import DataSet
+from model.loading.order import GOLDEN, MASK, TrainingOrder, fold, mix
+from model.loading.stream import START, Leg, extend, list_sums, list_weights, row_hashes, rows_sum
 
 
 def slow_hash(place: int, row: dict) -> int:
@@ -104,7 +104,7 @@ def test_a_prefetched_batch_is_the_one_that_is_asked_for_or_is_read_anew(data_se
 
 
 def test_an_order_worked_out_ahead_is_the_order(data_set, monkeypatch):
-    monkeypatch.setattr("model.order.ITEMS_AHEAD", 40)
+    monkeypatch.setattr("model.loading.order.ITEMS_AHEAD", 40)
     leg = Leg(step=3, max_seq_length=32, item=1000, batch_size=16, seed=1, shards_digest="")
     with BatchReader(DataSet(data_set), [32], 1, 16, Ranks(device=torch.device("cpu"))) as reader:
         for step in (3, 4, 5, 60, 61, 4, 3000, 62):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.task_data import DataBuilder, Reading, best_windows
+from model.tasks.data import DataBuilder, Reading, best_windows
 from tests.model.small_task import small_tokenizer
 
 

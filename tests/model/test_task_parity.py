@@ -14,12 +14,12 @@ from transformers import (
 )
 
 from model.huggingface import save_pretrained, to_hugging_face
-from model.order import TrainingOrder
+from model.loading.order import TrainingOrder
 from model.pretrained import load_encoder, open_pretrained
 from model.schedule import Schedule
-from model.task_data import Reading, TaskBatch
-from model.task_kinds import make_task
-from model.task_training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
+from model.tasks.data import Reading, TaskBatch
+from model.tasks.kinds import make_task
+from model.tasks.training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
 from tests.model.small_task import ROWS, write_model
 
 AUTO = {

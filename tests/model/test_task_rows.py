@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model.task_rows import BadRow, find_columns, json_lines, read_records, read_rows, read_task
+from model.tasks.rows import BadRow, find_columns, json_lines, read_records, read_rows, read_task
 
 FORM = [["text", "label"]]
 

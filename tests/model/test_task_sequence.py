@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.task import label_of, sorted_labels, text_of
-from model.task_data import Reading
-from model.task_kinds import make_task
-from model.task_rows import BadRow
-from model.task_sequence import TextRow, correlations
+from model.tasks.data import Reading
+from model.tasks.kinds import make_task
+from model.tasks.rows import BadRow
+from model.tasks.sequence import TextRow, correlations
+from model.tasks.task import label_of, sorted_labels, text_of
 from tests.model.small_task import VOCABULARY, small_tokenizer
 
 TOKENIZER = small_tokenizer()

@@ -3,10 +3,10 @@ import re
 import numpy as np
 import pytest
 
-from model.task_data import Reading
-from model.task_kinds import make_task
-from model.task_rows import BadRow
-from model.task_tag import TagRow
+from model.tasks.data import Reading
+from model.tasks.kinds import make_task
+from model.tasks.rows import BadRow
+from model.tasks.tag import TagRow
 from tests.model.small_task import VOCABULARY, small_tokenizer
 
 TOKENIZER = small_tokenizer()

@@ -3,12 +3,12 @@ import math
 import pytest
 import torch
 
-from model.batches import GlobalBatch, global_batch
 from model.bert import BertConfig, initialize_weights
-from model.data import DataSet
 from model.heads import BertForPreTraining
+from model.loading.batches import GlobalBatch, global_batch
+from model.loading.data import DataSet
+from model.loading.order import TrainingOrder
 from model.optimizer import build_optimizer
-from model.order import TrainingOrder
 from model.training import choose_device, choose_precision, evaluate, train_step
 from tests.model.small_model import SMALL, random_model
 

@@ -7,8 +7,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from model.huggingface import save_pretrained
 from model.pretrained import load_encoder, open_pretrained
-from model.task_data import Reading
-from model.task_kinds import make_task
+from model.tasks.data import Reading
+from model.tasks.kinds import make_task
 from model.use import TaskPredictor, WordPredictor, load
 from tests.model.small_task import ROWS, write_model
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.examples import WeaveConfig
-from pipeline.shards import ShardName, read_shard, write_shard
+from pipeline.examples.making import WeaveConfig
+from pipeline.examples.shards import ShardName, read_shard, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.pipeline.google_twin import Example

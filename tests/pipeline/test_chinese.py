@@ -5,14 +5,14 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.chinese import inside_words, load_segmenter
-from pipeline.examples import WeaveConfig
-from pipeline.records import Document
-from pipeline.shards import ShardName, read_shard, write_shard
+from pipeline.examples.making import WeaveConfig
+from pipeline.examples.shards import ShardName, read_shard, write_shard
+from pipeline.formats.records import Document
+from pipeline.text.chinese import inside_words, load_segmenter
+from pipeline.text.wordpiece import WordPiece
 from pipeline.tokenizing import TokenizeConfig, TokenizeSplit
 from pipeline.tokens import DocumentTokenizer, read_range, write_part
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
-from pipeline.wordpiece import WordPiece
 
 TEXT = "操作系统是计算机的核心。我们学习人工智能。他在北京大学工作，研究自然语言处理。"
 MORE = "今天的天气很好，我们去公园散步。图书馆在学校的北边。"

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import plain_text, records, streams
-from pipeline.cleaning import CleanConfig, clean
 from pipeline.documents import TextConfig, read_documents
+from pipeline.formats import plain_text, records, streams
+from pipeline.formats.records import Document, PassedOver, Reject
 from pipeline.inputs import Split, find_sources
-from pipeline.records import Document, PassedOver, Reject
+from pipeline.text.cleaning import CleanConfig, clean
 from tests.pipeline import twins
 
 BITS = ["word ", "b. ", "中文。", "é", "e\u0301", "ﬁ", "，", "\u200b", "\x00", "\n", "\n\n", "&amp; "]

@@ -10,11 +10,11 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline import json_lines, plain_text, records, streams
 from pipeline.documents import read_documents
+from pipeline.formats import json_lines, plain_text, records, streams
+from pipeline.formats.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
+from pipeline.formats.text_encodings import find_encoding
 from pipeline.inputs import Split, find_sources
-from pipeline.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
-from pipeline.text_encodings import find_encoding
 from tests.pipeline import twins
 
 BOM = b"\xef\xbb\xbf"

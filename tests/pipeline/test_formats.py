@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeline.formats import find_format, format_by_name, position_unit
+from pipeline.formats.kinds import find_format, format_by_name, position_unit
 from pipeline.inputs import find_sources
 
 TABLE = pa.table({"text": ["one", "two"]})

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from pipeline.gates import Gates, look
+from pipeline.checks.gates import Gates, look
 
 GOOD = {
     "counters": {"documents_in": 1000, "documents_rejected": 20},

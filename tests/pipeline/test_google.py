@@ -12,8 +12,8 @@ from statistics import mean, variance
 import numpy as np
 import pytest
 
-from pipeline import google as google_kernels
-from pipeline import masking
+from pipeline.examples import google as google_kernels
+from pipeline.examples import masking
 from tests.pipeline import google_twin
 from tests.pipeline.google_corpus import (
     NOT_WORDS,

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from icu4py.breakers import SentenceBreaker
 
-from pipeline.icu import load_sentence_finder
+from pipeline.formats.records import Document
 from pipeline.inputs import Source, Split
-from pipeline.records import Document
+from pipeline.text.icu import load_sentence_finder
 from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer, part_names
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 

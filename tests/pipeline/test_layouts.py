@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import plain_text, records, splitting, streams
+from pipeline import splitting
 from pipeline.documents import TextConfig, read_documents
+from pipeline.formats import plain_text, records, streams
+from pipeline.formats.records import Document, Reject
 from pipeline.inputs import Split, find_sources
-from pipeline.records import Document, Reject
 from pipeline.splitting import split_source
 
 BITS = ["a", "word", "b. ", "中文。", "é", " ", "\t", "\u3000", "\x00", "\n", "\r\n", "\r"]

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import line_repeats
-from pipeline.cleaning import CleanConfig, clean, line_hashes, without_lines
 from pipeline.documents import TextConfig, read_documents
+from pipeline.formats.records import Document, Reject
 from pipeline.inputs import Split, find_sources
 from pipeline.line_repeats import count_range, list_lines, plan_ranges
-from pipeline.records import Document, Reject
 from pipeline.splitting import split_source
+from pipeline.text.cleaning import CleanConfig, clean, line_hashes, without_lines
 from tests.pipeline import twins
 
 LINES = ["Home | About", " Home | About ", "All rights reserved.", "版权所有", "One.", "Two.", "Three.", "é"]

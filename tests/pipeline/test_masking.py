@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.masking import Masking, choose, default_max_predictions, mask_counts, mask_tokens
+from pipeline.examples.masking import Masking, choose, default_max_predictions, mask_counts, mask_tokens
 from pipeline.randomness import fold
 from tests.pipeline import twins_of_pairs as twins
 from tests.pipeline.small_text import VOCABULARY

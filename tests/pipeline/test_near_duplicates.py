@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline import near_duplicates, storage
+from pipeline.formats.records import Document
 from pipeline.local_runner import pipeline_options, run
 from pipeline.near_duplicates import FindNearDuplicates, Search, read_near_duplicates
-from pipeline.records import Document
 from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part
 from tests.pipeline.small_text import VOCABULARY

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import pieces
-from pipeline.pieces import GreedyPieces, is_short, places
+from pipeline.text import pieces
+from pipeline.text.pieces import GreedyPieces, is_short, places
 
 LETTERS = st.text("ab7", min_size=1, max_size=pieces.MAX_BYTES)
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import language, quality
-from pipeline.cleaning import CleanConfig, clean
-from pipeline.language import language_of
-from pipeline.quality import c4_fault, c4_lines, gopher_fault
-from pipeline.records import Document
+from pipeline.formats.records import Document
+from pipeline.text import language, quality
+from pipeline.text.cleaning import CleanConfig, clean
+from pipeline.text.language import language_of
+from pipeline.text.quality import c4_fault, c4_lines, gopher_fault
 
 PROSE = (
     "The harbour lay quiet in the early morning, and nobody was to be seen on the quay but an old man with a basket. "

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.masking import Masking, mask_counts
-from pipeline.pairs import Pairs, Sentences, split_sentences
-from pipeline.runs import NO_PAIR, make_runs, make_swapped
-from pipeline.shards import ShardName, read_shard, write_shard
+from pipeline.examples.masking import Masking, mask_counts
+from pipeline.examples.pairs import Pairs, Sentences, split_sentences
+from pipeline.examples.runs import NO_PAIR, make_runs, make_swapped
+from pipeline.examples.shards import ShardName, read_shard, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins_of_options as twins
 from tests.pipeline.small_text import VOCABULARY

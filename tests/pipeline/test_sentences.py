@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sentences import sentence_starts, unit_marks
+from pipeline.text.sentences import sentence_starts, unit_marks
+from pipeline.text.wordpiece import WordPiece
 from pipeline.vocabulary import make_tokenizer
-from pipeline.wordpiece import WordPiece
 from tests.pipeline import twins
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import shards
-from pipeline.masking import Masking, mask_counts
-from pipeline.pairs import make_pairs, split_sentences
-from pipeline.shards import SHARDS_SCHEMA, ShardName, digest_of, read_shard, schema, shards_table, write_shard
+from pipeline.examples import shards
+from pipeline.examples.masking import Masking, mask_counts
+from pipeline.examples.pairs import make_pairs, split_sentences
+from pipeline.examples.shards import SHARDS_SCHEMA, ShardName, digest_of, read_shard, schema, shards_table, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins
 from tests.pipeline import twins_of_pairs as slow

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.masking import Masking, mask_counts, mask_tokens
+from pipeline.examples.masking import Masking, mask_counts, mask_tokens
+from pipeline.examples.spans import LENGTHS, MAX_WORDS, choose_spans, cut_into_spans
 from pipeline.randomness import fold
-from pipeline.spans import LENGTHS, MAX_WORDS, choose_spans, cut_into_spans
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.pipeline import twins_of_options as twins
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import records, tables
 from pipeline.documents import TextConfig, read_documents
+from pipeline.formats import records, tables
+from pipeline.formats.records import Document, Reject
 from pipeline.inputs import Split, find_sources
-from pipeline.records import Document, Reject
 from pipeline.splitting import split_source
 
 TEXTS = st.lists(

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import streams
 from pipeline.documents import TextConfig, read_documents
+from pipeline.formats import streams
+from pipeline.formats.text_encodings import as_utf8, encoding_name, find_encoding
 from pipeline.inputs import Split, find_sources
 from pipeline.splitting import split_source
-from pipeline.text_encodings import as_utf8, encoding_name, find_encoding
 
 ENGLISH = "It was the best of times, it was the worst of times.\nThere were a king and a queen.\n\n" * 20
 CHINESE = "话说天下大势，分久必合，合久必分。\n这是我们在中国的生活，他们也不知道。\n\n" * 20

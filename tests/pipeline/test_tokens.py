@@ -14,10 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import plain_text, records, storage, streams, wordpiece
+from pipeline import storage
 from pipeline.documents import read_documents
+from pipeline.formats import plain_text, records, streams
+from pipeline.formats.records import Document, PassedOver, Reject, document_digest
 from pipeline.inputs import Source, Split, find_sources
-from pipeline.records import Document, PassedOver, Reject, document_digest
+from pipeline.text import wordpiece
+from pipeline.text.wordpiece import WordPiece
 from pipeline.tokenizing import TokenizeConfig, part_names, tokenize_split
 from pipeline.tokens import (
     DOCUMENT,
@@ -32,7 +35,6 @@ from pipeline.tokens import (
     write_part,
 )
 from pipeline.vocabulary import make_tokenizer
-from pipeline.wordpiece import WordPiece
 from tests.pipeline import twins
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 

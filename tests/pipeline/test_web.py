@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import streams
 from pipeline.documents import TextConfig, read_documents
+from pipeline.formats import streams
+from pipeline.formats.records import Document, PassedOver, Reject
 from pipeline.inputs import Split, find_sources
-from pipeline.records import Document, PassedOver, Reject
 from pipeline.splitting import split_source
 
 PAGE = """<html><head><title>T</title><script>var x = 1;</script></head><body>
@@ -115,7 +115,7 @@ def test_an_archive_is_not_cut_and_needs_its_packages(folder, monkeypatch):
     [source] = find_sources([str(folder / "whole.wet")])
     assert split_source(source, 10) == [Split(source, 0, None, source.size)]
     monkeypatch.setitem(sys.modules, "warcio", None)
-    monkeypatch.setattr("pipeline.web.find_spec", lambda name: None)
+    monkeypatch.setattr("pipeline.formats.web.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"whole.wet: web archives need warcio and resiliparse: pip install"):
         split_source(source, 10)
 

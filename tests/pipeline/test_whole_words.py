@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.masking import Masking, mask_counts, mask_tokens
+from pipeline.examples.masking import Masking, mask_counts, mask_tokens
+from pipeline.examples.whole_words import choose_words
 from pipeline.randomness import fold
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
-from pipeline.whole_words import choose_words
 from tests.pipeline import twins_of_options as twins
 
 KEYS = st.integers(0, 2**64 - 1)

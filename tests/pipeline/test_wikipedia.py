@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import splitting, streams, wikipedia
+from pipeline import splitting
 from pipeline.documents import read_documents
+from pipeline.formats import streams, wikipedia
+from pipeline.formats.records import Document, PassedOver, Reject
+from pipeline.formats.wikipedia import Site, plain_text, read_site
 from pipeline.inputs import Split, find_sources
-from pipeline.records import Document, PassedOver, Reject
 from pipeline.splitting import split_source
-from pipeline.wikipedia import Site, plain_text, read_site
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
   <siteinfo>

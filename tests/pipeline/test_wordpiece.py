@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 
-from pipeline import wordpiece
+from pipeline.text import wordpiece
+from pipeline.text.wordpiece import WordPiece
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
-from pipeline.wordpiece import WordPiece
 from tests.pipeline import twins
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
@@ -87,8 +87,8 @@ def test_the_table_is_emptied_when_it_is_too_large(monkeypatch):
 def test_neither_a_small_table_nor_a_long_word_changes_ids(slots, steps, texts, word):
     """Where many units want one place of the table; where a word is longer than it is followed byte by byte."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.units.PLACE_BITS", slots)
-        patch.setattr("pipeline.units.MAX_STEPS", steps)
+        patch.setattr("pipeline.text.units.PLACE_BITS", slots)
+        patch.setattr("pipeline.text.units.MAX_STEPS", steps)
         kernel = make_kernel(True, None)
         for text in texts:
             text += " it-" * 3 + "no," * word + "ü" + "-no" * word + "漢" + ".ü" * word

@@ -1,0 +1,240 @@
+"""Global batches: the examples of one step, shared out to ranks and micro-batches by length.
+
+What a global batch holds follows from the order alone (`model/loading/order.py`). How it is shared out follows from that and
+the lengths of its examples, so every rank finds its share without a word to the others; it changes no loss beyond
+rounding, because losses are divided by the counts of the whole batch.
+"""
+
+import heapq
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from model.distributed import Ranks
+from model.loading.data import DataSet, Examples, PackedBatch
+from model.loading.order import TrainingOrder
+from model.loading.remask import EpochMasks, Remasking, example_keys
+from model.loading.stream import Leg, rows_sum
+from model.schedule import Phase
+from model.static_shapes import StaticShape, pad_batch, static_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalBatch:
+    """One rank's share of a step's examples, cut into parts that fit into memory, and the counts of the whole step."""
+
+    micro_batches: list[PackedBatch]
+    """This rank's; none is empty, but there may be none at all."""
+    numbers: list[int]
+    """Which part of the global batch each of them is."""
+    num_examples: int
+    """Examples of all ranks."""
+    num_tokens: int
+    """Real tokens of all ranks."""
+    num_squared: int
+    """Sum of the squares of the lengths of all ranks' examples: what attention costs."""
+    num_masked: int
+    """Masked positions of all ranks."""
+    num_pairs: int
+    """Examples of all ranks labelled 0 or 1."""
+    stream_sum: int
+    """Sum modulo 2^64 of the hashes of this rank's rows, see `model/loading/stream.py`."""
+
+
+def cut_by_length(lengths: np.ndarray, micro_batch_size: int, num_ranks: int = 1) -> list[np.ndarray]:
+    """Shares a global batch out into parts of at most micro_batch_size rows and about equal tokens.
+
+    There are as few parts as possible, and as many for each rank: part p is of rank p mod num_ranks. The rule: longest
+    first (equal lengths in their order in the batch), each to the part that has the fewest tokens among those with room
+    left (the first of equal ones); within a part, rows keep their order in the batch. Where there are more ranks than
+    rows, the last parts are empty.
+
+    >>> [part.tolist() for part in cut_by_length(np.array([9, 2, 5, 4, 1]), 3)]
+    [[0, 4], [1, 2, 3]]
+    """
+    count = num_parts(len(lengths), micro_batch_size, num_ranks)
+    if count == 1:
+        return [np.arange(len(lengths))]
+    parts: list[list[int]] = [[] for _ in range(count)]
+    lightest = [(0, part) for part in range(count)]  # a heap already
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        tokens, part = heapq.heappop(lightest)
+        parts[part].append(index)
+        if len(parts[part]) < micro_batch_size:
+            heapq.heappush(lightest, (tokens + int(lengths[index]), part))
+    return [np.sort(np.array(part, dtype=np.int64)) for part in parts]
+
+
+def num_parts(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
+    """Into how many parts a global batch is cut, over all ranks."""
+    return -(-batch_size // (micro_batch_size * num_ranks)) * num_ranks
+
+
+def global_batch(
+    examples: Examples,
+    order: TrainingOrder,
+    start: int,
+    batch_size: int,
+    micro_batch_size: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> GlobalBatch:
+    """One rank's share of items start … start + batch_size - 1 of training."""
+    return share_rows(examples, *order.items(start, start + batch_size), micro_batch_size, rank, num_ranks)
+
+
+def share_rows(
+    examples: Examples,
+    copies: np.ndarray,
+    rows: np.ndarray,
+    micro_batch_size: int,
+    rank: int,
+    num_ranks: int,
+    new_masks: EpochMasks | None = None,
+) -> GlobalBatch:
+    """One rank's share of the global batch of these rows; with new masks, or those that they came with."""
+    whole = num_ranks == 1 and len(rows) <= micro_batch_size  # a single part: its columns are read once
+    sizes = examples.read(copies, rows, with_tokens=whole)
+    parts = cut_by_length(sizes["lengths"], micro_batch_size, num_ranks)
+    numbers = [number for number in range(rank, len(parts), num_ranks) if len(parts[number])]
+    micro_batches, stream_sum = [], 0
+    if numbers:
+        mine = np.concatenate([parts[number] for number in numbers])
+        columns = sizes if whole else examples.read(copies[mine], rows[mine])
+        stream_sum = rows_sum(columns, mine)
+        if new_masks:
+            columns = new_masks.put_on(columns, mine)
+        pieces = split_columns(columns, [len(parts[number]) for number in numbers])
+        micro_batches = [
+            examples.pack(piece, copies[parts[number]], rows[parts[number]]) for piece, number in zip(pieces, numbers)
+        ]
+    return GlobalBatch(
+        micro_batches=micro_batches,
+        numbers=numbers,
+        num_examples=len(rows),
+        num_tokens=int(sizes["lengths"].sum()),
+        num_squared=int((sizes["lengths"] ** 2).sum()),
+        num_masked=int(sizes["num_masks"].sum()),
+        num_pairs=int((sizes["labels"] >= 0).sum()),
+        stream_sum=stream_sum,
+    )
+
+
+def split_columns(columns: dict[str, np.ndarray], counts: list[int]) -> list[dict[str, np.ndarray]]:
+    """What `Examples.read` gave, cut into pieces of counts[0], counts[1], … rows."""
+    ends = np.cumsum(counts)[:-1]
+    token_ends, mask_ends = (np.concatenate([[0], np.cumsum(columns[n])])[ends] for n in ("lengths", "num_masks"))
+    cuts = {"input_ids": token_ends, "positions": mask_ends, "masked_ids": mask_ends}
+    pieces = {name: np.split(values, cuts.get(name, ends), axis=-1) for name, values in columns.items()}
+    return [{name: values[number] for name, values in pieces.items()} for number in range(len(counts))]
+
+
+class BatchReader:
+    """Gives one rank its share of any step's global batch, of any of the lengths trained on."""
+
+    def __init__(
+        self,
+        data_set: DataSet,
+        max_seq_lengths: Iterable[int],
+        seed: int,
+        micro_batch_size: int,
+        ranks: Ranks,
+        shuffle: str = "global",
+        remasking: Remasking | None = None,
+    ) -> None:
+        """
+        Args:
+            micro_batch_size: of the shortest length; longer ones take as many fewer examples as they are longer.
+            remasking: draws new masks in every epoch; without it, examples have the masks they came with.
+        """
+        self.remasking = remasking
+        self.ranks = ranks
+        self.examples = {length: data_set.examples("train", length) for length in sorted(set(max_seq_lengths))}
+        self.orders = {length: examples.order(seed, shuffle) for length, examples in self.examples.items()}
+        self._items = {length: self.examples[length].items_ahead(order) for length, order in self.orders.items()}
+        shortest = min(self.examples)
+        self.micro_batch_sizes = {length: max(1, micro_batch_size * shortest // length) for length in self.examples}
+        for examples in self.examples.values():
+            examples.check_shards()
+        self._shapes: dict[tuple[int, int], StaticShape] = {}
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._coming: tuple[Leg, int, Future[GlobalBatch]] | None = None
+
+    def has_pairs(self) -> bool:
+        """Whether the examples are labelled for next sentence prediction: the first thousand of each length say so."""
+        return any((self._sample(length)["labels"] >= 0).any() for length in self.examples)
+
+    def check_whole(self, phases: Iterable[Phase]) -> None:
+        """Raises ValueError unless every rank has one micro-batch, of one example at least, in each step."""
+        for phase in phases:
+            length, size, ranks = phase.max_seq_length, phase.batch_size, self.ranks.size
+            if not ranks <= size <= self.micro_batch_sizes[length] * ranks:
+                raise ValueError(
+                    f"normalization=batch is over a whole batch in one pass: at length {length} batch_size={size} must be "
+                    f"at least the number of ranks, {ranks}, and at most micro_batch_size x ranks = "
+                    f"{self.micro_batch_sizes[length] * ranks}; raise micro_batch_size, or take --model.normalization layer"
+                )
+
+    def pad_batches(self, phases: Iterable[Phase]) -> list[StaticShape]:
+        """From now on, micro-batches of these phases have one size each: these sizes; see `model/static_shapes.py`."""
+        for phase in phases:
+            length, batch_size = phase.max_seq_length, phase.batch_size
+            micro_batch_size, sample = self.micro_batch_sizes[length], self._sample(length)
+            self._shapes[length, batch_size] = static_shape(
+                sample["lengths"], sample["num_masks"],
+                max_seq_length=length, batch_size=batch_size, micro_batch_size=micro_batch_size,
+                num_parts=num_parts(batch_size, micro_batch_size, self.ranks.size),
+            )  # fmt: skip
+        return list(self._shapes.values())
+
+    def _sample(self, length: int) -> dict[str, np.ndarray]:
+        """Sizes and labels of the first thousand examples of a length; a bucket's lie in random order."""
+        examples = self.examples[length]
+        copy = next(copy for copy, size in enumerate(examples.rows_per_copy) if size)
+        rows = np.arange(min(1024, examples.rows_per_copy[copy]))
+        return examples.read(np.full_like(rows, copy), rows, with_tokens=False)
+
+    def read(self, leg: Leg, step: int) -> GlobalBatch:
+        """The share of the update after `step` of them; the one that was prefetched, if it is that."""
+        coming, self._coming = self._coming, None
+        if coming:
+            batch = coming[2].result()  # also if it is another one: the thread must be done with the shards
+            if coming[:2] == (leg, step):
+                return batch
+        return self._read(leg, step)
+
+    def prefetch(self, leg: Leg, step: int) -> None:
+        """Begins to read in a thread what `read` will be asked for next. A wrong guess costs time and nothing else."""
+        assert self._coming is None
+        self._coming = (leg, step, self._thread.submit(self._read, leg, step))
+
+    def __enter__(self) -> "BatchReader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def indices(self, leg: Leg, step: int) -> list[int]:
+        """Which rows of the data set the update after `step` of them reads, over all its shards as `explain` counts."""
+        start = leg.item_at(step)
+        copies, rows = self.orders[leg.max_seq_length].items(start, start + leg.batch_size)
+        return self.examples[leg.max_seq_length].indices(copies, rows).tolist()
+
+    def _read(self, leg: Leg, step: int) -> GlobalBatch:
+        length = leg.max_seq_length
+        start = leg.item_at(step)
+        copies, rows = self._items[length].items(start, start + leg.batch_size)
+        new_masks = None
+        if self.remasking:
+            keys = example_keys(leg.seed, length, self.orders[length].epochs(start, start + leg.batch_size), rows)
+            new_masks = EpochMasks(keys=keys, max_seq_length=length, remasking=self.remasking)
+        batch = share_rows(
+            self.examples[length], copies, rows, self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size, new_masks
+        )  # fmt: skip
+        if shape := self._shapes.get((length, leg.batch_size)):
+            batch = replace(batch, micro_batches=[pad_batch(part, shape) for part in batch.micro_batches])
+        if self.ranks.device.type == "cuda":  # a copy from pinned memory does not wait for the GPU
+            batch = replace(batch, micro_batches=[part.pinned() for part in batch.micro_batches])
+        return batch

@@ -1,0 +1,289 @@
+"""From shards to packed batches, without a Python object for a token or a row of the hot path.
+
+A data set lies in a local folder, whose shards are mapped into memory, or behind a URL, whose members come through a
+local cache and are mapped from there. Either way a row is index arithmetic (`model/loading/members.py`).
+
+Dimensions in the comments: T real tokens, N examples, M masked positions of a batch.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from model.loading.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
+from model.loading.folder import Damaged, RemoteFolder, open_folder
+from model.loading.members import FORMAT_VERSION, Files, LocalShards, Members, ShardTable
+from model.loading.order import ItemsAhead, TrainingOrder, WindowOrder, parse_shuffle
+from model.loading.remote import RemoteMembers
+from model.packing import PackedSequences, pack_sequences
+
+FORMAT = "bertloom-dataset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedBatch(PackedSequences):
+    """Examples end to end, without padding, and what is to be predicted of them."""
+
+    masked_positions: Tensor
+    """int64 (M,), indices into the T tokens"""
+    masked_ids: Tensor
+    """int64 (M,), the true ids there"""
+    next_sentence_label: Tensor
+    """int64 (N,), 0: B follows A, 1: B is random, -1: no pair"""
+    rows: np.ndarray
+    """int64 (N, 2), copy and row of each example"""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, or a ValueError that names the file."""
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(content: bytes, name: str) -> dict[str, Any]:
+    """The JSON object in the content of a file of this name, or a ValueError that names it."""
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise Damaged(f"{name} is not JSON ({error}): it was damaged or written by something else") from None
+    if not isinstance(value, dict):
+        raise Damaged(f"{name} holds no JSON object")
+    return value
+
+
+def parse_manifest(content: bytes, name: str) -> dict[str, Any]:
+    """The manifest in the content of a file of this name.
+
+    Raises:
+        ValueError: it is of another format version, or (Damaged) is not as it was written.
+    """
+    manifest = parse_json(content, name)
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"{name}: format is {manifest.get('format')!r}, expected {FORMAT!r}")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{name}: format_version is {manifest.get('format_version')!r}, this program reads {FORMAT_VERSION}: "
+            f"preprocess again, or use the bertloom that wrote it"
+        )
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    text = json.dumps(rest, indent=1, ensure_ascii=False) + "\n"
+    if hashlib.sha256(text.encode()).hexdigest() != manifest.get("sha256"):
+        raise Damaged(f"{name} is not as it was written: its sha256 is not the one it holds; copy it again")
+    return manifest
+
+
+def check_shards_parquet(content: bytes, name: str, sha256: str) -> None:
+    """Raises Damaged unless the content has the checksum that the manifest says."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise Damaged(
+            f"{name} has sha256 {found[:12]}…, manifest.json says {sha256[:12]}…: the data set was changed or copied in "
+            f"part"
+        )
+
+
+class DataSet:
+    """What a finished data set says of itself; `examples` gives its rows.
+
+    Raises:
+        ValueError: there is no data set, it is not finished, has another format version, or was changed.
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str],
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_gb: float = DEFAULT_CACHE_GB,
+    ) -> None:
+        """location: a local folder, or any URL that fsspec knows; what is read from there goes through a cache of
+        cache_gb · 10^9 bytes in cache_dir, by default ~/.cache/bertloom."""
+        self.folder = open_folder(location)
+        self._cache_dir = Path(cache_dir or default_directory())
+        self._cache_bytes = int(cache_gb * 1e9)
+        self._cache: MemberCache | None = None
+        manifest_path, shards_path = f"{self.folder}/manifest.json", f"{self.folder}/shards.parquet"
+        try:
+            content = self.folder.read("manifest.json", lambda content: parse_manifest(content, manifest_path))
+        except FileNotFoundError:
+            raise ValueError(
+                f"{self.folder} has no manifest.json: it is no data set, or `bertloom preprocess` has not finished "
+                f"it; start that again with the same flags, it does the rest"
+            ) from None
+        self.manifest = parse_manifest(content, manifest_path)
+        self.shards_digest = str(self.manifest["shards_parquet"]["sha256"])
+        try:
+            content = self.folder.read(
+                "shards.parquet", lambda content: check_shards_parquet(content, shards_path, self.shards_digest)
+            )
+        except FileNotFoundError:
+            raise ValueError(f"{shards_path} is missing: copy the data set again, all of it") from None
+        self.shards = pq.read_table(pa.BufferReader(content))
+        self.vocabulary_sha256 = str(self.manifest["vocabulary"]["sha256"])
+        self.vocabulary_size = int(self.manifest["vocabulary"]["size"])
+        self.num_copies = int(self.manifest["configuration"]["dupe_factor"])
+
+    def cache(self) -> MemberCache:
+        """The cache for what is read from afar, opened when it is first needed."""
+        self._cache = self._cache or MemberCache(self._cache_dir, self._cache_bytes)
+        return self._cache
+
+    def max_seq_lengths(self, split: str) -> list[int]:
+        """The lengths that a split has examples of, shortest first."""
+        shards = self.shards.select(["split", "max_seq_length"]).to_pylist()
+        return sorted({shard["max_seq_length"] for shard in shards if shard["split"] == split})
+
+    def examples(self, split: str, max_seq_length: int | None = None) -> "Examples":
+        """The rows of one split ("train" or "validation") and length; the shortest length if none is given."""
+        lengths = self.max_seq_lengths(split)
+        if not lengths:
+            raise ValueError(f"{self.folder} has no {split} split: no shard of it is listed in shards.parquet")
+        if max_seq_length is None:
+            max_seq_length = lengths[0]
+        if max_seq_length not in lengths:
+            raise ValueError(
+                f"{self.folder} has no {split} examples of max_seq_length={max_seq_length}: "
+                f"it has {', '.join(map(str, lengths))}"
+            )
+        return Examples(self, split, max_seq_length)
+
+    def check_vocabulary(self, sha256: str) -> None:
+        """Raises ValueError unless the data set's vocabulary is the one with this digest, a checkpoint's."""
+        if sha256 != self.vocabulary_sha256:
+            raise ValueError(
+                f"the vocabulary of {self.folder} (sha256 {self.vocabulary_sha256[:12]}…) is not the checkpoint's "
+                f"({sha256[:12]}…): its ids mean other words; preprocess with the checkpoint's vocab.txt"
+            )
+
+
+class Examples:
+    """The rows of one split and length, all copies: a row is found by (copy, row)."""
+
+    def __init__(self, data_set: DataSet, split: str, max_seq_length: int) -> None:
+        self.data_set = data_set
+        self.split = split
+        self.max_seq_length = max_seq_length
+        self.shards = ShardTable.from_arrow(data_set.shards, split, max_seq_length, data_set.vocabulary_sha256)
+        copies = self.shards.copies
+        for shard in np.flatnonzero((copies < 0) | (copies >= data_set.num_copies)):
+            raise ValueError(
+                f"shard {self.shards.paths[shard]} is of copy {copies[shard]}, dupe_factor is {data_set.num_copies}"
+            )
+        self.rows_per_copy = [int(self.shards.examples[copies == copy].sum()) for copy in range(data_set.num_copies)]
+        self.num_tokens = int(self.shards.tokens.sum())
+        self._copy_starts = np.concatenate([[0], np.cumsum(self.rows_per_copy)])
+        self._member_starts = np.concatenate([[0], np.cumsum(self.shards.member_examples)])
+        if self._member_starts[-1] != self._copy_starts[-1]:
+            raise ValueError(f"{data_set.folder}/shards.parquet: member_examples do not add up to examples")
+        self.is_remote = isinstance(data_set.folder, RemoteFolder)
+        files: Files
+        if isinstance(data_set.folder, RemoteFolder):
+            files = RemoteMembers(data_set.folder, self.shards, data_set.cache())
+        else:
+            files = LocalShards(data_set.folder, self.shards)
+        self._members = Members(self.shards, files)
+
+    def order(self, seed: int, shuffle: str) -> TrainingOrder:
+        """The order in which training reads the rows: shuffle is `global` or `window:K`."""
+        members_per_window = parse_shuffle(shuffle)
+        if members_per_window is None:
+            return TrainingOrder(self.rows_per_copy, seed, self.max_seq_length)
+        copy_of_member = self.shards.copies[self.shards.shard_of_member]
+        members = [self.shards.member_examples[copy_of_member == copy] for copy in range(len(self.rows_per_copy))]
+        return WindowOrder(members, seed, self.max_seq_length, members_per_window)
+
+    def check_shards(self) -> None:
+        """Raises ValueError if a shard is missing or has another size than shards.parquet says: now, not at night."""
+        self._members.files.check()
+
+    def expect(self, copies: np.ndarray, rows: np.ndarray) -> None:
+        """Told which rows will be read soon, the soonest first: where they come from afar, they begin to."""
+        members = self._find(copies, rows)[0]
+        _, firsts = np.unique(members, return_index=True)
+        self._members.expect(members[np.sort(firsts)])
+
+    def items_ahead(self, order: TrainingOrder) -> ItemsAhead:
+        """The items of an order of these rows; where rows come from afar, they are fetched ahead of the items."""
+        return ItemsAhead(order, self.expect if self.is_remote else None)
+
+    def note_on_cache(self, shuffle: str) -> str | None:
+        """A warning, with numbers, where rows come from afar again and again because the cache is too small."""
+        largest = max(
+            int(self.shards.bytes[self.shards.copies == copy].sum()) for copy in range(len(self.rows_per_copy))
+        )
+        if not self.is_remote or shuffle != "global" or largest <= self.data_set.cache().max_bytes:
+            return None
+        room, member = self.data_set.cache().max_bytes, int(self.shards.member_bytes.mean())
+        return (
+            f"a copy of length {self.max_seq_length} has {largest / 1e9:.3g} GB, the cache has room for {room / 1e9:.3g}: "
+            f"in global order {1 - room / largest:.0%} of the examples will fetch {member / 1e3:,.0f} KB each; "
+            f"take --cache-gb {largest * 1.1 / 1e9:.3g}, or from a new run on --shuffle window:64"
+        )
+
+    def indices(self, copies: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The numbers of these rows among all rows of the data set, in the order of shards.parquet: int64 (N,)."""
+        table = self.data_set.shards.select(["split", "max_seq_length", "copy", "examples"]).to_pylist()
+        firsts: dict[tuple[str, int, int], int] = {}
+        count = 0
+        for row in table:
+            firsts.setdefault((row["split"], row["max_seq_length"], row["copy"]), count)
+            count += row["examples"]
+        starts = [firsts.get((self.split, self.max_seq_length, copy), 0) for copy in range(len(self.rows_per_copy))]
+        return np.array(starts)[copies] + rows
+
+    def read(self, copies: np.ndarray, rows: np.ndarray, with_tokens: bool = True) -> dict[str, np.ndarray]:
+        """The columns of the given rows, in their order.
+
+        Returns:
+            `lengths`, `num_masks` and `labels`, int64 (N,); with the tokens also `segment_b_start` (N,), `input_ids`
+            (T,), `positions` within the example (M,) and `masked_ids` (M,), in the types that the shards have, and of
+            each of these three `list_sums`, uint64 (3, N), which the stream digest is made of.
+        """
+        return self._members.read(*self._find(copies, rows), with_tokens)
+
+    def _find(self, copies: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Members, and which of their rows, int64 (N,) each."""
+        numbers = self._copy_starts[copies] + rows
+        members = np.searchsorted(self._member_starts, numbers, side="right") - 1
+        return members, numbers - self._member_starts[members]
+
+    def gather(self, copies: np.ndarray, rows: np.ndarray) -> PackedBatch:
+        """The packed batch of the given rows, in their order."""
+        return self.pack(self.read(copies, rows), copies, rows)
+
+    def pack(self, columns: dict[str, np.ndarray], copies: np.ndarray, rows: np.ndarray) -> PackedBatch:
+        """The packed batch of columns that `read` gave for these rows."""
+        lengths, num_masks, ids = columns["lengths"], columns["num_masks"], columns["input_ids"]
+        if max(ids.max(), columns["masked_ids"].max(initial=0)) >= self.data_set.vocabulary_size:
+            raise ValueError(
+                f"{self.data_set.folder} holds ids beyond its vocabulary of {self.data_set.vocabulary_size} words: "
+                f"run `bertloom verify` on it"
+            )
+        starts = np.cumsum(lengths) - lengths
+        return PackedBatch(
+            **vars(pack_sequences(ids, lengths, columns["segment_b_start"])),
+            masked_positions=torch.from_numpy(columns["positions"] + np.repeat(starts, num_masks)),
+            masked_ids=torch.from_numpy(columns["masked_ids"].astype(np.int64)),
+            next_sentence_label=torch.from_numpy(columns["labels"]),
+            rows=np.stack([copies, rows], axis=1),
+        )
+
+    def in_order(
+        self, batch_size: int, limit: int | None = None, rank: int = 0, num_ranks: int = 1
+    ) -> Iterator[PackedBatch]:
+        """Copy 0 from its first row on, at most `limit` rows: the same examples every time, for validation.
+
+        Of several ranks each gets every num_ranks-th batch.
+        """
+        stop = self.rows_per_copy[0] if limit is None else min(limit, self.rows_per_copy[0])
+        for start in range(rank * batch_size, stop, batch_size * num_ranks):
+            rows = np.arange(start, min(start + batch_size, stop))
+            yield self.gather(np.zeros_like(rows), rows)

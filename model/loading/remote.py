@@ -1,0 +1,161 @@
+"""Members of shards behind a URL, brought into the cache before they are needed, and checked.
+
+A shard that was never seen comes whole, because shards.parquet has a checksum of the whole; then it is cut into its
+members, and the cache keeps their checksums for good. A member that was evicted since comes by itself, by byte range,
+and is held to its own checksum. So nothing unchecked is ever read; and with a cache smaller than the data set an epoch
+brings each member about once more, not the whole shard once for every member of it.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO
+
+import numpy as np
+
+from model.loading.cache import MemberCache
+from model.loading.folder import Damaged, RemoteFolder, retry
+from model.loading.members import ShardTable
+
+NUM_THREADS = 8
+"""Transfers at once of one process."""
+LEAST_SHARDS = 4
+"""How many of the largest shards the cache must have room for."""
+TRIES_OF_DISK = 3
+
+logger = logging.getLogger("bertloom")
+
+
+class RemoteMembers:
+    """Members as files of a cache: a `model.loading.members.Files`. One thread at a time may use it."""
+
+    def __init__(self, folder: RemoteFolder, shards: ShardTable, cache: MemberCache) -> None:
+        largest = int(shards.bytes.max(initial=0))
+        if cache.max_bytes < LEAST_SHARDS * largest:
+            raise ValueError(
+                f"cache_gb={cache.max_bytes / 1e9:g} is too small for {folder}: the cache must hold {LEAST_SHARDS} of "
+                f"the largest shards, give at least {LEAST_SHARDS * largest / 1e9:.3g}"
+            )
+        self.folder = folder
+        self.shards = shards
+        self.cache = cache
+        self.sizes = shards.member_bytes
+        self.file_of_member = np.arange(len(self.sizes))
+        self.offsets = np.zeros_like(self.sizes)
+        self._firsts = np.searchsorted(shards.shard_of_member, np.arange(len(shards.paths)))
+        self._pool = ThreadPoolExecutor(NUM_THREADS, "members")
+        self._coming: dict[int, Future[None]] = {}
+
+    def name(self, number: int) -> str:
+        """The URL of the shard that a member belongs to."""
+        return f"{self.folder}/{self.shards.paths[self.shards.shard_of_member[number]]}"
+
+    def check(self) -> None:
+        """Raises ValueError if a shard is missing or has another size than shards.parquet says, where that is known."""
+        sizes = self.folder.sizes()
+        if sizes is None:
+            return
+        for path, expected in zip(self.shards.paths, self.shards.bytes.tolist()):
+            if path not in sizes:
+                raise ValueError(f"shard {self.folder}/{path} is missing: copy the data set again, all of it")
+            if sizes[path] != expected:
+                raise ValueError(
+                    f"shard {self.folder}/{path} has {sizes[path]} bytes, shards.parquet says {expected}: copy it again"
+                )
+
+    def expect(self, members: np.ndarray) -> None:
+        """Begins to bring what is not there of these members, in this order, until half the cache would be new."""
+        missing: dict[int, list[int]] = {}
+        room = self.cache.max_bytes // 2
+        for member in members.tolist():
+            shard, ordinal = self._place(member)
+            if self.cache.file(self.shards.sha256[shard], ordinal).exists():
+                continue
+            if shard not in missing:
+                is_known = self.cache.checksums(self.shards.sha256[shard]) is not None
+                room -= 0 if is_known else int(self.shards.bytes[shard])
+            room -= int(self.sizes[member])
+            if room < 0:
+                break
+            missing.setdefault(shard, []).append(ordinal)
+        # What has not begun is asked for anew, in the new order; what has failed is told when it is needed.
+        self._coming = {
+            shard: future for shard, future in self._coming.items()
+            if not future.cancel() and (future.running() or future.exception())
+        }  # fmt: skip
+        for shard, ordinals in missing.items():
+            if shard not in self._coming:
+                self._coming[shard] = self._pool.submit(self._bring, shard, ordinals)
+
+    def open(self, number: int) -> BinaryIO:
+        """A member's file, checked; brought first if it is not there."""
+        shard, ordinal = self._place(number)
+        key = self.shards.sha256[shard], ordinal
+        if (future := self._coming.pop(shard, None)) and not future.cancel():
+            future.result()
+        for _ in range(TRIES_OF_DISK):
+            try:
+                file = open(self.cache.file(*key), "rb")  # noqa: SIM115 (it is handed on)
+            except FileNotFoundError:
+                self._bring(shard, [ordinal])
+                continue
+            checksums = self.cache.checksums(key[0])
+            if checksums and hashlib.file_digest(file, "sha256").digest() == checksums[ordinal]:
+                return file
+            file.close()
+            logger.warning("%s is damaged and is fetched again", self.cache.file(*key))
+            self.cache.drop(*key)
+        raise ValueError(
+            f"{self.cache.file(*key)} does not stay as it was written: the disk damages it, or the cache is too small "
+            f"for all who share it; give another --cache-dir or a larger --cache-gb"
+        )
+
+    def tidy(self, used: np.ndarray, idle: np.ndarray) -> np.ndarray:
+        """Notes in the cache which members were used; says which of the idle ones are no longer in it."""
+        self.cache.touch([self._key(number) for number in used.tolist()])
+        return idle[[not self.cache.file(*self._key(number)).exists() for number in idle.tolist()]]
+
+    def _place(self, member: int) -> tuple[int, int]:
+        """Its shard, and which of the shard's members it is."""
+        shard = int(self.shards.shard_of_member[member])
+        return shard, member - int(self._firsts[shard])
+
+    def _key(self, member: int) -> tuple[str, int]:
+        shard, ordinal = self._place(member)
+        return self.shards.sha256[shard], ordinal
+
+    def _bring(self, shard: int, ordinals: Sequence[int]) -> None:
+        """Puts members of a shard into the cache, those that nobody else has put there by now."""
+        sha256, path = self.shards.sha256[shard], self.shards.paths[shard]
+        url = f"{self.folder}/{path}"
+        first = self._firsts[shard]
+        try:
+            with self.cache.only_one(sha256):
+                ordinals = [ordinal for ordinal in ordinals if not self.cache.file(sha256, ordinal).exists()]
+                checksums = self.cache.checksums(sha256)
+                if checksums is None and ordinals:
+                    content = retry(url, lambda: self._read(path, 0, int(self.shards.bytes[shard]), sha256))
+                    view, num_members = memoryview(content), int((self.shards.shard_of_member == shard).sum())
+                    begins = self.shards.member_offsets[first : first + num_members].tolist()
+                    sizes = self.sizes[first : first + num_members].tolist()
+                    members = {i: view[begin : begin + size] for i, (begin, size) in enumerate(zip(begins, sizes))}
+                    self.cache.put_shard(sha256, members, ordinals)
+                    return
+                for ordinal in ordinals:
+                    assert checksums
+                    begin, size = (int(column[first + ordinal]) for column in (self.shards.member_offsets, self.sizes))
+                    content = retry(
+                        f"member {ordinal} of {url}",
+                        lambda: self._read(path, begin, size, checksums[ordinal].hex()),  # noqa: B023 (called at once)
+                    )
+                    self.cache.put(sha256, {ordinal: content}, [ordinal])
+        except FileNotFoundError:
+            raise ValueError(f"shard {url} is missing: copy the data set again, all of it") from None
+
+    def _read(self, path: str, start: int, size: int, sha256: str) -> bytes:
+        content = self.folder.read_once(path, start, size)
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise Damaged(f"its sha256 is {found[:12]}…, expected {sha256[:12]}…")
+        return content

@@ -1,0 +1,1 @@
+"""A training as it goes: its folder, its checkpoints, how it goes on, and what it tells."""

@@ -1,0 +1,1 @@
+"""What a pretrained BERT is fine-tuned for: rows, heads, updates and measures of each task."""

@@ -1,0 +1,225 @@
+"""A question is answered by a part of its context: SQuAD 1.1 and 2.0, CMRC 2018, DRCD.
+
+As in google-research/bert's run_squad.py: the context is read in windows behind the question; a window that has not the
+whole answer is trained to point at [CLS]; the answer is the best pair of a beginning and an end over all windows, and a
+token may begin one only in the window that shows most of what stands around it. Places are counted in characters (code
+points) of the context.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from model.tasks.answer_rules import Rules, rules_for, scores
+from model.tasks.data import DataBuilder, TaskData, best_windows
+from model.tasks.heads import SpanModel
+from model.tasks.rows import BadRow
+from model.tasks.sequence import ROWS_AT_ONCE
+from model.tasks.task import Task, softmax, text_of
+from model.tokenization import TextTokenizer
+
+NUM_CANDIDATES = 20
+"""Beginnings and ends looked at in a window, and answers kept of all windows; run_squad's n_best_size."""
+
+
+class SpanRow(NamedTuple):
+    """A row of span."""
+
+    place: str
+    """Where it stands in its file."""
+    id: Any
+    """Its `id`, if it has one."""
+    question: str
+    context: str
+    answers: list[tuple[str, int]] | None
+    """True answers and where in the context they begin; empty if there is none, None if that is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanData(TaskData):
+    """Items of span: an item is a window."""
+
+    token_places: list[np.ndarray]
+    """For each row int32 (tokens of its context, 2): where each token begins and ends in the context."""
+    windows: np.ndarray
+    """int32 (S, 2), the first token of the context that each sequence shows, and the one behind the last"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanTask(Task[SpanRow]):
+    """span."""
+
+    max_answer_length: int = 200
+    """Characters of an answer, at most: those of the longest one in the training rows."""
+    may_be_unanswerable: bool = False
+    """Whether the training rows had questions without an answer: the model may then give none."""
+    answer_rules: Rules = "words"
+    """Whose rules answers are measured by: SQuAD's, or CMRC's for Chinese."""
+
+    model_class = SpanModel
+    metrics = ("f1", "exact_match")
+
+    def __post_init__(self) -> None:
+        if self.reading.max_windows is not None:
+            raise ValueError("max_windows: the answer may stand anywhere, so all of a context is read: leave it out")
+
+    @property
+    def has_classes(self) -> bool:
+        return False
+
+    @property
+    def num_outputs(self) -> int:
+        return 2
+
+    def forms(self, labelled: bool) -> list[tuple[str, ...]]:
+        return [("question", "context", "answers") if labelled else ("question", "context")]
+
+    def parse(self, place: str, values: Mapping[str, Any]) -> SpanRow:
+        question, context = text_of(values["question"], "question"), text_of(values["context"], "context")
+        answers = None
+        if "answers" in values:
+            answers = [] if values["is_impossible"] else answers_of(values["answers"], context)
+        return SpanRow(place, values["id"], question, context, answers)
+
+    def label_counts(self, rows: Sequence[SpanRow]) -> Mapping[str, int]:
+        return {}
+
+    def learn(self, rows: Sequence[SpanRow]) -> Self:
+        first = [row.answers[0][0] for row in rows if row.answers]
+        if not first:
+            raise ValueError("no question has an answer: there is nothing to learn")
+        return replace(
+            self,
+            max_answer_length=max(map(len, first)),
+            may_be_unanswerable=len(first) < len(rows),
+            answer_rules=rules_for(first),
+        )
+
+    def tokenize(self, rows: Sequence[SpanRow], tokenizer: TextTokenizer) -> SpanData:
+        builder = DataBuilder(tokenizer)
+        contexts = {context: number for number, context in enumerate(dict.fromkeys(row.context for row in rows))}
+        ids, places = read_contexts(list(contexts), tokenizer)
+        room = self.reading.max_seq_length - 3
+        labels, windows = [], []
+        num_cut = 0
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            chunk = rows[start : start + ROWS_AT_ONCE]
+            for number, (row, question) in enumerate(zip(chunk, tokenizer.ids([row.question for row in chunk])), start):
+                num_cut += len(question) > room // 2
+                question = question[: room // 2]
+                context = contexts[row.context]
+                first, last = answer_tokens(row, places[context])
+                for begin, end in self.reading.windows(len(ids[context]), room - len(question)):
+                    builder.add_sequence(question, ids[context][begin:end])
+                    builder.add_item(number)
+                    windows.append((begin, end))
+                    shift = len(question) + 2 - begin
+                    labels.append((first + shift, last + shift) if begin <= first and last < end else (0, 0))
+        data = builder.build(np.array(labels), num_cut=num_cut)
+        return SpanData(
+            **vars(data), token_places=[places[contexts[row.context]] for row in rows],
+            windows=np.array(windows, dtype=np.int32),
+        )  # fmt: skip
+
+    def measure(self, rows: Sequence[SpanRow], data: TaskData, logits: np.ndarray) -> dict[str, float]:
+        answers = [answer["answer"] for answer in self.answer(rows, data, logits, 1)]
+        pairs = [
+            scores(answer, [text for text, _ in row.answers or ()], self.answer_rules)
+            for row, answer in zip(rows, answers)
+        ]
+        exact, f1 = np.array(pairs).mean(0).tolist()
+        return {"f1": f1, "exact_match": exact}
+
+    def answer(self, rows: Sequence[SpanRow], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
+        assert isinstance(data, SpanData)
+        bounds = np.searchsorted(data.row_of, np.arange(len(rows) + 1))  # first item, which is a sequence, of each row
+        return [
+            self._answer_row(row, data, logits, range(first, last))
+            for row, first, last in zip(rows, bounds[:-1].tolist(), bounds[1:].tolist())
+        ]
+
+    def _answer_row(self, row: SpanRow, data: SpanData, logits: np.ndarray, sequences: range) -> dict[str, Any]:
+        """The best answer of a row over its windows."""
+        places = data.token_places[data.row_of[sequences[0]]]
+        best = best_windows([tuple(data.windows[sequence]) for sequence in sequences], len(places))
+        candidates: list[tuple[float, int, int]] = []  # score, first and last character
+        no_answer = np.inf
+        for window, sequence in enumerate(sequences):
+            begin, end = data.windows[sequence]
+            part = logits[data.starts[sequence] : data.starts[sequence + 1]].astype(np.float64)  # (tokens, 2)
+            no_answer = min(no_answer, part[0].sum())
+            shown = part[data.segment_b_start[sequence] :][: end - begin]
+            own = np.flatnonzero(best[begin:end] == window)
+            starts = own[np.argsort(-shown[own, 0], kind="stable")[:NUM_CANDIDATES]]
+            ends = np.argsort(-shown[:, 1], kind="stable")[:NUM_CANDIDATES]
+            score = shown[starts, 0][:, None] + shown[ends, 1]  # (20, 20)
+            first, last = places[begin + starts, 0][:, None], places[begin + ends, 1]
+            fits = (starts[:, None] <= ends) & (last - first <= self.max_answer_length)
+            order = np.argsort(np.where(fits, -score, np.inf), axis=None, kind="stable")[: min(NUM_CANDIDATES, fits.sum())]
+            for i, j in zip(*np.unravel_index(order, fits.shape)):
+                candidates.append((score[i, j], int(first[i, 0]), int(last[j])))
+        candidates = sorted(candidates, key=lambda candidate: -candidate[0])[:NUM_CANDIDATES]
+        if self.may_be_unanswerable or not candidates:
+            candidates.append((no_answer, 0, 0))
+        chances = softmax(np.array([score for score, _, _ in candidates]))
+        chosen = int(chances.argmax())
+        _, start, end = candidates[chosen]
+        places_found = {"start": start, "end": end} if end else {}
+        return {"answer": row.context[start:end], **places_found, "probability": round(float(chances[chosen]), 6)}
+
+    def configuration(self) -> dict[str, Any]:
+        content = super().configuration()
+        learnt = ("max_answer_length", "may_be_unanswerable", "answer_rules")
+        return content | {"bertloom": content["bertloom"] | {name: getattr(self, name) for name in learnt}}
+
+
+def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
+    """The true answers of a question, as SQuAD's list or as columns; BadRow if they are not in the context.
+
+    Columns ({"text": [], "answer_start": []}) without an entry are the form of SQuAD 2.0 for no answer; a list without
+    one is an error, unless the question is marked `is_impossible`.
+    """
+    if isinstance(value, dict):
+        texts, starts = value.get("text"), value.get("answer_start")
+        if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+            raise BadRow(f"answers is {value!r:.60}, expected lists text and answer_start of the same length")
+        found = list(zip(texts, starts))
+    elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
+        found = [(answer.get("text"), answer.get("answer_start")) for answer in value]
+        if not found:
+            raise BadRow("has no answers, and is not marked is_impossible")
+    else:
+        raise BadRow(f"answers is {value!r:.60}, expected a list of text and answer_start")
+    for text, start in found:
+        text_of(text, "an answer")
+        if not isinstance(start, int) or isinstance(start, bool):
+            raise BadRow(f"answer_start is {start!r:.40}, expected an integer")
+        if start < 0 or context[start : start + len(text)] != text:
+            place = context.find(text)
+            where = f"it begins at {place}" if place >= 0 else "it is nowhere in the context"
+            raise BadRow(f"answer {text!r:.40} does not begin at {start} of the context: {where}")
+    return found
+
+
+def read_contexts(contexts: Sequence[str], tokenizer: TextTokenizer) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Ids, and places int32 (tokens, 2), of the tokens of each context."""
+    ids, places = [], []
+    for start in range(0, len(contexts), ROWS_AT_ONCE):
+        for encoding in tokenizer.encode(contexts[start : start + ROWS_AT_ONCE]):
+            ids.append(np.array(encoding.ids, dtype=np.uint32))
+            places.append(np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2))
+    return ids, places
+
+
+def answer_tokens(row: SpanRow, places: np.ndarray) -> tuple[int, int]:
+    """First and last token of the first true answer; (-1, -1) if there is none."""
+    if not row.answers:
+        return -1, -1
+    text, start = row.answers[0]
+    first = int(np.searchsorted(places[:, 1], start, side="right"))
+    last = int(np.searchsorted(places[:, 0], start + len(text), side="left")) - 1
+    if first > last:
+        raise ValueError(f"{row.place}: nothing is left of the answer {text!r:.40} when it is tokenized")
+    return first, last

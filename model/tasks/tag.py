@@ -1,0 +1,130 @@
+"""A class for each word of a text: named entities, parts of speech.
+
+A word is read at its first token. A text that is too long is read in windows, each word in the one that shows most of
+what stands around it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from model.tasks.data import DataBuilder, TaskData, best_windows
+from model.tasks.entities import entities, entity_scores, has_entities
+from model.tasks.heads import TokenModel
+from model.tasks.rows import BadRow
+from model.tasks.sequence import ROWS_AT_ONCE
+from model.tasks.task import Task, label_of, softmax, string_of, text_of
+from model.tokenization import TextTokenizer
+
+CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
+WORD = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]")
+"""What counts as a word in a text that comes without words: as BERT's tokenizer, each Chinese character is one."""
+
+
+class TagRow(NamedTuple):
+    """A row of tag."""
+
+    place: str
+    """Where it stands in its file."""
+    id: Any
+    """Its `id`, if it has one."""
+    tokens: list[str]
+    """The words."""
+    places: list[tuple[int, int]] | None
+    """Where in the text each one begins and ends, if the row was a text."""
+    tags: list[str] | None
+    """The class of each; None if they are not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagTask(Task[TagRow]):
+    """tag."""
+
+    model_class = TokenModel
+
+    def __post_init__(self) -> None:
+        if self.reading.max_windows is not None:
+            raise ValueError("max_windows: every word gets a tag, so all of a text is read: leave it out")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("f1", "precision", "recall", "accuracy") if has_entities(self.labels) else ("accuracy", "macro_f1")
+
+    def forms(self, labelled: bool) -> list[tuple[str, ...]]:
+        return [("tokens", "tags")] if labelled else [("tokens",), ("text",)]
+
+    def parse(self, place: str, values: Mapping[str, Any]) -> TagRow:
+        if "text" in values:
+            text = text_of(values["text"], "text")
+            matches = list(WORD.finditer(text))
+            return TagRow(place, values["id"], [m[0] for m in matches], [m.span() for m in matches], None)
+        tokens = [string_of(token, "a token") for token in words_of(values["tokens"], "tokens")]
+        if not tokens:
+            raise BadRow("has no tokens")
+        tags = None
+        if "tags" in values:
+            tags = [label_of(tag, "a tag") for tag in words_of(values["tags"], "tags")]
+            if len(tags) != len(tokens):
+                raise BadRow(f"has {len(tokens)} tokens and {len(tags)} tags")
+            for tag in tags:
+                self.check_label(tag)
+        return TagRow(place, values["id"], tokens, None, tags)
+
+    def label_counts(self, rows: Sequence[TagRow]) -> Mapping[str, int]:
+        return Counter(tag for row in rows for tag in row.tags or ())
+
+    def tokenize(self, rows: Sequence[TagRow], tokenizer: TextTokenizer) -> TaskData:
+        builder = DataBuilder(tokenizer)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            chunk = [row.tokens for row in rows[start : start + ROWS_AT_ONCE]]
+            for number, (ids, words) in enumerate(tokenizer.word_ids(chunk), start):
+                windows = self.reading.windows(len(ids), self.reading.max_seq_length - 2)
+                best = best_windows(windows, len(ids))[words]
+                for window, (begin, end) in enumerate(windows):
+                    positions = words[best == window] - begin + 1  # behind [CLS]
+                    if len(positions):
+                        builder.add_sequence(ids[begin:end])
+                        builder.add_item(number, len(positions), positions)
+        ids_of = {label: number for number, label in enumerate(self.labels)}
+        labels = [ids_of[tag] for row in rows for tag in row.tags or ()]
+        return builder.build(np.array(labels or [0] * sum(len(row.tokens) for row in rows)))
+
+    def measure(self, rows: Sequence[TagRow], data: TaskData, logits: np.ndarray) -> dict[str, float]:
+        from sklearn.metrics import accuracy_score, f1_score
+
+        predicted = logits.argmax(1)
+        accuracy = {"accuracy": float(accuracy_score(data.labels, predicted))}
+        if not has_entities(self.labels):
+            return accuracy | {"macro_f1": float(f1_score(data.labels, predicted, average="macro", zero_division=0))}
+        found = [[self.labels[number] for number in part] for part in per_row(rows, predicted)]
+        return entity_scores([row.tags or [] for row in rows], found) | accuracy
+
+    def answer(self, rows: Sequence[TagRow], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
+        answers = []
+        for row, chances in zip(rows, per_row(rows, softmax(logits))):
+            tags = [self.labels[number] for number in chances.argmax(1)]
+            answer: dict[str, Any] = {"tokens": row.tokens, "tags": tags, "probabilities": chances.max(1).round(6).tolist()}
+            if row.places is not None and has_entities(self.labels):
+                found = [(kind, row.places[begin][0], row.places[end - 1][1]) for kind, begin, end in entities(tags)]
+                answer["entities"] = [{"kind": kind, "start": start, "end": end} for kind, start, end in found]
+            answers.append(answer)
+        return answers
+
+
+def per_row(rows: Sequence[TagRow], values: np.ndarray) -> Iterator[np.ndarray]:
+    """The part of `values`, one for each word of all rows, that belongs to each row."""
+    ends = np.cumsum([len(row.tokens) for row in rows])
+    return iter(np.split(values, ends[:-1]))
+
+
+def words_of(value: Any, name: str) -> Sequence[Any]:
+    """Words of a list, or of a string that is parted by spaces; BadRow if it is neither."""
+    if isinstance(value, str):
+        return value.split()
+    if not isinstance(value, list):
+        raise BadRow(f"{name} is {value!r:.40}, expected a list of words, or words parted by spaces")
+    return value

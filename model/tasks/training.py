@@ -1,0 +1,150 @@
+"""One update of a model for a task, its predictions on many items, and where its training stands."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from model.bert import BertModel
+from model.loading.batches import cut_by_length
+from model.loading.order import fold
+from model.optimizer import set_learning_rate
+from model.runs.checkpoint import CheckpointState
+from model.tasks.data import TaskBatch, TaskData
+from model.tasks.heads import TaskModel
+from model.training import DROPOUT, autocast
+
+BETAS, EPSILON = (0.9, 0.999), 1e-6
+"""AdamW's, as BERT was fine-tuned with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneState(CheckpointState):
+    """Where fine-tuning stands."""
+
+    FORMAT = "bertloom-finetuning"
+    tokens: int
+    """Real tokens trained on."""
+    seconds: float
+    """Wall-clock time so far, that of restarts left out."""
+    best_step: int | None
+    """The step whose model had the best metric; None before the first evaluation."""
+    best: float | None
+    """That metric."""
+    num_worse: int
+    """Evaluations since then."""
+    deciding: dict[str, Any]
+    """What decides the numbers: configuration, and digests of model and data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step was like, before its update."""
+
+    loss: float
+    """Weighted mean over the targets of the batch."""
+    gradient_norm: float
+    """Norm of the gradient before clipping."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether both are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
+
+def build_optimizer(model: TaskModel, weight_decay: float, layer_decay: float) -> torch.optim.Optimizer:
+    """AdamW in groups: matrices decay, biases and LayerNorm do not; each layer has the rate of its depth.
+
+    Args:
+        layer_decay: the head has the whole learning rate, the last layer this share of it, and so on downwards, last
+            the embeddings, as in ELECTRA (Clark et al. 2020); 1 for the same rate everywhere.
+    """
+    num_layers = model.config.num_hidden_layers
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            depth = 0  # below the head
+            if name.startswith("bert.embeddings."):
+                depth = num_layers + 1
+            elif name.startswith("bert.layers."):
+                depth = num_layers - int(name.split(".")[2])
+            groups.setdefault((layer_decay**depth, parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": weight_decay if is_matrix else 0.0, "lr_scale": scale}
+            for (scale, is_matrix), parameters in groups.items()
+        ],
+        lr=0.0, betas=BETAS, eps=EPSILON, fused=True,
+    )  # fmt: skip
+
+
+def freeze(encoder: BertModel, num_layers: int) -> None:
+    """Keeps the embeddings and the lowest layers as they are; with 0 layers, nothing."""
+    for module in [encoder.embeddings, *encoder.layers[:num_layers]] if num_layers else []:
+        module.requires_grad_(False)
+
+
+def micro_batches(data: TaskData, items: np.ndarray, micro_batch_size: int) -> list[TaskBatch]:
+    """A global batch in parts of at most so many items and about equal tokens; see `cut_by_length`."""
+    return [data.batch(items[part]) for part in cut_by_length(data.num_tokens(items), micro_batch_size)]
+
+
+def train_step(
+    model: TaskModel,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[TaskBatch],
+    *,
+    learning_rate: float,
+    max_gradient_norm: float,
+    seed: int,
+    step: int,
+    precision: str = "fp32",
+) -> StepResult:
+    """One update of the weights from one global batch, its gradient summed over micro-batches.
+
+    Where loss or gradient are no finite numbers, there is no update.
+    """
+    device = next(model.parameters()).device
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    weight = max(sum(float(batch.weights.double().sum()) for batch in batches), 1e-12)  # a window may have no word
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for number, batch in enumerate(batches):
+        torch.manual_seed(fold(seed, DROPOUT, step, number) >> 1)
+        batch = batch.to(device)
+        with autocast(device, precision):
+            logits = model(batch)
+        loss = (model.losses(logits, batch) * batch.weights).sum() / weight
+        loss.backward()
+        total += loss.detach().double()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
+    result = StepResult(loss=float(total), gradient_norm=float(gradient_norm))
+    if result.is_finite:
+        set_learning_rate(optimizer, learning_rate)
+        optimizer.step()
+    return result
+
+
+@torch.inference_mode()
+def predict(
+    model: TaskModel, data: TaskData, batch_size: int, precision: str = "fp32"
+) -> Iterator[tuple[np.ndarray, float]]:
+    """The logits of all items in their order, a batch at a time, and the sum of the losses of its targets."""
+    device = next(model.parameters()).device
+    model.eval()
+    for start in range(0, data.num_items, batch_size):
+        batch = data.batch(np.arange(start, min(start + batch_size, data.num_items))).to(device)
+        with autocast(device, precision):
+            logits = model(batch)
+        yield logits.cpu().numpy(), float((model.losses(logits, batch) * batch.weights).double().sum())
+
+
+def predict_all(model: TaskModel, data: TaskData, batch_size: int, precision: str = "fp32") -> tuple[np.ndarray, float]:
+    """The logits of all items, and the weighted mean of their losses."""
+    logits, losses = zip(*predict(model, data, batch_size, precision))
+    return np.concatenate(logits), sum(losses) / max(float(data.weights.sum(dtype=np.float64)), 1e-12)

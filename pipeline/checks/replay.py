@@ -1,0 +1,150 @@
+"""A bucket made again from the texts of its sources: what every example of it must be, and how it came to be.
+
+Nothing of a finished data set says how its pairs were drawn, and a random B is drawn from all sentences of its bucket. So
+the bucket's documents are read again, tokenized again and woven again, by the functions that made the shard.
+"""
+
+import glob
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import storage
+from pipeline.documents import read_documents
+from pipeline.examples.pairs import Pairs, Sentences
+from pipeline.examples.shards import ShardName, read_shard, shard_order, write_shard
+from pipeline.formats.kinds import TABLES
+from pipeline.formats.records import Document, document_digest
+from pipeline.formats.streams import CHUNK
+from pipeline.inputs import Split, find_sources
+from pipeline.manifest import JobConfig
+from pipeline.randomness import U64
+from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
+from pipeline.tokens import BLOCK_BYTES, TokenBlock
+
+
+@dataclass(frozen=True)
+class Woven:
+    """One shard made again."""
+
+    sentences: Sentences
+    pairs: Pairs
+    """In the order of the shard."""
+    table: pa.Table
+    sha256: str
+
+
+class Bucket:
+    """The documents of a bucket, read again from their sources."""
+
+    def __init__(
+        self, page: pa.Table, paths: dict[str, str], job: JobConfig, split: str, number: int, repeated_lines: U64 | None
+    ):
+        """page: of documents/; paths: name of a source -> where it lies; repeated_lines: those that were left out."""
+        self.page, self.paths, self.job, self.split, self.number = page, paths, job, split, number
+        self.repeated_lines = repeated_lines
+        self._woven: dict[tuple[int, int], Woven] = {}
+
+    @cached_property
+    def documents(self) -> list[Document]:
+        """In id order. ValueError where a source is gone, or no longer holds one of them."""
+        found: dict[int, Document] = {}
+        for name in sorted(set(self.page["source"].to_pylist())):
+            found |= self._read_again(self.page.filter(pc.field("source") == name))
+        return [found[document] for document in self.page["id"].to_pylist()]
+
+    def place(self, document: int) -> int | None:
+        """The row of a document in its page, if it is there."""
+        ids = self.page["id"].to_numpy()
+        at = int(np.searchsorted(ids, np.uint64(document)))
+        return at if at < len(ids) and ids[at] == document else None
+
+    def document(self, place: int) -> Document:
+        """One of them; of an unread bucket nothing else is read."""
+        if "documents" in self.__dict__:
+            return self.documents[place]
+        (document,) = self._read_again(self.page.slice(place, 1)).values()
+        return document
+
+    def _read_again(self, rows: pa.Table) -> dict[int, Document]:
+        path = self.paths[rows["source"][0].as_py()]
+        return read_again(rows, path, self.job.tokenize, self.repeated_lines)
+
+    @cached_property
+    def tokens(self) -> TokenBlock:
+        """As the weave stage saw them."""
+        tokenizer = make_document_tokenizer(self.job.tokenize, self.job.vocabulary)
+        blocks = [tokenizer(block) for block in _blocks(self.documents)]
+        inside = [block.inside_words for block in blocks if block.inside_words is not None]
+        return TokenBlock(
+            np.concatenate([block.ids for block in blocks]),
+            np.concatenate([block.sentence_lengths for block in blocks]),
+            np.concatenate([block.documents for block in blocks]),
+            np.concatenate(inside) if inside else None,
+        )
+
+    def weave(self, max_seq_length: int, copy: int) -> Woven:
+        """The shard of one length and copy."""
+        key = (max_seq_length, copy)
+        if key not in self._woven:
+            config = self.job.weave
+            name = ShardName(split=self.split, max_seq_length=max_seq_length, copy=copy, number=self.number)
+            sentences = config.sentences(self.tokens, self.job.vocabulary.continuation, max_seq_length)
+            pairs, _ = config.make_pairs(sentences, max_seq_length, copy)
+            masking = config.masking(max_seq_length, self.job.vocabulary)
+            with tempfile.TemporaryDirectory() as folder:
+                row = write_shard(folder, name, sentences, pairs, config.seed, masking)
+                table = read_shard(storage.join(folder, name.path))
+            order = shard_order(name, len(pairs), config.seed)
+            self._woven[key] = Woven(sentences, pairs.take(order), table, row["sha256"])
+        return self._woven[key]
+
+
+def read_again(
+    rows: pa.Table, path: str, config: TokenizeConfig, repeated_lines: U64 | None
+) -> dict[int, Document]:
+    """id -> document, for rows of documents/ of one source; ValueError where one of them is not there any more."""
+    wanted = {(row["position"], row["piece"]): row["id"] for row in rows.to_pylist()}
+    name = rows["source"][0].as_py()
+    try:
+        (source,) = find_sources([glob.escape(path) if storage.is_local(path) else path], None, config.encoding)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{name} is no longer at {path}: its documents cannot be read again") from error
+    found: dict[int, Document] = {}
+    places = sorted({position for position, _ in wanted})
+    few = source.size > len(places) * CHUNK and source.format not in TABLES
+    stream = source.codec or not few  # else it is faster to read each document by itself
+    for start, last in [(0, places[-1])] if stream else zip(places, places):
+        for item in read_documents(Split(source, 0, None), start, config, repeated_lines):
+            if item.position > last:
+                break
+            if isinstance(item, Document) and (item.position, item.piece) in wanted:
+                found[wanted[item.position, item.piece]] = item
+    for (position, piece), document in wanted.items():
+        if document not in found or _id(found[document]) != document:
+            raise ValueError(
+                f"{path} was changed: the document {document:016x} that was at {position} (piece {piece}) is not there"
+            )
+    return found
+
+
+def _id(document: Document) -> int:
+    return int.from_bytes(document_digest(document.text)[:8], "big")
+
+
+def _blocks(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    block: list[Document] = []
+    size = 0
+    for document in documents:
+        block.append(document)
+        size += len(document.text)
+        if size >= BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block

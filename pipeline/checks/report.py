@@ -1,0 +1,311 @@
+"""Statistics of a data set from a sample of its examples and documents: pure functions over arrays, plain values out.
+
+What is known exactly comes from the manifest's counters (`jobs/report.py`); this is what only the examples themselves can
+tell: how they are masked, whether a label gives itself away, which words are [UNK], which lines come again and again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.examples.decoding import label_name, plain_text
+from pipeline.randomness import mix
+from pipeline.text.scripts import script_of
+from pipeline.vocabulary import Vocabulary
+
+BINS = 16
+MAX_PIECES = 5  # longer words are counted with those of five pieces
+MIN_LINE_TOKENS = 8  # shorter ones are addresses and turns of speech
+_LINE_ENDS = frozenset(".!?。！？")
+SEGMENTS = ("segment_b_start", "document_a", "token_a", "document_b", "token_b")
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """A table of examples as flat arrays."""
+
+    ids: NDArray
+    """As the model reads them, masks applied: (tokens,)."""
+    truth: NDArray
+    """As the text has them: (tokens,)."""
+    starts: NDArray[np.int64]
+    """First token of each example: (n,)."""
+    lengths: NDArray[np.int64]
+    """Tokens of each example, specials counted: (n,)."""
+    segment_b: NDArray[np.int64]
+    """Where B begins in its example: (n,)."""
+    masks: NDArray[np.int64]
+    """Index in `ids` of every masked token: (masks,)."""
+    num_masks: NDArray[np.int64]
+    """Of each example: (n,)."""
+    label: NDArray[np.int8]
+    document_a: NDArray[np.uint64]
+    document_b: NDArray[np.uint64]
+    max_seq_length: int
+
+    @property
+    def b_length(self) -> NDArray[np.int64]:
+        """Tokens of B, 0 where there is none: (n,)."""
+        return np.maximum(self.lengths - self.segment_b - 1, 0)
+
+    def specials(self) -> NDArray[np.bool_]:
+        """Is this token [CLS] or a [SEP] of the form: (tokens,)."""
+        found = np.zeros(len(self.ids), bool)
+        found[self.starts] = found[self.starts + self.lengths - 1] = found[self.starts + self.segment_b - 1] = True
+        return found
+
+
+def flatten(table: pa.Table) -> Examples:
+    """The examples of a table that a shard, or members of several, gave."""
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+
+    def lengths_of(name: str) -> NDArray[np.int64]:
+        return columns[name].value_lengths().to_numpy().astype(np.int64)
+
+    lengths, num_masks = lengths_of("input_ids"), lengths_of("masked_lm_positions")
+    ids = columns["input_ids"].flatten().to_numpy()
+    starts = np.cumsum(lengths) - lengths
+    masks = np.repeat(starts, num_masks) + columns["masked_lm_positions"].flatten().to_numpy()
+    truth = ids.copy()
+    truth[masks] = columns["masked_lm_ids"].flatten().to_numpy()
+    return Examples(
+        ids, truth, starts, lengths, columns["segment_b_start"].to_numpy().astype(np.int64), masks, num_masks,
+        columns["next_sentence_label"].to_numpy(), columns["document_a"].to_numpy(), columns["document_b"].to_numpy(),
+        int(table.schema.metadata[b"max_seq_length"]),
+    )  # fmt: skip
+
+
+# ---- examples
+
+
+def shape(e: Examples) -> dict[str, Any]:
+    """Lengths, labels and number of masks."""
+    names = label_names(e)
+    counts, edges = np.histogram(e.lengths, bins=min(BINS, e.max_seq_length), range=(0, e.max_seq_length))
+    return {
+        "examples": len(e.lengths),
+        "tokens": int(e.lengths.sum()),
+        "fill": round(float(e.lengths.mean() / e.max_seq_length), 4),
+        "length_quartiles": [int(q) for q in np.percentile(e.lengths, [0, 25, 50, 75, 100])],
+        "length_histogram": {
+            f"{int(low)}-{int(high)}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)
+        },
+        "segment_a_mean": round(float((e.segment_b - 2).mean()), 2),
+        "labels": {name: int((e.label == value).sum()) for value, name in names.items()},
+        "segment_b_mean": {
+            name: round(float(e.b_length[e.label == value].mean()), 2)
+            for value, name in names.items()
+            if value >= 0 and (e.label == value).any()
+        },
+        "masks_per_example": round(float(e.num_masks.mean()), 2),
+        "masked_share": round(float(e.num_masks.sum() / e.lengths.sum()), 4),
+    }
+
+
+def label_names(e: Examples) -> dict[int, str]:
+    """What the labels of these examples are called: B of a random pair is from elsewhere, that of a swapped one is not."""
+    one_document = bool((e.document_a == e.document_b).all())
+    return {value: label_name(value, one_document) for value in (0, 1, -1)}
+
+
+def treatment(e: Examples, vocabulary: Vocabulary) -> dict[str, float]:
+    """What became of the masked tokens: shares of [MASK], another word, the word itself."""
+    there, truth = e.ids[e.masks], e.truth[e.masks]
+    masked, kept = there == vocabulary.mask, there == truth
+    counts = np.array([masked.sum(), (~masked & ~kept).sum(), (~masked & kept).sum()])
+    shares = counts / max(1, counts.sum())
+    return {name: round(float(share), 4) for name, share in zip(("mask", "random", "kept"), shares, strict=True)}
+
+
+def mask_rate_by_position(e: Examples) -> list[float | None]:
+    """Share of masked tokens in BINS equal ranges of positions, [CLS] and [SEP] left out; None where there are none."""
+    content = ~e.specials()
+    position = np.arange(len(e.ids)) - np.repeat(e.starts, e.lengths)
+    place = position * min(BINS, e.max_seq_length) // e.max_seq_length
+    return _rates(place, e.masks, content)
+
+
+def mask_rate_by_pieces(e: Examples, vocabulary: Vocabulary) -> list[float | None]:
+    """Share of masked tokens in words of 1, 2, ... MAX_PIECES or more pieces; None where there are none."""
+    head = ~vocabulary.continuation[e.truth]
+    specials = e.specials()
+    head |= specials
+    head[e.starts + 1] = head[np.minimum(e.starts + e.segment_b, len(head) - 1)] = True
+    first = np.flatnonzero(head)
+    size = np.diff(first, append=len(head))
+    return _rates(np.minimum(np.repeat(size, size), MAX_PIECES) - 1, e.masks, ~specials, MAX_PIECES)
+
+
+def _rates(
+    place: NDArray, masks: NDArray[np.int64], content: NDArray[np.bool_], bins: int = BINS
+) -> list[float | None]:
+    there = np.bincount(place[content], minlength=bins)
+    hit = np.bincount(place[masks], minlength=bins)
+    return [round(float(m / n), 5) if n else None for m, n in zip(hit, there, strict=True)]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """How well B's length alone tells the label: 0.5 is not at all."""
+
+    accuracy: float
+    """Mean of the two labels' shares of right guesses, for labels of unequal number."""
+    error: float
+    """Its standard error."""
+
+
+def guess_from_length(length: NDArray[np.int64], label: NDArray[np.int8]) -> Guess | None:
+    """A table from each length to its likelier label, learnt on every second example and tried on the others.
+
+    It finds what a threshold would, and what none could: short and long ones random, say. Examples are in random order, so
+    every second one is a random half. None where a half has not both labels.
+    """
+    learn, test = slice(0, None, 2), slice(1, None, 2)
+    counts = [np.bincount(label[half] == 1, minlength=2) for half in (learn, test)]
+    if min(map(min, counts)) == 0:
+        return None
+    weights = np.where(label[learn] == 1, 1 / counts[0][1], -1 / counts[0][0])
+    votes = np.bincount(length[learn], weights, minlength=int(length.max()) + 1)
+    right = (votes[length[test]] > 0) == (label[test] == 1)
+    shares = [float(right[label[test] == value].mean()) for value in (0, 1)]
+    error = 0.5 * float(np.sqrt(sum(0.25 / n for n in counts[1])))
+    return Guess(sum(shares) / 2, error)
+
+
+def lengths_of_b(e: Examples) -> dict[str, list[int]]:
+    """Number of examples by the length of B, in BINS equal ranges, for the name of each label."""
+    return {
+        name: np.histogram(e.b_length[e.label == value], BINS, (0, e.max_seq_length))[0].tolist()
+        for value, name in label_names(e).items()
+        if value >= 0 and (e.label == value).any()
+    }
+
+
+# ---- words
+
+
+def scripts(vocabulary: Vocabulary) -> tuple[list[str], NDArray[np.int64]]:
+    """(names of scripts, index of the script of each word): that of its first letter, by the name Unicode gives it."""
+    names: dict[str, int] = {}
+    found = [names.setdefault(script_of(word), len(names)) for word in vocabulary.words]
+    return list(names), np.array(found)
+
+
+def word_statistics(e: Examples, vocabulary: Vocabulary) -> dict[str, Any]:
+    """[UNK], use of the vocabulary, scripts; [CLS] and [SEP] left out."""
+    counts = np.bincount(e.truth[~e.specials()], minlength=len(vocabulary.words))
+    total = max(1, int(counts.sum()))
+    names, index = scripts(vocabulary)
+    by_script = np.bincount(index, counts, minlength=len(names)) / total
+    ordinary = counts[vocabulary.ordinary]
+    return {
+        "tokens": total,
+        "unknown": round(float(counts[vocabulary.unk] / total), 6),
+        "vocabulary_used": int((ordinary > 0).sum()),
+        "vocabulary_ordinary": len(ordinary),
+        "scripts": {
+            names[i]: round(float(by_script[i]), 5) for i in np.argsort(-by_script, kind="stable") if by_script[i] > 0
+        },
+    }
+
+
+def words_by_source(e: Examples, source: NDArray[np.int64], vocabulary: Vocabulary) -> dict[int, dict[str, Any]]:
+    """The statistics of the words of A, for each source. source: of each example's A, below 0 where unknown."""
+    content = ~e.specials()
+    position = np.arange(len(e.ids)) - np.repeat(e.starts, e.lengths)
+    content &= position < np.repeat(e.segment_b, e.lengths)
+    names, index = scripts(vocabulary)
+    where = np.repeat(source, e.lengths)[content]
+    words = e.truth[content]
+    found = {}
+    for number in np.unique(where[where >= 0]).tolist():
+        mine = words[where == number]
+        shares = np.bincount(index[mine], minlength=len(names)) / len(mine)
+        main = int(np.argmax(np.where(np.isin(names, ("punctuation", "digits", "[UNK]")), -1, shares)))
+        found[number] = {"unknown": round(float((mine == vocabulary.unk).mean()), 6), "script": names[main]}
+    return found
+
+
+# ---- lines and documents
+
+
+def repeated_lines(e: Examples, vocabulary: Vocabulary, most: int = 20) -> list[dict[str, Any]]:
+    """The lines that occur in most documents of the sample: runs of words up to a full stop, or its like.
+
+    Of a line in several documents it is not seen who wrote it first; what stands in thousands of them is boilerplate.
+    """
+    words = vocabulary.words
+    is_end = np.array([word in _LINE_ENDS for word in words])
+    specials = e.specials()
+    begins = np.ones(len(e.ids), bool)
+    begins[1:] = is_end[e.truth[:-1]] | specials[1:] | specials[:-1]
+    first = np.flatnonzero(begins)
+    size = np.diff(first, append=len(e.ids))
+    place = (np.arange(len(e.ids)) - np.repeat(first, size)).astype(np.uint64)
+    keys = np.add.reduceat(mix(e.truth.astype(np.uint64) + (place << np.uint64(32))), first)
+    whole = (size >= MIN_LINE_TOKENS) & is_end[e.truth[first + size - 1]]
+    first, size, keys = first[whole], size[whole], keys[whole]
+    example = np.searchsorted(e.starts, first, side="right") - 1
+    in_b = first - e.starts[example] >= e.segment_b[example]
+    document = np.where(in_b, e.document_b[example], e.document_a[example])
+
+    order = np.lexsort((document, keys))
+    keys, document, first, size = keys[order], document[order], first[order], size[order]
+    fresh = np.ones(len(keys), bool)
+    fresh[1:] = keys[1:] != keys[:-1]
+    another = fresh.copy()
+    another[1:] |= document[1:] != document[:-1]
+    group = np.cumsum(fresh) - 1
+    documents = np.bincount(group[another])
+    heads = np.flatnonzero(fresh)
+    top = np.argsort(-documents, kind="stable")[:most]
+    return [
+        {
+            "documents": int(documents[i]),
+            "line": plain_text([words[w] for w in e.truth[first[heads[i]] : first[heads[i]] + size[heads[i]]]]),
+        }
+        for i in top
+        if documents[i] > 1
+    ]
+
+
+def spread(values: NDArray[np.int64]) -> dict[str, Any]:
+    """Quartiles, and a histogram over powers of two: [[from, to, number], ...]."""
+    power = np.floor(np.log2(np.maximum(values, 1))).astype(np.int64)
+    counts = np.bincount(power)
+    return {
+        "quartiles": [int(q) for q in np.percentile(values, [0, 25, 50, 75, 100])],
+        "histogram": [[1 << i, (2 << i) - 1, int(n)] for i, n in enumerate(counts)],
+    }
+
+
+def coverage(
+    ids: NDArray[np.uint64], num_tokens: NDArray[np.int64], shards: Iterable[Iterable[pa.RecordBatch]]
+) -> dict[str, float]:
+    """Share of tokens that reach an example: of all shards of a bucket together, and of one of them on average.
+
+    ids, num_tokens: of the first documents of the bucket, in id order; shards: the members of each.
+    """
+    first, total = np.cumsum(num_tokens) - num_tokens, int(num_tokens.sum())
+    reached = np.zeros(total, bool)
+    shares = []
+    for members in shards:
+        steps = np.zeros(total + 1, np.int32)  # +1 where a segment begins, -1 behind its end
+        for batch in members:
+            columns = {name: batch.column(name).to_numpy() for name in SEGMENTS}
+            lengths = batch.column("input_ids").value_lengths().to_numpy().astype(np.int64)
+            b = columns["segment_b_start"].astype(np.int64)
+            for segment, size in (("a", b - 2), ("b", np.maximum(lengths - b - 1, 0))):
+                wanted = np.flatnonzero((columns[f"document_{segment}"] <= ids[-1]) & (size > 0))
+                document = np.searchsorted(ids, columns[f"document_{segment}"][wanted])
+                start = first[document] + columns[f"token_{segment}"][wanted]
+                np.add.at(steps, start, 1)
+                np.add.at(steps, start + size[wanted], -1)
+        here = np.cumsum(steps[:-1], dtype=np.int32) > 0
+        shares.append(float(here.mean()))
+        reached |= here
+    return {"all": round(float(reached.mean()), 5), "one_copy": round(float(np.mean(shares)), 5)}

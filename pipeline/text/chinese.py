@@ -1,0 +1,36 @@
+"""Chinese words, for whole-word masks: which characters go on with the word before them.
+
+BERT reads Chinese character by character; where words begin is known to a segmenter alone. Here that is jieba-rs (MIT), by
+its package rjieba, installed with `pip install 'bertloom[chinese]'`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.text.units import Units
+
+Segment = Callable[[str], list[str]]
+_IDEOGRAPH_LEAD = 0xE3  # first byte of U+3000 and on: ideographs take three bytes from there
+
+
+def load_segmenter() -> Segment:
+    """text -> its words, end to end; ValueError where the library is missing."""
+    try:
+        import rjieba
+    except ImportError:
+        raise ValueError("--chinese-words needs the package rjieba: pip install 'bertloom[chinese]'") from None
+    return rjieba.cut
+
+
+def inside_words(block: bytes, units: Units, segment: Segment) -> NDArray[np.bool_]:
+    """Which units are a character that goes on with a word: bool (units,)."""
+    words = segment(block.decode())
+    ends = np.cumsum(np.fromiter((len(word.encode()) for word in words), np.int64, len(words)))
+    assert len(words) == 0 or ends[-1] == len(block), "the segmenter lost text"
+    begins = np.zeros(len(block) + 1, bool)
+    begins[0] = True
+    begins[ends] = True
+    first = np.frombuffer(block, np.uint8)[units.starts]
+    return ~begins[units.starts] & (units.lengths == 3) & (first >= _IDEOGRAPH_LEAD)

@@ -1,0 +1,210 @@
+"""What is done to a text before it is a document, step by step, and which texts are turned away for it.
+
+Every step is optional, and counted: how many documents it changed, or turned away. Lines that repeat are left out behind the
+sample. A text over MAX_DOCUMENT_BYTES is cleaned piece by piece.
+"""
+
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
+from hashlib import sha256
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.formats.records import Document, PassedOver, Record, Reject, document_digest, first_characters
+from pipeline.randomness import SAMPLE, mix, threshold
+from pipeline.text.language import check_languages, language_of
+from pipeline.text.quality import c4_fault, c4_lines, gopher_fault
+
+MOST_CHARACTERS = 4_000_000  # that a text of MAX_DOCUMENT_BYTES can have; one beyond it has more than LEAST_CHARACTERS
+LEAST_CHARACTERS = 1_000_000
+
+Step = Callable[[str], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanConfig:
+    """What is done to texts, and which are turned away."""
+
+    fix_text: bool = False
+    """Repair text that was decoded wrongly (schÃ¶n to schön) and HTML entities, by ftfy."""
+    unicode_normalization: Literal["NFC", "NFKC"] | None = None
+    """Bring characters to one form; NFKC also makes full-width letters and punctuation plain ones."""
+    remove_control_characters: bool = False
+    """Remove control and invisible format characters; BERT's tokenizer passes over them in any case."""
+    sample: float = 1.0
+    """Share of all documents to take; their texts alone decide which, so a larger share takes the same ones and more."""
+    min_characters: int = 0
+    """Turn away shorter texts."""
+    max_characters: int | None = None
+    """Turn away longer texts."""
+    languages: tuple[str, ...] = ()
+    """Turn away texts in other languages than these: codes such as en, zh, de."""
+    quality_filter: tuple[Literal["c4", "gopher"], ...] = ()
+    """Turn away, and with c4 shorten, what these filters for English web pages do, by their published thresholds."""
+
+    def __post_init__(self):
+        if not 0 < self.sample <= 1:
+            raise ValueError(f"--sample {self.sample}: expected more than 0, at most 1")
+        if not 0 <= self.min_characters <= LEAST_CHARACTERS:
+            raise ValueError(f"--min-characters {self.min_characters}: expected 0 to {LEAST_CHARACTERS}")
+        least, most = max(1, self.min_characters), self.max_characters
+        if most is not None and not least <= most <= MOST_CHARACTERS:
+            raise ValueError(f"--max-characters {most}: expected {least} to {MOST_CHARACTERS}")
+        if self.fix_text:
+            load_ftfy()  # its error before the work begins
+        if self.languages:
+            check_languages(self.languages)
+
+
+def clean(
+    records: Iterable[Record], config: CleanConfig, repeated: NDArray[np.uint64] | None = None
+) -> Iterator[Record]:
+    """The records, their documents cleaned, or turned away, or passed over; untouched where no step is asked for.
+
+    repeated: hashes of the lines to leave out, sorted; that comes behind the sample and before the lengths.
+    """
+    if repeated is None and all(getattr(config, field.name) == field.default for field in fields(CleanConfig)):
+        yield from records
+        return
+    before, after = _steps(config), _steps_behind_the_sample(config, repeated)
+    first = key = None  # ids of the first piece of a text, before and after lines are left out
+    for record in records:
+        if not isinstance(record, Document):
+            yield record
+            continue
+        if record.piece == 0:
+            first = key = None
+        document = _apply(before, record)
+        if document.text and config.sample < 1:
+            first = identity = _identity(document) if record.source_key is None or first is None else first
+            if int(mix(identity ^ SAMPLE)[0]) >= threshold(config.sample, 64):
+                yield PassedOver(record.position, "not-sampled", record.piece)
+                continue
+        document = _apply(after, document)
+        if not document.text:
+            yield _reject(record, "empty-text", f"nothing is left after {', '.join(document.cleaned)}")
+            continue
+        if record.source_key is not None:
+            key = _identity(document) if key is None else key
+            document = replace(document, source_key=key)
+        reason, detail = _unwanted(document, config)
+        yield _reject(document, reason, detail) if reason else document
+
+
+def _identity(document: Document) -> int:
+    return int.from_bytes(document_digest(document.text)[:8], "big")
+
+
+def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:
+    if not steps:
+        return document
+    text, cleaned = document.text.decode(), []
+    for name, step in steps:
+        changed = step(text)
+        if changed != text:
+            text = changed
+            cleaned.append(name)
+    if not cleaned:
+        return document
+    return replace(document, text=text.encode().strip(), cleaned=(*document.cleaned, *cleaned))
+
+
+def _unwanted(document: Document, config: CleanConfig) -> tuple[str, str]:
+    """(reason, detail) why a document is turned away; ("", "") where it is not."""
+    text = document.text.decode()
+    most = config.max_characters
+    if document.source_key is not None:  # a piece of a text that is longer than any limit
+        if most is not None:
+            return "too-long", "the text was cut into pieces"
+    elif len(text) < config.min_characters or (most is not None and len(text) > most):
+        return "too-short" if len(text) < config.min_characters else "too-long", f"{len(text)} characters"
+    if config.languages:
+        language, probability = language_of(text)
+        if language not in config.languages:
+            return "other-language", f"{language}, {probability:.2f}"
+    for name, fault_of in (("c4", c4_fault), ("gopher", gopher_fault)):
+        if name in config.quality_filter and (fault := fault_of(text)):
+            return f"quality-{name}", fault
+    return "", ""
+
+
+def _reject(document: Document, reason: str, detail: str) -> Reject:
+    shown = first_characters(document.text)
+    return Reject(document.position, reason, detail, shown, document.record_id, document.piece)
+
+
+# ---------------------------------------------------------------------------------------------------- steps
+
+
+def _steps(config: CleanConfig) -> list[tuple[str, Step]]:
+    steps: list[tuple[str, Step]] = []
+    if config.fix_text:
+        steps.append(("fix-text", _fixed))
+    if form := config.unicode_normalization:
+        steps.append(("unicode-normalization", lambda text: unicodedata.normalize(form, text)))
+    if config.remove_control_characters:
+        steps.append(("remove-control-characters", lambda text: _control_characters().sub("", text)))
+    return steps
+
+
+def _steps_behind_the_sample(config: CleanConfig, repeated: NDArray[np.uint64] | None) -> list[tuple[str, Step]]:
+    steps: list[tuple[str, Step]] = []
+    if repeated is not None:
+        steps.append(("max-line-repeats", partial(without_lines, repeated)))
+    if "c4" in config.quality_filter:
+        steps.append(("quality-c4", c4_lines))
+    return steps
+
+
+def load_ftfy() -> ModuleType:
+    """The package, which is an extra; ValueError where it is not installed."""
+    try:
+        import ftfy
+    except ModuleNotFoundError:
+        raise ValueError("--fix-text needs ftfy: pip install 'bertloom[ftfy]'") from None
+    return ftfy
+
+
+def _fixed(text: str) -> str:
+    """Of ftfy's repairs those of the encoding alone: what is a matter of taste, or of other steps here, is left."""
+    return load_ftfy().fix_text(
+        text,
+        uncurl_quotes=False,
+        fix_latin_ligatures=False,
+        fix_character_width=False,
+        fix_line_breaks=False,
+        remove_control_chars=False,
+        normalization=None,
+    )
+
+
+def line_hashes(text: str) -> NDArray[np.uint64]:
+    """The hash of each line of a text: uint64 (lines,)."""
+    return np.frombuffer(b"".join(sha256(line.strip().encode()).digest()[:8] for line in text.split("\n")), "<u8")
+
+
+def without_lines(repeated: NDArray[np.uint64], text: str) -> str:
+    """The text without the lines whose hashes are in `repeated`, which is sorted."""
+    hashes = line_hashes(text)
+    out = np.searchsorted(repeated, hashes, "right") > np.searchsorted(repeated, hashes, "left")
+    return "\n".join(line for line, is_out in zip(text.split("\n"), out) if not is_out) if out.any() else text
+
+
+@cache
+def _control_characters() -> re.Pattern[str]:
+    """Unicode's categories Cc and Cf, but for the tab and the line feed."""
+    ranges: list[list[int]] = []  # a class of ranges is 20 times as fast as one of characters
+    for point in range(sys.maxunicode + 1):
+        if unicodedata.category(chr(point)) in ("Cc", "Cf") and point not in (9, 10):
+            if ranges and ranges[-1][1] == point - 1:
+                ranges[-1][1] = point
+            else:
+                ranges.append([point, point])
+    return re.compile("[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges) + "]+")

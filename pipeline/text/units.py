@@ -1,0 +1,247 @@
+"""A block of text to interned units: the step that makes everything after it array arithmetic.
+
+A unit is a piece of text whose token ids depend on nothing around it:
+
+- a run of ASCII letters and digits, or one ASCII punctuation mark, in a word that is ASCII throughout;
+- one *isolating* character (BERT puts it in a pre-token of its own: CJK ideographs, most punctuation), cut out of any word;
+- what is left of a word that holds any other non-ASCII or control character: whole and raw.
+
+Words are parted by space, tab, line feed and carriage return only: BERT *deletes* the other controls that look like white
+space. Which characters isolate is asked of the tokenizer itself, so no two Unicode versions can disagree. Every distinct
+unit gets a code; ids (`wordpiece`) and sentence marks (`sentences`) are worked out once for each code.
+
+    >>> interner.cut(b"It's 3.5, isn't it?")   # codes of  It ' s 3 . 5 , isn ' t it ?
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from pipeline.text.pieces import LOW_BYTES, places
+
+SPACE, ALNUM, PUNCTUATION, OTHER, ISOLATED, INSIDE, LEAD = range(7)
+PLACE_BITS = 18
+MAX_STEPS = 32  # bytes by which a word is followed one at a time
+MAX_UNITS = 1_000_000  # the table is emptied above this; about 20 GB of English reach it
+
+_CLASS = bytes(
+    SPACE if byte in b" \t\n\r"
+    else ISOLATED if 0xE5 <= byte < 0xEA  # U+5000 to U+9FFF: Chinese ideographs, all of them isolated
+    else LEAD if 0xE0 <= byte < 0xF0  # the first of three bytes: another code point from U+0800 to U+FFFF
+    else OTHER if byte < 32 or byte >= 127
+    else ALNUM if chr(byte).isalnum()
+    else PUNCTUATION
+    for byte in range(256)
+)  # fmt: skip
+_NO_UNIT = np.uint64(2**64 - 1)  # UTF-8 never holds the byte 0xFF
+_PAD = b" " * 8
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The units of a block, in the order of the text."""
+
+    starts: NDArray[np.int64]
+    """First byte of each unit: int64 (units,)."""
+    lengths: NDArray[np.int64]
+    """Bytes of each unit: int64 (units,)."""
+    codes: NDArray[np.int32]
+    """Its code: int32 (units,)."""
+
+
+class IsolatingCharacters:
+    """Which code points from U+0800 to U+FFFF are always a pre-token of their own? Asked when one is first met."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.kinds = np.zeros(65536, np.uint8)  # ISOLATED, OTHER, or 0 where it was not asked yet
+
+    def __call__(self, points: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """ISOLATED or OTHER for each code point."""
+        kinds = np.take(self.kinds, points)
+        if not kinds.all():
+            for point in np.unique(points[kinds == 0]).tolist():
+                self.kinds[point] = ISOLATED if self._is_alone(chr(point)) else OTHER
+            kinds = np.take(self.kinds, points)
+        return kinds
+
+    def _is_alone(self, character: str) -> bool:
+        text = self.tokenizer.normalizer.normalize_str(f"a{character}b")
+        pieces = [piece for piece, _ in self.tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+        return len(pieces) == 3 and pieces[0] == "a" and pieces[2] == "b"
+
+
+class Interner:
+    """Gives every distinct unit a code, 0, 1, 2 …; `new_units` holds the text of those not yet collected."""
+
+    def __init__(self, tokenizer: Tokenizer, lower: bool):
+        """tokenizer: asked which characters isolate. lower: fold ASCII case (the tokenizer lowers the rest itself)."""
+        self.isolating, self.lower = IsolatingCharacters(tokenizer), lower
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all codes; those given before are void."""
+        self._short: dict[int, int] = {}  # the bytes of a unit of up to 8 as a little-endian integer
+        self._long: dict[bytes, int] = {}
+        self._kept, self._kept_long = _Kept(1), _Kept(2)
+        self.new_units: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._short) + len(self._long)
+
+    def cut(self, block: bytes) -> Units:
+        """The units of a block of valid UTF-8 that ends at a word's end."""
+        text = bytearray(block)
+        text += _PAD
+        if self.lower:
+            text = text.lower()
+        data = np.frombuffer(text, np.uint8)
+        starts, lengths = self._boundaries(text, data)
+        return Units(starts, lengths, self._codes(data, starts, lengths))
+
+    def _boundaries(self, text: bytearray, data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        ascii_only = text.isascii()
+        kind = np.frombuffer(text.translate(_CLASS), np.uint8)
+        begins = np.empty(len(kind), bool)  # a unit, or the gap between two
+        begins[0] = True
+        if not ascii_only:
+            lead = np.flatnonzero(kind == LEAD)
+            point = np.take(data, lead).astype(np.uint16) << np.uint16(12)
+            point |= (np.take(data, lead + 1) & 63).astype(np.uint16) << np.uint16(6)
+            point |= np.take(data, lead + 2) & 63
+            kind[lead] = self.isolating(point)
+        np.not_equal(kind[1:], kind[:-1], out=begins[1:])
+        begins |= kind == PUNCTUATION
+        word = kind != SPACE
+        joins = word
+        if not ascii_only:
+            alone = kind == ISOLATED
+            inside = np.zeros(len(kind), bool)  # the two bytes behind it
+            inside[1:] = alone[:-1]
+            inside[2:] |= alone[:-2]
+            np.greater(begins, inside, out=begins)
+            begins[3:] |= alone[:-3]
+            begins |= alone
+            joins = word & ~(alone | inside)
+        other = np.flatnonzero((kind == OTHER) & begins)
+        if len(other):
+            _melt(begins, joins, other)
+        starts = np.flatnonzero(begins & word)
+        ends = np.flatnonzero(begins[1:] & word[:-1])  # the padding is no word
+        ends += 1
+        ends -= starts
+        return starts, ends
+
+    def _codes(
+        self, data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        words: NDArray[np.uint64] = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
+        first = words[starts]  # not np.take: it would copy the overlapping words apart before it takes any
+        first &= np.take(LOW_BYTES, lengths, mode="clip")  # clip: with bounds checked it takes twice as long
+        codes, known = self._kept.look_up(first)
+        long = np.flatnonzero(lengths > 8)
+        known[long] = True  # they have a table of their own
+        new = np.flatnonzero(~known)
+        if len(new):
+            codes[new] = self._short_codes(first[new])
+        if len(long):
+            codes[long] = self._long_codes(data, words, starts[long], lengths[long], first[long])
+        return codes
+
+    def _short_codes(self, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Codes of units of up to 8 bytes, through the dictionary."""
+        encoded = pa.array(keys).dictionary_encode()
+        distinct = encoded.dictionary.to_numpy()
+        codes = self._name(self._short, distinct.tolist(), _unit_of_key)
+        self._kept.keep(codes, distinct)
+        return np.take(codes, encoded.indices.to_numpy(), mode="clip")
+
+    def _long_codes(
+        self, data: NDArray[np.uint8], words: NDArray[np.uint64], starts: NDArray[np.int64],
+        lengths: NDArray[np.int64], first: NDArray[np.uint64],
+    ) -> NDArray[np.int32]:  # fmt: skip
+        second = words[np.minimum(starts + 8, len(words) - 1)]
+        second &= np.take(LOW_BYTES, lengths - 8, mode="clip")
+        codes, known = self._kept_long.look_up(first, second)
+        known &= lengths <= 16
+        new = np.flatnonzero(~known)
+        if len(new):
+            size = lengths[new]
+            offsets = np.zeros(len(new) + 1, np.int32)
+            np.cumsum(size, out=offsets[1:])
+            index = np.arange(offsets[-1], dtype=np.int32) + np.repeat(starts[new] - offsets[:-1], size)
+            buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[index])]
+            encoded = pa.BinaryArray.from_buffers(pa.binary(), len(new), buffers).dictionary_encode()
+            indices = encoded.indices.to_numpy()
+            distinct = self._name(self._long, encoded.dictionary.to_pylist(), bytes.decode)
+            codes[new] = np.take(distinct, indices, mode="clip")
+            new = new[size <= 16]
+            self._kept_long.keep(codes[new], first[new], second[new])
+        return codes
+
+    def _name(self, table: dict[Any, int], units: list[Any], text: Callable[[Any], str]) -> NDArray[np.int32]:
+        """The code of each distinct unit of a block; new ones are appended to `new_units` in the order of their codes."""
+        next_code, new = len(self), self.new_units
+        codes = []
+        for unit in units:
+            code = table.get(unit)
+            if code is None:
+                code = table[unit] = next_code
+                next_code += 1
+                new.append(text(unit))
+            codes.append(code)
+        return np.array(codes, np.int32)
+
+
+def _unit_of_key(key: int) -> str:
+    return key.to_bytes(8, "little").rstrip(b"\0").decode()
+
+
+class _Kept:
+    """The codes of most units by their bytes: a table in which a unit has one place, taken by whoever came first."""
+
+    def __init__(self, num_columns: int):
+        self.columns = [np.full(1 << PLACE_BITS, _NO_UNIT, np.uint64) for _ in range(num_columns)]
+        self.codes = np.zeros(1 << PLACE_BITS, np.int32)
+
+    def look_up(self, *keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """(code, is it known) of each unit."""
+        at = places(keys, PLACE_BITS)
+        known = np.take(self.columns[0], at, mode="clip") == keys[0]
+        for column, key in zip(self.columns[1:], keys[1:]):
+            known &= np.take(column, at, mode="clip") == key
+        return np.take(self.codes, at, mode="clip"), known
+
+    def keep(self, codes: NDArray[np.int32], *keys: NDArray[np.uint64]) -> None:
+        at = places(keys, PLACE_BITS)
+        free = np.flatnonzero(self.columns[0][at] == _NO_UNIT)
+        free = free[np.unique(at[free], return_index=True)[1]]  # of those for one place, the first
+        for column, key in zip(self.columns, keys):
+            column[at[free]] = key[free]
+        self.codes[at[free]] = codes[free]
+
+
+def _melt(begins: NDArray[np.bool_], joins: NDArray[np.bool_], other: NDArray[np.intp]) -> None:
+    """Joins the pieces of each word in which one of the `other` bytes stands: nothing but its first byte begins.
+
+    joins: may this byte be a part of such a word: it is no space, and nothing isolated.
+    """
+    first, last = other.copy(), other.copy()
+    for at, step in ((first, -1), (last, 1)):
+        move = np.arange(len(at))
+        for _ in range(MAX_STEPS):
+            move = move[joins[at[move] + step]]  # byte -1 is the padding's last
+            at[move] += step
+        if len(move):  # a long word
+            ends = np.concatenate([[-1], np.flatnonzero(~joins)])
+            at[move] = ends[np.searchsorted(ends, at[move]) + min(step, 0)] - step
+    first, index = np.unique(first, return_index=True)  # a word may hold several such bytes
+    sizes = last[index] - first
+    index = np.arange(int(sizes.sum())) + np.repeat(first - np.cumsum(sizes) + sizes + 1, sizes)
+    begins[index] = False
+    begins[first] = True

@@ -1,0 +1,74 @@
+"""Text to token ids, exactly those of `tokenizers`, at memory speed: each distinct unit is tokenized once.
+
+Short units of ASCII letters and digits are cut by `pieces`; `tokenizers` itself is asked for all others, which need the
+rules of Unicode.
+
+The slow twin is `tokenizer.encode(text, add_special_tokens=False).ids` on the whole text, with
+`encode_special_tokens=True`: a "[MASK]" in the text is text. Differences from google-research/bert follow from that
+choice of reference: words over 100 characters (200 there) are [UNK], and so are a few code points of newer Unicode.
+"""
+
+from itertools import chain, compress
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from pipeline.text.pieces import GreedyPieces, is_short
+from pipeline.text.units import MAX_UNITS, Interner, Units
+
+
+class WordPiece:
+    """Token ids of blocks of text. One a worker: it remembers every unit that it has met, up to MAX_UNITS."""
+
+    def __init__(self, tokenizer: Tokenizer, do_lower_case: bool, vocab_size: int):
+        """tokenizer: BERT's, with `encode_special_tokens` set. Ids are uint16, or uint32 from 65,536 words on."""
+        assert tokenizer.encode_special_tokens, "a special token's name in the text would become that token"
+        self.tokenizer = tokenizer
+        self.dtype = np.dtype(np.uint16 if vocab_size < 65536 else np.uint32)
+        self.plain = GreedyPieces(tokenizer.get_vocab(with_added_tokens=False))
+        self.interner = Interner(tokenizer, do_lower_case)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.interner.clear()
+        self.ids = np.zeros(0, self.dtype)  # the ids of all units, end to end
+        self.offsets = np.zeros(1, np.int32)
+        self.sizes = np.zeros(0, np.int32)
+
+    def units(self, block: bytes) -> tuple[Units, list[str]]:
+        """The units of a block, and the text of those met for the first time since the table was last emptied.
+
+        Where the first code of the new units is 0 the table was emptied: tables beside it must be too.
+        """
+        if len(self.interner) > MAX_UNITS:
+            self._clear()
+        units = self.interner.cut(block)
+        new, self.interner.new_units = self.interner.new_units, []
+        if new:
+            ids, sizes = self._ids_of_units(new)
+            self.ids = np.concatenate([self.ids, ids.astype(self.dtype)])
+            self.sizes = np.concatenate([self.sizes, sizes])
+            self.offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(self.sizes, dtype=np.int32)])
+        return units, new
+
+    def _ids_of_units(self, units: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """(ids end to end, number of ids of each)."""
+        plain = np.fromiter(map(is_short, units), bool, len(units))
+        plain_ids, plain_sizes = self.plain(list(compress(units, plain)))
+        others = self.tokenizer.encode_batch_fast(list(compress(units, ~plain)), add_special_tokens=False)
+        other_ids = [encoding.ids for encoding in others]
+        sizes = np.empty(len(units), np.int32)
+        sizes[plain] = plain_sizes
+        sizes[~plain] = [len(ids) for ids in other_ids]
+        ids = np.empty(int(sizes.sum()), np.int64)
+        from_plain = np.repeat(plain, sizes)
+        ids[from_plain] = plain_ids
+        ids[~from_plain] = list(chain.from_iterable(other_ids))
+        return ids, sizes
+
+    def ids_of(self, codes: NDArray[np.int32]) -> tuple[NDArray, NDArray[np.int32]]:
+        """(ids (tokens,), number of tokens of each unit: int32 (units,))."""
+        table = pa.ListArray.from_arrays(self.offsets, self.ids)
+        return table.take(pa.array(codes)).flatten().to_numpy(), np.take(self.sizes, codes, mode="clip")
