@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -55,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(commands)}"
         print(f"bertloom: error: no command {name!r}: {advice}", file=sys.stderr)
         return 2
+    if name in ("preprocess", "build-vocab") and _asks_for_workers(arguments):
+        from pipeline import local_worker  # `pretrain` runs where there is no pipeline
+
+        local_worker.server()  # imports for the workers, while the command imports much the same
     # Beam says so at every import, and it concerns Google's storage alone.
     logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
     try:
@@ -70,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"bertloom {name}: error: {_in_words(error)}", file=sys.stderr)
         return 2
+
+
+def _asks_for_workers(arguments: list[str]) -> bool:
+    """Whether worker processes will be wanted, at a glance: where it is wrong they start a little later, or in vain."""
+    return "--" not in arguments and bool(re.search(r"--num[-_]workers[ =](?!1\b)\d", " ".join(arguments)))
 
 
 def _available() -> dict[str, tuple[str, str]]:

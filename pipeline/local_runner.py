@@ -1,16 +1,13 @@
 """Beam on this machine: its options, and a watch over its workers.
 
 The runner is named FnApiRunner: plain DirectRunner first tries to download another engine. It never retries, and when a
-worker is killed it may wait for ever. Beam waits for each worker in a thread that raises when the worker fails; the watch
-hangs on that thread, ends the job at once, and says that the next start goes on from here.
+worker is killed it may wait for ever. A thread waits for each worker and raises when the worker fails; the watch hangs on
+these threads, ends the job at once, and says that the next start goes on from here.
 """
 
 import os
-import shlex
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -18,10 +15,16 @@ import apache_beam as beam
 import psutil
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from google.protobuf import json_format, text_format
+
+from pipeline import local_worker
 
 WORKER_LOST = 70  # exit status: EX_SOFTWARE of sysexits.h
 LOCAL = "FnApiRunner"
+_THREAD = "bertloom worker"
+_FORKED = "bertloom:environment:forked:v1"
 
 
 def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOptions:
@@ -47,9 +50,35 @@ def _runner(options: PipelineOptions) -> FnApiRunner | None:
     num_workers = options.view_as(DirectOptions).direct_num_workers
     if options.view_as(StandardOptions).runner != LOCAL or num_workers == 1:
         return None
-    # `exec`: without it a shell would stand between, and whoever kills that leaves the worker behind
-    command = f"exec {shlex.quote(sys.executable)} -m pipeline.local_worker {os.getpid()}"
-    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+    local_worker.server()
+    return FnApiRunner(_ForkedEnvironment.from_command_string(""))
+
+
+class _ForkedEnvironment(SubprocessSDKEnvironment):
+    def to_runner_api_parameter(self, context):
+        return _FORKED, b""
+
+
+@WorkerHandler.register_environment(_FORKED, None)
+class _ForkedWorkerHandler(GrpcWorkerHandler):
+    """Beam's handler of a worker process, which local_worker starts."""
+
+    def __init__(self, _, *of_beam):
+        super().__init__(*of_beam)
+
+    def start_worker(self):
+        environment = dict(
+            os.environ,
+            WORKER_ID=self.worker_id,
+            CONTROL_API_SERVICE_DESCRIPTOR=text_format.MessageToString(self.control_api_service_descriptor()),
+            LOGGING_API_SERVICE_DESCRIPTOR=text_format.MessageToString(self.logging_api_service_descriptor()),
+            PIPELINE_OPTIONS=json_format.MessageToJson(self.provision_info.provision_info.pipeline_options),
+        )
+        self.thread = threading.Thread(name=_THREAD, target=local_worker.work, args=(environment,))
+        self.thread.start()
+
+    def stop_worker(self):
+        self.thread.join()
 
 
 def for_people(error: Exception) -> Exception:
@@ -80,14 +109,11 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
         thread = arguments.thread
-        if thread is not None and "run_worker" in thread.name and not lost.is_set():
+        if thread is not None and thread.name == _THREAD and not lost.is_set():
             lost.set()
-            subprocess.Popen = _never  # type: ignore # Beam may be about to start another one
-            for _ in range(3):  # one that is being started just now appears a moment later
-                for child in psutil.Process().children(recursive=True):
-                    with suppress(psutil.NoSuchProcess):
-                        child.kill()
-                time.sleep(0.03)
+            for child in psutil.Process().children(recursive=True):  # or they would write on for a moment
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
             os.write(
                 stderr,
                 f"\nbertloom {command}: error: a worker process died ({arguments.exc_value}); was it killed, or out of "
@@ -109,7 +135,7 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
         os.close(stderr)
 
 
-def _never(*_: object, **__: object) -> None:
+def _never() -> None:
     threading.Event().wait()
 
 

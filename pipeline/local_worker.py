@@ -1,27 +1,117 @@
-"""Beam's worker process on this machine, started with the process id of its job: it ends when the job does.
+"""Beam's worker processes on this machine: copies of a server that imports once, beside its job, what they all need.
 
-Beam's own worker would live on for seconds after its job was killed, and for ever if that happened while it started.
+Imports take as long as a small job. A job may start the server before its own imports, so this file has only light ones.
+The server ends when its job does, however that ends, and so do the workers: each sees its connection to the job close.
 """
 
+import atexit
+import functools
+import gc
+import json
 import os
+import signal
+import socket
+import subprocess
 import sys
 import threading
-import time
+import traceback
+from contextlib import suppress
 
-LOOK_SECONDS = 0.1
+_DONE = b"done"
+_asking = threading.Lock()
+
+
+@functools.cache
+def server() -> socket.socket:
+    """A connection to the server of this process; the first call starts it."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "pipeline.local_worker"]
+    quiet = subprocess.DEVNULL  # a worker's output goes where its job's goes by then
+    with theirs:
+        process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet)
+    atexit.register(_stop, process, ours)
+    return ours
+
+
+def _stop(process: subprocess.Popen, connection: socket.socket) -> None:
+    connection.close()
+    process.kill()  # it may be importing still, for an error of its job alone
+    process.wait()
+
+
+def work(environment: dict[str, str]) -> None:
+    """Has a worker run to its end, in this folder, with these variables; what it says goes to this standard error.
+
+    Raises:
+        RuntimeError: it did not come to its end.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs, _asking:
+            socket.send_fds(server(), [b"1"], [theirs.fileno(), 2])
+            server().recv(1)  # macOS may lose a handle that is closed before it was received
+        ours.sendall(json.dumps([os.getcwd(), environment]).encode() + b"\n")
+        if ours.makefile("rb").read() != _DONE:  # to the end of the connection: that of the worker
+            raise RuntimeError("its connection was closed")
 
 
 def main() -> None:
-    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
-    from apache_beam.runners.worker import sdk_worker_main  # takes a second: the watch has to come first
+    """The server: every message brings the connection of a new worker, and its standard error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the job's affair
+    signal.signal(signal.SIGCHLD, _reap)
+    from apache_beam.runners.worker import sdk_worker_main  # noqa: F401
 
-    sdk_worker_main.main(sys.argv)
+    import pipeline.preprocess  # noqa: F401
+
+    gc.freeze()  # memory that the collector does not touch stays shared
+    with socket.socket(fileno=0) as job:
+        while True:
+            message, handles, _, _ = socket.recv_fds(job, 1, 2)
+            if not message:
+                return
+            job.send(message)
+            if os.fork() == 0:
+                _work(*handles)
+            for handle in handles:
+                os.close(handle)
 
 
-def _end_with(job: int) -> None:
-    while os.getppid() == job:
-        time.sleep(LOOK_SECONDS)
-    os._exit(1)
+def _reap(*_: object) -> None:
+    with suppress(ChildProcessError):  # there is none at all
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _work(connection: int, stderr: int) -> None:
+    status = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the job's connection to the server
+        os.dup2(stderr, 1)
+        os.dup2(stderr, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        job = socket.socket(fileno=connection)
+        folder, environment = json.loads(job.makefile().readline())
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        threading.Thread(target=_end_with, args=(job,), daemon=True).start()
+        from apache_beam.runners.worker import sdk_worker_main
+
+        sdk_worker_main.main([])
+        job.sendall(_DONE)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _end_with(job: socket.socket) -> None:
+    try:
+        job.recv(1)  # the job never sends more: this is its end
+    finally:
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import types
 import pytest
 
 from jobs import cli
+from pipeline import local_worker
 
 
 @pytest.fixture
@@ -128,3 +129,26 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize(
+    "words, started",
+    [
+        (["preprocess", "--num-workers", "2"], True),
+        (["build-vocab", "--num_workers=10"], True),
+        (["preprocess", "--num-workers", "1"], False),
+        (["preprocess"], False),
+        (["preprocess", "--num-workers", "2", "--", "--runner=FlinkRunner"], False),
+        (["inspect", "--num-workers", "2"], False),
+    ],
+)
+def test_worker_processes_are_made_ready_before_the_command_is_imported_where_it_will_want_some(
+    monkeypatch, words, started
+):
+    order = []
+    monkeypatch.setattr(local_worker, "server", lambda: order.append("server"))
+    monkeypatch.setattr(
+        cli.importlib, "import_module", lambda name: order.append("command") or types.SimpleNamespace(main=lambda _: 0)
+    )
+    assert cli.main(words) == 0
+    assert order == ["server"] * started + ["command"]

@@ -151,7 +151,7 @@ KILLER = """
 import os, shutil, sys
 import sklearn.metrics  # once, not in every fork
 from jobs.finetune import main
-import model.checkpoint, model.huggingface
+import model.runs.checkpoint, model.huggingface
 left = 10**9
 def counted(f):
     def call(*args, **kwargs):
@@ -163,7 +163,7 @@ def counted(f):
         return result
     return call
 os.rename, os.replace, shutil.rmtree = counted(os.rename), counted(os.replace), counted(shutil.rmtree)
-for module in (model.checkpoint, model.huggingface):
+for module in (model.runs.checkpoint, model.huggingface):
     module.save_file = counted(module.save_file)
 out, words = sys.argv[1], sys.argv[2:]
 stage, alive = 0, True

@@ -271,13 +271,24 @@ def test_a_killed_worker_ends_the_job_with_status_70_and_a_word_and_the_next_sta
     assert_whole(tmp_path / "out", unbroken)
 
 
-def test_a_worker_killed_while_the_others_start_ends_the_job_and_leaves_none_behind(job, tmp_path):
-    process = job.start(tmp_path / "out", "--num-workers", "2", MARK=str(tmp_path))
-    _wait_for(lambda: _workers(str(tmp_path)))
-    _workers(str(tmp_path))[0].kill()
+@pytest.mark.parametrize("who", ["the server of the workers, while it imports", "the first worker, before its first work"])
+def test_whichever_is_killed_at_the_start_the_job_ends_with_status_70_and_leaves_none_behind(job, tmp_path, who):
+    mark, at = str(tmp_path), int("worker," in who)  # the server is the eldest
+    process = job.start(tmp_path / "out", "--num-workers", "2", MARK=mark)
+    _wait_for(lambda: len(_workers(mark)) > at)
+    _workers(mark)[at].kill()
     _, said = process.communicate(timeout=PATIENCE_SECONDS)  # an orphan would hold the pipes
-    assert process.returncode == WORKER_LOST and "a worker process died" in said
-    assert not _workers(str(tmp_path))
+    assert process.returncode == WORKER_LOST and "a worker process died" in said and "Traceback" not in said
+    _wait_for(lambda: not _workers(mark))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_job_killed_while_its_workers_start_leaves_none_behind(job, tmp_path, workers):
+    process = job.start(tmp_path / "out", "--num-workers", "2", MARK=str(tmp_path))
+    _wait_for(lambda: len(_workers(str(tmp_path))) == 1 + workers)  # with their server
+    process.kill()
+    process.communicate()
+    _wait_for(lambda: not _workers(str(tmp_path)))
 
 
 # ---- a full disk

@@ -200,7 +200,7 @@ def test_another_version_is_refused_by_name(tmp_path):
 KILLER = """
 import builtins, os, shutil, sys, torch
 from pathlib import Path
-import model.checkpoint as checkpoint
+import model.runs.checkpoint as checkpoint
 from model.runs.checkpoint_writer import CheckpointWriter
 from tests.model.test_checkpoint import state, trained
 

@@ -36,9 +36,10 @@ def test_it_equals_torchs_batch_norm_forward_backward_and_in_its_running_statist
         for output in outputs:
             output.pow(3).sum().backward()
         update_statistics(ours)
+    # Gradients are sums of terms up to about 50 that cancel in part: 1e-4 is some ten roundings of such a term.
     torch.testing.assert_close(*(value.grad for value in inputs), atol=1e-4, rtol=1e-5)
     for name in ("weight", "bias"):
-        torch.testing.assert_close(getattr(ours, name).grad, getattr(theirs, name).grad)
+        torch.testing.assert_close(getattr(ours, name).grad, getattr(theirs, name).grad, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
     torch.testing.assert_close(ours.running_variance, theirs.running_var)
     hidden = torch.randn(4, 6, generator=generator)
