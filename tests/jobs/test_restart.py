@@ -39,16 +39,8 @@ class Job:
     def argv(self, out: Path, *flags: str) -> list[str]:
         places = ["--input", f"{self.folder}/in", "--vocab", str(self.vocab), "--out", str(out)]
         what = [
-            "--max-seq-length",
-            "32",
-            "64",
-            "--dupe-factor",
-            "2",
-            "--validation-fraction",
-            "0.1",
-            "--split-mb",
-            "0.02",
-        ]
+            "--max-seq-length", "32", "64", "--dupe-factor", "2", "--validation-fraction", "0.1", "--split-mb", "0.02",
+        ]  # fmt: skip
         return ["preprocess", *places, *what, *flags]
 
     def start(self, out: Path, *flags: str, **environment: str) -> subprocess.Popen:
@@ -139,12 +131,8 @@ def test_killed_in_the_write_of_any_file_before_or_after_its_rename_the_next_sta
 
 def test_killed_again_and_again_it_still_gets_there(job, unbroken, tmp_path):
     points = [
-        "after \\.part$ 1",
-        "within \\.part$ 1",
-        "after plan.json 1",
-        "before \\.tar$ 2",
-        "before shards.parquet 1",
-    ]
+        "after \\.part$ 1", "within \\.part$ 1", "after plan.json 1", "before \\.tar$ 2", "before shards.parquet 1",
+    ]  # fmt: skip
     ran = run_in_forks([(point, job.argv(tmp_path / "out")) for point in [*points, ""]])
     assert [status for status, _, _ in ran] == [-signal.SIGKILL] * len(points) + [0]
     assert_whole(tmp_path / "out", unbroken)
