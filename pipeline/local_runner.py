@@ -6,10 +6,12 @@ these threads, ends the job at once, and says that the next start goes on from h
 """
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import apache_beam as beam
 import psutil
@@ -104,16 +106,16 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
     kept: what to say of the work that is done; the sentence goes on with what to do.
     """
     before = threading.excepthook
-    lost = threading.Event()
+    lost, interrupted = threading.Event(), threading.Event()
     stderr = os.dup(2)  # the terminal, also while the workers' chatter goes elsewhere
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
         thread = arguments.thread
+        if interrupted.is_set():
+            return
         if thread is not None and thread.name == _THREAD and not lost.is_set():
             lost.set()
-            for child in psutil.Process().children(recursive=True):  # or they would write on for a moment
-                with suppress(psutil.NoSuchProcess):
-                    child.kill()
+            _kill_children()
             os.write(
                 stderr,
                 f"\nbertloom {command}: error: a worker process died ({arguments.exc_value}); was it killed, or out of "
@@ -123,16 +125,33 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
         if not lost.wait(0.5):  # else it is what a lost worker leaves behind, in another of Beam's threads
             before(arguments)
 
+    def interrupt(*_: object) -> NoReturn:
+        interrupted.set()
+        _kill_children()  # Beam would wait for them
+        raise KeyboardInterrupt
+
     threading.excepthook = hook
+    main = threading.current_thread() is threading.main_thread()  # signals are its affair alone
+    on_interrupt = signal.signal(signal.SIGINT, interrupt) if main else None
     try:
         yield
     except Exception as error:
+        if interrupted.is_set():
+            raise KeyboardInterrupt from None
         if not isinstance(error, (ValueError, OSError)) and lost.wait(0.5):
             _never()  # what a lost worker leaves is no news: the hook speaks, and ends the process
         raise
     finally:
         threading.excepthook = before
+        if main:
+            signal.signal(signal.SIGINT, on_interrupt)
         os.close(stderr)
+
+
+def _kill_children() -> None:
+    for child in psutil.Process().children(recursive=True):  # or they would write on for a moment
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def _never() -> None:

@@ -88,7 +88,6 @@ def _work(connection: int, stderr: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the job's connection to the server
         os.dup2(stderr, 1)
         os.dup2(stderr, 2)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         job = socket.socket(fileno=connection)
         folder, environment = json.loads(job.makefile().readline())

@@ -270,12 +270,14 @@ def test_whichever_is_killed_at_the_start_the_job_ends_with_status_70_and_leaves
     _wait_for(lambda: not _workers(mark))
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_a_job_killed_while_its_workers_start_leaves_none_behind(job, tmp_path, workers):
+@pytest.mark.parametrize("workers, status", [(0, -signal.SIGKILL), (1, -signal.SIGKILL), (2, -signal.SIGKILL), (2, 130)])
+def test_a_job_killed_or_interrupted_while_its_workers_start_leaves_none_behind(job, tmp_path, workers, status):
     process = job.start(tmp_path / "out", "--num-workers", "2", MARK=str(tmp_path))
-    _wait_for(lambda: len(_workers(str(tmp_path))) == 1 + workers)  # with their server
-    process.kill()
-    process.communicate()
+    _wait_for(lambda: len(_workers(str(tmp_path))) > workers)  # and their server
+    for one in [*_workers(str(tmp_path)), process] if status == 130 else [process]:  # Ctrl-C is for all of them
+        one.send_signal(abs(status) if status < 0 else signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == status and ("interrupted" in said) == (status == 130) and "Traceback" not in said
     _wait_for(lambda: not _workers(str(tmp_path)))
 
 
