@@ -10,11 +10,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NoReturn
 
 import apache_beam as beam
-import psutil
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
@@ -101,7 +100,8 @@ def _before_beam(text: str) -> str:
 
 @contextmanager
 def worker_watch(command: str, kept: str = "What is finished is kept: start") -> Iterator[None]:
-    """Ends the process with status WORKER_LOST, within a moment, when one of Beam's worker processes dies.
+    """Ends the process with status WORKER_LOST, within a moment, when one of Beam's worker processes dies; on Ctrl-C ends
+    the workers, and raises KeyboardInterrupt.
 
     kept: what to say of the work that is done; the sentence goes on with what to do.
     """
@@ -115,7 +115,7 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
             return
         if thread is not None and thread.name == _THREAD and not lost.is_set():
             lost.set()
-            _kill_children()
+            local_worker.end()  # or the others would write on for a moment
             os.write(
                 stderr,
                 f"\nbertloom {command}: error: a worker process died ({arguments.exc_value}); was it killed, or out of "
@@ -127,12 +127,15 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
 
     def interrupt(*_: object) -> NoReturn:
         interrupted.set()
-        _kill_children()  # Beam would wait for them
+        local_worker.end()  # Beam would wait for its workers
         raise KeyboardInterrupt
 
     threading.excepthook = hook
-    main = threading.current_thread() is threading.main_thread()  # signals are its affair alone
-    on_interrupt = signal.signal(signal.SIGINT, interrupt) if main else None
+    in_main = threading.current_thread() is threading.main_thread()  # signals are its affair alone
+    handler = signal.getsignal(signal.SIGINT)
+    is_handled = in_main and handler is not signal.SIG_IGN  # as for a shell's background job
+    if is_handled:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     except Exception as error:
@@ -143,15 +146,9 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
         raise
     finally:
         threading.excepthook = before
-        if main:
-            signal.signal(signal.SIGINT, on_interrupt)
+        if is_handled:
+            signal.signal(signal.SIGINT, handler)
         os.close(stderr)
-
-
-def _kill_children() -> None:
-    for child in psutil.Process().children(recursive=True):  # or they would write on for a moment
-        with suppress(psutil.NoSuchProcess):
-            child.kill()
 
 
 def _never() -> None:

@@ -22,21 +22,26 @@ _asking = threading.Lock()
 
 
 @functools.cache
-def server() -> socket.socket:
-    """A connection to the server of this process; the first call starts it."""
+def server() -> tuple[subprocess.Popen, socket.socket]:
+    """The server of this process, and a connection to it; the first call starts it."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "pipeline.local_worker"]
     quiet = subprocess.DEVNULL  # a worker's output goes where its job's goes by then
-    with theirs:
-        process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet)
-    atexit.register(_stop, process, ours)
-    return ours
+    with theirs:  # a group of its own: Ctrl-C is the job's affair
+        process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet, process_group=0)
+    atexit.register(end)
+    return process, ours
 
 
-def _stop(process: subprocess.Popen, connection: socket.socket) -> None:
-    connection.close()
-    process.kill()  # it may be importing still, for an error of its job alone
-    process.wait()
+def end() -> None:
+    """Kills the server, if there is one, with its workers; the next call of `server` starts another one."""
+    if server.cache_info().currsize:
+        process, connection = server()
+        server.cache_clear()
+        with suppress(OSError):  # all of them have ended already
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        connection.close()
 
 
 def work(environment: dict[str, str]) -> None:
@@ -48,8 +53,9 @@ def work(environment: dict[str, str]) -> None:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs, _asking:
-            socket.send_fds(server(), [b"1"], [theirs.fileno(), 2])
-            server().recv(1)  # macOS may lose a handle that is closed before it was received
+            _, connection = server()
+            socket.send_fds(connection, [b"1"], [theirs.fileno(), 2])
+            connection.recv(1)  # macOS may lose a handle that is closed before it was received
         ours.sendall(json.dumps([os.getcwd(), environment]).encode() + b"\n")
         if ours.makefile("rb").read() != _DONE:  # to the end of the connection: that of the worker
             raise RuntimeError("its connection was closed")
@@ -57,7 +63,6 @@ def work(environment: dict[str, str]) -> None:
 
 def main() -> None:
     """The server: every message brings the connection of a new worker, and its standard error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the job's affair
     signal.signal(signal.SIGCHLD, _reap)
     from apache_beam.runners.worker import sdk_worker_main  # noqa: F401
 

@@ -1,0 +1,71 @@
+"""Ctrl-C in a preprocessing job with worker processes."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.jobs.test_restart import PATIENCE_SECONDS, ROOT, Job, wait_for, workers
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return Job(tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture
+def heeded():
+    """SIGINT is ignored in a shell's background jobs, and so in what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_interrupted_job_says_so_ends_with_130_and_leaves_no_worker_behind(job, heeded, tmp_path, number):
+    process = job.start(tmp_path / "out", "--num-workers", "2", MARK=str(tmp_path))
+    wait_for(lambda: len(workers(str(tmp_path))) > number)  # and their server
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130 and said.splitlines()[-1] == "bertloom preprocess: interrupted"
+    assert "Traceback" not in said
+    wait_for(lambda: not workers(str(tmp_path)))
+
+
+INTERRUPTED = """
+import os, signal, subprocess, sys, threading
+from jobs.cli import main
+from pipeline import local_worker
+work = local_worker.work
+def interrupted(environment):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    work(environment)
+local_worker.work = interrupted
+"""
+
+
+def run(code: str, words: list[str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", INTERRUPTED + code, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
+
+
+def test_after_an_interruption_the_same_process_can_go_on_and_its_other_children_live(job, heeded, tmp_path):
+    code = """
+other = subprocess.Popen(["sleep", "600"])
+assert main(sys.argv[1:]) == 130
+local_worker.work = work
+assert main(sys.argv[1:]) == 0
+assert other.poll() is None
+other.kill()
+other.wait()
+"""
+    ran = run(code, job.argv(tmp_path / "out", "--num-workers", "2"))
+    assert ran.returncode == 0, ran.stderr
+    assert "bertloom preprocess: interrupted" in ran.stderr and "going on with an unfinished run" in ran.stderr
+
+
+def test_a_background_job_of_a_shell_which_ignores_ctrl_c_goes_on(job, tmp_path):
+    code = "signal.signal(signal.SIGINT, signal.SIG_IGN); sys.exit(main(sys.argv[1:]))"
+    ran = run(code, job.argv(tmp_path / "out", "--num-workers", "2"))
+    assert ran.returncode == 0, ran.stderr
