@@ -54,13 +54,9 @@ def check_dataset(dataset: str) -> Iterator[str | None]:
 
 def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[str | None]:
     yield None
-    data, fault = _read_checked(dataset, "shards.parquet", manifest["shards_parquet"]["sha256"])
+    table, fault = _read_table(dataset, "shards.parquet", manifest["shards_parquet"]["sha256"], SHARDS_SCHEMA)
     if fault:
         yield fault
-        return
-    table = pq.read_table(pa.BufferReader(data))
-    if not table.schema.equals(SHARDS_SCHEMA):
-        yield f"shards.parquet: has other columns than the format's: {table.schema.names}"
         return
     rows = table.to_pylist()
     yield None
@@ -127,6 +123,17 @@ def _read_checked(dataset: str, name: str, sha256: str, said_by: str = "manifest
     return data, ""
 
 
+def _read_table(dataset: str, name: str, sha256: str, schema: pa.Schema) -> tuple[pa.Table, str]:
+    """(the rows of a Parquet file, what is wrong with it; then there are no rows)."""
+    data, fault = _read_checked(dataset, name, sha256)
+    if not fault:
+        table = pq.read_table(pa.BufferReader(data))
+        if table.schema.equals(schema):
+            return table, ""
+        fault = f"{name}: has other columns than the format's: {table.schema.names}"
+    return schema.empty_table(), fault
+
+
 def _check_rejects(name: str, data: bytes, counters: dict[str, Any]) -> Iterator[str]:
     found: dict[str, int] = {}
     for line in gzip.decompress(data).splitlines():
@@ -163,13 +170,9 @@ def _check_documents(
     dataset: str, name: str, sha256: str, pages: dict[str, Page], totals: dict[str, int]
 ) -> Iterator[str]:
     """Adds a page to `pages`, and its counts to `totals`."""
-    data, fault = _read_checked(dataset, name, sha256)
+    table, fault = _read_table(dataset, name, sha256, DOCUMENTS_SCHEMA)
     if fault:
         yield fault
-        return
-    table = pq.read_table(pa.BufferReader(data))
-    if not table.schema.equals(DOCUMENTS_SCHEMA):
-        yield f"{name}: has other columns than the format's: {table.schema.names}"
         return
     ids = table["id"].to_numpy()
     if (ids[1:] <= ids[:-1]).any():
