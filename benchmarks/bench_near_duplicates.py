@@ -5,7 +5,7 @@
 For each similarity some documents are copied with words changed at random until the exact similarity of their shingles is
 just above it. Then the whole search is run on documents and copies, by the functions of the job on one core, and its
 processor time is put beside that of `encode_batch_fast` of `tokenizers` on the same text. Needs a few GB of memory for
-large input; writes only to a temporary folder.
+large input. Without arguments the text is the shipped sample.
 """
 
 import argparse
@@ -20,6 +20,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+from setting import add_text_arguments, header, inputs_of, vocabulary_of, write_report
 
 from pipeline.documents import read_documents
 from pipeline.formats.records import Document
@@ -29,7 +30,7 @@ from pipeline.near_duplicates import Search, find_pairs, num_ranges, verify_rang
 from pipeline.splitting import split_source
 from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part
-from pipeline.vocabulary import make_tokenizer, read_vocabulary
+from pipeline.vocabulary import Vocabulary, make_tokenizer, read_vocabulary
 
 SIMILARITIES = (0.75, 0.8, 0.85, 0.9, 0.95)
 
@@ -64,9 +65,22 @@ def edited(text: str, least: float, draw: random.Random, words: list[str], hashe
             parts = changed
 
 
-def main(arguments: argparse.Namespace) -> None:
-    texts = list(dict.fromkeys(read(arguments.input, arguments.megabytes)))
-    vocabulary = read_vocabulary(arguments.vocab)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_text_arguments(parser)
+    parser.add_argument("--similarity", type=float, default=0.8)
+    parser.add_argument("--megabytes", type=float, default=20, help="to take of the input, at most")
+    parser.add_argument("--planted", type=int, default=100, help="copies at each similarity, at most")
+    parser.add_argument("--name", default="near_duplicates", help="of the file in benchmarks/results/")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        lines = measure(arguments, read_vocabulary(vocabulary_of(arguments, Path(folder))), folder)
+    write_report(arguments.name, lines, is_sample=not arguments.input)
+
+
+def measure(arguments: argparse.Namespace, vocabulary: Vocabulary, folder: str) -> list[str]:
+    """The report."""
+    texts = list(dict.fromkeys(read(inputs_of(arguments), arguments.megabytes)))
     tokenize = make_document_tokenizer(TokenizeConfig(), vocabulary)
     draw = random.Random(1)
     words = " ".join(texts[:50]).split()
@@ -84,25 +98,24 @@ def main(arguments: argparse.Namespace) -> None:
     everything = [*texts, *(copy for _, _, copy in planted)]
     size = sum(len(text.encode()) for text in everything)
 
-    with tempfile.TemporaryDirectory() as folder:
-        documents = [Document(text.encode(), i) for i, text in enumerate(everything)]
-        parts, sets = [], {}
-        for i in range(0, len(documents), 2000):
-            block = tokenize(documents[i : i + 2000])
-            values, counts = shingles(block.ids, block.documents["num_tokens"])
-            for row, mine in zip(block.documents, np.split(values, np.cumsum(counts)[:-1])):
-                sets[int(row["position"])] = (int(row["id"]), mine)
-            record = {"name": f"p{i}", "source": f"{i:09d}", "path": "", "start": 0, "end": 1, "end_piece": 0}
-            record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
-            parts.append(write_part(f"{folder}/p{i}", record, [block], [], np.dtype(block.ids.dtype)))
-        search = Search(arguments.similarity, folder, folder, f"{folder}/found")
-        begun = time.process_time()
-        for part in parts:
-            write_sketch(part, search)
-        count = num_ranges(parts, arguments.similarity)
-        pairs = [find_pairs(i, count, parts, search) for i in range(count)]
-        rows = verify_range(0, 1 << 64, pairs, parts, search)
-        seconds = time.process_time() - begun
+    documents = [Document(text.encode(), i) for i, text in enumerate(everything)]
+    parts, sets = [], {}
+    for i in range(0, len(documents), 2000):
+        block = tokenize(documents[i : i + 2000])
+        values, counts = shingles(block.ids, block.documents["num_tokens"])
+        for row, mine in zip(block.documents, np.split(values, np.cumsum(counts)[:-1])):
+            sets[int(row["position"])] = (int(row["id"]), mine)
+        record = {"name": f"p{i}", "source": f"{i:09d}", "path": "", "start": 0, "end": 1, "end_piece": 0}
+        record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
+        parts.append(write_part(f"{folder}/p{i}", record, [block], [], np.dtype(block.ids.dtype)))
+    search = Search(arguments.similarity, folder, folder, f"{folder}/found")
+    begun = time.process_time()
+    for part in parts:
+        write_sketch(part, search)
+    count = num_ranges(parts, arguments.similarity)
+    pairs = [find_pairs(i, count, parts, search) for i in range(count)]
+    rows = verify_range(0, 1 << 64, pairs, parts, search)
+    seconds = time.process_time() - begun
 
     reference = make_tokenizer(vocabulary, True, None)
     begun = time.process_time()
@@ -112,24 +125,33 @@ def main(arguments: argparse.Namespace) -> None:
 
     left_out = set(rows["id"].tolist())
     place = {text: i for i, text in enumerate(everything)}
-    print(f"{len(everything):,} documents, {size / 1e6:.1f} MB, {len(planted)} of them edited copies")
-    print(f"{sum(map(len, pairs)):,} pairs compared, {len(rows):,} documents left out, all of them alike by their shingles")
+    lines = header(
+        "Near duplicates",
+        f"{len(everything):,} documents, {size / 1e6:.1f} MB, {len(planted)} of them copies with words changed at random "
+        f"until the exact similarity is just above what is asked. One core; {len(parts)} parts.",
+        *("numpy", "tokenizers"),
+    )
+    lines += ["| planted at | mean similarity | left out |", "|---|---|---|"]
     for least in SIMILARITIES:
         copies = [(sets[place[a]], sets[place[b]]) for like, a, b in planted if like == least and a != b]
         exact = [similarity(a[1], b[1]) for a, b in copies]
         found = sum(max(a[0], b[0]) in left_out for a, b in copies)
         mean = np.mean([shared / either for shared, either in exact])
-        print(f"  planted at {least:.2f} (mean {mean:.3f}): {found} of {len(copies)} left out, {found / len(copies):.1%}")
-    print(f"search      {seconds:8.2f} s of one core, {size / 1e6 / seconds:.1f} MB/s")
-    print(f"tokenizers  {tokenizers_seconds:8.2f} s of one core, {size / 1e6 / tokenizers_seconds:.1f} MB/s")
-    print(f"ratio       {seconds / tokenizers_seconds:8.3f}")
+        lines.append(f"| {least:.2f} | {mean:.3f} | {found} of {len(copies)} |")
+    return [
+        *lines,
+        "",
+        f"{sum(map(len, pairs)):,} pairs were compared, {len(rows):,} documents left out; each is alike by its whole set of "
+        f"shingles. What was planted below {arguments.similarity:g} is left out where it is alike to some other document.",
+        "",
+        "| | seconds | MB/s |",
+        "|---|---|---|",
+        f"| the search: signatures, bands, comparisons | {seconds:.2f} | {size / 1e6 / seconds:.1f} |",
+        f"| `encode_batch_fast` | {tokenizers_seconds:.2f} | {size / 1e6 / tokenizers_seconds:.1f} |",
+        "",
+        f"Ratio **{seconds / tokenizers_seconds:.3f}**.",
+    ]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", nargs="+", required=True)
-    parser.add_argument("--vocab", required=True)
-    parser.add_argument("--similarity", type=float, default=0.8)
-    parser.add_argument("--megabytes", type=float, default=20)
-    parser.add_argument("--planted", type=int, default=100, help="copies at each similarity")
-    main(parser.parse_args())
+    main()
