@@ -22,6 +22,7 @@ from pipeline.formats.streams import CODECS, HEAD
 from pipeline.formats.text_encodings import encoding_name, find_encoding, is_mostly_utf8
 
 _WILDCARD = re.compile(r"[*?\[]")
+_SURROGATE = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,8 @@ def find_sources(patterns: Sequence[str], notes: list[str] | None = None, encodi
         if not matches:
             raise ValueError(f"--input {pattern}: no file matches; expected {expected_names()}")
         for path, (size, modified) in matches.items():
+            if _SURROGATE.search(path):  # how Python holds bytes that are none
+                raise ValueError(f"{path!r}: the name is not UTF-8: rename the file, or its folder")
             found.setdefault(path, (root, size, modified))
     names = _names({path: root for path, (root, _, _) in found.items()})
     sources, unknown = [], []
@@ -141,24 +144,26 @@ def _match(pattern: str, notes: list[str]) -> tuple[str, dict[str, tuple[int, fl
         except BeamIOError as error:
             raise ValueError(f"--input {pattern}: cannot be listed: {error}") from error
         files = {f.path: (f.size_in_bytes, f.last_updated_in_seconds) for f in listed}
+        named, below = (set(), set(files)) if folder else (set(files), set())
     else:
         folder = os.path.isdir(pattern)
         root = pattern if folder else os.path.dirname(before_wildcard)
-        wanted = os.path.join(glob.escape(pattern), "**") if folder else pattern
-        paths = glob.glob(wanted, recursive=True) or [pattern]
-        files = {p: (os.path.getsize(p), os.path.getmtime(p)) for p in paths if os.path.isfile(p)}
-    if folder:  # of a folder, files that nobody named may be passed over
-        files = {path: files[path] for path in _readable(pattern, list(files), notes)}
-    return root, files
+        paths = [pattern] if folder else glob.glob(pattern, recursive=True) or [pattern]
+        named = set(filter(os.path.isfile, paths))
+        wanted = [os.path.join(glob.escape(path), "**") for path in paths if os.path.isdir(path)]
+        below = {p for one in wanted for p in glob.glob(one, recursive=True) if os.path.isfile(p)} - named
+        files = {path: (os.path.getsize(path), os.path.getmtime(path)) for path in named | below}
+    chosen = named.union(_readable(pattern, sorted(below), notes))  # of a folder, what nobody named may be passed over
+    return root, {path: files[path] for path in chosen}
 
 
 def _readable(folder: str, paths: list[str], notes: list[str]) -> list[str]:
     """Those of a folder's files whose names tell a format; of a folder that `datasets` saved, those that its state names."""
-    states = {os.path.dirname(path): path for path in paths if os.path.basename(path) == "state.json"}
+    states = {os.path.dirname(path): _data_files(path) for path in paths if os.path.basename(path) == "state.json"}
     chosen = []
     for path in paths:
-        state = states.get(os.path.dirname(path))
-        if format_by_name(path)[0] and (state is None or os.path.basename(path) in _data_files(state)):
+        saved = states.get(os.path.dirname(path))
+        if format_by_name(path)[0] and (saved is None or os.path.basename(path) in saved):
             chosen.append(path)
     strangers = Counter(_ending(path) for path in set(paths) - set(chosen))
     if strangers:
@@ -171,19 +176,28 @@ def _readable(folder: str, paths: list[str], notes: list[str]) -> list[str]:
 def _ending(path: str) -> str:
     """What a file's name ends in, .wat.gz or .md, or the whole name where there is no dot in it."""
     stem, ending = os.path.splitext(os.path.basename(path))
-    return os.path.splitext(stem)[1] + ending if ending in CODECS else ending or stem
+    ending = os.path.splitext(stem)[1] + ending if ending in CODECS else ending or stem
+    return ending.encode(errors="backslashreplace").decode()  # a name need not be UTF-8
 
 
-def _data_files(state: str) -> set[str]:
-    """Names of the files of a data set saved by `datasets`, from its state.json: others beside them are caches."""
+def _data_files(state: str) -> set[str] | None:
+    """Names of the files of a data set saved by `datasets`, from its state.json: others beside them are caches. None where
+    it is no such state: other programs have files of that name."""
     try:
         return {entry["filename"] for entry in json.loads(storage.read(state))["_data_files"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{state}: expected the state of a saved Hugging Face data set, with _data_files") from error
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _names(roots: dict[str, str]) -> dict[str, str]:
-    """A short name for each path: relative to its root, or the whole path where two would be called the same."""
-    short = {path: path[len(root) :].lstrip("/\\") if root else path for path, root in roots.items()}
-    taken = Counter(short.values())
-    return {path: name if taken[name] == 1 else path for path, name in short.items()}
+    """A short name for each path: relative to its root, or the whole path where one that sorts before it is called so.
+
+    A name is part of a fingerprint: it does not change where folders of later dates come in, with files of the same names.
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path, root in sorted(roots.items()):
+        short = path[len(root) :].lstrip("/\\") if root else path
+        names[path] = path if short in taken else short
+        taken.add(short)
+    return names

@@ -16,7 +16,7 @@ from pipeline.formats.records import Document, Reject, first_characters, paragra
 from pipeline.formats.streams import Damaged, read_chunks
 from pipeline.inputs import Source, Split
 
-BATCH_BYTES, BATCH_ROWS = 8_000_000, 4096  # what is held of a Parquet file at a time, at most about
+BATCH_BYTES, BATCH_ROWS = 8_000_000, 4096  # what is held as Python objects at a time, at most about
 
 _FILE_MAGIC = b"ARROW1\0\0"  # an Arrow file is a stream between these and a footer
 _BROKEN = (pa.ArrowInvalid, OSError)
@@ -69,7 +69,9 @@ def read_table(split: Split, start: int, text_column: str, id_column: str) -> It
             for first, batch in batches:
                 if split.end is not None and first >= split.end:
                     return
-                yield from _read_rows(batch, first, start, text_column, id_column)
+                step = _rows_held(batch.num_rows, batch.column(text_column).nbytes)
+                for begin in range(max(0, start - first), batch.num_rows, step):
+                    yield from _read_rows(batch[begin : begin + step], first + begin, text_column, id_column)
                 row = max(start, first + batch.num_rows)
         except _BROKEN as error:
             broken = broken or str(error)
@@ -118,10 +120,15 @@ def _parquet_batches(
         if row + group.num_rows <= start:
             row += group.num_rows
             continue
-        rows = BATCH_BYTES * group.num_rows // max(1, _text_bytes(group, columns[0]))
-        for batch in parquet.iter_batches(max(1, min(rows, BATCH_ROWS)), [i], wanted):
+        rows = _rows_held(group.num_rows, _text_bytes(group, columns[0]))
+        for batch in parquet.iter_batches(rows, [i], wanted):
             yield row, batch
             row += batch.num_rows
+
+
+def _rows_held(num_rows: int, num_bytes: int) -> int:
+    """How many rows of a group or batch are read at a time."""
+    return max(1, min(BATCH_BYTES * num_rows // max(1, num_bytes), BATCH_ROWS))
 
 
 def _text_bytes(group: pq.RowGroupMetaData, text_column: str) -> int:
@@ -145,14 +152,12 @@ def _check_column(source: Source, schema: pa.Schema, text_column: str) -> None:
         )
 
 
-def _read_rows(
-    batch: pa.RecordBatch, first: int, start: int, text_column: str, id_column: str
-) -> Iterator[Document | Reject]:
-    skip = max(0, start - first)
-    texts = batch.column(text_column)[skip:].cast(pa.large_binary()).to_pylist()
-    has_ids = id_column in batch.schema.names
-    ids = batch.column(id_column)[skip:].to_pylist() if has_ids else [None] * len(texts)
-    for row, (raw, name) in enumerate(zip(texts, ids, strict=True), first + skip):
+def _read_rows(batch: pa.RecordBatch, first: int, text_column: str, id_column: str) -> Iterator[Document | Reject]:
+    texts = batch.column(text_column).cast(pa.large_binary()).to_pylist()
+    ids = batch.column(id_column) if id_column in batch.schema.names else pa.nulls(len(texts))
+    if pa.types.is_temporal(ids.type) and not pa.types.is_interval(ids.type):
+        ids = ids.cast(pa.string())  # Python's own times know no nanoseconds
+    for row, (raw, name) in enumerate(zip(texts, ids.to_pylist(), strict=True), first):
         record_id = None if name is None else str(name)
         if raw is None:
             yield Reject(row, "text-not-a-string", "null", record_id=record_id)

@@ -36,7 +36,7 @@ def encoding_name(encoding: str) -> str | None:
     try:
         name = codecs.lookup(encoding).name
         "".encode(name)
-    except LookupError:
+    except (LookupError, UnicodeError):  # Python has an encoding called "undefined"
         raise ValueError(
             f"--encoding {encoding}: no such encoding; expected auto, or a name such as utf-8, gb18030, windows-1252"
         ) from None

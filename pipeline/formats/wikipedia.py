@@ -21,6 +21,7 @@ from pipeline.formats.records import (
     Reject,
     decoded,
     first_characters,
+    paragraphs,
     whole_or_pieces,
 )
 
@@ -35,7 +36,8 @@ _BLOCK_TAGS = frozenset("p div br hr li dt dd ul ol dl blockquote center poem".s
 _REDIRECT = re.compile(r"\s*#\w+\s*:?\s*\[\[")  # #REDIRECT, #WEITERLEITUNG, #重定向
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*|simple")
 _SPACES = re.compile(r"[ \t\xa0]+")
-_LEFTOVER = ("{|", "|", "!", "}}")  # begin lines of tables that the parser could not make out
+_LEFTOVER = re.compile(r"^[^\S\n]*(\{\||\||!|\}\}).*", re.MULTILINE)  # tables that the parser could not make out
+_SHOWN = "\1"  # before what is no bare text: a list item, or a link, may begin with such a mark
 _HEADING = "\0"  # begins the line of a heading, as often as its level says, until it is known whether text follows
 
 
@@ -107,8 +109,13 @@ def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
     elif (model := page.findtext("revision/model", "wikitext")) != "wikitext":
         yield Reject(position, "not-wikitext", model, wikitext[:SHOWN_CHARACTERS], title)
     else:
-        text = plain_text(wikitext, site).encode()
-        documents = list(whole_or_pieces(text, position, num_replaced, title))
+        try:
+            lines = plain_text(wikitext, site)
+        except mwparserfromhell.parser.ParserError as error:
+            yield Reject(position, "not-wikitext", str(error), wikitext[:SHOWN_CHARACTERS], title)
+            return
+        text, num_surrogates = paragraphs(lines.replace("\n", "\n\n"))  # wikitext may hold &#xD800; and &#13;
+        documents = list(whole_or_pieces(text, position, num_replaced + num_surrogates, title))
         if not documents:
             yield Reject(position, "empty-text", "", wikitext[:SHOWN_CHARACTERS], title)
         yield from documents
@@ -128,7 +135,7 @@ def plain_text(wikitext: str, site: Site) -> str:
     for line in reversed(text.split("\n")):
         depth = len(line) - len(line.lstrip(_HEADING))
         line = _SPACES.sub(" ", line.lstrip(_HEADING)).strip()
-        if not line or line.startswith(_LEFTOVER):
+        if not line:
             continue
         if depth == 0:
             level = 99
@@ -145,13 +152,14 @@ def _texts_of(code: Wikicode, site: Site) -> Iterator[str]:
         if isinstance(node, nodes.Text):
             yield node.value
         elif isinstance(node, nodes.HTMLEntity):
-            yield node.normalize()
+            yield _SHOWN + node.normalize()
         elif isinstance(node, nodes.Wikilink):
             if not _is_hidden(node, site):
                 shown = "".join(_texts_of(node.title if node.text is None else node.text, site))
-                yield shown.removeprefix(":")  # [[:Category:Cities]]
+                yield _SHOWN + shown.removeprefix(":")  # [[:Category:Cities]]
         elif isinstance(node, nodes.ExternalLink):
             if node.title is not None:
+                yield _SHOWN
                 yield from _texts_of(node.title, site)
         elif isinstance(node, nodes.Heading):
             yield "\n" + _HEADING * node.level + "".join(_texts_of(node.title, site)).replace("\n", " ") + "\n"
@@ -159,8 +167,8 @@ def _texts_of(code: Wikicode, site: Site) -> Iterator[str]:
             name = str(node.tag).strip().lower()
             if name not in _HIDDEN_TAGS:
                 edge = "\n" if name in _BLOCK_TAGS else ""
-                yield edge
-                if node.contents is not None:
+                yield edge + _SHOWN
+                if node.contents:  # not in a list item: its text comes behind it
                     yield from _texts_of(node.contents, site)
                     yield edge
 
@@ -183,6 +191,8 @@ def _one_variant(match: re.Match[str]) -> str:
 
 
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (_LEFTOVER, ""),  # before bold is gone: '''!Kung''' is text
+    (re.compile(_SHOWN), ""),
     (re.compile(r"'{2,}"), ""),  # bold and italic
     (re.compile(r"__[A-Z]+__"), ""),  # __NOTOC__
     (re.compile(r"-\{([^{}]*)\}-"), _one_variant),

@@ -105,6 +105,18 @@ def test_the_same_texts_give_the_same_shards_in_every_format(tmp_path, vocab, ex
     manifest = run_job(tmp_path / "in", tmp_path / "out", vocab, **ONE, **options)
     assert shard_digests(tmp_path / "out") == expected
     assert manifest["counters"]["documents_in"] == 120
+    assert ("mwparserfromhell" in manifest["versions"]) is (form is dump)
+
+
+def test_words_with_nuls_behind_them_give_the_same_shards_whichever_file_they_are_in(tmp_path, vocab):
+    nul, plain = ["Oh abcdefgé.\0 Next is the end."], ["Er sagte abcdefgé. Next comes the end."]
+    shards = []
+    for i, files in enumerate(([[plain, nul, *TEXTS]], [[plain], [nul, *TEXTS]], [[nul], [*TEXTS, plain]])):
+        for j, texts in enumerate(files):
+            write(tmp_path / f"{i}/{j}.jsonl", texts)
+        run_job(tmp_path / f"{i}", tmp_path / f"out{i}", vocab, **ONE)
+        shards.append(shard_digests(tmp_path / f"out{i}"))
+    assert shards[0] == shards[1] == shards[2]
 
 
 def test_a_sample_is_the_same_documents_however_they_lie_in_files(tmp_path, vocab):
@@ -133,6 +145,7 @@ def test_cleaning_is_counted_said_and_in_the_manifest(tmp_path, vocab, capsys):
     rejected = {reason: number for reason, number in counters["rejected"].items() if reason != "no-example"}
     assert rejected == {"empty-text": 1, "too-long": 1, "too-short": 1}
     assert manifest["configuration"]["unicode_normalization"] == "NFC" and "fix_text" not in manifest["configuration"]
+    assert "unicode" in manifest["versions"] and "ftfy" not in manifest["versions"]
     print_summary(manifest)
     out = capsys.readouterr().out
     assert "changed             30 by unicode-normalization" in out and "rejected             1 too-short" in out

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from pipeline.formats.kinds import find_format, format_by_name, position_unit
-from pipeline.inputs import find_sources
+from pipeline.inputs import ReadConfig, find_sources
 
 TABLE = pa.table({"text": ["one", "two"]})
 
@@ -135,3 +135,9 @@ def test_a_source_says_what_it_holds(tmp_path):
     (tmp_path / "a.parquet").write_bytes(parquet())
     [source] = find_sources([str(tmp_path)])
     assert (source.format, source.codec, source.size) == ("parquet", None, len(parquet()))
+
+
+@pytest.mark.parametrize("name", ["undefined", "hex", "utf8mb4"])
+def test_a_name_that_is_no_encoding_of_text_is_told(name):
+    with pytest.raises(ValueError, match=f"--encoding {name}: no such encoding; expected auto"):
+        ReadConfig(encoding=name)

@@ -145,9 +145,15 @@ def test_of_a_folder_saved_by_datasets_only_the_files_of_its_state_are_read(tmp_
     notes: list[str] = []
     assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["train/data-00000-of-00001.arrow"]
     assert "2 of 3 files passed over (1 .arrow, 1 .json)" in notes[0]
-    state.write_text("{}")
-    with pytest.raises(ValueError, match="state.json: expected the state of a saved Hugging Face data set"):
-        find_sources([str(tmp_path)])
+
+
+@pytest.mark.parametrize("state", ["{}", "[1]", "not JSON", '{"_data_files": 1}', '{"_data_files": [{}]}', "\xff"])
+def test_a_state_that_is_not_of_datasets_is_passed_over_as_others_are(tmp_path, state):
+    (tmp_path / "a.txt").write_bytes(b"x")
+    (tmp_path / "state.json").write_bytes(state.encode("latin-1"))
+    notes: list[str] = []
+    assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt"]
+    assert "1 of 2 files passed over (1 .json)" in notes[0]
 
 
 def test_a_list_stands_for_the_patterns_in_it(tmp_path):
@@ -187,6 +193,36 @@ def test_a_glob_that_meets_a_file_of_unknown_kind_is_an_error(tmp_path):
         find_sources([str(tmp_path / "*")])
 
 
+def test_a_folder_that_a_glob_matches_is_read_as_a_folder(tmp_path):
+    for name in ("gl/a.txt", "gl/sub/b.txt", "gl/sub/deep/c.jsonl", "gl/sub/notes.md", "gl/sub/.d.txt", "gm/e.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    notes: list[str] = []
+    assert [s.name for s in find_sources([f"{tmp_path}/gl/*"], notes)] == ["a.txt", "sub/b.txt", "sub/deep/c.jsonl"]
+    [note] = notes
+    assert note.startswith(f"{tmp_path}/gl/*: 1 of 3 files passed over (1 .md)")
+    for pattern in ("g*", "g*/"):
+        names = [s.name for s in find_sources([f"{tmp_path}/{pattern}"])]
+        assert names == ["gl/a.txt", "gl/sub/b.txt", "gl/sub/deep/c.jsonl", "gm/e.txt"]
+    with pytest.raises(ValueError, match="notes.md: cannot tell its format"):
+        find_sources([f"{tmp_path}/gl/**"])  # which names the files themselves
+
+
+@pytest.mark.parametrize("named", ["", "caf\udce9.txt", "*"])
+def test_a_file_name_that_is_not_utf8_is_told(tmp_path, named):
+    (tmp_path / "caf\udce9.txt").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"caf\\udce9.txt': the name is not UTF-8: rename the file, or its folder"):
+        find_sources([str(tmp_path / named)])
+
+
+def test_a_stranger_whose_name_is_not_utf8_is_passed_over(tmp_path):
+    (tmp_path / "caf\udce9").write_bytes(b"x")
+    (tmp_path / "a.txt").write_bytes(b"x")
+    notes: list[str] = []
+    assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt"]
+    assert r"(1 caf\udce9)" in notes[0]
+
+
 def test_names_are_relative_to_what_stands_before_the_first_wildcard(tmp_path):
     (tmp_path / "x" / "y").mkdir(parents=True)
     (tmp_path / "x" / "y" / "a.txt").write_bytes(b"x")
@@ -195,12 +231,16 @@ def test_names_are_relative_to_what_stands_before_the_first_wildcard(tmp_path):
     assert find_sources([str(tmp_path)])[0].name == "x/y/a.txt"
 
 
-def test_two_files_that_would_be_called_the_same_keep_their_paths(tmp_path):
-    for sub in ("one", "two"):
-        (tmp_path / sub).mkdir()
-        (tmp_path / sub / "a.txt").write_bytes(b"x")
-    names = [s.name for s in find_sources([str(tmp_path / sub / "a.txt") for sub in ("two", "one")])]
-    assert names == [str(tmp_path / sub / "a.txt") for sub in ("one", "two")]
+def test_of_files_that_would_be_called_the_same_the_first_path_is_and_others_keep_their_paths(tmp_path):
+    for day in ("day-1", "day-2", "day-3"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "a.txt").write_bytes(b"x")
+    folders = [str(tmp_path / day) for day in ("day-1", "day-2", "day-3")]
+    sources = {source.path: source for source in find_sources(folders[::-1])}
+    assert [source.name for source in sources.values()] == [f"{folders[1]}/a.txt", f"{folders[2]}/a.txt", "a.txt"]
+    assert {source.path: source for source in find_sources(folders)} == sources
+    for number in (1, 2):  # tokens of earlier days are used again
+        assert all(sources[source.path] == source for source in find_sources(folders[:number]))
 
 
 def test_a_name_with_brackets_is_found_though_it_looks_like_a_glob(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -130,6 +131,37 @@ def test_the_columns_are_chosen_by_name(folder, name):
     data = FORMS[name](pa.table({"text": ["no"], "content": ["yes"], "url": [7]}), 1)
     [item] = read(folder, name, data, text_column="content", id_column="url")
     assert (item.text, item.record_id) == (b"yes", "7")
+
+
+@ALL_FORMS
+@pytest.mark.parametrize(
+    "ids, names",
+    [
+        (pa.array([1, None], pa.timestamp("ns")), ["1970-01-01 00:00:00.000000001", None]),
+        (pa.array([1, None], pa.duration("ns")), ["1", None]),
+        (pa.array([b"\xff", b"a"]), ["b'\\xff'", "b'a'"]),
+        (pa.array([[1], None]), ["[1]", None]),
+        (pa.array([1.0, 1e20]), ["1.0", "1e+20"]),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+def test_an_id_of_any_type_is_told(folder, name, ids, names):
+    data = FORMS[name](pa.table({"text": [" ", None], "id": ids}), 2)
+    assert [item.record_id for item in read(folder, name, data)] == names
+
+
+@ALL_FORMS
+def test_a_large_batch_is_held_a_slice_at_a_time(folder, name, monkeypatch):
+    texts = [f"{i} " + "x" * 10_000 for i in range(1000)]
+    data = FORMS[name](pa.table({"text": texts, "id": ["y" * 10_000] * 1000}), 1000)
+    monkeypatch.setattr(tables, "BATCH_BYTES", 100_000)
+    source = source_of(folder, name, data)
+    tracemalloc.start()
+    try:
+        assert [item.position for item in read_documents(Split(source, 0, None))] == list(range(1000))
+        assert tracemalloc.get_traced_memory()[1] < 2_500_000  # a Parquet file's reader asks for 1 MB
+    finally:
+        tracemalloc.stop()
 
 
 @ALL_FORMS

@@ -2,14 +2,17 @@
 
 import gzip
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 
+import brotli
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.documents import TextConfig, read_documents
-from pipeline.formats import streams
+from pipeline.formats import streams, web
 from pipeline.formats.records import Document, PassedOver, Reject
 from pipeline.inputs import Split, find_sources
 from pipeline.splitting import split_source
@@ -125,3 +128,117 @@ def test_lines_of_pages_can_be_cleaned_as_others_can(folder):
     [source] = find_sources([str(folder / "whole.wet")])
     items = list(read_documents(Split(source, 0, None), None, TextConfig(min_characters=15)))
     assert [item.reason for item in items if isinstance(item, Reject)] == ["empty-text", "too-short"]
+
+
+# ---- pages that cannot be read
+
+
+def page(body: bytes, kind: str = "text/html; charset=UTF-8", **headers: str) -> bytes:
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    head = "\r\n".join(["HTTP/1.1 200 OK", f"Content-Type: {kind}", *lines]).encode()
+    return record("response", head + b"\r\n\r\n" + body, "https://a.example/")
+
+
+def read_one_before_another(folder: Path, one: bytes) -> Document | Reject:
+    """What the first of two pages gives; the second is read whatever the first one is."""
+    first, last = read(folder, "two.warc", one + page(b"<p>The next page.</p>"))
+    assert isinstance(last, Document) and last.text == b"The next page."
+    assert (first.position, last.position) == (0, len(one))
+    return first
+
+
+@pytest.mark.parametrize(
+    "charset",
+    ["utf-8; x=1", '"utf-8"', "utf8mb4", "hex", "undefined", "unicode_escape", "utf-7", "x" * 300, "é", "utf-16;", ""],
+)
+def test_a_charset_that_is_none_is_found_by_the_bytes(folder, charset):
+    text = "Ein schöner Satz, größer als Fuß, und 中文。"
+    html = f"<p>{text} +2AA- \\ud800 &#xD800;</p>".encode("utf-16-le" if charset == "utf-16;" else "utf-8")
+    document = read_one_before_another(folder, page(html, f"text/html; charset={charset}"))
+    assert document.text.decode().startswith(text)
+
+
+def test_a_charset_is_what_browsers_take_it_for(folder):
+    """gb2312 is GBK, and iso-8859-1 Windows-1252: pages use the letters and quotes that only these have."""
+    for text, charset, encoding in (("朱镕基说。", "gb2312", "gbk"), ("“Café”", "ISO-8859-1", "windows-1252")):
+        html = f"<p>{text}</p>".encode(encoding)
+        assert read_one_before_another(folder, page(html, f"text/html;charset={charset}")).text.decode() == text
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+PACKERS = {
+    "gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "Deflate": raw_deflate,
+    "br": brotli.compress, "identity": bytes,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("coding", PACKERS)
+def test_a_page_is_unpacked_where_it_is_packed(folder, coding):
+    html = "".join(f"<p>Paragraph {i}.</p>" for i in range(3000)).encode()
+    packed = PACKERS[coding](html)
+    for body in (packed, html):  # many crawlers unpack a page, and keep the header
+        assert read_one_before_another(folder, page(body, Content_Encoding=coding)).text.count(b"\n") == 2999
+    chunked = b"".join(
+        b"%x\r\n%b\r\n" % (len(packed[i : i + 99]), packed[i : i + 99]) for i in range(0, len(packed), 99)
+    )
+    headers = {"Content_Encoding": coding, "Transfer_Encoding": "Chunked"}
+    assert read_one_before_another(folder, page(chunked + b"0\r\n\r\n", **headers)).text.count(b"\n") == 2999
+
+
+@pytest.mark.parametrize(
+    "body, coding, said",
+    [
+        (gzip.compress(PAGE.encode())[:200], "gzip", "Content-Encoding gzip: the page ends early"),
+        (gzip.compress(PAGE.encode())[:60] + b"\xff" * 200, "gzip", "Content-Encoding gzip: Error -3"),
+        (b"\xff\xfe", "deflate", "Content-Encoding deflate: Error -3"),
+        (brotli.compress(PAGE.encode())[:100], "br", "Content-Encoding br: the page ends early"),
+        (b"\xff" * 200, "br", "Content-Encoding br: "),
+        (b"\x28\xb5\x2f\xfd", "zstd", "Content-Encoding zstd: expected one of gzip, x-gzip, deflate, br"),
+    ],
+)
+def test_a_page_that_cannot_be_unpacked_is_rejected_and_the_next_is_read(folder, body, coding, said):
+    reject = read_one_before_another(folder, page(body, Content_Encoding=coding))
+    assert (reject.reason, reject.record_id) == ("page-not-unpacked", "https://a.example/")
+    assert reject.detail.startswith(said)
+
+
+@pytest.mark.parametrize("coding", PACKERS)
+def test_a_page_that_is_too_long_is_rejected_before_it_is_held(folder, monkeypatch, coding):
+    monkeypatch.setattr(web, "MAX_PAGE_BYTES", 1000)
+    for size, reason in ((1000, ""), (1001, "page-too-long"), (3_000_000, "page-too-long")):
+        body = PACKERS[coding](b"<p>" + b"word " * 20 + b"</p>" + b" " * (size - 107))
+        one = read_one_before_another(folder, page(body, Content_Encoding=coding))
+        assert getattr(one, "reason", "") == reason
+    one = read_one_before_another(folder, record("conversion", b"word " * 201, "https://a.example/"))
+    assert (one.reason, one.detail, one.text[:9]) == ("page-too-long", "over 1000 bytes", "word word")
+
+
+def test_what_is_no_page_is_never_held_whole(folder):
+    (folder / "video.warc").write_bytes(
+        record("response", response(bytes(30_000_000), "video/mp4"), "https://a.example/v")
+    )
+    [source] = find_sources([str(folder / "video.warc")])
+    tracemalloc.start()
+    try:
+        assert [item.reason for item in read_documents(Split(source, 0, None))] == ["not-a-page"]
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_response_without_address_or_head_does_not_end_the_archive(folder):
+    assert read_one_before_another(folder, record("response", response(PAGE.encode()))).text.startswith(
+        b"Heading\nFirst"
+    )
+    for block in (b"", b"\r\n", b"no head"):
+        assert read_one_before_another(folder, record("response", block)).reason == "not-a-page"
+
+
+def test_an_archive_that_ends_behind_the_head_of_a_record_is_damaged(folder):
+    data = record("response", response(PAGE.encode()), "https://a.example/")
+    [item] = read(folder, "head.warc", data[: data.index(b"HTTP/1.1")])
+    assert item.reason == "damaged-file" and item.detail.startswith("the file ends within a record of")

@@ -141,6 +141,26 @@ def test_a_broken_page_is_rejected_and_the_next_is_read(folder):
     assert "mismatched tag" in items[1].detail and items[1].text.startswith("<page>")
 
 
+def test_half_a_surrogate_pair_in_an_article_is_replaced_and_counted(folder):
+    data = dump(page("A", "Half &#xD800; and&#13;&#57343;.\n\nB."), page("B", "Whole &#x1F600;."))
+    items = read(folder, "half.xml", data)
+    assert [(i.text.decode(), i.num_replaced) for i in items] == [("Half \ufffd and \ufffd.\nB.", 2), ("Whole 😀.", 0)]
+
+
+def test_an_article_that_the_parser_fails_on_is_rejected_and_the_next_is_read(folder, monkeypatch):
+    parse = wikipedia.mwparserfromhell.parse
+
+    def fail_on_x(text, **options):
+        if text == "x":
+            raise wikipedia.mwparserfromhell.parser.ParserError("This is a bug and should be reported. Info: odd.")
+        return parse(text, **options)
+
+    monkeypatch.setattr(wikipedia.mwparserfromhell, "parse", fail_on_x)
+    rejected, kept = read(folder, "bug.xml", dump(page("A", "x"), page("B", "Two.")))
+    assert (rejected.reason, rejected.text, rejected.record_id) == ("not-wikitext", "x", "A")
+    assert "Info: odd." in rejected.detail and kept.text == b"Two."
+
+
 @pytest.mark.parametrize("chunk", [64, 1 << 20])
 def test_a_page_that_is_too_long_to_hold_is_rejected(folder, monkeypatch, chunk):
     monkeypatch.setattr(wikipedia, "MAX_PAGE_BYTES", 1000)
@@ -172,6 +192,10 @@ def test_a_page_that_is_too_long_to_hold_is_rejected(folder, monkeypatch, chunk)
         ("<blockquote>Said.</blockquote><div>Block</div> rest", "Said.\nBlock\nrest"),
         ("-{zh-hans:博客;zh-hant:網誌}-是-{A|zh-cn:网站}-，-{T|標題}-好-{了}-。", "博客是网站，好了。"),
         ("{{unclosed\nText.", "{{unclosed\nText."),
+        ("'''!Kung''' is a language of Africa.\n''|x|'' is a length.", "!Kung is a language of Africa.\n|x| is a length."),
+        ("[[!Kung]] live there.\n* !Xóõ\n* ! and ?\n&#124; is a bar.", "!Kung live there.\n!Xóõ\n! and ?\n| is a bar."),
+        ("[http://a.b !Oka Tokat] is a series.\n== !!! ==\nA band.", "!Oka Tokat is a series.\n!!!\nA band."),
+        ("{| class='a'\n|-\n! '''A'''\n | [[b]]\nAfter.", "After."),
         ("", ""),
     ],
 )  # fmt: skip
