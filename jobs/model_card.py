@@ -46,14 +46,16 @@ def run_card(pretrained: Pretrained, name: str) -> str:
     if not results.exists():
         return "\n".join(_head(pretrained, name, "Imported from a directory in transformers' form."))
     content = json.loads(results.read_bytes())
-    task = pretrained.configuration["bertloom"]["task"]
-    measured = content.get("metrics") or content["seeds"][str(content["best_seed"])]
+    best = content  # of several seeds, the folder of the best one holds what the model was trained with
+    if "best_seed" in content:
+        best = json.loads((results.parent / f"seed-{content['best_seed']}" / "results.json").read_bytes())
     return "\n".join(
         [
-            *_head(pretrained, name, f"Fine-tuned for the task `{task}` with {_software()}."),
+            *_head(pretrained, name, f"Fine-tuned for the task `{best['deciding']['task']}` with {_software()}."),
+            *_tuning(best),
             "## Measured on the dev rows, by which this model was chosen",
             "",
-            *_table(("metric", "value"), ((key, f"{value:.4f}") for key, value in measured.items())),
+            *_tuned(best["metrics"], content),
         ]
     )
 
@@ -92,6 +94,24 @@ def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
         *_table(("", ""), facts.items()),
         "",
     ]  # fmt: skip
+
+
+def _tuning(result: dict[str, Any]) -> list[str]:
+    settings = {key: value for key, value in result["deciding"].items() if value not in (None, [], False)}
+    settings.pop("task")  # the first sentence has it
+    names = {"model": "weights begun with, sha256", "train": "training rows, sha256", "dev": "dev rows, sha256"}
+    digests = {title: f"`{settings.pop(key)}`" for key, title in names.items()}
+    facts = {"steps": f"{result['step']:,}, of which the model has {result['best_step']:,}"}
+    facts |= {key.replace("_", " "): _value(value) for key, value in settings.items()}
+    return ["## Training", "", *_table(("", ""), (facts | digests).items()), ""]
+
+
+def _tuned(metrics: dict[str, float], content: dict[str, Any]) -> list[str]:
+    if "seeds" not in content:
+        return _table(("metric", "value"), ((key, f"{value:.4f}") for key, value in metrics.items()))
+    numbers = (metrics, content["mean"], content["deviation"])
+    rows = ((key, *(f"{values[key]:.4f}" for values in numbers)) for key in metrics)
+    return _table(("metric", "this model", f"mean of the seeds {', '.join(content['seeds'])}", "deviation"), rows)
 
 
 def _training(state: TrainingState) -> list[str]:

@@ -62,7 +62,6 @@ CONFIGURATION = {
 """What config.json says of every model of ours."""
 
 
-
 class HasForm(Protocol):
     """A model of ours that one of their classes reads."""
 
@@ -202,6 +201,9 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     """The weights in a model directory in fp32, under the names that transformers gives them today.
 
     A bare BertModel's get their `bert.` in front, and the `gamma` and `beta` of old checkpoints become weight and bias.
+
+    Raises:
+        ValueError: there are none, the file is damaged, or it holds something else too.
     """
     path = weights_file(directory)
     try:
@@ -212,9 +214,24 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read, it is damaged or holds more than weights: {what}") from None
+    check_weights(state, path)
     prefix = "bert." if "embeddings.word_embeddings.weight" in state else ""
     names = {name: prefix + name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in state}
     return {names[name]: tensor.float() for name, tensor in state.items()}
+
+
+def check_weights(state: object, path: Path) -> None:
+    """Raises ValueError unless what a file holds is names and their tensors, as the checkpoint of a trainer is not."""
+    if isinstance(state, dict):
+        others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+        if not others:
+            return
+        wrong = f"{path}: {others[0]!r} is a {type(state[others[0]]).__name__}"
+    else:
+        wrong = f"{path} holds a {type(state).__name__}"
+    raise ValueError(
+        f"{wrong}, expected a dict of names and their tensors: save the model's state_dict() there, and nothing else"
+    )
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.normalizers import BertNormalizer
 
 from model.loading.data import read_json
 
@@ -19,6 +20,10 @@ FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens
 SPECIAL_WORDS = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
 }  # fmt: skip
+CLASSES = {"BertTokenizer": True, "BertTokenizerFast": True, "PreTrainedTokenizerFast": False, "TokenizersBackend": False}
+"""By the classes of transformers that are read: whether tokenizer_config.json says how texts are read, or tokenizer.json."""
+MAX_SPARE = 128
+"""Vectors that a model has at most beyond its words: the number is padded to a multiple, of 128 at most, for speed."""
 
 
 class TextTokenizer:
@@ -71,8 +76,12 @@ class TextTokenizer:
     @property
     def words(self) -> list[str]:
         """The vocabulary in the order of its ids."""
-        vocabulary = self.tokenizer.get_vocab()
-        return sorted(vocabulary, key=vocabulary.__getitem__)
+        return in_order(self.tokenizer.get_vocab())
+
+
+def in_order(vocabulary: dict[str, int]) -> list[str]:
+    """Words in the order of their ids."""
+    return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def check_special(words: Collection[str], where: str) -> None:
@@ -83,10 +92,10 @@ def check_special(words: Collection[str], where: str) -> None:
 
 
 def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
-    """The tokenizer of a model: tokenizer.json in its folder, else vocab.txt.
+    """The tokenizer of a model: tokenizer.json in its folder, else vocab.txt; it reads texts as transformers' does.
 
     Args:
-        vocab_size: words that the model has vectors for. It may have more than the vocabulary, some pad theirs.
+        vocab_size: words that the model has vectors for. It may have some more than the vocabulary, where they are padded.
 
     Raises:
         ValueError: there is none, it is not a BERT's, or not this model's.
@@ -94,38 +103,69 @@ def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
     config_path, words_path, json_path = (directory / n for n in ("tokenizer_config.json", "vocab.txt", "tokenizer.json"))
     config = read_json(config_path) if config_path.exists() else {}
     kind = config.get("tokenizer_class", "BertTokenizer")
-    if kind not in ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"):
+    if kind not in CLASSES:
         raise ValueError(f"{config_path}: tokenizer_class is {kind!r}, only BertTokenizer can be read")
     words = words_path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if words_path.exists() else []
     if json_path.exists():
-        try:
-            tokenizer = TextTokenizer(Tokenizer.from_file(str(json_path)), str(json_path))
-        except ValueError:
-            raise
-        except Exception as error:  # what tokenizers raises has no type of its own
-            raise ValueError(f"{json_path} is no tokenizer: {error}") from None
-        if words and words != tokenizer.words:
+        tokenizer = read_tokenizer(json_path)
+        # transformers writes words that were added behind the others to tokenizer.json alone.
+        if words and words not in (tokenizer.words, in_order(tokenizer.tokenizer.get_vocab(with_added_tokens=False))):
             raise ValueError(
                 f"{directory}: vocab.txt and tokenizer.json hold other words ({len(words):,} and "
                 f"{tokenizer.vocab_size:,}): one of them is not the model's; put the right one back"
             )
     elif words:
         check_special(set(words), str(words_path))
-        built = BertWordPieceTokenizer(
-            vocab=str(words_path),
-            lowercase=config.get("do_lower_case", True),
-            strip_accents=config.get("strip_accents"),
-            handle_chinese_chars=config.get("tokenize_chinese_chars", True),
-        )
-        tokenizer = TextTokenizer(built._tokenizer, str(words_path))
+        tokenizer = TextTokenizer(BertWordPieceTokenizer(vocab=str(words_path))._tokenizer, str(words_path))
     else:
         raise ValueError(f"{directory} has neither tokenizer.json nor vocab.txt: copy the model's vocabulary there")
-    if tokenizer.vocab_size > vocab_size:
-        raise ValueError(
-            f"{directory}: the vocabulary has {tokenizer.vocab_size:,} words, the model has vectors for {vocab_size:,}: "
-            f"it is another model's"
-        )
+    # The folder of a run has no tokenizer_config.json: its tokenizer.json is the data set's, and holds.
+    if not json_path.exists() or (config_path.exists() and CLASSES[kind]):
+        tokenizer.tokenizer.normalizer = normalizer_of(config, config_path)
+    check_size(tokenizer.vocab_size, vocab_size, directory)
     return tokenizer
+
+
+def read_tokenizer(path: Path) -> TextTokenizer:
+    """What a tokenizer.json holds; ValueError if that is no BERT's tokenizer."""
+    try:
+        return TextTokenizer(Tokenizer.from_file(str(path)), str(path))
+    except ValueError:
+        raise
+    except Exception as error:  # what tokenizers raises has no type of its own
+        raise ValueError(f"{path} is no tokenizer: {error}") from None
+
+
+def normalizer_of(config: dict[str, Any], where: Path) -> BertNormalizer:
+    """What transformers' BertTokenizer does to a text before it looks for words, whatever tokenizer.json says of that.
+
+    Args:
+        config: the content of tokenizer_config.json.
+        where: its path, for errors.
+    """
+    defaults = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
+    values: dict[str, Any] = {name: config.get(name, default) for name, default in defaults.items()}
+    for name, value in values.items():
+        if not isinstance(value, bool) and not (name == "strip_accents" and value is None):
+            expected = "true, false or null" if name == "strip_accents" else "true or false"
+            raise ValueError(f"{where}: {name} is {json.dumps(value)}, expected {expected}")
+    return BertNormalizer(
+        clean_text=True, handle_chinese_chars=values["tokenize_chinese_chars"], strip_accents=values["strip_accents"],
+        lowercase=values["do_lower_case"],
+    )  # fmt: skip
+
+
+def check_size(num_words: int, vocab_size: int, directory: Path) -> None:
+    """Raises ValueError unless a vocabulary of so many words can be that of a model with vectors for `vocab_size`."""
+    found = f"{directory}: the vocabulary has {num_words:,} words, the model has vectors for {vocab_size:,}"
+    if num_words > vocab_size:
+        raise ValueError(f"{found}: it is another model's")
+    if vocab_size - num_words > MAX_SPARE:
+        raise ValueError(
+            f"{found}: expected at least {vocab_size - MAX_SPARE:,} words, so it is likely another model's: put the right "
+            f"one there; or, if the rest is spare, load the model in transformers, "
+            f"model.resize_token_embeddings({num_words}), save it"
+        )
 
 
 def save_tokenizer(tokenizer: TextTokenizer, directory: Path, max_length: int) -> None:

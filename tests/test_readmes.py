@@ -9,7 +9,7 @@ import pytest
 
 from jobs.bench_tasks import BenchTasksConfig
 from jobs.build_vocab import BuildVocabConfig
-from jobs.cli import COMMANDS
+from jobs.cli import COMMANDS, main
 from jobs.config import preset_names
 from jobs.demo import DemoConfig
 from jobs.embed import EmbedConfig
@@ -26,6 +26,7 @@ from jobs.pretrain import PretrainConfig
 from jobs.report import ReportConfig
 from jobs.score import ScoreConfig
 from jobs.verify import VerifyConfig
+from tests.model.small_task import write_model
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
@@ -91,3 +92,18 @@ def test_both_languages_show_the_same_code_and_output():
     """Only the drawing and the remarks behind `make demo` and `make test` are translated."""
     english, chinese = (blocks(path)[2:] for path in READMES)
     assert english == chinese
+
+
+def test_the_model_that_is_imported_can_be_trained_on_as_shown(tmp_path, monkeypatch, capfd):
+    """With a small model in the folder's place, and a training of two steps."""
+    shown = list(commands(READMES[0]))
+    first = next(number for number, words in enumerate(shown) if words[0] == "import")
+    importing, preprocessing, training = shown[first : first + 3]
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / importing[importing.index("--hf") + 1], max_position_embeddings=128)
+    lines = (ROOT / "jobs/sample/en.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "en.jsonl").write_text("".join(lines[:12]), "utf-8")
+    training[training.index("--num-steps") + 1] = "2"
+    for words in (importing, preprocessing, [*training, "--batch-size", "8", "--device", "cpu"]):
+        assert main(words) == 0, capfd.readouterr().err
+    assert f"begins with the weights of {tmp_path}/start/model" in capfd.readouterr().out

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import stat
@@ -244,5 +245,17 @@ def test_a_fine_tuned_model_is_exported_with_its_labels_and_what_was_measured(se
     card = (tmp_path / "out/README.md").read_text()
     best = max(result.metrics["accuracy"] for result in tuned.seeds)
     assert "Fine-tuned for the task `classify`" in card and f"| accuracy | {best:.4f} |" in card
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (model / "model.safetensors", train, dev)]
+    best_seed = next(result.seed for result in tuned.seeds if result.metrics["accuracy"] == best)
+    for fact in (
+        f"| weights begun with, sha256 | `{digests[0]}` |", f"| training rows, sha256 | `{digests[1]}` |",
+        f"| dev rows, sha256 | `{digests[2]}` |", "| learning rate | 5e-05 |", "| num epochs | 1 |", "| batch size | 32 |",
+        "| max seq length | 64 |", f"| seed | {best_seed} |", "| steps | 2, of which the model has 2 |",
+    ):  # fmt: skip
+        assert fact in card, fact
+    if len(seeds) > 1:
+        mean, deviation = tuned.mean["accuracy"], tuned.deviation["accuracy"]
+        assert "| metric | this model | mean of the seeds 1, 2 | deviation |" in card
+        assert f"| accuracy | {best:.4f} | {mean:.4f} | {deviation:.4f} |" in card
     with pytest.raises(ValueError, match="--onnx is for models with both heads"):
         export(ExportConfig(checkpoint=tmp_path / "tuned", out=tmp_path / "more", onnx=True))

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForPreTraining,
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
@@ -179,6 +180,18 @@ def test_the_import_says_how_to_preprocess_for_a_cased_model(hf, tmp_path, capsy
     said = capsys.readouterr().out
     assert "145 words, cased" in said and f"--vocab {tmp_path / 'run/model/vocab.txt'} --no-do-lower-case\n" in said
     assert f"bertloom pretrain {tmp_path / 'run/config.toml'}" in said
+
+
+def test_the_casing_of_the_configuration_holds_where_the_tokenizer_says_another(hf, tmp_path, capsys):
+    mixed = shutil.copytree(hf, tmp_path / "mixed")
+    assert json.loads((mixed / "tokenizer.json").read_text())["normalizer"]["lowercase"] is True
+    (mixed / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "model_max_length": 64}))
+    main(["--hf", str(mixed), "--out", str(tmp_path / "run")])
+    said = capsys.readouterr().out
+    assert "145 words, cased" in said and "vocab.txt --no-do-lower-case\n" in said
+    for directory in (mixed, tmp_path / "run/model"):
+        ids = AutoTokenizer.from_pretrained(directory)("The house", add_special_tokens=False).input_ids
+        assert open_pretrained(tmp_path / "run").tokenizer.ids(["The house"])[0].tolist() == ids
 
 
 def refused(message, change, hf, tmp_path):

@@ -173,6 +173,17 @@ def test_a_bin_file_runs_no_code(directory, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_bin_file_that_holds_more_or_other_than_a_models_weights_is_refused(directory):
+    state = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    torch.save({"state_dict": state, "epoch": 3}, directory / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="pytorch_model.bin: 'state_dict' is a dict, expected a dict of names and their"):
+        open_pretrained(directory)
+    torch.save([state["cls.predictions.bias"]], directory / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="pytorch_model.bin holds a list, expected a dict of names and their tensors"):
+        open_pretrained(directory)
+
+
 def test_models_of_others_say_what_they_were_trained_for(directory):
     def change(**values):
         config = json.loads((directory / "config.json").read_text())

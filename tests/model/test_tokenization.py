@@ -4,7 +4,8 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from tokenizers import BertWordPieceTokenizer
+from transformers import AutoTokenizer, BertTokenizer
 
 from model.tokenization import load_tokenizer, save_tokenizer
 from tests.model.small_task import VOCABULARY, small_tokenizer
@@ -67,6 +68,34 @@ def test_a_folder_with_vocab_txt_alone_is_read_by_its_casing(tmp_path):
     assert load_tokenizer(tmp_path, size).encode(["Paris"])[0].tokens == ["Paris"]
 
 
+@pytest.mark.parametrize("kind", ["BertTokenizer", "BertTokenizerFast", None, "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("given", [
+    {}, {"do_lower_case": False}, {"do_lower_case": True}, {"strip_accents": False},
+    {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False},
+])  # fmt: skip
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_configuration_and_a_tokenizer_that_disagree_are_read_as_transformers_reads_them(tmp_path, lowercase, given, kind):
+    words = [*VOCABULARY, "Paris", "café", "cafe", "中国"]
+    made = BertWordPieceTokenizer({word: number for number, word in enumerate(words)}, lowercase=lowercase)
+    made.save(str(tmp_path / "tokenizer.json"))
+    config = given | ({"tokenizer_class": kind} if kind else {})
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": len(words)}))
+    text = "Paris café 中国"
+    tokens = load_tokenizer(tmp_path, len(words)).encode([text])[0].tokens
+    assert tokens == AutoTokenizer.from_pretrained(tmp_path).tokenize(text)
+
+
+def test_a_casing_that_is_neither_true_nor_false_is_refused(tmp_path):
+    save_tokenizer(TOKENIZER, tmp_path, 64)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": None}))
+    with pytest.raises(ValueError, match="tokenizer_config.json: do_lower_case is null, expected true or false"):
+        load_tokenizer(tmp_path, len(VOCABULARY))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"strip_accents": "no"}))
+    with pytest.raises(ValueError, match='strip_accents is "no", expected true, false or null'):
+        load_tokenizer(tmp_path, len(VOCABULARY))
+
+
 def test_a_vocabulary_that_is_not_the_models_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has neither tokenizer.json nor vocab.txt"):
         load_tokenizer(tmp_path, 10)
@@ -74,7 +103,9 @@ def test_a_vocabulary_that_is_not_the_models_is_refused(tmp_path):
     size = len(VOCABULARY)
     with pytest.raises(ValueError, match=f"the vocabulary has {size} words, the model has vectors for 100"):
         load_tokenizer(tmp_path, 100)
-    assert load_tokenizer(tmp_path, size + 6).vocab_size == size, "some models pad theirs"
+    assert load_tokenizer(tmp_path, size + 128).vocab_size == size, "some models pad theirs"
+    with pytest.raises(ValueError, match=f" {size + 129}: expected at least {size + 1} .*embeddings.{size}."):
+        load_tokenizer(tmp_path, size + 129)
     (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in [*VOCABULARY[:-1], "other"]))
     with pytest.raises(ValueError, match="vocab.txt and tokenizer.json hold other words"):
         load_tokenizer(tmp_path, size)
@@ -89,3 +120,20 @@ def test_a_vocabulary_that_is_not_the_models_is_refused(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertJapaneseTokenizer"}))
     with pytest.raises(ValueError, match="tokenizer_class is 'BertJapaneseTokenizer', only BertTokenizer can be read"):
         load_tokenizer(tmp_path, size)
+
+
+def test_words_that_were_added_stand_in_tokenizer_json_alone_as_transformers_saves_them(tmp_path):
+    (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in VOCABULARY))
+    theirs = BertTokenizer(str(tmp_path / "vocab.txt"))
+    theirs.add_tokens(["New York", "<new>"])
+    theirs.save_pretrained(tmp_path)
+    assert (tmp_path / "vocab.txt").read_text().splitlines() == VOCABULARY
+    ours = load_tokenizer(tmp_path, len(VOCABULARY) + 2)
+    assert ours.words == [*VOCABULARY, "New York", "<new>"]
+    text = "anna <new> lives in New York"
+    assert ours.ids([text])[0].tolist() == theirs(text, add_special_tokens=False).input_ids
+    save_tokenizer(ours, tmp_path, 64)  # and once more, all of them in vocab.txt
+    assert load_tokenizer(tmp_path, len(VOCABULARY) + 2).words == ours.words
+    (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in [*VOCABULARY[:-1], "other"]))
+    with pytest.raises(ValueError, match=r"hold other words \(125 and 127\)"):
+        load_tokenizer(tmp_path, len(VOCABULARY) + 2)
