@@ -11,7 +11,6 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import apache_beam as beam
@@ -27,9 +26,9 @@ from pipeline.inputs import Source
 from pipeline.line_repeats import REPEATED
 from pipeline.near_duplicates import read_near_duplicates
 from pipeline.planning import Plan, read_plan
-from pipeline.text.icu import ICU
 from pipeline.tokenizing import TokenizeConfig
 from pipeline.tokens import read_rejects
+from pipeline.versions import version_of
 from pipeline.vocabulary import Vocabulary, kept_vocabulary, tokenizer_json
 from pipeline.weaving import BucketRecord
 
@@ -70,16 +69,12 @@ class JobConfig:
         return hashlib.sha256(json.dumps([self.as_dict(), self.vocabulary.sha256], sort_keys=True).encode()).hexdigest()
 
 
-def versions(config: TokenizeConfig) -> dict[str, str]:
-    """The software whose version could show in a data set."""
-    found = {"python": platform.python_version()}
-    optional = {"rjieba": config.chinese_words, "icu4py": config.sentences.startswith(ICU)}
-    used = [name for name, is_used in optional.items() if is_used]
-    for name in ("bertloom", "apache-beam", "pyarrow", "numpy", "tokenizers", *used):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
+def versions(config: TokenizeConfig, sources: list[Source]) -> dict[str, str]:
+    """The software whose version could show in a data set of these sources."""
+    always = ("bertloom", "apache-beam", "pyarrow", "numpy")
+    found = {"python": platform.python_version(), **{name: version_of(name) for name in always}}
+    for form in sorted({source.format for source in sources}):
+        found |= tokenizing.token_versions(config, form)
     return found
 
 
@@ -199,7 +194,7 @@ def write_manifest(
         "configuration": job.as_dict(),
         "configuration_digest": job.digest,
         "vocabulary": {"sha256": vocabulary.sha256, "size": len(vocabulary.words)},
-        "versions": versions(tokenize),
+        "versions": versions(tokenize, sources),
         "counters": counters,
         "notes": [*notes, *plan.notes],
         "inputs": about_inputs(plan, sources),

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.documents import TextConfig, read_documents
-from pipeline.formats.records import Document, PassedOver, Record, Reject
+from pipeline.formats.records import Document, PassedOver, Record, Reject, first_characters
 from pipeline.inputs import Split
 from pipeline.line_repeats import read_repeated
 from pipeline.text.chinese import load_segmenter
-from pipeline.text.icu import RULE, check_sentences, load_sentence_finder
+from pipeline.text.icu import ICU, RULE, check_sentences, load_sentence_finder
 from pipeline.text.wordpiece import WordPiece
 from pipeline.tokens import (
     BLOCK_BYTES,
@@ -28,6 +28,7 @@ from pipeline.tokens import (
     read_footer,
     write_part,
 )
+from pipeline.versions import text_versions, version_of
 from pipeline.vocabulary import Vocabulary, kept_vocabulary, make_tokenizer
 
 
@@ -66,10 +67,17 @@ def make_document_tokenizer(config: TokenizeConfig, vocabulary: Vocabulary) -> D
     return DocumentTokenizer(wordpiece, segment, load_sentence_finder(config.sentences))
 
 
+def token_versions(config: TokenizeConfig, form: str) -> dict[str, str]:
+    """Name -> version of what decides the tokens of a file of this format, its texts included."""
+    used = {"tokenizers": True, "rjieba": config.chinese_words, "icu4py": config.sentences.startswith(ICU)}
+    return {name: version_of(name) for name, is_used in used.items() if is_used} | text_versions(config, form)
+
+
 def part_names(split: Split, config: TokenizeConfig, vocabulary_sha256: str) -> Callable[[int], str]:
     """ordinal -> file name of a split's parts: a digest of everything that decides what they hold."""
     options = {name: value for name, value in asdict(config).items() if name not in LATER or value != LATER[name]}
-    key = [VERSION, split.source.fingerprint, split.start, split.end, options, vocabulary_sha256]
+    versions = token_versions(config, split.source.format)
+    key = [VERSION, split.source.fingerprint, split.start, split.end, options, vocabulary_sha256, versions]
     if split.source.encoding:
         key.append(split.source.encoding)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
@@ -147,7 +155,10 @@ class _Part:
 
     def _tokenize(self, tokenizer: DocumentTokenizer) -> None:
         if self.pending:
-            self.blocks.append(tokenizer(self.pending))
+            block = tokenizer(self.pending)
+            self.blocks.append(block)
+            silent = np.flatnonzero(block.documents["num_tokens"] == 0)
+            self.rejects += [_without_tokens(self.pending[i]) for i in silent]
         self.pending, self.pending_bytes = [], 0
 
     def write(
@@ -176,6 +187,13 @@ class _Part:
         }
         dtype = tokenizer.wordpiece.dtype
         return write_part(storage.join(folder, name), record, self.blocks, self.rejects, dtype)
+
+
+def _without_tokens(document: Document) -> Reject:
+    shown = first_characters(document.text)
+    return Reject(
+        document.position, "no-tokens", "nothing but control characters", shown, document.record_id, document.piece
+    )
 
 
 class TokenizeSplit(beam.DoFn):

@@ -3,9 +3,9 @@
     magic | ids, uint16 or uint32 | inside words, bool, or nothing | sentence lengths, uint32 | documents, DOCUMENT rows |
     index | rejects | footer, JSON | its length, magic
 
-The index has 4,097 entries of (document, sentence, token), each the first at or behind i/4096 of the id space; so a
-bucket's documents are one range of every section. Parts are internal to a job and its --work-dir; `VERSION` is in
-their names.
+The index has entries of (document, sentence, token), each the first at or behind a border of 4,096 equal ranges of ids, of
+fewer where there are few documents; so a bucket's documents are one range of every section. Parts are internal to a job
+and its --work-dir; `VERSION` is in their names.
 """
 
 import json
@@ -26,9 +26,9 @@ from pipeline.text.icu import FindSentences
 from pipeline.text.sentences import sentence_starts, unit_marks
 from pipeline.text.wordpiece import WordPiece
 
-VERSION = 4  # raise it with any change in what a part holds for the same text
+VERSION = 5  # raise it with any change in what a part holds for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: below 1 MB and above 10 MB are slower
-RANGES = 4096
+RANGES = 4096  # of ids, at most, whose borders are in the index of a part
 _UNCHECKED = pc.TakeOptions(boundscheck=False)
 MAGIC = b"BLPART01"
 
@@ -155,7 +155,10 @@ class PartRecord:
 def write_part(
     path: str, record: dict[str, Any], blocks: Sequence[TokenBlock], rejects: Sequence[Reject], dtype: np.dtype
 ) -> PartRecord:
-    """Writes one part, its documents sorted by (id, position, piece), and gives back its footer."""
+    """Writes one part, its documents sorted by (id, position, piece), and gives back its footer.
+
+    Documents without tokens are left out: they are among the rejects.
+    """
     rows = np.concatenate([np.zeros(0, DOCUMENT), *(block.documents for block in blocks)])
     ids = np.concatenate([np.zeros(0, dtype), *(block.ids for block in blocks)])
     lengths = np.concatenate([np.zeros(0, np.uint32), *(block.sentence_lengths for block in blocks)])
@@ -167,18 +170,14 @@ def write_part(
     if blocks and blocks[0].inside_words is not None:
         inside = take_ranges(np.concatenate([block.inside_words for block in blocks]), first_tokens, num_tokens)
     lengths = take_ranges(lengths, _first(rows["num_sentences"])[order], rows["num_sentences"][order])
-    silent = rows[rows["num_tokens"] == 0]
     rows = rows[order]
-    rejects = [
-        *rejects,
-        *(Reject(int(row["position"]), "no-tokens", "nothing but control characters") for row in silent),
-    ]
     rejected: dict[str, int] = {}
     for reject in rejects:
         rejected[reject.reason] = rejected.get(reject.reason, 0) + 1
 
-    index = np.zeros(RANGES + 1, INDEX)
-    edges = np.arange(RANGES, dtype=np.uint64) << np.uint64(52)
+    num_ranges = _num_ranges(len(rows))
+    index = np.zeros(num_ranges + 1, INDEX)
+    edges = np.arange(num_ranges, dtype=np.uint64) * np.uint64((1 << 64) // num_ranges)
     index["document"][:-1] = np.searchsorted(rows["id"], edges)
     index["document"][-1] = len(rows)
     index["sentence"] = np.concatenate([[0], np.cumsum(rows["num_sentences"], dtype=np.uint64)])[index["document"]]
@@ -208,6 +207,11 @@ def write_part(
     footer = json.dumps(asdict(done)).encode()
     storage.write_whole(path, [*chunks, footer, len(footer).to_bytes(8, "little"), MAGIC])
     return done
+
+
+def _num_ranges(num_documents: int) -> int:
+    """A power of two: four ranges a document, so that one is seldom read with its neighbour; but RANGES at most."""
+    return min(RANGES, 4 << max(0, num_documents - 1).bit_length())
 
 
 def read_footer(path: str) -> PartRecord:
@@ -244,7 +248,8 @@ def read_range(
 
     Where few are chosen only they are read: one document in a hundred is held out, and all of them are one bucket's.
     """
-    first, last = low >> 52, min(RANGES, ((high - 1) >> 52) + 1)
+    num_ranges = part.sections["index"][1] // INDEX.itemsize - 1
+    first, last = low * num_ranges >> 64, ((high - 1) * num_ranges >> 64) + 1
     with storage.open_read(path) as file:
         start = part.sections["index"][0]
         head, tail = (

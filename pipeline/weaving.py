@@ -28,6 +28,9 @@ from pipeline.rejects import rejects_log
 from pipeline.tokens import TokenBlock, read_range, take_ranges
 from pipeline.vocabulary import Vocabulary, kept_vocabulary
 
+HELD_BYTES = 32_000_000  # of a bucket, before copies are looked for; few buckets without copies have more
+Held = tuple[TokenBlock, NDArray[np.intp]]  # documents, and the number of the part that each is from
+
 
 @dataclass(frozen=True, kw_only=True)
 class BucketRecord:
@@ -70,18 +73,40 @@ def read_bucket(
 
     Of equal documents the one whose source sorts first is kept. left_out: ids of near duplicates.
     """
-    blocks, sources = [], []
+    held: list[Held] = []
+    num_documents = num_bytes = 0
+    most = HELD_BYTES
 
     def of_split(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
         return is_validation(ids, plan.validation_fraction) == (bucket.split == "validation")
 
     for i, part in enumerate(plan.parts):
         block = read_range(storage.join(folder, part.name), part, bucket.low, bucket.high, of_split)
-        if len(block.documents):
-            blocks.append(block)
-            sources.append(np.full(len(block.documents), i))
-    rows = np.concatenate([block.documents for block in blocks])
-    source = np.concatenate(sources)
+        ids = block.documents["id"]
+        if len(ids) == 0:
+            continue
+        num_documents += len(ids)
+        held.append((block, np.full(len(ids), i)))
+        if (ids[1:] == ids[:-1]).any():
+            held[-1] = _distinct(held[-1:], plan)
+        num_bytes += _num_bytes(held[-1][0])
+        if num_bytes > most:
+            held = [_distinct(held, plan)]
+            num_bytes = _num_bytes(held[0][0])
+            most = max(HELD_BYTES, 2 * num_bytes)  # so that a bucket of many texts is not sorted again for each part
+    tokens, part_of = _distinct(held, plan)
+    num_near = 0
+    if left_out is not None:
+        near = np.isin(tokens.documents["id"], left_out)
+        num_near = int(near.sum())
+        tokens, part_of = _take([tokens], np.flatnonzero(~near)), part_of[~near]
+    return tokens, [plan.parts[i].source for i in part_of], num_documents - len(part_of), num_near
+
+
+def _distinct(held: Sequence[Held], plan: Plan) -> Held:
+    """The documents in id order, of equal ones the first; ValueError where two that differ have the same id."""
+    rows = np.concatenate([block.documents for block, _ in held])
+    part_of = np.concatenate([part_of for _, part_of in held])
     order = np.argsort(rows["id"], kind="stable")
     ids, low = rows["id"][order], rows["id_low"][order]
     again = np.zeros(len(order), bool)
@@ -90,11 +115,14 @@ def read_bucket(
     if len(clash):
         raise ValueError(
             f"two different documents have the same id {ids[clash[0]]:016x}: one of them has to go "
-            f"({plan.parts[source[order[clash[0]]]].source} and {plan.parts[source[order[clash[0] + 1]]].source})"
+            f"({plan.parts[part_of[order[clash[0]]]].source} and {plan.parts[part_of[order[clash[0] + 1]]].source})"
         )
-    order = order[~again]
-    if left_out is not None:
-        order = order[~np.isin(rows["id"][order], left_out)]
+    return _take([block for block, _ in held], order[~again]), part_of[order[~again]]
+
+
+def _take(blocks: Sequence[TokenBlock], order: NDArray[np.intp]) -> TokenBlock:
+    """The documents with these numbers, counted through all blocks, in this order."""
+    rows = np.concatenate([block.documents for block in blocks])
 
     def gather(name: str, column: str) -> NDArray:
         values = np.concatenate([getattr(block, name) for block in blocks])
@@ -102,9 +130,11 @@ def read_bucket(
         return take_ranges(values, (np.cumsum(counts) - counts)[order], counts[order])
 
     inside = gather("inside_words", "num_tokens") if blocks[0].inside_words is not None else None
-    tokens = TokenBlock(gather("ids", "num_tokens"), gather("sentence_lengths", "num_sentences"), rows[order], inside)
-    num_near = len(rows) - len(order) - int(again.sum())
-    return tokens, [plan.parts[i].source for i in source[order]], len(rows) - len(order), num_near
+    return TokenBlock(gather("ids", "num_tokens"), gather("sentence_lengths", "num_sentences"), rows[order], inside)
+
+
+def _num_bytes(block: TokenBlock) -> int:
+    return block.ids.nbytes + block.sentence_lengths.nbytes + block.documents.nbytes
 
 
 def weave_bucket(

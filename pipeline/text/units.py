@@ -178,7 +178,7 @@ class Interner:
             buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[index])]
             encoded = pa.BinaryArray.from_buffers(pa.binary(), len(new), buffers).dictionary_encode()
             indices = encoded.indices.to_numpy()
-            distinct = self._name(self._long, encoded.dictionary.to_pylist(), bytes.decode)
+            distinct = self._name(self._long, encoded.dictionary.to_pylist(), _without_nuls)
             codes[new] = np.take(distinct, indices, mode="clip")
             new = new[size <= 16]
             self._kept_long.keep(codes[new], first[new], second[new])
@@ -199,7 +199,12 @@ class Interner:
 
 
 def _unit_of_key(key: int) -> str:
-    return key.to_bytes(8, "little").rstrip(b"\0").decode()
+    return _without_nuls(key.to_bytes(8, "little"))
+
+
+def _without_nuls(unit: bytes) -> str:
+    """BERT deletes NULs; and `_Kept` cannot tell those at a unit's end from none, so nothing may depend on them."""
+    return unit.rstrip(b"\0").decode()
 
 
 class _Kept:

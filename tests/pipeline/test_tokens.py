@@ -3,8 +3,10 @@ import hashlib
 import io
 import json
 import os
+import unicodedata
 from collections import Counter
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import storage
+from pipeline import storage, tokenizing, versions
 from pipeline.documents import read_documents
 from pipeline.formats import plain_text, records, streams
 from pipeline.formats.records import Document, PassedOver, Reject, document_digest
@@ -39,6 +41,7 @@ from tests.pipeline import twins
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
 BITS = ["The cat sat.", "Why?", "He asked.", "你好。", "走吧！", "unable", "\u200b", "\x01", "Mr. No", "\n", "\n"]
+BITS += ["unablé.", "unablé.\x00", "é.", "é.\x00", "no\x00", ".\x00", "\x00", "unabl\x00é?\x00\x00"]
 PROSE = st.lists(st.sampled_from(BITS), max_size=12).map(" ".join)
 RECORD = {"name": "p", "source": "s.txt", "path": "/s.txt", "start": 0, "end": 9, "end_piece": 0, "last": True}
 RECORD |= {"read_bytes": 9, "text_bytes": 9}
@@ -73,7 +76,7 @@ def split_block(block: TokenBlock) -> list[tuple[list[int], list[int]]]:
 @settings(max_examples=150)
 @given(texts=st.lists(PROSE | ODD_TEXT, min_size=1, max_size=6))
 def test_the_tokens_of_a_block_equal_their_twins_document_by_document(kernel, texts):
-    texts = [text.replace("\r", " ").replace("\x00", "") for text in texts]
+    texts = [text.replace("\r", " ") for text in texts]
     block = kernel([Document(text.encode(), 0) for text in texts])
     assert split_block(block) == [twins.tokenize(text, kernel.wordpiece.tokenizer) for text in texts]
 
@@ -100,6 +103,18 @@ def test_a_row_tells_where_its_document_comes_from():
     assert first["source_key"] == 99 and second["source_key"] == second["id"]
 
 
+@pytest.mark.parametrize("word", ["é", "abcdé", "abcdefgé", "abcdefghijklé", "abcdefghijklmnopqrsé"])
+def test_a_nul_behind_a_word_shows_neither_in_ids_nor_in_sentences_whichever_came_first(word):
+    """BERT deletes it; and words of up to 16 bytes are known again by their bytes with zeros behind them."""
+    texts = [f"He asked {word}. The cat sat.", f"Oh {word}.\x00 The cat sat.", f"Oh {word}.\x00\x00 The cat sat."]
+    for order in (texts, texts[::-1]):
+        tokenizer = make_document_tokenizer()
+        found = {text: split_block(tokenizer([Document(text.encode(), 0)])) for text in order}
+        for text in texts:
+            assert found[text] == [twins.tokenize(text, tokenizer.wordpiece.tokenizer)], text
+            assert len(found[text][0][1]) == 2, text
+
+
 def test_a_document_of_nothing_keeps_its_row():
     block = make_document_tokenizer()([Document(b"a.", 0), Document(b"\x01\x02", 5), Document("\u200b".encode(), 9)])
     assert block.documents["num_tokens"].tolist() == [2, 0, 0]
@@ -113,7 +128,7 @@ def test_a_sentence_of_nothing_is_no_sentence():
 
 # ---- parts
 
-NEAR_EDGES = [0, 1, 2**52 - 1, 2**52, 2**52 + 1, 5 * 2**52, 2**63, 2**63 + 7, 2**64 - 1]
+NEAR_EDGES = [0, 1, 2**52 - 1, 2**52, 2**52 + 1, 5 * 2**52, 2**60 - 1, 2**60, 2**62, 2**63, 2**63 + 7, 2**64 - 1]
 IDS = st.sampled_from(NEAR_EDGES) | st.integers(0, 2**64 - 1)
 DOCUMENTS = st.lists(
     st.tuples(IDS, st.integers(0, 3), st.integers(0, 2), st.lists(st.integers(1, 4), max_size=3)), max_size=12
@@ -182,20 +197,37 @@ def test_few_documents_chosen_from_a_range_are_read_alone(folder, monkeypatch):
     assert sum(num_bytes) < 200 * DOCUMENT.itemsize + 2 * 1800 + 1000
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 40, 5000])
+def test_a_part_of_few_documents_has_a_small_index_and_gives_a_range_without_the_others(folder, monkeypatch, count):
+    """Else thousands of small files cost a hundred times their text."""
+    path = str(folder / "small.part")
+    rows = [(twins.mix(i), 0, 0, [50, 50]) for i in range(count)]
+    part = write_part(path, RECORD, make_blocks(rows, [count]), [], U16)
+    assert part.sections["index"][1] <= min(200 * count + 200, 100_000)
+    if not count:
+        return
+    low = rows[0][0]
+    num_bytes, read_at = [], storage.read_at
+    monkeypatch.setattr(storage, "read_at", lambda file, at, size: num_bytes.append(size) or read_at(file, at, size))
+    assert read_range(path, part, low, low + 1).documents["id"].tolist() == [low]
+    assert sum(num_bytes) <= 3 * (DOCUMENT.itemsize + 2 * 100 + 4 * 2) + 100
+
+
 def test_the_footer_says_what_the_part_holds(folder):
     path = str(folder / "f.part")
     rows = [(5, 0, 0, [2, 3]), (1, 9, 0, []), (3, 20, 0, [4])]
-    rejects = [Reject(4, "not-json", "é"), Reject(8, "not-json", "")]
+    rejects = [Reject(4, "not-json", "é"), Reject(8, "not-json", ""), Reject(9, "no-tokens", "", "\x01", "i", 2)]
     part = write_part(path, RECORD, make_blocks(rows, [1]), rejects, U16)
     assert (part.num_documents, part.num_sentences, part.num_tokens) == (2, 3, 9)
     assert part.rejected == {"not-json": 2, "no-tokens": 1}
     assert read_footer(path) == part
     assert read_documents_table(path, part)["id"].tolist() == [3, 5]
     log = [json.loads(line) for line in gzip.decompress(read_rejects(path, part)).decode().splitlines()]
-    assert [(line["source"], line["position"], line["reason"]) for line in log] == [
-        ("s.txt", 4, "not-json"), ("s.txt", 8, "not-json"), ("s.txt", 9, "no-tokens"),
-    ]  # fmt: skip
-    assert log[0]["detail"] == "é"
+    assert log[0] == {"source": "s.txt", "position": 4, "reason": "not-json", "detail": "é", "text": ""}
+    assert log[1] == {"source": "s.txt", "position": 8, "reason": "not-json", "detail": "", "text": ""}
+    assert log[2] == {
+        "source": "s.txt", "position": 9, "reason": "no-tokens", "detail": "", "text": "\x01", "id": "i", "piece": 2,
+    }  # fmt: skip
 
 
 def test_a_part_of_nothing_can_be_read(folder):
@@ -321,10 +353,24 @@ def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, smal
     assert counts == expected
 
 
+def test_a_document_without_tokens_is_told_with_its_text_its_id_and_its_piece(tmp_path):
+    name, texts = "a.jsonl", ["One. Two.", "\u0001\u200b", "Three."]
+    rows = [json.dumps({"id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts)]
+    (tmp_path / name).write_text("".join(rows))
+    split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
+    [part] = tokenize_split(split, "p{}".format, str(tmp_path), make_document_tokenizer(), 1000)
+    assert part.rejected == {"no-tokens": 1} and part.num_documents == 2
+    assert json.loads(gzip.decompress(read_rejects(str(tmp_path / "p0"), part))) == {
+        "source": name, "position": len(rows[0]), "reason": "no-tokens", "detail": "nothing but control characters",
+        "text": "\u0001\u200b", "id": "d1",
+    }  # fmt: skip
+
+
 def test_an_option_at_its_default_leaves_the_names_of_parts_as_they_were(tmp_path):
     """So that a --work-dir of an earlier version is still of use."""
     source = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint")
-    key = [VERSION, "fingerprint", 0, None, {"do_lower_case": True, "strip_accents": None, "chinese_words": False}, "sha256"]
+    options = {"do_lower_case": True, "strip_accents": None, "chinese_words": False}
+    key = [VERSION, "fingerprint", 0, None, options, "sha256", {"tokenizers": version("tokenizers")}]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     assert part_names(Split(source, 0, None), TokenizeConfig(), "sha256")(0) == f"{digest}-00000.part"
     others = [replace(TokenizeConfig(), **{name: value}) for name, value in (("text_layout", "line"), ("sample", 0.5))]
@@ -343,3 +389,38 @@ def test_a_parts_name_changes_with_everything_that_decides_what_it_holds(tmp_pat
         for sha256 in ("one", "two")
     }
     assert len(names) == 18
+
+
+TXT, EVERY = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint"), "every file"
+
+
+@pytest.mark.parametrize("package, form, options", [
+    ("tokenizers", EVERY, {}),
+    ("mwparserfromhell", "mediawiki", {}),
+    ("resiliparse", "warc", {}),
+    ("warcio", "warc", {}),
+    ("ftfy", EVERY, {"fix_text": True}),
+    ("py3langid", EVERY, {"languages": ("en",)}),
+    ("rjieba", EVERY, {"chinese_words": True}),
+    ("icu4py", EVERY, {"sentences": "icu:ja"}),
+    ("unicode", EVERY, {"unicode_normalization": "NFC"}),
+    ("unicode", EVERY, {"quality_filter": ("gopher",)}),
+    ("numpy", "no file", {}),
+])  # fmt: skip
+def test_another_version_of_a_library_makes_other_parts_of_those_files_alone_that_it_decides(
+    monkeypatch, package, form, options
+):
+    config = TokenizeConfig(**options)
+
+    def names() -> dict[str, str]:
+        return {
+            kind: part_names(Split(replace(TXT, format=kind), 0, None), config, "sha256")(0)
+            for kind in ("txt", "mediawiki", "warc")
+        }
+
+    before = names()
+    monkeypatch.setattr(unicodedata, "unidata_version", "99" if package == "unicode" else unicodedata.unidata_version)
+    for module in (versions, tokenizing):
+        monkeypatch.setattr(module, "version_of", lambda name: "99" if name == package else version(name))
+    after = names()
+    assert [before[kind] != after[kind] for kind in before] == [form in (EVERY, kind) for kind in before]

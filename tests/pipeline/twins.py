@@ -175,6 +175,7 @@ ABBREVIATIONS = (
 BEFORE_NUMBERS = "no nos vol fig figs ext pp p ch sec eq art jan feb mar apr aug sept oct nov dec".split()
 STARTERS = "i it he she they we you the this that there my and but so please thanks if http https www".split()
 CLOSERS = "\"'”’)]»」』）》*"
+NUMERALS = "〇零一二三四五六七八九十百千万"
 
 
 def sentence_starts(units: list[Unit]) -> list[bool]:
@@ -185,7 +186,7 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
         return i == 0 or i == count or units[i].gap != ""
 
     def word(i: int) -> str:
-        return units[i].text.lower()
+        return units[i].text.rstrip("\0").lower()
 
     def is_stop(i: int) -> bool:
         return i >= 0 and units[i].text[0] == "."
@@ -197,7 +198,7 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
         before = word(i - 1)
         if len(before) == 1 and "a" <= before <= "z":
             if spaced(i - 1):
-                return units[i - 1].text != "I"
+                return units[i - 1].text.rstrip("\0") != "I"
             return units[i - 2].text[0] in ".("
         if before in BEFORE_NUMBERS and before in ABBREVIATIONS:
             return i + 1 < count and units[i + 1].text[0] in "0123456789"
@@ -208,7 +209,17 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
         return last in tuple(".!?…") and not ends_nothing(i)
 
     def is_chinese_end(i: int) -> bool:
-        return word(i) in tuple("。！？｡")
+        return word(i) in tuple("。！？｡") or (word(i) == "．" and is_wide_stop(i))
+
+    def is_wide_stop(i: int) -> bool:
+        """Does a full-width stop stand behind a Chinese character, and neither in a number nor in a row of such stops?"""
+        if spaced(i):
+            return False
+        before = units[i - 1].text[-1]
+        behind = "" if spaced(i + 1) else units[i + 1].text[0]
+        in_number = before in NUMERALS and behind in tuple(NUMERALS + "0123456789０１２３４５６７８９")
+        chinese = 0x3005 <= ord(before) <= 0x9FFF or before in "”’）］｝"
+        return chinese and behind != "．" and not in_number
 
     def is_closer(i: int) -> bool:
         return word(i) in tuple(CLOSERS)
