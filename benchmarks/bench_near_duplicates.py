@@ -26,7 +26,7 @@ from pipeline.documents import read_documents
 from pipeline.formats.records import Document
 from pipeline.inputs import find_sources
 from pipeline.minhash import shingles, similarity
-from pipeline.near_duplicates import Search, find_pairs, num_ranges, verify_range, write_sketch
+from pipeline.near_duplicates import Search, find_pairs, num_ranges, verify_pairs, write_sketch
 from pipeline.splitting import split_source
 from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part
@@ -114,7 +114,7 @@ def measure(arguments: argparse.Namespace, vocabulary: Vocabulary, folder: str) 
         write_sketch(part, search)
     count = num_ranges(parts, arguments.similarity)
     pairs = [find_pairs(i, count, parts, search) for i in range(count)]
-    rows = verify_range(0, 1 << 64, pairs, parts, search)
+    rows = verify_pairs(np.unique(np.concatenate(pairs)), parts, search)
     seconds = time.process_time() - begun
 
     reference = make_tokenizer(vocabulary, True, None)

@@ -7,6 +7,7 @@ same text gives the same file, for any number of workers.
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from pipeline.local_runner import for_people, pipeline_options, quiet_workers, r
 from pipeline.preprocess import balanced
 from pipeline.splitting import split_size, split_source
 from pipeline.vocabulary import (
+    MAX_WORD_CHARACTERS,
     MIN_WORDS,
     Coverage,
     Vocabulary,
@@ -77,6 +79,7 @@ def main(argv: Sequence[str]) -> None:
 
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     """Makes the vocabulary, writes it, says what it covers, and gives it back."""
+    storage.connect()
     notes: list[str] = []
     sources = find_sources(config.input, notes, config.encoding)
     for note in notes:
@@ -85,8 +88,9 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     for reason, (_, _, what) in sorted(tally.first.items()):
         _say(f"rejected: {reason}: {what}")
     turned_away = "".join(f", {n:,} {reason}" for reason, n in sorted(tally.turned_away.items()))
-    if not counts:
-        raise ValueError(f"no text in {len(sources)} files{turned_away}: expected documents with words, see --help")
+    if all(len(word) > MAX_WORD_CHARACTERS for word in counts):
+        raise ValueError(f"no text in {len(sources)} files{turned_away}: expected documents with words of up to "
+                         f"{MAX_WORD_CHARACTERS} characters, see --help")
     words = train_vocabulary(
         counts, config.vocab_size, config.min_frequency, config.character_coverage, config.chinese_frequency
     )
@@ -147,13 +151,14 @@ def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
 
 
 def _next_command(config: BuildVocabConfig) -> str:
-    casing = "" if config.do_lower_case else " --no-do-lower-case"
-    accents = "" if config.strip_accents is None else f" --strip-accents {config.strip_accents}"
-    values = [(field.name, getattr(config, field.name), field.default) for field in fields(TextConfig)]
-    reading = "".join(
-        f" --{name.replace('_', '-')}" + (f" {value}" if value is not True else "")
-        for name, value, default in values
-        if value != default
-    )
-    inputs = " ".join(f"'{pattern}'" if set(pattern) & set("*?[ ") else pattern for pattern in config.input)
-    return f"bertloom preprocess --input {inputs}{reading} --vocab {config.out}{casing}{accents} --out DATASET"
+    """`bertloom preprocess` with the options that decide what words there are, for a shell."""
+    casing = [] if config.do_lower_case else ["--no-do-lower-case"]
+    accents = [] if config.strip_accents is None else ["--strip-accents", str(config.strip_accents)]
+    reading: list[str] = []
+    for field in fields(TextConfig):
+        value = getattr(config, field.name)
+        if value != field.default:
+            values = value if isinstance(value, tuple) else [] if value is True else [value]
+            reading += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+    words = ["--input", *config.input, *reading, "--vocab", config.out, *casing, *accents, "--out", "DATASET"]
+    return f"bertloom preprocess {shlex.join(words)}"

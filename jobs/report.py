@@ -66,6 +66,7 @@ class ReportConfig:
 
 def main(argv: Sequence[str]) -> int:
     config = parse(ReportConfig, argv, prog="bertloom report")
+    storage.connect()
     return write_report(config.dataset, config.gates)
 
 

@@ -2,7 +2,8 @@
 
     sketch : part           -> its documents' band hashes, sorted, in one file
     pair   : range of hashes -> documents that share a band, read by range from every sketch; a file of pairs
-    verify : range of ids   -> pairs whose shingles are alike, read back from the parts; a file of documents to leave out
+    verify : range of ids   -> pairs, read by range from every file of them, whose shingles are alike, read back from the
+                               parts; a file of documents to leave out
     found  : all of these   -> one file, read by plan, weave and manifest
 
 A document is left out where one of smaller id is alike. Nothing further follows: of three in a chain the middle one can be
@@ -21,12 +22,13 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.minhash import Banding, band_hashes, is_alike, shingles, similarity
-from pipeline.tokens import PartRecord, read_range
+from pipeline.tokens import PartRecord, read_documents_table, read_range
 
-VERSION = 1  # raise it with any change in what is found
-EDGES = 4096  # ranges that a sketch can be read by
+VERSION = 2  # raise it with any change in what is found, or in how it lies in a file
+EDGES = 4096  # ranges that sketches and pairs can be read by
 RANGE_ROWS = 1 << 20  # of all sketches together, in one range
-VERIFIED_PAIRS = 1 << 14  # whose documents are held at a time
+HELD_TOKENS = 1 << 22  # of the documents that are compared at a time: about 200 MB while they are read
+DOCUMENT_TOKENS = 64  # what is held of a document beside its tokens costs as much as so many
 MAX_COMPARED = 8  # documents of a band, those of smallest id, with which each other one of the band is compared
 
 SKETCH = np.dtype([("hash", "<u8"), ("id", "<u8")])
@@ -69,16 +71,21 @@ def write_sketch(part: PartRecord, search: Search) -> None:
     rows = np.empty(hashes.size, SKETCH)
     rows["hash"], rows["id"] = hashes.ravel(), np.tile(ids, len(hashes))
     rows = np.unique(rows)  # by hash, then id; equal documents once
-    edges = np.searchsorted(rows["hash"], np.arange(EDGES, dtype=np.uint64) << np.uint64(52))
+    write_rows(path, rows, "hash")
+
+
+def write_rows(path: str, rows: NDArray[np.void], column: str) -> None:
+    """Writes rows that are in order of a column, behind the row where each of EDGES equal ranges of it begins."""
+    edges = np.searchsorted(rows[column], np.arange(EDGES, dtype=np.uint64) << np.uint64(52))
     storage.write_whole(path, [np.append(edges, len(rows)).astype("<u8").tobytes(), rows.tobytes()])
 
 
-def _read_sketch(path: str, first: int, last: int) -> NDArray[np.void]:
+def read_rows(path: str, kind: np.dtype, first: int, last: int) -> NDArray[np.void]:
     """The rows of ranges first … last - 1."""
     with storage.open_read(path) as file:
         begin, end = (int.from_bytes(storage.read_at(file, 8 * edge, 8), "little") for edge in (first, last))
-        start = 8 * (EDGES + 1) + begin * SKETCH.itemsize
-        return np.frombuffer(storage.read_at(file, start, (end - begin) * SKETCH.itemsize), SKETCH)
+        start = 8 * (EDGES + 1) + begin * kind.itemsize
+        return np.frombuffer(storage.read_at(file, start, (end - begin) * kind.itemsize), kind)
 
 
 def num_ranges(parts: Sequence[PartRecord], least: float) -> int:
@@ -87,14 +94,19 @@ def num_ranges(parts: Sequence[PartRecord], least: float) -> int:
     return min(EDGES, 1 << max(0, -(-rows // RANGE_ROWS) - 1).bit_length())
 
 
+def _edges(number: int, count: int) -> tuple[int, int]:
+    """(first, last) of the EDGES that make up one of `count` ranges."""
+    return number * EDGES // count, (number + 1) * EDGES // count
+
+
 def find_pairs(number: int, count: int, parts: Sequence[PartRecord], search: Search) -> NDArray[np.void]:
     """PAIR rows, by id, of the documents that share a band whose hash is in a range.
 
     Of many documents in one band each is compared with the MAX_COMPARED of smallest id, so that a text in common by
     thousands does not make millions of pairs.
     """
-    first, last = number * EDGES // count, (number + 1) * EDGES // count
-    sketches = [_read_sketch(search.sketch(part), first, last) for part in parts]
+    edges = _edges(number, count)
+    sketches = [read_rows(search.sketch(part), SKETCH, *edges) for part in parts]
     rows = np.concatenate([np.zeros(0, SKETCH), *sketches])
     part = np.repeat(np.arange(len(parts), dtype=np.uint32), [len(sketch) for sketch in sketches])
     order = np.lexsort((part, rows["id"], rows["hash"]))
@@ -116,7 +128,15 @@ def find_pairs(number: int, count: int, parts: Sequence[PartRecord], search: Sea
 
 
 def verify_pairs(pairs: NDArray[np.void], parts: Sequence[PartRecord], search: Search) -> NDArray[np.void]:
-    """NEAR_DUPLICATE rows, by id: the documents with one of smaller id that is alike, the first such."""
+    """NEAR_DUPLICATE rows, by id: the documents with one of smaller id that is alike, the first such. pairs: by id."""
+    held = np.cumsum(_num_tokens(pairs, parts, search.parts) + DOCUMENT_TOKENS, axis=None)[1::2]
+    cuts = np.flatnonzero(np.diff(held // HELD_TOKENS)) + 1
+    rows = [_verify_at_once(some, parts, search) for some in np.split(pairs, cuts)]
+    found = np.concatenate([np.zeros(0, NEAR_DUPLICATE), *rows])
+    return found[np.unique(found["id"], return_index=True)[1]]  # a cut may fall between the pairs of a document
+
+
+def _verify_at_once(pairs: NDArray[np.void], parts: Sequence[PartRecord], search: Search) -> NDArray[np.void]:
     documents, hashes = _read_shingles(pairs, parts, search.parts)
     found: list[tuple] = []
     for pair in pairs:  # by id, then by the smaller one
@@ -128,6 +148,18 @@ def verify_pairs(pairs: NDArray[np.void], parts: Sequence[PartRecord], search: S
             row = documents[number]
             found.append((number, smaller, pair["part"], row["piece"], row["position"], shared, either))
     return np.array(found, NEAR_DUPLICATE)
+
+
+def _num_tokens(pairs: NDArray[np.void], parts: Sequence[PartRecord], folder: str) -> NDArray[np.int64]:
+    """Of both documents of each pair: int64 (pairs, 2)."""
+    ids = np.stack([pairs["id"], pairs["smaller"]], axis=1)
+    part_of = np.stack([pairs["part"], pairs["smaller_part"]], axis=1)
+    num_tokens = np.zeros(ids.shape, np.int64)
+    for i in np.unique(part_of).tolist():
+        rows = read_documents_table(storage.join(folder, parts[i].name), parts[i])
+        mine = part_of == i
+        num_tokens[mine] = rows["num_tokens"][np.searchsorted(rows["id"], ids[mine])]
+    return num_tokens
 
 
 def _read_shingles(pairs: NDArray[np.void], parts: Sequence[PartRecord], folder: str) -> tuple[dict, dict]:
@@ -145,19 +177,6 @@ def _read_shingles(pairs: NDArray[np.void], parts: Sequence[PartRecord], folder:
             documents.setdefault(int(row["id"]), row)
             hashes.setdefault(int(row["id"]), mine)
     return documents, hashes
-
-
-def verify_range(low: int, high: int, pairs: Iterable[NDArray[np.void]], parts: Sequence[PartRecord], search: Search):
-    """NEAR_DUPLICATE rows with low <= id < high, by id; from the pairs of all ranges, each by id."""
-    chosen = [np.zeros(0, PAIR)]
-    for rows in pairs:
-        begin = np.searchsorted(rows["id"], np.uint64(low))
-        end = len(rows) if high == 1 << 64 else np.searchsorted(rows["id"], np.uint64(high))
-        chosen.append(rows[begin:end])
-    rows = np.unique(np.concatenate(chosen))
-    cuts = np.unique(np.searchsorted(rows["id"], rows["id"][::VERIFIED_PAIRS]))  # never between the pairs of a document
-    found = [verify_pairs(some, parts, search) for some in np.split(rows, cuts) if len(some)]
-    return np.concatenate([np.zeros(0, NEAR_DUPLICATE), *found])
 
 
 def read_near_duplicates(path: str) -> NDArray[np.void]:
@@ -219,7 +238,7 @@ class PairRange(beam.DoFn):
         path = self.search.name("pairs", part.number, part.count, part.parts)
         if not storage.exists(path):
             pairs = find_pairs(part.number, part.count, _read_list(part.parts), self.search)
-            storage.write_whole(path, [pairs.tobytes()])
+            write_rows(path, pairs, "id")
         yield part
 
 
@@ -232,10 +251,9 @@ class VerifyRange(beam.DoFn):
     def process(self, part: Range) -> Iterator[Range]:
         path = self.search.name("verified", part.number, part.count, part.parts)
         if not storage.exists(path):
-            low, high = ((part.number + i) * (1 << 64) // part.count for i in range(2))
             files = (self.search.name("pairs", i, part.count, part.parts) for i in range(part.count))
-            pairs = (np.frombuffer(storage.read(file), PAIR) for file in files)
-            found = verify_range(low, high, pairs, _read_list(part.parts), self.search)
+            pairs = [read_rows(file, PAIR, *_edges(part.number, part.count)) for file in files]
+            found = verify_pairs(np.unique(np.concatenate(pairs)), _read_list(part.parts), self.search)
             storage.write_whole(path, [found.tobytes()])
         yield part
 

@@ -206,12 +206,13 @@ def train_vocabulary(
 
     Fewer than `vocab_size` where the counts hold no more pairs that occur `min_frequency` times. The most frequent
     characters that make up `character_coverage` of the text are kept, and Chinese ones that occur `chinese_frequency`
-    times; a word with any other will be [UNK]. The same counts give the same words: `tokenizers` numbers characters in the
-    order of a hash table and breaks ties by these numbers, so here they are numbered first, by being handed over as special
-    words.
+    times; a word with any other will be [UNK], as one that is too long is in any case. The same counts give the same words:
+    `tokenizers` numbers characters in the order of a hash table and breaks ties by these numbers, so here they are numbered
+    first, by being handed over as special words.
     """
     if vocab_size <= MIN_WORDS:
         raise ValueError(f"vocab_size={vocab_size}: expected more than {MIN_WORDS}; BERT's own have about 30,000")
+    counts = {word: count for word, count in counts.items() if len(word) <= MAX_WORD_CHARACTERS}
     alphabet = _alphabet(counts, vocab_size - len(SPECIAL_WORDS), character_coverage, chinese_frequency)
     known = {word[-1] for word in alphabet}
     spelled = {word: count for word, count in counts.items() if known.issuperset(word)}

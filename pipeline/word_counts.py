@@ -71,14 +71,19 @@ class WordCounter:
         normalize, cut = self.tokenizer.normalizer.normalize_str, self.tokenizer.pre_tokenizer.pre_tokenize_str
         for unit, count in zip(self.interner.new_units, self.unit_counts.tolist(), strict=True):
             for word, _ in cut(normalize(unit)):
-                if len(word) <= MAX_WORD_CHARACTERS:
-                    counts[word] += count
+                counts[word if len(word) <= MAX_WORD_CHARACTERS else _too_long(word)] += count
         self._clear()
         return counts
 
 
+def _too_long(word: str) -> str:
+    """A word that is too long, too, and of the same script: that is all that is told of such words, and many differ."""
+    letter = next(filter(str.isalpha, word), None) or next(filter(str.isdigit, word), word[0])
+    return letter * (MAX_WORD_CHARACTERS + 1)
+
+
 def count_words(texts: Iterable[bytes], do_lower_case: bool, strip_accents: bool | None) -> Counter[str]:
-    """How often each word occurs.
+    """How often each word occurs; words of more than MAX_WORD_CHARACTERS as one for each first letter.
 
     >>> count_words([b"The cat, the hat."], do_lower_case=True, strip_accents=None)
     Counter({'the': 2, 'cat': 1, ',': 1, 'hat': 1, '.': 1})

@@ -2,9 +2,10 @@
 
 English: a full stop, exclamation or question mark and the closing quotes and brackets behind it end a sentence where
 white space follows, unless the stop belongs to an abbreviation, an initial or a numbered reference, or the next word is
-in lower case. Chinese: 。！？ and the closing marks behind them end a sentence wherever they stand, ?! where a Chinese word
-follows, and … where a closing mark and a Chinese word do; but no sentence begins with ， or the like. A line feed always
-ends one. There is no model and nothing to download; F1 on the dev parts of UD English-EWT .93 and UD Chinese-GSDSimp .997.
+in lower case. Chinese: 。！？ and the closing marks behind them end a sentence wherever they stand, ?! where a Chinese
+word follows, … where a closing mark and a Chinese word do, and ． behind a Chinese character, but not in 三．五 or in a row
+of such stops; but no sentence begins with ， or the like. A line feed always ends one. There is no model and nothing to
+download; F1 on the dev parts of UD English-EWT .93 and UD Chinese-GSDSimp .997.
 """
 
 import numpy as np
@@ -34,7 +35,19 @@ _WORD_MARKS = {
 }
 _NEVER_FIRST = np.zeros(256, bool)
 _NEVER_FIRST[list(b",;:).")] = True
-_NEVER_FIRST_CJK = np.array([int.from_bytes(mark.encode(), "big") for mark in "，、；：）”’」』》"])
+
+
+def _numbers(characters: str) -> NDArray[np.int64]:
+    """Characters from U+0800 to U+FFFF as `_three_bytes` has them."""
+    return np.array([int.from_bytes(character.encode(), "big") for character in characters])
+
+
+_NEVER_FIRST_CJK = _numbers("，、；：）”’」』》")
+_WIDE_STOP = _numbers("．")
+_BEHIND_CHINESE = _numbers("\u3005\u9fff")  # the first and the last of: ideographs, kana, brackets
+_BEHIND_CLOSERS = _numbers("”’）］｝")
+_NUMERALS = _numbers("〇零一二三四五六七八九十百千万")
+_WIDE_DIGITS = _numbers("０１２３４５６７８９")
 _IDEOGRAPHS = (0xE4, 0xE9)  # first bytes of U+4000 to U+9FFF
 _DIGITS = (48, 57)
 _DOT, _OPEN, _CAPITAL_I, _LINE_FEED = b".", b"(", b"I", 10
@@ -48,8 +61,8 @@ def unit_marks(unit: str) -> int:
     last = word.rstrip(CLOSERS)[-1:] if len(word) > 1 else word
     return (
         END * (last in (".", "!", "?", "…"))
-        | DOT * (last == ".")
-        | CJK_END * (word in ("。", "！", "？", "｡"))
+        | DOT * (last == "." or word == "．")
+        | CJK_END * (word in ("。", "！", "？", "｡", "．"))
         | CLOSER * (len(word) == 1 and word in CLOSERS)
     )
 
@@ -70,6 +83,8 @@ def sentence_starts(
 
     end, cjk, closer = (marks & END) > 0, (marks & CJK_END) > 0, (marks & CLOSER) > 0
     end[_stops_that_end_nothing(first, gap, marks)] = False
+    wide = np.flatnonzero(cjk & ((marks & DOT) > 0))  # ．, alone in having both marks
+    cjk[wide[~_wide_stops_that_end(text, starts[wide])]] = False
     strong = end & ((marks & DOT) == 0)  # ! and ? end a sentence even before a small letter, but not in '"Why?" he asked'
     for _ in range(2):  # closing quotes and brackets belong to the sentence; more than two in a row are rare
         tail = closer[1:] & ~gap[1:n]
@@ -104,6 +119,15 @@ def _three_bytes(text: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[
     """The bytes of a character from U+0800 to U+FFFF as one number."""
     high, middle, low = (np.take(text, starts + i, mode="clip").astype(np.int64) for i in range(3))
     return high << 16 | middle << 8 | low
+
+
+def _wide_stops_that_end(text: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which ． stand behind a Chinese character or closing mark, and neither in a number nor in a row of them."""
+    before, behind = _three_bytes(text, starts - 3), _three_bytes(text, starts + 3)
+    digit = np.take(text, starts + 3, mode="clip")
+    digits = (digit >= _DIGITS[0]) & (digit <= _DIGITS[1]) | np.isin(behind, _WIDE_DIGITS) | np.isin(behind, _NUMERALS)
+    chinese = (before >= _BEHIND_CHINESE[0]) & (before <= _BEHIND_CHINESE[1]) | np.isin(before, _BEHIND_CLOSERS)
+    return chinese & (behind != _WIDE_STOP) & ~(digits & np.isin(before, _NUMERALS))
 
 
 def _stops_that_end_nothing(

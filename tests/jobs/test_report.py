@@ -87,6 +87,26 @@ def test_the_numbers_are_those_of_the_manifest_and_the_shards(dataset, report):
     assert report["rejects"]["not-json"][0]["source"] == "b<i>.jsonl"
 
 
+NEAR = "of these are only alike to others: near-duplicates.parquet"
+REPLACED = "characters were put for bytes that are no text"
+
+
+def test_near_duplicates_and_replaced_characters_are_told_where_there_may_be_some(folder, dataset, tmp_path):
+    texts = documents(40)
+    alike = [[*text, "More."] for text in documents(40)[:5]]
+    with write(tmp_path / "in.txt", [*texts, *alike]).open("ab") as file:
+        file.write(b"\n\nA word and \xff\xff another.\n")
+    flags = argv(folder, tmp_path / "out", "--near-duplicates", "0.6")
+    flags[2] = str(tmp_path / "in.txt")
+    assert cli.main(flags) == 0
+    page = _Page((tmp_path / "out/report.html").read_text(encoding="utf-8")).text
+    counters = json.loads((tmp_path / "out/report.json").read_text())["counters"]
+    assert counters["documents_near_duplicate"] > 0
+    assert f"{counters['documents_near_duplicate']}{NEAR}" in page and f"2{REPLACED}" in page
+    plain = (dataset / "report.html").read_text(encoding="utf-8")
+    assert NEAR not in plain and REPLACED not in plain
+
+
 def test_nearly_all_of_a_small_corpus_is_covered_by_its_copies(report):
     assert report["coverage"]["one_copy"] < report["coverage"]["all"] > 0.95
 

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import tarfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,11 @@ from tests.jobs.corpus import digests, documents, run_job, write, write_vocabula
 
 SHARD = "train/seq32/copy0/00000.tar"
 NO_MASKS = {"masked_lm_positions": [], "masked_lm_ids": []}
+GOLDEN = Path(__file__).parent.parent / "golden/dataset"
+NOT_AS_WRITTEN = (
+    "manifest.json: is not as it was written: its sha256 is another than it says; nothing else was looked at, as the "
+    "manifest says what the other files should be"
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +92,28 @@ def test_one_byte_anywhere_that_is_another_is_found_and_its_file_named(dataset):
         assert found and found[0].startswith(f"{path.relative_to(dataset)}: "), f"byte {at}: {found}"
         path.write_bytes(data)
     assert faults(dataset) == []
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"), [(b'"validation_fraction": 0.25', b'"validation_fraction": 1.25'), (b"   24\n", b"   26\n")], ids=str
+)
+def test_a_value_of_the_manifest_that_became_another_is_told_whatever_it_now_says(tmp_path, capsys, was, becomes):
+    dataset = shutil.copytree(GOLDEN, tmp_path / "set")
+    text = (dataset / "manifest.json").read_bytes()
+    (dataset / "manifest.json").write_bytes(text.replace(was, becomes))
+    assert cli.main(["verify", str(dataset)]) == 1
+    assert capsys.readouterr().out == f"{NOT_AS_WRITTEN}\n{dataset}: 0 files looked at, 1 faults\n"
+
+
+def test_one_flipped_bit_anywhere_in_the_configuration_is_told_as_the_manifests_fault(tmp_path):
+    dataset = shutil.copytree(GOLDEN, tmp_path / "set")
+    path = dataset / "manifest.json"
+    text = path.read_bytes()
+    for at in range(text.index(b'"configuration"'), text.index(b'"configuration_digest"')):
+        for bit in range(8):
+            path.write_bytes(text[:at] + bytes([text[at] ^ 1 << bit]) + text[at + 1 :])
+            (fault,) = faults(dataset)
+            assert fault == NOT_AS_WRITTEN or fault.startswith("manifest.json: cannot be read"), f"byte {at}, bit {bit}"
 
 
 def test_the_command_says_the_place_and_gives_status_1(dataset, capsys):
@@ -166,6 +194,8 @@ def _rewrite_manifest(dataset, change, of_report=None):
         (("counters", "sentences"), "documents/: holds .* sentences, but manifest.json counts"),
         (("counters", "rejected", "not-json"), "rejects/rejects.jsonl.gz: holds .* but manifest.json counts"),
         (("configuration", "dupe_factor"), "has the copies \\[0, 1\\], expected 3 of them"),
+        (("configuration", "max_seq_length", 1), "has the lengths \\[32, 64\\], but the configuration says \\[32, 65\\]"),
+        (("configuration", "validation_fraction"), "manifest.json: .* a value that cannot be \\(OverflowError"),
         (("inputs", 0, "documents"), "manifest.json: the inputs gave 152 documents, but 151 came in"),
         (("counters", "documents_used"), "shards: 150 documents are in examples, but manifest.json counts 151"),
         (("counters", "pairs", "pairs/32"), "shards: hold .* pairs of length 32, but manifest.json counts"),

@@ -10,7 +10,15 @@ import pytest
 from pipeline import near_duplicates, storage
 from pipeline.formats.records import Document
 from pipeline.local_runner import pipeline_options, run
-from pipeline.near_duplicates import FindNearDuplicates, Search, read_near_duplicates
+from pipeline.near_duplicates import (
+    EDGES,
+    PAIR,
+    FindNearDuplicates,
+    Search,
+    read_near_duplicates,
+    read_rows,
+    write_rows,
+)
 from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part
 from tests.pipeline.small_text import VOCABULARY
@@ -98,7 +106,7 @@ def test_neither_parts_nor_ranges_nor_workers_nor_their_order_show(tmp_path, tok
     names = ["id", "resembles", "piece", "shared", "either"]
     for name, num_parts, num_workers, rows in (("3", 3, 1, 1 << 20), ("ranges", 4, 1, 100), ("two", 5, 2, 1 << 20)):
         monkeypatch.setattr(near_duplicates, "RANGE_ROWS", rows)
-        monkeypatch.setattr(near_duplicates, "VERIFIED_PAIRS", 5)
+        monkeypatch.setattr(near_duplicates, "HELD_TOKENS", 1000)
         some = found_in(texts, tmp_path / name, tokenizer, num_parts, num_workers)
         assert some[names].tolist() == whole[names].tolist()
 
@@ -107,7 +115,7 @@ def test_a_finished_step_is_not_done_again(tmp_path, tokenizer, monkeypatch):
     rows = found_in(make_texts(3), tmp_path / "a", tokenizer, 2)
     before = storage.names_in(str(tmp_path / "a" / "near"))
     assert len(before) == 2 + 1 + 1 + 1  # sketches, list, pairs, verified
-    for name in ("band_hashes", "find_pairs", "verify_range"):
+    for name in ("band_hashes", "find_pairs", "verify_pairs"):
         monkeypatch.setattr(near_duplicates, name, None)
     search = Search(0.8, str(tmp_path / "a"), str(tmp_path / "a" / "near"), str(tmp_path / "again"))
     _run(make_parts(make_texts(3), tmp_path / "a", tokenizer, 2), search)
@@ -123,3 +131,34 @@ def test_a_text_that_thousands_share_does_not_make_millions_of_pairs(tmp_path, t
     rows = found_in(texts, tmp_path / "a", tokenizer)
     assert len(rows) == len(texts) - 1
     assert len(set(rows["resembles"].tolist())) <= 8
+
+
+@pytest.mark.parametrize("held", [1, 700, 5000])
+def test_however_many_pairs_there_are_the_documents_held_at_a_time_are_few(tmp_path, tokenizer, monkeypatch, held):
+    texts = make_texts(8) + [" ".join(WORDS[:12] + WORDS[i:]) for i in range(10)]  # ten of one band
+    whole = found_in(texts, tmp_path / "whole", tokenizer, 2)
+    read, sizes = near_duplicates._read_shingles, []
+
+    def spy(*arguments):
+        documents, hashes = read(*arguments)
+        sizes.append(sum(document["num_tokens"] for document in documents.values()))
+        return documents, hashes
+
+    monkeypatch.setattr(near_duplicates, "_read_shingles", spy)
+    monkeypatch.setattr(near_duplicates, "HELD_TOKENS", held)
+    assert found_in(texts, tmp_path / "some", tokenizer, 2).tolist() == whole.tolist()
+    assert len(sizes) > 1 and max(sizes) <= held + 2 * 120  # and the two of one pair
+
+
+def test_a_range_of_ids_reads_its_own_pairs_alone(tmp_path, monkeypatch):
+    pairs = np.zeros(1000, PAIR)
+    pairs["id"] = np.sort(np.random.default_rng(0).integers(0, 1 << 64, 1000, np.uint64))
+    path = str(tmp_path / "pairs")
+    write_rows(path, pairs, "id")
+    read_at, read = storage.read_at, []
+    monkeypatch.setattr(storage, "read_at", lambda file, at, size: read.append(size) or read_at(file, at, size))
+    for number in range(4):
+        mine = read_rows(path, PAIR, number * EDGES // 4, (number + 1) * EDGES // 4)
+        assert mine.tolist() == pairs[pairs["id"] >> np.uint64(62) == number].tolist()
+        assert sum(read) == 2 * 8 + mine.nbytes
+        read.clear()

@@ -13,6 +13,7 @@ from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 PIECES = [
     *twins.ABBREVIATIONS[:12], *twins.BEFORE_NUMBERS[:4], *twins.STARTERS[:6], *twins.CLOSERS, "I", "J", "a", "U",
     "The", "cat", "5", "1999", "café", "café.", "é.”", "中", "文。", "。", "！", "？", "｡", "…", "…”", "，",
+    "．", "．", "三", "ですか", "ト", "）", "５", "\0", "é", "\U00020000",
     "；", ".", ".", ".", "!", "?", ",", ";", ":", "(", "“", "「", " ", " ", " ", " ", "\t", "\n", "\r", "\u3000",
 ]  # fmt: skip
 TRICKY = st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
@@ -121,6 +122,12 @@ def test_english_sentences_end_where_a_reader_would_end_them(kernel, text):
         "这是什么?|我不知道!|她说“对!”|他走了。",
         "用Python写的!|很好,对吧?|是的｡|好。",
         "ＡＢＣ公司来了！|１２．５％。|完",
+        "你好．|我来了．|好",
+        "面积为三．五米，宽２．５米，长十．5米．|完",
+        "他问（见下文）．|「好」．|下一句",
+        "これは本です．|コード．|終わり",
+        "他想．．．不如走了．”|她说。",
+        "C++．下载．|A．Ｌ．纳戴 ．好",
         "见Inc.(美国)等.)他的(etc.)文字。",
     ],
 )
@@ -138,6 +145,6 @@ def test_a_text_without_units_has_no_sentences(kernel):
 
 
 def test_the_words_of_the_rule_are_those_of_its_twin():
-    for unit in [*twins.ABBREVIATIONS, *twins.BEFORE_NUMBERS, *twins.STARTERS, *twins.CLOSERS, *"。！？.!?…xX5"]:
+    for unit in [*twins.ABBREVIATIONS, *twins.BEFORE_NUMBERS, *twins.STARTERS, *twins.CLOSERS, *"。！？．.!?…xX5"]:
         assert unit_marks(unit) == unit_marks(unit.upper())
     assert unit_marks("") == 0

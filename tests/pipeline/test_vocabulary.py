@@ -1,8 +1,11 @@
 import hashlib
 import json
 import pickle
+import re
+import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 
-from jobs.build_vocab import BuildVocabConfig, build_vocab
+from jobs.build_vocab import BuildVocabConfig, _next_command, build_vocab
 from jobs.cli import main
+from jobs.config import parse
+from jobs.preprocess import PreprocessConfig
 from pipeline.vocabulary import (
     SPECIAL_WORDS,
     Vocabulary,
@@ -224,6 +229,11 @@ def test_coverage_is_told_by_script():
     }  # fmt: skip
 
 
+def test_words_that_are_too_long_teach_nothing():
+    counts = {"ab": 9, "abc": 5, "x": 1}
+    assert train_vocabulary({**counts, "ด" * 101: 50}, 30) == train_vocabulary(counts, 30)
+
+
 def test_chinese_characters_above_a_frequency_are_kept_whatever_their_share():
     counts = {"a": 10_000, "中": 5, "文": 4, "я": 5}
     assert "中" not in train_vocabulary(counts, 100, character_coverage=0.9)
@@ -255,6 +265,38 @@ def test_the_job_writes_a_vocabulary_that_can_be_read_and_says_what_it_saw(corpu
     assert "300 words" in printed.out and "8 documents" in printed.out and "1 not-json" in printed.out
     assert "b.jsonl, byte 0" in printed.err
     assert [path.name for path in out.parent.iterdir()] == ["vocab.txt"]
+
+
+def test_words_that_are_too_long_are_told_as_unknown_by_script(corpus, capsys):
+    runs = [{"text": f"{'กขค'[i % 3] * 155} is Thai"} for i in range(50)]
+    (corpus / "c.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
+    assert main(arguments(corpus, "--out", str(corpus / "v"))) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^    Thai +50 .* 1\.00 +100\.000%$", printed, re.MULTILINE)
+    assert float(re.search(r"^  \[UNK\] +(.*) % of tokens$", printed, re.MULTILINE)[1]) > 0.2
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--languages", "th", "en", "--quality-filter", "c4", "gopher", "--fix-text", "--sample", "0.5"],
+        ["--text-column", "it's text", "--no-do-lower-case", "--strip-accents", "True", "--max-characters", "900"],
+        ["--encoding", "utf-8"],
+    ],
+    ids=str,
+)
+def test_the_command_that_comes_next_can_be_pasted(tmp_path, flags):
+    words = ["--input", "a b/*.jsonl", "$HOME.txt", *flags]
+    config = parse(BuildVocabConfig, [*words, "--vocab-size", "300", "--out", "my vocab.txt"], "build-vocab")
+    printed = shlex.split(_next_command(config))
+    assert printed[:2] == ["bertloom", "preprocess"]
+    flags = [*printed[2:], "--max-seq-length", "128"]
+    next_config = parse(PreprocessConfig, flags, "preprocess")
+    shared = {field.name for field in fields(BuildVocabConfig)} & {field.name for field in fields(PreprocessConfig)}
+    assert {"input", "languages", "strip_accents"} < shared
+    for name in shared - {"out", "num_workers"}:
+        assert getattr(next_config, name) == getattr(config, name)
+    assert (next_config.vocab, next_config.out) == ("my vocab.txt", "DATASET")
 
 
 def test_the_job_refuses_to_write_over_another_file_unless_asked(corpus, capsys):
