@@ -102,6 +102,8 @@ def prepare(config: FinetuneConfig) -> Job:
     task = make_task(config.task, reading, config.labels)
     columns = pairs("columns", config.columns)
     train_rows, bad_train = read_task(config.train, task.forms(True), task.parse, columns, config.on_bad_row)
+    if config.task == "regress" and train_rows[0].second is not None:
+        config.check_windows()
     task = task.learn(train_rows)
     if task.has_classes and len(task.labels) < 2:
         raise ValueError(f"{config.train}: all {len(train_rows):,} rows have the label {task.labels[0]!r}: nothing to learn")
@@ -140,6 +142,12 @@ def check_model(config: FinetuneConfig, pretrained: Pretrained, reading: Reading
         raise ValueError(
             f"max_seq_length={reading.max_seq_length} is above the {shape.max_position_embeddings} positions of "
             f"{config.model}: give at most these"
+        )
+    room = reading.max_seq_length - 2  # [CLS] and [SEP]
+    if reading.stride is not None and reading.stride > room:
+        raise ValueError(
+            f"stride={reading.stride} is above the {room} tokens of text that a window has room for: what lies between two "
+            f"windows would not be read; give a smaller stride or a larger max_seq_length"
         )
     if shape.type_vocab_size < 2 and config.task in ("pair", "span"):
         raise ValueError(f"{config.model} knows one token type, and {config.task} reads two segments: take another model")

@@ -38,7 +38,8 @@ class FinetuneConfig:
     """Tokens of a sequence, at most; what the model was pretrained on, if none is given. Nothing is padded, so a large
     one costs nothing where texts are short."""
     stride: int | None = None
-    """Tokens from the beginning of one window over a long text to that of the next; half a window, if none is given."""
+    """Tokens from the beginning of one window over a long text to that of the next; half a window, if none is given. Two
+    texts are not read in windows."""
     max_windows: int | None = None
     """Windows of a text, at most; 1 cuts long texts off. All of it is read, if none is given."""
     num_epochs: float = 3.0
@@ -46,7 +47,8 @@ class FinetuneConfig:
     batch_size: int = 32
     """Items in an update: rows, for tag and span windows. BERT: 16 or 32."""
     micro_batch_size: int = 32
-    """Items in memory at once, at most. Changes no result beyond rounding, and what dropout draws."""
+    """Sequences in memory at once, at most: a text that is read in several windows counts as so many, but stays whole.
+    Changes no result beyond rounding, and what dropout draws."""
     learning_rate: float = 5e-5
     """At its peak; it rises, and falls in a line to 0. BERT: 2e-5 to 5e-5; smaller models take more."""
     warmup_ratio: float = 0.1
@@ -109,8 +111,19 @@ class FinetuneConfig:
             raise ValueError(f"labels={' '.join(self.labels)} must be at least two, each once")
         if (self.labels or self.class_weights) and self.task in ("regress", "span"):
             raise ValueError(f"{self.task} has no classes: leave --labels and --class-weights out")
+        if self.task == "pair":
+            self.check_windows()
         pairs("columns", self.columns)
         self.weights_by_label()
+
+    def check_windows(self) -> None:
+        """Raises ValueError if flags for windows are given; for tasks of two texts."""
+        for name in ("stride", "max_windows"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: two texts share one sequence, and {self.task} reads no windows of them: "
+                    f"leave it out; what is too long loses its end"
+                )
 
     def weights_by_label(self) -> dict[str, float]:
         """The class weights that are given by label; none if they are to be balanced."""

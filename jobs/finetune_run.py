@@ -21,7 +21,7 @@ from model.loading.order import TrainingOrder
 from model.pretrained import Pretrained, load_encoder
 from model.runs.checkpoint import latest_of, load_checkpoint, save_checkpoint, sweep
 from model.runs.folder import write_text
-from model.runs.metrics import MetricsWriter
+from model.runs.metrics import MetricsWriter, read_metrics
 from model.schedule import Schedule
 from model.tasks.data import TaskData
 from model.tasks.heads import TaskModel
@@ -237,8 +237,7 @@ def finish(out: Path, state: FinetuneState, deciding: dict[str, Any], speed: flo
     if best.exists():  # else a kill came behind the next line
         shutil.rmtree(out / "model", ignore_errors=True)
         os.rename(best, out / "model")
-    lines = (json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
-    measured = {line["step"]: line for line in lines if line["split"] == "validation"}
+    measured = {line["step"]: line for line in read_metrics(out / "metrics.jsonl") if line["split"] == "validation"}
     values = {k: v for k, v in measured[state.best_step].items() if k not in ("step", "split", "seconds")}
     content = {"step": state.step, "best_step": state.best_step, "metrics": values, "deciding": deciding}
     write_text(out / "results.json", json.dumps(content, indent=2) + "\n")

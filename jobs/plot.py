@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
 from jobs.config import parse
@@ -115,11 +116,10 @@ def curve(lines: list[dict[str, Any]], key: str, x: str, split: str = "train") -
 def running_mean(values: list[float], size: int) -> list[float]:
     """The mean of the last `size` values at each place, of fewer at the beginning.
 
+    Each sum is of its own window: one that is carried on would keep the rounding of a spike for good.
+
     >>> running_mean([1.0, 3.0, 5.0, 7.0], 2)
     [1.0, 2.0, 4.0, 6.0]
     """
-    means, total = [], 0.0
-    for index, value in enumerate(values):
-        total += value - (values[index - size] if index >= size else 0.0)
-        means.append(total / min(index + 1, size))
-    return means
+    sums = np.convolve(values, np.ones(size))[: len(values)]
+    return (sums / np.minimum(np.arange(1, len(values) + 1), size)).tolist()

@@ -64,7 +64,8 @@ def main(argv: Sequence[str]) -> None:
     config = parse(PredictConfig, argv, prog="bertloom predict")
     with written(config.out) as file:
         for line in fill(config) if config.fill is not None else predict(config):
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            # Of an `id` that JSON has no form for, such as a time of a Parquet file, what str gives.
+            file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
             if file is sys.stdout:
                 file.flush()  # who reads it may be waiting
 

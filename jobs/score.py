@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse(ScoreConfig, argv, prog="bertloom score")
     with written(config.out) as file:
         for line in score(config):
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
 
 def score(config: ScoreConfig) -> Iterator[dict[str, Any]]:

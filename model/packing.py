@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MAX_TOKENS = 8192
+"""Tokens that a model reads at once, at most, where it predicts or reads a single text, unless one sequence has more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PackedSequences:

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from model.bert import BertModel
 from model.huggingface import from_hugging_face, load_weights
-from model.packing import PackedSequences, pack_sequences
+from model.packing import MAX_TOKENS, PackedSequences, pack_sequences
 from model.pretrained import Pretrained
 from model.training import autocast, choose_device, choose_precision
 from model.use import WordPredictor
 
-MAX_TOKENS = 8192
-"""Tokens in memory at once, at most, unless one sequence has more."""
 Pooling = Literal["mean", "cls"]
 
 

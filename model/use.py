@@ -29,7 +29,7 @@ from model.tasks.training import predict_all
 from model.training import choose_device, choose_precision
 
 BATCH_SIZE = 32
-"""Items in memory at once."""
+"""Items in memory at once, at most; of long texts fewer, and of one with many windows only some of them."""
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> "TaskPredictor | WordPredictor":
@@ -68,8 +68,10 @@ class TaskPredictor:
             top_k: classes whose probabilities are given.
 
         Raises:
-            ValueError: a row cannot be read.
+            ValueError: a row cannot be read, or `rows` is itself a row.
         """
+        if isinstance(rows, (str, dict)):
+            raise ValueError(f"rows is {rows!r:.60}, expected a list of rows: give [{rows!r:.60}]")
         records = ((f"row {number}", self._record(row)) for number, row in enumerate(rows, 1))
         found = []
         for place, row in read_rows(Path("rows"), records, self.task.forms(False), self.task.parse, {}):

@@ -55,17 +55,24 @@ def check_run(
     if not states:
         raise ValueError(f"{run} has no whole checkpoint: there is nothing to hold the data against")
     lines: dict[int, dict[str, Any]] = {}
+    last = 0
     for line in read_lines(run / "metrics.jsonl"):
         if isinstance(line, str):
             yield line
         elif line["split"] == "train":
-            if line["step"] <= max(lines, default=0):
-                yield f"metrics.jsonl: step {line['step']} stands behind step {max(lines)}"
+            if line["step"] <= last:
+                yield f"metrics.jsonl: step {line['step']} stands behind step {last}"
             lines[line["step"]] = line
+            last = max(last, line["step"])
     latest = states[max(states)]
-    if not any(step in lines for step in states) and latest.step:
-        yield f"metrics.jsonl: has no line of any step that a checkpoint is of ({', '.join(map(str, states))})"
-    data_set = DataSet(data or data_of(run), cache_dir, cache_gb)
+    config = config_of(run)
+    if latest.step >= config.get("log_every", 1) and min(lines, default=latest.step + 1) > latest.step:
+        yield f"metrics.jsonl: has no line of a step up to {latest.step}, the latest checkpoint's"
+    if data is None and "data" not in config:
+        raise ValueError(
+            f"{run / 'config.toml'} does not say which data set the run was trained on: give it as --data"
+        )
+    data_set = DataSet(data or config["data"], cache_dir, cache_gb)
     yield from check_stream(data_set, latest, states, lines, last_steps)
 
 
@@ -144,10 +151,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any] | str]:
         yield line
 
 
-def data_of(run: Path) -> str:
-    """The data set that a run's config.toml names."""
-    path = run / "config.toml"
+def config_of(run: Path) -> dict[str, Any]:
+    """What a run's config.toml says; nothing where it is missing or damaged."""
     try:
-        return str(tomllib.loads(path.read_text())["data"])
-    except (OSError, ValueError, KeyError):
-        raise ValueError(f"{path} does not say which data set the run was trained on: give it as --data") from None
+        return tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -20,16 +20,37 @@ in which it waited for data, and the share of the device's peak that it reached 
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    """All lines; a last line that a kill cut short is left out. ValueError if another one is damaged."""
+    return undamaged(path, read_lines(path))
+
+
+def read_lines(path: Path) -> list[dict[str, Any] | None]:
+    """All whole lines, None for one that is damaged: a loss of power may leave zeros in their place."""
+    content = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines: list[dict[str, Any] | None] = []
+    for text in content:
+        try:
+            line = json.loads(text.decode("utf-8"))
+        except ValueError:  # UnicodeDecodeError and JSONDecodeError both are
+            line = None
+        is_whole = isinstance(line, dict) and isinstance(line.get("step"), int) and "split" in line
+        lines.append(line if is_whole else None)
+    return lines
+
+
+def undamaged(path: Path, lines: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """The lines of a file, from its first on; ValueError if one is damaged."""
+    for number, line in enumerate(lines, 1):
+        if line is None:
+            raise ValueError(f"{path}: line {number} is damaged: expected a JSON object with step and split; remove it")
+    return [line for line in lines if line is not None]
 
 
 class MetricsWriter:
     """Appends to metrics.jsonl, each line at once visible to readers.
 
-    A new writer first cuts the file back to what was known at `step`, so that nothing is told twice.
+    A new writer first cuts the file back to what was known at `step`, so that nothing is told twice. Lines behind that
+    may be damaged; those before it were on disk when the checkpoint was written (`sync`).
     """
 
     def __init__(self, path: Path, step: int, is_first: bool = True, sinks: Sequence[Sink] = ()) -> None:
@@ -38,13 +59,18 @@ class MetricsWriter:
             step: updates done.
             is_first: of several ranks only the first one writes; for the others this does nothing.
             sinks: what else takes the lines.
+
+        Raises:
+            ValueError: a line that is to be kept is damaged.
         """
         self._sinks = sinks
         self._file: TextIO | None = None
         self._evaluated: set[int] = set()
         if not is_first:
             return
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
+        lines = read_lines(path)
+        num_known = max((number for number, line in enumerate(lines, 1) if line and line["step"] <= step), default=0)
+        kept = [line for line in undamaged(path, lines[:num_known]) if line["step"] <= step]
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with open(temporary, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)

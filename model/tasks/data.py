@@ -32,15 +32,12 @@ class Reading:
     def windows(self, num_tokens: int, room: int) -> list[tuple[int, int]]:
         """Begin and end of each window over so many tokens, `room` of which fit into one.
 
+        A stride above the room, which a long question may leave small, would skip text: the step is the room then.
+
         >>> Reading(max_seq_length=8, stride=2, max_windows=None).windows(9, room=5)
         [(0, 5), (2, 7), (4, 9)]
         """
-        step = self.stride or max(1, room // 2)
-        if step > room:
-            raise ValueError(
-                f"stride={step} is above the {room} tokens of text that a window has room for: what lies between two "
-                f"windows would not be read; give a smaller stride or a larger max_seq_length"
-            )
+        step = min(self.stride or max(1, room // 2), room)
         count = 1 + -(-max(num_tokens - room, 0) // step)
         starts = [min(number * step, max(num_tokens - room, 0)) for number in range(count)][: self.max_windows]
         return [(start, min(start + room, num_tokens)) for start in starts]
@@ -63,6 +60,21 @@ def best_windows(windows: Sequence[tuple[int, int]], num_tokens: int) -> np.ndar
     return best
 
 
+def grouped(sizes: np.ndarray, limit: int) -> list[slice]:
+    """Neighbours in groups of at most `limit` together; what is larger alone is a group of its own.
+
+    >>> grouped(np.array([3, 2, 9, 1]), 6)
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    starts, size = [0], 0
+    for place, more in enumerate(sizes.tolist()):
+        if place > starts[-1] and size + more > limit:
+            starts.append(place)
+            size = 0
+        size += more
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(sizes)]) if start < end]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskBatch(PackedSequences):
     """Items, their sequences end to end, and what is to be predicted of them."""
@@ -77,6 +89,23 @@ class TaskBatch(PackedSequences):
     """What is to be predicted: int64 or float32 (U,), or int64 (U, 2) first and last token of the answer"""
     weights: Tensor
     """float32 (U,), how much each target counts in the loss"""
+
+    def parts(self, max_tokens: int) -> list[PackedSequences]:
+        """The sequences in parts of at most so many tokens, unless one sequence has more."""
+        ends = np.cumsum(self.lengths)
+        found = []
+        for part in grouped(np.array(self.lengths), max_tokens):
+            tokens = slice(ends[part.start] - self.lengths[part.start], ends[part.stop - 1])
+            found.append(
+                PackedSequences(
+                    input_ids=self.input_ids[tokens],
+                    token_type_ids=self.token_type_ids[tokens],
+                    position_ids=self.position_ids[tokens],
+                    cu_seqlens=self.cu_seqlens[part.start : part.stop + 1] - self.cu_seqlens[part.start],
+                    lengths=self.lengths[part],
+                )
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Entities in tags of the forms IOB1, IOB2, IOE, BIOES and BILOU, and how well they are found.
+"""Entities in tags of the forms IOB1, IOB2, IOE, BIOES, BILOU and BMES, and how well they are found.
 
 The rule is that of CoNLL's conlleval and of seqeval's default: an entity begins wherever its tag, or a change of kind,
 says so, even where a B is missing. Only whole entities of the right kind count.
@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-TAG = re.compile(r"O|([BIESLU])-(.+)")
-SAME = {"L": "E", "U": "S"}
-"""BILOU's letters for what BIOES calls the end and a single word."""
+TAG = re.compile(r"O|([BIESLUM])-(.+)")
+SAME = {"L": "E", "U": "S", "M": "I"}
+"""BILOU's letters for what BIOES calls the end and a single word, and BMES's for what is within."""
 
 
 class Entity(NamedTuple):

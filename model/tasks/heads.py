@@ -9,12 +9,15 @@ Dimensions in the comments:
 """
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.bert import BertConfig, BertModel
+from model.packing import MAX_TOKENS, PackedSequences
 from model.tasks.data import TaskBatch
 
 
@@ -55,12 +58,24 @@ class SequenceModel(TaskModel):
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """(I, L)"""
-        hidden = self.encode(batch)[batch.cu_seqlens[:-1]]  # (N, C), of [CLS]
-        logits = self.classifier(self.dropout(torch.tanh(self.pooler(hidden)))).float()  # (N, L)
+        parts = batch.parts(MAX_TOKENS) if batch.num_items == 1 else [batch]
+        logits = torch.cat([self._logits_of(part, in_parts=len(parts) > 1) for part in parts])  # (N, L)
         if batch.num_items == len(logits):
             return logits
         sums = logits.new_zeros(batch.num_items, logits.shape[1]).index_add(0, batch.item_of, logits)
         return sums / torch.bincount(batch.item_of, minlength=batch.num_items).unsqueeze(1)
+
+    def _logits_of(self, part: PackedSequences, in_parts: bool) -> Tensor:
+        """(N, L). Of a text in several parts only the logits are kept: for the gradient each part is read again."""
+        packed = (part.input_ids, part.token_type_ids, part.position_ids, part.lengths, part.cu_seqlens)
+        if in_parts and self.training:
+            return checkpoint(self._read, *packed, use_reentrant=False)
+        return self._read(*packed)
+
+    def _read(self, *packed: Any) -> Tensor:
+        """(N, L) of sequences as BertModel takes them, whose last argument is where they begin."""
+        hidden = self.bert(*packed)[packed[-1][:-1]]  # (N, C), of [CLS]
+        return self.classifier(self.dropout(torch.tanh(self.pooler(hidden)))).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
         """Squared error where the labels are numbers, else cross-entropy."""

@@ -1,6 +1,6 @@
 """The tasks by name, and the task of a model that lies on disk."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from model.pretrained import Pretrained
 from model.tasks.data import Reading
@@ -53,7 +53,11 @@ def task_of(pretrained: Pretrained) -> Task:
         if set(names) != {str(number) for number in range(len(outputs))}:
             raise ValueError(f"{where}: id2label names {len(names)} labels, the classifier has {len(outputs)}")
         labels = tuple(names[str(number)] for number in range(len(outputs)))
-    ours = dict(configuration.get("bertloom") or {"task": name, "max_seq_length": pretrained.max_seq_length})
+    ours: dict[str, Any] = dict(configuration.get("bertloom") or {})
+    if not ours:  # a model of others
+        ours = {"task": name, "max_seq_length": pretrained.max_seq_length}
+        if name == "span":
+            ours["may_be_unanswerable"] = True  # as after SQuAD 2.0: their files do not say
     reading = Reading(
         max_seq_length=ours.pop("max_seq_length"), stride=ours.pop("stride", None),
         max_windows=ours.pop("max_windows", None),

@@ -15,6 +15,7 @@ that cannot be used comes in its turn as a BadRow, so that the caller may stop, 
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -41,6 +42,8 @@ ALSO_GIVEN = ("id", "is_impossible")
 FORMATS = (".jsonl", ".csv", ".tsv", ".parquet", ".json")
 MAX_NAMED = 5
 """Bad rows that an error names one by one."""
+MAX_HELD = 1000
+"""Rows in which one that has the columns is looked for."""
 
 
 class BadRow(ValueError):
@@ -104,28 +107,51 @@ def read_rows(
     Args:
         path: for errors.
         records: from `read_records`.
-        forms: what is needed, such as [["text", "label"]]; of several forms the first one that the columns serve.
+        forms: what is needed, such as [["text", "label"]]; of several forms the first one that the columns serve. They
+            are those of the first row that serves one; the rows before it, MAX_HELD at most, are bad.
         parse: a row from its place and its values, by what they are for; raises BadRow.
         columns: the names of columns that are not found by KNOWN_NAMES, such as {"text": "review"}.
 
     Raises:
         ValueError: the columns of the file have none of the forms.
     """
-    names: dict[str, str] | None = None
+    names: dict[str, str] = {}
+    lacking: ValueError | None = None  # what the first row has not
+    held: list[tuple[str, dict[str, Any] | BadRow]] = []
     for place, values in records:
-        if isinstance(values, BadRow):
-            yield place, values
+        held.append((place, values))
+        if not names and not isinstance(values, BadRow):
+            try:
+                names = find_columns(path, list(values), forms, columns)
+            except ValueError as error:
+                lacking = lacking or error
+        if not names and lacking:
+            if len(held) == MAX_HELD:
+                raise lacking
             continue
-        if names is None:
-            names = find_columns(path, list(values), forms, columns)
-        missing = [name for name in names.values() if name not in values]
-        try:
-            if missing:
-                raise BadRow(f"has no {missing[0]!r}")
-            chosen = {purpose: values[name] for purpose, name in names.items()}
-            yield place, parse(place, {name: values.get(name) for name in ALSO_GIVEN} | chosen)
-        except BadRow as error:
-            yield place, error
+        for place, values in held:
+            try:
+                yield place, values if isinstance(values, BadRow) else parse(place, chosen_of(values, names))
+            except BadRow as error:
+                yield place, error
+        held.clear()
+    if lacking and not names:
+        raise lacking
+
+
+def chosen_of(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a row by what they are for; BadRow if it lacks one, or its `id` cannot be written."""
+    for name in names.values():
+        if name not in values:
+            raise BadRow(f"has no {name!r}")
+    if isinstance(values.get("id"), str) and not is_utf8(values["id"]):
+        raise BadRow("id is not valid UTF-8")
+    return {name: values.get(name) for name in ALSO_GIVEN} | {use: values[name] for use, name in names.items()}
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a string can be written: half a surrogate pair, or what stands for a byte that is no UTF-8, cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def find_columns(
@@ -177,15 +203,13 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
                 yield from _json(path, file)
             else:
                 yield from _table(path, file, suffix)
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise ValueError(f"{path}: {error}: it is no gzip file, or is cut short") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: {error}: it is no gzip file, or is damaged or cut short") from None
 
 
 def json_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     """Place and values of each line of JSONL."""
-    for number, line in enumerate(lines, 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
+    for number, line in enumerate(_unmarked(lines), 1):
         if not line.strip():
             continue
         try:
@@ -197,16 +221,22 @@ def json_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any] | B
         yield f"line {number}", values if is_object else BadRow(f'is no JSON object such as {{"text": …}}: {values!r:.40}')
 
 
+def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines without a byte order mark before the first."""
+    for number, line in enumerate(lines):
+        yield line if number else line.removeprefix(b"\xef\xbb\xbf")
+
+
 def _table(path: Path, file: IO[bytes], suffix: str) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     # What is no UTF-8 is kept as surrogates, which parsers refuse: the row can then be named.
-    lines = (line.decode("utf-8", "surrogateescape") for line in file)
+    lines = (line.decode("utf-8", "surrogateescape") for line in _unmarked(file))
     rows = _csv_rows(lines) if suffix == ".csv" else _tsv_rows(lines)
     header: list[str] | None = None
     for place, row in rows:
         if isinstance(row, BadRow):
             yield place, row
         elif header is None:
-            header = [name.strip() for name in (row[0].removeprefix("\ufeff"), *row[1:])]
+            header = [name.strip() for name in row]
             if len(set(header)) < len(header):
                 raise ValueError(f"{path}: the header names a column twice: {', '.join(header)}")
         elif len(row) != len(header):

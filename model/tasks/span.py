@@ -6,6 +6,8 @@ token may begin one only in the window that shows most of what stands around it.
 points) of the context.
 """
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
@@ -80,7 +82,7 @@ class SpanTask(Task[SpanRow]):
         question, context = text_of(values["question"], "question"), text_of(values["context"], "context")
         answers = None
         if "answers" in values:
-            answers = [] if values["is_impossible"] else answers_of(values["answers"], context)
+            answers = [] if truth_of(values["is_impossible"], "is_impossible") else answers_of(values["answers"], context)
         return SpanRow(place, values["id"], question, context, answers)
 
     def label_counts(self, rows: Sequence[SpanRow]) -> Mapping[str, int]:
@@ -178,9 +180,13 @@ class SpanTask(Task[SpanRow]):
 def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
     """The true answers of a question, as SQuAD's list or as columns; BadRow if they are not in the context.
 
+    A cell of a table holds either as JSON.
     Columns ({"text": [], "answer_start": []}) without an entry are the form of SQuAD 2.0 for no answer; a list without
     one is an error, unless the question is marked `is_impossible`.
     """
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):  # what is no JSON is told below
+            value = json.loads(value)
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
@@ -191,7 +197,7 @@ def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
         if not found:
             raise BadRow("has no answers, and is not marked is_impossible")
     else:
-        raise BadRow(f"answers is {value!r:.60}, expected a list of text and answer_start")
+        raise BadRow(f"answers is {value!r:.60}, expected a list of text and answer_start, or that as JSON")
     for text, start in found:
         text_of(text, "an answer")
         if not isinstance(start, int) or isinstance(start, bool):
@@ -201,6 +207,14 @@ def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
             where = f"it begins at {place}" if place >= 0 else "it is nowhere in the context"
             raise BadRow(f"answer {text!r:.40} does not begin at {start} of the context: {where}")
     return found
+
+
+def truth_of(value: Any, name: str) -> bool:
+    """A truth value, also as a table writes it, false where there is none; BadRow if it is something else."""
+    try:
+        return {"": False, "false": False, "0": False, "true": True, "1": True}[str("" if value is None else value).lower()]
+    except KeyError:
+        raise BadRow(f"{name} is {value!r:.40}, expected true or false") from None
 
 
 def read_contexts(contexts: Sequence[str], tokenizer: TextTokenizer) -> tuple[list[np.ndarray], list[np.ndarray]]:

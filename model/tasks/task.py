@@ -13,7 +13,7 @@ import numpy as np
 
 from model.tasks.data import Reading, TaskData
 from model.tasks.heads import TaskModel
-from model.tasks.rows import BadRow
+from model.tasks.rows import BadRow, is_utf8
 from model.tokenization import TextTokenizer
 
 Row = TypeVar("Row")
@@ -113,7 +113,7 @@ def string_of(value: Any, name: str) -> str:
     """A string that a tokenizer takes; BadRow if it is none."""
     if not isinstance(value, str):
         raise BadRow(f"{name} is {value!r:.40}, expected a string")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+    if not is_utf8(value):
         raise BadRow(f"{name} is not valid UTF-8")
     return value
 
@@ -128,7 +128,7 @@ def label_of(value: Any, name: str = "label") -> str:
         raise BadRow(f"{name} is {value!r:.40}, expected a string or an integer")
     if not value.strip():
         raise BadRow(f"{name} is empty")
-    return value.strip()
+    return string_of(value, name).strip()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """One update of a model for a task, its predictions on many items, and where its training stands."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from model.bert import BertModel
 from model.loading.batches import cut_by_length
 from model.loading.order import fold
 from model.optimizer import set_learning_rate
+from model.packing import MAX_TOKENS
 from model.runs.checkpoint import CheckpointState
-from model.tasks.data import TaskBatch, TaskData
+from model.tasks.data import TaskBatch, TaskData, grouped
 from model.tasks.heads import TaskModel
 from model.training import DROPOUT, autocast
 
@@ -89,8 +90,15 @@ def freeze(encoder: BertModel, num_layers: int) -> None:
 
 
 def micro_batches(data: TaskData, items: np.ndarray, micro_batch_size: int) -> list[TaskBatch]:
-    """A global batch in parts of at most so many items and about equal tokens; see `cut_by_length`."""
-    return [data.batch(items[part]) for part in cut_by_length(data.num_tokens(items), micro_batch_size)]
+    """A global batch in parts of at most so many sequences and about equal tokens (`cut_by_length`).
+
+    A text in more windows than that is a part of its own.
+    """
+    parts = []
+    for part in cut_by_length(data.num_tokens(items), micro_batch_size):
+        counts = data.item_starts[items[part] + 1] - data.item_starts[items[part]]  # sequences of each
+        parts += [data.batch(items[part[group]]) for group in grouped(counts, micro_batch_size)]
+    return parts
 
 
 def train_step(
@@ -131,20 +139,21 @@ def train_step(
 
 
 @torch.inference_mode()
-def predict(
-    model: TaskModel, data: TaskData, batch_size: int, precision: str = "fp32"
-) -> Iterator[tuple[np.ndarray, float]]:
-    """The logits of all items in their order, a batch at a time, and the sum of the losses of its targets."""
+def predict_all(model: TaskModel, data: TaskData, batch_size: int, precision: str = "fp32") -> tuple[np.ndarray, float]:
+    """The logits of all items in their order, and the weighted mean of their losses.
+
+    Args:
+        batch_size: items at once, at most; of long ones fewer, up to MAX_TOKENS tokens.
+    """
     device = next(model.parameters()).device
     model.eval()
+    found, loss = [], 0.0
     for start in range(0, data.num_items, batch_size):
-        batch = data.batch(np.arange(start, min(start + batch_size, data.num_items))).to(device)
-        with autocast(device, precision):
-            logits = model(batch)
-        yield logits.cpu().numpy(), float((model.losses(logits, batch) * batch.weights).double().sum())
-
-
-def predict_all(model: TaskModel, data: TaskData, batch_size: int, precision: str = "fp32") -> tuple[np.ndarray, float]:
-    """The logits of all items, and the weighted mean of their losses."""
-    logits, losses = zip(*predict(model, data, batch_size, precision))
-    return np.concatenate(logits), sum(losses) / max(float(data.weights.sum(dtype=np.float64)), 1e-12)
+        items = np.arange(start, min(start + batch_size, data.num_items))
+        for group in grouped(data.num_tokens(items), MAX_TOKENS):
+            batch = data.batch(items[group]).to(device)
+            with autocast(device, precision):
+                logits = model(batch)
+            loss += float((model.losses(logits, batch) * batch.weights).double().sum())
+            found.append(logits.cpu().numpy())
+    return np.concatenate(found), loss / max(float(data.weights.sum(dtype=np.float64)), 1e-12)

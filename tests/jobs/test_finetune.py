@@ -323,7 +323,8 @@ def test_bad_rows_stop_it_or_are_left_out_counted_and_written_down(encoder, file
     [
         ({"max_seq_length": 65}, "max_seq_length=65 is above the 64 positions of"),
         ({"frozen_layers": 3}, "frozen_layers=3, but"),
-        ({"stride": 70}, "stride=70 is above the"),
+        ({"stride": 63}, "stride=63 is above the 62 tokens of text that a window has room for"),
+        ({"stride": 15, "max_seq_length": 16}, "stride=15 is above the 14 tokens of text that a window has room for"),
         ({"columns": ("text=review",)}, "there is no column 'review' for text: it has text, label"),
         ({"task": "pair"}, "no column is found for text_a"),
         ({"labels": ("good", "fine")}, "label 'bad' is none of the 2 labels: good, fine"),
@@ -334,6 +335,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(encoder, files,
     train = write_jsonl(tmp_path / "train.jsonl", rows)
     with pytest.raises(ValueError, match=re.escape(message)):
         finetune(config(encoder, files, tmp_path / "out", **{"train": train} | changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_regress_of_two_texts_takes_no_flags_for_windows(encoder, files, tmp_path):
+    rows = [{"a": "good", "b": "film", "label": number} for number in range(4)]
+    train = write_jsonl(tmp_path / "train.jsonl", rows)
+    with pytest.raises(ValueError, match="stride=4: two texts share one sequence, and regress reads no windows of them"):
+        finetune(config(encoder, files, tmp_path / "out", "regress", train=train, dev=train, stride=4))
     assert not (tmp_path / "out").exists()
 
 
@@ -380,6 +389,8 @@ def test_a_run_cannot_be_changed_on_the_way_nor_written_over_another(unbroken, e
         ({"task": "span", "class_weights": ("balanced",)}, "span has no classes: leave --labels and --class-weights out"),
         ({"columns": ("text",)}, "columns: 'text' is not of the form NAME=VALUE"),
         ({"class_weights": ("good=-1",)}, "class_weights: good=-1: expected a number above 0"),
+        ({"task": "pair", "stride": 4}, "stride=4: two texts share one sequence, and pair reads no windows of them"),
+        ({"task": "pair", "max_windows": 1}, "max_windows=1: two texts share one sequence"),
         ({"task": "tag", "max_windows": 2}, "max_windows: every word gets a tag"),
     ],
 )

@@ -46,6 +46,11 @@ def test_a_running_mean_equals_its_twin():
     assert running_mean(values, 5) == pytest.approx(slow)
 
 
+def test_a_spike_is_in_the_mean_of_its_window_and_no_longer():
+    means = running_mean([5.0] * 10 + [1e20] + [5.0] * 30, 5)
+    assert means[9] == 5 and means[10] == means[14] == pytest.approx(2e19) and means[15:] == [5.0] * 26
+
+
 def test_what_cannot_be_drawn_is_said(tmp_path):
     for runs, out, message in (
         ((tmp_path,), "a.png", f"{tmp_path} has no metrics.jsonl with a line in it"),

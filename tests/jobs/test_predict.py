@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -86,6 +87,13 @@ def test_a_bad_row_stops_it_or_has_a_line_that_says_so(tuned, tmp_path, capsys):
     found = predicted("--model", tuned["classify"], "--input", path, "--out", out, "--on-bad-row", "skip")
     assert found[1] == {"error": "line 2: text is empty"} and "label" in found[0] and "label" in found[2]
     assert "1 of 3 rows could not be used: their lines say why" in capsys.readouterr().err
+
+
+def test_ids_that_json_has_no_form_for_are_written_as_strings(tuned, tmp_path):
+    when = datetime(2024, 5, 6, 7, 8, 9)
+    pq.write_table(pa.table({"id": [when, None], "text": ["good", "bad"]}), tmp_path / "x.parquet")
+    found = predicted("--model", tuned["classify"], "--input", tmp_path / "x.parquet", "--out", tmp_path / "out.jsonl")
+    assert found[0]["id"] == "2024-05-06 07:08:09" and "id" not in found[1]
 
 
 def test_tags_and_answers_come_with_their_places(tuned, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,13 @@ TINY = BertArchitecture(
 def original(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
     write_data_set(folder / "set", rows=(60, 50), num_validation=10)
-    pretrain(
-        PretrainConfig(
-            data=folder / "set", out=folder / "run", num_steps=12, batch_size=16, model=TINY, device="cpu",
-            save_every=5, num_threads=1,
-        )
-    )  # fmt: skip
+    train(folder / "set", folder / "run", num_steps=12, save_every=5)
     return folder
+
+
+def train(data: Path, out: Path, **changes) -> None:
+    config = {"data": data, "out": out, "batch_size": 16, "model": TINY, "device": "cpu", "num_threads": 1}
+    pretrain(PretrainConfig(**config | changes))
 
 
 @pytest.fixture
@@ -48,6 +49,27 @@ def test_a_sound_run_has_no_fault_whole_or_in_part(run, capsys):
     assert verify_run(run, last_steps=4) == ([], 4)
     assert main([str(run)]) == 0
     assert capsys.readouterr().out.endswith("run: 12 steps read again, 0 faults\n")
+
+
+def test_a_run_that_writes_few_lines_has_no_fault_and_one_without_any_has(original, tmp_path):
+    run = tmp_path / "run"
+    train(original / "set", run, num_steps=20, log_every=10, save_every=7, keep_checkpoints=3)
+    shutil.rmtree(run / "checkpoints/step-00000020")  # as if it were still going on
+    assert [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["split"] == "train"] == [10, 20]
+    assert verify_run(run) == ([], 14)
+    shutil.rmtree(run / "checkpoints/step-00000014")
+    assert verify_run(run) == ([], 7)
+    (run / "config.toml").write_text((run / "config.toml").read_text().replace("log_every = 10", "log_every = 5"))
+    assert verify_run(run) == (["metrics.jsonl: has no line of a step up to 7, the latest checkpoint's"], 7)
+
+
+def test_the_order_of_many_lines_is_looked_at_in_one_pass(run):
+    lines = [json.dumps({"step": step, "split": "train", "stream": "", "tokens": 0}) for step in range(13, 60_000)]
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write("\n".join(lines) + "\n")
+    begin = time.process_time()
+    assert verify_run(run) == ([], 12)
+    assert time.process_time() - begin < 10  # quadratic, it was half a minute
 
 
 def test_other_rows_are_found_at_their_step(run, capsys):

@@ -1,3 +1,7 @@
+import re
+
+import pytest
+
 from model.runs.metrics import MetricsWriter, read_metrics
 
 
@@ -26,3 +30,33 @@ def test_lines_are_there_at_once_and_cut_back_to_the_step_of_a_checkpoint(tmp_pa
 
 def test_no_file_is_no_lines(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+def written(path, *steps: int):
+    with MetricsWriter(path, 0) as metrics:
+        for step in steps:
+            metrics.write(step, "train", loss=0.5)
+    return path
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 40 + b"\n", b'{"step": 4, "spl\xff\n', b"5\n", b'{"step": 4}\n', b"\0" * 40])
+def test_damage_behind_the_step_of_a_checkpoint_is_cut_off_with_what_stands_there(tmp_path, damage):
+    path = written(tmp_path / "metrics.jsonl", 1, 2, 3)
+    with open(path, "ab") as file:
+        file.write(damage + b'{"step": 5, "split": "train"}\n')
+    with MetricsWriter(path, 3) as metrics:
+        metrics.write(4, "train", loss=0.25)
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 3, 4]
+
+
+def test_damage_before_it_is_an_error_that_names_the_line(tmp_path):
+    path = written(tmp_path / "metrics.jsonl", 1, 2, 3)
+    content = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(content[0] + b"\0" * 40 + b"\n" + content[2])
+    message = f"{path}: line 2 is damaged: "
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_metrics(path)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        MetricsWriter(path, 3)
+    with MetricsWriter(path, 1):
+        assert [line["step"] for line in read_metrics(path)] == [1]

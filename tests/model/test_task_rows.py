@@ -40,6 +40,11 @@ def test_the_same_rows_come_from_every_format(tmp_path):
         assert list(read_records(tmp_path / name)) == list(zip(expected, rows)), name
 
 
+def test_a_byte_order_mark_may_stand_before_a_quoted_header(tmp_path):
+    (tmp_path / "x.csv").write_text('\ufeff"text","label"\r\n"a, b","c"\r\n')
+    assert list(read_records(tmp_path / "x.csv")) == [("line 2", {"text": "a, b", "label": "c"})]
+
+
 def test_a_quote_in_a_tsv_file_swallows_no_lines(tmp_path):
     (tmp_path / "x.tsv").write_text('text\tlabel\n"never closed\ta\nnext\tb\n')
     good, bad = good_and_bad(tmp_path / "x.tsv")
@@ -83,7 +88,7 @@ def test_what_is_no_utf8_in_a_table_is_kept_for_the_parser_to_refuse(tmp_path):
         ("x.parquet", b"PAR", "is no Parquet file, or is damaged"),
         ("x.json", b'{"text": "a"}\n{"text": "b"}', "is not one JSON value"),
         ("x.json", b'{"rows": []}', "neither a list of objects nor SQuAD's form"),
-        ("x.jsonl.gz", b"no gzip", "it is no gzip file, or is cut short"),
+        ("x.jsonl.gz", b"no gzip", "it is no gzip file, or is damaged or cut short"),
         ("x.csv", b"text,text\na,b\n", "the header names a column twice: text, text"),
     ],
 )
@@ -91,6 +96,14 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, name, content, message)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(message)):
         list(read_records(tmp_path / name))
+
+
+def test_a_damaged_gz_file_is_named(tmp_path):
+    content = bytearray(gzip.compress(b'{"text": "a"}\n' * 50, mtime=0))
+    content[12] ^= 0xFF  # in the compressed data
+    (tmp_path / "x.jsonl.gz").write_bytes(content)
+    with pytest.raises(ValueError, match="x.jsonl.gz: .*: it is no gzip file, or is damaged or cut short"):
+        list(read_records(tmp_path / "x.jsonl.gz"))
 
 
 def test_squads_form_is_a_row_a_question(tmp_path):
@@ -133,6 +146,34 @@ def test_a_row_that_lacks_a_column_is_bad_and_extra_columns_are_not(tmp_path):
     assert rows[0] == ("line 1", {"id": 7, "is_impossible": None, "text": "a", "label": 1})
     assert rows[1][0] == "line 2" and str(rows[1][1]) == "has no 'label'"
     assert rows[2][1]["text"] == "c"
+
+
+def test_an_id_that_is_no_utf8_is_a_bad_row():
+    lines = [b'{"text": "a", "label": 1, "id": "\\ud800"}', b'{"text": "b", "label": 1, "id": "\xe4\xb8\xad"}']
+    rows = list(read_rows(Path("x"), json_lines(lines), FORM, lambda place, values: values, {}))
+    assert str(rows[0][1]) == "id is not valid UTF-8" and rows[1][1]["id"] == "中"
+
+
+def test_rows_before_the_first_that_has_the_columns_are_bad_rows():
+    lines = [b"[]", b'{"id": 0}', b"{", b'{"text": "a", "label": 1}', b'{"id": 1}']
+    rows = list(read_rows(Path("x"), json_lines(lines), FORM, parse, {}))
+    assert [place for place, _ in rows] == [f"line {number}" for number in range(1, 6)]
+    assert [isinstance(row, BadRow) for _, row in rows] == [True, True, True, False, True]
+    assert str(rows[1][1]) == str(rows[4][1]) == "has no 'text'"
+
+
+@pytest.mark.parametrize("number", [1, 3, 2000])
+def test_where_no_row_has_the_columns_those_of_the_first_are_named(number):
+    seen = 0
+
+    def lines():
+        nonlocal seen
+        for seen in range(number):
+            yield b'{"id": %d, "n%d": 0}' % (seen, seen)
+
+    with pytest.raises(ValueError, match="x: no column is found for text: expected text or sentence, it has id, n0;"):
+        list(read_rows(Path("x"), json_lines(lines()), FORM, parse, {}))
+    assert seen < 1000, "it does not read a whole file for that"
 
 
 def test_bad_rows_stop_with_their_places_or_are_left_out_and_given_back(tmp_path):

@@ -42,6 +42,7 @@ def test_labels_are_found_in_the_training_rows_and_sorted():
         ({"text": "caf\udce9", "label": "a"}, "text is not valid UTF-8"),
         ({"text": "x", "label": None}, "has no label"),
         ({"text": "x", "label": "  "}, "label is empty"),
+        ({"text": "x", "label": "caf\udce9"}, "label is not valid UTF-8"),
         ({"text": "x", "label": 1.5}, "label is 1.5, expected a string or an integer"),
         ({"text": "x", "label": "c"}, "label 'c' is none of the 2 labels: a, b"),
     ],

@@ -1,3 +1,5 @@
+import csv
+import json
 import re
 
 import numpy as np
@@ -5,7 +7,8 @@ import pytest
 
 from model.tasks.data import Reading
 from model.tasks.kinds import make_task
-from model.tasks.rows import BadRow
+from model.tasks.rows import BadRow, read_task
+from model.tasks.span import truth_of
 from tests.model.small_task import VOCABULARY, small_tokenizer
 
 TOKENIZER = small_tokenizer()
@@ -104,6 +107,12 @@ def test_a_question_takes_at_most_half_of_the_room_and_is_counted():
     assert tokens(data, 0).count("where") == 10 and data.num_cut == 1
 
 
+def test_a_long_question_before_a_short_context_leaves_less_room_than_a_stride_and_is_read():
+    rows = [row("anna lives in paris", "paris", question="where " * 30), row("anna lives in paris", "paris")]
+    data = task(23, stride=15).tokenize(rows, TOKENIZER)
+    assert data.num_items == 2 and tokens(data, 0)[-5:] == ["anna", "lives", "in", "paris", "[SEP]"]
+
+
 CONTEXT = "Der Fluß 中文 ends here."
 
 
@@ -133,6 +142,29 @@ def test_answers_may_be_columns_and_then_none_means_there_is_none():
     answers = {"text": ["中文", "here"], "answer_start": [9, 17]}
     assert task().parse("x", values | {"answers": answers}).answers == [("中文", 9), ("here", 17)]
     assert task().parse("x", values | {"answers": {"text": [], "answer_start": []}}).answers == []
+
+
+def test_answers_from_a_table_are_json_in_a_cell(tmp_path):
+    rows = [
+        ["id", "question", "context", "answers", "is_impossible"],
+        ["1", "?", CONTEXT, json.dumps([{"text": "中文", "answer_start": 9}]), "False"],
+        ["2", "?", CONTEXT, json.dumps({"text": ["here"], "answer_start": [17]}), ""],
+        ["3", "?", CONTEXT, "", "True"],
+        ["4", "?", CONTEXT, "[]", "0"],
+        ["5", "?", CONTEXT, "", "maybe"],
+    ]
+    with open(tmp_path / "x.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    found, bad = read_task(tmp_path / "x.csv", task().forms(True), task().parse, {}, "skip")
+    assert [row.answers for row in found] == [[("中文", 9)], [("here", 17)], []]
+    assert [reason for _, _, reason in bad] == [
+        "has no answers, and is not marked is_impossible", "is_impossible is 'maybe', expected true or false",
+    ]  # fmt: skip
+
+
+def test_a_question_is_marked_impossible_by_a_truth_value():
+    assert [truth_of(value, "x") for value in (None, False, 0, "", "FALSE", "0")] == [False] * 6
+    assert [truth_of(value, "x") for value in (True, 1, "True", "1")] == [True] * 4
 
 
 def test_an_answer_of_which_no_token_is_left_is_named_with_its_row():

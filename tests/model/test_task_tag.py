@@ -59,6 +59,7 @@ def test_a_word_of_which_nothing_is_left_still_gets_a_tag():
         ({"tokens": [], "tags": []}, "has no tokens"),
         ({"tokens": {"a": 1}, "tags": []}, "tokens is {'a': 1}, expected a list of words, or words parted by spaces"),
         ({"tokens": ["a", None], "tags": ["O", "O"]}, "a token is None, expected a string"),
+        ({"tokens": ["a"], "tags": ["\ud800"]}, "a tag is not valid UTF-8"),
         ({"tokens": ["a"], "tags": ["B-XYZ"]}, "label 'B-XYZ' is none of the 3 labels: B-LOC, I-LOC, O"),
     ],
 )

@@ -1,6 +1,8 @@
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -65,6 +67,27 @@ def test_rows_that_cannot_be_read_are_named(encoder, tmp_path):
         model.predict([("a", "b", "c")])
     with pytest.raises(ValueError, match="no column is found for text_a"):
         model.predict(["one text"])
+
+
+@pytest.mark.parametrize("rows", ["good", {"text": "good"}])
+def test_a_single_row_that_is_not_in_a_list_is_refused(encoder, tmp_path, rows):
+    model = tuned("classify", encoder, tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"rows is {rows!r}, expected a list of rows: give [{rows!r}]")):
+        model.predict(rows)
+
+
+def test_a_model_for_questions_of_others_may_give_no_answer(encoder, tmp_path):
+    assert not tuned("span", encoder, tmp_path).task.may_be_unanswerable
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["bertloom"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = load(tmp_path)
+    rows = [model.task.parse("x", {"id": None, "question": "where is anna", "context": "anna lives in paris"})]
+    data = model.task.tokenize(rows, model.tokenizer)
+    logits = np.zeros((len(data.input_ids), 2))
+    logits[0] = 9  # at [CLS]
+    assert model.task.answer(rows, data, logits, 1) == [{"answer": "", "probability": 1.0}]
+    assert set(model.predict([("where is anna", "anna lives in paris")])[0]) >= {"answer", "probability"}
 
 
 def test_answers_do_not_depend_on_the_other_rows(encoder, tmp_path):
