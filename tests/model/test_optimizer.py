@@ -1,9 +1,10 @@
+import pytest
 import torch
 from torch import nn
 
 from model.bert import BertConfig
 from model.heads import BertForPreTraining
-from model.optimizer import BETAS, EPSILON, LAMB_BETAS, build_optimizer, moment_names, set_learning_rate
+from model.optimizer import BETAS, EPSILON, LAMB_BETAS, build_optimizer, moment_names, orthogonal, set_learning_rate
 from tests.model.small_model import random_model
 
 
@@ -74,7 +75,8 @@ def test_lamb_leaves_a_parameter_of_zeros_unscaled_and_skips_one_without_a_gradi
     assert layer.bias.detach().equal(before)
 
 
-def test_muon_takes_the_matrices_of_the_layers_and_both_parts_are_torchs_own():
+def test_muon_takes_the_matrices_of_the_layers_and_both_parts_are_as_torchs_in_32_bits(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # torch's orthogonalises in 16 bits
     model, twin = random_model(), random_model()
     optimizer = build_optimizer(model, 0.1, "muon")
     names = ("qkv", "attention_output", "intermediate", "output")
@@ -102,5 +104,16 @@ def test_muon_takes_the_matrices_of_the_layers_and_both_parts_are_torchs_own():
             set_learning_rate(part, 0.01 * step)
             part.step()
         optimizer.step()
-    assert all(ours.equal(other) for ours, other in zip(model.parameters(), twin.parameters()))
+    for ours, other in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(ours, other, rtol=1e-6, atol=1e-7)
     assert all(set(optimizer.state[parameter]) == set(moments) for parameter, moments in moment_names(optimizer).items())
+
+
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
+def test_an_orthogonal_matrix_keeps_the_directions_and_brings_the_singular_values_near_one(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    made = orthogonal(matrix, 5)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = left.T @ made @ right.T  # diagonal: the directions are those of the matrix
+    torch.testing.assert_close(values, values.diagonal().diag(), rtol=0, atol=1e-4)
+    assert (values.diagonal() > 0.3).all() and (values.diagonal() < 1.3).all()
