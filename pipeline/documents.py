@@ -39,10 +39,12 @@ def read_documents(
     start: int | None = None,
     config: TextConfig | None = None,
     repeated_lines: NDArray[np.uint64] | None = None,
+    keep_lines: bool = False,
 ) -> Iterator[Record]:
     """The documents and rejects of a split in the order of the file; from `start`, the position of one, if given.
 
     repeated_lines: hashes of those to leave out, sorted (pipeline/line_repeats.py).
+    keep_lines: give a line break within a paragraph as a carriage return, not as a space.
     """
     config = config or TextConfig()
     begin = split.start if start is None else start
@@ -51,7 +53,7 @@ def read_documents(
         records = read_table(split, begin, config.text_column, config.id_column)
     else:
         records = _read_stream(split, begin, config)
-    yield from clean(records, config, repeated_lines)
+    yield from clean(records, config, repeated_lines, keep_lines)
 
 
 def _read_stream(split: Split, begin: int, config: ReadConfig) -> Iterator[Record]:
@@ -73,16 +75,36 @@ def _read_stream(split: Split, begin: int, config: ReadConfig) -> Iterator[Recor
                 yield from read_pages(chunks, begin, site, whole=split.end is None)
             elif source.format == "warc":
                 yield from read_archive(chunks, begin)
-            elif source.format == "jsonl":
-                yield from read_json_lines(chunks, begin, config.text_column, config.id_column)
-            elif config.text_layout == "line":
-                yield from read_lines_as_texts(chunks, begin)
-            elif config.text_layout == "file":
-                yield from read_file_as_text(chunks, begin)
             else:
-                yield from read_texts(chunks, begin)
+                yield from _read_text(chunks, begin, source.format, config)
         except Damaged as damage:
             yield Reject(damage.position, "damaged-file", f"{damage}: what came before it was kept")
+
+
+def _read_text(chunks: Iterable[bytes], begin: int, form: str, config: ReadConfig) -> Iterator[Record]:
+    """The records of plain text or JSON Lines. Raises Damaged behind what a reader holds when the file breaks off."""
+    damages: list[Damaged] = []
+    chunks = _up_to_damage(chunks, damages)
+    if form == "jsonl":
+        yield from read_json_lines(chunks, begin, config.text_column, config.id_column)
+    elif config.text_layout == "line":
+        yield from read_lines_as_texts(chunks, begin)
+    elif config.text_layout == "file":
+        for record in read_file_as_text(chunks, begin):
+            if not (damages and isinstance(record, Reject)):  # nobody knows that the rest of it is blank, too
+                yield record
+    else:
+        yield from read_texts(chunks, begin)
+    if damages:
+        raise damages[0]
+
+
+def _up_to_damage(chunks: Iterable[bytes], damages: list[Damaged]) -> Iterator[bytes]:
+    """The chunks; where they break off they end, and `damages` says so."""
+    try:
+        yield from chunks
+    except Damaged as damage:
+        damages.append(damage)
 
 
 def _skip(chunks: Iterable[bytes], num_bytes: int) -> Iterator[bytes]:

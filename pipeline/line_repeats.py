@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.documents import TextConfig, read_documents
-from pipeline.formats.records import Document, document_digest
+from pipeline.formats.records import Document, document_digest, joined_text
 from pipeline.inputs import Split
 from pipeline.text.cleaning import line_hashes
+from pipeline.versions import text_versions
 
 REPEATED = "repeated_lines.parquet"
 SCHEMA = pa.schema([
@@ -36,7 +37,7 @@ SCHEMA = pa.schema([
 _ENTRY = np.dtype([("line", "<u8"), ("document", "<u8")])
 _ENTRIES = 1 << 22  # of a list, and about of a range: 64 MB
 _RANGES = 1024  # of hashes, by their upper ten bits; a list begins with where each begins in it, and ends
-_VERSION = 1
+_VERSION = 2  # raise it with any change in what a list holds for the same text
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def list_lines(split: Split, config: TextConfig, folder: str) -> list[LineList]:
     values = {field.name: getattr(config, field.name) for field in fields(TextConfig)}
     values |= {"min_characters": 0, "max_characters": None, "languages": (), "quality_filter": ()}  # behind the count
     source = split.source
-    key = [_VERSION, source.fingerprint, source.encoding, split.start, split.end, values]
+    versions = text_versions(config, source.format)
+    key = [_VERSION, source.fingerprint, source.encoding, split.start, split.end, values, versions]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     done = storage.join(folder, f"{digest}.json")
     if storage.exists(done):
@@ -80,12 +82,12 @@ def _entries(split: Split, config: TextConfig) -> Iterator[NDArray[np.void]]:
     """Of the documents of a split, in portions: _ENTRY (entries,), sorted, each once."""
     held: list[NDArray[np.void]] = []
     size = 0
-    for item in read_documents(split, config=config):
+    for item in read_documents(split, config=config, keep_lines=True):
         if isinstance(item, Document):
             lines = np.unique(line_hashes(item.text.decode()))
             entries = np.empty(len(lines), _ENTRY)
             entries["line"] = lines
-            entries["document"] = int.from_bytes(document_digest(item.text)[:8], "big")
+            entries["document"] = int.from_bytes(document_digest(joined_text(item.text))[:8], "big")
             held.append(entries)
             size += len(entries)
             if size >= _ENTRIES:

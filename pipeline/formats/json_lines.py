@@ -17,7 +17,7 @@ from pipeline.formats.records import (
     whole_or_pieces,
 )
 
-MAX_LINE_BYTES = 1_000_000_000  # a line has to be held whole
+MAX_LINE_BYTES = 50_000_000  # a line has to be held whole: in six times its size, and where it is odd, in fifteen
 BOM = b"\xef\xbb\xbf"
 
 
@@ -30,9 +30,22 @@ def read_json_lines(
         if isinstance(line, int):
             yield line_too_long(at, line)
             at += line
-        else:
-            yield from _json_document(line, at, text_column, id_column)
-            at += len(line)
+            continue
+        position, at = at, at + len(line)
+        found = _text_of_line(line, position, text_column, id_column)
+        head = line[: 4 * SHOWN_CHARACTERS]
+        del line  # it and its text may be long: from here on there is the text alone
+        if isinstance(found, Reject):
+            yield found
+            continue
+        text, num_replaced, record_id = found
+        del found
+        data, num_surrogates = paragraphs(text)
+        del text
+        documents = whole_or_pieces(data, position, num_replaced + num_surrogates, record_id)
+        first = next(documents, None)
+        yield first or Reject(position, "empty-text", "", first_characters(head), record_id)
+        yield from documents
 
 
 def line_too_long(position: int, num_bytes: int) -> Reject:
@@ -47,39 +60,42 @@ def read_lines(chunks: Iterable[bytes]) -> Iterator[bytes | int]:
         lines = chunk.split(b"\n")
         for piece in lines[:-1]:
             length += len(piece) + 1
-            yield length if length > MAX_LINE_BYTES else b"".join([*parts, piece, b"\n"])
+            yield length if length > MAX_LINE_BYTES else _join(parts, piece + b"\n")
             parts, length = [], 0
         length += len(lines[-1])
         parts.append(lines[-1])
         if length > MAX_LINE_BYTES:
             parts = []
     if length:
-        yield length if length > MAX_LINE_BYTES else b"".join(parts)
+        yield length if length > MAX_LINE_BYTES else _join(parts, b"")
 
 
-def _json_document(line: bytes, position: int, text_column: str, id_column: str) -> Iterator[Document | Reject]:
+def _join(parts: list[bytes], last: bytes) -> bytes:
+    """The parts and the last one in one piece. They are let go of: whoever asks for the line holds it once."""
+    line = b"".join([*parts, last])
+    parts.clear()
+    return line
+
+
+def _text_of_line(line: bytes, position: int, text_column: str, id_column: str) -> tuple[str, int, str | None] | Reject:
+    """(text, bytes that became U+FFFD, id of the record), or why there is none."""
     num_replaced = 0
     try:
         record = orjson.loads(line)  # all but odd lines
     except ValueError:
         line, num_replaced = decoded(line.strip().removeprefix(BOM))
         if not line:
-            yield Reject(position, "blank-line")
-            return
+            return Reject(position, "blank-line")
         try:
             record = json.loads(line.decode())  # takes NaN and half a surrogate pair; of bytes it would guess UTF-16
         except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-            yield Reject(position, "not-json", str(error), first_characters(line))
-            return
+            return Reject(position, "not-json", str(error), first_characters(line))
     text, reason, detail = _text_of(record, text_column)
-    record_id = _plain(str(record[id_column])) if isinstance(record, dict) and id_column in record else None
-    documents: list[Document] = []
-    if not reason:
-        data, num_surrogates = paragraphs(text)
-        documents = list(whole_or_pieces(data, position, num_replaced + num_surrogates, record_id))
-    if not documents:
-        yield Reject(position, reason or "empty-text", detail, first_characters(line), record_id)
-    yield from documents
+    record_id = record.get(id_column) if isinstance(record, dict) else None
+    record_id = None if record_id is None else _plain(str(record_id))
+    if reason:
+        return Reject(position, reason, detail, first_characters(line), record_id)
+    return text, num_replaced, record_id
 
 
 def _text_of(record: Any, text_column: str) -> tuple[str, str, str]:

@@ -30,13 +30,13 @@ def read_texts(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
 
 
 def read_file_as_text(chunks: Iterable[bytes], start: int) -> Iterator[Document | Reject]:
-    """The file as one document: a blank line ends a paragraph, a single line break is a space."""
+    """The file as one document: a blank line ends a paragraph, a single line break is one within it."""
     pieces, begun = None, False  # begun: is it within a paragraph
     for at, raw, last in _bits(chunks, start):
         if raw or begun:
             pieces = pieces or Pieces(at)
             text, num_replaced = decoded(raw)
-            yield from pieces.add(text.replace(b"\n", b" ") + b"\n" * last, num_replaced, last=False)
+            yield from pieces.add(text.replace(b"\n", b"\r") + b"\n" * last, num_replaced, last=False)
         begun = not last
     if pieces:
         yield from pieces.add(b"", 0, last=True)
@@ -100,7 +100,8 @@ def _safe_cut(raw: bytes) -> int:
     cut = raw.rfind(b" ")
     if cut > 0:
         return cut
-    cut = len(raw) - 1
-    while cut > 1 and raw[cut] & 0xC0 == 0x80:
-        cut -= 1
-    return cut
+    last = len(raw) - 1
+    for cut in range(last, max(last - 4, 0), -1):  # a character has at most three bytes behind its first
+        if raw[cut] & 0xC0 != 0x80:
+            return cut
+    return last  # no character at all

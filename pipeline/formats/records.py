@@ -1,17 +1,25 @@
-"""What readers give: documents, and records that are none; and how a text becomes one document or several."""
+"""What readers give: documents, and records that are none; and how a text becomes one document or several.
+
+In a text as a reader gives it a line feed ends a paragraph and a carriage return is a line break within one. Steps that
+look at lines see both; `joined` makes a space of the second.
+"""
 
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 MAX_DOCUMENT_BYTES = 4_000_000
 SHOWN_CHARACTERS = 200  # of a reject
+SLICE = 1_000_000  # characters of a text worked on at a time
 
-_PARAGRAPHS = re.compile(r"\n\s*\n")
+_PARAGRAPHS = re.compile(r"\r\s*\r")
+_NOT_SPACE = re.compile(r"\S")
+_BLANK = " \t\r\n\v\f"
+_SPACE = re.compile(rb"\s*")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _SENTENCE_ENDS = (b". ", b"! ", b"? ", "。".encode(), "！".encode(), "？".encode())
 
@@ -21,7 +29,7 @@ class Document:
     """One document, or one piece of a text over MAX_DOCUMENT_BYTES."""
 
     text: bytes
-    """Cleaned text."""
+    """Cleaned text; as a reader gives it, with a carriage return for a line break within a paragraph."""
     position: int
     """Where its record begins: a byte of the uncompressed file, or the row of a table."""
     piece: int = 0
@@ -91,17 +99,41 @@ def is_utf8(raw: bytes) -> bool:
 
 
 def paragraphs(text: str) -> tuple[bytes, int]:
-    """(A text of hard-wrapped lines as UTF-8 with a line feed behind each paragraph alone, halves of surrogate pairs
-    that became U+FFFD)."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "\n" in text:
-        text = _PARAGRAPHS.sub("\r", text.strip(" \t\n\v\f")).replace("\n", " ").replace("\r", "\n")
-    try:
-        return text.encode(), 0
-    except UnicodeEncodeError:
-        text, num_surrogates = _SURROGATES.subn("\ufffd", text)
-        return text.encode(), num_surrogates
+    """(A text of hard-wrapped lines as UTF-8, with a line feed behind each paragraph and carriage returns within, halves of
+    surrogate pairs that became U+FFFD)."""
+    slices: list[bytes] = []
+    num_surrogates = begin = 0
+    while begin < len(text):  # a long text is held twice, not as often as there are steps
+        following = _NOT_SPACE.search(text, begin + SLICE)  # white space is not cut: it may hold a paragraph's end
+        end = following.start() if following else len(text)
+        part = text[begin:end].lstrip(_BLANK)
+        if not following:
+            part = part.rstrip(_BLANK)
+        if "\r" in part:
+            part = part.replace("\r\n", "\n")
+        part = part.replace("\n", "\r")
+        if "\r" in part:
+            part = _PARAGRAPHS.sub("\n", part)
+        try:
+            slices.append(part.encode())
+        except UnicodeEncodeError:
+            part, number = _SURROGATES.subn("\ufffd", part)
+            slices.append(part.encode())
+            num_surrogates += number
+        begin = end
+    return b"".join(slices), num_surrogates
+
+
+def joined(record: Record) -> Record:
+    """The record, of a document the lines of each paragraph on one."""
+    if isinstance(record, Document) and b"\r" in record.text:
+        return replace(record, text=joined_text(record.text))
+    return record
+
+
+def joined_text(text: bytes) -> bytes:
+    """The text with a space for each line break within a paragraph."""
+    return text.replace(b"\r", b" ")
 
 
 def first_characters(raw: bytes) -> str:
@@ -129,25 +161,29 @@ class Pieces:
 
     def __init__(self, position: int, record_id: str | None = None):
         self.position, self.record_id = position, record_id
-        self.pending = b""
+        self.held: list[bytes] = []  # bits, joined where they are enough for a piece: each sum would copy all before it
+        self.size = 0  # of what is held
         self.num_replaced = 0
         self.piece = 0
         self.source_key: int | None = None  # None: there is one piece alone, as far as is known
 
     def add(self, text: bytes, num_replaced: int, last: bool) -> Iterator[Document]:
-        self.pending += text
+        self.held.append(text)
+        self.size += len(text)
         self.num_replaced += num_replaced
-        while True:
-            self.pending = self.pending.lstrip()
-            if len(self.pending) <= MAX_DOCUMENT_BYTES or len(self.pending.rstrip()) <= MAX_DOCUMENT_BYTES:
-                break
-            cut = _piece_end(self.pending[:MAX_DOCUMENT_BYTES])
+        if self.size <= MAX_DOCUMENT_BYTES and not last:
+            return
+        text = b"".join(self.held)
+        begin, end = _begin(text, 0), len(text.rstrip())
+        while end - begin > MAX_DOCUMENT_BYTES:
+            cut = begin + _piece_end(text[begin : begin + MAX_DOCUMENT_BYTES])
             if self.source_key is None:
-                self.source_key = int.from_bytes(document_digest(self.pending[:cut].strip())[:8], "big")
-            yield from self._piece(self.pending[:cut], 0)
-            self.pending = self.pending[cut:]
+                self.source_key = int.from_bytes(document_digest(joined_text(text[begin:cut].strip()))[:8], "big")
+            yield from self._piece(text[begin:cut], 0)
+            begin = _begin(text, cut)
+        self.held, self.size = [text[begin:]], len(text) - begin
         if last:
-            yield from self._piece(self.pending, self.num_replaced)
+            yield from self._piece(text[begin:], self.num_replaced)
 
     def _piece(self, text: bytes, num_replaced: int) -> Iterator[Document]:
         text = text.strip()
@@ -157,7 +193,15 @@ class Pieces:
         self.piece += 1
 
 
+def _begin(text: bytes, start: int) -> int:
+    """Where the white space from `start` on ends."""
+    space = _SPACE.match(text, start)
+    assert space  # it matches nothing at all, too
+    return space.end()
+
+
 def _piece_end(window: bytes) -> int:
+    window = joined_text(window)
     cut = window.rfind(b"\n")
     if cut <= 0:
         cut = max((window.rfind(end) + len(end) for end in _SENTENCE_ENDS if end in window), default=0)

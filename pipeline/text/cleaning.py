@@ -1,7 +1,8 @@
 """What is done to a text before it is a document, step by step, and which texts are turned away for it.
 
 Every step is optional, and counted: how many documents it changed, or turned away. Lines that repeat are left out behind the
-sample. A text over MAX_DOCUMENT_BYTES is cleaned piece by piece.
+sample. A text over MAX_DOCUMENT_BYTES is cleaned piece by piece. Where a step looks at lines, the line breaks within
+paragraphs are there (pipeline/formats/records.py); a document's identity and language are those of the joined text.
 """
 
 import re
@@ -17,10 +18,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats.records import Document, PassedOver, Record, Reject, document_digest, first_characters
+from pipeline.formats.records import (
+    Document,
+    PassedOver,
+    Record,
+    Reject,
+    document_digest,
+    first_characters,
+    joined,
+    joined_text,
+)
 from pipeline.randomness import SAMPLE, mix, threshold
 from pipeline.text.language import check_languages, language_of
-from pipeline.text.quality import c4_fault, c4_lines, gopher_fault
+from pipeline.text.quality import c4_fault, c4_lines, gopher_fault, lines_of, with_lines
 
 MOST_CHARACTERS = 4_000_000  # that a text of MAX_DOCUMENT_BYTES can have; one beyond it has more than LEAST_CHARACTERS
 LEAST_CHARACTERS = 1_000_000
@@ -64,12 +74,25 @@ class CleanConfig:
 
 
 def clean(
-    records: Iterable[Record], config: CleanConfig, repeated: NDArray[np.uint64] | None = None
+    records: Iterable[Record],
+    config: CleanConfig,
+    repeated: NDArray[np.uint64] | None = None,
+    keep_lines: bool = False,
 ) -> Iterator[Record]:
-    """The records, their documents cleaned, or turned away, or passed over; untouched where no step is asked for.
+    """The records, their documents cleaned, or turned away, or passed over; joined alone where no step is asked for.
 
     repeated: hashes of the lines to leave out, sorted; that comes behind the sample and before the lengths.
+    keep_lines: give the documents with their line breaks within paragraphs, as a later step with lines sees them.
     """
+    if keep_lines:
+        yield from _cleaned(records, config, repeated)
+    elif repeated is not None or config.quality_filter:
+        yield from map(joined, _cleaned(records, config, repeated))
+    else:
+        yield from _cleaned(map(joined, records), config, repeated)
+
+
+def _cleaned(records: Iterable[Record], config: CleanConfig, repeated: NDArray[np.uint64] | None) -> Iterator[Record]:
     if repeated is None and all(getattr(config, field.name) == field.default for field in fields(CleanConfig)):
         yield from records
         return
@@ -99,7 +122,7 @@ def clean(
 
 
 def _identity(document: Document) -> int:
-    return int.from_bytes(document_digest(document.text)[:8], "big")
+    return int.from_bytes(document_digest(joined_text(document.text))[:8], "big")
 
 
 def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:
@@ -118,7 +141,7 @@ def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:
 
 def _unwanted(document: Document, config: CleanConfig) -> tuple[str, str]:
     """(reason, detail) why a document is turned away; ("", "") where it is not."""
-    text = document.text.decode()
+    text = joined_text(document.text).decode()
     most = config.max_characters
     if document.source_key is not None:  # a piece of a text that is longer than any limit
         if most is not None:
@@ -129,14 +152,15 @@ def _unwanted(document: Document, config: CleanConfig) -> tuple[str, str]:
         language, probability = language_of(text)
         if language not in config.languages:
             return "other-language", f"{language}, {probability:.2f}"
-    for name, fault_of in (("c4", c4_fault), ("gopher", gopher_fault)):
-        if name in config.quality_filter and (fault := fault_of(text)):
-            return f"quality-{name}", fault
+    if "c4" in config.quality_filter and (fault := c4_fault(text)):
+        return "quality-c4", fault
+    if "gopher" in config.quality_filter and (fault := gopher_fault(document.text.decode())):
+        return "quality-gopher", fault
     return "", ""
 
 
 def _reject(document: Document, reason: str, detail: str) -> Reject:
-    shown = first_characters(document.text)
+    shown = first_characters(joined_text(document.text))
     return Reject(document.position, reason, detail, shown, document.record_id, document.piece)
 
 
@@ -187,22 +211,24 @@ def _fixed(text: str) -> str:
 
 def line_hashes(text: str) -> NDArray[np.uint64]:
     """The hash of each line of a text: uint64 (lines,)."""
-    return np.frombuffer(b"".join(sha256(line.strip().encode()).digest()[:8] for line in text.split("\n")), "<u8")
+    return np.frombuffer(b"".join(sha256(line.strip().encode()).digest()[:8] for line in lines_of(text)), "<u8")
 
 
 def without_lines(repeated: NDArray[np.uint64], text: str) -> str:
     """The text without the lines whose hashes are in `repeated`, which is sorted."""
     hashes = line_hashes(text)
     out = np.searchsorted(repeated, hashes, "right") > np.searchsorted(repeated, hashes, "left")
-    return "\n".join(line for line, is_out in zip(text.split("\n"), out) if not is_out) if out.any() else text
+    if not out.any():
+        return text
+    return with_lines(text, [None if is_out else line for line, is_out in zip(lines_of(text), out)])
 
 
 @cache
 def _control_characters() -> re.Pattern[str]:
-    """Unicode's categories Cc and Cf, but for the tab and the line feed."""
+    """Unicode's categories Cc and Cf, but for the tab and line breaks."""
     ranges: list[list[int]] = []  # a class of ranges is 20 times as fast as one of characters
     for point in range(sys.maxunicode + 1):
-        if unicodedata.category(chr(point)) in ("Cc", "Cf") and point not in (9, 10):
+        if unicodedata.category(chr(point)) in ("Cc", "Cf") and point not in (9, 10, 13):
             if ranges and ranges[-1][1] == point - 1:
                 ranges[-1][1] = point
             else:

@@ -6,6 +6,7 @@ is not here, for it has to be chosen, nor are its repeated spans of three senten
 """
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +30,35 @@ _BULLETS = ("•", "‣", "◦", "-", "*", "·", "–")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text in which a line feed ends a paragraph and a carriage return is a line break within one."""
+    return text.replace("\r", "\n").split("\n")
+
+
+def with_lines(text: str, lines: Sequence[str | None]) -> str:
+    """The text with these in place of its lines, without those that are None; a paragraph's end between two stays."""
+    breaks = re.findall("[\r\n]", text)
+    kept: list[str] = []
+    between = ""  # the line kept last and this one
+    for line, before in zip(lines, ["", *breaks], strict=True):
+        between = between if between == "\n" else before
+        if line is not None:
+            kept += [between, line] if kept else [line]
+            between = ""
+    return "".join(kept)
+
+
 def c4_lines(text: str) -> str:
     """The text without citation marks, and without the lines that C4 leaves out: those that do not end as a sentence does,
     of fewer than five words, about Javascript, or about cookies and terms of use."""
-    kept = []
-    for line in text.split("\n"):
+    lines: list[str | None] = []
+    for line in lines_of(text):
         line = _CITATION.sub("", line).strip()
         lower = line.lower()
         ends = line.endswith(C4_END_MARKS) and not line.endswith("...")
-        if ends and len(line.split()) >= C4_MIN_WORDS and not any(word in lower for word in ("javascript", *C4_POLICY)):
-            kept.append(line)
-    return "\n".join(kept)
+        is_text = ends and len(line.split()) >= C4_MIN_WORDS
+        lines.append(line if is_text and not any(word in lower for word in ("javascript", *C4_POLICY)) else None)
+    return with_lines(text, lines)
 
 
 def c4_fault(text: str) -> str:
@@ -54,7 +73,7 @@ def c4_fault(text: str) -> str:
 
 def gopher_fault(text: str) -> str:
     """Why Gopher turns away a document; empty where it does not."""
-    words, lines = text.split(), text.split("\n")
+    words, lines = text.split(), lines_of(text)
     lengths = np.array([len(word) for word in words], np.int64)
     if not GOPHER_WORDS[0] <= len(words) <= GOPHER_WORDS[1]:
         return f"{len(words)} words"

@@ -1,5 +1,6 @@
 """Cleaning: each step does what it says, to the text alone, and is counted; what is turned away says why."""
 
+import json
 import sys
 import unicodedata
 
@@ -94,6 +95,24 @@ def test_a_text_in_pieces_is_longer_than_any_limit(tmp_path, monkeypatch):
         (0, 0, "too-long"), (0, 1, "too-long"), (0, 2, "too-long"), (27, 0, ""),
     ]  # fmt: skip
     assert len(list(read_documents(Split(source, 0, None), None, TextConfig(min_characters=4)))) == 4
+
+
+# ---- hard-wrapped lines
+
+
+def test_wrapped_lines_are_joined_in_every_step_and_part_of_none(tmp_path):
+    """A carriage return is a line break within a paragraph until the steps that look at lines are done."""
+    text = "e\u0301\u200b wrapped text.\nFour words are short.\r\nThis has five of them.\nAnd so has this one.\n\n"
+    text += "And five words are here."
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}))
+    [source] = find_sources([str(tmp_path)])
+    options = {"fix_text": True, "unicode_normalization": "NFC", "remove_control_characters": True}
+    items = []
+    for config in (options, options | {"quality_filter": ("c4",)}):
+        items += read_documents(Split(source, 0, None), None, TextConfig(**config))
+    kept = "This has five of them. And so has this one.\nAnd five words are here."
+    assert [item.text.decode() for item in items] == [f"é wrapped text. Four words are short. {kept}", kept]
+    assert items[1].cleaned == (*items[0].cleaned, "quality-c4")
 
 
 # ---- pieces

@@ -2,6 +2,9 @@ import bz2
 import gzip
 import json
 import lzma
+import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import read_documents
+from pipeline.documents import TextConfig, read_documents
 from pipeline.formats import json_lines, plain_text, records, streams
 from pipeline.formats.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
 from pipeline.formats.text_encodings import find_encoding
@@ -37,10 +40,10 @@ def set_sizes(patch: pytest.MonkeyPatch, most: int | None = None, chunk: int | N
             patch.setattr(module, "CHUNK", chunk)
 
 
-def read(folder: Path, name: str, data: bytes, start: int | None = None) -> list[Document | Reject]:
+def read(folder: Path, name: str, data: bytes, start: int | None = None, **config) -> list[Document | Reject]:
     (folder / name).write_bytes(data)
     [source] = find_sources([str(folder / name)])
-    return list(read_documents(Split(source, 0, None), start))
+    return list(read_documents(Split(source, 0, None), start, TextConfig(**config)))
 
 
 def texts(items) -> list[str]:
@@ -143,6 +146,15 @@ def test_damaged_utf8_is_replaced_and_counted(folder):
     assert item.num_replaced == 3  # the last one stood in the file
 
 
+def test_bytes_that_never_begin_a_character_are_cut_where_they_stand(folder, monkeypatch):
+    """Not byte by byte, which would take hours for some megabytes."""
+    assert [plain_text._safe_cut(end) for end in (b"ab\x80\x80", b"a" + b"\x80" * 9, b"a\xf0\x9f\x98\x80")] == [1, 9, 1]
+    set_sizes(monkeypatch, most=32, chunk=5)
+    [*pieces, last] = read(folder, "a.txt", b"a" + b"\x80" * 60 + b"b\n\nc")
+    assert "".join(texts(pieces)) == "a" + "\ufffd" * 60 + "b" and texts([last]) == ["c"]
+    assert pieces[-1].num_replaced == 60
+
+
 def test_a_byte_order_mark_is_no_text(folder):
     assert essence(read(folder, "a.txt", BOM + b"one\n\ntwo")) == [
         (b"one", 3, 0, twins.identity(b"one")), (b"two", 8, 0, twins.identity(b"two")),
@@ -227,6 +239,12 @@ def test_an_odd_line_that_can_be_read_is_read(folder, record, text):
     assert texts(read(folder, "odd.jsonl", lines(record))) == [text]
 
 
+@pytest.mark.parametrize("record_id, said", [("null", None), ('"r"', "r"), ("0", "0"), ('""', "")])
+def test_null_is_no_id_of_a_record(folder, record_id, said):
+    (item,) = read(folder, "id.jsonl", lines(f'{{"id": {record_id}, "text": ""}}'))
+    assert item.record_id == said
+
+
 @given(st.lists(st.binary(max_size=12), max_size=5).map(b"\n".join))
 def test_any_bytes_as_json_lines_give_documents_or_rejects(folder, data):
     data = b"\n" + data  # or it might begin as an archive does
@@ -252,11 +270,47 @@ def test_a_line_that_is_too_long_to_hold_is_rejected_by_its_length(folder, sizes
         at += width
 
 
+@settings(max_examples=300)
+@given(text=st.lists(st.sampled_from([*BITS, "\n\n", "\ud83d", "\u2003\n", "\v"]), max_size=30).map("".join))
+def test_the_paragraphs_of_a_text_do_not_depend_on_the_slices_in_which_they_are_found(text):
+    whole, num_replaced = records.paragraphs(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "SLICE", 3)
+        assert records.paragraphs(text) == (whole, num_replaced)
+    text = text.replace("\ud83d", "\ufffd").replace("\r\n", "\n").replace("\r", "\n").strip(" \t\n\v\f")
+    joined = re.sub(r"\n\s*\n", "\r", text).replace("\n", " ").replace("\r", "\n")
+    assert whole.replace(b"\r", b" ").decode() == joined
+
+
 def test_a_long_json_text_is_cut_into_pieces_too(folder, monkeypatch):
     set_sizes(monkeypatch, most=15)
     items = read(folder, "a.jsonl", lines('{"text": "b"}', '{"text": "One two.\\n\\nthree four. five"}'))
     key = twins.identity(b"One two.")
     assert essence(items)[1:] == [(b"One two.", 14, 0, key), (b"three four.", 14, 1, key), (b"five", 14, 2, key)]
+
+
+PEAK = """
+from pipeline.formats.json_lines import read_json_lines
+
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+
+def chunks():
+    yield '{"text": "\U0001f600'.encode()  # four bytes a character, in a string of Python
+    for _ in range(16):
+        yield b"A line of a hundred thousand.\\\\n" * 30_000
+    yield b'"}'
+
+before = peak()
+size = sum(len(document.text) for document in read_json_lines(chunks(), 0, "text", "id"))
+print((peak() - before) / size)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system for the peak of memory")
+def test_a_long_line_takes_memory_of_a_few_times_its_size():
+    ran = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert 2 < float(ran.stdout) < 8  # fifteen times, where each step holds what the one before it had
 
 
 # ---- compressed files
@@ -304,7 +358,8 @@ def test_a_truncated_file_keeps_what_came_before_and_names_the_rest(folder, endi
     data = squeeze(ending, text)
     items = read(folder, f"t.txt{ending}", data[: int(len(data) * share)])
     whole = text.decode().split()
-    assert texts(items) == whole[: len(items) - 1]
+    *kept, begun = texts(items)
+    assert kept == whole[: len(kept)] and whole[len(kept)].startswith(begun)
     assert len(items) > 10_000 * share
     damage = items[-1]
     assert damage.reason == "damaged-file"
@@ -312,6 +367,28 @@ def test_a_truncated_file_keeps_what_came_before_and_names_the_rest(folder, endi
     assert text[: damage.position].decode().split()[: len(items) - 1] == texts(items)
     assert read(folder, f"t.txt{ending}", data[: int(len(data) * share)], items[-2].position) == items[-2:]
     assert read(folder, f"t.txt{ending}", data[: int(len(data) * share)], damage.position) == items[-1:]
+
+
+@pytest.mark.parametrize("layout", ["blank-line", "line", "file"])
+def test_a_truncated_file_keeps_the_document_it_breaks_off_in(folder, layout, monkeypatch):
+    text = incompressible(400_000).replace(b"\n\n", b" ")  # one document, in every layout
+    data = squeeze(".gz", text)
+    data = data[: int(len(data) * 0.9)]
+    set_sizes(monkeypatch, most=100_000)
+    *pieces, damage = read(folder, "t.txt.gz", data, text_layout=layout)
+    assert (damage.reason, len(pieces) > 2) == ("damaged-file", True)
+    kept = " ".join(texts(pieces)).encode()
+    assert text.startswith(kept) and damage.position - len(kept) <= 1
+    assert read(folder, "t.txt.gz", data, damage.position, text_layout=layout) == [damage]
+
+
+def test_the_line_of_json_that_a_file_breaks_off_in_is_a_reject(folder):
+    text = b"".join(b'{"text": "%s"}\n' % word for word in incompressible(400_000).split())
+    data = squeeze(".gz", text)
+    *items, line, damage = read(folder, "t.jsonl.gz", data[: int(len(data) * 0.9)])
+    assert len(items) > 10_000 and len(texts(items)) == len(items)
+    assert (line.reason, damage.reason) == ("not-json", "damaged-file")
+    assert text[line.position : damage.position].decode() == line.text
 
 
 @CODECS

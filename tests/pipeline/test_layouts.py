@@ -1,6 +1,7 @@
 """Plain text in its other two layouts: one document a line, one document a file."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,17 @@ def test_a_file_as_one_document_is_the_same_text_in_json(folder, text, chunk):
     expected = list(read_documents(Split(same, 0, None)))
     assert len(items) == 1
     assert [i.text for i in items if isinstance(i, Document)] == [i.text for i in expected if isinstance(i, Document)]
+
+
+def test_a_file_of_many_paragraphs_is_read_in_time_in_proportion_to_its_length(folder):
+    path = source_of(folder, "verse.txt", "A line of verse\nand another.\n\n" * 130_000).path
+    seconds = {}
+    for layout in ("blank-line", "file"):
+        start = time.process_time()
+        split = Split(find_sources([path])[0], 0, None)
+        assert len(list(read_documents(split, None, TextConfig(text_layout=layout)))) == (130_000, 1)[layout == "file"]
+        seconds[layout] = time.process_time() - start
+    assert seconds["file"] < 5 * seconds["blank-line"]  # twenty times, where every paragraph copies those before it
 
 
 @settings(max_examples=100)

@@ -1,10 +1,13 @@
 """Lines that repeat across documents are counted exactly, however the input is cut, and left out."""
 
 import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,6 +106,38 @@ def test_the_pieces_of_a_text_share_the_id_of_what_is_left_of_the_first():
     items = list(clean(pieces, CleanConfig(), np.sort(line_hashes("Menu"))))
     assert [item.text for item in items] == [b"one", b"two"]
     assert {item.source_key for item in items} == {twins.identity(b"one")}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.txt"])
+def test_lines_are_those_of_the_source_where_a_line_break_is_a_space(folder, name):
+    """They are counted and left out as they stand in the file; what is left is joined."""
+    rows = [f"Home | About\nText {i} is wrapped\nhere.\nPrivacy\n\nHome\n\nEnd {i}." for i in range(3)]
+    config = TextConfig(text_layout="file")
+    if name == "a.jsonl":
+        (folder / name).write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    elif name == "a.parquet":
+        pq.write_table(pa.table({"text": rows}), folder / name)
+    else:
+        (folder / name).write_text(rows[0])
+    [source] = find_sources([str(folder / name)])
+    [split] = split_source(source, 1 << 20, config)
+    [one] = list_lines(split, config, str(folder))
+    lines, _ = count_range(str(folder), [one.name], 0, 1024, 0 if name == "a.txt" else 2)
+    out = np.sort(np.concatenate([line_hashes(line) for line in ("Home | About", "Privacy", "Home")]))
+    assert set(out.tolist()) <= set(lines.tolist())
+    texts = [item.text for item in read_documents(split, None, config, out)]
+    assert texts == [b"Text %d is wrapped here.\nEnd %d." % (i, i) for i in range(len(texts))]
+    whole = [item.text for item in read_documents(split, None, config)]
+    assert whole[0] == b"Home | About Text 0 is wrapped here. Privacy\nHome\nEnd 0."
+
+
+def test_texts_that_differ_in_their_wrapping_alone_are_one_document(folder):
+    (folder / "wrapped.jsonl").write_text('{"text": "One\\ntwo.\\nthree."}\n{"text": "One\\ntwo. three."}\n')
+    [source] = find_sources([str(folder / "wrapped.jsonl")])
+    [one] = list_lines(Split(source, 0, None), TextConfig(), str(folder))
+    lines, documents = count_range(str(folder), [one.name], 0, 1024, 0)
+    assert {int(line_hashes(line)[0]) for line in ("One", "two.", "three.", "two. three.")} == set(lines.tolist())
+    assert documents.tolist() == [1, 1, 1, 1]
 
 
 def test_documents_are_read_without_the_repeated_lines(folder):

@@ -1,5 +1,6 @@
 """Quality filters by their published thresholds, and languages by a model that is in its wheel."""
 
+import json
 import sys
 from collections import Counter
 
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.documents import TextConfig, read_documents
 from pipeline.formats.records import Document
+from pipeline.inputs import Split, find_sources
 from pipeline.text import language, quality
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.language import language_of
@@ -158,3 +161,30 @@ def test_filters_turn_documents_away_by_name():
     assert [getattr(item, "reason", "") for item in items] == ["", "quality-gopher", "", "quality-c4", "empty-text"]
     assert items[2].text == PROSE.encode() and items[2].cleaned == ("quality-c4",)
     assert items[3].detail == "a curly bracket" and items[4].detail == "nothing is left after quality-c4"
+
+
+def read_json(folder, text: str, **config) -> list:
+    (folder / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    [source] = find_sources([str(folder / "a.jsonl")])
+    return list(read_documents(Split(source, 0, None), None, TextConfig(**config)))
+
+
+def test_filters_count_the_lines_of_a_text_in_which_a_line_break_is_a_space(tmp_path):
+    sentences = "This is a good sentence. Here is one more.\nAnd a third one is here."
+    [item] = read_json(tmp_path, f"Home\nAbout us\n{sentences}\n\nA new paragraph begins here.\nLog in",
+                       quality_filter=("c4",))  # fmt: skip
+    assert item.text.decode() == sentences.replace("\n", " ") + "\nA new paragraph begins here."
+    bullets = "\n".join(f"- {line}" for line in PROSE.split(", "))
+    [item] = read_json(tmp_path, bullets, quality_filter=("gopher",))
+    assert item.detail == "100% of the lines begin with a bullet" and "\r" not in item.text
+    assert item.text.startswith("- The harbour lay quiet in the early morning - and nobody")
+
+
+def test_a_wrapped_text_that_a_filter_takes_is_the_text_without_it(tmp_path):
+    wrapped = PROSE.replace(", ", ",\n")
+    assert read_json(tmp_path, wrapped, quality_filter=("gopher",)) == read_json(tmp_path, wrapped)
+
+
+def test_lorem_ipsum_is_found_where_its_words_are_on_two_lines(tmp_path):
+    text = "This is the lorem\nipsum that everyone knows.\nIt is on two lines.\nAnd it goes on here."
+    assert read_json(tmp_path, text, quality_filter=("c4",))[0].reason == "quality-c4"
