@@ -15,8 +15,8 @@ Presets: tiny, mini, small, base, large. Writes
 
 Started again with the same flags, it goes on from the last whole checkpoint, and on a CPU with the same number of
 threads gets the numbers, bit for bit, that it would have got without the stop. What decides those numbers (model, data,
-batch size, schedule, seed) cannot be changed on the way, unless --allow-change names it; micro-batch size, ranks,
-device, threads and how often to save can.
+batch size, schedule, seed, precision) cannot be changed on the way, unless --allow-change names it; micro-batch size,
+ranks, device, threads and how often to save can.
 
 Exit status: 0 when the run is finished; when SIGTERM or SIGINT (Ctrl-C) ends it, the step is finished, a checkpoint is
 saved and the status is 128 + the signal's number: 143 or 130. A second Ctrl-C does not wait.
@@ -26,6 +26,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -149,7 +150,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             seed=config.seed, order_version=ORDER_VERSION, max_seq_length=legs[-1].max_seq_length,
             shards_digest=data_set.shards_digest, vocabulary_sha256=data_set.vocabulary_sha256,
             model=asdict(model.config), changes=changes,
-            schedule=config.deciding() | {"max_seq_length": schedule.phases[0].max_seq_length},
+            schedule=config.deciding()
+            | {"max_seq_length": schedule.phases[0].max_seq_length, "precision": precision},
         )  # fmt: skip
 
     def legs_from(legs: list[Leg], step: int, progress: float) -> list[Leg]:
@@ -204,7 +206,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         if found:
             load_checkpoint(found[0], model, optimizer)
         share_checkpoint(ranks, model, optimizer)
-        resumed_at = step if saved else -1
+        saved_at = step
         if ranks.is_first:
             print_start(config, model, reader, ranks, step, precision)
         model.bert.recompute_activations = config.recompute_activations
@@ -216,7 +218,10 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         peak = peak_flops(ranks.device, config.peak_tflops)
         meter = Meter(config=model.config, device=ranks.device, peak=peak and peak * ranks.size)
         sinks = open_sinks(config.sinks, config.out, step, tomllib.loads(dump(config))) if ranks.is_first else []
-        begin, last_seconds, heap = time.monotonic() - seconds, 0.0, Heap()
+        # How long the first update will take is a guess, the same on all ranks: 0 would be its learning rate as well.
+        begin, last_seconds, heap = time.monotonic() - seconds, schedule.total / 1000, Heap()
+        if ranks.is_first:
+            cut_back(config.out / "bad_steps.jsonl", step)
         stopping = 0  # a signal's number
 
         with (
@@ -230,18 +235,22 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             while True:
                 done = schedule.is_over(progress)
                 held = validation.get(legs[-1].max_seq_length)
-                if held and (done or step % config.eval_every == 0) and step != evaluated:
+                # Who is told to stop has little time: what is not evaluated now is when training goes on.
+                due = done or (step % config.eval_every == 0 and not stopping)
+                if held and due and step != evaluated:
                     batches = held.in_order(
                         reader.micro_batch_sizes[held.max_seq_length], config.num_eval_examples, ranks.rank, ranks.size
                     )
                     evaluation = evaluate(model, batches, precision=precision, ranks=ranks)
                     metrics.write(step, "validation", **asdict(evaluation), seconds=time.monotonic() - begin)
-                    bar.write(describe(step, evaluation), file=sys.stderr)
+                    if ranks.is_first:  # a bar that is turned off writes all the same
+                        bar.write(describe(step, evaluation), file=sys.stderr)
 
                 save = done or stopping or (step % config.save_every == 0 and step > 0)
-                if save and step != resumed_at and ranks.is_first:
+                if save and step != saved_at and ranks.is_first:
                     state = state_at(step, tokens, seconds, loss_mean, stream, legs)
                     writer.save(model, optimizer, state, before=metrics.sync)
+                    saved_at = step
                 if done or stopping:
                     break
 
@@ -261,8 +270,19 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
                 )  # fmt: skip
                 is_bad = not result.is_finite or result.loss > highest
                 if is_bad:
-                    what = bad_step(config, step, result, learning_rate, reader.indices(legs[-1], step), ranks)
-                    bar.write(what, file=sys.stderr)
+                    what = bad_step(config, step, result, reader.indices(legs[-1], step), ranks)
+                    if config.on_bad_step == "stop":
+                        if ranks.is_first and step != saved_at:  # there was no update: all is as it was behind `step`
+                            state = state_at(step, tokens, seconds, loss_mean, stream, legs)
+                            writer.save(model, optimizer, state, before=metrics.sync)
+                            writer.wait()
+                        ranks.sum_numbers([0])  # torchrun ends the first rank 30 s after another one has ended
+                        raise ValueError(
+                            f"{what}: look at them; or take a learning_rate below {learning_rate:g} or a longer warm-up "
+                            f"from a new run folder on; or go on with --on-bad-step skip"
+                        )
+                    if ranks.is_first:
+                        bar.write(f"{what}: the update is left out", file=sys.stderr)
                 else:
                     loss_mean = result.loss if loss_mean is None else 0.98 * loss_mean + 0.02 * result.loss
                 step += 1
@@ -313,28 +333,23 @@ def start_from(model: BertForPreTraining, init_from: Path, data_set: DataSet) ->
     print(f"begins with the weights of {pretrained.path}{'; new ones for ' + ', '.join(missing) if missing else ''}")
 
 
-def bad_step(
-    config: PretrainConfig, step: int, result: StepResult, learning_rate: float, indices: list[int], ranks: Ranks
-) -> str:
-    """Writes down which examples a step had whose loss is no number or a spike, and gives words about it.
+def cut_back(path: Path, step: int) -> None:
+    """Takes from bad_steps.jsonl what is about later steps than this, which are done again, and what a kill cut short."""
+    if path.exists():
+        lines = re.finditer(r'^{"step": (\d+), .*\n', path.read_text(errors="replace"), re.MULTILINE)
+        write_text(path, "".join(line[0] for line in lines if int(line[1]) <= step))
 
-    Raises:
-        ValueError: those words, unless such steps are to be skipped.
-    """
+
+def bad_step(config: PretrainConfig, step: int, result: StepResult, indices: list[int], ranks: Ranks) -> str:
+    """Writes down which examples a step had whose loss is no number or a spike, and gives words about it."""
     path = config.out / "bad_steps.jsonl"
     if ranks.is_first:
         line = {"step": step + 1, "loss": str(result.loss), "gradient_norm": str(result.gradient_norm)}
         with open(path, "a") as file:
             file.write(json.dumps(line | {"action": config.on_bad_step, "examples": indices}) + "\n")
-    what = (
+    return (
         f"at step {step + 1} the loss is {result.loss:g} and the norm of its gradient {result.gradient_norm:g}; "
         f"its examples are {', '.join(map(str, indices[:3]))} … of {config.data}, all of them in {path}"
-    )
-    if config.on_bad_step == "skip":
-        return f"{what}: the update is left out"
-    raise ValueError(
-        f"{what}: look at them; or take a learning_rate below {learning_rate:g} or a longer warm-up from a new run "
-        f"folder on; or go on with --on-bad-step skip"
     )
 
 

@@ -73,7 +73,7 @@ class PretrainConfig:
     device: str = "auto"
     """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16: matrix products in 16 bits, weights in 32. auto takes it on CUDA."""
+    """bf16: matrix products in 16 bits, weights in 32. auto takes it on CUDA. A run keeps what it began with."""
     num_threads: int | None = None
     """Threads of the CPU's matrix products; torch's choice if none is given. Another number rounds differently."""
     eval_every: int = 1000
@@ -96,8 +96,8 @@ class PretrainConfig:
     """What one device could do in this precision, in TFLOP/s, for the share of it that is reached (MFU). Known NVIDIA
     devices have their maker's bf16 figure; elsewhere, with none given, there is no MFU."""
     on_bad_step: Literal["stop", "skip"] = "stop"
-    """What to do where the loss is no number or a spike: stop, or leave the update out. Either way the examples of the
-    step are written to bad_steps.jsonl."""
+    """What to do where the loss is no number or a spike: save a checkpoint and stop, or leave the update out. Either way
+    the examples of the step are written to bad_steps.jsonl."""
     spike_factor: float | None = None
     """A loss above so many times its running mean is a spike; none is looked for by default."""
     compile: bool = False
@@ -179,9 +179,9 @@ class PretrainConfig:
 
 DECIDING = (
     "num_steps", "num_tokens", "budget", "batch_size", "phases", "learning_rate", "warmup_ratio", "decay", "decay_ratio",
-    "optimizer", "weight_decay", "max_gradient_norm", "remask", "shuffle",
+    "optimizer", "weight_decay", "max_gradient_norm", "remask", "shuffle", "spike_factor",
 )  # fmt: skip
-"""Fields that decide the numbers, beside those that TrainingState names itself."""
+"""Fields that decide the numbers, beside those that TrainingState names itself; `precision` is added as it was chosen."""
 
 
 def too_long(max_seq_length: int, max_position_embeddings: int) -> str:

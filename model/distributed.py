@@ -7,12 +7,15 @@ micro-batches; these are summed over the ranks once, when all are done, in a few
 DistributedDataParallel: there is nothing to overlap with that pays for its hooks at the batch sizes of BERT, and the sum
 is the plain one of losses that are already divided by the counts of the whole batch. Only rank 0 writes files.
 
-Ranks talk by gloo on a CPU and by NCCL on CUDA. A rank that ends takes the others with it: they say so and end too, and
-torchrun, or the next start, goes on from the last checkpoint.
+Ranks talk by gloo on a CPU and by NCCL on CUDA. Under gloo a rank that ends takes the others with it: they say so and
+end too. Under NCCL they wait until torchrun ends them, or NCCL's own watchdog. torchrun, or the next start, goes on from
+the last checkpoint.
 """
 
 import json
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,6 +142,37 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return _SumOverRanks.apply(tensor) if dist.is_initialized() else tensor
 
 
+def agree_on_name(store: dist.Store, rank: int, size: int) -> str:
+    """A name that all ranks of this start have, and none that met in this store before.
+
+    torchrun may keep its store when it starts the ranks again, and they would look for those that are gone. Its count of
+    restarts does not tell one start from another: each machine has its own, and one that joins or leaves raises none.
+    So each rank asks rank 0 by a word that nobody has used, and gets the name as the answer to that. What a dead rank
+    has asked is answered as well, to nobody; rank 0 is done when all ranks have said the name.
+    """
+    mine = uuid.uuid4().hex
+    if rank:
+        store.set(f"asks-{rank}", mine)
+        name = store.get(f"answer-{mine}").decode()  # waits for it
+        store.set(f"{name}-{rank}", "")
+        return name
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    missing = set(range(1, size))
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"asks-{other}"]):
+                store.set(f"answer-{store.get(f'asks-{other}').decode()}", mine)
+            if store.check([f"{mine}-{other}"]):
+                missing.remove(other)
+        if missing and time.monotonic() > deadline:
+            raise ValueError(
+                f"ranks {', '.join(map(str, sorted(missing)))} of {size} have not come in {TIMEOUT}: look at what their "
+                f"machines say, then start again"
+            )
+        time.sleep(0.02)
+    return mine
+
+
 @contextmanager
 def join_ranks(device: torch.device) -> Iterator[Ranks]:
     """Meets the other processes that torchrun has started; without torchrun, this process is alone.
@@ -151,9 +185,8 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(device=device)
         return
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    # torchrun may keep its store over a restart, and gloo would then look for the ranks that are gone.
     store, _, _ = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-    store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store = dist.PrefixStore(agree_on_name(store, rank, size), store)
     group: dict[str, Any] = {"store": store, "rank": rank, "world_size": size, "timeout": TIMEOUT}
     if device.type == "cuda":
         if local >= torch.cuda.device_count():

@@ -46,7 +46,7 @@ class Schedule:
     """One after the other; their shares add up to 1."""
 
     def learning_rate(self, progress: float, size: float) -> float:
-        """Learning rate of the update that begins at `progress` and advances it by `size`.
+        """Learning rate of the update that begins at `progress` and advances it by `size`, which is above 0.
 
         Counted in steps (size 1), the first update has peak / (steps of warm-up), the last of the warm-up and the one
         after it have the peak, and the last of all is not 0: no step is thrown away. transformers'

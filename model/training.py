@@ -119,7 +119,7 @@ def train_step(
     ranks.sum_gradients(model.parameters())
     ranks.sum_tensor(sums)
     gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
-    means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # waits for the GPU, once a step
+    means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # waits for the GPU: is there an update?
     result = StepResult(
         loss=means["mlm_loss"] + means["nsp_loss"], gradient_norm=float(gradient_norm), **means
     )  # fmt: skip

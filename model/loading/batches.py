@@ -214,6 +214,8 @@ class BatchReader:
         return self
 
     def __exit__(self, *error: object) -> None:
+        for examples in self.examples.values():
+            examples.close()
         self._thread.shutdown(cancel_futures=True)
 
     def indices(self, leg: Leg, step: int) -> list[int]:

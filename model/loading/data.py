@@ -9,6 +9,7 @@ Dimensions in the comments: T real tokens, N examples, M masked positions of a b
 import hashlib
 import json
 import os
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,8 @@ class Examples:
         self.is_remote = isinstance(data_set.folder, RemoteFolder)
         files: Files
         if isinstance(data_set.folder, RemoteFolder):
-            files = RemoteMembers(data_set.folder, self.shards, data_set.cache())
+            files = remote = RemoteMembers(data_set.folder, self.shards, data_set.cache())
+            self._end_transfers = weakref.finalize(self, remote.close)
         else:
             files = LocalShards(data_set.folder, self.shards)
         self._members = Members(self.shards, files)
@@ -209,6 +211,11 @@ class Examples:
         members = self._find(copies, rows)[0]
         _, firsts = np.unique(members, return_index=True)
         self._members.expect(members[np.sort(firsts)])
+
+    def close(self) -> None:
+        """Ends what is being fetched ahead; the same happens when nobody holds the examples any more."""
+        if self.is_remote:
+            self._end_transfers()
 
     def items_ahead(self, order: TrainingOrder) -> ItemsAhead:
         """The items of an order of these rows; where rows come from afar, they are fetched ahead of the items."""

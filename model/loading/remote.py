@@ -46,6 +46,7 @@ class RemoteMembers:
         self._firsts = np.searchsorted(shards.shard_of_member, np.arange(len(shards.paths)))
         self._pool = ThreadPoolExecutor(NUM_THREADS, "members")
         self._coming: dict[int, Future[None]] = {}
+        self._is_closed = False
 
     def name(self, number: int) -> str:
         """The URL of the shard that a member belongs to."""
@@ -87,6 +88,12 @@ class RemoteMembers:
         for shard, ordinals in missing.items():
             if shard not in self._coming:
                 self._coming[shard] = self._pool.submit(self._bring, shard, ordinals)
+
+    def close(self) -> None:
+        """Drops what is still to be brought, and lets what is under way fail at its next try. Without this, a program
+        that ends would wait until Python has joined the threads, and they would work through all that is queued."""
+        self._is_closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def open(self, number: int) -> BinaryIO:
         """A member's file, checked; brought first if it is not there."""
@@ -154,6 +161,8 @@ class RemoteMembers:
             raise ValueError(f"shard {url} is missing: copy the data set again, all of it") from None
 
     def _read(self, path: str, start: int, size: int, sha256: str) -> bytes:
+        if self._is_closed:
+            raise ValueError(f"{self.folder}/{path} is no longer wanted")  # nobody sees it: it ends the tries
         content = self.folder.read_once(path, start, size)
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:

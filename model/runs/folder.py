@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -19,8 +20,7 @@ def only_trainer(out: Path) -> Iterator[None]:
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: --out must be a folder")
-    ours = {"config.toml", "metrics.jsonl", "checkpoints", ".lock"}
-    if out.is_dir() and (names := {path.name for path in out.iterdir()}) and not names & ours:
+    if out.is_dir() and (names := {path.name for path in out.iterdir()}) and not is_run(out):
         raise ValueError(f"{out} holds other things ({min(names)}, …) and no run: give a new or empty folder as --out")
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "a") as file:
@@ -35,22 +35,27 @@ def only_trainer(out: Path) -> Iterator[None]:
         yield
 
 
+def is_run(out: Path) -> bool:
+    """Whether a folder was trained in: it has our lock, which is written first of all, or checkpoints, as a copy may."""
+    lock = out / ".lock"
+    ours = lock.is_file() and re.fullmatch(r"(process \d+ on .*\n)?", lock.read_text(errors="replace"))
+    return bool(ours) or any((out / "checkpoints").glob("step-*"))
+
+
 @contextmanager
 def stop_signals() -> Iterator[list[signal.Signals]]:
-    """A list that SIGTERM and SIGINT are noted in; the second signal acts as if this were not here.
+    """A list that SIGTERM and SIGINT are noted in; a second SIGINT acts as if this were not here.
 
+    A second SIGTERM does not: under torchrun one comes from it and one from who ended the job, systemd or Slurm.
     Only the main thread may handle signals: in any other the list stays empty.
     """
     received: list[signal.Signals] = []
     previous: dict[signal.Signals, Any] = {}
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
     def note(number: int, frame: Any) -> None:
         received.append(signal.Signals(number))
-        restore()
+        if number == signal.SIGINT:
+            signal.signal(number, previous[signal.SIGINT])
 
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,7 +65,8 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
     try:
         yield received
     finally:
-        restore()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def write_text(path: Path, text: str) -> None:

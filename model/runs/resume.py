@@ -8,6 +8,7 @@ from model.runs.checkpoint import TrainingState
 CHANGEABLE = (
     "num_steps", "num_tokens", "budget", "batch_size", "phases", "max_seq_length", "learning_rate", "warmup_ratio",
     "decay", "decay_ratio", "optimizer", "weight_decay", "max_gradient_norm", "seed", "shuffle", "remask", "data",
+    "precision", "spike_factor",
 )  # fmt: skip
 """What can be changed on the way where it is asked for by name. Neither the model's shape nor the vocabulary can."""
 
@@ -15,13 +16,15 @@ CHANGEABLE = (
 def changes_between(saved: TrainingState, now: TrainingState, allowed: Sequence[str]) -> list[dict[str, Any]]:
     """What is no longer as the run began, `{"step", "name", "before", "after"}` each, for the record.
 
+    What an older checkpoint does not tell of counts as unchanged.
+
     Raises:
         ValueError: something that decides the numbers has changed and is not among the allowed names.
     """
     changes = []
     before, after = _deciding(saved), _deciding(now)
-    for name in before | after:
-        old, new = before.get(name), after.get(name)
+    for name, old in before.items():
+        new = after.get(name)
         if old == new:
             continue
         if name not in allowed:

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -16,8 +17,6 @@ from safetensors.torch import load_file
 from jobs.pretrain import PretrainConfig, PretrainResult, main, pretrain
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
-from model.loading.data import DataSet
-from model.loading.order import TrainingOrder
 from model.runs.checkpoint import load_model, read_state
 from model.runs.folder import only_trainer, stop_signals
 from model.runs.metrics import TIMING_KEYS, read_metrics
@@ -177,6 +176,8 @@ def interrupted(unbroken: Path, out: Path) -> Path:
         ({"weight_decay": 0.0}, "weight_decay is 0.0, but this run began with 0.01"),
         ({"seed": 2}, "seed is 2, but this run began with 1"),
         ({"max_seq_length": 64}, "max_seq_length is 64, but this run began with 32"),
+        ({"precision": "bf16"}, "precision is bf16, but this run began with fp32: resume with fp32, or give a new --out"),
+        ({"spike_factor": 2.0}, "spike_factor is 2.0, but this run began with None: resume with None"),
         ({"model": dataclasses.replace(TINY, hidden_size=64)}, "model.hidden_size is 64, but this run began with 32"),
     ],
 )
@@ -223,6 +224,21 @@ def test_a_change_that_is_asked_for_by_name_is_made_and_recorded(data, unbroken,
     ]
     faults, steps = verify_run(out)
     assert steps == 0 and "step 1: read another data set" in faults[0]
+
+
+def test_a_run_that_began_before_its_precision_was_kept_goes_on_and_keeps_it(data, unbroken, tmp_path):
+    out = interrupted(unbroken, tmp_path / "run")
+    state = out / "checkpoints/step-00000010/state.json"
+    content = json.loads(state.read_text())
+    assert content["state"]["schedule"].pop("precision") == "fp32"
+    assert "spike_factor" in content["state"]["schedule"]
+    del content["sha256"], content["state"]["schedule"]["spike_factor"]
+    content["sha256"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    state.write_text(json.dumps(content))
+    pretrain(config(data, out, spike_factor=100.0))
+    last = read_state(out / "checkpoints/step-00000012")
+    assert (last.schedule["precision"], last.schedule["spike_factor"], last.changes) == ("fp32", 100.0, [])
+    assert files(out) == files(unbroken)
 
 
 def test_micro_batch_and_intervals_and_the_place_of_the_data_can_change_on_the_way(data, unbroken, tmp_path):
@@ -273,9 +289,27 @@ def test_wrong_folders_and_lengths_are_refused(data, tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="holds other things .* and no run"):
         pretrain(config(data, data))
+    for names in (("index.html", "config.toml", "metrics.jsonl"), ("checkpoints",), (".lock",)):  # a stranger's
+        strange = tmp_path / names[0]
+        strange.mkdir()
+        for name in names:
+            (strange / name).write_text("{}\n")
+        with pytest.raises(ValueError, match="holds other things .* and no run: give a new or empty folder as --out"):
+            pretrain(config(data, strange))
+        assert sorted(path.name for path in strange.iterdir()) == sorted(names)
+        assert all((strange / name).read_text() == "{}\n" for name in names)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file is a file: --out must be a folder"):
         pretrain(config(data, tmp_path / "file"))
+
+
+@pytest.mark.parametrize("name, text", [(".lock", ""), (".lock", "process 1 on a\n"), ("checkpoints/step-00000002/x", "")])
+def test_a_folder_with_a_run_in_it_is_ours_wherever_it_was_killed_or_copied(tmp_path, name, text):
+    (tmp_path / "config.toml").write_text("")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+    with only_trainer(tmp_path):
+        assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
 
 
 def test_two_processes_cannot_train_in_one_folder(data, unbroken):
@@ -317,6 +351,39 @@ def test_the_shipped_presets_are_whole(name):
     assert chosen.batch_size % chosen.micro_batch_size == 0
 
 
+def test_sigterm_may_come_several_times_and_ctrl_c_still_ends_it_at_once():
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stop_signals() as signals:
+            for _ in range(3):  # the service manager's, torchrun's
+                os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            term, interrupt = signal.SIGTERM, signal.SIGINT
+            assert signals == [term, term, term, interrupt, term]
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, outside)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_its_status_and_a_checkpoint_and_without_an_evaluation(data, tmp_path, number):
+    out = tmp_path / "run"
+    process = start(data, out, "--eval-every", "1", "--num-steps", "100000")
+    wait_for_line(process, out, 10)
+    for _ in range(3 if number == signal.SIGTERM else 1):
+        process.send_signal(number)
+        time.sleep(0.002)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    last = numbers(out)[-1]
+    assert last["split"] == "train" and f"stopped by {number.name} at step {last['step']}" in said
+    assert read_state(out / f"checkpoints/step-{last['step']:08d}").step == last["step"]
+
+
 def test_a_signal_is_noted_once_and_then_acts_as_ever():
     outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
@@ -338,24 +405,3 @@ def test_neither_beam_nor_the_pipeline_is_needed():
     )
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert "torch" in loaded and "transformers" not in loaded and "tokenizers" not in loaded
-
-
-def test_a_spike_names_its_examples_and_stops_or_is_skipped(data, tmp_path, capsys):
-    # Far too high a learning rate: the loss soon is several times its mean.
-    changes = {"learning_rate": 3.0, "warmup_ratio": 0.0, "spike_factor": 1.5, "num_steps": 8, "save_every": 3}
-    with pytest.raises(ValueError, match=r"at step \d the loss is .*; its examples are \d+, \d+, \d+ … of .*: look at"):
-        pretrain(config(data, tmp_path / "stopped", **changes))
-    pretrain(config(data, tmp_path / "run", on_bad_step="skip", keep_checkpoints=9, **changes))
-    assert "the update is left out" in capsys.readouterr().err
-    lines = [line for line in numbers(tmp_path / "run") if line["split"] == "train"]
-    bad = [json.loads(line) for line in (tmp_path / "run/bad_steps.jsonl").read_text().splitlines()]
-    assert len(lines) == 8 and [line["step"] for line in lines if line.get("skipped")] == [line["step"] for line in bad]
-    step, rows = bad[0]["step"], bad[0]["examples"]
-    assert bad[0]["action"] == "skip" and len(rows) == 16 and all(0 <= row < 580 for row in rows)
-    examples = DataSet(data).examples("train", 32)
-    items = TrainingOrder(examples.rows_per_copy, 1, 32).items((step - 1) * 16, step * 16)
-    assert rows == (items[1] + 300 * items[0]).tolist()
-    # and it resumes with the same judgement
-    shutil.rmtree(tmp_path / "run/checkpoints/step-00000008")
-    pretrain(config(data, tmp_path / "run", on_bad_step="skip", **changes))
-    assert [line for line in numbers(tmp_path / "run") if line["split"] == "train"] == lines

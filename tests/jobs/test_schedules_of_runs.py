@@ -92,6 +92,7 @@ def test_by_the_clock_it_ends_on_time_and_the_time_before_a_stop_counts(data, tm
     assert {line["max_seq_length"] for line in lines} == {32, 64}
     state = read_state(result.checkpoint)
     assert 2 <= state.seconds < 12
+    assert min(line["learning_rate"] for line in lines) > 0  # no step is thrown away
     assert lines[-1]["learning_rate"] < 0.5 * max(line["learning_rate"] for line in lines)
     assert verify_run(tmp_path / "run")[0] == []
     assert pretrain(config(data, tmp_path / "run", budget="2s", phases=("32:0.5", "64:0.5"))).step == result.step

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from jobs.pretrain import pretrain
@@ -58,15 +59,16 @@ def start_ranks(size: int, arguments: list[str]) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    return [start_rank(rank, size, port, [CODE, *arguments]) for rank in range(size)]
+
+
+def start_rank(rank: int, size: int, port: int, code: list[str], **environment: str) -> subprocess.Popen:
     common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", CODE, *arguments], text=True,
-            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for rank in range(size)
-    ]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", *code], text=True,
+        env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
@@ -99,7 +101,7 @@ def test_one_two_and_four_ranks_see_the_same_batches_and_losses_and_go_on_from_e
         out = tmp_path / f"ranks-{size}"
         ended = finish(start_ranks(size, words(data, out, 12, micro_batch_size)))
         assert [status for status, _, _ in ended] == [0] * size, ended
-        assert all(text == "" for _, text, _ in ended[1:]) and f"on {size} ranks of cpu" in ended[0][1]
+        assert [said for _, *said in ended[1:]] == [["", ""]] * (size - 1) and f"on {size} ranks of cpu" in ended[0][1]
         assert_same_batches_and_losses(out, tmp_path / "one")
         names = [".lock", "checkpoints", "config.toml", "metrics.jsonl", "tokenizer.json", "vocab.txt"]
         assert sorted(p.name for p in out.iterdir()) == names
@@ -124,6 +126,20 @@ def test_one_two_and_four_ranks_see_the_same_batches_and_losses_and_go_on_from_e
         assert_same_batches_and_losses(out, tmp_path / "one")
 
 
+def test_stopped_and_resumed_by_as_many_ranks_it_has_the_same_bits(data, tmp_path):
+    for out in (tmp_path / "run", tmp_path / "again"):
+        ended = finish(start_ranks(2, words(data, out, 12, 8)))
+        assert [status for status, _, _ in ended] == [0, 0], ended
+        if out.name == "run":
+            shutil.copytree(out, tmp_path / "again")
+            shutil.rmtree(tmp_path / "again/checkpoints/step-00000012")
+    assert "going on from step 6" in ended[0][1]
+    assert train_lines(tmp_path / "again") == train_lines(tmp_path / "run")
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        first, second = (tmp_path / run / "checkpoints/step-00000012" / name for run in ("run", "again"))
+        assert first.read_bytes() == second.read_bytes()
+
+
 def test_batch_normalization_is_over_the_tokens_of_all_ranks(data, tmp_path):
     alone(data, tmp_path / "one", 12, 16, normalization="batch")
     out = tmp_path / "two"
@@ -142,6 +158,30 @@ def test_a_rank_that_dies_ends_the_others_with_a_message(data, tmp_path):
     assert killed == -signal.SIGKILL
     assert status != 0
     assert "rank 0 of 2 has lost the others: one of them has ended, and its own message says why" in errors
+
+
+JOIN = """
+import os, torch
+from model.distributed import join_ranks
+with join_ranks(torch.device("cpu")) as ranks:
+    print(ranks.share_json(os.environ["ROUND"]))
+"""
+
+
+def test_ranks_meet_again_in_a_store_that_torchrun_keeps_whatever_each_machine_has_counted():
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    # A machine that joins or leaves starts all ranks again, and raises the count of none.
+    for number, counts in enumerate([(0, 0), (1, 0)], start=1):
+        ranks = []
+        for rank, count in enumerate(counts):
+            environment = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": str(count)}
+            ranks.append(start_rank(rank, 2, store.port, [JOIN], ROUND=str(number), **environment))
+        try:
+            ended = finish(ranks)
+        finally:
+            for process in ranks:
+                process.kill()
+        assert [(status, said) for status, said, _ in ended] == [(0, f"{number}\n")] * 2, ended
 
 
 def test_torchrun_starts_the_ranks_again_and_stops_them_cleanly(data, tmp_path):

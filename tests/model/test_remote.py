@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -103,7 +104,8 @@ def test_rows_come_through_the_cache_each_shard_once_and_then_never_again(store,
 
 @pytest.mark.parametrize("kind", ["500", "cut", "slow", "flip"])
 def test_what_fails_for_a_while_is_tried_again(store, local, tmp_path, monkeypatch, caplog, kind):
-    monkeypatch.setattr(folder, "READ_SECONDS", 0.3)
+    if kind == "slow":
+        monkeypatch.setattr(folder, "READ_SECONDS", 0.3)
     for number in (1, 5):
         store.fail(kind, f"0000{number}.tar", 2)
     store.fail(kind, "manifest.json", 1)
@@ -145,6 +147,28 @@ def test_a_failure_in_what_is_fetched_ahead_is_told_by_who_reads_it(store, tmp_p
     with says("00003.tar could not be read, 5 tries failed"):
         examples.gather(np.array([0]), rows[1:])
     assert len(store.fetched()) == 6
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped"])
+def test_what_is_to_be_fetched_ahead_ends_with_its_reader(store, tmp_path, monkeypatch, how):
+    monkeypatch.setattr(folder, "FIRST_WAIT_SECONDS", 0.5)
+    before = set(threading.enumerate())
+    examples = open_remote(tmp_path)
+    store.fail("500", ".tar", 999)
+    rows = np.arange(0, 2400, 200)
+    examples.expect(np.zeros_like(rows), rows)
+    while not store.fetched():
+        time.sleep(0.01)
+    threads = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("members")]
+    assert len(threads) == 8
+    if how == "closed":
+        examples.close()
+    else:
+        del examples
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(store.fetched()) < 3 * 8  # of 12 times 5: those under way are not tried for long, the others not at all
 
 
 def test_what_may_not_be_read_or_is_missing_is_said_at_once(store, local, tmp_path):
