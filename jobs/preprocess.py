@@ -10,6 +10,7 @@ data set has the same bytes. Flags behind `--` go to Beam: `-- --runner=FlinkRun
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.filesystem import FileSystem
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from jobs.config import parse
 from jobs.progress import JobProgress
@@ -37,6 +40,11 @@ from pipeline.text.icu import load_sentence_finder
 from pipeline.tokenizing import TokenizeConfig, part_names
 from pipeline.vocabulary import read_vocabulary
 
+OWN_FILES = {
+    "--out": ("vocab.txt", "shards.parquet", "documents/train/00000.parquet", "rejects/rejects.jsonl.gz"),
+    "--work-dir": ("parts/0.part",),
+}
+"""Of the files that a job writes, those that an --input could take for texts."""
 SHARED_SECONDS = 3600  # in a shared --work-dir a half-written file this old is nobody's
 
 
@@ -81,6 +89,9 @@ def main(argv: Sequence[str]) -> int:
 
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any]:
     """Makes the data set, or what is missing of it; its manifest, with the key `out` added."""
+    options = pipeline_options(config.num_workers, beam_flags)
+    storage.connect(options)
+    _keep_apart(config)
     vocabulary = read_vocabulary(config.vocab)
     for note in vocabulary.notes:
         _say(note)
@@ -105,7 +116,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
             begun = _claim(places, job, sources)
             storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
             if config.max_line_repeats is not None:
-                places = _count_lines(config, beam_flags, places, splits)
+                places = _count_lines(config, options, places, splits)
             _make_folder("--work-dir", places.parts)
             if config.near_duplicates is not None:
                 _make_folder("--work-dir", places.near)
@@ -115,8 +126,15 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
             storage.sweep_temporary(places.parts, SHARED_SECONDS)
             _tell_found(places, job, splits, begun)
             transform = Preprocess(places, job, sources, notes, part_bytes)
-            progress = JobProgress(places, total) if is_local(beam_flags) and storage.is_local(config.out) else None
-            _run(config, beam_flags, places, splits, transform, progress or nullcontext())
+            has_bar = is_local(options) and storage.is_local(config.out)
+            progress = JobProgress(places, total) if has_bar else nullcontext()
+            try:
+                _run(config, options, places, splits, transform, progress)
+            except ValueError as error:  # of the texts; it may advise other flags, and these this output refuses now
+                raise ValueError(
+                    f"{error}; other flags or inputs need another --out, where --work-dir {places.work} lets them use "
+                    f"the same tokens"
+                ) from error
             manifest = json.loads(storage.read(storage.join(config.out, "manifest.json")))
             for note in manifest["notes"]:
                 if note not in notes:
@@ -125,33 +143,60 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     return {**manifest, "out": config.out}
 
 
+def _keep_apart(config: PreprocessConfig) -> None:
+    """ValueError where the next start would take files of this job for texts."""
+    for flag, place in (("--out", config.out), ("--work-dir", config.work_dir)):
+        for pattern in config.input:
+            if place and any(_reads(pattern, storage.join(place, *name.split("/"))) for name in OWN_FILES[flag]):
+                raise ValueError(
+                    f"{flag} {place} lies where --input {pattern} finds files: those of the job would be taken for texts "
+                    f"when it is started again; choose a place outside"
+                )
+
+
+def _reads(pattern: str, path: str) -> bool:
+    """Whether an input would find a file of this path."""
+    if storage.is_local(pattern) and storage.is_local(path):
+        is_folder, pattern, path = os.path.isdir(pattern), os.path.realpath(pattern), os.path.realpath(path)
+        if is_folder:
+            return path.startswith(os.path.join(pattern, ""))
+        pattern = pattern.replace("**/", "**")  # none or more folders
+    elif pattern.endswith("/"):
+        return path.startswith(pattern)
+    return re.match(FileSystem.translate_pattern(pattern), path) is not None
+
+
 def _run(
     config: PreprocessConfig,
-    beam_flags: Sequence[str],
+    options: PipelineOptions,
     places: Places,
     splits: list[Split],
     transform: beam.PTransform,
     progress: AbstractContextManager,
 ) -> None:
-    options = pipeline_options(config.num_workers, beam_flags)
-    local = is_local(beam_flags) and storage.is_local(config.out)
-    log = os.path.join(places.scratch, "beam.log") if local else None
+    watch: AbstractContextManager = nullcontext()
+    log = None
+    if is_local(options):
+        on_disk = storage.is_local(config.out)
+        log = os.path.join(places.scratch, "beam.log") if on_disk else os.devnull
+        unlock = "" if on_disk else f"remove {storage.join(config.out, '.lock')}, then "
+        watch = worker_watch("preprocess", f"What is finished is kept: {unlock}start")
     dealt = balanced(splits, config.num_workers)
     try:
-        with worker_watch("preprocess") if local else nullcontext(), quiet_workers(log), progress:
+        with watch, quiet_workers(log), progress:
             run(options, lambda pipeline: pipeline | "splits" >> beam.Create(dealt) | "preprocess" >> transform)
     except Exception as error:
         raise for_people(error) from error
 
 
-def _count_lines(config: PreprocessConfig, beam_flags: Sequence[str], places: Places, splits: list[Split]) -> Places:
+def _count_lines(config: PreprocessConfig, options: PipelineOptions, places: Places, splits: list[Split]) -> Places:
     """Counts the lines of all documents; the places for parts without those that repeat."""
     _say("counting the lines of all documents, for --max-line-repeats")
     folder = storage.join(places.work, "lines")
     _make_folder("--work-dir", folder)
     assert config.max_line_repeats is not None
     transform = CountLines(folder, places.scratch, _part_of(TextConfig, config), config.max_line_repeats)
-    _run(config, beam_flags, places, splits, transform, nullcontext())
+    _run(config, options, places, splits, transform, nullcontext())
     lines = storage.read(storage.join(places.scratch, REPEATED))
     places = replace(places, repeated_lines=hashlib.sha256(lines).hexdigest()[:24])
     _make_folder("--work-dir", places.parts)

@@ -56,6 +56,9 @@ def main(argv: Sequence[str]) -> int:
         )
         what = f"{count:,} steps read again"
     else:
+        from pipeline import storage  # a run is verified where there is no pipeline
+
+        storage.connect()
         faults, count = verify(config.path)
         what = f"{count} files looked at"
     for fault in faults[:MAX_FAULTS]:

@@ -15,8 +15,11 @@ from typing import NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from google.protobuf import json_format, text_format
 
@@ -30,13 +33,14 @@ _FORKED = "bertloom:environment:forked:v1"
 
 def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOptions:
     """Options of the local runner, unless the flags name another. Never those of sys.argv."""
-    if any(flag.split("=")[0] == "--runner" for flag in beam_flags):
-        return PipelineOptions(list(beam_flags))
+    options = PipelineOptions(list(beam_flags))
+    if options.view_as(StandardOptions).runner not in (None, LOCAL):
+        return options
     return PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={num_workers}", *beam_flags])
 
 
-def is_local(beam_flags: Sequence[str]) -> bool:
-    return not any(flag.split("=")[0] == "--runner" for flag in beam_flags) or f"--runner={LOCAL}" in beam_flags
+def is_local(options: PipelineOptions) -> bool:
+    return options.view_as(StandardOptions).runner == LOCAL
 
 
 def run(options: PipelineOptions, build: Callable[[beam.Pipeline], object]) -> None:
@@ -49,10 +53,13 @@ def run(options: PipelineOptions, build: Callable[[beam.Pipeline], object]) -> N
 def _runner(options: PipelineOptions) -> FnApiRunner | None:
     """The local runner with our own worker processes; None for any other, which Beam makes from the options."""
     num_workers = options.view_as(DirectOptions).direct_num_workers
-    if options.view_as(StandardOptions).runner != LOCAL or num_workers == 1:
+    if not is_local(options) or num_workers == 1:
         return None
     local_worker.server()
-    return FnApiRunner(_ForkedEnvironment.from_command_string(""))
+    # Left alone, Beam gives worker processes no options, and they could not find a store that a flag names.
+    named = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
+    provision = ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=named))
+    return FnApiRunner(_ForkedEnvironment.from_command_string(""), provision_info=provision)
 
 
 class _ForkedEnvironment(SubprocessSDKEnvironment):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -11,26 +12,27 @@ from typing import TextIO
 
 from pipeline import storage
 
+SETTLE_SECONDS = 1.0  # in which others that found no lock, either, have written theirs
+
 
 @contextmanager
 def output_lock(folder: str) -> Iterator[None]:
     """Holds `folder`/.lock; ValueError, with the holder's name, where another job does.
 
-    On a local disk the system itself lets go of the lock when its holder dies. An object store has no such lock: there
-    the file has to be removed by hand after a job was killed, and the error says so.
+    On a local disk the system itself lets go of the lock when its holder dies. Object stores and HDFS have no such lock:
+    there the file has to be removed by hand after a job was killed, and the error says so.
     """
     path = storage.join(folder, ".lock")
-    holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    values = {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "key": secrets.token_hex(8)}
+    holder = json.dumps(values)
     if not storage.is_local(path):
-        if storage.exists(path):
-            raise ValueError(
-                f"{folder} is being written by {_tell(storage.read(path).decode())}; if that job is dead, remove {path}"
-            )
-        storage.write_whole(path, [holder.encode()])
         try:
+            _write_lock(path, folder, holder.encode())
             yield
         finally:
-            storage.remove(path)
+            if storage.exists(path) and storage.read(path) == holder.encode():
+                storage.remove(path)
         return
     with _locked(path, folder) as file:
         file.truncate(0)
@@ -41,6 +43,16 @@ def output_lock(folder: str) -> Iterator[None]:
         finally:
             with suppress(FileNotFoundError):  # somebody threw the whole folder away
                 os.remove(path)
+
+
+def _write_lock(path: str, folder: str, holder: bytes) -> None:
+    """Of jobs that find no lock at the same time, and all write theirs, the last one has it."""
+    if not storage.exists(path):
+        storage.write_whole(path, [holder])
+        time.sleep(SETTLE_SECONDS)
+    there = storage.read(path)
+    if there != holder:
+        raise ValueError(f"{folder} is being written by {_tell(there.decode())}; if that job is dead, remove {path}")
 
 
 def _locked(path: str, folder: str) -> TextIO:

@@ -1,23 +1,32 @@
 """Files, through Beam's file systems: written whole or not at all, read by range.
 
 On local disks and HDFS a file is written under a temporary name in its own folder, fsynced (local), renamed, and the
-folder is fsynced. Object stores show an object only once it is whole, so there it goes to its final name at once.
+folder is fsynced. Object stores show an object only once it is closed, so there it goes to its final name at once, and is
+removed where an error has closed it.
 """
 
 import errno
 import hashlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 RENAMES = ("", "hdfs")  # schemes whose file systems show half-written files
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def connect(options: PipelineOptions | None = None) -> None:
+    """Tells Beam's file systems how to reach their stores: by these options, and by the environment. Every command that
+    opens files by this module begins so; before, nothing behind s3:// or hdfs:// can be named, let alone read."""
+    FileSystems.set_options(options or PipelineOptions([]))
 
 
 def join(folder: str, *names: str) -> str:
@@ -77,7 +86,7 @@ def temporary_name(path: str) -> str:
     return join(folder, f".tmp-{os.getpid()}-{threading.get_ident()}-{name}")
 
 
-def _create(path: str) -> BinaryIO:
+def _create(path: str) -> Any:
     if is_local(path):
         return open(path, "wb")
     return FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
@@ -94,12 +103,14 @@ def write_whole(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
                 digest.update(chunk)
                 count += len(chunk)
                 file.write(chunk)
+            if scheme == "s3" and count == 0:
+                file.raw._uploader._write_to_s3(b"")  # Beam would complete an upload of no parts, which S3 refuses
             if is_local(path):
                 file.flush()
                 os.fsync(file.fileno())
     except BaseException as error:
-        if is_local(path) and os.path.exists(target):
-            os.remove(target)
+        with suppress(Exception):  # the error under way says more
+            remove(target)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise OSError(
                 f"{path}: {os.strerror(error.errno).lower()}, after {count} bytes; what was finished before is kept: "
@@ -151,8 +162,15 @@ def names_in(folder: str) -> set[str]:
 
 def remove(path: str) -> None:
     """Removes a file or a folder with all that is in it; nothing where there is none."""
-    if exists(path):
+    if is_local(path):
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        elif os.path.exists(path):
+            os.remove(path)
+    elif exists(path):
         FileSystems.delete([path])
+    elif FileSystems.get_scheme(path) not in RENAMES:  # a folder of an object store is but names that begin alike
+        FileSystems.delete([f"{path}/"])
 
 
 def files_below(folder: str) -> list[str]:

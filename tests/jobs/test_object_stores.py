@@ -1,0 +1,157 @@
+"""Preprocessing from and to s3://, against a real S3 server on loopback: what a local job gives, and nothing left behind."""
+
+import os
+from contextlib import nullcontext
+
+import pytest
+from apache_beam.io.filesystems import FileSystems
+
+from jobs import cli
+from jobs.preprocess import PreprocessConfig, _run
+from pipeline import storage
+from pipeline.line_repeats import CountLines
+from pipeline.local_runner import pipeline_options
+from pipeline.lock import output_lock
+from pipeline.preprocess import Places
+from tests.jobs.corpus import as_txt, digests, documents, write, write_vocabulary
+from tests.model.object_store import Store, object_store
+
+TEXTS = documents(40)
+FLAGS = ["--max-seq-length", "32", "--dupe-factor", "1", "--validation-fraction", "0"]
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "vocab.txt")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with object_store() as store:
+        store.client().create_bucket(Bucket="texts")
+        store.client().put_object(Bucket="texts", Key="in/a.txt", Body=as_txt(TEXTS))
+        yield store
+
+
+@pytest.fixture
+def bucket(server: Store, tmp_path, monkeypatch) -> str:
+    """A bucket of this test's own, and Beam's file systems as a new process finds them."""
+    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+    name = tmp_path.name.replace("_", "-")[:50].rstrip("-")
+    server.client().create_bucket(Bucket=name)
+    return name
+
+
+def keys(store: Store, bucket: str) -> list[str]:
+    return [row["Key"] for row in store.client().list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def download(store: Store, bucket: str, folder) -> None:
+    for key in keys(store, bucket):
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.client().get_object(Bucket=bucket, Key=key)["Body"].read())
+
+
+def argv(vocab, source, out, *more: str) -> list[str]:
+    return ["preprocess", "--input", str(source), "--vocab", str(vocab), "--out", str(out), *FLAGS, *more]
+
+
+def test_a_job_from_s3_to_s3_gives_the_shards_of_a_local_one_and_leaves_nothing_else(
+    server, bucket, vocab, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")  # the flag alone leads there, also in the workers
+    flags = ["--num-workers", "2", "--", f"--s3_endpoint_url={server.endpoint}"]
+    command = argv(vocab, "s3://texts/in/", f"s3://{bucket}/set", *flags)
+    assert cli.main(command) == 0
+    download(server, bucket, tmp_path / "fetched")
+    write(tmp_path / "in/a.txt", TEXTS)
+    assert cli.main(argv(vocab, tmp_path / "in", tmp_path / "local")) == 0
+    local, fetched = digests(tmp_path / "local"), digests(tmp_path / "fetched/set")
+    assert list(local) == list(fetched)
+    name_the_input = {"manifest.json", "report.json", "report.html"}
+    assert {name for name in local if local[name] != fetched[name]} <= name_the_input
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    assert f"s3://{bucket}/set is complete already: nothing to do" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags, watched", [([], True), (["--runner=FlinkRunner"], False)], ids=str)
+def test_workers_of_this_machine_are_watched_wherever_the_output_lies(monkeypatch, flags, watched):
+    said: list[str] = []
+    monkeypatch.setattr("jobs.preprocess.worker_watch", lambda *words: said.extend(words) or nullcontext())
+    monkeypatch.setattr("jobs.preprocess.run", lambda *_: None)
+    config = PreprocessConfig(input=("in",), vocab="vocab.txt", out="s3://texts/set")
+    _run(config, pipeline_options(2, flags), Places(config.out, "work"), [], CountLines("", "", config, 2), nullcontext())
+    told = ["preprocess", "What is finished is kept: remove s3://texts/set/.lock, then start"]
+    assert said == (told if watched else [])
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "report", "explain"])
+def test_a_command_that_reads_looks_on_s3_too(bucket, capsys, command):
+    assert cli.main([command, f"s3://{bucket}/set", *(["0"] if command == "explain" else [])]) in (1, 2)
+    said = capsys.readouterr()
+    assert f"s3://{bucket}/set " in said.err and "manifest.json" in said.err
+
+
+def test_a_vocabulary_is_made_of_a_text_on_s3(bucket, tmp_path):
+    flags = ["--input", "s3://texts/in/a.txt", "--vocab-size", "400", "--out", f"{tmp_path}/vocab.txt"]
+    assert cli.main(["build-vocab", *flags]) == 0
+
+
+def test_an_empty_file_can_be_written(server, bucket):
+    storage.connect()
+    storage.write_whole(f"s3://{bucket}/empty", [])
+    assert storage.read(f"s3://{bucket}/empty") == b"" and storage.size(f"s3://{bucket}/empty") == 0
+
+
+def test_what_fails_on_the_way_is_not_left_half_written(server, bucket):
+    def chunks():
+        yield b"half"
+        raise ValueError("no more")
+
+    storage.connect()
+    with pytest.raises(ValueError, match="no more"):
+        storage.write_whole(f"s3://{bucket}/file", chunks())
+    assert keys(server, bucket) == []
+
+
+def test_a_folder_is_removed_with_all_below_it_and_what_is_not_there_is_no_error(server, bucket):
+    for key in ("set/.work/a", "set/.work/b/c", "set/.workers"):
+        server.client().put_object(Bucket=bucket, Key=key, Body=b"")
+    storage.connect()
+    storage.remove(f"s3://{bucket}/set/.work")
+    storage.remove(f"s3://{bucket}/set/.work")
+    assert keys(server, bucket) == ["set/.workers"]
+
+
+# ---- the lock
+
+
+@pytest.fixture
+def out(bucket, monkeypatch) -> str:
+    monkeypatch.setattr("pipeline.lock.SETTLE_SECONDS", 0)
+    storage.connect()
+    return f"s3://{bucket}/set"
+
+
+def test_a_second_job_is_told_who_holds_the_lock_and_which_file_to_remove_where_that_job_is_dead(out):
+    says = rf"process {os.getpid()} on .*; if that job is dead, remove {out}/.lock"
+    with output_lock(out):
+        with pytest.raises(ValueError, match=says), output_lock(out):
+            pass
+        assert storage.exists(f"{out}/.lock")
+    assert not storage.exists(f"{out}/.lock")
+
+
+def test_of_two_jobs_that_find_no_lock_at_the_same_time_one_gets_it(out, monkeypatch):
+    theirs, write_whole = b'{"host": "elsewhere", "pid": 7, "since": "now"}', storage.write_whole
+
+    def both_write(path, chunks):
+        write_whole(path, chunks)
+        write_whole(path, [theirs])
+
+    monkeypatch.setattr(storage, "write_whole", both_write)
+    with pytest.raises(ValueError, match="set is being written by process 7 on elsewhere since now"), output_lock(out):
+        pass
+    assert storage.read(f"{out}/.lock") == theirs

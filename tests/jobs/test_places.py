@@ -1,0 +1,61 @@
+"""Where a job may write: not where its inputs are looked for, and elsewhere where a check of its texts has failed."""
+
+import re
+
+import pytest
+
+from jobs import cli
+from tests.jobs.corpus import documents, write, write_vocabulary
+
+SMALL = ["--max-seq-length", "32", "--dupe-factor", "1"]
+
+
+@pytest.fixture
+def preprocess(tmp_path, capsys, monkeypatch):
+    """Runs a job in its own folder; (exit status, what it said)."""
+    monkeypatch.chdir(tmp_path)
+    vocab = write_vocabulary(tmp_path / "words")
+
+    def run(source, *flags):
+        status = cli.main(["preprocess", "--input", source, "--vocab", str(vocab), *SMALL, *flags])
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def test_texts_unfit_for_pairs_can_be_used_as_the_error_says(preprocess, tmp_path):
+    write(tmp_path / "in.txt", [[f"word{i} and nothing else."] for i in range(400)])
+    status, said = preprocess("in.txt", "--out", "out")
+    assert status == 2 and "--pairs none makes single segments of them" in said
+    assert "; other flags or inputs need another --out, where --work-dir out/.work lets them use the same" in said
+    status, said = preprocess("in.txt", "--pairs", "none", "--out", "other", "--work-dir", "out/.work")
+    assert status == 0 and "1 of 1 splits are tokenized, 0 buckets" in said
+
+
+@pytest.mark.parametrize("source, flag, place", [
+    ("corpus", "--out", "corpus/out"),
+    ("./corpus/", "--out", "corpus"),
+    ("corpus/**/*.txt", "--out", "corpus/out"),
+    ("corpus/**/*.txt", "--out", "corpus"),
+    ("corpus/*/*.parquet", "--out", "corpus/out"),
+    ("corpus", "--work-dir", "corpus/work"),
+])  # fmt: skip
+def test_a_place_where_an_input_would_find_files_of_the_job_is_refused(preprocess, tmp_path, source, flag, place):
+    write(tmp_path / "corpus/a.txt", documents(20))
+    places = {"--out": "out", flag: place}
+    status, said = preprocess(source, *(word for row in places.items() for word in row))
+    assert status == 2 and f"error: {flag} {place} lies where --input {source} finds files: those of the job" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "words"]
+
+
+def test_an_output_beside_the_files_of_a_pattern_is_taken_and_started_again(preprocess, tmp_path):
+    write(tmp_path / "corpus/a.txt", documents(20))
+    places = ["--out", "corpus/out", "--work-dir", "corpus/work"]
+    assert preprocess("corpus/*.txt", *places)[0] == 0
+    status, said = preprocess("corpus/*.txt", *places)
+    assert status == 0 and re.search("corpus/out is complete already", said)
+
+
+def test_an_output_below_a_folder_of_an_object_store_is_refused(preprocess):
+    status, said = preprocess("s3://texts/in/", "--out", "s3://texts/in/set")
+    assert status == 2 and "--out s3://texts/in/set lies where --input s3://texts/in/ finds files" in said
