@@ -163,7 +163,8 @@ def estimate(rates: Rates, num_bytes: int, to_tokenize: int, num_parts: int, job
     weave, id_bytes = job.weave, 2 if len(job.vocabulary.words) < 65536 else 4
     token_bytes = id_bytes + job.tokenize.chinese_words
     of_text = rates.tokens * token_bytes + rates.sentences * SENTENCE_BYTES + rates.documents * DOCUMENT.itemsize
-    parts = to_tokenize * rates.text * of_text + num_parts * RANGES * INDEX.itemsize
+    entries = min(num_parts * RANGES, 8 * (to_tokenize * rates.text * rates.documents + num_parts))  # of the parts' indexes
+    parts = to_tokenize * rates.text * of_text + entries * INDEX.itemsize
     tokens, documents = (num_bytes * rates.text * rate for rate in (rates.tokens, rates.documents))
     shards = documents * PAGE_BYTES
     for length in weave.max_seq_length:

@@ -55,7 +55,7 @@ def _runner(options: PipelineOptions) -> FnApiRunner | None:
     num_workers = options.view_as(DirectOptions).direct_num_workers
     if not is_local(options) or num_workers == 1:
         return None
-    local_worker.server()
+    local_worker.start()
     # Left alone, Beam gives worker processes no options, and they could not find a store that a flag names.
     named = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
     provision = ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=named))

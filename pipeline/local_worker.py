@@ -5,7 +5,6 @@ The server ends when its job does, however that ends, and so do the workers: eac
 """
 
 import atexit
-import functools
 import gc
 import json
 import os
@@ -19,25 +18,28 @@ from contextlib import suppress
 
 _DONE = b"done"
 _asking = threading.Lock()
+_running: tuple[subprocess.Popen, socket.socket] | None = None  # the server, and a connection to it
 
 
-@functools.cache
-def server() -> tuple[subprocess.Popen, socket.socket]:
-    """The server of this process, and a connection to it; the first call starts it."""
+def start() -> None:
+    """Starts the server of this process, if there is none."""
+    global _running
+    if _running:
+        return
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "pipeline.local_worker"]
     quiet = subprocess.DEVNULL  # a worker's output goes where its job's goes by then
     with theirs:  # a group of its own: Ctrl-C is the job's affair
         process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet, process_group=0)
+    _running = process, ours
     atexit.register(end)
-    return process, ours
 
 
 def end() -> None:
-    """Kills the server, if there is one, with its workers; the next call of `server` starts another one."""
-    if server.cache_info().currsize:
-        process, connection = server()
-        server.cache_clear()
+    """Kills the server, if there is one, with its workers; the next call of `start` starts another one."""
+    global _running
+    if _running:
+        (process, connection), _running = _running, None
         with suppress(OSError):  # all of them have ended already
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -48,12 +50,15 @@ def work(environment: dict[str, str]) -> None:
     """Has a worker run to its end, in this folder, with these variables; what it says goes to this standard error.
 
     Raises:
-        RuntimeError: it did not come to its end.
+        RuntimeError: it did not come to its end, or there is no server: a job that is interrupted may still ask for
+            workers when `end` was called, and one that began then would never be told to stop.
     """
     ours, theirs = socket.socketpair()
     with ours:
         with theirs, _asking:
-            _, connection = server()
+            if not (running := _running):
+                raise RuntimeError("the server of the workers has ended")
+            connection = running[1]
             socket.send_fds(connection, [b"1"], [theirs.fileno(), 2])
             connection.recv(1)  # macOS may lose a handle that is closed before it was received
         ours.sendall(json.dumps([os.getcwd(), environment]).encode() + b"\n")

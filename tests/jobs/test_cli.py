@@ -146,7 +146,7 @@ def test_worker_processes_are_made_ready_before_the_command_is_imported_where_it
     monkeypatch, words, started
 ):
     order = []
-    monkeypatch.setattr(local_worker, "server", lambda: order.append("server"))
+    monkeypatch.setattr(local_worker, "start", lambda: order.append("server"))
     monkeypatch.setattr(
         cli.importlib, "import_module", lambda name: order.append("command") or types.SimpleNamespace(main=lambda _: 0)
     )

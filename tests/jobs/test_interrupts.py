@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pipeline import local_worker
 from tests.jobs.test_restart import PATIENCE_SECONDS, ROOT, Job, wait_for, workers
 
 
@@ -69,3 +70,13 @@ def test_a_background_job_of_a_shell_which_ignores_ctrl_c_goes_on(job, tmp_path)
     code = "signal.signal(signal.SIGINT, signal.SIG_IGN); sys.exit(main(sys.argv[1:]))"
     ran = run(code, job.argv(tmp_path / "out", "--num-workers", "2"))
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_worker_that_is_asked_for_when_the_server_has_ended_starts_no_other_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("MARK", str(tmp_path))  # a thread of an interrupted job may come that late
+    local_worker.start()
+    assert len(workers(str(tmp_path))) == 1
+    local_worker.end()
+    with pytest.raises(RuntimeError, match="the server of the workers has ended"):
+        local_worker.work({})
+    assert not workers(str(tmp_path))
