@@ -56,7 +56,7 @@ def write_onnx(model: BertForPreTraining, path: Path) -> None:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
-        raise ValueError(f"{error}: pip install 'bertloom[onnx]'") from None
+        raise ValueError(f"{error}: pip install -e '.[onnx]'") from None
     padded = PaddedBert(model).eval()
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2, max=model.config.max_position_embeddings)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which no BERT needs

@@ -63,7 +63,7 @@ class RemoteFolder:
         try:
             self._system, self._root = url_to_fs(self.url)
         except ImportError as error:
-            extra = f": pip install 'bertloom[{EXTRAS[protocol]}]'" if protocol in EXTRAS else ""
+            extra = f": pip install -e '.[{EXTRAS[protocol]}]'" if protocol in EXTRAS else ""
             raise ValueError(f"{url}: {error}{extra}") from None
         except ValueError as error:
             raise ValueError(f"{url}: {error}; expected s3://…, gs://…, https://… or a local folder") from None

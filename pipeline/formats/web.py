@@ -24,7 +24,7 @@ _SKIPPED = ["table", "nav", "header", "footer", "aside", "form"]
 def check_packages(path: str) -> None:
     """ValueError where a package that is needed to read `path` is not installed."""
     if not (find_spec("warcio") and find_spec("resiliparse")):
-        raise ValueError(f"{path}: web archives need warcio and resiliparse: pip install 'bertloom[web]'")
+        raise ValueError(f"{path}: web archives need warcio and resiliparse: pip install -e '.[web]'")
 
 
 def read_archive(chunks: Iterable[bytes], start: int) -> Iterator[Record]:

@@ -1,7 +1,7 @@
 """Chinese words, for whole-word masks: which characters go on with the word before them.
 
 BERT reads Chinese character by character; where words begin is known to a segmenter alone. Here that is jieba-rs (MIT), by
-its package rjieba, installed with `pip install 'bertloom[chinese]'`.
+its package rjieba, installed with `pip install -e '.[chinese]'`.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def load_segmenter() -> Segment:
     try:
         import rjieba
     except ImportError:
-        raise ValueError("--chinese-words needs the package rjieba: pip install 'bertloom[chinese]'") from None
+        raise ValueError("--chinese-words needs the package rjieba: pip install -e '.[chinese]'") from None
     return rjieba.cut
 
 

@@ -192,7 +192,7 @@ def load_ftfy() -> ModuleType:
     try:
         import ftfy
     except ModuleNotFoundError:
-        raise ValueError("--fix-text needs ftfy: pip install 'bertloom[ftfy]'") from None
+        raise ValueError("--fix-text needs ftfy: pip install -e '.[ftfy]'") from None
     return ftfy
 
 

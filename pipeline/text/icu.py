@@ -1,7 +1,7 @@
 """Sentence boundaries of other languages, by ICU: `--sentences icu:LOCALE`.
 
 The rules are Unicode's (UAX 29) with the abbreviations that ICU knows of the locale (CLDR's; none for most). They come with
-the package icu4py, installed by `pip install 'bertloom[icu]'`. One rule is added: an opening bracket behind a stop begins
+the package icu4py, installed by `pip install -e '.[icu]'`. One rule is added: an opening bracket behind a stop begins
 the next sentence (「はい。」「いいえ。」), where Unicode lets it end the last one.
 """
 
@@ -42,7 +42,7 @@ def load_sentence_finder(sentences: str) -> FindSentences | None:
     try:
         from icu4py.breakers import SentenceBreaker
     except ImportError:
-        raise ValueError(f"--sentences {sentences} needs the package icu4py: pip install 'bertloom[icu]'") from None
+        raise ValueError(f"--sentences {sentences} needs the package icu4py: pip install -e '.[icu]'") from None
     locale = f"{sentences.removeprefix(ICU)}@ss=standard"  # "sentence suppressions": abbreviations that end no sentence
 
     def find(block: bytes) -> NDArray[np.int64]:

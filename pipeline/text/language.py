@@ -29,5 +29,5 @@ def _identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ModuleNotFoundError:
-        raise ValueError("--languages needs py3langid: pip install 'bertloom[langid]'") from None
+        raise ValueError("--languages needs py3langid: pip install -e '.[langid]'") from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -224,7 +224,7 @@ def test_a_graph_with_other_numbers_or_without_onnxruntime_is_refused(run, tmp_p
         patch.setattr(padded, "CLOSE", -1.0)
         export(ExportConfig(checkpoint=run, out=tmp_path / "out", onnx=True))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ValueError, match="pip install 'bertloom.onnx.'"):
+    with pytest.raises(ValueError, match="pip install -e '..onnx.'"):
         export(ExportConfig(checkpoint=run, out=tmp_path / "out", onnx=True))
     assert list(tmp_path.iterdir()) == []
 

@@ -135,7 +135,7 @@ def test_shares_that_make_exactly_one_are_fine():
 
 def test_a_job_for_chinese_words_without_the_segmenter_says_what_to_install(source, vocab, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rjieba", None)
-    with pytest.raises(ValueError, match=r"--chinese-words needs the package rjieba: pip install 'bertloom\[chinese\]'"):
+    with pytest.raises(ValueError, match=r"--chinese-words needs the package rjieba: pip install -e '.\[chinese\]'"):
         run_job(source, tmp_path / "out", vocab, chinese_words=True)
 
 

@@ -197,7 +197,7 @@ def test_urls_that_cannot_be_are_refused():
         DataSet("nope://bucket/set")
     code = "import sys; sys.modules['s3fs'] = None; from model.loading.folder import open_folder; open_folder('s3://b')"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'bertloom[s3]'" in ran.stderr.splitlines()[-1]
+    assert "pip install -e '.[s3]'" in ran.stderr.splitlines()[-1]
 
 
 def test_a_cache_smaller_than_the_data_stays_within_its_bound_and_fetches_members_alone(store, local, tmp_path, monkeypatch):

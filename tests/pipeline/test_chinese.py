@@ -128,6 +128,6 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch, tmp_pat
     monkeypatch.setitem(sys.modules, "rjieba", None)
     (tmp_path / "vocab.txt").write_bytes(VOCABULARY.text)
     vocabulary = str(tmp_path / "vocab.txt")
-    with pytest.raises(ValueError, match=r"--chinese-words needs the package rjieba: pip install 'bertloom\[chinese\]'"):
+    with pytest.raises(ValueError, match=r"--chinese-words needs the package rjieba: pip install -e '.\[chinese\]'"):
         TokenizeSplit("/nowhere", TokenizeConfig(chinese_words=True), vocabulary, 1000).setup()
     TokenizeSplit("/nowhere", TokenizeConfig(), vocabulary, 1000).setup()

@@ -119,7 +119,7 @@ def test_a_known_locale_is_taken(value):
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "icu4py.breakers", None)
-    with pytest.raises(ValueError, match=r"--sentences icu:ja needs the package icu4py: pip install 'bertloom\[icu\]'"):
+    with pytest.raises(ValueError, match=r"--sentences icu:ja needs the package icu4py: pip install -e '.\[icu\]'"):
         load_sentence_finder("icu:ja")
     assert load_sentence_finder("rule") is None
 

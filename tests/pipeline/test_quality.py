@@ -143,7 +143,7 @@ def test_a_language_that_is_not_known_is_refused():
 def test_a_missing_package_is_told_before_the_work_begins(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     language._identifier.cache_clear()
-    with pytest.raises(ValueError, match=r"--languages needs py3langid: pip install 'bertloom\[langid\]'"):
+    with pytest.raises(ValueError, match=r"--languages needs py3langid: pip install -e '.\[langid\]'"):
         CleanConfig(languages=("en",))
     language._identifier.cache_clear()
 
