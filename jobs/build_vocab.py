@@ -89,8 +89,10 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
         _say(f"rejected: {reason}: {what}")
     turned_away = "".join(f", {n:,} {reason}" for reason, n in sorted(tally.turned_away.items()))
     if all(len(word) > MAX_WORD_CHARACTERS for word in counts):
-        raise ValueError(f"no text in {len(sources)} files{turned_away}: expected documents with words of up to "
-                         f"{MAX_WORD_CHARACTERS} characters, see --help")
+        raise ValueError(
+            f"no text in {len(sources)} files{turned_away}: expected documents with words of up to {MAX_WORD_CHARACTERS} "
+            f"characters, see --help"
+        )
     words = train_vocabulary(
         counts, config.vocab_size, config.min_frequency, config.character_coverage, config.chinese_frequency
     )

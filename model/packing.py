@@ -3,12 +3,15 @@
 Dimensions in the comments: T real tokens, N sequences.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 MAX_TOKENS = 8192
 """Tokens that a model reads at once, at most, where it predicts or reads a single text, unless one sequence has more."""
@@ -38,6 +41,25 @@ class PackedSequences:
         """The same batch in memory that a GPU can copy from by itself."""
         tensors = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)  # type: ignore[arg-type]
+
+
+def grouped(items: Iterable[Item], size_of: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
+    """Neighbours in groups whose sizes add up to `limit` at most; what is larger alone is a group of its own.
+
+    >>> list(grouped([3, 2, 9, 1], int, 6))
+    [[3, 2], [9], [1]]
+    """
+    group: list[Item] = []
+    total = 0
+    for item in items:
+        size = size_of(item)
+        if group and total + size > limit:
+            yield group
+            group, total = [], 0
+        group.append(item)
+        total += size
+    if group:
+        yield group
 
 
 def pack_sequences(input_ids: np.ndarray, lengths: np.ndarray, segment_b_start: np.ndarray) -> PackedSequences:

@@ -3,7 +3,7 @@
 Dimensions in the comments: T real tokens, N sequences, C hidden_size, V words.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.bert import BertModel
 from model.huggingface import from_hugging_face, load_weights
-from model.packing import MAX_TOKENS, PackedSequences, pack_sequences
+from model.packing import MAX_TOKENS, PackedSequences, grouped, pack_sequences
 from model.pretrained import Pretrained
 from model.training import autocast, choose_device, choose_precision
 from model.use import WordPredictor
@@ -32,7 +32,7 @@ def log_likelihoods(model: WordPredictor, texts: Sequence[np.ndarray]) -> list[n
     tokenizer = model.tokenizer
     found = [np.zeros(len(ids)) for ids in texts]
     places = ((number, place) for number, ids in enumerate(texts) for place in range(len(ids)))
-    for group in grouped(places, [len(ids) + 2 for ids in texts]):
+    for group in grouped(places, lambda pair: len(texts[pair[0]]) + 2, MAX_TOKENS):
         sequences = []
         for number, place in group:
             sequence = np.concatenate([[tokenizer.cls_id], texts[number], [tokenizer.sep_id]])
@@ -74,8 +74,8 @@ class Embedder:
         ids = self.tokenizer.ids(texts)
         sequences = [np.concatenate([[self.tokenizer.cls_id], part[:room], [self.tokenizer.sep_id]]) for part in ids]
         vectors = []
-        for group in grouped(((number, 0) for number in range(len(texts))), [len(part) for part in sequences]):
-            batch = pack([sequences[number] for number, _ in group]).to(self.device)
+        for group in grouped(sequences, len, MAX_TOKENS):
+            batch = pack(group).to(self.device)
             with autocast(self.device, choose_precision("auto", self.device)):
                 hidden = encode(self.bert, batch).float()  # (T, C)
             if self.pooling == "cls":
@@ -86,20 +86,6 @@ class Embedder:
                 pooled = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, rows, hidden) / lengths[:, None]
             vectors.append(pooled.cpu().numpy())  # (N, C)
         return np.concatenate(vectors), sum(len(part) > room for part in ids)
-
-
-def grouped(sequences: Iterable[tuple[int, int]], lengths: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
-    """The (text, place) pairs in groups of at most MAX_TOKENS tokens; `lengths` are those of the texts' sequences."""
-    group: list[tuple[int, int]] = []
-    size = 0
-    for number, place in sequences:
-        if group and size + lengths[number] > MAX_TOKENS:
-            yield group
-            group, size = [], 0
-        group.append((number, place))
-        size += lengths[number]
-    if group:
-        yield group
 
 
 def pack(sequences: Sequence[np.ndarray]) -> PackedSequences:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.packing import PackedSequences, flat_ranges, pack_sequences, take_lists
+from model.packing import PackedSequences, flat_ranges, grouped, pack_sequences, take_lists
 from model.tokenization import TextTokenizer
 
 
@@ -60,21 +60,6 @@ def best_windows(windows: Sequence[tuple[int, int]], num_tokens: int) -> np.ndar
     return best
 
 
-def grouped(sizes: np.ndarray, limit: int) -> list[slice]:
-    """Neighbours in groups of at most `limit` together; what is larger alone is a group of its own.
-
-    >>> grouped(np.array([3, 2, 9, 1]), 6)
-    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
-    """
-    starts, size = [0], 0
-    for place, more in enumerate(sizes.tolist()):
-        if place > starts[-1] and size + more > limit:
-            starts.append(place)
-            size = 0
-        size += more
-    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(sizes)]) if start < end]
-
-
 @dataclass(frozen=True, kw_only=True)
 class TaskBatch(PackedSequences):
     """Items, their sequences end to end, and what is to be predicted of them."""
@@ -94,15 +79,16 @@ class TaskBatch(PackedSequences):
         """The sequences in parts of at most so many tokens, unless one sequence has more."""
         ends = np.cumsum(self.lengths)
         found = []
-        for part in grouped(np.array(self.lengths), max_tokens):
-            tokens = slice(ends[part.start] - self.lengths[part.start], ends[part.stop - 1])
+        for part in grouped(range(len(ends)), self.lengths.__getitem__, max_tokens):
+            first, last = part[0], part[-1]
+            tokens = slice(ends[first] - self.lengths[first], ends[last])
             found.append(
                 PackedSequences(
                     input_ids=self.input_ids[tokens],
                     token_type_ids=self.token_type_ids[tokens],
                     position_ids=self.position_ids[tokens],
-                    cu_seqlens=self.cu_seqlens[part.start : part.stop + 1] - self.cu_seqlens[part.start],
-                    lengths=self.lengths[part],
+                    cu_seqlens=self.cu_seqlens[first : last + 2] - self.cu_seqlens[first],
+                    lengths=self.lengths[first : last + 1],
                 )
             )
         return found

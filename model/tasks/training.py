@@ -13,9 +13,9 @@ from model.bert import BertModel
 from model.loading.batches import cut_by_length
 from model.loading.order import fold
 from model.optimizer import set_learning_rate
-from model.packing import MAX_TOKENS
+from model.packing import MAX_TOKENS, grouped
 from model.runs.checkpoint import CheckpointState
-from model.tasks.data import TaskBatch, TaskData, grouped
+from model.tasks.data import TaskBatch, TaskData
 from model.tasks.heads import TaskModel
 from model.training import DROPOUT, autocast
 
@@ -97,7 +97,8 @@ def micro_batches(data: TaskData, items: np.ndarray, micro_batch_size: int) -> l
     parts = []
     for part in cut_by_length(data.num_tokens(items), micro_batch_size):
         counts = data.item_starts[items[part] + 1] - data.item_starts[items[part]]  # sequences of each
-        parts += [data.batch(items[part[group]]) for group in grouped(counts, micro_batch_size)]
+        groups = grouped(range(len(part)), counts.__getitem__, micro_batch_size)
+        parts += [data.batch(items[part[group]]) for group in groups]
     return parts
 
 
@@ -150,7 +151,7 @@ def predict_all(model: TaskModel, data: TaskData, batch_size: int, precision: st
     found, loss = [], 0.0
     for start in range(0, data.num_items, batch_size):
         items = np.arange(start, min(start + batch_size, data.num_items))
-        for group in grouped(data.num_tokens(items), MAX_TOKENS):
+        for group in grouped(range(len(items)), data.num_tokens(items).__getitem__, MAX_TOKENS):
             batch = data.batch(items[group]).to(device)
             with autocast(device, precision):
                 logits = model(batch)

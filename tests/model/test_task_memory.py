@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.tasks import data, heads, training
-from model.tasks.data import DataBuilder, Reading, TaskData, grouped
+from model.packing import grouped
+from model.tasks import heads, training
+from model.tasks.data import DataBuilder, Reading, TaskData
 from model.tasks.heads import SequenceModel, TaskModel
 from model.tasks.kinds import make_task
 from model.tasks.training import build_optimizer, micro_batches, predict_all, train_step
@@ -34,8 +35,8 @@ def small_model(model_class: type[TaskModel] = SequenceModel, num_labels: int = 
 @pytest.fixture
 def seen(monkeypatch) -> list[int]:
     """The tokens that went through an encoder at once; no more than 20 may."""
-    for module in (data, heads, training):
-        monkeypatch.setattr(module, "MAX_TOKENS", 20, raising=False)
+    for module in (heads, training):
+        monkeypatch.setattr(module, "MAX_TOKENS", 20)
     sizes = []
     forward = heads.BertModel.forward
 
@@ -48,9 +49,8 @@ def seen(monkeypatch) -> list[int]:
 
 
 def test_neighbours_are_taken_together_up_to_a_limit_and_what_is_above_it_stands_alone():
-    sizes = np.array([3, 2, 4, 9, 1, 5])
-    assert [sizes[part].tolist() for part in grouped(sizes, 6)] == [[3, 2], [4], [9], [1, 5]]
-    assert grouped(np.array([], dtype=int), 6) == []
+    assert list(grouped([3, 2, 4, 9, 1, 5], int, 6)) == [[3, 2], [4], [9], [1, 5]]
+    assert list(grouped([], int, 6)) == []
 
 
 def test_a_micro_batch_has_no_more_windows_than_it_may_have_items_but_for_one_long_text():
