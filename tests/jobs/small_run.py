@@ -1,9 +1,10 @@
-"""A small data set with a real vocabulary, and a finished pretraining run on it."""
+"""A small data set with a real vocabulary, a finished pretraining run on it, and what to compare of runs."""
 
 from pathlib import Path
 
 from jobs.pretrain import PretrainConfig, pretrain
 from model.bert import BertArchitecture
+from model.runs.metrics import TIMING_KEYS, read_metrics
 from tests.model.synthetic import NUM_WORDS, SPECIAL, write_data_set
 
 TINY = BertArchitecture(
@@ -32,3 +33,19 @@ def make_run(data: Path, out: Path, **changes) -> Path:
     """A finished run of six steps, with the checkpoints of the fourth and the sixth."""
     pretrain(run_config(data, out, **changes))
     return out
+
+
+def numbers(out: Path) -> list[dict]:
+    """The metrics of a run without what depends on the clock."""
+    return [{k: v for k, v in line.items() if k not in TIMING_KEYS} for line in read_metrics(out / "metrics.jsonl")]
+
+
+def train_lines(out: Path) -> list[dict]:
+    """The same, of its steps alone."""
+    return [line for line in numbers(out) if line["split"] == "train"]
+
+
+def learnt(out: Path) -> dict[str, bytes]:
+    """The weights and moments of a run's last checkpoint."""
+    last = max((out / "checkpoints").iterdir())
+    return {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}

@@ -11,7 +11,7 @@ from jobs.verify import verify_run
 from model.bert import BertArchitecture
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
-from model.runs.metrics import TIMING_KEYS, read_metrics
+from tests.jobs.small_run import learnt, numbers
 from tests.model.synthetic import write_data_set
 
 TINY = BertArchitecture(
@@ -32,17 +32,6 @@ def config(data: Path, out: Path, **changes) -> PretrainConfig:
     return PretrainConfig(data=data, out=out, **values | changes)
 
 
-def numbers(out: Path) -> list[dict]:
-    """The metrics without what depends on the clock."""
-    return [{k: v for k, v in line.items() if k not in TIMING_KEYS} for line in read_metrics(out / "metrics.jsonl")]
-
-
-def files(out: Path) -> dict[str, bytes]:
-    """The last checkpoint's weights and moments."""
-    last = max((out / "checkpoints").iterdir())
-    return {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
-
-
 def bad_steps(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "bad_steps.jsonl").read_text().splitlines()]
 
@@ -59,7 +48,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_checkpoint_or_is_skipped(
         assert verify_run(out) == ([], 1)
     pretrain(config(data, tmp_path / "skipped", on_bad_step="skip", **changes))
     pretrain(config(data, out, on_bad_step="skip", **changes))
-    assert numbers(out) == numbers(tmp_path / "skipped") and files(out) == files(tmp_path / "skipped")
+    assert numbers(out) == numbers(tmp_path / "skipped") and learnt(out) == learnt(tmp_path / "skipped")
     assert bad_steps(out) == bad_steps(tmp_path / "skipped")
     assert [(line["step"], line["action"]) for line in bad_steps(out)] == [(step, "skip") for step in range(2, 6)]
 

@@ -19,7 +19,8 @@ from jobs.verify import verify_run
 from model.bert import BertArchitecture
 from model.runs.checkpoint import load_model, read_state
 from model.runs.folder import only_trainer, stop_signals
-from model.runs.metrics import TIMING_KEYS, read_metrics
+from model.runs.metrics import read_metrics
+from tests.jobs.small_run import learnt, numbers
 from tests.model.synthetic import write_data_set
 
 TINY = BertArchitecture(
@@ -40,17 +41,6 @@ def config(data: Path, out: Path, **changes) -> PretrainConfig:
         "eval_every": 4, "num_eval_examples": 40, "save_every": 5, "num_threads": 1,
     }  # fmt: skip
     return PretrainConfig(data=data, out=out, **values | changes)
-
-
-def numbers(out: Path) -> list[dict]:
-    """The metrics without what depends on the clock."""
-    return [{k: v for k, v in line.items() if k not in TIMING_KEYS} for line in read_metrics(out / "metrics.jsonl")]
-
-
-def files(out: Path) -> dict[str, bytes]:
-    """The last checkpoint's weights and moments."""
-    last = max((out / "checkpoints").iterdir())
-    return {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +71,14 @@ def test_a_run_folder_explains_itself(data, unbroken, tmp_path):
     # config.toml is a preset
     status = main([str(unbroken / "config.toml"), "--out", str(tmp_path / "again")])
     assert status == 0
-    assert numbers(tmp_path / "again") == numbers(unbroken) and files(tmp_path / "again") == files(unbroken)
+    assert numbers(tmp_path / "again") == numbers(unbroken) and learnt(tmp_path / "again") == learnt(unbroken)
 
 
 def test_a_finished_run_started_again_says_so_and_changes_nothing(data, unbroken, capsys):
-    before = (unbroken / "metrics.jsonl").read_bytes(), files(unbroken)
+    before = (unbroken / "metrics.jsonl").read_bytes(), learnt(unbroken)
     result = pretrain(config(data, unbroken))
     assert "is finished: 12 steps; its model is" in capsys.readouterr().out
-    assert ((unbroken / "metrics.jsonl").read_bytes(), files(unbroken)) == before
+    assert ((unbroken / "metrics.jsonl").read_bytes(), learnt(unbroken)) == before
     assert result == PretrainResult(
         out=unbroken, checkpoint=unbroken / "checkpoints/step-00000012", step=12, tokens_per_second=0.0,
         validation={k: v for k, v in numbers(unbroken)[-1].items() if k not in ("step", "split")},
@@ -145,7 +135,7 @@ def test_killed_and_started_again_it_gives_the_numbers_of_an_unbroken_run(data, 
     assert process.returncode == 0
     assert f"going on from step {step}" in said
     assert numbers(broken) == numbers(whole)
-    assert files(broken) == files(whole)
+    assert learnt(broken) == learnt(whole)
     assert len(load_file(broken / "checkpoints/step-00000400/model.safetensors")) > 10
 
 
@@ -156,7 +146,7 @@ def test_from_a_damaged_checkpoint_it_falls_back_to_the_one_before(data, unbroke
         result = pretrain(config(data, out))
     assert f"damaged checkpoint: {out}/checkpoints/step-00000012/model.safetensors has 100 bytes" in caplog.text
     assert result.step == 12
-    assert numbers(out) == numbers(unbroken) and files(out) == files(unbroken)
+    assert numbers(out) == numbers(unbroken) and learnt(out) == learnt(unbroken)
 
 
 def interrupted(unbroken: Path, out: Path) -> Path:
@@ -238,7 +228,7 @@ def test_a_run_that_began_before_its_precision_was_kept_goes_on_and_keeps_it(dat
     pretrain(config(data, out, spike_factor=100.0))
     last = read_state(out / "checkpoints/step-00000012")
     assert (last.schedule["precision"], last.schedule["spike_factor"], last.changes) == ("fp32", 100.0, [])
-    assert files(out) == files(unbroken)
+    assert learnt(out) == learnt(unbroken)
 
 
 def test_micro_batch_and_intervals_and_the_place_of_the_data_can_change_on_the_way(data, unbroken, tmp_path):
@@ -258,7 +248,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(data, unbroken, t
     (out / "checkpoints").mkdir()
     (out / "checkpoints/.step-00000005.1234.tmp").mkdir()
     pretrain(config(data, out))
-    assert numbers(out) == numbers(unbroken) and files(out) == files(unbroken)
+    assert numbers(out) == numbers(unbroken) and learnt(out) == learnt(unbroken)
     assert not list((out / "checkpoints").glob(".*"))
 
 
@@ -352,7 +342,7 @@ def test_the_shipped_presets_are_whole(name):
 
 
 def test_sigterm_may_come_several_times_and_ctrl_c_still_ends_it_at_once():
-    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with stop_signals() as signals:
             for _ in range(3):  # the service manager's, torchrun's
@@ -365,6 +355,7 @@ def test_sigterm_may_come_several_times_and_ctrl_c_still_ends_it_at_once():
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(1)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, outside)
 
@@ -382,20 +373,6 @@ def test_a_signal_ends_a_run_with_its_status_and_a_checkpoint_and_without_an_eva
     last = numbers(out)[-1]
     assert last["split"] == "train" and f"stopped by {number.name} at step {last['step']}" in said
     assert read_state(out / f"checkpoints/step-{last['step']:08d}").step == last["step"]
-
-
-def test_a_signal_is_noted_once_and_then_acts_as_ever():
-    outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    try:
-        with stop_signals() as signals:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert signals == [signal.SIGINT]
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(1)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, outside)
 
 
 def test_neither_beam_nor_the_pipeline_is_needed():

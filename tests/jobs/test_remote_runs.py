@@ -17,7 +17,7 @@ from jobs.verify import main as verify_main
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
 from model.runs.checkpoint import read_state
-from model.runs.metrics import TIMING_KEYS, read_metrics
+from tests.jobs.small_run import numbers
 from tests.model import synthetic
 from tests.model.object_store import Store, object_store
 
@@ -55,11 +55,6 @@ def store(server) -> Store:
 
 def config(data: Path | str, out: Path, **changes) -> PretrainConfig:
     return PretrainConfig(data=str(data), out=out, model=BertArchitecture(**MODEL), **COMMON | changes)
-
-
-def numbers(out: Path) -> list[dict]:
-    """The metrics without what depends on the clock."""
-    return [{k: v for k, v in line.items() if k not in TIMING_KEYS} for line in read_metrics(out / "metrics.jsonl")]
 
 
 def streams(out: Path) -> list[str]:

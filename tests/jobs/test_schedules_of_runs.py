@@ -13,7 +13,7 @@ from jobs.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
 from model.runs.checkpoint import read_state
-from model.runs.metrics import TIMING_KEYS, read_metrics
+from tests.jobs.small_run import learnt, train_lines
 from tests.model.synthetic import write_data_set
 
 TINY = BertArchitecture(
@@ -36,11 +36,6 @@ def config(data: Path, out: Path, **changes) -> PretrainConfig:
     return PretrainConfig(data=data, out=out, **values | changes)
 
 
-def train_lines(out: Path) -> list[dict]:
-    lines = [line for line in read_metrics(out / "metrics.jsonl") if line["split"] == "train"]
-    return [{k: v for k, v in line.items() if k not in TIMING_KEYS} for line in lines]
-
-
 def cut_off(run: Path, step: int, out: Path) -> Path:
     """A copy of a run that was killed after a checkpoint."""
     shutil.copytree(run, out)
@@ -48,11 +43,6 @@ def cut_off(run: Path, step: int, out: Path) -> Path:
         if int(path.name[5:]) > step:
             shutil.rmtree(path)
     return out
-
-
-def files(out: Path) -> dict[str, bytes]:
-    last = max((out / "checkpoints").iterdir())
-    return {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lamb", "muon"])
@@ -69,7 +59,7 @@ def test_two_phases_are_one_run_that_resumes_in_either_of_them(data, tmp_path, o
     for step in (5, 10):
         out = cut_off(tmp_path / "run", step, tmp_path / f"cut-{step}")
         pretrain(config(data, out, **phases))
-        assert train_lines(out) == lines and files(out) == files(tmp_path / "run")
+        assert train_lines(out) == lines and learnt(out) == learnt(tmp_path / "run")
 
 
 def test_by_tokens_the_learning_rate_and_the_phases_follow_the_tokens(data, tmp_path):
@@ -82,7 +72,7 @@ def test_by_tokens_the_learning_rate_and_the_phases_follow_the_tokens(data, tmp_
     assert lines[-1]["learning_rate"] < 0.3 * max(line["learning_rate"] for line in lines)
     out = cut_off(tmp_path / "run", 5, tmp_path / "cut")
     pretrain(config(data, out, **chosen))
-    assert train_lines(out) == lines and files(out) == files(tmp_path / "run")
+    assert train_lines(out) == lines and learnt(out) == learnt(tmp_path / "run")
     assert verify_run(out)[0] == []
 
 
@@ -111,7 +101,7 @@ def test_without_pairs_the_next_sentence_head_is_left_as_it_was_drawn(tmp_path, 
     assert not any(".nsp." in name for name in moments)
     out = cut_off(tmp_path / "run", 5, tmp_path / "cut")
     pretrain(config(data, out, num_steps=7))
-    assert train_lines(out) == train_lines(tmp_path / "run") and files(out) == files(tmp_path / "run")
+    assert train_lines(out) == train_lines(tmp_path / "run") and learnt(out) == learnt(tmp_path / "run")
     assert torch.isfinite(late["nsp.pooler.weight"]).all()
 
 
@@ -131,7 +121,7 @@ def test_a_compiled_run_reads_and_learns_what_another_does_and_resumes_exactly(d
         assert ours == pytest.approx(plain, rel=1e-3)
     out = cut_off(tmp_path / "run", 5, tmp_path / "cut")
     pretrain(config(data, out, compile=True, **chosen))
-    assert train_lines(out) == train_lines(tmp_path / "run") and files(out) == files(tmp_path / "run")
+    assert train_lines(out) == train_lines(tmp_path / "run") and learnt(out) == learnt(tmp_path / "run")
     assert verify_run(out) == ([], 7)
 
 
@@ -146,7 +136,7 @@ def test_with_new_masks_it_resumes_exactly_and_reads_the_same_rows(data, tmp_pat
     with pytest.raises(ValueError, match="remask is False, but this run began with True: .* --allow-change remask"):
         pretrain(config(data, out, num_steps=30))
     pretrain(config(data, out, num_steps=30, remask=True))
-    assert train_lines(out) == lines and files(out) == files(tmp_path / "run")
+    assert train_lines(out) == lines and learnt(out) == learnt(tmp_path / "run")
     assert verify_run(out) == ([], 30)
 
 
@@ -155,7 +145,7 @@ def test_with_batch_normalization_it_resumes_exactly_and_what_cannot_be_right_is
     pretrain(config(data, tmp_path / "run", num_steps=12, model=model, keep_checkpoints=9))
     out = cut_off(tmp_path / "run", 5, tmp_path / "cut")
     pretrain(config(data, out, num_steps=12, model=model))
-    assert train_lines(out) == train_lines(tmp_path / "run") and files(out) == files(tmp_path / "run")
+    assert train_lines(out) == train_lines(tmp_path / "run") and learnt(out) == learnt(tmp_path / "run")
     with pytest.raises(ValueError, match="compile pads batches, which model.normalization=batch would count as tokens"):
         config(data, out, num_steps=12, model=model, compile=True)
     with pytest.raises(ValueError, match="batch_size=8 must be at least the number of ranks, 1, and at most .* = 4;"):

@@ -19,7 +19,8 @@ from jobs.pretrain import pretrain
 from jobs.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
-from model.runs.metrics import TIMING_KEYS, read_metrics
+from model.runs.metrics import read_metrics
+from tests.jobs.small_run import train_lines
 from tests.model.synthetic import write_data_set
 
 MODEL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -75,11 +76,6 @@ def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
     """Exit status, output and errors of each."""
     ended = [process.communicate(timeout=240) for process in processes]
     return [(process.returncode, *texts) for process, texts in zip(processes, ended)]
-
-
-def train_lines(out: Path) -> list[dict]:
-    lines = [line for line in read_metrics(out / "metrics.jsonl") if line["split"] == "train"]
-    return [{k: v for k, v in line.items() if k not in TIMING_KEYS} for line in lines]
 
 
 def assert_same_batches_and_losses(out: Path, other: Path) -> None:
