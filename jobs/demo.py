@@ -142,7 +142,7 @@ def _summary(config: DemoConfig, seconds: float) -> None:
  loss          {_curve([line["loss"] for line in train])}  {train[0]["loss"]:.2f} → {train[-1]["loss"]:.2f}
  held out      masked words   {_change(first, last, "mlm")}
                next sentence  {_change(first, last, "nsp")}
-   A minute on two cores teaches a model which words are frequent, and little else; more text and more steps do the rest.
+   A minute on two cores teaches a model which words are frequent, and a little of what goes with what; more does the rest.
 
  What was made
    {out / "vocab.txt"}   {manifest["vocabulary"]["size"]:,} word pieces
@@ -154,7 +154,7 @@ def _summary(config: DemoConfig, seconds: float) -> None:
    bertloom inspect {out / "dataset"} --examples 10         read what the model reads
    bertloom build-vocab --input 'texts/*.txt' --vocab-size 30000 --out vocab.txt
    bertloom preprocess --input 'texts/*.txt' --vocab vocab.txt --out dataset --num-workers {os.cpu_count()}
-   bertloom pretrain small --data dataset --out run         presets: tiny mini small base large""")
+   bertloom pretrain tiny --data dataset --out run --budget 30m    presets: tiny mini small base large""")
 
 
 def _change(first: dict[str, float], last: dict[str, float], task: str) -> str:
