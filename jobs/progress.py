@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from pipeline.planning import Plan, read_plan
 from pipeline.preprocess import Places
-from pipeline.tokens import read_footer
+from pipeline.tokens import PartRecord, read_footer
 
 SECONDS = 0.5
 
@@ -26,7 +26,7 @@ class JobProgress:
 
     def __enter__(self):
         self.bar = self._bar("tokenize", self.total_bytes)
-        self.weaving = False
+        self.plan: Plan | None = None  # there when the job weaves
         self.known = set(_names(self.places.parts, ".part"))  # of an earlier run: done, but not our speed
         self.thread = threading.Thread(target=self._watch, name="progress", daemon=True)
         self.thread.start()
@@ -49,12 +49,11 @@ class JobProgress:
             self._look()
 
     def _look(self, final: bool = False) -> None:
-        plan = self._plan()
-        if plan is not None and not self.weaving:
-            self.weaving = True
+        if self.plan is None and os.path.exists(self.places.plan):
+            self.plan = read_plan(self.places.plan)
             self.bar.close()
-            self.bar = self._bar("weave", len(plan.buckets))
-        if plan is not None:
+            self.bar = self._bar("weave", len(self.plan.buckets))
+        if plan := self.plan:
             self.bar.n = len(plan.buckets) if final else len(_names(self.places.records, ".json"))
             documents, text = plan.num_documents, sum(part.text_bytes for part in plan.parts)
         else:
@@ -66,13 +65,10 @@ class JobProgress:
         self.bar.set_postfix_str(f"{documents:,} documents, {text / 1e6 / max(seconds, 1e-9):.1f} MB/s", refresh=False)
         self.bar.refresh()
 
-    def _plan(self) -> Plan | None:
-        return read_plan(self.places.plan) if os.path.exists(self.places.plan) else None
-
     def _read_new_parts(self) -> None:
         for name in _names(self.places.parts, ".part"):
             if name not in self.parts:
-                part = read_footer(os.path.join(self.places.parts, name))
+                part = read_footer(os.path.join(self.places.parts, name), PartRecord)
                 self.parts[name] = (part.read_bytes, part.text_bytes, part.num_documents)
 
 

@@ -18,6 +18,7 @@ from pipeline.formats.records import Document
 from pipeline.formats.streams import first_bytes
 from pipeline.inputs import Split
 from pipeline.manifest import JobConfig
+from pipeline.packs import FEWEST, SMALL
 from pipeline.preprocess import Places
 from pipeline.tokenizing import make_document_tokenizer, part_names
 from pipeline.tokens import DOCUMENT, INDEX, RANGES
@@ -68,7 +69,9 @@ def check_room(places: Places, job: JobConfig, splits: Sequence[Split], part_byt
     left = [s for s in splits if part_names(s, job.tokenize, job.vocabulary.sha256)(0) not in there]
     num_bytes, to_tokenize = (sum(split.num_bytes for split in some) for some in (splits, left))
     num_parts = max(len(left), round(to_tokenize * rates.text / part_bytes))
-    need = estimate(rates, num_bytes, to_tokenize, num_parts, job)
+    small = [split.num_bytes for split in splits if split.num_bytes * rates.text * rates.tokens < SMALL]
+    to_pack = sum(small) if len(small) >= FEWEST else 0
+    need = estimate(rates, num_bytes, to_tokenize, num_parts, job, to_pack)
     return compare(places, replace(need, shards=max(0, need.shards - _size_below(places.dataset))))
 
 
@@ -158,13 +161,16 @@ def _beginning(split: Split, job: JobConfig) -> tuple[list[Document], float]:
     return documents, share
 
 
-def estimate(rates: Rates, num_bytes: int, to_tokenize: int, num_parts: int, job: JobConfig) -> Need:
-    """What a job over so many bytes of input files writes. to_tokenize: those without tokens yet; num_parts: of these."""
+def estimate(
+    rates: Rates, num_bytes: int, to_tokenize: int, num_parts: int, job: JobConfig, to_pack: int = 0
+) -> Need:
+    """What a job over so many bytes of input files writes. to_tokenize: those without tokens yet; num_parts: of these;
+    to_pack: those of splits so small that packs hold their tokens once more."""
     weave, id_bytes = job.weave, 2 if len(job.vocabulary.words) < 65536 else 4
     token_bytes = id_bytes + job.tokenize.chinese_words
     of_text = rates.tokens * token_bytes + rates.sentences * SENTENCE_BYTES + rates.documents * DOCUMENT.itemsize
     entries = min(num_parts * RANGES, 8 * (to_tokenize * rates.text * rates.documents + num_parts))  # of the parts' indexes
-    parts = to_tokenize * rates.text * of_text + entries * INDEX.itemsize
+    parts = (to_tokenize + to_pack) * rates.text * of_text + entries * INDEX.itemsize
     tokens, documents = (num_bytes * rates.text * rate for rate in (rates.tokens, rates.documents))
     shards = documents * PAGE_BYTES
     for length in weave.max_seq_length:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.examples.shards import SPLITS
 from pipeline.near_duplicates import read_near_duplicates
+from pipeline.packs import Pack, pack_parts, token_files
 from pipeline.randomness import VALIDATION, mix, threshold
-from pipeline.tokens import PartRecord, read_documents_table
+from pipeline.tokens import PartRecord, TokenFile, read_documents_table
 
 BUCKET_TOKENS = 1 << 23
 MAX_BUCKETS = 4096
@@ -49,6 +50,13 @@ class Plan:
     """Said aloud to the person who runs the job."""
     left_out: str = ""
     """SHA-256 of the ids of near duplicates, where they are left out."""
+    packs: tuple[Pack, ...] = ()
+    """Files with many small parts in each; they are read in place of these."""
+
+    @property
+    def files(self) -> Iterator[tuple[int, TokenFile]]:
+        """(number of its first part, file) of all files to read, in the order of the parts."""
+        return token_files(self.parts, self.packs)
 
     @property
     def digest(self) -> str:
@@ -75,6 +83,8 @@ def make_plan(
     min_sources: that every bucket needs; 2 for random next segments, else 1. left_out: ids of near duplicates.
     """
     ordered = tuple(sorted(parts, key=lambda part: part.sort_key))
+    packs = pack_parts(ordered, folder)
+    files = [file for _, file in token_files(ordered, packs)]
     num_documents = sum(part.num_documents for part in ordered)
     if num_documents == 0:
         rejected = sum(sum(part.rejected.values()) for part in ordered)
@@ -84,7 +94,7 @@ def make_plan(
     held_out: set[int] = set()
     num_single = 0
     tokens = dict.fromkeys(SPLITS, 0)
-    for rows in _tables(ordered, folder, left_out):
+    for rows in _tables(files, folder, left_out):
         validation = is_validation(rows["id"], validation_fraction)
         tokens["validation"] += int(rows["num_tokens"][validation].sum())
         tokens["train"] += int(rows["num_tokens"][~validation].sum())
@@ -105,7 +115,7 @@ def make_plan(
         tokens = {"train": sum(tokens.values()), "validation": 0}
 
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
-    lowest, highest = _source_keys(_tables(ordered, folder, left_out), counts, validation_fraction)
+    lowest, highest = _source_keys(_tables(files, folder, left_out), counts, validation_fraction)
     buckets = []
     for split, count in counts.items():
         ranges = _merge(lowest[split].tolist(), highest[split].tolist(), min_sources)
@@ -117,14 +127,14 @@ def make_plan(
         for number, (first, last) in enumerate(ranges):
             buckets.append(Bucket(split, number, _edge(first, count), _edge(last + 1, count)))
     digest = "" if left_out is None else hashlib.sha256(left_out.tobytes()).hexdigest()
-    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), digest)
+    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), digest, packs)
 
 
 def _tables(
-    parts: Sequence[PartRecord], folder: str, left_out: NDArray[np.uint64] | None
+    files: Sequence[TokenFile], folder: str, left_out: NDArray[np.uint64] | None
 ) -> Iterator[NDArray[np.void]]:
-    for part in parts:
-        rows = read_documents_table(storage.join(folder, part.name), part)
+    for file in files:
+        rows = read_documents_table(storage.join(folder, file.name), file)
         yield rows if left_out is None else rows[~np.isin(rows["id"], left_out)]
 
 
@@ -171,6 +181,7 @@ def read_plan(path: str) -> Plan:
     fields = json.loads(storage.read(path))
     fields["parts"] = tuple(map(PartRecord.of, fields["parts"]))
     fields["buckets"] = tuple(Bucket(**bucket) for bucket in fields["buckets"])
+    fields["packs"] = tuple(Pack(**{**pack, "file": TokenFile.of(pack["file"])}) for pack in fields["packs"])
     fields["notes"] = tuple(fields["notes"])
     return Plan(**fields)
 

@@ -91,7 +91,7 @@ def finished_parts(folder: str, name: Callable[[int], str]) -> list[PartRecord]:
         path = storage.join(folder, name(len(found)))
         if not storage.exists(path):
             break
-        found.append(read_footer(path))
+        found.append(read_footer(path, PartRecord))
     return found
 
 

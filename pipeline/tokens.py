@@ -9,9 +9,10 @@ and its --work-dir; `VERSION` is in their names.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,16 +27,18 @@ from pipeline.text.icu import FindSentences
 from pipeline.text.sentences import sentence_starts, unit_marks
 from pipeline.text.wordpiece import WordPiece
 
-VERSION = 5  # raise it with any change in what a part holds for the same text
+VERSION = 6  # raise it with any change in what a part holds for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: below 1 MB and above 10 MB are slower
 RANGES = 4096  # of ids, at most, whose borders are in the index of a part
+File = TypeVar("File", bound="TokenFile")
 _UNCHECKED = pc.TakeOptions(boundscheck=False)
 MAGIC = b"BLPART01"
 
 DOCUMENT = np.dtype([
     ("id", "<u8"), ("id_low", "<u8"), ("source_key", "<u8"), ("position", "<i8"), ("length", "<i8"),
-    ("piece", "<i4"), ("num_sentences", "<i4"), ("num_tokens", "<i4"), ("num_replaced", "<i4"),
+    ("piece", "<i4"), ("num_sentences", "<i4"), ("num_tokens", "<i4"), ("num_replaced", "<i4"), ("part", "<u4"),
 ])  # fmt: skip
+"""A document; `part` is 0 but in packs, see packs.py."""
 INDEX = np.dtype([("document", "<u8"), ("sentence", "<u8"), ("token", "<u8")])
 
 
@@ -108,10 +111,29 @@ class DocumentTokenizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartRecord:
-    """What the rest of the job knows of a part: its footer."""
+class TokenFile:
+    """What is in a file of tokens, and where."""
 
     name: str
+    num_documents: int
+    """With at least one token."""
+    num_sentences: int
+    num_tokens: int
+    num_replaced: int
+    sections: dict[str, tuple[int, int]]
+    """Name -> (offset, bytes) in the file."""
+    ids_dtype: str
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Self:
+        """From what JSON makes of it."""
+        return cls(**{**fields, "sections": {name: tuple(span) for name, span in fields["sections"].items()}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRecord(TokenFile):
+    """What the rest of the job knows of a part: its footer."""
+
     source: str
     """Name of the file that its documents come from."""
     path: str
@@ -126,25 +148,12 @@ class PartRecord:
     read_bytes: int
     """Bytes of the file on disk, for the progress bar."""
     text_bytes: int
-    num_documents: int
-    """With at least one token."""
-    num_sentences: int
-    num_tokens: int
-    num_replaced: int
     rejected: dict[str, int] = field(default_factory=dict)
     """Rejects by reason."""
     passed_over: dict[str, int] = field(default_factory=dict)
     """Records that nobody asked for, by reason."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Documents that a cleaning step changed, by its name."""
-    sections: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Name -> (offset, bytes) in the part."""
-    ids_dtype: str = "uint16"
-
-    @classmethod
-    def of(cls, fields: dict[str, Any]) -> "PartRecord":
-        """From what JSON makes of it."""
-        return cls(**{**fields, "sections": {name: tuple(span) for name, span in fields["sections"].items()}})
 
     @property
     def sort_key(self) -> tuple[str, int, int, str]:
@@ -155,14 +164,26 @@ class PartRecord:
 def write_part(
     path: str, record: dict[str, Any], blocks: Sequence[TokenBlock], rejects: Sequence[Reject], dtype: np.dtype
 ) -> PartRecord:
-    """Writes one part, its documents sorted by (id, position, piece), and gives back its footer.
+    """Writes one part and gives back its footer.
 
     Documents without tokens are left out: they are among the rejects.
+    """
+    log = rejects_log((record["source"], reject) for reject in rejects)
+    rejected = dict(Counter(reject.reason for reject in rejects))
+    return write_tokens(path, PartRecord, record | {"rejected": rejected}, blocks, dtype, log)
+
+
+def write_tokens(
+    path: str, kind: type[File], fields: dict[str, Any], blocks: Sequence[TokenBlock], dtype: np.dtype, log: bytes = b""
+) -> File:
+    """Writes a file of tokens, its documents sorted by (id, part, position, piece), and gives back its footer.
+
+    kind: of the footer. fields: its own ones, and the name. log: a section for rejects.
     """
     rows = np.concatenate([np.zeros(0, DOCUMENT), *(block.documents for block in blocks)])
     ids = np.concatenate([np.zeros(0, dtype), *(block.ids for block in blocks)])
     lengths = np.concatenate([np.zeros(0, np.uint32), *(block.sentence_lengths for block in blocks)])
-    order = np.lexsort((rows["piece"], rows["position"], rows["id"]))
+    order = np.lexsort((rows["piece"], rows["position"], rows["part"], rows["id"]))
     order = order[rows["num_tokens"][order] > 0]
     first_tokens, num_tokens = _first(rows["num_tokens"])[order], rows["num_tokens"][order]
     ids = take_ranges(ids, first_tokens, num_tokens)
@@ -171,9 +192,6 @@ def write_part(
         inside = take_ranges(np.concatenate([block.inside_words for block in blocks]), first_tokens, num_tokens)
     lengths = take_ranges(lengths, _first(rows["num_sentences"])[order], rows["num_sentences"][order])
     rows = rows[order]
-    rejected: dict[str, int] = {}
-    for reject in rejects:
-        rejected[reject.reason] = rejected.get(reject.reason, 0) + 1
 
     num_ranges = _num_ranges(len(rows))
     index = np.zeros(num_ranges + 1, INDEX)
@@ -183,7 +201,6 @@ def write_part(
     index["sentence"] = np.concatenate([[0], np.cumsum(rows["num_sentences"], dtype=np.uint64)])[index["document"]]
     index["token"] = np.concatenate([[0], np.cumsum(rows["num_tokens"], dtype=np.uint64)])[index["document"]]
 
-    log = rejects_log((record["source"], reject) for reject in rejects)
     sections, chunks, offset = {}, [MAGIC], len(MAGIC)
     contents = {
         "ids": ids,
@@ -198,11 +215,11 @@ def write_part(
         sections[name] = (offset, len(data))
         offset += len(data)
         chunks.append(data)
-    done = PartRecord(
-        **record,
+    done = kind(
+        **fields,
         num_documents=len(rows), num_sentences=len(lengths), num_tokens=len(ids),
         num_replaced=int(rows["num_replaced"].sum()),
-        rejected=rejected, sections=sections, ids_dtype=np.dtype(dtype).name,
+        sections=sections, ids_dtype=np.dtype(dtype).name,
     )  # fmt: skip
     footer = json.dumps(asdict(done)).encode()
     storage.write_whole(path, [*chunks, footer, len(footer).to_bytes(8, "little"), MAGIC])
@@ -214,19 +231,19 @@ def _num_ranges(num_documents: int) -> int:
     return min(RANGES, 4 << max(0, num_documents - 1).bit_length())
 
 
-def read_footer(path: str) -> PartRecord:
-    """The footer of a whole part; ValueError where it is not one."""
+def read_footer(path: str, kind: type[File]) -> File:
+    """The footer of a whole file of tokens; ValueError where it is not one."""
     size = storage.size(path) or 0
     with storage.open_read(path) as file:
         tail = storage.read_at(file, size - 16, 16) if size > 32 else b""
         if tail[8:] != MAGIC:
-            raise ValueError(f"{path} is no token part: remove it, and the next start writes it again")
+            raise ValueError(f"{path} is no file of tokens: remove it, and the next start writes it again")
         length = int.from_bytes(tail[:8], "little")
-        return PartRecord.of(json.loads(storage.read_at(file, size - 16 - length, length)))
+        return kind.of(json.loads(storage.read_at(file, size - 16 - length, length)))
 
 
-def read_documents_table(path: str, part: PartRecord) -> NDArray[np.void]:
-    """The DOCUMENT rows of a part."""
+def read_documents_table(path: str, part: TokenFile) -> NDArray[np.void]:
+    """All DOCUMENT rows of a file."""
     with storage.open_read(path) as file:
         return np.frombuffer(storage.read_at(file, *part.sections["documents"]), DOCUMENT)
 
@@ -239,7 +256,7 @@ def read_rejects(path: str, part: PartRecord) -> bytes:
 
 def read_range(
     path: str,
-    part: PartRecord,
+    part: TokenFile,
     low: int,
     high: int,
     choose: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None,

@@ -80,13 +80,13 @@ def read_bucket(
     def of_split(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
         return is_validation(ids, plan.validation_fraction) == (bucket.split == "validation")
 
-    for i, part in enumerate(plan.parts):
-        block = read_range(storage.join(folder, part.name), part, bucket.low, bucket.high, of_split)
+    for first, file in plan.files:
+        block = read_range(storage.join(folder, file.name), file, bucket.low, bucket.high, of_split)
         ids = block.documents["id"]
         if len(ids) == 0:
             continue
         num_documents += len(ids)
-        held.append((block, np.full(len(ids), i)))
+        held.append((block, first + block.documents["part"].astype(np.intp)))
         if (ids[1:] == ids[:-1]).any():
             held[-1] = _distinct(held[-1:], plan)
         num_bytes += _num_bytes(held[-1][0])

@@ -41,11 +41,29 @@ def unbroken(argv, tmp_path_factory) -> dict[str, str]:
     return digests(out)
 
 
-def test_killed_while_lines_are_counted_or_rows_are_read_the_next_start_does_the_rest(argv, unbroken, tmp_path: Path):
-    outs = [tmp_path / f"out-{i}" for i in range(len(POINTS))]
-    ran = run_in_forks([(kill, argv(out)) for point, out in zip(POINTS, outs) for kill in (point, "")])
-    for point, out, killed, ended in zip(POINTS, outs, ran[::2], ran[1::2]):
+def _kill_each_and_go_on(argv, unbroken, folder, points):
+    outs = [folder / f"out-{i}" for i in range(len(points))]
+    ran = run_in_forks([(kill, argv(out)) for point, out in zip(points, outs) for kill in (point, "")])
+    for point, out, killed, ended in zip(points, outs, ran[::2], ran[1::2]):
         assert killed[0] == -signal.SIGKILL, f"{point}: never reached: {killed}"
         assert ended[0] == 0, f"{point}: {ended}"
         assert digests(out) == unbroken, point
         assert verify(str(out))[0] == []
+
+
+def test_killed_while_lines_are_counted_or_rows_are_read_the_next_start_does_the_rest(argv, unbroken, tmp_path: Path):
+    _kill_each_and_go_on(argv, unbroken, tmp_path, POINTS)
+
+
+def test_killed_while_small_files_are_packed_the_next_start_does_the_rest(tmp_path: Path):
+    for i, text in enumerate(documents(40)):
+        write(tmp_path / f"in/{i:02d}.txt", [text])
+    vocab = write_vocabulary(tmp_path / "vocab.txt")
+    flags = ["--vocab", str(vocab), "--max-seq-length", "32", "--validation-fraction", "0"]
+
+    def argv(out: Path) -> list[str]:
+        return ["preprocess", "--input", f"{tmp_path}/in", "--out", str(out), *flags]
+
+    assert cli.main(argv(tmp_path / "unbroken")) == 0
+    points = ["within \\.pack$ 1", "after \\.pack$ 1"]
+    _kill_each_and_go_on(argv, digests(tmp_path / "unbroken"), tmp_path, points)

@@ -28,6 +28,7 @@ from pipeline.tokens import (
     DOCUMENT,
     VERSION,
     DocumentTokenizer,
+    PartRecord,
     TokenBlock,
     read_documents_table,
     read_footer,
@@ -220,7 +221,7 @@ def test_the_footer_says_what_the_part_holds(folder):
     part = write_part(path, RECORD, make_blocks(rows, [1]), rejects, U16)
     assert (part.num_documents, part.num_sentences, part.num_tokens) == (2, 3, 9)
     assert part.rejected == {"not-json": 2, "no-tokens": 1}
-    assert read_footer(path) == part
+    assert read_footer(path, PartRecord) == part
     assert read_documents_table(path, part)["id"].tolist() == [3, 5]
     log = [json.loads(line) for line in gzip.decompress(read_rejects(path, part)).decode().splitlines()]
     assert log[0] == {"source": "s.txt", "position": 4, "reason": "not-json", "detail": "é", "text": ""}
@@ -233,15 +234,15 @@ def test_the_footer_says_what_the_part_holds(folder):
 def test_a_part_of_nothing_can_be_read(folder):
     path = str(folder / "n.part")
     part = write_part(path, RECORD, [], [], np.dtype(np.uint32))
-    assert read_footer(path) == part and part.num_documents == 0 and read_rejects(path, part) == b""
+    assert read_footer(path, PartRecord) == part and part.num_documents == 0 and read_rejects(path, part) == b""
     assert len(read_range(path, part, 0, 2**64).documents) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 20, b"x" * 500])
 def test_a_file_that_is_no_part_is_named(folder, content):
     (folder / "bad.part").write_bytes(content)
-    with pytest.raises(ValueError, match="bad.part is no token part: remove it, and the next start writes it again"):
-        read_footer(str(folder / "bad.part"))
+    with pytest.raises(ValueError, match="bad.part is no file of tokens: remove it, and the next start writes it again"):
+        read_footer(str(folder / "bad.part"), PartRecord)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 10)), max_size=8))
@@ -339,7 +340,7 @@ def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, smal
     found, counts = [], Counter()
     for part in parts:
         path = str(tmp_path / "parts" / part)
-        footer = read_footer(path)
+        footer = read_footer(path, PartRecord)
         counts.update(rejected=sum(footer.rejected.values()), passed_over=sum(footer.passed_over.values()))
         counts.update(footer.cleaned)
         found += [(r["position"], r["piece"], r["id"]) for r in read_documents_table(path, footer)]
