@@ -114,7 +114,7 @@ def measure(arguments: argparse.Namespace, vocabulary: Vocabulary, folder: str) 
         write_sketch(part, search)
     count = num_ranges(parts, arguments.similarity)
     pairs = [find_pairs(i, count, parts, search) for i in range(count)]
-    rows = verify_pairs(np.unique(np.concatenate(pairs)), parts, search)
+    rows = verify_pairs(np.unique(np.concatenate(pairs)), list(enumerate(parts)), search)
     seconds = time.process_time() - begun
 
     reference = make_tokenizer(vocabulary, True, None)

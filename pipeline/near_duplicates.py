@@ -1,9 +1,10 @@
 """The stage of near duplicates: part records -> the same part records, and a file of the documents that are left out.
 
-    sketch : part           -> its documents' band hashes, sorted, in one file
+    list   : all parts      -> the files that hold their documents: packs of small ones, and the others (see packs.py)
+    sketch : file           -> its documents' band hashes, sorted, in one file
     pair   : range of hashes -> documents that share a band, read by range from every sketch; a file of pairs
     verify : range of ids   -> pairs, read by range from every file of them, whose shingles are alike, read back from the
-                               parts; a file of documents to leave out
+                               files; a file of documents to leave out
     found  : all of these   -> one file, read by plan, weave and manifest
 
 A document is left out where one of smaller id is alike. Nothing further follows: of three in a chain the middle one can be
@@ -22,17 +23,19 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.minhash import Banding, band_hashes, is_alike, shingles, similarity
-from pipeline.tokens import PartRecord, read_documents_table, read_range
+from pipeline.packs import Pack, pack_parts, token_files
+from pipeline.tokens import PartRecord, TokenFile, read_documents_table, read_range
 
-VERSION = 2  # raise it with any change in what is found, or in how it lies in a file
+VERSION = 3  # raise it with any change in what is found, or in how it lies in a file
 EDGES = 4096  # ranges that sketches and pairs can be read by
 RANGE_ROWS = 1 << 20  # of all sketches together, in one range
 HELD_TOKENS = 1 << 22  # of the documents that are compared at a time: about 200 MB while they are read
 DOCUMENT_TOKENS = 64  # what is held of a document beside its tokens costs as much as so many
 MAX_COMPARED = 8  # documents of a band, those of smallest id, with which each other one of the band is compared
 
+Files = Sequence[tuple[int, TokenFile]]  # the number of the first part in each, and the file
 SKETCH = np.dtype([("hash", "<u8"), ("id", "<u8")])
-PAIR = np.dtype([("id", "<u8"), ("smaller", "<u8"), ("part", "<u4"), ("smaller_part", "<u4")])
+PAIR = np.dtype([("id", "<u8"), ("smaller", "<u8"), ("file", "<u4"), ("smaller_file", "<u4")])
 NEAR_DUPLICATE = np.dtype([
     ("id", "<u8"), ("resembles", "<u8"), ("part", "<u4"), ("piece", "<i4"), ("position", "<i8"),
     ("shared", "<u4"), ("either", "<u4"),
@@ -56,16 +59,16 @@ class Search:
         digest = hashlib.sha256(json.dumps([VERSION, self.similarity, *key]).encode()).hexdigest()
         return storage.join(self.folder, digest[:24])
 
-    def sketch(self, part: PartRecord) -> str:
-        return self.name("sketch", part.name)
+    def sketch(self, file: TokenFile) -> str:
+        return self.name("sketch", file.name)
 
 
-def write_sketch(part: PartRecord, search: Search) -> None:
-    """Writes the band hashes of a part's documents, behind the row where each of EDGES ranges begins."""
-    path = search.sketch(part)
+def write_sketch(file: TokenFile, search: Search) -> None:
+    """Writes the band hashes of a file's documents, behind the row where each of EDGES ranges begins."""
+    path = search.sketch(file)
     if storage.exists(path):
         return
-    block = read_range(storage.join(search.parts, part.name), part, 0, 1 << 64)
+    block = read_range(storage.join(search.parts, file.name), file, 0, 1 << 64)
     ids = block.documents["id"]
     hashes = band_hashes(block.ids, block.documents["num_tokens"], Banding.of(search.similarity))
     rows = np.empty(hashes.size, SKETCH)
@@ -88,9 +91,9 @@ def read_rows(path: str, kind: np.dtype, first: int, last: int) -> NDArray[np.vo
         return np.frombuffer(storage.read_at(file, start, (end - begin) * kind.itemsize), kind)
 
 
-def num_ranges(parts: Sequence[PartRecord], least: float) -> int:
+def num_ranges(files: Sequence[TokenFile], least: float) -> int:
     """A power of two, so that a range has about RANGE_ROWS rows."""
-    rows = sum(part.num_documents for part in parts) * Banding.of(least).num_bands
+    rows = sum(file.num_documents for file in files) * Banding.of(least).num_bands
     return min(EDGES, 1 << max(0, -(-rows // RANGE_ROWS) - 1).bit_length())
 
 
@@ -99,45 +102,46 @@ def _edges(number: int, count: int) -> tuple[int, int]:
     return number * EDGES // count, (number + 1) * EDGES // count
 
 
-def find_pairs(number: int, count: int, parts: Sequence[PartRecord], search: Search) -> NDArray[np.void]:
+def find_pairs(number: int, count: int, files: Sequence[TokenFile], search: Search) -> NDArray[np.void]:
     """PAIR rows, by id, of the documents that share a band whose hash is in a range.
 
     Of many documents in one band each is compared with the MAX_COMPARED of smallest id, so that a text in common by
     thousands does not make millions of pairs.
     """
     edges = _edges(number, count)
-    sketches = [read_rows(search.sketch(part), SKETCH, *edges) for part in parts]
+    sketches = [read_rows(search.sketch(file), SKETCH, *edges) for file in files]
     rows = np.concatenate([np.zeros(0, SKETCH), *sketches])
-    part = np.repeat(np.arange(len(parts), dtype=np.uint32), [len(sketch) for sketch in sketches])
-    order = np.lexsort((part, rows["id"], rows["hash"]))
-    hashes, ids, part = rows["hash"][order], rows["id"][order], part[order]
+    file_of = np.repeat(np.arange(len(files), dtype=np.uint32), [len(sketch) for sketch in sketches])
+    order = np.lexsort((file_of, rows["id"], rows["hash"]))
+    hashes, ids, file_of = rows["hash"][order], rows["id"][order], file_of[order]
     again = np.zeros(len(ids), bool)
-    again[1:] = (hashes[1:] == hashes[:-1]) & (ids[1:] == ids[:-1])  # equal documents: the first part's
-    hashes, ids, part = hashes[~again], ids[~again], part[~again]
+    again[1:] = (hashes[1:] == hashes[:-1]) & (ids[1:] == ids[:-1])  # equal documents: the first file's
+    hashes, ids, file_of = hashes[~again], ids[~again], file_of[~again]
     begin = np.searchsorted(hashes, hashes)  # of each row's band
     found = [np.zeros(0, PAIR)]
     for i in range(MAX_COMPARED):
         later = np.flatnonzero(begin + i < np.arange(len(ids)))
         pairs = np.empty(len(later), PAIR)
         smaller = begin[later] + i
-        pairs["id"], pairs["part"], pairs["smaller"], pairs["smaller_part"] = (
-            ids[later], part[later], ids[smaller], part[smaller],
-        )  # fmt: skip
+        pairs["id"], pairs["file"] = ids[later], file_of[later]
+        pairs["smaller"], pairs["smaller_file"] = ids[smaller], file_of[smaller]
         found.append(pairs)
     return np.unique(np.concatenate(found))
 
 
-def verify_pairs(pairs: NDArray[np.void], parts: Sequence[PartRecord], search: Search) -> NDArray[np.void]:
-    """NEAR_DUPLICATE rows, by id: the documents with one of smaller id that is alike, the first such. pairs: by id."""
-    held = np.cumsum(_num_tokens(pairs, parts, search.parts) + DOCUMENT_TOKENS, axis=None)[1::2]
+def verify_pairs(pairs: NDArray[np.void], files: Files, search: Search) -> NDArray[np.void]:
+    """NEAR_DUPLICATE rows, by id: the documents with one of smaller id that is alike, the first such.
+
+    pairs: by id. files: as `token_files` gives them."""
+    held = np.cumsum(_num_tokens(pairs, files, search.parts) + DOCUMENT_TOKENS, axis=None)[1::2]
     cuts = np.flatnonzero(np.diff(held // HELD_TOKENS)) + 1
-    rows = [_verify_at_once(some, parts, search) for some in np.split(pairs, cuts)]
+    rows = [_verify_at_once(some, files, search) for some in np.split(pairs, cuts)]
     found = np.concatenate([np.zeros(0, NEAR_DUPLICATE), *rows])
     return found[np.unique(found["id"], return_index=True)[1]]  # a cut may fall between the pairs of a document
 
 
-def _verify_at_once(pairs: NDArray[np.void], parts: Sequence[PartRecord], search: Search) -> NDArray[np.void]:
-    documents, hashes = _read_shingles(pairs, parts, search.parts)
+def _verify_at_once(pairs: NDArray[np.void], files: Files, search: Search) -> NDArray[np.void]:
+    documents, hashes = _read_shingles(pairs, files, search.parts)
     found: list[tuple] = []
     for pair in pairs:  # by id, then by the smaller one
         number, smaller = int(pair["id"]), int(pair["smaller"])
@@ -146,32 +150,35 @@ def _verify_at_once(pairs: NDArray[np.void], parts: Sequence[PartRecord], search
         shared, either = similarity(hashes[number], hashes[smaller])
         if is_alike(shared, either, search.similarity):
             row = documents[number]
-            found.append((number, smaller, pair["part"], row["piece"], row["position"], shared, either))
+            part = files[pair["file"]][0] + row["part"]
+            found.append((number, smaller, part, row["piece"], row["position"], shared, either))
     return np.array(found, NEAR_DUPLICATE)
 
 
-def _num_tokens(pairs: NDArray[np.void], parts: Sequence[PartRecord], folder: str) -> NDArray[np.int64]:
+def _num_tokens(pairs: NDArray[np.void], files: Files, folder: str) -> NDArray[np.int64]:
     """Of both documents of each pair: int64 (pairs, 2)."""
     ids = np.stack([pairs["id"], pairs["smaller"]], axis=1)
-    part_of = np.stack([pairs["part"], pairs["smaller_part"]], axis=1)
+    file_of = np.stack([pairs["file"], pairs["smaller_file"]], axis=1)
     num_tokens = np.zeros(ids.shape, np.int64)
-    for i in np.unique(part_of).tolist():
-        rows = read_documents_table(storage.join(folder, parts[i].name), parts[i])
-        mine = part_of == i
+    for i in np.unique(file_of).tolist():
+        _, file = files[i]
+        rows = read_documents_table(storage.join(folder, file.name), file)
+        mine = file_of == i
         num_tokens[mine] = rows["num_tokens"][np.searchsorted(rows["id"], ids[mine])]
     return num_tokens
 
 
-def _read_shingles(pairs: NDArray[np.void], parts: Sequence[PartRecord], folder: str) -> tuple[dict, dict]:
+def _read_shingles(pairs: NDArray[np.void], files: Files, folder: str) -> tuple[dict, dict]:
     """(id -> its DOCUMENT row, id -> its shingles) of all documents in the pairs."""
     documents: dict[int, np.void] = {}
     hashes: dict[int, NDArray[np.uint64]] = {}
     ids = np.concatenate([pairs["id"], pairs["smaller"]])
-    part_of = np.concatenate([pairs["part"], pairs["smaller_part"]])
-    for i in np.unique(part_of).tolist():
-        wanted = np.unique(ids[part_of == i])
-        path, choose = storage.join(folder, parts[i].name), partial(np.isin, test_elements=wanted)
-        block = read_range(path, parts[i], 0, 1 << 64, choose)
+    file_of = np.concatenate([pairs["file"], pairs["smaller_file"]])
+    for i in np.unique(file_of).tolist():
+        _, file = files[i]
+        wanted = np.unique(ids[file_of == i])
+        path, choose = storage.join(folder, file.name), partial(np.isin, test_elements=wanted)
+        block = read_range(path, file, 0, 1 << 64, choose)
         values, counts = shingles(block.ids, block.documents["num_tokens"])
         for row, mine in zip(block.documents, np.split(values, np.cumsum(counts)[:-1])):
             documents.setdefault(int(row["id"]), row)
@@ -193,39 +200,58 @@ class Range:
 
     number: int
     count: int
-    parts: str
-    """File with the list of all parts."""
+    list: str
+    """File with the list of all parts, and packs."""
+
+
+def write_list(parts: Sequence[PartRecord], search: Search) -> str:
+    """Packs the small parts, and writes down what there is; the name of this file tells its content."""
+    path = search.name("list", [part.name for part in parts])
+    content = {"parts": list(map(asdict, parts)), "packs": list(map(asdict, pack_parts(parts, search.parts)))}
+    storage.write_whole(path, [json.dumps(content).encode()])
+    return path
 
 
 @lru_cache(maxsize=2)
-def _read_list(path: str) -> list[PartRecord]:
-    """The parts of a running job, in the order of their numbers. `path` names its content."""
-    return [PartRecord.of(fields) for fields in json.loads(storage.read(path))]
+def read_list(path: str) -> tuple[list[PartRecord], Files]:
+    """(parts, files) of a running job."""
+    content = json.loads(storage.read(path))
+    parts = [PartRecord.of(fields) for fields in content["parts"]]
+    return parts, list(token_files(parts, [Pack.of(fields) for fields in content["packs"]]))
+
+
+class ListFiles(beam.DoFn):
+    """(None, all PartRecords) -> (path of the list, TokenFile) of each file."""
+
+    def __init__(self, search: Search):
+        self.search = search
+
+    def process(self, group: tuple[None, Iterable[PartRecord]]) -> Iterator[tuple[str, TokenFile]]:
+        path = write_list(sorted(group[1], key=lambda part: part.sort_key), self.search)
+        yield from ((path, file) for _, file in read_list(path)[1])
 
 
 class Sketch(beam.DoFn):
-    """PartRecord -> the same."""
+    """(path of the list, TokenFile) -> (path of the list, None); the file's sketch is there."""
 
     def __init__(self, search: Search):
         self.search = search
 
-    def process(self, part: PartRecord) -> Iterator[PartRecord]:
-        write_sketch(part, self.search)
-        yield part
+    def process(self, listed: tuple[str, TokenFile]) -> Iterator[tuple[str, None]]:
+        write_sketch(listed[1], self.search)
+        yield listed[0], None
 
 
 class CutRanges(beam.DoFn):
-    """(None, all PartRecords) -> Ranges."""
+    """(path of the list, None for each file) -> Ranges."""
 
     def __init__(self, search: Search):
         self.search = search
 
-    def process(self, group: tuple[None, Iterable[PartRecord]]) -> Iterator[Range]:
-        parts = sorted(group[1], key=lambda part: part.sort_key)
-        path = self.search.name("parts", [part.name for part in parts])
-        storage.write_whole(path, [json.dumps([asdict(part) for part in parts]).encode()])
-        count = num_ranges(parts, self.search.similarity)
-        yield from (Range(number, count, path) for number in range(count))
+    def process(self, group: tuple[str, Iterable[None]]) -> Iterator[Range]:
+        files = [file for _, file in read_list(group[0])[1]]
+        count = num_ranges(files, self.search.similarity)
+        yield from (Range(number, count, group[0]) for number in range(count))
 
 
 class PairRange(beam.DoFn):
@@ -235,10 +261,10 @@ class PairRange(beam.DoFn):
         self.search = search
 
     def process(self, part: Range) -> Iterator[Range]:
-        path = self.search.name("pairs", part.number, part.count, part.parts)
+        path = self.search.name("pairs", part.number, part.count, part.list)
         if not storage.exists(path):
-            pairs = find_pairs(part.number, part.count, _read_list(part.parts), self.search)
-            write_rows(path, pairs, "id")
+            files = [file for _, file in read_list(part.list)[1]]
+            write_rows(path, find_pairs(part.number, part.count, files, self.search), "id")
         yield part
 
 
@@ -249,11 +275,11 @@ class VerifyRange(beam.DoFn):
         self.search = search
 
     def process(self, part: Range) -> Iterator[Range]:
-        path = self.search.name("verified", part.number, part.count, part.parts)
+        path = self.search.name("verified", part.number, part.count, part.list)
         if not storage.exists(path):
-            files = (self.search.name("pairs", i, part.count, part.parts) for i in range(part.count))
-            pairs = [read_rows(file, PAIR, *_edges(part.number, part.count)) for file in files]
-            found = verify_pairs(np.unique(np.concatenate(pairs)), _read_list(part.parts), self.search)
+            names = (self.search.name("pairs", i, part.count, part.list) for i in range(part.count))
+            pairs = [read_rows(name, PAIR, *_edges(part.number, part.count)) for name in names]
+            found = verify_pairs(np.unique(np.concatenate(pairs)), read_list(part.list)[1], self.search)
             storage.write_whole(path, [found.tobytes()])
         yield part
 
@@ -266,9 +292,9 @@ class JoinFound(beam.DoFn):
 
     def process(self, group: tuple[None, Iterable[Range]]) -> Iterator[PartRecord]:
         ranges = sorted(group[1], key=lambda part: part.number)
-        names = (self.search.name("verified", part.number, part.count, part.parts) for part in ranges)
+        names = (self.search.name("verified", part.number, part.count, part.list) for part in ranges)
         storage.write_whole(self.search.found, (storage.read(name) for name in names))
-        yield from _read_list(ranges[0].parts)
+        yield from read_list(ranges[0].list)[0]
 
 
 class FindNearDuplicates(beam.PTransform):
@@ -281,8 +307,11 @@ class FindNearDuplicates(beam.PTransform):
     def expand(self, parts):
         return (
             parts
+            | "all parts" >> beam.GroupBy(lambda _: None)
+            | "list files" >> beam.ParDo(ListFiles(self.search))
+            | "spread files" >> beam.Reshuffle()
             | "sketch" >> beam.ParDo(Sketch(self.search))
-            | "all sketches" >> beam.GroupBy(lambda _: None)
+            | "all sketches" >> beam.GroupByKey()
             | "cut ranges" >> beam.ParDo(CutRanges(self.search))
             | "spread hashes" >> beam.Reshuffle()
             | "pair" >> beam.ParDo(PairRange(self.search))

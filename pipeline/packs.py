@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,11 @@ class Pack:
     """Number of the first of them; to it is added `part` of a document's row."""
     count: int
     file: TokenFile
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "Pack":
+        """From what JSON makes of it."""
+        return cls(fields["first"], fields["count"], TokenFile.of(fields["file"]))
 
 
 def pack_parts(parts: Sequence[PartRecord], folder: str) -> tuple[Pack, ...]:

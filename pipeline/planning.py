@@ -181,7 +181,7 @@ def read_plan(path: str) -> Plan:
     fields = json.loads(storage.read(path))
     fields["parts"] = tuple(map(PartRecord.of, fields["parts"]))
     fields["buckets"] = tuple(Bucket(**bucket) for bucket in fields["buckets"])
-    fields["packs"] = tuple(Pack(**{**pack, "file": TokenFile.of(pack["file"])}) for pack in fields["packs"])
+    fields["packs"] = tuple(map(Pack.of, fields["packs"]))
     fields["notes"] = tuple(fields["notes"])
     return Plan(**fields)
 

@@ -19,6 +19,7 @@ from pipeline.near_duplicates import (
     read_rows,
     write_rows,
 )
+from pipeline.packs import FEWEST
 from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part
 from tests.pipeline.small_text import VOCABULARY
@@ -109,6 +110,17 @@ def test_neither_parts_nor_ranges_nor_workers_nor_their_order_show(tmp_path, tok
         monkeypatch.setattr(near_duplicates, "HELD_TOKENS", 1000)
         some = found_in(texts, tmp_path / name, tokenizer, num_parts, num_workers)
         assert some[names].tolist() == whole[names].tolist()
+
+
+@pytest.mark.parametrize("num_parts", [5, 2 * FEWEST])
+def test_each_one_left_out_is_said_to_be_of_the_part_that_it_is_in(tmp_path, tokenizer, num_parts):
+    texts = make_texts(7, families=30)
+    rows = found_in(texts, tmp_path / "a", tokenizer, num_parts)
+    assert bool(list((tmp_path / "a").glob("*.pack"))) == (num_parts > FEWEST)
+    names = sorted(f"{i}.txt" for i in range(num_parts))
+    for row in rows:
+        assert names[row["part"]] == f"{row['position'] // 1000 % num_parts}.txt"
+    assert rows["id"].tolist() == found_in(texts, tmp_path / "whole", tokenizer)["id"].tolist()
 
 
 def test_a_finished_step_is_not_done_again(tmp_path, tokenizer, monkeypatch):
