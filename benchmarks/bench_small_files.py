@@ -1,0 +1,98 @@
+"""Many small files: what a bucket costs that reads every part, and one that reads packs of them; and what packing costs.
+
+    python benchmarks/bench_small_files.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --files 20000
+
+Every file is one document of a few paragraphs, tokenized to a part of its own, as `bertloom preprocess` does. Then one
+bucket, a sixteenth of all documents, is read again and again, in turn from the parts and from the packs. A corpus is
+read once for each of its buckets, of about 8 million tokens, so a row's seconds count as often as it has these.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from large_corpus import documents, paragraphs_of
+from setting import add_text_arguments, header, inputs_of, spread, vocabulary_of, write_report
+
+from pipeline.inputs import find_sources
+from pipeline.packs import pack_parts
+from pipeline.planning import Bucket, Plan
+from pipeline.splitting import split_source
+from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer, part_names, tokenize_split
+from pipeline.tokens import PartRecord
+from pipeline.vocabulary import read_vocabulary
+from pipeline.weaving import read_bucket
+
+BUCKET = Bucket("train", 0, 0, 1 << 60)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_text_arguments(parser)
+    parser.add_argument("--files", type=int, default=200)
+    parser.add_argument("--repeat", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        lines = measure(arguments, Path(folder))
+    write_report("small_files", lines, not arguments.input)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    start = time.perf_counter()
+    parts = tokenize(arguments, folder)
+    tokenizing = time.perf_counter() - start
+    plan = Plan(tuple(parts), (BUCKET,), 0.0, sum(part.num_documents for part in parts), ())
+    start = time.perf_counter()
+    packed = replace(plan, packs=pack_parts(plan.parts, str(folder)))
+    packing = time.perf_counter() - start
+    seconds: dict[str, list[float]] = {"parts": [], "packs": []}
+    found = {}
+    for _ in range(arguments.repeat):
+        for name, each in (("parts", plan), ("packs", packed)):
+            start = time.perf_counter()
+            tokens, *others = read_bucket(BUCKET, each, str(folder))
+            seconds[name].append(time.perf_counter() - start)
+            found[name] = (tokens.ids.tobytes(), others)
+    if found["parts"] != found["packs"]:
+        raise SystemExit("the bucket differs")
+    what = (
+        f"{len(parts):,} files of one document each, {sum(part.num_tokens for part in parts):,} tokens; seconds of "
+        f"{arguments.repeat} interleaved runs, median [min, max]. The bucket is the same, byte for byte."
+    )
+    ratio = statistics.median(seconds["parts"]) / statistics.median(seconds["packs"])
+    return [
+        *header("Many small files", what, "numpy", "pyarrow", "tokenizers"),
+        "| a bucket read from | files | seconds |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {len(list(each.files)):,} | {spread(seconds[name])} |"
+            for name, each in (("parts", plan), ("packs", packed))
+        ),
+        "",
+        f"From packs it takes **1 / {ratio:.0f}** of the time. Packing took {packing:.1f} s, once; to write the files and "
+        f"tokenize them, in one process, {tokenizing:.1f} s.",
+    ]
+
+
+def tokenize(arguments: argparse.Namespace, folder: Path) -> list[PartRecord]:
+    """The parts of the files, in the order of the files' names."""
+    vocabulary = read_vocabulary(vocabulary_of(arguments, folder))
+    texts = documents(paragraphs_of(inputs_of(arguments)), megabytes=float("inf"))
+    (folder / "in").mkdir()
+    for i in range(arguments.files):
+        (folder / f"in/{i:06d}.txt").write_text(next(texts), encoding="utf-8")
+    config = TokenizeConfig(text_layout="file")
+    tokenizer = make_document_tokenizer(config, vocabulary)
+    parts = []
+    for source in find_sources([str(folder / "in")]):
+        for split in split_source(source, 8_000_000, config):
+            name = part_names(split, config, vocabulary.sha256)
+            parts += tokenize_split(split, name, str(folder), tokenizer, 8_000_000, config)
+    return parts
+
+
+if __name__ == "__main__":
+    main()
