@@ -65,6 +65,7 @@ def plot(config: PlotConfig) -> None:
         lines = read_metrics(run / "metrics.jsonl")
         if not lines:
             raise ValueError(f"{run} has no metrics.jsonl with a line in it: it is no run folder, or has not begun")
+        lines = without_pairs(lines)
         runs[run] = [line | {"tokens": tokens} for line, tokens in zip(lines, tokens_of(lines))]
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -97,6 +98,13 @@ def plot(config: PlotConfig) -> None:
     temporary = config.out.with_name(f".{config.out.stem}.tmp{config.out.suffix}")
     figure.savefig(temporary, dpi=110)
     temporary.replace(config.out)
+
+
+def without_pairs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines without next sentence prediction where a run has none: its losses are all 0, and no curve."""
+    if any(line.get("nsp_loss") for line in lines):
+        return lines
+    return [{key: value for key, value in line.items() if not key.startswith("nsp_")} for line in lines]
 
 
 def tokens_of(lines: list[dict[str, Any]]) -> list[int]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.plot import PlotConfig, curve, main, running_mean, tokens_of
+from jobs.plot import PlotConfig, curve, main, running_mean, tokens_of, without_pairs
 
 
 def write_run(folder: Path, num_steps: int, with_pairs: bool = True) -> Path:
@@ -38,6 +38,14 @@ def test_a_curve_has_the_points_of_its_split_that_have_a_number(tmp_path):
     assert curve(lines, "nsp_loss", "step") == ([1, 3], [0.7, 0.7])
     assert curve(lines, "mlm_loss", "step", "validation") == ([0, 3], [4.0, 4.0])
     assert tokens_of(lines) == [0, 100, 200, 300, 300]
+
+
+def test_a_run_without_pairs_has_no_curve_of_them():
+    """What a run on single segments writes is 0, as if it were right about each pair."""
+    line = {"step": 1, "split": "train", "mlm_loss": 4.0, "nsp_loss": 0.0, "nsp_accuracy": 0.0}
+    assert without_pairs([line, line]) == [{"step": 1, "split": "train", "mlm_loss": 4.0}] * 2
+    pairs = [line, line | {"nsp_loss": 0.7}]
+    assert without_pairs(pairs) == pairs
 
 
 def test_a_running_mean_equals_its_twin():
