@@ -8,7 +8,7 @@ import pytest
 
 from jobs import cli
 from pipeline import disk
-from pipeline.disk import Need, compare, estimate, measure
+from pipeline.disk import Need, check_room, compare, estimate, measure
 from pipeline.inputs import find_sources
 from pipeline.manifest import JobConfig
 from pipeline.preprocess import Places
@@ -37,6 +37,20 @@ def test_the_estimate_is_near_what_a_job_writes(tmp_path, name, options):
     assert need.parts == pytest.approx(size_below(tmp_path / "work"), rel=0.15)
     assert need.shards == pytest.approx(
         size_below(tmp_path / "out/train") + size_below(tmp_path / "out/documents"), rel=0.3
+    )
+
+
+def test_the_tokens_of_many_small_files_are_counted_twice_for_their_packs(tmp_path):
+    texts, vocab = documents(700), write_vocabulary(tmp_path / "vocab.txt")
+    for i in range(20):
+        write(tmp_path / f"in/{i:02d}.txt", texts[i::20])
+    manifest = run_job(tmp_path / "in", tmp_path / "out", vocab, work_dir=tmp_path / "work", validation_fraction=0.0)
+    assert len(list((tmp_path / "work").rglob("*.pack"))) == 1
+    job = JobConfig.of(manifest, read_vocabulary(str(vocab)))
+    splits = [split for source in find_sources([str(tmp_path / "in")]) for split in split_source(source, 8 * MB)]
+    said = check_room(Places(str(tmp_path / "new"), str(tmp_path / "new")), job, splits, 8 * MB)
+    assert float(re.search(r"about ([\d.]+) MB for tokens", said)[1]) == pytest.approx(
+        size_below(tmp_path / "work") / MB, rel=0.15
     )
 
 
