@@ -161,6 +161,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
             "",
             f"example {example['row']}: {example['label']}, {example['tokens']} tokens, {example['masks']} masks",
             f"  A {example['document_a']} from token {example['token_a']}: {example['a']}",
-            f"  B {example['document_b']} from token {example['token_b']}: {example['b']}",
         ]
+        if example["label"] != "none":
+            lines.append(f"  B {example['document_b']} from token {example['token_b']}: {example['b']}")
     return lines

@@ -78,7 +78,9 @@ def make_plan(
     min_sources: int = 2,
     left_out: NDArray[np.uint64] | None = None,
 ) -> Plan:
-    """The plan for these parts, in whatever order they come; small ones are packed. Two passes over their documents; memory for one file.
+    """The plan for these parts, in whatever order they come. Two passes over their documents; memory for one file.
+
+    Small parts are packed first, which writes files.
 
     min_sources: that every bucket needs; 2 for random next segments, else 1. left_out: ids of near duplicates.
     """

@@ -109,6 +109,15 @@ def test_the_command_prints_counts_columns_lengths_and_examples(whole, capsys):
     assert out.count("\nexample ") == 4 and "\n  A " in out and "⟦MASK→" in out
 
 
+def test_of_a_single_segment_no_second_one_is_shown(tmp_path, capsys):
+    source, vocab = write(tmp_path / "in.txt", documents(20)), write_vocabulary(tmp_path / "vocab.txt")
+    run_job(source, tmp_path / "out", vocab, pairs="none")
+    capsys.readouterr()
+    assert cli.main(["inspect", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n  A ") == out.count("\nexample ") == 3 and "\n  B " not in out
+
+
 def test_json_says_what_the_text_says(whole, capsys):
     assert cli.main(["inspect", str(whole), "--json", "--examples", "5", "--seed", "3"]) == 0
     found = json.loads(capsys.readouterr().out)
