@@ -82,10 +82,24 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
 
 def state_at(step: int, model) -> TrainingState:
     return TrainingState(
-        step=step, items=0, tokens=0, seconds=0.0, loss_mean=None, stream=START, legs=[], epoch=0, epoch_items=0, seed=1,
-        order_version=1, max_seq_length=0, shards_digest="", vocabulary_sha256="", model=asdict(model.config),
-        schedule={}, changes=[],
-    )  # fmt: skip
+        step=step,
+        items=0,
+        tokens=0,
+        seconds=0.0,
+        loss_mean=None,
+        stream=START,
+        legs=[],
+        epoch=0,
+        epoch_items=0,
+        seed=1,
+        order_version=1,
+        max_seq_length=0,
+        shards_digest="",
+        vocabulary_sha256="",
+        model=asdict(model.config),
+        schedule={},
+        changes=[],
+    )
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from setting import ROOT, add_text_arguments, header, inputs_of, pin, vocabulary
 
 sys.path.insert(0, str(ROOT))
 
-from pipeline.documents import read_documents
-from pipeline.examples.making import WeaveConfig
+from pipeline.examples.configuration import WeaveConfig
 from pipeline.examples.shards import ShardName, write_shard
-from pipeline.formats.records import Document
-from pipeline.inputs import Split, find_sources
-from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
+from pipeline.inputs.documents import read_documents
+from pipeline.inputs.records import Document
+from pipeline.inputs.sources import Split, find_sources
+from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import TokenBlock
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 from tests.pipeline.google_twin import Options, make_examples

@@ -31,14 +31,14 @@ from bench_train import timed
 from setting import SAMPLE, header, run_command, spread, write_report
 
 from model.bert import BertArchitecture, BertConfig, initialize_weights
-from model.huggingface import to_hugging_face
+from model.hub.pretrained import open_pretrained
+from model.hub.tokenizer import TextTokenizer, load_tokenizer
+from model.hub.weights import to_hugging_face
 from model.loading.order import TrainingOrder
-from model.pretrained import open_pretrained
 from model.tasks.data import Reading, TaskData
-from model.tasks.kinds import make_task
+from model.tasks.registry import make_task
 from model.tasks.rows import read_task
 from model.tasks.training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
-from model.tokenization import TextTokenizer, load_tokenizer
 
 SORTED_AT_ONCE = 50
 """Batches that are sorted together, as transformers' `group_by_length` does."""
@@ -96,7 +96,9 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
     initialize_weights(ours, 0.02, 1)
     their_config = TheirConfig(**asdict(config), num_labels=task.num_outputs, attn_implementation="sdpa")
     theirs = BertForSequenceClassification(their_config).train()
-    theirs.load_state_dict(to_hugging_face(ours.state_dict(), config.num_hidden_layers, ours.architecture), strict=False)
+    theirs.load_state_dict(
+        to_hugging_face(ours.state_dict(), config.num_hidden_layers, ours.architecture), strict=False
+    )
     optimizer = build_optimizer(ours, 0.01, 1.0)
     their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
 
@@ -144,8 +146,11 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
         f"{lengths.max()}, {arguments.rounds} rounds, fp32, {torch.get_num_threads()} CPU threads; forward, backward and "
         f"update. Seconds are those of a thousand real tokens."
     )
-    report = [*header("A step of fine-tuning against transformers", what, "torch", "transformers"),
-              "| | wall | CPU time | ratio of CPU times |", "|---|---|---|---|"]  # fmt: skip
+    report = [
+        *header("A step of fine-tuning against transformers", what, "torch", "transformers"),
+        "| | wall | CPU time | ratio of CPU times |",
+        "|---|---|---|---|",
+    ]
     base = statistics.median(cpu for _, cpu in timings["bertloom"])
     for name, values in timings.items():
         wall, cpu = ([1000 * pair[kind] for pair in values] for kind in (0, 1))

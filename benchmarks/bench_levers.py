@@ -19,12 +19,12 @@ import torch
 from bench_train import add_arguments, batches_of, model_of, num_pairs, run, shape_of, timed
 from setting import header
 
+from model.compiling import IGNORED, compile_model, pad_batch
 from model.flops import step_flops
 from model.heads import BertForPreTraining
 from model.loading.data import Examples, PackedBatch
 from model.optimizer import build_optimizer
-from model.static_shapes import IGNORED, compile_model, pad_batch
-from model.training import autocast
+from model.step import autocast
 
 RATE = 1e-6
 
@@ -86,7 +86,12 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
 
 
 def step(
-    model: BertForPreTraining, optimizer: torch.optim.Optimizer, precision: str, batch: PackedBatch, masked: int, pairs: int
+    model: BertForPreTraining,
+    optimizer: torch.optim.Optimizer,
+    precision: str,
+    batch: PackedBatch,
+    masked: int,
+    pairs: int,
 ) -> None:
     optimizer.zero_grad()
     with autocast(torch.device("cpu"), precision):

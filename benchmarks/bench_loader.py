@@ -44,7 +44,7 @@ from model.distributed import Ranks
 from model.loading.batches import BatchReader
 from model.loading.data import DataSet, Examples
 from model.loading.stream import Leg
-from model.web import examples as pipeline_of
+from model.loading.webdataset_pipeline import examples as pipeline_of
 
 COLUMNS = ("input_ids", "segment_b_start", "masked_lm_positions", "masked_lm_ids", "next_sentence_label")
 EXAMPLES_PER_TAR = 10_000
@@ -113,7 +113,7 @@ def measure(arguments: argparse.Namespace, data: Path, folder: Path) -> list[str
             label = f"webdataset, {name} per example" + (f", shuffle {shuffle:,}" if shuffle else "")
             readers.append(Reader(name=label, read=partial(one_by_one, paths, decode, shuffle, size)))
     web = pipeline_of([str(data / path) for path in examples.shards.paths])
-    name = "model.web, an example of our shards at a time"
+    name = "model.loading.webdataset_pipeline, an example of our shards at a time"
     readers.append(Reader(name=name, read=lambda _: batched(islice(web, len(few)), size)))
     absent = []
     if find_spec("datasets"):
@@ -202,7 +202,10 @@ def undigested(read: Callable[[int], Iterator[int]]) -> Callable[[int], Iterator
 
     @contextmanager
     def off() -> Iterator[None]:
-        with patch("model.loading.batches.rows_sum", lambda *_: 0), patch("model.loading.members.list_sums", lambda *_: 0):
+        with (
+            patch("model.loading.batches.rows_sum", lambda *_: 0),
+            patch("model.loading.members.list_sums", lambda *_: 0),
+        ):
             yield
 
     def read_undigested(number: int) -> Iterator[int]:
@@ -298,10 +301,13 @@ def pack(columns: list[list[Any]]) -> dict[str, torch.Tensor]:
     num_masks = [len(values) for values in positions]
     types = places >= np.repeat(np.array(b_starts, dtype=np.int64), lengths)
     flat = {
-        "input_ids": np.concatenate(ids).astype(np.int64), "token_type_ids": types.astype(np.int64),
-        "position_ids": places, "masked_positions": np.concatenate(positions) + np.repeat(starts, num_masks),
-        "masked_ids": np.concatenate(true_ids).astype(np.int64), "labels": np.array(labels, dtype=np.int64),
-    }  # fmt: skip
+        "input_ids": np.concatenate(ids).astype(np.int64),
+        "token_type_ids": types.astype(np.int64),
+        "position_ids": places,
+        "masked_positions": np.concatenate(positions) + np.repeat(starts, num_masks),
+        "masked_ids": np.concatenate(true_ids).astype(np.int64),
+        "labels": np.array(labels, dtype=np.int64),
+    }
     return {name: torch.from_numpy(values) for name, values in flat.items()}
 
 

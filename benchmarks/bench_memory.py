@@ -116,9 +116,22 @@ def pack(path: Path) -> Path:
 def run(path: Path, vocab: str, out: Path, arguments: argparse.Namespace) -> tuple[float, float]:
     """(peak MB, seconds) of one job."""
     words = [
-        sys.executable, "-m", "jobs.cli", "preprocess", "--input", str(path), "--vocab", vocab, "--out", str(out),
-        "--num-workers", str(arguments.num_workers), "--dupe-factor", str(arguments.dupe_factor), "--gates.no-fail",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "preprocess",
+        "--input",
+        str(path),
+        "--vocab",
+        vocab,
+        "--out",
+        str(out),
+        "--num-workers",
+        str(arguments.num_workers),
+        "--dupe-factor",
+        str(arguments.dupe_factor),
+        "--gates.no-fail",
+    ]
     start = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peak, done = [0.0], threading.Event()

@@ -90,9 +90,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
 
 def write_text(path: Path, inputs: list[str], megabytes: float) -> float:
     """Writes the documents of the inputs, or so many megabytes made of their paragraphs; the megabytes written."""
-    from pipeline.documents import read_documents
-    from pipeline.formats.records import Document
-    from pipeline.inputs import Split, find_sources
+    from pipeline.inputs.documents import read_documents
+    from pipeline.inputs.records import Document
+    from pipeline.inputs.sources import Split, find_sources
 
     if megabytes:
         write_corpus(path, inputs, megabytes)

@@ -17,14 +17,14 @@ from pathlib import Path
 from large_corpus import documents, paragraphs_of
 from setting import add_text_arguments, header, inputs_of, spread, vocabulary_of, write_report
 
-from pipeline.inputs import find_sources
-from pipeline.packs import pack_parts
-from pipeline.planning import Bucket, Plan
-from pipeline.splitting import split_source
-from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer, part_names, tokenize_split
+from pipeline.inputs.sources import find_sources
+from pipeline.inputs.splitting import split_source
+from pipeline.stages.packs import pack_parts
+from pipeline.stages.plan import Bucket, Plan
+from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer, part_names, tokenize_split
+from pipeline.stages.weave import read_bucket
 from pipeline.tokens import PartRecord
 from pipeline.vocabulary import read_vocabulary
-from pipeline.weaving import read_bucket
 
 BUCKET = Bucket("train", 0, 0, 1 << 60)
 

@@ -34,13 +34,13 @@ from setting import SAMPLE, header, run_command, spread, write_report
 from torch import Tensor
 
 from model.bert import BertArchitecture, BertConfig, initialize_weights
+from model.compiling import StaticShape, compile_model, pad_batch, static_shape
 from model.flops import step_flops
 from model.heads import BertForPreTraining
-from model.huggingface import to_hugging_face
+from model.hub.weights import to_hugging_face
 from model.loading.data import DataSet, Examples, PackedBatch
 from model.loading.order import TrainingOrder
-from model.static_shapes import StaticShape, compile_model, pad_batch, static_shape
-from model.training import autocast
+from model.step import autocast
 
 
 def main() -> None:
@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="a data set; by default one is made of the shipped sample")
     parser.add_argument("--short-seq-prob", default="0.1", help="of the sample: more of it, and examples are shorter")
     parser.add_argument("--preset", default="mini")
-    parser.add_argument("--max-seq-length", type=int, help="the shortest of the data set by default; 128 for the sample")
+    parser.add_argument(
+        "--max-seq-length", type=int, help="the shortest of the data set by default; 128 for the sample"
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="examples in a round")
     parser.add_argument("--threads", type=int, help="of the CPU")
 
@@ -105,9 +107,13 @@ def shape_of(examples: Examples, size: int) -> StaticShape:
     rows = np.arange(min(1024, examples.rows_per_copy[0]))
     sample = examples.read(np.zeros_like(rows), rows, with_tokens=False)
     return static_shape(
-        sample["lengths"], sample["num_masks"], max_seq_length=examples.max_seq_length,
-        batch_size=size, micro_batch_size=size, num_parts=1,
-    )  # fmt: skip
+        sample["lengths"],
+        sample["num_masks"],
+        max_seq_length=examples.max_seq_length,
+        batch_size=size,
+        micro_batch_size=size,
+        num_parts=1,
+    )
 
 
 def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:

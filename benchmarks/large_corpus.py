@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from pipeline.documents import read_documents
-from pipeline.formats.records import Document
-from pipeline.inputs import Split, find_sources
+from pipeline.inputs.documents import read_documents
+from pipeline.inputs.records import Document
+from pipeline.inputs.sources import Split, find_sources
 
 
 def paragraphs_of(inputs: list[str]) -> list[str]:

@@ -5,16 +5,16 @@
 
 import time
 
-from pipeline import storage
-from pipeline.examples.making import WeaveConfig
-from pipeline.inputs import find_sources
-from pipeline.manifest import JobConfig, write_manifest
-from pipeline.planning import make_plan, write_plan
+from bertloom import storage
+from pipeline.examples.configuration import WeaveConfig
+from pipeline.inputs.sources import find_sources
+from pipeline.inputs.splitting import split_size, split_source
 from pipeline.preprocess import Places
-from pipeline.splitting import split_size, split_source
-from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer, part_names, tokenize_split
+from pipeline.stages.manifest import JobConfig, write_manifest
+from pipeline.stages.plan import make_plan, write_plan
+from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer, part_names, tokenize_split
+from pipeline.stages.weave import weave_bucket
 from pipeline.vocabulary import read_vocabulary
-from pipeline.weaving import weave_bucket
 
 
 def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float, str]:

@@ -28,10 +28,10 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from jobs.baselines import NAMES, predict_baselines
-from jobs.config import checked_table, parse
 from jobs.finetune import finetune, prepare
-from jobs.finetune_config import FinetuneConfig, pairs
+from jobs.support.baselines import NAMES, predict_baselines
+from jobs.support.config import checked_table, parse
+from jobs.support.finetune_config import FinetuneConfig, pairs
 from model.runs.folder import write_text
 from model.tasks.rows import read_task
 
@@ -93,7 +93,7 @@ def bench_tasks(config: BenchTasksConfig) -> Iterator[TaskResult | int]:
         )
         for task, values in tasks.items()
         for model, path in models.items()
-    }  # fmt: skip
+    }
     for job in jobs.values():  # what is wrong with the last task should not show after hours
         prepare(job)
     for task in tasks:

@@ -15,13 +15,14 @@ from tempfile import TemporaryDirectory
 
 import apache_beam as beam
 
-from jobs.config import parse
-from pipeline import storage
-from pipeline.documents import TextConfig
-from pipeline.inputs import Source, find_sources
-from pipeline.local_runner import for_people, pipeline_options, quiet_workers, run, worker_watch
+from bertloom import storage
+from jobs.support.config import parse
+from pipeline.inputs.documents import TextConfig
+from pipeline.inputs.sources import Source, find_sources
+from pipeline.inputs.splitting import split_size, split_source
+from pipeline.local.runner import for_people, pipeline_options, quiet_workers, run, worker_watch
 from pipeline.preprocess import balanced
-from pipeline.splitting import split_size, split_source
+from pipeline.stages.word_counts import CountWords, Tally, read_counts
 from pipeline.vocabulary import (
     MAX_WORD_CHARACTERS,
     MIN_WORDS,
@@ -31,7 +32,6 @@ from pipeline.vocabulary import (
     parse_vocabulary,
     train_vocabulary,
 )
-from pipeline.word_counts import CountWords, Tally, read_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +145,10 @@ def _say(text: str) -> None:
 
 def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
     if storage.exists(config.out) and not config.overwrite and storage.read(config.out) != vocabulary.text:
-        raise ValueError(f"{config.out}: holds something else already, and was left as it is: "
-                         f"choose another --out, or add --overwrite")
+        raise ValueError(
+            f"{config.out}: holds something else already, and was left as it is: "
+            f"choose another --out, or add --overwrite"
+        )
     if storage.is_local(config.out) and os.path.dirname(config.out):
         storage.make_folder(os.path.dirname(config.out))
     storage.write_whole(config.out, [vocabulary.text])

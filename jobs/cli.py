@@ -57,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bertloom: error: no command {name!r}: {advice}", file=sys.stderr)
         return 2
     if name in ("preprocess", "build-vocab") and _asks_for_workers(arguments):
-        from pipeline import local_worker  # `pretrain` runs where there is no pipeline
+        from pipeline.local import worker  # `pretrain` runs where there is no pipeline
 
-        local_worker.start()  # imports for the workers, while the command imports much the same
+        worker.start()  # imports for the workers, while the command imports much the same
     # Beam says so at every import, and it concerns Google's storage alone.
     logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
     try:

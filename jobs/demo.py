@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from jobs.config import parse
+from jobs.support.config import parse
 
 BARS = "▁▂▃▄▅▆▇█"
 OURS = ("vocab.txt", "dataset", "run", "hugging_face")
@@ -57,9 +57,22 @@ def demo(config: DemoConfig) -> None:
     _bertloom("build-vocab", "--input", *sample, "--vocab-size", "8000", "--out", vocabulary)
     _title("2. Texts to shards: documents, sentences, pairs, masks")
     _bertloom(
-        "preprocess", "--input", *sample, "--vocab", vocabulary, "--out", dataset, "--max-seq-length", "128",
-        "--dupe-factor", "5", "--validation-fraction", "0.1", "--num-workers", config.num_workers,
-    )  # fmt: skip
+        "preprocess",
+        "--input",
+        *sample,
+        "--vocab",
+        vocabulary,
+        "--out",
+        dataset,
+        "--max-seq-length",
+        "128",
+        "--dupe-factor",
+        "5",
+        "--validation-fraction",
+        "0.1",
+        "--num-workers",
+        config.num_workers,
+    )
     _title("3. Are they whole, and what is in them?")
     _bertloom("verify", dataset)
     _bertloom("inspect", dataset, "--examples", "2")

@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from jobs.config import parse
-from jobs.finetune_config import pairs
-from jobs.texts import OnBadRow, Text, read_texts
-from model.pretrained import open_pretrained
-from model.sentences import Embedder, Pooling
+from jobs.support.config import parse
+from jobs.support.finetune_config import pairs
+from jobs.support.texts import OnBadRow, Text, read_texts
+from model.hub.pretrained import open_pretrained
+from model.inference.texts import Embedder, Pooling
 
 
 @dataclass(frozen=True, kw_only=True)

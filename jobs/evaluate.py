@@ -19,13 +19,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; rea
 
 import torch
 
-from jobs.config import parse
+from jobs.support.config import parse
 from model.heads import BertForPreTraining
+from model.hub.initial_weights import begin_with, check_vocabulary
+from model.hub.pretrained import open_pretrained
 from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.data import DataSet, PackedBatch
-from model.pretrained import open_pretrained
-from model.runs.beginning import begin_with, check_vocabulary
-from model.training import Evaluation, choose_device, choose_precision, evaluate
+from model.step import Evaluation, choose_device, choose_precision, evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +82,11 @@ class Result:
         means = {
             name: sum(getattr(part, name) * getattr(part, count) for part in parts) / max(total, 1)
             for count, total, names in (
-                ("num_masked", masked, ("mlm_loss", "mlm_accuracy")), ("num_pairs", pairs, ("nsp_loss", "nsp_accuracy"))
+                ("num_masked", masked, ("mlm_loss", "mlm_accuracy")),
+                ("num_pairs", pairs, ("nsp_loss", "nsp_accuracy")),
             )
             for name in names
-        }  # fmt: skip
+        }
         return Evaluation(
             num_examples=sum(part.num_examples for part in parts), num_masked=masked, num_pairs=pairs, **means
         )

@@ -20,19 +20,19 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from jobs.config import parse
-from pipeline import storage
+from bertloom import storage
+from bertloom.draws import bounded_low, draw
+from jobs.support.config import parse
 from pipeline.checks.replay import Bucket, Woven
 from pipeline.checks.sample import read_documents_page, read_members
 from pipeline.examples.decoding import Span, decode, label_name, segments
-from pipeline.examples.pairs import sentence_keys, target_lengths
+from pipeline.examples.objectives.nsp import sentence_keys, target_lengths
 from pipeline.examples.shards import MEMBER_EXAMPLES
-from pipeline.formats.kinds import position_unit
-from pipeline.formats.records import Document
-from pipeline.line_repeats import read_repeated
-from pipeline.manifest import DAMAGED, JobConfig, read_dataset
-from pipeline.randomness import bounded_low, draw
-from pipeline.tokenizing import make_document_tokenizer
+from pipeline.inputs.formats.registry import position_unit
+from pipeline.inputs.records import Document
+from pipeline.stages.line_repeats import read_repeated
+from pipeline.stages.manifest import DAMAGED, JobConfig, read_dataset
+from pipeline.stages.tokenization import make_document_tokenizer
 from pipeline.vocabulary import make_tokenizer, parse_vocabulary
 
 AROUND = 2  # sentences shown before and behind a segment

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.config import parse
-from jobs.model_card import pretraining_card, run_card
+from jobs.support.config import parse
+from jobs.support.model_card import pretraining_card, run_card
 from model.heads import BertForPreTraining
-from model.huggingface import write_pretrained
-from model.padded import write_onnx
-from model.pretrained import Pretrained, open_pretrained
-from model.runs.beginning import begin_with
+from model.hub.initial_weights import begin_with
+from model.hub.onnx_export import write_onnx
+from model.hub.pretrained import Pretrained, open_pretrained
+from model.hub.weights import write_pretrained
 from model.runs.checkpoint import TrainingState, checkpoint_path, read_state
 from model.runs.folder import whole_folder, write_text
 from model.schedule import parse_budget
@@ -68,9 +68,13 @@ def export(config: ExportConfig) -> Pretrained:
         else:
             card = run_card(pretrained, config.out.resolve().name)
         write_pretrained(
-            pretrained.weights, pretrained.config, pretrained.architecture, folder, pretrained.tokenizer,
+            pretrained.weights,
+            pretrained.config,
+            pretrained.architecture,
+            folder,
+            pretrained.tokenizer,
             **pretrained.configuration,
-        )  # fmt: skip
+        )
         write_text(folder / "README.md", card)
         if config.onnx:
             model = BertForPreTraining(pretrained.config)

@@ -33,14 +33,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; rea
 import numpy as np
 import torch
 
-from jobs.config import parse
-from jobs.finetune_config import FinetuneConfig, pairs
-from jobs.finetune_run import Job, SeedResult, describe, train_seed
+from jobs.support.config import parse
+from jobs.support.finetune_config import FinetuneConfig, pairs
+from jobs.support.finetune_run import Job, SeedResult, describe, train_seed
+from model.hub.pretrained import Pretrained, open_pretrained
 from model.loading.data import read_json
-from model.pretrained import Pretrained, open_pretrained
 from model.runs.folder import only_trainer, stop_signals, write_text
 from model.tasks.data import Reading, TaskData
-from model.tasks.kinds import make_task
+from model.tasks.registry import make_task
 from model.tasks.rows import read_task
 from model.tasks.task import Task
 
@@ -96,8 +96,9 @@ def prepare(config: FinetuneConfig) -> Job:
     pretrained = open_pretrained(config.model)
     reading = Reading(
         max_seq_length=config.max_seq_length or pretrained.max_seq_length,
-        stride=config.stride, max_windows=config.max_windows,
-    )  # fmt: skip
+        stride=config.stride,
+        max_windows=config.max_windows,
+    )
     check_model(config, pretrained, reading)
     task = make_task(config.task, reading, config.labels)
     columns = pairs("columns", config.columns)
@@ -106,7 +107,9 @@ def prepare(config: FinetuneConfig) -> Job:
         config.check_windows()
     task = task.learn(train_rows)
     if task.has_classes and len(task.labels) < 2:
-        raise ValueError(f"{config.train}: all {len(train_rows):,} rows have the label {task.labels[0]!r}: nothing to learn")
+        raise ValueError(
+            f"{config.train}: all {len(train_rows):,} rows have the label {task.labels[0]!r}: nothing to learn"
+        )
     if config.metric is not None and config.metric not in task.metrics:
         raise ValueError(f"metric={config.metric!r} is none of {config.task}'s: expected {', '.join(task.metrics)}")
     dev_rows, bad_dev = read_task(config.dev, task.forms(True), task.parse, columns, config.on_bad_row)
@@ -114,10 +117,16 @@ def prepare(config: FinetuneConfig) -> Job:
     dev = task.tokenize(dev_rows, pretrained.tokenizer)
     files = {"model": pretrained.digest(), "train": digest(config.train), "dev": digest(config.dev)}
     return Job(
-        config=config, task=task, pretrained=pretrained, dev=dev, dev_rows=dev_rows,
-        train=replace(train, weights=target_weights(config, task, train)), bad_train=bad_train, bad_dev=bad_dev,
+        config=config,
+        task=task,
+        pretrained=pretrained,
+        dev=dev,
+        dev_rows=dev_rows,
+        train=replace(train, weights=target_weights(config, task, train)),
+        bad_train=bad_train,
+        bad_dev=bad_dev,
         deciding=config.deciding() | {"max_seq_length": reading.max_seq_length} | files,
-    )  # fmt: skip
+    )
 
 
 def check_folders(config: FinetuneConfig) -> None:
@@ -150,9 +159,13 @@ def check_model(config: FinetuneConfig, pretrained: Pretrained, reading: Reading
             f"windows would not be read; give a smaller stride or a larger max_seq_length"
         )
     if shape.type_vocab_size < 2 and config.task in ("pair", "span"):
-        raise ValueError(f"{config.model} knows one token type, and {config.task} reads two segments: take another model")
+        raise ValueError(
+            f"{config.model} knows one token type, and {config.task} reads two segments: take another model"
+        )
     if config.frozen_layers > shape.num_hidden_layers:
-        raise ValueError(f"frozen_layers={config.frozen_layers}, but {config.model} has {shape.num_hidden_layers} layers")
+        raise ValueError(
+            f"frozen_layers={config.frozen_layers}, but {config.model} has {shape.num_hidden_layers} layers"
+        )
 
 
 def target_weights(config: FinetuneConfig, task: Task, train: TaskData) -> np.ndarray:
@@ -198,9 +211,11 @@ def summarize(job: Job, results: list[SeedResult]) -> FinetuneResult:
     if len(results) > 1:
         deviation = {name: statistics.stdev(result.metrics[name] for result in results) for name in names}
         content = {
-            "mean": mean, "deviation": deviation, "best_seed": best.seed,
+            "mean": mean,
+            "deviation": deviation,
+            "best_seed": best.seed,
             "seeds": {str(result.seed): result.metrics for result in results},
-        }  # fmt: skip
+        }
         path = out / "results.json"
         if not path.exists() or read_json(path) != content:
             temporary = out / f".model.{os.getpid()}.tmp"

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import tomli_w
 
-from jobs.config import parse
+from jobs.support.config import parse
 from model.heads import BertForPreTraining
-from model.huggingface import to_hugging_face, write_pretrained
+from model.hub.initial_weights import FREE, begin_with, reading_of
+from model.hub.pretrained import open_pretrained
+from model.hub.weights import to_hugging_face, write_pretrained
 from model.loading.data import read_json
-from model.pretrained import open_pretrained
-from model.runs.beginning import FREE, begin_with, reading_of
 from model.runs.folder import whole_folder, write_text
 
 COPIES = ("position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
@@ -78,7 +78,9 @@ def import_model(config: ImportConfig) -> Imported:
     """Writes the run folder; ValueError if the directory holds no BERT that is like ours, or not its vocabulary."""
     if not (config.hf / "config.json").exists():
         what = "there is no such folder" if not config.hf.is_dir() else "it has no config.json"
-        raise ValueError(f"{config.hf} is no directory in transformers' form: {what}; models are not fetched by their name")
+        raise ValueError(
+            f"{config.hf} is no directory in transformers' form: {what}; models are not fetched by their name"
+        )
     with whole_folder(config.out) as folder:
         pretrained = open_pretrained(config.hf)
         model = BertForPreTraining(pretrained.config)

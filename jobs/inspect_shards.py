@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 import tyro
 
-from jobs.config import parse
-from pipeline import storage
+from bertloom import storage
+from bertloom.draws import bounded, draw, fold
+from jobs.support.config import parse
 from pipeline.checks.report import flatten, shape, treatment
 from pipeline.examples.decoding import decode
 from pipeline.examples.shards import read_shard
-from pipeline.manifest import DAMAGED, read_dataset
-from pipeline.randomness import bounded, draw, fold
+from pipeline.stages.manifest import DAMAGED, read_dataset
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 
 

@@ -15,16 +15,25 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jobs.config import parse
+from jobs.support.config import parse
 from model.runs.metrics import read_metrics
 
 PANELS = (
-    ("loss", "loss (nats)"), ("mlm_loss", "MLM loss"), ("nsp_loss", "NSP loss"),
-    ("mlm_accuracy", "MLM accuracy"), ("nsp_accuracy", "NSP accuracy"), ("gradient_norm", "norm of the gradient"),
-    ("learning_rate", "learning rate"), ("tokens_per_second", "real tokens per second"), ("mfu", "MFU"),
-    ("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("f1", "F1"), ("exact_match", "exact match"),
+    ("loss", "loss (nats)"),
+    ("mlm_loss", "MLM loss"),
+    ("nsp_loss", "NSP loss"),
+    ("mlm_accuracy", "MLM accuracy"),
+    ("nsp_accuracy", "NSP accuracy"),
+    ("gradient_norm", "norm of the gradient"),
+    ("learning_rate", "learning rate"),
+    ("tokens_per_second", "real tokens per second"),
+    ("mfu", "MFU"),
+    ("accuracy", "accuracy"),
+    ("macro_f1", "macro F1"),
+    ("f1", "F1"),
+    ("exact_match", "exact match"),
     ("pearson", "Pearson's correlation"),
-)  # fmt: skip
+)
 """Keys of metrics.jsonl and what is written above them; those that no run has are left out."""
 EXACT = ("learning_rate",)
 """Drawn as it is, without a mean."""

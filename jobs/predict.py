@@ -22,11 +22,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; rea
 
 from tqdm import tqdm
 
-from jobs.config import parse
-from jobs.finetune_config import pairs
-from model.pretrained import open_pretrained
+from jobs.support.config import parse
+from jobs.support.finetune_config import pairs
+from model.hub.pretrained import open_pretrained
+from model.inference.predict import TaskPredictor, WordPredictor
 from model.tasks.rows import BadRow, json_lines, read_records, read_rows
-from model.use import TaskPredictor, WordPredictor
 
 ROWS_AT_ONCE = 1024
 

@@ -21,23 +21,23 @@ import apache_beam as beam
 from apache_beam.io.filesystem import FileSystem
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from jobs.config import parse
-from jobs.progress import JobProgress
-from pipeline import storage
+from bertloom import storage
+from bertloom.locks import output_lock
+from jobs.support.config import parse
+from jobs.support.progress import JobProgress
 from pipeline.checks.gates import Gates
-from pipeline.disk import check_room
-from pipeline.documents import TextConfig
-from pipeline.examples.making import WeaveConfig
-from pipeline.inputs import Source, Split, find_sources
-from pipeline.line_repeats import REPEATED, CountLines
-from pipeline.local_runner import for_people, is_local, pipeline_options, quiet_workers, run, worker_watch
-from pipeline.lock import output_lock
-from pipeline.manifest import JobConfig
+from pipeline.examples.configuration import WeaveConfig
+from pipeline.inputs.documents import TextConfig
+from pipeline.inputs.sources import Source, Split, find_sources
+from pipeline.inputs.splitting import split_size, split_source
+from pipeline.local.disk_estimate import check_room
+from pipeline.local.runner import for_people, is_local, pipeline_options, quiet_workers, run, worker_watch
 from pipeline.preprocess import Places, Preprocess, balanced
-from pipeline.splitting import split_size, split_source
+from pipeline.stages.line_repeats import REPEATED, CountLines
+from pipeline.stages.manifest import JobConfig
+from pipeline.stages.tokenization import TokenizeConfig, part_names
 from pipeline.text.chinese import load_segmenter
 from pipeline.text.icu import load_sentence_finder
-from pipeline.tokenizing import TokenizeConfig, part_names
 from pipeline.vocabulary import read_vocabulary
 
 OWN_FILES = {

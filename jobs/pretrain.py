@@ -44,9 +44,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from tqdm import tqdm
 
-from jobs.config import dump, parse
-from jobs.pretrain_config import PretrainConfig, too_long
+from jobs.support.config import dump, parse
+from jobs.support.pretrain_config import PretrainConfig, too_long
 from model.bert import BertConfig, initialize_weights
+from model.compiling import compile_model
 from model.distributed import Ranks, join_ranks
 from model.flops import peak_flops
 from model.heads import BertForPreTraining
@@ -72,8 +73,7 @@ from model.runs.metrics import MetricsWriter, read_metrics
 from model.runs.resume import changes_between
 from model.runs.sinks import open_sinks
 from model.schedule import Schedule
-from model.static_shapes import compile_model
-from model.training import Evaluation, StepResult, choose_device, choose_precision, evaluate, train_step
+from model.step import Evaluation, StepResult, choose_device, choose_precision, evaluate, train_step
 
 logger = logging.getLogger("bertloom")
 
@@ -144,22 +144,36 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
     ) -> TrainingState:
         items, order = legs[-1].item_at(step), reader.orders[legs[-1].max_seq_length]
         return TrainingState(
-            step=step, items=items, tokens=tokens, seconds=seconds, loss_mean=loss_mean,
-            stream=stream, legs=[asdict(leg) for leg in legs],
-            epoch=order.epoch_of(items), epoch_items=items - order.epoch_start(order.epoch_of(items)),
-            seed=config.seed, order_version=ORDER_VERSION, max_seq_length=legs[-1].max_seq_length,
-            shards_digest=data_set.shards_digest, vocabulary_sha256=data_set.vocabulary_sha256,
-            model=asdict(model.config), changes=changes,
-            schedule=config.deciding()
-            | {"max_seq_length": schedule.phases[0].max_seq_length, "precision": precision},
-        )  # fmt: skip
+            step=step,
+            items=items,
+            tokens=tokens,
+            seconds=seconds,
+            loss_mean=loss_mean,
+            stream=stream,
+            legs=[asdict(leg) for leg in legs],
+            epoch=order.epoch_of(items),
+            epoch_items=items - order.epoch_start(order.epoch_of(items)),
+            seed=config.seed,
+            order_version=ORDER_VERSION,
+            max_seq_length=legs[-1].max_seq_length,
+            shards_digest=data_set.shards_digest,
+            vocabulary_sha256=data_set.vocabulary_sha256,
+            model=asdict(model.config),
+            changes=changes,
+            schedule=config.deciding() | {"max_seq_length": schedule.phases[0].max_seq_length, "precision": precision},
+        )
 
     def legs_from(legs: list[Leg], step: int, progress: float) -> list[Leg]:
         phase = schedule.phase_at(progress)
         return continue_legs(
-            legs, step, max_seq_length=phase.max_seq_length, batch_size=phase.batch_size,
-            seed=config.seed, shuffle=config.shuffle, shards_digest=data_set.shards_digest,
-        )  # fmt: skip
+            legs,
+            step,
+            max_seq_length=phase.max_seq_length,
+            batch_size=phase.batch_size,
+            seed=config.seed,
+            shuffle=config.shuffle,
+            shards_digest=data_set.shards_digest,
+        )
 
     if (config.out / "model").exists():
         raise ValueError(
@@ -189,9 +203,12 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             if ranks.is_first:
                 print(f"{config.out} is finished: {step:,} steps; its model is {where}")
             return PretrainResult(
-                out=config.out, checkpoint=where, step=step, tokens_per_second=0.0,
+                out=config.out,
+                checkpoint=where,
+                step=step,
+                tokens_per_second=0.0,
                 validation=last_evaluation(config.out),
-            )  # fmt: skip
+            )
         if not saved:
             initialize_weights(model, config.model.initializer_range, config.seed)
             if config.init_from and ranks.is_first:
@@ -264,10 +281,17 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
                 learning_rate = schedule.learning_rate(progress, size)
                 highest = config.spike_factor * loss_mean if config.spike_factor and loss_mean else math.inf
                 result = train_step(
-                    model, optimizer, batch,
-                    learning_rate=learning_rate, max_gradient_norm=config.max_gradient_norm,
-                    seed=config.seed, step=step, precision=precision, ranks=ranks, highest_loss=highest,
-                )  # fmt: skip
+                    model,
+                    optimizer,
+                    batch,
+                    learning_rate=learning_rate,
+                    max_gradient_norm=config.max_gradient_norm,
+                    seed=config.seed,
+                    step=step,
+                    precision=precision,
+                    ranks=ranks,
+                    highest_loss=highest,
+                )
                 is_bad = not result.is_finite or result.loss > highest
                 if is_bad:
                     what = bad_step(config, step, result, reader.indices(legs[-1], step), ranks)
@@ -299,10 +323,17 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
 
                 if step % config.log_every == 0 or schedule.is_over(progress):
                     metrics.write(
-                        step, "train", **asdict(result), learning_rate=learning_rate, tokens=tokens, stream=stream,
-                        max_seq_length=legs[-1].max_seq_length, seconds=seconds, **timings,
+                        step,
+                        "train",
+                        **asdict(result),
+                        learning_rate=learning_rate,
+                        tokens=tokens,
+                        stream=stream,
+                        max_seq_length=legs[-1].max_seq_length,
+                        seconds=seconds,
+                        **timings,
                         **({"skipped": True} if is_bad else {}),
-                    )  # fmt: skip
+                    )
                 bar.set_postfix_str(meter.describe(), refresh=False)
                 bar.update(min(progress, schedule.total) - bar.n)
                 heap.tick()
@@ -315,16 +346,20 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
     elif ranks.is_first:
         print(f"finished {step:,} steps at {speed:,.0f} real tokens/s; the model is {where}")
     return PretrainResult(
-        out=config.out, checkpoint=where, step=step, tokens_per_second=speed,
-        validation=last_evaluation(config.out), signal_number=stopping,
-    )  # fmt: skip
+        out=config.out,
+        checkpoint=where,
+        step=step,
+        tokens_per_second=speed,
+        validation=last_evaluation(config.out),
+        signal_number=stopping,
+    )
 
 
 def start_from(model: BertForPreTraining, init_from: Path, data_set: DataSet) -> None:
     """Puts the weights of another model into this one, and says so; ValueError if they or the words do not fit."""
     # They need tokenizers, which training does not.
-    from model.pretrained import open_pretrained
-    from model.runs.beginning import begin_with, check_shape, check_vocabulary
+    from model.hub.initial_weights import begin_with, check_shape, check_vocabulary
+    from model.hub.pretrained import open_pretrained
 
     pretrained = open_pretrained(init_from)
     check_vocabulary(pretrained, data_set)
@@ -394,6 +429,12 @@ def progress_bar(schedule: Schedule, progress: float, is_first: bool) -> "tqdm[A
     """A bar on stderr; where that is a file, a line every half minute."""
     seconds = 0.1 if sys.stderr.isatty() else 30.0
     return tqdm(
-        total=schedule.total, initial=progress, unit=" " + schedule.unit, unit_scale=schedule.unit == "tokens",
-        dynamic_ncols=True, mininterval=seconds, maxinterval=max(seconds, 10.0), disable=not is_first,
-    )  # fmt: skip
+        total=schedule.total,
+        initial=progress,
+        unit=" " + schedule.unit,
+        unit_scale=schedule.unit == "tokens",
+        dynamic_ncols=True,
+        mininterval=seconds,
+        maxinterval=max(seconds, 10.0),
+        disable=not is_first,
+    )

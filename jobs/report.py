@@ -23,9 +23,9 @@ import pyarrow as pa
 import tyro
 from markupsafe import Markup
 
-from jobs.config import parse
-from jobs.figures import draw_documents, draw_length
-from pipeline import storage
+from bertloom import storage
+from jobs.support.config import parse
+from jobs.support.figures import draw_documents, draw_length
 from pipeline.checks.gates import Gate, Gates, look
 from pipeline.checks.report import (
     Examples,
@@ -44,7 +44,7 @@ from pipeline.checks.report import (
 )
 from pipeline.checks.sample import read_documents_page, read_members, sample_buckets, sample_examples
 from pipeline.examples.decoding import decode, segments
-from pipeline.manifest import manifest_sha256, manifest_text, read_dataset
+from pipeline.stages.manifest import manifest_sha256, manifest_text, read_dataset
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
 FORMAT = "bertloom-report"
@@ -188,11 +188,13 @@ def about_length(
         "b_lengths": lengths_of_b(e),
         "treatment": treatment(e, vocabulary),
         "treatment_wanted": {
-            "mask": configuration["mask_token_prob"], "random": configuration["random_token_prob"], "kept": kept,
+            "mask": configuration["mask_token_prob"],
+            "random": configuration["random_token_prob"],
+            "kept": kept,
         },
         "mask_rate_by_position": mask_rate_by_position(e),
         "mask_rate_by_pieces": mask_rate_by_pieces(e, vocabulary),
-    }  # fmt: skip
+    }
 
 
 def about_inputs(
@@ -241,7 +243,7 @@ def render(report: dict[str, Any], examples: pa.Table, vocabulary: Vocabulary) -
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     page.filters["share"] = percent
     page.filters["number"] = lambda value: f"{value:,}"
-    template = page.from_string((files("jobs") / "report.html.j2").read_text(encoding="utf-8"))
+    template = page.from_string((files("jobs.support") / "report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         r=report,
         figures={length: Markup(draw_length(int(length), found)) for length, found in report["lengths"].items()},

@@ -21,14 +21,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; rea
 
 from tqdm import tqdm
 
-from jobs.config import parse
-from jobs.finetune_config import pairs
 from jobs.predict import written
-from jobs.texts import OnBadRow, Text, read_texts
-from model.pretrained import open_pretrained
-from model.sentences import log_likelihoods
+from jobs.support.config import parse
+from jobs.support.finetune_config import pairs
+from jobs.support.texts import OnBadRow, Text, read_texts
+from model.hub.pretrained import open_pretrained
+from model.inference.predict import WordPredictor
+from model.inference.texts import log_likelihoods
 from model.tasks.rows import BadRow
-from model.use import WordPredictor
 
 
 @dataclass(frozen=True, kw_only=True)

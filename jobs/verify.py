@@ -20,7 +20,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from jobs.config import parse
+from jobs.support.config import parse
 from model.loading.cache import DEFAULT_CACHE_GB
 
 MAX_FAULTS = 100
@@ -51,12 +51,10 @@ class VerifyConfig:
 def main(argv: Sequence[str]) -> int:
     config = parse(VerifyConfig, argv, prog="bertloom verify")
     if is_run(config.path):
-        faults, count = verify_run(
-            Path(config.path), config.data, config.last_steps, config.cache_dir, config.cache_gb
-        )
+        faults, count = verify_run(Path(config.path), config.data, config.last_steps, config.cache_dir, config.cache_gb)
         what = f"{count:,} steps read again"
     else:
-        from pipeline import storage  # a run is verified where there is no pipeline
+        from bertloom import storage  # a run is verified where there is no pipeline
 
         storage.connect()
         faults, count = verify(config.path)
@@ -78,7 +76,7 @@ def is_run(path: str) -> bool:
 
 def verify(path: str) -> tuple[list[str], int]:
     """(every fault of a data set, in a sentence with its place; number of files read whole)."""
-    from pipeline.checks.data_set import check_dataset
+    from pipeline.checks.verify import check_dataset
 
     return _collect(check_dataset(path), " files")
 
@@ -91,7 +89,7 @@ def verify_run(
     cache_gb: float = DEFAULT_CACHE_GB,
 ) -> tuple[list[str], int]:
     """(every fault of a run, in a sentence with its place; number of steps whose rows were read again)."""
-    from model.runs.check import check_run
+    from model.runs.verify import check_run
 
     return _collect(check_run(path, data, last_steps, cache_dir, cache_gb), " steps")
 

@@ -3,7 +3,7 @@
 What differs from the paper's code, and from transformers' BertModel:
 
 - There is no padding. All sequences of a batch lie end to end in one flat tensor, and attention stays inside each.
-- Query, key and value come from one matrix product (`qkv`); `model/huggingface.py` splits it at the border.
+- Query, key and value come from one matrix product (`qkv`); `model/hub/weights.py` splits it at the border.
 - GELU is the exact one (erf), as in transformers; google-research/bert's last version has the tanh approximation.
 - The pooler belongs to the pretraining head (`model/heads.py`): an encoder alone has none.
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from pipeline import storage
-from pipeline.inputs import Source, Split
-from pipeline.manifest import JobConfig, Manifest
-from pipeline.near_duplicates import FindNearDuplicates, Search
-from pipeline.planning import PlanBuckets
-from pipeline.tokenizing import Tokenize
-from pipeline.weaving import Weave
+from bertloom import storage
+from pipeline.inputs.sources import Source, Split
+from pipeline.stages.manifest import JobConfig, Manifest
+from pipeline.stages.near_duplicates import FindNearDuplicates, Search
+from pipeline.stages.plan import PlanBuckets
+from pipeline.stages.tokenization import Tokenize
+from pipeline.stages.weave import Weave
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,30 @@ class Preprocess(beam.PTransform):
         return (
             parts
             | "plan" >> PlanBuckets(places.parts, places.plan, fraction, min_sources, left_out)
-            | "weave" >> Weave(
-                folder=places.parts, plan=places.plan, dataset=places.dataset, records=places.records,
-                config=job.weave, vocabulary=vocabulary, near=left_out,
-            )
-            | "manifest" >> Manifest(
-                dataset=places.dataset, plan=places.plan, parts=places.parts, records=places.records,
-                tokenize=job.tokenize, weave=job.weave, vocabulary=vocabulary, sources=self.sources, notes=self.notes,
+            | "weave"
+            >> Weave(
+                folder=places.parts,
+                plan=places.plan,
+                dataset=places.dataset,
+                records=places.records,
+                config=job.weave,
+                vocabulary=vocabulary,
                 near=left_out,
             )
-        )  # fmt: skip
+            | "manifest"
+            >> Manifest(
+                dataset=places.dataset,
+                plan=places.plan,
+                parts=places.parts,
+                records=places.records,
+                tokenize=job.tokenize,
+                weave=job.weave,
+                vocabulary=vocabulary,
+                sources=self.sources,
+                notes=self.notes,
+                near=left_out,
+            )
+        )
 
 
 def balanced(splits: list[Split], num_workers: int) -> list[Split]:

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import storage
-from pipeline.formats.records import Document, Reject, document_digest
-from pipeline.rejects import rejects_log
+from bertloom import storage
+from pipeline.inputs.records import Document, Reject, document_digest
+from pipeline.inputs.rejects import rejects_log
 from pipeline.text.chinese import Segment, inside_words
 from pipeline.text.icu import FindSentences
 from pipeline.text.sentences import sentence_starts, unit_marks
@@ -34,10 +34,20 @@ File = TypeVar("File", bound="TokenFile")
 _UNCHECKED = pc.TakeOptions(boundscheck=False)
 MAGIC = b"BLPART01"
 
-DOCUMENT = np.dtype([
-    ("id", "<u8"), ("id_low", "<u8"), ("source_key", "<u8"), ("position", "<i8"), ("length", "<i8"),
-    ("piece", "<i4"), ("num_sentences", "<i4"), ("num_tokens", "<i4"), ("num_replaced", "<i4"), ("part", "<u4"),
-])  # fmt: skip
+DOCUMENT = np.dtype(
+    [
+        ("id", "<u8"),
+        ("id_low", "<u8"),
+        ("source_key", "<u8"),
+        ("position", "<i8"),
+        ("length", "<i8"),
+        ("piece", "<i4"),
+        ("num_sentences", "<i4"),
+        ("num_tokens", "<i4"),
+        ("num_replaced", "<i4"),
+        ("part", "<u4"),
+    ]
+)
 """A document; `part` is 0 but in packs, see packs.py."""
 INDEX = np.dtype([("document", "<u8"), ("sentence", "<u8"), ("token", "<u8")])
 
@@ -80,7 +90,9 @@ class DocumentTokenizer:
         ids, sizes = self.wordpiece.ids_of(units.codes)
         text = np.frombuffer(block, np.uint8)
         if self.find_sentences:
-            begins = np.unique(np.searchsorted(units.starts, self.find_sentences(block)))  # inside a unit: at the next one
+            begins = np.unique(
+                np.searchsorted(units.starts, self.find_sentences(block))
+            )  # inside a unit: at the next one
             begins = begins[begins < len(units.starts)]
         else:
             begins = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, self.marks[units.codes]))
@@ -217,10 +229,13 @@ def write_tokens(
         chunks.append(data)
     done = kind(
         **fields,
-        num_documents=len(rows), num_sentences=len(lengths), num_tokens=len(ids),
+        num_documents=len(rows),
+        num_sentences=len(lengths),
+        num_tokens=len(ids),
         num_replaced=int(rows["num_replaced"].sum()),
-        sections=sections, ids_dtype=np.dtype(dtype).name,
-    )  # fmt: skip
+        sections=sections,
+        ids_dtype=np.dtype(dtype).name,
+    )
     footer = json.dumps(asdict(done)).encode()
     storage.write_whole(path, [*chunks, footer, len(footer).to_bytes(8, "little"), MAGIC])
     return done

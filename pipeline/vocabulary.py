@@ -25,7 +25,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer, CharDelimiterSplit
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
-from pipeline import storage
+from bertloom import storage
 from pipeline.text.scripts import script_of
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -139,22 +139,28 @@ def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
 def _check_words(words: list[str], name: str) -> None:
     if "" in words:
         line = words.index("") + 1
-        raise ValueError(f"{name}: line {line}: empty; every line is a word, and later words would get other ids: "
-                         f"remove the line, or give it the name [unused{line - 1}]")
+        raise ValueError(
+            f"{name}: line {line}: empty; every line is a word, and later words would get other ids: "
+            f"remove the line, or give it the name [unused{line - 1}]"
+        )
     if len(words) < MIN_WORDS:
         raise ValueError(f"{name}: {len(words)} words; expected one word a line, at least {MIN_WORDS}")
     first: dict[str, int] = {}
     for line, word in enumerate(words, 1):
         if word in first:
-            raise ValueError(f"{name}: the word {word!r} is on line {first[word]} and again on line {line}; a word has "
-                             f"one id: give the second the name [unused{line - 1}], so that all others keep theirs")
+            raise ValueError(
+                f"{name}: the word {word!r} is on line {first[word]} and again on line {line}; a word has "
+                f"one id: give the second the name [unused{line - 1}], so that all others keep theirs"
+            )
         first[word] = line
     missing = [word for word in SPECIAL_WORDS if word not in first]
     if missing:
         near = [f"line {line} has {word!r}" for word, line in first.items() if word.strip().upper() in missing]
         hint = f" ({'; '.join(near)})" if near else ""
-        raise ValueError(f"{name}: {' '.join(missing)} missing{hint}; BERT needs {' '.join(SPECIAL_WORDS)}: write them "
-                         f"over [unusedN] lines, or make a vocabulary with `bertloom build-vocab`")
+        raise ValueError(
+            f"{name}: {' '.join(missing)} missing{hint}; BERT needs {' '.join(SPECIAL_WORDS)}: write them "
+            f"over [unusedN] lines, or make a vocabulary with `bertloom build-vocab`"
+        )
 
 
 def make_tokenizer(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None) -> Tokenizer:
@@ -229,9 +235,7 @@ def train_vocabulary(
     return sorted(trained, key=trained.__getitem__)
 
 
-def _alphabet(
-    counts: Mapping[str, int], room: int, coverage: float, chinese_frequency: int | None
-) -> list[str]:
+def _alphabet(counts: Mapping[str, int], room: int, coverage: float, chinese_frequency: int | None) -> list[str]:
     """The characters to keep, and "##" with those that occur inside words; no more than `room` together."""
     characters: Counter[str] = Counter()
     inside: set[str] = set()

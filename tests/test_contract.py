@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertloom import draws as randomness
 from jobs.verify import verify
 from model.loading import order
 from model.loading.data import DataSet
-from pipeline import manifest, randomness, weaving
-from pipeline.checks import data_set
-from pipeline.examples import shards, spans
-from pipeline.examples.making import WeaveConfig
-from pipeline.tokenizing import TokenizeConfig
+from pipeline.checks import verify as data_set
+from pipeline.examples import shards
+from pipeline.examples.configuration import WeaveConfig
+from pipeline.examples.masking.tokens import spans
+from pipeline.stages import manifest
+from pipeline.stages import weave as weaving
+from pipeline.stages.tokenization import TokenizeConfig
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,6 @@ import pytest
 from jobs.bench_tasks import BenchTasksConfig
 from jobs.build_vocab import BuildVocabConfig
 from jobs.cli import COMMANDS, main
-from jobs.config import preset_names
 from jobs.demo import DemoConfig
 from jobs.embed import EmbedConfig
 from jobs.evaluate import EvaluateConfig
@@ -25,18 +24,31 @@ from jobs.preprocess import PreprocessConfig
 from jobs.pretrain import PretrainConfig
 from jobs.report import ReportConfig
 from jobs.score import ScoreConfig
+from jobs.support.config import preset_names
 from jobs.verify import VerifyConfig
 from tests.model.small_task import write_model
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 CONFIGS = {
-    "demo": DemoConfig, "build-vocab": BuildVocabConfig, "preprocess": PreprocessConfig, "inspect": InspectConfig,
-    "explain": ExplainConfig, "report": ReportConfig, "verify": VerifyConfig, "pretrain": PretrainConfig,
-    "evaluate": EvaluateConfig, "finetune": FinetuneConfig, "predict": PredictConfig, "score": ScoreConfig,
-    "embed": EmbedConfig, "bench-tasks": BenchTasksConfig, "export": ExportConfig, "import": ImportConfig,
+    "demo": DemoConfig,
+    "build-vocab": BuildVocabConfig,
+    "preprocess": PreprocessConfig,
+    "inspect": InspectConfig,
+    "explain": ExplainConfig,
+    "report": ReportConfig,
+    "verify": VerifyConfig,
+    "pretrain": PretrainConfig,
+    "evaluate": EvaluateConfig,
+    "finetune": FinetuneConfig,
+    "predict": PredictConfig,
+    "score": ScoreConfig,
+    "embed": EmbedConfig,
+    "bench-tasks": BenchTasksConfig,
+    "export": ExportConfig,
+    "import": ImportConfig,
     "plot": PlotConfig,
-}  # fmt: skip
+}
 
 
 def blocks(path):

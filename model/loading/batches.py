@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from model.compiling import StaticShape, pad_batch, static_shape
 from model.distributed import Ranks
 from model.loading.data import DataSet, Examples, PackedBatch
 from model.loading.order import TrainingOrder
 from model.loading.remask import EpochMasks, Remasking, example_keys
 from model.loading.stream import Leg, rows_sum
 from model.schedule import Phase
-from model.static_shapes import StaticShape, pad_batch, static_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,15 +178,18 @@ class BatchReader:
                 )
 
     def pad_batches(self, phases: Iterable[Phase]) -> list[StaticShape]:
-        """From now on, micro-batches of these phases have one size each: these sizes; see `model/static_shapes.py`."""
+        """From now on, micro-batches of these phases have one size each: these sizes; see `model/compiling.py`."""
         for phase in phases:
             length, batch_size = phase.max_seq_length, phase.batch_size
             micro_batch_size, sample = self.micro_batch_sizes[length], self._sample(length)
             self._shapes[length, batch_size] = static_shape(
-                sample["lengths"], sample["num_masks"],
-                max_seq_length=length, batch_size=batch_size, micro_batch_size=micro_batch_size,
+                sample["lengths"],
+                sample["num_masks"],
+                max_seq_length=length,
+                batch_size=batch_size,
+                micro_batch_size=micro_batch_size,
                 num_parts=num_parts(batch_size, micro_batch_size, self.ranks.size),
-            )  # fmt: skip
+            )
         return list(self._shapes.values())
 
     def _sample(self, length: int) -> dict[str, np.ndarray]:
@@ -233,8 +236,14 @@ class BatchReader:
             keys = example_keys(leg.seed, length, self.orders[length].epochs(start, start + leg.batch_size), rows)
             new_masks = EpochMasks(keys=keys, max_seq_length=length, remasking=self.remasking)
         batch = share_rows(
-            self.examples[length], copies, rows, self.micro_batch_sizes[length], self.ranks.rank, self.ranks.size, new_masks
-        )  # fmt: skip
+            self.examples[length],
+            copies,
+            rows,
+            self.micro_batch_sizes[length],
+            self.ranks.rank,
+            self.ranks.size,
+            new_masks,
+        )
         if shape := self._shapes.get((length, leg.batch_size)):
             batch = replace(batch, micro_batches=[pad_batch(part, shape) for part in batch.micro_batches])
         if self.ranks.device.type == "cuda":  # a copy from pinned memory does not wait for the GPU

@@ -71,13 +71,19 @@ class ShardTable:
 
         num_members = pc.list_value_length(table["member_offsets"]).to_numpy()
         return cls(
-            max_seq_length=max_seq_length, vocabulary_sha256=vocabulary_sha256,
-            paths=table["path"].to_pylist(), sha256=table["sha256"].to_pylist(),
-            copies=integers("copy"), examples=integers("examples"), tokens=integers("tokens"), bytes=integers("bytes"),
+            max_seq_length=max_seq_length,
+            vocabulary_sha256=vocabulary_sha256,
+            paths=table["path"].to_pylist(),
+            sha256=table["sha256"].to_pylist(),
+            copies=integers("copy"),
+            examples=integers("examples"),
+            tokens=integers("tokens"),
+            bytes=integers("bytes"),
             shard_of_member=np.repeat(np.arange(len(num_members)), num_members),
-            member_offsets=integers("member_offsets"), member_bytes=integers("member_bytes"),
+            member_offsets=integers("member_offsets"),
+            member_bytes=integers("member_bytes"),
             member_examples=integers("member_examples"),
-        )  # fmt: skip
+        )
 
 
 class Files(Protocol):
@@ -294,7 +300,10 @@ class Members:
                 raise self.damaged(member, f"its column {name} has type {array.type}")
             _, offsets, _, values = array.buffers()
             count = values.size // kind.itemsize if values else 0
-            places[column], places[3 + column] = place(name, offsets, INT32, num_rows + 1), place(name, values, kind, count)
+            places[column], places[3 + column] = (
+                place(name, offsets, INT32, num_rows + 1),
+                place(name, values, kind, count),
+            )
             places[6 + column] = count
         for column, name in enumerate(SCALARS, 9):
             array, kind = batch.column(name), UINT16 if name == "segment_b_start" else INT8
@@ -305,10 +314,11 @@ class Members:
 
     def _expected_metadata(self, member: int) -> dict[str, str]:
         values: dict[str, Any] = {
-            "format_version": FORMAT_VERSION, "max_seq_length": self.table.max_seq_length,
+            "format_version": FORMAT_VERSION,
+            "max_seq_length": self.table.max_seq_length,
             "copy": self.table.copies[self.table.shard_of_member[member]],
             "vocabulary_sha256": self.table.vocabulary_sha256,
-        }  # fmt: skip
+        }
         return {name: str(value) for name, value in values.items()}
 
     def damaged(self, member: int, what: str) -> ValueError:

@@ -3,7 +3,7 @@
 Item t of training is a (copy, row) that follows from the sizes of copies and members, the seed and t alone, so the
 whole state of the loader is one integer, and going to item 10^12 costs what going to item 0 costs. In global order any
 row may follow any other; in windows, K members are read at a time, for data that does not lie on a local disk.
-`docs/shard-format.md`, sections "Draws" and "The order of training", is the contract; `pipeline/randomness.py` is the
+`docs/shard-format.md`, sections "Draws" and "The order of training", is the contract; `bertloom/draws.py` is the
 other side of it.
 """
 

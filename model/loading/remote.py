@@ -82,9 +82,10 @@ class RemoteMembers:
             missing.setdefault(shard, []).append(ordinal)
         # What has not begun is asked for anew, in the new order; what has failed is told when it is needed.
         self._coming = {
-            shard: future for shard, future in self._coming.items()
+            shard: future
+            for shard, future in self._coming.items()
             if not future.cancel() and (future.running() or future.exception())
-        }  # fmt: skip
+        }
         for shard, ordinals in missing.items():
             if shard not in self._coming:
                 self._coming[shard] = self._pool.submit(self._bring, shard, ordinals)

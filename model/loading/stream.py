@@ -3,7 +3,7 @@
 Each step adds up, modulo 2^64, a hash of every row of its global batch, made of the row's place in that batch and of
 the values as they were read. A sum does not depend on which rank or micro-batch read a row, so any layout gets the same
 number; the sums of all steps are chained. `docs/training.md`, section "The stream digest", is the definition;
-`model/runs/check.py` computes it again from the data set.
+`model/runs/verify.py` computes it again from the data set.
 
 Dimensions in the comments: T real tokens, N examples.
 """
@@ -67,9 +67,14 @@ def continue_legs(
     ends = [leg.step for leg in legs[1:]] + [step]
     item = max((leg.item_at(end) for leg, end in zip(legs, ends) if _examples_of(leg) == examples), default=0)
     new = Leg(
-        step=step, max_seq_length=max_seq_length, item=item, batch_size=batch_size,
-        seed=seed, shuffle=shuffle, shards_digest=shards_digest,
-    )  # fmt: skip
+        step=step,
+        max_seq_length=max_seq_length,
+        item=item,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        shards_digest=shards_digest,
+    )
     return [*legs, new]
 
 

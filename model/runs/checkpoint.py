@@ -99,9 +99,7 @@ def save_checkpoint(
     return write_checkpoint(folder, *snapshot(model, optimizer), state, keep)
 
 
-def snapshot(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Copies of the weights and of the optimizer's tensors in the CPU's memory."""
     return _copies(model.state_dict()), _copies(optimizer_tensors(model, optimizer))
 

@@ -8,7 +8,7 @@ import torch
 from model.bert import BertConfig
 from model.flops import step_flops
 from model.loading.batches import GlobalBatch
-from model.training import StepResult
+from model.step import StepResult
 
 
 @dataclass(kw_only=True)

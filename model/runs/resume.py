@@ -6,10 +6,26 @@ from typing import Any
 from model.runs.checkpoint import TrainingState
 
 CHANGEABLE = (
-    "num_steps", "num_tokens", "budget", "batch_size", "phases", "max_seq_length", "learning_rate", "warmup_ratio",
-    "decay", "decay_ratio", "optimizer", "weight_decay", "max_gradient_norm", "seed", "shuffle", "remask", "data",
-    "precision", "spike_factor",
-)  # fmt: skip
+    "num_steps",
+    "num_tokens",
+    "budget",
+    "batch_size",
+    "phases",
+    "max_seq_length",
+    "learning_rate",
+    "warmup_ratio",
+    "decay",
+    "decay_ratio",
+    "optimizer",
+    "weight_decay",
+    "max_gradient_norm",
+    "seed",
+    "shuffle",
+    "remask",
+    "data",
+    "precision",
+    "spike_factor",
+)
 """What can be changed on the way where it is asked for by name. Neither the model's shape nor the vocabulary can."""
 
 

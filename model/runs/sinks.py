@@ -49,9 +49,13 @@ class WandbSink:
             raise ValueError(missing("wandb")) from None
         folder = out.resolve()
         self._run = wandb.init(
-            project="bertloom", name=folder.name, dir=str(folder), config=dict(configuration), resume="allow",
+            project="bertloom",
+            name=folder.name,
+            dir=str(folder),
+            config=dict(configuration),
+            resume="allow",
             id=f"{folder.name}-{(folder / '.lock').stat().st_ino}",
-        )  # fmt: skip
+        )
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         self._run.log({f"{split}/{name}": value for name, value in numbers(values).items()}, step=step)

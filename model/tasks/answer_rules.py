@@ -31,7 +31,7 @@ this gives the same words in all but a few in a thousand, those with an apostrop
 
 
 def rules_for(answers: Sequence[str]) -> Rules:
-    """"characters" if more than a quarter of what answers are written in is Chinese; years and names often are not."""
+    """ "characters" if more than a quarter of what answers are written in is Chinese; years and names often are not."""
     text = "".join("".join(answers).split())
     return "characters" if 4 * len(CHINESE.findall(text)) > len(text) else "words"
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.hub.tokenizer import TextTokenizer
 from model.packing import PackedSequences, flat_ranges, grouped, pack_sequences, take_lists
-from model.tokenization import TextTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

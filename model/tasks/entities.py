@@ -55,8 +55,10 @@ def entity_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     for true_tags, predicted_tags in zip(true, predicted, strict=True):
         first, second = set(entities(true_tags)), set(entities(predicted_tags))
         num_true, num_predicted, num_common = (
-            num_true + len(first), num_predicted + len(second), num_common + len(first & second)
-        )  # fmt: skip
+            num_true + len(first),
+            num_predicted + len(second),
+            num_common + len(first & second),
+        )
     return {
         "f1": 2 * num_common / max(num_true + num_predicted, 1),
         "precision": num_common / max(num_predicted, 1),

@@ -1,6 +1,6 @@
 """What BERT is fine-tuned with: a classifier of whole texts, of words, or of where an answer begins and ends.
 
-Each is the class of transformers that it is named after in `architecture`, on packed tokens; `model/huggingface.py` has
+Each is the class of transformers that it is named after in `architecture`, on packed tokens; `model/hub/weights.py` has
 the names. Differences: a text in several windows has the mean of their logits, and the softmax over the places of an
 answer takes in the sequence alone (transformers' takes in the padding too).
 

@@ -218,7 +218,10 @@ def json_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any] | B
             yield f"line {number}", BadRow(f"is not JSON ({error})")
             continue
         is_object = isinstance(values, dict)
-        yield f"line {number}", values if is_object else BadRow(f'is no JSON object such as {{"text": …}}: {values!r:.40}')
+        yield (
+            f"line {number}",
+            values if is_object else BadRow(f'is no JSON object such as {{"text": …}}: {values!r:.40}'),
+        )
 
 
 def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:

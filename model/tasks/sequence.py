@@ -12,20 +12,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import DataBuilder, TaskData
 from model.tasks.heads import SequenceModel
 from model.tasks.rows import BadRow
 from model.tasks.task import Task, label_of, softmax, text_of
-from model.tokenization import TextTokenizer
 
 ROWS_AT_ONCE = 1024
 """Rows tokenized in one call: `tokenizers` shares them out to all cores, and its objects are larger than our arrays."""
 ANY_TEXTS = "classify or pair"
 """The name of the task of a model of others, which does not say what it reads."""
 FORMS: dict[str, list[tuple[str, ...]]] = {
-    "classify": [("text",)], "pair": [("text_a", "text_b")], "regress": [("text_a", "text_b"), ("text",)],
+    "classify": [("text",)],
+    "pair": [("text_a", "text_b")],
+    "regress": [("text_a", "text_b"), ("text",)],
     ANY_TEXTS: [("text_a", "text_b"), ("text",)],
-}  # fmt: skip
+}
 """What a row has, but for its label; of several forms the first one that is found."""
 
 

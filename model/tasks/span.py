@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from model.hub.tokenizer import TextTokenizer
 from model.tasks.answer_rules import Rules, rules_for, scores
 from model.tasks.data import DataBuilder, TaskData, best_windows
 from model.tasks.heads import SpanModel
 from model.tasks.rows import BadRow
 from model.tasks.sequence import ROWS_AT_ONCE
 from model.tasks.task import Task, softmax, text_of
-from model.tokenization import TextTokenizer
 
 NUM_CANDIDATES = 20
 """Beginnings and ends looked at in a window, and answers kept of all windows; run_squad's n_best_size."""
@@ -82,7 +82,9 @@ class SpanTask(Task[SpanRow]):
         question, context = text_of(values["question"], "question"), text_of(values["context"], "context")
         answers = None
         if "answers" in values:
-            answers = [] if truth_of(values["is_impossible"], "is_impossible") else answers_of(values["answers"], context)
+            answers = (
+                [] if truth_of(values["is_impossible"], "is_impossible") else answers_of(values["answers"], context)
+            )
         return SpanRow(place, values["id"], question, context, answers)
 
     def label_counts(self, rows: Sequence[SpanRow]) -> Mapping[str, int]:
@@ -121,9 +123,10 @@ class SpanTask(Task[SpanRow]):
                     labels.append((first + shift, last + shift) if begin <= first and last < end else (0, 0))
         data = builder.build(np.array(labels), num_cut=num_cut)
         return SpanData(
-            **vars(data), token_places=[places[contexts[row.context]] for row in rows],
+            **vars(data),
+            token_places=[places[contexts[row.context]] for row in rows],
             windows=np.array(windows, dtype=np.int32),
-        )  # fmt: skip
+        )
 
     def measure(self, rows: Sequence[SpanRow], data: TaskData, logits: np.ndarray) -> dict[str, float]:
         answers = [answer["answer"] for answer in self.answer(rows, data, logits, 1)]
@@ -159,7 +162,9 @@ class SpanTask(Task[SpanRow]):
             score = shown[starts, 0][:, None] + shown[ends, 1]  # (20, 20)
             first, last = places[begin + starts, 0][:, None], places[begin + ends, 1]
             fits = (starts[:, None] <= ends) & (last - first <= self.max_answer_length)
-            order = np.argsort(np.where(fits, -score, np.inf), axis=None, kind="stable")[: min(NUM_CANDIDATES, fits.sum())]
+            order = np.argsort(np.where(fits, -score, np.inf), axis=None, kind="stable")[
+                : min(NUM_CANDIDATES, fits.sum())
+            ]
             for i, j in zip(*np.unravel_index(order, fits.shape)):
                 candidates.append((score[i, j], int(first[i, 0]), int(last[j])))
         candidates = sorted(candidates, key=lambda candidate: -candidate[0])[:NUM_CANDIDATES]
@@ -212,7 +217,9 @@ def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
 def truth_of(value: Any, name: str) -> bool:
     """A truth value, also as a table writes it, false where there is none; BadRow if it is something else."""
     try:
-        return {"": False, "false": False, "0": False, "true": True, "1": True}[str("" if value is None else value).lower()]
+        return {"": False, "false": False, "0": False, "true": True, "1": True}[
+            str("" if value is None else value).lower()
+        ]
     except KeyError:
         raise BadRow(f"{name} is {value!r:.40}, expected true or false") from None
 

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import DataBuilder, TaskData, best_windows
 from model.tasks.entities import entities, entity_scores, has_entities
 from model.tasks.heads import TokenModel
 from model.tasks.rows import BadRow
 from model.tasks.sequence import ROWS_AT_ONCE
 from model.tasks.task import Task, label_of, softmax, string_of, text_of
-from model.tokenization import TextTokenizer
 
 CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
 WORD = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]")
@@ -107,7 +107,11 @@ class TagTask(Task[TagRow]):
         answers = []
         for row, chances in zip(rows, per_row(rows, softmax(logits))):
             tags = [self.labels[number] for number in chances.argmax(1)]
-            answer: dict[str, Any] = {"tokens": row.tokens, "tags": tags, "probabilities": chances.max(1).round(6).tolist()}
+            answer: dict[str, Any] = {
+                "tokens": row.tokens,
+                "tags": tags,
+                "probabilities": chances.max(1).round(6).tolist(),
+            }
             if row.places is not None and has_entities(self.labels):
                 found = [(kind, row.places[begin][0], row.places[end - 1][1]) for kind, begin, end in entities(tags)]
                 answer["entities"] = [{"kind": kind, "start": start, "end": end} for kind, start, end in found]

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
+from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import Reading, TaskData
 from model.tasks.heads import TaskModel
 from model.tasks.rows import BadRow, is_utf8
-from model.tokenization import TextTokenizer
 
 Row = TypeVar("Row")
 

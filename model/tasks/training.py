@@ -15,9 +15,9 @@ from model.loading.order import fold
 from model.optimizer import set_learning_rate
 from model.packing import MAX_TOKENS, grouped
 from model.runs.checkpoint import CheckpointState
+from model.step import DROPOUT, autocast
 from model.tasks.data import TaskBatch, TaskData
 from model.tasks.heads import TaskModel
-from model.training import DROPOUT, autocast
 
 BETAS, EPSILON = (0.9, 0.999), 1e-6
 """AdamW's, as BERT was fine-tuned with."""
@@ -79,8 +79,11 @@ def build_optimizer(model: TaskModel, weight_decay: float, layer_decay: float) -
             {"params": parameters, "weight_decay": weight_decay if is_matrix else 0.0, "lr_scale": scale}
             for (scale, is_matrix), parameters in groups.items()
         ],
-        lr=0.0, betas=BETAS, eps=EPSILON, fused=True,
-    )  # fmt: skip
+        lr=0.0,
+        betas=BETAS,
+        eps=EPSILON,
+        fused=True,
+    )
 
 
 def freeze(encoder: BertModel, num_layers: int) -> None:

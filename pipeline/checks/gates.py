@@ -80,39 +80,52 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
         return math.sqrt(threshold * (1 - threshold) / max(number, 1))
 
     yield (
-        "max_rejected", counters["documents_rejected"] / counters["documents_in"], "of the documents were rejected",
+        "max_rejected",
+        counters["documents_rejected"] / counters["documents_in"],
+        "of the documents were rejected",
         "rejects/rejects.jsonl.gz tells each with its file, position and reason; what your options turn away counts, too",
         share_error("max_rejected", counters["documents_in"]),
-    )  # fmt: skip
+    )
     if inputs["files"] > 1:
         yield (
-            "max_empty_inputs", inputs["num_empty"] / inputs["files"], "of the input files gave no document",
+            "max_empty_inputs",
+            inputs["num_empty"] / inputs["files"],
+            "of the input files gave no document",
             f"is {', '.join(inputs['empty'][:3])} what you meant to give? An empty or damaged file is easily overlooked",
             0.0,
-        )  # fmt: skip
+        )
         largest = inputs["largest"][0]
         yield (
-            "max_one_input", largest["share"], f"of all tokens come from {largest['name']}",
-            "the other files hardly count: were they read, and are they as long as you think?", 0.0,
-        )  # fmt: skip
+            "max_one_input",
+            largest["share"],
+            f"of all tokens come from {largest['name']}",
+            "the other files hardly count: were they read, and are they as long as you think?",
+            0.0,
+        )
     yield (
-        "max_unknown", words["unknown"], "of the words are [UNK]",
+        "max_unknown",
+        words["unknown"],
+        "of the words are [UNK]",
         "is it the vocabulary of this language and casing (--do-lower-case)? Is the text damaged? "
         "The report has the share of each input",
         share_error("max_unknown", report["sample"]["examples"]),
-    )  # fmt: skip
+    )
     for length, found in report["lengths"].items():
         if found["one_label"] is not None:
             yield (
-                "max_one_label", found["one_label"], f"of the pairs of length {length} have the same label",
+                "max_one_label",
+                found["one_label"],
+                f"of the pairs of length {length} have the same label",
                 "documents of one sentence make no next pair: is there a blank line behind every sentence of the input?",
                 share_error("max_one_label", found["examples"]),
-            )  # fmt: skip
+            )
         if found["label_guess"] is not None and report["configuration"]["compat"] != "google":  # a fault asked for
             guess = found["label_guess"]
             yield (
-                "max_label_guess", guess["accuracy"], f"of the labels of length {length} are guessed from B's length alone",
+                "max_label_guess",
+                guess["accuracy"],
+                f"of the labels of length {length} are guessed from B's length alone",
                 "a model would learn lengths and not language: the report draws both labels' lengths; many documents of "
                 "one or two sentences, or few documents, can do this",
                 guess["error"],
-            )  # fmt: skip
+            )

@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import storage
-from pipeline.documents import read_documents
-from pipeline.examples.pairs import Pairs, Sentences
+from bertloom import storage
+from bertloom.draws import U64
+from pipeline.examples.objectives.nsp import Pairs, Sentences
 from pipeline.examples.shards import ShardName, read_shard, shard_order, write_shard
-from pipeline.formats.kinds import TABLES
-from pipeline.formats.records import Document, document_digest
-from pipeline.formats.streams import CHUNK
-from pipeline.inputs import Split, find_sources
-from pipeline.manifest import JobConfig
-from pipeline.randomness import U64
-from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
+from pipeline.inputs.documents import read_documents
+from pipeline.inputs.formats.registry import TABLES
+from pipeline.inputs.records import Document, document_digest
+from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.streams import CHUNK
+from pipeline.stages.manifest import JobConfig
+from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import BLOCK_BYTES, TokenBlock
 
 
@@ -105,9 +105,7 @@ class Bucket:
         return self._woven[key]
 
 
-def read_again(
-    rows: pa.Table, path: str, config: TokenizeConfig, repeated_lines: U64 | None
-) -> dict[int, Document]:
+def read_again(rows: pa.Table, path: str, config: TokenizeConfig, repeated_lines: U64 | None) -> dict[int, Document]:
     """id -> document, for rows of documents/ of one source; ValueError where one of them is not there any more."""
     wanted = {(row["position"], row["piece"]): row["id"] for row in rows.to_pylist()}
     name = rows["source"][0].as_py()

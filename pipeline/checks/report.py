@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bertloom.draws import mix
 from pipeline.examples.decoding import label_name, plain_text
-from pipeline.randomness import mix
 from pipeline.text.scripts import script_of
 from pipeline.vocabulary import Vocabulary
 
@@ -73,10 +73,18 @@ def flatten(table: pa.Table) -> Examples:
     truth = ids.copy()
     truth[masks] = columns["masked_lm_ids"].flatten().to_numpy()
     return Examples(
-        ids, truth, starts, lengths, columns["segment_b_start"].to_numpy().astype(np.int64), masks, num_masks,
-        columns["next_sentence_label"].to_numpy(), columns["document_a"].to_numpy(), columns["document_b"].to_numpy(),
+        ids,
+        truth,
+        starts,
+        lengths,
+        columns["segment_b_start"].to_numpy().astype(np.int64),
+        masks,
+        num_masks,
+        columns["next_sentence_label"].to_numpy(),
+        columns["document_a"].to_numpy(),
+        columns["document_b"].to_numpy(),
         int(table.schema.metadata[b"max_seq_length"]),
-    )  # fmt: skip
+    )
 
 
 # ---- examples

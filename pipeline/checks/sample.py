@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline import storage
+from bertloom import storage
+from bertloom.draws import draw, fold
 from pipeline.examples.shards import MEMBER_EXAMPLES
-from pipeline.randomness import draw, fold
 
 SAMPLE_BUCKETS = 4
 SAMPLE_TOKENS = 4_000_000  # of each length

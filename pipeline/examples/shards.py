@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import storage
-from pipeline.examples.masking import Masking, mask_tokens
-from pipeline.examples.pairs import Pairs, Sentences
-from pipeline.randomness import GOLDEN, MASKS, SHARD_ORDER, draw, fold, mix
+from bertloom import storage
+from bertloom.draws import GOLDEN, MASKS, SHARD_ORDER, draw, fold, mix
+from pipeline.examples.masking.tokens import Masking, mask_tokens
+from pipeline.examples.objectives.nsp import Pairs, Sentences
 from pipeline.tokens import take_ranges
 
 FORMAT_VERSION = 1
@@ -25,20 +25,22 @@ MEMBER_EXAMPLES = 1024
 BATCH_EXAMPLES = 8 * MEMBER_EXAMPLES  # masked at a time: stays in the processor's cache
 SPLITS = ("train", "validation")
 
-SHARDS_SCHEMA = pa.schema([
-    pa.field("path", pa.string(), nullable=False),
-    pa.field("split", pa.string(), nullable=False),
-    pa.field("max_seq_length", pa.int32(), nullable=False),
-    pa.field("copy", pa.int32(), nullable=False),
-    pa.field("number", pa.int32(), nullable=False),
-    pa.field("examples", pa.int64(), nullable=False),
-    pa.field("tokens", pa.int64(), nullable=False),
-    pa.field("bytes", pa.int64(), nullable=False),
-    pa.field("sha256", pa.string(), nullable=False),
-    pa.field("member_offsets", pa.list_(pa.int64()), nullable=False),
-    pa.field("member_bytes", pa.list_(pa.int64()), nullable=False),
-    pa.field("member_examples", pa.list_(pa.int32()), nullable=False),
-])  # fmt: skip
+SHARDS_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("max_seq_length", pa.int32(), nullable=False),
+        pa.field("copy", pa.int32(), nullable=False),
+        pa.field("number", pa.int32(), nullable=False),
+        pa.field("examples", pa.int64(), nullable=False),
+        pa.field("tokens", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("member_offsets", pa.list_(pa.int64()), nullable=False),
+        pa.field("member_bytes", pa.list_(pa.int64()), nullable=False),
+        pa.field("member_examples", pa.list_(pa.int32()), nullable=False),
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +155,7 @@ def _examples(s: Sentences, words: NDArray, heads: NDArray[np.bool_], pairs: Pai
 
     document_a = s.ids_of_documents[pairs.document_a]
     keys = mix((mix((mask_key ^ document_a) + GOLDEN) ^ pairs.sentence.astype(np.uint64)) + GOLDEN)
-    positions, originals, counts = mask_tokens(
-        input_ids, begins, starts, pairs.a_length, pairs.b_length, keys, masking
-    )
+    positions, originals, counts = mask_tokens(input_ids, begins, starts, pairs.a_length, pairs.b_length, keys, masking)
     first_token = s.edges[s.first[:-1]]  # of each document
     mask_offsets = _offsets(counts)
     return (

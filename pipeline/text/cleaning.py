@@ -2,7 +2,7 @@
 
 Every step is optional, and counted: how many documents it changed, or turned away. Lines that repeat are left out behind the
 sample. A text over MAX_DOCUMENT_BYTES is cleaned piece by piece. Where a step looks at lines, the line breaks within
-paragraphs are there (pipeline/formats/records.py); a document's identity and language are those of the joined text.
+paragraphs are there (pipeline/inputs/records.py); a document's identity and language are those of the joined text.
 """
 
 import re
@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats.records import (
+from bertloom.draws import SAMPLE, mix, threshold
+from pipeline.inputs.records import (
     Document,
     PassedOver,
     Record,
@@ -28,7 +29,6 @@ from pipeline.formats.records import (
     joined,
     joined_text,
 )
-from pipeline.randomness import SAMPLE, mix, threshold
 from pipeline.text.language import check_languages, language_of
 from pipeline.text.quality import c4_fault, c4_lines, gopher_fault, lines_of, with_lines
 

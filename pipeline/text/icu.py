@@ -31,8 +31,10 @@ def check_sentences(sentences: str) -> None:
     """ValueError where the option `--sentences` has a value that means nothing."""
     locale = _LOCALE.fullmatch(sentences.removeprefix(ICU)) if sentences.startswith(ICU) else None
     if sentences != RULE and (locale is None or locale[1] not in _LANGUAGES):
-        raise ValueError(f"--sentences {sentences}: expected {RULE}, for English and Chinese, or {ICU}LOCALE, such as "
-                         f"{ICU}ja or {ICU}de-AT: the two letters of a language (ISO 639-1), then a script or region")
+        raise ValueError(
+            f"--sentences {sentences}: expected {RULE}, for English and Chinese, or {ICU}LOCALE, such as "
+            f"{ICU}ja or {ICU}de-AT: the two letters of a language (ISO 639-1), then a script or region"
+        )
 
 
 def load_sentence_finder(sentences: str) -> FindSentences | None:

@@ -19,11 +19,11 @@ ABBREVIATIONS = frozenset(
     "no nos pp cf al eq sec ch approx ca jan feb mar apr aug sept oct nov dec art".split()
 )
 # and behind one of these only where a number follows ("No. 5", but "He said no.")
-BEFORE_NUMBERS = frozenset(
-    "no nos vol fig figs ext pp p ch sec eq art jan feb mar apr aug sept oct nov dec".split()
-)
+BEFORE_NUMBERS = frozenset("no nos vol fig figs ext pp p ch sec eq art jan feb mar apr aug sept oct nov dec".split())
 # words that begin a sentence even in lower case, as people write on the web
-STARTERS = frozenset("i it he she they we you the this that there my and but so please thanks if http https www".split())
+STARTERS = frozenset(
+    "i it he she they we you the this that there my and but so please thanks if http https www".split()
+)
 CLOSERS = "\"'”’)]»」』）》*"
 
 _WORD_MARKS = {
@@ -85,7 +85,9 @@ def sentence_starts(
     end[_stops_that_end_nothing(first, gap, marks)] = False
     wide = np.flatnonzero(cjk & ((marks & DOT) > 0))  # ．, alone in having both marks
     cjk[wide[~_wide_stops_that_end(text, starts[wide])]] = False
-    strong = end & ((marks & DOT) == 0)  # ! and ? end a sentence even before a small letter, but not in '"Why?" he asked'
+    strong = end & (
+        (marks & DOT) == 0
+    )  # ! and ? end a sentence even before a small letter, but not in '"Why?" he asked'
     for _ in range(2):  # closing quotes and brackets belong to the sentence; more than two in a row are rare
         tail = closer[1:] & ~gap[1:n]
         end[1:] |= tail & end[:-1]

@@ -30,14 +30,19 @@ MAX_STEPS = 32  # bytes by which a word is followed one at a time
 MAX_UNITS = 1_000_000  # the table is emptied above this; about 20 GB of English reach it
 
 _CLASS = bytes(
-    SPACE if byte in b" \t\n\r"
-    else ISOLATED if 0xE5 <= byte < 0xEA  # U+5000 to U+9FFF: Chinese ideographs, all of them isolated
-    else LEAD if 0xE0 <= byte < 0xF0  # the first of three bytes: another code point from U+0800 to U+FFFF
-    else OTHER if byte < 32 or byte >= 127
-    else ALNUM if chr(byte).isalnum()
+    SPACE
+    if byte in b" \t\n\r"
+    else ISOLATED
+    if 0xE5 <= byte < 0xEA  # U+5000 to U+9FFF: Chinese ideographs, all of them isolated
+    else LEAD
+    if 0xE0 <= byte < 0xF0  # the first of three bytes: another code point from U+0800 to U+FFFF
+    else OTHER
+    if byte < 32 or byte >= 127
+    else ALNUM
+    if chr(byte).isalnum()
     else PUNCTUATION
     for byte in range(256)
-)  # fmt: skip
+)
 _NO_UNIT = np.uint64(2**64 - 1)  # UTF-8 never holds the byte 0xFF
 _PAD = b" " * 8
 
@@ -162,9 +167,13 @@ class Interner:
         return np.take(codes, encoded.indices.to_numpy(), mode="clip")
 
     def _long_codes(
-        self, data: NDArray[np.uint8], words: NDArray[np.uint64], starts: NDArray[np.int64],
-        lengths: NDArray[np.int64], first: NDArray[np.uint64],
-    ) -> NDArray[np.int32]:  # fmt: skip
+        self,
+        data: NDArray[np.uint8],
+        words: NDArray[np.uint64],
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        first: NDArray[np.uint64],
+    ) -> NDArray[np.int32]:
         second = words[np.minimum(starts + 8, len(words) - 1)]
         second &= np.take(LOW_BYTES, lengths - 8, mode="clip")
         codes, known = self._kept_long.look_up(first, second)

@@ -8,8 +8,12 @@ from model.runs.metrics import TIMING_KEYS, read_metrics
 from tests.model.synthetic import NUM_WORDS, SPECIAL, write_data_set
 
 TINY = BertArchitecture(
-    hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
-)  # fmt: skip
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=64,
+)
 PIECES = [*"abcdefghijklmnopqrstuvwxyz0123456789,.!?", "the", "house", "北", "京", "é", "ж"]
 WORDS = [*(f"w{number}" for number in range(NUM_WORDS)), *PIECES, *(f"##{piece}" for piece in PIECES)]
 VOCABULARY = "".join(word + "\n" for word in [*SPECIAL, *WORDS]).encode()
@@ -23,9 +27,17 @@ def make_data(directory: Path, **changes) -> Path:
 
 def run_config(data: Path, out: Path, **changes) -> PretrainConfig:
     values = {
-        "num_steps": 6, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 3e-3, "model": TINY, "device": "cpu",
-        "eval_every": 100, "num_eval_examples": 40, "save_every": 4, "num_threads": 1,
-    }  # fmt: skip
+        "num_steps": 6,
+        "batch_size": 16,
+        "micro_batch_size": 8,
+        "learning_rate": 3e-3,
+        "model": TINY,
+        "device": "cpu",
+        "eval_every": 100,
+        "num_eval_examples": 40,
+        "save_every": 4,
+        "num_threads": 1,
+    }
     return PretrainConfig(data=str(data), out=out, **values | changes)
 
 

@@ -26,9 +26,15 @@ def data(tmp_path_factory) -> Path:
 
 def config(data: Path, out: Path, **changes) -> PretrainConfig:
     values = {
-        "batch_size": 16, "micro_batch_size": 8, "model": TINY, "device": "cpu", "eval_every": 4,
-        "num_eval_examples": 40, "num_threads": 1, "warmup_ratio": 0.0,
-    }  # fmt: skip
+        "batch_size": 16,
+        "micro_batch_size": 8,
+        "model": TINY,
+        "device": "cpu",
+        "eval_every": 4,
+        "num_eval_examples": 40,
+        "num_threads": 1,
+        "warmup_ratio": 0.0,
+    }
     return PretrainConfig(data=data, out=out, **values | changes)
 
 

@@ -4,9 +4,9 @@ import tomllib
 import numpy as np
 import pytest
 
-from jobs.baselines import overlap, predict_baselines, words_and_pairs
 from jobs.bench_tasks import BenchTasksConfig, bench_tasks, main, read_models, read_tasks
-from jobs.config import parse
+from jobs.support.baselines import overlap, predict_baselines, words_and_pairs
+from jobs.support.config import parse
 from model.tasks.sequence import TextRow
 from model.tasks.tag import TagRow
 from tests.model.small_task import ROWS, write_jsonl, write_model
@@ -39,8 +39,16 @@ def test_every_task_is_run_on_every_model_and_one_table_is_written(tasks, encode
     assert table in capsys.readouterr().out
     lines = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert lines[0] == [
-        "task", "dev rows", "metric", "majority", "tf-idf", "word overlap", "word memory", "small", "random"
-    ]  # fmt: skip
+        "task",
+        "dev rows",
+        "metric",
+        "majority",
+        "tf-idf",
+        "word overlap",
+        "word memory",
+        "small",
+        "random",
+    ]
     by_task = {line[0]: dict(zip(lines[0], line)) for line in lines[2:]}
     assert by_task.keys() == {f"my_{task}" for task in ROWS}
     assert by_task["my_span"]["majority"] == "–" and by_task["my_tag"]["tf-idf"] == "–"
@@ -81,20 +89,28 @@ def test_what_the_baselines_say_is_what_can_be_counted_by_hand():
     assert overlap(pair) == [2 / 4, 2 / 3]
     assert words_and_pairs("In 北京!") == ["in", "北", "京", "!", "in 北", "北 京", "京 !"]
     tagged = [TagRow("", None, ["in", "paris"], None, ["O", "B"]), TagRow("", None, ["in", "may"], None, ["O", "O"])]
-    found = predict_baselines("tag", tagged, np.array([1, 0, 1, 1]), [TagRow("", None, ["paris", "new", "in"], None, None)])
-    assert {name: values.tolist() for name, values in found.items()} == {"majority": [1, 1, 1], "word memory": [0, 1, 1]}
+    found = predict_baselines(
+        "tag", tagged, np.array([1, 0, 1, 1]), [TagRow("", None, ["paris", "new", "in"], None, None)]
+    )
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "majority": [1, 1, 1],
+        "word memory": [0, 1, 1],
+    }
     assert predict_baselines("span", [], np.zeros(0), []) == {}
 
 
-@pytest.mark.parametrize("content, message", [
-    ("num_epochs = 3\n", "has no task: expected a table for each"),
-    ("[a\n", "not valid TOML"),
-    ('[a]\ntask = "classify"\ntrain = "t"\n', r"\[a\] has no dev"),
-    ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nmodel = "m"\n', r"\[a\] model: the command gives that"),
-    ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nnum_epoch = 2\n', "unknown key 'a.num_epoch': did you mean"),
-    ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nnum_epochs = "2"\n', "a.num_epochs = '2': expected a number"),
-    ('["../a"]\ntask = "classify"\ntrain = "t"\ndev = "d"\n', r"\[../a\] names a folder too"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("num_epochs = 3\n", "has no task: expected a table for each"),
+        ("[a\n", "not valid TOML"),
+        ('[a]\ntask = "classify"\ntrain = "t"\n', r"\[a\] has no dev"),
+        ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nmodel = "m"\n', r"\[a\] model: the command gives that"),
+        ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nnum_epoch = 2\n', "unknown key 'a.num_epoch': did you mean"),
+        ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nnum_epochs = "2"\n', "a.num_epochs = '2': expected a number"),
+        ('["../a"]\ntask = "classify"\ntrain = "t"\ndev = "d"\n', r"\[../a\] names a folder too"),
+    ],
+)
 def test_a_file_of_tasks_that_cannot_be_read_is_refused(content, message, tmp_path):
     (tmp_path / "tasks.toml").write_text(content)
     with pytest.raises(ValueError, match=message):

@@ -5,7 +5,7 @@ import types
 import pytest
 
 from jobs import cli
-from pipeline import local_worker
+from pipeline.local import worker as local_worker
 
 
 @pytest.fixture

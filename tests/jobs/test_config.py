@@ -9,7 +9,7 @@ import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.config import dump, parse, preset_names
+from jobs.support.config import dump, parse, preset_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,7 @@ def test_flags_alone_fill_a_configuration():
 def test_flags_win_over_a_preset_and_a_preset_over_the_defaults(tmp_path):
     toml = 'data = "p"\nnum_steps = 5\n[optimizer]\nlearning_rate = 1\nschedule = "constant"\n'
     config = parse_with(tmp_path, toml, "--num-steps", "7")
-    assert config == Training(
-        data="p", num_steps=7, optimizer=Optimizer(learning_rate=1.0, schedule="constant")
-    )
+    assert config == Training(data="p", num_steps=7, optimizer=Optimizer(learning_rate=1.0, schedule="constant"))
 
 
 def test_a_later_preset_wins_key_by_key(tmp_path):

@@ -21,7 +21,9 @@ def run(data, tmp_path_factory):
 
 
 def measure(run, data, **changes):
-    return evaluate_model(EvaluateConfig(**{"model": run, "data": str(data), "device": "cpu", "num_threads": 1} | changes))
+    return evaluate_model(
+        EvaluateConfig(**{"model": run, "data": str(data), "device": "cpu", "num_threads": 1} | changes)
+    )
 
 
 def test_it_says_what_pretraining_said_of_the_same_checkpoint(run, data):
@@ -50,8 +52,14 @@ def test_what_is_printed_is_a_table_or_json(run, data, capsys):
     content = json.loads(capsys.readouterr().out)
     assert content["split"] == "train" and content["all"]["num_examples"] == 40
     assert content["lengths"]["32"].keys() == {
-        "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "num_examples", "num_masked", "num_pairs",
-    }  # fmt: skip
+        "mlm_loss",
+        "mlm_accuracy",
+        "nsp_loss",
+        "nsp_accuracy",
+        "num_examples",
+        "num_masked",
+        "num_pairs",
+    }
 
 
 def test_without_pairs_or_without_a_head_for_them_only_words_are_measured(run, data, tmp_path, capsys):
@@ -70,7 +78,9 @@ def test_without_pairs_or_without_a_head_for_them_only_words_are_measured(run, d
 
 
 def test_lengths_that_the_model_cannot_read_are_named(data, tmp_path, capsys):
-    short = make_run(data, tmp_path / "short", num_steps=1, model=type(TINY)(**vars(TINY) | {"max_position_embeddings": 32}))
+    short = make_run(
+        data, tmp_path / "short", num_steps=1, model=type(TINY)(**vars(TINY) | {"max_position_embeddings": 32})
+    )
     assert measure(short, data).too_long == [64]
     main(["--model", str(short), "--data", str(data)])
     assert "length 64 was not evaluated: the model has fewer positions" in capsys.readouterr().out
@@ -88,7 +98,9 @@ def test_what_cannot_be_measured_is_refused(run, data, tmp_path):
         measure(run, empty)
     export(ExportConfig(checkpoint=run, out=tmp_path / "out"))
     weights = load_file(tmp_path / "out/model.safetensors")
-    save_file({n: tensor for n, tensor in weights.items() if "predictions" not in n}, tmp_path / "out/model.safetensors")
+    save_file(
+        {n: tensor for n, tensor in weights.items() if "predictions" not in n}, tmp_path / "out/model.safetensors"
+    )
     with pytest.raises(ValueError, match="which predicts no masked words"):
         measure(tmp_path / "out", data)
     with pytest.raises(ValueError, match="max_examples=0 must be at least 1"):

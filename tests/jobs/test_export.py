@@ -20,20 +20,31 @@ from transformers import (
 
 from jobs.export import ExportConfig, export, main
 from jobs.finetune import FinetuneConfig, finetune
-from model import padded
-from model.huggingface import load_pretrained
+from model.hub import onnx_export as padded
+from model.hub.pretrained import open_pretrained
+from model.hub.weights import load_pretrained
 from model.loading.data import DataSet
-from model.pretrained import open_pretrained
 from model.runs.checkpoint import load_model
 from tests.jobs.small_run import TINY, make_data, make_run
 from tests.model.small_task import sentiment_rows, write_jsonl, write_model
 
 NASTY = [
-    "", " ", "The  house,\tthe\u00a0house!", "caf\u00e9 cafe\u0301 na\u00efve \u0130stanbul \ufb01 \uff21\uff22",
-    "北京house北 京", "zero\u200bwidth \ufeffbom \u00adsoft", "a\x00b\x07c\x7fd\x85e", "\u202eright to left\u202c",
+    "",
+    " ",
+    "The  house,\tthe\u00a0house!",
+    "caf\u00e9 cafe\u0301 na\u00efve \u0130stanbul \ufb01 \uff21\uff22",
+    "北京house北 京",
+    "zero\u200bwidth \ufeffbom \u00adsoft",
+    "a\x00b\x07c\x7fd\x85e",
+    "\u202eright to left\u202c",
     "👩‍👩‍👧 🏳️‍🌈",
-    "w" * 101, "w" * 100, "жж Ж \u0301 alone", "\ud7ff \ue000 \U0010ffff", "the.house?the!house", "line\r\nline\u2028line",
-]  # fmt: skip
+    "w" * 101,
+    "w" * 100,
+    "жж Ж \u0301 alone",
+    "\ud7ff \ue000 \U0010ffff",
+    "the.house?the!house",
+    "line\r\nline\u2028line",
+]
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +72,14 @@ def loading_info(kind, directory):
 
 def test_the_directory_is_whole(exported, run):
     assert sorted(path.name for path in exported.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json",
-        "tokenizer_config.json", "vocab.txt",
-    ]  # fmt: skip
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ]
     assert (exported / "vocab.txt").read_bytes() == (run / "vocab.txt").read_bytes()
     mode = (exported / "model.safetensors").stat().st_mode
     assert stat.S_IMODE(mode) == stat.S_IMODE((exported / "config.json").stat().st_mode)
@@ -127,10 +143,17 @@ def test_the_model_card_says_what_the_run_says(exported, run, data):
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["split"] == "validation" and last["step"] == 6
     for fact in (
-        "pipeline_tag: fill-mask", "# small-bert", "Pretrained for 6 steps", "| batch size | 16 |",
-        DataSet(data).shards_digest, DataSet(data).vocabulary_sha256, f"| {last['mlm_loss']:.4f} |",
-        "| held out, step 6, 40 examples |", "| 1 to 6 | 32 | 16 |", 'AutoModelForPreTraining.from_pretrained("small-bert")',
-    ):  # fmt: skip
+        "pipeline_tag: fill-mask",
+        "# small-bert",
+        "Pretrained for 6 steps",
+        "| batch size | 16 |",
+        DataSet(data).shards_digest,
+        DataSet(data).vocabulary_sha256,
+        f"| {last['mlm_loss']:.4f} |",
+        "| held out, step 6, 40 examples |",
+        "| 1 to 6 | 32 | 16 |",
+        'AutoModelForPreTraining.from_pretrained("small-bert")',
+    ):
         assert fact in card, fact
 
 
@@ -145,7 +168,9 @@ def test_a_step_can_be_asked_for(run, tmp_path, capsys):
     main(["--checkpoint", str(run), "--out", str(tmp_path / "four"), "--step", "4"])
     assert "step-00000004, with its tokenizer and a model card" in capsys.readouterr().out
     expected = load_model(run / "checkpoints/step-00000004").state_dict()
-    assert torch.equal(load_pretrained(tmp_path / "four").state_dict()["mlm.dense.weight"], expected["mlm.dense.weight"])
+    assert torch.equal(
+        load_pretrained(tmp_path / "four").state_dict()["mlm.dense.weight"], expected["mlm.dense.weight"]
+    )
     assert "Pretrained for 4 steps" in (tmp_path / "four/README.md").read_text()
     export(ExportConfig(checkpoint=run / "checkpoints/step-00000004", out=tmp_path / "same"))
     assert (tmp_path / "same/model.safetensors").read_bytes() == (tmp_path / "four/model.safetensors").read_bytes()
@@ -207,9 +232,12 @@ def test_the_graph_for_onnxruntime_gives_what_transformers_gives(run, exported, 
     tokenizer, model = AutoTokenizer.from_pretrained(exported), AutoModelForPreTraining.from_pretrained(exported).eval()
     for texts in (["the house"], ["the house", "北京", "a house, the house!"]):
         batch = tokenizer(texts, ["w1 w2"] * len(texts), padding=True, return_tensors="pt")
-        found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {
-            name: tensor.numpy() for name, tensor in batch.items()
-        })))  # fmt: skip
+        found = dict(
+            zip(
+                (output.name for output in session.get_outputs()),
+                session.run(None, {name: tensor.numpy() for name, tensor in batch.items()}),
+            )
+        )
         with torch.no_grad():
             expected = model(**batch)
         real = batch["attention_mask"].bool()
@@ -233,9 +261,18 @@ def test_a_graph_with_other_numbers_or_without_onnxruntime_is_refused(run, tmp_p
 def test_a_fine_tuned_model_is_exported_with_its_labels_and_what_was_measured(seeds, tmp_path):
     model = write_model(tmp_path / "encoder")
     train, dev = (write_jsonl(tmp_path / f"{n}.jsonl", sentiment_rows(n)) for n in (40, 20))
-    tuned = finetune(FinetuneConfig(
-        task="classify", model=model, train=train, dev=dev, out=tmp_path / "tuned", num_epochs=1, device="cpu", seeds=seeds,
-    ))  # fmt: skip
+    tuned = finetune(
+        FinetuneConfig(
+            task="classify",
+            model=model,
+            train=train,
+            dev=dev,
+            out=tmp_path / "tuned",
+            num_epochs=1,
+            device="cpu",
+            seeds=seeds,
+        )
+    )
     export(ExportConfig(checkpoint=tmp_path / "tuned", out=tmp_path / "out"))
     loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -248,10 +285,16 @@ def test_a_fine_tuned_model_is_exported_with_its_labels_and_what_was_measured(se
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (model / "model.safetensors", train, dev)]
     best_seed = next(result.seed for result in tuned.seeds if result.metrics["accuracy"] == best)
     for fact in (
-        f"| weights begun with, sha256 | `{digests[0]}` |", f"| training rows, sha256 | `{digests[1]}` |",
-        f"| dev rows, sha256 | `{digests[2]}` |", "| learning rate | 5e-05 |", "| num epochs | 1 |", "| batch size | 32 |",
-        "| max seq length | 64 |", f"| seed | {best_seed} |", "| steps | 2, of which the model has 2 |",
-    ):  # fmt: skip
+        f"| weights begun with, sha256 | `{digests[0]}` |",
+        f"| training rows, sha256 | `{digests[1]}` |",
+        f"| dev rows, sha256 | `{digests[2]}` |",
+        "| learning rate | 5e-05 |",
+        "| num epochs | 1 |",
+        "| batch size | 32 |",
+        "| max seq length | 64 |",
+        f"| seed | {best_seed} |",
+        "| steps | 2, of which the model has 2 |",
+    ):
         assert fact in card, fact
     if len(seeds) > 1:
         mean, deviation = tuned.mean["accuracy"], tuned.deviation["accuracy"]

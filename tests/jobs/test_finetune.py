@@ -12,11 +12,11 @@ import pytest
 from transformers import pipeline
 
 from jobs.cli import main as cli
-from jobs.config import parse
 from jobs.finetune import FinetuneConfig, FinetuneResult, finetune, main
-from jobs.finetune_config import pairs
+from jobs.support.config import parse
+from jobs.support.finetune_config import pairs
+from model.inference.predict import load
 from model.runs.metrics import TIMING_KEYS, read_metrics
-from model.use import load
 from tests.model.small_task import ROWS, sentiment_rows, write_jsonl, write_model
 
 
@@ -30,9 +30,12 @@ def files(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
     """Training and dev rows of each task."""
     folder = tmp_path_factory.mktemp("rows")
     return {
-        task: (write_jsonl(folder / f"{task}.jsonl", rows(160)), write_jsonl(folder / f"{task}-dev.jsonl", rows(40, seed=9)))
+        task: (
+            write_jsonl(folder / f"{task}.jsonl", rows(160)),
+            write_jsonl(folder / f"{task}-dev.jsonl", rows(40, seed=9)),
+        )
         for task, rows in ROWS.items()
-    }  # fmt: skip
+    }
 
 
 def config(encoder: Path, files, out: Path, task: str = "classify", **changes) -> FinetuneConfig:
@@ -72,12 +75,20 @@ def test_every_task_is_learnt_from_file_to_answer(task, encoder, files, tmp_path
 
 def test_a_run_folder_explains_itself_and_transformers_uses_it(unbroken, encoder, files, tmp_path):
     assert sorted(path.name for path in unbroken.iterdir()) == [
-        ".lock", "config.toml", "metrics.jsonl", "model", "results.json",
-    ]  # fmt: skip
+        ".lock",
+        "config.toml",
+        "metrics.jsonl",
+        "model",
+        "results.json",
+    ]
     assert sorted(path.name for path in (unbroken / "model").iterdir()) == [
-        "config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
+        "config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
         "vocab.txt",
-    ]  # fmt: skip
+    ]
     train = [line for line in lines(unbroken) if line["split"] == "train"]
     assert [line["step"] for line in train] == list(range(1, 21))
     assert [line["step"] for line in lines(unbroken) if line["split"] == "validation"] == [10, 20]
@@ -101,7 +112,11 @@ def test_a_finished_run_started_again_says_so_and_changes_nothing(unbroken, enco
     before = (unbroken / "metrics.jsonl").read_bytes(), (unbroken / "results.json").read_bytes(), weights(unbroken)
     result = finetune(config(encoder, files, unbroken, save_every=3))
     assert f"{unbroken} is finished: accuracy" in capsys.readouterr().out
-    assert ((unbroken / "metrics.jsonl").read_bytes(), (unbroken / "results.json").read_bytes(), weights(unbroken)) == before
+    assert (
+        (unbroken / "metrics.jsonl").read_bytes(),
+        (unbroken / "results.json").read_bytes(),
+        weights(unbroken),
+    ) == before
     assert isinstance(result, FinetuneResult) and result.exit_status == 0
 
 
@@ -151,7 +166,7 @@ KILLER = """
 import os, shutil, sys
 import sklearn.metrics  # once, not in every fork
 from jobs.finetune import main
-import model.runs.checkpoint, model.huggingface
+import model.runs.checkpoint, model.hub.weights
 left = 10**9
 def counted(f):
     def call(*args, **kwargs):
@@ -163,7 +178,7 @@ def counted(f):
         return result
     return call
 os.rename, os.replace, shutil.rmtree = counted(os.rename), counted(os.replace), counted(shutil.rmtree)
-for module in (model.runs.checkpoint, model.huggingface):
+for module in (model.runs.checkpoint, model.hub.weights):
     module.save_file = counted(module.save_file)
 out, words = sys.argv[1], sys.argv[2:]
 stage, alive = 0, True
@@ -189,9 +204,12 @@ def test_killed_after_any_change_of_its_folder_the_next_start_does_the_rest(enco
     flags += ["--batch-size", "16", "--learning-rate", "3e-3", "--device", "cpu", "--num-threads", "1"]
     flags += ["--eval-every", "2"]
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, tmp_path, *flags], capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", KILLER, tmp_path, *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
         env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     last = int(done.stdout)
     assert last > 15, "it was stopped at many places"
@@ -206,8 +224,14 @@ def test_several_seeds_give_a_mean_a_deviation_and_the_best_model(encoder, files
     out = tmp_path / "out"
     result = finetune(config(encoder, files, out, seeds=(1, 2, 3), save_every=3))
     assert sorted(path.name for path in out.iterdir()) == [
-        ".lock", "config.toml", "model", "results.json", "seed-1", "seed-2", "seed-3",
-    ]  # fmt: skip
+        ".lock",
+        "config.toml",
+        "model",
+        "results.json",
+        "seed-1",
+        "seed-2",
+        "seed-3",
+    ]
     assert lines(out / "seed-1") == lines(unbroken) and weights(out / "seed-1") == weights(unbroken)
     assert lines(out / "seed-2") != lines(out / "seed-1")
     values = [seed.metrics["accuracy"] for seed in result.seeds]
@@ -251,7 +275,7 @@ def test_the_metric_that_the_best_is_chosen_by_can_be_named(encoder, files, tmp_
 
 
 def test_frozen_layers_stay_and_lower_layers_learn_less_by_layer_decay(encoder, files, tmp_path):
-    from model.pretrained import open_pretrained
+    from model.hub.pretrained import open_pretrained
 
     finetune(config(encoder, files, tmp_path / "frozen", frozen_layers=1))
     before, after = open_pretrained(encoder).weights, open_pretrained(tmp_path / "frozen").weights
@@ -293,7 +317,14 @@ def test_balanced_weights_are_those_of_scikit_learn(encoder, files):
 def test_long_texts_are_read_in_windows(encoder, files, tmp_path):
     rows = [{"text": "film " * 9 + row["label"] + " film" * 9, "label": row["label"]} for row in sentiment_rows(128)]
     train = write_jsonl(tmp_path / "train.jsonl", rows)
-    values = {"train": train, "dev": train, "max_seq_length": 8, "num_epochs": 6.0, "learning_rate": 1e-2, "dropout": 0.0}
+    values = {
+        "train": train,
+        "dev": train,
+        "max_seq_length": 8,
+        "num_epochs": 6.0,
+        "learning_rate": 1e-2,
+        "dropout": 0.0,
+    }
     whole = finetune(config(encoder, files, tmp_path / "whole", **values))
     cut = finetune(config(encoder, files, tmp_path / "cut", max_windows=1, **values))
     assert whole.mean["accuracy"] > 0.9 and cut.mean["accuracy"] < 0.7  # what tells the class stands in the middle
@@ -314,8 +345,9 @@ def test_bad_rows_stop_it_or_are_left_out_counted_and_written_down(encoder, file
     assert "dev: 10 rows" in text and text.count("1 bad rows left out, see") == 2
     rejected = [json.loads(line) for line in (tmp_path / "out/bad_rows.jsonl").read_text().splitlines()]
     assert [(row["place"], row["reason"]) for row in rejected] == [
-        ("line 41", "text is empty"), ("line 11", "label 'ugly' is none of the 2 labels: bad, good"),
-    ]  # fmt: skip
+        ("line 41", "text is empty"),
+        ("line 11", "label 'ugly' is none of the 2 labels: bad, good"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -341,7 +373,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(encoder, files,
 def test_regress_of_two_texts_takes_no_flags_for_windows(encoder, files, tmp_path):
     rows = [{"a": "good", "b": "film", "label": number} for number in range(4)]
     train = write_jsonl(tmp_path / "train.jsonl", rows)
-    with pytest.raises(ValueError, match="stride=4: two texts share one sequence, and regress reads no windows of them"):
+    with pytest.raises(
+        ValueError, match="stride=4: two texts share one sequence, and regress reads no windows of them"
+    ):
         finetune(config(encoder, files, tmp_path / "out", "regress", train=train, dev=train, stride=4))
     assert not (tmp_path / "out").exists()
 
@@ -361,7 +395,10 @@ def test_one_label_alone_teaches_nothing(encoder, files, tmp_path):
 def test_a_run_cannot_be_changed_on_the_way_nor_written_over_another(unbroken, encoder, files, tmp_path):
     out = shutil.copytree(unbroken, tmp_path / "out")
     for changes, message in (
-        ({"learning_rate": 1e-3}, "learning_rate is 0.001, but .* began with 0.003: resume with 0.003, or give a new --out"),
+        (
+            {"learning_rate": 1e-3},
+            "learning_rate is 0.001, but .* began with 0.003: resume with 0.003, or give a new --out",
+        ),
         ({"train": files["classify"][1]}, "train is [0-9a-f]{64}, but .* began with"),
         ({"seeds": (2,)}, "seed is 2, but"),
     ):
@@ -386,7 +423,10 @@ def test_a_run_cannot_be_changed_on_the_way_nor_written_over_another(unbroken, e
         ({"frozen_layers": -1}, "frozen_layers=-1 must not be below 0"),
         ({"seeds": (1, 1)}, "seeds=(1, 1) must be one or several numbers"),
         ({"labels": ("a",)}, "labels=a must be at least two, each once"),
-        ({"task": "span", "class_weights": ("balanced",)}, "span has no classes: leave --labels and --class-weights out"),
+        (
+            {"task": "span", "class_weights": ("balanced",)},
+            "span has no classes: leave --labels and --class-weights out",
+        ),
         ({"columns": ("text",)}, "columns: 'text' is not of the form NAME=VALUE"),
         ({"class_weights": ("good=-1",)}, "class_weights: good=-1: expected a number above 0"),
         ({"task": "pair", "stride": 4}, "stride=4: two texts share one sequence, and pair reads no windows of them"),
@@ -412,6 +452,16 @@ def test_the_command_shows_its_flags_and_an_error_in_a_line(encoder, tmp_path, c
     with pytest.raises(SystemExit):
         parse(FinetuneConfig, ["--help"], prog="bertloom finetune")
     assert "--class-weights" in capsys.readouterr().out
-    words = ["finetune", "--task", "classify", "--model", str(encoder), "--train", "nothing.csv", "--dev", "nothing.csv"]
+    words = [
+        "finetune",
+        "--task",
+        "classify",
+        "--model",
+        str(encoder),
+        "--train",
+        "nothing.csv",
+        "--dev",
+        "nothing.csv",
+    ]
     assert cli([*words, "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == "bertloom finetune: error: nothing.csv: No such file or directory\n"

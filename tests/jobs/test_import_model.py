@@ -15,18 +15,25 @@ from transformers import (
     BertTokenizer,
 )
 
-from jobs.config import parse
 from jobs.export import ExportConfig, export
 from jobs.import_model import ImportConfig, import_model, main
 from jobs.pretrain import PretrainConfig, pretrain
+from jobs.support.config import parse
+from model.hub.pretrained import open_pretrained
 from model.loading.data import DataSet
-from model.pretrained import open_pretrained
 from model.runs.metrics import read_metrics
 from tests.jobs.small_run import TINY, VOCABULARY, make_data, run_config
 
-SHAPE = {name: getattr(TINY, name) for name in (
-    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings"
-)}  # fmt: skip
+SHAPE = {
+    name: getattr(TINY, name)
+    for name in (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+    )
+}
 NUM_WORDS = len(VOCABULARY.splitlines())
 
 
@@ -80,9 +87,12 @@ def first_batch(data, size=16):
         ids[row, :length], types[row, :length] = batch.input_ids[here], batch.token_type_ids[here]
         labels[row, :length], mask[row, :length] = flat[here], 1
     return {
-        "input_ids": ids, "token_type_ids": types, "attention_mask": mask, "labels": labels,
+        "input_ids": ids,
+        "token_type_ids": types,
+        "attention_mask": mask,
+        "labels": labels,
         "next_sentence_label": batch.next_sentence_label,
-    }  # fmt: skip
+    }
 
 
 def test_every_weight_comes_in_and_goes_out_again_bit_for_bit(hf, run, tmp_path):
@@ -138,7 +148,9 @@ def test_a_run_goes_on_without_what_it_began_with(hf, run, data, tmp_path):
     shutil.rmtree(tmp_path / "out/checkpoints/step-00000006")
     shutil.rmtree(moved)
     pretrain(config)
-    weights = [(tmp_path / name / "checkpoints/step-00000006/model.safetensors").read_bytes() for name in ("whole", "out")]
+    weights = [
+        (tmp_path / name / "checkpoints/step-00000006/model.safetensors").read_bytes() for name in ("whole", "out")
+    ]
     assert weights[0] == weights[1]
     shutil.rmtree(tmp_path / "out/checkpoints/step-00000006")
     with pytest.raises(ValueError, match="init_from is None, but this run began with"):
@@ -156,11 +168,19 @@ def test_a_run_of_ours_and_a_directory_of_theirs_are_begun_with_as_well(hf, run,
     assert before[-1]["mlm_loss"] == after[0]["mlm_loss"]
 
 
-@pytest.mark.parametrize("kind, architecture, missing, left_out", [
-    (BertForMaskedLM, "BertForMaskedLM", ["nsp.pooler", "nsp.classifier"], []),
-    (BertModel, "BertModel", ["mlm", "nsp.classifier"], []),
-    (BertForSequenceClassification, "BertModel", ["mlm", "nsp.classifier"], ["classifier.bias", "classifier.weight"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, architecture, missing, left_out",
+    [
+        (BertForMaskedLM, "BertForMaskedLM", ["nsp.pooler", "nsp.classifier"], []),
+        (BertModel, "BertModel", ["mlm", "nsp.classifier"], []),
+        (
+            BertForSequenceClassification,
+            "BertModel",
+            ["mlm", "nsp.classifier"],
+            ["classifier.bias", "classifier.weight"],
+        ),
+    ],
+)
 def test_what_a_model_has_not_is_said_and_drawn_anew(kind, architecture, missing, left_out, data, tmp_path, capsys):
     theirs(tmp_path / "hf", kind)
     main(["--hf", str(tmp_path / "hf"), "--out", str(tmp_path / "run")])
@@ -202,17 +222,20 @@ def refused(message, change, hf, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name, value, message", [
-    ("hidden_act", "gelu_new", "hidden_act is 'gelu_new', only 'gelu' can be read"),
-    ("position_embedding_type", "relative_key", "position_embedding_type is 'relative_key', only 'absolute'"),
-    ("is_decoder", True, "is_decoder is True, only False can be read"),
-    ("model_type", "roberta", "model_type is 'roberta', only 'bert' can be read"),
-    ("vocab_size", None, "vocab_size is None, expected a number"),
-    ("hidden_size", "32", "hidden_size is '32', expected a number"),
-    ("hidden_size", 48, "has the shape .* config.json says"),
-    ("num_hidden_layers", 3, "16 tensors are missing, bert.encoder.layer.2.attention.output.dense.weight first"),
-    ("vocab_size", 100, "the vocabulary has 145 words, the model has vectors for 100: it is another model's"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("hidden_act", "gelu_new", "hidden_act is 'gelu_new', only 'gelu' can be read"),
+        ("position_embedding_type", "relative_key", "position_embedding_type is 'relative_key', only 'absolute'"),
+        ("is_decoder", True, "is_decoder is True, only False can be read"),
+        ("model_type", "roberta", "model_type is 'roberta', only 'bert' can be read"),
+        ("vocab_size", None, "vocab_size is None, expected a number"),
+        ("hidden_size", "32", "hidden_size is '32', expected a number"),
+        ("hidden_size", 48, "has the shape .* config.json says"),
+        ("num_hidden_layers", 3, "16 tensors are missing, bert.encoder.layer.2.attention.output.dense.weight first"),
+        ("vocab_size", 100, "the vocabulary has 145 words, the model has vectors for 100: it is another model's"),
+    ],
+)
 def test_a_configuration_that_is_not_ours_is_refused(name, value, message, hf, tmp_path):
     def change(directory):
         content = json.loads((directory / "config.json").read_text())

@@ -137,9 +137,15 @@ def test_cleaning_is_counted_said_and_in_the_manifest(tmp_path, vocab, capsys):
     texts = [[f"{paragraph} cafe\u0301" for paragraph in paragraphs] for paragraphs in TEXTS[:30]]
     write(tmp_path / "a.txt", [*TEXTS[30:], *texts, ["Short."], ["Ladida. " * 999], ["\u200b\u200d"]])
     manifest = run_job(
-        tmp_path / "a.txt", tmp_path / "out", vocab, **ONE,
-        unicode_normalization="NFC", remove_control_characters=True, min_characters=10, max_characters=5000,
-    )  # fmt: skip
+        tmp_path / "a.txt",
+        tmp_path / "out",
+        vocab,
+        **ONE,
+        unicode_normalization="NFC",
+        remove_control_characters=True,
+        min_characters=10,
+        max_characters=5000,
+    )
     counters = manifest["counters"]
     assert counters["cleaned"] == {"unicode-normalization": 30}
     rejected = {reason: number for reason, number in counters["rejected"].items() if reason != "no-example"}
@@ -191,16 +197,28 @@ def test_awkward_files_are_all_read_or_named(tmp_path, vocab, capsys):
     assert found == [
         ("broken.jsonl", 38, "text-not-a-string", '{"id": 2, "text": null}', "2"),
         ("broken.jsonl", 62, "blank-line", "", None),
-        ("broken.jsonl", 63, "no-text-field", '{"id": 4}', "4"), ("broken.jsonl", 73, "not-json", '{"text": "cut', None),
+        ("broken.jsonl", 63, "no-text-field", '{"id": 4}', "4"),
+        ("broken.jsonl", 73, "not-json", '{"text": "cut', None),
         ("broken.jsonl", 87, "not-an-object", "[1]", None),
-        ("nulls.parquet", 1, "text-not-a-string", "", "8"), ("nulls.parquet", 2, "empty-text", "", "9"),
-    ]  # fmt: skip
+        ("nulls.parquet", 1, "text-not-a-string", "", "8"),
+        ("nulls.parquet", 2, "empty-text", "", "9"),
+    ]
     read = {row["name"]: row["documents"] for row in manifest["inputs"]}
     assert read.pop("cut.txt.gz") > 1000 and position > 10_000
     assert read == {
-        "clean.txt": 60, "bom.txt": 4, "crlf.txt": 4, "latin1.txt": 1, "damaged.txt": 4, "nul.txt": 2, "empty.txt": 0,
-        "newlines.txt": 0, "word.txt": 1, "multi.txt.bz2": 4, "broken.jsonl": 1, "nulls.parquet": 1,
-    }  # fmt: skip
+        "clean.txt": 60,
+        "bom.txt": 4,
+        "crlf.txt": 4,
+        "latin1.txt": 1,
+        "damaged.txt": 4,
+        "nul.txt": 2,
+        "empty.txt": 0,
+        "newlines.txt": 0,
+        "word.txt": 1,
+        "multi.txt.bz2": 4,
+        "broken.jsonl": 1,
+        "nulls.parquet": 1,
+    }
 
 
 def test_a_vocabulary_is_made_from_the_documents_that_preprocess_will_take(tmp_path, capsys):
@@ -234,7 +252,13 @@ def test_repeated_lines_are_left_out_the_same_however_the_job_is_done(tmp_path, 
     assert explain([str(tmp_path / "out"), "0"]) == 0
     assert "all 9 columns agree with the shard" in capsys.readouterr().out
     again = run_job(
-        tmp_path / "one", tmp_path / "again", vocab, **ONE, max_line_repeats=5, split_mb=0.004, work_dir=tmp_path / "work"
+        tmp_path / "one",
+        tmp_path / "again",
+        vocab,
+        **ONE,
+        max_line_repeats=5,
+        split_mb=0.004,
+        work_dir=tmp_path / "work",
     )
     assert again["shards_digest"] == one["shards_digest"]
     assert "splits are tokenized" in capsys.readouterr().err

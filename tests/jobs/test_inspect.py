@@ -11,9 +11,7 @@ from pipeline.examples.shards import read_shard
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 
-WORDS = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] we know ##ing ##s paris is , . 上 海 很 大 。 ## cat ##er"
-).split()  # fmt: skip
+WORDS = ("[PAD] [UNK] [CLS] [SEP] [MASK] we know ##ing ##s paris is , . 上 海 很 大 。 ## cat ##er").split()
 VOCABULARY = Vocabulary(tuple(WORDS))
 
 
@@ -29,10 +27,16 @@ def shown(words, masks, label=0):
     """(A, B) as decoded; `masks`: position -> the true word."""
     words = words.split()
     row = {
-        "input_ids": [WORDS.index(word) for word in words], "segment_b_start": words.index("[SEP]") + 1,
-        "masked_lm_positions": sorted(masks), "masked_lm_ids": [WORDS.index(masks[at]) for at in sorted(masks)],
-        "next_sentence_label": label, "document_a": 255, "token_a": 3, "document_b": 2**63, "token_b": 0,
-    }  # fmt: skip
+        "input_ids": [WORDS.index(word) for word in words],
+        "segment_b_start": words.index("[SEP]") + 1,
+        "masked_lm_positions": sorted(masks),
+        "masked_lm_ids": [WORDS.index(masks[at]) for at in sorted(masks)],
+        "next_sentence_label": label,
+        "document_a": 255,
+        "token_a": 3,
+        "document_b": 2**63,
+        "token_b": 0,
+    }
     found = decode(row, VOCABULARY)
     return found["a"], found["b"]
 

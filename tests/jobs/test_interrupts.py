@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipeline import local_worker
+from pipeline.local import worker as local_worker
 from tests.jobs.test_restart import PATIENCE_SECONDS, ROOT, Job, wait_for, workers
 
 
@@ -37,7 +37,7 @@ def test_an_interrupted_job_says_so_ends_with_130_and_leaves_no_worker_behind(jo
 INTERRUPTED = """
 import os, signal, subprocess, sys, threading
 from jobs.cli import main
-from pipeline import local_worker
+from pipeline.local import worker as local_worker
 work = local_worker.work
 def interrupted(environment):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()

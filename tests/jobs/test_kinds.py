@@ -98,16 +98,25 @@ def test_every_masked_token_becomes_mask_where_the_options_say_so(source, vocab,
 # ---- what may not be
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"compat": "google", "pairs": "sop"}, "--compat google makes next sentence pairs alone: --pairs sop needs it left out"),
-    ({"compat": "google", "pairs": "none"}, "--compat google makes next sentence pairs alone: --pairs none"),
-    ({"compat": "google", "mask_spans": True}, "--compat google masks tokens or whole words.*: --mask-spans needs"),
-    ({"mask_token_prob": 0.9, "random_token_prob": 0.2}, "--mask-token-prob 0.9 and --random-token-prob 0.2: expected no"),
-    ({"mask_token_prob": 1.1}, "--mask-token-prob 1.1: expected a share from 0.0 to 1.0"),
-    ({"random_token_prob": -0.1}, "--random-token-prob -0.1: expected a share from 0.0 to 1.0"),
-    ({"masked_lm_prob": 0.0}, "--masked-lm-prob 0.0: expected a share"),
-    ({"short_seq_prob": 1.5}, "--short-seq-prob 1.5: expected a share"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            {"compat": "google", "pairs": "sop"},
+            "--compat google makes next sentence pairs alone: --pairs sop needs it left out",
+        ),
+        ({"compat": "google", "pairs": "none"}, "--compat google makes next sentence pairs alone: --pairs none"),
+        ({"compat": "google", "mask_spans": True}, "--compat google masks tokens or whole words.*: --mask-spans needs"),
+        (
+            {"mask_token_prob": 0.9, "random_token_prob": 0.2},
+            "--mask-token-prob 0.9 and --random-token-prob 0.2: expected no",
+        ),
+        ({"mask_token_prob": 1.1}, "--mask-token-prob 1.1: expected a share from 0.0 to 1.0"),
+        ({"random_token_prob": -0.1}, "--random-token-prob -0.1: expected a share from 0.0 to 1.0"),
+        ({"masked_lm_prob": 0.0}, "--masked-lm-prob 0.0: expected a share"),
+        ({"short_seq_prob": 1.5}, "--short-seq-prob 1.5: expected a share"),
+    ],
+)
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PreprocessConfig(input=("a",), vocab="v", out="o", **options)
@@ -151,13 +160,17 @@ def test_whole_words_of_a_vocabulary_without_pieces_are_its_words(tmp_path):
 # ---- single segments, of any corpus
 
 
-@pytest.mark.parametrize("texts", [
-    [["bada kile. mono dina."]],
-    [["bada kile mono."]],
-    [[f"bada kile {i}."] for i in range(30)],
-    [[" ".join(["bada"] * 300)]],
-    [["".join(CHINESE * 20)]],
-], ids=["one document", "one sentence", "of one sentence each", "one long sentence", "without an end"])  # fmt: skip
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [["bada kile. mono dina."]],
+        [["bada kile mono."]],
+        [[f"bada kile {i}."] for i in range(30)],
+        [[" ".join(["bada"] * 300)]],
+        [["".join(CHINESE * 20)]],
+    ],
+    ids=["one document", "one sentence", "of one sentence each", "one long sentence", "without an end"],
+)
 @pytest.mark.parametrize("options", [{}, {"do_whole_word_mask": True, "chinese_words": True}], ids=["tokens", "words"])
 def test_single_segments_hold_every_token_of_any_corpus(texts, options, vocab, tmp_path):
     source = write(tmp_path / "texts.txt", texts)
@@ -171,9 +184,13 @@ def test_single_segments_hold_every_token_of_any_corpus(texts, options, vocab, t
         assert table["segment_b_start"].to_pylist() == lengths
 
 
-@pytest.mark.parametrize("pairs, message", [
-    ("sop", "the documents gave no example at all"), ("nsp", "single sentence, from which no next pair can be made"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "pairs, message",
+    [
+        ("sop", "the documents gave no example at all"),
+        ("nsp", "single sentence, from which no next pair can be made"),
+    ],
+)
 def test_documents_of_one_sentence_make_no_pairs(pairs, message, vocab, tmp_path):
     source = write(tmp_path / "texts.txt", [[f"bada kile {i}."] for i in range(30)])
     with pytest.raises(ValueError, match=message):

@@ -27,7 +27,11 @@ def made(tmp_path_factory):
 def test_near_duplicates_are_counted_among_the_duplicates_and_listed(made):
     _, _, out, manifest = made
     counters = manifest["counters"]
-    assert (counters["documents_in"], counters["documents_duplicate"], counters["documents_near_duplicate"]) == (160, 40, 30)
+    assert (counters["documents_in"], counters["documents_duplicate"], counters["documents_near_duplicate"]) == (
+        160,
+        40,
+        30,
+    )
     assert counters["documents_used"] == 120 and counters["documents_rejected"] == 0
     rows = pq.read_table(out / "near-duplicates.parquet").to_pylist()
     kept = {row for page in (out / "documents").rglob("*.parquet") for row in pq.read_table(page)["id"].to_pylist()}

@@ -6,13 +6,13 @@ from contextlib import nullcontext
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
+from bertloom import storage
+from bertloom.locks import output_lock
 from jobs import cli
 from jobs.preprocess import PreprocessConfig, _run
-from pipeline import storage
-from pipeline.line_repeats import CountLines
-from pipeline.local_runner import pipeline_options
-from pipeline.lock import output_lock
+from pipeline.local.runner import pipeline_options
 from pipeline.preprocess import Places
+from pipeline.stages.line_repeats import CountLines
 from tests.jobs.corpus import as_txt, digests, documents, write, write_vocabulary
 from tests.model.object_store import Store, object_store
 
@@ -82,7 +82,9 @@ def test_workers_of_this_machine_are_watched_wherever_the_output_lies(monkeypatc
     monkeypatch.setattr("jobs.preprocess.worker_watch", lambda *words: said.extend(words) or nullcontext())
     monkeypatch.setattr("jobs.preprocess.run", lambda *_: None)
     config = PreprocessConfig(input=("in",), vocab="vocab.txt", out="s3://texts/set")
-    _run(config, pipeline_options(2, flags), Places(config.out, "work"), [], CountLines("", "", config, 2), nullcontext())
+    _run(
+        config, pipeline_options(2, flags), Places(config.out, "work"), [], CountLines("", "", config, 2), nullcontext()
+    )
     told = ["preprocess", "What is finished is kept: remove s3://texts/set/.lock, then start"]
     assert said == (told if watched else [])
 
@@ -130,7 +132,7 @@ def test_a_folder_is_removed_with_all_below_it_and_what_is_not_there_is_no_error
 
 @pytest.fixture
 def out(bucket, monkeypatch) -> str:
-    monkeypatch.setattr("pipeline.lock.SETTLE_SECONDS", 0)
+    monkeypatch.setattr("bertloom.locks.SETTLE_SECONDS", 0)
     storage.connect()
     return f"s3://{bucket}/set"
 

@@ -32,14 +32,17 @@ def test_texts_unfit_for_pairs_can_be_used_as_the_error_says(preprocess, tmp_pat
     assert status == 0 and "1 of 1 splits are tokenized, 0 buckets" in said
 
 
-@pytest.mark.parametrize("source, flag, place", [
-    ("corpus", "--out", "corpus/out"),
-    ("./corpus/", "--out", "corpus"),
-    ("corpus/**/*.txt", "--out", "corpus/out"),
-    ("corpus/**/*.txt", "--out", "corpus"),
-    ("corpus/*/*.parquet", "--out", "corpus/out"),
-    ("corpus", "--work-dir", "corpus/work"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source, flag, place",
+    [
+        ("corpus", "--out", "corpus/out"),
+        ("./corpus/", "--out", "corpus"),
+        ("corpus/**/*.txt", "--out", "corpus/out"),
+        ("corpus/**/*.txt", "--out", "corpus"),
+        ("corpus/*/*.parquet", "--out", "corpus/out"),
+        ("corpus", "--work-dir", "corpus/work"),
+    ],
+)
 def test_a_place_where_an_input_would_find_files_of_the_job_is_refused(preprocess, tmp_path, source, flag, place):
     write(tmp_path / "corpus/a.txt", documents(20))
     places = {"--out": "out", flag: place}

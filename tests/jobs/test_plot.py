@@ -13,10 +13,18 @@ def write_run(folder: Path, num_steps: int, with_pairs: bool = True) -> Path:
     for step in range(1, num_steps + 1):
         lines.append(
             {
-                "step": step, "split": "train", "loss": 4.0 / step, "mlm_loss": 3.0 / step, "mlm_accuracy": 0.1,
-                "learning_rate": 1e-3, "tokens": 100 * step, "seconds": step / 2, "tokens_per_second": 200.0,
-            } | ({"nsp_loss": None if step == 2 else 0.7} if with_pairs else {})
-        )  # fmt: skip
+                "step": step,
+                "split": "train",
+                "loss": 4.0 / step,
+                "mlm_loss": 3.0 / step,
+                "mlm_accuracy": 0.1,
+                "learning_rate": 1e-3,
+                "tokens": 100 * step,
+                "seconds": step / 2,
+                "tokens_per_second": 200.0,
+            }
+            | ({"nsp_loss": None if step == 2 else 0.7} if with_pairs else {})
+        )
     lines.append(lines[0] | {"step": num_steps})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder

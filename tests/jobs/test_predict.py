@@ -13,7 +13,7 @@ import pytest
 from jobs.cli import main as cli
 from jobs.finetune import FinetuneConfig, finetune
 from jobs.predict import PredictConfig, main
-from model.use import load
+from model.inference.predict import load
 from tests.model.small_task import ROWS, sentiment_rows, write_jsonl, write_model
 
 
@@ -29,7 +29,9 @@ def tuned(encoder, tmp_path_factory) -> dict[str, Path]:
     for task in ("classify", "tag", "span"):
         rows = write_jsonl(folder / f"{task}.jsonl", ROWS[task](20))
         finetune(
-            FinetuneConfig(task=task, model=encoder, train=rows, dev=rows, out=folder / task, device="cpu", num_epochs=1.0)
+            FinetuneConfig(
+                task=task, model=encoder, train=rows, dev=rows, out=folder / task, device="cpu", num_epochs=1.0
+            )
         )
     return {task: folder / task for task in ("classify", "tag", "span")}
 
@@ -52,7 +54,9 @@ def test_every_format_gives_the_same_answers_in_the_order_of_the_rows(tuned, tmp
     assert predicted("--model", tuned["classify"], "--input", tmp_path / "x.jsonl", "--out", out) == expected
     assert [answer["id"] for answer in expected] == list(range(2100))
     assert predicted("--model", tuned["classify"], "--input", tmp_path / "x.parquet", "--out", out) == expected
-    found = predicted("--model", tuned["classify"], "--input", tmp_path / "x.tsv", "--out", out, "--columns", "text=review")
+    found = predicted(
+        "--model", tuned["classify"], "--input", tmp_path / "x.tsv", "--out", out, "--columns", "text=review"
+    )
     assert found == [answer | {"id": str(answer["id"])} for answer in expected]
 
 
@@ -67,7 +71,9 @@ def test_rows_stream_from_standard_input_to_standard_output(tuned):
     """The first answers come before the input has ended, so its size does not matter."""
     code = "import sys, jobs.predict as p; p.ROWS_AT_ONCE = 4; p.main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "--model", str(tuned["classify"]), "--input", "-", "--device", "cpu"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdin and process.stdout
     for _ in range(4):
         process.stdin.write('{"text": "a good film"}\n')

@@ -92,7 +92,7 @@ def test_how_the_texts_lie_in_files_never_shows_in_the_shards(one, vocab, tmp_pa
 
 
 def test_many_buckets_are_the_same_however_the_input_is_cut(vocab, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.planning.BUCKET_TOKENS", 4000)
+    monkeypatch.setattr("pipeline.stages.plan.BUCKET_TOKENS", 4000)
     _json_lines(tmp_path / "a")
     _renamed_and_reordered(tmp_path / "b")
     first = run_job(tmp_path / "a", tmp_path / "first", vocab)
@@ -420,7 +420,7 @@ def test_documents_of_one_sentence_each_are_refused_with_the_reason(refused, tmp
 
 
 def test_pieces_of_one_long_text_are_not_two_documents(refused, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.formats.records.MAX_DOCUMENT_BYTES", 3000)
+    monkeypatch.setattr("pipeline.inputs.records.MAX_DOCUMENT_BYTES", 3000)
     write(tmp_path / "in.txt", [[paragraph for paragraphs in TEXTS for paragraph in paragraphs]])
     assert "are all pieces of one text" in refused(*SMALL)
 

@@ -24,9 +24,13 @@ from tests.jobs.small_run import learnt, numbers
 from tests.model.synthetic import write_data_set
 
 TINY = BertArchitecture(
-    hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
+    hidden_size=32,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=64,
     hidden_dropout_prob=0.1,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +41,17 @@ def data(tmp_path_factory) -> Path:
 
 def config(data: Path, out: Path, **changes) -> PretrainConfig:
     values = {
-        "num_steps": 12, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 3e-3, "model": TINY, "device": "cpu",
-        "eval_every": 4, "num_eval_examples": 40, "save_every": 5, "num_threads": 1,
-    }  # fmt: skip
+        "num_steps": 12,
+        "batch_size": 16,
+        "micro_batch_size": 8,
+        "learning_rate": 3e-3,
+        "model": TINY,
+        "device": "cpu",
+        "eval_every": 4,
+        "num_eval_examples": 40,
+        "save_every": 5,
+        "num_threads": 1,
+    }
     return PretrainConfig(data=data, out=out, **values | changes)
 
 
@@ -52,18 +64,36 @@ def unbroken(data, tmp_path_factory) -> Path:
 
 def test_a_run_folder_explains_itself(data, unbroken, tmp_path):
     assert sorted(p.name for p in unbroken.iterdir()) == [
-        ".lock", "checkpoints", "config.toml", "metrics.jsonl", "tokenizer.json", "vocab.txt",
-    ]  # fmt: skip
+        ".lock",
+        "checkpoints",
+        "config.toml",
+        "metrics.jsonl",
+        "tokenizer.json",
+        "vocab.txt",
+    ]
     assert (unbroken / "vocab.txt").read_bytes() == (data / "vocab.txt").read_bytes()
     assert sorted(p.name for p in (unbroken / "checkpoints").iterdir()) == ["step-00000010", "step-00000012"]
     lines = read_metrics(unbroken / "metrics.jsonl")
     assert [line["step"] for line in lines if line["split"] == "train"] == list(range(1, 13))
     assert [line["step"] for line in lines if line["split"] == "validation"] == [0, 4, 8, 12]
     assert set(lines[1]) == {
-        "step", "split", "loss", "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "gradient_norm",
-        "learning_rate", "tokens", "stream", "max_seq_length", "seconds", "tokens_per_second", "fill",
+        "step",
+        "split",
+        "loss",
+        "mlm_loss",
+        "mlm_accuracy",
+        "nsp_loss",
+        "nsp_accuracy",
+        "gradient_norm",
+        "learning_rate",
+        "tokens",
+        "stream",
+        "max_seq_length",
+        "seconds",
+        "tokens_per_second",
+        "fill",
         "data_wait_share",
-    }  # fmt: skip
+    }
     state = read_state(unbroken / "checkpoints/step-00000012")
     assert (state.items, state.tokens) == (12 * 16, lines[-2]["tokens"])
     assert load_model(unbroken / "checkpoints/step-00000012").config.vocab_size == 53
@@ -80,9 +110,12 @@ def test_a_finished_run_started_again_says_so_and_changes_nothing(data, unbroken
     assert "is finished: 12 steps; its model is" in capsys.readouterr().out
     assert ((unbroken / "metrics.jsonl").read_bytes(), learnt(unbroken)) == before
     assert result == PretrainResult(
-        out=unbroken, checkpoint=unbroken / "checkpoints/step-00000012", step=12, tokens_per_second=0.0,
+        out=unbroken,
+        checkpoint=unbroken / "checkpoints/step-00000012",
+        step=12,
+        tokens_per_second=0.0,
         validation={k: v for k, v in numbers(unbroken)[-1].items() if k not in ("step", "split")},
-    )  # fmt: skip
+    )
     assert result.exit_status == 0
 
 
@@ -166,7 +199,10 @@ def interrupted(unbroken: Path, out: Path) -> Path:
         ({"weight_decay": 0.0}, "weight_decay is 0.0, but this run began with 0.01"),
         ({"seed": 2}, "seed is 2, but this run began with 1"),
         ({"max_seq_length": 64}, "max_seq_length is 64, but this run began with 32"),
-        ({"precision": "bf16"}, "precision is bf16, but this run began with fp32: resume with fp32, or give a new --out"),
+        (
+            {"precision": "bf16"},
+            "precision is bf16, but this run began with fp32: resume with fp32, or give a new --out",
+        ),
         ({"spike_factor": 2.0}, "spike_factor is 2.0, but this run began with None: resume with None"),
         ({"model": dataclasses.replace(TINY, hidden_size=64)}, "model.hidden_size is 64, but this run began with 32"),
     ],
@@ -205,8 +241,11 @@ def test_a_change_that_is_asked_for_by_name_is_made_and_recorded(data, unbroken,
     pretrain(config(other, out, num_steps=16, batch_size=32, allow_change=names))
     state = read_state(out / "checkpoints/step-00000016")
     assert sorted((change["step"], change["name"]) for change in state.changes) == [
-        (10, "batch_size"), (10, "num_steps"), (14, "data"), (14, "num_steps")
-    ]  # fmt: skip
+        (10, "batch_size"),
+        (10, "num_steps"),
+        (14, "data"),
+        (14, "num_steps"),
+    ]
     assert [(leg["step"], leg["item"], leg["batch_size"]) for leg in state.legs] == [
         (0, 0, 16),
         (10, 160, 32),
@@ -293,7 +332,9 @@ def test_wrong_folders_and_lengths_are_refused(data, tmp_path):
         pretrain(config(data, tmp_path / "file"))
 
 
-@pytest.mark.parametrize("name, text", [(".lock", ""), (".lock", "process 1 on a\n"), ("checkpoints/step-00000002/x", "")])
+@pytest.mark.parametrize(
+    "name, text", [(".lock", ""), (".lock", "process 1 on a\n"), ("checkpoints/step-00000002/x", "")]
+)
 def test_a_folder_with_a_run_in_it_is_ours_wherever_it_was_killed_or_copied(tmp_path, name, text):
     (tmp_path / "config.toml").write_text("")
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -333,7 +374,7 @@ def test_impossible_values_are_refused(changes, message):
 
 @pytest.mark.parametrize("name", ["tiny", "mini", "small", "base", "large"])
 def test_the_shipped_presets_are_whole(name):
-    from jobs.config import parse
+    from jobs.support.config import parse
 
     chosen = parse(PretrainConfig, [name, "--data", "DATA", "--out", "OUT"], prog="bertloom pretrain")
     assert chosen.model.hidden_size == chosen.model.num_attention_heads * 64

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.pretrain import pretrain
-from jobs.pretrain_config import PretrainConfig
+from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import main as verify_main
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
@@ -23,9 +23,16 @@ from tests.model.object_store import Store, object_store
 
 MODEL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 COMMON = {
-    "num_steps": 12, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 3e-3, "device": "cpu", "eval_every": 6,
-    "num_eval_examples": 40, "save_every": 4, "num_threads": 1,
-}  # fmt: skip
+    "num_steps": 12,
+    "batch_size": 16,
+    "micro_batch_size": 8,
+    "learning_rate": 3e-3,
+    "device": "cpu",
+    "eval_every": 6,
+    "num_eval_examples": 40,
+    "save_every": 4,
+    "num_threads": 1,
+}
 URL = "s3://bucket/set"
 SMALL_GB = 0.00008
 """Room for less than half of the training shards."""
@@ -158,10 +165,13 @@ def test_a_windowed_run_resumes_exactly_and_its_order_does_not_change_unasked(da
     assert verify_run(out) == ([], 12)
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"shuffle": "window:0"}, "shuffle='window:0': expected global, or window:16"),
-    ({"cache_gb": 0.0}, "cache_gb=0 must be above 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"shuffle": "window:0"}, "shuffle='window:0': expected global, or window:16"),
+        ({"cache_gb": 0.0}, "cache_gb=0 must be above 0"),
+    ],
+)
 def test_what_cannot_be_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         config("s3://bucket/set", tmp_path, **changes)

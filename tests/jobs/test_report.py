@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from jobs import cli
-from jobs.figures import draw_length
+from jobs.support.figures import draw_length
 from pipeline.examples.decoding import decode
 from pipeline.examples.shards import read_shard
 from pipeline.vocabulary import read_vocabulary

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bertloom.locks import output_lock
 from jobs import cli
 from jobs.verify import verify
-from pipeline.lock import output_lock
 from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,15 +39,27 @@ class Job:
     def argv(self, out: Path, *flags: str) -> list[str]:
         places = ["--input", f"{self.folder}/in", "--vocab", str(self.vocab), "--out", str(out)]
         what = [
-            "--max-seq-length", "32", "64", "--dupe-factor", "2", "--validation-fraction", "0.1", "--split-mb", "0.02",
-        ]  # fmt: skip
+            "--max-seq-length",
+            "32",
+            "64",
+            "--dupe-factor",
+            "2",
+            "--validation-fraction",
+            "0.1",
+            "--split-mb",
+            "0.02",
+        ]
         return ["preprocess", *places, *what, *flags]
 
     def start(self, out: Path, *flags: str, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", *self.argv(out, *flags)],
-            cwd=ROOT, env=_environment(**environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=_environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
 
 def _environment(**more: str) -> dict[str, str]:
@@ -58,9 +70,14 @@ def _environment(**more: str) -> dict[str, str]:
 def run_in_forks(cases: list[tuple[str, list[str]]]) -> list[tuple[int, float, str]]:
     """(exit status, seconds, what it said) of each (kill point, command line), one after the other."""
     ran = subprocess.run(
-        [sys.executable, str(KILL_POINTS)], input=json.dumps(cases), cwd=ROOT, env=_environment(),
-        stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, str(KILL_POINTS)],
+        input=json.dumps(cases),
+        cwd=ROOT,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return [tuple(json.loads(line)) for line in ran.stdout.splitlines()]
 
 
@@ -95,10 +112,21 @@ FEW = [
     ("after manifest.json 1", "is complete already: nothing to do"),
 ]
 FILES = [
-    ("job.json", 1), ("\\.part$", 1), ("\\.part$", 4), ("plan.json", 1), ("\\.tar$", 1), ("\\.tar$", 8),
-    ("documents/", 1), ("weave/[^/]*\\.json$", 1), ("weave/[^/]*\\.json$", 2), ("/rejects.jsonl.gz", 1),
-    ("shards.parquet", 1), ("vocab.txt", 1), ("tokenizer.json", 1), ("manifest.json", 1),
-]  # fmt: skip
+    ("job.json", 1),
+    ("\\.part$", 1),
+    ("\\.part$", 4),
+    ("plan.json", 1),
+    ("\\.tar$", 1),
+    ("\\.tar$", 8),
+    ("documents/", 1),
+    ("weave/[^/]*\\.json$", 1),
+    ("weave/[^/]*\\.json$", 2),
+    ("/rejects.jsonl.gz", 1),
+    ("shards.parquet", 1),
+    ("vocab.txt", 1),
+    ("tokenizer.json", 1),
+    ("manifest.json", 1),
+]
 ALL = [f"{moment} {name} {number}" for name, number in FILES for moment in ("within", "before", "after")]
 
 
@@ -131,8 +159,12 @@ def test_killed_in_the_write_of_any_file_before_or_after_its_rename_the_next_sta
 
 def test_killed_again_and_again_it_still_gets_there(job, unbroken, tmp_path):
     points = [
-        "after \\.part$ 1", "within \\.part$ 1", "after plan.json 1", "before \\.tar$ 2", "before shards.parquet 1",
-    ]  # fmt: skip
+        "after \\.part$ 1",
+        "within \\.part$ 1",
+        "after plan.json 1",
+        "before \\.tar$ 2",
+        "before shards.parquet 1",
+    ]
     ran = run_in_forks([(point, job.argv(tmp_path / "out")) for point in [*points, ""]])
     assert [status for status, _, _ in ran] == [-signal.SIGKILL] * len(points) + [0]
     assert_whole(tmp_path / "out", unbroken)
@@ -259,7 +291,9 @@ def test_a_killed_worker_ends_the_job_with_status_70_and_a_word_and_the_next_sta
     assert_whole(tmp_path / "out", unbroken)
 
 
-@pytest.mark.parametrize("who", ["the server of the workers, while it imports", "the first worker, before its first work"])
+@pytest.mark.parametrize(
+    "who", ["the server of the workers, while it imports", "the first worker, before its first work"]
+)
 def test_whichever_is_killed_at_the_start_the_job_ends_with_status_70_and_leaves_none_behind(job, tmp_path, who):
     mark, at = str(tmp_path), int("worker," in who)  # the server is the eldest
     process = job.start(tmp_path / "out", "--num-workers", "2", MARK=mark)
@@ -353,7 +387,7 @@ def test_the_lock_of_a_dead_job_holds_nobody_back(job, unbroken, tmp_path):
 def test_jobs_that_ask_for_the_lock_all_at_once_get_it_one_at_a_time(tmp_path):
     code = (
         "import sys, time\n"
-        "from pipeline.lock import output_lock\n"
+        "from bertloom.locks import output_lock\n"
         "held = 0\n"
         "while held < 40:\n"
         "    try:\n"

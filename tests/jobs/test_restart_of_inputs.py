@@ -13,10 +13,15 @@ from tests.jobs.corpus import digests, documents, write, write_vocabulary
 from tests.jobs.test_restart import run_in_forks
 
 POINTS = [
-    "within \\.lines$ 2", "before lines/[^/]*\\.json$ 1", "within lines\\.json 1", "after lines-0000\\.parquet 1",
-    "before \\.work/repeated_lines\\.parquet 1", "within parts/[^/]+/repeated_lines\\.parquet 1", "before \\.part$ 2",
+    "within \\.lines$ 2",
+    "before lines/[^/]*\\.json$ 1",
+    "within lines\\.json 1",
+    "after lines-0000\\.parquet 1",
+    "before \\.work/repeated_lines\\.parquet 1",
+    "within parts/[^/]+/repeated_lines\\.parquet 1",
+    "before \\.part$ 2",
     "after out-\\d+/repeated_lines\\.parquet 1",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")

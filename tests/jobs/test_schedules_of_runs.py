@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.pretrain import pretrain
-from jobs.pretrain_config import PretrainConfig
+from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
 from model.runs.checkpoint import read_state
@@ -17,9 +17,13 @@ from tests.jobs.small_run import learnt, train_lines
 from tests.model.synthetic import write_data_set
 
 TINY = BertArchitecture(
-    hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64,
+    hidden_size=32,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=64,
     hidden_dropout_prob=0.1,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +34,15 @@ def data(tmp_path_factory) -> Path:
 
 def config(data: Path, out: Path, **changes) -> PretrainConfig:
     values = {
-        "batch_size": 8, "micro_batch_size": 8, "learning_rate": 3e-3, "model": TINY, "device": "cpu",
-        "num_eval_examples": 10, "save_every": 5, "num_threads": 1,
-    }  # fmt: skip
+        "batch_size": 8,
+        "micro_batch_size": 8,
+        "learning_rate": 3e-3,
+        "model": TINY,
+        "device": "cpu",
+        "num_eval_examples": 10,
+        "save_every": 5,
+        "num_threads": 1,
+    }
     return PretrainConfig(data=data, out=out, **values | changes)
 
 

@@ -14,7 +14,7 @@ from jobs.embed import EmbedConfig, embed
 from jobs.embed import main as embed_main
 from jobs.score import ScoreConfig, score
 from jobs.score import main as score_main
-from model import sentences
+from model.inference import texts as sentences
 from tests.model.small_task import write_jsonl, write_model
 
 TEXTS = ["paris is the capital of france .", "good", "anna lives in 北京 !", "the film is bad , bad ?"]

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from jobs.pretrain import pretrain
-from jobs.pretrain_config import PretrainConfig
+from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert import BertArchitecture
 from model.runs.metrics import read_metrics
@@ -25,8 +25,13 @@ from tests.model.synthetic import write_data_set
 
 MODEL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 COMMON = {
-    "learning_rate": 3e-3, "device": "cpu", "eval_every": 6, "num_eval_examples": 40, "save_every": 6, "num_threads": 1
-}  # fmt: skip
+    "learning_rate": 3e-3,
+    "device": "cpu",
+    "eval_every": 6,
+    "num_eval_examples": 40,
+    "save_every": 6,
+    "num_threads": 1,
+}
 CODE = "import sys; from jobs.pretrain import main; sys.exit(main(sys.argv[1:]))"
 # Two lengths, the second one with fewer examples in a step than there are ranks.
 PHASES = ("32:0.75", "64:0.25:3")
@@ -40,7 +45,9 @@ def data(tmp_path_factory) -> Path:
 
 def words(data: Path, out: Path, num_steps: int, micro_batch_size: int, **model: str) -> list[str]:
     values = COMMON | {"data": data, "out": out, "num_steps": num_steps, "batch_size": 16}
-    values |= {"micro_batch_size": micro_batch_size} | {f"model.{name}": value for name, value in (MODEL | model).items()}
+    values |= {"micro_batch_size": micro_batch_size} | {
+        f"model.{name}": value for name, value in (MODEL | model).items()
+    }
     flags = [word for name, value in values.items() for word in ("--" + name.replace("_", "-"), str(value))]
     return [*flags, "--phases", *PHASES]
 
@@ -49,10 +56,16 @@ def alone(data: Path, out: Path, num_steps: int, micro_batch_size: int, **change
     model = BertArchitecture(**MODEL | changes)
     return pretrain(
         PretrainConfig(
-            data=data, out=out, num_steps=num_steps, batch_size=16, micro_batch_size=micro_batch_size, phases=PHASES,
-            model=model, **COMMON,
+            data=data,
+            out=out,
+            num_steps=num_steps,
+            batch_size=16,
+            micro_batch_size=micro_batch_size,
+            phases=PHASES,
+            model=model,
+            **COMMON,
         )
-    )  # fmt: skip
+    )
 
 
 def start_ranks(size: int, arguments: list[str]) -> list[subprocess.Popen]:
@@ -66,10 +79,12 @@ def start_ranks(size: int, arguments: list[str]) -> list[subprocess.Popen]:
 def start_rank(rank: int, size: int, port: int, code: list[str], **environment: str) -> subprocess.Popen:
     common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", *code], text=True,
+        [sys.executable, "-W", "error", "-c", *code],
+        text=True,
         env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:

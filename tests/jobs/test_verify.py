@@ -19,7 +19,7 @@ from jobs.report import write_report
 from jobs.verify import verify
 from pipeline.checks.gates import Gates
 from pipeline.examples.shards import SHARDS_SCHEMA, digest_of
-from pipeline.manifest import manifest_sha256, manifest_text
+from pipeline.stages.manifest import manifest_sha256, manifest_text
 from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
 
 SHARD = "train/seq32/copy0/00000.tar"
@@ -61,11 +61,19 @@ def test_a_whole_data_set_has_no_faults_and_status_0(whole, capsys):
 @pytest.mark.parametrize(
     "name",
     [
-        "manifest.json", "shards.parquet", "vocab.txt", "tokenizer.json", "rejects/rejects.jsonl.gz",
-        "documents/train/00000.parquet", "documents/validation/00000.parquet",
-        SHARD, "validation/seq64/copy1/00000.tar", "report.html", "report.json",
+        "manifest.json",
+        "shards.parquet",
+        "vocab.txt",
+        "tokenizer.json",
+        "rejects/rejects.jsonl.gz",
+        "documents/train/00000.parquet",
+        "documents/validation/00000.parquet",
+        SHARD,
+        "validation/seq64/copy1/00000.tar",
+        "report.html",
+        "report.json",
     ],
-)  # fmt: skip
+)
 def test_one_flipped_bit_anywhere_is_found_and_its_file_named(dataset, name):
     draw = random.Random(name)
     path = dataset / name
@@ -95,7 +103,9 @@ def test_one_byte_anywhere_that_is_another_is_found_and_its_file_named(dataset):
 
 
 @pytest.mark.parametrize(
-    ("was", "becomes"), [(b'"validation_fraction": 0.25', b'"validation_fraction": 1.25'), (b"   24\n", b"   26\n")], ids=str
+    ("was", "becomes"),
+    [(b'"validation_fraction": 0.25', b'"validation_fraction": 1.25'), (b"   24\n", b"   26\n")],
+    ids=str,
 )
 def test_a_value_of_the_manifest_that_became_another_is_told_whatever_it_now_says(tmp_path, capsys, was, becomes):
     dataset = shutil.copytree(GOLDEN, tmp_path / "set")
@@ -194,7 +204,10 @@ def _rewrite_manifest(dataset, change, of_report=None):
         (("counters", "sentences"), "documents/: holds .* sentences, but manifest.json counts"),
         (("counters", "rejected", "not-json"), "rejects/rejects.jsonl.gz: holds .* but manifest.json counts"),
         (("configuration", "dupe_factor"), "has the copies \\[0, 1\\], expected 3 of them"),
-        (("configuration", "max_seq_length", 1), "has the lengths \\[32, 64\\], but the configuration says \\[32, 65\\]"),
+        (
+            ("configuration", "max_seq_length", 1),
+            "has the lengths \\[32, 64\\], but the configuration says \\[32, 65\\]",
+        ),
         (("configuration", "validation_fraction"), "manifest.json: .* a value that cannot be \\(OverflowError"),
         (("inputs", 0, "documents"), "manifest.json: the inputs gave 152 documents, but 151 came in"),
         (("counters", "documents_used"), "shards: 150 documents are in examples, but manifest.json counts 151"),
@@ -303,7 +316,7 @@ def _set(column, at, value):
         (lambda examples, metadata, row: row.update(tokens=row["tokens"] + 1), f"{SHARD}: holds \\d+ tokens, expected"),
         (lambda examples, metadata, row: row.update(examples=row["examples"] + 1), "\\d+ examples in members of"),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_its_range_is_found_though_every_checksum_is_right(dataset, change, says):
     _doctor(dataset, change)
     found = faults(dataset)

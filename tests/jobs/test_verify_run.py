@@ -15,7 +15,7 @@ from tests.model.synthetic import place_of, write_data_set
 
 TINY = BertArchitecture(
     hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,13 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 KEYS = {
-    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_MAX_ATTEMPTS": "1", "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
-}  # fmt: skip
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_MAX_ATTEMPTS": "1",
+    "AWS_CONFIG_FILE": "/nonexistent",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+}
 """What a client finds in its environment. Its own tries are turned off, so that ours can be counted."""
 LEFT_OUT = ("content-length", "connection", "server", "date", "transfer-encoding")
 
@@ -49,9 +53,12 @@ class Store:
 
     def client(self):
         return boto3.client(
-            "s3", endpoint_url=f"http://{self.moto[0]}:{self.moto[1]}", region_name="us-east-1",
-            aws_access_key_id="test", aws_secret_access_key="test",
-        )  # fmt: skip
+            "s3",
+            endpoint_url=f"http://{self.moto[0]}:{self.moto[1]}",
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
 
     def upload(self, directory: Path, bucket: str) -> str:
         """Copies a folder into a new bucket, past the proxy; its URL."""

@@ -7,14 +7,29 @@ from pathlib import Path
 
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from model.huggingface import save_pretrained
-from model.tokenization import TextTokenizer
+from model.hub.tokenizer import TextTokenizer
+from model.hub.weights import save_pretrained
 from tests.model.small_model import random_model
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [*string.ascii_lowercase, *string.digits, *".,!?-()'"]
 CHINESE = list("北京上海是中国的首都城市大学在哪里人")
-WORDS = ["good", "bad", "film", "paris", "london", "is", "the", "capital", "of", "france", "in", "where", "anna", "lives"]
+WORDS = [
+    "good",
+    "bad",
+    "film",
+    "paris",
+    "london",
+    "is",
+    "the",
+    "capital",
+    "of",
+    "france",
+    "in",
+    "where",
+    "anna",
+    "lives",
+]
 VOCABULARY = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *CHINESE, *WORDS]
 
 
@@ -86,8 +101,15 @@ def span_rows(number: int, seed: int = 0, unanswerable: bool = False) -> list[di
         is_known = not unanswerable or draw.random() < 0.6
         context = f"{before}anna lives in {city} . {after}" if is_known else f"{before}paris is in france . {after}"
         answers = [{"text": city, "answer_start": context.index(city)}] if is_known else []
-        rows.append({"id": str(index), "question": "where is anna ?", "context": context, "answers": answers,
-                     "is_impossible": not is_known})  # fmt: skip
+        rows.append(
+            {
+                "id": str(index),
+                "question": "where is anna ?",
+                "context": context,
+                "answers": answers,
+                "is_impossible": not is_known,
+            }
+        )
     return rows
 
 

@@ -34,12 +34,17 @@ def make_schema(max_seq_length: int, copy: int, id_type: pa.DataType, vocabulary
         "masked_lm_positions": non_null_list(pa.uint16()),
         "masked_lm_ids": non_null_list(id_type),
         "next_sentence_label": pa.int8(),
-        "document_a": pa.uint64(), "token_a": pa.uint32(), "document_b": pa.uint64(), "token_b": pa.uint32(),
-    }  # fmt: skip
+        "document_a": pa.uint64(),
+        "token_a": pa.uint32(),
+        "document_b": pa.uint64(),
+        "token_b": pa.uint32(),
+    }
     metadata = {
-        "format_version": "1", "max_seq_length": str(max_seq_length), "copy": str(copy),
+        "format_version": "1",
+        "max_seq_length": str(max_seq_length),
+        "copy": str(copy),
         "vocabulary_sha256": vocabulary_sha256,
-    }  # fmt: skip
+    }
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()], metadata)
 
 
@@ -65,10 +70,16 @@ def make_example(draw: random.Random, max_seq_length: int, pairs: bool) -> dict:
         word = len(SPECIAL) + draw.randrange(NUM_WORDS)
         ids[position] = MASK if chance < 0.8 else word if chance < 0.9 else ids[position]
     return {
-        "input_ids": ids, "segment_b_start": segment_b_start, "masked_lm_positions": positions,
-        "masked_lm_ids": masked_ids, "next_sentence_label": label,
-        "document_a": draw.getrandbits(64), "token_a": 0, "document_b": draw.getrandbits(64), "token_b": 0,
-    }  # fmt: skip
+        "input_ids": ids,
+        "segment_b_start": segment_b_start,
+        "masked_lm_positions": positions,
+        "masked_lm_ids": masked_ids,
+        "next_sentence_label": label,
+        "document_a": draw.getrandbits(64),
+        "token_a": 0,
+        "document_b": draw.getrandbits(64),
+        "token_b": 0,
+    }
 
 
 def write_shard(directory: Path, path: str, examples: list[dict], schema: pa.Schema) -> dict:
@@ -93,11 +104,16 @@ def write_shard(directory: Path, path: str, examples: list[dict], schema: pa.Sch
         file.write(bytes(1024))
     content = (directory / path).read_bytes()
     return {
-        "path": path, "number": int(number), "examples": len(examples),
+        "path": path,
+        "number": int(number),
+        "examples": len(examples),
         "tokens": sum(len(example["input_ids"]) for example in examples),
-        "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
-        "member_offsets": offsets, "member_bytes": sizes, "member_examples": counts,
-    }  # fmt: skip
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "member_offsets": offsets,
+        "member_bytes": sizes,
+        "member_examples": counts,
+    }
 
 
 def place_of(shard: Path, column: str, buffer: int) -> int:
@@ -111,12 +127,20 @@ def place_of(shard: Path, column: str, buffer: int) -> int:
 
 SHARDS_SCHEMA = pa.schema(
     [
-        ("path", pa.string()), ("split", pa.string()), ("max_seq_length", pa.int32()), ("copy", pa.int32()),
-        ("number", pa.int32()), ("examples", pa.int64()), ("tokens", pa.int64()), ("bytes", pa.int64()),
-        ("sha256", pa.string()), ("member_offsets", pa.list_(pa.int64())), ("member_bytes", pa.list_(pa.int64())),
+        ("path", pa.string()),
+        ("split", pa.string()),
+        ("max_seq_length", pa.int32()),
+        ("copy", pa.int32()),
+        ("number", pa.int32()),
+        ("examples", pa.int64()),
+        ("tokens", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("member_offsets", pa.list_(pa.int64())),
+        ("member_bytes", pa.list_(pa.int64())),
         ("member_examples", pa.list_(pa.int32())),
     ]
-)  # fmt: skip
+)
 
 
 def write_data_set(
@@ -151,13 +175,15 @@ def write_data_set(
     (directory / "vocab.txt").write_bytes(vocabulary)
     BertWordPieceTokenizer(str(directory / "vocab.txt")).save(str(directory / "tokenizer.json"))
     manifest = {
-        "format": "bertloom-dataset", "format_version": 1,
+        "format": "bertloom-dataset",
+        "format_version": 1,
         "configuration": {"max_seq_length": list(max_seq_lengths), "dupe_factor": len(rows), "seed": seed},
         "vocabulary": {"sha256": digest, "size": len(vocabulary.splitlines())},
         "shards_parquet": {
-            "sha256": hashlib.sha256((directory / "shards.parquet").read_bytes()).hexdigest(), "rows": len(shards)
+            "sha256": hashlib.sha256((directory / "shards.parquet").read_bytes()).hexdigest(),
+            "rows": len(shards),
         },
-    }  # fmt: skip
+    }
     write_manifest(directory, manifest)
     return directory
 

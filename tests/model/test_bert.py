@@ -7,9 +7,9 @@ from transformers import BertForPreTraining as TheirBert
 
 from model.bert import BertConfig, BertModel, attention, cumulative_lengths, initialize_weights
 from model.heads import BertForPreTraining
-from model.huggingface import save_pretrained, to_hugging_face
+from model.hub.weights import save_pretrained, to_hugging_face
 from model.loading.data import DataSet, PackedBatch
-from model.training import autocast
+from model.step import autocast
 from tests.model.small_model import SMALL, random_model
 
 
@@ -20,6 +20,7 @@ def batch(data_set) -> PackedBatch:
 
 def padded(batch: PackedBatch) -> dict[str, torch.Tensor]:
     """The same examples as transformers takes them."""
+
     def pad(values: torch.Tensor, value: int) -> torch.Tensor:
         return torch.nn.utils.rnn.pad_sequence(values.split(batch.lengths), batch_first=True, padding_value=value)
 

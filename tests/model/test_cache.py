@@ -79,7 +79,9 @@ def test_a_disk_without_room_is_said(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ValueError, match=r"cannot be written \(No space left on device; .* GB are free\): give a smaller"):
+    with pytest.raises(
+        ValueError, match=r"cannot be written \(No space left on device; .* GB are free\): give a smaller"
+    ):
         put(MemberCache(tmp_path, 1000), "a", {0: b"zero"}, [0])
 
 

@@ -28,12 +28,24 @@ from tests.model.small_model import random_model
 
 def state(step: int, model) -> TrainingState:
     return TrainingState(
-        step=step, items=step * 8, tokens=step * 100, seconds=0.5, loss_mean=None,
-        stream="0" * 16, legs=[], epoch=0, epoch_items=step * 8,
-        seed=1, order_version=1, max_seq_length=32, shards_digest="ab", vocabulary_sha256="cd",
+        step=step,
+        items=step * 8,
+        tokens=step * 100,
+        seconds=0.5,
+        loss_mean=None,
+        stream="0" * 16,
+        legs=[],
+        epoch=0,
+        epoch_items=step * 8,
+        seed=1,
+        order_version=1,
+        max_seq_length=32,
+        shards_digest="ab",
+        vocabulary_sha256="cd",
         model=vars(model.config),
-        schedule={"num_steps": 9}, changes=[],
-    )  # fmt: skip
+        schedule={"num_steps": 9},
+        changes=[],
+    )
 
 
 def trained(name: str = "adamw"):

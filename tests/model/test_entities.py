@@ -55,9 +55,15 @@ def test_bilou_is_bioes_by_other_letters():
 
 def test_bmes_is_bioes_by_another_letter():
     assert has_entities(["B-PER", "M-PER", "E-PER", "S-LOC", "O"])
-    assert entities("B-A M-A E-A S-A M-B O".split()) == entities("B-A I-A E-A S-A I-B O".split()) == [
-        ("A", 0, 3), ("A", 3, 4), ("B", 4, 5),
-    ]  # fmt: skip
+    assert (
+        entities("B-A M-A E-A S-A M-B O".split())
+        == entities("B-A I-A E-A S-A I-B O".split())
+        == [
+            ("A", 0, 3),
+            ("A", 3, 4),
+            ("B", 4, 5),
+        ]
+    )
 
 
 def test_scores_are_those_of_seqeval():

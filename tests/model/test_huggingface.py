@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig
 
-from model.huggingface import from_hugging_face, load_pretrained, name_table, save_pretrained, to_hugging_face
-from model.tokenization import load_tokenizer
+from model.hub.tokenizer import load_tokenizer
+from model.hub.weights import from_hugging_face, load_pretrained, name_table, save_pretrained, to_hugging_face
 from tests.model.small_model import random_model
 
 

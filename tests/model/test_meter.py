@@ -6,7 +6,7 @@ from model.loading.batches import global_batch
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from model.runs.meter import Meter
-from model.training import StepResult
+from model.step import StepResult
 from tests.model.small_model import random_model
 
 
@@ -44,14 +44,14 @@ def test_the_line_tells_speed_share_of_the_peak_fill_waiting_and_memory(data_set
     config = random_model().config
     flops = step_flops(config, batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
     meter = Meter(config=config, device=torch.device("cpu"), peak=flops * 2.0)
-    result = StepResult(
-        loss=3.0, mlm_loss=2.5, mlm_accuracy=0.25, nsp_loss=0.5, nsp_accuracy=0.75, gradient_norm=1.0
-    )  # fmt: skip
+    result = StepResult(loss=3.0, mlm_loss=2.5, mlm_accuracy=0.25, nsp_loss=0.5, nsp_accuracy=0.75, gradient_norm=1.0)
     values = meter.add(result, batch, 32, seconds=2.0, wait_seconds=0.5)
     assert values == {
-        "fill": batch.num_tokens / (12 * 32), "tokens_per_second": batch.num_tokens / 2, "data_wait_share": 0.25,
+        "fill": batch.num_tokens / (12 * 32),
+        "tokens_per_second": batch.num_tokens / 2,
+        "data_wait_share": 0.25,
         "mfu": 0.25,
-    }  # fmt: skip
+    }
     line = meter.describe()
     assert line.startswith("loss 3.000, mlm 25.0%, nsp 75.0%, ") and "MFU 25%, fill " in line and "data 25%, " in line
     assert line.endswith(" GiB")

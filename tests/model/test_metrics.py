@@ -22,8 +22,13 @@ def test_lines_are_there_at_once_and_cut_back_to_the_step_of_a_checkpoint(tmp_pa
         metrics.write(4, "train", loss=0.25)
         metrics.sync()
     assert [(line["step"], line["split"]) for line in read_metrics(path)] == [
-        (0, "validation"), (1, "train"), (2, "train"), (3, "train"), (3, "validation"), (4, "train")
-    ]  # fmt: skip
+        (0, "validation"),
+        (1, "train"),
+        (2, "train"),
+        (3, "train"),
+        (3, "validation"),
+        (4, "train"),
+    ]
     assert read_metrics(path)[2]["loss"] == 1 / 2  # every bit of it
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
@@ -39,7 +44,9 @@ def written(path, *steps: int):
     return path
 
 
-@pytest.mark.parametrize("damage", [b"\0" * 40 + b"\n", b'{"step": 4, "spl\xff\n', b"5\n", b'{"step": 4}\n', b"\0" * 40])
+@pytest.mark.parametrize(
+    "damage", [b"\0" * 40 + b"\n", b'{"step": 4, "spl\xff\n', b"5\n", b'{"step": 4}\n', b"\0" * 40]
+)
 def test_damage_behind_the_step_of_a_checkpoint_is_cut_off_with_what_stands_there(tmp_path, damage):
     path = written(tmp_path / "metrics.jsonl", 1, 2, 3)
     with open(path, "ab") as file:

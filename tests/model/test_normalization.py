@@ -5,7 +5,7 @@ from torch import nn
 from model.bert import BertConfig, initialize_weights
 from model.distributed import Ranks
 from model.heads import BertForPreTraining
-from model.huggingface import save_pretrained
+from model.hub.weights import save_pretrained
 from model.loading.batches import BatchReader, global_batch
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
@@ -13,7 +13,7 @@ from model.normalization import EPSILON, MOMENTUM, TokenBatchNorm, update_statis
 from model.optimizer import build_optimizer
 from model.runs.checkpoint import load_model, save_checkpoint
 from model.schedule import Phase
-from model.training import evaluate, train_step
+from model.step import evaluate, train_step
 from tests.model.small_model import SMALL, random_model
 from tests.model.test_checkpoint import state
 
@@ -95,7 +95,9 @@ def test_the_statistics_are_in_the_checkpoint(examples, tmp_path):
 
 
 def test_transformers_has_no_such_model(tmp_path):
-    message = "the model has batch normalisation, and transformers' BERT none: train one with --model.normalization layer"
+    message = (
+        "the model has batch normalisation, and transformers' BERT none: train one with --model.normalization layer"
+    )
     with pytest.raises(ValueError, match=message):
         save_pretrained(random_model(normalization="batch"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -103,9 +105,15 @@ def test_transformers_has_no_such_model(tmp_path):
         random_model(normalization="group")
 
 
-@pytest.mark.parametrize("batch_size, micro_batch_size, num_ranks, fits", [
-    (16, 16, 1, True), (16, 8, 1, False), (16, 8, 2, True), (3, 8, 4, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "batch_size, micro_batch_size, num_ranks, fits",
+    [
+        (16, 16, 1, True),
+        (16, 8, 1, False),
+        (16, 8, 2, True),
+        (3, 8, 4, False),
+    ],
+)
 def test_a_batch_that_is_cut_or_leaves_a_rank_without_examples_is_refused(
     data_set, batch_size, micro_batch_size, num_ranks, fits
 ):
@@ -115,5 +123,7 @@ def test_a_batch_that_is_cut_or_leaves_a_rank_without_examples_is_refused(
         if fits:
             reader.check_whole(phases)
         else:
-            with pytest.raises(ValueError, match=rf"normalization=batch .* at length 32 batch_size={batch_size} must be"):
+            with pytest.raises(
+                ValueError, match=rf"normalization=batch .* at length 32 batch_size={batch_size} must be"
+            ):
                 reader.check_whole(phases)

@@ -92,8 +92,10 @@ def test_muon_takes_the_matrices_of_the_layers_and_both_parts_are_as_torchs_in_3
             {"params": [p for p in theirs.values() if p.ndim == 2], "weight_decay": 0.1},
             {"params": [p for p in theirs.values() if p.ndim == 1], "weight_decay": 0.0},
         ],
-        betas=BETAS, eps=EPSILON, fused=True,
-    )  # fmt: skip
+        betas=BETAS,
+        eps=EPSILON,
+        fused=True,
+    )
     generator = torch.Generator().manual_seed(1)
     for step in range(1, 6):
         for ours, other in zip(model.parameters(), twin.parameters()):
@@ -106,7 +108,9 @@ def test_muon_takes_the_matrices_of_the_layers_and_both_parts_are_as_torchs_in_3
         optimizer.step()
     for ours, other in zip(model.parameters(), twin.parameters()):
         torch.testing.assert_close(ours, other, rtol=1e-6, atol=1e-7)
-    assert all(set(optimizer.state[parameter]) == set(moments) for parameter, moments in moment_names(optimizer).items())
+    assert all(
+        set(optimizer.state[parameter]) == set(moments) for parameter, moments in moment_names(optimizer).items()
+    )
 
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])

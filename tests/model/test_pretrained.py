@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM, BertModel
 
-from model.huggingface import load_pretrained, to_hugging_face
+from model.hub.pretrained import load_encoder, open_pretrained
+from model.hub.weights import load_pretrained, to_hugging_face
 from model.optimizer import build_optimizer
-from model.pretrained import load_encoder, open_pretrained
 from model.runs.checkpoint import TrainingState, save_checkpoint
 from model.tasks.data import Reading
 from model.tasks.heads import SequenceModel, SpanModel
-from model.tasks.kinds import make_task, task_of
+from model.tasks.registry import make_task, task_of
 from tests.model.small_model import random_model
 from tests.model.small_task import VOCABULARY, small_tokenizer, write_model
 
@@ -105,11 +105,24 @@ def write_run(run, **changes) -> None:
     model = random_model(vocab_size=len(VOCABULARY))
     words = "".join(word + "\n" for word in VOCABULARY).encode()
     state = {
-        "step": 5, "items": 0, "tokens": 0, "seconds": 0.0, "loss_mean": None, "stream": "", "epoch": 0, "epoch_items": 0,
-        "legs": [{"max_seq_length": 32}, {"max_seq_length": 16}], "seed": 1, "order_version": 1, "max_seq_length": 16,
-        "shards_digest": "", "vocabulary_sha256": hashlib.sha256(words).hexdigest(), "model": vars(model.config),
-        "schedule": {}, "changes": [],
-    }  # fmt: skip
+        "step": 5,
+        "items": 0,
+        "tokens": 0,
+        "seconds": 0.0,
+        "loss_mean": None,
+        "stream": "",
+        "epoch": 0,
+        "epoch_items": 0,
+        "legs": [{"max_seq_length": 32}, {"max_seq_length": 16}],
+        "seed": 1,
+        "order_version": 1,
+        "max_seq_length": 16,
+        "shards_digest": "",
+        "vocabulary_sha256": hashlib.sha256(words).hexdigest(),
+        "model": vars(model.config),
+        "schedule": {},
+        "changes": [],
+    }
     save_checkpoint(run / "checkpoints", model, build_optimizer(model, 0.0), TrainingState(**state | changes), keep=1)
     (run / "vocab.txt").write_bytes(words)
     small_tokenizer().tokenizer.save(str(run / "tokenizer.json"))
@@ -147,7 +160,9 @@ def test_what_is_no_model_is_refused(original, directory, tmp_path):
         open_pretrained(tmp_path / "run")
 
     rewrite(directory, lambda name, tensor: (name, tensor[:-1] if "position_embeddings" in name else tensor))
-    with pytest.raises(ValueError, match=re.escape("position_embeddings.weight has the shape (63, 32), config.json says")):
+    with pytest.raises(
+        ValueError, match=re.escape("position_embeddings.weight has the shape (63, 32), config.json says")
+    ):
         encoder_of(directory)
     rewrite(directory, lambda name, tensor: None if "layer.1.output.dense" in name else (name, tensor))
     with pytest.raises(ValueError, match="2 tensors are missing, bert.encoder.layer.1.output.dense.weight first"):
@@ -177,7 +192,9 @@ def test_a_bin_file_that_holds_more_or_other_than_a_models_weights_is_refused(di
     state = load_file(directory / "model.safetensors")
     (directory / "model.safetensors").unlink()
     torch.save({"state_dict": state, "epoch": 3}, directory / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="pytorch_model.bin: 'state_dict' is a dict, expected a dict of names and their"):
+    with pytest.raises(
+        ValueError, match="pytorch_model.bin: 'state_dict' is a dict, expected a dict of names and their"
+    ):
         open_pretrained(directory)
     torch.save([state["cls.predictions.bias"]], directory / "pytorch_model.bin")
     with pytest.raises(ValueError, match="pytorch_model.bin holds a list, expected a dict of names and their tensors"):

@@ -19,8 +19,11 @@ from tests.model.synthetic import NUM_WORDS, write_manifest
 CLS, SEP, MASK_ID = 2, 3, 4
 WORDS = list(range(5, 5 + NUM_WORDS))
 REMASKING = Remasking(
-    mask_id=MASK_ID, words=np.array(WORDS), mask_below=int(0.8 * 2**32), random_below=int(0.8 * 2**32) + int(0.1 * 2**32)
-)  # fmt: skip
+    mask_id=MASK_ID,
+    words=np.array(WORDS),
+    mask_below=int(0.8 * 2**32),
+    random_below=int(0.8 * 2**32) + int(0.1 * 2**32),
+)
 
 
 def draw(key: int, j: int) -> int:
@@ -99,7 +102,9 @@ def test_keys_are_of_the_seed_the_length_the_epoch_and_the_row():
 
 def test_every_item_has_its_epoch():
     order = TrainingOrder([5, 0, 3], seed=1, max_seq_length=32)
-    assert order.epochs(3, 12).tolist() == [order.epoch_of(item) for item in range(3, 12)] == [0, 0, 2, 2, 2, 3, 3, 3, 3]
+    assert (
+        order.epochs(3, 12).tolist() == [order.epoch_of(item) for item in range(3, 12)] == [0, 0, 2, 2, 2, 3, 3, 3, 3]
+    )
 
 
 def read(data: Path, steps: range, micro_batch_size: int = 16, num_ranks: int = 1, **options) -> tuple[dict, dict]:
@@ -179,7 +184,9 @@ def test_the_words_and_shares_come_from_the_data_set(data_set, tmp_path):
 
 @pytest.mark.parametrize("name, value", [("do_whole_word_mask", True), ("mask_spans", True), ("compat", "google")])
 def test_data_with_masks_of_another_kind_is_refused(data_set, tmp_path, name, value):
-    message = rf"remask: .*set was made with {name}, and only masks of single tokens can be drawn anew: leave --remask out"
+    message = (
+        rf"remask: .*set was made with {name}, and only masks of single tokens can be drawn anew: leave --remask out"
+    )
     with pytest.raises(ValueError, match=message):
         remasking_of(edited(data_set, tmp_path / "set", **{name: value}))
 

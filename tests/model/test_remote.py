@@ -115,9 +115,11 @@ def test_what_fails_for_a_while_is_tried_again(store, local, tmp_path, monkeypat
     for number in (1, 5):
         url = f"s3://bucket/set/train/seq32/copy0/0000{number}.tar"
         reason = {
-            "500": "OSError", "cut": "ClientPayloadError", "slow": "TimeoutError: it took longer than 0.3",
+            "500": "OSError",
+            "cut": "ClientPayloadError",
+            "slow": "TimeoutError: it took longer than 0.3",
             "flip": "Damaged: its sha256 is ",
-        }[kind]  # fmt: skip
+        }[kind]
         assert re.search(rf"{re.escape(url)}: try 1 of 5 failed \({reason}.*\); again in 0.01 s", caplog.text)
         assert re.search(rf"{re.escape(url)}: try 2 of 5 failed \({reason}.*\); again in 0.02 s", caplog.text)
         assert f"{url}: try 3" not in caplog.text
@@ -200,7 +202,9 @@ def test_urls_that_cannot_be_are_refused():
     assert "pip install -e '.[s3]'" in ran.stderr.splitlines()[-1]
 
 
-def test_a_cache_smaller_than_the_data_stays_within_its_bound_and_fetches_members_alone(store, local, tmp_path, monkeypatch):
+def test_a_cache_smaller_than_the_data_stays_within_its_bound_and_fetches_members_alone(
+    store, local, tmp_path, monkeypatch
+):
     monkeypatch.setattr(members, "TIDY_SECONDS", 0)
     examples = open_remote(tmp_path, SMALL_GB)
     most = []
@@ -293,7 +297,9 @@ def test_what_killed_writers_left_behind_is_removed_and_not_believed(store, loca
     assert here._index.execute("SELECT bytes FROM total").fetchone()[0] == sizes(tmp_path)
 
 
-def test_a_mapped_member_that_another_process_evicts_can_be_read_on_and_is_let_go_of(store, local, tmp_path, monkeypatch):
+def test_a_mapped_member_that_another_process_evicts_can_be_read_on_and_is_let_go_of(
+    store, local, tmp_path, monkeypatch
+):
     monkeypatch.setattr(members, "TIDY_SECONDS", 0)
     examples, twin = open_remote(tmp_path), DataSet(local).examples("train")
     rows = np.zeros(2, dtype=np.int64), np.array([1, 101])

@@ -11,9 +11,14 @@ from model.schedule import Phase, Schedule, parse_budget, parse_phases
 
 def schedule(**changes) -> Schedule:
     values = {
-        "unit": "steps", "total": 20, "peak": 0.5, "warmup_ratio": 0.0, "shape": "linear", "decay_ratio": 0.2,
+        "unit": "steps",
+        "total": 20,
+        "peak": 0.5,
+        "warmup_ratio": 0.0,
+        "shape": "linear",
+        "decay_ratio": 0.2,
         "phases": (),
-    }  # fmt: skip
+    }
     return Schedule(**values | changes)
 
 
@@ -58,8 +63,9 @@ def test_tokens_and_seconds_run_through_the_same_shape():
 def test_phases_follow_each_other_at_their_shares():
     phases = parse_phases(["128:0.9", "512:0.1:64"], 256)
     assert phases == (
-        Phase(max_seq_length=128, share=0.9, batch_size=256), Phase(max_seq_length=512, share=0.1, batch_size=64)
-    )  # fmt: skip
+        Phase(max_seq_length=128, share=0.9, batch_size=256),
+        Phase(max_seq_length=512, share=0.1, batch_size=64),
+    )
     chosen = schedule(total=10, phases=phases)
     assert [chosen.phase_at(step).max_seq_length for step in range(12)] == [128] * 9 + [512] * 3
     thirds = parse_phases(["32:0.3333333", "64:0.3333333", "128:0.3333334"], 8)

@@ -36,8 +36,13 @@ def test_lines_of_metrics_reach_tensorboard_and_wandb(tmp_path, monkeypatch):
     with MetricsWriter(tmp_path / "metrics.jsonl", 7, True, sinks) as metrics:
         metrics.write(8, "train", loss=0.5, stream="00ff")
     assert told == [
-        (f"{tmp_path}/tensorboard", 8), {"seed": 1}, ("train/loss", 0.5, 8), ({"train/loss": 0.5}, 8), "closed", "end"
-    ]  # fmt: skip
+        (f"{tmp_path}/tensorboard", 8),
+        {"seed": 1},
+        ("train/loss", 0.5, 8),
+        ({"train/loss": 0.5}, 8),
+        "closed",
+        "end",
+    ]
 
 
 def test_what_is_no_number_is_not_drawn_and_is_null_in_the_file(tmp_path):

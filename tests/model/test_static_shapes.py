@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.compiling import StaticShape, compile_model, pad_batch, static_shape
 from model.distributed import Ranks
 from model.loading.batches import BatchReader, GlobalBatch, global_batch, num_parts
 from model.loading.data import DataSet, PackedBatch
@@ -12,8 +13,7 @@ from model.loading.order import TrainingOrder
 from model.loading.stream import Leg
 from model.optimizer import build_optimizer
 from model.schedule import Phase
-from model.static_shapes import StaticShape, compile_model, pad_batch, static_shape
-from model.training import evaluate, train_step
+from model.step import evaluate, train_step
 from tests.model.small_model import random_model
 
 # torch.compile looks at every attribute of a tensor, and some warn; inductor still imports torch.jit.
@@ -67,7 +67,7 @@ def test_what_does_not_fit_stays_as_it_is(batch):
         assert pad_batch(part, replace(SHAPE, **{name: 8})) is part
     exact = StaticShape(
         num_tokens=len(part.input_ids), num_masked=len(part.masked_ids), num_sequences=12, max_seq_length=32
-    )  # fmt: skip
+    )
     assert sizes(pad_batch(part, exact)) == sizes(part)
 
 
@@ -135,8 +135,14 @@ def test_nearly_all_batches_fit_and_padding_is_a_small_share(data_set, batch_siz
                 real += batch.num_tokens if rank == 0 else 0
                 # what is counted, and proved, is what was read
                 plain = global_batch(
-                    reader.examples[32], reader.orders[32], leg.item_at(step), batch_size, micro_batch_size, rank, num_ranks
-                )  # fmt: skip
+                    reader.examples[32],
+                    reader.orders[32],
+                    leg.item_at(step),
+                    batch_size,
+                    micro_batch_size,
+                    rank,
+                    num_ranks,
+                )
                 assert replace(batch, micro_batches=[]) == replace(plain, micro_batches=[])
     assert set(found) == {shape.num_tokens}
     assert shape.num_tokens <= -(-min(batch_size, micro_batch_size) * 32 // 64) * 64
@@ -148,8 +154,6 @@ def test_large_batches_are_padded_by_a_few_per_cent():
     lengths = np.random.default_rng(1).integers(20, 129, 1024)
     masks = np.maximum(lengths * 15 // 100, 1)
     parts = num_parts(4096, 256, 1)
-    shape = static_shape(
-        lengths, masks, max_seq_length=128, batch_size=4096, micro_batch_size=256, num_parts=parts
-    )  # fmt: skip
+    shape = static_shape(lengths, masks, max_seq_length=128, batch_size=4096, micro_batch_size=256, num_parts=parts)
     assert shape.num_tokens < 1.04 * 256 * lengths.mean()
     assert shape.num_masked < 1.15 * 256 * masks.mean()

@@ -16,9 +16,15 @@ def slow_hash(place: int, row: dict) -> int:
         return sum(v * (mix(column + (j + 1) * GOLDEN & MASK) | 1) for j, v in enumerate(values)) & MASK
 
     return fold(
-        place, len(row["input_ids"]), row["segment_b_start"], len(row["positions"]), row["label"],
-        of_list(1, row["input_ids"]), of_list(2, row["positions"]), of_list(3, row["masked_ids"]),
-    )  # fmt: skip
+        place,
+        len(row["input_ids"]),
+        row["segment_b_start"],
+        len(row["positions"]),
+        row["label"],
+        of_list(1, row["input_ids"]),
+        of_list(2, row["positions"]),
+        of_list(3, row["masked_ids"]),
+    )
 
 
 ROWS = [
@@ -32,7 +38,9 @@ def columns(rows: list[dict]) -> dict[str, np.ndarray]:
     sums = []
     for number, name in enumerate(("input_ids", "positions", "masked_ids"), 1):
         longest = max(len(row[name]) for row in rows)
-        sums.append(list_sums(number, np.array([row[name] + [0] * (longest - len(row[name])) for row in rows], np.uint32)))
+        sums.append(
+            list_sums(number, np.array([row[name] + [0] * (longest - len(row[name])) for row in rows], np.uint32))
+        )
     return {
         "list_sums": np.stack(sums),
         "lengths": np.array([len(row["input_ids"]) for row in rows]),

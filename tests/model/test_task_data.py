@@ -60,8 +60,11 @@ def data():
 def test_a_batch_holds_the_sequences_of_its_items_in_their_order(data):
     batch = data.batch(np.array([1, 2, 0]))
     assert [part.tolist() for part in batch.input_ids.split(batch.lengths)] == [
-        [2, 20, 3, 21, 22, 3], [2, 30, 3], [2, 40, 41, 42, 3], [2, 10, 11, 3],
-    ]  # fmt: skip
+        [2, 20, 3, 21, 22, 3],
+        [2, 30, 3],
+        [2, 40, 41, 42, 3],
+        [2, 10, 11, 3],
+    ]
     assert batch.token_type_ids.split(batch.lengths)[0].tolist() == [0, 0, 0, 1, 1, 1]
     assert not any(part.any() for part in batch.token_type_ids.split(batch.lengths)[1:])
     assert batch.position_ids.split(batch.lengths)[1].tolist() == [0, 1, 2]

@@ -8,7 +8,7 @@ from model.packing import grouped
 from model.tasks import heads, training
 from model.tasks.data import DataBuilder, Reading, TaskData
 from model.tasks.heads import SequenceModel, TaskModel
-from model.tasks.kinds import make_task
+from model.tasks.registry import make_task
 from model.tasks.training import build_optimizer, micro_batches, predict_all, train_step
 from tests.model.small_model import random_model
 from tests.model.small_task import ROWS, VOCABULARY, small_tokenizer

@@ -13,20 +13,22 @@ from transformers import (
     AutoTokenizer,
 )
 
-from model.huggingface import save_pretrained, to_hugging_face
+from model.hub.pretrained import load_encoder, open_pretrained
+from model.hub.weights import save_pretrained, to_hugging_face
 from model.loading.order import TrainingOrder
-from model.pretrained import load_encoder, open_pretrained
 from model.schedule import Schedule
 from model.tasks.data import Reading, TaskBatch
-from model.tasks.kinds import make_task
+from model.tasks.registry import make_task
 from model.tasks.training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
 from tests.model.small_task import ROWS, write_model
 
 AUTO = {
-    "classify": AutoModelForSequenceClassification, "pair": AutoModelForSequenceClassification,
-    "regress": AutoModelForSequenceClassification, "tag": AutoModelForTokenClassification,
+    "classify": AutoModelForSequenceClassification,
+    "pair": AutoModelForSequenceClassification,
+    "regress": AutoModelForSequenceClassification,
+    "tag": AutoModelForTokenClassification,
     "span": AutoModelForQuestionAnswering,
-}  # fmt: skip
+}
 NUM_STEPS = 12
 NAMES = {"a": "text_a", "b": "text_b"}
 
@@ -50,6 +52,7 @@ def prepared(name: str, encoder, max_seq_length: int = 48):
 
 def padded(batch: TaskBatch) -> dict[str, torch.Tensor]:
     """A batch as transformers takes it."""
+
     def pad(values: torch.Tensor) -> torch.Tensor:
         return torch.nn.utils.rnn.pad_sequence(values.split(batch.lengths), batch_first=True)
 
@@ -94,9 +97,14 @@ def test_fine_tuning_follows_a_plain_loop_around_transformers_step_by_step(name,
         _, items = order.items(step * 8, step * 8 + 8)
         learning_rate = schedule.learning_rate(step, 1)
         result = train_step(
-            model, optimizer, micro_batches(data, items, 3),
-            learning_rate=learning_rate, max_gradient_norm=1.0, seed=1, step=step,
-        )  # fmt: skip
+            model,
+            optimizer,
+            micro_batches(data, items, 3),
+            learning_rate=learning_rate,
+            max_gradient_norm=1.0,
+            seed=1,
+            step=step,
+        )
         their_optimizer.zero_grad()
         loss = their_loss(name, theirs, data.batch(items))
         loss.backward()
@@ -154,8 +162,13 @@ def test_a_text_in_windows_has_the_mean_of_their_logits(encoder):
     together = model(data.batch(items))
     for item in items:
         sequences = range(data.item_starts[item], data.item_starts[item + 1])
-        single = replace(data, item_starts=np.arange(len(data.starts)), row_of=np.arange(len(data.starts) - 1),
-                         target_starts=np.arange(len(data.starts)), labels=np.zeros(len(data.starts), dtype=int),
-                         weights=np.ones(len(data.starts), dtype=np.float32))  # fmt: skip
+        single = replace(
+            data,
+            item_starts=np.arange(len(data.starts)),
+            row_of=np.arange(len(data.starts) - 1),
+            target_starts=np.arange(len(data.starts)),
+            labels=np.zeros(len(data.starts), dtype=int),
+            weights=np.ones(len(data.starts), dtype=np.float32),
+        )
         each = model(single.batch(np.array(sequences)))
         torch.testing.assert_close(together[item], each.mean(0), atol=1e-5, rtol=1e-5)

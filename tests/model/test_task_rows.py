@@ -33,9 +33,13 @@ def test_the_same_rows_come_from_every_format(tmp_path):
     (tmp_path / "x.tsv.gz").write_bytes(gzip.compress((tmp_path / "x.tsv").read_bytes()))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
     places = {
-        "x.jsonl": ["line 1", "line 3"], "x.json": ["item 1", "item 2"], "x.csv": ["line 2", "line 3"],
-        "x.tsv": ["line 2", "line 3"], "x.tsv.gz": ["line 2", "line 3"], "x.parquet": ["row 1", "row 2"],
-    }  # fmt: skip
+        "x.jsonl": ["line 1", "line 3"],
+        "x.json": ["item 1", "item 2"],
+        "x.csv": ["line 2", "line 3"],
+        "x.tsv": ["line 2", "line 3"],
+        "x.tsv.gz": ["line 2", "line 3"],
+        "x.parquet": ["row 1", "row 2"],
+    }
     for name, expected in places.items():
         assert list(read_records(tmp_path / name)) == list(zip(expected, rows)), name
 
@@ -52,7 +56,9 @@ def test_a_quote_in_a_tsv_file_swallows_no_lines(tmp_path):
 
 
 def test_wrong_quotes_in_a_csv_file_are_named_with_the_lines_they_cost(tmp_path):
-    (tmp_path / "x.csv").write_text('text,label\none,a\n"open,b\nthree,c\n"four" x,d\nfive,e\n"never closed,f\ngone,g\n')
+    (tmp_path / "x.csv").write_text(
+        'text,label\none,a\n"open,b\nthree,c\n"four" x,d\nfive,e\n"never closed,f\ngone,g\n'
+    )
     good, bad = good_and_bad(tmp_path / "x.csv")
     assert [values["text"] for _, values in good] == ["one", "five"]
     assert [place for place, _ in bad] == ["line 3", "line 7"]
@@ -72,8 +78,9 @@ def test_lines_that_are_no_rows_are_named(tmp_path):
     assert "is not JSON" in bad[0][1] and "no JSON object" in bad[1][1] and "is not JSON" in bad[2][1]
     (tmp_path / "x.tsv").write_text("text\tlabel\na\na\tb\tc\n")
     assert [reason for _, reason in good_and_bad(tmp_path / "x.tsv")[1]] == [
-        "has 1 columns, the header has 2", "has 3 columns, the header has 2",
-    ]  # fmt: skip
+        "has 1 columns, the header has 2",
+        "has 3 columns, the header has 2",
+    ]
 
 
 def test_what_is_no_utf8_in_a_table_is_kept_for_the_parser_to_refuse(tmp_path):
@@ -122,16 +129,23 @@ def test_squads_form_is_a_row_a_question(tmp_path):
 def test_columns_are_found_by_their_names_or_named(tmp_path):
     path = Path("f.csv")
     assert find_columns(path, ["sentence1", "sentence2", "score"], [["text_a", "text_b", "label"]], {}) == {
-        "text_a": "sentence1", "text_b": "sentence2", "label": "score",
-    }  # fmt: skip
+        "text_a": "sentence1",
+        "text_b": "sentence2",
+        "label": "score",
+    }
     assert find_columns(path, ["question", "sentence", "label"], [["text_a", "text_b"]], {}) == {
-        "text_a": "question", "text_b": "sentence",
-    }  # fmt: skip
+        "text_a": "question",
+        "text_b": "sentence",
+    }
     assert find_columns(path, ["review", "text", "label"], FORM, {"text": "review"})["text"] == "review"
     forms = [["text_a", "text_b", "label"], ["text", "label"]]
     assert find_columns(path, ["text", "label"], forms, {}) == {"text": "text", "label": "label"}
     for found, columns, message in (
-        (["id", "a", "b", "label"], {}, "f.csv: no column is found for text: expected text or sentence, it has id, a, b"),
+        (
+            ["id", "a", "b", "label"],
+            {},
+            "f.csv: no column is found for text: expected text or sentence, it has id, a, b",
+        ),
         (["text"], {}, "no column is found for label: expected label or score"),
         (["text", "label"], {"text": "review"}, "f.csv: there is no column 'review' for text: it has text, label"),
         (["text", "label"], {"txt": "text"}, "'txt' is nothing that this task reads: expected text, label"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.tasks.data import Reading
-from model.tasks.kinds import make_task
+from model.tasks.registry import make_task
 from model.tasks.rows import BadRow
 from model.tasks.sequence import TextRow, correlations
 from model.tasks.task import label_of, sorted_labels, text_of
@@ -73,8 +73,10 @@ def test_a_long_text_is_read_in_windows_as_one_item():
     rows = [TextRow("x", None, "good bad film of paris is", None, "a"), TextRow("y", None, "bad", None, "b")]
     data = task("classify", 6, ("a", "b")).tokenize(rows, TOKENIZER)
     assert sequences(data) == [
-        "[CLS] good bad film of [SEP]", "[CLS] film of paris is [SEP]", "[CLS] bad [SEP]",
-    ]  # fmt: skip
+        "[CLS] good bad film of [SEP]",
+        "[CLS] film of paris is [SEP]",
+        "[CLS] bad [SEP]",
+    ]
     assert data.item_starts.tolist() == [0, 2, 3] and data.labels.tolist() == [0, 1] and data.num_cut == 0
     cut = task("classify", 6, ("a", "b"), max_windows=1).tokenize(rows, TOKENIZER)
     assert sequences(cut) == ["[CLS] good bad film of [SEP]", "[CLS] bad [SEP]"] and cut.num_cut == 1

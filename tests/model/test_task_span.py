@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.tasks.data import Reading
-from model.tasks.kinds import make_task
+from model.tasks.registry import make_task
 from model.tasks.rows import BadRow, read_task
 from model.tasks.span import truth_of
 from tests.model.small_task import VOCABULARY, small_tokenizer
@@ -120,7 +120,10 @@ CONTEXT = "Der Fluß 中文 ends here."
     "answers, reason",
     [
         ([{"text": "中文", "answer_start": 0}], "answer '中文' does not begin at 0 of the context: it begins at 9"),
-        ([{"text": "absent", "answer_start": 3}], "answer 'absent' does not begin at 3 of the context: it is nowhere in"),
+        (
+            [{"text": "absent", "answer_start": 3}],
+            "answer 'absent' does not begin at 3 of the context: it is nowhere in",
+        ),
         ([{"text": "ends", "answer_start": 999}], "does not begin at 999"),
         ([{"text": "here.", "answer_start": -5}], "does not begin at -5"),
         ([{"text": "ends"}], "answer_start is None, expected an integer"),
@@ -158,8 +161,9 @@ def test_answers_from_a_table_are_json_in_a_cell(tmp_path):
     found, bad = read_task(tmp_path / "x.csv", task().forms(True), task().parse, {}, "skip")
     assert [row.answers for row in found] == [[("中文", 9)], [("here", 17)], []]
     assert [reason for _, _, reason in bad] == [
-        "has no answers, and is not marked is_impossible", "is_impossible is 'maybe', expected true or false",
-    ]  # fmt: skip
+        "has no answers, and is not marked is_impossible",
+        "is_impossible is 'maybe', expected true or false",
+    ]
 
 
 def test_a_question_is_marked_impossible_by_a_truth_value():

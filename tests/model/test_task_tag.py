@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.tasks.data import Reading
-from model.tasks.kinds import make_task
+from model.tasks.registry import make_task
 from model.tasks.rows import BadRow
 from model.tasks.tag import TagRow
 from tests.model.small_task import VOCABULARY, small_tokenizer

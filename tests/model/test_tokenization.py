@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 from transformers import AutoTokenizer, BertTokenizer
 
-from model.tokenization import load_tokenizer, save_tokenizer
+from model.hub.tokenizer import load_tokenizer, save_tokenizer
 from tests.model.small_task import VOCABULARY, small_tokenizer
 
 TOKENIZER = small_tokenizer()
@@ -36,8 +36,11 @@ def test_offsets_survive_emoji_combining_accents_and_what_is_dropped():
     text = "😀 \u200bp\u0301aris 北京"
     encoding = TOKENIZER.encode([text])[0]
     assert [(token, text[begin:end]) for token, (begin, end) in zip(encoding.tokens, encoding.offsets)] == [
-        ("[UNK]", "😀"), ("paris", "p\u0301aris"), ("北", "北"), ("京", "京"),
-    ]  # fmt: skip
+        ("[UNK]", "😀"),
+        ("paris", "p\u0301aris"),
+        ("北", "北"),
+        ("京", "京"),
+    ]
 
 
 @given(st.lists(st.text(max_size=6), max_size=8))
@@ -69,12 +72,21 @@ def test_a_folder_with_vocab_txt_alone_is_read_by_its_casing(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["BertTokenizer", "BertTokenizerFast", None, "PreTrainedTokenizerFast"])
-@pytest.mark.parametrize("given", [
-    {}, {"do_lower_case": False}, {"do_lower_case": True}, {"strip_accents": False},
-    {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"do_lower_case": False},
+        {"do_lower_case": True},
+        {"strip_accents": False},
+        {"do_lower_case": False, "strip_accents": True},
+        {"tokenize_chinese_chars": False},
+    ],
+)
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_a_configuration_and_a_tokenizer_that_disagree_are_read_as_transformers_reads_them(tmp_path, lowercase, given, kind):
+def test_a_configuration_and_a_tokenizer_that_disagree_are_read_as_transformers_reads_them(
+    tmp_path, lowercase, given, kind
+):
     words = [*VOCABULARY, "Paris", "café", "cafe", "中国"]
     made = BertWordPieceTokenizer({word: number for number, word in enumerate(words)}, lowercase=lowercase)
     made.save(str(tmp_path / "tokenizer.json"))

@@ -9,7 +9,7 @@ from model.loading.batches import GlobalBatch, global_batch
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from model.optimizer import build_optimizer
-from model.training import choose_device, choose_precision, evaluate, train_step
+from model.step import choose_device, choose_precision, evaluate, train_step
 from tests.model.small_model import SMALL, random_model
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
-from model.web import examples, members
+from model.loading.webdataset_pipeline import examples, members
 from tests.model.synthetic import write_data_set
 
 
@@ -38,8 +38,9 @@ def slow_rows(data: Path) -> list[dict]:
 def plain(example: dict) -> dict:
     return {
         name: value.tolist() if hasattr(value, "tolist") else value
-        for name, value in example.items() if not name.startswith("__")
-    }  # fmt: skip
+        for name, value in example.items()
+        if not name.startswith("__")
+    }
 
 
 def test_examples_are_the_rows_of_the_shards(data, shards):

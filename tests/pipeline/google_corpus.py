@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.examples.making import WeaveConfig
+from pipeline.examples.configuration import WeaveConfig
 from pipeline.examples.shards import ShardName, read_shard, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.pipeline.google_twin import Example
 
 Document = list[list[str]]
-VOCABULARY = Vocabulary((
-    "[PAD]", *(f"[unused{i}]" for i in range(55)), *SPECIAL_WORDS[1:],
-    *(f"w{i}" for i in range(160)), *(f"##p{i}" for i in range(80)),
-))  # fmt: skip
+VOCABULARY = Vocabulary(
+    (
+        "[PAD]",
+        *(f"[unused{i}]" for i in range(55)),
+        *SPECIAL_WORDS[1:],
+        *(f"w{i}" for i in range(160)),
+        *(f"##p{i}" for i in range(80)),
+    )
+)
 NOT_WORDS = [i for i in range(len(VOCABULARY.words)) if i not in set(VOCABULARY.ordinary.tolist())]  # a fifth of all
 
 

@@ -5,22 +5,37 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.examples.making import WeaveConfig
+from pipeline.examples.configuration import WeaveConfig
 from pipeline.examples.shards import ShardName, read_shard, write_shard
-from pipeline.formats.records import Document
+from pipeline.inputs.records import Document
+from pipeline.stages.tokenization import TokenizeConfig, TokenizeSplit
 from pipeline.text.chinese import inside_words, load_segmenter
 from pipeline.text.wordpiece import WordPiece
-from pipeline.tokenizing import TokenizeConfig, TokenizeSplit
 from pipeline.tokens import DocumentTokenizer, read_range, write_part
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
 
 TEXT = "操作系统是计算机的核心。我们学习人工智能。他在北京大学工作，研究自然语言处理。"
 MORE = "今天的天气很好，我们去公园散步。图书馆在学校的北边。"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-VOCABULARY = Vocabulary(tuple(dict.fromkeys([
-    *SPECIAL_WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS), *".,!?“”，。！？《》", *TEXT, *MORE,
-    "linux", "win", "##dows", "the", "cat",
-])))  # fmt: skip
+VOCABULARY = Vocabulary(
+    tuple(
+        dict.fromkeys(
+            [
+                *SPECIAL_WORDS,
+                *LETTERS,
+                *(f"##{letter}" for letter in LETTERS),
+                *".,!?“”，。！？《》",
+                *TEXT,
+                *MORE,
+                "linux",
+                "win",
+                "##dows",
+                "the",
+                "cat",
+            ]
+        )
+    )
+)
 
 
 def make_document_tokenizer(with_words: bool = True) -> DocumentTokenizer:
@@ -35,19 +50,22 @@ def marked(text: str) -> str:
     return "".join(token if inside else f" {token}" for token, inside in zip(tokens, block.inside_words)).strip()
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("操作系统是核心", "操作系统 是 核心"),
-    ("我们学习人工智能。", "我们 学习 人工智能 。"),
-    ("他在北京大学工作，研究自然语言处理。", "他 在 北京大学 工作 ， 研究 自然语言 处理 。"),
-    ("操作系统《linux》", "操作系统 《 linux 》"),
-    ("the cat学习linux操作系统!", "the cat 学习 linux 操作系统 !"),
-    ("操作 系统", "操作 系统"),
-    ("操作\n系统", "操作 系统"),
-    ("windows 操作系统", "win ##dows 操作系统"),
-    ("the cat.", "the cat ."),
-    ("操作系\u200b统", "操作 系 统"),
-    ("", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("操作系统是核心", "操作系统 是 核心"),
+        ("我们学习人工智能。", "我们 学习 人工智能 。"),
+        ("他在北京大学工作，研究自然语言处理。", "他 在 北京大学 工作 ， 研究 自然语言 处理 。"),
+        ("操作系统《linux》", "操作系统 《 linux 》"),
+        ("the cat学习linux操作系统!", "the cat 学习 linux 操作系统 !"),
+        ("操作 系统", "操作 系统"),
+        ("操作\n系统", "操作 系统"),
+        ("windows 操作系统", "win ##dows 操作系统"),
+        ("the cat.", "the cat ."),
+        ("操作系\u200b统", "操作 系 统"),
+        ("", ""),
+    ],
+)
 def test_a_character_that_goes_on_with_a_word_is_marked(text, expected):
     assert marked(text) == expected
 
@@ -83,9 +101,16 @@ def test_marks_are_written_to_a_part_and_read_by_range(tmp_path):
     blocks = [tokenizer([Document(text.encode(), 9 * i)]) for i, text in enumerate(texts)]
     expected = {int(b.documents["id"][0]): b.inside_words.tolist() for b in blocks if len(b.ids)}
     record = {
-        "name": "p", "source": "s.txt", "path": "/s.txt", "start": 0, "end": 9, "end_piece": 0, "last": True,
-        "read_bytes": 9, "text_bytes": 9,
-    }  # fmt: skip
+        "name": "p",
+        "source": "s.txt",
+        "path": "/s.txt",
+        "start": 0,
+        "end": 9,
+        "end_piece": 0,
+        "last": True,
+        "read_bytes": 9,
+        "text_bytes": 9,
+    }
     path = str(tmp_path / "p.part")
     part = write_part(path, record, blocks, [], np.dtype(np.uint16))
     found = {}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import TextConfig, read_documents
-from pipeline.formats import plain_text, records, streams
-from pipeline.formats.records import Document, PassedOver, Reject
-from pipeline.inputs import Split, find_sources
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.formats import plain_text
+from pipeline.inputs.records import Document, PassedOver, Reject
+from pipeline.inputs.sources import Split, find_sources, records, streams
 from pipeline.text.cleaning import CleanConfig, clean
 from tests.pipeline import twins
 
@@ -38,10 +38,14 @@ def test_nothing_is_done_that_was_not_asked_for():
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("schÃ¶n", "schön"), ("â€œquotedâ€\x9d", "“quoted”"), ("a &amp; b", "a & b"), ("l’Ã©tÃ©\nDeux.", "l’été\nDeux."),
-        ("它说：“你好，世界。”ＡＢＣ", "它说：“你好，世界。”ＡＢＣ"), ("“curly” ﬁ\u2028x", "“curly” ﬁ\u2028x"),
+        ("schÃ¶n", "schön"),
+        ("â€œquotedâ€\x9d", "“quoted”"),
+        ("a &amp; b", "a & b"),
+        ("l’Ã©tÃ©\nDeux.", "l’été\nDeux."),
+        ("它说：“你好，世界。”ＡＢＣ", "它说：“你好，世界。”ＡＢＣ"),
+        ("“curly” ﬁ\u2028x", "“curly” ﬁ\u2028x"),
     ],
-)  # fmt: skip
+)
 def test_fix_text_repairs_wrong_decoding_and_leaves_taste_alone(text, expected):
     assert one(text, fix_text=True) == (expected, ("fix-text",) if text != expected else ())
 
@@ -92,8 +96,11 @@ def test_a_text_in_pieces_is_longer_than_any_limit(tmp_path, monkeypatch):
     [source] = find_sources([str(tmp_path)])
     items = list(read_documents(Split(source, 0, None), None, TextConfig(max_characters=100)))
     assert [(i.position, i.piece, getattr(i, "reason", "")) for i in items] == [
-        (0, 0, "too-long"), (0, 1, "too-long"), (0, 2, "too-long"), (27, 0, ""),
-    ]  # fmt: skip
+        (0, 0, "too-long"),
+        (0, 1, "too-long"),
+        (0, 2, "too-long"),
+        (27, 0, ""),
+    ]
     assert len(list(read_documents(Split(source, 0, None), None, TextConfig(min_characters=4)))) == 4
 
 

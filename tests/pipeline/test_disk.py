@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from pipeline import disk
-from pipeline.disk import Need, check_room, compare, estimate, measure
-from pipeline.inputs import find_sources
-from pipeline.manifest import JobConfig
+from pipeline.inputs.sources import find_sources
+from pipeline.inputs.splitting import split_source
+from pipeline.local import disk_estimate as disk
+from pipeline.local.disk_estimate import Need, check_room, compare, estimate, measure
 from pipeline.preprocess import Places
-from pipeline.splitting import split_source
+from pipeline.stages.manifest import JobConfig
 from pipeline.vocabulary import read_vocabulary
 from tests.jobs.corpus import as_txt, documents, run_job, write, write_vocabulary
 

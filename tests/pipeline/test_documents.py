@@ -13,11 +13,11 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import TextConfig, read_documents
-from pipeline.formats import json_lines, plain_text, records, streams
-from pipeline.formats.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
-from pipeline.formats.text_encodings import find_encoding
-from pipeline.inputs import Split, find_sources
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.formats import json_lines, plain_text
+from pipeline.inputs.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
+from pipeline.inputs.sources import Split, find_sources, records, streams
+from pipeline.inputs.text_encodings import find_encoding
 from tests.pipeline import twins
 
 BOM = b"\xef\xbb\xbf"
@@ -115,9 +115,11 @@ def test_the_pieces_of_a_text_share_its_position_and_the_id_of_the_first(folder,
     items = read(folder, "a.txt", b"\n\nOne two.\nthree four. five\n\nsix")
     key = twins.identity(b"One two.")
     assert essence(items) == [
-        (b"One two.", 2, 0, key), (b"three four.", 2, 1, key), (b"five", 2, 2, key),
+        (b"One two.", 2, 0, key),
+        (b"three four.", 2, 1, key),
+        (b"five", 2, 2, key),
         (b"six", 29, 0, twins.identity(b"six")),
-    ]  # fmt: skip
+    ]
 
 
 def test_an_id_is_the_first_eight_bytes_of_the_sha256(folder):
@@ -157,8 +159,9 @@ def test_bytes_that_never_begin_a_character_are_cut_where_they_stand(folder, mon
 
 def test_a_byte_order_mark_is_no_text(folder):
     assert essence(read(folder, "a.txt", BOM + b"one\n\ntwo")) == [
-        (b"one", 3, 0, twins.identity(b"one")), (b"two", 8, 0, twins.identity(b"two")),
-    ]  # fmt: skip
+        (b"one", 3, 0, twins.identity(b"one")),
+        (b"two", 8, 0, twins.identity(b"two")),
+    ]
     assert texts(read(folder, "a.jsonl", BOM + b'{"text": "one"}\n')) == ["one"]
 
 
@@ -290,7 +293,7 @@ def test_a_long_json_text_is_cut_into_pieces_too(folder, monkeypatch):
 
 
 PEAK = """
-from pipeline.formats.json_lines import read_json_lines
+from pipeline.inputs.formats.json_lines import read_json_lines
 
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeline.formats.kinds import find_format, format_by_name, position_unit
-from pipeline.inputs import ReadConfig, find_sources
+from pipeline.inputs.formats.registry import find_format, format_by_name, position_unit
+from pipeline.inputs.sources import ReadConfig, find_sources
 
 TABLE = pa.table({"text": ["one", "two"]})
 
@@ -33,9 +33,11 @@ def arrow(new=pa.ipc.new_file) -> bytes:
 XML = b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="en">\n</mediawiki>'
 TEXT, JSON = b"One sentence.\n", b'{"text": "one"}\n'
 PACKED = {
-    ".gz": gzip.compress(TEXT), ".bz2": bz2.compress(TEXT), ".xz": lzma.compress(TEXT),
+    ".gz": gzip.compress(TEXT),
+    ".bz2": bz2.compress(TEXT),
+    ".xz": lzma.compress(TEXT),
     ".zst": zstandard.ZstdCompressor().compress(TEXT),
-}  # fmt: skip
+}
 
 
 def found(tmp_path: Path, name: str, data: bytes) -> tuple[str, str | None]:
@@ -47,15 +49,24 @@ def found(tmp_path: Path, name: str, data: bytes) -> tuple[str, str | None]:
 @pytest.mark.parametrize(
     "path, expected",
     [
-        ("a.txt", ("txt", None)), ("a.jsonl", ("jsonl", None)), ("a.b.txt.gz", ("txt", "gzip")),
-        ("x/a.jsonl.bz2", ("jsonl", "bzip2")), ("gs://b/a.txt.zst", ("txt", "zstd")), ("a.txt.xz", ("txt", "xz")),
-        ("a.parquet", ("parquet", None)), ("data-00000-of-00001.arrow", ("arrow", None)),
+        ("a.txt", ("txt", None)),
+        ("a.jsonl", ("jsonl", None)),
+        ("a.b.txt.gz", ("txt", "gzip")),
+        ("x/a.jsonl.bz2", ("jsonl", "bzip2")),
+        ("gs://b/a.txt.zst", ("txt", "zstd")),
+        ("a.txt.xz", ("txt", "xz")),
+        ("a.parquet", ("parquet", None)),
+        ("data-00000-of-00001.arrow", ("arrow", None)),
         ("enwiki-20251101-pages-articles.xml.bz2", ("mediawiki", "bzip2")),
         ("zhwiki-20251101-pages-articles1.xml-p1p187712.bz2", ("mediawiki", "bzip2")),
-        ("a.csv", (None, None)), ("a", (None, None)), ("a.gz", (None, "gzip")), ("a.txt.gz.gz", (None, "gzip")),
-        ("a.json", (None, None)), ("a.txt.lz4", (None, None)),
+        ("a.csv", (None, None)),
+        ("a", (None, None)),
+        ("a.gz", (None, "gzip")),
+        ("a.txt.gz.gz", (None, "gzip")),
+        ("a.json", (None, None)),
+        ("a.txt.lz4", (None, None)),
     ],
-)  # fmt: skip
+)
 def test_the_name_tells_format_and_codec(path, expected):
     assert format_by_name(path) == expected
 
@@ -63,12 +74,22 @@ def test_the_name_tells_format_and_codec(path, expected):
 @pytest.mark.parametrize(
     "name, data",
     [
-        ("a.txt", TEXT), ("a.jsonl", JSON), ("a.parquet", parquet()), ("a.arrow", arrow()),
-        ("b.arrow", arrow(pa.ipc.new_stream)), ("a.xml", XML), ("b.xml", b'<?xml version="1.0"?>\n' + XML),
-        ("a.txt", b""), ("a.jsonl", b""), ("a.txt", b"PARIS is a city."), ("a.txt", b"BZhang wrote this."),
-        ("a.txt", b"PK is a name."), ("a.txt", b"<p>HTML is text, too.</p>"), ("a.txt", b"\x1f\x8b"),
+        ("a.txt", TEXT),
+        ("a.jsonl", JSON),
+        ("a.parquet", parquet()),
+        ("a.arrow", arrow()),
+        ("b.arrow", arrow(pa.ipc.new_stream)),
+        ("a.xml", XML),
+        ("b.xml", b'<?xml version="1.0"?>\n' + XML),
+        ("a.txt", b""),
+        ("a.jsonl", b""),
+        ("a.txt", b"PARIS is a city."),
+        ("a.txt", b"BZhang wrote this."),
+        ("a.txt", b"PK is a name."),
+        ("a.txt", b"<p>HTML is text, too.</p>"),
+        ("a.txt", b"\x1f\x8b"),
     ],
-)  # fmt: skip
+)
 def test_a_file_is_what_its_name_says_where_its_bytes_agree(tmp_path, name, data):
     assert found(tmp_path, name, data) == format_by_name(name)
 
@@ -113,11 +134,12 @@ def test_a_contradiction_is_an_error_that_tells_both_sides(tmp_path, name, data,
 @pytest.mark.parametrize(
     "name, data, expected",
     [
-        ("part-0000", parquet(), ("parquet", None)), ("cache", arrow(pa.ipc.new_stream), ("arrow", None)),
+        ("part-0000", parquet(), ("parquet", None)),
+        ("cache", arrow(pa.ipc.new_stream), ("arrow", None)),
         ("dump.bz2", bz2.compress(XML), ("mediawiki", "bzip2")),
         ("dump", bz2.compress(XML), None),
     ],
-)  # fmt: skip
+)
 def test_bytes_that_leave_no_doubt_are_enough_where_the_name_says_nothing(tmp_path, name, data, expected):
     if expected:
         assert found(tmp_path, name, data) == expected

@@ -12,8 +12,8 @@ from statistics import mean, variance
 import numpy as np
 import pytest
 
-from pipeline.examples import google as google_kernels
-from pipeline.examples import masking
+from pipeline.examples.masking.tokens import tokens as masking
+from pipeline.examples.objectives import google as google_kernels
 from tests.pipeline import google_twin
 from tests.pipeline.google_corpus import (
     NOT_WORDS,
@@ -170,7 +170,9 @@ def test_the_comparison_would_see_a_small_difference(google, twin):
 def test_what_is_too_long_is_taken_from_the_longer_segment_as_google_does(folder, a, b):
     """Two sentences make a document; the lengths that are left are certain, and so is what the twin leaves."""
     document = [[f"w{i}" for i in range(a)], [f"w{i}" for i in range(b)]]
-    rows = rows_of_copy(make_block([document] * 8), folder, max_seq_length=(LENGTH,), compat="google", short_seq_prob=0.0)
+    rows = rows_of_copy(
+        make_block([document] * 8), folder, max_seq_length=(LENGTH,), compat="google", short_seq_prob=0.0
+    )
     for row in (row for row in rows if row.label == 0):
         left, right = list(document[0]), list(document[1])
         google_twin.truncate(left, right, ROOM, random.Random(0))
@@ -211,7 +213,9 @@ def guessed(rows: list[Row], cells: list[int]) -> float:
     for row, cell in list(zip(rows, cells))[::2]:
         votes[cell] = votes.get(cell, 0) + weight[row.label]
     asked = list(zip(rows, cells))[1::2]
-    right = {label: [(votes.get(cell, 0) > 0) == label for row, cell in asked if row.label == label] for label in (0, 1)}
+    right = {
+        label: [(votes.get(cell, 0) > 0) == label for row, cell in asked if row.label == label] for label in (0, 1)
+    }
     return (mean(right[0]) + mean(right[1])) / 2
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from icu4py.breakers import SentenceBreaker
 
-from pipeline.formats.records import Document
-from pipeline.inputs import Source, Split
+from pipeline.inputs.records import Document
+from pipeline.inputs.sources import Source, Split
+from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer, part_names
 from pipeline.text.icu import load_sentence_finder
-from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer, part_names
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
 # read by eye; "|" where a sentence ends
@@ -45,8 +45,10 @@ EXAMPLES = {
         "Dr. Müller kam um acht. |„Guten Tag.“ |Er setzte sich, usw. und so fort.",
         "Es kostet 3.5 Mio. Euro. |Das ist viel 💶. |Zu viel.",
     ],
-}  # fmt: skip
-ENDS = st.sampled_from([". ", "? ", "! ", "。", "「", "」", "。」「", "।", "؟ ", "\n", " ", "Dr. ", "z. B. ", "\u2028", "…"])
+}
+ENDS = st.sampled_from(
+    [". ", "? ", "! ", "。", "「", "」", "。」「", "।", "؟ ", "\n", " ", "Dr. ", "z. B. ", "\u2028", "…"]
+)
 TEXTS = st.lists(ENDS | ODD_TEXT, max_size=12).map("".join)
 
 
@@ -97,16 +99,21 @@ def test_sentences_of_a_document_do_not_depend_on_those_around_it(tokenizer, tex
     assert together.documents.tobytes() == np.concatenate([b.documents for b in alone]).tobytes()
 
 
-@pytest.mark.parametrize("text, lengths", [
-    ("the cat. Mr. he sat! I", [3, 6, 1]),
-    ("he。went", [2, 1]),
-    ("é?Ab the", [4, 1]),  # a boundary inside a unit: the next unit begins the sentence
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, lengths",
+    [
+        ("the cat. Mr. he sat! I", [3, 6, 1]),
+        ("he。went", [2, 1]),
+        ("é?Ab the", [4, 1]),  # a boundary inside a unit: the next unit begins the sentence
+    ],
+)
 def test_sentences_begin_where_units_do(tokenizer, text, lengths):
     assert tokenizer([Document(text.encode(), 0)]).sentence_lengths.tolist() == lengths
 
 
-@pytest.mark.parametrize("value", ["icu", "icu:", "icu:xx", "icu:japanese", "icu:ja@x=y", "ICU:ja", "ja", "", "icu:zh_"])
+@pytest.mark.parametrize(
+    "value", ["icu", "icu:", "icu:xx", "icu:japanese", "icu:ja@x=y", "ICU:ja", "ja", "", "icu:zh_"]
+)
 def test_an_unknown_locale_is_refused(value):
     with pytest.raises(ValueError, match=f"--sentences {value}: expected rule, .*ISO 639-1"):
         TokenizeConfig(sentences=value)

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import splitting
-from pipeline.documents import read_documents
-from pipeline.inputs import Split, find_sources
-from pipeline.splitting import split_size, split_source
+from pipeline.inputs.documents import read_documents
+from pipeline.inputs.sources import Split, find_sources, splitting
+from pipeline.inputs.splitting import split_size, split_source
 
 TEXT = st.lists(
     st.sampled_from(["a", "b.", "中文。", "é", " ", "\t", "\u3000", "\u00a0", "\n", "\r\n", "\r", "\n\n", "\n \n"]),
@@ -180,7 +179,7 @@ def test_a_folder_of_another_file_system_is_named_with_a_slash_behind_it(tmp_pat
     (tmp_path / "sub").mkdir()
     for name in ("a.txt", "sub/b.jsonl", "sub/c.md"):
         (tmp_path / name).write_bytes(b"x")
-    monkeypatch.setattr("pipeline.storage.is_local", lambda path: False)
+    monkeypatch.setattr("bertloom.storage.is_local", lambda path: False)
     notes: list[str] = []
     assert [s.name for s in find_sources([f"{tmp_path}/"], notes)] == ["a.txt", "sub/b.jsonl"]
     assert "1 of 3 files passed over (1 .md)" in notes[0]

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import splitting
-from pipeline.documents import TextConfig, read_documents
-from pipeline.formats import plain_text, records, streams
-from pipeline.formats.records import Document, Reject
-from pipeline.inputs import Split, find_sources
-from pipeline.splitting import split_source
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.formats import plain_text
+from pipeline.inputs.records import Document, Reject
+from pipeline.inputs.sources import Split, find_sources, records, splitting, streams
+from pipeline.inputs.splitting import split_source
 
 BITS = ["a", "word", "b. ", "中文。", "é", " ", "\t", "\u3000", "\x00", "\n", "\r\n", "\r"]
 TEXT = st.lists(st.sampled_from([*BITS, "\n\n", "\n \n", "\r\n\r\n"]), max_size=40).map("".join)
@@ -43,8 +42,11 @@ def essence(items) -> list:
 def test_one_document_a_line(folder):
     items = read(folder, BOM + "One. Two.\nThree.\r\n\n  Four.  ", "line")
     assert essence(items) == [
-        (b"One. Two.", 3, 0, ""), (b"Three.", 13, 0, ""), ("", 21, 0, "blank-line"), (b"Four.", 22, 0, ""),
-    ]  # fmt: skip
+        (b"One. Two.", 3, 0, ""),
+        (b"Three.", 13, 0, ""),
+        ("", 21, 0, "blank-line"),
+        (b"Four.", 22, 0, ""),
+    ]
 
 
 def test_one_document_a_file(folder):

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import line_repeats
-from pipeline.documents import TextConfig, read_documents
-from pipeline.formats.records import Document, Reject
-from pipeline.inputs import Split, find_sources
-from pipeline.line_repeats import count_range, list_lines, plan_ranges
-from pipeline.splitting import split_source
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.records import Document, Reject
+from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.splitting import split_source
+from pipeline.stages import line_repeats
+from pipeline.stages.line_repeats import count_range, list_lines, plan_ranges
 from pipeline.text.cleaning import CleanConfig, clean, line_hashes, without_lines
 from tests.pipeline import twins
 

@@ -3,7 +3,7 @@
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
-from pipeline.local_runner import is_local, pipeline_options
+from pipeline.local.runner import is_local, pipeline_options
 
 
 @pytest.mark.parametrize("flags", [[], ["--runner=FnApiRunner"], ["--runner", "FnApiRunner"], ["--s3_region_name=x"]])

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.examples.masking import Masking, choose, default_max_predictions, mask_counts, mask_tokens
-from pipeline.randomness import fold
+from bertloom.draws import fold
+from pipeline.examples.masking.tokens import Masking, choose, default_max_predictions, mask_counts, mask_tokens
 from tests.pipeline import twins_of_pairs as twins
 from tests.pipeline.small_text import VOCABULARY
 

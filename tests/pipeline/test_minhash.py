@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.minhash import Banding, band_hashes, is_alike, shingles, similarity
+from pipeline.text.minhash import Banding, band_hashes, is_alike, shingles, similarity
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=12), min_size=1, max_size=8)
 
@@ -41,7 +41,7 @@ def test_similarity_is_that_of_sets_of_tuples(a, b):
 def test_the_bands_of_a_document_do_not_depend_on_those_around_it(documents, block):
     banding = Banding.of(0.8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.minhash.BLOCK_SHINGLES", block)
+        patch.setattr("pipeline.text.minhash.BLOCK_SHINGLES", block)
         together = band_hashes(*flat(documents), banding)
     alone = np.concatenate([band_hashes(*flat([document]), banding) for document in documents], axis=1)
     assert together.tolist() == alone.tolist() and together.shape == (16, len(documents))

@@ -7,10 +7,11 @@ import apache_beam as beam
 import numpy as np
 import pytest
 
-from pipeline import near_duplicates, storage
-from pipeline.formats.records import Document
-from pipeline.local_runner import pipeline_options, run
-from pipeline.near_duplicates import (
+from bertloom import storage
+from pipeline.inputs.records import Document
+from pipeline.local.runner import pipeline_options, run
+from pipeline.stages import near_duplicates
+from pipeline.stages.near_duplicates import (
     EDGES,
     PAIR,
     FindNearDuplicates,
@@ -19,8 +20,8 @@ from pipeline.near_duplicates import (
     read_rows,
     write_rows,
 )
-from pipeline.packs import FEWEST
-from pipeline.tokenizing import TokenizeConfig, make_document_tokenizer
+from pipeline.stages.packs import FEWEST
+from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part
 from tests.pipeline.small_text import VOCABULARY
 
@@ -52,9 +53,16 @@ def make_parts(texts, folder, tokenizer, num_parts):
     for i in range(num_parts):
         documents = [Document(text.encode(), 1000 * at) for at, text in enumerate(texts) if at % num_parts == i]
         record = {
-            "name": f"p{i}", "source": f"{i}.txt", "path": f"/{i}.txt", "start": 0, "end": 9, "end_piece": 0,
-            "last": True, "read_bytes": 9, "text_bytes": 9,
-        }  # fmt: skip
+            "name": f"p{i}",
+            "source": f"{i}.txt",
+            "path": f"/{i}.txt",
+            "start": 0,
+            "end": 9,
+            "end_piece": 0,
+            "last": True,
+            "read_bytes": 9,
+            "text_bytes": 9,
+        }
         blocks = [tokenizer(documents)] if documents else []
         parts.append(write_part(str(folder / f"p{i}"), record, blocks, [], np.dtype(np.uint16)))
     return parts
@@ -80,9 +88,7 @@ def twin(texts, tokenizer):
         block = tokenizer([Document(text.encode(), 0)])
         ids = block.ids.tolist()
         sets[int(block.documents["id"][0])] = {tuple(ids[i : i + 5]) for i in range(max(1, len(ids) - 4))}
-    return {
-        a: {b: len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for b in sets if b < a} for a in sorted(sets)
-    }
+    return {a: {b: len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for b in sets if b < a} for a in sorted(sets)}
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -7,19 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import packs, storage
-from pipeline.packs import pack_parts, token_files
-from pipeline.planning import Bucket, make_plan, read_plan, write_plan
+from bertloom import storage
+from pipeline.stages import packs
+from pipeline.stages.packs import pack_parts, token_files
+from pipeline.stages.plan import Bucket, make_plan, read_plan, write_plan
+from pipeline.stages.weave import read_bucket
 from pipeline.tokens import read_range
-from pipeline.weaving import read_bucket
 from tests.pipeline import twins
 from tests.pipeline.test_weaving import make_part, plan_of
 
 IDS = st.integers(0, 30).map(twins.mix)
 PARTS = st.lists(st.lists(st.tuples(IDS, st.integers(0, 3)), max_size=6), min_size=1, max_size=12)
-LIMITS = st.fixed_dictionaries({
-    "SMALL": st.integers(1, 400), "FULL": st.integers(400, 900), "FEWEST": st.integers(1, 5),
-})  # fmt: skip
+LIMITS = st.fixed_dictionaries(
+    {
+        "SMALL": st.integers(1, 400),
+        "FULL": st.integers(400, 900),
+        "FEWEST": st.integers(1, 5),
+    }
+)
 
 
 @given(parts=PARTS, limits=LIMITS, low=st.integers(0, 2**63), width=st.integers(1, 2**64))

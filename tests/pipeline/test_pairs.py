@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.examples.pairs import NEXT, RANDOM, Pairs, Sentences, make_pairs, split_sentences
+from pipeline.examples.objectives.nsp import NEXT, RANDOM, Pairs, Sentences, make_pairs, split_sentences
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins_of_pairs as twins
 from tests.pipeline.twins_of_pairs import Text

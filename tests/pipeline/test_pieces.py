@@ -47,8 +47,19 @@ def test_words_of_the_vocabulary_that_no_short_word_holds_do_no_harm():
     assert GreedyPieces(ids)(["a", "aa"])[0].tolist() == [7, 0]
 
 
-@pytest.mark.parametrize("word, short", [("a", True), ("Z9" * 8, True), ("a" * 17, False), ("", False), ("é", False),
-                                         ("²", False), ("a-b", False), ("a\0", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "word, short",
+    [
+        ("a", True),
+        ("Z9" * 8, True),
+        ("a" * 17, False),
+        ("", False),
+        ("é", False),
+        ("²", False),
+        ("a-b", False),
+        ("a\0", False),
+    ],
+)
 def test_short_words_are_a_few_ascii_letters_and_digits(word, short):
     assert is_short(word) is short
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import planning
-from pipeline.planning import SPLITS, Plan, is_validation, make_plan, read_plan, write_plan
+from pipeline.stages import plan as planning
+from pipeline.stages.plan import SPLITS, Plan, is_validation, make_plan, read_plan, write_plan
 from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock, write_part
 from tests.pipeline import twins
 
@@ -19,7 +19,12 @@ def make_part(
     """A part of documents (id, source key, tokens)."""
     rows = np.zeros(len(documents), DOCUMENT)
     for row, (document, source_key, tokens) in zip(rows, documents):
-        row["id"], row["source_key"], row["num_tokens"], row["num_sentences"] = document, source_key, tokens, num_sentences
+        row["id"], row["source_key"], row["num_tokens"], row["num_sentences"] = (
+            document,
+            source_key,
+            tokens,
+            num_sentences,
+        )
     sizes = [tokens for *_, tokens in documents]
     lengths = [size for tokens in sizes for size in [1] * (num_sentences - 1) + [tokens - num_sentences + 1]]
     block = TokenBlock(np.zeros(sum(sizes), np.uint16), np.array(lengths, np.uint32), rows)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import TextConfig, read_documents
-from pipeline.formats.records import Document
-from pipeline.inputs import Split, find_sources
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.records import Document
+from pipeline.inputs.sources import Split, find_sources
 from pipeline.text import language, quality
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.language import language_of
@@ -29,12 +29,18 @@ PROSE = (
 @pytest.mark.parametrize(
     "line, kept",
     [
-        ("This line has five words.", True), ("Is this one a question?", True), ('He said: "I do not."', True),
-        ("This line has no end mark", False), ("Only four words here.", False), ("It goes on and on...", False),
-        ("Please enable JavaScript to see this.", False), ("We use cookies to make this better.", False),
-        ("Please read our Privacy Policy before anything else.", False), ("这是一个很长的句子，没有空格。", False),
+        ("This line has five words.", True),
+        ("Is this one a question?", True),
+        ('He said: "I do not."', True),
+        ("This line has no end mark", False),
+        ("Only four words here.", False),
+        ("It goes on and on...", False),
+        ("Please enable JavaScript to see this.", False),
+        ("We use cookies to make this better.", False),
+        ("Please read our Privacy Policy before anything else.", False),
+        ("这是一个很长的句子，没有空格。", False),
     ],
-)  # fmt: skip
+)
 def test_c4_keeps_lines_that_end_as_sentences_do(line, kept):
     assert c4_lines(f"A first line of text.\n{line}\n") == "A first line of text." + f"\n{line}" * kept
 
@@ -46,11 +52,14 @@ def test_c4_leaves_out_the_marks_of_citations():
 @pytest.mark.parametrize(
     "text, fault",
     [
-        ("One. Two! Three?", ""), ("One. Two.", "2 sentences"), ("", "0 sentences"),
-        ('He said "Yes." She said "No." They left.', ""), ("One. Two. Three {x}.", "a curly bracket"),
+        ("One. Two! Three?", ""),
+        ("One. Two.", "2 sentences"),
+        ("", "0 sentences"),
+        ('He said "Yes." She said "No." They left.', ""),
+        ("One. Two. Three {x}.", "a curly bracket"),
         ("Lorem ipsum dolor. Two. Three.", "lorem ipsum"),
     ],
-)  # fmt: skip
+)
 def test_c4_turns_pages_away(text, fault):
     assert c4_fault(text) == fault
 
@@ -79,7 +88,7 @@ def test_gopher_takes_prose():
         (PROSE + " old days" * 20, "of the characters are in the most frequent run of 2 words"),
         (PROSE + " " + PROSE.upper().lower().replace(".", ";") + " " + PROSE[:250], "runs of 5 words that occur again"),
     ],
-)  # fmt: skip
+)
 def test_gopher_says_what_it_turns_away(text, fault):
     assert fault in gopher_fault(text)
 
@@ -122,11 +131,14 @@ def test_gopher_counts_repeated_runs_as_they_are_counted_by_hand(words):
 
 @pytest.mark.parametrize(
     "text, code",
-    [(PROSE, "en"), ("话说天下大势，分久必合，合久必分。这是我们在中国的生活。", "zh"),
-     ("Der Hafen lag still am frühen Morgen, und niemand war zu sehen.", "de"),
-     ("Гавань была тиха ранним утром, и никого не было видно.", "ru"),
-     ("港は早朝静かで、老人のほかには誰も見えなかった。", "ja")],
-)  # fmt: skip
+    [
+        (PROSE, "en"),
+        ("话说天下大势，分久必合，合久必分。这是我们在中国的生活。", "zh"),
+        ("Der Hafen lag still am frühen Morgen, und niemand war zu sehen.", "de"),
+        ("Гавань была тиха ранним утром, и никого не было видно.", "ru"),
+        ("港は早朝静かで、老人のほかには誰も見えなかった。", "ja"),
+    ],
+)
 def test_languages_are_told_apart(text, code):
     assert language_of(text)[0] == code
     [kept] = clean([Document(text.encode(), 0)], CleanConfig(languages=("xh", code)))
@@ -171,8 +183,9 @@ def read_json(folder, text: str, **config) -> list:
 
 def test_filters_count_the_lines_of_a_text_in_which_a_line_break_is_a_space(tmp_path):
     sentences = "This is a good sentence. Here is one more.\nAnd a third one is here."
-    [item] = read_json(tmp_path, f"Home\nAbout us\n{sentences}\n\nA new paragraph begins here.\nLog in",
-                       quality_filter=("c4",))  # fmt: skip
+    [item] = read_json(
+        tmp_path, f"Home\nAbout us\n{sentences}\n\nA new paragraph begins here.\nLog in", quality_filter=("c4",)
+    )
     assert item.text.decode() == sentences.replace("\n", " ") + "\nA new paragraph begins here."
     bullets = "\n".join(f"- {line}" for line in PROSE.split(", "))
     [item] = read_json(tmp_path, bullets, quality_filter=("gopher",))

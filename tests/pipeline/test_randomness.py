@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import randomness
+from bertloom import draws as randomness
 from tests.pipeline import twins
 
 U64 = st.integers(0, 2**64 - 1)
@@ -13,8 +13,12 @@ SHARES = st.sampled_from([0.0, 1e-05, 0.01, 0.1, 0.15, 0.5, 0.8, 1.0])
 def test_the_draws_of_a_key_are_the_stream_of_splitmix64():
     """Seed 1234567: the first five numbers, as many implementations print them."""
     expected = [
-        6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821,
-    ]  # fmt: skip
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     assert randomness.draw(np.array([1234567], np.uint64), np.arange(5)).tolist() == expected
     assert [twins.draw(1234567, j) for j in range(5)] == expected
 

@@ -44,11 +44,19 @@ def table(rows):
         truths = [ids[at] for at in masks]
         for at, there in masks.items():
             ids[at] = there
-        made.append({
-            "input_ids": ids, "segment_b_start": len(a) + 2, "masked_lm_positions": list(masks), "masked_lm_ids": truths,
-            "next_sentence_label": row.get("label", -1), "document_a": row.get("document_a", 7),
-            "token_a": row.get("token_a", 0), "document_b": row.get("document_b", 0), "token_b": row.get("token_b", 0),
-        })  # fmt: skip
+        made.append(
+            {
+                "input_ids": ids,
+                "segment_b_start": len(a) + 2,
+                "masked_lm_positions": list(masks),
+                "masked_lm_ids": truths,
+                "next_sentence_label": row.get("label", -1),
+                "document_a": row.get("document_a", 7),
+                "token_a": row.get("token_a", 0),
+                "document_b": row.get("document_b", 0),
+                "token_b": row.get("token_b", 0),
+            }
+        )
     return pa.Table.from_pylist(made, schema=schema(np.dtype(np.uint16), {"max_seq_length": str(LENGTH)}))
 
 
@@ -64,11 +72,16 @@ def examples(draw):
         b = draw(st.lists(st.sampled_from(CONTENT), max_size=12))
         places = [*range(1, len(a) + 1), *range(len(a) + 2, len(a) + 2 + len(b))]
         masked = draw(st.sets(st.sampled_from(places), max_size=6))
-        rows.append({
-            "a": a, "b": b, "label": draw(st.integers(0, 1)) if b else -1,
-            "masks": {at: draw(st.sampled_from([MASK, *CONTENT])) for at in masked},
-            "document_a": draw(st.integers(1, 4)), "document_b": draw(st.integers(1, 4)) if b else 0,
-        })  # fmt: skip
+        rows.append(
+            {
+                "a": a,
+                "b": b,
+                "label": draw(st.integers(0, 1)) if b else -1,
+                "masks": {at: draw(st.sampled_from([MASK, *CONTENT])) for at in masked},
+                "document_a": draw(st.integers(1, 4)),
+                "document_b": draw(st.integers(1, 4)) if b else 0,
+            }
+        )
     return rows
 
 
@@ -145,8 +158,14 @@ def test_the_script_of_a_word_is_that_of_its_letters():
     names, index = scripts(VOCABULARY)
     of = dict(zip(WORDS, (names[i] for i in index), strict=True))
     assert [of[word] for word in ("##ing", "é", "上", "привет", "7", "。", "[UNK]")] == [
-        "Latin", "Latin", "Chinese characters", "Cyrillic", "digits", "punctuation", "[UNK]",
-    ]  # fmt: skip
+        "Latin",
+        "Latin",
+        "Chinese characters",
+        "Cyrillic",
+        "digits",
+        "punctuation",
+        "[UNK]",
+    ]
 
 
 # ---- does the length of B tell the label?
@@ -190,8 +209,15 @@ def test_a_line_that_stands_in_many_documents_is_found_and_counted_once_a_docume
         for d in (1, 2, 3)
     ]
     rows.append({"a": ids("is is is is . " + line), "document_a": 3})
-    rows.append({"a": ids("上 海 上 海 上 海 上 。 paris"), "b": ids("上 海 上 海 上 海 上 。"), "label": 1,
-                 "document_a": 3, "document_b": 4})  # fmt: skip
+    rows.append(
+        {
+            "a": ids("上 海 上 海 上 海 上 。 paris"),
+            "b": ids("上 海 上 海 上 海 上 。"),
+            "label": 1,
+            "document_a": 3,
+            "document_b": 4,
+        }
+    )
     assert repeated_lines(flatten(table(rows)), VOCABULARY) == [
         {"documents": 3, "line": line},
         {"documents": 2, "line": "上海上海上海上。"},
@@ -205,8 +231,9 @@ def test_short_lines_and_lines_without_an_end_are_no_lines():
 
 def test_the_histogram_of_documents_is_over_powers_of_two():
     assert spread(np.array([1, 2, 3, 4, 9])) == {
-        "quartiles": [1, 2, 3, 4, 9], "histogram": [[1, 1, 1], [2, 3, 2], [4, 7, 1], [8, 15, 1]],
-    }  # fmt: skip
+        "quartiles": [1, 2, 3, 4, 9],
+        "histogram": [[1, 1, 1], [2, 3, 2], [4, 7, 1], [8, 15, 1]],
+    }
 
 
 def test_coverage_counts_the_tokens_that_some_segment_holds():

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.examples.masking import Masking, mask_counts
-from pipeline.examples.pairs import Pairs, Sentences, split_sentences
-from pipeline.examples.runs import NO_PAIR, make_runs, make_swapped
+from pipeline.examples.masking.tokens import Masking, mask_counts
+from pipeline.examples.objectives.nsp import Pairs, Sentences, split_sentences
+from pipeline.examples.objectives.segments import NO_PAIR, make_runs, make_swapped
 from pipeline.examples.shards import ShardName, read_shard, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins_of_options as twins

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.examples import shards
-from pipeline.examples.masking import Masking, mask_counts
-from pipeline.examples.pairs import make_pairs, split_sentences
+from pipeline.examples.masking.tokens import Masking, mask_counts
+from pipeline.examples.objectives.nsp import make_pairs, split_sentences
 from pipeline.examples.shards import SHARDS_SCHEMA, ShardName, digest_of, read_shard, schema, shards_table, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins
@@ -70,11 +70,16 @@ def test_a_shard_holds_the_examples_of_its_twin_in_the_order_of_its_key(shard):
         count = slow.num_masks(len(plain), 0.15, MOST)
         input_ids, positions, originals = slow.mask(plain, a_length + 2, key, count, MOST, VOCABULARY.mask, ORDINARY)
         assert row == {
-            "input_ids": input_ids, "segment_b_start": a_length + 2, "masked_lm_positions": positions,
-            "masked_lm_ids": originals, "next_sentence_label": int(pairs.label[i]),
-            "document_a": names[document_a], "token_a": a_start - first_tokens[document_a],
-            "document_b": names[document_b], "token_b": b_start - first_tokens[document_b],
-        }  # fmt: skip
+            "input_ids": input_ids,
+            "segment_b_start": a_length + 2,
+            "masked_lm_positions": positions,
+            "masked_lm_ids": originals,
+            "next_sentence_label": int(pairs.label[i]),
+            "document_a": names[document_a],
+            "token_a": a_start - first_tokens[document_a],
+            "document_b": names[document_b],
+            "token_b": b_start - first_tokens[document_b],
+        }
 
 
 def test_the_same_pairs_give_the_same_bytes(shard, tmp_path):
@@ -161,15 +166,23 @@ def test_the_schema_is_that_of_the_format(shard):
     found = read_shard(str(shard[0])).schema
     ids, positions = (pa.list_(pa.field("item", kind, nullable=False)) for kind in (pa.uint16(), pa.uint16()))
     kinds = {
-        "input_ids": ids, "segment_b_start": pa.uint16(), "masked_lm_positions": positions, "masked_lm_ids": ids,
-        "next_sentence_label": pa.int8(), "document_a": pa.uint64(), "token_a": pa.uint32(),
-        "document_b": pa.uint64(), "token_b": pa.uint32(),
-    }  # fmt: skip
+        "input_ids": ids,
+        "segment_b_start": pa.uint16(),
+        "masked_lm_positions": positions,
+        "masked_lm_ids": ids,
+        "next_sentence_label": pa.int8(),
+        "document_a": pa.uint64(),
+        "token_a": pa.uint32(),
+        "document_b": pa.uint64(),
+        "token_b": pa.uint32(),
+    }
     assert found.equals(pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()]))
     assert found.metadata == {
-        b"format_version": b"1", b"max_seq_length": b"32", b"copy": b"1",
+        b"format_version": b"1",
+        b"max_seq_length": b"32",
+        b"copy": b"1",
         b"vocabulary_sha256": VOCABULARY.sha256.encode(),
-    }  # fmt: skip
+    }
 
 
 def test_a_large_vocabulary_makes_ids_of_four_bytes(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.examples.masking import Masking, mask_counts, mask_tokens
-from pipeline.examples.spans import LENGTHS, MAX_WORDS, choose_spans, cut_into_spans
-from pipeline.randomness import fold
+from bertloom.draws import fold
+from pipeline.examples.masking.spans import LENGTHS, MAX_WORDS, choose_spans, cut_into_spans
+from pipeline.examples.masking.tokens import Masking, mask_counts, mask_tokens
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.pipeline import twins_of_options as twins
 
@@ -29,9 +29,14 @@ def mask_examples(examples, keys, most, prob=0.15, shares=(0.8, 0.1)):
     a_length, b_length = (np.array(sizes) for sizes in zip(*((len(a), len(b)) for a, b in examples)))
     starts = ends - [len(ids) for ids in plain]
     masking = Masking(
-        mask_counts(max(map(len, plain)), prob, most), most, VOCABULARY, whole_words=True, spans=True,
-        mask_token_prob=shares[0], random_token_prob=shares[1],
-    )  # fmt: skip
+        mask_counts(max(map(len, plain)), prob, most),
+        most,
+        VOCABULARY,
+        whole_words=True,
+        spans=True,
+        mask_token_prob=shares[0],
+        random_token_prob=shares[1],
+    )
     heads = ~VOCABULARY.continuation[flat]
     positions, originals, number = mask_tokens(
         flat, heads, starts, a_length, b_length, np.array(keys, np.uint64), masking
@@ -51,8 +56,10 @@ SHARES = st.sampled_from([(0.8, 0.1), (1.0, 0.0), (0.0, 1.0), (0.5, 0.25)])
 @settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.tuples(SEGMENT, SEGMENT | st.just([])), KEYS), min_size=1, max_size=5),
-    st.sampled_from([0.01, 0.15, 0.5, 1.0]), st.integers(1, 90), SHARES,
-)  # fmt: skip
+    st.sampled_from([0.01, 0.15, 0.5, 1.0]),
+    st.integers(1, 90),
+    SHARES,
+)
 def test_masks_of_spans_equal_their_twin_example_by_example(rows, prob, most, shares):
     examples, keys = zip(*rows)
     masked, plain = mask_examples(examples, keys, most, prob, shares)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import TextConfig, read_documents
-from pipeline.formats import records, tables
-from pipeline.formats.records import Document, Reject
-from pipeline.inputs import Split, find_sources
-from pipeline.splitting import split_source
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.formats import tables
+from pipeline.inputs.records import Document, Reject
+from pipeline.inputs.sources import Split, find_sources, records
+from pipeline.inputs.splitting import split_source
 
 TEXTS = st.lists(
     st.none() | st.lists(st.sampled_from(["word ", "中文。", "\n", "\n \n", "\r\n", "\x00"]), max_size=8).map("".join),
@@ -167,9 +167,11 @@ def test_a_large_batch_is_held_a_slice_at_a_time(folder, name, monkeypatch):
 @ALL_FORMS
 @pytest.mark.parametrize(
     "column, said",
-    [("body", "no column 'body'; it has n, text: choose one with --text-column"),
-     ("n", "column 'n' holds int64; expected strings: choose another with --text-column")],
-)  # fmt: skip
+    [
+        ("body", "no column 'body'; it has n, text: choose one with --text-column"),
+        ("n", "column 'n' holds int64; expected strings: choose another with --text-column"),
+    ],
+)
 def test_a_table_without_such_a_column_is_an_error_before_the_work_begins(folder, name, column, said):
     source = source_of(folder, name, FORMS[name](pa.table({"n": [1], "text": ["a"]}), 1))
     with pytest.raises(ValueError) as error:
@@ -182,8 +184,11 @@ def test_a_long_text_in_a_row_is_cut_into_pieces(folder, name, monkeypatch):
     monkeypatch.setattr(records, "MAX_DOCUMENT_BYTES", 15)
     items = read(folder, name, FORMS[name](pa.table({"text": ["b", "One two.\n\nthree four. five"]}), 1))
     assert [(i.text, i.position, i.piece) for i in items] == [
-        (b"b", 0, 0), (b"One two.", 1, 0), (b"three four.", 1, 1), (b"five", 1, 2),
-    ]  # fmt: skip
+        (b"b", 0, 0),
+        (b"One two.", 1, 0),
+        (b"three four.", 1, 1),
+        (b"five", 1, 2),
+    ]
 
 
 @ALL_FORMS

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import TextConfig, read_documents
-from pipeline.formats import streams
-from pipeline.formats.text_encodings import as_utf8, encoding_name, find_encoding
-from pipeline.inputs import Split, find_sources
-from pipeline.splitting import split_source
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.sources import Split, find_sources, streams
+from pipeline.inputs.splitting import split_source
+from pipeline.inputs.text_encodings import as_utf8, encoding_name, find_encoding
 
 ENGLISH = "It was the best of times, it was the worst of times.\nThere were a king and a queen.\n\n" * 20
 CHINESE = "话说天下大势，分久必合，合久必分。\n这是我们在中国的生活，他们也不知道。\n\n" * 20
@@ -28,9 +27,15 @@ def sizes(data: bytes) -> list[bytes]:
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE, FRENCH, RUSSIAN, JAPANESE, KOREAN])
 @pytest.mark.parametrize(
     "encoding, found",
-    [("utf-8", None), ("utf-8-sig", None), ("utf-16", "utf-16-le"), ("utf-16-le", "utf-16-le"),
-     ("utf-16-be", "utf-16-be"), ("utf-32", "utf-32-le")],
-)  # fmt: skip
+    [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("utf-16", "utf-16-le"),
+        ("utf-16-le", "utf-16-le"),
+        ("utf-16-be", "utf-16-be"),
+        ("utf-32", "utf-32-le"),
+    ],
+)
 def test_unicode_is_found_with_and_without_its_mark_wherever_the_head_ends(text, encoding, found):
     assert {find_encoding(head) for head in sizes(text.encode(encoding))} == {found}
 
@@ -38,12 +43,18 @@ def test_unicode_is_found_with_and_without_its_mark_wherever_the_head_ends(text,
 @pytest.mark.parametrize(
     "text, encoding, found",
     [
-        (CHINESE, "gb18030", "gb18030"), (CHINESE, "gb2312", "gb18030"),
-        (FRENCH, "windows-1252", "windows-1252"), ("déjà vu, naïve façade " * 9, "latin-1", "windows-1252"),
-        (CHINESE, "big5hkscs", None), (RUSSIAN, "windows-1251", None), (RUSSIAN, "koi8-r", None),
-        (JAPANESE, "shift_jis", None), (JAPANESE, "euc_jp", None), (KOREAN, "euc_kr", None),
+        (CHINESE, "gb18030", "gb18030"),
+        (CHINESE, "gb2312", "gb18030"),
+        (FRENCH, "windows-1252", "windows-1252"),
+        ("déjà vu, naïve façade " * 9, "latin-1", "windows-1252"),
+        (CHINESE, "big5hkscs", None),
+        (RUSSIAN, "windows-1251", None),
+        (RUSSIAN, "koi8-r", None),
+        (JAPANESE, "shift_jis", None),
+        (JAPANESE, "euc_jp", None),
+        (KOREAN, "euc_kr", None),
     ],
-)  # fmt: skip
+)
 def test_other_encodings_are_found_where_there_is_little_doubt(text, encoding, found):
     assert {find_encoding(head) for head in sizes(text.encode(encoding, errors="ignore"))} == {found}
 
@@ -51,11 +62,17 @@ def test_other_encodings_are_found_where_there_is_little_doubt(text, encoding, f
 @pytest.mark.parametrize(
     "head",
     [
-        b"", b"\0", b"a\0", b"before\x00after \x00\x00 done\n\nnext\x00\n", b"\xff" * 100, bytes(range(256)),
-        ENGLISH.encode().replace(b"t", b"\xff", 5), "déjà ".encode() * 9 + b"\xff\xfe\xe9",
+        b"",
+        b"\0",
+        b"a\0",
+        b"before\x00after \x00\x00 done\n\nnext\x00\n",
+        b"\xff" * 100,
+        bytes(range(256)),
+        ENGLISH.encode().replace(b"t", b"\xff", 5),
+        "déjà ".encode() * 9 + b"\xff\xfe\xe9",
         "café".encode("latin-1"),  # too little to tell
     ],
-)  # fmt: skip
+)
 def test_what_leaves_doubt_stays_utf_8(head):
     assert find_encoding(head) is None
 

@@ -16,14 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import storage, tokenizing, versions
-from pipeline.documents import read_documents
-from pipeline.formats import plain_text, records, streams
-from pipeline.formats.records import Document, PassedOver, Reject, document_digest
-from pipeline.inputs import Source, Split, find_sources
-from pipeline.text import wordpiece
+from bertloom import storage
+from pipeline.inputs.documents import read_documents
+from pipeline.inputs.formats import plain_text
+from pipeline.inputs.records import Document, PassedOver, Reject, document_digest
+from pipeline.inputs.sources import Source, Split, find_sources, records, streams
+from pipeline.stages import tokenization as tokenizing
+from pipeline.stages.tokenization import TokenizeConfig, part_names, tokenize_split
+from pipeline.text import versions, wordpiece
 from pipeline.text.wordpiece import WordPiece
-from pipeline.tokenizing import TokenizeConfig, part_names, tokenize_split
 from pipeline.tokens import (
     DOCUMENT,
     VERSION,
@@ -227,8 +228,14 @@ def test_the_footer_says_what_the_part_holds(folder):
     assert log[0] == {"source": "s.txt", "position": 4, "reason": "not-json", "detail": "é", "text": ""}
     assert log[1] == {"source": "s.txt", "position": 8, "reason": "not-json", "detail": "", "text": ""}
     assert log[2] == {
-        "source": "s.txt", "position": 9, "reason": "no-tokens", "detail": "", "text": "\x01", "id": "i", "piece": 2,
-    }  # fmt: skip
+        "source": "s.txt",
+        "position": 9,
+        "reason": "no-tokens",
+        "detail": "",
+        "text": "\x01",
+        "id": "i",
+        "piece": 2,
+    }
 
 
 def test_a_part_of_nothing_can_be_read(folder):
@@ -241,7 +248,9 @@ def test_a_part_of_nothing_can_be_read(folder):
 @pytest.mark.parametrize("content", [b"", b"x" * 20, b"x" * 500])
 def test_a_file_that_is_no_part_is_named(folder, content):
     (folder / "bad.part").write_bytes(content)
-    with pytest.raises(ValueError, match="bad.part is no file of tokens: remove it, and the next start writes it again"):
+    with pytest.raises(
+        ValueError, match="bad.part is no file of tokens: remove it, and the next start writes it again"
+    ):
         read_footer(str(folder / "bad.part"), PartRecord)
 
 
@@ -279,10 +288,15 @@ def parquet() -> bytes:
 
 
 INPUTS = {
-    "a.txt": long_text(), "b.jsonl": json_lines(), "c.txt.gz": gzip.compress(long_text()),
-    "d.jsonl.gz": gzip.compress(json_lines() * 6)[:-20], "e.txt": b"", "f.jsonl": b"{\n" * 30,
-    "g.parquet": parquet(), "h.txt": long_text().decode(errors="replace").encode("utf-16"),
-}  # fmt: skip
+    "a.txt": long_text(),
+    "b.jsonl": json_lines(),
+    "c.txt.gz": gzip.compress(long_text()),
+    "d.jsonl.gz": gzip.compress(json_lines() * 6)[:-20],
+    "e.txt": b"",
+    "f.jsonl": b"{\n" * 30,
+    "g.parquet": parquet(),
+    "h.txt": long_text().decode(errors="replace").encode("utf-16"),
+}
 CONFIGS = {
     "as-it-is": TokenizeConfig(),
     "half": TokenizeConfig(sample=0.5),
@@ -362,9 +376,13 @@ def test_a_document_without_tokens_is_told_with_its_text_its_id_and_its_piece(tm
     [part] = tokenize_split(split, "p{}".format, str(tmp_path), make_document_tokenizer(), 1000)
     assert part.rejected == {"no-tokens": 1} and part.num_documents == 2
     assert json.loads(gzip.decompress(read_rejects(str(tmp_path / "p0"), part))) == {
-        "source": name, "position": len(rows[0]), "reason": "no-tokens", "detail": "nothing but control characters",
-        "text": "\u0001\u200b", "id": "d1",
-    }  # fmt: skip
+        "source": name,
+        "position": len(rows[0]),
+        "reason": "no-tokens",
+        "detail": "nothing but control characters",
+        "text": "\u0001\u200b",
+        "id": "d1",
+    }
 
 
 def test_an_option_at_its_default_leaves_the_names_of_parts_as_they_were(tmp_path):
@@ -395,19 +413,22 @@ def test_a_parts_name_changes_with_everything_that_decides_what_it_holds(tmp_pat
 TXT, EVERY = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint"), "every file"
 
 
-@pytest.mark.parametrize("package, form, options", [
-    ("tokenizers", EVERY, {}),
-    ("mwparserfromhell", "mediawiki", {}),
-    ("resiliparse", "warc", {}),
-    ("warcio", "warc", {}),
-    ("ftfy", EVERY, {"fix_text": True}),
-    ("py3langid", EVERY, {"languages": ("en",)}),
-    ("rjieba", EVERY, {"chinese_words": True}),
-    ("icu4py", EVERY, {"sentences": "icu:ja"}),
-    ("unicode", EVERY, {"unicode_normalization": "NFC"}),
-    ("unicode", EVERY, {"quality_filter": ("gopher",)}),
-    ("numpy", "no file", {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "package, form, options",
+    [
+        ("tokenizers", EVERY, {}),
+        ("mwparserfromhell", "mediawiki", {}),
+        ("resiliparse", "warc", {}),
+        ("warcio", "warc", {}),
+        ("ftfy", EVERY, {"fix_text": True}),
+        ("py3langid", EVERY, {"languages": ("en",)}),
+        ("rjieba", EVERY, {"chinese_words": True}),
+        ("icu4py", EVERY, {"sentences": "icu:ja"}),
+        ("unicode", EVERY, {"unicode_normalization": "NFC"}),
+        ("unicode", EVERY, {"quality_filter": ("gopher",)}),
+        ("numpy", "no file", {}),
+    ],
+)
 def test_another_version_of_a_library_makes_other_parts_of_those_files_alone_that_it_decides(
     monkeypatch, package, form, options
 ):

@@ -16,8 +16,9 @@ from tokenizers import BertWordPieceTokenizer, Tokenizer
 
 from jobs.build_vocab import BuildVocabConfig, _next_command, build_vocab
 from jobs.cli import main
-from jobs.config import parse
 from jobs.preprocess import PreprocessConfig
+from jobs.support.config import parse
+from pipeline.stages.word_counts import count_words
 from pipeline.vocabulary import (
     SPECIAL_WORDS,
     Vocabulary,
@@ -28,7 +29,6 @@ from pipeline.vocabulary import (
     tokenizer_json,
     train_vocabulary,
 )
-from pipeline.word_counts import count_words
 
 SPECIAL = "\n".join(SPECIAL_WORDS)
 SMALL = Vocabulary(
@@ -197,7 +197,7 @@ def test_training_gives_the_same_words_in_every_process():
     """`tokenizers` alone does not: it numbers characters in the order of a hash table."""
     code = (
         "import sys, hashlib, pathlib; from pipeline.vocabulary import train_vocabulary;"
-        "from pipeline.word_counts import count_words;"
+        "from pipeline.stages.word_counts import count_words;"
         "counts = count_words([pathlib.Path(sys.argv[1]).read_bytes()[:100_000]], True, None);"
         "print(hashlib.sha256(repr(train_vocabulary(counts, 2000)).encode()).hexdigest())"
     )
@@ -212,7 +212,8 @@ def test_coverage_counts_what_the_tokenizer_makes_of_the_text():
     vocabulary = Vocabulary(tuple(train_vocabulary(counts, 2500)))
     scripts = measure_coverage(vocabulary, counts)
     num_words, num_tokens, num_unknown = (
-        sum(getattr(coverage, name) for coverage in scripts.values()) for name in ("num_words", "num_tokens", "num_unknown")
+        sum(getattr(coverage, name) for coverage in scripts.values())
+        for name in ("num_words", "num_tokens", "num_unknown")
     )
     ids = make_tokenizer(vocabulary, True, None).encode(text).ids
     assert (num_words, num_tokens, num_unknown) == (counts.total(), len(ids), ids.count(vocabulary.unk))
@@ -224,9 +225,13 @@ def test_coverage_is_told_by_script():
     vocabulary = Vocabulary((*SPECIAL_WORDS, "the", "c", "##at", "中", "で", "##す", "!"))
     scripts = measure_coverage(vocabulary, {"the": 5, "cat": 2, "中": 3, "文": 1, "です": 2, "!": 1, "кот": 1, "42": 1})
     assert {name: (c.num_words, c.num_tokens, c.num_unknown) for name, c in scripts.items()} == {
-        "Latin": (7, 9, 0), "Chinese characters": (4, 4, 1), "Hiragana": (2, 4, 0), "Cyrillic": (1, 1, 1),
-        "digits": (1, 1, 1), "punctuation": (1, 1, 0),
-    }  # fmt: skip
+        "Latin": (7, 9, 0),
+        "Chinese characters": (4, 4, 1),
+        "Hiragana": (2, 4, 0),
+        "Cyrillic": (1, 1, 1),
+        "digits": (1, 1, 1),
+        "punctuation": (1, 1, 0),
+    }
 
 
 def test_words_that_are_too_long_teach_nothing():

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import weaving
-from pipeline.planning import Bucket, Plan
+from pipeline.stages import weave as weaving
+from pipeline.stages.plan import Bucket, Plan
+from pipeline.stages.weave import read_bucket
 from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock, write_part
-from pipeline.weaving import read_bucket
 from tests.pipeline import twins
 
 WHOLE = Bucket("train", 0, 0, 1 << 64)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import TextConfig, read_documents
-from pipeline.formats import streams, web
-from pipeline.formats.records import Document, PassedOver, Reject
-from pipeline.inputs import Split, find_sources
-from pipeline.splitting import split_source
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.formats import web_archive as web
+from pipeline.inputs.records import Document, PassedOver, Reject
+from pipeline.inputs.sources import Split, find_sources, streams
+from pipeline.inputs.splitting import split_source
 
 PAGE = """<html><head><title>T</title><script>var x = 1;</script></head><body>
 <nav><a href="/">Home</a></nav><main><article><h1>Heading</h1>
@@ -67,8 +67,11 @@ def read(folder: Path, name: str, data: bytes, start: int | None = None) -> list
 def test_text_that_was_taken_out_already_is_read_line_by_line(folder):
     items = read(folder, "a.warc.wet.gz", b"".join(map(gzip.compress, WET)))
     assert [getattr(item, "reason", "") or item.text.decode() for item in items] == [
-        "not-a-page", "Menu\nA line.\nAnother: 中文。", "empty-text", "Last one.",
-    ]  # fmt: skip
+        "not-a-page",
+        "Menu\nA line.\nAnother: 中文。",
+        "empty-text",
+        "Last one.",
+    ]
     assert [item.record_id for item in items[1:]] == [f"https://a.example/{i}" for i in (1, 2, 3)]
     data = b"".join(WET)
     assert [data[item.position :][:8] for item in items] == [b"WARC/1.0"] * 4
@@ -118,7 +121,7 @@ def test_an_archive_is_not_cut_and_needs_its_packages(folder, monkeypatch):
     [source] = find_sources([str(folder / "whole.wet")])
     assert split_source(source, 10) == [Split(source, 0, None, source.size)]
     monkeypatch.setitem(sys.modules, "warcio", None)
-    monkeypatch.setattr("pipeline.formats.web.find_spec", lambda name: None)
+    monkeypatch.setattr("pipeline.inputs.formats.web_archive.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"whole.wet: web archives need warcio and resiliparse: pip install"):
         split_source(source, 10)
 
@@ -171,9 +174,13 @@ def raw_deflate(data: bytes) -> bytes:
 
 
 PACKERS = {
-    "gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "Deflate": raw_deflate,
-    "br": brotli.compress, "identity": bytes,
-}  # fmt: skip
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate": raw_deflate,
+    "br": brotli.compress,
+    "identity": bytes,
+}
 
 
 @pytest.mark.parametrize("coding", PACKERS)

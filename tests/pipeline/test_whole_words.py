@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.examples.masking import Masking, mask_counts, mask_tokens
-from pipeline.examples.whole_words import choose_words
-from pipeline.randomness import fold
+from bertloom.draws import fold
+from pipeline.examples.masking.tokens import Masking, mask_counts, mask_tokens
+from pipeline.examples.masking.whole_words import choose_words
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.pipeline import twins_of_options as twins
 
@@ -21,9 +21,13 @@ ORDINARY = VOCABULARY.ordinary.tolist()
 
 
 def mask_examples(
-    examples: list[tuple[list[int], list[int]]], keys: list[int], most: int, prob: float = 0.15,
-    shares: tuple[float, float] = (0.8, 0.1), google: bool = False,
-):  # fmt: skip
+    examples: list[tuple[list[int], list[int]]],
+    keys: list[int],
+    most: int,
+    prob: float = 0.15,
+    shares: tuple[float, float] = (0.8, 0.1),
+    google: bool = False,
+):
     """(input ids, masked_lm_positions, masked_lm_ids) of each [CLS] A [SEP] B [SEP] or [CLS] A [SEP], and each as it was."""
     end = [VOCABULARY.sep]
     plain = [[VOCABULARY.cls, *a, *end, *b, *(end if b else [])] for a, b in examples]
@@ -32,9 +36,14 @@ def mask_examples(
     a_length, b_length = (np.array(sizes) for sizes in zip(*((len(a), len(b)) for a, b in examples)))
     starts = ends - [len(ids) for ids in plain]
     masking = Masking(
-        mask_counts(max(map(len, plain)), prob, most), most, VOCABULARY, whole_words=True,
-        mask_token_prob=shares[0], random_token_prob=shares[1], google=google,
-    )  # fmt: skip
+        mask_counts(max(map(len, plain)), prob, most),
+        most,
+        VOCABULARY,
+        whole_words=True,
+        mask_token_prob=shares[0],
+        random_token_prob=shares[1],
+        google=google,
+    )
     heads = ~VOCABULARY.continuation[flat]
     positions, originals, number = mask_tokens(
         flat, heads, starts, a_length, b_length, np.array(keys, np.uint64), masking
@@ -54,8 +63,11 @@ SHARES = st.sampled_from([(0.8, 0.1), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.5, 
 @settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.tuples(SEGMENT, SEGMENT | st.just([])), KEYS), min_size=1, max_size=5),
-    st.sampled_from([0.01, 0.15, 0.5, 1.0]), st.integers(1, 90), SHARES, st.booleans(),
-)  # fmt: skip
+    st.sampled_from([0.01, 0.15, 0.5, 1.0]),
+    st.integers(1, 90),
+    SHARES,
+    st.booleans(),
+)
 def test_whole_word_masks_equal_their_twin_example_by_example(rows, prob, most, shares, google):
     examples, keys = zip(*rows)
     masked, plain = mask_examples(examples, keys, most, prob, shares, google)
@@ -72,8 +84,9 @@ def test_whole_word_masks_equal_their_twin_example_by_example(rows, prob, most, 
 @settings(max_examples=200)
 @given(
     st.lists(st.tuples(KEYS, st.lists(st.integers(1, 9), max_size=12), st.integers(0, 40)), max_size=6),
-    st.integers(1, 60), st.booleans(),
-)  # fmt: skip
+    st.integers(1, 60),
+    st.booleans(),
+)
 def test_the_words_drawn_equal_their_twin_draw_by_draw(rows, most, pass_over):
     rows = [(key, pieces, min(count, most, sum(pieces))) for key, pieces, count in rows]
     sizes = np.array([size for _, pieces, _ in rows for size in pieces], np.int64)

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import splitting
-from pipeline.documents import read_documents
-from pipeline.formats import streams, wikipedia
-from pipeline.formats.records import Document, PassedOver, Reject
-from pipeline.formats.wikipedia import Site, plain_text, read_site
-from pipeline.inputs import Split, find_sources
-from pipeline.splitting import split_source
+from pipeline.inputs.documents import read_documents
+from pipeline.inputs.formats import mediawiki as wikipedia
+from pipeline.inputs.formats.mediawiki import Site, plain_text, read_site
+from pipeline.inputs.records import Document, PassedOver, Reject
+from pipeline.inputs.sources import Split, find_sources, splitting, streams
+from pipeline.inputs.splitting import split_source
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
   <siteinfo>
@@ -62,22 +61,38 @@ def read(folder: Path, name: str, data: bytes):
 
 def test_articles_are_documents_and_all_other_pages_are_counted(folder):
     data = dump(
-        page("Eins", "Der [[Text]]."), page("Zwei", "#WEITERLEITUNG [[Eins]]"), page("Drei", "x", redirect=True),
-        page("Vorlage:X", "{{X}}", ns=10), page("Diskussion:Eins", "Hm.", ns=1), page("Vorlage:Alt", "x", ns=None),
-        page("Leer", "{{Nur eine Vorlage}}"), page("Gelöscht", None), page("Alt", "Ohne ns.", ns=None),
-        page("Vorlage", "Ein Wort."), page("Datei: ein Film", "Ein Film."), page("Vorlage", "Alt.", ns=None),
-    )  # fmt: skip
+        page("Eins", "Der [[Text]]."),
+        page("Zwei", "#WEITERLEITUNG [[Eins]]"),
+        page("Drei", "x", redirect=True),
+        page("Vorlage:X", "{{X}}", ns=10),
+        page("Diskussion:Eins", "Hm.", ns=1),
+        page("Vorlage:Alt", "x", ns=None),
+        page("Leer", "{{Nur eine Vorlage}}"),
+        page("Gelöscht", None),
+        page("Alt", "Ohne ns.", ns=None),
+        page("Vorlage", "Ein Wort."),
+        page("Datei: ein Film", "Ein Film."),
+        page("Vorlage", "Alt.", ns=None),
+    )
     items = read(folder, "a.xml", data)
     kinds = [
         ("document", item.text.decode()) if isinstance(item, Document) else (type(item).__name__, item.reason)
         for item in items
     ]
     assert kinds == [
-        ("document", "Der Text."), ("PassedOver", "redirect"), ("PassedOver", "redirect"),
-        ("PassedOver", "not-an-article"), ("PassedOver", "not-an-article"), ("PassedOver", "not-an-article"),
-        ("Reject", "empty-text"), ("Reject", "empty-text"), ("document", "Ohne ns."),
-        ("document", "Ein Wort."), ("document", "Ein Film."), ("document", "Alt."),
-    ]  # fmt: skip
+        ("document", "Der Text."),
+        ("PassedOver", "redirect"),
+        ("PassedOver", "redirect"),
+        ("PassedOver", "not-an-article"),
+        ("PassedOver", "not-an-article"),
+        ("PassedOver", "not-an-article"),
+        ("Reject", "empty-text"),
+        ("Reject", "empty-text"),
+        ("document", "Ohne ns."),
+        ("document", "Ein Wort."),
+        ("document", "Ein Film."),
+        ("document", "Alt."),
+    ]
     assert [data[item.position :][:6] for item in items] == [b"<page>"] * 12
     assert (items[0].record_id, items[6].record_id, items[6].text) == ("Eins", "Leer", "{{Nur eine Vorlage}}")
 
@@ -176,7 +191,10 @@ def test_a_page_that_is_too_long_to_hold_is_rejected(folder, monkeypatch, chunk)
 @pytest.mark.parametrize(
     "wikitext, text",
     [
-        ("'''Paris''' ({{IPA|paʁi}}) is the [[capital city|capital]] of [[France]].", "Paris is the capital of France."),
+        (
+            "'''Paris''' ({{IPA|paʁi}}) is the [[capital city|capital]] of [[France]].",
+            "Paris is the capital of France.",
+        ),
         ("One.\n\nTwo,\nthree.", "One.\nTwo,\nthree."),
         ("{{Infobox\n| a = b\n}}\nText.", "Text."),
         ("{| class='wikitable'\n|-\n! A\n|-\n| b\n|}\nAfter.", "After."),
@@ -192,13 +210,16 @@ def test_a_page_that_is_too_long_to_hold_is_rejected(folder, monkeypatch, chunk)
         ("<blockquote>Said.</blockquote><div>Block</div> rest", "Said.\nBlock\nrest"),
         ("-{zh-hans:博客;zh-hant:網誌}-是-{A|zh-cn:网站}-，-{T|標題}-好-{了}-。", "博客是网站，好了。"),
         ("{{unclosed\nText.", "{{unclosed\nText."),
-        ("'''!Kung''' is a language of Africa.\n''|x|'' is a length.", "!Kung is a language of Africa.\n|x| is a length."),
+        (
+            "'''!Kung''' is a language of Africa.\n''|x|'' is a length.",
+            "!Kung is a language of Africa.\n|x| is a length.",
+        ),
         ("[[!Kung]] live there.\n* !Xóõ\n* ! and ?\n&#124; is a bar.", "!Kung live there.\n!Xóõ\n! and ?\n| is a bar."),
         ("[http://a.b !Oka Tokat] is a series.\n== !!! ==\nA band.", "!Oka Tokat is a series.\n!!!\nA band."),
         ("{| class='a'\n|-\n! '''A'''\n | [[b]]\nAfter.", "After."),
         ("", ""),
     ],
-)  # fmt: skip
+)
 def test_mark_up_becomes_text(wikitext, text):
     assert plain_text(wikitext, Site()) == text
 
@@ -225,5 +246,7 @@ def test_any_mark_up_gives_text_without_control_characters(wikitext):
 
 def test_a_kind_of_item_is_one_of_three(folder):
     assert {type(i) for i in read(folder, "k.xml", dump(page("A", "x"), page("B", "", 0), page("C", "", 1)))} == {
-        Document, Reject, PassedOver,
-    }  # fmt: skip
+        Document,
+        Reject,
+        PassedOver,
+    }

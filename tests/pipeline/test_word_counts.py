@@ -9,12 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import TextConfig
-from pipeline.inputs import find_sources
-from pipeline.local_runner import pipeline_options, run
-from pipeline.splitting import split_source
+from pipeline.inputs.documents import TextConfig
+from pipeline.inputs.sources import find_sources
+from pipeline.inputs.splitting import split_source
+from pipeline.local.runner import pipeline_options, run
+from pipeline.stages.word_counts import (
+    AddWordCounts,
+    CountWords,
+    Tally,
+    WordCounts,
+    count_words,
+    most_frequent,
+    read_counts,
+)
 from pipeline.vocabulary import make_tokenizer
-from pipeline.word_counts import AddWordCounts, CountWords, Tally, WordCounts, count_words, most_frequent, read_counts
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
 
@@ -44,7 +52,12 @@ def test_chinese_characters_and_punctuation_are_words():
 
 
 def test_of_a_word_that_is_too_long_its_script_alone_is_kept():
-    texts = [("ด" + "กขค"[i] * 154).encode() for i in range(3)] + [b"a" * 100, b"b" * 101, b"1" * 200, b"1" * 200 + b"c"]
+    texts = [("ด" + "กขค"[i] * 154).encode() for i in range(3)] + [
+        b"a" * 100,
+        b"b" * 101,
+        b"1" * 200,
+        b"1" * 200 + b"c",
+    ]
     counts = {"ด" * 101: 3, "a" * 100: 1, "b" * 101: 1, "1" * 101: 1, "c" * 101: 1}
     assert count_words(texts, True, None) == counts
 
@@ -52,7 +65,7 @@ def test_of_a_word_that_is_too_long_its_script_alone_is_kept():
 def test_a_unit_table_that_overflows_changes_no_count(monkeypatch):
     texts = [f"{'word ' * 300_000} {i} end{i}".encode() for i in range(3)]
     whole = count_words(texts, True, None)
-    monkeypatch.setattr("pipeline.word_counts.MAX_UNITS", 2)
+    monkeypatch.setattr("pipeline.stages.word_counts.MAX_UNITS", 2)
     assert count_words(texts, True, None) == whole
 
 
@@ -69,7 +82,7 @@ def test_the_sum_is_exact_in_whatever_order_and_however_little_is_held(tmp_path_
     add = AddWordCounts(str(tmp_path_factory.mktemp("counts")))
     draw = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.word_counts.MAX_HELD_WORDS", held)
+        patch.setattr("pipeline.stages.word_counts.MAX_HELD_WORDS", held)
         totals = [add.create_accumulator() for _ in range(3)]
         for part in draw.sample(parts, len(parts)):
             at = draw.randrange(3)
@@ -81,14 +94,17 @@ def test_the_sum_is_exact_in_whatever_order_and_however_little_is_held(tmp_path_
 
 
 def test_what_is_turned_away_is_counted_and_the_first_of_each_kind_is_kept():
-    first, second = Tally(1, 5, Counter(a=1), {"a": ("x", 9, "later")}), Tally(2, 7, Counter(a=2), {"a": ("x", 3, "first")})
+    first, second = (
+        Tally(1, 5, Counter(a=1), {"a": ("x", 9, "later")}),
+        Tally(2, 7, Counter(a=2), {"a": ("x", 3, "first")}),
+    )
     first.update(second)
     assert first == Tally(3, 12, Counter(a=3), {"a": ("x", 3, "first")})
 
 
 @pytest.mark.parametrize("num_workers, split_bytes", [(1, 1 << 20), (1, 300), (2, 500)])
 def test_any_number_of_workers_and_splits_counts_the_same(tmp_path, monkeypatch, num_workers, split_bytes):
-    monkeypatch.setattr("pipeline.word_counts.MAX_UNITS", 20)  # of workers in this process
+    monkeypatch.setattr("pipeline.stages.word_counts.MAX_UNITS", 20)  # of workers in this process
     draw = random.Random(1)
     texts = [" ".join(f"w{draw.randrange(60)}" for _ in range(30)) for _ in range(40)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts) + "no json\n")

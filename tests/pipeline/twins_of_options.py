@@ -40,7 +40,9 @@ def tokens_of(sentences: list[tuple[int, int]]) -> int:
 # ---------------------------------------------------------------------------------------------------- pairs
 
 
-def swapped_of(text: Text, number: int, room: int, key: tuple[int, ...], short_seq_prob: float) -> tuple[list[Pair], int]:
+def swapped_of(
+    text: Text, number: int, room: int, key: tuple[int, ...], short_seq_prob: float
+) -> tuple[list[Pair], int]:
     """The pairs of one document for sentence order prediction, and how many single sentences were left over."""
     left = list(range(len(text.sentences)))
     backward = chance(draw(fold(*key, text.id), 0), 0.5)
@@ -61,7 +63,9 @@ def swapped_of(text: Text, number: int, room: int, key: tuple[int, ...], short_s
             alone += 1
             continue
         a_size = 1 + bounded(draw(own, 1), size - 1)
-        halves = [(text.sentences[half[0]][0], text.sentences[half[-1]][1]) for half in (chunk[:a_size], chunk[a_size:])]
+        halves = [
+            (text.sentences[half[0]][0], text.sentences[half[-1]][1]) for half in (chunk[:a_size], chunk[a_size:])
+        ]
         label = int(draw(own, 1) & 0xFFFFFFFF < 2**31)
         (a, a_end), (b, b_end) = reversed(halves) if label else halves
         pairs.append(Pair(a, a_end - a, b, b_end - b, label, number, number, chunk[0]))
@@ -161,9 +165,17 @@ def words_of(is_head: list[bool], b_start: int, length: int, across: bool) -> li
 
 
 def mask_words(
-    input_ids: list[int], is_head: list[bool], b_start: int, key: int, count: int, max_predictions: int,
-    mask_id: int, replacements: list[int], shares: tuple[float, float], google: bool,
-) -> tuple[list[int], list[int], list[int]]:  # fmt: skip
+    input_ids: list[int],
+    is_head: list[bool],
+    b_start: int,
+    key: int,
+    count: int,
+    max_predictions: int,
+    mask_id: int,
+    replacements: list[int],
+    shares: tuple[float, float],
+    google: bool,
+) -> tuple[list[int], list[int], list[int]]:
     """(input ids with the masks applied, masked_lm_positions, masked_lm_ids) of one example."""
     words = words_of(is_head, b_start, len(input_ids), across=google)
     chosen = choose_words(key, [len(word) for word in words], count, max_predictions, google)
@@ -172,9 +184,15 @@ def mask_words(
 
 
 def apply(
-    input_ids: list[int], groups: list[list[int]], key: int, max_predictions: int, mask_id: int,
-    replacements: list[int], shares: tuple[float, float], alone: bool,
-) -> tuple[list[int], list[int], list[int]]:  # fmt: skip
+    input_ids: list[int],
+    groups: list[list[int]],
+    key: int,
+    max_predictions: int,
+    mask_id: int,
+    replacements: list[int],
+    shares: tuple[float, float],
+    alone: bool,
+) -> tuple[list[int], list[int], list[int]]:
     """The same of the positions in these groups, each treated alike; or, `alone`, each position for itself."""
     masked, rank, positions = list(input_ids), 0, []
     for group in groups:
@@ -218,9 +236,16 @@ def cut_into_spans(segments: list[int], key: int) -> list[list[int]]:
 
 
 def mask_spans(
-    input_ids: list[int], is_head: list[bool], b_start: int, key: int, count: int, max_predictions: int,
-    mask_id: int, replacements: list[int], shares: tuple[float, float],
-) -> tuple[list[int], list[int], list[int]]:  # fmt: skip
+    input_ids: list[int],
+    is_head: list[bool],
+    b_start: int,
+    key: int,
+    count: int,
+    max_predictions: int,
+    mask_id: int,
+    replacements: list[int],
+    shares: tuple[float, float],
+) -> tuple[list[int], list[int], list[int]]:
     """(input ids with the masks applied, masked_lm_positions, masked_lm_ids) of one example."""
     words = words_of(is_head, b_start, len(input_ids), across=False)
     in_a = sum(word[0] < b_start for word in words)

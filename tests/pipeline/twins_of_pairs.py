@@ -183,13 +183,23 @@ def make_pairs(
         b_end = b_start + b_length
         ends = [at for at in range(b_start + 1, b_end + 1) if at == len(is_head) or is_head[at]]
         b_end = max(ends, default=b_end)
-        pairs.append(Pair(
-            a_start, middle - a_start, b_start, b_end - b_start, chunk.label, chunk.document, document_b, chunk.sentence
-        ))  # fmt: skip
+        pairs.append(
+            Pair(
+                a_start,
+                middle - a_start,
+                b_start,
+                b_end - b_start,
+                chunk.label,
+                chunk.document,
+                document_b,
+                chunk.sentence,
+            )
+        )
     counters = {
         "pairs-forced-random": sum(chunk.middle == chunk.end for chunk in chunks),
-        "pairs-dropped": len(chunks) - len(kept), "pairs-short-random-b": num_short,
-    }  # fmt: skip
+        "pairs-dropped": len(chunks) - len(kept),
+        "pairs-short-random-b": num_short,
+    }
     return pairs, counters
 
 

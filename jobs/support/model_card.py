@@ -1,0 +1,191 @@
+"""README.md of an exported model: what is known of it from its run, and nothing else.
+
+Language, licence and use are not known here: whoever passes the model on adds them.
+"""
+
+import json
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from model.hub.pretrained import Pretrained
+from model.runs.checkpoint import TrainingState
+from model.runs.metrics import read_metrics
+
+PIPELINES = {
+    "BertForPreTraining": ("AutoModelForPreTraining", "fill-mask"),
+    "BertForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
+    "BertModel": ("AutoModel", "feature-extraction"),
+    "BertForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
+    "BertForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
+    "BertForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering"),
+}
+"""By the class of a model the class that loads it, and the pipeline that it works in."""
+MEASURED = {
+    "mlm_loss": "masked words, cross-entropy in nats",
+    "mlm_accuracy": "masked words found",
+    "nsp_loss": "next sentence, cross-entropy in nats",
+    "nsp_accuracy": "next sentence told from a random one",
+}
+
+
+def pretraining_card(pretrained: Pretrained, state: TrainingState, name: str) -> str:
+    """The card of a checkpoint of a pretraining run; `name` is its directory's."""
+    lines = read_metrics(pretrained.path.parent.parent / "metrics.jsonl")
+    return "\n".join(
+        [
+            *_head(pretrained, name, f"Pretrained for {state.step:,} steps with {_software()}."),
+            *_training(state),
+            *_measured(state, [line for line in lines if line["step"] <= state.step]),
+        ]
+    )
+
+
+def run_card(pretrained: Pretrained, name: str) -> str:
+    """The card of a model that lies in a run folder in transformers' form: a fine-tuned or an imported one."""
+    results = pretrained.path.parent / "results.json"
+    if not results.exists():
+        return "\n".join(_head(pretrained, name, "Imported from a directory in transformers' form."))
+    content = json.loads(results.read_bytes())
+    best = content  # of several seeds, the folder of the best one holds what the model was trained with
+    if "best_seed" in content:
+        best = json.loads((results.parent / f"seed-{content['best_seed']}" / "results.json").read_bytes())
+    return "\n".join(
+        [
+            *_head(pretrained, name, f"Fine-tuned for the task `{best['deciding']['task']}` with {_software()}."),
+            *_tuning(best),
+            "## Measured on the dev rows, by which this model was chosen",
+            "",
+            *_tuned(best["metrics"], content),
+        ]
+    )
+
+
+def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
+    kind, pipeline = PIPELINES[pretrained.architecture]
+    config = pretrained.config
+    normalizer = json.loads(pretrained.tokenizer.tokenizer.to_str()).get("normalizer") or {}
+    facts = {
+        "layers": config.num_hidden_layers,
+        "hidden size": config.hidden_size,
+        "attention heads": config.num_attention_heads,
+        "feed-forward size": config.intermediate_size,
+        "positions": config.max_position_embeddings,
+        "vocabulary": f"{pretrained.tokenizer.vocab_size:,} word pieces, "
+        f"{'lower-cased' if normalizer.get('lowercase') else 'cased'}",
+        "parameters": f"{sum(tensor.numel() for tensor in pretrained.weights.values()):,}",
+    }
+    return [
+        "---",
+        "library_name: transformers",
+        f"pipeline_tag: {pipeline}",
+        "tags:",
+        "- bert",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"A {pretrained.architecture}. {what}",
+        "",
+        "```python",
+        f"from transformers import {kind}, AutoTokenizer, pipeline",
+        "",
+        f'model = {kind}.from_pretrained("{name}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        f'use = pipeline("{pipeline}", "{name}")',
+        "```",
+        "",
+        "## The model",
+        "",
+        *_table(("", ""), facts.items()),
+        "",
+    ]
+
+
+def _tuning(result: dict[str, Any]) -> list[str]:
+    settings = {key: value for key, value in result["deciding"].items() if value not in (None, [], False)}
+    settings.pop("task")  # the first sentence has it
+    names = {"model": "weights begun with, sha256", "train": "training rows, sha256", "dev": "dev rows, sha256"}
+    digests = {title: f"`{settings.pop(key)}`" for key, title in names.items()}
+    facts = {"steps": f"{result['step']:,}, of which the model has {result['best_step']:,}"}
+    facts |= {key.replace("_", " "): _value(value) for key, value in settings.items()}
+    return ["## Training", "", *_table(("", ""), (facts | digests).items()), ""]
+
+
+def _tuned(metrics: dict[str, float], content: dict[str, Any]) -> list[str]:
+    if "seeds" not in content:
+        return _table(("metric", "value"), ((key, f"{value:.4f}") for key, value in metrics.items()))
+    numbers = (metrics, content["mean"], content["deviation"])
+    rows = ((key, *(f"{values[key]:.4f}" for values in numbers)) for key in metrics)
+    return _table(("metric", "this model", f"mean of the seeds {', '.join(content['seeds'])}", "deviation"), rows)
+
+
+def _training(state: TrainingState) -> list[str]:
+    recipe = {key: value for key, value in state.schedule.items() if value not in (None, [], False)}
+    recipe.pop("max_seq_length", None)  # the table of stretches has it
+    init_from = recipe.pop("init_from", None)
+    ends = [leg["step"] for leg in state.legs[1:]] + [state.step]
+    facts: dict[str, Any] = {
+        "steps": f"{state.step:,}",
+        "tokens, no padding": f"{state.tokens:,}",
+        "hours": f"{state.seconds / 3600:.2f}",
+        "begun with": f"the weights of {Path(init_from).name}" if init_from else "random weights",
+        "seed": state.seed,
+        **{key.replace("_", " "): _value(value) for key, value in recipe.items()},
+        "vocabulary, sha256 of vocab.txt": f"`{state.vocabulary_sha256}`",
+        "stream digest": f"`{state.stream}`",
+    }
+    stretches = [
+        (f"{leg['step'] + 1:,} to {end:,}", leg["max_seq_length"], leg["batch_size"], f"`{leg['shards_digest']}`")
+        for leg, end in zip(state.legs, ends)
+        if end > leg["step"]
+    ]
+    changes = [f"- at step {c['step']:,}, {c['name']} from {c['before']} to {c['after']}" for c in state.changes]
+    return [
+        "## Training",
+        "",
+        *_table(("", ""), facts.items()),
+        "",
+        *_table(("steps", "length", "examples a step", "data, sha256 of shards.parquet"), stretches),
+        "",
+        *(["Changed on the way:", "", *changes, ""] if changes else []),
+    ]
+
+
+def _measured(state: TrainingState, lines: list[dict[str, Any]]) -> list[str]:
+    rows: list[tuple[str, str, str]] = []
+    for split, where in (("validation", "held out"), ("train", "training batch")):
+        found = [line for line in lines if line["split"] == split]
+        if not found:
+            continue
+        last = found[-1]
+        where += f", step {last['step']:,}" + (f", {last['num_examples']:,} examples" if split == "validation" else "")
+        has_pairs = last["nsp_loss"] != 0
+        names = [key for key in MEASURED if has_pairs or not key.startswith("nsp")]
+        rows += [(MEASURED[key], where, f"{last[key]:.4f}" if last[key] is not None else "none") for key in names]
+        if not has_pairs and split == "train":
+            rows.append(("next sentence", where, "not trained: the data has no pairs"))
+    return ["## Measured", "", *_table(("", "on", "value"), rows), ""] if rows else []
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
+    head = list(head)
+    return [_row(head), "|" + " --- |" * len(head), *map(_row, rows)]
+
+
+def _row(cells: Iterable[Any]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _software() -> str:
+    try:
+        return f"bertloom {version('bertloom')}"
+    except PackageNotFoundError:
+        return "bertloom"

@@ -1,0 +1,1 @@
+"""To and from Hugging Face transformers: weights, tokenizer, configuration, initial weights, ONNX."""

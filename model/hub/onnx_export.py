@@ -1,0 +1,99 @@
+"""A pretrained BERT on padded batches, as other programs have them, and its form in ONNX.
+
+Everything else here reads packed sequences. The graph that leaves has transformers' inputs and the weights of ours.
+
+Dimensions in the comments:
+    N  sequences    S  their length, with padding    C  hidden_size    H  heads    D  C / H    V  words
+"""
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.bert import BertLayer
+from model.heads import BertForPreTraining
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUTS = ("last_hidden_state", "prediction_logits", "seq_relationship_logits")
+CLOSE = 1e-3
+"""What may lie between the numbers of torch and those of onnxruntime, in sums of 32-bit floats."""
+
+
+class PaddedBert(nn.Module):
+    """The encoder and both heads."""
+
+    def __init__(self, model: BertForPreTraining) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states (N, S, C), logits of words (N, S, V) and of pairs (N, 2), from three int64 (N, S)."""
+        bert = self.model.bert
+        N, S = input_ids.shape
+        hidden = bert.embeddings(input_ids, token_type_ids, torch.arange(S, device=input_ids.device)[None])
+        seen = attention_mask[:, None, None, :].bool()  # (N, 1, 1, S)
+        for layer in bert.layers:
+            assert isinstance(layer, BertLayer)
+            qkv = layer.qkv(hidden).view(N, S, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)  # (3, N, H, S, D)
+            mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=seen)  # (N, H, S, D)
+            hidden = layer.behind_attention(hidden, mixed.transpose(1, 2).reshape(N, S, -1))
+        words = self.model.mlm(hidden, bert.embeddings.word_embeddings.weight)
+        return hidden, words, self.model.nsp(hidden[:, 0])
+
+
+def write_onnx(model: BertForPreTraining, path: Path) -> None:
+    """Writes model.onnx by torch's exporter, for batches of any size and length.
+
+    Raises:
+        ValueError: the extra `onnx` is not installed, or onnxruntime gets other numbers from the file than torch has.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError as error:
+        raise ValueError(f"{error}: pip install -e '.[onnx]'") from None
+    padded = PaddedBert(model).eval()
+    sizes = {
+        0: torch.export.Dim("batch"),
+        1: torch.export.Dim("length", min=2, max=model.config.max_position_embeddings),
+    }
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which no BERT needs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        torch.onnx.export(
+            padded,
+            some_batch(model, 3, 8),
+            str(path),
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamo=True,
+            dynamic_shapes=dict.fromkeys(INPUTS, sizes),
+            external_data=False,
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for num_rows, length in ((1, 5), (4, min(33, model.config.max_position_embeddings))):
+        batch = some_batch(model, num_rows, length)
+        with torch.no_grad():
+            expected = padded(*batch)
+        found = session.run(OUTPUTS, {name: tensor.numpy() for name, tensor in zip(INPUTS, batch)})
+        for name, ours, theirs in zip(OUTPUTS, expected, found):
+            if not np.allclose(ours.numpy(), theirs, atol=CLOSE, rtol=CLOSE):
+                most = np.abs(ours.numpy() - theirs).max()
+                raise ValueError(f"{path}: {name} of onnxruntime is off by {most:g}: no directory is written")
+
+
+def some_batch(model: BertForPreTraining, num_rows: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch of two segments with padding, that the graph is traced on and compared on."""
+    generator = torch.Generator().manual_seed(num_rows)
+    ids = torch.randint(model.config.vocab_size, (num_rows, length), generator=generator)
+    mask = (torch.arange(length)[None] < length - torch.arange(num_rows)[:, None] % (length - 1)).long()
+    types = (torch.arange(length) >= length // 2).long().expand(num_rows, length) % model.config.type_vocab_size
+    return ids, mask, types.contiguous()

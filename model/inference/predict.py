@@ -1,0 +1,145 @@
+"""A model at work, in three lines.
+
+    from model.inference.predict import load
+    model = load("tuned")
+    model.predict(["A film to see twice.", "Two hours of my life."])
+
+`load` takes what `--model` takes. A model that was fine-tuned answers by `predict`; one that was pretrained, by `fill`.
+docs/finetuning.md shows what comes back.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from model.bert import BertModel
+from model.heads import MaskedLanguageModelHead
+from model.hub.pretrained import Pretrained, open_pretrained
+from model.hub.weights import from_hugging_face, load_weights
+from model.packing import pack_sequences
+from model.step import choose_device, choose_precision
+from model.tasks.registry import task_of
+from model.tasks.rows import BadRow, read_rows
+from model.tasks.task import softmax
+from model.tasks.training import predict_all
+
+BATCH_SIZE = 32
+"""Items in memory at once, at most; of long texts fewer, and of one with many windows only some of them."""
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> "TaskPredictor | WordPredictor":
+    """The model at a path, ready to use: a TaskPredictor if it was fine-tuned, else a WordPredictor.
+
+    Args:
+        path: a run of `bertloom finetune` or `pretrain`, or a directory in transformers' form.
+        device: cuda, cuda:1, cpu …; auto takes cuda where there is one.
+    """
+    pretrained = open_pretrained(path)
+    if "cls.predictions.bias" in pretrained.weights:
+        return WordPredictor(pretrained, device)
+    return TaskPredictor(pretrained, device)
+
+
+class TaskPredictor:
+    """A fine-tuned model."""
+
+    def __init__(self, pretrained: Pretrained, device: str = "auto") -> None:
+        """Raises ValueError if the model was not fine-tuned."""
+        self.task = task_of(pretrained)
+        self.tokenizer = pretrained.tokenizer
+        self.device = choose_device(device)
+        self.precision = choose_precision("auto", self.device)
+        self.model = self.task.model_class(pretrained.config, self.task.num_outputs)
+        state = from_hugging_face(pretrained.weights, pretrained.config.num_hidden_layers, self.model.architecture)
+        load_weights(self.model, state, str(pretrained.path))
+        self.model.to(self.device).eval()
+
+    def predict(self, rows: Iterable[Any], top_k: int = 5) -> list[dict[str, Any]]:
+        """What the model says of each row: "label" and "probabilities", "value", "tags", or "answer", by its task.
+
+        Args:
+            rows: strings; pairs of strings for two texts, or a question and its context; lists of words for tags; or
+                dictionaries with columns as a file has them.
+            top_k: classes whose probabilities are given.
+
+        Raises:
+            ValueError: a row cannot be read, or `rows` is itself a row.
+        """
+        if isinstance(rows, (str, dict)):
+            raise ValueError(f"rows is {rows!r:.60}, expected a list of rows: give [{rows!r:.60}]")
+        records = ((f"row {number}", self._record(row)) for number, row in enumerate(rows, 1))
+        found = []
+        for place, row in read_rows(Path("rows"), records, self.task.forms(False), self.task.parse, {}):
+            if isinstance(row, BadRow):
+                raise ValueError(f"{place}: {row}")
+            found.append(row)
+        return self.answer(found, top_k)
+
+    def answer(self, rows: Sequence[Any], top_k: int = 5) -> list[dict[str, Any]]:
+        """`predict` for rows of the task, as its `parse` gives them."""
+        if not rows:
+            return []
+        data = self.task.tokenize(rows, self.tokenizer)
+        logits, _ = predict_all(self.model, data, BATCH_SIZE, self.precision)
+        answers = self.task.answer(rows, data, logits, top_k)
+        return [({} if row.id is None else {"id": row.id}) | answer for row, answer in zip(rows, answers)]
+
+    def _record(self, row: Any) -> dict[str, Any] | BadRow:
+        if isinstance(row, dict):
+            return row
+        if isinstance(row, str):
+            return {"text": row}
+        if isinstance(row, (tuple, list)):
+            forms = [[name for name in form if name != "text"] for form in self.task.forms(False)]
+            names = next((form for form in forms if form), [])
+            if names == ["tokens"]:
+                return {"tokens": list(row)}
+            if len(names) == len(row):
+                return dict(zip(names, row))
+        return BadRow(f"{row!r:.60} is no row of {self.task.name}")
+
+
+class WordPredictor:
+    """A model that fills in words."""
+
+    def __init__(self, pretrained: Pretrained, device: str = "auto") -> None:
+        """Raises ValueError if the model has no masked language model."""
+        if "cls.predictions.bias" not in pretrained.weights:
+            raise ValueError(
+                f"{pretrained.path} cannot fill in words, it is a {pretrained.architecture}: give the pretrained model"
+            )
+        self.tokenizer = pretrained.tokenizer
+        self.words = self.tokenizer.words
+        self.config = pretrained.config
+        self.device = choose_device(device)
+        self.bert, self.mlm = BertModel(self.config), MaskedLanguageModelHead(self.config)
+        both = nn.ModuleDict({"bert": self.bert, "mlm": self.mlm})
+        state = from_hugging_face(pretrained.weights, self.config.num_hidden_layers, "BertForMaskedLM")
+        load_weights(both, state, str(pretrained.path))
+        both.to(self.device).eval()
+
+    @torch.inference_mode()
+    def fill(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
+        """For each [MASK] in a text its `top_k` most likely words and their probabilities, the most likely first."""
+        parts = self.tokenizer.ids(text.split("[MASK]"))
+        if len(parts) == 1:
+            raise ValueError(f"there is no [MASK] in {text!r:.60}: write one where a word is to be found")
+        mask = np.array([self.tokenizer.mask_id])
+        words = [piece for part in parts for piece in (mask, part)][1:]
+        ids = np.concatenate([[self.tokenizer.cls_id], *words, [self.tokenizer.sep_id]])
+        if len(ids) > self.config.max_position_embeddings:
+            raise ValueError(f"the text has {len(ids)} tokens, the model reads {self.config.max_position_embeddings}")
+        places = np.cumsum([0, *(len(part) + 1 for part in parts[1:-1])]) + len(parts[0]) + 1
+        batch = pack_sequences(ids, np.array([len(ids)]), np.array([len(ids)])).to(self.device)
+        hidden = self.bert(batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths, batch.cu_seqlens)
+        logits = self.mlm(hidden[torch.from_numpy(places).to(self.device)], self.bert.embeddings.word_embeddings.weight)
+        return [self._best(chances, top_k) for chances in softmax(logits.cpu().numpy()[:, : self.tokenizer.vocab_size])]
+
+    def _best(self, chances: np.ndarray, top_k: int) -> list[tuple[str, float]]:
+        best = np.argsort(-chances, kind="stable")[:top_k]
+        return [(self.words[number], round(float(chances[number]), 6)) for number in best]

@@ -1,0 +1,162 @@
+"""One training step, and evaluation on held-out examples.
+
+A step is a function of the weights, the moments, the global batch, (seed, step) and nothing else: random numbers
+(dropout) are seeded anew in each one, so there is no random state to save.
+"""
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.distributed import Ranks
+from model.heads import BertForPreTraining
+from model.loading.batches import GlobalBatch
+from model.loading.data import PackedBatch
+from model.loading.order import fold
+from model.normalization import update_statistics
+from model.optimizer import set_learning_rate
+
+DROPOUT = 1001
+"""Purpose of dropout's draws. Far from the purposes in docs/shard-format.md: it decides no byte of any data set."""
+
+
+ALONE = Ranks(device=torch.device("cpu"))
+"""For callers that know of no ranks; its device is not looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step was like, before its update."""
+
+    loss: float
+    """mlm_loss + nsp_loss."""
+    mlm_loss: float
+    """Mean cross-entropy over masked positions, in nats."""
+    mlm_accuracy: float
+    """Share of masked positions whose most likely word is the true one."""
+    nsp_loss: float
+    """Mean cross-entropy over pairs, in nats; 0 where there are none."""
+    nsp_accuracy: float
+    """Share of pairs whose label was predicted."""
+    gradient_norm: float
+    """Norm of the gradient before clipping."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether loss and gradient are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Losses and accuracies on held-out examples; see StepResult."""
+
+    mlm_loss: float
+    mlm_accuracy: float
+    nsp_loss: float
+    nsp_accuracy: float
+    num_examples: int
+    """Examples evaluated,"""
+    num_masked: int
+    """masked positions in them,"""
+    num_pairs: int
+    """and those of them that are pairs."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is cuda where there is one, else cpu."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name}, but torch finds no CUDA device: use --device cpu, or a CUDA build of torch")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """ "fp32" or "bf16"; "auto" is bf16 on CUDA, else fp32."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context a forward pass runs in: in bf16, matrix products run in 16 bits, weights and sums stay in 32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def train_step(
+    model: BertForPreTraining,
+    optimizer: torch.optim.Optimizer,
+    batch: GlobalBatch,
+    *,
+    learning_rate: float,
+    max_gradient_norm: float,
+    seed: int,
+    step: int,
+    precision: str = "fp32",
+    ranks: Ranks = ALONE,
+    highest_loss: float = math.inf,
+) -> StepResult:
+    """One update of the weights from one global batch, its gradient summed over micro-batches and ranks.
+
+    Where loss or gradient are no finite numbers, or the loss is above `highest_loss`, there is no update: weights and
+    moments stay as they were.
+    """
+    device = next(model.parameters()).device
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    for number, part in zip(batch.numbers, batch.micro_batches):
+        torch.manual_seed(fold(seed, DROPOUT, step, number) >> 1)
+        with autocast(device, precision):
+            output = model(part.to(device), batch.num_masked, batch.num_pairs)
+        output.loss.backward()
+        sums += torch.stack([value.double() for value in output[1:]])
+    ranks.sum_gradients(model.parameters())
+    ranks.sum_tensor(sums)
+    gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
+    means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # waits for the GPU: is there an update?
+    result = StepResult(loss=means["mlm_loss"] + means["nsp_loss"], gradient_norm=float(gradient_norm), **means)
+    if result.is_finite and result.loss <= highest_loss:
+        set_learning_rate(optimizer, learning_rate)
+        optimizer.step()
+        update_statistics(model)
+    return result
+
+
+def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, float]:
+    """Means from PretrainingOutput's four sums, in the order they have there."""
+    mlm_loss, mlm_correct, nsp_loss, nsp_correct = sums.tolist()
+    return {
+        "mlm_loss": mlm_loss / max(num_masked, 1),
+        "mlm_accuracy": mlm_correct / max(num_masked, 1),
+        "nsp_loss": nsp_loss / max(num_pairs, 1),
+        "nsp_accuracy": nsp_correct / max(num_pairs, 1),
+    }
+
+
+@torch.no_grad()
+def evaluate(
+    model: BertForPreTraining, batches: Iterable[PackedBatch], *, precision: str = "fp32", ranks: Ranks = ALONE
+) -> Evaluation:
+    """Losses and accuracies over all examples of `batches` of all ranks, each masked token and pair counting the same."""
+    device = next(model.parameters()).device
+    model.eval()
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    num_masked = num_pairs = num_examples = 0
+    for batch in batches:
+        pairs = int((batch.next_sentence_label >= 0).sum())
+        with autocast(device, precision):
+            output = model(batch.to(device), 1, pairs)
+        sums += torch.stack([value.double() for value in output[1:]])
+        num_masked += len(batch.masked_ids)
+        num_pairs += pairs
+        num_examples += len(batch.lengths)
+    ranks.sum_tensor(sums)
+    num_masked, num_pairs, num_examples = map(int, ranks.sum_numbers([num_masked, num_pairs, num_examples]))
+    means = mean_metrics(sums, num_masked, num_pairs)
+    return Evaluation(num_examples=num_examples, num_masked=num_masked, num_pairs=num_pairs, **means)

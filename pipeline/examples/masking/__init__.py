@@ -1,0 +1,1 @@
+"""Masking schemes: one file each behind one interface."""

@@ -1,0 +1,1 @@
+"""Pair objectives: one file each behind one interface."""

@@ -1,0 +1,132 @@
+"""Text that is not UTF-8: found by a file's first bytes, and read as if it were.
+
+Found are UTF-16 and UTF-32, with and without a byte order mark, GB18030, and Windows-1252, of which Latin-1 is a part.
+Only what leaves little doubt is found: bytes that fit nothing stay UTF-8, and become U+FFFD where they are none.
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+
+from pipeline.inputs.records import is_utf8
+from pipeline.inputs.streams import Damaged
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_LEAST = 8  # bytes that are not ASCII, from which an encoding can be told
+
+_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_HIGH = re.compile(rb"[\x80-\xff]+")
+# curly quotes, dashes, the no-break space, ¡¿«»°, and the letters of western Europe but for the rarest
+_WESTERN = re.compile(
+    rb"[\x85\x91-\x97\xa0\xa1\xa7\xab\xb0\xb4\xb7\xba\xbb\xbf\xc0-\xcf\xd1-\xd6\xd8-\xdc\xdf-\xef\xf1-\xf6\xf8-\xfc]"
+)
+# every third character of modern Chinese is one of these
+_COMMON_CHINESE = frozenset(
+    "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"
+    "十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其些然前外天政四日那社义事平"
+    "這個國為們時來對會發動過說產種後學經進電裡實兩體機當點從業應開還"
+)
+
+
+def encoding_name(encoding: str) -> str | None:
+    """Python's own name for an encoding, None for UTF-8; ValueError where it is no encoding of text."""
+    try:
+        name = codecs.lookup(encoding).name
+        "".encode(name)
+    except (LookupError, UnicodeError):  # Python has an encoding called "undefined"
+        raise ValueError(
+            f"--encoding {encoding}: no such encoding; expected auto, or a name such as utf-8, gb18030, windows-1252"
+        ) from None
+    return None if name == "utf-8" else name
+
+
+def find_encoding(head: bytes) -> str | None:
+    """The encoding of a text whose first bytes these are; None: UTF-8, or nothing that can be told."""
+    for mark, encoding in _MARKS.items():
+        if head.startswith(mark):
+            return encoding
+    utf8 = _is_cut_utf8(head)
+    if not utf8 or 3 * len(_CONTROLS.findall(head)) > len(head):  # ASCII holds few, in UTF-16 every second byte is one
+        for encoding in ("utf-16-le", "utf-16-be"):
+            if _is_utf16(head, encoding):
+                return encoding
+    if utf8:
+        return None
+    runs = _HIGH.findall(head)
+    num_high = sum(map(len, runs))
+    if num_high < _LEAST or _is_damaged_utf8(head):
+        return None
+    if sum(len(run) for run in runs if len(run) > 1) > 0.9 * num_high:
+        return "gb18030" if _is_gb18030(head) else None
+    return "windows-1252" if len(_WESTERN.findall(head)) > 0.95 * num_high else None
+
+
+def is_mostly_utf8(head: bytes) -> bool:
+    """Are there fewer bytes that are no UTF-8 than one in a hundred?"""
+    return _replaced(head) * 100 <= len(head)
+
+
+def as_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """The same text as UTF-8. Bytes that are none in their own encoding are none in it either: 0xFF, to be counted."""
+    decoder, position = codecs.getincrementaldecoder(encoding)("bertloom-byte-ff"), 0
+    try:
+        for chunk in chunks:
+            data = decoder.decode(chunk).encode("utf-8", "surrogateescape")
+            position += len(data)
+            yield data
+    except Damaged as damage:
+        raise Damaged(position, str(damage)) from damage
+    yield decoder.decode(b"", final=True).encode("utf-8", "surrogateescape")
+
+
+def _byte_ff(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "\udcff", error.end  # what "surrogateescape" writes as the byte 0xFF
+
+
+codecs.register_error("bertloom-byte-ff", _byte_ff)
+
+
+def _is_cut_utf8(head: bytes) -> bool:
+    """Is it UTF-8, whose last character may be cut?"""
+    return any(is_utf8(head[: len(head) - cut]) for cut in range(4))
+
+
+def _replaced(head: bytes) -> int:
+    return head.decode(errors="replace").count("\ufffd") - head.count(b"\xef\xbf\xbd")
+
+
+def _is_damaged_utf8(head: bytes) -> bool:
+    """Has it characters of several bytes, as many as bytes that are none? By chance they are rare."""
+    num_good = sum(character > "\x7f" and character != "\ufffd" for character in head.decode(errors="replace"))
+    return num_good >= _replaced(head)
+
+
+def _is_utf16(head: bytes, encoding: str) -> bool:
+    """Are nearly all of its characters Latin, Greek, Cyrillic, Chinese, Japanese, Korean, or punctuation?"""
+    if len(head) < _LEAST:
+        return False
+    text = head[: len(head) // 2 * 2].decode(encoding, errors="replace")
+    usual = sum(
+        " " <= c < "\u0530"
+        or "\u2010" <= c <= "\u2027"
+        or "\u3000" <= c <= "\u30ff"
+        or "\u4e00" <= c <= "\u9fff"
+        or "\uac00" <= c <= "\ud7a3"
+        or "\uff00" <= c <= "\uff60"
+        or c in "\t\n\r"
+        for c in text
+    )
+    return usual > 0.95 * len(text) and ("\n" in text or " " in text or "。" in text or "，" in text)
+
+
+def _is_gb18030(head: bytes) -> bool:
+    text = head.decode("gb18030", errors="replace")[:-2]  # the last character may be cut
+    chinese = [c for c in text if c >= "\u3400"]
+    common = sum(c in _COMMON_CHINESE for c in chinese)
+    return "\ufffd" not in text and len(chinese) >= _LEAST and common > 0.12 * len(chinese)

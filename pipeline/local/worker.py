@@ -1,0 +1,127 @@
+"""Beam's worker processes on this machine: copies of a server that imports once, beside its job, what they all need.
+
+Imports take as long as a small job. A job may start the server before its own imports, so this file has only light ones.
+The server ends when its job does, however that ends, and so do the workers: each sees its connection to the job close.
+"""
+
+import atexit
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import suppress
+
+_DONE = b"done"
+_asking = threading.Lock()
+_running: tuple[subprocess.Popen, socket.socket] | None = None  # the server, and a connection to it
+
+
+def start() -> None:
+    """Starts the server of this process, if there is none."""
+    global _running
+    if _running:
+        return
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "pipeline.local.worker"]
+    quiet = subprocess.DEVNULL  # a worker's output goes where its job's goes by then
+    with theirs:  # a group of its own: Ctrl-C is the job's affair
+        process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet, process_group=0)
+    _running = process, ours
+    atexit.register(end)
+
+
+def end() -> None:
+    """Kills the server, if there is one, with its workers; the next call of `start` starts another one."""
+    global _running
+    if _running:
+        (process, connection), _running = _running, None
+        with suppress(OSError):  # all of them have ended already
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        connection.close()
+
+
+def work(environment: dict[str, str]) -> None:
+    """Has a worker run to its end, in this folder, with these variables; what it says goes to this standard error.
+
+    Raises:
+        RuntimeError: it did not come to its end, or there is no server: a job that is interrupted may still ask for
+            workers when `end` was called, and one that began then would never be told to stop.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs, _asking:
+            if not (running := _running):
+                raise RuntimeError("the server of the workers has ended")
+            connection = running[1]
+            socket.send_fds(connection, [b"1"], [theirs.fileno(), 2])
+            connection.recv(1)  # macOS may lose a handle that is closed before it was received
+        ours.sendall(json.dumps([os.getcwd(), environment]).encode() + b"\n")
+        if ours.makefile("rb").read() != _DONE:  # to the end of the connection: that of the worker
+            raise RuntimeError("its connection was closed")
+
+
+def main() -> None:
+    """The server: every message brings the connection of a new worker, and its standard error."""
+    signal.signal(signal.SIGCHLD, _reap)
+    from apache_beam.runners.worker import sdk_worker_main  # noqa: F401
+
+    import pipeline.preprocess  # noqa: F401
+
+    gc.freeze()  # memory that the collector does not touch stays shared
+    with socket.socket(fileno=0) as job:
+        while True:
+            message, handles, _, _ = socket.recv_fds(job, 1, 2)
+            if not message:
+                return
+            job.send(message)
+            if os.fork() == 0:
+                _work(*handles)
+            for handle in handles:
+                os.close(handle)
+
+
+def _reap(*_: object) -> None:
+    with suppress(ChildProcessError):  # there is none at all
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _work(connection: int, stderr: int) -> None:
+    status = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the job's connection to the server
+        os.dup2(stderr, 1)
+        os.dup2(stderr, 2)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        job = socket.socket(fileno=connection)
+        folder, environment = json.loads(job.makefile().readline())
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        threading.Thread(target=_end_with, args=(job,), daemon=True).start()
+        from apache_beam.runners.worker import sdk_worker_main
+
+        sdk_worker_main.main([])
+        job.sendall(_DONE)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _end_with(job: socket.socket) -> None:
+    try:
+        job.recv(1)  # the job never sends more: this is its end
+    finally:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

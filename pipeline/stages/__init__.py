@@ -1,0 +1,1 @@
+"""The stages of the Beam pipeline, one file each."""

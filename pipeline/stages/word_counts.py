@@ -1,0 +1,241 @@
+"""The words of a corpus and how often each occurs: counted by several workers, added up by a combiner.
+
+Exact, and so the same for any number of workers and however the text is cut. Memory is bounded: what is more than
+MAX_HELD_WORDS goes to a file, sorted, and the files are merged at the end.
+"""
+
+import hashlib
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.transforms.window import GlobalWindows
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+
+from bertloom import storage
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.formats.registry import position_unit
+from pipeline.inputs.records import Document, Record, Reject
+from pipeline.inputs.sources import Source, Split
+from pipeline.text.units import MAX_UNITS, Interner
+from pipeline.vocabulary import MAX_WORD_CHARACTERS, cut_as_bert
+
+MAX_HELD_WORDS = 1_000_000  # about 150 MB
+MAX_DISTINCT_WORDS = 2_000_000  # the most frequent, given to the trainer: about 300 MB
+BLOCK_BYTES = 1 << 20
+
+
+class WordCounter:
+    """Counts words, cut as BERT cuts: punctuation and Chinese characters are words of their own. One a worker."""
+
+    def __init__(self, do_lower_case: bool, strip_accents: bool | None):
+        self.tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+        cut_as_bert(self.tokenizer, do_lower_case, strip_accents)
+        self.interner = Interner(self.tokenizer, do_lower_case)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.interner.clear()
+        self.unit_counts = np.zeros(0, np.int64)
+        self.pending: list[bytes] = []
+        self.pending_bytes = 0
+
+    def add(self, text: bytes) -> None:
+        self.pending.append(text)
+        self.pending_bytes += len(text)
+        if self.pending_bytes >= BLOCK_BYTES:
+            self._count()
+
+    def _count(self) -> None:
+        codes = self.interner.cut(b"\n".join(self.pending)).codes
+        seen: NDArray[np.int64] = np.bincount(codes, minlength=len(self.interner))
+        seen[: len(self.unit_counts)] += self.unit_counts
+        self.unit_counts, self.pending, self.pending_bytes = seen, [], 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.interner) > MAX_UNITS
+
+    def take(self) -> Counter[str]:
+        """What was counted since the last time."""
+        self._count()
+        counts: Counter[str] = Counter()
+        normalize, cut = self.tokenizer.normalizer.normalize_str, self.tokenizer.pre_tokenizer.pre_tokenize_str
+        for unit, count in zip(self.interner.new_units, self.unit_counts.tolist(), strict=True):
+            for word, _ in cut(normalize(unit)):
+                counts[word if len(word) <= MAX_WORD_CHARACTERS else _too_long(word)] += count
+        self._clear()
+        return counts
+
+
+def _too_long(word: str) -> str:
+    """A word that is too long, too, and of the same script: that is all that is told of such words, and many differ."""
+    letter = next(filter(str.isalpha, word), None) or next(filter(str.isdigit, word), word[0])
+    return letter * (MAX_WORD_CHARACTERS + 1)
+
+
+def count_words(texts: Iterable[bytes], do_lower_case: bool, strip_accents: bool | None) -> Counter[str]:
+    """How often each word occurs; words of more than MAX_WORD_CHARACTERS as one for each first letter.
+
+    >>> count_words([b"The cat, the hat."], do_lower_case=True, strip_accents=None)
+    Counter({'the': 2, 'cat': 1, ',': 1, 'hat': 1, '.': 1})
+    """
+    counter = WordCounter(do_lower_case, strip_accents)
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counter.add(text)
+        if counter.is_full:
+            counts.update(counter.take())
+    return counts + counter.take()
+
+
+@dataclass
+class Tally:
+    """What was read: nothing is passed over in silence."""
+
+    documents: int = 0
+    bytes: int = 0
+    turned_away: Counter[str] = field(default_factory=Counter)
+    """Rejects and what nobody asked for, by reason."""
+    first: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    """Of each kind of reject the first: (path, position, in words)."""
+
+    def add(self, source: Source, item: Record) -> None:
+        if isinstance(item, Document):
+            self.documents += 1
+            self.bytes += len(item.text)
+            return
+        self.turned_away[item.reason] += 1
+        if isinstance(item, Reject):
+            place = f"{source.path}, {position_unit(source.format)} {item.position}"
+            self._keep_first(item.reason, (source.path, item.position, f"{place}: {item.detail} {item.text[:100]}"))
+
+    def _keep_first(self, reason: str, reject: tuple[str, int, str]) -> None:
+        self.first[reason] = min(self.first.get(reason, reject), reject)
+
+    def update(self, other: "Tally") -> None:
+        self.documents += other.documents
+        self.bytes += other.bytes
+        self.turned_away.update(other.turned_away)
+        for reason, reject in other.first.items():
+            self._keep_first(reason, reject)
+
+
+@dataclass
+class WordCounts:
+    """The counts of a part of the corpus."""
+
+    words: Counter[str] = field(default_factory=Counter)
+    tally: Tally = field(default_factory=Tally)
+    files: list[str] = field(default_factory=list)
+    """Files of more counts, each sorted by word."""
+
+
+class CountSplit(beam.DoFn):
+    """Splits -> WordCounts, few and none of more than about MAX_UNITS words."""
+
+    def __init__(self, config: TextConfig, do_lower_case: bool, strip_accents: bool | None):
+        self.config, self.casing = config, (do_lower_case, strip_accents)
+
+    def start_bundle(self):
+        self.counter, self.tally = WordCounter(*self.casing), Tally()
+
+    def process(self, split: Split) -> Iterator[WordCounts]:
+        for item in read_documents(split, config=self.config):
+            self.tally.add(split.source, item)
+            if isinstance(item, Document):
+                self.counter.add(item.text)
+                if self.counter.is_full:
+                    yield WordCounts(self.counter.take())
+
+    def finish_bundle(self):
+        yield GlobalWindows.windowed_value(WordCounts(self.counter.take(), self.tally))
+
+
+class AddWordCounts(beam.CombineFn):
+    """WordCounts -> their sum."""
+
+    def __init__(self, folder: str):
+        """folder: for what is too much to hold."""
+        self.folder = folder
+
+    def create_accumulator(self) -> WordCounts:
+        return WordCounts()
+
+    def add_input(self, total: WordCounts, counts: WordCounts) -> WordCounts:
+        total.words.update(counts.words)
+        total.tally.update(counts.tally)
+        total.files += counts.files
+        if len(total.words) > MAX_HELD_WORDS:
+            total.files.append(_write_sorted(self.folder, total.words))
+            total.words = Counter()
+        return total
+
+    def merge_accumulators(self, totals: Iterable[WordCounts]) -> WordCounts:
+        merged = WordCounts()
+        for total in totals:
+            merged = self.add_input(merged, total)
+        return merged
+
+    def extract_output(self, total: WordCounts) -> WordCounts:
+        return total
+
+
+def _write_sorted(folder: str, words: Counter[str]) -> str:
+    data = "".join(f"{word}\t{words[word]}\n" for word in sorted(words)).encode()
+    path = storage.join(folder, hashlib.sha256(data).hexdigest())  # a retried bundle writes the same file
+    storage.write_whole(path, [data])
+    return path
+
+
+def _read_sorted(path: str) -> Iterator[tuple[str, int]]:
+    with storage.open_read(path) as file:
+        for line in file:
+            word, _, count = line.decode().rpartition("\t")
+            yield word, int(count)
+
+
+def most_frequent(counts: WordCounts, limit: int = MAX_DISTINCT_WORDS) -> dict[str, int]:
+    """The `limit` most frequent words, of equally frequent ones those that sort first; word -> count."""
+    lists = [_read_sorted(path) for path in counts.files]
+    merged = groupby(heapq.merge(*lists, sorted(counts.words.items())), key=itemgetter(0))
+    totals = ((word, sum(count for _, count in group)) for word, group in merged)
+    return dict(heapq.nsmallest(limit, totals, key=lambda total: (-total[1], total[0])))
+
+
+class CountWords(beam.PTransform):
+    """Splits -> a file of the most frequent words and the tally; `read_counts` reads it."""
+
+    def __init__(self, folder: str, config: TextConfig, do_lower_case: bool, strip_accents: bool | None):
+        """folder: for this file, and while counting."""
+        super().__init__()
+        self.folder = folder
+        self.count = CountSplit(config, do_lower_case, strip_accents)
+
+    def expand(self, splits):
+        return (
+            splits
+            | "count split" >> beam.ParDo(self.count)
+            | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder))
+            | "write counts" >> beam.Map(write_counts, self.folder)
+        )
+
+
+def write_counts(counts: WordCounts, folder: str) -> None:
+    tally = counts.tally
+    fields = [tally.documents, tally.bytes, tally.turned_away, tally.first, most_frequent(counts)]
+    storage.write_whole(storage.join(folder, "counts.json"), [json.dumps(fields).encode()])
+
+
+def read_counts(folder: str) -> tuple[dict[str, int], Tally]:
+    """(word -> count, what was read)."""
+    documents, num_bytes, turned_away, first, words = json.loads(storage.read(storage.join(folder, "counts.json")))
+    return words, Tally(documents, num_bytes, Counter(turned_away), {k: tuple(v) for k, v in first.items()})
