@@ -1,12 +1,17 @@
 """Configurations from TOML presets and flags: `parse(config_class, argv, prog)`.
 
-A configuration is a frozen, keyword-only dataclass whose fields have docstrings; those become the help text. Values
-come, each over the last, from the defaults, from presets (the leading words of argv: `small`, `my.toml`), from flags:
+A configuration is a frozen, keyword-only dataclass. The docstrings of its fields are the help text. Values come from the
+defaults, then from presets (the leading words of argv: `small`, `my.toml`), then from flags; the last one wins.
 
     bertloom pretrain tiny my.toml --data DATASET --out RUN --num-steps 1000
 
-A nested dataclass is a table in TOML, `[optimizer] learning_rate = 1e-4`, and a dotted flag,
-`--optimizer.learning-rate 1e-4`. TOML has no null: the string "None" stands for it, as it does on the command line.
+A field that is itself a dataclass is a table in TOML, `[model] num_hidden_layers = 2`, and a dotted flag,
+`--model.num-hidden-layers 2`. With `OmitArgPrefixes` it is flat: the fields of the nested dataclass, and of those nested
+in it, appear at the level of their parent in TOML and on the command line:
+
+    training: tyro.conf.OmitArgPrefixes[TrainingConfig]
+
+TOML has no null: the string "None" means None, as on the command line.
 """
 
 import dataclasses
@@ -25,29 +30,33 @@ import tyro
 
 Config = TypeVar("Config")
 
-_POSITIONAL = typing.get_args(tyro.conf.Positional[int])[1]
+_SIMPLE = {str: "a string", Path: "a path (a string)", int: "an integer", float: "a number", bool: "true or false"}
 
 
 def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
-    """The configuration that these words describe. What is wrong in a preset, or refused by `__post_init__`, is a
-    ValueError; tyro itself answers `--help` and wrong flags, by SystemExit."""
+    """Return the configuration that these words describe.
+
+    Raises:
+        ValueError: a preset is wrong, or a `__post_init__` refuses the values.
+        SystemExit: tyro has shown the help, or an error about the flags.
+    """
     words = list(argv)
     table: dict[str, Any] = {}
-    if not any(_POSITIONAL in getattr(hint, "__metadata__", ()) for hint in _hints(config_class).values()):
+    _keys(config_class)
+    if not any(_is_marked(hint, tyro.conf.Positional) for hint in _hints(config_class).values()):
         while words and not words[0].startswith("-"):
-            path = _find_preset(words.pop(0))
-            _merge(table, _read_preset(config_class, path))
+            _merge(table, _read_preset(config_class, _find_preset(words.pop(0))))
     with _plain_errors(config_class):
         return tyro.cli(config_class, args=words, prog=prog, default=_instance(config_class, table))
 
 
 def dump(config: Any) -> str:
-    """The configuration as TOML: given back as a preset, it gives an equal configuration."""
-    return tomli_w.dumps(_plain(config))
+    """Return the configuration as TOML. Parsed as a preset, it gives an equal configuration."""
+    return tomli_w.dumps(_table(config))
 
 
 def preset_names() -> list[str]:
-    """The presets that can be given by their bare name."""
+    """Return the names of the shipped presets."""
     folder = files("jobs") / "presets"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
@@ -61,8 +70,8 @@ def _find_preset(word: str) -> Path:
     if word.endswith(".toml"):
         return Path(word)
     raise ValueError(
-        f"{word!r} is no preset: expected one of {', '.join(preset_names()) or '(none shipped)'}, "
-        f"or the path of a file that ends in .toml; flags begin with --"
+        f"{word!r} is not a preset: expected one of {', '.join(preset_names()) or '(none shipped)'}, "
+        f"or the path of a .toml file. Flags begin with --."
     )
 
 
@@ -70,7 +79,7 @@ def _read_preset(config_class: type, path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such preset file") from None
+        raise ValueError(f"{path}: this preset file does not exist") from None
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError both are
         raise ValueError(f"{path}: not valid TOML: {error}") from None
     return checked_table(config_class, table, str(path), "")
@@ -85,25 +94,30 @@ def _merge(into: dict[str, Any], table: dict[str, Any]) -> None:
 
 
 def checked_table(config_class: type, table: dict[str, Any], file: str, prefix: str) -> dict[str, Any]:
-    """The values of a TOML table as the fields of a configuration; `prefix` is where in the file the table stands.
+    """Return the values of a TOML table by field name, those of nested configurations (flat or not) in dictionaries.
+
+    `prefix` is the table's own key and a dot, for error messages.
 
     Raises:
-        ValueError: there is no such field, or it takes no such value.
+        ValueError: a key is unknown, or a value has the wrong type.
     """
-    hints = _hints(config_class)
-    names = [field.name for field in dataclasses.fields(config_class)]
-    checked = {}
+    keys = _keys(config_class)
+    checked: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            known = f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(names)}"
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            known = f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(keys)}"
             raise ValueError(f"{file}: unknown key {prefix + key!r}: {known}")
-        checked[key] = _checked(hints[key], value, file, prefix + key)
+        (*parents, name), hint = keys[key]
+        target = checked
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[name] = _checked(hint, value, file, prefix + key)
     return checked
 
 
 def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
-    """`value` as the type `hint`, or an error that names the file, the key and what was expected."""
+    """Return `value` converted to the type `hint`, or raise an error with the file, the key and what was expected."""
     wrong = ValueError(f"{file}: {key} = {value!r}: expected {_in_words(hint)}")
     hint = _bare(hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -120,24 +134,19 @@ def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
             except ValueError as error:
                 if dataclasses.is_dataclass(option) and isinstance(value, dict):
                     raise error  # names the key inside the table
-        raise wrong
-    if origin is Literal:
+    elif origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
     elif origin in (tuple, list):
         if isinstance(value, list):
-            same = origin is list or arguments[1:] == (Ellipsis,)
-            options = arguments[:1] * len(value) if same else arguments
+            options = arguments[:1] * len(value) if _is_repeated(origin, arguments) else arguments
             if len(options) == len(value):
-                items = [_checked(o, v, file, f"{key}[{i}]") for i, (o, v) in enumerate(zip(options, value))]
-                return origin(items)
-    elif hint is Path:
-        if isinstance(value, str):
-            return Path(value)
-    elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-    elif type(value) is hint or hint is Any:  # not isinstance: a bool is no int
+                return origin(_checked(o, v, file, f"{key}[{i}]") for i, (o, v) in enumerate(zip(options, value)))
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif type(value) is hint or hint is Any:  # not isinstance: True is an int in Python, but not in TOML
         return value
     raise wrong
 
@@ -150,30 +159,60 @@ def _in_words(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join('"None"' if option is type(None) else _in_words(option) for option in arguments)
     if origin in (tuple, list):
-        same = origin is list or arguments[1:] == (Ellipsis,)
-        return f"a list of {_in_words(arguments[0])}" if same else f"a list of {len(arguments)} values"
-    if dataclasses.is_dataclass(hint):
-        return "a table"
-    words = {str: "a string", Path: "a path (a string)", int: "an integer", float: "a number", bool: "true or false"}
-    return words.get(hint, str(hint))
+        repeated = _is_repeated(origin, arguments)
+        return f"a list, each item {_in_words(arguments[0])}" if repeated else f"a list of {len(arguments)} values"
+    return "a table" if dataclasses.is_dataclass(hint) else _SIMPLE.get(hint, str(hint))
+
+
+def _is_repeated(origin: Any, arguments: tuple[Any, ...]) -> bool:
+    return origin is list or arguments[1:] == (Ellipsis,)
 
 
 # ---- dataclasses
 
 
 def _hints(config_class: type) -> dict[str, Any]:
-    return typing.get_type_hints(config_class, include_extras=True)
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
 
 
 def _bare(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
+def _is_marked(hint: Any, marker: Any) -> bool:
+    return marker in getattr(hint, "__metadata__", ())
+
+
+def _nested_class(hint: Any) -> type | None:
+    hint = _bare(hint)
+    return next((option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
+
+
+def _keys(config_class: type, flat: bool = False) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """Return each key of the configuration's TOML table, with the names of the fields that lead to it and its type.
+
+    `flat`: the configuration is itself inside a flat one, which makes all that is nested in it flat.
+    """
+    keys: dict[str, tuple[tuple[str, ...], Any]] = {}
+    for name, hint in _hints(config_class).items():
+        nested = _nested_class(hint)
+        if nested and (flat or _is_marked(hint, tyro.conf.OmitArgPrefixes)):
+            more = {key: ((name, *path), inner) for key, (path, inner) in _keys(nested, flat=True).items()}
+        else:
+            more = {name: ((name,), hint)}
+        twice = keys.keys() & more.keys()
+        assert not twice, f"{config_class.__name__} has two fields with the name {', '.join(sorted(twice))}"
+        keys |= more
+    return keys
+
+
 def _instance(config_class: type[Config], table: dict[str, Any], over: Any = None) -> Config:
-    """An instance for tyro to take its defaults from: `table` over the instance `over`, else over the class's own
-    defaults. `__post_init__` does not run on it: required values may be lacking (`tyro.MISSING`), and flags may still
-    mend what the presets say."""
+    """Return the instance from which tyro takes its defaults: `table` over the instance `over`, or over the defaults of
+    the class. `__post_init__` does not run on it, because required values may be missing (`tyro.MISSING`) and flags may
+    still correct the presets."""
     instance = object.__new__(config_class)
+    hints = _hints(config_class)
     for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
         value: Any = tyro.MISSING
         if over is not None:
@@ -182,7 +221,7 @@ def _instance(config_class: type[Config], table: dict[str, Any], over: Any = Non
             value = field.default
         elif field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
-        nested, given = _nested_class(_hints(config_class)[field.name]), table.get(field.name)
+        nested, given = _nested_class(hints[field.name]), table.get(field.name)
         if nested and (isinstance(given, dict) or value is tyro.MISSING):
             value = _instance(nested, given or {}, None if value is tyro.MISSING else value)
         elif field.name in table:
@@ -191,16 +230,22 @@ def _instance(config_class: type[Config], table: dict[str, Any], over: Any = Non
     return instance
 
 
-def _nested_class(hint: Any) -> type | None:
-    hint = _bare(hint)
-    return next((option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
+def _table(config: Any, flat: bool = False) -> dict[str, Any]:
+    """Return the configuration as a TOML table: plain values first, then sub-tables, as TOML requires."""
+    values: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
+    for name, hint in _hints(type(config)).items():
+        value = getattr(config, name)
+        if not dataclasses.is_dataclass(value):
+            values[name] = _plain(value)
+        elif flat or _is_marked(hint, tyro.conf.OmitArgPrefixes):
+            values |= _table(value, flat=True)
+        else:
+            tables[name] = _table(value)
+    return values | tables
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        simple = {key: item for key, item in fields.items() if not isinstance(item, dict)}
-        return simple | fields  # TOML wants a table's own values before its sub-tables
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     if value is None:
@@ -209,12 +254,12 @@ def _plain(value: Any) -> Any:
 
 
 class _Refused(Exception):
-    """Carries a ValueError of `__post_init__` past tyro."""
+    """Carries a ValueError of `__post_init__` through tyro."""
 
 
 @contextmanager
 def _plain_errors(config_class: type) -> Iterator[None]:
-    """tyro would draw a box around what `__post_init__` says and wrap its lines; ours should be a line to copy."""
+    """Pass the ValueErrors of `__post_init__` on unchanged. tyro would wrap their lines and draw a box around them."""
     classes: list[type] = [config_class]
     checks: dict[type, Any] = {}
     while classes:

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,37 @@ class Inspection:
     """A data set."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """How long examples are."""
+
+    max_seq_length: tuple[int, ...] = (128,)
+    """Tokens of an example."""
+
+    def __post_init__(self):
+        if not self.max_seq_length:
+            raise ValueError("max_seq_length is empty: expected one or more lengths")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """How examples are made."""
+
+    lengths: Lengths = field(default_factory=Lengths)
+    seed: int
+    """Seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Makes examples."""
+
+    out: str
+    """The data set to write."""
+    examples: tyro.conf.OmitArgPrefixes[Examples]
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+
 def parse_with(tmp_path, toml, *flags):
     path = tmp_path / "preset.toml"
     path.write_text(toml, encoding="utf-8")
@@ -84,7 +116,7 @@ def test_a_later_preset_wins_key_by_key(tmp_path):
     )
 
 
-def test_a_flag_mends_what_a_preset_has_wrong_for_post_init(tmp_path):
+def test_a_flag_corrects_a_value_of_a_preset_that_post_init_would_refuse(tmp_path):
     config = parse_with(tmp_path, 'data = "d"\n[optimizer]\nlearning_rate = -1.0\n', "--optimizer.learning-rate", "1")
     assert config.optimizer.learning_rate == 1.0
 
@@ -98,7 +130,7 @@ def test_a_flag_mends_what_a_preset_has_wrong_for_post_init(tmp_path):
         ("num_steps = true", r"preset.toml: num_steps = True: expected an integer"),
         ("data = 5", r"preset.toml: data = 5: expected a string"),
         ("compile = 1", r"preset.toml: compile = 1: expected true or false"),
-        ("max_seq_length = 128", r"preset.toml: max_seq_length = 128: expected a list of an integer"),
+        ("max_seq_length = 128", r"preset.toml: max_seq_length = 128: expected a list, each item an integer"),
         ("max_seq_length = [128, 1.5]", r"preset.toml: max_seq_length\[1\] = 1.5: expected an integer"),
         ("betas = [0.9]", r"preset.toml: betas = \[0.9\]: expected a list of 2 values"),
         ("optimizer = 3", r"preset.toml: optimizer = 3: expected a table, \[optimizer\]"),
@@ -111,18 +143,18 @@ def test_a_wrong_preset_is_refused_with_file_key_and_expectation(tmp_path, toml,
         parse_with(tmp_path, toml, "--data", "d")
 
 
-def test_a_word_that_is_no_preset_is_refused():
-    with pytest.raises(ValueError, match="'tinny' is no preset: expected one of"):
+def test_a_word_that_is_not_a_preset_is_refused():
+    with pytest.raises(ValueError, match="'tinny' is not a preset: expected one of"):
         parse(Training, ["tinny", "--data", "d"], "x")
-    with pytest.raises(ValueError, match="nowhere.toml: no such preset file"):
+    with pytest.raises(ValueError, match="nowhere.toml: this preset file does not exist"):
         parse(Training, ["nowhere.toml", "--data", "d"], "x")
 
 
-def test_a_positional_field_is_never_taken_for_a_preset():
+def test_a_positional_value_is_never_read_as_a_preset():
     assert parse(Inspection, ["tiny"], "x").path == "tiny"
 
 
-def test_what_post_init_refuses_arrives_as_it_was_said_and_the_class_is_left_as_it_was():
+def test_errors_of_post_init_keep_their_text_and_the_class_is_restored():
     before = Optimizer.__post_init__
     with pytest.raises(ValueError, match="^learning_rate=-1.0 was given, .* choose a positive number$"):
         parse(Training, ["--data", "d", "--optimizer.learning-rate", "-1"], "x")
@@ -137,7 +169,7 @@ def test_a_required_field_and_an_unknown_flag_end_with_status_2(capsys):
         assert says in capsys.readouterr().err
 
 
-def test_help_is_made_from_the_docstrings(capsys):
+def test_the_help_shows_the_docstrings_of_the_fields(capsys):
     with pytest.raises(SystemExit) as exit:
         parse(Training, ["--help"], "bertloom train")
     assert exit.value.code == 0
@@ -156,14 +188,58 @@ configurations = st.builds(
 )
 
 
+def test_flat_configurations_appear_at_the_level_of_their_parent(tmp_path):
+    preset = tmp_path / "a.toml"
+    preset.write_text("seed = 1\nmax_seq_length = [64]\n[optimizer]\nlearning_rate = 2.0\n")
+    config = parse(Job, [str(preset), "--out", "d", "--max-seq-length", "128", "512"], "x")
+    lengths = Lengths(max_seq_length=(128, 512))
+    assert config == Job(out="d", examples=Examples(seed=1, lengths=lengths), optimizer=Optimizer(learning_rate=2.0))
+    again = tmp_path / "again.toml"
+    again.write_text(dump(config))
+    assert tomllib.loads(dump(config)) == {
+        "out": "d",
+        "max_seq_length": [128, 512],
+        "seed": 1,
+        "optimizer": {"learning_rate": 2.0, "schedule": "linear"},
+    }
+    assert parse(Job, [str(again)], "x") == config
+
+
+def test_errors_about_flat_configurations_name_the_flat_key(tmp_path, capsys):
+    preset = tmp_path / "a.toml"
+    for toml, says in [
+        ("sed = 1", "unknown key 'sed': did you mean 'seed'?"),
+        ("seed = true", "seed = True: expected an integer"),
+        ("examples = 1", "unknown key 'examples': the keys here are out, max_seq_length, seed, optimizer"),
+    ]:
+        preset.write_text(toml)
+        with pytest.raises(ValueError, match=re.escape(f"{preset}: {says}")):
+            parse(Job, [str(preset), "--out", "d"], "x")
+    with pytest.raises(ValueError, match="^max_seq_length is empty: expected one or more lengths$"):
+        parse(Job, ["--out", "d", "--seed", "1", "--max-seq-length"], "x")
+    with pytest.raises(SystemExit):
+        parse(Job, ["--out", "d"], "x")
+    assert "--seed" in capsys.readouterr().err
+
+
+def test_a_name_that_occurs_twice_among_flat_fields_is_an_assertion_error():
+    @dataclass(frozen=True, kw_only=True)
+    class Twice:
+        examples: tyro.conf.OmitArgPrefixes[Examples]
+        seed: int = 0
+
+    with pytest.raises(AssertionError, match="Twice has two fields with the name seed"):
+        parse(Twice, [], "x")
+
+
 @given(configurations)
-def test_a_dumped_configuration_is_a_preset_that_gives_it_back(tmp_path_factory, config):
+def test_a_dumped_configuration_can_be_parsed_as_a_preset(tmp_path_factory, config):
     path = tmp_path_factory.mktemp("preset") / "config.toml"
     path.write_bytes(dump(config).encode("utf-8"))
     assert parse(Training, [str(path)], "x") == config
 
 
-def test_every_shipped_preset_is_a_table():
+def test_every_shipped_preset_is_a_table_with_values():
     for name in preset_names():
         preset = Path(__file__).parent.parent.parent / "jobs" / "presets" / f"{name}.toml"
         assert tomllib.loads(preset.read_text(encoding="utf-8"))
