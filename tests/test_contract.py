@@ -20,7 +20,7 @@ from model.loading.data import DataSet
 from pipeline.checks import verify as data_set
 from pipeline.examples import shards
 from pipeline.examples.configuration import WeaveConfig
-from pipeline.examples.masking.tokens import spans
+from pipeline.examples.masking import spans
 from pipeline.stages import manifest
 from pipeline.stages import weave as weaving
 from pipeline.stages.tokenization import TokenizeConfig

@@ -12,7 +12,7 @@ from statistics import mean, variance
 import numpy as np
 import pytest
 
-from pipeline.examples.masking.tokens import tokens as masking
+from pipeline.examples.masking import tokens as masking
 from pipeline.examples.objectives import google as google_kernels
 from tests.pipeline import google_twin
 from tests.pipeline.google_corpus import (
