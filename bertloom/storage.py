@@ -1,78 +1,170 @@
-"""Files, through Beam's file systems: written whole or not at all, read by range.
+"""Files on local disks and in stores: written whole or not at all, read by byte range.
 
-On local disks and HDFS a file is written under a temporary name in its own folder, fsynced (local), renamed, and the
-folder is fsynced. Object stores show an object only once it is closed, so there it goes to its final name at once, and is
-removed where an error has closed it.
+A path without a scheme is a local file and is opened directly. A path with one (`s3://bucket/name`) goes to fsspec, which
+keeps one client for each store and process.
+
+On local disks and HDFS a file is written under a temporary name in its own folder, synced (local), and renamed; then the
+folder is synced (local). An object store gets the whole object under its final name in one call, so a failed write leaves
+nothing there.
 """
 
 import errno
 import hashlib
+import json
 import os
+import re
 import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any, BinaryIO
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
+Options = Mapping[str, Mapping[str, Any]]
+"""Scheme -> keyword arguments of its fsspec file system.
 
-RENAMES = ("", "hdfs")  # schemes whose file systems show half-written files
+Two more: `protocol`, another of fsspec's file systems to use for the scheme; its URLs have no host (`hdfs://folder/file`)
+unless `has_host` is true.
+"""
+
+RENAMES = ("hdfs", "webhdfs", "sftp", "ssh", "smb")
+"""Schemes with real folders, in which a file is visible while it is being written."""
+NO_LISTING_CACHE = ("s3", "s3a", "gs", "gcs")
+"""Schemes whose client would keep listings of folders for good; other processes write there too."""
+READ_AHEAD_BYTES = 4 << 20
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+"""The extra of bertloom that installs a scheme's client."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+_SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
+_WILDCARD = re.compile(r"[*?\[]")
+_VARIABLE = "BERTLOOM_STORAGE"
+_options: Options | None = None
 
-def connect(options: PipelineOptions | None = None) -> None:
-    """Tells Beam's file systems how to reach their stores: by these options, and by the environment. Every command that
-    opens files by this module begins so; before, nothing behind s3:// or hdfs:// can be named, let alone read."""
-    FileSystems.set_options(options or PipelineOptions([]))
+
+def connect(options: Options) -> None:
+    """Set the options with which this process reaches its stores. Credentials may also come from the environment, where
+    each store's own client looks for them."""
+    global _options
+    _options = options
 
 
-def join(folder: str, *names: str) -> str:
-    return FileSystems.join(folder, *names)
+def environment() -> dict[str, str]:
+    """Return the environment variables that hand the options of `connect` to a child process."""
+    return {_VARIABLE: json.dumps(_options)} if _options else {}
+
+
+def scheme_of(path: str) -> str | None:
+    """Return `s3` of `s3://bucket/name`, None of a local path."""
+    found = _SCHEME.match(path)
+    return found[1].lower() if found else None
 
 
 def is_local(path: str) -> bool:
-    return FileSystems.get_scheme(path) is None
+    """Return whether a path is on this machine's file system."""
+    return scheme_of(path) is None
+
+
+def join(folder: str, *names: str) -> str:
+    """Return the path of a name below a folder."""
+    return os.path.join(folder, *names) if is_local(folder) else "/".join([folder.rstrip("/"), *names])
+
+
+def file_system(path: str) -> tuple[Any, str]:
+    """Return fsspec's file system of a path with a scheme, and the path within it.
+
+    Raises:
+        ValueError: the scheme is unknown, or its package is not installed.
+    """
+    from fsspec.core import url_to_fs
+    from fsspec.registry import get_filesystem_class
+
+    scheme = scheme_of(path) or "file"
+    given = json.loads(os.environ.get(_VARIABLE, "{}")) if _options is None else _options
+    options = dict(given.get(scheme, {}))
+    if scheme in NO_LISTING_CACHE:
+        options["use_listings_cache"] = False
+    try:
+        if protocol := options.pop("protocol", None):
+            within = path.partition("://")[2]
+            if options.pop("has_host", False):
+                within = within.partition("/")[2]
+            return get_filesystem_class(protocol)(**options), f"/{within}"
+        system, within = url_to_fs(path, **options)
+        return system, within
+    except ImportError as error:
+        extra = f": pip install -e '.[{EXTRAS[scheme]}]'" if scheme in EXTRAS else ""
+        raise ValueError(f"{path}: {error}{extra}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; expected s3://…, gs://…, https://… or a local path") from None
+
+
+@contextmanager
+def _remote(path: str) -> Iterator[tuple[Any, str]]:
+    """`file_system(path)`; errors of the client's own kinds become an OSError that names the path."""
+    system, within = file_system(path)
+    try:
+        yield system, within
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise OSError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def exists(path: str) -> bool:
-    return FileSystems.exists(path)
+    """Return whether there is a file or a folder of this path."""
+    if is_local(path):
+        return os.path.exists(path)
+    with _remote(path) as (system, within):
+        return bool(system.exists(within))
 
 
 def size(path: str) -> int | None:
-    """Bytes of the file, None where there is none."""
+    """Return the bytes of a file, None if there is none."""
     if is_local(path):
         return os.path.getsize(path) if os.path.isfile(path) else None
-    try:
-        found = FileSystems.match([path])[0].metadata_list
-    except BeamIOError:
-        return None
-    return found[0].size_in_bytes if found else None
+    with _remote(path) as (system, within):
+        try:
+            entry = system.info(within)
+        except FileNotFoundError:
+            return None
+        return int(entry["size"]) if entry["type"] == "file" else None
 
 
 def make_folder(path: str) -> None:
-    """Makes the folder where the file system has folders; object stores need none."""
+    """Make a folder with its parents. Object stores need none."""
     if is_local(path):
         os.makedirs(path, exist_ok=True)
-    elif not FileSystems.exists(path):
-        with suppress(BeamIOError):  # another worker made it, or the store has no folders
-            FileSystems.mkdirs(path)
+    elif scheme_of(path) in RENAMES:
+        with _remote(path) as (system, within):
+            system.makedirs(within, exist_ok=True)
 
 
 def open_read(path: str) -> BinaryIO:
-    """The raw bytes of a file, seekable. Never decompressed: Beam's own decompression stops at 16 MiB a read."""
-    return FileSystems.open(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
+    """Open a file to read its bytes; seekable."""
+    if is_local(path):
+        return open(path, "rb")
+    with _remote(path) as (system, within):
+        file: BinaryIO = system.open(within, "rb", block_size=READ_AHEAD_BYTES)
+        if file.seekable():
+            return file
+        with file:  # a web server without byte ranges
+            whole = tempfile.TemporaryFile()  # noqa: SIM115  handed to the caller
+            shutil.copyfileobj(file, whole)
+            whole.seek(0)
+            return whole
 
 
 def read(path: str) -> bytes:
+    """Return the whole content of a file."""
     with open_read(path) as file:
         return file.read()
 
 
 def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
-    """Exactly these bytes of an open file; ValueError where the file ends before."""
+    """Return `length` bytes of an open file from `offset`; ValueError if the file ends earlier."""
     file.seek(offset)
     data = file.read(length)
     if len(data) != length:
@@ -81,53 +173,64 @@ def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
 
 
 def temporary_name(path: str) -> str:
-    """A name beside `path` that no other process uses: a dead parent's workers may outlive it by seconds."""
-    folder, name = FileSystems.split(path)
-    return join(folder, f".tmp-{os.getpid()}-{threading.get_ident()}-{name}")
-
-
-def _create(path: str) -> Any:
-    if is_local(path):
-        return open(path, "wb")
-    return FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)
+    """Return a name in the same folder that no other process or thread uses: a killed job's workers may live on."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}.tmp-{os.getpid()}-{threading.get_ident()}-{name}"
 
 
 def write_whole(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
-    """Writes the chunks as one file that is there whole or not at all; its size in bytes and its sha256."""
+    """Write the chunks as one file, which exists whole or not at all. Return its size in bytes and its sha256."""
     digest, count = hashlib.sha256(), 0
-    scheme = FileSystems.get_scheme(path) or ""
-    target = temporary_name(path) if scheme in RENAMES else path
+    local = is_local(path)
+    target = temporary_name(path) if local else ""
     try:
-        with _create(target) as file:
+        with open(target, "wb") if local else tempfile.NamedTemporaryFile() as file:
             for chunk in chunks:
                 digest.update(chunk)
                 count += len(chunk)
                 file.write(chunk)
-            if scheme == "s3" and count == 0:
-                file.raw._uploader._write_to_s3(b"")  # Beam would complete an upload of no parts, which S3 refuses
-            if is_local(path):
-                file.flush()
+            file.flush()
+            if local:
                 os.fsync(file.fileno())
+            else:
+                _upload(file.name, path)
     except BaseException as error:
-        with suppress(Exception):  # the error under way says more
-            remove(target)
+        if local:
+            with suppress(OSError):
+                os.remove(target)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
+            place = path if local else f"{path} (written to {tempfile.gettempdir()} first)"
             raise OSError(
-                f"{path}: {os.strerror(error.errno).lower()}, after {count} bytes; what was finished before is kept: "
-                f"make room, then start the same command again"
+                f"{place}: {os.strerror(error.errno).lower()}, after {count} bytes. What was finished before is kept. "
+                f"Make room, then start the same command again"
             ) from error
         raise
-    if is_local(path):
+    if local:
         os.replace(target, path)
         sync_folder(os.path.dirname(path) or ".")
-    elif target != path:
-        if FileSystems.exists(path):
-            FileSystems.delete([path])
-        FileSystems.rename([target], [path])
     return count, digest.hexdigest()
 
 
+def _upload(file: str, path: str) -> None:
+    """Copy a local file to a store, where it appears under its name once it is whole."""
+    with _remote(path) as (system, within):
+        if scheme_of(path) not in RENAMES:
+            system.put_file(file, within)
+            return
+        target = temporary_name(within)
+        try:
+            system.put_file(file, target)
+            if system.exists(within):
+                system.rm_file(within)
+            system.mv(target, within)
+        except BaseException:
+            with suppress(Exception):  # the first error says more
+                system.rm_file(target)
+            raise
+
+
 def sync_folder(folder: str) -> None:
+    """Make the names in a local folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -136,46 +239,84 @@ def sync_folder(folder: str) -> None:
 
 
 def sweep_temporary(folder: str, older_seconds: float = 0) -> None:
-    """Removes what killed processes left half-written. Only where a lock says that nobody writes there now, or such as
-    have not been touched for so long."""
+    """Remove the temporary files that killed processes left in a local folder.
+
+    Call it only while a lock keeps other writers out, or for files untouched for `older_seconds`.
+    """
     if not is_local(folder):
         return
     for parent, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(parent, name)
             if name.startswith(".tmp-"):
-                with suppress(FileNotFoundError):  # an orphan of the killed job has just renamed it
+                with suppress(FileNotFoundError):  # a worker of the killed job has just renamed it
                     if time.time() - os.stat(path).st_mtime >= older_seconds:
                         os.remove(path)
 
 
 def names_in(folder: str) -> set[str]:
-    """Names of the files in a folder; none where there is no folder."""
+    """Return the names of the files in a folder, an empty set if there is no folder."""
     if is_local(folder):
         return set(os.listdir(folder)) if os.path.isdir(folder) else set()
-    try:
-        found = FileSystems.match([join(folder, "*")])[0].metadata_list
-    except BeamIOError:
-        return set()
-    return {FileSystems.split(entry.path)[1] for entry in found}
+    with _remote(folder) as (system, within):
+        try:
+            entries = system.ls(within, detail=True)
+        except FileNotFoundError:
+            return set()
+        return {entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file"}
 
 
 def remove(path: str) -> None:
-    """Removes a file or a folder with all that is in it; nothing where there is none."""
+    """Remove a file, or a folder with its content; nothing happens if there is none."""
     if is_local(path):
         if os.path.isdir(path):
             shutil.rmtree(path)
         elif os.path.exists(path):
             os.remove(path)
-    elif exists(path):
-        FileSystems.delete([path])
-    elif FileSystems.get_scheme(path) not in RENAMES:  # a folder of an object store is but names that begin alike
-        FileSystems.delete([f"{path}/"])
+        return
+    with _remote(path) as (system, within), suppress(FileNotFoundError):
+        system.rm(within, recursive=True)
 
 
 def files_below(folder: str) -> list[str]:
-    """Paths of all files below a local folder, relative to it, with forward slashes."""
+    """Return the paths of all files below a local folder, relative to it, with forward slashes."""
     found = []
     for parent, _, names in os.walk(folder):
         found += [os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/") for name in names]
     return sorted(found)
+
+
+def match(pattern: str) -> dict[str, tuple[int, float]]:
+    """Return the files of a store that a glob names: path -> (bytes, modification time in seconds).
+
+    `**` as a whole part of the path stands for any number of folders.
+    """
+    before = _WILDCARD.split(pattern)[0]
+    folder = before[: before.rfind("/") + 1]
+    with _remote(pattern) as (system, within):
+        root = within[: len(within) - (len(pattern) - len(folder))]
+        found = system.glob(_plain_stars(within), detail=True)
+    files = {name: entry for name, entry in found.items() if entry["type"] == "file"}
+    return {folder + name[len(root) :]: (int(entry["size"] or 0), _modified(entry)) for name, entry in files.items()}
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Return whether a glob, read as `match` reads it, names a path."""
+    from fsspec.utils import glob_translate
+
+    return re.match(glob_translate(_plain_stars(pattern)), path) is not None
+
+
+def _plain_stars(pattern: str) -> str:
+    """`a**` means `a*`, as in Python's `glob`: only `**` alone crosses folders."""
+    return "/".join(part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/"))
+
+
+def _modified(entry: Mapping[str, Any]) -> float:
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = entry.get(name)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if value is not None:
+            return value.timestamp() if isinstance(value, datetime) else float(value)
+    return 0.0

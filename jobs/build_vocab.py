@@ -79,7 +79,6 @@ def main(argv: Sequence[str]) -> None:
 
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     """Makes the vocabulary, writes it, says what it covers, and gives it back."""
-    storage.connect()
     notes: list[str] = []
     sources = find_sources(config.input, notes, config.encoding)
     for note in notes:

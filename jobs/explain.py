@@ -52,7 +52,6 @@ class ExplainConfig:
 
 def main(argv: Sequence[str]) -> int:
     config = parse(ExplainConfig, argv, prog="bertloom explain")
-    storage.connect()
     found = Explainer(config.dataset).explain(config.index)
     print(json.dumps(found, ensure_ascii=False, indent=1) if config.json else "\n".join(lines(found)))
     return 1 if found["agrees"] is False else 0

@@ -50,7 +50,6 @@ class InspectConfig:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(InspectConfig, argv, prog="bertloom inspect")
-    storage.connect()
     found = inspect(config)
     print(json.dumps(found, ensure_ascii=False, indent=1) if config.json else "\n".join(_lines(found)))
 

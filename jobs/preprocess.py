@@ -10,7 +10,6 @@ data set has the same bytes. Flags behind `--` go to Beam: `-- --runner=FlinkRun
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +17,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystem import FileSystem
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from bertloom import storage
@@ -36,6 +34,7 @@ from pipeline.preprocess import Places, Preprocess, balanced
 from pipeline.stages.line_repeats import REPEATED, CountLines
 from pipeline.stages.manifest import JobConfig
 from pipeline.stages.tokenization import TokenizeConfig, part_names
+from pipeline.storage_flags import storage_options
 from pipeline.text.chinese import load_segmenter
 from pipeline.text.icu import load_sentence_finder
 from pipeline.vocabulary import read_vocabulary
@@ -54,7 +53,7 @@ class PreprocessConfig(TokenizeConfig, WeaveConfig):
     dumps, mixed as you like, plain or .gz, .bz2, .zst, .xz. Flags for Beam come last, behind `--`."""
 
     input: tuple[str, ...]
-    """Files, folders or quoted globs, on any file system that Beam knows; @LIST is a file with one of these a line."""
+    """Files, folders or quoted globs, on any file system that fsspec knows; @LIST is a file with one of these a line."""
     vocab: str
     """The vocabulary, one word a line; `bertloom build-vocab` makes one."""
     out: str
@@ -90,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any]:
     """Makes the data set, or what is missing of it; its manifest, with the key `out` added."""
     options = pipeline_options(config.num_workers, beam_flags)
-    storage.connect(options)
+    storage.connect(storage_options(options))
     _keep_apart(config)
     vocabulary = read_vocabulary(config.vocab)
     for note in vocabulary.notes:
@@ -160,10 +159,9 @@ def _reads(pattern: str, path: str) -> bool:
         is_folder, pattern, path = os.path.isdir(pattern), os.path.realpath(pattern), os.path.realpath(path)
         if is_folder:
             return path.startswith(os.path.join(pattern, ""))
-        pattern = pattern.replace("**/", "**")  # none or more folders
     elif pattern.endswith("/"):
         return path.startswith(pattern)
-    return re.match(FileSystem.translate_pattern(pattern), path) is not None
+    return storage.matches(pattern, path)
 
 
 def _run(

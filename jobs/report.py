@@ -66,7 +66,6 @@ class ReportConfig:
 
 def main(argv: Sequence[str]) -> int:
     config = parse(ReportConfig, argv, prog="bertloom report")
-    storage.connect()
     return write_report(config.dataset, config.gates)
 
 

@@ -54,9 +54,6 @@ def main(argv: Sequence[str]) -> int:
         faults, count = verify_run(Path(config.path), config.data, config.last_steps, config.cache_dir, config.cache_gb)
         what = f"{count:,} steps read again"
     else:
-        from bertloom import storage  # a run is verified where there is no pipeline
-
-        storage.connect()
         faults, count = verify(config.path)
         what = f"{count} files looked at"
     for fault in faults[:MAX_FAULTS]:

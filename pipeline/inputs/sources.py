@@ -13,9 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from apache_beam.io.filesystem import BeamIOError
-from apache_beam.io.filesystems import FileSystems
-
 from bertloom import storage
 from pipeline.inputs.formats.registry import expected_names, find_format, format_by_name
 from pipeline.inputs.streams import CODECS, HEAD
@@ -140,10 +137,9 @@ def _match(pattern: str, notes: list[str]) -> tuple[str, dict[str, tuple[int, fl
     if not storage.is_local(pattern):
         folder, root = pattern.endswith("/"), before_wildcard.rpartition("/")[0]
         try:
-            listed = FileSystems.match([pattern + "**" if folder else pattern])[0].metadata_list
-        except BeamIOError as error:
+            files = storage.match(pattern + "**" if folder else pattern)
+        except (OSError, ValueError) as error:
             raise ValueError(f"--input {pattern}: cannot be listed: {error}") from error
-        files = {f.path: (f.size_in_bytes, f.last_updated_in_seconds) for f in listed}
         named, below = (set(), set(files)) if folder else (set(files), set())
     else:
         folder = os.path.isdir(pattern)

@@ -23,6 +23,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from google.protobuf import json_format, text_format
 
+from bertloom import storage
 from pipeline.local import worker as local_worker
 
 WORKER_LOST = 70  # exit status: EX_SOFTWARE of sysexits.h
@@ -76,7 +77,7 @@ class _ForkedWorkerHandler(GrpcWorkerHandler):
 
     def start_worker(self):
         environment = dict(
-            os.environ,
+            os.environ | storage.environment(),
             WORKER_ID=self.worker_id,
             CONTROL_API_SERVICE_DESCRIPTOR=text_format.MessageToString(self.control_api_service_descriptor()),
             LOGGING_API_SERVICE_DESCRIPTOR=text_format.MessageToString(self.logging_api_service_descriptor()),

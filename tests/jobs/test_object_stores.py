@@ -4,7 +4,6 @@ import os
 from contextlib import nullcontext
 
 import pytest
-from apache_beam.io.filesystems import FileSystems
 
 from bertloom import storage
 from bertloom.locks import output_lock
@@ -35,8 +34,8 @@ def server():
 
 @pytest.fixture
 def bucket(server: Store, tmp_path, monkeypatch) -> str:
-    """A bucket of this test's own, and Beam's file systems as a new process finds them."""
-    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+    """A bucket of this test's own, and stores as a new process finds them."""
+    monkeypatch.setattr(storage, "_options", None)
     name = tmp_path.name.replace("_", "-")[:50].rstrip("-")
     server.client().create_bucket(Bucket=name)
     return name
@@ -102,7 +101,6 @@ def test_a_vocabulary_is_made_of_a_text_on_s3(bucket, tmp_path):
 
 
 def test_an_empty_file_can_be_written(server, bucket):
-    storage.connect()
     storage.write_whole(f"s3://{bucket}/empty", [])
     assert storage.read(f"s3://{bucket}/empty") == b"" and storage.size(f"s3://{bucket}/empty") == 0
 
@@ -112,7 +110,6 @@ def test_what_fails_on_the_way_is_not_left_half_written(server, bucket):
         yield b"half"
         raise ValueError("no more")
 
-    storage.connect()
     with pytest.raises(ValueError, match="no more"):
         storage.write_whole(f"s3://{bucket}/file", chunks())
     assert keys(server, bucket) == []
@@ -121,7 +118,6 @@ def test_what_fails_on_the_way_is_not_left_half_written(server, bucket):
 def test_a_folder_is_removed_with_all_below_it_and_what_is_not_there_is_no_error(server, bucket):
     for key in ("set/.work/a", "set/.work/b/c", "set/.workers"):
         server.client().put_object(Bucket=bucket, Key=key, Body=b"")
-    storage.connect()
     storage.remove(f"s3://{bucket}/set/.work")
     storage.remove(f"s3://{bucket}/set/.work")
     assert keys(server, bucket) == ["set/.workers"]
@@ -133,7 +129,6 @@ def test_a_folder_is_removed_with_all_below_it_and_what_is_not_there_is_no_error
 @pytest.fixture
 def out(bucket, monkeypatch) -> str:
     monkeypatch.setattr("bertloom.locks.SETTLE_SECONDS", 0)
-    storage.connect()
     return f"s3://{bucket}/set"
 
 

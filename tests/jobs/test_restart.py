@@ -335,7 +335,7 @@ def test_a_full_disk_is_said_with_its_place_and_nothing_half_written_is_taken_fo
         assert cli.main(job.argv(out)) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"bertloom preprocess: error: {out}") and name in last
-    assert "no space left on device" in last and "make room, then start the same command again" in last
+    assert "no space left on device" in last and "Make room, then start the same command again" in last
     assert not (out / "manifest.json").exists() and not list(out.rglob(".tmp-*")) and not (out / ".lock").exists()
     assert cli.main(job.argv(out)) == 0
     assert_whole(out, unbroken)

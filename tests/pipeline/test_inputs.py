@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertloom import storage
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import Split, find_sources, splitting
 from pipeline.inputs.splitting import split_size, split_source
@@ -174,14 +175,11 @@ def test_a_list_that_is_none_is_named(tmp_path, data, said):
         find_sources([f"@{tmp_path}/list"])
 
 
-def test_a_folder_of_another_file_system_is_named_with_a_slash_behind_it(tmp_path, monkeypatch):
-    """Beam's local file system in the place of an object store."""
-    (tmp_path / "sub").mkdir()
+def test_a_folder_of_a_store_is_named_with_a_slash_at_its_end():
     for name in ("a.txt", "sub/b.jsonl", "sub/c.md"):
-        (tmp_path / name).write_bytes(b"x")
-    monkeypatch.setattr("bertloom.storage.is_local", lambda path: False)
+        storage.write_whole(f"memory://test-inputs/{name}", [b"x"])
     notes: list[str] = []
-    assert [s.name for s in find_sources([f"{tmp_path}/"], notes)] == ["a.txt", "sub/b.jsonl"]
+    assert [s.name for s in find_sources(["memory://test-inputs/"], notes)] == ["a.txt", "sub/b.jsonl"]
     assert "1 of 3 files passed over (1 .md)" in notes[0]
 
 
