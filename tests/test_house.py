@@ -13,7 +13,7 @@ PACKAGES = ("bertloom", "pipeline", "model", "jobs")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FORBIDDEN = {
-    "bertloom": {"torch", "pipeline", "model", "jobs"},  # and apache_beam, once storage does without it
+    "bertloom": {"torch", "apache_beam", "pipeline", "model", "jobs"},
     "pipeline": {"torch", "model", "jobs"},
     "model": {"apache_beam", "pipeline", "jobs"},
     "jobs": set(),
@@ -112,3 +112,10 @@ def test_text_becomes_shards_where_torch_is_not_installed(command):
     done = without("torch", f"from jobs.cli import main; sys.exit(main([{command!r}, '--help']))")
     assert done.returncode == 0, done.stderr
     assert "--input" in done.stdout
+
+
+def test_the_base_package_imports_without_torch_and_beam():
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES]
+    names = ", ".join(name for name in modules if name.startswith("bertloom.") and not name.endswith("__init__"))
+    done = without("torch", f"sys.modules['apache_beam'] = None; import {names}")
+    assert done.returncode == 0, done.stderr

@@ -235,7 +235,7 @@ def _inworkers(folder: Path, point: str) -> dict[str, str]:
     site.mkdir()
     (site / "sitecustomize.py").write_text(
         "import os, sys\n"
-        "if any('local_worker' in word for word in sys.orig_argv):\n"
+        "if any('pipeline.local.worker' in word for word in sys.orig_argv):\n"
         f"    sys.path.append({str(KILL_POINTS.parent)!r})\n"
         "    import kill_points\n"
         f"    kill_points.install({point!r}, {str(folder / 'killed')!r})\n"
@@ -350,7 +350,7 @@ def test_a_full_disk_met_by_a_worker_process_is_said_as_one_line(job, tmp_path):
         "    if '.part' in os.readlink(f'/proc/self/fd/{handle}'):\n"
         "        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
         "    real(handle)\n"
-        "if any('local_worker' in word for word in sys.orig_argv):\n"
+        "if any('pipeline.local.worker' in word for word in sys.orig_argv):\n"
         "    os.fsync = full\n"
     )
     process = job.start(tmp_path / "out", "--num-workers", "2", first=str(site))

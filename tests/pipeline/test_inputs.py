@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom import storage
-from pipeline.inputs.documents import read_documents
 from pipeline.inputs import splitting
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import Split, find_sources
 from pipeline.inputs.splitting import split_size, split_source
 
