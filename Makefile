@@ -18,7 +18,7 @@ demo: .venv/.installed
 	$(BIN)/bertloom demo
 
 test: .venv/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: .venv/.installed-lint
 	$(BIN)/ruff format --check .

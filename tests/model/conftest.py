@@ -1,12 +1,8 @@
-"""Fixtures: a small data set, and small models."""
+"""Fixtures: a small data set."""
 
-import os
 from pathlib import Path
 
 import pytest
-
-# Before torch is loaded: its threads then sleep while they wait (see jobs/pretrain.py); tests run beside other work.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tests.model.synthetic import write_data_set
 
