@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs import records, streams
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import plain_text
 from pipeline.inputs.records import Document, PassedOver, Reject
-from pipeline.inputs.sources import Split, find_sources, records, streams
+from pipeline.inputs.sources import Split, find_sources
 from pipeline.text.cleaning import CleanConfig, clean
 from tests.pipeline import twins
 

@@ -13,10 +13,11 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs import records, streams
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import json_lines, plain_text
 from pipeline.inputs.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
-from pipeline.inputs.sources import Split, find_sources, records, streams
+from pipeline.inputs.sources import Split, find_sources
 from pipeline.inputs.text_encodings import find_encoding
 from tests.pipeline import twins
 

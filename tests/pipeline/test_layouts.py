@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs import records, splitting, streams
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import plain_text
 from pipeline.inputs.records import Document, Reject
-from pipeline.inputs.sources import Split, find_sources, records, splitting, streams
+from pipeline.inputs.sources import Split, find_sources
 from pipeline.inputs.splitting import split_source
 
 BITS = ["a", "word", "b. ", "中文。", "é", " ", "\t", "\u3000", "\x00", "\n", "\r\n", "\r"]

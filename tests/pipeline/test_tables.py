@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs import records
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import tables
 from pipeline.inputs.records import Document, Reject
-from pipeline.inputs.sources import Split, find_sources, records
+from pipeline.inputs.sources import Split, find_sources
 from pipeline.inputs.splitting import split_source
 
 TEXTS = st.lists(

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs import streams
 from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.sources import Split, find_sources, streams
+from pipeline.inputs.sources import Split, find_sources
 from pipeline.inputs.splitting import split_source
 from pipeline.inputs.text_encodings import as_utf8, encoding_name, find_encoding
 

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom import storage
+from pipeline.inputs import records, streams
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import plain_text
 from pipeline.inputs.records import Document, PassedOver, Reject, document_digest
-from pipeline.inputs.sources import Source, Split, find_sources, records, streams
+from pipeline.inputs.sources import Source, Split, find_sources
 from pipeline.stages import tokenization as tokenizing
 from pipeline.stages.tokenization import TokenizeConfig, part_names, tokenize_split
 from pipeline.text import versions, wordpiece

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs import streams
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import web_archive as web
 from pipeline.inputs.records import Document, PassedOver, Reject
-from pipeline.inputs.sources import Split, find_sources, streams
+from pipeline.inputs.sources import Split, find_sources
 from pipeline.inputs.splitting import split_source
 
 PAGE = """<html><head><title>T</title><script>var x = 1;</script></head><body>

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs import splitting, streams
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import mediawiki as wikipedia
 from pipeline.inputs.formats.mediawiki import Site, plain_text, read_site
 from pipeline.inputs.records import Document, PassedOver, Reject
-from pipeline.inputs.sources import Split, find_sources, splitting, streams
+from pipeline.inputs.sources import Split, find_sources
 from pipeline.inputs.splitting import split_source
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
