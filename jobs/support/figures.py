@@ -1,91 +1,114 @@
-"""The figures of the report, as SVG to stand in a page: Latin letters and digits alone, so that any font will do."""
+"""The charts of the report, as inline SVG. Axes and text take the page's text colour, so that charts work on light and
+dark pages; the page decides how many charts share a row (`.charts` in report.html.j2)."""
 
-import io
-import re
-from collections.abc import Sequence
+import html
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+WIDTH, HEIGHT = 400, 200
+LEFT, RIGHT, TOP, BOTTOM = 50, 384, 34, 174  # the plot's edges
+COLORS = ("#4a7fb8", "#d9822b")
+MAX_LABELS = 8
 
-STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "bertloom",  # the same data give the same file
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-}
-BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#888888"
+Ticks = Sequence[tuple[float, str]]
+"""Positions along the x axis, from 0 to 1, with their labels."""
 
 
 def draw_length(length: int, found: dict[str, Any]) -> str:
-    """Lengths of examples, of B by label, and where masks fall, for one max_seq_length."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(10, 5.2))
-        figure.subplots_adjust(0.07, 0.06, 0.99, 0.94, 0.16, 0.34)  # a layout found by drawing costs half the time
-        lengths, labels, positions, pieces = figure.subplots(2, 2).flat
-        _bars(lengths, list(found["sample"]["length_histogram"].values()), length, "tokens of an example")
-        for (name, counts), color in zip(found["b_lengths"].items(), (BLUE, ORANGE)):
-            labels.stairs([n / sum(counts) for n in counts], _edges(len(counts), length), color=color, label=name)
-        labels.set_title("tokens of B, by label")
-        if found["b_lengths"]:
-            labels.legend(frameon=False)
-        else:
-            labels.text(0.5, 0.5, "no pairs", transform=labels.transAxes, ha="center", color=GREY)
-        rates = found["mask_rate_by_position"]
-        _rates(positions, rates, [(i + 0.5) * length / len(rates) for i in range(len(rates))], length / len(rates))
-        positions.set_title("share of tokens masked, by position")
-        rates = found["mask_rate_by_pieces"]
-        _rates(pieces, rates, range(1, len(rates) + 1), 1)
-        pieces.set_xticks(range(1, len(rates) + 1), [*map(str, range(1, len(rates))), f"{len(rates)} or more"])
-        pieces.set_title("share of tokens masked, by the pieces of their word")
-        return _svg(figure)
+    """Return four charts for one max_seq_length: lengths of examples, lengths of B by label, and two mask rates."""
+    quarters = [(i / 4, f"{length * i / 4:,.0f}") for i in range(5)]
+    pieces = found["mask_rate_by_pieces"]
+    names = [*map(str, range(1, len(pieces))), f"{len(pieces)}+"]
+    b_lengths = {name: [n / sum(counts) for n in counts] for name, counts in found["b_lengths"].items()}
+    return _charts(
+        _chart("examples by tokens", [*found["sample"]["length_histogram"].values()], quarters),
+        _chart("tokens of B, by label", b_lengths or None, quarters, _percent),
+        _chart("tokens masked, by position", found["mask_rate_by_position"], quarters, _percent),
+        _chart("tokens masked, by word pieces of their word", pieces, _centres(names), _percent),
+    )
 
 
 def draw_documents(found: dict[str, Any]) -> str:
-    """Tokens and sentences of a document, over powers of two."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(10, 2.6))
-        figure.subplots_adjust(0.07, 0.11, 0.99, 0.88, 0.16)
-        for axes, name, title in zip(
-            figure.subplots(1, 2), ("num_tokens", "num_sentences"), ("tokens of a document", "sentences of a document")
-        ):
-            histogram = found[name]["histogram"]
-            axes.bar(range(len(histogram)), [n for _, _, n in histogram], width=0.9, color=BLUE)
-            step = -(-len(histogram) // 8)
-            ticks = range(0, len(histogram), step)
-            axes.set_xticks(ticks, [_short(histogram[i][0]) for i in ticks])
-            axes.set_title(title)
-        return _svg(figure)
+    """Return two charts of the documents: their tokens and their sentences, over powers of two."""
+    charts = []
+    for name, title in ("num_tokens", "documents by tokens"), ("num_sentences", "documents by sentences"):
+        histogram = found[name]["histogram"]
+        ticks = _centres([f"{low:,}" if low < 10_000 else f"{low // 1000:,}k" for low, _, _ in histogram])
+        charts.append(_chart(title, [n for _, _, n in histogram], ticks[:: math.ceil(len(ticks) / MAX_LABELS)]))
+    return _charts(*charts)
 
 
-def _bars(axes: Axes, counts: Sequence[int], longest: int, title: str) -> None:
-    edges = _edges(len(counts), longest)
-    axes.bar(edges[:-1], counts, width=edges[1], align="edge", color=BLUE, edgecolor="white", linewidth=0.5)
-    axes.set_title(title)
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:g}"
 
 
-def _rates(axes: Axes, rates: Sequence[float | None], places: Sequence[float], width: float) -> None:
-    known = [(at, rate) for at, rate in zip(places, rates) if rate is not None]
-    axes.bar([at for at, _ in known], [rate for _, rate in known], width=0.9 * width, color=BLUE)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
-def _edges(bins: int, longest: int) -> list[float]:
-    return [i * longest / bins for i in range(bins + 1)]
+def _charts(*charts: str) -> str:
+    return f'<div class="charts">{"".join(charts)}</div>'
 
 
-def _short(number: int) -> str:
-    return f"{number:,}" if number < 10_000 else f"{number // 1000:,}k"
+def _chart(
+    title: str,
+    values: Sequence[float | None] | Mapping[str, Sequence[float]] | None,
+    ticks: Ticks,
+    write: Callable[[float], str] = _number,
+) -> str:
+    """Return one chart: bars over equal ranges of x, or one outlined histogram for each name; None: no data."""
+    series = values if isinstance(values, Mapping) else {"": [value or 0 for value in values or ()]}
+    step, top = _scale(max((value for row in series.values() for value in row), default=0))
+    heights = {name: [BOTTOM - (BOTTOM - TOP) * value / top for value in row] for name, row in series.items()}
+    parts = [_text(0, 14, title, weight="600")]
+    for i in range(round(top / step) + 1):
+        y = BOTTOM - (BOTTOM - TOP) * i * step / top
+        parts.append(f'<path d="M{LEFT} {y:.1f}H{RIGHT}" stroke="currentColor" opacity="{0.15 if i else 0.5}"/>')
+        parts.append(_text(LEFT - 6, y + 4, write(i * step), anchor="end"))
+    parts += [_text(_x(place), BOTTOM + 18, label, anchor="middle") for place, label in ticks]
+    if values is None:
+        parts.append(_text(_x(0.5), (TOP + BOTTOM) / 2, "no pairs", anchor="middle"))
+    elif isinstance(values, Mapping):
+        for i, (name, row) in enumerate(heights.items()):
+            color = COLORS[i % len(COLORS)]
+            steps = "".join(f"V{y:.1f}H{_x((j + 1) / len(row)):.1f}" for j, y in enumerate(row))
+            parts.append(f'<path d="M{LEFT} {BOTTOM}{steps}V{BOTTOM}" fill="none" stroke="{color}" stroke-width="2"/>')
+            parts.append(_text(RIGHT, TOP + 14 * i, name, anchor="end", color=color, weight="600"))
+    else:
+        row = heights[""]
+        bars = "".join(
+            f"M{_x((j + 0.05) / len(row)):.1f} {BOTTOM}V{y:.1f}H{_x((j + 0.95) / len(row)):.1f}V{BOTTOM}Z"
+            for j, y in enumerate(row)
+        )
+        parts.append(f'<path d="{bars}" fill="{COLORS[0]}"/>')
+    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
+    return head + "".join(parts) + "</svg>"
 
 
-def _svg(figure: Figure) -> str:
-    """The <svg> element alone."""
-    FigureCanvasSVG(figure)
-    sink = io.StringIO()
-    figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(r"^.*?(?=<svg)", "", sink.getvalue(), flags=re.DOTALL)
+def _scale(largest: float) -> tuple[float, float]:
+    """Return a round step between grid lines, and the multiple of it at or above `largest`.
+
+    >>> _scale(870), _scale(3), _scale(0)
+    ((200.0, 1000.0), (1.0, 3.0), (1, 1))
+    """
+    if largest <= 0:
+        return 1, 1
+    power = 10.0 ** math.floor(math.log10(largest / 4))
+    step = next(power * factor for factor in (1, 2, 5, 10) if largest <= 5 * power * factor)
+    return step, step * math.ceil(round(largest / step, 9))
+
+
+def _centres(labels: Sequence[str]) -> list[tuple[float, str]]:
+    return [((i + 0.5) / len(labels), label) for i, label in enumerate(labels)]
+
+
+def _x(place: float) -> float:
+    return LEFT + (RIGHT - LEFT) * place
+
+
+def _text(
+    x: float, y: float, text: str, anchor: str = "start", color: str = "currentColor", weight: str = "400"
+) -> str:
+    style = f'text-anchor="{anchor}" fill="{color}" font-size="12" font-weight="{weight}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{html.escape(text)}</text>'
