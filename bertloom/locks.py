@@ -1,82 +1,97 @@
-"""One job at a time for each output: a lock that names its holder."""
+"""Locks between processes. On a local disk the lock is the kernel's: it is free as soon as its holder ends or is killed.
+
+Object stores and HDFS have no such lock. There a file names the holder, and a person removes it after a job was killed.
+"""
 
 import fcntl
-import json
 import os
 import secrets
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
 from bertloom import storage
 
-SETTLE_SECONDS = 1.0  # in which others that found no lock, either, have written theirs
+SETTLE_SECONDS = 1.0
+"""How long a job waits before it reads back its lock in a store: another job may have found no lock at the same time."""
+
+
+class LockHeld(Exception):
+    """Another process holds a lock; the text names it: `process 123 on HOST since TIME`."""
+
+
+@contextmanager
+def file_lock(path: str | Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a local file and write the holder's name into it. The file stays.
+
+    wait: until the lock is free.
+
+    Raises:
+        LockHeld: another process has the lock, and `wait` is false.
+    """
+    with _locked(path, wait) as file:
+        file.truncate(0)
+        file.write(f"{_holder()}\n")
+        file.flush()
+        yield
 
 
 @contextmanager
 def output_lock(folder: str) -> Iterator[None]:
-    """Holds `folder`/.lock; ValueError, with the holder's name, where another job does.
+    """Hold `folder`/.lock while a job writes there; the file is removed at the end.
 
-    On a local disk the system itself lets go of the lock when its holder dies. Object stores and HDFS have no such lock:
-    there the file has to be removed by hand after a job was killed, and the error says so.
+    Raises:
+        ValueError: another job has the lock. The text names it.
     """
     path = storage.join(folder, ".lock")
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    values = {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "key": secrets.token_hex(8)}
-    holder = json.dumps(values)
-    if not storage.is_local(path):
+    if storage.is_local(path):
         try:
-            _write_lock(path, folder, holder.encode())
-            yield
-        finally:
-            if storage.exists(path) and storage.read(path) == holder.encode():
-                storage.remove(path)
+            with file_lock(path):
+                try:
+                    yield
+                finally:
+                    with suppress(FileNotFoundError):  # the whole folder is gone
+                        os.remove(path)
+        except LockHeld as error:
+            raise ValueError(f"{folder} is being written by {error}: wait for it, or choose another --out") from None
         return
-    with _locked(path, folder) as file:
-        file.truncate(0)
-        file.write(holder)
-        file.flush()
-        try:
-            yield
-        finally:
-            with suppress(FileNotFoundError):  # somebody threw the whole folder away
-                os.remove(path)
+    ours = f"{_holder()}\nkey {secrets.token_hex(8)}\n".encode()
+    try:
+        _write_lock(path, folder, ours)
+        yield
+    finally:
+        if storage.exists(path) and storage.read(path) == ours:
+            storage.remove(path)
 
 
-def _write_lock(path: str, folder: str, holder: bytes) -> None:
-    """Of jobs that find no lock at the same time, and all write theirs, the last one has it."""
+def _write_lock(path: str, folder: str, ours: bytes) -> None:
+    """Write a lock to a store. Of jobs that find none at the same time, the last one to write has it."""
     if not storage.exists(path):
-        storage.write_whole(path, [holder])
+        storage.write_whole(path, [ours])
         time.sleep(SETTLE_SECONDS)
-    there = storage.read(path)
-    if there != holder:
-        raise ValueError(f"{folder} is being written by {_tell(there.decode())}; if that job is dead, remove {path}")
+    found = storage.read(path)
+    if found != ours:
+        holder = found.decode(errors="replace").partition("\n")[0]
+        raise ValueError(f"{folder} is being written by {holder}; if that job is dead, remove {path}")
 
 
-def _locked(path: str, folder: str) -> TextIO:
+def _holder() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+
+
+def _locked(path: str | Path, wait: bool) -> TextIO:
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  open as long as the lock is held
+        file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  open as long as the lock is held
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             with file:
                 file.seek(0)
-                raise ValueError(
-                    f"{folder} is being written by {_tell(file.read())}: wait for it, or choose another --out"
-                ) from None
-        try:
+                raise LockHeld(file.read().strip() or "another process") from None
+        with suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
                 return file
-        except FileNotFoundError:
-            pass
-        file.close()  # its last holder removed it while we opened it: a lock on a file without a name holds nobody back
-
-
-def _tell(text: str) -> str:
-    try:
-        holder = json.loads(text)
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError):
-        return "another job"
+        file.close()  # its last holder removed the file after we opened it: a lock without a name excludes nobody

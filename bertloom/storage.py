@@ -15,12 +15,13 @@ import os
 import re
 import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, BinaryIO
+
+from bertloom import whole_files
+from bertloom.whole_files import temporary_name, whole_file
 
 Options = Mapping[str, Mapping[str, Any]]
 """Scheme -> keyword arguments of its fsspec file system.
@@ -172,42 +173,26 @@ def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     return data
 
 
-def temporary_name(path: str) -> str:
-    """Return a name in the same folder that no other process or thread uses: a killed job's workers may live on."""
-    folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}.tmp-{os.getpid()}-{threading.get_ident()}-{name}"
-
-
 def write_whole(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
     """Write the chunks as one file, which exists whole or not at all. Return its size in bytes and its sha256."""
-    digest, count = hashlib.sha256(), 0
-    local = is_local(path)
-    target = temporary_name(path) if local else ""
+    digest, count, local = hashlib.sha256(), 0, is_local(path)
     try:
-        with open(target, "wb") if local else tempfile.NamedTemporaryFile() as file:
+        with whole_file(path) if local else tempfile.NamedTemporaryFile() as file:
             for chunk in chunks:
                 digest.update(chunk)
                 count += len(chunk)
                 file.write(chunk)
-            file.flush()
-            if local:
-                os.fsync(file.fileno())
-            else:
+            if not local:
+                file.flush()
                 _upload(file.name, path)
-    except BaseException as error:
-        if local:
-            with suppress(OSError):
-                os.remove(target)
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            place = path if local else f"{path} (written to {tempfile.gettempdir()} first)"
-            raise OSError(
-                f"{place}: {os.strerror(error.errno).lower()}, after {count} bytes. What was finished before is kept. "
-                f"Make room, then start the same command again"
-            ) from error
-        raise
-    if local:
-        os.replace(target, path)
-        sync_folder(os.path.dirname(path) or ".")
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        place = path if local else f"{path} (written to {tempfile.gettempdir()} first)"
+        raise OSError(
+            f"{place}: {os.strerror(error.errno).lower()}, after {count} bytes. What was finished before is kept. "
+            f"Make room, then start the same command again"
+        ) from error
     return count, digest.hexdigest()
 
 
@@ -229,29 +214,10 @@ def _upload(file: str, path: str) -> None:
             raise
 
 
-def sync_folder(folder: str) -> None:
-    """Make the names in a local folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def sweep_temporary(folder: str, older_seconds: float = 0) -> None:
-    """Remove the temporary files that killed processes left in a local folder.
-
-    Call it only while a lock keeps other writers out, or for files untouched for `older_seconds`.
-    """
-    if not is_local(folder):
-        return
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(parent, name)
-            if name.startswith(".tmp-"):
-                with suppress(FileNotFoundError):  # a worker of the killed job has just renamed it
-                    if time.time() - os.stat(path).st_mtime >= older_seconds:
-                        os.remove(path)
+    """`whole_files.sweep_temporary` for a local folder; a store has no temporary files."""
+    if is_local(folder):
+        whole_files.sweep_temporary(folder, older_seconds)
 
 
 def names_in(folder: str) -> set[str]:

@@ -1,0 +1,106 @@
+"""Local files and folders that exist whole or not at all under their names.
+
+Each is written under a temporary name in the same folder (`.tmp-PROCESS-THREAD-NAME`), synced, and renamed; then the folder
+is synced. `sweep_temporary` removes what killed processes left.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+
+def temporary_name(path: str | Path) -> str:
+    """Return a name in the same folder that no other process or thread uses: a killed job's workers may live on."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".tmp-{os.getpid()}-{threading.get_ident()}-{name}")
+
+
+@contextmanager
+def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that gets its name when the block ends. If the block fails, what was there before stays."""
+    temporary = temporary_name(path)
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):  # the first error says more
+            os.remove(temporary)
+        raise
+    sync(os.path.dirname(path) or ".")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a small UTF-8 file whole or not at all."""
+    with whole_file(path, "w") as file:
+        file.write(text)
+
+
+@contextmanager
+def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
+    """Make a folder that gets its name, with all that was written into it, when the block ends.
+
+    replace: put it in the place of a folder that exists.
+
+    Raises:
+        ValueError: there is a file, or a folder that is not empty, and `replace` is false.
+    """
+    path = Path(path).absolute()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file: --out must be a new or empty folder")
+    if not replace and path.is_dir() and (names := sorted(os.listdir(path))):
+        raise ValueError(f"{path} holds {', '.join(names[:3])} already: give a new or empty folder as --out")
+    temporary = Path(temporary_name(path))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for parent, _, names in os.walk(temporary):
+            for name in names:
+                sync(os.path.join(parent, name))
+            sync(parent)
+        if replace:
+            remove_folder(path)
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync(path.parent)
+
+
+def remove_folder(path: str | Path) -> None:
+    """Remove a folder, if there is one. A kill in the middle leaves a temporary name and not half of the folder."""
+    temporary = temporary_name(path) + ".removed"
+    with suppress(FileNotFoundError):
+        os.rename(path, temporary)
+        shutil.rmtree(temporary)
+
+
+def sweep_temporary(folder: str | Path, older_seconds: float = 0) -> None:
+    """Remove the temporary files and folders that killed processes left in a folder and those below it.
+
+    Call it only while a lock keeps other writers out, or for what nobody has touched for `older_seconds`.
+    """
+    for parent, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            path = os.path.join(parent, name)
+            if name.startswith(".tmp-"):
+                with suppress(FileNotFoundError):  # a worker of the killed job has just renamed it
+                    if time.time() - os.stat(path).st_mtime >= older_seconds:
+                        shutil.rmtree(path) if name in folders else os.remove(path)
+        folders[:] = [name for name in folders if not name.startswith(".tmp-")]
+
+
+def sync(path: str | Path) -> None:
+    """Wait until a file, or a folder's list of names, is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
