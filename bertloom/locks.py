@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -19,20 +19,16 @@ SETTLE_SECONDS = 1.0
 """How long a job waits before it reads back its lock in a store: another job may have found no lock at the same time."""
 
 
-class LockHeld(Exception):
-    """Another process holds a lock; the text names it: `process 123 on HOST since TIME`."""
-
-
 @contextmanager
-def file_lock(path: str | Path, wait: bool = False) -> Iterator[None]:
+def file_lock(path: str | Path, taken: Callable[[str], str] | None = None) -> Iterator[None]:
     """Hold the lock of a local file and write the holder's name into it. The file stays.
 
-    wait: until the lock is free.
+    taken: gives the error's text from the name of another holder. Without it, wait until the lock is free.
 
     Raises:
-        LockHeld: another process has the lock, and `wait` is false.
+        ValueError: another process has the lock.
     """
-    with _locked(path, wait) as file:
+    with _locked(path, taken) as file:
         file.truncate(0)
         file.write(f"{_holder()}\n")
         file.flush()
@@ -48,15 +44,14 @@ def output_lock(folder: str) -> Iterator[None]:
     """
     path = storage.join(folder, ".lock")
     if storage.is_local(path):
-        try:
-            with file_lock(path):
-                try:
-                    yield
-                finally:
-                    with suppress(FileNotFoundError):  # the whole folder is gone
-                        os.remove(path)
-        except LockHeld as error:
-            raise ValueError(f"{folder} is being written by {error}: wait for it, or choose another --out") from None
+        with file_lock(
+            path, lambda holder: f"{folder} is being written by {holder}: wait for it, or choose another --out"
+        ):
+            try:
+                yield
+            finally:
+                with suppress(FileNotFoundError):  # the whole folder is gone
+                    os.remove(path)
         return
     ours = f"{_holder()}\nkey {secrets.token_hex(8)}\n".encode()
     try:
@@ -82,15 +77,17 @@ def _holder() -> str:
     return f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
 
-def _locked(path: str | Path, wait: bool) -> TextIO:
+def _locked(path: str | Path, taken: Callable[[str], str] | None) -> TextIO:
     while True:
         file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  open as long as the lock is held
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
         except BlockingIOError:
             with file:
                 file.seek(0)
-                raise LockHeld(file.read().strip() or "another process") from None
+                holder = file.read().strip() or "another process"
+            assert taken
+            raise ValueError(taken(holder)) from None
         with suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
                 return file

@@ -52,11 +52,12 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     Raises:
         ValueError: there is a file, or a folder that is not empty, and `replace` is false.
     """
-    path = Path(path).absolute()
+    path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: --out must be a new or empty folder")
     if not replace and path.is_dir() and (names := sorted(os.listdir(path))):
         raise ValueError(f"{path} holds {', '.join(names[:3])} already: give a new or empty folder as --out")
+    path = path.absolute()
     temporary = Path(temporary_name(path))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -28,11 +28,11 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from bertloom.whole_files import write_text
 from jobs.finetune import finetune, prepare
 from jobs.support.baselines import NAMES, predict_baselines
 from jobs.support.config import checked_table, parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
-from model.runs.folder import write_text
 from model.tasks.rows import read_task
 
 RANDOM = "random"

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from bertloom.whole_files import whole_file
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
 from jobs.support.texts import OnBadRow, Text, read_texts
@@ -85,27 +86,23 @@ def embed(config: EmbedConfig) -> Embedded:
     model = Embedder(pretrained, config.pooling, max_seq_length, config.device)
     schema = pa.schema([("row", pa.int64()), ("id", pa.string()), ("vector", pa.list_(pa.float32(), size))])
     num_rows = num_read = num_cut = 0
-    temporary = config.out.with_name(f".{config.out.name}.{os.getpid()}.tmp")
-    try:
-        with (
-            pq.ParquetWriter(temporary, schema) as writer,
-            tqdm(desc="embed", unit=" rows", file=sys.stderr, disable=None) as bar,
-        ):
-            for rows in read_texts(config.input, pairs("columns", config.columns), config.on_bad_row):
-                good = [(number, row) for number, row in enumerate(rows, num_read) if isinstance(row, Text)]
-                if good:
-                    vectors, cut = model.embed([row.text for _, row in good])
-                    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-                    columns = [
-                        pa.array([number for number, _ in good], pa.int64()),
-                        pa.array([None if row.id is None else str(row.id) for _, row in good], pa.string()),
-                        pa.FixedSizeListArray.from_arrays(flat, size),
-                    ]
-                    writer.write_batch(pa.record_batch(columns, schema=schema))
-                    num_cut += cut
-                num_rows, num_read = num_rows + len(good), num_read + len(rows)
-                bar.update(len(rows))
-        os.replace(temporary, config.out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole_file(config.out) as file,
+        pq.ParquetWriter(file, schema) as writer,
+        tqdm(desc="embed", unit=" rows", file=sys.stderr, disable=None) as bar,
+    ):
+        for rows in read_texts(config.input, pairs("columns", config.columns), config.on_bad_row):
+            good = [(number, row) for number, row in enumerate(rows, num_read) if isinstance(row, Text)]
+            if good:
+                vectors, cut = model.embed([row.text for _, row in good])
+                flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+                columns = [
+                    pa.array([number for number, _ in good], pa.int64()),
+                    pa.array([None if row.id is None else str(row.id) for _, row in good], pa.string()),
+                    pa.FixedSizeListArray.from_arrays(flat, size),
+                ]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+                num_cut += cut
+            num_rows, num_read = num_rows + len(good), num_read + len(rows)
+            bar.update(len(rows))
     return Embedded(num_rows=num_rows, num_bad=num_read - num_rows, num_cut=num_cut)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from jobs.support.model_card import pretraining_card, run_card
 from model.heads import BertForPreTraining
@@ -26,7 +27,6 @@ from model.hub.onnx_export import write_onnx
 from model.hub.pretrained import Pretrained, open_pretrained
 from model.hub.weights import write_pretrained
 from model.runs.checkpoint import TrainingState, checkpoint_path, read_state
-from model.runs.folder import whole_folder, write_text
 from model.schedule import parse_budget
 
 

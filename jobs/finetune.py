@@ -33,12 +33,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; rea
 import numpy as np
 import torch
 
+from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
 from jobs.support.finetune_run import Job, SeedResult, describe, train_seed
 from model.hub.pretrained import Pretrained, open_pretrained
 from model.loading.data import read_json
-from model.runs.folder import only_trainer, stop_signals, write_text
+from model.runs.folder import only_trainer, stop_signals
 from model.tasks.data import Reading, TaskData
 from model.tasks.registry import make_task
 from model.tasks.rows import read_task
@@ -218,10 +219,8 @@ def summarize(job: Job, results: list[SeedResult]) -> FinetuneResult:
         }
         path = out / "results.json"
         if not path.exists() or read_json(path) != content:
-            temporary = out / f".model.{os.getpid()}.tmp"
-            shutil.copytree(best.out / "model", temporary, dirs_exist_ok=True)
-            shutil.rmtree(out / "model", ignore_errors=True)
-            os.rename(temporary, out / "model")
+            with whole_folder(out / "model", replace=True) as temporary:
+                shutil.copytree(best.out / "model", temporary, dirs_exist_ok=True)
             write_text(path, json.dumps(content, indent=2) + "\n")
         spread = ", ".join(f"{name} {mean[name]:.4f} ± {deviation[name]:.4f}" for name in names if name != "loss")
         print(f"{len(results)} seeds: {spread}")

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import tomli_w
 
+from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from model.heads import BertForPreTraining
 from model.hub.initial_weights import FREE, begin_with, reading_of
 from model.hub.pretrained import open_pretrained
 from model.hub.weights import to_hugging_face, write_pretrained
 from model.loading.data import read_json
-from model.runs.folder import whole_folder, write_text
 
 COPIES = ("position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 """Ends of the names of tensors that say nothing of their own."""

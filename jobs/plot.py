@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from bertloom.whole_files import whole_file
 from jobs.support.config import parse
 from model.runs.metrics import read_metrics
 
@@ -104,9 +105,8 @@ def plot(config: PlotConfig) -> None:
         axes.grid(alpha=0.3)
         if len(runs) > 1 and place == 1:
             axes.legend(fontsize="small")
-    temporary = config.out.with_name(f".{config.out.stem}.tmp{config.out.suffix}")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(config.out)
+    with whole_file(config.out) as file:
+        figure.savefig(file, format=config.out.suffix[1:] or None, dpi=110)
 
 
 def without_pairs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

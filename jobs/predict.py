@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; rea
 
 from tqdm import tqdm
 
+from bertloom.whole_files import whole_file
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
 from model.hub.pretrained import open_pretrained
@@ -112,10 +113,5 @@ def written(path: Path) -> Iterator[IO[str]]:
     if str(path) == "-":
         yield sys.stdout
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path, "w") as file:
+        yield file

@@ -44,6 +44,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from tqdm import tqdm
 
+from bertloom.whole_files import sweep_temporary, write_text
 from jobs.support.config import dump, parse
 from jobs.support.pretrain_config import PretrainConfig, too_long
 from model.bert import BertConfig, initialize_weights
@@ -63,10 +64,9 @@ from model.runs.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     share_checkpoint,
-    sweep,
 )
 from model.runs.checkpoint_writer import CheckpointWriter
-from model.runs.folder import only_trainer, stop_signals, write_text
+from model.runs.folder import only_trainer, stop_signals
 from model.runs.heap import Heap
 from model.runs.meter import Meter
 from model.runs.metrics import MetricsWriter, read_metrics
@@ -197,7 +197,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             legs = [Leg(**leg) for leg in saved["legs"]]
         progress = {"steps": step, "tokens": tokens, "seconds": seconds}[schedule.unit]
         if ranks.is_first:
-            sweep(checkpoints)
+            sweep_temporary(checkpoints)
         if schedule.is_over(progress):
             where = checkpoint_path(checkpoints, step)
             if ranks.is_first:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bertloom.whole_files import sweep_temporary, whole_folder, write_text
 from jobs.pretrain import progress_bar
 from jobs.support.config import dump
 from jobs.support.finetune_config import FinetuneConfig
@@ -19,8 +20,7 @@ from model.hub.pretrained import Pretrained, load_encoder
 from model.hub.weights import save_pretrained
 from model.loading.data import read_json
 from model.loading.order import TrainingOrder
-from model.runs.checkpoint import latest_of, load_checkpoint, save_checkpoint, sweep
-from model.runs.folder import write_text
+from model.runs.checkpoint import latest_of, load_checkpoint, save_checkpoint
 from model.runs.metrics import MetricsWriter, read_metrics
 from model.schedule import Schedule
 from model.step import choose_device, choose_precision
@@ -111,7 +111,7 @@ def train_seed(job: Job, seed: int, out: Path, signals: list[signal.Signals]) ->
     check_unchanged(out, state.deciding, deciding)
     out.mkdir(parents=True, exist_ok=True)
     write_down(job)
-    sweep(checkpoints)
+    sweep_temporary(checkpoints)
     keep_best(models, state.best_step)
 
     model, drawn = build_model(job, seed)
@@ -235,11 +235,9 @@ def is_due(job: Job, step: int) -> bool:
 
 def save_model(path: Path, model: TaskModel, job: Job) -> None:
     """Writes a model in transformers' form; it is whole, or not there under this name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    save_pretrained(model, temporary, job.pretrained.tokenizer, **job.task.configuration())
-    shutil.rmtree(path, ignore_errors=True)  # of an earlier life, which had come further than its checkpoint
-    os.rename(temporary, path)
+    # A run that was killed may have come further than its last checkpoint, and have written this model before.
+    with whole_folder(path, replace=True) as temporary:
+        save_pretrained(model, temporary, job.pretrained.tokenizer, **job.task.configuration())
 
 
 def keep_best(models: Path, best_step: int | None) -> None:

@@ -6,7 +6,6 @@
 Files appear under their final name by a rename, so that a process sees all of one or none. `remote.py` fills it.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,6 +16,8 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+
+from bertloom.locks import file_lock
 
 DEFAULT_CACHE_GB = 50.0
 IN_WRITING_SECONDS = 3600
@@ -33,14 +34,6 @@ CREATE TABLE IF NOT EXISTS total (one INTEGER PRIMARY KEY, bytes INTEGER);
 def default_directory() -> Path:
     """Where the cache lies if nobody says: ~/.cache/bertloom, or in the folder that XDG_CACHE_HOME names."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertloom"
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Lets one thread of all processes of the machine at a time in; path: of a file that stands for it."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed, or its process killed
-        yield
 
 
 class MemberCache:
@@ -61,7 +54,7 @@ class MemberCache:
         )
         weakref.finalize(self, self._index.close)
         try:
-            with only_one(directory / "lock"):  # the change to WAL does not wait for others by itself
+            with file_lock(directory / "lock"):  # the change to WAL does not wait for others by itself
                 self._index.execute("PRAGMA journal_mode = WAL")
             self._index.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
@@ -79,7 +72,7 @@ class MemberCache:
         """Lets one thread of all processes at a time bring members of a shard."""
         folder = self.directory / "shards" / shard
         folder.mkdir(exist_ok=True)
-        return only_one(folder / "lock")
+        return file_lock(folder / "lock")
 
     def checksums(self, shard: str) -> list[bytes] | None:
         """sha256 of each member of a shard that was seen whole and sound; None if it never was."""

@@ -12,9 +12,7 @@ safetensors and JSON only; no pickle, so a checkpoint from a stranger runs no co
 import hashlib
 import json
 import logging
-import os
 import re
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -23,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bertloom.whole_files import remove_folder, whole_folder
 from model.bert import BertConfig
 from model.distributed import Ranks
 from model.heads import BertForPreTraining
@@ -30,7 +29,6 @@ from model.optimizer import moment_names
 
 FORMAT_VERSION = 1
 NAME = re.compile(r"step-(\d{8,})")
-TEMPORARY = re.compile(r"\.(step-\d{8,}|removed-step-\d{8,})\.\d+\.tmp")
 
 logger = logging.getLogger("bertloom")
 
@@ -124,28 +122,19 @@ def write_checkpoint(
         Its path.
     """
     path = checkpoint_path(folder, state.step)
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    save_file(weights, temporary / "model.safetensors")
-    save_file(moments, temporary / "optimizer.safetensors")
-    files = {}
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        _sync(temporary / name)
-        files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
-    content = {"format": state.FORMAT, "format_version": FORMAT_VERSION, "state": asdict(state), "files": files}
-    (temporary / "state.json").write_text(json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n")
-    _sync(temporary / "state.json")
-    _sync(temporary)
-    if path.exists():  # one that `latest_checkpoint` found damaged, else we would not be here
-        _remove(path)
-    os.rename(temporary, path)
-    _sync(folder)
+    with whole_folder(path, replace=True) as temporary:  # a checkpoint of this step was found damaged
+        save_file(weights, temporary / "model.safetensors")
+        save_file(moments, temporary / "optimizer.safetensors")
+        files = {}
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
+        content = {"format": state.FORMAT, "format_version": FORMAT_VERSION, "state": asdict(state), "files": files}
+        (temporary / "state.json").write_text(json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n")
     older = sorted(other for other in _checkpoints(folder) if other[0] <= state.step)
     for step, other in older[:-keep]:
         if not keep_every or step % keep_every:
-            _remove(other)
+            remove_folder(other)
     return path
 
 
@@ -245,14 +234,6 @@ def share_checkpoint(ranks: Ranks, model: nn.Module, optimizer: torch.optim.Opti
         ranks.share_tensors([optimizer.state[parameter][key]])
 
 
-def sweep(folder: Path) -> None:
-    """Removes what killed writers left behind. Only for the one process that trains here."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if TEMPORARY.fullmatch(path.name):
-                shutil.rmtree(path)
-
-
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by parameter name: `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`; Muon's
     `momentum_buffer.NAME`."""
@@ -288,13 +269,6 @@ def _read_content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _remove(path: Path) -> None:
-    """Removes a checkpoint; killed in the middle, it leaves a temporary folder and not half a checkpoint."""
-    doomed = path.with_name(f".removed-{path.name}.{os.getpid()}.tmp")
-    os.rename(path, doomed)
-    shutil.rmtree(doomed)
-
-
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
@@ -306,12 +280,3 @@ def _digest(content: dict[str, Any]) -> str:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

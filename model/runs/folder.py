@@ -1,14 +1,13 @@
-"""The run folder while it is trained in: one trainer at a time, signals that end it cleanly; files and folders whole."""
+"""The run folder while it is trained in: one trainer at a time, signals that end it cleanly."""
 
-import fcntl
-import os
 import re
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from bertloom.locks import file_lock
 
 
 @contextmanager
@@ -23,15 +22,10 @@ def only_trainer(out: Path) -> Iterator[None]:
     if out.is_dir() and (names := {path.name for path in out.iterdir()}) and not is_run(out):
         raise ValueError(f"{out} holds other things ({min(names)}, …) and no run: give a new or empty folder as --out")
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = (out / ".lock").read_text().strip()
-            raise ValueError(f"another process ({holder}) is training in {out}: wait for it, or end it first") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
+    with file_lock(
+        out / ".lock",
+        lambda holder: f"another process ({holder}) is training in {out}: wait for it, or end it first",
+    ):
         yield
 
 
@@ -67,30 +61,3 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder to write into, which becomes `out` in the end; if that is not reached, nothing is left of it.
-
-    Raises:
-        ValueError: there is something already.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: --out must be a new or empty folder")
-    if out.is_dir() and (names := sorted(path.name for path in out.iterdir())):
-        raise ValueError(f"{out} holds {', '.join(names[:3])} already: give a new or empty folder as --out")
-    temporary = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        os.rename(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

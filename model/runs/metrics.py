@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from bertloom.whole_files import whole_file
 from model.runs.sinks import Sink
 
 TIMING_KEYS = ("seconds", "tokens_per_second", "data_wait_share", "mfu")
@@ -71,12 +72,8 @@ class MetricsWriter:
         lines = read_lines(path)
         num_known = max((number for number, line in enumerate(lines, 1) if line and line["step"] <= step), default=0)
         kept = [line for line in undamaged(path, lines[:num_known]) if line["step"] <= step]
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with open(temporary, "w") as file:
+        with whole_file(path, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
         self._evaluated = {line["step"] for line in kept if line["split"] == "validation"}
         self._file = open(path, "a")  # noqa: SIM115  (open as long as the writer is)
 

@@ -142,7 +142,7 @@ def test_a_second_job_is_told_who_holds_the_lock_and_which_file_to_remove_where_
 
 
 def test_of_two_jobs_that_find_no_lock_at_the_same_time_one_gets_it(out, monkeypatch):
-    theirs, write_whole = b'{"host": "elsewhere", "pid": 7, "since": "now"}', storage.write_whole
+    theirs, write_whole = b"process 7 on elsewhere since now\nkey 12\n", storage.write_whole
 
     def both_write(path, chunks):
         write_whole(path, chunks)

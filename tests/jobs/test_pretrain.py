@@ -285,7 +285,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(data, unbroken, t
     out = Path(shutil.copytree(unbroken, tmp_path / "run"))
     shutil.rmtree(out / "checkpoints")
     (out / "checkpoints").mkdir()
-    (out / "checkpoints/.step-00000005.1234.tmp").mkdir()
+    (out / "checkpoints/.tmp-1234-1-step-00000005").mkdir()
     pretrain(config(data, out))
     assert numbers(out) == numbers(unbroken) and learnt(out) == learnt(unbroken)
     assert not list((out / "checkpoints").glob(".*"))

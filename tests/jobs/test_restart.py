@@ -379,7 +379,7 @@ def test_a_second_job_on_the_same_output_is_refused_and_told_who_holds_it(job, u
 
 def test_the_lock_of_a_dead_job_holds_nobody_back(job, unbroken, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/.lock").write_text('{"host": "elsewhere", "pid": 1, "since": "2001-01-01 00:00:00"}')
+    (tmp_path / "out/.lock").write_text("process 1 on elsewhere since 2001-01-01 00:00:00\n")
     assert cli.main(job.argv(tmp_path / "out")) == 0
     assert_whole(tmp_path / "out", unbroken)
 

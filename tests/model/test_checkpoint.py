@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bertloom.whole_files import sweep_temporary
 from model.optimizer import build_optimizer, set_learning_rate
 from model.runs.checkpoint import (
     TrainingState,
@@ -19,7 +20,6 @@ from model.runs.checkpoint import (
     read_state,
     save_checkpoint,
     snapshot,
-    sweep,
     write_checkpoint,
 )
 from model.runs.checkpoint_writer import CheckpointWriter
@@ -147,7 +147,7 @@ def test_an_error_of_the_writer_is_raised_by_the_next_call(tmp_path):
 def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     assert latest_checkpoint(tmp_path / "nowhere") is None
-    sweep(tmp_path / "nowhere")
+    sweep_temporary(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_killed_at_any_stage_of_the_write_a_whole_checkpoint_is_there(tmp_path):
         path, found = latest_checkpoint(folder)
         check_files(path)
         steps.append(found.step)
-        sweep(folder)
+        sweep_temporary(folder)
         assert all(p.name.startswith("step-") for p in folder.iterdir())
         save_checkpoint(folder, model, optimizer, state(3, model), keep=1)
         assert [p.name for p in folder.iterdir()] == ["step-00000003"]
