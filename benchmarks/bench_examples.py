@@ -24,10 +24,11 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.examples.configuration import WeaveConfig
 from pipeline.examples.shards import ShardName, write_shard
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.records import Document
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import Split
 from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
+from pipeline.text.records import Document
 from pipeline.tokens import TokenBlock
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 from tests.pipeline.google_twin import Options, make_examples

@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 from setting import add_text_arguments, header, inputs_of, vocabulary_of, write_report
 
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.records import Document
-from pipeline.inputs.sources import find_sources
 from pipeline.inputs.splitting import split_source
 from pipeline.stages.near_duplicates import Search, find_pairs, num_ranges, verify_pairs, write_sketch
 from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
 from pipeline.text.minhash import shingles, similarity
+from pipeline.text.records import Document
 from pipeline.tokens import write_part
 from pipeline.vocabulary import Vocabulary, make_tokenizer, read_vocabulary
 

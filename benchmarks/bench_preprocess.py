@@ -90,9 +90,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
 
 def write_text(path: Path, inputs: list[str], megabytes: float) -> float:
     """Writes the documents of the inputs, or so many megabytes made of their paragraphs; the megabytes written."""
+    from pipeline.inputs.discovery import find_sources
     from pipeline.inputs.documents import read_documents
-    from pipeline.inputs.records import Document
-    from pipeline.inputs.sources import Split, find_sources
+    from pipeline.inputs.sources import Split
+    from pipeline.text.records import Document
 
     if megabytes:
         write_corpus(path, inputs, megabytes)
@@ -148,9 +149,15 @@ def run_twin(path: str, vocab: str, lower: bool, dupes: list[int], length: int) 
 def run_bertloom(path: str, vocab: str, lower: bool, dupe: int, length: int, out: str) -> tuple[float, int]:
     """(seconds, examples) of the whole job."""
     from jobs.preprocess import PreprocessConfig, preprocess
+    from pipeline.examples.configuration import WeaveConfig
+    from pipeline.stages.tokenization import TokenizeConfig
 
     config = PreprocessConfig(
-        input=(path,), vocab=vocab, out=out, do_lower_case=lower, dupe_factor=dupe, max_seq_length=(length,)
+        input=(path,),
+        vocab=vocab,
+        out=out,
+        tokenize=TokenizeConfig(do_lower_case=lower),
+        weave=WeaveConfig(dupe_factor=dupe, max_seq_length=(length,)),
     )
     start = time.perf_counter()
     manifest = preprocess(config)

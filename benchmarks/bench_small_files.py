@@ -17,7 +17,9 @@ from pathlib import Path
 from large_corpus import documents, paragraphs_of
 from setting import add_text_arguments, header, inputs_of, spread, vocabulary_of, write_report
 
-from pipeline.inputs.sources import find_sources
+from pipeline.inputs.discovery import find_sources
+from pipeline.inputs.documents import TextConfig
+from pipeline.inputs.sources import ReadConfig
 from pipeline.inputs.splitting import split_source
 from pipeline.stages.packs import pack_parts
 from pipeline.stages.plan import Bucket, Plan
@@ -84,13 +86,13 @@ def tokenize(arguments: argparse.Namespace, folder: Path) -> list[PartRecord]:
     (folder / "in").mkdir()
     for i in range(arguments.files):
         (folder / f"in/{i:06d}.txt").write_text(next(texts), encoding="utf-8")
-    config = TokenizeConfig(text_layout="file")
+    config = TokenizeConfig(text=TextConfig(read=ReadConfig(text_layout="file")))
     tokenizer = make_document_tokenizer(config, vocabulary)
     parts = []
     for source in find_sources([str(folder / "in")]):
-        for split in split_source(source, 8_000_000, config):
+        for split in split_source(source, 8_000_000, config.text.read):
             name = part_names(split, config, vocabulary.sha256)
-            parts += tokenize_split(split, name, str(folder), tokenizer, 8_000_000, config)
+            parts += tokenize_split(split, name, str(folder), tokenizer, 8_000_000, config.text)
     return parts
 
 

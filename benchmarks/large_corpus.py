@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.records import Document
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import Split
+from pipeline.text.records import Document
 
 
 def paragraphs_of(inputs: list[str]) -> list[str]:

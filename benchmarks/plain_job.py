@@ -7,7 +7,7 @@ import time
 
 from bertloom import storage
 from pipeline.examples.configuration import WeaveConfig
-from pipeline.inputs.sources import find_sources
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.splitting import split_size, split_source
 from pipeline.preprocess import Places
 from pipeline.stages.manifest import JobConfig, write_manifest
@@ -28,11 +28,11 @@ def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float,
     part_bytes = split_size(sum(source.size for source in sources))
 
     tokenizer = make_document_tokenizer(job.tokenize, vocabulary)
-    splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize)]
+    splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize.text.read)]
     parts = []
     for split in splits:
         names = part_names(split, job.tokenize, vocabulary.sha256)
-        parts += tokenize_split(split, names, places.parts, tokenizer, part_bytes, job.tokenize)
+        parts += tokenize_split(split, names, places.parts, tokenizer, part_bytes, job.tokenize.text)
     plan = make_plan(parts, places.parts, weave.validation_fraction, weave.min_sources)
     write_plan(places.plan, plan)
     buckets = [

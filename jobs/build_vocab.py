@@ -10,17 +10,21 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import apache_beam as beam
+import tyro
 
 from bertloom import storage
 from jobs.support.config import parse
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig
-from pipeline.inputs.sources import Source, find_sources
+from pipeline.inputs.sources import Source
 from pipeline.inputs.splitting import split_size, split_source
 from pipeline.local.runner import for_people, pipeline_options, quiet_workers, run, worker_watch
+from pipeline.options import flat
 from pipeline.preprocess import balanced
 from pipeline.stages.word_counts import CountWords, Tally, read_counts
 from pipeline.vocabulary import (
@@ -35,7 +39,7 @@ from pipeline.vocabulary import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildVocabConfig(TextConfig):
+class BuildVocabConfig:
     """Makes a WordPiece vocabulary from text."""
 
     input: tuple[str, ...]
@@ -44,6 +48,7 @@ class BuildVocabConfig(TextConfig):
     """Words to make, the five special ones among them. BERT: 30522 (English), 21128 (Chinese)."""
     out: str
     """The file to write: vocab.txt."""
+    text: Annotated[TextConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TextConfig)
     do_lower_case: bool = True
     """Lower-case the text: an uncased vocabulary. Give preprocess the same."""
     strip_accents: bool | None = None
@@ -60,7 +65,6 @@ class BuildVocabConfig(TextConfig):
     """Write over a file that holds another vocabulary."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.vocab_size <= MIN_WORDS:
             raise ValueError(f"vocab_size={self.vocab_size}: expected more than {MIN_WORDS}, such as 30000")
         if self.min_frequency < 1:
@@ -80,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     """Makes the vocabulary, writes it, says what it covers, and gives it back."""
     notes: list[str] = []
-    sources = find_sources(config.input, notes, config.encoding)
+    sources = find_sources(config.input, notes, config.text.read.encoding)
     for note in notes:
         _say(note)
     counts, tally = _count(config, sources)
@@ -109,9 +113,9 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
 
 def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, int], Tally]:
     total = sum(source.size for source in sources)
-    splits = [split for source in sources for split in split_source(source, split_size(total), config)]
+    splits = [split for source in sources for split in split_source(source, split_size(total), config.text.read)]
     with TemporaryDirectory(prefix="bertloom-") as folder, worker_watch("build-vocab", "Nothing is kept: start"):
-        count = CountWords(folder, config, config.do_lower_case, config.strip_accents)
+        count = CountWords(folder, config.text, config.do_lower_case, config.strip_accents)
         balanced_splits = balanced(splits, config.num_workers)
         try:
             with quiet_workers(os.path.join(folder, "beam.log")):
@@ -158,10 +162,10 @@ def _next_command(config: BuildVocabConfig) -> str:
     casing = [] if config.do_lower_case else ["--no-do-lower-case"]
     accents = [] if config.strip_accents is None else ["--strip-accents", str(config.strip_accents)]
     reading: list[str] = []
-    for field in fields(TextConfig):
-        value = getattr(config, field.name)
-        if value != field.default:
+    defaults = flat(TextConfig())
+    for name, value in flat(config.text).items():
+        if value != defaults[name]:
             values = value if isinstance(value, tuple) else [] if value is True else [value]
-            reading += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+            reading += [f"--{name.replace('_', '-')}", *map(str, values)]
     words = ["--input", *config.input, *reading, "--vocab", config.out, *casing, *accents, "--out", "DATASET"]
     return f"bertloom preprocess {shlex.join(words)}"

@@ -29,10 +29,10 @@ from pipeline.examples.decoding import Span, decode, label_name, segments
 from pipeline.examples.objectives.nsp import sentence_keys, target_lengths
 from pipeline.examples.shards import MEMBER_EXAMPLES
 from pipeline.inputs.formats.registry import position_unit
-from pipeline.inputs.records import Document
 from pipeline.stages.line_repeats import read_repeated
 from pipeline.stages.manifest import DAMAGED, JobConfig, read_dataset
 from pipeline.stages.tokenization import make_document_tokenizer
+from pipeline.text.records import Document
 from pipeline.vocabulary import make_tokenizer, parse_vocabulary
 
 AROUND = 2  # sentences shown before and behind a segment

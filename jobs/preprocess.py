@@ -13,10 +13,11 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 import apache_beam as beam
+import tyro
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from bertloom import storage
@@ -25,8 +26,8 @@ from jobs.support.config import parse
 from jobs.support.progress import JobProgress
 from pipeline.checks.gates import Gates
 from pipeline.examples.configuration import WeaveConfig
-from pipeline.inputs.documents import TextConfig
-from pipeline.inputs.sources import Source, Split, find_sources
+from pipeline.inputs.discovery import find_sources
+from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.splitting import split_size, split_source
 from pipeline.local.disk_estimate import check_room
 from pipeline.local.runner import for_people, is_local, pipeline_options, quiet_workers, run, worker_watch
@@ -48,7 +49,7 @@ SHARED_SECONDS = 3600  # in a shared --work-dir a half-written file this old is 
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreprocessConfig(TokenizeConfig, WeaveConfig):
+class PreprocessConfig:
     """Text to shards. Inputs are .txt, .jsonl, .parquet, .arrow, data sets saved by Hugging Face `datasets`, and MediaWiki
     dumps, mixed as you like, plain or .gz, .bz2, .zst, .xz. Flags for Beam come last, behind `--`."""
 
@@ -65,11 +66,11 @@ class PreprocessConfig(TokenizeConfig, WeaveConfig):
     """Processes on this machine."""
     split_mb: float | None = None
     """Megabytes of text that a worker takes at a time; None: 8, and 64 from 100 GB of input on."""
+    tokenize: Annotated[TokenizeConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TokenizeConfig)
+    weave: Annotated[WeaveConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=WeaveConfig)
     gates: Gates = field(default_factory=Gates)
 
-    def __post_init__(self):
-        TokenizeConfig.__post_init__(self)
-        WeaveConfig.__post_init__(self)
+    def __post_init__(self) -> None:
         if self.num_workers < 1:
             raise ValueError(f"--num-workers {self.num_workers}: expected 1 or more")
         if self.split_mb is not None and self.split_mb <= 0:
@@ -94,12 +95,12 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     vocabulary = read_vocabulary(config.vocab)
     for note in vocabulary.notes:
         _say(note)
-    load_sentence_finder(config.sentences)  # its error before the work begins
-    if config.chinese_words:
+    load_sentence_finder(config.tokenize.sentences)  # its error before the work begins
+    if config.tokenize.chinese_words:
         load_segmenter()  # and this one's
-    job = JobConfig(_part_of(TokenizeConfig, config), _part_of(WeaveConfig, config), vocabulary)
+    job = JobConfig(config.tokenize, config.weave, vocabulary)
     notes: list[str] = []
-    sources = find_sources(config.input, notes, config.encoding)
+    sources = find_sources(config.input, notes, job.tokenize.text.read.encoding)
     for note in notes:
         _say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"))
@@ -109,15 +110,15 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
         if manifest is None:
             total = sum(source.size for source in sources)
             part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total)
-            splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize)]
+            splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize.text.read)]
             if room := check_room(places, job, splits, part_bytes):
                 _say(room)
             begun = _claim(places, job, sources)
             storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
-            if config.max_line_repeats is not None:
+            if config.tokenize.max_line_repeats is not None:
                 places = _count_lines(config, options, places, splits)
             _make_folder("--work-dir", places.parts)
-            if config.near_duplicates is not None:
+            if config.weave.near_duplicates is not None:
                 _make_folder("--work-dir", places.near)
                 storage.sweep_temporary(places.near, SHARED_SECONDS)
             _make_folder("--out", places.records)
@@ -192,8 +193,8 @@ def _count_lines(config: PreprocessConfig, options: PipelineOptions, places: Pla
     _say("counting the lines of all documents, for --max-line-repeats")
     folder = storage.join(places.work, "lines")
     _make_folder("--work-dir", folder)
-    assert config.max_line_repeats is not None
-    transform = CountLines(folder, places.scratch, _part_of(TextConfig, config), config.max_line_repeats)
+    assert config.tokenize.max_line_repeats is not None
+    transform = CountLines(folder, places.scratch, config.tokenize.text, config.tokenize.max_line_repeats)
     _run(config, options, places, splits, transform, nullcontext())
     lines = storage.read(storage.join(places.scratch, REPEATED))
     places = replace(places, repeated_lines=hashlib.sha256(lines).hexdigest()[:24])
@@ -277,10 +278,6 @@ def _difference(theirs: dict[str, Any], job: JobConfig) -> str:
     if theirs.get("vocabulary", {}).get("sha256") != job.vocabulary.sha256:
         names.append("vocabulary")
     return f" ({', '.join(names)} differ)" if names else ""
-
-
-def _part_of(kind: type, config: PreprocessConfig) -> Any:
-    return kind(**{field.name: getattr(config, field.name) for field in fields(kind)})
 
 
 def _say(text: str) -> None:

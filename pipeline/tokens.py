@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bertloom import storage
-from pipeline.inputs.records import Document, Reject, document_digest
 from pipeline.inputs.rejects import rejects_log
 from pipeline.text.chinese import Segment, inside_words
 from pipeline.text.icu import FindSentences
+from pipeline.text.records import Document, Reject, document_digest
 from pipeline.text.sentences import sentence_starts, unit_marks
 from pipeline.text.wordpiece import WordPiece
 

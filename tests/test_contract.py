@@ -21,6 +21,7 @@ from pipeline.checks import verify as data_set
 from pipeline.examples import shards
 from pipeline.examples.configuration import WeaveConfig
 from pipeline.examples.masking import spans
+from pipeline.options import option_names
 from pipeline.stages import manifest
 from pipeline.stages import weave as weaving
 from pipeline.stages.tokenization import TokenizeConfig
@@ -95,7 +96,7 @@ def test_the_keys_of_the_manifest_are_those_of_the_page():
 
 
 def test_every_option_that_decides_a_byte_is_in_the_configuration():
-    names = {*TokenizeConfig.__dataclass_fields__, *WeaveConfig.__dataclass_fields__}
+    names = {*option_names(TokenizeConfig), *option_names(WeaveConfig)}
     assert names - set(manifest.LATER) == set(MANIFEST["configuration"]) and set(manifest.LATER) < names
 
 

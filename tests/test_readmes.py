@@ -1,6 +1,5 @@
 """The READMEs promise no flag, command or file that is not there, and say the same in both languages."""
 
-import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -26,6 +25,7 @@ from jobs.report import ReportConfig
 from jobs.score import ScoreConfig
 from jobs.support.config import preset_names
 from jobs.verify import VerifyConfig
+from pipeline.options import option_names
 from tests.model.small_task import write_model
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ def commands(path):
 
 
 def flags_of(config):
-    return {"--" + field.name.replace("_", "-") for field in dataclasses.fields(config)}
+    return {"--" + name.replace("_", "-") for name in (*option_names(config), *config.__dataclass_fields__)}
 
 
 def test_every_command_has_its_configuration_here():

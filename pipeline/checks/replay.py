@@ -18,13 +18,14 @@ from bertloom import storage
 from bertloom.draws import U64
 from pipeline.examples.objectives.nsp import Pairs, Sentences
 from pipeline.examples.shards import ShardName, read_shard, shard_order, write_shard
-from pipeline.inputs.documents import read_documents
+from pipeline.inputs.discovery import find_sources
+from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats.registry import TABLES
-from pipeline.inputs.records import Document, document_digest
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import Split
 from pipeline.inputs.streams import CHUNK
 from pipeline.stages.manifest import JobConfig
-from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
+from pipeline.stages.tokenization import make_document_tokenizer
+from pipeline.text.records import Document, document_digest
 from pipeline.tokens import BLOCK_BYTES, TokenBlock
 
 
@@ -73,7 +74,7 @@ class Bucket:
 
     def _read_again(self, rows: pa.Table) -> dict[int, Document]:
         path = self.paths[rows["source"][0].as_py()]
-        return read_again(rows, path, self.job.tokenize, self.repeated_lines)
+        return read_again(rows, path, self.job.tokenize.text, self.repeated_lines)
 
     @cached_property
     def tokens(self) -> TokenBlock:
@@ -105,12 +106,12 @@ class Bucket:
         return self._woven[key]
 
 
-def read_again(rows: pa.Table, path: str, config: TokenizeConfig, repeated_lines: U64 | None) -> dict[int, Document]:
+def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U64 | None) -> dict[int, Document]:
     """id -> document, for rows of documents/ of one source; ValueError where one of them is not there any more."""
     wanted = {(row["position"], row["piece"]): row["id"] for row in rows.to_pylist()}
     name = rows["source"][0].as_py()
     try:
-        (source,) = find_sources([glob.escape(path) if storage.is_local(path) else path], None, config.encoding)
+        (source,) = find_sources([glob.escape(path) if storage.is_local(path) else path], None, config.read.encoding)
     except (ValueError, OSError) as error:
         raise ValueError(f"{name} is no longer at {path}: its documents cannot be read again") from error
     found: dict[int, Document] = {}

@@ -6,7 +6,7 @@ same bytes, and so the same document id, in every form and however its file is c
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +18,26 @@ from pipeline.inputs.formats.plain_text import read_file_as_text, read_lines_as_
 from pipeline.inputs.formats.registry import TABLES
 from pipeline.inputs.formats.tables import read_table
 from pipeline.inputs.formats.web_archive import read_archive
-from pipeline.inputs.records import Record, Reject
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.inputs.streams import Damaged, first_bytes, read_chunks
 from pipeline.inputs.text_encodings import as_utf8
 from pipeline.text.cleaning import CleanConfig, clean
+from pipeline.text.records import Record, Reject
+from pipeline.text.versions import cleaning_versions, version_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextConfig(ReadConfig, CleanConfig):
+class TextConfig:
     """What decides which documents the inputs hold."""
 
-    def __post_init__(self):
-        ReadConfig.__post_init__(self)
-        CleanConfig.__post_init__(self)
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    read: ReadConfig = field(default_factory=ReadConfig)
+
+
+def text_versions(config: CleanConfig, form: str) -> dict[str, str]:
+    """Return name -> version of what decides the texts of a file of this format."""
+    used = {"mwparserfromhell": form == "mediawiki", "resiliparse": form == "warc", "warcio": form == "warc"}
+    return {name: version_of(name) for name, is_used in used.items() if is_used} | cleaning_versions(config)
 
 
 def read_documents(
@@ -50,10 +56,10 @@ def read_documents(
     begin = split.start if start is None else start
     records: Iterator[Record]
     if split.source.format in TABLES:
-        records = read_table(split, begin, config.text_column, config.id_column)
+        records = read_table(split, begin, config.read.text_column, config.read.id_column)
     else:
-        records = _read_stream(split, begin, config)
-    yield from clean(records, config, repeated_lines, keep_lines)
+        records = _read_stream(split, begin, config.read)
+    yield from clean(records, config.clean, repeated_lines, keep_lines)
 
 
 def _read_stream(split: Split, begin: int, config: ReadConfig) -> Iterator[Record]:

@@ -4,7 +4,7 @@ import gzip
 import json
 from collections.abc import Iterable
 
-from pipeline.inputs.records import Reject
+from pipeline.text.records import Reject
 
 
 def rejects_log(rejects: Iterable[tuple[str, Reject]]) -> bytes:

@@ -8,8 +8,8 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 
-from pipeline.inputs.records import is_utf8
 from pipeline.inputs.streams import Damaged
+from pipeline.text.records import is_utf8
 
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32-le",

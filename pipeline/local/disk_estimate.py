@@ -14,13 +14,13 @@ import numpy as np
 from bertloom import storage
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats.registry import TABLES
-from pipeline.inputs.records import Document
 from pipeline.inputs.sources import Split
 from pipeline.inputs.streams import first_bytes
 from pipeline.preprocess import Places
 from pipeline.stages.manifest import JobConfig
 from pipeline.stages.packs import FEWEST, SMALL
 from pipeline.stages.tokenization import make_document_tokenizer, part_names
+from pipeline.text.records import Document
 from pipeline.tokens import DOCUMENT, INDEX, RANGES
 
 SAMPLE_SPLITS = 8
@@ -144,7 +144,7 @@ def _beginning(split: Split, job: JobConfig) -> tuple[list[Document], float]:
     """(the first documents of a split, bytes of text in a byte of its file)."""
     documents: list[Document] = []
     size = first = last = 0
-    for item in read_documents(split, config=job.tokenize):
+    for item in read_documents(split, config=job.tokenize.text):
         first, last = (first if documents else item.position), item.position
         if size >= SAMPLE_BYTES:
             break

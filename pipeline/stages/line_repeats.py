@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 
 import apache_beam as beam
 import numpy as np
@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
-from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.records import Document, document_digest, joined_text
+from pipeline.inputs.documents import TextConfig, read_documents, text_versions
 from pipeline.inputs.sources import Split
+from pipeline.options import flat
 from pipeline.text.cleaning import line_hashes
-from pipeline.text.versions import text_versions
+from pipeline.text.records import Document, document_digest, joined_text
 
 REPEATED = "repeated_lines.parquet"
 SCHEMA = pa.schema(
@@ -61,17 +61,17 @@ def read_repeated(folder: str) -> NDArray[np.uint64]:
 
 def list_lines(split: Split, config: TextConfig, folder: str) -> list[LineList]:
     """The lists of a split; they are written where they are not there."""
-    values = {field.name: getattr(config, field.name) for field in fields(TextConfig)}
-    values |= {"min_characters": 0, "max_characters": None, "languages": (), "quality_filter": ()}  # behind the count
+    clean = replace(config.clean, min_characters=0, max_characters=None, languages=(), quality_filter=())
+    config = replace(config, clean=clean)  # these four steps come after the count
     source = split.source
-    versions = text_versions(config, source.format)
-    key = [_VERSION, source.fingerprint, source.encoding, split.start, split.end, values, versions]
+    versions = text_versions(clean, source.format)
+    key = [_VERSION, source.fingerprint, source.encoding, split.start, split.end, flat(config), versions]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     done = storage.join(folder, f"{digest}.json")
     if storage.exists(done):
         return [LineList(**row) for row in json.loads(storage.read(done))]
     lists: list[LineList] = []
-    for entries in _entries(split, TextConfig(**values)):
+    for entries in _entries(split, config):
         lists.append(LineList(f"{digest}-{len(lists):05d}.lines", len(entries)))
         edges = np.arange(_RANGES, dtype=np.uint64) << np.uint64(54)
         offsets = np.append(np.searchsorted(entries["line"], edges), len(entries)).astype("<u8")

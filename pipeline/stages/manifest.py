@@ -10,7 +10,7 @@ import math
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -23,6 +23,7 @@ from bertloom import storage
 from pipeline.examples.configuration import WeaveConfig
 from pipeline.examples.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.inputs.sources import Source
+from pipeline.options import Config, compose, flat, option_names
 from pipeline.stages import tokenization as tokenizing
 from pipeline.stages.line_repeats import REPEATED
 from pipeline.stages.near_duplicates import read_near_duplicates
@@ -53,14 +54,16 @@ class JobConfig:
         """The configuration that a data set was made with."""
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["configuration"].items()}
 
-        def part(kind: Any) -> Any:
-            return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
+        def part(config_class: type[Config]) -> Config:
+            return compose(
+                config_class, **{name: values[name] for name in option_names(config_class) if name in values}
+            )
 
         return cls(part(TokenizeConfig), part(WeaveConfig), vocabulary)
 
     def as_dict(self) -> dict[str, Any]:
         """Every option; those of LATER only where they are used, so that data sets made before them keep their digest."""
-        values: dict[str, Any] = {**asdict(self.tokenize), **asdict(self.weave)}
+        values: dict[str, Any] = {**flat(self.tokenize), **flat(self.weave)}
         values["max_predictions_per_seq"] = [self.weave.max_predictions(n) for n in self.weave.max_seq_length]
         values = {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

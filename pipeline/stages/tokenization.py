@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertloom import storage
-from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.records import Document, PassedOver, Record, Reject, first_characters
+from pipeline.inputs.documents import TextConfig, read_documents, text_versions
 from pipeline.inputs.sources import Split
+from pipeline.options import flat
 from pipeline.stages.line_repeats import read_repeated
 from pipeline.text.chinese import load_segmenter
 from pipeline.text.icu import ICU, RULE, check_sentences, load_sentence_finder
-from pipeline.text.versions import text_versions, version_of
+from pipeline.text.records import Document, PassedOver, Record, Reject, first_characters
+from pipeline.text.versions import version_of
 from pipeline.text.wordpiece import WordPiece
 from pipeline.tokens import (
     BLOCK_BYTES,
@@ -33,9 +34,10 @@ from pipeline.vocabulary import Vocabulary, kept_vocabulary, make_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeConfig(TextConfig):
+class TokenizeConfig:
     """What decides the tokens of a text. Any change here makes other parts; any other option of the job does not."""
 
+    text: TextConfig = field(default_factory=TextConfig)
     do_lower_case: bool = True
     """Lower-case the text, for an uncased vocabulary."""
     strip_accents: bool | None = None
@@ -48,14 +50,13 @@ class TokenizeConfig(TextConfig):
     """How sentences are found: "rule", for English and Chinese, or "icu:LOCALE" for other languages, such as icu:ja, icu:ru
     or icu:de-AT."""
 
-    def __post_init__(self):
-        TextConfig.__post_init__(self)
+    def __post_init__(self) -> None:
         check_sentences(self.sentences)
         if self.max_line_repeats is not None and self.max_line_repeats < 1:
             raise ValueError(f"--max-line-repeats {self.max_line_repeats}: expected 1 or more")
 
 
-LATER = {"sentences": RULE, "max_line_repeats": None, **{field.name: field.default for field in fields(TextConfig)}}
+LATER = {"sentences": RULE, "max_line_repeats": None, **flat(TextConfig())}
 """Options that came after the first parts, which keep their names, and what they are where they are not used."""
 
 
@@ -70,12 +71,14 @@ def make_document_tokenizer(config: TokenizeConfig, vocabulary: Vocabulary) -> D
 def token_versions(config: TokenizeConfig, form: str) -> dict[str, str]:
     """Name -> version of what decides the tokens of a file of this format, its texts included."""
     used = {"tokenizers": True, "rjieba": config.chinese_words, "icu4py": config.sentences.startswith(ICU)}
-    return {name: version_of(name) for name, is_used in used.items() if is_used} | text_versions(config, form)
+    return {name: version_of(name) for name, is_used in used.items() if is_used} | text_versions(
+        config.text.clean, form
+    )
 
 
 def part_names(split: Split, config: TokenizeConfig, vocabulary_sha256: str) -> Callable[[int], str]:
     """ordinal -> file name of a split's parts: a digest of everything that decides what they hold."""
-    options = {name: value for name, value in asdict(config).items() if name not in LATER or value != LATER[name]}
+    options = {name: value for name, value in flat(config).items() if name not in LATER or value != LATER[name]}
     versions = token_versions(config, split.source.format)
     key = [VERSION, split.source.fingerprint, split.start, split.end, options, vocabulary_sha256, versions]
     if split.source.encoding:
@@ -209,7 +212,7 @@ class TokenizeSplit(beam.DoFn):
     def process(self, split: Split) -> Iterator[PartRecord]:
         name = part_names(split, self.config, kept_vocabulary(self.vocabulary).sha256)
         yield from tokenize_split(
-            split, name, self.folder, self.tokenizer, self.part_bytes, self.config, self.repeated_lines
+            split, name, self.folder, self.tokenizer, self.part_bytes, self.config.text, self.repeated_lines
         )
 
 

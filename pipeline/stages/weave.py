@@ -21,10 +21,10 @@ from bertloom import storage
 from pipeline.examples.configuration import WeaveConfig
 from pipeline.examples.decoding import plain_text
 from pipeline.examples.shards import ShardName, write_shard
-from pipeline.inputs.records import SHOWN_CHARACTERS, Reject
 from pipeline.inputs.rejects import rejects_log
 from pipeline.stages.near_duplicates import read_near_duplicates
 from pipeline.stages.plan import Bucket, Plan, is_validation, read_plan
+from pipeline.text.records import SHOWN_CHARACTERS, Reject
 from pipeline.tokens import TokenBlock, read_range, take_ranges
 from pipeline.vocabulary import Vocabulary, kept_vocabulary
 

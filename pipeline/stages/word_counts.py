@@ -23,8 +23,8 @@ from tokenizers.models import WordPiece
 from bertloom import storage
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats.registry import position_unit
-from pipeline.inputs.records import Document, Record, Reject
 from pipeline.inputs.sources import Source, Split
+from pipeline.text.records import Document, Record, Reject
 from pipeline.text.units import MAX_UNITS, Interner
 from pipeline.vocabulary import MAX_WORD_CHARACTERS, cut_as_bert
 

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertloom.draws import SAMPLE, mix, threshold
-from pipeline.inputs.records import (
+from pipeline.text.language import check_languages, language_of
+from pipeline.text.quality import c4_fault, c4_lines, gopher_fault, lines_of, with_lines
+from pipeline.text.records import (
     Document,
     PassedOver,
     Record,
@@ -29,8 +31,6 @@ from pipeline.inputs.records import (
     joined,
     joined_text,
 )
-from pipeline.text.language import check_languages, language_of
-from pipeline.text.quality import c4_fault, c4_lines, gopher_fault, lines_of, with_lines
 
 MOST_CHARACTERS = 4_000_000  # that a text of MAX_DOCUMENT_BYTES can have; one beyond it has more than LEAST_CHARACTERS
 LEAST_CHARACTERS = 1_000_000
@@ -59,7 +59,7 @@ class CleanConfig:
     quality_filter: tuple[Literal["c4", "gopher"], ...] = ()
     """Turn away, and with c4 shorten, what these filters for English web pages do, by their published thresholds."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.sample <= 1:
             raise ValueError(f"--sample {self.sample}: expected more than 0, at most 1")
         if not 0 <= self.min_characters <= LEAST_CHARACTERS:

@@ -9,6 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from pipeline.options import compose
+
 HERE = Path(__file__).parent
 INPUTS = ("texts.txt", "more.jsonl")
 OPTIONS = {
@@ -32,7 +34,7 @@ def make(out: Path) -> None:
             shutil.copyfile(HERE / name, work / name)
             os.utime(work / name, (0, 0))
         os.chdir(work)  # the manifest names the inputs as they were given
-        preprocess(PreprocessConfig(input=INPUTS, vocab="vocab.txt", out=str(out), **OPTIONS))
+        preprocess(compose(PreprocessConfig, input=INPUTS, vocab="vocab.txt", out=str(out), **OPTIONS))
     finally:
         os.chdir(before)
         shutil.rmtree(work)

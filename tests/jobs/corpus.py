@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.preprocess import PreprocessConfig, preprocess
+from pipeline.options import compose
 
 CONSONANTS, VOWELS = "bcdfghklmnprstvw", "aeiou"
 CHINESE = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜金生丽水玉出昆冈"
@@ -91,7 +92,7 @@ def run_job(source: Path | str | list[Path], out: Path, vocab: Path, **options: 
     config: dict[str, Any] = {"max_seq_length": (32, 64), "dupe_factor": 2, "validation_fraction": 0.1, **options}
     config |= {name: str(value) for name, value in config.items() if isinstance(value, Path)}
     inputs = tuple(map(str, source)) if isinstance(source, list) else (str(source),)
-    return preprocess(PreprocessConfig(input=inputs, vocab=str(vocab), out=str(out), **config))
+    return preprocess(compose(PreprocessConfig, input=inputs, vocab=str(vocab), out=str(out), **config))
 
 
 def digests(dataset: Path, *tops: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from jobs.preprocess import PreprocessConfig
 from jobs.verify import verify
 from model.loading.data import DataSet
 from pipeline.examples.shards import read_shard
+from pipeline.options import compose
 from tests.jobs.corpus import CHINESE, digests, documents, run_job, vocabulary_words, write, write_vocabulary
 
 TEXTS = documents(120)
@@ -119,7 +120,7 @@ def test_every_masked_token_becomes_mask_where_the_options_say_so(source, vocab,
 )
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        PreprocessConfig(input=("a",), vocab="v", out="o", **options)
+        compose(PreprocessConfig, input=("a",), vocab="v", out="o", **options)
 
 
 def test_a_data_set_with_spans_is_no_data_set_without_and_is_said_to_be_another(source, vocab, tmp_path):
@@ -139,7 +140,7 @@ def test_spans_are_of_whole_words_with_the_option_for_them_or_without(source, vo
 def test_shares_that_make_exactly_one_are_fine():
     """As decimals: 0.7 + 0.2 + 0.1 is a little more than 1 in binary, and so might 0.9 + 0.1 be elsewhere."""
     for mask, other in ((0.9, 0.1), (0.7, 0.3), (1.0, 0.0), (0.0, 1.0)):
-        PreprocessConfig(input=("a",), vocab="v", out="o", mask_token_prob=mask, random_token_prob=other)
+        compose(PreprocessConfig, input=("a",), vocab="v", out="o", mask_token_prob=mask, random_token_prob=other)
 
 
 def test_a_job_for_chinese_words_without_the_segmenter_says_what_to_install(source, vocab, tmp_path, monkeypatch):

@@ -82,7 +82,12 @@ def test_workers_of_this_machine_are_watched_wherever_the_output_lies(monkeypatc
     monkeypatch.setattr("jobs.preprocess.run", lambda *_: None)
     config = PreprocessConfig(input=("in",), vocab="vocab.txt", out="s3://texts/set")
     _run(
-        config, pipeline_options(2, flags), Places(config.out, "work"), [], CountLines("", "", config, 2), nullcontext()
+        config,
+        pipeline_options(2, flags),
+        Places(config.out, "work"),
+        [],
+        CountLines("", "", config.tokenize.text, 2),
+        nullcontext(),
     )
     told = ["preprocess", "What is finished is kept: remove s3://texts/set/.lock, then start"]
     assert said == (told if watched else [])

@@ -420,7 +420,7 @@ def test_documents_of_one_sentence_each_are_refused_with_the_reason(refused, tmp
 
 
 def test_pieces_of_one_long_text_are_not_two_documents(refused, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.inputs.records.MAX_DOCUMENT_BYTES", 3000)
+    monkeypatch.setattr("pipeline.text.records.MAX_DOCUMENT_BYTES", 3000)
     write(tmp_path / "in.txt", [[paragraph for paragraphs in TEXTS for paragraph in paragraphs]])
     assert "are all pieces of one text" in refused(*SMALL)
 

@@ -7,9 +7,9 @@ import pytest
 
 from pipeline.examples.configuration import WeaveConfig
 from pipeline.examples.shards import ShardName, read_shard, write_shard
-from pipeline.inputs.records import Document
 from pipeline.stages.tokenization import TokenizeConfig, TokenizeSplit
 from pipeline.text.chinese import inside_words, load_segmenter
+from pipeline.text.records import Document
 from pipeline.text.wordpiece import WordPiece
 from pipeline.tokens import DocumentTokenizer, read_range, write_part
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer

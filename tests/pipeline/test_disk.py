@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from pipeline.inputs.sources import find_sources
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.splitting import split_source
 from pipeline.local import disk_estimate as disk
 from pipeline.local.disk_estimate import Need, check_room, compare, estimate, measure

@@ -13,12 +13,15 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs import records, streams
+from pipeline.inputs import streams
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import json_lines, plain_text
-from pipeline.inputs.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import Split
 from pipeline.inputs.text_encodings import find_encoding
+from pipeline.options import compose
+from pipeline.text import records
+from pipeline.text.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
 from tests.pipeline import twins
 
 BOM = b"\xef\xbb\xbf"
@@ -44,7 +47,7 @@ def set_sizes(patch: pytest.MonkeyPatch, most: int | None = None, chunk: int | N
 def read(folder: Path, name: str, data: bytes, start: int | None = None, **config) -> list[Document | Reject]:
     (folder / name).write_bytes(data)
     [source] = find_sources([str(folder / name)])
-    return list(read_documents(Split(source, 0, None), start, TextConfig(**config)))
+    return list(read_documents(Split(source, 0, None), start, compose(TextConfig, **config)))
 
 
 def texts(items) -> list[str]:

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.formats.registry import find_format, format_by_name, position_unit
-from pipeline.inputs.sources import ReadConfig, find_sources
+from pipeline.inputs.sources import ReadConfig
 
 TABLE = pa.table({"text": ["one", "two"]})
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from icu4py.breakers import SentenceBreaker
 
-from pipeline.inputs.records import Document
 from pipeline.inputs.sources import Source, Split
 from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer, part_names
 from pipeline.text.icu import load_sentence_finder
+from pipeline.text.records import Document
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
 # read by eye; "|" where a sentence ends

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from bertloom import storage
 from pipeline.inputs import splitting
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_size, split_source
 
 TEXT = st.lists(

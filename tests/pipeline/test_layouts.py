@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs import records, splitting, streams
+from pipeline.inputs import splitting, streams
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import plain_text
-from pipeline.inputs.records import Document, Reject
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.inputs.splitting import split_source
+from pipeline.text import records
+from pipeline.text.records import Document, Reject
 
 BITS = ["a", "word", "b. ", "中文。", "é", " ", "\t", "\u3000", "\x00", "\n", "\r\n", "\r"]
 TEXT = st.lists(st.sampled_from([*BITS, "\n\n", "\n \n", "\r\n\r\n"]), max_size=40).map("".join)
@@ -33,7 +35,7 @@ def source_of(folder: Path, name: str, text: str):
 
 def read(folder: Path, text: str, layout: str, start: int | None = None) -> list[Document | Reject]:
     split = Split(source_of(folder, "a.txt", text), 0, None)
-    return list(read_documents(split, start, TextConfig(text_layout=layout)))
+    return list(read_documents(split, start, TextConfig(read=ReadConfig(text_layout=layout))))
 
 
 def essence(items) -> list:
@@ -59,14 +61,14 @@ def test_one_document_a_file(folder):
 @settings(max_examples=100)
 @given(text=TEXT, split_bytes=st.integers(1, 30), chunk=st.sampled_from([1, 3, 1 << 20]))
 def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, split_bytes, chunk):
-    config = TextConfig(text_layout="line")
+    config = TextConfig(read=ReadConfig(text_layout="line"))
     source = source_of(folder, "lines.txt", text)
     whole = list(read_documents(Split(source, 0, None), None, config))
     assert len(whole) == len(text.removesuffix("\n").split("\n")) - (text == "")
     with pytest.MonkeyPatch.context() as patch:
         for module in (streams, splitting):
             patch.setattr(module, "CHUNK", chunk)
-        splits = split_source(source, split_bytes, config)
+        splits = split_source(source, split_bytes, config.read)
         assert [item for split in splits for item in read_documents(split, None, config)] == whole
 
 
@@ -74,9 +76,9 @@ def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, spli
 @given(text=TEXT, chunk=st.sampled_from([1, 3, 7, 1 << 20]))
 def test_a_file_as_one_document_is_the_same_text_in_json(folder, text, chunk):
     text = text.replace("\u3000", "")  # alone on the first or last line it is text in JSON, but a blank line here
-    config = TextConfig(text_layout="file")
+    config = TextConfig(read=ReadConfig(text_layout="file"))
     source = source_of(folder, "file.txt", text)
-    assert split_source(source, 1, config)[0].end is None
+    assert split_source(source, 1, config.read)[0].end is None
     with pytest.MonkeyPatch.context() as patch:
         for module in (streams, plain_text):
             patch.setattr(module, "CHUNK", chunk)
@@ -94,7 +96,10 @@ def test_a_file_of_many_paragraphs_is_read_in_time_in_proportion_to_its_length(f
     for layout in ("blank-line", "file"):
         start = time.process_time()
         split = Split(find_sources([path])[0], 0, None)
-        assert len(list(read_documents(split, None, TextConfig(text_layout=layout)))) == (130_000, 1)[layout == "file"]
+        assert (
+            len(list(read_documents(split, None, TextConfig(read=ReadConfig(text_layout=layout)))))
+            == (130_000, 1)[layout == "file"]
+        )
         seconds[layout] = time.process_time() - start
     assert seconds["file"] < 5 * seconds["blank-line"]  # twenty times, where every paragraph copies those before it
 
@@ -102,7 +107,7 @@ def test_a_file_of_many_paragraphs_is_read_in_time_in_proportion_to_its_length(f
 @settings(max_examples=100)
 @given(text=TEXT, most=st.sampled_from([12, 20]), chunk=st.sampled_from([3, 5]))
 def test_a_long_file_is_cut_into_the_same_pieces_however_it_streams(folder, text, most, chunk):
-    config = TextConfig(text_layout="file")
+    config = TextConfig(read=ReadConfig(text_layout="file"))
     split = Split(source_of(folder, "long.txt", text), 0, None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "MAX_DOCUMENT_BYTES", most)

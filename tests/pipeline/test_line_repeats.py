@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.records import Document, Reject
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.inputs.splitting import split_source
+from pipeline.options import compose
 from pipeline.stages import line_repeats
 from pipeline.stages.line_repeats import count_range, list_lines, plan_ranges
 from pipeline.text.cleaning import CleanConfig, clean, line_hashes, without_lines
+from pipeline.text.records import Document, Reject
 from tests.pipeline import twins
 
 LINES = ["Home | About", " Home | About ", "All rights reserved.", "版权所有", "One.", "Two.", "Three.", "é"]
@@ -42,7 +44,7 @@ def count(folder: Path, documents: list[list[str]], split_bytes: int, most: int,
     [source] = find_sources([str(folder / "in.txt")])
     lists = []
     for split in split_source(source, split_bytes):
-        lists += list_lines(split, TextConfig(**config), str(folder))
+        lists += list_lines(split, compose(TextConfig, **config), str(folder))
     found = {}
     ranges = plan_ranges(lists)
     assert ranges[0][0] == 0 and ranges[-1][1] == 1024
@@ -68,9 +70,11 @@ def test_lists_that_are_there_are_not_written_again(folder):
     [source] = find_sources([str(folder / "again.txt")])
     [one] = list_lines(Split(source, 0, None), TextConfig(), str(folder))
     before = (folder / one.name).stat().st_mtime_ns
-    assert list_lines(Split(source, 0, None), TextConfig(min_characters=3), str(folder)) == [one]
+    assert list_lines(Split(source, 0, None), TextConfig(clean=CleanConfig(min_characters=3)), str(folder)) == [one]
     assert (folder / one.name).stat().st_mtime_ns == before
-    assert list_lines(Split(source, 0, None), TextConfig(unicode_normalization="NFC"), str(folder)) != [one]
+    assert list_lines(
+        Split(source, 0, None), TextConfig(clean=CleanConfig(unicode_normalization="NFC")), str(folder)
+    ) != [one]
 
 
 def test_what_is_cleaned_or_not_sampled_before_is_counted_so(folder):
@@ -112,7 +116,7 @@ def test_the_pieces_of_a_text_share_the_id_of_what_is_left_of_the_first():
 def test_lines_are_those_of_the_source_where_a_line_break_is_a_space(folder, name):
     """They are counted and left out as they stand in the file; what is left is joined."""
     rows = [f"Home | About\nText {i} is wrapped\nhere.\nPrivacy\n\nHome\n\nEnd {i}." for i in range(3)]
-    config = TextConfig(text_layout="file")
+    config = TextConfig(read=ReadConfig(text_layout="file"))
     if name == "a.jsonl":
         (folder / name).write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     elif name == "a.parquet":
@@ -120,7 +124,7 @@ def test_lines_are_those_of_the_source_where_a_line_break_is_a_space(folder, nam
     else:
         (folder / name).write_text(rows[0])
     [source] = find_sources([str(folder / name)])
-    [split] = split_source(source, 1 << 20, config)
+    [split] = split_source(source, 1 << 20, config.read)
     [one] = list_lines(split, config, str(folder))
     lines, _ = count_range(str(folder), [one.name], 0, 1024, 0 if name == "a.txt" else 2)
     out = np.sort(np.concatenate([line_hashes(line) for line in ("Home | About", "Privacy", "Home")]))

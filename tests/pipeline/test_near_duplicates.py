@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bertloom import storage
-from pipeline.inputs.records import Document
 from pipeline.local.runner import pipeline_options, run
 from pipeline.stages import near_duplicates
 from pipeline.stages.near_duplicates import (
@@ -22,6 +21,7 @@ from pipeline.stages.near_duplicates import (
 )
 from pipeline.stages.packs import FEWEST
 from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
+from pipeline.text.records import Document
 from pipeline.tokens import write_part
 from tests.pipeline.small_text import VOCABULARY
 

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.records import Document
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import Split
+from pipeline.options import compose
 from pipeline.text import language, quality
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.language import language_of
 from pipeline.text.quality import c4_fault, c4_lines, gopher_fault
+from pipeline.text.records import Document
 
 PROSE = (
     "The harbour lay quiet in the early morning, and nobody was to be seen on the quay but an old man with a basket. "
@@ -178,7 +180,7 @@ def test_filters_turn_documents_away_by_name():
 def read_json(folder, text: str, **config) -> list:
     (folder / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
     [source] = find_sources([str(folder / "a.jsonl")])
-    return list(read_documents(Split(source, 0, None), None, TextConfig(**config)))
+    return list(read_documents(Split(source, 0, None), None, compose(TextConfig, **config)))
 
 
 def test_filters_count_the_lines_of_a_text_in_which_a_line_break_is_a_space(tmp_path):

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs import streams
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.inputs.splitting import split_source
 from pipeline.inputs.text_encodings import as_utf8, encoding_name, find_encoding
+from pipeline.options import compose
 
 ENGLISH = "It was the best of times, it was the worst of times.\nThere were a king and a queen.\n\n" * 20
 CHINESE = "话说天下大势，分久必合，合久必分。\n这是我们在中国的生活，他们也不知道。\n\n" * 20
@@ -101,7 +103,7 @@ def test_any_chunks_give_the_same_utf_8(text, encoding, size):
 def read(folder: Path, name: str, data: bytes, start: int | None = None, notes=None, **config):
     (folder / name).write_bytes(data)
     [source] = find_sources([str(folder / name)], notes, config.get("encoding", "auto"))
-    return source, list(read_documents(Split(source, 0, None), start, TextConfig(**config)))
+    return source, list(read_documents(Split(source, 0, None), start, compose(TextConfig, **config)))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "gb18030"])
@@ -172,7 +174,7 @@ def test_an_archive_of_another_encoding_that_breaks_off_keeps_what_came_before(t
 @pytest.mark.parametrize("name", ["nonsense", "base64", "rot13"])
 def test_a_name_that_is_no_encoding_of_text_is_refused(name):
     with pytest.raises(ValueError, match=f"--encoding {name}: no such encoding; expected auto, or a name such as"):
-        TextConfig(encoding=name)
+        ReadConfig(encoding=name)
 
 
 def test_names_of_encodings_are_those_of_python():

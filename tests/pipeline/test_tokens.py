@@ -17,14 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom import storage
-from pipeline.inputs import records, streams
-from pipeline.inputs.documents import read_documents
+from pipeline.inputs import streams
+from pipeline.inputs.discovery import find_sources
+from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import plain_text
-from pipeline.inputs.records import Document, PassedOver, Reject, document_digest
-from pipeline.inputs.sources import Source, Split, find_sources
+from pipeline.inputs.sources import Source, Split
+from pipeline.options import compose
 from pipeline.stages import tokenization as tokenizing
 from pipeline.stages.tokenization import TokenizeConfig, part_names, tokenize_split
-from pipeline.text import versions, wordpiece
+from pipeline.text import records, versions, wordpiece
+from pipeline.text.cleaning import CleanConfig
+from pipeline.text.records import Document, PassedOver, Reject, document_digest
 from pipeline.text.wordpiece import WordPiece
 from pipeline.tokens import (
     DOCUMENT,
@@ -300,9 +303,11 @@ INPUTS = {
 }
 CONFIGS = {
     "as-it-is": TokenizeConfig(),
-    "half": TokenizeConfig(sample=0.5),
-    "no-control-characters": TokenizeConfig(remove_control_characters=True),
-    "short-texts": TokenizeConfig(min_characters=8, max_characters=100, unicode_normalization="NFKC"),
+    "half": TokenizeConfig(text=TextConfig(clean=CleanConfig(sample=0.5))),
+    "no-control-characters": TokenizeConfig(text=TextConfig(clean=CleanConfig(remove_control_characters=True))),
+    "short-texts": TokenizeConfig(
+        text=TextConfig(clean=CleanConfig(min_characters=8, max_characters=100, unicode_normalization="NFKC"))
+    ),
 }
 CASES = [(name, "as-it-is") for name in INPUTS]
 CASES += [(name, config) for name in ("a.txt", "g.parquet") for config in CONFIGS if config != "as-it-is"]
@@ -393,7 +398,7 @@ def test_an_option_at_its_default_leaves_the_names_of_parts_as_they_were(tmp_pat
     key = [VERSION, "fingerprint", 0, None, options, "sha256", {"tokenizers": version("tokenizers")}]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     assert part_names(Split(source, 0, None), TokenizeConfig(), "sha256")(0) == f"{digest}-00000.part"
-    others = [replace(TokenizeConfig(), **{name: value}) for name, value in (("text_layout", "line"), ("sample", 0.5))]
+    others = [compose(TokenizeConfig, **{name: value}) for name, value in (("text_layout", "line"), ("sample", 0.5))]
     others_of_source = Split(replace(source, encoding="utf-16-le"), 0, None)
     names = {part_names(Split(source, 0, None), config, "sha256")(0) for config in others}
     assert len(names | {part_names(others_of_source, TokenizeConfig(), "sha256")(0)} - {f"{digest}-00000.part"}) == 3
@@ -433,7 +438,7 @@ TXT, EVERY = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint"), "eve
 def test_another_version_of_a_library_makes_other_parts_of_those_files_alone_that_it_decides(
     monkeypatch, package, form, options
 ):
-    config = TokenizeConfig(**options)
+    config = compose(TokenizeConfig, **options)
 
     def names() -> dict[str, str]:
         return {

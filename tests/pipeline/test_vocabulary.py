@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from jobs.build_vocab import BuildVocabConfig, _next_command, build_vocab
 from jobs.cli import main
 from jobs.preprocess import PreprocessConfig
 from jobs.support.config import parse
+from pipeline.options import flat
 from pipeline.stages.word_counts import count_words
 from pipeline.vocabulary import (
     SPECIAL_WORDS,
@@ -297,10 +297,11 @@ def test_the_command_that_comes_next_can_be_pasted(tmp_path, flags):
     assert printed[:2] == ["bertloom", "preprocess"]
     flags = [*printed[2:], "--max-seq-length", "128"]
     next_config = parse(PreprocessConfig, flags, "preprocess")
-    shared = {field.name for field in fields(BuildVocabConfig)} & {field.name for field in fields(PreprocessConfig)}
+    next_options, options = flat(next_config), flat(config)
+    shared = next_options.keys() & options.keys()
     assert {"input", "languages", "strip_accents"} < shared
     for name in shared - {"out", "num_workers"}:
-        assert getattr(next_config, name) == getattr(config, name)
+        assert next_options[name] == options[name]
     assert (next_config.vocab, next_config.out) == ("my vocab.txt", "DATASET")
 
 

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs import streams
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import web_archive as web
-from pipeline.inputs.records import Document, PassedOver, Reject
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_source
+from pipeline.text.cleaning import CleanConfig
+from pipeline.text.records import Document, PassedOver, Reject
 
 PAGE = """<html><head><title>T</title><script>var x = 1;</script></head><body>
 <nav><a href="/">Home</a></nav><main><article><h1>Heading</h1>
@@ -130,7 +132,7 @@ def test_an_archive_is_not_cut_and_needs_its_packages(folder, monkeypatch):
 def test_lines_of_pages_can_be_cleaned_as_others_can(folder):
     (folder / "whole.wet").write_bytes(b"".join(WET))
     [source] = find_sources([str(folder / "whole.wet")])
-    items = list(read_documents(Split(source, 0, None), None, TextConfig(min_characters=15)))
+    items = list(read_documents(Split(source, 0, None), None, TextConfig(clean=CleanConfig(min_characters=15))))
     assert [item.reason for item in items if isinstance(item, Reject)] == ["empty-text", "too-short"]
 
 

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs import splitting, streams
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import mediawiki as wikipedia
 from pipeline.inputs.formats.mediawiki import Site, plain_text, read_site
-from pipeline.inputs.records import Document, PassedOver, Reject
-from pipeline.inputs.sources import Split, find_sources
+from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_source
+from pipeline.text.records import Document, PassedOver, Reject
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
   <siteinfo>

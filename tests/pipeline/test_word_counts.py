@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig
-from pipeline.inputs.sources import find_sources
 from pipeline.inputs.splitting import split_source
 from pipeline.local.runner import pipeline_options, run
 from pipeline.stages.word_counts import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.inputs.records import (
+from pipeline.text.records import (
     SHOWN_CHARACTERS,
     Document,
     Reject,

@@ -14,7 +14,7 @@ import mwparserfromhell
 from mwparserfromhell import nodes
 from mwparserfromhell.wikicode import Wikicode
 
-from pipeline.inputs.records import (
+from pipeline.text.records import (
     SHOWN_CHARACTERS,
     PassedOver,
     Record,

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from pipeline.inputs.formats.json_lines import line_too_long, read_lines
-from pipeline.inputs.records import MAX_DOCUMENT_BYTES, Document, Pieces, Reject, decoded, whole_or_pieces
 from pipeline.inputs.streams import CHUNK
+from pipeline.text.records import MAX_DOCUMENT_BYTES, Document, Pieces, Reject, decoded, whole_or_pieces
 
 _BLANK = rb"(?:[ \t\v\f]|\xc2\xa0|\xe3\x80\x80)*"  # also the no-break space and the ideographic space
 _BREAK = rb"(?:\n|\r\n?+)"  # possessive: the two bytes of one CRLF are never two line breaks

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertloom import storage
-from pipeline.inputs.records import Document, Reject, first_characters, paragraphs, whole_or_pieces
 from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import Damaged, read_chunks
+from pipeline.text.records import Document, Reject, first_characters, paragraphs, whole_or_pieces
 
 BATCH_BYTES, BATCH_ROWS = 8_000_000, 4096  # what is held as Python objects at a time, at most about
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
-from pipeline.inputs.records import PassedOver, Record, Reject, decoded, first_characters, whole_or_pieces
+from pipeline.text.records import PassedOver, Record, Reject, decoded, first_characters, whole_or_pieces
 
 MAX_PAGE_BYTES = 8_000_000  # packed, and unpacked: resiliparse takes forty times as much; Common Crawl keeps 5 MB
 

@@ -1,0 +1,53 @@
+"""Composed configurations as one flat table of options, and back.
+
+A configuration is a dataclass whose fields are options or other configurations. A data set's manifest records the
+options of all of them in one table, so no two configurations of a job may have an option of the same name.
+"""
+
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+Config = TypeVar("Config")
+
+
+def option_names(config_class: type) -> list[str]:
+    """Return the names of all options, in the order of the fields."""
+    hints = get_type_hints(config_class)
+    names: list[str] = []
+    for field in fields(config_class):
+        hint = hints[field.name]
+        names += option_names(hint) if is_dataclass(hint) else [field.name]
+    return names
+
+
+def flat(config: Any) -> dict[str, Any]:
+    """Return option -> value for a configuration and those that it is composed of."""
+    values: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        values |= flat(value) if is_dataclass(value) else {field.name: value}
+    return values
+
+
+def compose(config_class: type[Config], /, **options: Any) -> Config:
+    """Return the configuration with these options; an option that is missing has its default.
+
+    >>> compose(TextConfig, text_layout="line", sample=0.5).read.text_layout
+    'line'
+    """
+    config = _take(config_class, options)
+    if options:
+        raise TypeError(f"{config_class.__name__} has no option {', '.join(options)}")
+    return config
+
+
+def _take(config_class: type[Config], options: dict[str, Any]) -> Config:
+    """Compose a configuration and remove the options that it used."""
+    hints = get_type_hints(config_class)
+    values: dict[str, Any] = {}
+    for field in fields(config_class):  # type: ignore[arg-type]  # any dataclass
+        if field.name in options:
+            values[field.name] = options.pop(field.name)
+        elif is_dataclass(hints[field.name]):
+            values[field.name] = _take(hints[field.name], options)
+    return config_class(**values)
