@@ -328,7 +328,7 @@ def make_parts(folder: Path, tmp_path: Path, name: str, config: str, kernel) -> 
     split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
     names = part_names(split, CONFIGS[config], VOCABULARY.sha256)
     folder.mkdir(exist_ok=True)
-    parts = list(tokenize_split(split, names, str(folder), kernel, 200, CONFIGS[config]))
+    parts = list(tokenize_split(split, names, str(folder), kernel, 200, CONFIGS[config].text))
     assert [part.name for part in parts] == [names(i) for i in range(len(parts))]
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert [part.end for part in parts[:-1]] == [part.start for part in parts[1:]]
@@ -354,7 +354,7 @@ def test_started_again_after_any_number_of_parts_the_parts_are_the_same_bytes(tm
 def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, small_pieces, name, config):
     parts = make_parts(tmp_path / "parts", tmp_path, name, config, make_document_tokenizer())
     split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
-    items = list(read_documents(split, None, CONFIGS[config]))
+    items = list(read_documents(split, None, CONFIGS[config].text))
     documents = [item for item in items if isinstance(item, Document)]
     wanted = sorted((item.position, item.piece, twins.identity(item.text)) for item in documents)
     found, counts = [], Counter()
