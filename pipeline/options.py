@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 Config = TypeVar("Config")
 
 
-def option_names(config_class: type) -> list[str]:
+def option_names(config_class: Any) -> list[str]:
     """Return the names of all options, in the order of the fields."""
     hints = get_type_hints(config_class)
     names: list[str] = []

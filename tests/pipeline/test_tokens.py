@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom import storage
-from pipeline.inputs import streams
+from pipeline.inputs import documents, streams
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import plain_text
@@ -448,7 +448,7 @@ def test_another_version_of_a_library_makes_other_parts_of_those_files_alone_tha
 
     before = names()
     monkeypatch.setattr(unicodedata, "unidata_version", "99" if package == "unicode" else unicodedata.unidata_version)
-    for module in (versions, tokenizing):
+    for module in (documents, versions, tokenizing):
         monkeypatch.setattr(module, "version_of", lambda name: "99" if name == package else version(name))
     after = names()
     assert [before[kind] != after[kind] for kind in before] == [form in (EVERY, kind) for kind in before]
