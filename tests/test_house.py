@@ -26,7 +26,7 @@ FORBIDDEN = {
 }
 # The files and folders of each half, from the bottom up: each imports only what comes before it.
 ORDER = {
-    "pipeline": "places text inputs vocabulary tokens examples stages checks preprocess local",
+    "pipeline": "places options text inputs vocabulary tokens examples stages checks preprocess local",
     "model": "distributed normalization bert packing compiling flops optimizer schedule loading heads step runs hub "
     "tasks inference",
 }
@@ -35,8 +35,6 @@ UPWARD = {
     ("model.compiling", "model.loading.data"),
     ("model.hub.pretrained", "model.tasks.heads"),
     ("model.compiling", "model.heads"),
-    ("pipeline.text.cleaning", "pipeline.inputs.records"),
-    ("pipeline.text.versions", "pipeline.inputs.documents"),
 }
 LONG_FUNCTIONS = {"jobs/pretrain.py train", "jobs/support/finetune_run.py train_seed"}
 LONG_FILES = {"tests/jobs/test_finetune.py", "tests/jobs/test_restart.py"}
