@@ -19,14 +19,13 @@ from hypothesis import strategies as st
 from bertloom import storage
 from pipeline.inputs import documents, streams
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import plain_text
 from pipeline.inputs.sources import Source, Split
 from pipeline.options import compose
 from pipeline.stages import tokenization as tokenizing
 from pipeline.stages.tokenization import TokenizeConfig, part_names, tokenize_split
 from pipeline.text import records, versions, wordpiece
-from pipeline.text.cleaning import CleanConfig
 from pipeline.text.records import Document, PassedOver, Reject, document_digest
 from pipeline.text.wordpiece import WordPiece
 from pipeline.tokens import (
@@ -303,11 +302,9 @@ INPUTS = {
 }
 CONFIGS = {
     "as-it-is": TokenizeConfig(),
-    "half": TokenizeConfig(text=TextConfig(clean=CleanConfig(sample=0.5))),
-    "no-control-characters": TokenizeConfig(text=TextConfig(clean=CleanConfig(remove_control_characters=True))),
-    "short-texts": TokenizeConfig(
-        text=TextConfig(clean=CleanConfig(min_characters=8, max_characters=100, unicode_normalization="NFKC"))
-    ),
+    "half": compose(TokenizeConfig, sample=0.5),
+    "no-control-characters": compose(TokenizeConfig, remove_control_characters=True),
+    "short-texts": compose(TokenizeConfig, min_characters=8, max_characters=100, unicode_normalization="NFKC"),
 }
 CASES = [(name, "as-it-is") for name in INPUTS]
 CASES += [(name, config) for name in ("a.txt", "g.parquet") for config in CONFIGS if config != "as-it-is"]
