@@ -389,16 +389,15 @@ def test_a_document_without_tokens_is_told_with_its_text_its_id_and_its_piece(tm
 
 
 def test_an_option_at_its_default_leaves_the_names_of_parts_as_they_were(tmp_path):
-    """So that a --work-dir of an earlier version is still of use."""
     source = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint")
     options = {"do_lower_case": True, "strip_accents": None, "chinese_words": False}
     key = [VERSION, "fingerprint", 0, None, options, "sha256", {"tokenizers": version("tokenizers")}]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     assert part_names(Split(source, 0, None), TokenizeConfig(), "sha256")(0) == f"{digest}-00000.part"
     others = [compose(TokenizeConfig, **{name: value}) for name, value in (("text_layout", "line"), ("sample", 0.5))]
-    others_of_source = Split(replace(source, encoding="utf-16-le"), 0, None)
     names = {part_names(Split(source, 0, None), config, "sha256")(0) for config in others}
-    assert len(names | {part_names(others_of_source, TokenizeConfig(), "sha256")(0)} - {f"{digest}-00000.part"}) == 3
+    names.add(part_names(Split(replace(source, encoding="utf-16-le"), 0, None), TokenizeConfig(), "sha256")(0))
+    assert len(names | {f"{digest}-00000.part"}) == 4
 
 
 def test_a_parts_name_changes_with_everything_that_decides_what_it_holds(tmp_path):
