@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 import tomllib
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ import torch
 from bench_train import timed
 from setting import SAMPLE, header, run_command, spread, write_report
 
-from model.bert import BertArchitecture, BertConfig, initialize_weights
+from model.bert import BertShape
+from model.encoder import EncoderConfig, initialize_weights
 from model.hub.pretrained import open_pretrained
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
 from model.hub.weights import to_hugging_face
@@ -91,14 +91,12 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
     data = task.tokenize(rows, tokenizer)
 
     shape = tomllib.loads((files("jobs") / "presets" / f"{arguments.preset}.toml").read_text())["model"]
-    config = BertConfig(**asdict(BertArchitecture(**shape)), vocab_size=tokenizer.vocab_size)
+    config = EncoderConfig(shape=BertShape(**shape), vocab_size=tokenizer.vocab_size)
     ours = task.model_class(config, task.num_outputs)
     initialize_weights(ours, 0.02, 1)
-    their_config = TheirConfig(**asdict(config), num_labels=task.num_outputs, attn_implementation="sdpa")
+    their_config = TheirConfig(**config.values(), num_labels=task.num_outputs, attn_implementation="sdpa")
     theirs = BertForSequenceClassification(their_config).train()
-    theirs.load_state_dict(
-        to_hugging_face(ours.state_dict(), config.num_hidden_layers, ours.architecture), strict=False
-    )
+    theirs.load_state_dict(to_hugging_face(ours.state_dict(), config, ours.form), strict=False)
     optimizer = build_optimizer(ours, 0.01, 1.0)
     their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
 

@@ -20,8 +20,7 @@ from bench_train import add_arguments, batches_of, model_of, num_pairs, run, sha
 from setting import header
 
 from model.compiling import IGNORED, compile_model, pad_batch
-from model.flops import step_flops
-from model.heads import BertForPreTraining
+from model.heads import PretrainingModel
 from model.loading.data import Examples, PackedBatch
 from model.optimizer import build_optimizer
 from model.step import autocast
@@ -47,7 +46,7 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
         for group in optimizer.param_groups:
             group["lr"] = RATE
     as_it_is = (plain, fused, "fp32", lambda batch: batch)
-    changed: dict[str, tuple[BertForPreTraining, torch.optim.Optimizer, str, Callable[[PackedBatch], PackedBatch]]] = {
+    changed: dict[str, tuple[PretrainingModel, torch.optim.Optimizer, str, Callable[[PackedBatch], PackedBatch]]] = {
         "examples padded to the batch's longest": (plain, fused, "fp32", pad_examples),
         "words predicted at all positions": (plain, fused, "fp32", predict_everywhere),
         "AdamW, a parameter at a time": (plain, loop, "fp32", lambda batch: batch),
@@ -65,7 +64,7 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
                 timings[name].append(np.array(timing))
                 lengths = np.array(formed.lengths if name != "torch.compile" else batch.lengths)
                 words = len(formed.masked_ids) if name == "words predicted at all positions" else counts[0]
-                count = step_flops(plain.config, int(lengths.sum()), int((lengths**2).sum()), words, counts[1])
+                count = plain.step_flops(int(lengths.sum()), int((lengths**2).sum()), words, counts[1])
                 flops[name].append(count)
     what = (
         f"{arguments.preset} at {examples.max_seq_length}, {size} examples a round, {arguments.rounds} interleaved rounds, "
@@ -86,7 +85,7 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
 
 
 def step(
-    model: BertForPreTraining,
+    model: PretrainingModel,
     optimizer: torch.optim.Optimizer,
     precision: str,
     batch: PackedBatch,

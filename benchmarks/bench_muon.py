@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from setting import header, spread, write_report
 
-from model.bert import BertArchitecture, BertConfig, BertLayer
+from model.bert import BertLayer, BertShape
 from model.optimizer import Muon, adamw
 
 RATE = 1e-6
@@ -48,8 +48,8 @@ def main() -> None:
 def measure(preset: str, rounds: int) -> str:
     """A line of the table."""
     values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())
-    config = BertConfig(**values["model"] if "model" in values else vars(BertArchitecture()), vocab_size=8)
-    layers = [BertLayer(config) for _ in range(config.num_hidden_layers)]
+    shape = BertShape(**values.get("model", {}))
+    layers = [BertLayer(shape) for _ in range(shape.num_hidden_layers)]
     matrices = [parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2]
     for matrix in matrices:
         matrix.grad = torch.randn_like(matrix)

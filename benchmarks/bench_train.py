@@ -19,7 +19,6 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -33,10 +32,10 @@ import torch
 from setting import SAMPLE, header, run_command, spread, write_report
 from torch import Tensor
 
-from model.bert import BertArchitecture, BertConfig, initialize_weights
+from model.bert import BertShape
 from model.compiling import StaticShape, compile_model, pad_batch, static_shape
-from model.flops import step_flops
-from model.heads import BertForPreTraining
+from model.encoder import EncoderConfig, initialize_weights
+from model.heads import PretrainingModel
 from model.hub.weights import to_hugging_face
 from model.loading.data import DataSet, Examples, PackedBatch
 from model.loading.order import TrainingOrder
@@ -87,12 +86,12 @@ def sample_data_set(folder: Path, max_seq_length: int = 128, short_seq_prob: str
     return out
 
 
-def model_of(preset: str, examples: Examples) -> BertForPreTraining:
+def model_of(preset: str, examples: Examples) -> PretrainingModel:
     """A model of that shape with random weights, for the vocabulary of these examples."""
     values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())
-    config = BertConfig(**asdict(BertArchitecture(**values["model"])), vocab_size=examples.data_set.vocabulary_size)
-    model = BertForPreTraining(config)
-    initialize_weights(model, config.initializer_range, 1)
+    config = EncoderConfig(shape=BertShape(**values["model"]), vocab_size=examples.data_set.vocabulary_size)
+    model = PretrainingModel(config)
+    initialize_weights(model, config.shape.initializer_range, 1)
     return model.train()
 
 
@@ -127,8 +126,8 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
     config = ours.config
     models: dict[str, Any] = {"bertloom": ours}
     for attention in ("sdpa", "eager"):
-        theirs = TheirModel(TheirConfig(**asdict(config), hidden_act="gelu", attn_implementation=attention)).train()
-        theirs.load_state_dict(to_hugging_face(ours.state_dict(), config.num_hidden_layers), strict=False)
+        theirs = TheirModel(TheirConfig(**config.values(), hidden_act="gelu", attn_implementation=attention)).train()
+        theirs.load_state_dict(to_hugging_face(ours.state_dict(), config), strict=False)
         models[f"transformers, {attention}"] = theirs
     for model in models.values():
         model.to(device)
@@ -159,8 +158,8 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
         if max(losses.values()) - min(losses.values()) > (1e-4 if precision == "fp32" else 2e-2) * min(losses.values()):
             raise SystemExit(f"the losses differ: {losses}")
         longest = int(lengths.max())
-        count = step_flops(config, int(lengths.sum()), int((lengths**2).sum()), len(batch.masked_ids), pairs)
-        their_count = step_flops(config, size * longest, size * longest**2, size * longest, pairs)
+        count = ours.step_flops(int(lengths.sum()), int((lengths**2).sum()), len(batch.masked_ids), pairs)
+        their_count = ours.step_flops(size * longest, size * longest**2, size * longest, pairs)
         if number:
             allowed.append(their_count / count)
             fills.append(lengths.sum() / (size * longest))

@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
 def embed(config: EmbedConfig) -> Embedded:
     """Writes the file, which is there under its name only when it is whole."""
     pretrained = open_pretrained(config.model)
-    longest, size = pretrained.config.max_position_embeddings, pretrained.config.hidden_size
+    longest, size = pretrained.config.shape.max_position_embeddings, pretrained.config.shape.hidden_size
     max_seq_length = config.max_seq_length or pretrained.max_seq_length
     if max_seq_length > longest:
         raise ValueError(f"max_seq_length={max_seq_length} is above the {longest} positions of {config.model}")

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; rea
 import torch
 
 from jobs.support.config import parse
-from model.heads import BertForPreTraining
+from model.heads import PretrainingModel
 from model.hub.initial_weights import begin_with, check_vocabulary
 from model.hub.pretrained import open_pretrained
 from model.loading.cache import DEFAULT_CACHE_GB
@@ -105,7 +105,7 @@ def evaluate_model(config: EvaluateConfig) -> Result:
     data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
     pretrained = open_pretrained(config.model)
     check_vocabulary(pretrained, data_set)
-    model = BertForPreTraining(pretrained.config)
+    model = PretrainingModel(pretrained.config)
     missing = begin_with(model, pretrained)
     if "mlm" in missing:
         raise ValueError(f"{pretrained.path} is a {pretrained.architecture}, which predicts no masked words")
@@ -114,7 +114,7 @@ def evaluate_model(config: EvaluateConfig) -> Result:
         raise ValueError(
             f"{config.data} has no {config.split} examples: preprocess with a --validation-fraction, or give --split train"
         )
-    longest = pretrained.config.max_position_embeddings
+    longest = pretrained.config.shape.max_position_embeddings
     too_long = [length for length in lengths if length > longest]
     if len(too_long) == len(lengths):
         raise ValueError(f"{pretrained.path} reads {longest} tokens, {config.data} has lengths from {min(lengths)} on")

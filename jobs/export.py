@@ -21,7 +21,7 @@ from pathlib import Path
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from jobs.support.model_card import pretraining_card, run_card
-from model.heads import BertForPreTraining
+from model.heads import PretrainingModel
 from model.hub.initial_weights import begin_with
 from model.hub.onnx_export import write_onnx
 from model.hub.pretrained import Pretrained, open_pretrained
@@ -70,14 +70,14 @@ def export(config: ExportConfig) -> Pretrained:
         write_pretrained(
             pretrained.weights,
             pretrained.config,
-            pretrained.architecture,
+            pretrained.form,
             folder,
             pretrained.tokenizer,
             **pretrained.configuration,
         )
         write_text(folder / "README.md", card)
         if config.onnx:
-            model = BertForPreTraining(pretrained.config)
+            model = PretrainingModel(pretrained.config)
             if missing := begin_with(model, pretrained):
                 raise ValueError(f"{pretrained.path} has no {', '.join(missing)}: --onnx is for models with both heads")
             write_onnx(model, folder / "model.onnx")

@@ -147,7 +147,7 @@ def check_folders(config: FinetuneConfig) -> None:
 
 def check_model(config: FinetuneConfig, pretrained: Pretrained, reading: Reading) -> None:
     """Raises ValueError if the model cannot do what is asked of it."""
-    shape = pretrained.config
+    shape = pretrained.config.shape
     if reading.max_seq_length > shape.max_position_embeddings:
         raise ValueError(
             f"max_seq_length={reading.max_seq_length} is above the {shape.max_position_embeddings} positions of "

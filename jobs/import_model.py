@@ -15,21 +15,19 @@ A model without a head for masked words or for the next sentence, as one for a t
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
 
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
-from model.heads import BertForPreTraining
+from model.encoders import names_of
+from model.heads import PretrainingModel
 from model.hub.initial_weights import FREE, begin_with, reading_of
 from model.hub.pretrained import open_pretrained
 from model.hub.weights import to_hugging_face, write_pretrained
 from model.loading.data import read_json
-
-COPIES = ("position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
-"""Ends of the names of tensors that say nothing of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +81,18 @@ def import_model(config: ImportConfig) -> Imported:
         )
     with whole_folder(config.out) as folder:
         pretrained = open_pretrained(config.hf)
-        model = BertForPreTraining(pretrained.config)
+        model = PretrainingModel(pretrained.config)
         missing = begin_with(model, pretrained)
-        theirs = to_hugging_face(model.state_dict(), pretrained.config.num_hidden_layers)
+        theirs = to_hugging_face(model.state_dict(), pretrained.config)
         weights = {name: tensor for name, tensor in theirs.items() if name in pretrained.weights}
+        names = names_of(pretrained.config)
+        form = "Model" if "mlm" in missing else "ForMaskedLM" if missing else "ForPreTraining"
         found = Imported(
-            architecture="BertModel" if "mlm" in missing else "BertForMaskedLM" if missing else "BertForPreTraining",
+            architecture=names.prefix + form,
             missing=missing,
-            left_out=sorted(n for n in pretrained.weights if n not in weights and not n.endswith(COPIES)),
+            left_out=sorted(n for n in pretrained.weights if n not in weights and not n.endswith(names.copies)),
         )
-        write_pretrained(weights, pretrained.config, found.architecture, folder / "model", pretrained.tokenizer)
-        shape = {name: value for name, value in asdict(pretrained.config).items() if name not in FREE}
+        write_pretrained(weights, pretrained.config, form, folder / "model", pretrained.tokenizer)
+        shape = {name: value for name, value in pretrained.config.values().items() if name not in FREE}
         write_text(folder / "config.toml", tomli_w.dumps({"init_from": str(config.out.resolve()), "model": shape}))
     return found

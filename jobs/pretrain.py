@@ -47,11 +47,12 @@ from tqdm import tqdm
 from bertloom.whole_files import sweep_temporary, write_text
 from jobs.support.config import dump, parse
 from jobs.support.pretrain_config import PretrainConfig, too_long
-from model.bert import BertConfig, initialize_weights
 from model.compiling import compile_model
+from model.devices import peak_flops
 from model.distributed import Ranks, join_ranks
-from model.flops import peak_flops
-from model.heads import BertForPreTraining
+from model.encoder import EncoderConfig, initialize_weights
+from model.encoders import encoder_name
+from model.heads import PretrainingModel
 from model.loading.batches import BatchReader
 from model.loading.data import DataSet
 from model.loading.order import ORDER_VERSION
@@ -127,15 +128,17 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             logger.warning(note)
     if max(lengths) > config.model.max_position_embeddings:
         raise ValueError(too_long(max(lengths), config.model.max_position_embeddings))
-    if config.model.normalization == "batch":
-        reader.check_whole(schedule.phases)
     held_out = set(data_set.max_seq_lengths("validation"))
     validation = {length: data_set.examples("validation", length) for length in lengths & held_out}
     if lengths - held_out and ranks.is_first:
         logger.warning("%s has no validation split of this length: nothing will be evaluated", config.data)
-    model = BertForPreTraining(BertConfig(**asdict(config.model), vocab_size=data_set.vocabulary_size))
+    model = PretrainingModel(EncoderConfig(shape=config.model, vocab_size=data_set.vocabulary_size))
+    if model.encoder.needs_whole_batches:
+        if config.compile:
+            raise ValueError("compile pads batches, but batch normalisation must not count padding: leave one out")
+        reader.check_whole(schedule.phases)
     if not reader.has_pairs():
-        model.nsp.requires_grad_(False)  # and it is not run: see BertForPreTraining
+        model.nsp.requires_grad_(False)  # and it is not run: see PretrainingModel
 
     changes: list[dict[str, Any]] = []
 
@@ -158,7 +161,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
             max_seq_length=legs[-1].max_seq_length,
             shards_digest=data_set.shards_digest,
             vocabulary_sha256=data_set.vocabulary_sha256,
-            model=asdict(model.config),
+            encoder=encoder_name(model.config),
+            model=model.config.values(),
             changes=changes,
             schedule=config.deciding() | {"max_seq_length": schedule.phases[0].max_seq_length, "precision": precision},
         )
@@ -226,14 +230,14 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         saved_at = step
         if ranks.is_first:
             print_start(config, model, reader, ranks, step, precision)
-        model.bert.recompute_activations = config.recompute_activations
+        model.encoder.recompute_activations = config.recompute_activations
         if config.compile:
             shapes = reader.pad_batches(schedule.phases)
             compile_model(model, shapes)
             for shape in shapes if ranks.is_first else ():
                 print(f"length {shape.max_seq_length}: compiled for micro-batches of {shape.num_tokens:,} tokens")
         peak = peak_flops(ranks.device, config.peak_tflops)
-        meter = Meter(config=model.config, device=ranks.device, peak=peak and peak * ranks.size)
+        meter = Meter(model=model, device=ranks.device, peak=peak and peak * ranks.size)
         sinks = open_sinks(config.sinks, config.out, step, tomllib.loads(dump(config))) if ranks.is_first else []
         # How long the first update will take is a guess, the same on all ranks: 0 would be its learning rate as well.
         begin, last_seconds, heap = time.monotonic() - seconds, schedule.total / 1000, Heap()
@@ -355,7 +359,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
     )
 
 
-def start_from(model: BertForPreTraining, init_from: Path, data_set: DataSet) -> None:
+def start_from(model: PretrainingModel, init_from: Path, data_set: DataSet) -> None:
     """Puts the weights of another model into this one, and says so; ValueError if they or the words do not fit."""
     # They need tokenizers, which training does not.
     from model.hub.initial_weights import begin_with, check_shape, check_vocabulary
@@ -404,7 +408,7 @@ def describe(step: int, evaluation: Evaluation) -> str:
 
 
 def print_start(
-    config: PretrainConfig, model: BertForPreTraining, reader: BatchReader, ranks: Ranks, step: int, precision: str
+    config: PretrainConfig, model: PretrainingModel, reader: BatchReader, ranks: Ranks, step: int, precision: str
 ) -> None:
     """Says what is about to be trained."""
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

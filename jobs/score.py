@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
 def score(config: ScoreConfig) -> Iterator[dict[str, Any]]:
     """A line for each row."""
     model = WordPredictor(open_pretrained(config.model), config.device)
-    longest = model.config.max_position_embeddings - 2
+    longest = model.config.shape.max_position_embeddings - 2
     num_bad = 0
     with tqdm(desc="score", unit=" rows", file=sys.stderr, disable=None) as bar:
         for rows in read_texts(config.input, pairs("columns", config.columns), config.on_bad_row):

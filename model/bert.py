@@ -21,9 +21,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from model.normalization import TokenBatchNorm, build_normalization
+from model.encoder import Encoder, EncoderConfig
+from model.normalization import build_normalization
+from model.packing import PackedSequences
 
 try:  # CUDA builds of torch 2.11 and later have it; nothing else needs it
     from torch.nn.attention.varlen import varlen_attn
@@ -32,7 +33,7 @@ except ImportError:  # pragma: no cover
 
 
 @dataclass(frozen=True, kw_only=True)
-class BertArchitecture:
+class BertShape:
     """The shape of a BERT, all but its vocabulary, which comes from the data set. Names are Hugging Face's."""
 
     hidden_size: int = 768
@@ -77,19 +78,6 @@ class BertArchitecture:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BertConfig(BertArchitecture):
-    """A BertArchitecture and the size of the vocabulary it is for."""
-
-    vocab_size: int
-    """Number of words in vocab.txt."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.vocab_size < 1:
-            raise ValueError(f"vocab_size={self.vocab_size} must be at least 1")
-
-
 def attention(qkv: Tensor, lengths: list[int], cu_seqlens: Tensor, dropout: float = 0.0) -> Tensor:
     """Softmax attention of every token to all tokens of its own sequence.
 
@@ -124,13 +112,13 @@ def attention(qkv: Tensor, lengths: list[int], cu_seqlens: Tensor, dropout: floa
 class BertEmbeddings(nn.Module):
     """The sum of word, position and token type embeddings, normalised."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, shape: BertShape, vocab_size: int) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = build_normalization(config.normalization, config.hidden_size, config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.word_embeddings = nn.Embedding(vocab_size, shape.hidden_size)
+        self.position_embeddings = nn.Embedding(shape.max_position_embeddings, shape.hidden_size)
+        self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, shape.hidden_size)
+        self.norm = build_normalization(shape.normalization, shape.hidden_size, shape.layer_norm_eps)
+        self.dropout = nn.Dropout(shape.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:
         """(T, C) from three (T,)."""
@@ -141,104 +129,77 @@ class BertEmbeddings(nn.Module):
 class BertLayer(nn.Module):
     """Self-attention and a feed-forward block, each with its residual and a LayerNorm after it."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, shape: BertShape) -> None:
         super().__init__()
-        size = config.hidden_size
-        self.num_heads = config.num_attention_heads
-        self.attention_dropout = config.attention_probs_dropout_prob
+        size = shape.hidden_size
+        self.num_heads = shape.num_attention_heads
+        self.attention_dropout = shape.attention_probs_dropout_prob
         self.qkv = nn.Linear(size, 3 * size)
         self.attention_output = nn.Linear(size, size)
-        self.attention_norm = build_normalization(config.normalization, size, config.layer_norm_eps)
-        self.intermediate = nn.Linear(size, config.intermediate_size)
-        self.output = nn.Linear(config.intermediate_size, size)
-        self.output_norm = build_normalization(config.normalization, size, config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention_norm = build_normalization(shape.normalization, size, shape.layer_norm_eps)
+        self.intermediate = nn.Linear(size, shape.intermediate_size)
+        self.output = nn.Linear(shape.intermediate_size, size)
+        self.output_norm = build_normalization(shape.normalization, size, shape.layer_norm_eps)
+        self.dropout = nn.Dropout(shape.hidden_dropout_prob)
 
     def forward(self, hidden: Tensor, lengths: list[int], cu_seqlens: Tensor) -> Tensor:
         """(T, C) from (T, C)."""
         T, C = hidden.shape
         qkv = self.qkv(hidden).view(T, 3, self.num_heads, C // self.num_heads)
         mixed = attention(qkv, lengths, cu_seqlens, self.attention_dropout if self.training else 0.0)  # (T, H, D)
-        return self.behind_attention(hidden, mixed.reshape(T, C))
+        return self.after_attention(hidden, mixed.reshape(T, C))
 
-    def behind_attention(self, hidden: Tensor, mixed: Tensor) -> Tensor:
+    def after_attention(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """(T, C) from two (T, C): all of the layer whose cost does not depend on where sequences begin."""
         hidden = self.attention_norm(hidden + self.dropout(self.attention_output(mixed)))
         wide = F.gelu(self.intermediate(hidden))  # (T, F)
         return self.output_norm(hidden + self.dropout(self.output(wide)))
 
 
-class BertModel(nn.Module):
+class BertEncoder(Encoder):
     """The encoder: a vector for each token."""
 
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embeddings = BertEmbeddings(config)
-        self.recompute_activations = False
-        """Whether the backward pass computes each layer again instead of keeping what is in it."""
-        self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        assert isinstance(config.shape, BertShape)
+        self.shape = config.shape
+        self.embeddings = BertEmbeddings(self.shape, config.vocab_size)
+        self.layers = nn.ModuleList(BertLayer(self.shape) for _ in range(self.shape.num_hidden_layers))
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor,
-        position_ids: Tensor,
-        lengths: list[int],
-        cu_seqlens: Tensor | None = None,
-    ) -> Tensor:
-        """The last layer's hidden states of packed sequences.
-
-        Args:
-            input_ids: int64 (T,), the sequences end to end.
-            token_type_ids: int64 (T,), 0 for segment A, 1 for segment B.
-            position_ids: int64 (T,), counted from 0 in each sequence.
-            lengths: of each sequence, in tokens; none is 0 and none above max_position_embeddings.
-            cu_seqlens: int32 (N + 1,), the running sum of `lengths` from 0; made from them if it is not given.
-
-        Returns:
-            (T, C).
-        """
-        if cu_seqlens is None:
-            cu_seqlens = cumulative_lengths(lengths).to(input_ids.device)
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids)
+    def forward(self, batch: PackedSequences) -> Tensor:
+        """(T, C)"""
+        hidden = self.embeddings(batch.input_ids, batch.token_type_ids, batch.position_ids)
         for layer in self.layers:
-            if self.recompute_activations and self.training:
-                hidden = checkpoint(layer, hidden, lengths, cu_seqlens, use_reentrant=False)
-            else:
-                hidden = layer(hidden, lengths, cu_seqlens)
+            hidden = self.run_block(layer, hidden, batch.lengths, batch.cu_seqlens)
         return hidden
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return [self.embeddings, *self.layers]
 
-def cumulative_lengths(lengths: list[int]) -> Tensor:
-    """Where each of the packed sequences begins, and the end of the last: int32 (N + 1,).
+    @property
+    def word_embeddings(self) -> Tensor:
+        return self.embeddings.word_embeddings.weight
 
-    >>> cumulative_lengths([3, 2])
-    tensor([0, 3, 5], dtype=torch.int32)
-    """
-    return torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    def forward_flops(self, num_tokens: int, num_squared: int) -> int:
+        C, F = self.shape.hidden_size, self.shape.intermediate_size
+        return self.shape.num_hidden_layers * (2 * num_tokens * (4 * C * C + 2 * C * F) + 4 * C * num_squared)
 
+    def build_norm(self) -> nn.Module:
+        return build_normalization(self.shape.normalization, self.shape.hidden_size, self.shape.layer_norm_eps)
 
-@torch.no_grad()
-def initialize_weights(module: nn.Module, initializer_range: float, seed: int) -> None:
-    """Draws all weights of `module` anew, from `seed` alone.
+    def regions(self) -> list[tuple[nn.Module, str]]:
+        """All but attention, whose cost depends on where sequences begin."""
+        return [(self.embeddings, "forward"), *((layer, "after_attention") for layer in self.layers)]
 
-    | parameter                                          | value                                                   |
-    |----------------------------------------------------|---------------------------------------------------------|
-    | weights of Linear and Embedding                    | normal(0, initializer_range), cut at two such deviations |
-    | weight of LayerNorm, or what stands for it         | 1                                                       |
-    | every bias                                         | 0                                                       |
-
-    As google-research/bert (`tf.truncated_normal_initializer`); transformers does not truncate. Draw on the CPU, before
-    the model goes to its device: the numbers are then the same wherever it trains.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for child in module.modules():
-        if isinstance(child, (nn.Linear, nn.Embedding)):
-            bound = 2 * initializer_range
-            nn.init.trunc_normal_(child.weight, std=initializer_range, a=-bound, b=bound, generator=generator)
-        elif isinstance(child, (nn.LayerNorm, TokenBatchNorm)):
-            nn.init.ones_(child.weight)
-    for name, parameter in module.named_parameters():
-        if name.rpartition(".")[2] == "bias":
-            nn.init.zeros_(parameter)
+    def forward_padded(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """(N, S, C)"""
+        N, S = input_ids.shape
+        hidden = self.embeddings(input_ids, token_type_ids, torch.arange(S, device=input_ids.device)[None])
+        is_seen = attention_mask[:, None, None, :].bool()  # (N, 1, 1, S)
+        for layer in self.layers:
+            assert isinstance(layer, BertLayer)
+            qkv = layer.qkv(hidden).view(N, S, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)  # (3, N, H, S, D)
+            mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=is_seen)  # (N, H, S, D)
+            hidden = layer.after_attention(hidden, mixed.transpose(1, 2).reshape(N, S, -1))
+        return hidden

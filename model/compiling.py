@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.heads import BertForPreTraining
+from model.heads import PretrainingModel
 from model.loading.data import PackedBatch
 
 DEVIATIONS = 4.0
@@ -103,14 +103,13 @@ def pad_batch(batch: PackedBatch, shape: StaticShape) -> PackedBatch:
     )
 
 
-def compile_model(model: BertForPreTraining, shapes: Collection[StaticShape], **options: Any) -> None:
-    """Lets torch.compile fuse the embeddings, what is behind each attention, and the words' losses, for these sizes.
+def compile_model(model: PretrainingModel, shapes: Collection[StaticShape], **options: Any) -> None:
+    """Let torch.compile fuse the encoder's regions and the losses of masked words, for these sizes.
 
     One graph of each serves all layers and all steps. options: torch.compile's.
     """
     tokens, masked = {shape.num_tokens for shape in shapes}, {shape.num_masked for shape in shapes}
-    regions: list[tuple[Any, str, set[int]]] = [(model.bert.embeddings, "forward", tokens)]
-    regions += [(layer, "behind_attention", tokens) for layer in model.bert.layers]
+    regions = [(owner, name, tokens) for owner, name in model.encoder.regions()]
     for owner, name, sizes in [*regions, (model, "word_losses", masked)]:
         setattr(owner, name, compiled_at(sizes, getattr(owner, name), **options))
 

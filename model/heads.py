@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.bert import BertConfig, BertModel
+from model.encoder import Encoder, EncoderConfig
+from model.encoders import build_encoder
 from model.loading.data import PackedBatch
-from model.normalization import build_normalization
 
 
 class PretrainingOutput(NamedTuple):
@@ -37,11 +37,12 @@ class PretrainingOutput(NamedTuple):
 class MaskedLanguageModelHead(nn.Module):
     """Dense, GELU, LayerNorm, then the word embeddings as decoder, with a bias of its own for each word."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = build_normalization(config.normalization, config.hidden_size, config.layer_norm_eps)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        size = encoder.config.shape.hidden_size
+        self.dense = nn.Linear(size, size)
+        self.norm = encoder.build_norm()
+        self.bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
         """Logits (M, V) from hidden states (M, C) and the tied weight (V, C)."""
@@ -51,37 +52,48 @@ class MaskedLanguageModelHead(nn.Module):
 class NextSentenceHead(nn.Module):
     """BERT's pooler (dense and tanh on [CLS]) and the classifier on it: class 0 = B follows A, 1 = B is random."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, 2)
+        self.pooler = nn.Linear(hidden_size, hidden_size)
+        self.classifier = nn.Linear(hidden_size, 2)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits (N, 2) from the hidden states (N, C) of [CLS]."""
         return self.classifier(torch.tanh(self.pooler(hidden)))
 
 
-class BertForPreTraining(nn.Module):
-    """The encoder with both heads."""
+class PretrainingModel(nn.Module):
+    """An encoder with both heads."""
 
-    architecture = "BertForPreTraining"
+    form = "ForPreTraining"
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.bert = BertModel(config)
-        self.mlm = MaskedLanguageModelHead(config)
-        self.nsp = NextSentenceHead(config)
+        self.encoder = build_encoder(config)
+        self.mlm = MaskedLanguageModelHead(self.encoder)
+        self.nsp = NextSentenceHead(config.shape.hidden_size)
 
     def logits(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Of the words at the masked positions (M, V), and of the pairs (N, 2)."""
-        hidden = self.encode(batch)  # (T, C)
-        words = self.mlm(hidden[batch.masked_positions], self.bert.embeddings.word_embeddings.weight)
+        hidden = self.encoder(batch)  # (T, C)
+        words = self.mlm(hidden[batch.masked_positions], self.encoder.word_embeddings)
         return words, self.pair_logits(batch, hidden)
 
-    def encode(self, batch: PackedBatch) -> Tensor:
-        """Hidden states (T, C)."""
-        return self.bert(batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths, batch.cu_seqlens)
+    def step_flops(self, num_tokens: int, num_squared: int, num_masked: int, num_pairs: int) -> int:
+        """Return the floating-point operations of one update, counted from its shapes.
+
+        Only matrix products count, forward once and backward twice; recomputed activations do not.
+
+        Args:
+            num_tokens: real tokens.
+            num_squared: sum of the squares of the examples' lengths.
+            num_masked: positions that the head for masked words runs on.
+            num_pairs: examples that the head for pairs runs on.
+        """
+        C, V = self.config.shape.hidden_size, self.config.vocab_size
+        heads = 2 * num_masked * (C * C + C * V) + 2 * num_pairs * (C * C + 2 * C)
+        return 3 * (self.encoder.forward_flops(num_tokens, num_squared) + heads)
 
     def pair_logits(self, batch: PackedBatch, hidden: Tensor) -> Tensor:
         """(N, 2) from hidden states (T, C)."""
@@ -96,7 +108,7 @@ class BertForPreTraining(nn.Module):
             num_pairs: pairs in the global batch, those labelled 0 or 1; divides the NSP loss. With none of them the NSP
                 head does not run, and its weights get no gradient.
         """
-        hidden = self.encode(batch)  # (T, C)
+        hidden = self.encoder(batch)  # (T, C)
         mlm_loss, mlm_correct = self.word_losses(hidden[batch.masked_positions], batch.masked_ids)
         loss = mlm_loss / max(num_masked, 1)
         nsp_loss, nsp_correct = torch.zeros_like(mlm_loss), torch.zeros_like(mlm_loss)
@@ -116,7 +128,7 @@ class BertForPreTraining(nn.Module):
 
     def word_losses(self, hidden: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the losses, and number of words that are right, of hidden states (M, C) at masked positions."""
-        logits = self.mlm(hidden, self.bert.embeddings.word_embeddings.weight)  # (M, V)
+        logits = self.mlm(hidden, self.encoder.word_embeddings)  # (M, V)
         # In 32 bits also under autocast: a sum over 30,000 words is not for 8 bits of mantissa.
         loss = F.cross_entropy(logits.float(), masked_ids, reduction="sum")
         return loss, (logits.argmax(-1) == masked_ids).sum()

@@ -49,9 +49,15 @@ def build_normalization(name: str, size: int, layer_norm_eps: float) -> nn.Modul
     return TokenBatchNorm(size) if name == "batch" else nn.LayerNorm(size, eps=layer_norm_eps)
 
 
+def follow_updates(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Let every update of the optimizer move the running statistics of the model's batch normalisations, if it has any."""
+    if any(isinstance(module, TokenBatchNorm) for module in model.modules()):
+        optimizer.register_step_post_hook(lambda *_: update_statistics(model))
+
+
 @torch.no_grad()
 def update_statistics(model: nn.Module) -> None:
-    """Moves the running statistics of a model's batch normalisations, if it has any, towards those of the last batch."""
+    """Move the running statistics of a model's batch normalisations towards those of the last batch."""
     for module in model.modules():
         if isinstance(module, TokenBatchNorm) and module.last:
             mean, variance = module.last

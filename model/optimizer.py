@@ -6,11 +6,14 @@ biases and LayerNorm. The learning rate comes from `model/schedule.py`.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from model.encoder import Encoder
+from model.normalization import follow_updates
 
 BETAS = (0.9, 0.98)
 """AdamW's. 0.98, not Adam's 0.999: as RoBERTa and later recipes, steadier at batches of thousands."""
@@ -19,7 +22,8 @@ MUON_MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's iteration: Jordan's, and torch's."""
 EPSILON = 1e-6
-Name = Literal["adamw", "lamb", "muon"]
+ADAM_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What an optimizer keeps of a parameter, unless its group names other tensors as `moments`."""
 
 
 class Lamb(torch.optim.Optimizer):
@@ -70,7 +74,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Any, weight_decay: float) -> None:
-        super().__init__(params, {"lr": 0.0, "weight_decay": weight_decay, "momentum": MUON_MOMENTUM, "ns_steps": 5})
+        steps = {"momentum": MUON_MOMENTUM, "ns_steps": 5, "moments": ("momentum_buffer",)}
+        super().__init__(params, {"lr": 0.0, "weight_decay": weight_decay} | steps)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -111,7 +116,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, matrices: list[nn.Parameter], weight_decay: float, others: list[dict[str, Any]]) -> None:
-        self.parts = (Muon(matrices, weight_decay), adamw(others))
+        self.parts = (Muon(matrices, weight_decay), adamw_of(others))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         for part in self.parts:
             part.state = self.state
@@ -123,36 +128,67 @@ class MuonWithAdamW(torch.optim.Optimizer):
             part.step()
 
 
-def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
-    """AdamW for these groups, all of a group's parameters in one pass over memory."""
+def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Return two groups: matrices and embeddings decay, one-dimensional parameters (biases, LayerNorm) do not."""
+    kept = list(parameters)
+    return [
+        {"params": [p for p in kept if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in kept if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a model that are trained."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def adamw_of(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+    """Return AdamW for these groups; it updates all parameters of a group in one pass over memory."""
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
 
 
-def build_optimizer(model: nn.Module, weight_decay: float, name: Name = "adamw") -> torch.optim.Optimizer:
-    """An optimizer in groups: matrices and embeddings decay, one-dimensional parameters (biases, LayerNorm) do not.
+def build_adamw(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov and Hutter 2019), the default."""
+    return adamw_of(decay_groups(trained(model), weight_decay))
 
-    Muon takes the matrices of the layers; embeddings, heads and one-dimensional parameters stay with AdamW. The learning
-    rate is 0 until `set_learning_rate` sets it, at every step.
-    """
-    parameters = {label: parameter for label, parameter in model.named_parameters() if parameter.requires_grad}
-    hidden = [p for label, p in parameters.items() if name == "muon" and ".layers." in label and p.ndim == 2]
-    others = [p for p in parameters.values() if p not in set(hidden)]
-    groups = [
-        {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if name == "muon":
-        return MuonWithAdamW(hidden, weight_decay, groups)
-    if name == "lamb":
-        return Lamb(groups, lr=0.0, betas=LAMB_BETAS, eps=EPSILON)
-    return adamw(groups)
+
+def build_lamb(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+    """Return LAMB."""
+    return Lamb(decay_groups(trained(model), weight_decay), lr=0.0, betas=LAMB_BETAS, eps=EPSILON)
+
+
+def build_muon(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+    """Return Muon for the matrices of the layers and AdamW for embeddings, heads and one-dimensional parameters."""
+    assert isinstance(model.encoder, Encoder)
+    layers = {parameter for block in model.encoder.blocks[1:] for parameter in block.parameters()}
+    hidden = [parameter for parameter in trained(model) if parameter in layers and parameter.ndim == 2]
+    others = [parameter for parameter in trained(model) if parameter not in set(hidden)]
+    return MuonWithAdamW(hidden, weight_decay, decay_groups(others, weight_decay))
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, float], torch.optim.Optimizer]] = {
+    "adamw": build_adamw,
+    "lamb": build_lamb,
+    "muon": build_muon,
+}
+"""The optimizers by name: a function of a model and the weight decay."""
+
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = Literal[tuple(OPTIMIZERS)]
+
+
+def build_optimizer(model: nn.Module, weight_decay: float, name: Name = "adamw") -> torch.optim.Optimizer:
+    """Return the optimizer of that name. Its learning rate is 0 until `set_learning_rate` sets it, at every step."""
+    optimizer = OPTIMIZERS[name](model, weight_decay)
+    follow_updates(model, optimizer)
+    return optimizer
 
 
 def moment_names(optimizer: torch.optim.Optimizer) -> dict[nn.Parameter, tuple[str, ...]]:
     """What the optimizer keeps of each of its parameters; it has that after its first update."""
-    names = ("step", "exp_avg", "exp_avg_sq")
-    groups = [(("momentum_buffer",) if "ns_steps" in group else names, group) for group in optimizer.param_groups]
-    return {parameter: kept for kept, group in groups for parameter in group["params"]}
+    return {p: group.get("moments", ADAM_MOMENTS) for group in optimizer.param_groups for p in group["params"]}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

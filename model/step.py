@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from model.distributed import Ranks
-from model.heads import BertForPreTraining
+from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.loading.data import PackedBatch
 from model.loading.order import fold
-from model.normalization import update_statistics
 from model.optimizer import set_learning_rate
 
 DROPOUT = 1001
@@ -89,7 +88,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 def train_step(
-    model: BertForPreTraining,
+    model: PretrainingModel,
     optimizer: torch.optim.Optimizer,
     batch: GlobalBatch,
     *,
@@ -124,7 +123,6 @@ def train_step(
     if result.is_finite and result.loss <= highest_loss:
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
-        update_statistics(model)
     return result
 
 
@@ -141,7 +139,7 @@ def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, flo
 
 @torch.no_grad()
 def evaluate(
-    model: BertForPreTraining, batches: Iterable[PackedBatch], *, precision: str = "fp32", ranks: Ranks = ALONE
+    model: PretrainingModel, batches: Iterable[PackedBatch], *, precision: str = "fp32", ranks: Ranks = ALONE
 ) -> Evaluation:
     """Losses and accuracies over all examples of `batches` of all ranks, each masked token and pair counting the same."""
     device = next(model.parameters()).device

@@ -108,7 +108,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_modules_are_imported_by_absolute_names_and_never_a_bare_package():
-    """`from model.bert import BertModel`, never `import model`: then `model = BertModel(config)` is a fine name."""
+    """`from model.heads import PretrainingModel`, never `import model`: `model` is a name for a variable."""
     folders = {name(path.parent).replace("/", ".") for path in SOURCES}
     faults = []
     for path, tree in TREES.items():

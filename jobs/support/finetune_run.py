@@ -16,7 +16,7 @@ from bertloom.whole_files import sweep_temporary, whole_folder, write_text
 from jobs.pretrain import progress_bar
 from jobs.support.config import dump
 from jobs.support.finetune_config import FinetuneConfig
-from model.hub.pretrained import Pretrained, load_encoder
+from model.hub.pretrained import Pretrained
 from model.hub.weights import save_pretrained
 from model.loading.data import read_json
 from model.loading.order import TrainingOrder
@@ -26,6 +26,7 @@ from model.schedule import Schedule
 from model.step import choose_device, choose_precision
 from model.tasks.data import TaskData
 from model.tasks.heads import TaskModel
+from model.tasks.initial_weights import load_encoder
 from model.tasks.rows import Rejected
 from model.tasks.task import Task
 from model.tasks.training import (
@@ -115,7 +116,7 @@ def train_seed(job: Job, seed: int, out: Path, signals: list[signal.Signals]) ->
     keep_best(models, state.best_step)
 
     model, drawn = build_model(job, seed)
-    freeze(model.bert, config.frozen_layers)
+    freeze(model.encoder, config.frozen_layers)
     model.to(device)
     optimizer = build_optimizer(model, config.weight_decay, config.layer_decay)
     if found:
@@ -210,11 +211,12 @@ def write_down(job: Job) -> None:
 
 def build_model(job: Job, seed: int) -> tuple[TaskModel, list[str]]:
     """The model before its first step, and the names of what is not from the pretrained one."""
-    config = replace(
-        job.pretrained.config,
+    shape = replace(
+        job.pretrained.config.shape,
         hidden_dropout_prob=job.config.dropout,
         attention_probs_dropout_prob=job.config.attention_dropout,
     )
+    config = replace(job.pretrained.config, shape=shape)
     model = job.task.model_class(config, job.task.num_outputs)
     return model, load_encoder(model, job.pretrained, seed, random_weights=job.config.random_weights)
 

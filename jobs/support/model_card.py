@@ -14,12 +14,12 @@ from model.runs.checkpoint import TrainingState
 from model.runs.metrics import read_metrics
 
 PIPELINES = {
-    "BertForPreTraining": ("AutoModelForPreTraining", "fill-mask"),
-    "BertForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
-    "BertModel": ("AutoModel", "feature-extraction"),
-    "BertForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
-    "BertForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
-    "BertForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering"),
+    "ForPreTraining": ("AutoModelForPreTraining", "fill-mask"),
+    "ForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
+    "Model": ("AutoModel", "feature-extraction"),
+    "ForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
+    "ForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
+    "ForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering"),
 }
 """By the class of a model the class that loads it, and the pipeline that it works in."""
 MEASURED = {
@@ -63,15 +63,15 @@ def run_card(pretrained: Pretrained, name: str) -> str:
 
 
 def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
-    kind, pipeline = PIPELINES[pretrained.architecture]
-    config = pretrained.config
+    kind, pipeline = PIPELINES[pretrained.form]
+    shape = pretrained.config.shape
     normalizer = json.loads(pretrained.tokenizer.tokenizer.to_str()).get("normalizer") or {}
     facts = {
-        "layers": config.num_hidden_layers,
-        "hidden size": config.hidden_size,
-        "attention heads": config.num_attention_heads,
-        "feed-forward size": config.intermediate_size,
-        "positions": config.max_position_embeddings,
+        "layers": shape.num_hidden_layers,
+        "hidden size": shape.hidden_size,
+        "attention heads": shape.num_attention_heads,
+        "feed-forward size": shape.intermediate_size,
+        "positions": shape.max_position_embeddings,
         "vocabulary": f"{pretrained.tokenizer.vocab_size:,} word pieces, "
         f"{'lower-cased' if normalizer.get('lowercase') else 'cased'}",
         "parameters": f"{sum(tensor.numel() for tensor in pretrained.weights.values()):,}",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from model.bert import BertArchitecture
+from model.bert import BertShape
 from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.order import parse_shuffle
 from model.optimizer import Name
@@ -68,7 +68,7 @@ class PretrainConfig:
     shuffle: str = "global"
     """Order of the examples of an epoch: global, any after any; or window:16, from 16 members of shards (16,384
     examples) at a time, for data behind a URL that does not fit into the cache."""
-    model: BertArchitecture = BertArchitecture()
+    model: BertShape = BertShape()
     """The shape of the model."""
     device: str = "auto"
     """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
@@ -125,10 +125,6 @@ class PretrainConfig:
             raise ValueError(f"weight_decay={self.weight_decay:g} must not be below 0")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must be at least 0 and below 2^63")
-        if self.compile and self.model.normalization == "batch":
-            raise ValueError(
-                "compile pads batches, which model.normalization=batch would count as tokens: leave one out"
-            )
         if self.max_seq_length is not None and self.phases:
             raise ValueError(f"max_seq_length={self.max_seq_length} and phases: give one, the phases have lengths too")
         lengths = [phase.max_seq_length for phase in parse_phases(self.phases, self.batch_size)] if self.phases else []

@@ -1,14 +1,14 @@
 """Pretraining that begins with the weights of a model on disk: does it fit, and how it is put in."""
 
 import json
-from dataclasses import fields
 from typing import Any
 
-from model.bert import BertConfig
-from model.heads import BertForPreTraining
+from model.encoder import EncoderConfig
+from model.encoders import encoder_name
+from model.heads import PretrainingModel
 from model.hub.pretrained import Pretrained
 from model.hub.tokenizer import tokenizer_configuration
-from model.hub.weights import HEADS, from_hugging_face, load_weights
+from model.hub.weights import from_hugging_face, load_weights, name_table
 from model.loading.data import DataSet, parse_json
 
 FREE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "vocab_size")
@@ -36,14 +36,14 @@ def check_vocabulary(pretrained: Pretrained, data_set: DataSet) -> None:
             )
 
 
-def check_shape(pretrained: Pretrained, config: BertConfig) -> None:
-    """Raises ValueError unless a model of this configuration can take the weights of the one on disk."""
-    for field in fields(BertConfig):
-        asked, found = getattr(config, field.name), getattr(pretrained.config, field.name)
-        if field.name not in FREE and asked != found:
+def check_shape(pretrained: Pretrained, config: EncoderConfig) -> None:
+    """Raise ValueError unless a model of this configuration can take the weights of the one on disk."""
+    ours, theirs = ({"encoder": encoder_name(c), **c.values()} for c in (config, pretrained.config))
+    for name, asked in ours.items():
+        if name not in FREE and asked != theirs.get(name):
             raise ValueError(
-                f"model.{field.name} is {asked}, but {pretrained.path} has {found}: give the config.toml that its run "
-                f"folder has as a preset; for a directory of transformers, `bertloom import` writes one"
+                f"model.{name} is {asked}, but {pretrained.path} has {theirs.get(name)}: give the config.toml that its "
+                f"run folder has as a preset; for a directory of transformers, `bertloom import` writes one"
             )
     if config.vocab_size != pretrained.config.vocab_size:
         raise ValueError(
@@ -52,7 +52,7 @@ def check_shape(pretrained: Pretrained, config: BertConfig) -> None:
         )
 
 
-def begin_with(model: BertForPreTraining, pretrained: Pretrained) -> list[str]:
+def begin_with(model: PretrainingModel, pretrained: Pretrained) -> list[str]:
     """Puts the weights of a model on disk into one of its shape.
 
     Returns:
@@ -61,11 +61,12 @@ def begin_with(model: BertForPreTraining, pretrained: Pretrained) -> list[str]:
     Raises:
         ValueError: a part of the encoder is missing, or something has not the shape that its config.json says.
     """
-    layers, weights = model.config.num_hidden_layers, pretrained.weights
-    missing = [] if "cls.predictions.bias" in weights else ["mlm"]
-    state = from_hugging_face(weights, layers, "BertModel" if missing else "BertForMaskedLM")
+    weights = pretrained.weights
+    missing = [] if pretrained.predicts_words else ["mlm"]
+    state = from_hugging_face(weights, model.config, "Model" if missing else "ForMaskedLM")
+    table = name_table(model.config, "ForPreTraining")
     for head in ("nsp.pooler", "nsp.classifier"):
-        names = {f"{head}.{kind}": f"{HEADS['BertForPreTraining'][head]}.{kind}" for kind in ("weight", "bias")}
+        names = {ours: theirs[0] for ours, theirs in table.items() if ours.startswith(f"{head}.")}
         if weights.keys() >= set(names.values()):
             state |= {ours: weights[theirs] for ours, theirs in names.items()}
         else:

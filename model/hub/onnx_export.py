@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.bert import BertLayer
-from model.heads import BertForPreTraining
+from model.heads import PretrainingModel
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = ("last_hidden_state", "prediction_logits", "seq_relationship_logits")
@@ -24,10 +22,10 @@ CLOSE = 1e-3
 """What may lie between the numbers of torch and those of onnxruntime, in sums of 32-bit floats."""
 
 
-class PaddedBert(nn.Module):
+class PaddedModel(nn.Module):
     """The encoder and both heads."""
 
-    def __init__(self, model: BertForPreTraining) -> None:
+    def __init__(self, model: PretrainingModel) -> None:
         super().__init__()
         self.model = model
 
@@ -35,20 +33,12 @@ class PaddedBert(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states (N, S, C), logits of words (N, S, V) and of pairs (N, 2), from three int64 (N, S)."""
-        bert = self.model.bert
-        N, S = input_ids.shape
-        hidden = bert.embeddings(input_ids, token_type_ids, torch.arange(S, device=input_ids.device)[None])
-        seen = attention_mask[:, None, None, :].bool()  # (N, 1, 1, S)
-        for layer in bert.layers:
-            assert isinstance(layer, BertLayer)
-            qkv = layer.qkv(hidden).view(N, S, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)  # (3, N, H, S, D)
-            mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=seen)  # (N, H, S, D)
-            hidden = layer.behind_attention(hidden, mixed.transpose(1, 2).reshape(N, S, -1))
-        words = self.model.mlm(hidden, bert.embeddings.word_embeddings.weight)
+        hidden = self.model.encoder.forward_padded(input_ids, attention_mask, token_type_ids)
+        words = self.model.mlm(hidden, self.model.encoder.word_embeddings)
         return hidden, words, self.model.nsp(hidden[:, 0])
 
 
-def write_onnx(model: BertForPreTraining, path: Path) -> None:
+def write_onnx(model: PretrainingModel, path: Path) -> None:
     """Writes model.onnx by torch's exporter, for batches of any size and length.
 
     Raises:
@@ -59,10 +49,10 @@ def write_onnx(model: BertForPreTraining, path: Path) -> None:
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise ValueError(f"{error}: pip install -e '.[onnx]'") from None
-    padded = PaddedBert(model).eval()
+    padded = PaddedModel(model).eval()
     sizes = {
         0: torch.export.Dim("batch"),
-        1: torch.export.Dim("length", min=2, max=model.config.max_position_embeddings),
+        1: torch.export.Dim("length", min=2, max=model.config.shape.max_position_embeddings),
     }
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which no BERT needs
     with warnings.catch_warnings():
@@ -79,7 +69,7 @@ def write_onnx(model: BertForPreTraining, path: Path) -> None:
             verbose=False,
         )
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for num_rows, length in ((1, 5), (4, min(33, model.config.max_position_embeddings))):
+    for num_rows, length in ((1, 5), (4, min(33, model.config.shape.max_position_embeddings))):
         batch = some_batch(model, num_rows, length)
         with torch.no_grad():
             expected = padded(*batch)
@@ -90,10 +80,10 @@ def write_onnx(model: BertForPreTraining, path: Path) -> None:
                 raise ValueError(f"{path}: {name} of onnxruntime is off by {most:g}: no directory is written")
 
 
-def some_batch(model: BertForPreTraining, num_rows: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+def some_batch(model: PretrainingModel, num_rows: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """A batch of two segments with padding, that the graph is traced on and compared on."""
     generator = torch.Generator().manual_seed(num_rows)
     ids = torch.randint(model.config.vocab_size, (num_rows, length), generator=generator)
     mask = (torch.arange(length)[None] < length - torch.arange(num_rows)[:, None] % (length - 1)).long()
-    types = (torch.arange(length) >= length // 2).long().expand(num_rows, length) % model.config.type_vocab_size
+    types = (torch.arange(length) >= length // 2).long().expand(num_rows, length) % model.config.shape.type_vocab_size
     return ids, mask, types.contiguous()

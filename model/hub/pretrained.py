@@ -15,21 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.bert import BertConfig, initialize_weights
+from model.encoder import EncoderConfig
+from model.encoders import config_from, names_of
+from model.hub.config import read_config
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
-from model.hub.weights import (
-    from_hugging_face,
-    load_weights,
-    read_config,
-    read_weights,
-    to_hugging_face,
-    weights_file,
-)
+from model.hub.weights import read_weights, to_hugging_face, weights_file
 from model.loading.data import read_json
 from model.runs.checkpoint import check_files, latest_checkpoint, read_state
-from model.tasks.heads import TaskModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +32,8 @@ class Pretrained:
 
     path: Path
     """The folder of its weights."""
-    config: BertConfig
-    """Its shape."""
+    config: EncoderConfig
+    """Its shape and the size of its vocabulary."""
     weights: dict[str, Tensor]
     """In fp32, under transformers' names."""
     tokenizer: TextTokenizer
@@ -51,8 +45,19 @@ class Pretrained:
 
     @property
     def architecture(self) -> str:
-        """The class of transformers that it is of."""
-        return (self.configuration.get("architectures") or ["BertModel"])[0]
+        """Name of its class in transformers."""
+        found = self.configuration.get("architectures") or [names_of(self.config).prefix + "Model"]
+        return str(found[0])
+
+    @property
+    def form(self) -> str:
+        """Second part of that name, such as "ForMaskedLM"."""
+        return self.architecture.removeprefix(names_of(self.config).prefix)
+
+    @property
+    def predicts_words(self) -> bool:
+        """Whether it has weights of a head for masked words."""
+        return names_of(self.config).heads["ForMaskedLM"]["mlm.bias"] in self.weights
 
     def digest(self) -> str:
         """sha256 of its weights."""
@@ -85,33 +90,6 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
     )
 
 
-def load_encoder(model: TaskModel, pretrained: Pretrained, seed: int, random_weights: bool = False) -> list[str]:
-    """Puts a pretrained encoder, and the pooler if there is one, into a model for a task; draws the rest from the seed.
-
-    Args:
-        random_weights: draw all of it.
-
-    Returns:
-        The names of what was drawn.
-    """
-    if random_weights:
-        initialize_weights(model, model.config.initializer_range, seed)
-        return ["all"]
-    layers = model.config.num_hidden_layers
-    state = from_hugging_face(pretrained.weights, layers, "BertModel")
-    new = ["classifier"]
-    if hasattr(model, "pooler"):
-        names = {f"pooler.{kind}": f"bert.pooler.dense.{kind}" for kind in ("weight", "bias")}
-        if set(names.values()) <= set(pretrained.weights):
-            state |= {ours: pretrained.weights[theirs] for ours, theirs in names.items()}
-        else:
-            new.append("pooler")
-    drawn = nn.ModuleDict({name: model.get_submodule(name) for name in new})
-    initialize_weights(drawn, model.config.initializer_range, seed)
-    load_weights(model, drawn.state_dict() | state, str(pretrained.path))
-    return new
-
-
 def _open_checkpoint(path: Path) -> Pretrained:
     """A checkpoint of a pretraining run."""
     state, run = read_state(path), path.parent.parent
@@ -124,13 +102,13 @@ def _open_checkpoint(path: Path) -> Pretrained:
             f"{words} is not the vocabulary that the model was trained with (sha256 {state.vocabulary_sha256[:12]}…): "
             f"copy vocab.txt and tokenizer.json of its data set to {run}"
         )
-    config = BertConfig(**state.model)
+    config = config_from(state.encoder, state.model)
     return Pretrained(
         path=path,
         config=config,
-        weights=to_hugging_face(load_file(path / "model.safetensors"), config.num_hidden_layers),
+        weights=to_hugging_face(load_file(path / "model.safetensors"), config),
         tokenizer=load_tokenizer(run, config.vocab_size),
-        configuration={"architectures": ["BertForPreTraining"]},
+        configuration={"architectures": [names_of(config).prefix + "ForPreTraining"]},
         max_seq_length=max([state.max_seq_length, *(leg["max_seq_length"] for leg in state.legs)]),
     )
 
@@ -142,10 +120,10 @@ def _open_directory(directory: Path) -> Pretrained:
     return Pretrained(
         path=directory,
         config=config,
-        weights=read_weights(directory),
+        weights=read_weights(directory, config),
         tokenizer=load_tokenizer(directory, config.vocab_size),
         configuration=configuration,
-        max_seq_length=min(512, config.max_position_embeddings),
+        max_seq_length=min(512, config.shape.max_position_embeddings),
     )
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,105 +16,71 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.bert import BertArchitecture, BertConfig
-from model.heads import BertForPreTraining
+from model.encoder import EncoderConfig
+from model.encoders import names_of
+from model.heads import PretrainingModel
+from model.hub.config import read_config, write_config
 from model.hub.tokenizer import TextTokenizer, save_tokenizer
 from model.loading.data import read_json
 
-ENCODER = {
-    "bert.embeddings.word_embeddings.weight": "bert.embeddings.word_embeddings.weight",
-    "bert.embeddings.position_embeddings.weight": "bert.embeddings.position_embeddings.weight",
-    "bert.embeddings.token_type_embeddings.weight": "bert.embeddings.token_type_embeddings.weight",
-    "bert.embeddings.norm": "bert.embeddings.LayerNorm",
-    "bert.layers.{}.attention_output": "bert.encoder.layer.{}.attention.output.dense",
-    "bert.layers.{}.attention_norm": "bert.encoder.layer.{}.attention.output.LayerNorm",
-    "bert.layers.{}.intermediate": "bert.encoder.layer.{}.intermediate.dense",
-    "bert.layers.{}.output": "bert.encoder.layer.{}.output.dense",
-    "bert.layers.{}.output_norm": "bert.encoder.layer.{}.output.LayerNorm",
-}
-"""Ours to theirs. A name without a parameter at its end stands for weight and bias; {} is the layer's number."""
-
-FUSED = {"bert.layers.{}.qkv": [f"bert.encoder.layer.{{}}.attention.self.{part}" for part in ("query", "key", "value")]}
-"""Ours to the three of theirs that follow each other in it."""
-
-MASKED_LM = {
-    "mlm.dense": "cls.predictions.transform.dense",
-    "mlm.norm": "cls.predictions.transform.LayerNorm",
-    "mlm.bias": "cls.predictions.bias",
-}
-HEADS: dict[str, dict[str, str]] = {
-    "BertModel": {},
-    "BertForMaskedLM": MASKED_LM,
-    "BertForPreTraining": MASKED_LM | {"nsp.pooler": "bert.pooler.dense", "nsp.classifier": "cls.seq_relationship"},
-    "BertForSequenceClassification": {"pooler": "bert.pooler.dense", "classifier": "classifier"},
-    "BertForTokenClassification": {"classifier": "classifier"},
-    "BertForQuestionAnswering": {"classifier": "qa_outputs"},
-}
-"""What each of their classes has on top of the encoder; ours to theirs, as above."""
-
-CONFIGURATION = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "tie_word_embeddings": True,
-    "dtype": "float32",
-}
-"""What config.json says of every model of ours."""
-
 
 class HasForm(Protocol):
-    """A model of ours that one of their classes reads."""
+    """A model of ours that a class of transformers reads."""
 
-    architecture: str
-    """The name of that class, one of HEADS."""
-    config: BertConfig
+    form: str
+    """Second part of that class's name, such as "ForPreTraining"."""
+    config: EncoderConfig
 
 
-def name_table(num_hidden_layers: int, architecture: str = "BertForPreTraining") -> dict[str, list[str]]:
-    """Each of our parameters' names to theirs: one name, or the three that a fused one is split into."""
+def name_table(config: EncoderConfig, form: str) -> dict[str, list[str]]:
+    """Return the names in transformers of each of our tensors: one name, or those that a fused one is split into."""
+    names = names_of(config)
     table = {}
-    singles = {ours: [theirs] for ours, theirs in (ENCODER | HEADS[architecture]).items()}
-    for ours, theirs in (singles | FUSED).items():
-        for layer in range(num_hidden_layers) if "{}" in ours else [0]:
+    singles = {ours: [theirs] for ours, theirs in (dict(names.encoder) | dict(names.heads[form])).items()}
+    for ours, theirs in (singles | dict(names.fused)).items():
+        for layer in range(config.shape.num_hidden_layers) if "{}" in ours else [0]:
             for kind in [""] if ours.endswith((".weight", ".bias")) else [".weight", ".bias"]:
                 table[ours.format(layer) + kind] = [name.format(layer) + kind for name in theirs]
     return table
 
 
 def to_hugging_face(
-    state: Mapping[str, Tensor], num_hidden_layers: int, architecture: str = "BertForPreTraining"
+    state: Mapping[str, Tensor], config: EncoderConfig, form: str = "ForPreTraining"
 ) -> dict[str, Tensor]:
-    """The same tensors (weights, or gradients) under transformers' names.
+    """Return the same tensors (weights, or gradients) under transformers' names.
 
     Raises:
-        ValueError: they are of a model with batch normalisation.
+        ValueError: transformers' class has no place for a tensor, as for those of batch normalisation.
     """
-    if "bert.embeddings.norm.running_mean" in state:
+    table = name_table(config, form)
+    if unknown := sorted(state.keys() - table.keys()):
         raise ValueError(
-            "the model has batch normalisation, and transformers' BERT none: train one with --model.normalization layer"
+            f"the model has {unknown[0]}, which transformers' {names_of(config).prefix}{form} has no place for. "
+            f"A model with batch normalisation cannot be exported: train one with --model.normalization layer"
         )
     converted: dict[str, Tensor] = {}
-    for ours, theirs in name_table(num_hidden_layers, architecture).items():
+    for ours, theirs in table.items():
         parts = state[ours].chunk(len(theirs))
         converted |= {name: part.contiguous() for name, part in zip(theirs, parts)}
     return converted
 
 
 def from_hugging_face(
-    state: Mapping[str, Tensor], num_hidden_layers: int, architecture: str = "BertForPreTraining"
+    state: Mapping[str, Tensor], config: EncoderConfig, form: str = "ForPreTraining"
 ) -> dict[str, Tensor]:
-    """The same tensors under our names; what we have no name for (the tied decoder, buffers) is left out.
+    """Return the same tensors under our names, without those we have no name for (the tied decoder, buffers).
 
     Raises:
-        ValueError: a tensor is missing, as the NSP head is in a checkpoint of BertForMaskedLM; or the decoder is not
-            the word embeddings.
+        ValueError: a tensor is missing, as the head for pairs is in a checkpoint of BertForMaskedLM; or the decoder is
+            not the word embeddings.
     """
-    table = name_table(num_hidden_layers, architecture)
+    names, table = names_of(config), name_table(config, form)
     missing = [name for theirs in table.values() for name in theirs if name not in state]
     if missing:
-        raise ValueError(f"{len(missing)} tensors are missing, {missing[0]} first: this is not a {architecture}")
-    words = state["bert.embeddings.word_embeddings.weight"]
-    if "mlm.bias" in table and not torch.equal(state.get("cls.predictions.decoder.weight", words), words):
-        raise ValueError("cls.predictions.decoder.weight is not the word embeddings: only tied ones can be read")
+        raise ValueError(f"{len(missing)} tensors are missing, {missing[0]} first: this is not a {names.prefix}{form}")
+    words = state[names.word_embeddings]
+    if "mlm.bias" in table and not torch.equal(state.get(names.decoder, words), words):
+        raise ValueError(f"{names.decoder} is not the word embeddings: only tied ones can be read")
     return {ours: torch.cat([state[name] for name in theirs]) for ours, theirs in table.items()}
 
 
@@ -130,14 +95,14 @@ def save_pretrained(
         configuration: more of config.json, such as id2label.
     """
     assert isinstance(model, nn.Module)
-    state = to_hugging_face(model.state_dict(), model.config.num_hidden_layers, model.architecture)
-    write_pretrained(state, model.config, model.architecture, directory, tokenizer, **configuration)
+    state = to_hugging_face(model.state_dict(), model.config, model.form)
+    write_pretrained(state, model.config, model.form, directory, tokenizer, **configuration)
 
 
 def write_pretrained(
     state: Mapping[str, Tensor],
-    config: BertConfig,
-    architecture: str,
+    config: EncoderConfig,
+    form: str,
     directory: str | os.PathLike[str],
     tokenizer: TextTokenizer | None = None,
     **configuration: Any,
@@ -145,51 +110,26 @@ def write_pretrained(
     """`save_pretrained` of weights that have transformers' names already."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    shape = {name: value for name, value in asdict(config).items() if name != "normalization"}
-    content = CONFIGURATION | {"architectures": [architecture]} | shape | configuration
+    content = write_config(config, form) | configuration
     if tokenizer is not None:
         content["pad_token_id"] = tokenizer.pad_id
-        save_tokenizer(tokenizer, directory, config.max_position_embeddings)
+        save_tokenizer(tokenizer, directory, config.shape.max_position_embeddings)
     save_file({name: tensor.cpu() for name, tensor in state.items()}, directory / "model.safetensors", {"format": "pt"})
     (directory / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     # safetensors makes files that only their owner may read.
     (directory / "model.safetensors").chmod((directory / "config.json").stat().st_mode)
 
 
-def load_pretrained(directory: str | os.PathLike[str]) -> BertForPreTraining:
+def load_pretrained(directory: str | os.PathLike[str]) -> PretrainingModel:
     """The model in a directory that transformers or `save_pretrained` wrote.
 
     Raises:
         ValueError: it holds no BERT that is like ours, or not with both heads.
     """
-    model = BertForPreTraining(read_config(read_json(Path(directory) / "config.json"), f"{directory}/config.json"))
-    state = read_weights(Path(directory))
-    load_weights(model, from_hugging_face(state, model.config.num_hidden_layers), str(directory))
+    model = PretrainingModel(read_config(read_json(Path(directory) / "config.json"), f"{directory}/config.json"))
+    state = read_weights(Path(directory), model.config)
+    load_weights(model, from_hugging_face(state, model.config), str(directory))
     return model
-
-
-def read_config(configuration: Mapping[str, Any], where: str) -> BertConfig:
-    """The shape of a model from the content of its config.json.
-
-    Raises:
-        ValueError: it is no BERT, or not like ours.
-    """
-    ours = {
-        "hidden_act": ("gelu",),
-        "model_type": ("bert", None),
-        "position_embedding_type": ("absolute", None),
-        "is_decoder": (False, None),
-        "add_cross_attention": (False, None),
-    }
-    for name, known in ours.items():
-        if (found := configuration.get(name)) not in known:
-            raise ValueError(f"{where}: {name} is {found!r}, only {known[0]!r} can be read")
-    kinds = {"vocab_size": int} | {name: type(value) for name, value in asdict(BertArchitecture()).items()}
-    shape = {name: value for name, value in configuration.items() if name in kinds and name != "normalization"}
-    for name, value in ({"vocab_size": None} | shape).items():
-        if type(value) not in (kinds[name], int):
-            raise ValueError(f"{where}: {name} is {value!r}, expected a number")
-    return BertConfig(**shape)
 
 
 def weights_file(directory: Path) -> Path:
@@ -200,10 +140,11 @@ def weights_file(directory: Path) -> Path:
     raise ValueError(f"{directory} has neither model.safetensors nor pytorch_model.bin: there are no weights to read")
 
 
-def read_weights(directory: Path) -> dict[str, Tensor]:
-    """The weights in a model directory in fp32, under the names that transformers gives them today.
+def read_weights(directory: Path, config: EncoderConfig) -> dict[str, Tensor]:
+    """Return the weights in a model directory in fp32, under the names that transformers gives them today.
 
-    A bare BertModel's get their `bert.` in front, and the `gamma` and `beta` of old checkpoints become weight and bias.
+    Those of a bare encoder get its name in front, such as `bert.`; `gamma` and `beta` of old checkpoints become weight
+    and bias.
 
     Raises:
         ValueError: there are none, the file is damaged, or it holds something else too.
@@ -218,9 +159,11 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read, it is damaged or holds more than weights: {what}") from None
     check_weights(state, path)
-    prefix = "bert." if "embeddings.word_embeddings.weight" in state else ""
-    names = {name: prefix + name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in state}
-    return {names[name]: tensor.float() for name, tensor in state.items()}
+    names = names_of(config)
+    base = f"{names.base}."
+    prefix = base if names.word_embeddings.removeprefix(base) in state else ""
+    today = {name: prefix + name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in state}
+    return {today[name]: tensor.float() for name, tensor in state.items()}
 
 
 def check_weights(state: object, path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.bert import BertModel
+from model.encoders import build_encoder
 from model.heads import MaskedLanguageModelHead
 from model.hub.pretrained import Pretrained, open_pretrained
 from model.hub.weights import from_hugging_face, load_weights
@@ -40,7 +40,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> "TaskPredictor |
         device: cuda, cuda:1, cpu …; auto takes cuda where there is one.
     """
     pretrained = open_pretrained(path)
-    if "cls.predictions.bias" in pretrained.weights:
+    if pretrained.predicts_words:
         return WordPredictor(pretrained, device)
     return TaskPredictor(pretrained, device)
 
@@ -55,7 +55,7 @@ class TaskPredictor:
         self.device = choose_device(device)
         self.precision = choose_precision("auto", self.device)
         self.model = self.task.model_class(pretrained.config, self.task.num_outputs)
-        state = from_hugging_face(pretrained.weights, pretrained.config.num_hidden_layers, self.model.architecture)
+        state = from_hugging_face(pretrained.weights, pretrained.config, self.model.form)
         load_weights(self.model, state, str(pretrained.path))
         self.model.to(self.device).eval()
 
@@ -109,7 +109,7 @@ class WordPredictor:
 
     def __init__(self, pretrained: Pretrained, device: str = "auto") -> None:
         """Raises ValueError if the model has no masked language model."""
-        if "cls.predictions.bias" not in pretrained.weights:
+        if not pretrained.predicts_words:
             raise ValueError(
                 f"{pretrained.path} cannot fill in words, it is a {pretrained.architecture}: give the pretrained model"
             )
@@ -117,9 +117,10 @@ class WordPredictor:
         self.words = self.tokenizer.words
         self.config = pretrained.config
         self.device = choose_device(device)
-        self.bert, self.mlm = BertModel(self.config), MaskedLanguageModelHead(self.config)
-        both = nn.ModuleDict({"bert": self.bert, "mlm": self.mlm})
-        state = from_hugging_face(pretrained.weights, self.config.num_hidden_layers, "BertForMaskedLM")
+        self.encoder = build_encoder(self.config)
+        self.mlm = MaskedLanguageModelHead(self.encoder)
+        both = nn.ModuleDict({"encoder": self.encoder, "mlm": self.mlm})
+        state = from_hugging_face(pretrained.weights, self.config, "ForMaskedLM")
         load_weights(both, state, str(pretrained.path))
         both.to(self.device).eval()
 
@@ -132,12 +133,14 @@ class WordPredictor:
         mask = np.array([self.tokenizer.mask_id])
         words = [piece for part in parts for piece in (mask, part)][1:]
         ids = np.concatenate([[self.tokenizer.cls_id], *words, [self.tokenizer.sep_id]])
-        if len(ids) > self.config.max_position_embeddings:
-            raise ValueError(f"the text has {len(ids)} tokens, the model reads {self.config.max_position_embeddings}")
+        if len(ids) > self.config.shape.max_position_embeddings:
+            raise ValueError(
+                f"the text has {len(ids)} tokens, the model reads {self.config.shape.max_position_embeddings}"
+            )
         places = np.cumsum([0, *(len(part) + 1 for part in parts[1:-1])]) + len(parts[0]) + 1
         batch = pack_sequences(ids, np.array([len(ids)]), np.array([len(ids)])).to(self.device)
-        hidden = self.bert(batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths, batch.cu_seqlens)
-        logits = self.mlm(hidden[torch.from_numpy(places).to(self.device)], self.bert.embeddings.word_embeddings.weight)
+        hidden = self.encoder(batch)  # (T, C)
+        logits = self.mlm(hidden[torch.from_numpy(places).to(self.device)], self.encoder.word_embeddings)
         return [self._best(chances, top_k) for chances in softmax(logits.cpu().numpy()[:, : self.tokenizer.vocab_size])]
 
     def _best(self, chances: np.ndarray, top_k: int) -> list[tuple[str, float]]:

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from model.bert import BertModel
+from model.encoders import build_encoder
 from model.hub.pretrained import Pretrained
 from model.hub.weights import from_hugging_face, load_weights
 from model.inference.predict import WordPredictor
@@ -42,8 +42,8 @@ def log_likelihoods(model: WordPredictor, texts: Sequence[np.ndarray]) -> list[n
         masked = batch.cu_seqlens[:-1] + torch.tensor([place + 1 for _, place in group], device=model.device)
         true = torch.tensor([int(texts[number][place]) for number, place in group], device=model.device)
         with autocast(model.device, choose_precision("auto", model.device)):
-            hidden = encode(model.bert, batch)  # (T, C)
-            logits = model.mlm(hidden[masked], model.bert.embeddings.word_embeddings.weight)  # (N, V)
+            hidden = model.encoder(batch)  # (T, C)
+            logits = model.mlm(hidden[masked], model.encoder.word_embeddings)  # (N, V)
         chances = logits[:, : tokenizer.vocab_size].float().log_softmax(-1)
         for (number, place), value in zip(group, chances.gather(1, true[:, None])[:, 0].tolist()):
             found[number][place] = value
@@ -61,11 +61,11 @@ class Embedder:
         """
         self.tokenizer = pretrained.tokenizer
         self.pooling, self.max_seq_length = pooling, max_seq_length
-        self.bert = BertModel(pretrained.config)
-        state = from_hugging_face(pretrained.weights, pretrained.config.num_hidden_layers, "BertModel")
-        load_weights(nn.ModuleDict({"bert": self.bert}), state, str(pretrained.path))
+        self.encoder = build_encoder(pretrained.config)
+        state = from_hugging_face(pretrained.weights, pretrained.config, "Model")
+        load_weights(nn.ModuleDict({"encoder": self.encoder}), state, str(pretrained.path))
         self.device = choose_device(device)
-        self.bert.to(self.device).eval()
+        self.encoder.to(self.device).eval()
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
@@ -77,7 +77,7 @@ class Embedder:
         for group in grouped(sequences, len, MAX_TOKENS):
             batch = pack(group).to(self.device)
             with autocast(self.device, choose_precision("auto", self.device)):
-                hidden = encode(self.bert, batch).float()  # (T, C)
+                hidden = self.encoder(batch).float()  # (T, C)
             if self.pooling == "cls":
                 pooled = hidden[batch.cu_seqlens[:-1]]
             else:
@@ -92,8 +92,3 @@ def pack(sequences: Sequence[np.ndarray]) -> PackedSequences:
     """Sequences of one segment each."""
     lengths = np.array([len(sequence) for sequence in sequences])
     return pack_sequences(np.concatenate(sequences), lengths, lengths)
-
-
-def encode(bert: BertModel, batch: PackedSequences) -> Tensor:
-    """Hidden states (T, C)."""
-    return bert(batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths, batch.cu_seqlens)

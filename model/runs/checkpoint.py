@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bertloom.whole_files import remove_folder, whole_folder
-from model.bert import BertConfig
 from model.distributed import Ranks
-from model.heads import BertForPreTraining
+from model.encoders import config_from
+from model.heads import PretrainingModel
 from model.optimizer import moment_names
 
 FORMAT_VERSION = 1
@@ -77,8 +77,10 @@ class TrainingState(CheckpointState):
     """sha256 of the data set's shards.parquet."""
     vocabulary_sha256: str
     """Of the data set's vocab.txt."""
+    encoder: str
+    """Name of the encoder in `model.encoders`."""
     model: dict[str, Any]
-    """The BertConfig."""
+    """Its shape and vocabulary size: `EncoderConfig.values`."""
     schedule: dict[str, Any]
     """What else decides the numbers: batch size, steps, learning rate …"""
     changes: list[dict[str, Any]]
@@ -202,9 +204,10 @@ def check_files(path: Path) -> None:
             raise ValueError(f"{file} has another sha256 than state.json says")
 
 
-def load_model(path: Path) -> BertForPreTraining:
+def load_model(path: Path) -> PretrainingModel:
     """The model of a checkpoint, on the CPU."""
-    model = BertForPreTraining(BertConfig(**read_state(path).model))
+    state = read_state(path)
+    model = PretrainingModel(config_from(state.encoder, state.model))
     model.load_state_dict(load_file(path / "model.safetensors"))
     return model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from model.heads import BertForPreTraining
+from model.heads import PretrainingModel
 from model.runs.checkpoint import TrainingState, snapshot, write_checkpoint
 
 
@@ -26,7 +26,7 @@ class CheckpointWriter:
 
     def save(
         self,
-        model: BertForPreTraining,
+        model: PretrainingModel,
         optimizer: torch.optim.Optimizer,
         state: TrainingState,
         before: Callable[[], None] = lambda: None,

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from model.bert import BertConfig
-from model.flops import step_flops
+from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.step import StepResult
 
@@ -15,8 +14,8 @@ from model.step import StepResult
 class Meter:
     """Sums over the steps of this process's life, and running means for the eye."""
 
-    config: BertConfig
-    """The model's shape."""
+    model: PretrainingModel
+    """The model that trains; it counts the operations of a step."""
     device: torch.device
     """Where it trains."""
     peak: float | None
@@ -30,7 +29,7 @@ class Meter:
     slots: int = 0
     """Tokens that as many padded examples of full length would have."""
     flops: int = 0
-    """Operations, see `model/flops.py`."""
+    """Operations of matrix products."""
     shown: dict[str, float] = field(default_factory=dict)
     """Running means of the step's results."""
 
@@ -38,7 +37,7 @@ class Meter:
         self, result: StepResult, batch: GlobalBatch, max_seq_length: int, seconds: float, wait_seconds: float
     ) -> dict[str, float]:
         """Counts a step, and gives what metrics.jsonl says of it."""
-        flops = step_flops(self.config, batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
+        flops = self.model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
         slots = batch.num_examples * max_seq_length
         self.seconds += seconds
         self.wait_seconds += wait_seconds

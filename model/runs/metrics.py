@@ -17,7 +17,7 @@ from model.runs.sinks import Sink
 
 TIMING_KEYS = ("seconds", "tokens_per_second", "data_wait_share", "mfu")
 """What differs from run to run: `seconds` of wall clock, `tokens_per_second` of real tokens, the share of a step's time
-in which it waited for data, and the share of the device's peak that it reached (`model/flops.py`)."""
+in which it waited for data, and the share of the device's peak that it reached (`model/devices.py`)."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -51,6 +51,7 @@ def changes_between(saved: TrainingState, now: TrainingState, allowed: Sequence[
 
 def _deciding(state: TrainingState) -> dict[str, Any]:
     values = {"data": state.shards_digest, "seed": state.seed, "order_version": state.order_version}
+    values["encoder"] = state.encoder
     return values | state.schedule | {f"model.{name}": value for name, value in state.model.items()}
 
 

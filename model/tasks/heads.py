@@ -9,14 +9,14 @@ Dimensions in the comments:
 """
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.bert import BertConfig, BertModel
+from model.encoder import EncoderConfig
+from model.encoders import build_encoder
 from model.packing import MAX_TOKENS, PackedSequences
 from model.tasks.data import TaskBatch
 
@@ -24,19 +24,16 @@ from model.tasks.data import TaskBatch
 class TaskModel(nn.Module):
     """An encoder and a classifier on it."""
 
-    architecture: str
+    form: str
+    """Second part of the class's name in transformers."""
 
-    def __init__(self, config: BertConfig, num_labels: int) -> None:
+    def __init__(self, config: EncoderConfig, num_labels: int) -> None:
         """num_labels: numbers that the classifier gives."""
         super().__init__()
         self.config = config
-        self.bert = BertModel(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, num_labels)
-
-    def encode(self, batch: TaskBatch) -> Tensor:
-        """Hidden states (T, C)."""
-        return self.bert(batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths, batch.cu_seqlens)
+        self.encoder = build_encoder(config)
+        self.dropout = nn.Dropout(config.shape.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.shape.hidden_size, num_labels)
 
     @abstractmethod
     def forward(self, batch: TaskBatch) -> Tensor:
@@ -50,11 +47,11 @@ class TaskModel(nn.Module):
 class SequenceModel(TaskModel):
     """Classes, or a number, for a text or a pair of texts: BERT's pooler and the classifier on it."""
 
-    architecture = "BertForSequenceClassification"
+    form = "ForSequenceClassification"
 
-    def __init__(self, config: BertConfig, num_labels: int) -> None:
+    def __init__(self, config: EncoderConfig, num_labels: int) -> None:
         super().__init__(config, num_labels)
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.pooler = nn.Linear(config.shape.hidden_size, config.shape.hidden_size)
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """(I, L)"""
@@ -67,14 +64,15 @@ class SequenceModel(TaskModel):
 
     def _logits_of(self, part: PackedSequences, in_parts: bool) -> Tensor:
         """(N, L). Of a text in several parts only the logits are kept: for the gradient each part is read again."""
-        packed = (part.input_ids, part.token_type_ids, part.position_ids, part.lengths, part.cu_seqlens)
         if in_parts and self.training:
-            return checkpoint(self._read, *packed, use_reentrant=False)
-        return self._read(*packed)
+            logits = checkpoint(self._read, part, use_reentrant=False)
+            assert isinstance(logits, Tensor)
+            return logits
+        return self._read(part)
 
-    def _read(self, *packed: Any) -> Tensor:
-        """(N, L) of sequences as BertModel takes them, whose last argument is where they begin."""
-        hidden = self.bert(*packed)[packed[-1][:-1]]  # (N, C), of [CLS]
+    def _read(self, part: PackedSequences) -> Tensor:
+        """(N, L)"""
+        hidden = self.encoder(part)[part.cu_seqlens[:-1]]  # (N, C), of [CLS]
         return self.classifier(self.dropout(torch.tanh(self.pooler(hidden)))).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
@@ -87,11 +85,11 @@ class SequenceModel(TaskModel):
 class TokenModel(TaskModel):
     """A class for each word, read at its first token."""
 
-    architecture = "BertForTokenClassification"
+    form = "ForTokenClassification"
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """(U, L)"""
-        return self.classifier(self.dropout(self.encode(batch)[batch.positions])).float()
+        return self.classifier(self.dropout(self.encoder(batch)[batch.positions])).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
         return F.cross_entropy(logits, batch.labels, reduction="none")
@@ -100,11 +98,11 @@ class TokenModel(TaskModel):
 class SpanModel(TaskModel):
     """Where an answer begins and where it ends; at [CLS], if the window has none."""
 
-    architecture = "BertForQuestionAnswering"
+    form = "ForQuestionAnswering"
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """(T, 2)"""
-        return self.classifier(self.encode(batch)).float()
+        return self.classifier(self.encoder(batch)).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
         """The mean of two cross-entropies, over the tokens of each sequence."""

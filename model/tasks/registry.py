@@ -36,11 +36,11 @@ def task_of(pretrained: Pretrained) -> Task:
     configuration, where = pretrained.configuration, f"{pretrained.path}/config.json"
     outputs = pretrained.weights.get("classifier.weight")
     kind = configuration.get("problem_type")
-    if pretrained.architecture == "BertForQuestionAnswering":
+    if pretrained.form == "ForQuestionAnswering":
         name = "span"
-    elif pretrained.architecture == "BertForTokenClassification" and outputs is not None:
+    elif pretrained.form == "ForTokenClassification" and outputs is not None:
         name = "tag"
-    elif pretrained.architecture == "BertForSequenceClassification" and outputs is not None:
+    elif pretrained.form == "ForSequenceClassification" and outputs is not None:
         if kind not in (None, "single_label_classification", "regression"):
             raise ValueError(f"{where}: problem_type is {kind!r}, expected single_label_classification or regression")
         name = "regress" if kind == "regression" or len(outputs) == 1 else ANY_TEXTS

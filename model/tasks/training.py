@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.bert import BertModel
+from model.encoder import Encoder
 from model.loading.batches import cut_by_length
 from model.loading.order import fold
 from model.optimizer import set_learning_rate
@@ -64,15 +64,12 @@ def build_optimizer(model: TaskModel, weight_decay: float, layer_decay: float) -
         layer_decay: the head has the whole learning rate, the last layer this share of it, and so on downwards, last
             the embeddings, as in ELECTRA (Clark et al. 2020); 1 for the same rate everywhere.
     """
-    num_layers = model.config.num_hidden_layers
+    blocks = model.encoder.blocks
+    depths = {parameter: len(blocks) - i for i, block in enumerate(blocks) for parameter in block.parameters()}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.requires_grad:
-            depth = 0  # below the head
-            if name.startswith("bert.embeddings."):
-                depth = num_layers + 1
-            elif name.startswith("bert.layers."):
-                depth = num_layers - int(name.split(".")[2])
+            depth = depths.get(parameter, 0)  # 0: the head
             groups.setdefault((layer_decay**depth, parameter.ndim > 1), []).append(parameter)
     return torch.optim.AdamW(
         [
@@ -86,10 +83,10 @@ def build_optimizer(model: TaskModel, weight_decay: float, layer_decay: float) -
     )
 
 
-def freeze(encoder: BertModel, num_layers: int) -> None:
+def freeze(encoder: Encoder, num_layers: int) -> None:
     """Keeps the embeddings and the lowest layers as they are; with 0 layers, nothing."""
-    for module in [encoder.embeddings, *encoder.layers[:num_layers]] if num_layers else []:
-        module.requires_grad_(False)
+    for block in encoder.blocks[: num_layers + 1] if num_layers else []:
+        block.requires_grad_(False)
 
 
 def micro_batches(data: TaskData, items: np.ndarray, micro_batch_size: int) -> list[TaskBatch]:

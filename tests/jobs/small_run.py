@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from jobs.pretrain import PretrainConfig, pretrain
-from model.bert import BertArchitecture
+from model.bert import BertShape
 from model.runs.metrics import TIMING_KEYS, read_metrics
 from tests.model.synthetic import NUM_WORDS, SPECIAL, write_data_set
 
-TINY = BertArchitecture(
+TINY = BertShape(
     hidden_size=32,
     num_hidden_layers=2,
     num_attention_heads=2,

@@ -8,13 +8,13 @@ import pytest
 
 from jobs.pretrain import PretrainConfig, pretrain
 from jobs.verify import verify_run
-from model.bert import BertArchitecture
+from model.bert import BertShape
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from tests.jobs.small_run import learnt, numbers
 from tests.model.synthetic import write_data_set
 
-TINY = BertArchitecture(
+TINY = BertShape(
     hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64
 )
 

@@ -107,7 +107,9 @@ def test_what_transformers_has_saved_is_read_bit_for_bit(tmp_path):
     theirs.save_pretrained(tmp_path)
     ours = load_pretrained(tmp_path).state_dict()
     assert torch.equal(ours["mlm.bias"], theirs.cls.predictions.bias)
-    assert torch.equal(ours["bert.layers.1.qkv.weight"][32:64], theirs.bert.encoder.layer[1].attention.self.key.weight)
+    assert torch.equal(
+        ours["encoder.layers.1.qkv.weight"][32:64], theirs.bert.encoder.layer[1].attention.self.key.weight
+    )
 
 
 def test_logits_equal_those_of_transformers(exported, run, data):

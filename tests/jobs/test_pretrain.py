@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 
 from jobs.pretrain import PretrainConfig, PretrainResult, main, pretrain
 from jobs.verify import verify_run
-from model.bert import BertArchitecture
+from model.bert import BertShape
 from model.runs.checkpoint import load_model, read_state
 from model.runs.folder import only_trainer, stop_signals
 from model.runs.metrics import read_metrics
 from tests.jobs.small_run import learnt, numbers
 from tests.model.synthetic import write_data_set
 
-TINY = BertArchitecture(
+TINY = BertShape(
     hidden_size=32,
     num_hidden_layers=1,
     num_attention_heads=2,

@@ -15,7 +15,7 @@ from jobs.pretrain import pretrain
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import main as verify_main
 from jobs.verify import verify_run
-from model.bert import BertArchitecture
+from model.bert import BertShape
 from model.runs.checkpoint import read_state
 from tests.jobs.small_run import numbers
 from tests.model import synthetic
@@ -61,7 +61,7 @@ def store(server) -> Store:
 
 
 def config(data: Path | str, out: Path, **changes) -> PretrainConfig:
-    return PretrainConfig(data=str(data), out=out, model=BertArchitecture(**MODEL), **COMMON | changes)
+    return PretrainConfig(data=str(data), out=out, model=BertShape(**MODEL), **COMMON | changes)
 
 
 def streams(out: Path) -> list[str]:

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from jobs.pretrain import pretrain
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
-from model.bert import BertArchitecture
+from model.bert import BertShape
 from model.runs.checkpoint import read_state
 from tests.jobs.small_run import learnt, train_lines
 from tests.model.synthetic import write_data_set
 
-TINY = BertArchitecture(
+TINY = BertShape(
     hidden_size=32,
     num_hidden_layers=1,
     num_attention_heads=2,
@@ -156,7 +156,7 @@ def test_with_batch_normalization_it_resumes_exactly_and_what_cannot_be_right_is
     out = cut_off(tmp_path / "run", 5, tmp_path / "cut")
     pretrain(config(data, out, num_steps=12, model=model))
     assert train_lines(out) == train_lines(tmp_path / "run") and learnt(out) == learnt(tmp_path / "run")
-    with pytest.raises(ValueError, match="compile pads batches, which model.normalization=batch would count as tokens"):
+    with pytest.raises(ValueError, match="compile pads batches, but batch normalisation must not count padding"):
         config(data, out, num_steps=12, model=model, compile=True)
     with pytest.raises(ValueError, match="batch_size=8 must be at least the number of ranks, 1, and at most .* = 4;"):
         pretrain(config(data, tmp_path / "cut-up", num_steps=12, model=model, micro_batch_size=4))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from jobs.pretrain import pretrain
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
-from model.bert import BertArchitecture
+from model.bert import BertShape
 from model.runs.metrics import read_metrics
 from tests.jobs.small_run import train_lines
 from tests.model.synthetic import write_data_set
@@ -53,7 +53,7 @@ def words(data: Path, out: Path, num_steps: int, micro_batch_size: int, **model:
 
 
 def alone(data: Path, out: Path, num_steps: int, micro_batch_size: int, **changes: str):
-    model = BertArchitecture(**MODEL | changes)
+    model = BertShape(**MODEL | changes)
     return pretrain(
         PretrainConfig(
             data=data,

@@ -9,11 +9,11 @@ import pytest
 
 from jobs.pretrain import PretrainConfig, pretrain
 from jobs.verify import VerifyConfig, main, verify_run
-from model.bert import BertArchitecture
+from model.bert import BertShape
 from model.runs.metrics import read_metrics
 from tests.model.synthetic import place_of, write_data_set
 
-TINY = BertArchitecture(
+TINY = BertShape(
     hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64
 )
 

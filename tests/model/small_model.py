@@ -2,15 +2,21 @@
 
 import torch
 
-from model.bert import BertConfig
-from model.heads import BertForPreTraining
+from model.bert import BertShape
+from model.encoder import EncoderConfig
+from model.heads import PretrainingModel
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
-def random_model(**changes) -> BertForPreTraining:
+def small_config(vocab_size: int = 53, **changes) -> EncoderConfig:
+    """Return the configuration of a small BERT."""
+    return EncoderConfig(shape=BertShape(**SMALL | {"max_position_embeddings": 64} | changes), vocab_size=vocab_size)
+
+
+def random_model(**changes) -> PretrainingModel:
     """A model whose biases and LayerNorms are random too, so that nothing is hidden behind a 0 or a 1."""
-    model = BertForPreTraining(BertConfig(**SMALL | {"vocab_size": 53, "max_position_embeddings": 64} | changes))
+    model = PretrainingModel(small_config(**changes))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,16 +1,19 @@
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from transformers import BertForPreTraining as TheirBert
 
-from model.bert import BertConfig, BertModel, attention, cumulative_lengths, initialize_weights
-from model.heads import BertForPreTraining
+from model.bert import BertEncoder, BertShape, attention
+from model.encoder import EncoderConfig, initialize_weights
+from model.heads import PretrainingModel
 from model.hub.weights import save_pretrained, to_hugging_face
 from model.loading.data import DataSet, PackedBatch
+from model.packing import pack_sequences
 from model.step import autocast
-from tests.model.small_model import SMALL, random_model
+from tests.model.small_model import random_model, small_config
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def test_packed_logits_loss_and_gradients_equal_those_of_transformers_on_padded_
     expected.loss.backward()
     gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
     their_gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    converted = to_hugging_face(gradients, 2)
+    converted = to_hugging_face(gradients, ours.config)
     assert set(converted) == set(their_gradients)
     for name, gradient in converted.items():
         torch.testing.assert_close(gradient, their_gradients[name], atol=1e-5, rtol=1e-4, msg=name)
@@ -69,29 +72,32 @@ def test_packed_logits_loss_and_gradients_equal_those_of_transformers_on_padded_
 
 def test_the_head_on_masked_positions_equals_the_head_on_all_positions(batch):
     model = random_model()
-    hidden = model.bert(batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths)
-    everywhere = model.mlm(hidden, model.bert.embeddings.word_embeddings.weight)
+    hidden = model.encoder(batch)
+    everywhere = model.mlm(hidden, model.encoder.word_embeddings)
     words, _ = model.logits(batch)
     torch.testing.assert_close(words, everywhere[batch.masked_positions], atol=1e-6, rtol=1e-5)
 
 
 def test_packed_sequences_do_not_see_each_other(batch):
     model = random_model()
-    packed = model.bert(batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths)
-    parts = zip(*(x.split(batch.lengths) for x in (batch.input_ids, batch.token_type_ids, batch.position_ids)))
-    alone = torch.cat([model.bert(*part, [len(part[0])]) for part in parts])
+    packed = model.encoder(batch)
+    ids, lengths, b_starts = batch.input_ids.numpy(), np.array(batch.lengths), []
+    for types in batch.token_type_ids.split(batch.lengths):
+        b_starts.append(len(types) - int(types.sum()))
+    parts = zip(np.split(ids, np.cumsum(lengths)[:-1]), lengths, b_starts)
+    alone = torch.cat([model.encoder(pack_sequences(part, *map(np.atleast_1d, sizes))) for part, *sizes in parts])
     torch.testing.assert_close(packed, alone, atol=1e-6, rtol=1e-5)
 
 
 def test_attention_equals_the_formula_and_does_not_depend_on_the_grouping():
     lengths = [3, 1, 7]
     qkv = torch.randn(11, 3, 2, 8, generator=torch.Generator().manual_seed(1))
-    result = attention(qkv, lengths, cumulative_lengths(lengths))
+    result = attention(qkv, lengths, torch.tensor([0, 3, 4, 11], dtype=torch.int32))
     for part, mixed in zip(qkv.split(lengths), result.split(lengths)):
         query, key, value = part.unbind(1)
         weights = torch.einsum("qhd,khd->hqk", query, key).div(8**0.5).softmax(-1)
         torch.testing.assert_close(mixed, torch.einsum("hqk,khd->qhd", weights, value))
-        assert torch.equal(mixed, attention(part, [len(part)], cumulative_lengths([len(part)])))
+        assert torch.equal(mixed, attention(part, [len(part)], torch.tensor([0, len(part)], dtype=torch.int32)))
 
 
 def test_pairs_without_a_label_have_no_loss_and_no_gradient(batch):
@@ -120,7 +126,7 @@ def test_bf16_stays_close_to_fp32(batch):
 
 
 def test_initial_weights_are_those_of_the_table():
-    model = BertForPreTraining(BertConfig(**SMALL | {"vocab_size": 5000}))
+    model = PretrainingModel(small_config(vocab_size=5000))
     initialize_weights(model, 0.02, seed=1)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -132,19 +138,18 @@ def test_initial_weights_are_those_of_the_table():
             # a normal cut at two deviations keeps 0.8796 of its deviation
             assert abs(parameter.std().item() - 0.8796 * 0.02) < 0.002, name
 
-    again = BertForPreTraining(BertConfig(**SMALL | {"vocab_size": 5000}))
+    again = PretrainingModel(small_config(vocab_size=5000))
     initialize_weights(again, 0.02, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
     initialize_weights(again, 0.02, seed=2)
-    assert not torch.equal(model.bert.layers[0].qkv.weight, again.bert.layers[0].qkv.weight)
+    assert not torch.equal(model.encoder.layers[0].qkv.weight, again.encoder.layers[0].qkv.weight)
 
 
 def test_dropout_works_in_training_only(batch):
-    model = BertModel(BertConfig(**SMALL, vocab_size=53, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5))
-    inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids, batch.lengths)
-    assert not torch.equal(model(*inputs), model(*inputs))
+    model = BertEncoder(small_config(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5))
+    assert not torch.equal(model(batch), model(batch))
     model.eval()
-    assert torch.equal(model(*inputs), model(*inputs))
+    assert torch.equal(model(batch), model(batch))
 
 
 @pytest.mark.parametrize(
@@ -159,4 +164,4 @@ def test_dropout_works_in_training_only(batch):
 )
 def test_an_impossible_shape_is_refused(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        BertConfig(**{"vocab_size": 100} | changes)
+        EncoderConfig(vocab_size=changes.pop("vocab_size", 100), shape=BertShape(**changes))

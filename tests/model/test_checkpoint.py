@@ -42,7 +42,8 @@ def state(step: int, model) -> TrainingState:
         max_seq_length=32,
         shards_digest="ab",
         vocabulary_sha256="cd",
-        model=vars(model.config),
+        encoder="bert",
+        model=model.config.values(),
         schedule={"num_steps": 9},
         changes=[],
     )
@@ -102,7 +103,7 @@ def test_moments_that_another_optimizer_does_not_know_begin_anew(tmp_path):
     load_checkpoint(path, model, back)
     back.step()
     steps = {name: int(tensor) for name, tensor in optimizer_tensors(model, back).items() if name.startswith("step.")}
-    assert steps["step.mlm.bias"] == 4 and steps["step.bert.layers.0.qkv.weight"] == 1
+    assert steps["step.mlm.bias"] == 4 and steps["step.encoder.layers.0.qkv.weight"] == 1
 
 
 def test_only_the_last_few_are_kept(tmp_path):

@@ -11,12 +11,13 @@ from tests.model.small_model import random_model
 
 
 def test_every_parameter_has_one_name_there_and_back():
-    state = random_model().state_dict()
-    table = name_table(2)
+    model = random_model()
+    state = model.state_dict()
+    table = name_table(model.config, "ForPreTraining")
     assert set(table) == set(state)
-    converted = to_hugging_face(state, 2)
+    converted = to_hugging_face(state, model.config)
     assert len(converted) == sum(map(len, table.values()))
-    back = from_hugging_face(converted, 2)
+    back = from_hugging_face(converted, model.config)
     assert all(torch.equal(back[name], state[name]) for name in state)
 
 
@@ -32,7 +33,7 @@ def test_transformers_reads_the_configuration(tmp_path):
     model = random_model(hidden_dropout_prob=0.25, layer_norm_eps=1e-6)
     save_pretrained(model, tmp_path)
     config = BertConfig.from_pretrained(tmp_path)
-    for name, value in vars(model.config).items():
+    for name, value in model.config.values().items():
         assert getattr(config, name, None) == value or name == "normalization", name
     assert not hasattr(config, "normalization")
     assert config.hidden_act == "gelu"

@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from model.flops import peak_flops, step_flops
+from model.bert import BertShape
+from model.devices import peak_flops
+from model.encoder import EncoderConfig
+from model.heads import PretrainingModel
 from model.loading.batches import global_batch
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
@@ -19,17 +22,16 @@ def test_the_count_of_operations_is_what_torch_counts(data_set):
     with FlopCounterMode(display=False) as counter:
         model(batch.micro_batches[0], batch.num_masked, batch.num_pairs).loss.backward()
     # torch's counter knows no attention on a CPU; ours, by hand: two layers of 32, two products each, thrice.
-    ours = step_flops(model.config, batch.num_tokens, 0, batch.num_masked, batch.num_pairs)
+    ours = model.step_flops(batch.num_tokens, 0, batch.num_masked, batch.num_pairs)
     assert ours == counter.get_total_flops()
-    whole = step_flops(model.config, batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
+    whole = model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
     assert whole - ours == 3 * 2 * sum(2 * 2 * length * length * 32 for length in batch.micro_batches[0].lengths)
 
 
 def test_base_at_128_takes_546_million_operations_a_token():
-    from model.bert import BertConfig
-
-    config = BertConfig(vocab_size=30528)
-    flops = step_flops(config, 128 * 100, 128 * 128 * 100, 20 * 100, 100)
+    with torch.device("meta"):
+        model = PretrainingModel(EncoderConfig(shape=BertShape(), vocab_size=30528))
+    flops = model.step_flops(128 * 100, 128 * 128 * 100, 20 * 100, 100)
     assert flops / 12800 == pytest.approx(546e6, rel=0.01)
 
 
@@ -41,9 +43,9 @@ def test_a_peak_is_what_is_stated_or_unknown():
 def test_the_line_tells_speed_share_of_the_peak_fill_waiting_and_memory(data_set):
     examples = DataSet(data_set).examples("train", 32)
     batch = global_batch(examples, TrainingOrder(examples.rows_per_copy, 1, 32), 0, 12, 12)
-    config = random_model().config
-    flops = step_flops(config, batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
-    meter = Meter(config=config, device=torch.device("cpu"), peak=flops * 2.0)
+    model = random_model()
+    flops = model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
+    meter = Meter(model=model, device=torch.device("cpu"), peak=flops * 2.0)
     result = StepResult(loss=3.0, mlm_loss=2.5, mlm_accuracy=0.25, nsp_loss=0.5, nsp_accuracy=0.75, gradient_norm=1.0)
     values = meter.add(result, batch, 32, seconds=2.0, wait_seconds=0.5)
     assert values == {
@@ -55,4 +57,4 @@ def test_the_line_tells_speed_share_of_the_peak_fill_waiting_and_memory(data_set
     line = meter.describe()
     assert line.startswith("loss 3.000, mlm 25.0%, nsp 75.0%, ") and "MFU 25%, fill " in line and "data 25%, " in line
     assert line.endswith(" GiB")
-    assert Meter(config=config, device=torch.device("cpu"), peak=None).describe().startswith("0 tokens/s, ")
+    assert Meter(model=model, device=torch.device("cpu"), peak=None).describe().startswith("0 tokens/s, ")

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.bert import BertConfig, initialize_weights
 from model.distributed import Ranks
-from model.heads import BertForPreTraining
+from model.encoder import initialize_weights
+from model.heads import PretrainingModel
 from model.hub.weights import save_pretrained
 from model.loading.batches import BatchReader, global_batch
 from model.loading.data import DataSet
@@ -14,7 +14,7 @@ from model.optimizer import build_optimizer
 from model.runs.checkpoint import load_model, save_checkpoint
 from model.schedule import Phase
 from model.step import evaluate, train_step
-from tests.model.small_model import SMALL, random_model
+from tests.model.small_model import random_model, small_config
 from tests.model.test_checkpoint import state
 
 STEP = {"learning_rate": 1e-3, "max_gradient_norm": 1.0, "seed": 1}
@@ -51,7 +51,7 @@ def test_every_normalization_is_replaced_and_drawn_like_the_other(examples):
     assert not any(isinstance(module, nn.LayerNorm) for module in model.modules())
     assert sum(isinstance(module, TokenBatchNorm) for module in model.modules()) == 1 + 2 * 2 + 1
     initialize_weights(model, 0.02, seed=1)
-    plain = BertForPreTraining(BertConfig(**SMALL | {"vocab_size": 53, "max_position_embeddings": 64}))
+    plain = PretrainingModel(small_config())
     initialize_weights(plain, 0.02, seed=1)
     assert all(tensor.equal(model.state_dict()[name]) for name, tensor in plain.state_dict().items())
 
@@ -77,7 +77,7 @@ def test_activations_computed_again_move_the_statistics_once(examples):
     states = []
     for recompute in (False, True):
         model = random_model(normalization="batch")
-        model.bert.recompute_activations = recompute
+        model.encoder.recompute_activations = recompute
         train_step(model, build_optimizer(model, 0.01), batch, step=0, **STEP)
         states.append(model.state_dict())
     for name, tensor in states[0].items():
@@ -95,9 +95,7 @@ def test_the_statistics_are_in_the_checkpoint(examples, tmp_path):
 
 
 def test_transformers_has_no_such_model(tmp_path):
-    message = (
-        "the model has batch normalisation, and transformers' BERT none: train one with --model.normalization layer"
-    )
+    message = "A model with batch normalisation cannot be exported: train one with --model.normalization layer"
     with pytest.raises(ValueError, match=message):
         save_pretrained(random_model(normalization="batch"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

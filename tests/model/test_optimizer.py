@@ -2,16 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from model.bert import BertConfig
-from model.heads import BertForPreTraining
+from model.heads import PretrainingModel
 from model.optimizer import BETAS, EPSILON, LAMB_BETAS, build_optimizer, moment_names, orthogonal, set_learning_rate
-from tests.model.small_model import random_model
+from tests.model.small_model import random_model, small_config
 
 
 def test_biases_and_layer_norms_do_not_decay_and_nothing_is_left_out():
-    model = BertForPreTraining(
-        BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    )
+    model = PretrainingModel(small_config(num_hidden_layers=1))
     decaying, others = build_optimizer(model, 0.01).param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert decaying["weight_decay"] == 0.01 and others["weight_decay"] == 0.0
@@ -80,7 +77,7 @@ def test_muon_takes_the_matrices_of_the_layers_and_both_parts_are_as_torchs_in_3
     model, twin = random_model(), random_model()
     optimizer = build_optimizer(model, 0.1, "muon")
     names = ("qkv", "attention_output", "intermediate", "output")
-    matrices = {f"bert.layers.{layer}.{name}.weight" for layer in range(2) for name in names}
+    matrices = {f"encoder.layers.{layer}.{name}.weight" for layer in range(2) for name in names}
     kept = {name: moment_names(optimizer)[parameter] for name, parameter in model.named_parameters()}
     assert {name for name, moments in kept.items() if moments == ("momentum_buffer",)} == matrices
     assert all(moments == ("step", "exp_avg", "exp_avg_sq") for name, moments in kept.items() if name not in matrices)

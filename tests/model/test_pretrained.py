@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM, BertModel
 
-from model.hub.pretrained import load_encoder, open_pretrained
+from model.hub.pretrained import open_pretrained
 from model.hub.weights import load_pretrained, to_hugging_face
 from model.optimizer import build_optimizer
 from model.runs.checkpoint import TrainingState, save_checkpoint
 from model.tasks.data import Reading
 from model.tasks.heads import SequenceModel, SpanModel
+from model.tasks.initial_weights import load_encoder
 from model.tasks.registry import make_task, task_of
 from tests.model.small_model import random_model
 from tests.model.small_task import VOCABULARY, small_tokenizer, write_model
@@ -36,7 +37,7 @@ def encoder_of(path) -> dict[str, torch.Tensor]:
     pretrained = open_pretrained(path)
     model = SpanModel(pretrained.config, 2)
     load_encoder(model, pretrained, seed=1)
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith("bert.")}
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith("encoder.")}
 
 
 def assert_same_encoder(path, original) -> None:
@@ -96,8 +97,8 @@ def test_random_weights_take_nothing_but_the_shape(original):
     pretrained = open_pretrained(original)
     model = SequenceModel(pretrained.config, 3)
     assert load_encoder(model, pretrained, 1, random_weights=True) == ["all"]
-    assert not torch.equal(model.bert.layers[0].qkv.weight, encoder_of(original)["bert.layers.0.qkv.weight"])
-    assert (model.bert.layers[0].output_norm.weight == 1).all()
+    assert not torch.equal(model.encoder.layers[0].qkv.weight, encoder_of(original)["encoder.layers.0.qkv.weight"])
+    assert (model.encoder.layers[0].output_norm.weight == 1).all()
 
 
 def write_run(run, **changes) -> None:
@@ -119,7 +120,8 @@ def write_run(run, **changes) -> None:
         "max_seq_length": 16,
         "shards_digest": "",
         "vocabulary_sha256": hashlib.sha256(words).hexdigest(),
-        "model": vars(model.config),
+        "encoder": "bert",
+        "model": model.config.values(),
         "schedule": {},
         "changes": [],
     }
@@ -133,7 +135,7 @@ def test_a_pretraining_run_is_its_last_checkpoint_and_knows_its_length(tmp_path)
     for path in (tmp_path / "run", tmp_path / "run/checkpoints/step-00000005"):
         pretrained = open_pretrained(path)
         assert pretrained.max_seq_length == 32 and pretrained.architecture == "BertForPreTraining"
-        expected = to_hugging_face(random_model(vocab_size=len(VOCABULARY)).state_dict(), 2)
+        expected = to_hugging_face(random_model(vocab_size=len(VOCABULARY)).state_dict(), pretrained.config)
         assert all(torch.equal(pretrained.weights[name], tensor) for name, tensor in expected.items())
     assert len(pretrained.digest()) == 64
 

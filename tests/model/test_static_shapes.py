@@ -112,7 +112,7 @@ def test_activations_are_computed_again_in_compiled_layers_too(batch):
     gradients = []
     for recompute in (False, True):
         model = random_model()
-        model.bert.recompute_activations = recompute
+        model.encoder.recompute_activations = recompute
         compile_model(model, [SHAPE], backend="aot_eager")
         train_step(model, build_optimizer(model, 0.01), padded(batch), **STEP)
         gradients.append([parameter.grad for parameter in model.parameters()])

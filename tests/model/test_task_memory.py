@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.bert import BertEncoder
 from model.packing import grouped
 from model.tasks import heads, training
 from model.tasks.data import DataBuilder, Reading, TaskData
@@ -38,13 +39,13 @@ def seen(monkeypatch) -> list[int]:
     for module in (heads, training):
         monkeypatch.setattr(module, "MAX_TOKENS", 20)
     sizes = []
-    forward = heads.BertModel.forward
+    forward = BertEncoder.forward
 
-    def counted(self, input_ids, *rest):
-        sizes.append(len(input_ids))
-        return forward(self, input_ids, *rest)
+    def counted(self, batch):
+        sizes.append(len(batch.input_ids))
+        return forward(self, batch)
 
-    monkeypatch.setattr(heads.BertModel, "forward", counted)
+    monkeypatch.setattr(BertEncoder, "forward", counted)
     return sizes
 
 

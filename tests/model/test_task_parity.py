@@ -13,11 +13,12 @@ from transformers import (
     AutoTokenizer,
 )
 
-from model.hub.pretrained import load_encoder, open_pretrained
+from model.hub.pretrained import open_pretrained
 from model.hub.weights import save_pretrained, to_hugging_face
 from model.loading.order import TrainingOrder
 from model.schedule import Schedule
 from model.tasks.data import Reading, TaskBatch
+from model.tasks.initial_weights import load_encoder
 from model.tasks.registry import make_task
 from model.tasks.training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
 from tests.model.small_task import ROWS, write_model
@@ -117,7 +118,7 @@ def test_fine_tuning_follows_a_plain_loop_around_transformers_step_by_step(name,
     before = pretrained.weights["bert.encoder.layer.0.output.dense.weight"]
     after = theirs.state_dict()["bert.encoder.layer.0.output.dense.weight"]
     assert (after - before).abs().mean() > 1e-3, "weights have moved"
-    ours = to_hugging_face(model.state_dict(), 2, model.architecture)["bert.encoder.layer.0.output.dense.weight"]
+    ours = to_hugging_face(model.state_dict(), model.config, model.form)["bert.encoder.layer.0.output.dense.weight"]
     torch.testing.assert_close(ours, after, atol=1e-4, rtol=0)
 
 

@@ -3,14 +3,14 @@ import math
 import pytest
 import torch
 
-from model.bert import BertConfig, initialize_weights
-from model.heads import BertForPreTraining
+from model.encoder import initialize_weights
+from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch, global_batch
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from model.optimizer import build_optimizer
 from model.step import choose_device, choose_precision, evaluate, train_step
-from tests.model.small_model import SMALL, random_model
+from tests.model.small_model import random_model, small_config
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_step_is_a_function_of_its_arguments_with_dropout_too(examples):
 
 
 def test_loss_falls_below_chance_on_text_that_can_be_learnt(examples, data_set):
-    model = BertForPreTraining(BertConfig(**SMALL | {"vocab_size": 53, "num_hidden_layers": 1, "hidden_size": 64}))
+    model = PretrainingModel(small_config(num_hidden_layers=1, hidden_size=64, max_position_embeddings=512))
     initialize_weights(model, 0.02, 1)
     optimizer = build_optimizer(model, 0.01)
     validation = DataSet(data_set).examples("validation", 32)
@@ -100,7 +100,7 @@ def test_recomputed_activations_change_no_gradient_beyond_rounding(examples):
     gradients = []
     for recompute in (False, True):
         model = random_model(hidden_dropout_prob=0.2)
-        model.bert.recompute_activations = recompute
+        model.encoder.recompute_activations = recompute
         train_step(model, build_optimizer(model, 0.01), take_batch(examples, 7), step=0, **STEP)
         gradients.append([parameter.grad for parameter in model.parameters()])
     for part, whole in zip(*gradients):

@@ -7,10 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from model.hub.pretrained import load_encoder, open_pretrained
+from model.hub.pretrained import open_pretrained
 from model.hub.weights import save_pretrained
 from model.inference.predict import TaskPredictor, WordPredictor, load
 from model.tasks.data import Reading
+from model.tasks.initial_weights import load_encoder
 from model.tasks.registry import make_task
 from tests.model.small_task import ROWS, write_model
 

@@ -1,0 +1,52 @@
+"""How transformers names the classes, tensors and configuration of a BERT.
+
+The only difference in form: our fused `qkv` is their `query`, `key` and `value`, one after the other. Their decoder's
+weight is the word embeddings and is not stored twice.
+"""
+
+from model.encoder import HuggingFaceNames
+
+LAYER = "bert.encoder.layer.{}"
+MASKED_LM = {
+    "mlm.dense": "cls.predictions.transform.dense",
+    "mlm.norm": "cls.predictions.transform.LayerNorm",
+    "mlm.bias": "cls.predictions.bias",
+}
+
+BERT_NAMES = HuggingFaceNames(
+    model_type="bert",
+    prefix="Bert",
+    base="bert",
+    encoder={
+        "encoder.embeddings.word_embeddings.weight": "bert.embeddings.word_embeddings.weight",
+        "encoder.embeddings.position_embeddings.weight": "bert.embeddings.position_embeddings.weight",
+        "encoder.embeddings.token_type_embeddings.weight": "bert.embeddings.token_type_embeddings.weight",
+        "encoder.embeddings.norm": "bert.embeddings.LayerNorm",
+        "encoder.layers.{}.attention_output": f"{LAYER}.attention.output.dense",
+        "encoder.layers.{}.attention_norm": f"{LAYER}.attention.output.LayerNorm",
+        "encoder.layers.{}.intermediate": f"{LAYER}.intermediate.dense",
+        "encoder.layers.{}.output": f"{LAYER}.output.dense",
+        "encoder.layers.{}.output_norm": f"{LAYER}.output.LayerNorm",
+    },
+    fused={"encoder.layers.{}.qkv": [f"{LAYER}.attention.self.{part}" for part in ("query", "key", "value")]},
+    heads={
+        "Model": {},
+        "ForMaskedLM": MASKED_LM,
+        "ForPreTraining": MASKED_LM | {"nsp.pooler": "bert.pooler.dense", "nsp.classifier": "cls.seq_relationship"},
+        "ForSequenceClassification": {"pooler": "bert.pooler.dense", "classifier": "classifier"},
+        "ForTokenClassification": {"classifier": "classifier"},
+        "ForQuestionAnswering": {"classifier": "qa_outputs"},
+    },
+    word_embeddings="bert.embeddings.word_embeddings.weight",
+    decoder="cls.predictions.decoder.weight",
+    copies=("position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"),
+    configuration={"model_type": "bert", "hidden_act": "gelu", "tie_word_embeddings": True, "dtype": "float32"},
+    readable={
+        "hidden_act": ("gelu",),
+        "model_type": ("bert", None),
+        "position_embedding_type": ("absolute", None),
+        "is_decoder": (False, None),
+        "add_cross_attention": (False, None),
+    },
+    not_theirs=("normalization",),
+)

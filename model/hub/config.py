@@ -1,0 +1,43 @@
+"""config.json of a model: from ours to transformers' form and back."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from model.encoder import EncoderConfig
+from model.encoders import ENCODERS, names_of
+
+
+def write_config(config: EncoderConfig, form: str) -> dict[str, Any]:
+    """Return what config.json says of a model.
+
+    Args:
+        form: second part of its class's name in transformers, such as "ForPreTraining".
+    """
+    names = names_of(config)
+    shape = {name: value for name, value in config.values().items() if name not in names.not_theirs}
+    return {**names.configuration, "architectures": [names.prefix + form], **shape}
+
+
+def read_config(configuration: Mapping[str, Any], where: str) -> EncoderConfig:
+    """Return the configuration of a model from the content of its config.json.
+
+    Args:
+        where: the file, for errors.
+
+    Raises:
+        ValueError: no encoder of ours is like it, or a value has the wrong type.
+    """
+    model_type = configuration.get("model_type")
+    kinds = list(ENCODERS.values())
+    kind = next((kind for kind in kinds if model_type == kind.names.model_type), kinds[0])
+    for name, known in kind.names.readable.items():
+        if (found := configuration.get(name)) not in known:
+            raise ValueError(f"{where}: {name} is {found!r}, only {known[0]!r} can be read")
+    defaults = {field.name: field.default for field in fields(kind.shape) if field.name not in kind.names.not_theirs}
+    shape = {name: configuration[name] for name in defaults if name in configuration}
+    required = {name: None for name, default in defaults.items() if default is MISSING}
+    for name, value in ({"vocab_size": configuration.get("vocab_size")} | required | shape).items():
+        if type(value) not in (type(defaults.get(name)), int):
+            raise ValueError(f"{where}: {name} is {value!r}, expected a number")
+    return EncoderConfig(shape=kind.shape(**shape), vocab_size=configuration["vocab_size"])
