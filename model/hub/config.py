@@ -35,9 +35,10 @@ def read_config(configuration: Mapping[str, Any], where: str) -> EncoderConfig:
         if (found := configuration.get(name)) not in known:
             raise ValueError(f"{where}: {name} is {found!r}, only {known[0]!r} can be read")
     defaults = {field.name: field.default for field in fields(kind.shape) if field.name not in kind.names.not_theirs}
-    shape = {name: configuration[name] for name in defaults if name in configuration}
-    required = {name: None for name, default in defaults.items() if default is MISSING}
-    for name, value in ({"vocab_size": configuration.get("vocab_size")} | required | shape).items():
-        if type(value) not in (type(defaults.get(name)), int):
+    required = {name: None for name, default in defaults.items() if default is MISSING} | {"vocab_size": None}
+    values = required | {name: configuration[name] for name in (*defaults, "vocab_size") if name in configuration}
+    for name, value in values.items():
+        if type(value) not in (type(defaults.get(name, 0)), int):
             raise ValueError(f"{where}: {name} is {value!r}, expected a number")
-    return EncoderConfig(shape=kind.shape(**shape), vocab_size=configuration["vocab_size"])
+    vocab_size = values.pop("vocab_size")
+    return EncoderConfig(shape=kind.shape(**values), vocab_size=vocab_size)

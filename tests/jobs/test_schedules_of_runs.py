@@ -157,7 +157,7 @@ def test_with_batch_normalization_it_resumes_exactly_and_what_cannot_be_right_is
     pretrain(config(data, out, num_steps=12, model=model))
     assert train_lines(out) == train_lines(tmp_path / "run") and learnt(out) == learnt(tmp_path / "run")
     with pytest.raises(ValueError, match="compile pads batches, but batch normalisation must not count padding"):
-        config(data, out, num_steps=12, model=model, compile=True)
+        pretrain(config(data, out, num_steps=12, model=model, compile=True))
     with pytest.raises(ValueError, match="batch_size=8 must be at least the number of ranks, 1, and at most .* = 4;"):
         pretrain(config(data, tmp_path / "cut-up", num_steps=12, model=model, micro_batch_size=4))
     with pytest.raises(ValueError, match="model.normalization is layer, but this run began with batch"):
