@@ -27,14 +27,13 @@ FORBIDDEN = {
 # The files and folders of each half, from the bottom up: each imports only what comes before it.
 ORDER = {
     "pipeline": "places options text inputs vocabulary tokens examples stages checks preprocess local",
-    "model": "distributed normalization bert packing compiling flops optimizer schedule loading heads step runs hub "
-    "tasks inference",
+    "model": "distributed normalization packing encoder bert_names bert encoders devices optimizer schedule heads compiling "
+    "loading step runs hub tasks inference",
 }
 # Known faults. These lists only get shorter.
 UPWARD = {
     ("model.compiling", "model.loading.data"),
-    ("model.hub.pretrained", "model.tasks.heads"),
-    ("model.compiling", "model.heads"),
+    ("model.heads", "model.loading.data"),
 }
 LONG_FUNCTIONS = {"jobs/pretrain.py train", "jobs/support/finetune_run.py train_seed"}
 LONG_FILES = {"tests/jobs/test_finetune.py", "tests/jobs/test_restart.py"}
