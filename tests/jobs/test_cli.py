@@ -10,18 +10,18 @@ from pipeline.local import worker as local_worker
 
 @pytest.fixture
 def command(monkeypatch):
-    """Makes `bertloom build-vocab` run a given function."""
+    """Return a function that makes `bertloom build-vocab` call a given function."""
 
     def install(function):
         module = types.ModuleType("jobs.stand_in")
         module.main = function
         monkeypatch.setitem(sys.modules, "jobs.stand_in", module)
-        monkeypatch.setattr(cli, "_available", lambda: {"build-vocab": ("jobs.stand_in", "stands in")})
+        monkeypatch.setattr(cli, "_available", lambda: {"build-vocab": ("jobs.stand_in", "A stand-in")})
 
     return install
 
 
-def test_no_words_and_help_list_the_commands(capsys):
+def test_no_arguments_and_help_list_the_commands(capsys):
     for argv in [], ["--help"]:
         assert cli.main(argv) == 0
         out = capsys.readouterr().out
@@ -29,9 +29,9 @@ def test_no_words_and_help_list_the_commands(capsys):
 
 
 def test_only_commands_whose_module_exists_are_listed(monkeypatch, capsys):
-    monkeypatch.setitem(cli.COMMANDS, "fly", ("jobs.fly", "through the air"))
+    monkeypatch.setitem(cli.COMMANDS, "fly", ("jobs.fly", "Fly"))
     cli.main([])
-    assert "fly" not in capsys.readouterr().out
+    assert "Fly" not in capsys.readouterr().out
     assert cli.main(["fly"]) == 2
 
 
@@ -40,12 +40,12 @@ def test_version_is_one_line(capsys):
     assert capsys.readouterr().out.startswith("bertloom ")
 
 
-def test_an_unknown_command_names_the_nearest(capsys):
+def test_an_unknown_command_gets_a_suggestion(capsys):
     assert cli.main(["build-vocap"]) == 2
-    assert "no command 'build-vocap': did you mean 'build-vocab'?" in capsys.readouterr().err
+    assert "unknown command 'build-vocap': did you mean 'build-vocab'?" in capsys.readouterr().err
 
 
-def test_the_command_gets_the_words_after_its_name_and_its_status_is_passed_on(command):
+def test_a_command_gets_the_remaining_arguments_and_its_status_is_returned(command):
     seen = []
     command(lambda argv: seen.append(argv))
     assert cli.main(["build-vocab", "--x", "1"]) == 0
@@ -64,7 +64,7 @@ def test_the_command_gets_the_words_after_its_name_and_its_status_is_passed_on(c
         (OSError(), "error: OSError\n"),
     ],
 )
-def test_an_error_for_people_is_one_line_and_status_2(command, capsys, error, says):
+def test_a_user_facing_error_is_one_line_with_status_2(command, capsys, error, says):
     def fail(argv):
         raise error
 
@@ -74,7 +74,7 @@ def test_an_error_for_people_is_one_line_and_status_2(command, capsys, error, sa
     assert err.endswith(says) and err.count("\n") == 1
 
 
-def test_the_traceback_is_shown_on_demand(command, capsys, monkeypatch):
+def test_bertloom_debug_adds_the_traceback(command, capsys, monkeypatch):
     def fail(argv):
         raise ValueError("no")
 
@@ -84,7 +84,7 @@ def test_the_traceback_is_shown_on_demand(command, capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_keeps_its_traceback(command):
+def test_a_programming_error_is_not_caught(command):
     def fail(argv):
         raise AssertionError("cannot happen")
 
@@ -93,7 +93,7 @@ def test_a_fault_of_ours_keeps_its_traceback(command):
         cli.main(["build-vocab"])
 
 
-def test_interrupting_gives_130_and_system_exit_passes(command, capsys):
+def test_an_interrupt_gives_status_130_and_system_exit_passes_through(command, capsys):
     def interrupt(argv):
         raise KeyboardInterrupt
 
@@ -108,7 +108,7 @@ def test_interrupting_gives_130_and_system_exit_passes(command, capsys):
     assert exit.value.code == 7
 
 
-def test_no_command_is_imported_for_the_overview():
+def test_the_overview_imports_no_command():
     code = (
         "import sys; from jobs import cli; cli.main([]);"
         "heavy = {'torch', 'apache_beam', 'tyro', 'pyarrow'} & set(sys.modules); assert not heavy, heavy"
@@ -116,7 +116,7 @@ def test_no_command_is_imported_for_the_overview():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+def test_a_reader_that_closes_the_pipe_early_causes_no_message(tmp_path):
     script = tmp_path / "stand_in.py"
     script.write_text("def main(argv):\n    for _ in range(100_000):\n        print('x' * 100)\n")
     code = (
@@ -139,12 +139,11 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
         (["preprocess", "--num-workers", "1"], False),
         (["preprocess"], False),
         (["preprocess", "--num-workers", "2", "--", "--runner=FlinkRunner"], False),
+        (["preprocess", "--num-workers", "2", "--help"], False),
         (["inspect", "--num-workers", "2"], False),
     ],
 )
-def test_worker_processes_are_made_ready_before_the_command_is_imported_where_it_will_want_some(
-    monkeypatch, words, started
-):
+def test_the_server_of_the_workers_starts_before_the_command_is_imported(monkeypatch, words, started):
     order = []
     monkeypatch.setattr(local_worker, "start", lambda: order.append("server"))
     monkeypatch.setattr(
