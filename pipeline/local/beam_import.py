@@ -1,28 +1,46 @@
-"""Import Beam for a run on this machine: without its connectors to cloud services, which take almost half of the time."""
+"""Import Beam, for runs on this machine without its connectors to cloud services, which take almost half of the time."""
 
 import importlib.util
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-CONNECTORS = ("apache_beam.io.gcp.bigquery", "azure", "boto3", "botocore", "bson", "google.auth", "google.cloud", "pymongo")
+CONNECTORS = (
+    "apache_beam.io.gcp.bigquery",
+    "azure",
+    "boto3",
+    "botocore",
+    "bson",
+    "google.auth",
+    "google.cloud",
+    "pymongo",
+)
 """Beam catches the ImportError of each. `bertloom.storage` reaches stores through fsspec, not through these."""
 
 
-def import_beam() -> None:
-    """Import `apache_beam` as if the packages of its connectors were not installed. Later imports find them again."""
-    if "apache_beam" in sys.modules:
-        return
-    missing = [name for name in CONNECTORS if name not in sys.modules]
-    logger = logging.getLogger("apache_beam.io.mongodbio")  # warns that bson is missing
-    logger.disabled = True
+def import_beam(*, connectors: bool) -> None:
+    """Import `apache_beam`; without `connectors`, as if their packages were not installed. Later imports find them."""
+    # Both messages are warnings about connectors that are missing.
+    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+    logging.getLogger("apache_beam.io.mongodbio").addFilter(lambda record: "bson" not in record.getMessage())
+    if connectors or "apache_beam" in sys.modules:
+        import apache_beam
+    else:
+        with _not_installed(*CONNECTORS):
+            _import_on_use("httplib2")
+            import apache_beam  # noqa: F401
+
+
+@contextmanager
+def _not_installed(*names: str) -> Iterator[None]:
+    missing = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(missing))  # type: ignore[arg-type]  # None makes an import fail
     try:
-        _import_on_use("httplib2")
-        import apache_beam  # noqa: F401
+        yield
     finally:
         for name in missing:
             del sys.modules[name]
-        logger.disabled = False
 
 
 def _import_on_use(name: str) -> None:
