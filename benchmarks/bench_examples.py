@@ -22,7 +22,7 @@ from setting import ROOT, add_text_arguments, header, inputs_of, pin, vocabulary
 
 sys.path.insert(0, str(ROOT))
 
-from pipeline.examples.configuration import WeaveConfig
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.shards import ShardName, write_shard
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
@@ -86,7 +86,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
         made: dict[str, int] = {}
         for _ in range(arguments.repeat):
             for kind, (_, options) in KINDS.items():
-                config = WeaveConfig(max_seq_length=(LENGTH,), dupe_factor=dupe, **options)
+                config = ExamplesConfig(max_seq_length=(LENGTH,), dupe_factor=dupe, **options)
                 seconds, made[kind] = timed(lambda c=config: weave(block, vocabulary, c, folder))
                 times[kind].append(seconds)
         for kind, (twin, _) in KINDS.items():
@@ -98,7 +98,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
     return lines
 
 
-def weave(block: TokenBlock, vocabulary: Vocabulary, config: WeaveConfig, folder: Path) -> int:
+def weave(block: TokenBlock, vocabulary: Vocabulary, config: ExamplesConfig, folder: Path) -> int:
     """Writes the shards; the number of examples."""
     sentences, number = config.sentences(block, vocabulary.continuation, LENGTH), 0
     masking = config.masking(LENGTH, vocabulary)

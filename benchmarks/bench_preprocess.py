@@ -149,7 +149,7 @@ def run_twin(path: str, vocab: str, lower: bool, dupes: list[int], length: int) 
 def run_bertloom(path: str, vocab: str, lower: bool, dupe: int, length: int, out: str) -> tuple[float, int]:
     """(seconds, examples) of the whole job."""
     from jobs.preprocess import PreprocessConfig, preprocess
-    from pipeline.examples.configuration import WeaveConfig
+    from pipeline.examples.configuration import ExamplesConfig
     from pipeline.stages.tokenization import TokenizeConfig
 
     config = PreprocessConfig(
@@ -157,7 +157,7 @@ def run_bertloom(path: str, vocab: str, lower: bool, dupe: int, length: int, out
         vocab=vocab,
         out=out,
         tokenize=TokenizeConfig(do_lower_case=lower),
-        weave=WeaveConfig(dupe_factor=dupe, max_seq_length=(length,)),
+        weave=ExamplesConfig(dupe_factor=dupe, max_seq_length=(length,)),
     )
     start = time.perf_counter()
     manifest = preprocess(config)

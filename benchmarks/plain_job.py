@@ -6,7 +6,7 @@
 import time
 
 from bertloom import storage
-from pipeline.examples.configuration import WeaveConfig
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.splitting import split_size, split_source
 from pipeline.preprocess import Places
@@ -20,7 +20,7 @@ from pipeline.vocabulary import read_vocabulary
 def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float, str]:
     """Makes the data set that `bertloom preprocess` makes of this text with the defaults: (seconds, shards_digest)."""
     start = time.perf_counter()
-    job = JobConfig(TokenizeConfig(), WeaveConfig(dupe_factor=dupe_factor), read_vocabulary(vocab))
+    job = JobConfig(TokenizeConfig(), ExamplesConfig(dupe_factor=dupe_factor), read_vocabulary(vocab))
     places, weave, vocabulary = Places(out, storage.join(out, ".work")), job.weave, job.vocabulary
     storage.make_folder(places.parts)
     storage.make_folder(places.records)

@@ -25,7 +25,7 @@ from bertloom.locks import output_lock
 from jobs.support.config import parse
 from jobs.support.progress import JobProgress
 from pipeline.checks.gates import Gates
-from pipeline.examples.configuration import WeaveConfig
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.splitting import split_size, split_source
@@ -67,7 +67,7 @@ class PreprocessConfig:
     split_mb: float | None = None
     """Megabytes of text that a worker takes at a time; None: 8, and 64 from 100 GB of input on."""
     tokenize: Annotated[TokenizeConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TokenizeConfig)
-    weave: Annotated[WeaveConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=WeaveConfig)
+    weave: Annotated[ExamplesConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=ExamplesConfig)
     gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:

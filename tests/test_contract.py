@@ -19,7 +19,7 @@ from model.loading import order
 from model.loading.data import DataSet
 from pipeline.checks import verify as data_set
 from pipeline.examples import shards
-from pipeline.examples.configuration import WeaveConfig
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.masking import spans
 from pipeline.options import option_names
 from pipeline.stages import manifest
@@ -96,7 +96,7 @@ def test_the_keys_of_the_manifest_are_those_of_the_page():
 
 
 def test_every_option_that_decides_a_byte_is_in_the_configuration():
-    names = {*option_names(TokenizeConfig), *option_names(WeaveConfig)}
+    names = {*option_names(TokenizeConfig), *option_names(ExamplesConfig)}
     assert names - set(manifest.LATER) == set(MANIFEST["configuration"]) and set(manifest.LATER) < names
 
 

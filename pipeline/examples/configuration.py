@@ -20,7 +20,7 @@ WHOLE_WORD_ROOM = 8  # masks that a last whole word may add by default
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeaveConfig:
+class ExamplesConfig:
     """What decides the examples made of tokens. All of it may change without tokenizing again."""
 
     max_seq_length: tuple[int, ...] = (128,)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
-from pipeline.examples.configuration import WeaveConfig
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.inputs.sources import Source
 from pipeline.options import Config, compose, flat, option_names
@@ -46,7 +46,7 @@ class JobConfig:
     """Everything that decides the bytes of a data set, but the texts."""
 
     tokenize: TokenizeConfig
-    weave: WeaveConfig
+    weave: ExamplesConfig
     vocabulary: Vocabulary
 
     @classmethod
@@ -59,7 +59,7 @@ class JobConfig:
                 config_class, **{name: values[name] for name in option_names(config_class) if name in values}
             )
 
-        return cls(part(TokenizeConfig), part(WeaveConfig), vocabulary)
+        return cls(part(TokenizeConfig), part(ExamplesConfig), vocabulary)
 
     def as_dict(self) -> dict[str, Any]:
         """Every option; those of LATER only where they are used, so that data sets made before them keep their digest."""
@@ -124,7 +124,7 @@ def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return total
 
 
-def check_pairs(counters: dict[str, Any], config: WeaveConfig) -> None:
+def check_pairs(counters: dict[str, Any], config: ExamplesConfig) -> None:
     """ValueError where next sentence prediction, or its like, cannot be learnt from these pairs."""
     for length in config.max_seq_length:
         kept, dropped = (counters["pairs"].get(f"{name}/{length}", 0) for name in ("pairs", "pairs-dropped"))
@@ -290,7 +290,7 @@ class MakeManifest(beam.DoFn):
         parts: str,
         records: str,
         tokenize: TokenizeConfig,
-        weave: WeaveConfig,
+        weave: ExamplesConfig,
         vocabulary: str,
         sources: list[Source],
         notes: list[str],

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
-from pipeline.examples.configuration import WeaveConfig
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import plain_text
 from pipeline.examples.shards import ShardName, write_shard
 from pipeline.inputs.rejects import rejects_log
@@ -145,7 +145,7 @@ def weave_bucket(
     folder: str,
     dataset: str,
     records: str,
-    config: WeaveConfig,
+    config: ExamplesConfig,
     vocabulary: Vocabulary,
     left_out: NDArray[np.uint64] | None = None,
 ) -> BucketRecord:
@@ -242,7 +242,7 @@ class WeaveBucket(beam.DoFn):
         plan: str,
         dataset: str,
         records: str,
-        config: WeaveConfig,
+        config: ExamplesConfig,
         vocabulary: str,
         near: str | None = None,
     ):

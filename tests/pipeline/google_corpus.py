@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.examples.configuration import WeaveConfig
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.shards import ShardName, read_shard, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
@@ -96,7 +96,7 @@ def rows_of_twin(examples: Iterator[Example]) -> list[Row]:
 
 def rows_of_copy(block: TokenBlock, folder: Path, copy: int = 0, **options: Any) -> list[Row]:
     """One copy of the bucket by way of a shard, so that all that a job does to examples is in it."""
-    config = WeaveConfig(**options)
+    config = ExamplesConfig(**options)
     length = config.max_seq_length[0]
     sentences = config.sentences(block, VOCABULARY.continuation, length)
     pairs, _ = config.make_pairs(sentences, length, copy)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.examples.configuration import WeaveConfig
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.shards import ShardName, read_shard, write_shard
 from pipeline.stages.tokenization import TokenizeConfig, TokenizeSplit
 from pipeline.text.chinese import inside_words, load_segmenter
@@ -129,7 +129,7 @@ def test_whole_word_masks_cover_chinese_words(tmp_path):
     parted = {}
     for with_words in (True, False):
         tokens = make_document_tokenizer(with_words)([Document(TEXT.encode(), 0)])
-        config = WeaveConfig(max_seq_length=(64,), do_whole_word_mask=True, pairs="none", short_seq_prob=0.0)
+        config = ExamplesConfig(max_seq_length=(64,), do_whole_word_mask=True, pairs="none", short_seq_prob=0.0)
         sentences = config.sentences(tokens, VOCABULARY.continuation, 64)
         parted[with_words] = 0
         for copy in range(40):

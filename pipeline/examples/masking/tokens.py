@@ -20,7 +20,7 @@ from pipeline.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Masking:
-    """How the examples of one length are masked; `pipeline.stages.weave.WeaveConfig` has the options in words."""
+    """How the examples of one length are masked; `pipeline.stages.weave.ExamplesConfig` has the options in words."""
 
     counts: NDArray[np.int64]
     """Masks of an example by its length: (max_seq_length + 1,)."""
