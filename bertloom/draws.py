@@ -75,3 +75,25 @@ def chance(draws: U64, probability: float) -> NDArray[np.bool_]:
 def threshold(probability: float, bits: int) -> int:
     """floor(p * 2^bits), exactly: the decimal that a person wrote, not its nearest binary fraction."""
     return int(Fraction(str(probability)) * 2**bits)
+
+
+def choose(
+    keys: U64, sizes: NDArray[np.int64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose counts[i] of the numbers 0 ... sizes[i] - 1 without replacement and return (row i, number), sorted.
+
+    Floyd's algorithm (Bentley and Floyd 1987), one step for all rows at a time. A bitmap holds what is taken and gives
+    the numbers back in order without a sort. Step j takes draw j of the row's key.
+    """
+    bits = max(1, int(sizes.max(initial=1)) - 1).bit_length()
+    taken = np.zeros(len(keys) << bits, bool)
+    order = np.argsort(-counts, kind="stable")
+    active = np.searchsorted(-counts[order], -np.arange(counts.max(initial=0)), side="left")  # rows with counts > step
+    keys, base, room = keys[order], order << bits, (sizes - counts)[order]
+    for step, n in enumerate(active):
+        last = room[:n] + step
+        number = base[:n] + bounded(draw(keys[:n], step), last + 1)
+        number = np.where(taken[number], base[:n] + last, number)
+        taken[number] = True
+    flat = np.flatnonzero(taken)
+    return flat >> bits, flat & ((1 << bits) - 1)

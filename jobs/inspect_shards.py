@@ -1,16 +1,16 @@
-"""What is in a data set, or in one shard: schema, counts, lengths, labels, and examples decoded to text.
+"""Show what is in a data set or in one shard: columns, counts, lengths, labels, and examples as text.
 
     bertloom inspect DATASET --examples 5
     bertloom inspect DATASET/train/seq128/copy0/00000.tar --json
 
-A masked word is shown as what stands there and what it was: ⟦MASK→paris⟧ for the 80 %, ⟦cat→paris⟧ for the random 10 %,
-⟦=paris⟧ for the 10 % that were kept.
+A masked word is shown with what replaced it: ⟦MASK→paris⟧ for the 80 % that became [MASK], ⟦cat→paris⟧ for the 10 % that
+became a random word, ⟦=paris⟧ for the 10 % that were kept.
 """
 
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -22,28 +22,32 @@ from bertloom import storage
 from bertloom.draws import bounded, draw, fold
 from jobs.support.config import parse
 from pipeline.checks.report import flatten, shape, treatment
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import decode
 from pipeline.examples.shards import read_shard
 from pipeline.stages.manifest import DAMAGED, read_dataset
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 
+LABELS = {0: "next", 1: "random or swapped", -1: "none"}
+"""Labels of a shard that is outside of its data set."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """What is in a data set or a shard, decoded."""
+    """Show what is in a data set or in one shard."""
 
     path: Annotated[str, tyro.conf.Positional]
     """A data set, or one of its .tar shards."""
     examples: int = 3
-    """Examples to decode, drawn by --seed."""
+    """Number of examples to show as text."""
     seed: int = 0
-    """Other seeds show other examples."""
+    """Seed for the choice of these examples."""
     split: str = "train"
-    """Of a data set: train or validation."""
+    """Split of a data set: train or validation."""
     max_seq_length: int | None = None
-    """Of a data set: the length to show; None: its first."""
+    """Length of a data set's examples; None: its shortest."""
     vocab: str | None = None
-    """For a shard that lies outside its data set: the vocabulary."""
+    """Vocabulary of a shard that is outside of its data set."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -55,49 +59,48 @@ def main(argv: Sequence[str]) -> None:
 
 
 def inspect(config: InspectConfig) -> dict[str, Any]:
-    """Everything that the command prints, as plain values."""
+    """Return everything that the command prints, as plain values."""
     if config.examples < 0:
         raise ValueError(f"--examples {config.examples}: expected 0 or more")
     found: dict[str, Any] = {"path": config.path}
-    if config.path.endswith(".tar"):
-        dataset = _dataset_of(config.path)
-        shards = [config.path]
-    else:
-        dataset = config.path
-        manifest, table = read_dataset(dataset)
-        found["counters"], found["configuration"] = manifest["counters"], manifest["configuration"]
-        found["versions"], found["shards"] = manifest["versions"], table.num_rows
-        found["bytes"] = sum(table["bytes"].to_pylist())
-        shards = _choose_shards(config, table)
+    shard, dataset, labels = config.path, _dataset_of(config.path), LABELS
+    if dataset is not None:
+        manifest, rows = read_dataset(dataset)
+        labels = ExamplesConfig.of(manifest["configuration"]).objective.labels
+        if dataset == config.path:
+            found["counters"], found["configuration"] = manifest["counters"], manifest["configuration"]
+            found["versions"], found["shards"] = manifest["versions"], rows.num_rows
+            found["bytes"] = sum(rows["bytes"].to_pylist())
+            shard = _choose_shard(config, rows)
     vocabulary = _vocabulary(config, dataset)
-    tables = [_open(path) for path in shards]
-    table = pa.concat_tables(tables)
+    table = _open(shard)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if vocabulary and metadata.get("vocabulary_sha256") != vocabulary.sha256:
         raise ValueError(
-            f"{shards[0]} was made with another vocabulary than {config.vocab or dataset}: give its own with --vocab"
+            f"{shard} was made with another vocabulary than that of {config.vocab or dataset}: give its own with --vocab"
         )
-    found["looked_at"] = shards
+    found["looked_at"] = [shard]
     found["schema"] = {field.name: str(field.type) for field in table.schema}
     found["metadata"] = metadata
-    found["statistics"] = statistics(table, vocabulary)
+    found["statistics"] = statistics(table, vocabulary, labels)
     if vocabulary:
         number = min(config.examples, table.num_rows)
         rows = np.unique(bounded(draw(fold(config.seed), np.arange(number * 4 + 4)), table.num_rows), return_index=True)
         chosen = rows[0][np.argsort(rows[1])][:number]
         found["examples"] = [
-            decode(table.slice(int(row), 1).to_pylist()[0], vocabulary) | {"row": int(row)} for row in chosen
+            decode(table.slice(int(row), 1).to_pylist()[0], vocabulary, labels) | {"row": int(row)} for row in chosen
         ]
     return found
 
 
-def statistics(table: pa.Table, vocabulary: Vocabulary | None) -> dict[str, Any]:
-    """Lengths, labels and masks of a table of examples."""
+def statistics(table: pa.Table, vocabulary: Vocabulary | None, labels: Mapping[int, str]) -> dict[str, Any]:
+    """Return lengths, labels and masks of a table of examples."""
     examples = flatten(table)
-    return shape(examples) | ({"masks_as_drawn": treatment(examples, vocabulary)} if vocabulary else {})
+    return shape(examples, labels) | ({"masks_as_drawn": treatment(examples, vocabulary)} if vocabulary else {})
 
 
-def _choose_shards(config: InspectConfig, table: pa.Table) -> list[str]:
+def _choose_shard(config: InspectConfig, table: pa.Table) -> str:
+    """Return the first shard of the split and length that are asked for."""
     rows = [row for row in table.to_pylist() if row["split"] == config.split]
     if not rows:
         raise ValueError(
@@ -108,21 +111,23 @@ def _choose_shards(config: InspectConfig, table: pa.Table) -> list[str]:
     if length not in lengths:
         raise ValueError(f"--max-seq-length {length}: the data set has {', '.join(map(str, lengths))}")
     first = next(row for row in rows if row["max_seq_length"] == length)
-    return [storage.join(config.path, *first["path"].split("/"))]
+    return storage.join(config.path, *first["path"].split("/"))
 
 
 def _open(path: str) -> pa.Table:
     try:
         return read_shard(path)
     except (OSError, tarfile.TarError, pa.ArrowInvalid, ValueError) as error:
-        reason = str(error).partition(":\n")[0]  # tarfile lists what it tried
+        reason = str(error).partition(":\n")[0]  # without tarfile's list of what it tried
         raise ValueError(f"{path} cannot be read as a shard ({reason}); {DAMAGED}") from error
 
 
-def _dataset_of(shard: str) -> str | None:
-    """The data set around a shard: four folders up."""
-    folder = os.path.normpath(os.path.join(os.path.dirname(shard), "..", "..", ".."))
-    return folder if storage.is_local(shard) and os.path.exists(os.path.join(folder, "vocab.txt")) else None
+def _dataset_of(path: str) -> str | None:
+    """Return the data set of a path: itself, or the one around a shard."""
+    if not path.endswith(".tar"):
+        return path
+    folder = os.path.normpath(os.path.join(os.path.dirname(path), "..", "..", ".."))
+    return folder if storage.is_local(path) and os.path.exists(os.path.join(folder, "manifest.json")) else None
 
 
 def _vocabulary(config: InspectConfig, dataset: str | None) -> Vocabulary | None:
@@ -161,6 +166,6 @@ def _lines(found: dict[str, Any]) -> list[str]:
             f"example {example['row']}: {example['label']}, {example['tokens']} tokens, {example['masks']} masks",
             f"  A {example['document_a']} from token {example['token_a']}: {example['a']}",
         ]
-        if example["label"] != "none":
+        if example["b"]:
             lines.append(f"  B {example['document_b']} from token {example['token_b']}: {example['b']}")
     return lines

@@ -306,12 +306,12 @@ def print_summary(manifest: dict[str, Any]) -> None:
         f"  text       {counters['text_bytes'] / 1e6:>13,.1f} MB,"
         f" {counters['sentences']:,} sentences, {counters['tokens']:,} tokens"
     )
-    pairs, kind = counters["pairs"], {"nsp": "random next", "sop": "swapped"}.get(configuration["pairs"])
+    pairs, objective = counters["pairs"], ExamplesConfig.of(configuration).objective
     for length in configuration["max_seq_length"]:
         line = f"  length {length:<4}{pairs[f'pairs/{length}']:>14,} examples in {configuration['dupe_factor']} copies"
-        if kind:
+        if objective.has_pairs:
             random, dropped = pairs[f"pairs-random/{length}"], pairs.get(f"pairs-dropped/{length}", 0)
-            line += f", {random:,} {kind}, {dropped:,} pairs dropped"
+            line += f", {random:,} {objective.labels[1]}, {dropped:,} pairs dropped"
         print(line)
     print(f"  held out   {counters['examples']['validation']:>13,} validation examples")
     print(f"  digest of all shards {manifest['shards_digest']}")

@@ -43,6 +43,7 @@ from pipeline.checks.report import (
     words_by_source,
 )
 from pipeline.checks.sample import read_documents_page, read_members, sample_buckets, sample_examples
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import decode, segments
 from pipeline.stages.manifest import manifest_sha256, manifest_text, read_dataset
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
@@ -124,6 +125,7 @@ def collect(
     pages = [read_documents_page(dataset, "train", number) for number in buckets]
     documents = pa.concat_tables(pages)
     lengths = manifest["configuration"]["max_seq_length"]
+    labels = ExamplesConfig.of(manifest["configuration"]).objective.labels
     samples = {length: sample_examples(dataset, shards, buckets, length) for length in lengths}
     flat = {length: flatten(table) for length, (table, _) in samples.items()}
     first = flat[lengths[0]]
@@ -161,7 +163,7 @@ def collect(
             num_tokens[:few],
             [read_members(dataset, row) for row in shards if row["split"] == "train" and row["number"] == buckets[0]],
         ),
-        "examples": [decode(row, vocabulary) | {"number": row["number"]} for row in shown.to_pylist()],
+        "examples": [decode(row, vocabulary, labels) | {"number": row["number"]} for row in shown.to_pylist()],
     }, shown
 
 
@@ -172,7 +174,8 @@ def about_length(
     configuration, pairs = manifest["configuration"], manifest["counters"]["pairs"]
     rows = [row for row in shards if row["max_seq_length"] == length]
     examples, tokens = (sum(row[name] for row in rows) for name in ("examples", "tokens"))
-    random = pairs.get(f"pairs-random/{length}", 0) / examples if configuration["pairs"] != "none" else None
+    objective = ExamplesConfig.of(configuration).objective
+    random = pairs.get(f"pairs-random/{length}", 0) / examples if objective.has_pairs else None
     guess = guess_from_length(e.b_length, e.label)
     kept = round(1 - configuration["mask_token_prob"] - configuration["random_token_prob"], 6)
     return {
@@ -183,8 +186,8 @@ def about_length(
         "one_label": None if random is None else max(random, 1 - random),
         "label_guess": asdict(guess) if guess else None,
         "pairs": {name.partition("/")[0]: n for name, n in pairs.items() if name.endswith(f"/{length}")},
-        "sample": shape(e),
-        "b_lengths": lengths_of_b(e),
+        "sample": shape(e, objective.labels),
+        "b_lengths": lengths_of_b(e, objective.labels),
         "treatment": treatment(e, vocabulary),
         "treatment_wanted": {
             "mask": configuration["mask_token_prob"],
@@ -243,8 +246,10 @@ def render(report: dict[str, Any], examples: pa.Table, vocabulary: Vocabulary) -
     page.filters["share"] = percent
     page.filters["number"] = lambda value: f"{value:,}"
     template = page.from_string((files("jobs.support") / "report.html.j2").read_text(encoding="utf-8"))
+    objective = ExamplesConfig.of(report["configuration"]).objective
     return template.render(
         r=report,
+        label_1=objective.labels.get(1),
         figures={length: Markup(draw_length(int(length), found)) for length, found in report["lengths"].items()},
         documents_figure=Markup(draw_documents(report["documents"])),
         shown=[(row, *segments(row, vocabulary)) for row in examples.to_pylist()],

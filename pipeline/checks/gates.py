@@ -1,7 +1,7 @@
-"""Gates: what a data set must not be, with thresholds; they look at the report and never touch the data.
+"""Gates: limits on the numbers of a report that show whether a data set is fit to train on. They never change the data.
 
-A share measured on few examples may be over its threshold by chance: every threshold on a share has four standard errors
-of slack. So a corpus of a few documents passes unless it is far off.
+A share measured on few examples may exceed its limit by chance, so every limit on a share is widened by four standard
+errors. A corpus of a few documents then fails only where it is far off.
 """
 
 import math
@@ -9,28 +9,30 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from pipeline.examples.configuration import ExamplesConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gates:
-    """What makes `preprocess` and `report` end with status 1. The data set is there all the same; no threshold here
-    changes a byte of it."""
+    """Limits for which `preprocess` and `report` end with status 1. The data set is complete in any case; no limit changes
+    a byte of it."""
 
     fail: bool = True
-    """End with status 1 where a gate is not passed; --gates.no-fail only says so."""
+    """End with status 1 if a gate fails. With --gates.no-fail, failed gates are only printed."""
     max_unknown: float = 0.02
-    """Share of [UNK] among the words."""
+    """Greatest share of [UNK] among the words."""
     max_rejected: float = 0.1
-    """Share of documents rejected."""
+    """Greatest share of rejected documents."""
     max_empty_inputs: float = 0.1
-    """Share of input files that gave no document."""
+    """Greatest share of input files without a document."""
     max_one_input: float = 0.95
-    """Share of all tokens that one input file gave, where there are several."""
+    """Greatest share of the tokens from one input file, if there are several files."""
     max_one_label: float = 0.75
-    """Share of pairs with the same label, next or random."""
+    """Greatest share of pairs with the same label."""
     max_label_guess: float = 0.55
-    """Share of labels guessed right from B's length alone; a half is chance."""
+    """Greatest share of labels that can be guessed from B's length alone; 0.5 is chance."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name != "fail" and not 0 <= value <= 1:
@@ -39,18 +41,18 @@ class Gates:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """One gate, looked at."""
+    """One gate with what was measured."""
 
     name: str
     """The field of Gates that holds its threshold."""
     what: str
-    """What was measured, in words."""
+    """What the value is a share of: "of the words are [UNK]"."""
     value: float
     threshold: float
     slack: float
-    """What chance alone may add to the value: four standard errors."""
+    """Four standard errors, which chance alone may add to the value."""
     advice: str
-    """What to look at where it is not passed."""
+    """What to check if the gate fails."""
 
     @property
     def passed(self) -> bool:
@@ -61,7 +63,7 @@ class Gate:
 
 
 def look(gates: Gates, report: dict[str, Any]) -> list[Gate]:
-    """All gates that this data set has to pass, in the order of the work."""
+    """Return the gates that apply to this data set, in the order of the pipeline."""
 
     def gate(name: str, value: float, what: str, advice: str, error: float) -> Gate:
         threshold = getattr(gates, name)
@@ -72,8 +74,9 @@ def look(gates: Gates, report: dict[str, Any]) -> list[Gate]:
 
 
 def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float, str, str, float]]:
-    """(name, value, what it is, advice, standard error) of each gate."""
+    """Yield (name, value, what it is a share of, advice, standard error) of each gate."""
     counters, words, inputs = report["counters"], report["words"], report["inputs"]
+    objective = ExamplesConfig.of(report["configuration"]).objective
 
     def share_error(name: str, number: int) -> float:
         threshold = getattr(gates, name)
@@ -83,15 +86,15 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
         "max_rejected",
         counters["documents_rejected"] / counters["documents_in"],
         "of the documents were rejected",
-        "rejects/rejects.jsonl.gz tells each with its file, position and reason; what your options turn away counts, too",
+        "rejects/rejects.jsonl.gz lists each with its file, position and reason; documents excluded by options count too",
         share_error("max_rejected", counters["documents_in"]),
     )
     if inputs["files"] > 1:
         yield (
             "max_empty_inputs",
             inputs["num_empty"] / inputs["files"],
-            "of the input files gave no document",
-            f"is {', '.join(inputs['empty'][:3])} what you meant to give? An empty or damaged file is easily overlooked",
+            "of the input files have no document",
+            f"check {', '.join(inputs['empty'][:3])}: are they empty, damaged or not what you meant to give?",
             0.0,
         )
         largest = inputs["largest"][0]
@@ -99,15 +102,15 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
             "max_one_input",
             largest["share"],
             f"of all tokens come from {largest['name']}",
-            "the other files hardly count: were they read, and are they as long as you think?",
+            "check the other files: were they read, and are they as large as you expect?",
             0.0,
         )
     yield (
         "max_unknown",
         words["unknown"],
         "of the words are [UNK]",
-        "is it the vocabulary of this language and casing (--do-lower-case)? Is the text damaged? "
-        "The report has the share of each input",
+        "check that the vocabulary is for this language and casing (--do-lower-case) and that the text is not damaged; "
+        "the report has the share of each input file",
         share_error("max_unknown", report["sample"]["examples"]),
     )
     for length, found in report["lengths"].items():
@@ -116,16 +119,16 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
                 "max_one_label",
                 found["one_label"],
                 f"of the pairs of length {length} have the same label",
-                "documents of one sentence make no next pair: is there a blank line behind every sentence of the input?",
+                "documents of one sentence make no next pair: is there a blank line after every sentence of the input?",
                 share_error("max_one_label", found["examples"]),
             )
-        if found["label_guess"] is not None and report["configuration"]["compat"] != "google":  # a fault asked for
+        if found["label_guess"] is not None and not objective.length_tells_label:
             guess = found["label_guess"]
             yield (
                 "max_label_guess",
                 guess["accuracy"],
                 f"of the labels of length {length} are guessed from B's length alone",
-                "a model would learn lengths and not language: the report draws both labels' lengths; many documents of "
-                "one or two sentences, or few documents, can do this",
+                "a model would learn lengths and not language. Many documents of one or two sentences, or few documents, "
+                "can cause this; the report shows the lengths for each label",
                 guess["error"],
             )

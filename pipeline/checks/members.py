@@ -1,4 +1,4 @@
-"""The values of a member of a shard: each in its range, every special where it belongs, every label true."""
+"""Check the values of a member of a shard: ranges, special words, and labels against the documents."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,36 +8,80 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.examples.configuration import ExamplesConfig
+from pipeline.examples.objectives.objective import PlacedPairs
+from pipeline.examples.pairs import NO_PAIR
 from pipeline.examples.shards import FORMAT_VERSION, schema
 from pipeline.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class Page:
-    """The documents of a bucket, in id order, all arrays (documents,)."""
+    """The documents of a bucket, in id order. All arrays (documents,)."""
 
     ids: NDArray[np.uint64]
     source_keys: NDArray[np.uint64]
     num_tokens: NDArray[np.int64]
     used: NDArray[np.bool_]
-    """Which are in an example that was looked at: filled in on the way."""
+    """Whether a checked example has a segment of it; the checks fill this in."""
 
     def place(self, ids: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """(row of each document, is it there)."""
+        """Return (row of each document, whether it is there)."""
         if len(self.ids) == 0:
             return np.zeros(len(ids), np.intp), np.zeros(len(ids), bool)
         at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         return at, self.ids[at] == ids
 
 
+@dataclass(frozen=True)
+class Member:
+    """The columns of a member, with lists as flat arrays and their offsets."""
+
+    ids: NDArray[np.unsignedinteger]
+    """(tokens,)."""
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    """Of each example in `ids`: (n,)."""
+    positions: NDArray[np.uint16]
+    truths: NDArray[np.unsignedinteger]
+    """(masks,)."""
+    num_masks: NDArray[np.int64]
+    num_truths: NDArray[np.int64]
+    b_start: NDArray[np.int64]
+    """Index of B's first token in its example: (n,)."""
+    label: NDArray[np.int8]
+    batch: pa.RecordBatch
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch) -> "Member":
+        starts, lengths, ids = _list(batch, "input_ids")
+        _, num_masks, positions = _list(batch, "masked_lm_positions")
+        _, num_truths, truths = _list(batch, "masked_lm_ids")
+        b_start = batch.column("segment_b_start").to_numpy().astype(np.int64)
+        label = batch.column("next_sentence_label").to_numpy()
+        return cls(ids, starts, lengths, positions, truths, num_masks, num_truths, b_start, label, batch)
+
+
+def _list(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
+    """Return (start of each list, its length, the values of all lists)."""
+    column = batch.column(name)
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    return offsets[:-1] - offsets[0], np.diff(offsets), column.flatten().to_numpy()
+
+
+Faults = Iterator[tuple[str, NDArray[np.bool_]]]
+"""(what is wrong, which examples have the fault)."""
+
+
 def check_batch(
-    batch: pa.RecordBatch,
-    row: dict[str, Any],
-    configuration: dict[str, Any],
-    vocabulary: Vocabulary,
-    page: Page,
+    batch: pa.RecordBatch, row: dict[str, Any], config: ExamplesConfig, vocabulary: Vocabulary, page: Page
 ) -> Iterator[str]:
-    """What is wrong with a member. row: its shard's of shards.parquet; page: of its bucket, whose `used` is filled in."""
+    """Yield what is wrong with a member.
+
+    Args:
+        row: of its shard, from shards.parquet.
+        page: of its bucket; `used` is filled in.
+    """
     ids_type = np.dtype(np.uint16 if len(vocabulary.words) < 65536 else np.uint32)
     metadata = {key.decode(): value.decode() for key, value in (batch.schema.metadata or {}).items()}
     expected = {
@@ -49,105 +93,97 @@ def check_batch(
     if not batch.schema.equals(schema(ids_type)) or metadata != expected:
         yield f"schema {batch.schema.names} with {metadata}, expected {expected}"
         return
-    starts, lengths, ids = _list(batch, "input_ids")
-    mask_starts, mask_counts, positions = _list(batch, "masked_lm_positions")
-    _, truth_counts, truths = _list(batch, "masked_lm_ids")
-    b = batch.column("segment_b_start").to_numpy().astype(np.int64)
-    label = batch.column("next_sentence_label").to_numpy()
-    longest = row["max_seq_length"]
-    most = configuration["max_predictions_per_seq"][configuration["max_seq_length"].index(longest)]
-
-    def faults() -> Iterator[tuple[str, NDArray[np.bool_]]]:
-        alone = label == -1  # a single segment
-        shortest = np.where(alone, 3, 5)
-        yield (
-            "is longer than max_seq_length or has no room for its segments",
-            (lengths > longest) | (lengths < shortest),
-        )
-        yield "has B outside of it", (b < 3) | np.where(alone, b != lengths, b > lengths - 2)
-        yield "has masks without a word", mask_counts != truth_counts
-        whole = configuration.get("do_whole_word_mask") or configuration.get("mask_spans")
-        fewest = 0 if whole else 1  # of a few words, all may be too long
-        yield "has no masks or too many", (mask_counts < fewest) | (mask_counts > most)
-        labels = (-1,) if configuration.get("pairs") == "none" else (0, 1)
-        yield f"has a label that is none of {labels}", ~np.isin(label, labels)
-        yield from _about_documents(batch, lengths, b, configuration, page)
-
-    broken = False
-    for what, where in faults():
+    member, broken = Member.of(batch), False
+    for what, where in _row_faults(member, row["max_seq_length"], config, page):
         if where.any():
             broken = True
             yield f"example {int(where.argmax())} {what}"
-    if broken:
-        return  # what follows reads by these values
-    example = np.repeat(np.arange(len(lengths)), mask_counts)
-    at = starts[example] + positions
-    words = np.concatenate([ids, truths])
-    specials = np.zeros(len(ids), np.int64)
-    for edge, word in (
-        (starts, vocabulary.cls),
-        (starts + b - 1, vocabulary.sep),
-        (starts + lengths - 1, vocabulary.sep),
-    ):
-        specials[edge] = 1
-        if (wrong := ids[edge] != word).any():
-            yield f"example {int(wrong.argmax())} lacks {vocabulary.words[word]} where it belongs"
-    if (words >= len(vocabulary.words)).any():
-        yield f"holds a word id of {int(words.max())}, but the vocabulary has {len(vocabulary.words)}"
-        return
-    outside = (positions < 1) | (positions >= lengths[example] - 1)
-    if outside.any():
-        yield f"example {int(example[outside.argmax()])} has a mask outside of it"
-        return
-    if specials[at].any():
-        yield f"example {int(example[specials[at].argmax()])} has a mask on [CLS] or [SEP]"
-    unsorted = (np.diff(positions.astype(np.int64)) <= 0) & (example[1:] == example[:-1])
-    if unsorted.any():
-        yield f"example {int(example[1:][unsorted.argmax()])} has masks that are not sorted"
-    reserved = np.zeros(len(vocabulary.words), bool)
-    reserved[[vocabulary.pad, vocabulary.cls, vocabulary.sep, vocabulary.mask]] = True
-    stray = reserved[ids] & (specials == 0)
-    stray[at] &= (ids[at] != vocabulary.mask) & (configuration.get("compat") != "google")  # which draws them, too
-    if stray.any():
-        word = vocabulary.words[ids[stray.argmax()]]
-        yield f"example {int(np.searchsorted(starts, stray.argmax(), side='right')) - 1} holds {word} inside a segment"
-    if reserved[truths].any():
-        yield f"example {int(example[reserved[truths].argmax()])} has a special word as the true one behind a mask"
+    if not broken:  # the other checks use these values as indexes
+        yield from _check_words(member, config, vocabulary)
 
 
-def _list(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray]:
-    """(start of each list, its length, the values of all)."""
-    column = batch.column(name)
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    return offsets[:-1] - offsets[0], np.diff(offsets), column.flatten().to_numpy()
+def _row_faults(member: Member, longest: int, config: ExamplesConfig, page: Page) -> Faults:
+    """Yield faults of lengths, counts, labels and documents."""
+    lengths, b, label = member.lengths, member.b_start, member.label
+    single = label == NO_PAIR
+    yield (
+        "is longer than max_seq_length or has no room for its segments",
+        (lengths > longest) | (lengths < np.where(single, 3, 5)),
+    )
+    yield "has B outside of it", (b < 3) | np.where(single, b != lengths, b > lengths - 2)
+    yield "has masks without a word", member.num_masks != member.num_truths
+    fewest = 0 if config.scheme.whole_words else 1  # in a short example all words may be too long
+    outside = (member.num_masks < fewest) | (member.num_masks > config.max_predictions(longest))
+    yield "has no masks or too many", outside
+    labels = tuple(sorted(config.objective.labels))
+    yield f"has a label that is none of {labels}", ~np.isin(label, labels)
+    yield from _document_faults(member, config, page)
 
 
-def _about_documents(
-    batch: pa.RecordBatch, lengths: NDArray[np.int64], b: NDArray[np.int64], configuration: dict[str, Any], page: Page
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """(fault, which examples have it): segments outside of their documents, and labels that are not true."""
-    names = ("document_a", "token_a", "document_b", "token_b", "next_sentence_label")
-    document_a, token_a, document_b, token_b, label = (batch.column(name).to_numpy() for name in names)
-    pair = label >= 0
-    size_a, size_b = b - 2, np.where(pair, lengths - b - 1, 0)
+def _document_faults(member: Member, config: ExamplesConfig, page: Page) -> Faults:
+    """Yield segments outside of their documents and labels that are not true. Fills in `page.used`."""
+    names = ("document_a", "token_a", "document_b", "token_b")
+    document_a, token_a, document_b, token_b = (member.batch.column(name).to_numpy() for name in names)
+    pair = member.label >= 0
+    end_a = token_a + member.b_start - 2
+    end_b = token_b + np.where(pair, member.lengths - member.b_start - 1, 0)
     (row_a, known_a), (row_b, known_b) = page.place(document_a), page.place(document_b)
     yield "has a document_a that documents/ does not hold", ~known_a
     yield "has a document_b that documents/ does not hold", pair & ~known_b
     page.used[row_a[known_a]] = True
     page.used[row_b[pair & known_b]] = True
-    sure = known_a & (known_b | ~pair)
-    yield "has an A beyond the end of its document", sure & (token_a + size_a > page.num_tokens[row_a])
-    yield "has a B beyond the end of its document", sure & pair & (token_b + size_b > page.num_tokens[row_b])
-    one_document = document_a == document_b
-    kind = configuration.get("compat") or configuration.get("pairs")
-    follows = one_document & (token_a + size_a == token_b)
-    precedes = one_document & (token_b + size_b == token_a)
-    if kind == "google":  # which cuts B's front, too, and may take a random B from A's own source
-        yield "has label 0, but B does not follow A", (label == 0) & ~(one_document & (token_a + size_a <= token_b))
-    elif kind in ("nsp", "sop"):
-        yield "has label 0, but B does not follow A", (label == 0) & ~follows
-    if kind == "nsp":
-        same = page.source_keys[row_a] == page.source_keys[row_b]
-        yield "has label 1, but A and B are of one source", sure & (label == 1) & same
-    elif kind == "sop":
-        yield "has label 1, but A does not follow B", (label == 1) & ~precedes
+    known = known_a & (known_b | ~pair)
+    if not known.any():
+        return
+    yield "has an A beyond the end of its document", known & (end_a > page.num_tokens[row_a])
+    yield "has a B beyond the end of its document", known & pair & (end_b > page.num_tokens[row_b])
+    yield from config.objective.label_faults(
+        PlacedPairs(
+            label=member.label,
+            document_a=document_a,
+            start_a=token_a,
+            end_a=end_a,
+            document_b=document_b,
+            start_b=token_b,
+            end_b=end_b,
+            one_source=known & (page.source_keys[row_a] == page.source_keys[row_b]),
+        )
+    )
+
+
+def _check_words(member: Member, config: ExamplesConfig, vocabulary: Vocabulary) -> Iterator[str]:
+    """Yield faults of the words and of the masks."""
+    ids, starts, lengths, truths = member.ids, member.starts, member.lengths, member.truths
+    example = np.repeat(np.arange(len(lengths)), member.num_masks)
+    at = starts[example] + member.positions
+    is_special = np.zeros(len(ids), bool)
+    for edge, word in (
+        (starts, vocabulary.cls),
+        (starts + member.b_start - 1, vocabulary.sep),
+        (starts + lengths - 1, vocabulary.sep),
+    ):
+        is_special[edge] = True
+        if (wrong := ids[edge] != word).any():
+            yield f"example {int(wrong.argmax())} lacks {vocabulary.words[word]} where it belongs"
+    words = np.concatenate([ids, truths])
+    if (words >= len(vocabulary.words)).any():
+        yield f"holds a word id of {int(words.max())}, but the vocabulary has {len(vocabulary.words)}"
+        return
+    outside = (member.positions < 1) | (member.positions >= lengths[example] - 1)
+    if outside.any():
+        yield f"example {int(example[outside.argmax()])} has a mask outside of it"
+        return
+    if is_special[at].any():
+        yield f"example {int(example[is_special[at].argmax()])} has a mask on [CLS] or [SEP]"
+    unsorted = (np.diff(member.positions.astype(np.int64)) <= 0) & (example[1:] == example[:-1])
+    if unsorted.any():
+        yield f"example {int(example[1:][unsorted.argmax()])} has masks that are not sorted"
+    reserved = np.zeros(len(vocabulary.words), bool)
+    reserved[[vocabulary.pad, vocabulary.cls, vocabulary.sep, vocabulary.mask]] = True
+    stray = reserved[ids] & ~is_special
+    stray[at] &= (ids[at] != vocabulary.mask) & (not config.scheme.draws_any_word)
+    if stray.any():
+        word = vocabulary.words[ids[stray.argmax()]]
+        yield f"example {int(np.searchsorted(starts, stray.argmax(), side='right')) - 1} holds {word} inside a segment"
+    if reserved[truths].any():
+        yield f"example {int(example[reserved[truths].argmax()])} has a special word as the true word of a mask"

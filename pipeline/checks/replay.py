@@ -1,7 +1,7 @@
-"""A bucket made again from the texts of its sources: what every example of it must be, and how it came to be.
+"""Make a bucket again from the texts of its sources, to show how an example was drawn and to compare it with the shard.
 
-Nothing of a finished data set says how its pairs were drawn, and a random B is drawn from all sentences of its bucket. So
-the bucket's documents are read again, tokenized again and woven again, by the functions that made the shard.
+A finished data set does not record how its pairs were drawn, and a random B is drawn from all sentences of its bucket. So
+the documents of the bucket are read, tokenized and woven again by the functions that made the shard.
 """
 
 import glob
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from bertloom import storage
 from bertloom.draws import U64
-from pipeline.examples.objectives.nsp import Pairs, Sentences
+from pipeline.examples.pairs import Pairs
+from pipeline.examples.sentences import Sentences
 from pipeline.examples.shards import ShardName, read_shard, shard_order, write_shard
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
@@ -31,7 +32,7 @@ from pipeline.tokens import BLOCK_BYTES, TokenBlock
 
 @dataclass(frozen=True)
 class Woven:
-    """One shard made again."""
+    """A shard that was made again."""
 
     sentences: Sentences
     pairs: Pairs
@@ -46,27 +47,27 @@ class Bucket:
     def __init__(
         self, page: pa.Table, paths: dict[str, str], job: JobConfig, split: str, number: int, repeated_lines: U64 | None
     ):
-        """page: of documents/; paths: name of a source -> where it lies; repeated_lines: those that were left out."""
+        """page: of documents/; paths: from the name of a source to its place; repeated_lines: those that are left out."""
         self.page, self.paths, self.job, self.split, self.number = page, paths, job, split, number
         self.repeated_lines = repeated_lines
         self._woven: dict[tuple[int, int], Woven] = {}
 
     @cached_property
     def documents(self) -> list[Document]:
-        """In id order. ValueError where a source is gone, or no longer holds one of them."""
+        """All of them, in id order; ValueError where a source is missing or was changed."""
         found: dict[int, Document] = {}
         for name in sorted(set(self.page["source"].to_pylist())):
             found |= self._read_again(self.page.filter(pc.field("source") == name))
         return [found[document] for document in self.page["id"].to_pylist()]
 
     def place(self, document: int) -> int | None:
-        """The row of a document in its page, if it is there."""
+        """Return the row of a document in its page, or None."""
         ids = self.page["id"].to_numpy()
         at = int(np.searchsorted(ids, np.uint64(document)))
         return at if at < len(ids) and ids[at] == document else None
 
     def document(self, place: int) -> Document:
-        """One of them; of an unread bucket nothing else is read."""
+        """Return one of them. Nothing else is read if the others were not read before."""
         if "documents" in self.__dict__:
             return self.documents[place]
         (document,) = self._read_again(self.page.slice(place, 1)).values()
@@ -78,7 +79,7 @@ class Bucket:
 
     @cached_property
     def tokens(self) -> TokenBlock:
-        """As the weave stage saw them."""
+        """The tokens of the bucket, as the weave stage reads them."""
         tokenizer = make_document_tokenizer(self.job.tokenize, self.job.vocabulary)
         blocks = [tokenizer(block) for block in _blocks(self.documents)]
         inside = [block.inside_words for block in blocks if block.inside_words is not None]
@@ -90,7 +91,7 @@ class Bucket:
         )
 
     def weave(self, max_seq_length: int, copy: int) -> Woven:
-        """The shard of one length and copy."""
+        """Make the shard of one length and copy."""
         key = (max_seq_length, copy)
         if key not in self._woven:
             config = self.job.weave
@@ -107,17 +108,19 @@ class Bucket:
 
 
 def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U64 | None) -> dict[int, Document]:
-    """id -> document, for rows of documents/ of one source; ValueError where one of them is not there any more."""
+    """Return id -> document for rows of documents/ of one source; ValueError where one of them is not there any more."""
     wanted = {(row["position"], row["piece"]): row["id"] for row in rows.to_pylist()}
     name = rows["source"][0].as_py()
     try:
         (source,) = find_sources([glob.escape(path) if storage.is_local(path) else path], None, config.read.encoding)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{name} is no longer at {path}: its documents cannot be read again") from error
+        raise ValueError(
+            f"{name} is no longer at {path}, so its documents cannot be read again: put it back there"
+        ) from error
     found: dict[int, Document] = {}
     places = sorted({position for position, _ in wanted})
     few = source.size > len(places) * CHUNK and source.format not in TABLES
-    stream = source.codec or not few  # else it is faster to read each document by itself
+    stream = source.codec or not few  # otherwise it is faster to read each document alone
     for start, last in [(0, places[-1])] if stream else zip(places, places):
         for item in read_documents(Split(source, 0, None), start, config, repeated_lines):
             if item.position > last:
@@ -127,7 +130,7 @@ def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U6
     for (position, piece), document in wanted.items():
         if document not in found or _id(found[document]) != document:
             raise ValueError(
-                f"{path} was changed: the document {document:016x} that was at {position} (piece {piece}) is not there"
+                f"{path} was changed: document {document:016x} is no longer at position {position}, piece {piece}"
             )
     return found
 

@@ -1,10 +1,10 @@
-"""Statistics of a data set from a sample of its examples and documents: pure functions over arrays, plain values out.
+"""Statistics of a data set from a sample of its examples and documents: functions from arrays to plain values.
 
-What is known exactly comes from the manifest's counters (`jobs/report.py`); this is what only the examples themselves can
-tell: how they are masked, whether a label gives itself away, which words are [UNK], which lines come again and again.
+Exact counts come from the manifest (`jobs/report.py`). These functions measure what only the examples show: how they are
+masked, whether a label can be guessed, which words are [UNK], and which lines are repeated.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bertloom.draws import mix
-from pipeline.examples.decoding import label_name, plain_text
+from pipeline.examples.decoding import plain_text
 from pipeline.text.scripts import script_of
 from pipeline.vocabulary import Vocabulary
 
 BINS = 16
 MAX_PIECES = 5  # longer words are counted with those of five pieces
-MIN_LINE_TOKENS = 8  # shorter ones are addresses and turns of speech
+MIN_LINE_TOKENS = 8  # shorter lines are addresses and common phrases
 _LINE_ENDS = frozenset(".!?。！？")
 SEGMENTS = ("segment_b_start", "document_a", "token_a", "document_b", "token_b")
 
@@ -28,16 +28,16 @@ SEGMENTS = ("segment_b_start", "document_a", "token_a", "document_b", "token_b")
 class Examples:
     """A table of examples as flat arrays."""
 
-    ids: NDArray
-    """As the model reads them, masks applied: (tokens,)."""
-    truth: NDArray
-    """As the text has them: (tokens,)."""
+    ids: NDArray[np.unsignedinteger]
+    """Token ids with the masks applied: (tokens,)."""
+    truth: NDArray[np.unsignedinteger]
+    """Token ids of the text: (tokens,)."""
     starts: NDArray[np.int64]
     """First token of each example: (n,)."""
     lengths: NDArray[np.int64]
     """Tokens of each example, specials counted: (n,)."""
     segment_b: NDArray[np.int64]
-    """Where B begins in its example: (n,)."""
+    """Index of B's first token in its example: (n,)."""
     masks: NDArray[np.int64]
     """Index in `ids` of every masked token: (masks,)."""
     num_masks: NDArray[np.int64]
@@ -53,14 +53,14 @@ class Examples:
         return np.maximum(self.lengths - self.segment_b - 1, 0)
 
     def specials(self) -> NDArray[np.bool_]:
-        """Is this token [CLS] or a [SEP] of the form: (tokens,)."""
+        """Return whether each token is the [CLS] or a [SEP] of its example: (tokens,)."""
         found = np.zeros(len(self.ids), bool)
         found[self.starts] = found[self.starts + self.lengths - 1] = found[self.starts + self.segment_b - 1] = True
         return found
 
 
 def flatten(table: pa.Table) -> Examples:
-    """The examples of a table that a shard, or members of several, gave."""
+    """Return the examples of a table that was read from shards."""
     columns = {name: table[name].combine_chunks() for name in table.column_names}
 
     def lengths_of(name: str) -> NDArray[np.int64]:
@@ -90,9 +90,8 @@ def flatten(table: pa.Table) -> Examples:
 # ---- examples
 
 
-def shape(e: Examples) -> dict[str, Any]:
-    """Lengths, labels and number of masks."""
-    names = label_names(e)
+def shape(e: Examples, labels: Mapping[int, str]) -> dict[str, Any]:
+    """Return lengths, labels and numbers of masks. labels: what each value of next_sentence_label is called."""
     counts, edges = np.histogram(e.lengths, bins=min(BINS, e.max_seq_length), range=(0, e.max_seq_length))
     return {
         "examples": len(e.lengths),
@@ -103,10 +102,10 @@ def shape(e: Examples) -> dict[str, Any]:
             f"{int(low)}-{int(high)}": int(n) for low, high, n in zip(edges, edges[1:], counts, strict=False)
         },
         "segment_a_mean": round(float((e.segment_b - 2).mean()), 2),
-        "labels": {name: int((e.label == value).sum()) for value, name in names.items()},
+        "labels": {name: int((e.label == value).sum()) for value, name in labels.items()},
         "segment_b_mean": {
             name: round(float(e.b_length[e.label == value].mean()), 2)
-            for value, name in names.items()
+            for value, name in labels.items()
             if value >= 0 and (e.label == value).any()
         },
         "masks_per_example": round(float(e.num_masks.mean()), 2),
@@ -114,14 +113,8 @@ def shape(e: Examples) -> dict[str, Any]:
     }
 
 
-def label_names(e: Examples) -> dict[int, str]:
-    """What the labels of these examples are called: B of a random pair is from elsewhere, that of a swapped one is not."""
-    one_document = bool((e.document_a == e.document_b).all())
-    return {value: label_name(value, one_document) for value in (0, 1, -1)}
-
-
 def treatment(e: Examples, vocabulary: Vocabulary) -> dict[str, float]:
-    """What became of the masked tokens: shares of [MASK], another word, the word itself."""
+    """Return what became of the masked tokens: the shares of [MASK], of another word, of the word itself."""
     there, truth = e.ids[e.masks], e.truth[e.masks]
     masked, kept = there == vocabulary.mask, there == truth
     counts = np.array([masked.sum(), (~masked & ~kept).sum(), (~masked & kept).sum()])
@@ -130,7 +123,7 @@ def treatment(e: Examples, vocabulary: Vocabulary) -> dict[str, float]:
 
 
 def mask_rate_by_position(e: Examples) -> list[float | None]:
-    """Share of masked tokens in BINS equal ranges of positions, [CLS] and [SEP] left out; None where there are none."""
+    """Return the share of masked tokens in BINS equal ranges of positions, without [CLS] and [SEP]; None for no tokens."""
     content = ~e.specials()
     position = np.arange(len(e.ids)) - np.repeat(e.starts, e.lengths)
     place = position * min(BINS, e.max_seq_length) // e.max_seq_length
@@ -138,7 +131,7 @@ def mask_rate_by_position(e: Examples) -> list[float | None]:
 
 
 def mask_rate_by_pieces(e: Examples, vocabulary: Vocabulary) -> list[float | None]:
-    """Share of masked tokens in words of 1, 2, ... MAX_PIECES or more pieces; None where there are none."""
+    """Return the share of masked tokens in words of 1, 2, ... MAX_PIECES or more pieces; None for no such words."""
     head = ~vocabulary.continuation[e.truth]
     specials = e.specials()
     head |= specials
@@ -158,19 +151,19 @@ def _rates(
 
 @dataclass(frozen=True)
 class Guess:
-    """How well B's length alone tells the label: 0.5 is not at all."""
+    """How well the label can be guessed from B's length alone; an accuracy of 0.5 is chance."""
 
     accuracy: float
-    """Mean of the two labels' shares of right guesses, for labels of unequal number."""
+    """Mean of the shares of right guesses of both labels, so that unequal numbers of them do not count."""
     error: float
     """Its standard error."""
 
 
 def guess_from_length(length: NDArray[np.int64], label: NDArray[np.int8]) -> Guess | None:
-    """A table from each length to its likelier label, learnt on every second example and tried on the others.
+    """Learn the likelier label of each length on every second example and return how often it is right on the others.
 
-    It finds what a threshold would, and what none could: short and long ones random, say. Examples are in random order, so
-    every second one is a random half. None where a half has not both labels.
+    Unlike a threshold, such a table also finds that, say, both short and long Bs are random. Examples are in random order,
+    so every second one is a random half. Returns None unless both halves have both labels.
     """
     learn, test = slice(0, None, 2), slice(1, None, 2)
     counts = [np.bincount(label[half] == 1, minlength=2) for half in (learn, test)]
@@ -184,11 +177,11 @@ def guess_from_length(length: NDArray[np.int64], label: NDArray[np.int8]) -> Gue
     return Guess(sum(shares) / 2, error)
 
 
-def lengths_of_b(e: Examples) -> dict[str, list[int]]:
-    """Number of examples by the length of B, in BINS equal ranges, for the name of each label."""
+def lengths_of_b(e: Examples, labels: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return the number of examples by the length of B, in BINS equal ranges, for the name of each label."""
     return {
         name: np.histogram(e.b_length[e.label == value], BINS, (0, e.max_seq_length))[0].tolist()
-        for value, name in label_names(e).items()
+        for value, name in labels.items()
         if value >= 0 and (e.label == value).any()
     }
 
@@ -197,14 +190,14 @@ def lengths_of_b(e: Examples) -> dict[str, list[int]]:
 
 
 def scripts(vocabulary: Vocabulary) -> tuple[list[str], NDArray[np.int64]]:
-    """(names of scripts, index of the script of each word): that of its first letter, by the name Unicode gives it."""
+    """Return (Unicode names of scripts, index of the script of each word), which is that of its first letter."""
     names: dict[str, int] = {}
     found = [names.setdefault(script_of(word), len(names)) for word in vocabulary.words]
     return list(names), np.array(found)
 
 
 def word_statistics(e: Examples, vocabulary: Vocabulary) -> dict[str, Any]:
-    """[UNK], use of the vocabulary, scripts; [CLS] and [SEP] left out."""
+    """Return shares of [UNK] and of scripts and the use of the vocabulary, without [CLS] and [SEP]."""
     counts = np.bincount(e.truth[~e.specials()], minlength=len(vocabulary.words))
     total = max(1, int(counts.sum()))
     names, index = scripts(vocabulary)
@@ -222,7 +215,7 @@ def word_statistics(e: Examples, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def words_by_source(e: Examples, source: NDArray[np.int64], vocabulary: Vocabulary) -> dict[int, dict[str, Any]]:
-    """The statistics of the words of A, for each source. source: of each example's A, below 0 where unknown."""
+    """Return statistics of the words of A by source. source: of each example's A, negative where unknown."""
     content = ~e.specials()
     position = np.arange(len(e.ids)) - np.repeat(e.starts, e.lengths)
     content &= position < np.repeat(e.segment_b, e.lengths)
@@ -242,9 +235,9 @@ def words_by_source(e: Examples, source: NDArray[np.int64], vocabulary: Vocabula
 
 
 def repeated_lines(e: Examples, vocabulary: Vocabulary, most: int = 20) -> list[dict[str, Any]]:
-    """The lines that occur in most documents of the sample: runs of words up to a full stop, or its like.
+    """Return the lines that occur in most documents of the sample: runs of words up to a sentence-ending mark.
 
-    Of a line in several documents it is not seen who wrote it first; what stands in thousands of them is boilerplate.
+    A line in several documents may be a quotation; a line in thousands of them is boilerplate.
     """
     words = vocabulary.words
     is_end = np.array([word in _LINE_ENDS for word in words])
@@ -282,7 +275,7 @@ def repeated_lines(e: Examples, vocabulary: Vocabulary, most: int = 20) -> list[
 
 
 def spread(values: NDArray[np.int64]) -> dict[str, Any]:
-    """Quartiles, and a histogram over powers of two: [[from, to, number], ...]."""
+    """Return quartiles and a histogram over powers of two: [[from, to, number], ...]."""
     power = np.floor(np.log2(np.maximum(values, 1))).astype(np.int64)
     counts = np.bincount(power)
     return {
@@ -294,15 +287,17 @@ def spread(values: NDArray[np.int64]) -> dict[str, Any]:
 def coverage(
     ids: NDArray[np.uint64], num_tokens: NDArray[np.int64], shards: Iterable[Iterable[pa.RecordBatch]]
 ) -> dict[str, float]:
-    """Share of tokens that reach an example: of all shards of a bucket together, and of one of them on average.
+    """Return the share of tokens that are in an example: of all shards of a bucket, and of one shard on average.
 
-    ids, num_tokens: of the first documents of the bucket, in id order; shards: the members of each.
+    Args:
+        ids, num_tokens: of the first documents of the bucket, in id order.
+        shards: the members of each shard of the bucket.
     """
     first, total = np.cumsum(num_tokens) - num_tokens, int(num_tokens.sum())
     reached = np.zeros(total, bool)
     shares = []
     for members in shards:
-        steps = np.zeros(total + 1, np.int32)  # +1 where a segment begins, -1 behind its end
+        steps = np.zeros(total + 1, np.int32)  # +1 where a segment begins, -1 after its end
         for batch in members:
             columns = {name: batch.column(name).to_numpy() for name in SEGMENTS}
             lengths = batch.column("input_ids").value_lengths().to_numpy().astype(np.int64)

@@ -1,6 +1,6 @@
-"""A deterministic sample of a data set, of constant size: some members of some shards, and the documents behind them.
+"""A deterministic sample of a data set, of constant size: some members of some shards, and their documents.
 
-Buckets are ranges of a hash and shards are in random order, so any members of any buckets are a fair sample.
+Buckets are ranges of a hash and shards are in random order, so any members of any buckets are a random sample.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ SEED = 0x7265706F7274  # "report" in ASCII
 
 
 def sample_buckets(rows: list[dict[str, Any]]) -> list[int]:
-    """Some buckets of the train split, in keyed order. rows: of shards.parquet."""
+    """Return a few buckets of the train split, in keyed order. rows: of shards.parquet."""
     numbers = sorted({row["number"] for row in rows if row["split"] == "train"})
     return [numbers[i] for i in _shuffled(len(numbers), 0)[:SAMPLE_BUCKETS]]
 
@@ -29,9 +29,9 @@ def sample_buckets(rows: list[dict[str, Any]]) -> list[int]:
 def sample_examples(
     dataset: str, rows: list[dict[str, Any]], buckets: list[int], max_seq_length: int
 ) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Members of these buckets' train shards of one length, of all copies, in keyed order: (examples, their numbers).
+    """Return (examples, their numbers) of members of these buckets' train shards of one length, in keyed order.
 
-    The number of an example is its place among all of the data set, in the order of shards.parquet.
+    The number of an example is its index among all examples of the data set, in the order of shards.parquet.
     """
     firsts = np.cumsum([0, *(row["examples"] for row in rows)])
     members = [
@@ -48,7 +48,7 @@ def sample_examples(
 
 
 def read_members(dataset: str, row: dict[str, Any], which: list[int] | None = None) -> Iterator[pa.RecordBatch]:
-    """Members of a shard, all of them by default, one at a time. row: of shards.parquet."""
+    """Yield the members of a shard with these numbers, or all of them. row: of shards.parquet."""
     with storage.open_read(storage.join(dataset, *row["path"].split("/"))) as file:
         for i in range(len(row["member_offsets"])) if which is None else which:
             payload = storage.read_at(file, row["member_offsets"][i], row["member_bytes"][i])
@@ -56,11 +56,11 @@ def read_members(dataset: str, row: dict[str, Any], which: list[int] | None = No
 
 
 def read_documents_page(dataset: str, split: str, number: int) -> pa.Table:
-    """The page of documents/ of a bucket."""
+    """Read the page of documents/ of a bucket."""
     path = storage.join(dataset, "documents", split, f"{number:05d}.parquet")
     return pq.read_table(pa.BufferReader(storage.read(path)))
 
 
 def _shuffled(n: int, key: int) -> NDArray[np.intp]:
-    """0 ... n - 1 in keyed order."""
+    """Return 0 ... n - 1 in keyed order."""
     return np.argsort(draw(fold(SEED, key), np.arange(n)), kind="stable")

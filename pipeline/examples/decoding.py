@@ -1,6 +1,6 @@
-"""Examples as people read them: word pieces joined to text, with every masked word marked."""
+"""Examples as readable text: word pieces joined to words, with every masked word marked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,13 +12,13 @@ class Span:
     """One word piece."""
 
     space: str
-    """What parts it from the piece before: a space, or nothing."""
+    """White space before it: a space or nothing."""
     there: str
     """What the model reads, without its ##."""
     truth: str
-    """What the text says."""
+    """What the text has, without its ##."""
     kind: Literal["", "mask", "random", "kept"]
-    """How it was masked, if it was."""
+    """What the mask replaced it by; empty where it is not masked."""
 
     def __str__(self) -> str:
         if not self.kind:
@@ -27,11 +27,15 @@ class Span:
         return f"{self.space}⟦{change}{self.truth}⟧"
 
 
-def decode(row: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-    """One example as readable text, its masks marked: `⟦MASK→an⟧`, `⟦瘦→vague⟧`, `⟦=无⟧`."""
+def decode(row: dict[str, Any], vocabulary: Vocabulary, labels: Mapping[int, str]) -> dict[str, Any]:
+    """Return an example as readable text with its masks marked: `⟦MASK→an⟧`, `⟦瘦→vague⟧`, `⟦=无⟧`.
+
+    labels: what each value of next_sentence_label is called; a value without a name is shown as a number.
+    """
     a, b = segments(row, vocabulary)
+    label = row["next_sentence_label"]
     return {
-        "label": label_name(row["next_sentence_label"], row["document_a"] == row["document_b"]),
+        "label": labels.get(label, str(label)),
         "tokens": len(row["input_ids"]),
         "masks": len(row["masked_lm_positions"]),
         "document_a": f"{row['document_a']:016x}",
@@ -43,13 +47,8 @@ def decode(row: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
-def label_name(label: int, one_document: bool) -> str:
-    """The label in a word: B of a random pair is from another document, that of a swapped one is not."""
-    return {0: "next", 1: "swapped" if one_document else "random", -1: "none"}[label]
-
-
 def segments(row: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Span], list[Span]]:
-    """The pieces of A and of B."""
+    """Return the pieces of A and of B."""
     there = [vocabulary.words[i] for i in row["input_ids"]]
     truth, masked = list(there), [False] * len(there)
     for position, word in zip(row["masked_lm_positions"], row["masked_lm_ids"], strict=True):
@@ -61,7 +60,7 @@ def segments(row: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Span], l
 
 
 def plain_text(words: Sequence[str]) -> str:
-    """Word pieces as text.
+    """Return word pieces as text.
 
     >>> plain_text(["we", "know", "##s", "上", "海", "。"])
     'we knows 上海。'
@@ -70,11 +69,11 @@ def plain_text(words: Sequence[str]) -> str:
 
 
 def spans(there: Sequence[str], truth: Sequence[str], masked: Sequence[bool]) -> list[Span]:
-    """Word pieces, joined as the words of the text join: Chinese characters without spaces."""
+    """Return word pieces with the white space between them: none between Chinese characters."""
     found: list[Span] = []
     before = ""
     for word, was, is_masked in zip(there, truth, masked, strict=True):
-        tight = not found or _goes_on(was) or (_is_ideograph(before[-1:]) and _is_ideograph(was[:1]))
+        tight = not found or _continues(was) or (_is_ideograph(before[-1:]) and _is_ideograph(was[:1]))
         kind: Literal["", "mask", "random", "kept"] = ""
         if is_masked:
             kind = "kept" if word == was else "mask" if word == "[MASK]" else "random"
@@ -83,12 +82,12 @@ def spans(there: Sequence[str], truth: Sequence[str], masked: Sequence[bool]) ->
     return found
 
 
-def _goes_on(word: str) -> bool:
+def _continues(word: str) -> bool:
     return word.startswith("##") and len(word) > 2
 
 
 def _bare(word: str) -> str:
-    return word[2:] if _goes_on(word) else word
+    return word[2:] if _continues(word) else word
 
 
 def _is_ideograph(character: str) -> bool:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.draws import GOLDEN, MASKS, SHARD_ORDER, draw, fold, mix
-from pipeline.examples.masking.tokens import Masking, mask_tokens
-from pipeline.examples.objectives.nsp import Pairs, Sentences
+from pipeline.examples.masking.masks import Masking, mask_examples
+from pipeline.examples.pairs import Pairs
+from pipeline.examples.sentences import Sentences
 from pipeline.tokens import take_ranges
 
 FORMAT_VERSION = 1
@@ -100,7 +101,7 @@ def write_shard(
     mask_key = fold(seed, MASKS, name.max_seq_length, name.copy)
     specials = [masking.vocabulary.cls, masking.vocabulary.sep]
     words = np.concatenate([sentences.ids, np.array(specials, sentences.ids.dtype)])
-    heads = np.append(sentences.head, [True, True]) if masking.whole_words else sentences.head
+    heads = np.append(sentences.head, [True, True]) if masking.scheme.whole_words else sentences.head
 
     def chunks() -> Iterator[bytes]:
         for first in range(0, len(pairs), BATCH_EXAMPLES):
@@ -151,11 +152,13 @@ def _examples(s: Sentences, words: NDArray, heads: NDArray[np.bool_], pairs: Pai
     ranges = np.stack([cls, pairs.a_start, sep, pairs.b_start, sep], 1).ravel()
     sizes = np.stack([one, pairs.a_length, one, pairs.b_length, has_b], 1).ravel()
     input_ids = take_ranges(words, ranges, sizes)
-    begins = take_ranges(heads, ranges, sizes) if masking.whole_words else heads
+    begins = take_ranges(heads, ranges, sizes) if masking.scheme.whole_words else heads
 
     document_a = s.ids_of_documents[pairs.document_a]
     keys = mix((mix((mask_key ^ document_a) + GOLDEN) ^ pairs.sentence.astype(np.uint64)) + GOLDEN)
-    positions, originals, counts = mask_tokens(input_ids, begins, starts, pairs.a_length, pairs.b_length, keys, masking)
+    positions, originals, counts = mask_examples(
+        input_ids, begins, starts, pairs.a_length, pairs.b_length, keys, masking
+    )
     first_token = s.edges[s.first[:-1]]  # of each document
     mask_offsets = _offsets(counts)
     return (

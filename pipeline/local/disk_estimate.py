@@ -31,7 +31,6 @@ SENTENCE_BYTES = 4  # in a part
 PAGE_BYTES = 60  # of documents/, a document
 EXAMPLE_BYTES = 40  # its columns but the lists, and its share of a member's header
 MASK_BYTES = 2  # a position
-PAIRED = 1.3  # tokens in a copy's examples for each one of the corpus, where random segments come on top
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def estimate(rates: Rates, num_bytes: int, to_tokenize: int, num_parts: int, job
     tokens, documents = (num_bytes * rates.text * rate for rate in (rates.tokens, rates.documents))
     shards = documents * PAGE_BYTES
     for length in weave.max_seq_length:
-        in_examples = tokens * (PAIRED if weave.pairs == "nsp" else 1.0)
+        in_examples = tokens * weave.objective.tokens_per_token
         examples = max(in_examples / (0.9 * length), documents)
         size = (in_examples + 3 * examples) * id_bytes + examples * EXAMPLE_BYTES
         size += in_examples * weave.masked_lm_prob * (MASK_BYTES + id_bytes)

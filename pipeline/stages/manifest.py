@@ -132,7 +132,7 @@ def check_pairs(counters: dict[str, Any], config: ExamplesConfig) -> None:
             raise ValueError(f"--max-seq-length {length}: the documents gave no example at all; give more text")
         random = counters["pairs"].get(f"pairs-random/{length}", 0)
         most = MAX_DROPPED * (kept + dropped) + 4 * math.sqrt(kept + dropped)  # of a few pairs, coins alone drop more
-        if config.pairs != "none" and (random == kept or dropped > most):
+        if config.objective.has_pairs and (random == kept or dropped > most):
             raise ValueError(
                 f"--max-seq-length {length}: {kept} pairs ({kept - random} next, {random} random), and {dropped} dropped "
                 f"because too many documents have a single sentence, from which no next pair can be made; is there a "
@@ -188,7 +188,7 @@ def write_manifest(
         page = near_duplicates_page(read_near_duplicates(near), plan)
         name = "near-duplicates.parquet"
         _, files[name] = storage.write_whole(storage.join(dataset, name), [page])
-    vocabulary, tokenize = job.vocabulary, job.tokenize
+    vocabulary, tokenize, scheme = job.vocabulary, job.tokenize, job.weave.scheme
     storage.write_whole(storage.join(dataset, "vocab.txt"), [vocabulary.text])
     tokenizer = tokenizer_json(vocabulary, tokenize.do_lower_case, tokenize.strip_accents)
     _, files["tokenizer.json"] = storage.write_whole(storage.join(dataset, "tokenizer.json"), [tokenizer])
@@ -197,6 +197,7 @@ def write_manifest(
         "format_version": FORMAT_VERSION,
         "configuration": job.as_dict(),
         "configuration_digest": job.digest,
+        "masking": {"scheme": scheme.name, "can_be_redrawn": scheme.can_be_redrawn},
         "vocabulary": {"sha256": vocabulary.sha256, "size": len(vocabulary.words)},
         "versions": versions(tokenize, sources),
         "counters": counters,

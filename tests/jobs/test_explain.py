@@ -169,7 +169,9 @@ def test_without_its_sources_it_shows_the_example_and_says_what_is_gone(tmp_path
     for index in range(12):
         assert cli.main(["explain", str(dataset), str(index)]) == 0
         out = capsys.readouterr().out
-        assert f"Not recomputed: zh.txt is no longer at {tmp_path}/in/zh.txt: its documents cannot be read again" in out
+        assert (
+            f"Not recomputed: zh.txt is no longer at {tmp_path}/in/zh.txt, so its documents cannot be read again" in out
+        )
         seen |= {line[:9] for line in out.splitlines() if line.startswith(("  before ", "  its text cannot"))}
         assert "\nHow it was drawn" not in out and "\nMasks: " in out
     assert len(seen) == 2  # English texts are shown, Chinese ones cannot be
@@ -181,7 +183,7 @@ def test_a_source_that_was_changed_is_told(tmp_path, capsys):
     path.write_text(path.read_text("utf-8").replace("the", "teh", 1), "utf-8")
     assert cli.main(["explain", str(dataset), "0", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["agrees"] is None and f"{path} was changed: the document " in found["not_recomputed"]
+    assert found["agrees"] is None and f"{path} was changed: document " in found["not_recomputed"]
 
 
 @pytest.mark.parametrize(("index", "says"), [("-1", "has no example -1: expected 0 to"), ("99999999", "expected 0 to")])

@@ -26,8 +26,8 @@ SHARD = "train/seq32/copy0/00000.tar"
 NO_MASKS = {"masked_lm_positions": [], "masked_lm_ids": []}
 GOLDEN = Path(__file__).parent.parent / "golden/dataset"
 NOT_AS_WRITTEN = (
-    "manifest.json: is not as it was written: its sha256 is another than it says; nothing else was looked at, as the "
-    "manifest says what the other files should be"
+    "manifest.json: was changed after it was written: its sha256 does not match. The other files were not checked, "
+    "because the manifest says what they should be"
 )
 
 
@@ -206,7 +206,7 @@ def _rewrite_manifest(dataset, change, of_report=None):
         (("configuration", "dupe_factor"), "has the copies \\[0, 1\\], expected 3 of them"),
         (
             ("configuration", "max_seq_length", 1),
-            "has the lengths \\[32, 64\\], but the configuration says \\[32, 65\\]",
+            "has the lengths \\[32, 64\\], but the configuration has \\[32, 65\\]",
         ),
         (("configuration", "validation_fraction"), "manifest.json: .* a value that cannot be \\(OverflowError"),
         (("inputs", 0, "documents"), "manifest.json: the inputs gave 152 documents, but 151 came in"),
@@ -216,7 +216,7 @@ def _rewrite_manifest(dataset, change, of_report=None):
             ("counters", "pairs", "pairs-random/64"),
             "shards: hold .* pairs-random of length 64, but manifest.json counts",
         ),
-        (("vocabulary", "size"), "vocab.txt: has .* words, but manifest.json says"),
+        (("vocabulary", "size"), "vocab.txt: has .* words, but manifest.json has"),
     ],
 )
 def test_a_wrong_count_in_the_manifest_is_found_though_its_checksum_is_right(dataset, path, says):
@@ -233,7 +233,7 @@ def test_a_wrong_count_in_the_manifest_is_found_though_its_checksum_is_right(dat
 @pytest.mark.parametrize("key", ["configuration", "counters", "documents", "files", "shards_digest", "vocabulary"])
 def test_a_manifest_that_lost_a_key_is_a_fault(dataset, key):
     _rewrite_manifest(dataset, lambda manifest: manifest.pop(key))
-    assert any("manifest.json: has lost a part" in fault for fault in faults(dataset))
+    assert any("manifest.json: lacks a key or has an impossible value" in fault for fault in faults(dataset))
 
 
 def _doctor(dataset, change):
@@ -294,7 +294,7 @@ def _set(column, at, value):
         (_set("input_ids", 0, 9), "example 7 lacks \\[CLS\\] where it belongs"),
         (_set("input_ids", -1, 9), "example 7 lacks \\[SEP\\] where it belongs"),
         (_set("masked_lm_ids", 0, 60000), "holds a word id of 60000, but the vocabulary has"),
-        (_set("masked_lm_ids", 0, 4), "example 7 has a special word as the true one behind a mask"),
+        (_set("masked_lm_ids", 0, 4), "example 7 has a special word as the true word of a mask"),
         (_put("segment_b_start", 1), "example 7 has B outside of it"),
         (_put("segment_b_start", 65535), "example 7 has B outside of it"),
         (_put("next_sentence_label", 2), "example 7 has a label that is none of \\(0, 1\\)"),
@@ -350,7 +350,7 @@ def test_documents_out_of_order_are_found_though_their_checksum_is_right(dataset
     pq.write_table(table.take(list(range(table.num_rows))[::-1]).cast(table.schema), dataset / name)
     sha256 = hashlib.sha256((dataset / name).read_bytes()).hexdigest()
     _rewrite_manifest(dataset, lambda manifest: manifest["documents"].update({name: sha256}))
-    assert faults(dataset) == [f"{name}: its documents are not in order, or not different"]
+    assert faults(dataset) == [f"{name}: its documents are out of order, or one is there twice"]
 
 
 def test_a_document_in_the_other_split_is_found_though_all_checksums_are_right(dataset):

@@ -177,7 +177,14 @@ def write_data_set(
     manifest = {
         "format": "bertloom-dataset",
         "format_version": 1,
-        "configuration": {"max_seq_length": list(max_seq_lengths), "dupe_factor": len(rows), "seed": seed},
+        "configuration": {
+            "max_seq_length": list(max_seq_lengths),
+            "dupe_factor": len(rows),
+            "seed": seed,
+            "mask_token_prob": 0.8,
+            "random_token_prob": 0.1,
+        },
+        "masking": {"scheme": "token", "can_be_redrawn": True},
         "vocabulary": {"sha256": digest, "size": len(vocabulary.splitlines())},
         "shards_parquet": {
             "sha256": hashlib.sha256((directory / "shards.parquet").read_bytes()).hexdigest(),

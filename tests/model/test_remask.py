@@ -182,17 +182,26 @@ def test_the_words_and_shares_come_from_the_data_set(data_set, tmp_path):
     assert (found.mask_below, found.random_below) == (2**31, 3 * 2**30)
 
 
-@pytest.mark.parametrize("name, value", [("do_whole_word_mask", True), ("mask_spans", True), ("compat", "google")])
-def test_data_with_masks_of_another_kind_is_refused(data_set, tmp_path, name, value):
-    message = (
-        rf"remask: .*set was made with {name}, and only masks of single tokens can be drawn anew: leave --remask out"
-    )
-    with pytest.raises(ValueError, match=message):
-        remasking_of(edited(data_set, tmp_path / "set", **{name: value}))
+@pytest.mark.parametrize(
+    ("masking", "scheme"),
+    [
+        ({"scheme": "whole_word", "can_be_redrawn": False}, "'whole_word'"),
+        ({"scheme": "of_another_year", "can_be_redrawn": False}, "'of_another_year'"),
+        ({"scheme": "of_another_year"}, "'of_another_year'"),
+        (None, "None"),
+    ],
+)
+def test_masks_are_redrawn_only_where_the_manifest_says_that_they_can_be(data_set, tmp_path, masking, scheme):
+    data = Path(shutil.copytree(data_set, tmp_path / "set"))
+    manifest = json.loads((data / "manifest.json").read_text())
+    del manifest["masking"]
+    write_manifest(data, manifest | ({"masking": masking} if masking else {}))
+    with pytest.raises(ValueError, match=rf"remask: the masks of .*set have the scheme {scheme}, .*: the 2 copies of"):
+        remasking_of(DataSet(data))
 
 
 def test_an_example_that_cannot_be_is_refused():
     row = {"input_ids": [2, 4, 3], "segment_b_start": 3, "positions": [1, 1], "masked_ids": [5, 5]}
     masks = EpochMasks(keys=np.zeros(1, dtype=np.uint64), max_seq_length=8, remasking=REMASKING)
-    with pytest.raises(ValueError, match="an example with more masks than tokens: run `bertloom verify`"):
+    with pytest.raises(ValueError, match="an example has more masks than tokens, .* run `bertloom verify`"):
         masks.put_on(columns([row]), np.arange(1))

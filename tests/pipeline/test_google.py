@@ -12,8 +12,8 @@ from statistics import mean, variance
 import numpy as np
 import pytest
 
-from pipeline.examples.masking import tokens as masking
-from pipeline.examples.objectives import google as google_kernels
+from pipeline.examples.masking import google as google_masks
+from pipeline.examples.masking.scheme import mask_counts
 from tests.pipeline import google_twin
 from tests.pipeline.google_corpus import (
     NOT_WORDS,
@@ -290,5 +290,5 @@ def test_a_whole_word_is_treated_alike_does_not_cross_segments_and_is_masked_equ
 
 def test_halves_are_rounded_up():
     """Of 30 and 50 tokens 4.5 and 7.5 are wanted: Python's round makes 4 and 8."""
-    assert [google_kernels.mask_counts(64, 0.15, 20)[n] for n in (10, 30, 50, 62)] == [2, 4, 8, 9]
-    assert [masking.mask_counts(64, 0.15, 20)[n] for n in (10, 30, 50, 62)] == [2, 5, 8, 9]
+    assert [google_masks.mask_counts(64, 0.15, 20)[n] for n in (10, 30, 50, 62)] == [2, 4, 8, 9]
+    assert [mask_counts(64, 0.15, 20)[n] for n in (10, 30, 50, 62)] == [2, 5, 8, 9]

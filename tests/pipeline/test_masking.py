@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertloom.draws import fold
-from pipeline.examples.masking.tokens import Masking, choose, default_max_predictions, mask_counts, mask_tokens
+from bertloom.draws import choose, fold
+from pipeline.examples.masking import masks
+from pipeline.examples.masking.masks import Masking, default_max_predictions
+from pipeline.examples.masking.scheme import mask_counts
+from pipeline.examples.masking.tokens import TOKENS
 from tests.pipeline import twins_of_pairs as twins
 from tests.pipeline.small_text import VOCABULARY
 
@@ -22,9 +25,9 @@ def mask_examples(examples: list[tuple[list[int], list[int]]], keys: list[int], 
     flat = np.array([i for ids in plain for i in ids], np.uint16)
     a_length, b_length = (np.array(sizes) for sizes in zip(*((len(a), len(b)) for a, b in examples)))
     counts = mask_counts(max(map(len, plain)), prob, most)
-    masking = Masking(counts, most, VOCABULARY)
+    masking = Masking(TOKENS, counts, most, VOCABULARY)
     starts = ends - a_length - b_length - 3
-    positions, originals, number = mask_tokens(
+    positions, originals, number = masks.mask_examples(
         flat, np.ones(len(flat), bool), starts, a_length, b_length, np.array(keys, np.uint64), masking
     )
     edges = np.cumsum([0, *number])

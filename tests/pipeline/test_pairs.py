@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.examples.objectives.nsp import NEXT, RANDOM, Pairs, Sentences, make_pairs, split_sentences
+from pipeline.examples.objectives.nsp import NEXT, RANDOM, cut_sentences, make_pairs
+from pipeline.examples.pairs import Pairs
+from pipeline.examples.sentences import Sentences
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins_of_pairs as twins
 from tests.pipeline.twins_of_pairs import Text
@@ -71,7 +73,7 @@ def test_pairs_equal_their_twin_example_by_example(documents, length, copy, seed
     block, texts = make_block(documents)
     is_head = [word < FIRST_CONTINUATION for word in block.ids.tolist()]
     texts = twins.cut_sentences(texts, is_head, length)
-    sentences = split_sentences(block, CONTINUATION, length)
+    sentences = cut_sentences(block, CONTINUATION, length)
     assert sentences.edges.tolist() == [0, *(end for text in texts for _, end in text.sentences)]
     assert sentences.first.tolist()[1:] == np.cumsum([len(text.sentences) for text in texts]).tolist()
 
@@ -85,7 +87,7 @@ def test_pairs_equal_their_twin_example_by_example(documents, length, copy, seed
 @given(buckets(), st.integers(8, 64), st.integers(0, 2**63 - 1), st.sampled_from([0.0, 0.1, 1.0]))
 def test_every_pair_keeps_the_promises(documents, length, seed, short_seq_prob):
     block, _ = make_block(documents)
-    s = split_sentences(block, CONTINUATION, length)
+    s = cut_sentences(block, CONTINUATION, length)
     pairs, _ = make_pairs(s, length, 0, seed, short_seq_prob)
     num_random = int(pairs.label.sum())
     assert abs(len(pairs) - 2 * num_random) <= 1
@@ -112,7 +114,7 @@ def test_every_pair_keeps_the_promises(documents, length, seed, short_seq_prob):
 @given(buckets(), st.integers(8, 64))
 def test_pieces_of_long_sentences_lose_nothing_and_fit_in_half_the_room(documents, length):
     block, _ = make_block(documents)
-    s = split_sentences(block, CONTINUATION, length)
+    s = cut_sentences(block, CONTINUATION, length)
     whole = np.cumsum([0, *block.sentence_lengths])
     assert set(whole.tolist()) <= set(s.edges.tolist()) and s.edges[-1] == len(block.ids)
     for start, end in pairwise(whole.tolist()):
@@ -130,7 +132,7 @@ def words(count: int) -> list[int]:
 
 def test_the_chunk_of_a_short_document_is_cut_in_two_where_a_sentence_begins():
     block, _ = make_block([(1, 1, [words(3), words(4)]), (2, 2, [words(5), words(6)])])
-    pairs, _ = make_pairs(split_sentences(block, CONTINUATION, 64), 64, 0, 0, 0.0)
+    pairs, _ = make_pairs(cut_sentences(block, CONTINUATION, 64), 64, 0, 0, 0.0)
     for row in rows_of(pairs):
         assert row[0] in (0, 3, 7, 12) and row[2] in (0, 3, 7, 12)
 
@@ -139,7 +141,7 @@ def test_what_is_too_long_loses_the_end_of_b_first_then_the_front_of_a():
     """Room for 13 tokens, at least 3 of them for B."""
     documents = [(i, i, [words(12), words(10)]) for i in range(40)]
     block, _ = make_block(documents)
-    pairs, _ = make_pairs(split_sentences(block, CONTINUATION, 16), 16, 0, 1, 0.0)
+    pairs, _ = make_pairs(cut_sentences(block, CONTINUATION, 16), 16, 0, 1, 0.0)
     assert set(zip(pairs.a_length.tolist(), pairs.b_length.tolist())) == {(10, 3)}
     assert set((pairs.a_start % 22).tolist()) <= {2, 12}  # 12: a second sentence alone, whose pair is random by force
 
@@ -148,20 +150,20 @@ def test_what_is_too_long_loses_the_end_of_b_first_then_the_front_of_a():
 def test_documents_of_one_sentence_give_random_pairs_alone_and_all_but_one_are_dropped(count):
     """There is no next pair in them; what is left says so, and the job stops on the share that was dropped."""
     block, _ = make_block([(i, i, [words(4)]) for i in range(count)])
-    pairs, counters = make_pairs(split_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
+    pairs, counters = make_pairs(cut_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
     assert pairs.label.tolist() == [RANDOM]
     assert counters["pairs-forced-random"] == count and counters["pairs-dropped"] == count - 1
 
 
 def test_one_source_alone_is_an_error_that_says_what_to_do():
     block, _ = make_block([(i, 7, [words(4)]) for i in range(3)])
-    with pytest.raises(ValueError, match="documents from two sources in every bucket, and here is one: give more docu"):
-        make_pairs(split_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
+    with pytest.raises(ValueError, match="a bucket has one source: add documents or lower --val"):
+        make_pairs(cut_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
 
 
 def test_an_empty_bucket_has_no_pairs():
     block, _ = make_block([])
-    pairs, counters = make_pairs(split_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
+    pairs, counters = make_pairs(cut_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
     assert len(pairs) == 0 and set(counters.values()) == {0}
 
 
@@ -181,7 +183,7 @@ def corpus(num_documents: int, seed: int) -> TokenBlock:
 
 @pytest.fixture(scope="module")
 def corpus_pairs():
-    s = split_sentences(corpus(2500, 1), CONTINUATION, 64)
+    s = cut_sentences(corpus(2500, 1), CONTINUATION, 64)
     return s, *make_pairs(s, 64, 0, 1, 0.1)
 
 
@@ -246,7 +248,7 @@ def test_the_pairs_of_a_document_do_not_depend_on_the_documents_before_it():
     tokens, sentences = int(rows["num_tokens"][:skip].sum()), int(rows["num_sentences"][:skip].sum())
     rest = TokenBlock(block.ids[tokens:], block.sentence_lengths[sentences:], rows[skip:])
     (all_pairs, _), (rest_pairs, _) = (
-        make_pairs(split_sentences(b, CONTINUATION, 32), 32, 0, 5, 0.1) for b in (block, rest)
+        make_pairs(cut_sentences(b, CONTINUATION, 32), 32, 0, 5, 0.1) for b in (block, rest)
     )
     names = [
         {(int(p.document_a[i]) + shift, int(p.sentence[i])) for i in range(len(p)) if p.document_a[i] + shift >= skip}

@@ -31,6 +31,7 @@ VOCABULARY = Vocabulary(tuple(WORDS))
 CLS, SEP, MASK = VOCABULARY.cls, VOCABULARY.sep, VOCABULARY.mask
 CONTENT = [1, *range(5, len(WORDS) - 1)]
 LENGTH = 32
+LABELS = {0: "next", 1: "random", -1: "none"}
 
 
 def table(rows):
@@ -136,8 +137,8 @@ def test_words_shape_and_treatment_are_those_counted_row_by_row(rows):
             kinds["mask" if there == MASK else "kept" if there == plain[at] else "random"] += 1
     total = max(1, sum(kinds.values()))
     assert treatment(e, VOCABULARY) == {name: round(n / total, 4) for name, n in kinds.items()}
-    assert shape(e)["tokens"] == sum(len(row["a"]) + len(row["b"]) + 2 + bool(row["b"]) for row in rows)
-    assert sum(map(sum, lengths_of_b(e).values())) == sum(bool(row["b"]) for row in rows)
+    assert shape(e, LABELS)["tokens"] == sum(len(row["a"]) + len(row["b"]) + 2 + bool(row["b"]) for row in rows)
+    assert sum(map(sum, lengths_of_b(e, LABELS).values())) == sum(bool(row["b"]) for row in rows)
 
 
 @settings(max_examples=60)

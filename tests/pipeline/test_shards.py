@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.examples import shards
-from pipeline.examples.masking.tokens import Masking, mask_counts
-from pipeline.examples.objectives.nsp import make_pairs, split_sentences
+from pipeline.examples.masking.masks import Masking
+from pipeline.examples.masking.scheme import mask_counts
+from pipeline.examples.masking.tokens import TOKENS
+from pipeline.examples.objectives.nsp import cut_sentences, make_pairs
 from pipeline.examples.shards import SHARDS_SCHEMA, ShardName, digest_of, read_shard, schema, shards_table, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins
@@ -34,12 +36,12 @@ def make_block(num_documents: int, dtype=np.uint16) -> TokenBlock:
 
 def write(folder: Path, num_documents: int, name: ShardName = NAME, dtype=np.uint16, max_pairs: int | None = None):
     """(row of shards.parquet, the sentences, the pairs) of a shard that was written."""
-    sentences = split_sentences(make_block(num_documents, dtype), VOCABULARY.continuation, LENGTH)
+    sentences = cut_sentences(make_block(num_documents, dtype), VOCABULARY.continuation, LENGTH)
     pairs, _ = make_pairs(sentences, LENGTH, name.copy, SEED, 0.1)
     if max_pairs is not None:
         pairs = pairs.take(np.arange(max_pairs))
     counts = mask_counts(LENGTH, 0.15, MOST)
-    row = write_shard(str(folder), name, sentences, pairs, SEED, Masking(counts, MOST, VOCABULARY))
+    row = write_shard(str(folder), name, sentences, pairs, SEED, Masking(TOKENS, counts, MOST, VOCABULARY))
     return row, sentences, pairs
 
 

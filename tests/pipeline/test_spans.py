@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom.draws import fold
-from pipeline.examples.masking.spans import LENGTHS, MAX_WORDS, choose_spans, cut_into_spans
-from pipeline.examples.masking.tokens import Masking, mask_counts, mask_tokens
+from pipeline.examples.masking.masks import Masking
+from pipeline.examples.masking.masks import mask_examples as mask_batch
+from pipeline.examples.masking.scheme import mask_counts
+from pipeline.examples.masking.spans import LENGTHS, MAX_WORDS, SPANS, choose_spans, cut_into_spans
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.pipeline import twins_of_options as twins
 
@@ -28,17 +30,9 @@ def mask_examples(examples, keys, most, prob=0.15, shares=(0.8, 0.1)):
     flat = np.array([i for ids in plain for i in ids], np.uint16)
     a_length, b_length = (np.array(sizes) for sizes in zip(*((len(a), len(b)) for a, b in examples)))
     starts = ends - [len(ids) for ids in plain]
-    masking = Masking(
-        mask_counts(max(map(len, plain)), prob, most),
-        most,
-        VOCABULARY,
-        whole_words=True,
-        spans=True,
-        mask_token_prob=shares[0],
-        random_token_prob=shares[1],
-    )
+    masking = Masking(SPANS, mask_counts(max(map(len, plain)), prob, most), most, VOCABULARY, *shares)
     heads = ~VOCABULARY.continuation[flat]
-    positions, originals, number = mask_tokens(
+    positions, originals, number = mask_batch(
         flat, heads, starts, a_length, b_length, np.array(keys, np.uint64), masking
     )
     edges = np.cumsum([0, *number])

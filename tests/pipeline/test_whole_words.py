@@ -8,8 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom.draws import fold
-from pipeline.examples.masking.tokens import Masking, mask_counts, mask_tokens
-from pipeline.examples.masking.whole_words import choose_words
+from pipeline.examples.masking import google as google_masks
+from pipeline.examples.masking import masks
+from pipeline.examples.masking.masks import Masking
+from pipeline.examples.masking.scheme import mask_counts
+from pipeline.examples.masking.tokens import TOKENS
+from pipeline.examples.masking.whole_words import WHOLE_WORDS, choose_words
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.pipeline import twins_of_options as twins
 
@@ -35,17 +39,10 @@ def mask_examples(
     flat = np.array([i for ids in plain for i in ids], np.uint16)
     a_length, b_length = (np.array(sizes) for sizes in zip(*((len(a), len(b)) for a, b in examples)))
     starts = ends - [len(ids) for ids in plain]
-    masking = Masking(
-        mask_counts(max(map(len, plain)), prob, most),
-        most,
-        VOCABULARY,
-        whole_words=True,
-        mask_token_prob=shares[0],
-        random_token_prob=shares[1],
-        google=google,
-    )
+    scheme = google_masks.GOOGLE_WHOLE_WORDS if google else WHOLE_WORDS
+    masking = Masking(scheme, mask_counts(max(map(len, plain)), prob, most), most, VOCABULARY, *shares)
     heads = ~VOCABULARY.continuation[flat]
-    positions, originals, number = mask_tokens(
+    positions, originals, number = masks.mask_examples(
         flat, heads, starts, a_length, b_length, np.array(keys, np.uint64), masking
     )
     edges = np.cumsum([0, *number])
@@ -92,7 +89,10 @@ def test_the_words_drawn_equal_their_twin_draw_by_draw(rows, most, pass_over):
     sizes = np.array([size for _, pieces, _ in rows for size in pieces], np.int64)
     first_word = np.cumsum([0, *(len(pieces) for _, pieces, _ in rows)])
     keys, counts = np.array([row[0] for row in rows], np.uint64), np.array([row[2] for row in rows], np.int64)
-    taken = choose_words(keys, first_word, sizes, counts, most, pass_over)
+    if pass_over:
+        taken = google_masks.choose_words(keys, first_word, sizes, counts)
+    else:
+        taken = choose_words(keys, first_word, sizes, counts, most)
     for (key, pieces, count), first, last in zip(rows, first_word, first_word[1:]):
         wanted = twins.choose_words(key, pieces, count, most, pass_over)
         assert np.flatnonzero(taken[first:last]).tolist() == wanted
@@ -172,7 +172,7 @@ def test_every_word_has_the_same_chance_even_where_one_token_is_wanted_or_all_bu
     n = 20_000
     for wanted in range(1, 9):
         taken = choose_words(
-            fold(np.arange(n)), np.arange(0, 3 * n + 1, 3), np.tile([1, 2, 5], n), np.full(n, wanted), 50, False
+            fold(np.arange(n)), np.arange(0, 3 * n + 1, 3), np.tile([1, 2, 5], n), np.full(n, wanted), 50
         )
         p = wanted / 8
         assert np.abs(taken.reshape(n, 3).mean(0) - p).max() <= 4.5 * (p * (1 - p) / n) ** 0.5
@@ -195,14 +195,14 @@ def test_all_pieces_of_a_word_are_treated_alike_eighty_ten_ten(many):
 
 
 @pytest.mark.parametrize("shares", [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.6, 0.3)])
-@pytest.mark.parametrize("whole_words", [False, True])
-def test_the_split_of_the_masks_is_that_of_the_options(shares, whole_words):
+@pytest.mark.parametrize("scheme", [TOKENS, WHOLE_WORDS], ids=lambda scheme: scheme.name)
+def test_the_split_of_the_masks_is_that_of_the_options(shares, scheme):
     tokens = [FIRST_WORD + i % 40 for i in range(97)]
     n = 500
     ids = np.tile(np.array([VOCABULARY.cls, *tokens[:40], VOCABULARY.sep, *tokens[40:], VOCABULARY.sep], np.uint16), n)
     before = ids.copy()
-    masking = Masking(mask_counts(100, 0.5, 60), 60, VOCABULARY, whole_words, *shares)
-    positions, originals, counts = mask_tokens(
+    masking = Masking(scheme, mask_counts(100, 0.5, 60), 60, VOCABULARY, *shares)
+    positions, originals, counts = masks.mask_examples(
         ids, np.ones(len(ids), bool), np.arange(n) * 100, np.full(n, 40), np.full(n, 57), fold(np.arange(n)), masking
     )
     flat = positions + np.repeat(np.arange(n) * 100, counts)

@@ -1,17 +1,21 @@
 """Masks of spans: runs of whole words, of geometric length (Joshi et al. 2020, SpanBERT, 3.1: p = 0.2, at most 10 words).
 
-Every segment is cut into spans from its start, their lengths drawn from a table; the last one ends with the segment. The
-spans of an example lie on a circle in random order, and a window of as many tokens as there shall be masks is laid on it,
-from a token drawn uniformly: what lies in it is masked. So every word has the same chance, also the first one of a segment,
-which SpanBERT's way, a length and then a place for it, masks a quarter as often as others. Where an edge of the window
-cuts a span, its words in the window are masked; where it cuts a word, that word is with probability (its tokens in the
-window) / (its tokens). So an example has its number of masks on average, within max_predictions_per_seq.
+Every segment is cut into spans from its start. Their lengths are drawn from a table, and the last one ends with the
+segment. The spans of an example form a circle in random order, and a window with as many tokens as masks are wanted is
+placed on it, from a uniformly drawn token. What is inside is masked. So every word has the same chance, also the first one
+of a segment: SpanBERT draws a length and then a place for it, and masks that word a quarter as often as others. Where an
+edge of the window cuts a span, its words in the window are masked. Where it cuts a word, that word is masked with
+probability (its tokens inside) / (its tokens). So an example has its number of masks on average, within
+max_predictions_per_seq.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bertloom.draws import U64, bounded, draw
+from pipeline.examples.masking.scheme import SCHEME_DRAWS, Chosen, MaskingScheme, Unmasked
+from pipeline.examples.masking.whole_words import ROOM
+from pipeline.examples.masking.words import choose_tokens, find_words
 
 MAX_WORDS = 10
 LENGTHS = np.array(
@@ -19,10 +23,7 @@ LENGTHS = np.array(
     np.uint64,
 )
 """floor(2^32 · P(length <= k)) for k = 1 ... 9, P(length = k) in the ratio of 0.2 · 0.8^(k - 1): 3.8 words on average."""
-LENGTH_DRAW, EDGE_DRAW = (
-    1 << 17,
-    1 << 18,
-)  # behind all draws of `pipeline.examples.masking.tokens`: no draw decides two things
+LENGTH_DRAW, EDGE_DRAW = SCHEME_DRAWS, 1 << 18
 WINDOW_DRAW = EDGE_DRAW + 2
 
 
@@ -34,18 +35,21 @@ def choose_spans(
     counts: NDArray[np.int64],
     max_predictions: int,
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """(which words are masked: bool (words,); span of each word: (words,)).
+    """Return (which words are masked: bool (words,); span of each word: (words,)).
 
-    keys: of each example (n,); first_word: of each example, and the number of words (n + 1,); b_word: first word of B, or
-    the end (n,); edges: first token of each word, and the number of tokens (words + 1,); counts: masks wanted of each
-    example, no more than its tokens.
+    Args:
+        keys: of each example (n,).
+        first_word: first word of each example, and the number of words (n + 1,).
+        b_word: first word of B, or the end of the example (n,).
+        edges: first token of each word, and the number of tokens (words + 1,).
+        counts: masks wanted in each example, at most its tokens (n,).
     """
     span_word, first_span = cut_into_spans(keys, first_word, b_word)
     before = _window(keys, first_span, edges[span_word], counts)
     pieces, covered = np.diff(edges), np.diff(before[edges])
     taken = covered == pieces
 
-    torn = np.flatnonzero((covered > 0) & ~taken)  # one at each edge of a window, or the same one at both
+    torn = np.flatnonzero((covered > 0) & ~taken)  # one at each edge of a window, or one word at both
     row = np.searchsorted(first_word, torn, side="right") - 1
     masked = counts.copy()
     np.subtract.at(masked, row, covered[torn])
@@ -63,9 +67,9 @@ def choose_spans(
 def cut_into_spans(
     keys: U64, first_word: NDArray[np.int64], b_word: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(first word of each span, and the number of words (spans + 1,); first span of each example, and their number).
+    """Return (first word of each span, and the number of words (spans + 1,); first span of each example, and their number).
 
-    Span j of an example, A's first, takes draw LENGTH_DRAW + j of its key.
+    Span j of an example, counted from A's first, takes draw LENGTH_DRAW + j of its key.
     """
     begins = np.zeros(first_word[-1] + 1, bool)
     begins[-1] = True
@@ -87,13 +91,13 @@ def cut_into_spans(
 def _window(
     keys: U64, first_span: NDArray[np.int64], edges: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> NDArray[np.int32]:
-    """How many tokens before each one lie in the windows of counts[i] tokens: (tokens + 1,).
+    """Return how many tokens before each one are in the windows of counts[i] tokens: (tokens + 1,).
 
+    Draw WINDOW_DRAW of an example's key chooses the token where the window begins, draw WINDOW_DRAW + j the next span of
+    the circle; one that was drawn before is passed over. When all were drawn, the window ends at the front of the first.
     edges: first token of each span, and the number of tokens (spans + 1,).
-    Draw WINDOW_DRAW of an example's key names the token where the window begins, draw WINDOW_DRAW + j a span to go on
-    with; one that was there already is passed over. What is left when all were there lies at the front of the first.
     """
-    change = np.zeros(edges[-1] + 1, np.int8)  # 1 where the window opens, -1 behind it
+    change = np.zeros(edges[-1] + 1, np.int8)  # 1 where the window begins, -1 after its end
     seen = np.zeros(len(edges) - 1, bool)
     left, unseen = counts.copy(), np.diff(first_span)
     rows = np.flatnonzero((left > 0) & (unseen > 0))
@@ -122,3 +126,24 @@ def _window(
     before = np.zeros(len(change), np.int32)
     np.cumsum(np.cumsum(change[:-1], dtype=np.int8), dtype=np.int32, out=before[1:])
     return before
+
+
+def choose(examples: Unmasked) -> Chosen:
+    """Choose spans of whole words. All tokens of a span share the decision of its first mask."""
+    words = find_words(examples)
+    b_word = np.searchsorted(words.edges[:-1], words.first_token[:-1] + examples.a_length)
+    is_masked, span = choose_spans(
+        examples.keys, words.first_word, b_word, words.edges, examples.counts, examples.max_predictions
+    )
+    return choose_tokens(words, is_masked, span)
+
+
+SPANS = MaskingScheme(
+    name="span",
+    option="mask_spans",
+    summary="spans of whole words",
+    can_be_redrawn=False,
+    whole_words=True,
+    extra_predictions=ROOM,
+    choose=choose,
+)

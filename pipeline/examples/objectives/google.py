@@ -1,34 +1,48 @@
-"""`--compat google`: pairs and masks as google-research/bert makes them, faults included.
+"""The pairs of `--compat google`: as google-research/bert makes them, with its faults, to compare with it.
 
-The draws are ours, so examples are not the same one by one; their distribution is. From `create_pretraining_data.py` of
-revision eedf571, with what is known of it:
+The draws are bertloom's own, so single examples differ; their distribution is the same. What
+`create_pretraining_data.py` of revision eedf571 does, with its known effects:
 
-- the target length is drawn once a document: short ones make more examples, so more than 10 % of examples are short;
-- a chunk of one sentence is always random: more than half of the pairs are;
-- a random B is drawn from any document but its own, of its own source too, and after ten tries from its own;
-- B fills what A leaves of the target and ends with its document, so its length tells the label;
-- what is too long loses single tokens from the front or the back: words are cut, and sentences longer than the room lost;
-- halves are rounded to even; a random word may be [PAD] or [unused7]; each piece of a whole word has its own 80/10/10, a
-  word may reach across [SEP], and long words are masked less often, for those that do not fit are passed over.
+- The target length is drawn once per document. Documents with a short one make more examples, so more than 10 % of the
+  examples are short.
+- A chunk of one sentence always makes a random pair, so more than half of the pairs are random.
+- A random B comes from any other document, also one of A's source, and after ten tries from A's own document.
+- B fills what A leaves of the target and ends with its document, so its length tells the label.
+- What is too long loses single tokens from the front or the back: words are cut, and the rest of sentences longer than the
+  room is lost.
 
-Documents still end with their file, and draw from the documents of one bucket.
+The masks of Google's script are in `pipeline.examples.masking.google`. Unlike there, documents end with their file, and
+random segments come from the documents of the same bucket.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom.draws import PAIRS, U64, bounded, bounded_low, chance, draw, fold, threshold
-from pipeline.examples.objectives.nsp import MIN_TARGET, RANDOM, Pairs, Sentences, no_pairs, sentence_keys
-from pipeline.examples.objectives.segments import walk
+from bertloom.draws import PAIRS, U64, bounded, bounded_low, chance, draw, fold
+from pipeline.examples.objectives import nsp
+from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
+from pipeline.examples.pairs import Pairs, coins, no_pairs
+from pipeline.examples.sentences import MIN_TARGET, Sentences, sentence_keys, split_sentences, walk_chunks
+from pipeline.tokens import TokenBlock
 
+NEXT, RANDOM = nsp.NEXT, nsp.RANDOM
 TRIES = 10
 FIRST_CUT_DRAW = 2 + 2 * TRIES
 
 
+def cut_sentences(block: TokenBlock, continuation: NDArray[np.bool_], max_seq_length: int) -> Sentences:
+    """Return the sentences of a bucket, all whole."""
+    room = max_seq_length - 3
+    return split_sentences(block, continuation, room=room, longest=None, piece=room)
+
+
 def make_pairs(
-    s: Sentences, max_seq_length: int, copy: int, seed: int, short_seq_prob: float
+    sentences: Sentences, max_seq_length: int, copy: int, seed: int, short_seq_prob: float
 ) -> tuple[Pairs, dict[str, int]]:
-    """`create_instances_from_document` for every document of a bucket; its sentences must be whole, of any length."""
+    """Return what `create_instances_from_document` makes of every document of a bucket, and counters."""
+    s = sentences
     n = len(s.document)
     if n == 0:
         return no_pairs(), {"pairs-forced-random": 0}
@@ -43,10 +57,9 @@ def make_pairs(
     end = np.minimum(end, s.first[s.document + 1])
     draws = draw(keys, 1)
     a_end = here + 1 + bounded(draws, np.maximum(end - here - 1, 1))
-    coin = (draws & np.uint64(0xFFFFFFFF)) < np.uint64(threshold(0.5, 32))
-    random = coin | (end - here == 1)
+    random = coins(draws) | (end - here == 1)
 
-    chosen = walk(np.where(random, a_end, end))
+    chosen = walk_chunks(np.where(random, a_end, end))
     label = random[chosen].astype(np.int8)
     a_start, b_start = s.edges[chosen], s.edges[a_end[chosen]]
     a_length, b_length = b_start - a_start, s.edges[end[chosen]] - b_start
@@ -78,7 +91,7 @@ def make_pairs(
 
 
 def _random_b(s: Sentences, keys: U64, document_a: NDArray[np.int64]) -> NDArray[np.int64]:
-    """First sentence of a random B: a document drawn up to ten times until it is another one, then a sentence of it."""
+    """Return the first sentence of a random B. A document is drawn until it is not A's, at most ten times."""
     documents = len(s.ids_of_documents)
     found = np.empty(len(keys), np.int64)
     left = np.arange(len(keys))
@@ -90,7 +103,7 @@ def _random_b(s: Sentences, keys: U64, document_a: NDArray[np.int64]) -> NDArray
 
 
 def _shares_of_excess(a_length: NDArray, b_length: NDArray, room: int) -> tuple[NDArray, NDArray]:
-    """How many tokens A and B lose when one is taken from the longer, from B on a tie, until both fit."""
+    """Return how many tokens A and B lose if one at a time is cut from the longer one, from B on a tie, until both fit."""
     excess = np.maximum(a_length + b_length - room, 0)
     difference = np.abs(a_length - b_length)
     one_sided = np.minimum(excess, difference)
@@ -100,7 +113,7 @@ def _shares_of_excess(a_length: NDArray, b_length: NDArray, room: int) -> tuple[
 
 
 def _coins(keys: U64, first: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of counts[i] fair coins show heads: the bits of draws first, first + 2, ..., 64 at a time."""
+    """Return how many of counts[i] fair coins show heads: the bits of draws first, first + 2, ..., 64 at a time."""
     heads = np.zeros(len(keys), np.int64)
     left, rows, j = counts.copy(), np.flatnonzero(counts > 0), first
     while len(rows):
@@ -112,6 +125,28 @@ def _coins(keys: U64, first: int, counts: NDArray[np.int64]) -> NDArray[np.int64
     return heads
 
 
-def mask_counts(max_seq_length: int, masked_lm_prob: float, max_predictions: int) -> NDArray[np.int64]:
-    """Number of masks by an example's length: min(max_predictions_per_seq, max(1, round(n * p))), halves to even."""
-    return np.minimum([max(1, round(n * masked_lm_prob)) for n in range(max_seq_length + 1)], max_predictions)
+def label_faults(pairs: PlacedPairs) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield the labels that are not true. B may have lost its front, and a random B may be from A's source."""
+    follows = pairs.one_document & (pairs.end_a <= pairs.start_b)
+    yield "has label 0, but B does not follow A", (pairs.label == NEXT) & ~follows
+
+
+def explain(drawn: DrawnPair) -> list[str]:
+    """Describe how a pair was drawn."""
+    target = "its target length was drawn for the whole document, as in Google's script"
+    return [target, *drawn.about_front(), *drawn.about_random_b()]
+
+
+GOOGLE = Objective(
+    name=nsp.NSP.name,
+    compat="google",
+    summary="as google-research/bert makes them, with its faults",
+    labels=nsp.LABELS,
+    min_sources=2,
+    tokens_per_token=nsp.TOKENS_PER_TOKEN,
+    length_tells_label=True,
+    cut_sentences=cut_sentences,
+    make_pairs=make_pairs,
+    label_faults=label_faults,
+    explain=explain,
+)

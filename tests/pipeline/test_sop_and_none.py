@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.examples.masking.tokens import Masking, mask_counts
-from pipeline.examples.objectives.nsp import Pairs, Sentences, split_sentences
-from pipeline.examples.objectives.segments import NO_PAIR, make_runs, make_swapped
+from pipeline.examples.masking.masks import Masking
+from pipeline.examples.masking.scheme import mask_counts
+from pipeline.examples.masking.tokens import TOKENS
+from pipeline.examples.objectives import none, sop
+from pipeline.examples.pairs import NO_PAIR, Pairs
+from pipeline.examples.sentences import Sentences
 from pipeline.examples.shards import ShardName, read_shard, write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins_of_options as twins
@@ -72,9 +75,9 @@ def test_swapped_pairs_equal_their_twin_example_by_example(bucket, length, copy,
     block, texts = bucket
     half = (length - 3) // 2
     texts = twins.cut_long(texts, is_head(block), half, half)
-    s = split_sentences(block, CONTINUATION, length, "sop")
+    s = sop.cut_sentences(block, CONTINUATION, length)
     assert s.edges.tolist() == [0, *(end for text in texts for _, end in text.sentences)]
-    pairs, counters = make_swapped(s, length, copy, seed, short_seq_prob)
+    pairs, counters = sop.make_pairs(s, length, copy, seed, short_seq_prob)
     wanted, wanted_counters = twins.make_swapped(texts, length, copy, seed, short_seq_prob)
     assert rows_of(pairs) == [astuple(pair) for pair in wanted]
     assert counters == wanted_counters
@@ -85,8 +88,8 @@ def test_swapped_pairs_equal_their_twin_example_by_example(bucket, length, copy,
 def test_the_halves_of_a_swapped_pair_are_neighbours_of_whole_sentences_and_the_labels_are_equal_in_number(
     bucket, length, seed, short_seq_prob
 ):
-    s = split_sentences(bucket[0], CONTINUATION, length, "sop")
-    pairs, counters = make_swapped(s, length, 0, seed, short_seq_prob)
+    s = sop.cut_sentences(bucket[0], CONTINUATION, length)
+    pairs, counters = sop.make_pairs(s, length, 0, seed, short_seq_prob)
     assert abs(len(pairs) - 2 * int(pairs.label.sum())) <= 1
     edges, covered = set(s.edges.tolist()), np.zeros(len(s.ids), int)
     for a_start, a_length, b_start, b_length, label, document_a, document_b, chunk in rows_of(pairs):
@@ -113,8 +116,8 @@ def corpus(num_documents: int, seed: int) -> TokenBlock:
 
 @pytest.fixture(scope="module", params=[64, 128])
 def swapped(request) -> tuple[Sentences, Pairs]:
-    s = split_sentences(corpus(2500, 1), CONTINUATION, request.param, "sop")
-    return s, make_swapped(s, request.param, 0, 1, 0.1)[0]
+    s = sop.cut_sentences(corpus(2500, 1), CONTINUATION, request.param)
+    return s, sop.make_pairs(s, request.param, 0, 1, 0.1)[0]
 
 
 def test_lengths_do_not_tell_whether_segments_are_swapped(swapped):
@@ -146,8 +149,8 @@ def test_no_segment_is_cut_so_that_no_end_tells_whether_segments_are_swapped(swa
 def test_single_segments_equal_their_twin_example_by_example(bucket, length, copy, seed, short_seq_prob):
     block, texts = bucket
     texts = twins.cut_long(texts, is_head(block), length - 2, length - 2)
-    s = split_sentences(block, CONTINUATION, length, "none")
-    pairs, counters = make_runs(s, length, copy, seed, short_seq_prob)
+    s = none.cut_sentences(block, CONTINUATION, length)
+    pairs, counters = none.make_segments(s, length, copy, seed, short_seq_prob)
     assert rows_of(pairs) == [astuple(run) for run in twins.make_runs(texts, length, copy, seed, short_seq_prob)]
     assert counters == {}
 
@@ -155,8 +158,8 @@ def test_single_segments_equal_their_twin_example_by_example(bucket, length, cop
 @settings(max_examples=100)
 @given(buckets(), LENGTHS, SEEDS, SHORT)
 def test_every_token_is_in_one_single_segment_of_whole_sentences_that_fits(bucket, length, seed, short_seq_prob):
-    s = split_sentences(bucket[0], CONTINUATION, length, "none")
-    pairs, _ = make_runs(s, length, 0, seed, short_seq_prob)
+    s = none.cut_sentences(bucket[0], CONTINUATION, length)
+    pairs, _ = none.make_segments(s, length, 0, seed, short_seq_prob)
     assert set(pairs.label.tolist()) == {NO_PAIR} and not pairs.b_length.any()
     ends = pairs.a_start + pairs.a_length
     assert pairs.a_start.tolist() == [0, *ends[:-1].tolist()] and ends[-1] == len(s.ids)
@@ -171,9 +174,9 @@ def test_every_token_is_in_one_single_segment_of_whole_sentences_that_fits(bucke
 
 def test_a_single_segment_in_a_shard_has_no_second_one_and_no_label(tmp_path):
     block, _ = make_block([[[10, 11, 30], [12]], [[13, 14]], [[15]]], [3, 5, 9])
-    s = split_sentences(block, VOCABULARY.continuation, 16, "none")
-    pairs, _ = make_runs(s, 16, 0, 1, 0.0)
-    masking = Masking(mask_counts(16, 0.15, 3), 3, VOCABULARY)
+    s = none.cut_sentences(block, VOCABULARY.continuation, 16)
+    pairs, _ = none.make_segments(s, 16, 0, 1, 0.0)
+    masking = Masking(TOKENS, mask_counts(16, 0.15, 3), 3, VOCABULARY)
     name = ShardName(split="train", max_seq_length=16, copy=0, number=0)
     row = write_shard(str(tmp_path), name, s, pairs, 1, masking)
     table = read_shard(str(tmp_path / row["path"])).to_pydict()

@@ -1,0 +1,67 @@
+"""Examples before masking: segments as ranges of a bucket's tokens, and what the pair objectives share in making them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertloom.draws import SURPLUS, U64, fold, threshold
+from pipeline.examples.sentences import Sentences
+
+NO_PAIR = -1
+"""Label of a single segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Examples as ranges of the bucket's ids, before masking. All arrays (examples,)."""
+
+    a_start: NDArray[np.int64]
+    a_length: NDArray[np.int64]
+    b_start: NDArray[np.int64]
+    b_length: NDArray[np.int64]
+    """0 for a single segment."""
+    label: NDArray[np.int8]
+    document_a: NDArray[np.int64]
+    document_b: NDArray[np.int64]
+    """Index of the document in the bucket."""
+    sentence: NDArray[np.int64]
+    """Ordinal in its document of the chunk's first sentence. With A's document it identifies the example."""
+
+    def take(self, index: NDArray[np.intp] | slice) -> "Pairs":
+        """Return the examples with these numbers."""
+        return Pairs(*(getattr(self, name)[index] for name in self.__slots__))
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def no_pairs() -> Pairs:
+    """Return the pairs of an empty bucket."""
+    none = np.zeros(0, np.int64)
+    return Pairs(none, none, none, none, np.zeros(0, np.int8), none, none, none)
+
+
+def coins(draws: U64) -> NDArray[np.bool_]:
+    """Return a fair coin from the lower 32 bits of each draw."""
+    return (draws & np.uint64(0xFFFFFFFF)) < np.uint64(threshold(0.5, 32))
+
+
+def without_surplus(
+    s: Sentences, chosen: NDArray[np.int64], label: NDArray[np.int8], max_seq_length: int, copy: int, seed: int
+) -> NDArray[np.intp]:
+    """Return which pairs to keep so that the numbers of labels 0 and 1 differ by at most one.
+
+    Keyed priorities decide which pairs are dropped. chosen: the first sentence of each pair.
+    """
+    num_ones = int(label.sum())
+    more = 1 if num_ones * 2 > len(label) else 0
+    surplus = abs(len(label) - 2 * num_ones) - 1
+    if surplus <= 0:
+        return np.arange(len(label))
+    among = np.flatnonzero(label == more)
+    sentence = chosen[among]
+    document = s.document[sentence]
+    priority = fold(seed, SURPLUS, max_seq_length, copy, s.ids_of_documents[document], sentence - s.first[document])
+    drop = among[np.argsort(priority, kind="stable")[:surplus]]
+    return np.delete(np.arange(len(label)), drop)
