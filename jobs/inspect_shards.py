@@ -28,7 +28,7 @@ from pipeline.examples.shards import read_shard
 from pipeline.stages.manifest import DAMAGED, read_dataset
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 
-LABELS = {0: "next", 1: "random or swapped", -1: "none"}
+LABELS: Mapping[int, str] = {0: "next", 1: "random or swapped", -1: "none"}
 """Labels of a shard that is outside of its data set."""
 
 

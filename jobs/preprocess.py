@@ -309,7 +309,7 @@ def print_summary(manifest: dict[str, Any]) -> None:
     pairs, objective = counters["pairs"], ExamplesConfig.of(configuration).objective
     for length in configuration["max_seq_length"]:
         line = f"  length {length:<4}{pairs[f'pairs/{length}']:>14,} examples in {configuration['dupe_factor']} copies"
-        if objective.has_pairs:
+        if objective.predicts_label:
             random, dropped = pairs[f"pairs-random/{length}"], pairs.get(f"pairs-dropped/{length}", 0)
             line += f", {random:,} {objective.labels[1]}, {dropped:,} pairs dropped"
         print(line)

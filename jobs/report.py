@@ -175,7 +175,7 @@ def about_length(
     rows = [row for row in shards if row["max_seq_length"] == length]
     examples, tokens = (sum(row[name] for row in rows) for name in ("examples", "tokens"))
     objective = ExamplesConfig.of(configuration).objective
-    random = pairs.get(f"pairs-random/{length}", 0) / examples if objective.has_pairs else None
+    random = pairs.get(f"pairs-random/{length}", 0) / examples if objective.predicts_label else None
     guess = guess_from_length(e.b_length, e.label)
     kept = round(1 - configuration["mask_token_prob"] - configuration["random_token_prob"], 6)
     return {

@@ -50,7 +50,8 @@ class Examples:
     @property
     def b_length(self) -> NDArray[np.int64]:
         """Tokens of B, 0 where there is none: (n,)."""
-        return np.maximum(self.lengths - self.segment_b - 1, 0)
+        b_length: NDArray[np.int64] = np.maximum(self.lengths - self.segment_b - 1, 0)
+        return b_length
 
     def specials(self) -> NDArray[np.bool_]:
         """Return whether each token is the [CLS] or a [SEP] of its example: (tokens,)."""
@@ -64,7 +65,8 @@ def flatten(table: pa.Table) -> Examples:
     columns = {name: table[name].combine_chunks() for name in table.column_names}
 
     def lengths_of(name: str) -> NDArray[np.int64]:
-        return columns[name].value_lengths().to_numpy().astype(np.int64)
+        lengths: NDArray[np.int64] = columns[name].value_lengths().to_numpy().astype(np.int64)
+        return lengths
 
     lengths, num_masks = lengths_of("input_ids"), lengths_of("masked_lm_positions")
     ids = columns["input_ids"].flatten().to_numpy()
@@ -142,7 +144,7 @@ def mask_rate_by_pieces(e: Examples, vocabulary: Vocabulary) -> list[float | Non
 
 
 def _rates(
-    place: NDArray, masks: NDArray[np.int64], content: NDArray[np.bool_], bins: int = BINS
+    place: NDArray[np.int64], masks: NDArray[np.int64], content: NDArray[np.bool_], bins: int = BINS
 ) -> list[float | None]:
     there = np.bincount(place[content], minlength=bins)
     hit = np.bincount(place[masks], minlength=bins)

@@ -114,7 +114,7 @@ class ExamplesConfig:
     def of(cls, configuration: Mapping[str, Any]) -> "ExamplesConfig":
         """Return the part of a manifest's `configuration` that is about examples."""
         names = {field.name for field in fields(cls)}
-        values = {name: value for name, value in configuration.items() if name in names}
+        values: dict[str, Any] = {name: value for name, value in configuration.items() if name in names}
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     @property

@@ -1,6 +1,7 @@
 """The sentences of a bucket as one `max_seq_length` sees them: the input of every pair objective."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ MIN_TARGET = 2
 class Sentences:
     """The sentences of a bucket, long ones cut. They follow each other in the bucket's ids."""
 
-    ids: NDArray
+    ids: NDArray[Any]
     """uint16 or uint32 (tokens,)."""
     head: NDArray[np.bool_]
     """Whether a word begins at this token: bool (tokens,)."""

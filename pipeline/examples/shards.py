@@ -1,7 +1,7 @@
-"""Examples to shards: Arrow record batches in a ustar tar, byte for byte the same from the same pairs.
+"""Write examples to shards: Arrow record batches in a ustar tar. The same pairs give the same bytes.
 
-`docs/shard-format.md` is normative. `read_shard` opens a shard in one line, for people and for tests; the trainer has a
-reader of its own.
+`docs/shard-format.md` is normative. `read_shard` opens a shard in one line, for interactive use and for tests; the trainer
+has its own reader.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bertloom import storage
-from bertloom.draws import GOLDEN, MASKS, SHARD_ORDER, draw, fold, mix
+from bertloom.draws import GOLDEN, MASKS, SHARD_ORDER, U64, draw, fold, mix
 from pipeline.examples.masking.masks import Masking, mask_examples
 from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences
@@ -23,8 +23,10 @@ from pipeline.tokens import take_ranges
 
 FORMAT_VERSION = 1
 MEMBER_EXAMPLES = 1024
-BATCH_EXAMPLES = 8 * MEMBER_EXAMPLES  # masked at a time: stays in the processor's cache
+BATCH_EXAMPLES = 8 * MEMBER_EXAMPLES  # masked at a time; fits in the processor's cache
 SPLITS = ("train", "validation")
+Column = tuple[NDArray[np.int32] | None, NDArray[Any]]
+"""(offsets of the lists, or None for a column without lists; values)."""
 
 SHARDS_SCHEMA = pa.schema(
     [
@@ -46,7 +48,7 @@ SHARDS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class ShardName:
-    """Which shard: one for each (split, max_seq_length, copy, bucket)."""
+    """The name of a shard: one for each (split, max_seq_length, copy, bucket)."""
 
     split: str
     max_seq_length: int
@@ -55,17 +57,17 @@ class ShardName:
 
     @property
     def path(self) -> str:
-        """Relative to the data set."""
+        """Path relative to the data set."""
         return f"{self.split}/seq{self.max_seq_length}/copy{self.copy}/{self.number:05d}.tar"
 
     @property
     def order_number(self) -> int:
-        """The bucket as the keys of the order see it: validation buckets are other buckets."""
+        """Number of the bucket in the keys of the order, different for train and validation buckets."""
         return self.number + (1 << 32) * SPLITS.index(self.split)
 
 
-def schema(ids: np.dtype, metadata: dict[str, str] | None = None) -> pa.Schema:
-    """The schema of a member."""
+def schema(ids: np.dtype[Any], metadata: dict[str, str] | None = None) -> pa.Schema:
+    """Return the schema of a member. ids: type of the token ids."""
     id_type = pa.from_numpy_dtype(ids)
     fields: list[tuple[str, pa.DataType]] = [
         ("input_ids", _list_of(id_type)),
@@ -89,7 +91,7 @@ def write_shard(
     seed: int,
     masking: Masking,
 ) -> dict[str, Any]:
-    """Permutes, masks and writes the pairs of one bucket; the shard's row of shards.parquet."""
+    """Permute, mask and write the pairs of one bucket, and return the shard's row of shards.parquet."""
     pairs = pairs.take(shard_order(name, len(pairs), seed))
     metadata = {
         "format_version": str(FORMAT_VERSION),
@@ -106,7 +108,7 @@ def write_shard(
     def chunks() -> Iterator[bytes]:
         for first in range(0, len(pairs), BATCH_EXAMPLES):
             batch = pairs.take(slice(first, first + BATCH_EXAMPLES))
-            columns = _examples(sentences, words, heads, batch, mask_key, masking)
+            columns = _make_columns(sentences, words, heads, batch, mask_key, masking)
             for start in range(0, len(batch), MEMBER_EXAMPLES):
                 yield from members.add(columns, start, min(start + MEMBER_EXAMPLES, len(batch)))
         yield b"\0" * 2 * tarfile.BLOCKSIZE
@@ -128,21 +130,24 @@ def write_shard(
 
 
 def shard_order(name: ShardName, n: int, seed: int) -> NDArray[np.intp]:
-    """Which of a bucket's n pairs, in the order in which they were made, is each example of the shard."""
+    """Return the number of the pair, in the order in which a bucket's n pairs were made, of each example of the shard."""
     key = fold(seed, SHARD_ORDER, name.max_seq_length, name.copy, name.order_number)
     return np.argsort(draw(key, np.arange(n)), kind="stable")
 
 
 def _lengths(pairs: Pairs) -> NDArray[np.int64]:
-    """Tokens of each example, specials counted."""
+    """Return the tokens of each example, specials counted."""
     return pairs.a_length + pairs.b_length + 2 + (pairs.b_length > 0)
 
 
-def _examples(s: Sentences, words: NDArray, heads: NDArray[np.bool_], pairs: Pairs, mask_key, masking: Masking):
-    """The columns of a batch of examples: (offsets or None, values) for each, in the order of the schema.
+def _make_columns(
+    s: Sentences, words: NDArray[Any], heads: NDArray[np.bool_], pairs: Pairs, mask_key: U64, masking: Masking
+) -> list[Column]:
+    """Return the columns of a batch of examples, in the order of the schema.
 
-    words: the bucket's ids, and behind them [CLS] and [SEP], so that an example is five ranges of one array; heads: does
-    a word begin at each of them.
+    Args:
+        words: the bucket's ids followed by [CLS] and [SEP], so that an example is five ranges of one array.
+        heads: whether a word begins at each of them.
     """
     n = len(pairs)
     lengths = _lengths(pairs)
@@ -161,7 +166,7 @@ def _examples(s: Sentences, words: NDArray, heads: NDArray[np.bool_], pairs: Pai
     )
     first_token = s.edges[s.first[:-1]]  # of each document
     mask_offsets = _offsets(counts)
-    return (
+    return [
         (_offsets(lengths), input_ids),
         (None, (pairs.a_length + 2).astype(np.uint16)),
         (mask_offsets, positions),
@@ -171,11 +176,11 @@ def _examples(s: Sentences, words: NDArray, heads: NDArray[np.bool_], pairs: Pai
         (None, (pairs.a_start - first_token[pairs.document_a]).astype(np.uint32)),
         (None, s.ids_of_documents[pairs.document_b] * has_b),
         (None, ((pairs.b_start - first_token[pairs.document_b]) * has_b).astype(np.uint32)),
-    )
+    ]
 
 
 class _Members:
-    """Record batches to tar members; remembers where each payload lies."""
+    """Turns record batches into tar members and records the offset of each payload."""
 
     def __init__(self, member_schema: pa.Schema, prefix: str):
         self.schema, self.prefix = member_schema, prefix
@@ -184,7 +189,8 @@ class _Members:
         self.sizes: list[int] = []
         self.examples: list[int] = []
 
-    def add(self, columns, start: int, end: int) -> Iterator[bytes]:
+    def add(self, columns: list[Column], start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes of a member with examples start ... end - 1 of a batch."""
         arrays = []
         for (offsets, values), field in zip(columns, self.schema, strict=True):
             if offsets is None:
@@ -210,26 +216,26 @@ class _Members:
 
 
 def read_shard(path: str) -> pa.Table:
-    """A whole shard as one table.
+    """Read a whole shard as one table.
 
     >>> read_shard("DATASET/train/seq128/copy0/00000.tar").column("next_sentence_label")[:3]
     """
     with storage.open_read(path) as file, tarfile.open(fileobj=file) as tar:
         members = [pa.ipc.open_file(tar.extractfile(member).read()).read_all() for member in tar]  # type: ignore[union-attr]
     if not members:
-        raise ValueError(f"{path} holds no members")
+        raise ValueError(f"{path} has no members, but a shard has one or more: make or copy it again")
     return pa.concat_tables(members)
 
 
 def shards_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """shards.parquet: rows sorted by (split, max_seq_length, copy, number)."""
+    """Return shards.parquet as a table, its rows sorted by (split, max_seq_length, copy, number)."""
     keys = ("split", "max_seq_length", "copy", "number")
     ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
     return pa.Table.from_pylist(ordered, schema=SHARDS_SCHEMA)
 
 
 def digest_of(rows: list[dict[str, Any]]) -> str:
-    """One digest for all shards: sha256 over their paths and sha256s, in order."""
+    """Return one digest for all shards: the sha256 over their paths and sha256s, in order."""
     lines = "".join(f"{row['sha256']}  {row['path']}\n" for row in sorted(rows, key=lambda row: row["path"]))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -238,5 +244,5 @@ def _list_of(kind: pa.DataType) -> pa.DataType:
     return pa.list_(pa.field("item", kind, nullable=False))
 
 
-def _offsets(lengths: NDArray) -> NDArray[np.int32]:
+def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int32]:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

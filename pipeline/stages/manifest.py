@@ -132,7 +132,7 @@ def check_pairs(counters: dict[str, Any], config: ExamplesConfig) -> None:
             raise ValueError(f"--max-seq-length {length}: the documents gave no example at all; give more text")
         random = counters["pairs"].get(f"pairs-random/{length}", 0)
         most = MAX_DROPPED * (kept + dropped) + 4 * math.sqrt(kept + dropped)  # of a few pairs, coins alone drop more
-        if config.objective.has_pairs and (random == kept or dropped > most):
+        if config.objective.predicts_label and (random == kept or dropped > most):
             raise ValueError(
                 f"--max-seq-length {length}: {kept} pairs ({kept - random} next, {random} random), and {dropped} dropped "
                 f"because too many documents have a single sentence, from which no next pair can be made; is there a "

@@ -104,13 +104,13 @@ def test_every_masked_token_becomes_mask_where_the_options_say_so(source, vocab,
     [
         (
             {"compat": "google", "pairs": "sop"},
-            "--compat google makes next sentence pairs alone: --pairs sop needs it left out",
+            "--compat google makes --pairs nsp only, not --pairs sop: leave one of the two out",
         ),
-        ({"compat": "google", "pairs": "none"}, "--compat google makes next sentence pairs alone: --pairs none"),
-        ({"compat": "google", "mask_spans": True}, "--compat google masks tokens or whole words.*: --mask-spans needs"),
+        ({"compat": "google", "pairs": "none"}, "--compat google makes --pairs nsp only, not --pairs none"),
+        ({"compat": "google", "mask_spans": True}, "--compat google masks whole words or single tokens, and --mask-spans asks for another"),
         (
             {"mask_token_prob": 0.9, "random_token_prob": 0.2},
-            "--mask-token-prob 0.9 and --random-token-prob 0.2: expected no",
+            "--mask-token-prob 0.9 and --random-token-prob 0.2: expected a sum of at most 1",
         ),
         ({"mask_token_prob": 1.1}, "--mask-token-prob 1.1: expected a share from 0.0 to 1.0"),
         ({"random_token_prob": -0.1}, "--random-token-prob -0.1: expected a share from 0.0 to 1.0"),

@@ -174,7 +174,7 @@ def test_a_truncated_shard_is_told_with_its_sizes(dataset):
 def test_a_file_of_another_format_version_is_a_fault(dataset):
     _rewrite_manifest(dataset, lambda manifest: manifest.update(format_version=2))
     assert faults(dataset) == [
-        "manifest.json: the format is 'bertloom-dataset' 2; this program knows 'bertloom-dataset' 1"
+        "manifest.json: the format is 'bertloom-dataset' 2; this program reads 'bertloom-dataset' 1"
     ]
 
 
@@ -208,7 +208,7 @@ def _rewrite_manifest(dataset, change, of_report=None):
             ("configuration", "max_seq_length", 1),
             "has the lengths \\[32, 64\\], but the configuration has \\[32, 65\\]",
         ),
-        (("configuration", "validation_fraction"), "manifest.json: .* a value that cannot be \\(OverflowError"),
+        (("configuration", "validation_fraction"), "manifest.json: .* an impossible value \\(ValueError"),
         (("inputs", 0, "documents"), "manifest.json: the inputs gave 152 documents, but 151 came in"),
         (("counters", "documents_used"), "shards: 150 documents are in examples, but manifest.json counts 151"),
         (("counters", "pairs", "pairs/32"), "shards: hold .* pairs of length 32, but manifest.json counts"),

@@ -207,7 +207,7 @@ def test_a_validation_shard_has_an_order_of_its_own(tmp_path):
 
 def test_a_tar_without_members_is_named(tmp_path):
     (tmp_path / "e.tar").write_bytes(bytes(1024))
-    with pytest.raises(ValueError, match="e.tar holds no members"):
+    with pytest.raises(ValueError, match="e.tar has no members"):
         read_shard(str(tmp_path / "e.tar"))
 
 

@@ -7,6 +7,7 @@ stay. Unlike google-research/bert, halves are rounded up, not to even, and a ran
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +42,14 @@ def default_max_predictions(max_seq_length: int, masked_lm_prob: float) -> int:
 
 
 def mask_examples(
-    input_ids: NDArray,
+    input_ids: NDArray[Any],
     heads: NDArray[np.bool_],
     starts: NDArray[np.int64],
     a_length: NDArray[np.int64],
     b_length: NDArray[np.int64],
     keys: U64,
     masking: Masking,
-) -> tuple[NDArray[np.uint16], NDArray, NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint16], NDArray[Any], NDArray[np.int64]]:
     """Mask a batch in place and return (masked_lm_positions (masks,), masked_lm_ids (masks,), masks of each (n,)).
 
     With P for max_predictions, mask r of an example, in the order of the text, takes draw P + r: its upper half decides

@@ -102,7 +102,12 @@ def _window(
     left, unseen = counts.copy(), np.diff(first_span)
     rows = np.flatnonzero((left > 0) & (unseen > 0))
 
-    def cover(rows: NDArray, span: NDArray, start: NDArray, fresh: NDArray | bool = True) -> None:
+    def cover(
+        rows: NDArray[np.int64],
+        span: NDArray[np.int64],
+        start: NDArray[np.int64],
+        fresh: NDArray[np.bool_] | bool = True,
+    ) -> None:
         stop = np.minimum(edges[span + 1], start + left[rows])
         change[start] += fresh
         change[stop] -= fresh

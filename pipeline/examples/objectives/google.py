@@ -102,7 +102,9 @@ def _random_b(s: Sentences, keys: U64, document_a: NDArray[np.int64]) -> NDArray
     return first + bounded(draw(keys, 2 + TRIES), s.first[found + 1] - first)
 
 
-def _shares_of_excess(a_length: NDArray, b_length: NDArray, room: int) -> tuple[NDArray, NDArray]:
+def _shares_of_excess(
+    a_length: NDArray[np.int64], b_length: NDArray[np.int64], room: int
+) -> tuple[NDArray[np.int64], NDArray]:
     """Return how many tokens A and B lose if one at a time is cut from the longer one, from B on a tie, until both fit."""
     excess = np.maximum(a_length + b_length - room, 0)
     difference = np.abs(a_length - b_length)

@@ -98,8 +98,12 @@ def make_pairs(
 
 
 def _cut_to_room(
-    head: NDArray[np.bool_], a_start: NDArray, b_start: NDArray, b_length: NDArray, room: int
-) -> tuple[NDArray, NDArray, NDArray]:
+    head: NDArray[np.bool_],
+    a_start: NDArray[np.int64],
+    b_start: NDArray[np.int64],
+    b_length: NDArray[np.int64],
+    room: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray]:
     """Return (a_start, b_length, tokens cut from B) that make consecutive segments A and B fit the room.
 
     B loses its end, down to a quarter of the room, then A its front, at a word start. B's end may still cut a word.
@@ -109,7 +113,9 @@ def _cut_to_room(
     return _forward_to_word(head, a_start + (excess - b_cut), b_start), b_length - b_cut, b_cut
 
 
-def _walk(size: NDArray, coin: NDArray, put_back: NDArray, end: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+def _walk(
+    size: NDArray[np.int64], coin: NDArray[np.bool_], put_back: NDArray[np.int64], end: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
     """Walk from chunk to chunk and return (first sentence of each, its label).
 
     A pair that has to be random shifts the balance of the labels by one; turning a random pair into a next one shifts it
@@ -151,7 +157,7 @@ def _walk(size: NDArray, coin: NDArray, put_back: NDArray, end: NDArray) -> tupl
 
 
 def _random_b(
-    s: Sentences, keys: U64, document_a: NDArray, length: NDArray, whole: NDArray
+    s: Sentences, keys: U64, document_a: NDArray[np.int64], length: NDArray[np.int64], whole: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (first sentence, length) of a random B for each pair.
 
@@ -200,7 +206,7 @@ def _next_other_source(s: Sentences, document: int) -> int:
     )
 
 
-def _forward_to_word(head: NDArray[np.bool_], at: NDArray, limit: NDArray) -> NDArray:
+def _forward_to_word(head: NDArray[np.bool_], at: NDArray[np.int64], limit: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the first word start at or after `at` and below `limit`, or `at` where there is none."""
     moved = at.copy()
     move = np.flatnonzero(~head[moved])
@@ -211,7 +217,7 @@ def _forward_to_word(head: NDArray[np.bool_], at: NDArray, limit: NDArray) -> ND
     return np.where(moved < limit, moved, at)
 
 
-def _back_to_word(head: NDArray[np.bool_], start: NDArray, end: NDArray) -> NDArray:
+def _back_to_word(head: NDArray[np.bool_], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the last word end at or before `end` and after `start`, or `end` where there is none."""
     moved = end.copy()
     move = np.flatnonzero(moved < len(head))

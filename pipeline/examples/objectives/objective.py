@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertloom.draws import U64
-from pipeline.examples.pairs import NO_PAIR, Pairs
+from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences, sentence_keys, target_lengths
 from pipeline.tokens import TokenBlock
 
@@ -34,15 +34,15 @@ class PlacedPairs:
 
     @property
     def one_document(self) -> NDArray[np.bool_]:
-        return self.document_a == self.document_b
+        return np.equal(self.document_a, self.document_b)
 
     @property
     def b_follows_a(self) -> NDArray[np.bool_]:
-        return self.one_document & (self.end_a == self.start_b)
+        return self.one_document & np.equal(self.end_a, self.start_b)
 
     @property
     def a_follows_b(self) -> NDArray[np.bool_]:
-        return self.one_document & (self.end_b == self.start_a)
+        return self.one_document & np.equal(self.end_b, self.start_a)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +119,6 @@ class Objective:
     """Returns sentences on how an example was drawn."""
 
     @property
-    def has_pairs(self) -> bool:
-        """Whether examples have a second segment and a label to predict."""
-        return NO_PAIR not in self.labels
+    def predicts_label(self) -> bool:
+        """Whether there is a label to predict."""
+        return len(self.labels) > 1
