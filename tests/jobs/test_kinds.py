@@ -107,7 +107,10 @@ def test_every_masked_token_becomes_mask_where_the_options_say_so(source, vocab,
             "--compat google makes --pairs nsp only, not --pairs sop: leave one of the two out",
         ),
         ({"compat": "google", "pairs": "none"}, "--compat google makes --pairs nsp only, not --pairs none"),
-        ({"compat": "google", "mask_spans": True}, "--compat google masks whole words or single tokens, and --mask-spans asks for another"),
+        (
+            {"compat": "google", "mask_spans": True},
+            "--compat google masks whole words or single tokens, and --mask-spans asks for another",
+        ),
         (
             {"mask_token_prob": 0.9, "random_token_prob": 0.2},
             "--mask-token-prob 0.9 and --random-token-prob 0.2: expected a sum of at most 1",

@@ -117,7 +117,10 @@ def test_the_examples_to_read_have_the_number_that_explain_takes(dataset, report
     vocabulary = read_vocabulary(str(dataset / "vocab.txt"))
     assert len(report["examples"]) == 20
     for example in report["examples"]:
-        assert decode(rows[example["number"]], vocabulary) | {"number": example["number"]} == example
+        assert (
+            decode(rows[example["number"]], vocabulary, {0: "next", 1: "random"}) | {"number": example["number"]}
+            == example
+        )
 
 
 def test_made_again_it_has_the_same_bytes(dataset, folder, capsys):
