@@ -160,7 +160,7 @@ def test_an_empty_input_among_a_few_is_told(folder, tmp_path, capsys):
     flags[3:3] = [str(tmp_path / "empty.txt")]
     assert cli.main(flags) == 1
     assert (
-        "33.3 % of the input files have no document" in (err := capsys.readouterr().err) and "is empty.txt what" in err
+        "33.3 % of the input files have no document" in (err := capsys.readouterr().err) and "check empty.txt: " in err
     )
 
 
