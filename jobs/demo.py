@@ -1,8 +1,8 @@
-"""The whole road on the shipped sample: vocabulary, shards, a training that is killed and goes on, a model for others.
+"""A guided tour on the sample texts: vocabulary, shards, a training run that is killed and resumed, an exported model.
 
     bertloom demo --out demo
 
-About two minutes on two cores. Every step is the real command; the summary says how to repeat each on texts of your own.
+It takes about two minutes on two cores. Each step runs the real command and shows how to do the same with your own texts.
 """
 
 import json
@@ -21,24 +21,25 @@ from pathlib import Path
 from jobs.support.config import parse
 
 BARS = "▁▂▃▄▅▆▇█"
+WIDTH = 92
 OURS = ("vocab.txt", "dataset", "run", "hugging_face")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """The whole road on the shipped sample, English and Chinese."""
+    """Run every step on the English and Chinese sample texts, in about two minutes."""
 
     out: Path = Path("demo")
-    """The folder to write. What an earlier demo left there is replaced."""
+    """Folder to write. Files of an earlier demo in it are replaced."""
     num_steps: int = 400
-    """Training steps of the tiny model."""
+    """Training steps of the tiny model, at least 20."""
     num_workers: int = 2
-    """Processes that preprocess."""
+    """Worker processes of `preprocess`."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_steps < 20:
             raise ValueError(
-                f"--num-steps {self.num_steps}: expected 20 or more, so that there is something to interrupt"
+                f"--num-steps {self.num_steps}: expected at least 20, because the run is interrupted half-way"
             )
 
 
@@ -47,63 +48,65 @@ def main(argv: Sequence[str]) -> None:
 
 
 def demo(config: DemoConfig) -> None:
+    """Run the tour and print a summary."""
     began = time.monotonic()
-    out = config.out
-    _make_room(out)
+    _clear(config.out)
     sample = [str(files("jobs") / "sample" / name) for name in ("en.jsonl", "zh.txt")]
-    vocabulary, dataset, run, exported = (out / name for name in OURS)
+    vocabulary, dataset, run, exported = (config.out / name for name in OURS)
 
-    _title("1. A vocabulary from the texts")
-    _bertloom("build-vocab", "--input", *sample, "--vocab-size", "8000", "--out", vocabulary)
-    _title("2. Texts to shards: documents, sentences, pairs, masks")
-    _bertloom(
-        "preprocess",
-        "--input",
-        *sample,
-        "--vocab",
-        vocabulary,
-        "--out",
-        dataset,
-        "--max-seq-length",
-        "128",
-        "--dupe-factor",
-        "5",
-        "--validation-fraction",
-        "0.1",
-        "--num-workers",
-        config.num_workers,
+    _step(
+        "1. Build a vocabulary",
+        "Count the words of two public-domain sample files, one English and one Chinese, and choose 8,000 word pieces.",
+        "bertloom build-vocab --input 'texts/*.txt' --vocab-size 30000 --out vocab.txt",
     )
-    _title("3. Are they whole, and what is in them?")
+    _bertloom("build-vocab", "--input", *sample, "--vocab-size", 8000, "--out", vocabulary)
+
+    _step(
+        "2. Turn the texts into shards",
+        "Find documents and sentences, pair sentences, mask words in 5 different ways, and write the examples to shards.",
+        "bertloom preprocess --input 'texts/*.txt' --vocab vocab.txt --out dataset --num-workers 8",
+    )
+    lengths = ("--max-seq-length", 128, "--dupe-factor", 5, "--validation-fraction", 0.1)
+    places = ("--input", *sample, "--vocab", vocabulary, "--out", dataset)
+    _bertloom("preprocess", *places, *lengths, "--num-workers", config.num_workers)
+
+    _step(
+        "3. Check the shards and read two examples",
+        f"Compare every file with its checksum, then decode two examples. {dataset / 'report.html'} has charts.",
+        "bertloom verify dataset",
+    )
     _bertloom("verify", dataset)
-    _bertloom("inspect", dataset, "--examples", "2")
-    _title("4. Training, killed half-way (kill -9) and started again")
-    training = (
-        "pretrain",
-        "tiny",
-        "--data",
-        dataset,
-        "--out",
-        run,
-        "--num-steps",
-        config.num_steps,
-        "--save-every",
-        "50",
+    _bertloom("inspect", dataset, "--examples", 2)
+
+    _step(
+        "4. Train, get killed, resume",
+        f"Train a tiny model for {config.num_steps} steps. Half-way the process is killed with `kill -9`. The same command\n"
+        "then resumes from the last checkpoint, and the losses are those of an uninterrupted run.",
+        "bertloom pretrain tiny --data dataset --out run --budget 30m",
     )
+    every = ("--num-steps", config.num_steps, "--save-every", 50)
+    training = ("pretrain", "tiny", "--data", dataset, "--out", run, *every)
     _bertloom(*training, kill_at=(run / "metrics.jsonl", config.num_steps // 2))
     _bertloom(*training)
-    _title("5. The model for Hugging Face transformers, and a word that it finds")
+
+    _step(
+        "5. Export the model and use it",
+        "Write the model for Hugging Face transformers, and let it guess a masked word.",
+        "bertloom export --checkpoint run --out my-bert",
+    )
     _bertloom("export", "--checkpoint", run, "--out", exported)
-    _bertloom("predict", "--model", exported, "--fill", "It was the [MASK] of the house.", "--top-k", "3")
+    _bertloom("predict", "--model", exported, "--fill", "It was the [MASK] of the house.", "--top-k", 3)
     _summary(config, time.monotonic() - began)
 
 
-def _make_room(out: Path) -> None:
+def _clear(out: Path) -> None:
+    """Make `out` an empty folder. Only files of an earlier demo are deleted."""
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: is a file; expected a folder, or nothing there")
+        raise ValueError(f"--out {out} is a file: expected a folder, or a path that does not exist yet")
     others = sorted(path.name for path in out.iterdir() if path.name not in OURS) if out.exists() else []
     if others:
         raise ValueError(
-            f"--out {out}: holds {', '.join(others[:5])}, which no demo wrote; expected an empty or new folder"
+            f"--out {out} contains {', '.join(others[:5])}, which is not from a demo: choose an empty or new folder"
         )
     for name in OURS:
         path = out / name
@@ -114,8 +117,12 @@ def _make_room(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
+def _step(title: str, what: str, own_data: str) -> None:
+    print(f"\n── {title} {'─' * max(0, WIDTH - 4 - len(title))}\n{what}\nWith your own data: {own_data}\n", flush=True)
+
+
 def _bertloom(*words: object, kill_at: tuple[Path, int] | None = None) -> None:
-    """Runs one command as a person would, in a process of its own; kills it once its metrics have so many lines."""
+    """Run a command in its own process. `kill_at`: kill it once this file of metrics has more lines than this."""
     print("$ bertloom " + shlex.join(str(word) for word in words), flush=True)
     process = subprocess.Popen([sys.executable, "-m", "jobs.cli", *(str(word) for word in words)])
     if kill_at:
@@ -125,10 +132,10 @@ def _bertloom(*words: object, kill_at: tuple[Path, int] | None = None) -> None:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            print(f"\n… killed at about step {lines}; the same command again:", flush=True)
+            print(f"\nThe process was killed at about step {lines}. The same command again:\n", flush=True)
             return
     if process.wait() != 0:
-        raise ValueError(f"bertloom {words[0]} ended with status {process.returncode}: see its message above")
+        raise ValueError(f"bertloom {words[0]} ended with status {process.returncode}: its error message is above")
 
 
 def _summary(config: DemoConfig, seconds: float) -> None:
@@ -146,37 +153,42 @@ def _summary(config: DemoConfig, seconds: float) -> None:
     counters = manifest["counters"]
     size = sum(file.stat().st_size for file in (out / "dataset").rglob("*.tar"))
     speed = sorted(line["tokens_per_second"] for line in train)[len(train) // 2]
-    _title(f"Done in {seconds / 60:.1f} minutes")
-    print(f"""\
- {counters["documents_in"]:,} documents, {counters["text_bytes"] / 1e6:.1f} MB of English and Chinese
-   became {sum(counters["examples"].values()):,} examples ({size / 1e6:.1f} MB of shards), half with a random next segment,
-   and {len(train):,} steps of training ({speed:,.0f} real tokens a second), with a kill -9 in the middle that cost nothing.
+    title = f"Done in {seconds / 60:.1f} minutes"
+    exported = str(out / "hugging_face")
+    width = len(exported)
+    print(f"""
+── {title} {"─" * (WIDTH - 4 - len(title))}
+{counters["documents_in"]:,} documents ({counters["text_bytes"] / 1e6:.1f} MB of English and Chinese text) became
+{sum(counters["examples"].values()):,} examples ({size / 1e6:.1f} MB of shards). Half of them have a random second segment.
+The model trained for {len(train):,} steps at {speed:,.0f} tokens per second, padding not counted.
 
- loss          {_curve([line["loss"] for line in train])}  {train[0]["loss"]:.2f} → {train[-1]["loss"]:.2f}
- held out      masked words   {_change(first, last, "mlm")}
-               next sentence  {_change(first, last, "nsp")}
-   A minute on two cores teaches a model which words are frequent, and a little of what goes with what; more does the rest.
+  training loss            {_curve([line["loss"] for line in train])}  {train[0]["loss"]:.2f} → {train[-1]["loss"]:.2f}
+  held out, masked words   {_change(first, last, "mlm")}
+  held out, next sentence  {_change(first, last, "nsp")}
 
- What was made
-   {out / "vocab.txt"}   {manifest["vocabulary"]["size"]:,} word pieces
-   {out / "dataset"}     shards, opened by pyarrow and webdataset alike; manifest.json says how they came to be
-   {out / "run"}         metrics.jsonl, config.toml and the model, {checkpoint[0].name}
-   {out / "hugging_face"}   BertForPreTraining.from_pretrained("{out / "hugging_face"}") in transformers
+One minute on two cores is enough to learn which words are frequent. A useful model needs more text and more time.
 
- What to try next
-   bertloom inspect {out / "dataset"} --examples 10         read what the model reads
-   bertloom build-vocab --input 'texts/*.txt' --vocab-size 30000 --out vocab.txt
-   bertloom preprocess --input 'texts/*.txt' --vocab vocab.txt --out dataset --num-workers {os.cpu_count()}
-   bertloom pretrain tiny --data dataset --out run --budget 30m    presets: tiny mini small base large""")
+Files
+  {str(out / "vocab.txt"):{width}}   {manifest["vocabulary"]["size"]:,} word pieces
+  {str(out / "dataset"):{width}}   shards (open them with pyarrow or webdataset), report.html, manifest.json
+  {str(out / "run"):{width}}   config.toml, metrics.jsonl, and the model in checkpoints/{checkpoint[0].name}
+  {exported}   the model for transformers: BertForPreTraining.from_pretrained("{exported}")
+
+Next, with your own texts (.txt, .jsonl, .parquet and more; `bertloom preprocess --help` lists all)
+  bertloom build-vocab --input 'texts/*.txt' --vocab-size 30000 --out vocab.txt
+  bertloom preprocess --input 'texts/*.txt' --vocab vocab.txt --out dataset --num-workers {os.cpu_count()}
+  bertloom pretrain tiny --data dataset --out run --budget 30m        presets: tiny, mini, small, base, large
+  bertloom export --checkpoint run --out my-bert""")
 
 
 def _change(first: dict[str, float], last: dict[str, float], task: str) -> str:
-    """How a task's loss and accuracy changed, in words."""
-    loss, right = f"{task}_loss", f"{task}_accuracy"
-    return f"loss {first[loss]:.2f} → {last[loss]:.2f}   right {first[right]:.1%} → {last[right]:.1%}"
+    """Return the change of a task's loss and accuracy as text."""
+    loss, accuracy = f"{task}_loss", f"{task}_accuracy"
+    return f"loss {first[loss]:.2f} → {last[loss]:.2f}   accuracy {first[accuracy]:.1%} → {last[accuracy]:.1%}"
 
 
 def _curve(values: Sequence[float], width: int = 40) -> str:
+    """Return a line of block characters that shows the values, averaged over `width` equal parts."""
     means = [
         sum(part) / len(part)
         for i in range(width)
@@ -184,7 +196,3 @@ def _curve(values: Sequence[float], width: int = 40) -> str:
     ]
     low, high = min(means), max(means)
     return "".join(BARS[round((value - low) / max(high - low, 1e-9) * (len(BARS) - 1))] for value in means)
-
-
-def _title(text: str) -> None:
-    print(f"\n── {text} {'─' * max(0, 88 - len(text))}", flush=True)
