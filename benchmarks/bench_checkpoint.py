@@ -20,10 +20,10 @@ from bench_train import add_arguments, batches_of, model_of, num_pairs, run, tim
 from setting import header, spread
 
 from model.loading.data import Examples
-from model.loading.stream import START
 from model.optimizer import build_optimizer, set_learning_rate
 from model.runs.checkpoint import TrainingState
 from model.runs.checkpoint_writer import CheckpointWriter
+from model.runs.progress import Progress
 
 
 def main() -> None:
@@ -82,18 +82,9 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
 
 def state_at(step: int, model) -> TrainingState:
     return TrainingState(
-        step=step,
-        items=0,
-        tokens=0,
-        seconds=0.0,
-        loss_mean=None,
-        stream=START,
-        legs=[],
-        epoch=0,
-        epoch_items=0,
+        progress=Progress(step=step),
         seed=1,
         order_version=1,
-        max_seq_length=0,
         shards_digest="",
         vocabulary_sha256="",
         model=asdict(model.config),

@@ -139,7 +139,7 @@ def _bertloom(*words: object, kill_at: tuple[Path, int] | None = None) -> None:
 
 
 def _summary(config: DemoConfig, seconds: float) -> None:
-    from model.runs.checkpoint import latest_checkpoint
+    from model.runs.checkpoint import TrainingState, latest_checkpoint
     from model.runs.metrics import read_metrics
 
     out = config.out
@@ -148,7 +148,7 @@ def _summary(config: DemoConfig, seconds: float) -> None:
     train = [line for line in lines if line["split"] == "train"]
     validation = [line for line in lines if line["split"] == "validation"]
     first, last = validation[0], validation[-1]
-    checkpoint = latest_checkpoint(out / "run" / "checkpoints")
+    checkpoint = latest_checkpoint(out / "run" / "checkpoints", TrainingState)
     assert checkpoint is not None
     counters = manifest["counters"]
     size = sum(file.stat().st_size for file in (out / "dataset").rglob("*.tar"))

@@ -57,7 +57,7 @@ def export(config: ExportConfig) -> Pretrained:
     path = config.checkpoint if config.step is None else checkpoint_of(config.checkpoint, config.step)
     with whole_folder(config.out) as folder:
         pretrained = open_pretrained(path)
-        state = read_state(pretrained.path) if (pretrained.path / "state.json").exists() else None
+        state = read_state(pretrained.path, TrainingState) if (pretrained.path / "state.json").exists() else None
         if state and path == config.checkpoint != pretrained.path and not is_finished(state):
             raise ValueError(
                 f"{path} is not finished, it has done {state.step:,} steps: start `bertloom pretrain` again with its flags, "
@@ -96,7 +96,9 @@ def checkpoint_of(run: Path, step: int) -> Path:
 
 def is_finished(state: TrainingState) -> bool:
     """Whether a training has come to the end of its schedule."""
-    plan = state.schedule
+    plan, progress = state.schedule, state.progress
     if plan["budget"] is not None:
-        return state.seconds >= parse_budget(plan["budget"])
-    return state.tokens >= plan["num_tokens"] if plan["num_tokens"] is not None else state.step >= plan["num_steps"]
+        return progress.seconds >= parse_budget(plan["budget"])
+    if plan["num_tokens"] is not None:
+        return progress.tokens >= plan["num_tokens"]
+    return progress.step >= plan["num_steps"]

@@ -1,21 +1,21 @@
-"""Trains a pretrained BERT for a task, from a file of labelled rows.
+"""Fine-tunes a pretrained BERT for a task, from a file of labelled rows.
 
     bertloom finetune --task classify --model RUN --train train.jsonl --dev dev.jsonl --out TUNED
     bertloom finetune --task span --model DIRECTORY --train train.json --dev dev.json --out TUNED --seeds 1 2 3
 
 The model is a run of `bertloom pretrain` or a directory in transformers' form. Writes
 
-    TUNED/config.toml      all that was chosen; can be given back as a preset
-    TUNED/metrics.jsonl    a line a step, and one a measurement on the dev rows
-    TUNED/results.json     when it is finished: what was measured, and after which step
-    TUNED/model/           the best model, as `bertloom predict` and transformers read it
-    TUNED/bad_rows.jsonl   rows that were left out, and why
-    TUNED/checkpoints/     to go on from; removed when it is finished
+    TUNED/config.toml      the complete configuration, which can be used as a preset
+    TUNED/metrics.jsonl    one line per step and per evaluation on the dev rows
+    TUNED/results.json     metrics of the best model, and its step; written last
+    TUNED/model/           the best model, for `bertloom predict` and transformers
+    TUNED/bad_rows.jsonl   skipped rows with their reasons
+    TUNED/checkpoints/     to resume from; removed when the run is finished
 
-With several seeds, each has such a folder, TUNED/seed-1, and TUNED holds the mean, the deviation, and the best model.
+With several seeds, each has such a folder, TUNED/seed-1, and TUNED holds the mean, the deviation and the best model.
 
-Started again with the same flags, it goes on from the last checkpoint, and on a CPU with the same number of threads gets
-the numbers, bit for bit, that it would have got without the stop. Exit status as of `bertloom pretrain`.
+The same command resumes a stopped run from its last checkpoint. On a CPU with the same number of threads it then gives
+the same numbers, bit for bit, as an uninterrupted run. The exit status is as for `bertloom pretrain`.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; read when torch is loaded
 
@@ -36,7 +37,8 @@ import torch
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
-from jobs.support.finetune_run import Job, SeedResult, describe, train_seed
+from jobs.support.finetune_run import SeedResult, train_seed
+from jobs.support.finetuning import FinetuneJob, describe_metrics
 from model.hub.pretrained import Pretrained, open_pretrained
 from model.loading.data import read_json
 from model.runs.folder import only_trainer, stop_signals
@@ -48,32 +50,32 @@ from model.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """How a command ended."""
+    """The end of a command."""
 
     out: Path
     """The run folder."""
     seeds: list[SeedResult]
     """The finished runs."""
     mean: dict[str, float]
-    """Of each metric over the seeds; empty if a signal ended the command."""
+    """Mean of each metric over the seeds; empty if a signal stopped the command."""
     deviation: dict[str, float]
-    """The standard deviation of each metric over the seeds; empty for fewer than two."""
+    """Standard deviation of each metric over the seeds; empty for fewer than two seeds."""
     signal_number: int = 0
-    """The signal that ended it early, or 0."""
+    """Number of the signal that stopped the command, or 0."""
 
     @property
     def exit_status(self) -> int:
-        """0, or 128 + the signal's number."""
+        """0, or 128 + the number of the signal."""
         return 128 + self.signal_number if self.signal_number else 0
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit status of `bertloom finetune` with these words."""
+    """Run `bertloom finetune` and return its exit status."""
     return finetune(parse(FinetuneConfig, argv, prog="bertloom finetune")).exit_status
 
 
 def finetune(config: FinetuneConfig) -> FinetuneResult:
-    """Trains, or goes on training, for all seeds or until a signal; see the top of this file."""
+    """Train with every seed, until the end or a signal, from the last checkpoint if there is one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("finetune runs in one process, on one device: start it without torchrun")
     if config.num_threads is not None:
@@ -92,8 +94,8 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         return summarize(job, results)
 
 
-def prepare(config: FinetuneConfig) -> Job:
-    """Model, task and data of a command; ValueError where they do not fit together."""
+def prepare(config: FinetuneConfig) -> FinetuneJob:
+    """Open the model and read the rows; ValueError if they do not fit together."""
     pretrained = open_pretrained(config.model)
     reading = Reading(
         max_seq_length=config.max_seq_length or pretrained.max_seq_length,
@@ -109,15 +111,17 @@ def prepare(config: FinetuneConfig) -> Job:
     task = task.learn(train_rows)
     if task.has_classes and len(task.labels) < 2:
         raise ValueError(
-            f"{config.train}: all {len(train_rows):,} rows have the label {task.labels[0]!r}: nothing to learn"
+            f"{config.train}: all {len(train_rows):,} rows have the label {task.labels[0]!r}: expected at least two labels"
         )
     if config.metric is not None and config.metric not in task.metrics:
-        raise ValueError(f"metric={config.metric!r} is none of {config.task}'s: expected {', '.join(task.metrics)}")
+        raise ValueError(
+            f"metric={config.metric!r} is not a metric of {config.task}: expected one of {', '.join(task.metrics)}"
+        )
     dev_rows, bad_dev = read_task(config.dev, task.forms(True), task.parse, columns, config.on_bad_row)
     train = task.tokenize(train_rows, pretrained.tokenizer)
     dev = task.tokenize(dev_rows, pretrained.tokenizer)
-    files = {"model": pretrained.digest(), "train": digest(config.train), "dev": digest(config.dev)}
-    return Job(
+    digests = {"model": pretrained.digest(), "train": file_digest(config.train), "dev": file_digest(config.dev)}
+    return FinetuneJob(
         config=config,
         task=task,
         pretrained=pretrained,
@@ -126,84 +130,83 @@ def prepare(config: FinetuneConfig) -> Job:
         train=replace(train, weights=target_weights(config, task, train)),
         bad_train=bad_train,
         bad_dev=bad_dev,
-        deciding=config.deciding() | {"max_seq_length": reading.max_seq_length} | files,
+        settings=config.deciding() | {"max_seq_length": reading.max_seq_length} | digests,
     )
 
 
 def check_folders(config: FinetuneConfig) -> None:
-    """Raises ValueError if the run folder is that of something else."""
+    """Raise ValueError if the run folder belongs to something else."""
     if config.out.resolve() == config.model.resolve():
         raise ValueError(f"{config.out} is the model itself: give a new folder as --out")
     path = config.out / "config.toml"
     if path.exists() and "task" not in tomllib.loads(path.read_text(encoding="utf-8")):
         raise ValueError(f"{config.out} is a run of another command: give a new folder as --out")
-    of_others = config.out / "metrics.jsonl" if len(config.seeds) > 1 else next(config.out.glob("seed-*"), None)
-    if of_others and of_others.exists():
+    other = config.out / "metrics.jsonl" if len(config.seeds) > 1 else next(config.out.glob("seed-*"), None)
+    if other and other.exists():
+        number = "one seed" if len(config.seeds) > 1 else "several seeds"
         raise ValueError(
-            f"{config.out} holds {of_others.name}, and was begun with {'one seed' if len(config.seeds) > 1 else 'several'}: "
-            f"give that again, or a new folder as --out"
+            f"{config.out} holds {other.name}, because it was started with {number}: give {number} again, or a new --out"
         )
 
 
 def check_model(config: FinetuneConfig, pretrained: Pretrained, reading: Reading) -> None:
-    """Raises ValueError if the model cannot do what is asked of it."""
+    """Raise ValueError if the model does not fit the task or the settings."""
     shape = pretrained.config.shape
     if reading.max_seq_length > shape.max_position_embeddings:
         raise ValueError(
-            f"max_seq_length={reading.max_seq_length} is above the {shape.max_position_embeddings} positions of "
-            f"{config.model}: give at most these"
+            f"max_seq_length={reading.max_seq_length} is more than {config.model} has positions: "
+            f"give at most {shape.max_position_embeddings}"
         )
     room = reading.max_seq_length - 2  # [CLS] and [SEP]
     if reading.stride is not None and reading.stride > room:
         raise ValueError(
-            f"stride={reading.stride} is above the {room} tokens of text that a window has room for: what lies between two "
-            f"windows would not be read; give a smaller stride or a larger max_seq_length"
+            f"stride={reading.stride} is above the {room} tokens of text in a window, so text between windows would be "
+            f"skipped: give a smaller stride or a larger max_seq_length"
         )
     if shape.type_vocab_size < 2 and config.task in ("pair", "span"):
-        raise ValueError(
-            f"{config.model} knows one token type, and {config.task} reads two segments: take another model"
-        )
+        raise ValueError(f"{config.model} has one token type, but {config.task} reads two segments: use another model")
     if config.frozen_layers > shape.num_hidden_layers:
         raise ValueError(
             f"frozen_layers={config.frozen_layers}, but {config.model} has {shape.num_hidden_layers} layers"
         )
 
 
-def target_weights(config: FinetuneConfig, task: Task, train: TaskData) -> np.ndarray:
-    """How much each target counts in the loss, float32."""
+def target_weights(config: FinetuneConfig, task: Task[Any], train: TaskData) -> np.ndarray:
+    """Return the weight of each target in the loss, float32."""
     if not config.class_weights:
         return train.weights
     counts = np.bincount(train.labels, minlength=len(task.labels))
     given = config.weights_by_label()
     if unknown := set(given) - set(task.labels):
-        raise ValueError(f"class_weights: {min(unknown)!r} is none of the labels: {', '.join(task.labels)}")
+        raise ValueError(f"class_weights: {min(unknown)!r} is not a label: expected one of {', '.join(task.labels)}")
     table = [given.get(label, 1.0) for label in task.labels]
-    if not given:  # balanced, as scikit-learn does it
+    if not given:  # balanced, as in scikit-learn
         table = [len(train.labels) / (len(task.labels) * max(int(count), 1)) for count in counts]
-    return np.array(table, dtype=np.float32)[train.labels]
+    weights: np.ndarray = np.array(table, dtype=np.float32)[train.labels]
+    return weights
 
 
-def print_start(job: Job) -> None:
-    """Says what is about to be trained on what."""
+def print_start(job: FinetuneJob) -> None:
+    """Print what will be trained, and on what data."""
     config = job.config
     print(f"model: {job.pretrained.path}, a {job.pretrained.architecture}")
     for name, data, bad in (("train", job.train, job.bad_train), ("dev", job.dev, job.bad_dev)):
         num_rows = int(data.row_of[-1]) + 1
         words = [f"{num_rows:,} rows", f"{len(data.starts) - 1:,} sequences", f"{len(data.input_ids):,} tokens"]
-        words += [f"{data.num_cut:,} rows not read whole"] if data.num_cut else []
-        words += [f"{len(bad):,} bad rows left out, see {config.out / 'bad_rows.jsonl'}"] if bad else []
+        words += [f"{data.num_cut:,} rows truncated"] if data.num_cut else []
+        words += [f"{len(bad):,} bad rows skipped, see {config.out / 'bad_rows.jsonl'}"] if bad else []
         print(f"{name}: {', '.join(words)}")
     if job.task.has_classes:
         counts = np.bincount(job.train.labels, minlength=len(job.task.labels))
         named = ", ".join(f"{label} {count:,}" for label, count in list(zip(job.task.labels, counts))[:12])
         print(f"{len(counts)} labels: {named}{', …' if len(counts) > 12 else ''}")
         if rare := [label for label, count in zip(job.task.labels, counts) if count == 1]:
-            print(f"labels that occur once, is it a slip? {', '.join(rare[:12])}")
-    print(f"{job.num_steps:,} steps of {config.batch_size}; the best model by {job.metric}", flush=True)
+            print(f"labels that occur only once, perhaps by mistake: {', '.join(rare[:12])}")
+    print(f"{job.num_steps:,} steps of {config.batch_size} items; {job.metric} chooses the best model", flush=True)
 
 
-def summarize(job: Job, results: list[SeedResult]) -> FinetuneResult:
-    """What the seeds have given together; of several, written down, and the best model copied."""
+def summarize(job: FinetuneJob, results: list[SeedResult]) -> FinetuneResult:
+    """Return the result of all seeds. For several seeds, write results.json and copy the best model."""
     out = job.config.out
     best = max(results, key=lambda result: result.metrics[job.metric])
     names = list(results[0].metrics)
@@ -224,11 +227,13 @@ def summarize(job: Job, results: list[SeedResult]) -> FinetuneResult:
             write_text(path, json.dumps(content, indent=2) + "\n")
         spread = ", ".join(f"{name} {mean[name]:.4f} ± {deviation[name]:.4f}" for name in names if name != "loss")
         print(f"{len(results)} seeds: {spread}")
-    print(f"{describe(best.metrics)} at step {best.best_step:,} of seed {best.seed}; the model is {out / 'model'}")
+    print(
+        f"{describe_metrics(best.metrics)} at step {best.best_step:,} of seed {best.seed}; the model is {out / 'model'}"
+    )
     return FinetuneResult(out=out, seeds=results, mean=mean, deviation=deviation)
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file."""
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,15 +1,15 @@
-"""Several ranks: one process for each device, started by torchrun, that share every global batch out between them.
+"""Ranks: processes started by torchrun, one for each device, that share every global batch.
 
     torchrun --no-python --nproc-per-node 8 bertloom pretrain base --data DATASET --out RUN
 
-All ranks hold the same weights and moments and make the same update. In a step each one computes the gradients of its
-micro-batches; these are summed over the ranks once, when all are done, in a few large pieces. That is not
-DistributedDataParallel: there is nothing to overlap with that pays for its hooks at the batch sizes of BERT, and the sum
-is the plain one of losses that are already divided by the counts of the whole batch. Only rank 0 writes files.
+All ranks hold the same weights and moments and make the same updates. In a step, each rank computes the gradients of its
+micro-batches. When all are done, the gradients are summed over the ranks once, in a few large buckets. This is not
+DistributedDataParallel: at BERT's batch sizes, overlapping communication does not pay for its hooks. The sum is a plain
+one, because losses are already divided by the counts of the whole batch. Only rank 0 writes files.
 
-Ranks talk by gloo on a CPU and by NCCL on CUDA. Under gloo a rank that ends takes the others with it: they say so and
-end too. Under NCCL they wait until torchrun ends them, or NCCL's own watchdog. torchrun, or the next start, goes on from
-the last checkpoint.
+Ranks communicate by gloo on a CPU and by NCCL on CUDA. With gloo, a rank that ends makes the others end with an error.
+With NCCL, the others wait until torchrun or NCCL's watchdog ends them. After a restart, training resumes from the last
+checkpoint.
 """
 
 import json
@@ -25,49 +25,60 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a rank waits for the others: rank 0 may be writing a large checkpoint to a slow disk."""
+"""Longest time to wait for another rank. Rank 0 may be writing a large checkpoint to a slow disk."""
 BUCKET_NUMBERS = 16 * 2**20
-"""Gradients summed in one piece: 64 MiB, enough to be limited by bandwidth alone."""
+"""Size of a gradient bucket: 64 MiB, large enough that bandwidth is the only limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process's place among those that train together; by default it is alone, and nothing here costs anything."""
+    """The processes that train together, as one of them sees them. By default there is one, and every call is free."""
 
     device: torch.device
-    """Where it computes."""
+    """Device of this process."""
     rank: int = 0
-    """Its number."""
+    """Rank of this process."""
     size: int = 1
-    """How many there are."""
+    """Number of ranks."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes files and speaks."""
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
-        """The sum over all ranks, in place."""
+        """Sum a tensor over all ranks, in place, and return it."""
         if self.size > 1:
-            with together():
+            with backend_errors():
                 dist.all_reduce(tensor)
         return tensor
 
     def sum_numbers(self, values: Sequence[float]) -> list[float]:
-        """Sums over all ranks, in 64-bit floating point: exact for integers below 2^53."""
+        """Return the sums over all ranks, in 64-bit floating point: exact for integers below 2^53."""
         if self.size == 1:
             return list(values)
         return self.sum_tensor(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
 
     def sum_integer(self, value: int) -> int:
-        """The sum over all ranks modulo 2^64 of integers from 0 to 2^64 - 1."""
+        """Return the sum over all ranks, modulo 2^64, of integers from 0 to 2^64 - 1."""
         low, high = self.sum_numbers([value & 0xFFFFFFFF, value >> 32])
         return int(low) + (int(high) << 32) & 2**64 - 1
 
+    def sum_and_share(self, number: float, value: float) -> tuple[float, float]:
+        """Return the sum of `number` over all ranks, and rank 0's `value`, in one exchange."""
+        total, shared = self.sum_numbers([number, value if self.is_first else 0.0])
+        return total, shared
+
+    def wait_for_all(self) -> None:
+        """Wait until all ranks get here."""
+        self.sum_numbers([0])
+
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Makes each gradient the sum over all ranks. A rank that had no example of a batch has none yet: zeros."""
+        """Sum gradients over all ranks, in place. A rank without examples of the batch contributes zeros."""
         if self.size == 1:
             return
         bucket: list[Tensor] = []
@@ -87,18 +98,18 @@ class Ranks:
 
     def _sum_bucket(self, gradients: list[Tensor]) -> None:
         flat = self.sum_tensor(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+        for gradient, part in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients])):
             gradient.copy_(part.view_as(gradient))
 
     def share_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Gives all ranks the values that rank 0 has, in place."""
+        """Copy rank 0's values to all ranks, in place."""
         if self.size > 1:
-            with together():
+            with backend_errors():
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
 
     def share_json(self, value: Any) -> Any:
-        """What rank 0 has, on all ranks; anything that JSON can hold."""
+        """Return rank 0's value, which may be anything that JSON can hold."""
         if self.size == 1:
             return value
         content = json.dumps(value).encode() if self.is_first else b""
@@ -111,24 +122,24 @@ class Ranks:
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Turns what the backend says when a rank is gone into words for people."""
+def backend_errors() -> Iterator[None]:
+    """Turn the backend's error about a lost rank into a plain one."""
     try:
         yield
     except RuntimeError as error:
         raise ValueError(
-            f"rank {dist.get_rank()} of {dist.get_world_size()} has lost the others: one of them has ended, and its own "
-            f"message says why; start again to go on from the last checkpoint ({str(error).splitlines()[0][:200]})"
+            f"rank {dist.get_rank()} of {dist.get_world_size()} lost the connection to the others: one of them ended, see "
+            f"its own message; start again to resume from the last checkpoint ({str(error).splitlines()[0][:200]})"
         ) from error
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """A sum over ranks that gradients go through: every rank's share has the gradients of all."""
+    """A differentiable sum over ranks: the gradient of each rank's summand is the sum of all ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         total = tensor.clone()
-        with together():
+        with backend_errors():
             dist.all_reduce(total)
         return total
 
@@ -138,22 +149,25 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The sum over all ranks, for a model's own use: with gradients, and without a word of which ranks there are."""
-    return _SumOverRanks.apply(tensor) if dist.is_initialized() else tensor
+    """Return the differentiable sum over all ranks, for models, which know no `Ranks`."""
+    if not dist.is_initialized():
+        return tensor
+    total: Tensor = _SumOverRanks.apply(tensor)
+    return total
 
 
-def agree_on_name(store: dist.Store, rank: int, size: int) -> str:
-    """A name that all ranks of this start have, and none that met in this store before.
+def agree_on_name(store: Store, rank: int, size: int) -> str:
+    """Return a name that all ranks of this start share, and that no earlier start used in this store.
 
-    torchrun may keep its store when it starts the ranks again, and they would look for those that are gone. Its count of
-    restarts does not tell one start from another: each machine has its own, and one that joins or leaves raises none.
-    So each rank asks rank 0 by a word that nobody has used, and gets the name as the answer to that. What a dead rank
-    has asked is answered as well, to nobody; rank 0 is done when all ranks have said the name.
+    torchrun may keep its store when it restarts the ranks, and new ranks would then look for dead ones. Its restart count
+    does not identify a start: each machine has its own count, and a machine that joins or leaves does not raise it.
+    Therefore each rank asks rank 0 with a unique token and receives the name as the answer. Rank 0 also answers
+    tokens of dead ranks, which nobody reads, and is done when all ranks have confirmed the name.
     """
     mine = uuid.uuid4().hex
     if rank:
         store.set(f"asks-{rank}", mine)
-        name = store.get(f"answer-{mine}").decode()  # waits for it
+        name: str = store.get(f"answer-{mine}").decode()  # blocks until rank 0 answers
         store.set(f"{name}-{rank}", "")
         return name
     deadline = time.monotonic() + TIMEOUT.total_seconds()
@@ -166,8 +180,8 @@ def agree_on_name(store: dist.Store, rank: int, size: int) -> str:
                 missing.remove(other)
         if missing and time.monotonic() > deadline:
             raise ValueError(
-                f"ranks {', '.join(map(str, sorted(missing)))} of {size} have not come in {TIMEOUT}: look at what their "
-                f"machines say, then start again"
+                f"ranks {', '.join(map(str, sorted(missing)))} of {size} have not started within {TIMEOUT}: check the logs "
+                f"of their machines, then start again"
             )
         time.sleep(0.02)
     return mine
@@ -175,24 +189,24 @@ def agree_on_name(store: dist.Store, rank: int, size: int) -> str:
 
 @contextmanager
 def join_ranks(device: torch.device) -> Iterator[Ranks]:
-    """Meets the other processes that torchrun has started; without torchrun, this process is alone.
+    """Connect to the other processes that torchrun started; without torchrun, this process is alone.
 
     Args:
-        device: cpu or cuda; of several CUDA devices each process takes the one of its number on its machine.
+        device: cpu or cuda. With several CUDA devices, each process uses the one with its local rank.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Ranks(device=device)
         return
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    store, _, _ = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
-    store = dist.PrefixStore(agree_on_name(store, rank, size), store)
+    store, _, _ = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+    store = PrefixStore(agree_on_name(store, rank, size), store)
     group: dict[str, Any] = {"store": store, "rank": rank, "world_size": size, "timeout": TIMEOUT}
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise ValueError(
-                f"rank {rank} is number {local} on this machine, which has {torch.cuda.device_count()} CUDA devices: "
-                f"give torchrun --nproc-per-node {torch.cuda.device_count()}, or --device cpu"
+                f"rank {rank} has local rank {local}, but this machine has {torch.cuda.device_count()} CUDA devices: "
+                f"use torchrun --nproc-per-node {torch.cuda.device_count()}, or --device cpu"
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
@@ -200,4 +214,4 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     else:
         dist.init_process_group("gloo", **group)
     yield Ranks(device=device, rank=rank, size=size)
-    dist.destroy_process_group()  # not after an error: the others may be gone, and it would wait for them
+    dist.destroy_process_group()  # not after an error: it would wait for ranks that may be gone

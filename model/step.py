@@ -1,13 +1,14 @@
-"""One training step, and evaluation on held-out examples.
+"""One pretraining step, and evaluation on held-out examples.
 
-A step is a function of the weights, the moments, the global batch, (seed, step) and nothing else: random numbers
-(dropout) are seeded anew in each one, so there is no random state to save.
+A step is a function of the weights, the moments, the global batch and (seed, step). Dropout is seeded in every
+micro-batch, so a checkpoint needs no random state.
 """
 
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,70 +21,78 @@ from model.loading.order import fold
 from model.optimizer import set_learning_rate
 
 DROPOUT = 1001
-"""Purpose of dropout's draws. Far from the purposes in docs/shard-format.md: it decides no byte of any data set."""
+"""Purpose of the dropout draws. It is not one of docs/shard-format.md, because no data set depends on it."""
 
 
 ALONE = Ranks(device=torch.device("cpu"))
-"""For callers that know of no ranks; its device is not looked at."""
+"""The ranks of a single process. Its device is not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What a step was like, before its update."""
+    """Loss and gradient of a step, before its update."""
 
     loss: float
-    """mlm_loss + nsp_loss."""
-    mlm_loss: float
-    """Mean cross-entropy over masked positions, in nats."""
-    mlm_accuracy: float
-    """Share of masked positions whose most likely word is the true one."""
-    nsp_loss: float
-    """Mean cross-entropy over pairs, in nats; 0 where there are none."""
-    nsp_accuracy: float
-    """Share of pairs whose label was predicted."""
+    """The loss that is minimized, in nats for classification."""
     gradient_norm: float
     """Norm of the gradient before clipping."""
 
     @property
     def is_finite(self) -> bool:
-        """Whether loss and gradient are numbers."""
+        """Whether loss and gradient are finite."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
+class PretrainingResult(StepResult):
+    """Losses, accuracies and gradient of a pretraining step; `loss` is mlm_loss + nsp_loss."""
+
+    mlm_loss: float
+    """Mean cross-entropy over masked positions, in nats."""
+    mlm_accuracy: float
+    """Share of masked positions whose most likely token is the original one."""
+    nsp_loss: float
+    """Mean cross-entropy over pairs, in nats; 0 without pairs."""
+    nsp_accuracy: float
+    """Share of pairs whose label was predicted."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Losses and accuracies on held-out examples; see StepResult."""
+    """Losses and accuracies on held-out examples, as in `PretrainingResult`."""
 
     mlm_loss: float
     mlm_accuracy: float
     nsp_loss: float
     nsp_accuracy: float
     num_examples: int
-    """Examples evaluated,"""
+    """Number of examples."""
     num_masked: int
-    """masked positions in them,"""
+    """Number of masked positions in them."""
     num_pairs: int
-    """and those of them that are pairs."""
+    """Number of examples that are pairs."""
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is cuda where there is one, else cpu."""
+    """Return the device with this name; "auto" is cuda if available, otherwise cpu."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name}, but torch finds no CUDA device: use --device cpu, or a CUDA build of torch")
+        raise ValueError(
+            f"device={name}, but torch finds no CUDA device: use --device cpu, or install a CUDA build of torch"
+        )
     return torch.device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """ "fp32" or "bf16"; "auto" is bf16 on CUDA, else fp32."""
+    """Return "fp32" or "bf16"; "auto" is bf16 on CUDA, otherwise fp32."""
     if name == "auto":
         return "bf16" if device.type == "cuda" else "fp32"
     return name
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """The context a forward pass runs in: in bf16, matrix products run in 16 bits, weights and sums stay in 32."""
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Return the context of a forward pass. With bf16, matrix products use 16 bits; weights and sums keep 32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -99,11 +108,11 @@ def train_step(
     precision: str = "fp32",
     ranks: Ranks = ALONE,
     highest_loss: float = math.inf,
-) -> StepResult:
-    """One update of the weights from one global batch, its gradient summed over micro-batches and ranks.
+) -> PretrainingResult:
+    """Update the weights once, with the gradient of a global batch summed over micro-batches and ranks.
 
-    Where loss or gradient are no finite numbers, or the loss is above `highest_loss`, there is no update: weights and
-    moments stay as they were.
+    The update is skipped, and weights and moments stay unchanged, if the loss or the gradient is not finite or the loss
+    is above `highest_loss`.
     """
     device = next(model.parameters()).device
     model.train()
@@ -118,8 +127,8 @@ def train_step(
     ranks.sum_gradients(model.parameters())
     ranks.sum_tensor(sums)
     gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
-    means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # waits for the GPU: is there an update?
-    result = StepResult(loss=means["mlm_loss"] + means["nsp_loss"], gradient_norm=float(gradient_norm), **means)
+    means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # a GPU sync: the update depends on it
+    result = PretrainingResult(loss=means["mlm_loss"] + means["nsp_loss"], gradient_norm=float(gradient_norm), **means)
     if result.is_finite and result.loss <= highest_loss:
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
@@ -127,7 +136,7 @@ def train_step(
 
 
 def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, float]:
-    """Means from PretrainingOutput's four sums, in the order they have there."""
+    """Return the means of PretrainingOutput's four sums, which are in its order."""
     mlm_loss, mlm_correct, nsp_loss, nsp_correct = sums.tolist()
     return {
         "mlm_loss": mlm_loss / max(num_masked, 1),
@@ -141,7 +150,7 @@ def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, flo
 def evaluate(
     model: PretrainingModel, batches: Iterable[PackedBatch], *, precision: str = "fp32", ranks: Ranks = ALONE
 ) -> Evaluation:
-    """Losses and accuracies over all examples of `batches` of all ranks, each masked token and pair counting the same."""
+    """Return the losses and accuracies over the batches of all ranks; every masked token and every pair counts once."""
     device = next(model.parameters()).device
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=device)

@@ -1,6 +1,6 @@
-"""README.md of an exported model: what is known of it from its run, and nothing else.
+"""The model card (README.md) of an exported model, made of facts from its run.
 
-Language, licence and use are not known here: whoever passes the model on adds them.
+Language, licence and intended use are unknown here. Whoever publishes the model adds them.
 """
 
 import json
@@ -21,17 +21,17 @@ PIPELINES = {
     "ForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
     "ForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering"),
 }
-"""By the class of a model the class that loads it, and the pipeline that it works in."""
+"""For each class of a model, the class that loads it and its pipeline."""
 MEASURED = {
     "mlm_loss": "masked words, cross-entropy in nats",
-    "mlm_accuracy": "masked words found",
+    "mlm_accuracy": "masked words, accuracy",
     "nsp_loss": "next sentence, cross-entropy in nats",
-    "nsp_accuracy": "next sentence told from a random one",
+    "nsp_accuracy": "next sentence, accuracy",
 }
 
 
 def pretraining_card(pretrained: Pretrained, state: TrainingState, name: str) -> str:
-    """The card of a checkpoint of a pretraining run; `name` is its directory's."""
+    """Return the card of a checkpoint of a pretraining run; `name` is the name of the exported directory."""
     lines = read_metrics(pretrained.path.parent.parent / "metrics.jsonl")
     return "\n".join(
         [
@@ -43,19 +43,19 @@ def pretraining_card(pretrained: Pretrained, state: TrainingState, name: str) ->
 
 
 def run_card(pretrained: Pretrained, name: str) -> str:
-    """The card of a model that lies in a run folder in transformers' form: a fine-tuned or an imported one."""
+    """Return the card of a fine-tuned or imported model."""
     results = pretrained.path.parent / "results.json"
     if not results.exists():
         return "\n".join(_head(pretrained, name, "Imported from a directory in transformers' form."))
     content = json.loads(results.read_bytes())
-    best = content  # of several seeds, the folder of the best one holds what the model was trained with
+    best = content  # with several seeds, the settings are in the folder of the best one
     if "best_seed" in content:
         best = json.loads((results.parent / f"seed-{content['best_seed']}" / "results.json").read_bytes())
     return "\n".join(
         [
             *_head(pretrained, name, f"Fine-tuned for the task `{best['deciding']['task']}` with {_software()}."),
             *_tuning(best),
-            "## Measured on the dev rows, by which this model was chosen",
+            "## Metrics on the dev rows, which chose this model",
             "",
             *_tuned(best["metrics"], content),
         ]
@@ -104,11 +104,11 @@ def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
 
 
 def _tuning(result: dict[str, Any]) -> list[str]:
-    settings = {key: value for key, value in result["deciding"].items() if value not in (None, [], False)}
-    settings.pop("task")  # the first sentence has it
-    names = {"model": "weights begun with, sha256", "train": "training rows, sha256", "dev": "dev rows, sha256"}
+    settings = {key: value for key, value in result["settings"].items() if value not in (None, [], False)}
+    settings.pop("task")  # it is in the first sentence
+    names = {"model": "initial weights, sha256", "train": "training rows, sha256", "dev": "dev rows, sha256"}
     digests = {title: f"`{settings.pop(key)}`" for key, title in names.items()}
-    facts = {"steps": f"{result['step']:,}, of which the model has {result['best_step']:,}"}
+    facts = {"steps": f"{result['step']:,}, of which this model had {result['best_step']:,}"}
     facts |= {key.replace("_", " "): _value(value) for key, value in settings.items()}
     return ["## Training", "", *_table(("", ""), (facts | digests).items()), ""]
 
@@ -123,23 +123,24 @@ def _tuned(metrics: dict[str, float], content: dict[str, Any]) -> list[str]:
 
 def _training(state: TrainingState) -> list[str]:
     recipe = {key: value for key, value in state.schedule.items() if value not in (None, [], False)}
-    recipe.pop("max_seq_length", None)  # the table of stretches has it
+    recipe.pop("max_seq_length", None)  # it is in the table of legs
     init_from = recipe.pop("init_from", None)
-    ends = [leg["step"] for leg in state.legs[1:]] + [state.step]
+    legs = state.progress.legs
+    ends = [leg.step for leg in legs[1:]] + [state.step]
     facts: dict[str, Any] = {
         "steps": f"{state.step:,}",
-        "tokens, no padding": f"{state.tokens:,}",
-        "hours": f"{state.seconds / 3600:.2f}",
-        "begun with": f"the weights of {Path(init_from).name}" if init_from else "random weights",
+        "tokens, without padding": f"{state.progress.tokens:,}",
+        "hours": f"{state.progress.seconds / 3600:.2f}",
+        "initial weights": f"those of {Path(init_from).name}" if init_from else "random",
         "seed": state.seed,
         **{key.replace("_", " "): _value(value) for key, value in recipe.items()},
         "vocabulary, sha256 of vocab.txt": f"`{state.vocabulary_sha256}`",
-        "stream digest": f"`{state.stream}`",
+        "stream digest": f"`{state.progress.stream}`",
     }
-    stretches = [
-        (f"{leg['step'] + 1:,} to {end:,}", leg["max_seq_length"], leg["batch_size"], f"`{leg['shards_digest']}`")
-        for leg, end in zip(state.legs, ends)
-        if end > leg["step"]
+    rows = [
+        (f"{leg.step + 1:,} to {end:,}", leg.max_seq_length, leg.batch_size, f"`{leg.shards_digest}`")
+        for leg, end in zip(legs, ends)
+        if end > leg.step
     ]
     changes = [f"- at step {c['step']:,}, {c['name']} from {c['before']} to {c['after']}" for c in state.changes]
     return [
@@ -147,9 +148,9 @@ def _training(state: TrainingState) -> list[str]:
         "",
         *_table(("", ""), facts.items()),
         "",
-        *_table(("steps", "length", "examples a step", "data, sha256 of shards.parquet"), stretches),
+        *_table(("steps", "length", "examples per step", "data, sha256 of shards.parquet"), rows),
         "",
-        *(["Changed on the way:", "", *changes, ""] if changes else []),
+        *(["Settings changed during training:", "", *changes, ""] if changes else []),
     ]
 
 
@@ -166,7 +167,7 @@ def _measured(state: TrainingState, lines: list[dict[str, Any]]) -> list[str]:
         rows += [(MEASURED[key], where, f"{last[key]:.4f}" if last[key] is not None else "none") for key in names]
         if not has_pairs and split == "train":
             rows.append(("next sentence", where, "not trained: the data has no pairs"))
-    return ["## Measured", "", *_table(("", "on", "value"), rows), ""] if rows else []
+    return ["## Metrics", "", *_table(("", "on", "value"), rows), ""] if rows else []
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:

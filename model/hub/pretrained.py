@@ -23,7 +23,7 @@ from model.hub.config import read_config
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
 from model.hub.weights import read_weights, to_hugging_face, weights_file
 from model.loading.data import read_json
-from model.runs.checkpoint import check_files, latest_checkpoint, read_state
+from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
     if (path / "checkpoints").is_dir():
         if "task" in _run_config(path):
             raise ValueError(f"{path}: its fine-tuning is not finished: start `bertloom finetune` again with its flags")
-        found = latest_checkpoint(path / "checkpoints")
+        found = latest_checkpoint(path / "checkpoints", TrainingState)
         if not found:
             raise ValueError(f"{path} has no checkpoint yet: `bertloom pretrain` saves one after --save-every steps")
         return _open_checkpoint(found[0])
@@ -92,7 +92,7 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
 
 def _open_checkpoint(path: Path) -> Pretrained:
     """A checkpoint of a pretraining run."""
-    state, run = read_state(path), path.parent.parent
+    state, run = read_state(path, TrainingState), path.parent.parent
     check_files(path)
     words = run / "vocab.txt"
     if not words.exists():
@@ -109,7 +109,7 @@ def _open_checkpoint(path: Path) -> Pretrained:
         weights=to_hugging_face(load_file(path / "model.safetensors"), config),
         tokenizer=load_tokenizer(run, config.vocab_size),
         configuration={"architectures": [names_of(config).prefix + "ForPreTraining"]},
-        max_seq_length=max([state.max_seq_length, *(leg["max_seq_length"] for leg in state.legs)]),
+        max_seq_length=state.max_seq_length,
     )
 
 

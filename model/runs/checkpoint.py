@@ -1,12 +1,12 @@
-"""Checkpoints: whole or not there, and found by what is in them.
+"""Checkpoints: written whole or not at all, found by their content.
 
-    RUN/checkpoints/step-00001000/model.safetensors       weights, under our names
-                                  optimizer.safetensors   first and second moments, and the count of updates
-                                  state.json              where training stands; size and sha256 of the other two
+    RUN/checkpoints/step-00001000/model.safetensors       weights, under our own names
+                                  optimizer.safetensors   moments and update counts
+                                  state.json              progress and settings; size and sha256 of the other two files
 
-A checkpoint is written under a temporary name in the same folder, every file is synced to disk, then the folder is
-renamed and its parent synced: a kill at any moment leaves the old ones and perhaps a temporary folder. Loading reads
-safetensors and JSON only; no pickle, so a checkpoint from a stranger runs no code.
+A checkpoint is written to a temporary folder. Every file is synced to disk, the folder is renamed, and its parent is
+synced. A kill at any moment leaves the older checkpoints and at most a temporary folder. Loading reads safetensors and
+JSON, never pickle, so a checkpoint from a stranger cannot run code.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import logging
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +26,7 @@ from model.distributed import Ranks
 from model.encoders import config_from
 from model.heads import PretrainingModel
 from model.optimizer import moment_names
+from model.runs.progress import Progress
 
 FORMAT_VERSION = 1
 NAME = re.compile(r"step-(\d{8,})")
@@ -35,12 +36,21 @@ logger = logging.getLogger("bertloom")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointState:
-    """Where a training stands. With the weights and the moments, all that is needed to go on."""
+    """What a checkpoint holds besides tensors: the progress, and what a resumed run must match."""
 
     FORMAT: ClassVar[str]
-    """Tells checkpoints of one kind of training from those of another."""
-    step: int
-    """Updates done."""
+    """Name of the kind of training, in state.json."""
+    progress: Progress
+
+    @property
+    def step(self) -> int:
+        """Number of updates."""
+        return self.progress.step
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Return the state that `dataclasses.asdict` and JSON made these values of."""
+        return cls(**values | {"progress": Progress.from_json(values["progress"])})
 
 
 State = TypeVar("State", bound=CheckpointState)
@@ -48,59 +58,39 @@ State = TypeVar("State", bound=CheckpointState)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState(CheckpointState):
-    """Where pretraining stands."""
+    """The state of a pretraining run."""
 
     FORMAT = "bertloom-checkpoint"
-    items: int
-    """Examples of this length consumed: the next one is item `items` of its order."""
-    tokens: int
-    """Real tokens consumed, of all lengths."""
-    seconds: float
-    """Wall-clock time of training so far, that of its restarts left out; what a budget is counted in."""
-    loss_mean: float | None
-    """Running mean of the training loss, which a spike is measured against; None before the first step."""
-    stream: str
-    """The stream digest behind the last update, see `model/loading/stream.py`."""
-    legs: list[dict[str, Any]]
-    """What was read from which step on, each a `model.loading.stream.Leg`."""
-    epoch: int
-    """Epoch of the next item; follows from `items`, for people."""
-    epoch_items: int
-    """Its place in that epoch."""
     seed: int
-    """Of the order, of the initial weights, of dropout."""
+    """Seed for the example order, initial weights and dropout."""
     order_version: int
-    """Of `model.loading.order`."""
-    max_seq_length: int
-    """Of the examples."""
+    """Version of the training order, `model.loading.order.ORDER_VERSION`."""
     shards_digest: str
     """sha256 of the data set's shards.parquet."""
     vocabulary_sha256: str
-    """Of the data set's vocab.txt."""
+    """sha256 of the data set's vocab.txt."""
     encoder: str
     """Name of the encoder in `model.encoders`."""
     model: dict[str, Any]
-    """Its shape and vocabulary size: `EncoderConfig.values`."""
+    """The model's shape and vocabulary size: `EncoderConfig.values`."""
     schedule: dict[str, Any]
-    """What else decides the numbers: batch size, steps, learning rate …"""
+    """The other settings that decide the numbers: batch size, steps, learning rate, ..."""
     changes: list[dict[str, Any]]
-    """What was changed on the way, each `{"step", "name", "before", "after"}`; see `model/runs/resume.py`."""
+    """Settings changed on resuming, each `{"step", "name", "before", "after"}`; see `model/runs/resume.py`."""
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest examples trained on, in tokens."""
+        return max(leg.max_seq_length for leg in self.progress.legs)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Return the folder of a step's checkpoint."""
     return folder / f"step-{step:08d}"
 
 
-def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: CheckpointState, keep: int
-) -> Path:
-    """Writes a checkpoint, and returns when it is on disk; see `write_checkpoint`."""
-    return write_checkpoint(folder, *snapshot(model, optimizer), state, keep)
-
-
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Copies of the weights and of the optimizer's tensors in the CPU's memory."""
+    """Return copies of the weights and of the optimizer's tensors in CPU memory."""
     return _copies(model.state_dict()), _copies(optimizer_tensors(model, optimizer))
 
 
@@ -112,20 +102,17 @@ def write_checkpoint(
     keep: int,
     keep_every: int | None = None,
 ) -> Path:
-    """Writes a checkpoint and removes older ones.
+    """Write a checkpoint, remove older ones, and return its path.
 
     Args:
-        folder: RUN/checkpoints; made if it does not exist.
-        weights, moments: what `snapshot` gives.
-        keep: how many of the last ones up to this stay; at least 1.
-        keep_every: those of steps that are a multiple of it stay for good.
-
-    Returns:
-        Its path.
+        folder: RUN/checkpoints, created if necessary.
+        weights, moments: from `snapshot`.
+        keep: number of checkpoints to keep, this one included; at least 1. Later steps do not count.
+        keep_every: also keep checkpoints whose step is a multiple of this.
     """
     path = checkpoint_path(folder, state.step)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_folder(path, replace=True) as temporary:  # a checkpoint of this step was found damaged
+    with whole_folder(path, replace=True) as temporary:  # replaces a checkpoint that was found damaged
         save_file(weights, temporary / "model.safetensors")
         save_file(moments, temporary / "optimizer.safetensors")
         files = {}
@@ -140,24 +127,19 @@ def write_checkpoint(
     return path
 
 
-def latest_checkpoint(folder: Path) -> tuple[Path, TrainingState] | None:
-    """`latest_of` pretraining."""
-    return latest_of(TrainingState, folder)
+def latest_checkpoint(folder: Path, kind: type[State]) -> tuple[Path, State] | None:
+    """Return the intact checkpoint with the most steps and its state; None if there is no checkpoint.
 
-
-def latest_of(kind: type[State], folder: Path) -> tuple[Path, State] | None:
-    """The checkpoint with the most steps that is whole, and its state; None if there is no checkpoint at all.
-
-    A damaged one is named in a warning and skipped.
+    Damaged checkpoints are skipped with a warning.
 
     Raises:
-        ValueError: there are checkpoints, but none is whole.
+        ValueError: every checkpoint is damaged.
     """
     found = []
     damaged = 0
     for _, path in _checkpoints(folder):
         try:
-            found.append((state_of(kind, path), path))
+            found.append((read_state(path, kind), path))
         except ValueError as error:
             damaged += 1
             logger.warning("skipping a damaged checkpoint: %s", error)
@@ -170,62 +152,57 @@ def latest_of(kind: type[State], folder: Path) -> tuple[Path, State] | None:
             logger.warning("skipping a damaged checkpoint: %s", error)
     if damaged:
         raise ValueError(
-            f"{folder} holds {damaged} checkpoints and none is whole: bring one back from a copy, or remove the folder "
-            f"to begin again from the first step"
+            f"all {damaged} checkpoints in {folder} are damaged: restore one from a copy, or remove the folder to "
+            f"start again from the first step"
         )
     return None
 
 
-def read_state(path: Path) -> TrainingState:
-    """`state_of` pretraining."""
-    return state_of(TrainingState, path)
-
-
-def state_of(kind: type[State], path: Path) -> State:
-    """What a checkpoint's state.json says; ValueError if it is missing, damaged, or of another kind or version."""
+def read_state(path: Path, kind: type[State]) -> State:
+    """Return the state in a checkpoint's state.json; ValueError if it is missing, damaged, or of another kind."""
     content = _read_content(path)
     if content["format"] != kind.FORMAT:
-        raise ValueError(f"{path}/state.json: its format is {content['format']!r}, expected {kind.FORMAT!r}")
+        raise ValueError(f"{path}/state.json: format is {content['format']!r}, expected {kind.FORMAT!r}")
     try:
-        return kind(**content["state"])
-    except TypeError as error:
+        return kind.from_json(content["state"])
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path}/state.json: {error}") from None
 
 
 def check_files(path: Path) -> None:
-    """Raises ValueError unless the checkpoint's files have the size and sha256 that its state.json says."""
+    """Raise ValueError unless the checkpoint's files have the sizes and checksums in its state.json."""
     for name, expected in _read_content(path)["files"].items():
         file = path / name
         if not file.exists():
             raise ValueError(f"{file} is missing")
         if file.stat().st_size != expected["bytes"]:
-            raise ValueError(f"{file} has {file.stat().st_size} bytes, state.json says {expected['bytes']}")
+            raise ValueError(f"{file} has {file.stat().st_size} bytes, but state.json records {expected['bytes']}")
         if _sha256(file) != expected["sha256"]:
-            raise ValueError(f"{file} has another sha256 than state.json says")
+            raise ValueError(f"{file} does not match its sha256 in state.json")
 
 
 def load_model(path: Path) -> PretrainingModel:
-    """The model of a checkpoint, on the CPU."""
-    state = read_state(path)
+    """Return the model of a pretraining checkpoint, on the CPU."""
+    state = read_state(path, TrainingState)
     model = PretrainingModel(config_from(state.encoder, state.model))
     model.load_state_dict(load_file(path / "model.safetensors"))
     return model
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts a checkpoint's weights and moments into a model of the same shape and its optimizer, on their device."""
+    """Load a checkpoint's weights and moments into a model of the same shape and its optimizer."""
     model.load_state_dict(load_file(path / "model.safetensors"))
     tensors = load_file(path / "optimizer.safetensors")
     kept = moment_names(optimizer)
     for name, parameter in model.named_parameters():
         labels = {key: f"{key}.{name}" for key in kept.get(parameter, ())}
-        if labels and tensors.keys() >= set(labels.values()):  # else the optimizer was changed on the way
+        if labels and tensors.keys() >= set(labels.values()):  # else it was saved by another optimizer
             moments = {key: tensors[label].to(parameter.device, copy=True) for key, label in labels.items()}
             optimizer.state[parameter] = moments
 
 
 def share_checkpoint(ranks: Ranks, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Gives all ranks the weights that rank 0 has, and its moments if it has any: only rank 0 need see the files."""
+    """Copy rank 0's weights and moments to all ranks. Only rank 0 needs access to the files."""
     ranks.share_tensors(model.state_dict().values())
     parameters = dict(model.named_parameters())
     for label in ranks.share_json(list(optimizer_tensors(model, optimizer))) if ranks.size > 1 else ():
@@ -238,8 +215,8 @@ def share_checkpoint(ranks: Ranks, model: nn.Module, optimizer: torch.optim.Opti
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name: `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`; Muon's
-    `momentum_buffer.NAME`."""
+    """Return the optimizer's state by parameter name: `step.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`, and
+    `momentum_buffer.NAME` for Muon."""
     return {
         f"{key}.{name}": tensor
         for name, parameter in model.named_parameters()
@@ -248,7 +225,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Number in the name and path of everything that is named like a checkpoint."""
+    """Return the step in the name and the path of everything named like a checkpoint."""
     if not folder.is_dir():
         return []
     return [(int(match[1]), path) for path in folder.iterdir() if (match := NAME.fullmatch(path.name))]
@@ -257,18 +234,18 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def _read_content(path: Path) -> dict[str, Any]:
     file = path / "state.json"
     try:
-        content = json.loads(file.read_bytes())
+        content: dict[str, Any] = json.loads(file.read_bytes())
         checksum = content.pop("sha256")
         name, version = content["format"], content["format_version"]
         whole = checksum == _digest(content)
     except FileNotFoundError:
         raise ValueError(f"{file} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{file} is damaged: it is not the JSON that was written") from None
+        raise ValueError(f"{file} is damaged: expected the JSON of a checkpoint") from None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{file}: format {name!r} version {version!r}, this program reads {FORMAT_VERSION}")
+        raise ValueError(f"{file}: {name!r} has version {version!r}, expected {FORMAT_VERSION}")
     if not whole:
-        raise ValueError(f"{file} is damaged: its sha256 is not the one it holds")
+        raise ValueError(f"{file} is damaged: its content does not match its sha256")
     return content
 
 

@@ -1,40 +1,39 @@
-"""Checkpoints written beside the training: the step waits for a copy in memory, not for the disk."""
+"""Writes checkpoints in the background: training waits for a copy in memory, not for the disk."""
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from model.heads import PretrainingModel
-from model.runs.checkpoint import TrainingState, snapshot, write_checkpoint
+from model.runs.checkpoint import CheckpointState, snapshot, write_checkpoint
 
 
 class CheckpointWriter:
-    """Copies weights and moments to the CPU's memory, and writes them in a thread; at most one write is under way.
+    """Copies weights and moments to CPU memory and writes them in a thread, one checkpoint at a time.
 
-    What is written, and how, is `write_checkpoint`: a kill in the middle leaves the checkpoints that were there. It
-    takes the memory of one more set of weights and moments while it writes. An error of the thread, such as a full disk,
-    is raised by the next call.
+    `write_checkpoint` does the writing: a kill leaves the existing checkpoints. The copy takes as much memory as the
+    weights and moments themselves. An error in the thread, such as a full disk, is raised by the next call.
     """
 
     def __init__(self, folder: Path, keep: int, keep_every: int | None = None) -> None:
-        """See `write_checkpoint`."""
+        """The arguments are those of `write_checkpoint`."""
         self._where = (folder, keep, keep_every)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def save(
         self,
-        model: PretrainingModel,
+        model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        state: TrainingState,
+        state: CheckpointState,
         before: Callable[[], None] = lambda: None,
     ) -> None:
-        """Begins to write a checkpoint, when the last one is on disk.
+        """Start to write a checkpoint after the previous one is on disk.
 
         Args:
-            before: called in the thread, before anything is written; what must be on disk before the checkpoint is.
+            before: called in the thread before anything is written, to sync data that must precede the checkpoint.
         """
         self.wait()
         weights, moments = snapshot(model, optimizer)
@@ -47,12 +46,12 @@ class CheckpointWriter:
             except BaseException as error:
                 self._error = error
 
-        # Not a daemon: a program that ends first lets the checkpoint be finished.
+        # Not a daemon, so that the process does not exit before the checkpoint is complete.
         self._thread = threading.Thread(target=write, name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when the last checkpoint is on disk."""
+        """Wait until the last checkpoint is on disk."""
         if self._thread:
             self._thread.join()
             self._thread = None
@@ -67,4 +66,4 @@ class CheckpointWriter:
         if kind is None:
             self.wait()
         elif self._thread:
-            self._thread.join()  # the error that brought us here is the one to tell
+            self._thread.join()  # without `wait`: the error under way matters more than the thread's

@@ -1,4 +1,4 @@
-"""How fast training goes, and on what it spends its time: for the progress line and metrics.jsonl."""
+"""Measures the speed of training, for the progress bar and metrics.jsonl."""
 
 import resource
 from dataclasses import dataclass, field
@@ -7,60 +7,80 @@ import torch
 
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
-from model.step import StepResult
+from model.step import PretrainingResult, StepResult
+
+SHOWN_WEIGHT = 0.1
+"""Weight of the newest step in the running means of the progress bar."""
 
 
 @dataclass(kw_only=True)
-class Meter:
-    """Sums over the steps of this process's life, and running means for the eye."""
+class SpeedMeter:
+    """Sums over the steps of this process, and the running means that the progress bar shows."""
 
-    model: PretrainingModel
-    """The model that trains; it counts the operations of a step."""
-    device: torch.device
-    """Where it trains."""
-    peak: float | None
-    """Operations per second of all devices together, if known."""
     seconds: float = 0.0
-    """Of all steps, without evaluation."""
-    wait_seconds: float = 0.0
-    """Of those, time waited for data."""
+    """Duration of all steps, without evaluations."""
     tokens: int = 0
-    """Real tokens."""
-    slots: int = 0
-    """Tokens that as many padded examples of full length would have."""
-    flops: int = 0
-    """Operations of matrix products."""
+    """Real tokens of all steps."""
     shown: dict[str, float] = field(default_factory=dict)
-    """Running means of the step's results."""
+    """Running means of the steps' results."""
 
-    def add(
-        self, result: StepResult, batch: GlobalBatch, max_seq_length: int, seconds: float, wait_seconds: float
-    ) -> dict[str, float]:
-        """Counts a step, and gives what metrics.jsonl says of it."""
-        flops = self.model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
-        slots = batch.num_examples * max_seq_length
+    def add(self, result: StepResult, num_tokens: int, seconds: float) -> dict[str, float]:
+        """Count a step, and return its speed for metrics.jsonl."""
         self.seconds += seconds
-        self.wait_seconds += wait_seconds
-        self.tokens += batch.num_tokens
-        self.slots += slots
-        self.flops += flops
+        self.tokens += num_tokens
         if result.is_finite:
             for name, value in vars(result).items():
-                self.shown[name] = 0.9 * self.shown.get(name, value) + 0.1 * value
-        values = {
-            "fill": batch.num_tokens / slots,
-            "tokens_per_second": batch.num_tokens / seconds,
-            "data_wait_share": wait_seconds / seconds,
-        }
-        return values | ({"mfu": flops / seconds / self.peak} if self.peak else {})
+                mean = self.shown.get(name, value)
+                self.shown[name] = (1 - SHOWN_WEIGHT) * mean + SHOWN_WEIGHT * value
+        return {"tokens_per_second": num_tokens / seconds}
 
     @property
     def tokens_per_second(self) -> float:
-        """Real tokens per second of steps."""
+        """Real tokens per second over all steps of this process."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def describe(self) -> str:
-        """The end of the progress line."""
+        """Return the text after the progress bar."""
+        words = [f"loss {self.shown['loss']:.3f}"] if self.shown else []
+        return ", ".join([*words, f"{self.tokens_per_second:,.0f} tokens/s"])
+
+
+@dataclass(kw_only=True)
+class PretrainingMeter(SpeedMeter):
+    """Measures pretraining: also padding avoided, time spent waiting for data, and the use of the device."""
+
+    model: PretrainingModel
+    """The model that trains, which counts the operations of a step."""
+    device: torch.device
+    """Device that trains."""
+    peak: float | None
+    """Peak FLOP/s of all devices together, if known."""
+    wait_seconds: float = 0.0
+    """Time spent waiting for data."""
+    slots: int = 0
+    """Tokens that the same examples would have if each were padded to its full length."""
+    flops: int = 0
+    """Floating-point operations, of the model's matrix products."""
+
+    def add_step(
+        self,
+        result: PretrainingResult,
+        batch: GlobalBatch,
+        max_seq_length: int,
+        seconds: float,
+        wait_seconds: float,
+    ) -> dict[str, float]:
+        """Count a step, and return its measurements for metrics.jsonl."""
+        values = self.add(result, batch.num_tokens, seconds)
+        flops = self.model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
+        slots = batch.num_examples * max_seq_length
+        self.wait_seconds += wait_seconds
+        self.slots += slots
+        self.flops += flops
+        values |= {"fill": batch.num_tokens / slots, "data_wait_share": wait_seconds / seconds}
+        return values | ({"mfu": flops / seconds / self.peak} if self.peak else {})
+
+    def describe(self) -> str:
         words = [f"loss {self.shown['loss']:.3f}", f"mlm {self.shown['mlm_accuracy']:.1%}"] if self.shown else []
         if self.shown.get("nsp_loss"):
             words.append(f"nsp {self.shown['nsp_accuracy']:.1%}")
@@ -69,11 +89,11 @@ class Meter:
             words.append(f"MFU {self.flops / self.seconds / self.peak:.0%}")
         if self.seconds:
             words += [f"fill {self.tokens / self.slots:.0%}", f"data {self.wait_seconds / self.seconds:.0%}"]
-        return ", ".join([*words, f"{memory_bytes(self.device) / 2**30:.1f} GiB"])
+        return ", ".join([*words, f"{peak_memory(self.device) / 2**30:.1f} GiB"])
 
 
-def memory_bytes(device: torch.device) -> int:
-    """The most memory that was held at once: of the GPU, else of this process."""
+def peak_memory(device: torch.device) -> int:
+    """Return the peak memory in bytes: of the GPU, or else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

@@ -1,6 +1,6 @@
-"""What may differ between a run's checkpoint and the command that goes on with it."""
+"""Compares the settings of a checkpoint with those of the command that resumes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model.runs.checkpoint import TrainingState
@@ -26,44 +26,48 @@ CHANGEABLE = (
     "precision",
     "spike_factor",
 )
-"""What can be changed on the way where it is asked for by name. Neither the model's shape nor the vocabulary can."""
+"""Settings of pretraining that `--allow-change` may name. The model's shape and the vocabulary never change."""
 
 
-def changes_between(saved: TrainingState, now: TrainingState, allowed: Sequence[str]) -> list[dict[str, Any]]:
-    """What is no longer as the run began, `{"step", "name", "before", "after"}` each, for the record.
+def changes_between(
+    before: Mapping[str, Any], now: Mapping[str, Any], step: int, allowed: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return the settings that differ, each `{"step", "name", "before", "after"}`, to record them in checkpoints.
 
-    What an older checkpoint does not tell of counts as unchanged.
+    Args:
+        step: the step at which they changed.
+        allowed: names that `--allow-change` gives; None for a command without this flag.
 
     Raises:
-        ValueError: something that decides the numbers has changed and is not among the allowed names.
+        ValueError: a setting that is not among the allowed names differs.
     """
     changes = []
-    before, after = _deciding(saved), _deciding(now)
-    for name, old in before.items():
-        new = after.get(name)
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
         if old == new:
             continue
-        if name not in allowed:
-            raise ValueError(_refusal(name, old, new))
-        changes.append({"step": saved.step, "name": name, "before": old, "after": new})
+        if name not in (allowed or ()):
+            raise ValueError(_refusal(name, old, new, can_permit=allowed is not None and name in CHANGEABLE))
+        changes.append({"step": step, "name": name, "before": old, "after": new})
     return changes
 
 
-def _deciding(state: TrainingState) -> dict[str, Any]:
+def settings_of(state: TrainingState) -> dict[str, Any]:
+    """Return all settings of pretraining that a resumed run must match, by name."""
     values = {"data": state.shards_digest, "seed": state.seed, "order_version": state.order_version}
     values["encoder"] = state.encoder
     return values | state.schedule | {f"model.{name}": value for name, value in state.model.items()}
 
 
-def _refusal(name: str, old: Any, new: Any) -> str:
-    asked = f", or ask for the change by --allow-change {name}" if name in CHANGEABLE else ""
+def _refusal(name: str, old: Any, new: Any, *, can_permit: bool) -> str:
+    permit = f", or permit the change with --allow-change {name}" if can_permit else ""
     if name == "data":
         return (
-            f"the run was trained on another data set than this (sha256 of shards.parquet {old[:12]}…, now {new[:12]}…): "
-            f"give that one, or a new --out{asked}"
+            f"the data set is not the one that this run was trained on (sha256 of shards.parquet is {new[:12]}…, "
+            f"expected {old[:12]}…): give the original data set, or a new --out{permit}"
         )
-    advice = "the learning rate of every step depends on it; " if name in ("num_steps", "num_tokens", "budget") else ""
+    reason = "the learning rate of every step depends on it; " if name in ("num_steps", "num_tokens", "budget") else ""
     return (
-        f"{name} is {new}, but this run began with {old}: {advice}"
-        f"resume with {old}, or give a new --out to begin another run{asked}"
+        f"{name} is {new}, but this run began with {old}: {reason}resume with {old}, or give a new --out to start "
+        f"another run{permit}"
     )

@@ -1,14 +1,14 @@
-"""Did a run read what an unbroken one reads? Its stream digest, computed again from the data set; and is it whole?
+"""Verifies a run: its checkpoints are intact, and it read what an uninterrupted run reads.
 
-Every checkpoint's files are held to the sizes and checksums in its state.json. Then the rows of each step are read
-again in the order that the state's legs say, and the digest is compared with every line of metrics.jsonl and every
-checkpoint: the first step where they part is named. The weights are not trained again.
+The files of every checkpoint are compared with the sizes and checksums in its state.json. Then the rows of each step are
+read again in the recorded order, and the stream digest is compared with every line of metrics.jsonl and every checkpoint.
+The first step that differs is reported. The weights are not trained again.
 """
 
 import json
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.data import DataSet, Examples
 from model.loading.order import ORDER_VERSION, ItemsAhead
 from model.loading.stream import START, Leg, extend, rows_sum
-from model.runs.checkpoint import TrainingState, check_files, read_state
+from model.runs.checkpoint import TrainingState, check_files, checkpoint_path, read_state
 
-ROWS_AT_ONCE = 8192
+ROWS_PER_READ = 8192
 
 
 def check_run(
@@ -30,111 +30,53 @@ def check_run(
     cache_dir: Path | None = None,
     cache_gb: float = DEFAULT_CACHE_GB,
 ) -> Iterator[str | None]:
-    """Yields a sentence for each fault, and None after each step whose rows were read again, for a progress bar.
+    """Yield a sentence for each fault, and None after each step whose rows were read again.
 
     Args:
         run: the run folder.
-        data: its data set, a folder or a URL, if that is not where config.toml says.
-        last_steps: read only so many steps again, starting from the digest that metrics.jsonl has there; all, if None.
+        data: its data set, a folder or a URL; by default the one in config.toml.
+        last_steps: number of steps whose rows to read again, from the digest in metrics.jsonl on; all by default.
         cache_dir, cache_gb: see `DataSet`.
 
     Raises:
-        ValueError: there is nothing that could be looked at, or the data set cannot be read.
+        ValueError: there is nothing to check, or the data set cannot be read.
     """
-    states = {}
+    states: dict[int, TrainingState] = {}
+    yield from read_checkpoints(run, states)
+    if not states:
+        raise ValueError(f"{run} has no intact checkpoint: expected at least one to compare the data with")
+    latest = states[max(states)]
+    lines: dict[int, dict[str, Any]] = {}
+    yield from read_train_lines(run / "metrics.jsonl", lines)
+    config = read_config(run)
+    if latest.step >= config.get("log_every", 1) and min(lines, default=latest.step + 1) > latest.step:
+        yield f"metrics.jsonl: expected lines of steps up to {latest.step}, the latest checkpoint, and found none"
+    if data is None and "data" not in config:
+        raise ValueError(f"{run / 'config.toml'} does not name the data set of the run: give it as --data")
+    data_set = DataSet(data or config["data"], cache_dir, cache_gb)
+    yield from check_stream(data_set, latest, states, lines, last_steps)
+
+
+def read_checkpoints(run: Path, states: dict[int, TrainingState]) -> Iterator[str]:
+    """Add the state of every intact checkpoint to `states` by step, and yield a sentence for each fault."""
     for path in sorted((run / "checkpoints").glob("step-*")):
         try:
-            state = read_state(path)
+            state = read_state(path, TrainingState)
             check_files(path)
         except ValueError as error:
             yield f"{error}"
             continue
         states[state.step] = state
-        if path.name != f"step-{state.step:08d}":
-            yield f"{path}: holds step {state.step}"
-    if not states:
-        raise ValueError(f"{run} has no whole checkpoint: there is nothing to hold the data against")
-    lines: dict[int, dict[str, Any]] = {}
+        if path != checkpoint_path(path.parent, state.step):
+            yield f"{path}: contains step {state.step}"
+
+
+def read_train_lines(path: Path, lines: dict[int, dict[str, Any]]) -> Iterator[str]:
+    """Add the training lines of metrics.jsonl to `lines` by step, and yield a sentence for each fault.
+
+    A last line that a kill left incomplete is ignored.
+    """
     last = 0
-    for line in read_lines(run / "metrics.jsonl"):
-        if isinstance(line, str):
-            yield line
-        elif line["split"] == "train":
-            if line["step"] <= last:
-                yield f"metrics.jsonl: step {line['step']} stands behind step {last}"
-            lines[line["step"]] = line
-            last = max(last, line["step"])
-    latest = states[max(states)]
-    config = config_of(run)
-    if latest.step >= config.get("log_every", 1) and min(lines, default=latest.step + 1) > latest.step:
-        yield f"metrics.jsonl: has no line of a step up to {latest.step}, the latest checkpoint's"
-    if data is None and "data" not in config:
-        raise ValueError(f"{run / 'config.toml'} does not say which data set the run was trained on: give it as --data")
-    data_set = DataSet(data or config["data"], cache_dir, cache_gb)
-    yield from check_stream(data_set, latest, states, lines, last_steps)
-
-
-def check_stream(
-    data_set: DataSet,
-    latest: TrainingState,
-    states: dict[int, TrainingState],
-    lines: dict[int, dict[str, Any]],
-    last_steps: int | None,
-) -> Iterator[str | None]:
-    """Yields None after each step up to the latest checkpoint, and where the digest first differs a sentence."""
-    if latest.order_version != ORDER_VERSION:
-        raise ValueError(f"the run has order version {latest.order_version}, this program knows {ORDER_VERSION}")
-    legs = [Leg(**leg) for leg in latest.legs]
-    step, digest, tokens = 0, START, 0
-    if last_steps is not None and latest.step > last_steps:
-        step = max((known for known in lines if known <= latest.step - last_steps), default=0)
-        if step:
-            digest, tokens = lines[step]["stream"], lines[step]["tokens"]
-    readers: dict[Leg, tuple[Examples, ItemsAhead]] = {}
-    while step < latest.step:
-        leg = next(leg for leg in reversed(legs) if leg.step <= step)
-        if leg.shards_digest != data_set.shards_digest:
-            yield (
-                f"step {step + 1}: read another data set than {data_set.folder} (sha256 of shards.parquet "
-                f"{leg.shards_digest[:12]}…, here {data_set.shards_digest[:12]}…): what it read is not proved"
-            )
-            return
-        if leg not in readers:
-            examples = data_set.examples("train", leg.max_seq_length)
-            order = examples.order(leg.seed, leg.shuffle)
-            readers = {leg: (examples, examples.items_ahead(order))}  # one is read at a time
-        try:
-            total, num_tokens = read_again(*readers[leg], leg.item_at(step), leg.batch_size)
-        except ValueError as error:
-            yield f"step {step + 1}: {error}"
-            return
-        step, digest, tokens = step + 1, extend(digest, total), tokens + num_tokens
-        line, state = lines.get(step), states.get(step)
-        found = [("metrics.jsonl", line["stream"], line["tokens"])] if line else []
-        found += [(f"checkpoint step-{step:08d}", state.stream, state.tokens)] if state else []
-        for name, stream, count in found:
-            if stream != digest:
-                yield f"step {step}: {name} has the stream digest {stream}, the data set gives {digest}"
-            elif count != tokens:
-                yield f"step {step}: {name} has {count:,} tokens, the data set gives {tokens:,}"
-        if any(stream != digest for _, stream, _ in found):
-            return  # the digests are chained: from here on all differ
-        yield None
-
-
-def read_again(examples: Examples, items: ItemsAhead, start: int, batch_size: int) -> tuple[int, int]:
-    """Sum of the rows' hashes and number of tokens of one global batch."""
-    total = num_tokens = 0
-    for place in range(0, batch_size, ROWS_AT_ONCE):
-        places = np.arange(place, min(place + ROWS_AT_ONCE, batch_size))
-        columns = examples.read(*items.items(start + place, start + int(places[-1]) + 1))
-        total += rows_sum(columns, places)
-        num_tokens += int(columns["lengths"].sum())
-    return total, num_tokens
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any] | str]:
-    """The lines of metrics.jsonl; for one that is none, a sentence. A last line that a kill cut short is left out."""
     content = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for number, text in enumerate(content, 1):
         try:
@@ -146,11 +88,75 @@ def read_lines(path: Path) -> Iterator[dict[str, Any] | str]:
             if text.endswith(b"\n"):
                 yield f"metrics.jsonl: line {number} is damaged"
             continue
-        yield line
+        if line["split"] != "train":
+            continue
+        if line["step"] <= last:
+            yield f"metrics.jsonl: step {line['step']} appears after step {last}: the lines are out of order"
+        lines[line["step"]] = line
+        last = max(last, line["step"])
 
 
-def config_of(run: Path) -> dict[str, Any]:
-    """What a run's config.toml says; nothing where it is missing or damaged."""
+def check_stream(
+    data_set: DataSet,
+    latest: TrainingState,
+    states: Mapping[int, TrainingState],
+    lines: Mapping[int, dict[str, Any]],
+    last_steps: int | None,
+) -> Iterator[str | None]:
+    """Yield None after each step up to the latest checkpoint, and a sentence for the first step that differs."""
+    if latest.order_version != ORDER_VERSION:
+        raise ValueError(f"the run has order version {latest.order_version}, expected {ORDER_VERSION}")
+    step, digest, tokens = 0, START, 0
+    if last_steps is not None and latest.step > last_steps:
+        step = max((known for known in lines if known <= latest.step - last_steps), default=0)
+        if step:
+            digest, tokens = lines[step]["stream"], lines[step]["tokens"]
+    readers: dict[Leg, tuple[Examples, ItemsAhead]] = {}
+    while step < latest.step:
+        leg = next(leg for leg in reversed(latest.progress.legs) if leg.step <= step)
+        if leg.shards_digest != data_set.shards_digest:
+            yield (
+                f"step {step + 1}: the run read another data set than {data_set.folder} (sha256 of shards.parquet "
+                f"{leg.shards_digest[:12]}…, here {data_set.shards_digest[:12]}…), so its rows cannot be verified"
+            )
+            return
+        if leg not in readers:
+            examples = data_set.examples("train", leg.max_seq_length)
+            readers = {leg: (examples, examples.items_ahead(examples.order(leg.seed, leg.shuffle)))}  # only one is open
+        try:
+            total, num_tokens = read_step(*readers[leg], leg.item_at(step), leg.batch_size)
+        except ValueError as error:
+            yield f"step {step + 1}: {error}"
+            return
+        step, digest, tokens = step + 1, extend(digest, total), tokens + num_tokens
+        records = []
+        if line := lines.get(step):
+            records.append(("metrics.jsonl", line["stream"], line["tokens"]))
+        if state := states.get(step):
+            records.append((f"checkpoint step-{step:08d}", state.progress.stream, state.progress.tokens))
+        for name, stream, count in records:
+            if stream != digest:
+                yield f"step {step}: {name} has the stream digest {stream}, but the data set gives {digest}"
+            elif count != tokens:
+                yield f"step {step}: {name} has {count:,} tokens, but the data set gives {tokens:,}"
+        if any(stream != digest for _, stream, _ in records):
+            return  # the digests are chained, so all later ones differ, too
+        yield None
+
+
+def read_step(examples: Examples, items: ItemsAhead, start: int, batch_size: int) -> tuple[int, int]:
+    """Return the sum of the row hashes and the number of tokens of the global batch at item `start`."""
+    total = num_tokens = 0
+    for place in range(0, batch_size, ROWS_PER_READ):
+        places = np.arange(place, min(place + ROWS_PER_READ, batch_size))
+        columns = examples.read(*items.items(start + place, start + int(places[-1]) + 1))
+        total += rows_sum(columns, places)
+        num_tokens += int(columns["lengths"].sum())
+    return total, num_tokens
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Return the values in a run's config.toml; none if it is missing or damaged."""
     try:
         return tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):

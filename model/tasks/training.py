@@ -1,9 +1,8 @@
-"""One update of a model for a task, its predictions on many items, and where its training stands."""
+"""Fine-tuning: the optimizer, one update, predictions for many items, and what a checkpoint holds."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,54 +14,46 @@ from model.loading.order import fold
 from model.optimizer import set_learning_rate
 from model.packing import MAX_TOKENS, grouped
 from model.runs.checkpoint import CheckpointState
-from model.step import DROPOUT, autocast
+from model.step import DROPOUT, StepResult, autocast
 from model.tasks.data import TaskBatch, TaskData
 from model.tasks.heads import TaskModel
 
 BETAS, EPSILON = (0.9, 0.999), 1e-6
-"""AdamW's, as BERT was fine-tuned with."""
+"""AdamW's hyperparameters in BERT's fine-tuning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best model of a run so far."""
+
+    step: int | None = None
+    """Its step; None before the first evaluation."""
+    value: float | None = None
+    """Its metric; more is better."""
+    num_worse: int = 0
+    """Number of evaluations since then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneState(CheckpointState):
-    """Where fine-tuning stands."""
+    """The state of a fine-tuning run."""
 
     FORMAT = "bertloom-finetuning"
-    tokens: int
-    """Real tokens trained on."""
-    seconds: float
-    """Wall-clock time so far, that of restarts left out."""
-    best_step: int | None
-    """The step whose model had the best metric; None before the first evaluation."""
-    best: float | None
-    """That metric."""
-    num_worse: int
-    """Evaluations since then."""
-    deciding: dict[str, Any]
-    """What decides the numbers: configuration, and digests of model and data."""
+    best: Best
+    settings: dict[str, Any]
+    """Settings that decide the numbers, with digests of model and data."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class StepResult:
-    """What a step was like, before its update."""
-
-    loss: float
-    """Weighted mean over the targets of the batch."""
-    gradient_norm: float
-    """Norm of the gradient before clipping."""
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether both are numbers."""
-        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        return super().from_json(values | {"best": Best(**values["best"])})
 
 
 def build_optimizer(model: TaskModel, weight_decay: float, layer_decay: float) -> torch.optim.Optimizer:
-    """AdamW in groups: matrices decay, biases and LayerNorm do not; each layer has the rate of its depth.
+    """Return AdamW with weight decay for matrices only, and with a learning rate that depends on the depth.
 
     Args:
-        layer_decay: the head has the whole learning rate, the last layer this share of it, and so on downwards, last
-            the embeddings, as in ELECTRA (Clark et al. 2020); 1 for the same rate everywhere.
+        layer_decay: factor of the learning rate from each block to the one below, as in ELECTRA (Clark et al. 2020).
+            The head has the full rate, the embeddings the lowest; 1 gives all the same rate.
     """
     blocks = model.encoder.blocks
     depths = {parameter: len(blocks) - i for i, block in enumerate(blocks) for parameter in block.parameters()}
@@ -84,15 +75,15 @@ def build_optimizer(model: TaskModel, weight_decay: float, layer_decay: float) -
 
 
 def freeze(encoder: Encoder, num_layers: int) -> None:
-    """Keeps the embeddings and the lowest layers as they are; with 0 layers, nothing."""
+    """Freeze the embeddings and the lowest num_layers layers; with 0, freeze nothing."""
     for block in encoder.blocks[: num_layers + 1] if num_layers else []:
         block.requires_grad_(False)
 
 
 def micro_batches(data: TaskData, items: np.ndarray, micro_batch_size: int) -> list[TaskBatch]:
-    """A global batch in parts of at most so many sequences and about equal tokens (`cut_by_length`).
+    """Cut a global batch into parts of at most micro_batch_size sequences and about equal tokens (`cut_by_length`).
 
-    A text in more windows than that is a part of its own.
+    A text with more windows than that is a part by itself.
     """
     parts = []
     for part in cut_by_length(data.num_tokens(items), micro_batch_size):
@@ -113,14 +104,14 @@ def train_step(
     step: int,
     precision: str = "fp32",
 ) -> StepResult:
-    """One update of the weights from one global batch, its gradient summed over micro-batches.
+    """Update the weights once, with the gradient of a global batch summed over its micro-batches.
 
-    Where loss or gradient are no finite numbers, there is no update.
+    The update is skipped if the loss or the gradient is not finite.
     """
     device = next(model.parameters()).device
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    weight = max(sum(float(batch.weights.double().sum()) for batch in batches), 1e-12)  # a window may have no word
+    weight = max(sum(float(batch.weights.double().sum()) for batch in batches), 1e-12)  # the windows may have no word
     total = torch.zeros((), dtype=torch.float64, device=device)
     for number, batch in enumerate(batches):
         torch.manual_seed(fold(seed, DROPOUT, step, number) >> 1)
@@ -141,14 +132,14 @@ def train_step(
 
 @torch.inference_mode()
 def predict_all(model: TaskModel, data: TaskData, batch_size: int, precision: str = "fp32") -> tuple[np.ndarray, float]:
-    """The logits of all items in their order, and the weighted mean of their losses.
+    """Return the logits of all items, in their order, and the weighted mean of their losses.
 
     Args:
-        batch_size: items at once, at most; of long ones fewer, up to MAX_TOKENS tokens.
+        batch_size: items per batch; fewer if together they have more than MAX_TOKENS tokens.
     """
     device = next(model.parameters()).device
     model.eval()
-    found, loss = [], 0.0
+    logits_of_items, loss = [], 0.0
     for start in range(0, data.num_items, batch_size):
         items = np.arange(start, min(start + batch_size, data.num_items))
         for group in grouped(range(len(items)), data.num_tokens(items).__getitem__, MAX_TOKENS):
@@ -156,5 +147,5 @@ def predict_all(model: TaskModel, data: TaskData, batch_size: int, precision: st
             with autocast(device, precision):
                 logits = model(batch)
             loss += float((model.losses(logits, batch) * batch.weights).double().sum())
-            found.append(logits.cpu().numpy())
-    return np.concatenate(found), loss / max(float(data.weights.sum(dtype=np.float64)), 1e-12)
+            logits_of_items.append(logits.cpu().numpy())
+    return np.concatenate(logits_of_items), loss / max(float(data.weights.sum(dtype=np.float64)), 1e-12)

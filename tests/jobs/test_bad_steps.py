@@ -47,7 +47,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_checkpoint_or_is_skipped(
     changes = {"learning_rate": 1e38, "num_steps": 5, "save_every": 100}
     out = tmp_path / "stopped"
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"at step 2 the loss is nan .* or go on with --on-bad-step skip"):
+        with pytest.raises(ValueError, match=r"at step 2 the loss is nan .* or continue with --on-bad-step skip"):
             pretrain(config(data, out, **changes))
         assert [(line["step"], line["loss"], line["action"]) for line in bad_steps(out)] == [(2, "nan", "stop")]
         assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000001"]
@@ -62,10 +62,10 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_checkpoint_or_is_skipped(
 def test_a_spike_names_its_examples_and_stops_or_is_skipped(data, tmp_path, capsys):
     # Far too high a learning rate: the loss soon is several times its mean.
     changes = {"learning_rate": 3.0, "spike_factor": 1.5, "num_steps": 8, "save_every": 3}
-    with pytest.raises(ValueError, match=r"at step \d the loss is .*; its examples are \d+, \d+, \d+ … of .*: look at"):
+    with pytest.raises(ValueError, match=r"at step \d the loss is .*; its examples are rows \d+, .*: check these"):
         pretrain(config(data, tmp_path / "stopped", **changes))
     pretrain(config(data, tmp_path / "run", on_bad_step="skip", keep_checkpoints=9, **changes))
-    assert "the update is left out" in capsys.readouterr().err
+    assert "skipping this update" in capsys.readouterr().err
     lines = [line for line in numbers(tmp_path / "run") if line["split"] == "train"]
     bad = bad_steps(tmp_path / "run")
     assert len(lines) == 8 and [line["step"] for line in lines if line.get("skipped")] == [line["step"] for line in bad]

@@ -163,7 +163,7 @@ def test_the_card_of_a_run_without_pairs_says_that_the_head_is_not_trained(tmp_p
     data = make_data(tmp_path / "data", pairs=False, max_seq_lengths=(32,))
     export(ExportConfig(checkpoint=make_run(data, tmp_path / "run", num_steps=1), out=tmp_path / "out"))
     card = (tmp_path / "out/README.md").read_text()
-    assert "not trained: the data has no pairs" in card and "random one" not in card
+    assert "not trained: the data has no pairs" in card and "next sentence, cross-entropy" not in card
 
 
 def test_a_step_can_be_asked_for(run, tmp_path, capsys):
@@ -287,7 +287,7 @@ def test_a_fine_tuned_model_is_exported_with_its_labels_and_what_was_measured(se
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (model / "model.safetensors", train, dev)]
     best_seed = next(result.seed for result in tuned.seeds if result.metrics["accuracy"] == best)
     for fact in (
-        f"| weights begun with, sha256 | `{digests[0]}` |",
+        f"| initial weights, sha256 | `{digests[0]}` |",
         f"| training rows, sha256 | `{digests[1]}` |",
         f"| dev rows, sha256 | `{digests[2]}` |",
         "| learning rate | 5e-05 |",
@@ -295,7 +295,7 @@ def test_a_fine_tuned_model_is_exported_with_its_labels_and_what_was_measured(se
         "| batch size | 32 |",
         "| max seq length | 64 |",
         f"| seed | {best_seed} |",
-        "| steps | 2, of which the model has 2 |",
+        "| steps | 2, of which this model had 2 |",
     ):
         assert fact in card, fact
     if len(seeds) > 1:

@@ -1,5 +1,4 @@
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,8 @@ from safetensors.torch import load_file
 from jobs.pretrain import PretrainConfig, PretrainResult, main, pretrain
 from jobs.verify import verify_run
 from model.bert import BertShape
-from model.runs.checkpoint import load_model, read_state
+from model.loading.order import TrainingOrder
+from model.runs.checkpoint import TrainingState, load_model, read_state
 from model.runs.folder import only_trainer, stop_signals
 from model.runs.metrics import read_metrics
 from tests.jobs.small_run import learnt, numbers
@@ -94,8 +94,8 @@ def test_a_run_folder_explains_itself(data, unbroken, tmp_path):
         "fill",
         "data_wait_share",
     }
-    state = read_state(unbroken / "checkpoints/step-00000012")
-    assert (state.items, state.tokens) == (12 * 16, lines[-2]["tokens"])
+    progress = read_state(unbroken / "checkpoints/step-00000012", TrainingState).progress
+    assert (progress.legs[-1].item_at(12), progress.tokens) == (12 * 16, lines[-2]["tokens"])
     assert load_model(unbroken / "checkpoints/step-00000012").config.vocab_size == 53
 
     # config.toml is a preset
@@ -107,7 +107,7 @@ def test_a_run_folder_explains_itself(data, unbroken, tmp_path):
 def test_a_finished_run_started_again_says_so_and_changes_nothing(data, unbroken, capsys):
     before = (unbroken / "metrics.jsonl").read_bytes(), learnt(unbroken)
     result = pretrain(config(data, unbroken))
-    assert "is finished: 12 steps; its model is" in capsys.readouterr().out
+    assert "is finished after 12 steps; the model is" in capsys.readouterr().out
     assert ((unbroken / "metrics.jsonl").read_bytes(), learnt(unbroken)) == before
     assert result == PretrainResult(
         out=unbroken,
@@ -159,14 +159,14 @@ def test_killed_and_started_again_it_gives_the_numbers_of_an_unbroken_run(data, 
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM at step" in said and "to go on, start it again" in said
+    assert "stopped by SIGTERM at step" in said and "start again to resume" in said
     step = numbers(broken)[-1]["step"]
     assert (broken / f"checkpoints/step-{step:08d}").is_dir()
 
     process = start(data, broken)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0
-    assert f"going on from step {step}" in said
+    assert f"resuming at step {step}" in said
     assert numbers(broken) == numbers(whole)
     assert learnt(broken) == learnt(whole)
     assert len(load_file(broken / "checkpoints/step-00000400/model.safetensors")) > 10
@@ -218,7 +218,7 @@ def test_what_decides_the_numbers_cannot_change_on_the_way(data, unbroken, tmp_p
 def test_other_data_or_another_vocabulary_cannot_be_given_on_the_way(data, unbroken, tmp_path):
     out = interrupted(unbroken, tmp_path / "run")
     other = write_data_set(tmp_path / "other", rows=(300, 280), num_validation=60, max_seq_lengths=(32, 64), seed=9)
-    with pytest.raises(ValueError, match="the run was trained on another data set than"):
+    with pytest.raises(ValueError, match="the data set is not the one that this run was trained on"):
         pretrain(config(other, out))
     words = b"[UNK]\n[SEP]\n[CLS]\n" + b"".join(b"%d\n" % i for i in range(50))
     strange = write_data_set(tmp_path / "strange", rows=(300,), vocabulary=words)
@@ -239,35 +239,20 @@ def test_a_change_that_is_asked_for_by_name_is_made_and_recorded(data, unbroken,
     with pytest.raises(ValueError, match="batch_size is 16, but this run began with 32: .* --allow-change batch_size"):
         pretrain(config(data, out, num_steps=14))
     pretrain(config(other, out, num_steps=16, batch_size=32, allow_change=names))
-    state = read_state(out / "checkpoints/step-00000016")
+    state = read_state(out / "checkpoints/step-00000016", TrainingState)
     assert sorted((change["step"], change["name"]) for change in state.changes) == [
         (10, "batch_size"),
         (10, "num_steps"),
         (14, "data"),
         (14, "num_steps"),
     ]
-    assert [(leg["step"], leg["item"], leg["batch_size"]) for leg in state.legs] == [
+    assert [(leg.step, leg.item, leg.batch_size) for leg in state.progress.legs] == [
         (0, 0, 16),
         (10, 160, 32),
         (14, 0, 32),
     ]
     faults, steps = verify_run(out)
-    assert steps == 0 and "step 1: read another data set" in faults[0]
-
-
-def test_a_run_that_began_before_its_precision_was_kept_goes_on_and_keeps_it(data, unbroken, tmp_path):
-    out = interrupted(unbroken, tmp_path / "run")
-    state = out / "checkpoints/step-00000010/state.json"
-    content = json.loads(state.read_text())
-    assert content["state"]["schedule"].pop("precision") == "fp32"
-    assert "spike_factor" in content["state"]["schedule"]
-    del content["sha256"], content["state"]["schedule"]["spike_factor"]
-    content["sha256"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    state.write_text(json.dumps(content))
-    pretrain(config(data, out, spike_factor=100.0))
-    last = read_state(out / "checkpoints/step-00000012")
-    assert (last.schedule["precision"], last.schedule["spike_factor"], last.changes) == ("fp32", 100.0, [])
-    assert learnt(out) == learnt(unbroken)
+    assert steps == 0 and "step 1: the run read another data set" in faults[0]
 
 
 def test_micro_batch_and_intervals_and_the_place_of_the_data_can_change_on_the_way(data, unbroken, tmp_path):
@@ -295,14 +280,15 @@ def test_without_a_validation_split_it_trains_and_says_so(tmp_path, caplog):
     data = write_data_set(tmp_path / "set", rows=(40,), num_validation=0, pairs=False)
     with caplog.at_level(logging.WARNING, "bertloom"):
         result = pretrain(config(data, tmp_path / "run", num_steps=2))
-    assert "has no validation split of this length: nothing will be evaluated" in caplog.text
+    assert "has no validation examples of length 32: this length is not evaluated" in caplog.text
     assert result.step == 2 and result.validation == {}
 
 
 def test_a_batch_larger_than_the_data_set_goes_through_several_epochs(tmp_path):
     data = write_data_set(tmp_path / "set", rows=(5, 4), num_validation=8)
     assert pretrain(config(data, tmp_path / "run", num_steps=3)).step == 3
-    assert read_state(tmp_path / "run/checkpoints/step-00000003").epoch == 10  # 48 = 5 cycles of 9, and 3
+    (leg,) = read_state(tmp_path / "run/checkpoints/step-00000003", TrainingState).progress.legs
+    assert TrainingOrder((5, 4), 1, 32).epoch_of(leg.item_at(3)) == 10  # 48 = 5 cycles of 9, and 3
 
 
 def test_wrong_folders_and_lengths_are_refused(data, tmp_path):
@@ -361,7 +347,7 @@ def test_two_processes_cannot_train_in_one_folder(data, unbroken):
         ({"decay_ratio": 0.0}, "decay_ratio=0 must be above 0 and at most 1 - warmup_ratio = 0.94"),
         ({"max_seq_length": 32, "phases": ("32:1",)}, "max_seq_length=32 and phases: give one"),
         ({"phases": ("32:0.5", "128:0.5")}, "max_seq_length=128 is above model.max_position_embeddings=64"),
-        ({"budget": "soon"}, "budget='soon' is no time"),
+        ({"budget": "soon"}, "budget='soon' is not a duration"),
         ({"allow_change": ("model",)}, "allow_change: 'model' cannot be changed on the way; expected num_steps"),
         ({"weight_decay": -0.1}, "weight_decay=-0.1 must not be below 0"),
         ({"seed": -1}, "seed=-1 must be at least 0 and below 2^63"),
@@ -413,7 +399,7 @@ def test_a_signal_ends_a_run_with_its_status_and_a_checkpoint_and_without_an_eva
     assert process.returncode == 128 + number
     last = numbers(out)[-1]
     assert last["split"] == "train" and f"stopped by {number.name} at step {last['step']}" in said
-    assert read_state(out / f"checkpoints/step-{last['step']:08d}").step == last["step"]
+    assert read_state(out / f"checkpoints/step-{last['step']:08d}", TrainingState).step == last["step"]
 
 
 def test_neither_beam_nor_the_pipeline_is_needed():

@@ -16,7 +16,7 @@ from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import main as verify_main
 from jobs.verify import verify_run
 from model.bert import BertShape
-from model.runs.checkpoint import read_state
+from model.runs.checkpoint import TrainingState, read_state
 from tests.jobs.small_run import numbers
 from tests.model import synthetic
 from tests.model.object_store import Store, object_store
@@ -96,7 +96,7 @@ def test_a_run_over_s3_reads_and_learns_what_a_local_one_does(store, unbroken, t
     pretrain(config(URL, out, shuffle=shuffle, **cache))
     assert numbers(out) == numbers(unbroken[shuffle])
     assert (out / "vocab.txt").read_bytes() == (unbroken[shuffle] / "vocab.txt").read_bytes()
-    assert read_state(out / "checkpoints/step-00000012").legs[0]["shuffle"] == shuffle
+    assert read_state(out / "checkpoints/step-00000012", TrainingState).progress.legs[0].shuffle == shuffle
     flags = ["--cache-dir", str(cache["cache_dir"]), "--cache-gb", str(gigabytes)]
     assert verify_main([str(out), *flags]) == 0
     assert "12 steps read again, 0 faults" in capsys.readouterr().out
@@ -158,8 +158,8 @@ def test_a_windowed_run_resumes_exactly_and_its_order_does_not_change_unasked(da
 
     shutil.rmtree(out / "checkpoints/step-00000012")
     pretrain(config(data, out, shuffle="global", allow_change=("shuffle",)))
-    state = read_state(out / "checkpoints/step-00000012")
-    assert [(leg["step"], leg["shuffle"], leg["item"]) for leg in state.legs] == [(0, "window:2", 0), (8, "global", 0)]
+    state = read_state(out / "checkpoints/step-00000012", TrainingState)
+    assert [(leg.step, leg.shuffle, leg.item) for leg in state.progress.legs] == [(0, "window:2", 0), (8, "global", 0)]
     assert state.changes == [{"step": 8, "name": "shuffle", "before": "window:2", "after": "global"}]
     assert streams(out)[:8] == streams(unbroken["window:2"])[:8] and streams(out)[8] != streams(unbroken["window:2"])[8]
     assert verify_run(out) == ([], 12)

@@ -12,7 +12,7 @@ from jobs.pretrain import pretrain
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert import BertShape
-from model.runs.checkpoint import read_state
+from model.runs.checkpoint import TrainingState, read_state
 from tests.jobs.small_run import learnt, train_lines
 from tests.model.synthetic import write_data_set
 
@@ -61,10 +61,10 @@ def test_two_phases_are_one_run_that_resumes_in_either_of_them(data, tmp_path, o
     pretrain(config(data, tmp_path / "run", keep_checkpoints=9, **phases))
     lines = train_lines(tmp_path / "run")
     assert [line["max_seq_length"] for line in lines] == [32] * 8 + [64] * 4 + [32] * 4
-    last = read_state(tmp_path / "run/checkpoints/step-00000016")
-    legs = [(leg["step"], leg["max_seq_length"], leg["item"], leg["batch_size"]) for leg in last.legs]
+    last = read_state(tmp_path / "run/checkpoints/step-00000016", TrainingState)
+    legs = [(leg.step, leg.max_seq_length, leg.item, leg.batch_size) for leg in last.progress.legs]
     assert legs == [(0, 32, 0, 8), (8, 64, 0, 4), (12, 32, 64, 8)]  # the second part at 32 goes on with item 64
-    assert last.items == 64 + 4 * 8
+    assert last.progress.legs[-1].item_at(16) == 64 + 4 * 8
     assert verify_run(tmp_path / "run") == ([], 16)
     for step in (5, 10):
         out = cut_off(tmp_path / "run", step, tmp_path / f"cut-{step}")
@@ -90,8 +90,8 @@ def test_by_the_clock_it_ends_on_time_and_the_time_before_a_stop_counts(data, tm
     result = pretrain(config(data, tmp_path / "run", budget="2s", phases=("32:0.5", "64:0.5"), save_every=5))
     lines = train_lines(tmp_path / "run")
     assert {line["max_seq_length"] for line in lines} == {32, 64}
-    state = read_state(result.checkpoint)
-    assert 2 <= state.seconds < 12
+    state = read_state(result.checkpoint, TrainingState)
+    assert 2 <= state.progress.seconds < 12
     assert min(line["learning_rate"] for line in lines) > 0  # no step is thrown away
     assert lines[-1]["learning_rate"] < 0.5 * max(line["learning_rate"] for line in lines)
     assert verify_run(tmp_path / "run")[0] == []

@@ -144,7 +144,7 @@ def test_stopped_and_resumed_by_as_many_ranks_it_has_the_same_bits(data, tmp_pat
         if out.name == "run":
             shutil.copytree(out, tmp_path / "again")
             shutil.rmtree(tmp_path / "again/checkpoints/step-00000012")
-    assert "going on from step 6" in ended[0][1]
+    assert "resuming at step 6" in ended[0][1]
     assert train_lines(tmp_path / "again") == train_lines(tmp_path / "run")
     for name in ("model.safetensors", "optimizer.safetensors"):
         first, second = (tmp_path / run / "checkpoints/step-00000012" / name for run in ("run", "again"))
@@ -168,7 +168,7 @@ def test_a_rank_that_dies_ends_the_others_with_a_message(data, tmp_path):
     (status, _, errors), (killed, _, _) = finish(processes)
     assert killed == -signal.SIGKILL
     assert status != 0
-    assert "rank 0 of 2 has lost the others: one of them has ended, and its own message says why" in errors
+    assert "rank 0 of 2 lost the connection to the others: one of them ended, see its own message" in errors
 
 
 JOIN = """
@@ -205,7 +205,7 @@ def test_torchrun_starts_the_ranks_again_and_stops_them_cleanly(data, tmp_path):
         wait_for(lambda: (out / "checkpoints/step-00000006").exists(), [launcher], tmp_path / "log")
         os.kill(int((out / ".lock").read_text().split()[1]), signal.SIGKILL)  # rank 0
         # Both are started again, and go on from the last checkpoint.
-        wait_for(lambda: "going on from step" in (tmp_path / "log").read_text(), [launcher], tmp_path / "log")
+        wait_for(lambda: "resuming at step" in (tmp_path / "log").read_text(), [launcher], tmp_path / "log")
         lines = len(train_lines(out))
         wait_for(lambda: len(train_lines(out)) > lines + 3, [launcher], tmp_path / "log")
         launcher.send_signal(signal.SIGTERM)

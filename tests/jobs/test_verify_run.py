@@ -60,7 +60,10 @@ def test_a_run_that_writes_few_lines_has_no_fault_and_one_without_any_has(origin
     shutil.rmtree(run / "checkpoints/step-00000014")
     assert verify_run(run) == ([], 7)
     (run / "config.toml").write_text((run / "config.toml").read_text().replace("log_every = 10", "log_every = 5"))
-    assert verify_run(run) == (["metrics.jsonl: has no line of a step up to 7, the latest checkpoint's"], 7)
+    assert verify_run(run) == (
+        ["metrics.jsonl: expected lines of steps up to 7, the latest checkpoint, and found none"],
+        7,
+    )
 
 
 def test_the_order_of_many_lines_is_looked_at_in_one_pass(run):
@@ -76,7 +79,7 @@ def test_other_rows_are_found_at_their_step(run, capsys):
     edit_metrics(run, 7, stream="0123456789abcdef")
     faults, count = verify_run(run)
     assert count == 6 and len(faults) == 1
-    assert faults[0].startswith("step 7: metrics.jsonl has the stream digest 0123456789abcdef, the data set gives ")
+    assert faults[0].startswith("step 7: metrics.jsonl has the stream digest 0123456789abcdef, but the data set gives ")
     assert main([str(run)]) == 1
     assert "step 7: metrics.jsonl has the stream digest" in capsys.readouterr().out
 
@@ -84,17 +87,20 @@ def test_other_rows_are_found_at_their_step(run, capsys):
 def test_other_counts_damaged_lines_and_lines_told_twice_are_found(run):
     edit_metrics(run, 3, tokens=5)
     faults, _ = verify_run(run)
-    assert len(faults) == 1 and faults[0].startswith("step 3: metrics.jsonl has 5 tokens, the data set gives ")
+    assert len(faults) == 1 and faults[0].startswith("step 3: metrics.jsonl has 5 tokens, but the data set gives ")
     content = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text("".join([*content[:2], "{\n", *content, '{"half']))
     faults, _ = verify_run(run)
-    assert faults[:2] == ["metrics.jsonl: line 3 is damaged", "metrics.jsonl: step 1 stands behind step 1"]
+    assert faults[:2] == [
+        "metrics.jsonl: line 3 is damaged",
+        "metrics.jsonl: step 1 appears after step 1: the lines are out of order",
+    ]
 
 
 def test_a_damaged_checkpoint_is_a_fault_and_the_rest_is_still_read(run):
     file = run / "checkpoints/step-00000010/model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
-    assert verify_run(run) == ([f"{file} has another sha256 than state.json says"], 12)
+    assert verify_run(run) == ([f"{file} does not match its sha256 in state.json"], 12)
 
 
 def test_changed_data_is_found_at_the_first_step_that_reads_it(original, run, tmp_path):
@@ -115,15 +121,15 @@ def test_changed_data_is_found_at_the_first_step_that_reads_it(original, run, tm
 def test_another_data_set_or_none_is_said(run, tmp_path):
     write_data_set(tmp_path / "other", rows=(60, 50), num_validation=10, seed=3)
     faults, count = verify_run(run, tmp_path / "other")
-    assert count == 0 and faults[0].startswith("step 1: read another data set than")
+    assert count == 0 and faults[0].startswith("step 1: the run read another data set than")
     (run / "config.toml").unlink()
-    with pytest.raises(ValueError, match="does not say which data set the run was trained on: give it as --data"):
+    with pytest.raises(ValueError, match="does not name the data set of the run: give it as --data"):
         verify_run(run)
 
 
 def test_a_run_without_a_checkpoint_and_flags_for_a_data_set_are_refused(original, run):
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(ValueError, match="has no whole checkpoint"):
+    with pytest.raises(ValueError, match="has no intact checkpoint"):
         verify_run(run)
     with pytest.raises(ValueError, match="--data and --last-steps are for a run folder"):
         VerifyConfig(path=str(original / "set"), last_steps=3)

@@ -1,10 +1,13 @@
 """A small model with random weights, for tests."""
 
+from pathlib import Path
+
 import torch
 
 from model.bert import BertShape
 from model.encoder import EncoderConfig
 from model.heads import PretrainingModel
+from model.runs.checkpoint import CheckpointState, snapshot, write_checkpoint
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
@@ -22,3 +25,10 @@ def random_model(**changes) -> PretrainingModel:
         for name, parameter in model.named_parameters():
             parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.1, generator=generator)
     return model
+
+
+def save_checkpoint(
+    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: CheckpointState, keep: int
+) -> Path:
+    """Write a checkpoint and wait for it."""
+    return write_checkpoint(folder, *snapshot(model, optimizer), state, keep)

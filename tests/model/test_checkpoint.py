@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bertloom.whole_files import sweep_temporary
+from model.loading.stream import Leg
 from model.optimizer import build_optimizer, set_learning_rate
 from model.runs.checkpoint import (
     TrainingState,
@@ -18,28 +19,21 @@ from model.runs.checkpoint import (
     load_model,
     optimizer_tensors,
     read_state,
-    save_checkpoint,
     snapshot,
     write_checkpoint,
 )
 from model.runs.checkpoint_writer import CheckpointWriter
-from tests.model.small_model import random_model
+from model.runs.progress import Progress
+from tests.model.small_model import random_model, save_checkpoint
+
+LEG = Leg(step=0, max_seq_length=32, item=0, batch_size=8, seed=3, shards_digest="ab")
 
 
 def state(step: int, model) -> TrainingState:
     return TrainingState(
-        step=step,
-        items=step * 8,
-        tokens=step * 100,
-        seconds=0.5,
-        loss_mean=None,
-        stream="0" * 16,
-        legs=[],
-        epoch=0,
-        epoch_items=step * 8,
+        progress=Progress(step=step, tokens=step * 100, seconds=0.5, legs=(LEG,)),
         seed=1,
         order_version=1,
-        max_seq_length=32,
         shards_digest="ab",
         vocabulary_sha256="cd",
         encoder="bert",
@@ -71,7 +65,7 @@ def test_weights_moments_and_state_come_back_bit_for_bit(tmp_path, name):
     path = save_checkpoint(tmp_path, model, optimizer, state(12, model), keep=1)
     assert path == tmp_path / "step-00000012"
     assert sorted(p.name for p in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
-    assert latest_checkpoint(tmp_path) == (path, state(12, model))
+    assert latest_checkpoint(tmp_path, TrainingState) == (path, state(12, model))
     assert equal(load_model(path).state_dict(), model.state_dict())
 
     again = random_model()
@@ -146,19 +140,23 @@ def test_an_error_of_the_writer_is_raised_by_the_next_call(tmp_path):
 
 
 def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path):
-    assert latest_checkpoint(tmp_path) is None
-    assert latest_checkpoint(tmp_path / "nowhere") is None
+    assert latest_checkpoint(tmp_path, TrainingState) is None
+    assert latest_checkpoint(tmp_path / "nowhere", TrainingState) is None
     sweep_temporary(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
     "name, damage, message",
     [
-        ("model.safetensors", lambda b: b[:-1], "bytes, state.json says"),
-        ("optimizer.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "has another sha256 than state.json says"),
+        ("model.safetensors", lambda b: b[:-1], "bytes, but state.json records"),
+        ("optimizer.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "does not match its sha256 in state.json"),
         ("optimizer.safetensors", None, "optimizer.safetensors is missing"),
-        ("state.json", lambda b: b[: len(b) // 2], "is damaged: it is not the JSON that was written"),
-        ("state.json", lambda b: b.replace(b'"seed": 1', b'"seed": 2'), "is damaged: its sha256 is not"),
+        ("state.json", lambda b: b[: len(b) // 2], "is damaged: expected the JSON of a checkpoint"),
+        (
+            "state.json",
+            lambda b: b.replace(b'"seed": 1', b'"seed": 2'),
+            "is damaged: its content does not match its sha256",
+        ),
         ("state.json", None, "state.json is missing"),
     ],
 )
@@ -172,15 +170,15 @@ def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, caplog, name, damag
     if damage:
         file.write_bytes(damage(content))
     with caplog.at_level(logging.WARNING, "bertloom"):
-        path, found = latest_checkpoint(tmp_path)
+        path, found = latest_checkpoint(tmp_path, TrainingState)
     assert (path.name, found.step) == ("step-00000001", 1)
     assert "skipping a damaged checkpoint: " + str(file) in caplog.text and message in caplog.text
 
     shutil.rmtree(tmp_path / "step-00000001")
-    with pytest.raises(ValueError, match="holds 1 checkpoints and none is whole"):
-        latest_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="all 1 checkpoints in .* are damaged"):
+        latest_checkpoint(tmp_path, TrainingState)
     save_checkpoint(tmp_path, model, optimizer, state(2, model), keep=1)  # takes the place of the damaged one
-    assert latest_checkpoint(tmp_path)[1].step == 2
+    assert latest_checkpoint(tmp_path, TrainingState)[1].step == 2
 
 
 def test_the_latest_is_found_by_content_and_not_by_name(tmp_path):
@@ -188,7 +186,7 @@ def test_the_latest_is_found_by_content_and_not_by_name(tmp_path):
     for step in (1, 2):
         save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
     (tmp_path / "step-00000001").rename(tmp_path / "step-00000007")
-    assert latest_checkpoint(tmp_path)[0].name == "step-00000002"
+    assert latest_checkpoint(tmp_path, TrainingState)[0].name == "step-00000002"
 
 
 def test_a_good_checkpoint_is_not_removed_for_damaged_ones_after_it(tmp_path, caplog):
@@ -197,7 +195,7 @@ def test_a_good_checkpoint_is_not_removed_for_damaged_ones_after_it(tmp_path, ca
         save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
     (tmp_path / "step-00000009" / "model.safetensors").unlink()
     save_checkpoint(tmp_path, model, optimizer, state(3, model), keep=1)
-    assert latest_checkpoint(tmp_path)[1].step == 3
+    assert latest_checkpoint(tmp_path, TrainingState)[1].step == 3
 
 
 def test_another_version_is_refused_by_name(tmp_path):
@@ -205,8 +203,8 @@ def test_another_version_is_refused_by_name(tmp_path):
     path = save_checkpoint(tmp_path, model, optimizer, state(1, model), keep=1)
     content = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(content | {"format_version": 2}))
-    with pytest.raises(ValueError, match="format 'bertloom-checkpoint' version 2, this program reads 1"):
-        read_state(path)
+    with pytest.raises(ValueError, match="'bertloom-checkpoint' has version 2, expected 1"):
+        read_state(path, TrainingState)
 
 
 # In a process of its own, which is forked once for every stage: exit after the stage-th thing done to the file system.
@@ -215,6 +213,7 @@ import builtins, os, shutil, sys, torch
 from pathlib import Path
 import model.runs.checkpoint as checkpoint
 from model.runs.checkpoint_writer import CheckpointWriter
+from tests.model.small_model import save_checkpoint
 from tests.model.test_checkpoint import state, trained
 
 def exit_at(stage):
@@ -247,7 +246,7 @@ torch.set_num_threads(1)
 model, optimizer = trained()
 for stage in range(1000):
     folder = Path(sys.argv[1]) / f"stage-{stage}"
-    checkpoint.save_checkpoint(folder, model, optimizer, state(1, model), keep=1)
+    save_checkpoint(folder, model, optimizer, state(1, model), keep=1)
     child = os.fork()
     if child == 0:
         exit_at(stage)
@@ -268,7 +267,7 @@ def test_killed_at_any_stage_of_the_write_a_whole_checkpoint_is_there(tmp_path):
     steps = []
     for stage in range(num_stages + 1):
         folder = tmp_path / f"stage-{stage}"
-        path, found = latest_checkpoint(folder)
+        path, found = latest_checkpoint(folder, TrainingState)
         check_files(path)
         steps.append(found.step)
         sweep_temporary(folder)

@@ -21,11 +21,11 @@ def test_trimming_gives_back_the_holes_between_blocks_that_live():
     assert len(kept) == 60
 
 
-def test_a_tick_trims_once_in_a_while(monkeypatch):
+def test_the_heap_is_trimmed_once_per_interval(monkeypatch):
     now, trims = [100.0], []
     monkeypatch.setattr(heap.time, "monotonic", lambda: now[0])
     watched = Heap()
     watched._trim = trims.append
     for now[0] in (101.0, 129.9, 130.0, 159.0, 161.0):
-        watched.tick()
+        watched.trim_if_due()
     assert len(trims) == 2

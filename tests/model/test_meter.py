@@ -8,8 +8,8 @@ from model.heads import PretrainingModel
 from model.loading.batches import global_batch
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
-from model.runs.meter import Meter
-from model.step import StepResult
+from model.runs.meter import PretrainingMeter
+from model.step import PretrainingResult
 from tests.model.small_model import random_model
 
 
@@ -45,9 +45,11 @@ def test_the_line_tells_speed_share_of_the_peak_fill_waiting_and_memory(data_set
     batch = global_batch(examples, TrainingOrder(examples.rows_per_copy, 1, 32), 0, 12, 12)
     model = random_model()
     flops = model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
-    meter = Meter(model=model, device=torch.device("cpu"), peak=flops * 2.0)
-    result = StepResult(loss=3.0, mlm_loss=2.5, mlm_accuracy=0.25, nsp_loss=0.5, nsp_accuracy=0.75, gradient_norm=1.0)
-    values = meter.add(result, batch, 32, seconds=2.0, wait_seconds=0.5)
+    meter = PretrainingMeter(model=model, device=torch.device("cpu"), peak=flops * 2.0)
+    result = PretrainingResult(
+        loss=3.0, mlm_loss=2.5, mlm_accuracy=0.25, nsp_loss=0.5, nsp_accuracy=0.75, gradient_norm=1.0
+    )
+    values = meter.add_step(result, batch, 32, seconds=2.0, wait_seconds=0.5)
     assert values == {
         "fill": batch.num_tokens / (12 * 32),
         "tokens_per_second": batch.num_tokens / 2,
@@ -57,4 +59,4 @@ def test_the_line_tells_speed_share_of_the_peak_fill_waiting_and_memory(data_set
     line = meter.describe()
     assert line.startswith("loss 3.000, mlm 25.0%, nsp 75.0%, ") and "MFU 25%, fill " in line and "data 25%, " in line
     assert line.endswith(" GiB")
-    assert Meter(model=model, device=torch.device("cpu"), peak=None).describe().startswith("0 tokens/s, ")
+    assert PretrainingMeter(model=model, device=torch.device("cpu"), peak=None).describe().startswith("0 tokens/s, ")

@@ -11,10 +11,10 @@ from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from model.normalization import EPSILON, MOMENTUM, TokenBatchNorm, update_statistics
 from model.optimizer import build_optimizer
-from model.runs.checkpoint import load_model, save_checkpoint
+from model.runs.checkpoint import load_model
 from model.schedule import Phase
 from model.step import evaluate, train_step
-from tests.model.small_model import random_model, small_config
+from tests.model.small_model import random_model, save_checkpoint, small_config
 from tests.model.test_checkpoint import state
 
 STEP = {"learning_rate": 1e-3, "max_gradient_norm": 1.0, "seed": 1}

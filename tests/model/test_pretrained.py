@@ -11,13 +11,15 @@ from transformers import BertForMaskedLM, BertModel
 
 from model.hub.pretrained import open_pretrained
 from model.hub.weights import load_pretrained, to_hugging_face
+from model.loading.stream import Leg
 from model.optimizer import build_optimizer
-from model.runs.checkpoint import TrainingState, save_checkpoint
+from model.runs.checkpoint import TrainingState
+from model.runs.progress import Progress
 from model.tasks.data import Reading
 from model.tasks.heads import SequenceModel, SpanModel
 from model.tasks.initial_weights import load_encoder
 from model.tasks.registry import make_task, task_of
-from tests.model.small_model import random_model
+from tests.model.small_model import random_model, save_checkpoint
 from tests.model.small_task import VOCABULARY, small_tokenizer, write_model
 
 
@@ -101,23 +103,18 @@ def test_random_weights_take_nothing_but_the_shape(original):
     assert (model.encoder.layers[0].output_norm.weight == 1).all()
 
 
+def leg(max_seq_length: int) -> Leg:
+    return Leg(step=0, max_seq_length=max_seq_length, item=0, batch_size=1, seed=1, shards_digest="")
+
+
 def write_run(run, **changes) -> None:
     """A pretraining run with one checkpoint."""
     model = random_model(vocab_size=len(VOCABULARY))
     words = "".join(word + "\n" for word in VOCABULARY).encode()
     state = {
-        "step": 5,
-        "items": 0,
-        "tokens": 0,
-        "seconds": 0.0,
-        "loss_mean": None,
-        "stream": "",
-        "epoch": 0,
-        "epoch_items": 0,
-        "legs": [{"max_seq_length": 32}, {"max_seq_length": 16}],
+        "progress": Progress(step=5, legs=(leg(32), leg(16))),
         "seed": 1,
         "order_version": 1,
-        "max_seq_length": 16,
         "shards_digest": "",
         "vocabulary_sha256": hashlib.sha256(words).hexdigest(),
         "encoder": "bert",

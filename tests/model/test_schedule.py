@@ -77,11 +77,11 @@ def test_phases_follow_each_other_at_their_shares():
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["128"], "phases: '128' is no LENGTH:SHARE"),
-        (["128:0.9", "512:x"], "phases: '512:x' is no LENGTH:SHARE"),
+        (["128"], "phases: '128' is not of the form LENGTH:SHARE"),
+        (["128:0.9", "512:x"], "phases: '512:x' is not of the form LENGTH:SHARE"),
         (["128:0.9", "512:0.2"], "phases: the shares of 128:0.9 512:0.2 add up to 1.1, expected 1"),
-        (["128:1.0", "512:0"], "a share is above 0 and at most 1"),
-        (["128:1:0"], "a batch size at least 1"),
+        (["128:1.0", "512:0"], "expected a share above 0 and at most 1"),
+        (["128:1:0"], "a batch size of at least 1"),
     ],
 )
 def test_impossible_phases_are_refused(words, message):
@@ -92,5 +92,5 @@ def test_impossible_phases_are_refused(words, message):
 def test_a_budget_is_hours_minutes_and_seconds():
     assert [parse_budget(text) for text in ("1h", "90m", "1h30m", "45s", "1.5h")] == [3600, 5400, 5400, 45, 5400]
     for text in ("", "1", "0s", "-1h", "h", "1 h"):
-        with pytest.raises(ValueError, match=re.escape(f"budget={text!r} is no time: write 1h, 90m")):
+        with pytest.raises(ValueError, match=re.escape(f"budget={text!r} is not a duration: write 1h, 90m")):
             parse_budget(text)

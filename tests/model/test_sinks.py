@@ -33,7 +33,7 @@ def test_lines_of_metrics_reach_tensorboard_and_wandb(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     (tmp_path / ".lock").write_text("")
     sinks = open_sinks(["tensorboard", "wandb"], tmp_path, 7, {"seed": 1})
-    with MetricsWriter(tmp_path / "metrics.jsonl", 7, True, sinks) as metrics:
+    with MetricsWriter(tmp_path / "metrics.jsonl", 7, sinks) as metrics:
         metrics.write(8, "train", loss=0.5, stream="00ff")
     assert told == [
         (f"{tmp_path}/tensorboard", 8),

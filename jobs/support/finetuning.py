@@ -1,0 +1,199 @@
+"""Fine-tuning with one seed, as the training loop sees it: batches, learning rate, evaluation and checkpoints."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bertloom.whole_files import whole_folder
+from jobs.support.finetune_config import FinetuneConfig
+from model.distributed import Ranks
+from model.hub.pretrained import Pretrained
+from model.hub.weights import save_pretrained
+from model.loading.order import TrainingOrder
+from model.runs.bad_steps import BadStepPolicy, describe_bad_step
+from model.runs.loop import Training
+from model.runs.meter import SpeedMeter
+from model.runs.progress import Progress
+from model.runs.recorder import NullRecorder
+from model.schedule import Schedule
+from model.step import StepResult
+from model.tasks.data import TaskBatch, TaskData
+from model.tasks.heads import TaskModel
+from model.tasks.rows import Rejected
+from model.tasks.task import Task
+from model.tasks.training import Best, FinetuneState, micro_batches, predict_all, train_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneJob:
+    """What all seeds of a command share."""
+
+    config: FinetuneConfig
+    task: Task[Any]
+    """The task, with what it has learnt from the training rows, such as their labels."""
+    pretrained: Pretrained
+    """The model to start from."""
+    train: TaskData
+    """The training rows as token ids."""
+    dev: TaskData
+    """The dev rows as token ids."""
+    dev_rows: Sequence[Any]
+    """The dev rows as they were read."""
+    bad_train: list[Rejected]
+    """Training rows that were skipped."""
+    bad_dev: list[Rejected]
+    """Dev rows that were skipped."""
+    settings: dict[str, Any]
+    """Settings that decide the numbers, without the seed, and digests of model and data."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that chooses the best model."""
+        return self.config.metric or self.task.metrics[0]
+
+    @property
+    def num_steps(self) -> int:
+        """Number of updates of a run that patience does not end early."""
+        return math.ceil(self.config.num_epochs * self.train.num_items / self.config.batch_size)
+
+    def is_end_of_epoch(self, step: int) -> bool:
+        """Return whether an epoch ends with this step."""
+        before, now = ((step - i) * self.config.batch_size // self.train.num_items for i in (1, 0))
+        return before < now
+
+
+@dataclass(kw_only=True)
+class Finetuning(Training[list[TaskBatch], StepResult]):
+    """A fine-tuning run with one seed. `jobs/support/finetune_run.py` prepares and resumes it."""
+
+    job: FinetuneJob
+    seed: int
+    settings: dict[str, Any]
+    """Settings that a resumed run must match."""
+    ranks: Ranks
+    recorder: NullRecorder
+    model: TaskModel
+    optimizer: torch.optim.Optimizer
+    precision: str
+    start_step: int
+    """The step at which this process started; it was evaluated and saved before."""
+    best: Best
+    bad_steps: BadStepPolicy = BadStepPolicy()
+    meter: SpeedMeter = field(default_factory=SpeedMeter)
+
+    def __post_init__(self) -> None:
+        config = self.job.config
+        self.order = TrainingOrder([self.job.train.num_items], self.seed, self.job.task.reading.max_seq_length)
+        self.schedule = Schedule(
+            unit="steps",
+            total=self.job.num_steps,
+            peak=config.learning_rate,
+            warmup_ratio=config.warmup_ratio,
+            shape="linear",
+            decay_ratio=1.0,
+            phases=(),
+        )
+
+    def is_over(self, progress: Progress) -> bool:
+        patience = self.job.config.patience
+        is_patience_over = patience is not None and self.best.num_worse >= patience
+        return self.schedule.is_over(progress.step) or is_patience_over
+
+    def is_evaluation_due(self, progress: Progress, *, is_stopping: bool) -> bool:
+        if progress.step == self.start_step:
+            return False
+        if (every := self.job.config.eval_every) is not None:
+            return self.is_over(progress) or progress.step % every == 0
+        return self.is_over(progress) or self.job.is_end_of_epoch(progress.step)
+
+    def evaluate(self, progress: Progress) -> dict[str, float]:
+        """Return the metrics on the dev rows, and keep the model if it is the best so far."""
+        job = self.job
+        logits, loss = predict_all(self.model, job.dev, job.config.micro_batch_size, self.precision)
+        values = job.task.measure(job.dev_rows, job.dev, logits)
+        if self.best.value is None or values[job.metric] > self.best.value:
+            # A killed run may have got further than its checkpoint, and written this model already.
+            with whole_folder(model_path(self.recorder.out, progress.step), replace=True) as folder:
+                save_pretrained(self.model, folder, job.pretrained.tokenizer, **job.task.configuration())
+            self.best = Best(step=progress.step, value=values[job.metric])
+        else:
+            self.best = replace(self.best, num_worse=self.best.num_worse + 1)
+        return {"loss": loss, **values}
+
+    def describe_evaluation(self, step: int, values: dict[str, float]) -> str:
+        return f"step {step:,}, dev: loss {values['loss']:.4f}; {describe_metrics(values)}"
+
+    def is_save_due(self, step: int, *, is_evaluated: bool) -> bool:
+        return is_evaluated or step % self.job.config.save_every == 0
+
+    def save(self, progress: Progress) -> None:
+        state = FinetuneState(progress=progress, best=self.best, settings=self.settings)
+        self.recorder.save(self.model, self.optimizer, state)
+        self.recorder.wait()  # the checkpoint refers to the best model, so the older ones go afterwards
+        remove_other_models(self.recorder.out, self.best.step)
+
+    def next_batch(self, progress: Progress) -> list[TaskBatch]:
+        size = self.job.config.batch_size
+        _, items = self.order.items(progress.step * size, (progress.step + 1) * size)
+        return micro_batches(self.job.train, items, self.job.config.micro_batch_size)
+
+    def learning_rate(self, progress: Progress, batch: list[TaskBatch]) -> float:
+        return self.schedule.learning_rate(progress.step, 1)
+
+    def train_step(self, batch: list[TaskBatch], *, step: int, learning_rate: float, highest_loss: float) -> StepResult:
+        return train_step(
+            self.model,
+            self.optimizer,
+            batch,
+            learning_rate=learning_rate,
+            max_gradient_norm=self.job.config.max_gradient_norm,
+            seed=self.seed,
+            step=step,
+            precision=self.precision,
+        )
+
+    def advance(self, progress: Progress, batch: list[TaskBatch], loss: float | None, seconds: float) -> Progress:
+        return progress.after_step(num_tokens=count_tokens(batch), seconds=seconds, loss=loss)
+
+    def record_bad_step(self, progress: Progress, result: StepResult, learning_rate: float) -> tuple[str, str]:
+        return (
+            describe_bad_step(progress.step + 1, result),
+            f"use a learning_rate below {learning_rate:g} or a larger warmup_ratio, and a folder other than "
+            f"{self.recorder.out}",
+        )
+
+    def measure_step(
+        self, result: StepResult, batch: list[TaskBatch], progress: Progress, seconds: float, wait_seconds: float
+    ) -> dict[str, float | str]:
+        return {**self.meter.add(result, count_tokens(batch), seconds)}
+
+    def status(self) -> str:
+        return self.meter.describe()
+
+
+def model_path(out: Path, step: int) -> Path:
+    """Return the folder of the best model while a run is not finished."""
+    return out / "models" / f"step-{step:08d}"
+
+
+def remove_other_models(out: Path, best_step: int | None) -> None:
+    """Remove all models except the best one, and what killed processes left."""
+    models = out / "models"
+    for path in models.iterdir() if models.is_dir() else ():
+        if best_step is None or path != model_path(out, best_step):
+            shutil.rmtree(path)
+
+
+def count_tokens(batch: Sequence[TaskBatch]) -> int:
+    """Return the number of real tokens of a global batch."""
+    return sum(sum(part.lengths) for part in batch)
+
+
+def describe_metrics(values: dict[str, float]) -> str:
+    """Return metrics in one line."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items() if name != "loss")

@@ -1,0 +1,176 @@
+"""Pretraining, as the training loop sees it: batches, learning rate, evaluation and checkpoints."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from jobs.support.pretrain_config import PretrainConfig
+from model.distributed import Ranks
+from model.encoders import encoder_name
+from model.heads import PretrainingModel
+from model.loading.batches import BatchReader, GlobalBatch
+from model.loading.data import DataSet, Examples
+from model.loading.order import ORDER_VERSION
+from model.loading.stream import Leg, continue_legs
+from model.runs.bad_steps import BAD_STEPS, BadStepPolicy, describe_bad_step
+from model.runs.checkpoint import TrainingState
+from model.runs.loop import Training
+from model.runs.meter import PretrainingMeter
+from model.runs.progress import Progress
+from model.runs.recorder import NullRecorder
+from model.schedule import Schedule
+from model.step import PretrainingResult, evaluate, train_step
+
+NUM_SHOWN_EXAMPLES = 3
+
+
+@dataclass(kw_only=True)
+class Pretraining(Training[GlobalBatch, PretrainingResult]):
+    """A pretraining run. `jobs/pretrain.py` prepares and resumes it."""
+
+    config: PretrainConfig
+    ranks: Ranks
+    recorder: NullRecorder
+    bad_steps: BadStepPolicy
+    data_set: DataSet
+    schedule: Schedule
+    reader: BatchReader
+    validation: Mapping[int, Examples]
+    """Validation examples by max_seq_length, of the lengths that are trained on."""
+    model: PretrainingModel
+    precision: str
+    meter: PretrainingMeter
+    optimizer: torch.optim.Optimizer = field(init=False)
+    """Built when the weights are on their device."""
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """Settings changed on resuming."""
+    evaluated_step: int = -1
+    """The last step that was evaluated."""
+    step_seconds: float = field(init=False)
+    """Duration of the last step. For the first one it is a guess: with 0, the first learning rate would be 0, too."""
+
+    def __post_init__(self) -> None:
+        self.log_every = self.config.log_every
+        self.step_seconds = self.schedule.total / 1000
+
+    def legs_at(self, progress: Progress) -> list[Leg]:
+        """Return the legs of the run up to and including the next step."""
+        phase = self.schedule.phase_at(progress.count(self.schedule.unit))
+        return continue_legs(
+            progress.legs,
+            progress.step,
+            max_seq_length=phase.max_seq_length,
+            batch_size=phase.batch_size,
+            seed=self.config.seed,
+            shuffle=self.config.shuffle,
+            shards_digest=self.data_set.shards_digest,
+        )
+
+    def state(self, progress: Progress) -> TrainingState:
+        """Return what a checkpoint holds besides tensors."""
+        settings = {"max_seq_length": self.schedule.phases[0].max_seq_length, "precision": self.precision}
+        return TrainingState(
+            progress=progress,
+            seed=self.config.seed,
+            order_version=ORDER_VERSION,
+            shards_digest=self.data_set.shards_digest,
+            vocabulary_sha256=self.data_set.vocabulary_sha256,
+            encoder=encoder_name(self.model.config),
+            model=self.model.config.values(),
+            schedule=self.config.deciding() | settings,
+            changes=self.changes,
+        )
+
+    def is_over(self, progress: Progress) -> bool:
+        return self.schedule.is_over(progress.count(self.schedule.unit))
+
+    def is_evaluation_due(self, progress: Progress, *, is_stopping: bool) -> bool:
+        if progress.step == self.evaluated_step or progress.legs[-1].max_seq_length not in self.validation:
+            return False
+        # After a signal there is little time: the evaluation takes place when the run is resumed.
+        return self.is_over(progress) or (progress.step % self.config.eval_every == 0 and not is_stopping)
+
+    def evaluate(self, progress: Progress) -> dict[str, float]:
+        self.evaluated_step = progress.step
+        length = progress.legs[-1].max_seq_length
+        batches = self.validation[length].in_order(
+            self.reader.micro_batch_sizes[length], self.config.num_eval_examples, self.ranks.rank, self.ranks.size
+        )
+        return asdict(evaluate(self.model, batches, precision=self.precision, ranks=self.ranks))
+
+    def describe_evaluation(self, step: int, values: dict[str, float]) -> str:
+        return (
+            f"step {step:,}, validation: MLM loss {values['mlm_loss']:.3f}, accuracy {values['mlm_accuracy']:.1%}; "
+            f"NSP loss {values['nsp_loss']:.3f}, accuracy {values['nsp_accuracy']:.1%}"
+        )
+
+    def is_save_due(self, step: int, *, is_evaluated: bool) -> bool:
+        return step % self.config.save_every == 0
+
+    def save(self, progress: Progress) -> None:
+        self.recorder.save(self.model, self.optimizer, self.state(progress))
+
+    def next_batch(self, progress: Progress) -> GlobalBatch:
+        legs = self.legs_at(progress)
+        batch = self.reader.read(legs[-1], progress.step)
+        expected = progress.after_step(
+            num_tokens=batch.num_tokens, seconds=progress.seconds + self.step_seconds, loss=None, legs=legs
+        )
+        if not self.is_over(expected):
+            self.reader.prefetch(self.legs_at(expected)[-1], expected.step)
+        return batch
+
+    def learning_rate(self, progress: Progress, batch: GlobalBatch) -> float:
+        sizes = {"steps": 1, "tokens": batch.num_tokens, "seconds": self.step_seconds}
+        unit = self.schedule.unit
+        return self.schedule.learning_rate(progress.count(unit), sizes[unit])
+
+    def train_step(
+        self, batch: GlobalBatch, *, step: int, learning_rate: float, highest_loss: float
+    ) -> PretrainingResult:
+        return train_step(
+            self.model,
+            self.optimizer,
+            batch,
+            learning_rate=learning_rate,
+            max_gradient_norm=self.config.max_gradient_norm,
+            seed=self.config.seed,
+            step=step,
+            precision=self.precision,
+            ranks=self.ranks,
+            highest_loss=highest_loss,
+        )
+
+    def advance(self, progress: Progress, batch: GlobalBatch, loss: float | None, seconds: float) -> Progress:
+        self.step_seconds = seconds - progress.seconds
+        return progress.after_step(
+            num_tokens=batch.num_tokens,
+            seconds=seconds,
+            loss=loss,
+            rows_sum=self.ranks.sum_integer(batch.stream_sum),
+            legs=self.legs_at(progress),
+        )
+
+    def record_bad_step(self, progress: Progress, result: PretrainingResult, learning_rate: float) -> tuple[str, str]:
+        step = progress.step + 1
+        examples = self.reader.indices(self.legs_at(progress)[-1], progress.step)
+        path = self.recorder.out / BAD_STEPS
+        self.recorder.record_bad_step(step, result, self.bad_steps.action, examples)
+        shown = ", ".join(map(str, examples[:NUM_SHOWN_EXAMPLES]))
+        return (
+            f"{describe_bad_step(step, result)}; its examples are rows {shown}, … of {self.config.data} (all in {path})",
+            f"check these examples, or start a new run with a learning_rate below {learning_rate:g} or a longer warm-up, "
+            f"or continue with --on-bad-step skip",
+        )
+
+    def measure_step(
+        self, result: PretrainingResult, batch: GlobalBatch, progress: Progress, seconds: float, wait_seconds: float
+    ) -> dict[str, float | str]:
+        length = progress.legs[-1].max_seq_length
+        measured = self.meter.add_step(result, batch, length, seconds, wait_seconds)
+        return {"stream": progress.stream, "max_seq_length": length, **measured}
+
+    def status(self) -> str:
+        return self.meter.describe()

@@ -1,0 +1,68 @@
+"""How far a training run is: one value, replaced after every step and saved in every checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from model.loading.stream import START, Leg, extend
+
+Unit = Literal["steps", "tokens", "seconds"]
+OLD_WEIGHT, NEW_WEIGHT = 0.98, 0.02
+"""Weights of the mean so far and of the new loss in the running mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a training loop carries from step to step."""
+
+    step: int = 0
+    """Number of updates, skipped ones included."""
+    tokens: int = 0
+    """Real tokens read, of all lengths."""
+    seconds: float = 0.0
+    """Wall-clock time of training. Time between a stop and its restart does not count; a budget is measured in it."""
+    loss_mean: float | None = None
+    """Running mean of the training loss, which a spike is compared with; None before the first update."""
+    stream: str = START
+    """Stream digest after the last step, see `model/loading/stream.py`; fine-tuning has none."""
+    legs: tuple[Leg, ...] = ()
+    """Which rows were read from which step on; fine-tuning has none."""
+
+    def count(self, unit: Unit) -> float:
+        """Return the progress in one unit, as a schedule counts it."""
+        return {"steps": self.step, "tokens": self.tokens, "seconds": self.seconds}[unit]
+
+    def after_step(
+        self,
+        *,
+        num_tokens: int,
+        seconds: float,
+        loss: float | None,
+        rows_sum: int | None = None,
+        legs: Sequence[Leg] = (),
+    ) -> "Progress":
+        """Return the progress after one more step.
+
+        Args:
+            num_tokens: real tokens of the global batch.
+            seconds: wall-clock time of training at the end of the step.
+            loss: the loss of the step; None if its update was skipped.
+            rows_sum: sum of the hashes of the rows that were read; None leaves the stream digest as it is.
+            legs: the legs up to and including this step.
+        """
+        mean = self.loss_mean
+        if loss is not None:
+            mean = loss if mean is None else OLD_WEIGHT * mean + NEW_WEIGHT * loss
+        return Progress(
+            step=self.step + 1,
+            tokens=self.tokens + num_tokens,
+            seconds=seconds,
+            loss_mean=mean,
+            stream=self.stream if rows_sum is None else extend(self.stream, rows_sum),
+            legs=tuple(legs),
+        )
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Return the progress that `dataclasses.asdict` and JSON made these values of."""
+        return cls(**values | {"legs": tuple(Leg(**leg) for leg in values["legs"])})

@@ -1,0 +1,179 @@
+"""What a run writes and prints while it trains. Rank 0 has a `Recorder`; the other ranks have a `NullRecorder`."""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from bertloom.whole_files import sweep_temporary, write_text
+from model.distributed import Ranks
+from model.runs.bad_steps import BAD_STEPS, Action, append_bad_step, cut_back
+from model.runs.checkpoint import CheckpointState, State, latest_checkpoint
+from model.runs.checkpoint_writer import CheckpointWriter
+from model.runs.folder import only_trainer
+from model.runs.metrics import MetricsWriter
+from model.runs.progress import Progress, Unit
+from model.runs.sinks import SinkName, open_sinks
+from model.step import StepResult
+
+logger = logging.getLogger("bertloom")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecorderOptions:
+    """How a run is recorded."""
+
+    total: float
+    """Progress at the end of the schedule."""
+    unit: Unit
+    """Unit of the total."""
+    keep_checkpoints: int = 1
+    """Number of checkpoints to keep."""
+    keep_every: int | None = None
+    """Checkpoints whose step is a multiple of this are kept, too."""
+    sinks: Sequence[SinkName] = ()
+    """Where metrics go besides metrics.jsonl."""
+    configuration: Mapping[str, Any]
+    """The run's configuration, for the sinks."""
+
+
+class NullRecorder:
+    """Writes and prints nothing."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run folder, so that no other process trains there."""
+        yield
+
+    def find_checkpoint(self, kind: type[State]) -> tuple[Path, State] | None:
+        """Remove what killed writers left, and return the latest intact checkpoint and its state, if there is one."""
+        return None
+
+    def print(self, text: str) -> None:
+        """Print a line before or after training."""
+
+    def warn(self, text: str) -> None:
+        """Log a warning."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file of the run folder."""
+
+    @contextmanager
+    def open(self, progress: Progress, options: RecorderOptions) -> Iterator[None]:
+        """Open metrics.jsonl, the sinks, the checkpoint writer and the progress bar for a run at this progress."""
+        yield
+
+    def is_evaluated(self, step: int) -> bool:
+        """Return whether the model of this step was evaluated before the run was stopped."""
+        return False
+
+    def note(self, text: str) -> None:
+        """Print a line above the progress bar."""
+
+    def write_metrics(self, step: int, split: str, **values: float | str) -> None:
+        """Append a line to metrics.jsonl."""
+
+    def record_bad_step(self, step: int, result: StepResult, action: Action, examples: Sequence[int]) -> None:
+        """Append a line to bad_steps.jsonl."""
+
+    def show(self, progress: Progress, status: str) -> None:
+        """Move the progress bar."""
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: CheckpointState) -> None:
+        """Start to write a checkpoint. Lines of metrics.jsonl that belong to it reach the disk first."""
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is on disk."""
+
+
+class Recorder(NullRecorder):
+    """Writes the run folder, the sinks and the terminal."""
+
+    _metrics: MetricsWriter
+    _writer: CheckpointWriter
+    _bar: "tqdm[Any]"
+    _options: RecorderOptions
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        with only_trainer(self.out):
+            yield
+
+    def find_checkpoint(self, kind: type[State]) -> tuple[Path, State] | None:
+        found = latest_checkpoint(self.out / "checkpoints", kind)
+        sweep_temporary(self.out / "checkpoints")
+        return found
+
+    def print(self, text: str) -> None:
+        print(text, flush=True)  # at once, also into a file
+
+    def warn(self, text: str) -> None:
+        logger.warning("%s", text)
+
+    def write_text(self, name: str, text: str) -> None:
+        write_text(self.out / name, text)
+
+    @contextmanager
+    def open(self, progress: Progress, options: RecorderOptions) -> Iterator[None]:
+        self._options = options
+        checkpoints = self.out / "checkpoints"
+        cut_back(self.out / BAD_STEPS, progress.step)
+        sinks = open_sinks(options.sinks, self.out, progress.step, options.configuration)
+        with ExitStack() as stack:
+            self._metrics = stack.enter_context(MetricsWriter(self.out / "metrics.jsonl", progress.step, sinks))
+            self._writer = stack.enter_context(
+                CheckpointWriter(checkpoints, options.keep_checkpoints, options.keep_every)
+            )
+            self._bar = stack.enter_context(progress_bar(options.total, progress.count(options.unit), options.unit))
+            yield
+
+    def is_evaluated(self, step: int) -> bool:
+        return self._metrics.is_evaluated(step)
+
+    def note(self, text: str) -> None:
+        self._bar.write(text, file=sys.stderr)
+
+    def write_metrics(self, step: int, split: str, **values: float | str) -> None:
+        self._metrics.write(step, split, **values)
+
+    def record_bad_step(self, step: int, result: StepResult, action: Action, examples: Sequence[int]) -> None:
+        append_bad_step(self.out / BAD_STEPS, step, result, action, examples)
+
+    def show(self, progress: Progress, status: str) -> None:
+        self._bar.set_postfix_str(status, refresh=False)
+        self._bar.update(min(progress.count(self._options.unit), self._options.total) - self._bar.n)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: CheckpointState) -> None:
+        self._writer.save(model, optimizer, state, before=self._metrics.sync)
+
+    def wait(self) -> None:
+        self._writer.wait()
+
+
+def make_recorder(out: Path, ranks: Ranks) -> NullRecorder:
+    """Return the recorder of this rank."""
+    return Recorder(out) if ranks.is_first else NullRecorder(out)
+
+
+def progress_bar(total: float, initial: float, unit: Unit) -> "tqdm[Any]":
+    """Return a progress bar on stderr; in a file, it writes a line every half minute."""
+    seconds = 0.1 if sys.stderr.isatty() else 30.0
+    return tqdm(
+        total=total,
+        initial=initial,
+        unit=f" {unit}",
+        unit_scale=unit == "tokens",
+        dynamic_ncols=True,
+        mininterval=seconds,
+        maxinterval=max(seconds, 10.0),
+    )
