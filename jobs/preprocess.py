@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     at = argv.index("--") if "--" in argv else len(argv)
     config = parse(PreprocessConfig, argv[:at], prog="bertloom preprocess")
     print_summary(preprocess(config, argv[at + 1 :]))
-    from jobs.report import write_report  # matplotlib takes a while to import
+    from jobs.support.report import write_report  # imports jinja2
 
     return write_report(config.out, config.gates)
 

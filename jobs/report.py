@@ -1,64 +1,26 @@
-"""What a data set looks like, and whether it is fit to train on: report.html and report.json.
+"""Show what a data set looks like and check whether it is fit to train on: write report.html and report.json.
 
     bertloom report DATASET
     bertloom report DATASET --gates.max-unknown 0.05
 
-`preprocess` makes both at its end. They come from the manifest's counters and from a sample of a few million tokens, so the
-work does not grow with the data set. Exit status 1 where a gate is not passed (docs/report.md).
+`preprocess` writes both at its end. They come from the manifest's counters and from a sample of a few million tokens, so
+the work does not grow with the data set. Exit status 1 if a gate fails (docs/report.md).
 """
 
-import gzip
-import hashlib
-import itertools
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.resources import files
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
-import jinja2
-import numpy as np
-import pyarrow as pa
 import tyro
-from markupsafe import Markup
 
-from bertloom import storage
 from jobs.support.config import parse
-from jobs.support.figures import draw_documents, draw_length
-from pipeline.checks.gates import Gate, Gates, look
-from pipeline.checks.report import (
-    Examples,
-    coverage,
-    flatten,
-    guess_from_length,
-    lengths_of_b,
-    mask_rate_by_pieces,
-    mask_rate_by_position,
-    repeated_lines,
-    shape,
-    spread,
-    treatment,
-    word_statistics,
-    words_by_source,
-)
-from pipeline.checks.sample import read_documents_page, read_members, sample_buckets, sample_examples
-from pipeline.examples.configuration import ExamplesConfig
-from pipeline.examples.decoding import decode, segments
-from pipeline.stages.manifest import manifest_sha256, manifest_text, read_dataset
-from pipeline.vocabulary import Vocabulary, parse_vocabulary
-
-FORMAT = "bertloom-report"
-EXAMPLES = 20
-COVERAGE_TOKENS = 1_000_000  # of the documents whose way into examples is followed
-INPUTS = 30  # files told of by name
-REJECTS = 3  # shown of each reason
-READ_REJECTS = 2000  # lines of the log that these are taken from
+from jobs.support.report import write_report
+from pipeline.checks.gates import Gates
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """What a data set looks like, and whether it is fit to train on."""
+    """Show what a data set looks like and check whether it is fit to train on."""
 
     dataset: Annotated[str, tyro.conf.Positional]
     """A finished data set."""
@@ -68,189 +30,3 @@ class ReportConfig:
 def main(argv: Sequence[str]) -> int:
     config = parse(ReportConfig, argv, prog="bertloom report")
     return write_report(config.dataset, config.gates)
-
-
-def write_report(dataset: str, gates: Gates) -> int:
-    """Writes report.html and report.json into the data set and says which gates are not passed: the exit status."""
-    manifest, shards = read_dataset(dataset)
-    vocabulary = parse_vocabulary(storage.read(storage.join(dataset, "vocab.txt")), "vocab.txt")
-    report, examples = collect(dataset, manifest, shards.to_pylist(), vocabulary)
-    looked_at = look(gates, report)
-    report["gates"] = [gate.as_dict() for gate in looked_at]
-    html = render(report, examples, vocabulary).encode()
-    report["html_sha256"] = hashlib.sha256(html).hexdigest()
-    report["sha256"] = manifest_sha256(report)
-    path = storage.join(dataset, "report.html")
-    for name, text in ((path, html), (storage.join(dataset, "report.json"), manifest_text(report))):
-        if not storage.exists(name) or storage.read(name) != text:
-            storage.write_whole(name, [text])
-
-    failed = [gate for gate in looked_at if not gate.passed]
-    for gate in failed:
-        print(f"bertloom: gate: {sentence(gate)}", file=sys.stderr)
-    print(f"{path}: {len(looked_at) - len(failed)} of {len(looked_at)} gates passed")
-    if not failed or not gates.fail:
-        return 0
-    print(
-        "bertloom: the data set is complete; look at it before you train on it. To take it as it is, start this again with "
-        "a higher threshold, or with --gates.no-fail",
-        file=sys.stderr,
-    )
-    return 1
-
-
-def sentence(gate: Gate) -> str:
-    """A gate that is not passed, in words."""
-    slack = f" and {percent(gate.slack)} for chance" if gate.slack else ""
-    flag = f"--gates.{gate.name.replace('_', '-')} {gate.threshold:g}"
-    return f"{percent(gate.value)} {gate.what}, at most {percent(gate.threshold)}{slack} ({flag}): {gate.advice}"
-
-
-def percent(share: float | None) -> str:
-    """
-    >>> percent(0.50234), percent(0.0000355), percent(1.0)
-    ('50.2 %', '0.00355 %', '100 %')
-    """
-    return "" if share is None else f"{100 * share:.3g} %"
-
-
-# ---- numbers
-
-
-def collect(
-    dataset: str, manifest: dict[str, Any], shards: list[dict[str, Any]], vocabulary: Vocabulary
-) -> tuple[dict[str, Any], pa.Table]:
-    """(everything that the report says but the gates, the examples that it shows)."""
-    buckets = sample_buckets(shards)
-    pages = [read_documents_page(dataset, "train", number) for number in buckets]
-    documents = pa.concat_tables(pages)
-    lengths = manifest["configuration"]["max_seq_length"]
-    labels = ExamplesConfig.of(manifest["configuration"]).objective.labels
-    samples = {length: sample_examples(dataset, shards, buckets, length) for length in lengths}
-    flat = {length: flatten(table) for length, (table, _) in samples.items()}
-    first = flat[lengths[0]]
-    table, numbers = samples[lengths[0]]
-    shown = table.slice(0, EXAMPLES).append_column("number", pa.array(numbers[:EXAMPLES]))
-
-    num_tokens = pages[0]["num_tokens"].to_numpy().astype(np.int64)
-    few = 1 + int(np.searchsorted(np.cumsum(num_tokens), COVERAGE_TOKENS))
-
-    return {
-        "format": FORMAT,
-        "manifest_sha256": manifest["sha256"],
-        "configuration": manifest["configuration"],
-        "versions": manifest["versions"],
-        "notes": manifest["notes"],
-        "vocabulary": manifest["vocabulary"],
-        "counters": manifest["counters"],
-        "sample": {
-            "buckets": [f"train/{number:05d}" for number in sorted(buckets)],
-            "documents": documents.num_rows,
-            "examples": sum(len(e.lengths) for e in flat.values()),
-            "tokens": sum(len(e.ids) for e in flat.values()),
-        },
-        "inputs": about_inputs(manifest["inputs"], documents, first, vocabulary),
-        "rejects": some_rejects(dataset, manifest),
-        "documents": {name: spread(documents[name].to_numpy()) for name in ("num_tokens", "num_sentences")}
-        | {"one_sentence": float((documents["num_sentences"].to_numpy() == 1).mean())},
-        "words": word_statistics(first, vocabulary),
-        "lines": repeated_lines(first, vocabulary),
-        "lengths": {
-            str(length): about_length(length, flat[length], manifest, shards, vocabulary) for length in lengths
-        },
-        "coverage": coverage(
-            pages[0]["id"].to_numpy()[:few],
-            num_tokens[:few],
-            [read_members(dataset, row) for row in shards if row["split"] == "train" and row["number"] == buckets[0]],
-        ),
-        "examples": [decode(row, vocabulary, labels) | {"number": row["number"]} for row in shown.to_pylist()],
-    }, shown
-
-
-def about_length(
-    length: int, e: Examples, manifest: dict[str, Any], shards: list[dict[str, Any]], vocabulary: Vocabulary
-) -> dict[str, Any]:
-    """One length: numbers of examples and tokens are exact, all else is of the sample."""
-    configuration, pairs = manifest["configuration"], manifest["counters"]["pairs"]
-    rows = [row for row in shards if row["max_seq_length"] == length]
-    examples, tokens = (sum(row[name] for row in rows) for name in ("examples", "tokens"))
-    objective = ExamplesConfig.of(configuration).objective
-    random = pairs.get(f"pairs-random/{length}", 0) / examples if objective.predicts_label else None
-    guess = guess_from_length(e.b_length, e.label)
-    kept = round(1 - configuration["mask_token_prob"] - configuration["random_token_prob"], 6)
-    return {
-        "examples": examples,
-        "tokens": tokens,
-        "padding_avoided": 1 - tokens / (examples * length),
-        "random_share": random,
-        "one_label": None if random is None else max(random, 1 - random),
-        "label_guess": asdict(guess) if guess else None,
-        "pairs": {name.partition("/")[0]: n for name, n in pairs.items() if name.endswith(f"/{length}")},
-        "sample": shape(e, objective.labels),
-        "b_lengths": lengths_of_b(e, objective.labels),
-        "treatment": treatment(e, vocabulary),
-        "treatment_wanted": {
-            "mask": configuration["mask_token_prob"],
-            "random": configuration["random_token_prob"],
-            "kept": kept,
-        },
-        "mask_rate_by_position": mask_rate_by_position(e),
-        "mask_rate_by_pieces": mask_rate_by_pieces(e, vocabulary),
-    }
-
-
-def about_inputs(
-    inputs: list[dict[str, Any]], documents: pa.Table, e: Examples, vocabulary: Vocabulary
-) -> dict[str, Any]:
-    """Which files gave how much, exactly; their script and their [UNK] rate, of the sample."""
-    total = max(1, sum(row["tokens"] for row in inputs))
-    largest = sorted(inputs, key=lambda row: (-row["tokens"], row["name"]))[:INPUTS]
-    names = {row["name"]: i for i, row in enumerate(largest)}
-    ids = documents["id"].to_numpy()
-    order = np.argsort(ids)
-    source = np.array([names.get(name, -1) for name in documents["source"].to_pylist()])[order]
-    words = words_by_source(e, source[np.searchsorted(ids[order], e.document_a)], vocabulary)
-    columns = ("name", "bytes", "documents", "sentences", "tokens", "text_bytes", "rejected")
-    return {
-        "files": len(inputs),
-        "num_empty": sum(row["documents"] == 0 for row in inputs),
-        "empty": [row["name"] for row in inputs if row["documents"] == 0][:INPUTS],
-        "largest": [
-            {name: row[name] for name in columns}
-            | {"share": row["tokens"] / total, **words.get(i, {"unknown": None, "script": None})}
-            for i, row in enumerate(largest)
-        ],
-    }
-
-
-def some_rejects(dataset: str, manifest: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The first few of each reason, from the beginning of the log."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name in manifest["files"]:
-        if name.startswith("rejects/"):
-            with storage.open_read(storage.join(dataset, *name.split("/"))) as file, gzip.open(file) as lines:
-                for line in itertools.islice(lines, READ_REJECTS):
-                    reject = json.loads(line)
-                    of_reason = found.setdefault(reject["reason"], [])
-                    if len(of_reason) < REJECTS:
-                        of_reason.append(reject)
-    return found
-
-
-# ---- the page
-
-
-def render(report: dict[str, Any], examples: pa.Table, vocabulary: Vocabulary) -> str:
-    """report.html: one file, with its figures in it."""
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    page.filters["share"] = percent
-    page.filters["number"] = lambda value: f"{value:,}"
-    template = page.from_string((files("jobs.support") / "report.html.j2").read_text(encoding="utf-8"))
-    objective = ExamplesConfig.of(report["configuration"]).objective
-    return template.render(
-        r=report,
-        label_1=objective.labels.get(1),
-        figures={length: Markup(draw_length(int(length), found)) for length, found in report["lengths"].items()},
-        documents_figure=Markup(draw_documents(report["documents"])),
-        shown=[(row, *segments(row, vocabulary)) for row in examples.to_pylist()],
-    )

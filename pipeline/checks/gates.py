@@ -62,7 +62,7 @@ class Gate:
         return {**asdict(self), "passed": self.passed}
 
 
-def look(gates: Gates, report: dict[str, Any]) -> list[Gate]:
+def check_gates(gates: Gates, report: dict[str, Any]) -> list[Gate]:
     """Return the gates that apply to this data set, in the order of the pipeline."""
 
     def gate(name: str, value: float, what: str, advice: str, error: float) -> Gate:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jobs.explain import Explainer
-from jobs.report import write_report
 from jobs.support.explanation import explanation_lines
+from jobs.support.report import write_report
 from jobs.verify import verify
 from model.loading.data import DataSet
 from model.loading.remask import remasking_of

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
-from jobs.report import write_report
+from jobs.support.report import write_report
 from jobs.verify import verify
 from pipeline.checks.gates import Gates
 from pipeline.examples.shards import SHARDS_SCHEMA, digest_of

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from pipeline.checks.gates import Gates, look
+from pipeline.checks.gates import Gates, check_gates
 
 GOOD = {
     "counters": {"documents_in": 1000, "documents_rejected": 20},
@@ -25,11 +25,11 @@ def closed(gates=None, **changes):
         for key in place:
             at = at[key]
         at[last] = value
-    return [gate.name for gate in look(gates or Gates(), report) if not gate.passed]
+    return [gate.name for gate in check_gates(gates or Gates(), report) if not gate.passed]
 
 
 def test_good_data_passes_all_six_gates():
-    assert closed() == [] and len(look(Gates(), GOOD)) == 6
+    assert closed() == [] and len(check_gates(Gates(), GOOD)) == 6
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_good_data_passes_all_six_gates():
 def test_each_gate_closes_on_what_it_is_for_and_its_threshold_opens_it(name, changes):
     assert closed(**changes) == [name]
     assert closed(Gates(**{name: 1.0}), **changes) == []
-    (gate,) = (gate for gate in look(Gates(), GOOD) if gate.name == name)
+    (gate,) = (gate for gate in check_gates(Gates(), GOOD) if gate.name == name)
     assert gate.advice and gate.what
 
 
@@ -64,7 +64,7 @@ def test_but_what_is_no_chance_has_no_slack():
 
 
 def test_what_cannot_be_asked_is_not_asked():
-    one_file = look(Gates(), {**GOOD, "inputs": {"files": 1, "num_empty": 0, "empty": [], "largest": []}})
+    one_file = check_gates(Gates(), {**GOOD, "inputs": {"files": 1, "num_empty": 0, "empty": [], "largest": []}})
     assert [gate.name for gate in one_file] == ["max_rejected", "max_unknown", "max_one_label", "max_label_guess"]
     assert closed(lengths__128__one_label=None, lengths__128__label_guess=None) == []
     told = {"lengths__128__label_guess": {"accuracy": 0.9, "error": 0.004}}
