@@ -1,4 +1,4 @@
-"""The report of a data set: report.html and report.json, from the manifest's counters and a sample of a few million tokens."""
+"""The report of a data set, report.html and report.json, from the manifest's counters and a sample of the examples."""
 
 import gzip
 import hashlib
