@@ -1,1 +1,1 @@
-"""A finished data set looked at: is it whole, what is in it, where did an example come from?"""
+"""Checks of a finished data set: is it intact, what is in it, and how was an example made?"""

@@ -1,1 +1,1 @@
-"""The sentences of a bucket to examples: pairs, masks, and the shards that hold them."""
+"""Sentences of a bucket to examples: pairs, masks, and the shards that hold them."""

@@ -1,4 +1,4 @@
-"""`bertloom explain` makes every example again from its sources and the seed, and says so where one is another."""
+"""`bertloom explain` makes every example again from its sources and the seed, and reports each one that differs."""
 
 import io
 import json
@@ -55,12 +55,12 @@ def test_every_example_of_every_kind_and_both_languages_is_made_again_as_it_is(d
         for name in ("a", "b"):
             if name in found:
                 segment = found[name]
-                _assert_stands_in_its_file(segment)
+                _assert_is_in_its_file(segment)
                 sources.add(segment["source"])
     assert sources == {"en.jsonl", "zh.txt"}
 
 
-def _assert_stands_in_its_file(segment):
+def _assert_is_in_its_file(segment):
     """The bytes that are named are those of the text, read here in the plainest way."""
     raw = Path(segment["path"]).read_bytes()[segment["position"] :]
     if segment["source"] == "en.jsonl":
@@ -86,7 +86,7 @@ def test_an_index_counts_all_examples_in_the_order_of_shards_parquet(dataset):
         assert found["a"]["tokens"][0] == examples[place]["token_a"]
 
 
-def test_the_text_says_what_the_json_says(dataset, capsys):
+def test_the_text_and_the_json_agree(dataset, capsys):
     assert cli.main(["explain", str(dataset), "17", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads(json.dumps(Explainer(str(dataset)).explain(17)))
@@ -140,7 +140,7 @@ def test_one_value_that_was_changed_is_named_with_both_values_and_status_1(datas
     ("column", "change"),
     [("masked_lm_positions", lambda at: [*at[:-1], 60_000]), ("input_ids", lambda ids: [*ids[:2], 60_000, *ids[3:]])],
 )
-def test_values_that_name_nothing_are_told_as_damage(dataset, tmp_path, capsys, column, change):
+def test_values_out_of_range_are_reported_as_damage(dataset, tmp_path, capsys, column, change):
     copy = shutil.copytree(dataset, tmp_path / "set")
     _flip(copy, 5, column, change)
     rows = pq.read_table(dataset / "shards.parquet").to_pylist()
@@ -149,7 +149,7 @@ def test_values_that_name_nothing_are_told_as_damage(dataset, tmp_path, capsys, 
     assert f"{SHARD}: row 5 of member 0 cannot be read" in (err := capsys.readouterr().err) and "verify" in err
 
 
-def test_a_shard_of_another_seed_is_told(dataset, tmp_path):
+def test_a_shard_of_another_seed_is_reported(dataset, tmp_path):
     other = make(tmp_path / "in", seed=2)
     copy = shutil.copytree(dataset, tmp_path / "set")
     shutil.copyfile(other / SHARD, copy / SHARD)
@@ -162,7 +162,7 @@ def test_a_shard_of_another_seed_is_told(dataset, tmp_path):
 # ---- sources that are no longer what they were
 
 
-def test_without_its_sources_it_shows_the_example_and_says_what_is_gone(tmp_path, capsys):
+def test_without_its_sources_it_shows_the_example_and_names_what_is_missing(tmp_path, capsys):
     dataset = make(tmp_path / "in")
     (tmp_path / "in/zh.txt").unlink()
     seen = set()
@@ -177,7 +177,7 @@ def test_without_its_sources_it_shows_the_example_and_says_what_is_gone(tmp_path
     assert len(seen) == 2  # English texts are shown, Chinese ones cannot be
 
 
-def test_a_source_that_was_changed_is_told(tmp_path, capsys):
+def test_a_source_that_was_changed_is_reported(tmp_path, capsys):
     dataset = make(tmp_path / "in")
     path = tmp_path / "in/en.jsonl"
     path.write_text(path.read_text("utf-8").replace("the", "teh", 1), "utf-8")
@@ -186,10 +186,12 @@ def test_a_source_that_was_changed_is_told(tmp_path, capsys):
     assert found["agrees"] is None and f"{path} was changed: document " in found["not_recomputed"]
 
 
-@pytest.mark.parametrize(("index", "says"), [("-1", "has no example -1: expected 0 to"), ("99999999", "expected 0 to")])
-def test_an_index_that_no_example_has_is_wrong_use(dataset, capsys, index, says):
+@pytest.mark.parametrize(
+    ("index", "message"), [("-1", "has no example -1: expected 0 to"), ("99999999", "expected 0 to")]
+)
+def test_an_index_that_no_example_has_is_wrong_use(dataset, capsys, index, message):
     assert cli.main(["explain", str(dataset), index]) == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_what_is_no_data_set_is_wrong_use(tmp_path, capsys):

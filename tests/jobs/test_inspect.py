@@ -1,4 +1,4 @@
-"""`bertloom inspect` tells what is in a data set or a shard, and decodes examples to text with their masks marked."""
+"""`bertloom inspect` shows what is in a data set or a shard, and examples as text with their masks marked."""
 
 import json
 import shutil
@@ -68,7 +68,7 @@ def test_documents_are_named_as_documents_are_elsewhere(whole):
 
 
 def test_a_decoded_example_is_the_text_of_its_source(whole):
-    """Undoing every mark gives words that stand so in the corpus."""
+    """Without the marks its words are a passage of the corpus."""
     text = " ".join(paragraph.lower() for paragraphs in documents(150) for paragraph in paragraphs)
     squeezed = "".join(text.split())
     for example in inspect(InspectConfig(path=str(whole), examples=60, max_seq_length=64))["examples"]:
@@ -122,7 +122,7 @@ def test_of_a_single_segment_no_second_one_is_shown(tmp_path, capsys):
     assert out.count("\n  A ") == out.count("\nexample ") == 3 and "\n  B " not in out
 
 
-def test_json_says_what_the_text_says(whole, capsys):
+def test_the_json_has_what_the_text_has(whole, capsys):
     assert cli.main(["inspect", str(whole), "--json", "--examples", "5", "--seed", "3"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == inspect(InspectConfig(path=str(whole), examples=5, seed=3))
@@ -155,7 +155,7 @@ def test_a_shard_outside_its_data_set_is_decoded_with_a_vocabulary_given(whole, 
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["{tmp}/nothing"], "/nothing does not exist: expected a folder with manifest.json"),
         (["{tmp}"], " is no data set, or one that is not finished: expected a folder with manifest.json"),
@@ -169,17 +169,17 @@ def test_a_shard_outside_its_data_set_is_decoded_with_a_vocabulary_given(whole, 
         (["{set}", "--vocab", "{tmp}/other.txt"], "was made with another vocabulary than"),
     ],
 )
-def test_what_cannot_be_shown_is_said_clearly(whole, tmp_path, capsys, words, says):
+def test_what_cannot_be_shown_is_a_clear_error(whole, tmp_path, capsys, words, message):
     (tmp_path / "empty.tar").write_bytes(b"\0" * 1024)
     (tmp_path / "text.tar").write_bytes(b"no archive\n" * 200)
     (tmp_path / "text.txt").write_text("text")
     (tmp_path / "other.txt").write_text("".join(f"{word}\n" for word in WORDS if word != "##er"))
     assert cli.main(["inspect", *(word.format(tmp=tmp_path, set=whole) for word in words)]) == 2
     out, err = capsys.readouterr()
-    assert says in err and "Traceback" not in err and not out
+    assert message in err and "Traceback" not in err and not out
 
 
-def test_a_data_set_without_its_list_of_shards_is_said_clearly(whole, tmp_path, capsys):
+def test_a_data_set_without_its_list_of_shards_is_a_clear_error(whole, tmp_path, capsys):
     copy = shutil.copytree(whole, tmp_path / "set")
     (copy / "shards.parquet").write_bytes(b"nothing")
     assert cli.main(["inspect", str(copy)]) == 2

@@ -45,7 +45,7 @@ def made(request, source, vocab, tmp_path_factory):
     return options, out, run_job(source, out, vocab, **options)
 
 
-def test_verify_finds_nothing_and_the_manifest_says_which_kind_it_is(made):
+def test_verify_finds_no_fault_and_the_manifest_records_the_options(made):
     options, out, manifest = made
     assert verify(str(out))[0] == []
     chosen = {name: manifest["configuration"][name] for name in options}
@@ -126,7 +126,7 @@ def test_what_does_not_go_together_is_refused(options, message):
         compose(PreprocessConfig, input=("a",), vocab="v", out="o", **options)
 
 
-def test_a_data_set_with_spans_is_no_data_set_without_and_is_said_to_be_another(source, vocab, tmp_path):
+def test_a_data_set_with_spans_is_of_another_configuration_than_one_without(source, vocab, tmp_path):
     for number, options in enumerate([{"mask_spans": True}, {}]):
         manifest = run_job(source, tmp_path / str(number), vocab, **options)
         assert ("mask_spans" in manifest["configuration"]) == bool(options)

@@ -138,13 +138,13 @@ def test_a_gate_not_passed_ends_with_status_1_again_and_again_until_its_threshol
     words = (folder / "vocab.txt").read_text().splitlines()
     vocab.write_text("".join(f"{word}\n" for word in words if not re.fullmatch("[一-龥]", word)))  # no Chinese
     flags = argv(folder, tmp_path / "out", "--vocab", str(vocab))
-    said = []
+    printed = []
     for _ in range(2):
         assert cli.main(flags) == 1
         err = capsys.readouterr().err
         assert re.search(r": gate: \d\d.* % of the words are \[UNK\], at most 2 % .*--gates.max-unknown 0.02\): ", err)
-        said.append([line for line in err.splitlines() if ": gate: " in line])
-    assert said[0] == said[1]
+        printed.append([line for line in err.splitlines() if ": gate: " in line])
+    assert printed[0] == printed[1]
     shards = digests(tmp_path / "out", "train/", "manifest.json")
     assert shards and "not passed" in (tmp_path / "out/report.html").read_text()
     assert cli.main(["report", str(tmp_path / "out")]) == 1
@@ -154,7 +154,7 @@ def test_a_gate_not_passed_ends_with_status_1_again_and_again_until_its_threshol
     assert digests(tmp_path / "out", "train/", "manifest.json") == shards
 
 
-def test_an_empty_input_among_a_few_is_told(folder, tmp_path, capsys):
+def test_an_empty_input_among_a_few_is_reported(folder, tmp_path, capsys):
     (tmp_path / "empty.txt").write_text("\n\n")
     flags = argv(folder, tmp_path / "out")
     flags[3:3] = [str(tmp_path / "empty.txt")]

@@ -1,4 +1,4 @@
-"""`bertloom verify` finds what is off in a data set, wherever it is, and says where."""
+"""`bertloom verify` finds every fault of a data set and names its place."""
 
 import gzip
 import hashlib
@@ -107,7 +107,7 @@ def test_one_byte_anywhere_that_is_another_is_found_and_its_file_named(dataset):
     [(b'"validation_fraction": 0.25', b'"validation_fraction": 1.25'), (b"   24\n", b"   26\n")],
     ids=str,
 )
-def test_a_value_of_the_manifest_that_became_another_is_told_whatever_it_now_says(tmp_path, capsys, was, becomes):
+def test_any_change_of_a_value_in_the_manifest_is_reported(tmp_path, capsys, was, becomes):
     dataset = shutil.copytree(GOLDEN, tmp_path / "set")
     text = (dataset / "manifest.json").read_bytes()
     (dataset / "manifest.json").write_bytes(text.replace(was, becomes))
@@ -115,7 +115,7 @@ def test_a_value_of_the_manifest_that_became_another_is_told_whatever_it_now_say
     assert capsys.readouterr().out == f"{NOT_AS_WRITTEN}\n{dataset}: 0 files looked at, 1 faults\n"
 
 
-def test_one_flipped_bit_anywhere_in_the_configuration_is_told_as_the_manifests_fault(tmp_path):
+def test_one_flipped_bit_anywhere_in_the_configuration_is_reported_as_the_manifests_fault(tmp_path):
     dataset = shutil.copytree(GOLDEN, tmp_path / "set")
     path = dataset / "manifest.json"
     text = path.read_bytes()
@@ -126,7 +126,7 @@ def test_one_flipped_bit_anywhere_in_the_configuration_is_told_as_the_manifests_
             assert fault == NOT_AS_WRITTEN or fault.startswith("manifest.json: cannot be read"), f"byte {at}, bit {bit}"
 
 
-def test_the_command_says_the_place_and_gives_status_1(dataset, capsys):
+def test_the_command_prints_the_place_and_exits_with_status_1(dataset, capsys):
     data = bytearray((dataset / SHARD).read_bytes())
     data[5000] ^= 4
     (dataset / SHARD).write_bytes(data)
@@ -165,7 +165,7 @@ def test_a_file_too_many_is_named_but_what_a_killed_job_leaves_is_not(dataset):
     ]
 
 
-def test_a_truncated_shard_is_told_with_its_sizes(dataset):
+def test_a_truncated_shard_is_reported_with_its_sizes(dataset):
     data = (dataset / SHARD).read_bytes()
     (dataset / SHARD).write_bytes(data[: len(data) // 2])
     assert f"{SHARD}: has {len(data) // 2} bytes, expected {len(data)}" in faults(dataset)
@@ -196,7 +196,7 @@ def _rewrite_manifest(dataset, change, of_report=None):
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    ("path", "message"),
     [
         (("counters", "examples", "train"), "shards.parquet: .* train examples, but manifest.json counts"),
         (("counters", "documents_used"), "documents came in, but .* are used, rejected or duplicate"),
@@ -219,7 +219,7 @@ def _rewrite_manifest(dataset, change, of_report=None):
         (("vocabulary", "size"), "vocab.txt: has .* words, but manifest.json has"),
     ],
 )
-def test_a_wrong_count_in_the_manifest_is_found_though_its_checksum_is_right(dataset, path, says):
+def test_a_wrong_count_in_the_manifest_is_found_though_its_checksum_is_right(dataset, path, message):
     def change(manifest):
         place = manifest
         for key in path[:-1]:
@@ -227,7 +227,7 @@ def test_a_wrong_count_in_the_manifest_is_found_though_its_checksum_is_right(dat
         place[path[-1]] += 1
 
     _rewrite_manifest(dataset, change)
-    assert any(re.search(says, fault) for fault in faults(dataset)), faults(dataset)
+    assert any(re.search(message, fault) for fault in faults(dataset)), faults(dataset)
 
 
 @pytest.mark.parametrize("key", ["configuration", "counters", "documents", "files", "shards_digest", "vocabulary"])
@@ -289,7 +289,7 @@ def _set(column, at, value):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (_set("input_ids", 0, 9), "example 7 lacks \\[CLS\\] where it belongs"),
         (_set("input_ids", -1, 9), "example 7 lacks \\[SEP\\] where it belongs"),
@@ -317,10 +317,10 @@ def _set(column, at, value):
         (lambda examples, metadata, row: row.update(examples=row["examples"] + 1), "\\d+ examples in members of"),
     ],
 )
-def test_a_value_out_of_its_range_is_found_though_every_checksum_is_right(dataset, change, says):
+def test_a_value_out_of_its_range_is_found_though_every_checksum_is_right(dataset, change, message):
     _doctor(dataset, change)
     found = faults(dataset)
-    assert any(re.search(says, fault) and fault.startswith((SHARD, "shards.parquet")) for fault in found), found
+    assert any(re.search(message, fault) and fault.startswith((SHARD, "shards.parquet")) for fault in found), found
 
 
 def test_a_mask_word_where_nothing_is_masked_is_found(dataset):

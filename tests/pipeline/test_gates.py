@@ -67,8 +67,8 @@ def test_what_cannot_be_asked_is_not_asked():
     one_file = check_gates(Gates(), {**GOOD, "inputs": {"files": 1, "num_empty": 0, "empty": [], "largest": []}})
     assert [gate.name for gate in one_file] == ["max_rejected", "max_unknown", "max_one_label", "max_label_guess"]
     assert closed(lengths__128__one_label=None, lengths__128__label_guess=None) == []
-    told = {"lengths__128__label_guess": {"accuracy": 0.9, "error": 0.004}}
-    assert closed(configuration__compat="google", **told) == []  # that B's length tells is one of Google's faults
+    guessed = {"lengths__128__label_guess": {"accuracy": 0.9, "error": 0.004}}
+    assert closed(configuration__compat="google", **guessed) == []  # one of Google's faults, asked for
 
 
 def test_a_threshold_that_is_no_share_is_refused():

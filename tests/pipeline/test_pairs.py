@@ -97,7 +97,7 @@ def test_every_pair_keeps_the_promises(documents, length, seed, short_seq_prob):
         assert a_length >= 1 and b_length >= 1 and a_length + b_length <= room
         assert b_start in starts and a_start + a_length in starts | {len(s.ids)}
         a_first = s.edges[s.first[document_a] + sentence]
-        assert a_first <= a_start  # behind it where A's front was cut
+        assert a_first <= a_start  # after it where A's front was cut
         for document, start, size in ((document_a, a_start, a_length), (document_b, b_start, b_length)):
             assert s.edges[s.first[document]] <= start and start + size <= s.edges[s.first[document + 1]]
         if label == NEXT:

@@ -187,7 +187,7 @@ def test_lengths_that_tell_nothing_are_guessed_half_right_also_where_labels_are_
         assert abs(guess.accuracy - 0.5) < 4 * guess.error < 0.03
 
 
-def test_a_tenth_of_the_labels_told_by_length_is_seen():
+def test_it_is_seen_if_length_gives_a_tenth_of_the_labels_away():
     draw = np.random.default_rng(2)
     label = draw.integers(0, 2, 20_000).astype(np.int8)
     length = np.where((draw.random(20_000) < 0.2) & (label == 1), 9, draw.integers(2, 120, 20_000))
@@ -203,7 +203,7 @@ def test_where_one_half_has_a_single_label_nothing_is_guessed():
 # ---- lines, documents, coverage
 
 
-def test_a_line_that_stands_in_many_documents_is_found_and_counted_once_a_document():
+def test_a_line_in_many_documents_is_found_and_counted_once_a_document():
     line = "we know paris is we know paris ."
     rows = [
         {"a": ids("is . " + line + " we"), "b": ids(line), "label": 0, "document_a": d, "document_b": d}

@@ -135,7 +135,7 @@ def test_lengths_do_not_tell_whether_segments_are_swapped(swapped):
 
 def test_no_segment_is_cut_so_that_no_end_tells_whether_segments_are_swapped(swapped):
     """Where the last sentence of a full chunk was cut to fit, 71 % of true Bs of 64 tokens ended without an end, and of
-    swapped ones none did: 85 % of the labels could be told."""
+    swapped ones none did: 85 % of the labels could be guessed."""
     s, pairs = swapped
     for edge in (pairs.a_start, pairs.a_start + pairs.a_length, pairs.b_start, pairs.b_start + pairs.b_length):
         assert s.is_edge[edge].all()

@@ -118,7 +118,7 @@ def many():
 
 
 def words_and_masks(many):
-    """(positions of the word, of them masked, the ids behind the masks) of every word."""
+    """(positions of the word, of them masked, the true ids) of every word."""
     examples, masked, plain = many
     for (a, _), (ids, positions, _), before in zip(examples, masked, plain):
         heads = [i < FIRST_PIECE for i in before]

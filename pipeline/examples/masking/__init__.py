@@ -1,1 +1,1 @@
-"""Masking schemes: one file each behind one interface."""
+"""Masking schemes: one file each, with one interface and one registry."""

@@ -1,1 +1,1 @@
-"""Pair objectives: one file each behind one interface."""
+"""Pair objectives: one file each, with one interface and one registry."""

@@ -74,7 +74,7 @@ def make_pairs(
     counters["pairs-dropped"] = len(chosen) - len(keep)
     chosen, label = chosen[keep], label[keep]
 
-    # cut what is too long, in the same way whatever the label
+    # cut what is too long; the label makes no difference
     a_start, b_start = s.edges[chosen], s.edges[a_end[chosen]]
     a_length, b_length = b_start - a_start, s.edges[end[chosen]] - b_start
     forced = b_length == 0
