@@ -104,7 +104,7 @@ def _random_b(s: Sentences, keys: U64, document_a: NDArray[np.int64]) -> NDArray
 
 def _shares_of_excess(
     a_length: NDArray[np.int64], b_length: NDArray[np.int64], room: int
-) -> tuple[NDArray[np.int64], NDArray]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return how many tokens A and B lose if one at a time is cut from the longer one, from B on a tie, until both fit."""
     excess = np.maximum(a_length + b_length - room, 0)
     difference = np.abs(a_length - b_length)

@@ -18,6 +18,7 @@ look-ups per example.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,7 @@ def _cut_to_room(
     b_start: NDArray[np.int64],
     b_length: NDArray[np.int64],
     room: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return (a_start, b_length, tokens cut from B) that make consecutive segments A and B fit the room.
 
     B loses its end, down to a quarter of the room, then A its front, at a word start. B's end may still cut a word.
@@ -170,7 +171,14 @@ def _random_b(
     own_size = s.first[document_a + 1] - s.first[document_a]
     for wanted in (EXACT, ENOUGH, OTHER):
         open_ = np.flatnonzero((found < 0) & (own_size < len(s.document)))
-        columns = keys, s.first[document_a], own_size, s.source_keys[document_a], length, whole
+        columns: tuple[NDArray[Any], ...] = (
+            keys,
+            s.first[document_a],
+            own_size,
+            s.source_keys[document_a],
+            length,
+            whole,
+        )
         asked = [column[open_] for column in columns]
         for j in range(TRIES):
             if len(open_) == 0:
