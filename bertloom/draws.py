@@ -1,7 +1,7 @@
-"""Draws keyed by what they are for: the same for every worker, order of work, retry and library version.
+"""Random draws keyed by their purpose: the same for every worker, order of work, retry and library version.
 
-`docs/shard-format.md` (Draws) is normative; `model/loading/order.py` has its own few lines of the same arithmetic, because
-the two halves share files and not code. Every function takes NumPy uint64 arrays, or numbers, and wraps modulo 2^64.
+`docs/shard-format.md`, section "Draws", is normative. Every function takes NumPy uint64 arrays or integers, and wraps
+modulo 2^64.
 """
 
 from fractions import Fraction
@@ -12,68 +12,91 @@ from numpy.typing import ArrayLike, NDArray
 
 U64 = NDArray[np.uint64]
 
-PAIRS, MASKS, SHARD_ORDER, SURPLUS = 1, 2, 3, 5  # purposes; 4 is the trainer's
+PAIRS, MASKS, SHARD_ORDER, SURPLUS = 1, 2, 3, 5  # purposes of preprocessing
+EPOCH_ORDER, MEMBER_ORDER, WINDOW_ORDER = 4, 6, 7  # purposes of the order of training
 VALIDATION = 0x76616C6964617465  # "validate" in ASCII
 SAMPLE = 0x73616D706C652020  # "sample  "
 NEAR = 0x6E65617220202020  # "near    "
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
-_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+FACTOR_1, FACTOR_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 
 
 def _array(value: ArrayLike) -> U64:
-    """uint64, at least one-dimensional: NumPy's scalars warn when they wrap, its arrays do not."""
+    """Return a uint64 array of at least one dimension: NumPy's scalars warn when they wrap, its arrays do not."""
     if isinstance(value, int):
         value = np.uint64(value & 0xFFFFFFFFFFFFFFFF)
     return np.atleast_1d(np.asarray(value)).astype(np.uint64, copy=False)
 
 
 def mix(value: ArrayLike) -> U64:
-    """The finalizer of splitmix64 (Steele, Lea and Flood, 2014): uint64 (n,) -> uint64 (n,)."""
-    x = _array(value).copy()
+    """Return the finalizer of splitmix64 (Steele, Lea and Flood, 2014), a bijection of 64-bit integers: (n,) -> (n,).
+
+    >>> hex(mix(1)[0])
+    '0x5692161d100b05e5'
+    """
+    return mix_in_place(_array(value).copy())
+
+
+def mix_in_place(x: U64) -> U64:
+    """Overwrite each item with its `mix` and return the array."""
     shifted = x >> _S30
     x ^= shifted
-    x *= _M1
+    x *= FACTOR_1
     np.right_shift(x, _S27, out=shifted)
     x ^= shifted
-    x *= _M2
+    x *= FACTOR_2
     np.right_shift(x, _S31, out=shifted)
     x ^= shifted
     return x
 
 
 def fold(*values: ArrayLike) -> U64:
-    """The key for these values, in this order; arrays broadcast. fold(seed, PAIRS, 128, 0, documents, sentences)."""
+    """Return the key of these values; their order matters, arrays broadcast.
+
+    >>> fold(seed, PAIRS, 128, 0, documents, sentences)  # (n,) from arrays (n,)
+    """
     key = _array(0)
     for value in values:
-        key = mix((key ^ _array(value)) + GOLDEN)
+        key = key ^ _array(value)
+        key += GOLDEN
+        mix_in_place(key)
     return key
 
 
+def fold_int(*values: int) -> int:
+    """Return the `fold` of integers as an integer.
+
+    >>> fold_int(1, 2)
+    13608149317741381227
+    """
+    return int(fold(*values)[0])
+
+
 def draw(keys: U64, j: ArrayLike) -> U64:
-    """Draw number j = 0, 1, ... of each key: uint64 (n,)."""
-    return mix(keys + (_array(j) + np.uint64(1)) * GOLDEN)
+    """Return draw number j = 0, 1, ... of each key: (n,)."""
+    return mix_in_place(keys + (_array(j) + np.uint64(1)) * GOLDEN)
 
 
 def bounded(draws: U64, n: ArrayLike) -> NDArray[np.int64]:
-    """Uniform integers 0 ... n - 1 from the draws' upper 32 bits, by multiply-high; 1 <= n < 2^32."""
+    """Return uniform integers 0 ... n - 1 from the draws' upper 32 bits, by multiply-high; 1 <= n < 2^32."""
     return (((draws >> _S32) * _array(n)) >> _S32).astype(np.int64)
 
 
 def bounded_low(draws: U64, n: ArrayLike) -> NDArray[np.int64]:
-    """The same from the lower 32 bits: a second integer from one draw."""
+    """Return the same from the lower 32 bits: a second integer from one draw."""
     return (((draws & np.uint64(0xFFFFFFFF)) * _array(n)) >> _S32).astype(np.int64)
 
 
 def chance(draws: U64, probability: float) -> NDArray[np.bool_]:
-    """True with this probability, decided by the draws' upper 32 bits."""
+    """Return true with this probability, decided by the draws' upper 32 bits."""
     return (draws >> _S32) < np.uint64(threshold(probability, 32))
 
 
 @cache
 def threshold(probability: float, bits: int) -> int:
-    """floor(p * 2^bits), exactly: the decimal that a person wrote, not its nearest binary fraction."""
+    """Return floor(p * 2^bits) of the decimal as it was written, not of its nearest binary fraction."""
     return int(Fraction(str(probability)) * 2**bits)
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bertloom.draws import fold_int
 from model.distributed import Ranks
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.loading.data import PackedBatch
-from model.loading.order import fold
 from model.optimizer import set_learning_rate
 
 DROPOUT = 1001
@@ -119,7 +119,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     for number, part in zip(batch.numbers, batch.micro_batches):
-        torch.manual_seed(fold(seed, DROPOUT, step, number) >> 1)
+        torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
         with autocast(device, precision):
             output = model(part.to(device), batch.num_masked, batch.num_pairs)
         output.loss.backward()

@@ -103,15 +103,13 @@ def test_every_option_that_decides_a_byte_is_in_the_configuration():
 def test_the_purposes_of_draws_have_the_numbers_of_the_page():
     said = {re.findall(r"`(\w+)`", name)[0]: int(value) for name, value, _ in table("Draws")}
     assert len(set(said.values())) == len(said)
-    module = {name: order if name in ("EPOCH_ORDER", "MEMBER_ORDER", "WINDOW_ORDER") else randomness for name in said}
-    assert {name: getattr(module[name], name) for name in said} == said
+    assert {name: getattr(randomness, name) for name in said} == said
 
 
-def test_the_constants_of_the_page_are_those_of_both_halves():
+def test_the_constants_of_the_page_are_those_of_the_code():
     text = section("Draws")
     golden, first, second = (int(x, 16) for x in re.findall(r"0x[0-9A-F]{16}", text)[:3])
-    assert (golden, first, second) == (order.GOLDEN, order.MULTIPLIER_1, order.MULTIPLIER_2)
-    assert golden == int(randomness.GOLDEN)
+    assert (golden, first, second) == (randomness.GOLDEN, randomness.FACTOR_1, randomness.FACTOR_2)
     assert f"mix(id ^ 0x{randomness.VALIDATION:X})".lower() in text.lower()
     assert f"exactly {shards.MEMBER_EXAMPLES:,} examples" in section("A shard")
     assert order.NUM_ROUNDS == 6 and "six-round" in section("The order of training")
@@ -145,7 +143,7 @@ def draw(k: int, j: int) -> int:
     return mix(k + (j + 1) * 0x9E3779B97F4A7C15 & MASK64)
 
 
-def test_the_test_vectors_of_the_page_hold_in_both_halves():
+def test_the_test_vectors_of_the_page_hold():
     vectors = re.findall(r"^(\w+)\(([^)]*)\) = 0x([0-9a-f]{16})$", section("Draws"), flags=re.M)
     assert {name for name, _, _ in vectors} == {"mix", "fold", "draw"} and len(vectors) >= 6
     for name, arguments, value in vectors:
@@ -156,7 +154,6 @@ def test_the_test_vectors_of_the_page_hold_in_both_halves():
             assert int(randomness.draw(np.array(numbers[:1], np.uint64), numbers[1])[0]) == twin
         else:
             assert int(getattr(randomness, name)(*numbers)[0]) == twin
-            assert getattr(order, name)(*numbers) == twin
 
 
 def test_the_order_of_training_is_the_network_of_the_page():
@@ -173,7 +170,7 @@ def test_the_order_of_training_is_the_network_of_the_page():
     for n in (1, 2, 5, 16, 17, 100):
         keys = [fold(3, 4, 128, 7, r) for r in range(6)]
         twin = [permute(i, n, keys) for i in range(n)]
-        assert order.permute(np.arange(n), n, 3, order.EPOCH_ORDER, 128, 7).tolist() == twin
+        assert order.permute(np.arange(n), n, 3, randomness.EPOCH_ORDER, 128, 7).tolist() == twin
         assert sorted(twin) == list(range(n))
 
 

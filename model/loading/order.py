@@ -3,8 +3,7 @@
 Item t of training is a (copy, row) that follows from the sizes of copies and members, the seed and t alone, so the
 whole state of the loader is one integer, and going to item 10^12 costs what going to item 0 costs. In global order any
 row may follow any other; in windows, K members are read at a time, for data that does not lie on a local disk.
-`docs/shard-format.md`, sections "Draws" and "The order of training", is the contract; `bertloom/draws.py` is the
-other side of it.
+`docs/shard-format.md`, section "The order of training", is the contract.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,50 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from bertloom.draws import EPOCH_ORDER, MEMBER_ORDER, WINDOW_ORDER, fold, mix_in_place
+
 ORDER_VERSION = 1
 """Goes into checkpoints. Another number means another order of the same rows."""
 
-GOLDEN = 0x9E3779B97F4A7C15
-MULTIPLIER_1 = 0xBF58476D1CE4E5B9
-MULTIPLIER_2 = 0x94D049BB133111EB
-SHIFT_1, SHIFT_2, SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
-FACTOR_1, FACTOR_2 = np.uint64(MULTIPLIER_1), np.uint64(MULTIPLIER_2)
-MASK = 2**64 - 1
-EPOCH_ORDER, MEMBER_ORDER, WINDOW_ORDER = 4, 6, 7
 NUM_ROUNDS = 6
 ITEMS_AHEAD = 16_384
-
-
-def mix(x: int) -> int:
-    """SplitMix64's finalizer (Steele, Lea, Flood 2014): a bijection of 64-bit integers.
-
-    >>> hex(mix(1))
-    '0x5692161d100b05e5'
-    """
-    x ^= x >> 30
-    x = x * MULTIPLIER_1 & MASK
-    x ^= x >> 27
-    x = x * MULTIPLIER_2 & MASK
-    return x ^ x >> 31
-
-
-def mix_array(x: np.ndarray) -> np.ndarray:
-    """`mix` of each item of a uint64 array, which is overwritten with the result and given back."""
-    shifted = x >> SHIFT_1
-    x ^= shifted
-    x *= FACTOR_1
-    x ^= np.right_shift(x, SHIFT_2, out=shifted)
-    x *= FACTOR_2
-    x ^= np.right_shift(x, SHIFT_3, out=shifted)
-    return x
-
-
-def fold(*values: int) -> int:
-    """One 64-bit key from several integers; their order matters."""
-    key = 0
-    for value in values:
-        key = mix((key ^ value & MASK) + GOLDEN & MASK)
-    return key
 
 
 def permute(indices: np.ndarray, size: int, *key: int) -> np.ndarray:
@@ -74,13 +36,13 @@ def permute(indices: np.ndarray, size: int, *key: int) -> np.ndarray:
     half = 0
     while 4**half < size:
         half += 1
-    keys = [np.uint64(fold(*key, r)) for r in range(NUM_ROUNDS)]
+    keys = fold(*key, np.arange(NUM_ROUNDS))
     shift, mask = np.uint64(half), np.uint64(2**half - 1)
 
     def network(places: np.ndarray) -> np.ndarray:
         left, right = places >> shift, places & mask
         for key_of_round in keys:
-            mixed = mix_array(key_of_round ^ right)
+            mixed = mix_in_place(key_of_round ^ right)
             mixed &= mask
             mixed ^= left
             left, right = right, mixed

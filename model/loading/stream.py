@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.loading.order import GOLDEN, fold, mix_array
+from bertloom.draws import draw, fold, fold_int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def _examples_of(leg: Leg) -> tuple[int, int, str, str]:
 
 def extend(digest: str, total: int) -> str:
     """The digest behind a step whose rows add up to `total`. Before the first step it is `START`."""
-    return f"{fold(int(digest, 16), total):016x}"
+    return f"{fold_int(int(digest, 16), total):016x}"
 
 
 START = f"{0:016x}"
@@ -103,7 +103,7 @@ def rows_sum(columns: Mapping[str, np.ndarray], places: np.ndarray) -> int:
 def row_hashes(columns: Mapping[str, np.ndarray], places: np.ndarray) -> np.ndarray:
     """One hash a row, uint64 (N,)."""
     scalars = [columns[name] for name in ("lengths", "segment_b_start", "num_masks", "labels")]
-    return fold_arrays(places, *scalars, *columns["list_sums"])
+    return fold(places, *scalars, *columns["list_sums"])
 
 
 def list_sums(column: int, lists: np.ndarray) -> np.ndarray:
@@ -128,16 +128,5 @@ def list_weights(column: int, size: int) -> np.ndarray:
     known = _weights.get(column)
     if known is None or len(known) < size:
         count = 1 << max(size, 512).bit_length()
-        counters = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN)
-        known = _weights[column] = mix_array(counters + np.uint64(column)) | np.uint64(1)
+        known = _weights[column] = draw(np.array([column], np.uint64), np.arange(count)) | np.uint64(1)
     return known
-
-
-def fold_arrays(*values: np.ndarray) -> np.ndarray:
-    """`model.loading.order.fold` of each row of arrays of one length, of int64 or uint64."""
-    key = np.zeros(len(values[0]), dtype=np.uint64)
-    for value in values:
-        key ^= value.view(np.uint64)
-        key += np.uint64(GOLDEN)
-        mix_array(key)
-    return key

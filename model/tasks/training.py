@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from bertloom.draws import fold_int
 from model.encoder import Encoder
 from model.loading.batches import cut_by_length
-from model.loading.order import fold
 from model.optimizer import set_learning_rate
 from model.packing import MAX_TOKENS, grouped
 from model.runs.checkpoint import CheckpointState
@@ -114,7 +114,7 @@ def train_step(
     weight = max(sum(float(batch.weights.double().sum()) for batch in batches), 1e-12)  # the windows may have no word
     total = torch.zeros((), dtype=torch.float64, device=device)
     for number, batch in enumerate(batches):
-        torch.manual_seed(fold(seed, DROPOUT, step, number) >> 1)
+        torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
         batch = batch.to(device)
         with autocast(device, precision):
             logits = model(batch)

@@ -5,45 +5,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertloom.draws import EPOCH_ORDER
 from model.loading.order import (
-    EPOCH_ORDER,
     ItemsAhead,
     TrainingOrder,
     WindowOrder,
-    fold,
-    mix,
-    mix_array,
     parse_shuffle,
     permute,
 )
-
-MASK = 2**64 - 1
-
-
-def slow_mix(x: int) -> int:
-    x ^= x >> 30
-    x = (x * 0xBF58476D1CE4E5B9) & MASK
-    x ^= x >> 27
-    x = (x * 0x94D049BB133111EB) & MASK
-    return x ^ (x >> 31)
-
-
-def slow_fold(*values: int) -> int:
-    key = 0
-    for value in values:
-        key = slow_mix(((key ^ value) + 0x9E3779B97F4A7C15) & MASK)
-    return key
+from tests.pipeline.twins import fold, mix
 
 
 def slow_permute(i: int, num_rows: int, seed: int, max_seq_length: int, epoch: int) -> int:
     """As docs/shard-format.md has it, word for word."""
     h = next(h for h in range(33) if 4**h >= num_rows)
     low = 2**h - 1
-    keys = [slow_fold(seed, 4, max_seq_length, epoch, r) for r in range(6)]
+    keys = [fold(seed, 4, max_seq_length, epoch, r) for r in range(6)]
     while True:
         left, right = i >> h, i & low
         for key in keys:
-            left, right = right, left ^ (slow_mix(key ^ right) & low)
+            left, right = right, left ^ (mix(key ^ right) & low)
         i = left << h | right
         if i < num_rows:
             return i
@@ -56,16 +37,6 @@ def slow_item(t: int, rows_per_copy: list[int], seed: int, max_seq_length: int) 
         epoch += 1
     copy = epoch % len(rows_per_copy)
     return copy, slow_permute(t, rows_per_copy[copy], seed, max_seq_length, epoch)
-
-
-@given(st.integers(0, MASK), st.lists(st.integers(0, MASK), min_size=1, max_size=6))
-def test_mix_and_fold_equal_their_twins(x, values):
-    assert mix(x) == slow_mix(x) == int(mix_array(np.array([x], dtype=np.uint64))[0])
-    assert fold(*values) == slow_fold(*values)
-
-
-def test_mix_is_splitmix64():
-    assert mix(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # the generator's first output from state 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -129,12 +100,12 @@ def slow_windows(sizes: list[int], k: int, seed: int, max_seq_length: int, epoch
 
     def permute(size: int, *key: int) -> list[int]:
         h = next(h for h in range(33) if 4**h >= size)
-        low, keys, found = 2**h - 1, [slow_fold(*key, r) for r in range(6)], []
+        low, keys, found = 2**h - 1, [fold(*key, r) for r in range(6)], []
         for i in range(size):
             while True:
                 left, right = i >> h, i & low
                 for key_of_round in keys:
-                    left, right = right, left ^ (slow_mix(key_of_round ^ right) & low)
+                    left, right = right, left ^ (mix(key_of_round ^ right) & low)
                 i = left << h | right
                 if i < size:
                     break

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from model.distributed import Ranks
 from model.loading.batches import BatchReader
 from model.loading.data import DataSet, PackedBatch
-from model.loading.order import GOLDEN, MASK, TrainingOrder, fold, mix
+from model.loading.order import TrainingOrder
 from model.loading.remask import NEW_MASKS, EpochMasks, Remasking, example_keys, remasking_of
 from model.loading.stream import Leg
 from tests.model.synthetic import NUM_WORDS, write_manifest
+from tests.pipeline.twins import WRAP, draw, fold
 
 CLS, SEP, MASK_ID = 2, 3, 4
 WORDS = list(range(5, 5 + NUM_WORDS))
@@ -24,10 +25,6 @@ REMASKING = Remasking(
     mask_below=int(0.8 * 2**32),
     random_below=int(0.8 * 2**32) + int(0.1 * 2**32),
 )
-
-
-def draw(key: int, j: int) -> int:
-    return mix(key + (j + 1) * GOLDEN & MASK)
 
 
 def slow_masks(row: dict, key: int, max_seq_length: int) -> dict:
@@ -120,7 +117,7 @@ def read(data: Path, steps: range, micro_batch_size: int = 16, num_ranks: int = 
                 for part in batch.micro_batches:
                     for row, example in zip(part.rows.tolist(), split(part)):
                         found[step, *row] = example
-    return found, {step: total & MASK for step, total in sums.items()}
+    return found, {step: total & WRAP for step, total in sums.items()}
 
 
 def split(batch: PackedBatch) -> list[tuple]:

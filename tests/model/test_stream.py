@@ -5,15 +5,16 @@ import torch
 from model.distributed import Ranks
 from model.loading.batches import BatchReader, global_batch
 from model.loading.data import DataSet
-from model.loading.order import GOLDEN, MASK, TrainingOrder, fold, mix
+from model.loading.order import TrainingOrder
 from model.loading.stream import START, Leg, extend, list_sums, list_weights, row_hashes, rows_sum
+from tests.pipeline.twins import WRAP, draw, fold
 
 
 def slow_hash(place: int, row: dict) -> int:
     """docs/training.md, word for word, in Python's integers."""
 
     def of_list(column: int, values: list[int]) -> int:
-        return sum(v * (mix(column + (j + 1) * GOLDEN & MASK) | 1) for j, v in enumerate(values)) & MASK
+        return sum(v * (draw(column, j) | 1) for j, v in enumerate(values)) & WRAP
 
     return fold(
         place,
@@ -82,7 +83,7 @@ def test_the_sum_of_a_batch_does_not_depend_on_who_reads_what(data_set):
         shares = [global_batch(examples, order, 1490, 50, micro_batch_size, r, num_ranks) for r in range(num_ranks)]
         assert len({(share.num_tokens, share.num_masked, share.num_pairs) for share in shares}) == 1
         assert sum(len(part.lengths) for share in shares for part in share.micro_batches) == 50
-        sums.add(sum(share.stream_sum for share in shares) & MASK)
+        sums.add(sum(share.stream_sum for share in shares) & WRAP)
     assert len(sums) == 1
     assert global_batch(examples, order, 1491, 50, 50).stream_sum not in sums
 

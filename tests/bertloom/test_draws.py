@@ -97,3 +97,13 @@ def test_a_purpose_keeps_its_number():
     numbers = randomness.PAIRS, randomness.MASKS, randomness.SHARD_ORDER, randomness.SURPLUS
     assert numbers == (twins.PAIRS, twins.MASKS, twins.SHARD_ORDER, twins.SURPLUS)
     assert int(randomness.VALIDATION).to_bytes(8, "big") == b"validate"
+
+
+@given(st.lists(U64, min_size=1, max_size=6))
+def test_fold_int_is_fold_as_an_integer(values):
+    assert randomness.fold_int(*values) == twins.fold(*values)
+
+
+def test_mix_in_place_overwrites_its_argument():
+    values = np.array([1, 2], np.uint64)
+    assert randomness.mix_in_place(values) is values and values.tolist() == [twins.mix(1), twins.mix(2)]
