@@ -19,9 +19,11 @@ import torch
 from bench_train import add_arguments, batches_of, model_of, num_pairs, run, shape_of, timed
 from setting import header
 
-from model.compiling import IGNORED, compile_model, pad_batch
+from model.batch import PackedBatch
+from model.compiling import compile_model
 from model.heads import PretrainingModel
-from model.loading.data import Examples, PackedBatch
+from model.loading.data import Examples
+from model.loading.padding import IGNORED, pad_batch
 from model.optimizer import build_optimizer
 from model.step import autocast
 

@@ -44,7 +44,7 @@ from model.distributed import Ranks
 from model.loading.batches import BatchReader
 from model.loading.data import DataSet, Examples
 from model.loading.stream import Leg
-from model.loading.webdataset_pipeline import examples as pipeline_of
+from model.loading.webdataset_pipeline import example_pipeline as pipeline_of
 
 COLUMNS = ("input_ids", "segment_b_start", "masked_lm_positions", "masked_lm_ids", "next_sentence_label")
 EXAMPLES_PER_TAR = 10_000
@@ -113,7 +113,7 @@ def measure(arguments: argparse.Namespace, data: Path, folder: Path) -> list[str
             label = f"webdataset, {name} per example" + (f", shuffle {shuffle:,}" if shuffle else "")
             readers.append(Reader(name=label, read=partial(one_by_one, paths, decode, shuffle, size)))
     web = pipeline_of([str(data / path) for path in examples.shards.paths])
-    name = "model.loading.webdataset_pipeline, an example of our shards at a time"
+    name = "bertloom.example_pipeline, an example of our shards at a time"
     readers.append(Reader(name=name, read=lambda _: batched(islice(web, len(few)), size)))
     absent = []
     if find_spec("datasets"):

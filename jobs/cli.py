@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Beam warns at every import about what only Google's storage needs.
     logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
     try:
+        importlib.import_module("bertloom")  # sets OMP_WAIT_POLICY, before the command loads torch
         return int(importlib.import_module(commands[name][0]).main(arguments) or 0)
     except KeyboardInterrupt:
         print(f"bertloom {name}: interrupted", file=sys.stderr)

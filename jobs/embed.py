@@ -7,13 +7,10 @@ Texts go through as a stream, so an input may be larger than memory. A BERT that
 are good to learn from, and poor to compare by their angle.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; read when torch is loaded
 
 import numpy as np
 import pyarrow as pa

@@ -9,22 +9,20 @@ masks that are there: the same ones every time, and those that `bertloom pretrai
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; read when torch is loaded
-
 import torch
 
 from jobs.support.config import parse
+from model.batch import PackedBatch
 from model.heads import PretrainingModel
 from model.hub.initial_weights import begin_with, check_vocabulary
 from model.hub.pretrained import open_pretrained
 from model.loading.cache import DEFAULT_CACHE_GB
-from model.loading.data import DataSet, PackedBatch
+from model.loading.data import DataSet
 from model.step import Evaluation, choose_device, choose_precision, evaluate
 
 

@@ -10,15 +10,12 @@ larger than memory (a .json file is read whole).
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; read when torch is loaded
 
 from tqdm import tqdm
 

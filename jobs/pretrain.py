@@ -23,16 +23,11 @@ Exit status: 0 when the run is finished. SIGTERM and SIGINT (Ctrl-C) finish the 
 128 + the number of the signal: 143 or 130. A second Ctrl-C stops immediately.
 """
 
-import os
 import signal
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-
-# Waiting threads sleep instead of spinning. On idle cores this costs nothing; next to other work, a step of the tiny model
-# is 2 to 15 times faster. torch reads it on import.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 

@@ -10,14 +10,11 @@ A text of n tokens costs n readings of it. Output is JSONL, a line a row, in the
 
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see jobs/pretrain.py; read when torch is loaded
 
 from tqdm import tqdm
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batch import PackedBatch
 from model.encoder import Encoder, EncoderConfig
 from model.encoders import build_encoder
-from model.loading.data import PackedBatch
 
 
 class PretrainingOutput(NamedTuple):

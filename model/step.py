@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from bertloom.draws import fold_int
+from model.batch import PackedBatch
 from model.distributed import Ranks
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
-from model.loading.data import PackedBatch
 from model.optimizer import set_learning_rate
 
 DROPOUT = 1001

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.compiling import StaticShape, pad_batch, static_shape
+from model.batch import PackedBatch, StaticShape
 from model.distributed import Ranks
-from model.loading.data import DataSet, Examples, PackedBatch
+from model.loading.data import DataSet, Examples
 from model.loading.order import TrainingOrder
+from model.loading.padding import pad_batch, static_shape
 from model.loading.remask import EpochMasks, Remasking, example_keys
 from model.loading.stream import Leg, rows_sum
 from model.schedule import Phase

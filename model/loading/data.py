@@ -11,7 +11,6 @@ import json
 import os
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
 
+from model.batch import PackedBatch
 from model.loading.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
 from model.loading.folder import Damaged, RemoteFolder, open_folder
 from model.loading.members import FORMAT_VERSION, Files, LocalShards, Members, ShardTable
 from model.loading.order import ItemsAhead, TrainingOrder, WindowOrder, parse_shuffle
 from model.loading.remote import RemoteMembers
-from model.packing import PackedSequences, pack_sequences
+from model.packing import pack_sequences
 
 FORMAT = "bertloom-dataset"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackedBatch(PackedSequences):
-    """Examples end to end, without padding, and what is to be predicted of them."""
-
-    masked_positions: Tensor
-    """int64 (M,), indices into the T tokens"""
-    masked_ids: Tensor
-    """int64 (M,), the true ids there"""
-    next_sentence_label: Tensor
-    """int64 (N,), 0: B follows A, 1: B is random, -1: no pair"""
-    rows: np.ndarray
-    """int64 (N, 2), copy and row of each example"""
 
 
 def read_json(path: Path) -> dict[str, Any]:

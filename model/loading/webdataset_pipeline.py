@@ -1,12 +1,12 @@
-"""The shards as a webdataset pipeline, for trainers of one's own.
+"""The shards as a webdataset pipeline, for other trainers.
 
-    pipeline = examples("DATASET/train/seq128/copy0/{00000..00007}.tar", shardshuffle=8, seed=1).shuffle(10_000)
-    for example in pipeline:
+    shards = "DATASET/train/seq128/copy0/{00000..00007}.tar"
+    for example in bertloom.example_pipeline(shards, shardshuffle=8, seed=1).shuffle(10_000):
         example["input_ids"], example["segment_b_start"]
 
-What follows is webdataset's own way: it opens paths, brace globs and URLs, gives each node and each worker of a
-DataLoader shards of its own, and shuffles in a buffer. It neither resumes nor gives the same batches to any number of
-ranks; `bertloom pretrain` and its loader (`model/loading/batches.py`) do.
+webdataset opens paths, brace globs and URLs, gives each node and each worker of a DataLoader shards of its own, and
+shuffles in a buffer. It does not resume, and its batches depend on the number of ranks; the loader of `bertloom pretrain`
+(`model/loading/batches.py`) has neither limit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,33 +16,37 @@ import pyarrow as pa
 import webdataset as wds
 
 
-def members(urls: str | Sequence[str], **options: Any) -> wds.WebDataset:
-    """A pipeline of members: `{"__key__": "00000-000003", "__url__": …, "member": a pyarrow.RecordBatch}` each.
+def member_pipeline(urls: str | Sequence[str], **options: Any) -> wds.WebDataset:
+    """Return a pipeline of members: `{"__key__": "00000-000003", "__url__": …, "member": a pyarrow.RecordBatch}`.
 
-    For who can use a thousand examples at once: it is the faster one by far.
+    A member has up to 1,024 examples. This is much faster than `example_pipeline`.
 
     Args:
         urls: of shards, with or without braces.
-        options: of webdataset.WebDataset. Unless they say otherwise, shards are read in their order, are shared out to
-            nodes and workers, and a worker that gets none is no error.
+        options: of webdataset.WebDataset. By default shards are read in their order and split between nodes and workers,
+            and a worker without shards is no error.
     """
     defaults = {"shardshuffle": False, "nodesplitter": wds.split_by_node, "empty_check": False}
     return wds.WebDataset(urls, **defaults | options).map(_open_member)
 
 
-def examples(urls: str | Sequence[str], **options: Any) -> wds.WebDataset:
-    """A pipeline of examples, a dict each: the columns of docs/shard-format.md by name, lists as NumPy arrays of the
-    type that they have in the shard and the others as Python integers, and `__key__` and `__url__`.
+def example_pipeline(urls: str | Sequence[str], **options: Any) -> wds.WebDataset:
+    """Return a pipeline of examples as dicts: the columns of docs/shard-format.md, `__key__` and `__url__`.
+
+    Lists are NumPy arrays of the type that they have in the shard, the other columns Python integers.
 
     Args:
-        urls, options: see `members`.
+        urls, options: see `member_pipeline`.
     """
-    return members(urls, **options).compose(_rows)
+    return member_pipeline(urls, **options).compose(_rows)
 
 
 def _open_member(sample: dict[str, Any]) -> dict[str, Any]:
     if "arrow" not in sample:
-        raise ValueError(f"{sample['__url__']} holds {sample['__key__']} without .arrow: it is no shard of bertloom")
+        raise ValueError(
+            f"{sample['__url__']} holds {sample['__key__']} without .arrow: it is not a shard of bertloom. Give the tar files "
+            f"below DATASET/train or DATASET/validation"
+        )
     member = pa.ipc.open_file(sample["arrow"]).get_batch(0)
     return {"__key__": sample["__key__"], "__url__": sample["__url__"], "member": member}
 
@@ -56,7 +60,7 @@ def _rows(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _items(column: pa.Array) -> Iterable[Any]:
-    """Its items: of lists views, not copies."""
+    """Return the column's items; lists are views, not copies."""
     if not pa.types.is_list(column.type):
         items: Iterable[Any] = column.to_numpy().tolist()
         return items

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.batch import PackedBatch
 from model.loading import members
 from model.loading.batches import cut_by_length, global_batch
-from model.loading.data import DataSet, PackedBatch
+from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from model.packing import flat_ranges
 from tests.model.synthetic import place_of, write_data_set, write_manifest

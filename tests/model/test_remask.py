@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.batch import PackedBatch
 from model.distributed import Ranks
 from model.loading.batches import BatchReader
-from model.loading.data import DataSet, PackedBatch
+from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from model.loading.remask import NEW_MASKS, EpochMasks, Remasking, example_keys, remasking_of
 from model.loading.stream import Leg

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from model.compiling import StaticShape, compile_model, pad_batch, static_shape
+from model.batch import PackedBatch, StaticShape
+from model.compiling import compile_model
 from model.distributed import Ranks
 from model.loading.batches import BatchReader, GlobalBatch, global_batch, num_parts
-from model.loading.data import DataSet, PackedBatch
+from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
+from model.loading.padding import pad_batch, static_shape
 from model.loading.stream import Leg
 from model.optimizer import build_optimizer
 from model.schedule import Phase

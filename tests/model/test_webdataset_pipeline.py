@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
-from model.loading.webdataset_pipeline import examples, members
+from model.loading.webdataset_pipeline import example_pipeline, member_pipeline
 from tests.model.synthetic import write_data_set
 
 
@@ -44,7 +44,7 @@ def plain(example: dict) -> dict:
 
 
 def test_examples_are_the_rows_of_the_shards(data, shards):
-    found = list(examples(shards))
+    found = list(example_pipeline(shards))
     assert [plain(example) for example in found] == slow_rows(data)
     assert found[0]["__key__"] == "00000-000000-0000" and found[-1]["__key__"] == "00001-000001-0225"
     assert found[-1]["__url__"] == f"{data}/train/seq32/copy0/00001.tar"
@@ -52,7 +52,7 @@ def test_examples_are_the_rows_of_the_shards(data, shards):
 
 
 def test_members_are_record_batches(shards):
-    found = list(members(shards))
+    found = list(member_pipeline(shards))
     assert [member["__key__"] for member in found] == ["00000-000000", "00000-000001", "00001-000000", "00001-000001"]
     assert [member["member"].num_rows for member in found] == [1024, 226, 1024, 226]
 
@@ -64,23 +64,25 @@ def test_each_worker_and_node_has_shards_of_its_own(shards, monkeypatch):
         found = []
         for value in range(2):
             monkeypatch.setenv(name, str(value))
-            found.append([example["__key__"] for example in examples(shards)])
+            found.append([example["__key__"] for example in example_pipeline(shards)])
         assert len(found[0]) == len(found[1]) == 1250 and len(set(found[0] + found[1])) == 2500
         monkeypatch.setenv(number, "3")
         monkeypatch.setenv(name, "2")
-        assert list(examples(shards)) == []  # more of them than shards
+        assert list(example_pipeline(shards)) == []  # more of them than shards
         monkeypatch.delenv(name)
         monkeypatch.delenv(number)
-    assert isinstance(pickle.loads(pickle.dumps(examples(shards))), wds.WebDataset)
+    assert isinstance(pickle.loads(pickle.dumps(example_pipeline(shards))), wds.WebDataset)
 
 
 def test_options_of_webdataset_pass_through(shards):
-    keys = [example["__key__"] for example in examples(shards, shardshuffle=2, seed=3).shuffle(500)]
-    assert sorted(keys) == sorted(example["__key__"] for example in examples(shards)) and keys != sorted(keys)
+    keys = [example["__key__"] for example in example_pipeline(shards, shardshuffle=2, seed=3).shuffle(500)]
+    assert sorted(keys) == sorted(example["__key__"] for example in example_pipeline(shards)) and keys != sorted(keys)
 
 
 def test_a_tar_of_something_else_is_named(tmp_path):
     with tarfile.open(tmp_path / "other.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("picture.jpg"), io.BytesIO())
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/other.tar holds picture without .arrow: it is no sha")):
-        list(examples(str(tmp_path / "other.tar")))
+    with pytest.raises(
+        ValueError, match=re.escape(f"{tmp_path}/other.tar holds picture without .arrow: it is not a sha")
+    ):
+        list(example_pipeline(str(tmp_path / "other.tar")))
