@@ -44,8 +44,8 @@ def example_pipeline(urls: str | Sequence[str], **options: Any) -> wds.WebDatase
 def _open_member(sample: dict[str, Any]) -> dict[str, Any]:
     if "arrow" not in sample:
         raise ValueError(
-            f"{sample['__url__']} holds {sample['__key__']} without .arrow: it is not a shard of bertloom. Give the tar files "
-            f"below DATASET/train or DATASET/validation"
+            f"{sample['__url__']} holds {sample['__key__']} without .arrow: it is not a shard of bertloom. Give the tar "
+            f"files below DATASET/train or DATASET/validation"
         )
     member = pa.ipc.open_file(sample["arrow"]).get_batch(0)
     return {"__key__": sample["__key__"], "__url__": sample["__url__"], "member": member}
