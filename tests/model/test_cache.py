@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from model.loading.cache import MemberCache, default_directory
+from tests.model.seen_from_outside import query
 
 
 def total(cache: MemberCache) -> int:
-    return cache._index.execute("SELECT bytes FROM total").fetchone()[0]
+    return query(cache.directory, "SELECT bytes FROM total")
 
 
 def on_disk(directory: Path) -> dict[str, int]:

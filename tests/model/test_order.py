@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,11 +68,9 @@ def test_any_cut_of_the_items_gives_the_same_items():
     assert np.array_equal(whole, np.concatenate(pieces, axis=1))
 
 
-def test_item_a_million_million_is_there_at_once():
+def test_items_after_a_million_million_are_found_without_those_before():
     order = TrainingOrder([10**9, 10**9 - 7], seed=1, max_seq_length=128)
-    started = time.perf_counter()
     copies, rows = order.items(10**12, 10**12 + 256)
-    assert time.perf_counter() - started < 0.1  # 0.4 ms where it was written
     epoch = order.epoch_of(10**12)
     place = 10**12 - order.epoch_start(epoch)
     assert (copies == epoch % 2).all()
@@ -170,14 +166,11 @@ def test_the_rows_ahead_stand_for_every_member_that_the_items_need(sizes, k, sta
     assert set(needed) <= set(ahead)
 
 
-def test_item_a_million_million_in_windows_is_there_at_once():
-    order = WindowOrder([np.full(10**6, 1024)], 1, 128, 16)
-    started = time.perf_counter()
-    order.items(10**12, 10**12 + 256)
-    assert time.perf_counter() - started < 2  # 0.15 s where it was written: the table of the epoch's members
-    started = time.perf_counter()
-    order.items(10**12 + 256, 10**12 + 512)
-    assert time.perf_counter() - started < 0.1  # 0.1 ms: the table is there
+def test_items_after_a_million_million_in_windows_are_found_without_those_before():
+    sizes = [np.full(10**6, 1024)]
+    whole = np.stack(WindowOrder(sizes, 1, 128, 16).items(10**12, 10**12 + 512))
+    assert np.unique(whole[1]).size == 512 and whole.min() >= 0 and whole[1].max() < 1024 * 10**6
+    assert np.array_equal(np.stack(WindowOrder(sizes, 1, 128, 16).items(10**12 + 256, 10**12 + 512)), whole[:, 256:])
 
 
 @pytest.mark.parametrize("shuffle", ["window", "window:0", "window:-3", "window:x", "none", "", "global:3"])

@@ -24,6 +24,7 @@ from model.loading import cache, folder, members
 from model.loading.data import DataSet, Examples
 from tests.model import synthetic
 from tests.model.object_store import Store, object_store, serve
+from tests.model.seen_from_outside import num_mapped, query
 
 ROOMY_GB = 0.1
 SMALL_GB = 0.00012  # of 0.00032
@@ -222,9 +223,8 @@ def test_a_cache_smaller_than_the_data_stays_within_its_bound_and_fetches_member
     members_alone = [path for path, part in store.fetched() if not part.startswith("bytes=0-")]
     assert NUM_SHARDS < len(members_alone) <= 3 * 2 * NUM_SHARDS  # of 72 members that three epochs read
     assert list((tmp_path / "tmp").iterdir()) == []
-    index = examples.data_set.cache()._index
-    assert index.execute("SELECT bytes FROM total").fetchone()[0] == sizes(tmp_path)
-    assert index.execute("SELECT COUNT(*) FROM members").fetchone()[0] == len(files(tmp_path))
+    assert query(tmp_path, "SELECT bytes FROM total") == sizes(tmp_path)
+    assert query(tmp_path, "SELECT COUNT(*) FROM members") == len(files(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["500", "cut", "flip"])
@@ -287,14 +287,24 @@ def test_what_killed_writers_left_behind_is_removed_and_not_believed(store, loca
     key = examples.shards.sha256[0], 1
     # killed after the entry was made and before the file was there
     here.file(*key).unlink()
-    here._account({key: 10_000}, {key: time.time() + cache.IN_WRITING_SECONDS})
+    query(
+        tmp_path,
+        "UPDATE total SET bytes = bytes + 10000 - (SELECT bytes FROM members WHERE (shard, member) = (?, ?))",
+        *key,
+    )
+    query(
+        tmp_path,
+        "UPDATE members SET bytes = 10000, used = ? WHERE (shard, member) = (?, ?)",
+        time.time() + cache.IN_WRITING_SECONDS,
+        *key,
+    )
     old = tmp_path / "tmp" / "old"
     old.write_bytes(b"half")
     os.utime(old, (1, 1))
     (tmp_path / "tmp" / "new").write_bytes(b"half")
     assert_same_rows(open_remote(tmp_path), local)
     assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["new"]
-    assert here._index.execute("SELECT bytes FROM total").fetchone()[0] == sizes(tmp_path)
+    assert query(tmp_path, "SELECT bytes FROM total") == sizes(tmp_path)
 
 
 def test_a_mapped_member_that_another_process_evicts_can_be_read_on_and_is_let_go_of(
@@ -307,9 +317,9 @@ def test_a_mapped_member_that_another_process_evicts_can_be_read_on_and_is_let_g
     assert examples.gather(*rows).input_ids.equal(expected.input_ids)
     shutil.rmtree(tmp_path / "shards" / examples.shards.sha256[0])
     assert examples.gather(*rows).input_ids.equal(expected.input_ids)
-    assert examples._members._mapped.is_mapped.sum() == 2
+    assert num_mapped(tmp_path / "shards") == 2
     examples.gather(np.array([0]), np.array([601]))
-    assert examples._members._mapped.is_mapped.sum() == 1
+    assert num_mapped(tmp_path / "shards") == 1
     assert examples.gather(*rows).input_ids.equal(expected.input_ids)
     assert len(store.fetched()) == 4  # two shards, then two members alone
 
