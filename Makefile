@@ -4,21 +4,26 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint format bench
+.PHONY: help demo test test-versions lint format bench
 
 help:
 	@echo "make demo     every step on the shipped sample: vocabulary, shards, a short training, resume"
 	@echo "make test     the tests, offline, on CPU (make test ARGS='-k name' for some, ARGS='-m slow' for the slow ones)"
+	@echo "make test-versions  the sample's digest on each Python found here, pinned and oldest packages (needs an index)"
 	@echo "make lint     ruff format --check, ruff check and mypy"
 	@echo "make format   ruff format, and ruff's own fixes"
 	@echo "make bench    the scripts in benchmarks/, one after the other"
-	@echo "PYTHON=python3.12 chooses the Python that .venv is made from (3.11 to 3.13)"
+	@echo "PYTHON=python3.12 chooses the Python that .venv is made from (3.11 to 3.14)"
 
 demo: .venv/.installed
 	$(BIN)/bertloom demo
 
 test: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
+
+test-versions: .venv/.installed
+	$(PIP) uv
+	$(BIN)/python -m pytest -m versions tests/test_versions.py
 
 lint: .venv/.installed-lint
 	$(BIN)/ruff format --check .
@@ -34,7 +39,7 @@ bench: .venv/.installed
 
 # Made again only when what it was made from changes.
 .venv/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("bertloom needs Python 3.11, 3.12 or 3.13, not %d.%d. Name one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 15) or sys.exit("bertloom needs Python 3.11 to 3.14, not %d.%d. Name one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) -e '.[test]'
 	touch $@

@@ -1,0 +1,57 @@
+"""The shards of the sample have the same digest on each Python found here, with the pinned and with the oldest packages.
+
+`make test-versions` runs this. It installs packages from an index; torch is left out, which preprocessing never imports.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "jobs" / "sample"
+COMMAND = (
+    "import sys; sys.path.insert(0, {root!r}); from jobs.cli import main\n"
+    "words = ['--input', 'en.jsonl', 'zh.txt', '--num-workers', '2']\n"
+    "main(['build-vocab', *words, '--vocab-size', '8000', '--out', 'vocab.txt'])\n"
+    "main(['preprocess', *words, '--vocab', 'vocab.txt', '--out', 'books', '--max-seq-length', '128',\n"
+    "      '--dupe-factor', '2', '--validation-fraction', '0.05'])\n"
+)
+UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def pythons() -> dict[str, str]:
+    """The paths of the Pythons on PATH and of pyenv, by minor version."""
+    found = {}
+    for minor in range(11, 15):
+        own = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
+        if path := shutil.which(f"python3.{minor}") or (own and str(own[-1])):
+            found[f"3.{minor}"] = path
+    return found
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("packages", ["pinned", "oldest"])
+@pytest.mark.parametrize("version", pythons())
+def test_the_digest_of_the_sample_is_that_of_the_readme(version, packages, tmp_path):
+    assert UV, "uv is not installed: run this with `make test-versions`"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = [line for line in project["dependencies"] if not line.startswith("torch")]
+    choice = ["-c", str(ROOT / "constraints.txt")]
+    if packages == "oldest":
+        choice = ["--resolution", "lowest-direct", "--only-binary", ":all:"]
+    python = str(tmp_path / "venv/bin/python")
+    subprocess.run([UV, "venv", "-q", "-p", pythons()[version], tmp_path / "venv"], check=True)
+    subprocess.run([UV, "pip", "install", "-q", "-p", python, *choice, *needed], check=True)
+    for name in ("en.jsonl", "zh.txt"):
+        shutil.copy(SAMPLE / name, tmp_path)
+    ran = subprocess.run(
+        [python, "-c", COMMAND.format(root=str(ROOT))], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    (digest,) = re.findall(r"digest of all shards ([0-9a-f]{64})", ran.stdout)
+    assert digest in (ROOT / "README.md").read_text("utf-8")
