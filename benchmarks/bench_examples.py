@@ -22,8 +22,9 @@ from setting import ROOT, add_text_arguments, header, inputs_of, pin, vocabulary
 
 sys.path.insert(0, str(ROOT))
 
+from bertloom.shards import ShardName
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.examples.shards import ShardName, write_shard
+from pipeline.examples.shards import write_shard
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import Split

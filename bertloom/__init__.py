@@ -12,12 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bertloom.shards import read_shard
     from model.batch import PackedBatch
     from model.inference.predict import TaskPredictor, WordPredictor, load
     from model.inference.texts import Embedder, log_likelihoods
     from model.loading.data import DataSet
     from model.loading.webdataset_pipeline import example_pipeline, member_pipeline
-    from pipeline.examples.shards import read_shard
 
 __all__ = [
     "DataSet",
@@ -46,7 +46,7 @@ _MODULES = {
     "load": "model.inference.predict",
     "log_likelihoods": "model.inference.texts",
     "member_pipeline": "model.loading.webdataset_pipeline",
-    "read_shard": "pipeline.examples.shards",
+    "read_shard": "bertloom.shards",
 }
 
 

@@ -21,13 +21,13 @@ import tyro
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.shards import MEMBER_EXAMPLES
 from jobs.support.config import parse
 from jobs.support.explanation import explanation_lines
 from pipeline.checks.replay import Bucket, Woven
 from pipeline.checks.sample import read_documents_page, read_members
 from pipeline.examples.decoding import Span, decode, segments
 from pipeline.examples.objectives.objective import DrawnPair
-from pipeline.examples.shards import MEMBER_EXAMPLES
 from pipeline.inputs.formats.registry import position_unit
 from pipeline.stages.line_repeats import read_repeated
 from pipeline.stages.manifest import DAMAGED, JobConfig, read_dataset

@@ -20,11 +20,11 @@ import tyro
 
 from bertloom import storage
 from bertloom.draws import bounded, draw, fold
+from bertloom.shards import read_shard
 from jobs.support.config import parse
 from pipeline.checks.report import flatten, shape, treatment
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import decode
-from pipeline.examples.shards import read_shard
 from pipeline.stages.manifest import DAMAGED, read_dataset
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 

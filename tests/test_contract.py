@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from bertloom import draws as randomness
+from bertloom import shards
 from jobs.verify import verify
 from model.loading import order
 from model.loading.data import DataSet
 from pipeline.checks import verify as data_set
-from pipeline.examples import shards
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.masking import spans
 from pipeline.options import option_names

@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from bertloom.shards import FORMAT_VERSION
 from model.batch import PackedBatch
 from model.loading.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
 from model.loading.folder import Damaged, RemoteFolder, open_folder
-from model.loading.members import FORMAT_VERSION, Files, LocalShards, Members, ShardTable
+from model.loading.members import Files, LocalShards, Members, ShardTable
 from model.loading.order import ItemsAhead, TrainingOrder, WindowOrder, parse_shuffle
 from model.loading.remote import RemoteMembers
 from model.packing import pack_sequences

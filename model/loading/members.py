@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bertloom.shards import FORMAT_VERSION
 from model.loading.folder import LocalFolder
 from model.loading.mapping import MappedFiles
 from model.loading.stream import list_sums
 
-FORMAT_VERSION = 1
 MAX_MAPPED = 16_384
 """Files mapped at once. The kernel's usual limit is 65,530 mappings, and each of these may take two."""
 ROWS_AT_ONCE = 8192

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bertloom.shards import FORMAT_VERSION, schema
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.objectives.objective import PlacedPairs
 from pipeline.examples.pairs import NO_PAIR
-from pipeline.examples.shards import FORMAT_VERSION, schema
 from pipeline.vocabulary import Vocabulary
 
 

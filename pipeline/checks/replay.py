@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 
 from bertloom import storage
 from bertloom.draws import U64
+from bertloom.shards import ShardName, read_shard
 from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences
-from pipeline.examples.shards import ShardName, read_shard, shard_order, write_shard
+from pipeline.examples.shards import shard_order, write_shard
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats.registry import TABLES

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.draws import draw, fold
-from pipeline.examples.shards import MEMBER_EXAMPLES
+from bertloom.shards import MEMBER_EXAMPLES
 
 SAMPLE_BUCKETS = 4
 SAMPLE_TOKENS = 4_000_000  # of each length

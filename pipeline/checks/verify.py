@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertloom import storage
+from bertloom.shards import FORMAT_VERSION, MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of
 from pipeline.checks.members import Page, check_batch
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.examples.shards import FORMAT_VERSION, MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of
 from pipeline.stages.manifest import FORMAT, manifest_sha256, manifest_text
 from pipeline.stages.plan import is_validation
 from pipeline.stages.weave import DOCUMENTS_SCHEMA

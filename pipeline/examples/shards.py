@@ -1,13 +1,11 @@
 """Write examples to shards: Arrow record batches in a ustar tar. The same pairs give the same bytes.
 
-`docs/shard-format.md` is normative. `read_shard` opens a shard in one line, for interactive use and for tests; the trainer
-has its own reader.
+`docs/shard-format.md` is normative. `bertloom/shards.py` holds the format.
 """
 
-import hashlib
 import tarfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,71 +14,15 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.draws import GOLDEN, MASKS, SHARD_ORDER, U64, draw, fold, mix
+from bertloom.shards import FORMAT_VERSION, MEMBER_EXAMPLES, ShardName, schema
 from pipeline.examples.masking.masks import Masking, mask_examples
 from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences
 from pipeline.tokens import take_ranges
 
-FORMAT_VERSION = 1
-MEMBER_EXAMPLES = 1024
 BATCH_EXAMPLES = 8 * MEMBER_EXAMPLES  # masked at a time; fits in the processor's cache
-SPLITS = ("train", "validation")
 Column = tuple[NDArray[np.int32] | None, NDArray[Any]]
 """(offsets of the lists, or None for a column without lists; values)."""
-
-SHARDS_SCHEMA = pa.schema(
-    [
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("max_seq_length", pa.int32(), nullable=False),
-        pa.field("copy", pa.int32(), nullable=False),
-        pa.field("number", pa.int32(), nullable=False),
-        pa.field("examples", pa.int64(), nullable=False),
-        pa.field("tokens", pa.int64(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("member_offsets", pa.list_(pa.int64()), nullable=False),
-        pa.field("member_bytes", pa.list_(pa.int64()), nullable=False),
-        pa.field("member_examples", pa.list_(pa.int32()), nullable=False),
-    ]
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardName:
-    """The name of a shard: one for each (split, max_seq_length, copy, bucket)."""
-
-    split: str
-    max_seq_length: int
-    copy: int
-    number: int
-
-    @property
-    def path(self) -> str:
-        """Path relative to the data set."""
-        return f"{self.split}/seq{self.max_seq_length}/copy{self.copy}/{self.number:05d}.tar"
-
-    @property
-    def order_number(self) -> int:
-        """Number of the bucket in the keys of the order, different for train and validation buckets."""
-        return self.number + (1 << 32) * SPLITS.index(self.split)
-
-
-def schema(ids: np.dtype[Any], metadata: dict[str, str] | None = None) -> pa.Schema:
-    """Return the schema of a member. ids: type of the token ids."""
-    id_type = pa.from_numpy_dtype(ids)
-    fields: list[tuple[str, pa.DataType]] = [
-        ("input_ids", _list_of(id_type)),
-        ("segment_b_start", pa.uint16()),
-        ("masked_lm_positions", _list_of(pa.uint16())),
-        ("masked_lm_ids", _list_of(id_type)),
-        ("next_sentence_label", pa.int8()),
-        ("document_a", pa.uint64()),
-        ("token_a", pa.uint32()),
-        ("document_b", pa.uint64()),
-        ("token_b", pa.uint32()),
-    ]
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields], metadata)
 
 
 def write_shard(
@@ -213,35 +155,6 @@ class _Members:
         self.sizes.append(len(payload))
         self.examples.append(end - start)
         self.at += tarfile.BLOCKSIZE + len(payload) + padding
-
-
-def read_shard(path: str) -> pa.Table:
-    """Read a whole shard as one table.
-
-    >>> read_shard("DATASET/train/seq128/copy0/00000.tar").column("next_sentence_label")[:3]
-    """
-    with storage.open_read(path) as file, tarfile.open(fileobj=file) as tar:
-        members = [pa.ipc.open_file(tar.extractfile(member).read()).read_all() for member in tar]  # type: ignore[union-attr]
-    if not members:
-        raise ValueError(f"{path} has no members, but a shard has one or more: make or copy it again")
-    return pa.concat_tables(members)
-
-
-def shards_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Return shards.parquet as a table, its rows sorted by (split, max_seq_length, copy, number)."""
-    keys = ("split", "max_seq_length", "copy", "number")
-    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
-    return pa.Table.from_pylist(ordered, schema=SHARDS_SCHEMA)
-
-
-def digest_of(rows: list[dict[str, Any]]) -> str:
-    """Return one digest for all shards: the sha256 over their paths and sha256s, in order."""
-    lines = "".join(f"{row['sha256']}  {row['path']}\n" for row in sorted(rows, key=lambda row: row["path"]))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _list_of(kind: pa.DataType) -> pa.DataType:
-    return pa.list_(pa.field("item", kind, nullable=False))
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int32]:

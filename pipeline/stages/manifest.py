@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.examples.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.inputs.sources import Source
 from pipeline.options import Config, compose, flat, option_names
 from pipeline.stages import tokenization as tokenizing

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.draws import VALIDATION, mix, threshold
-from pipeline.examples.shards import SPLITS
+from bertloom.shards import SPLITS
 from pipeline.stages.near_duplicates import read_near_duplicates
 from pipeline.stages.packs import Pack, pack_parts, token_files
 from pipeline.tokens import PartRecord, TokenFile, read_documents_table

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.shards import ShardName
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import plain_text
-from pipeline.examples.shards import ShardName, write_shard
+from pipeline.examples.shards import write_shard
 from pipeline.inputs.rejects import rejects_log
 from pipeline.stages.near_duplicates import read_near_duplicates
 from pipeline.stages.plan import Bucket, Plan, is_validation, read_plan

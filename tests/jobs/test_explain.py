@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertloom.shards import read_shard
 from jobs import cli
 from jobs.explain import Explainer
-from pipeline.examples.shards import read_shard
 from tests.jobs.corpus import run_job
 
 ROOT = Path(__file__).parent.parent.parent

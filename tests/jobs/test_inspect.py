@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
+from bertloom.shards import read_shard
 from jobs import cli
 from jobs.inspect_shards import InspectConfig, decode, inspect
-from pipeline.examples.shards import read_shard
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
+from bertloom.shards import read_shard
 from jobs.preprocess import PreprocessConfig
 from jobs.verify import verify
 from model.loading.data import DataSet
-from pipeline.examples.shards import read_shard
 from pipeline.options import compose
 from tests.jobs.corpus import CHINESE, digests, documents, run_job, vocabulary_words, write, write_vocabulary
 

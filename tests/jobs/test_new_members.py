@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bertloom.shards import read_shard
 from jobs.explain import Explainer
 from jobs.support.explanation import explanation_lines
 from jobs.support.report import write_report
@@ -21,7 +22,6 @@ from pipeline.examples.objectives import registry as objectives
 from pipeline.examples.objectives.none import NONE
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
 from pipeline.examples.pairs import Pairs
-from pipeline.examples.shards import read_shard
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 
 ROOT = Path(__file__).parent.parent.parent

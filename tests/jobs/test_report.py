@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from bertloom.shards import read_shard
 from jobs import cli
 from jobs.support.figures import draw_length
 from pipeline.examples.decoding import decode
-from pipeline.examples.shards import read_shard
 from pipeline.vocabulary import read_vocabulary
 from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from bertloom.shards import ShardName, read_shard
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.examples.shards import ShardName, read_shard, write_shard
+from pipeline.examples.shards import write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.pipeline.google_twin import Example

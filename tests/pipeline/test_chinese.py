@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from bertloom.shards import ShardName, read_shard
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.examples.shards import ShardName, read_shard, write_shard
+from pipeline.examples.shards import write_shard
 from pipeline.stages.tokenization import TokenizeConfig, TokenizeSplit
 from pipeline.text.chinese import inside_words, load_segmenter
 from pipeline.text.records import Document

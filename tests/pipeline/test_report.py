@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertloom.shards import schema
 from pipeline.checks.report import (
     BINS,
     MAX_PIECES,
@@ -23,7 +24,6 @@ from pipeline.checks.report import (
     word_statistics,
     words_by_source,
 )
-from pipeline.examples.shards import schema
 from pipeline.vocabulary import Vocabulary
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] we know ##ing ##s paris is . 上 海 。 7 é привет [unused0]".split()

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertloom.shards import SHARDS_SCHEMA, ShardName, digest_of, read_shard, schema, shards_table
 from pipeline.examples import shards
 from pipeline.examples.masking.masks import Masking
 from pipeline.examples.masking.scheme import mask_counts
 from pipeline.examples.masking.tokens import TOKENS
 from pipeline.examples.objectives.nsp import cut_sentences, make_pairs
-from pipeline.examples.shards import SHARDS_SCHEMA, ShardName, digest_of, read_shard, schema, shards_table, write_shard
+from pipeline.examples.shards import write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins
 from tests.pipeline import twins_of_pairs as slow

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertloom.shards import ShardName, read_shard
 from pipeline.examples.masking.masks import Masking
 from pipeline.examples.masking.scheme import mask_counts
 from pipeline.examples.masking.tokens import TOKENS
 from pipeline.examples.objectives import none, sop
 from pipeline.examples.pairs import NO_PAIR, Pairs
 from pipeline.examples.sentences import Sentences
-from pipeline.examples.shards import ShardName, read_shard, write_shard
+from pipeline.examples.shards import write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock
 from tests.pipeline import twins_of_options as twins
 from tests.pipeline.small_text import VOCABULARY
