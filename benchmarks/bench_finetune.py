@@ -35,7 +35,7 @@ from model.hub.pretrained import open_pretrained
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
 from model.hub.weights import to_hugging_face
 from model.loading.order import TrainingOrder
-from model.tasks.data import Reading, TaskData
+from model.tasks.data import TaskData, Windowing
 from model.tasks.registry import make_task
 from model.tasks.rows import read_task
 from model.tasks.training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
@@ -84,8 +84,8 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
     from transformers import BertConfig as TheirConfig
     from transformers import BertForSequenceClassification
 
-    reading = Reading(max_seq_length=arguments.max_seq_length, stride=None, max_windows=1)
-    task = make_task(arguments.task, reading)
+    windowing = Windowing(max_seq_length=arguments.max_seq_length, stride=None, max_windows=1)
+    task = make_task(arguments.task, windowing)
     rows, _ = read_task(rows_file, task.forms(True), task.parse, {}, "skip")
     task = task.learn(rows)
     data = task.tokenize(rows, tokenizer)

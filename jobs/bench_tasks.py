@@ -30,9 +30,9 @@ import tyro
 
 from bertloom.whole_files import write_text
 from jobs.finetune import finetune, prepare
-from jobs.support.baselines import NAMES, predict_baselines
 from jobs.support.config import checked_table, parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
+from model.tasks.baselines import BASELINES
 from model.tasks.rows import read_task
 
 RANDOM = "random"
@@ -115,7 +115,7 @@ def read_models(words: Sequence[str]) -> dict[str, Path]:
     for word in words:
         name, equals, path = word.rpartition("=")
         name = name if equals else Path(path).resolve().name if path != RANDOM else RANDOM
-        if name in models or name in NAMES or (equals and name == RANDOM) or not name or "/" in name:
+        if name in models or name in BASELINES or (equals and name == RANDOM) or not name or "/" in name:
             raise ValueError(f"model={word}: the name {name!r} cannot be taken, or is taken: give it as NAME=PATH")
         models[name] = Path(path)
     others = [path for name, path in models.items() if name != RANDOM]
@@ -156,15 +156,16 @@ def measure_baselines(config: FinetuneConfig) -> tuple[str, int, dict[str, dict[
     columns = pairs("columns", config.columns)
     rows, _ = read_task(config.train, job.task.forms(True), job.task.parse, columns, config.on_bad_row)
     measured = {}
-    for name, found in predict_baselines(config.task, rows, job.train.labels, job.dev_rows).items():
-        logits = found[:, None] if config.task == "regress" else np.eye(job.task.num_outputs)[found]
+    for name in job.task.baselines:
+        found = BASELINES[name](rows, job.train.labels, job.dev_rows, len(job.dev.labels))
+        logits = np.eye(job.task.num_outputs)[found] if job.task.has_classes else found[:, None]
         measured[name] = job.task.measure(job.dev_rows, job.dev, logits)
     return job.metric, len(job.dev_rows), measured
 
 
 def as_table(results: Sequence[TaskResult], models: Sequence[str]) -> str:
     """The first metric of each task as a table in Markdown, the best of each line in bold."""
-    columns = [name for name in NAMES if any(name in result.mean for result in results)] + list(models)
+    columns = [name for name in BASELINES if any(name in result.mean for result in results)] + list(models)
     lines = [["task", "dev rows", "metric", *columns], ["---"] * (3 + len(columns))]
     for result in results:
         values = {name: metrics[result.metric] for name, metrics in result.mean.items()}

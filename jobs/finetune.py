@@ -40,8 +40,8 @@ from jobs.support.finetuning import FinetuneJob, describe_metrics
 from model.hub.pretrained import Pretrained, open_pretrained
 from model.loading.data import read_json
 from model.runs.folder import only_trainer, stop_signals
-from model.tasks.data import Reading, TaskData
-from model.tasks.registry import make_task
+from model.tasks.data import TaskData, Windowing
+from model.tasks.registry import make_task, task_class
 from model.tasks.rows import read_task
 from model.tasks.task import Task
 
@@ -95,17 +95,15 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
 def prepare(config: FinetuneConfig) -> FinetuneJob:
     """Open the model and read the rows; ValueError if they do not fit together."""
     pretrained = open_pretrained(config.model)
-    reading = Reading(
+    windowing = Windowing(
         max_seq_length=config.max_seq_length or pretrained.max_seq_length,
         stride=config.stride,
         max_windows=config.max_windows,
     )
-    check_model(config, pretrained, reading)
-    task = make_task(config.task, reading, config.labels)
+    check_model(config, pretrained, windowing)
+    task = make_task(config.task, windowing, config.labels)
     columns = pairs("columns", config.columns)
     train_rows, bad_train = read_task(config.train, task.forms(True), task.parse, columns, config.on_bad_row)
-    if config.task == "regress" and train_rows[0].second is not None:
-        config.check_windows()
     task = task.learn(train_rows)
     if task.has_classes and len(task.labels) < 2:
         raise ValueError(
@@ -128,7 +126,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         train=replace(train, weights=target_weights(config, task, train)),
         bad_train=bad_train,
         bad_dev=bad_dev,
-        settings=config.deciding() | {"max_seq_length": reading.max_seq_length} | digests,
+        settings=config.deciding() | {"max_seq_length": windowing.max_seq_length} | digests,
     )
 
 
@@ -147,21 +145,21 @@ def check_folders(config: FinetuneConfig) -> None:
         )
 
 
-def check_model(config: FinetuneConfig, pretrained: Pretrained, reading: Reading) -> None:
+def check_model(config: FinetuneConfig, pretrained: Pretrained, windowing: Windowing) -> None:
     """Raise ValueError if the model does not fit the task or the settings."""
     shape = pretrained.config.shape
-    if reading.max_seq_length > shape.max_position_embeddings:
+    if windowing.max_seq_length > shape.max_position_embeddings:
         raise ValueError(
-            f"max_seq_length={reading.max_seq_length} is more than {config.model} has positions: "
+            f"max_seq_length={windowing.max_seq_length} is more than {config.model} has positions: "
             f"give at most {shape.max_position_embeddings}"
         )
-    room = reading.max_seq_length - 2  # [CLS] and [SEP]
-    if reading.stride is not None and reading.stride > room:
+    room = windowing.max_seq_length - 2  # [CLS] and [SEP]
+    if windowing.stride is not None and windowing.stride > room:
         raise ValueError(
-            f"stride={reading.stride} is above the {room} tokens of text in a window, so text between windows would be "
+            f"stride={windowing.stride} is above the {room} tokens of text in a window, so text between windows would be "
             f"skipped: give a smaller stride or a larger max_seq_length"
         )
-    if shape.type_vocab_size < 2 and config.task in ("pair", "span"):
+    if shape.type_vocab_size < 2 and task_class(config.task).has_two_segments:
         raise ValueError(f"{config.model} has one token type, but {config.task} reads two segments: use another model")
     if config.frozen_layers > shape.num_hidden_layers:
         raise ValueError(

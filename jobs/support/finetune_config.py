@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from model.tasks.registry import TaskName
+from model.tasks.registry import TaskName, task_class
 
 NOT_DECIDING = (
     "model",
@@ -129,21 +129,10 @@ class FinetuneConfig:
             raise ValueError(f"seeds={self.seeds} must be one or several numbers from 0 to 2^63 - 1, each once")
         if len(set(self.labels)) < len(self.labels) or len(self.labels) == 1:
             raise ValueError(f"labels={' '.join(self.labels)} must be at least two, each once")
-        if (self.labels or self.class_weights) and self.task in ("regress", "span"):
+        if (self.labels or self.class_weights) and not task_class(self.task).has_classes:
             raise ValueError(f"{self.task} has no classes: leave --labels and --class-weights out")
-        if self.task == "pair":
-            self.check_windows()
         pairs("columns", self.columns)
         self.weights_by_label()
-
-    def check_windows(self) -> None:
-        """Raises ValueError if flags for windows are given; for tasks of two texts."""
-        for name in ("stride", "max_windows"):
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"{name}={getattr(self, name)}: two texts share one sequence, and {self.task} reads no windows of them: "
-                    f"leave it out; what is too long loses its end"
-                )
 
     def weights_by_label(self) -> dict[str, float]:
         """The class weights that are given by label; none if they are to be balanced."""

@@ -88,7 +88,7 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
 
     def __post_init__(self) -> None:
         config = self.job.config
-        self.order = TrainingOrder([self.job.train.num_items], self.seed, self.job.task.reading.max_seq_length)
+        self.order = TrainingOrder([self.job.train.num_items], self.seed, self.job.task.windowing.max_seq_length)
         self.schedule = Schedule(
             unit="steps",
             total=self.job.num_steps,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from model.encoders import build_encoder
@@ -25,7 +26,6 @@ from model.packing import pack_sequences
 from model.step import choose_device, choose_precision
 from model.tasks.registry import task_of
 from model.tasks.rows import BadRow, read_rows
-from model.tasks.task import softmax
 from model.tasks.training import predict_all
 
 BATCH_SIZE = 32
@@ -141,7 +141,8 @@ class WordPredictor:
         batch = pack_sequences(ids, np.array([len(ids)]), np.array([len(ids)])).to(self.device)
         hidden = self.encoder(batch)  # (T, C)
         logits = self.mlm(hidden[torch.from_numpy(places).to(self.device)], self.encoder.word_embeddings)
-        return [self._best(chances, top_k) for chances in softmax(logits.cpu().numpy()[:, : self.tokenizer.vocab_size])]
+        words = logits.cpu().numpy()[:, : self.tokenizer.vocab_size]
+        return [self._best(chances, top_k) for chances in softmax(words.astype(np.float64), axis=1)]
 
     def _best(self, chances: np.ndarray, top_k: int) -> list[tuple[str, float]]:
         best = np.argsort(-chances, kind="stable")[:top_k]

@@ -19,22 +19,22 @@ from model.packing import PackedSequences, flat_ranges, grouped, pack_sequences,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How long texts become sequences."""
+class Windowing:
+    """How a text that is too long for one sequence is cut into windows."""
 
     max_seq_length: int
-    """Tokens of a sequence, the special ones among them, at most."""
+    """Maximum length of a sequence in tokens, including the special ones."""
     stride: int | None
-    """Tokens from the beginning of a window to that of the next; half of the room for text, if None."""
+    """Tokens from the start of a window to the start of the next. None: half of a window's room for text."""
     max_windows: int | None
-    """Windows of a row, at most: the rest of its text is not read. No limit, if None."""
+    """Maximum number of windows of a row; the rest of its text is not read. None: no limit."""
 
     def windows(self, num_tokens: int, room: int) -> list[tuple[int, int]]:
-        """Begin and end of each window over so many tokens, `room` of which fit into one.
+        """Return begin and end of each window over `num_tokens` tokens, of which `room` fit into one window.
 
-        A stride above the room, which a long question may leave small, would skip text: the step is the room then.
+        A stride larger than the room, which a long question may leave small, would skip text: the step is then the room.
 
-        >>> Reading(max_seq_length=8, stride=2, max_windows=None).windows(9, room=5)
+        >>> Windowing(max_seq_length=8, stride=2, max_windows=None).windows(9, room=5)
         [(0, 5), (2, 7), (4, 9)]
         """
         step = min(self.stride or max(1, room // 2), room)

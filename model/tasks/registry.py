@@ -1,70 +1,87 @@
-"""The tasks by name, and the task of a model that lies on disk."""
+"""The tasks by name, and the task of a model on disk.
 
-from typing import Any, Literal, get_args
+A task is imported when it is used: the names are known without torch.
+"""
 
-from model.hub.pretrained import Pretrained
-from model.tasks.data import Reading
-from model.tasks.sequence import ANY_TEXTS, SequenceTask
-from model.tasks.span import SpanTask
-from model.tasks.tag import TagTask
-from model.tasks.task import Task
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Literal
 
-TaskName = Literal["classify", "pair", "regress", "tag", "span"]
-"""What can be learnt."""
-KINDS: dict[str, type[Task]] = {
-    "classify": SequenceTask,
-    "pair": SequenceTask,
-    "regress": SequenceTask,
-    "tag": TagTask,
-    "span": SpanTask,
-    ANY_TEXTS: SequenceTask,
+if TYPE_CHECKING:
+    from model.hub.pretrained import Pretrained
+    from model.tasks.data import Windowing
+    from model.tasks.task import Task
+
+TASKS = {
+    "classify": "model.tasks.classify:ClassifyTask",
+    "pair": "model.tasks.pair:PairTask",
+    "regress": "model.tasks.regress:RegressTask",
+    "tag": "model.tasks.tag:TagTask",
+    "span": "model.tasks.span:SpanTask",
 }
-assert set(KINDS) == {*get_args(TaskName), ANY_TEXTS}
+"""The registry: the class of each task."""
+
+if TYPE_CHECKING:
+    TaskName = str
+else:
+    TaskName = Literal[tuple(TASKS)]
+
+TEXTS = "classify or pair"
+FOREIGN = {"ForQuestionAnswering": "span", "ForTokenClassification": "tag"}
+"""By the form of a model in transformers: the task of one that was not fine-tuned by bertloom."""
 
 
-def make_task(name: str, reading: Reading, labels: tuple[str, ...] = ()) -> Task:
-    """The task of that name, before it has seen any row."""
-    return KINDS[name](name=name, reading=reading, labels=labels)
+def task_class(name: str) -> "type[Task[Any]]":
+    """Return the class of the task of that name."""
+    found: type[Task[Any]] = resolve_name({TEXTS: "model.tasks.sequence:TextsTask", **TASKS}[name])
+    return found
 
 
-def task_of(pretrained: Pretrained) -> Task:
-    """The task that a model was fine-tuned for, by bertloom or by others.
+def make_task(name: str, windowing: "Windowing", labels: tuple[str, ...] = ()) -> "Task[Any]":
+    """Return the task of that name, before it has seen any row."""
+    return task_class(name)(windowing=windowing, labels=labels)
+
+
+def task_of(pretrained: "Pretrained") -> "Task[Any]":
+    """Return the task that a model was fine-tuned for, by bertloom or by others.
 
     Raises:
         ValueError: it was not fine-tuned, or for a task that is none of ours.
     """
+    from model.tasks.data import Windowing
+
     configuration, where = pretrained.configuration, f"{pretrained.path}/config.json"
     outputs = pretrained.weights.get("classifier.weight")
-    kind = configuration.get("problem_type")
-    if pretrained.form == "ForQuestionAnswering":
-        name = "span"
-    elif pretrained.form == "ForTokenClassification" and outputs is not None:
-        name = "tag"
-    elif pretrained.form == "ForSequenceClassification" and outputs is not None:
-        if kind not in (None, "single_label_classification", "regression"):
-            raise ValueError(f"{where}: problem_type is {kind!r}, expected single_label_classification or regression")
-        name = "regress" if kind == "regression" or len(outputs) == 1 else ANY_TEXTS
-    else:
-        raise ValueError(
-            f"{pretrained.path} was not trained for a task, it is a {pretrained.architecture}: fine-tune it first with "
-            f"`bertloom finetune`, or let it fill in words with --fill"
-        )
+    ours: dict[str, Any] = dict(configuration.get("bertloom") or {})
+    kind = task_class(ours.pop("task", None) or foreign_task(pretrained, where))
+    if not ours:
+        ours = {"max_seq_length": pretrained.max_seq_length, **kind.foreign}
     labels: tuple[str, ...] = ()
-    if name in ("tag", ANY_TEXTS):
+    if kind.has_classes:
         assert outputs is not None
         names = configuration.get("id2label") or {str(number): f"LABEL_{number}" for number in range(len(outputs))}
         if set(names) != {str(number) for number in range(len(outputs))}:
-            raise ValueError(f"{where}: id2label names {len(names)} labels, the classifier has {len(outputs)}")
+            raise ValueError(f"{where}: id2label names {len(names)} labels, but the classifier has {len(outputs)}")
         labels = tuple(names[str(number)] for number in range(len(outputs)))
-    ours: dict[str, Any] = dict(configuration.get("bertloom") or {})
-    if not ours:  # a model of others
-        ours = {"task": name, "max_seq_length": pretrained.max_seq_length}
-        if name == "span":
-            ours["may_be_unanswerable"] = True  # as after SQuAD 2.0: their files do not say
-    reading = Reading(
+    windowing = Windowing(
         max_seq_length=ours.pop("max_seq_length"),
         stride=ours.pop("stride", None),
         max_windows=ours.pop("max_windows", None),
     )
-    name = ours.pop("task")
-    return KINDS[name](name=name, reading=reading, labels=labels, **ours)
+    return kind(windowing=windowing, labels=labels, **ours)
+
+
+def foreign_task(pretrained: "Pretrained", where: str) -> str:
+    """Return the name of the task that transformers' class and configuration of a model stand for."""
+    outputs, problem = pretrained.weights.get("classifier.weight"), pretrained.configuration.get("problem_type")
+    if pretrained.form in FOREIGN and (outputs is not None or FOREIGN[pretrained.form] == "span"):
+        return FOREIGN[pretrained.form]
+    if pretrained.form == "ForSequenceClassification" and outputs is not None:
+        if problem not in (None, "single_label_classification", "regression"):
+            raise ValueError(
+                f"{where}: problem_type is {problem!r}, expected single_label_classification or regression"
+            )
+        return "regress" if problem == "regression" or len(outputs) == 1 else TEXTS
+    raise ValueError(
+        f"{pretrained.path} was not trained for a task, it is a {pretrained.architecture}: fine-tune it first with "
+        f"`bertloom finetune`, or let it fill in words with --fill"
+    )

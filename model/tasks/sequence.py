@@ -1,41 +1,32 @@
-"""Whole texts: a class for a text (classify) or for two (pair), or a number for either (regress).
+"""What tasks on whole texts have in common: a row is a text, or a pair of texts, with a label.
 
-A text that is too long is read in windows, whose logits are averaged; of two texts that are too long together the longer
+A text that is too long is read in windows, whose logits are averaged. If two texts are too long together, the longer one
 loses its end, token by token, as in google-research/bert.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+from scipy.special import softmax
 
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import DataBuilder, TaskData
 from model.tasks.heads import SequenceModel
 from model.tasks.rows import BadRow
-from model.tasks.task import Task, label_of, softmax, text_of
+from model.tasks.task import Task, label_of, text_of
 
 ROWS_AT_ONCE = 1024
 """Rows tokenized in one call: `tokenizers` shares them out to all cores, and its objects are larger than our arrays."""
-ANY_TEXTS = "classify or pair"
-"""The name of the task of a model of others, which does not say what it reads."""
-FORMS: dict[str, list[tuple[str, ...]]] = {
-    "classify": [("text",)],
-    "pair": [("text_a", "text_b")],
-    "regress": [("text_a", "text_b"), ("text",)],
-    ANY_TEXTS: [("text_a", "text_b"), ("text",)],
-}
-"""What a row has, but for its label; of several forms the first one that is found."""
 
 
 class TextRow(NamedTuple):
-    """A row of classify, pair or regress."""
+    """A row of a task on whole texts."""
 
     place: str
-    """Where it stands in its file."""
+    """Its place in the file, such as "line 3"."""
     id: Any
     """Its `id`, if it has one."""
     first: str
@@ -48,38 +39,51 @@ class TextRow(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceTask(Task[TextRow]):
-    """classify, pair and regress."""
+    """A task on whole texts: classes, unless a subclass predicts something else."""
 
+    text_forms: ClassVar[list[tuple[str, ...]]] = [("text_a", "text_b"), ("text",)]
+    """The columns of a row, without its label; of several forms the first one that the file has."""
     model_class = SequenceModel
-
-    @property
-    def has_classes(self) -> bool:
-        return self.name != "regress"
-
-    @property
-    def num_outputs(self) -> int:
-        return len(self.labels) if self.has_classes else 1
+    baselines = ("majority", "tf-idf")
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return ("accuracy", "macro_f1", "matthews") if self.has_classes else ("pearson", "spearman")
+        return ("accuracy", "macro_f1", "matthews")
 
     def forms(self, labelled: bool) -> list[tuple[str, ...]]:
-        return [(*form, "label") if labelled else form for form in FORMS[self.name]]
+        return [(*form, "label") if labelled else form for form in self.text_forms]
+
+    def parse_label(self, value: Any) -> str | float:
+        """Return the label of a row; BadRow if it cannot be used."""
+        label = label_of(value)
+        self.check_label(label)
+        return label
+
+    def label_array(self, rows: Sequence[TextRow]) -> np.ndarray:
+        """Return the labels (I,) of rows; zeros for rows without one."""
+        ids = {label: number for number, label in enumerate(self.labels)}
+        return np.array([0 if row.label is None else ids[str(row.label)] for row in rows])
 
     def parse(self, place: str, values: Mapping[str, Any]) -> TextRow:
         texts = [text_of(values[name], name) for name in ("text", "text_a", "text_b") if name in values]
-        label: str | float | None = None
+        label = None
         if "label" in values:
             if values["label"] is None:
                 raise BadRow("has no label")
-            label = label_of(values["label"]) if self.has_classes else number_of(values["label"])
-            if isinstance(label, str):
-                self.check_label(label)
+            label = self.parse_label(values["label"])
         return TextRow(place, values["id"], texts[0], texts[1] if len(texts) == 2 else None, label)
 
     def label_counts(self, rows: Sequence[TextRow]) -> Mapping[str, int]:
-        return Counter(str(row.label) for row in rows) if self.has_classes else {}
+        return Counter(str(row.label) for row in rows)
+
+    def learn(self, rows: Sequence[TextRow]) -> Self:
+        for name in ("stride", "max_windows"):
+            if rows[0].second is not None and (value := getattr(self.windowing, name)) is not None:
+                raise ValueError(
+                    f"{name}={value}: two texts share one sequence, and {self.name} reads no windows of them: leave it "
+                    f"out. A pair that is too long loses its end"
+                )
+        return super().learn(rows)
 
     def tokenize(self, rows: Sequence[TextRow], tokenizer: TextTokenizer) -> TaskData:
         builder = DataBuilder(tokenizer)
@@ -90,26 +94,19 @@ class SequenceTask(Task[TextRow]):
             seconds = tokenizer.ids([row.second or "" for row in chunk])
             for number, (row, first, second) in enumerate(zip(chunk, firsts, seconds), start):
                 if row.second is None:
-                    windows = self.reading.windows(len(first), self.reading.max_seq_length - 2)
+                    windows = self.windowing.windows(len(first), self.windowing.max_seq_length - 2)
                     for begin, end in windows:
                         builder.add_sequence(first[begin:end])
                     num_cut += windows[-1][1] < len(first)
                 else:
-                    room = self.reading.max_seq_length - 3
+                    room = self.windowing.max_seq_length - 3
                     keep = min(len(second), max(room - len(first), room // 2))
                     num_cut += len(first) + len(second) > room
                     builder.add_sequence(first[: room - keep], second[:keep])
                 builder.add_item(number)
-        if self.has_classes:
-            ids = {label: number for number, label in enumerate(self.labels)}
-            labels = np.array([0 if row.label is None else ids[str(row.label)] for row in rows])
-        else:
-            labels = np.array([row.label or 0.0 for row in rows], dtype=np.float32)
-        return builder.build(labels, num_cut=num_cut)
+        return builder.build(self.label_array(rows), num_cut=num_cut)
 
     def measure(self, rows: Sequence[TextRow], data: TaskData, logits: np.ndarray) -> dict[str, float]:
-        if not self.has_classes:
-            return correlations(data.labels, logits[:, 0])
         from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
         predicted = logits.argmax(1)
@@ -120,36 +117,19 @@ class SequenceTask(Task[TextRow]):
         }
 
     def answer(self, rows: Sequence[TextRow], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
-        if not self.has_classes:
-            return [{"value": round(float(value), 6)} for value in logits[:, 0]]
         answers = []
-        for row in softmax(logits):
+        for row in softmax(logits.astype(np.float64), axis=1):
             best = np.argsort(-row, kind="stable")[:top_k]
             chances = {self.labels[number]: round(float(row[number]), 6) for number in best}
             answers.append({"label": self.labels[best[0]], "probabilities": chances})
         return answers
 
     def configuration(self) -> dict[str, Any]:
-        kind = "single_label_classification" if self.has_classes else "regression"
-        names = {} if self.has_classes else {"id2label": {0: "value"}, "label2id": {"value": 0}}
-        return super().configuration() | {"problem_type": kind} | names
+        return super().configuration() | {"problem_type": "single_label_classification"}
 
 
-def number_of(value: Any) -> float:
-    """The number to predict; BadRow if it is none."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise BadRow(f"label is {value!r:.40}, expected a number")
-    return number
+@dataclass(frozen=True, kw_only=True)
+class TextsTask(SequenceTask):
+    """Classes of texts or pairs, for a model that was not fine-tuned by bertloom: its files do not say which."""
 
-
-def correlations(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Pearson's and Spearman's coefficients; 0 where all numbers of a side are equal, and they are not defined."""
-    from scipy.stats import pearsonr, spearmanr
-
-    if np.ptp(true) == 0 or np.ptp(predicted) == 0:
-        return {"pearson": 0.0, "spearman": 0.0}
-    return {name: float(f(true, predicted).statistic) for name, f in (("pearson", pearsonr), ("spearman", spearmanr))}
+    name = "classify or pair"

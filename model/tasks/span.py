@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from scipy.special import softmax
 
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.answer_rules import Rules, rules_for, scores
@@ -20,7 +21,7 @@ from model.tasks.data import DataBuilder, TaskData, best_windows
 from model.tasks.heads import SpanModel
 from model.tasks.rows import BadRow
 from model.tasks.sequence import ROWS_AT_ONCE
-from model.tasks.task import Task, softmax, text_of
+from model.tasks.task import Task, text_of
 
 NUM_CANDIDATES = 20
 """Beginnings and ends looked at in a window, and answers kept of all windows; run_squad's n_best_size."""
@@ -51,7 +52,7 @@ class SpanData(TaskData):
 
 @dataclass(frozen=True, kw_only=True)
 class SpanTask(Task[SpanRow]):
-    """span."""
+    """An answer to each question, as a part of its context."""
 
     max_answer_length: int = 200
     """Characters of an answer, at most: those of the longest one in the training rows."""
@@ -60,16 +61,16 @@ class SpanTask(Task[SpanRow]):
     answer_rules: Rules = "words"
     """Whose rules answers are measured by: SQuAD's, or CMRC's for Chinese."""
 
+    name = "span"
     model_class = SpanModel
     metrics = ("f1", "exact_match")
+    has_classes = False
+    has_two_segments = True
+    foreign = {"may_be_unanswerable": True}  # as after SQuAD 2.0
 
     def __post_init__(self) -> None:
-        if self.reading.max_windows is not None:
+        if self.windowing.max_windows is not None:
             raise ValueError("max_windows: the answer may stand anywhere, so all of a context is read: leave it out")
-
-    @property
-    def has_classes(self) -> bool:
-        return False
 
     @property
     def num_outputs(self) -> int:
@@ -83,7 +84,7 @@ class SpanTask(Task[SpanRow]):
         answers = None
         if "answers" in values:
             answers = (
-                [] if truth_of(values["is_impossible"], "is_impossible") else answers_of(values["answers"], context)
+                [] if parse_bool(values["is_impossible"], "is_impossible") else answers_of(values["answers"], context)
             )
         return SpanRow(place, values["id"], question, context, answers)
 
@@ -105,7 +106,7 @@ class SpanTask(Task[SpanRow]):
         builder = DataBuilder(tokenizer)
         contexts = {context: number for number, context in enumerate(dict.fromkeys(row.context for row in rows))}
         ids, places = read_contexts(list(contexts), tokenizer)
-        room = self.reading.max_seq_length - 3
+        room = self.windowing.max_seq_length - 3
         labels, windows = [], []
         num_cut = 0
         for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -115,7 +116,7 @@ class SpanTask(Task[SpanRow]):
                 question = question[: room // 2]
                 context = contexts[row.context]
                 first, last = answer_tokens(row, places[context])
-                for begin, end in self.reading.windows(len(ids[context]), room - len(question)):
+                for begin, end in self.windowing.windows(len(ids[context]), room - len(question)):
                     builder.add_sequence(question, ids[context][begin:end])
                     builder.add_item(number)
                     windows.append((begin, end))
@@ -214,7 +215,7 @@ def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
     return found
 
 
-def truth_of(value: Any, name: str) -> bool:
+def parse_bool(value: Any, name: str) -> bool:
     """A truth value, also as a table writes it, false where there is none; BadRow if it is something else."""
     try:
         return {"": False, "false": False, "0": False, "true": True, "1": True}[

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import DataBuilder, TaskData, best_windows
@@ -18,7 +19,7 @@ from model.tasks.entities import entities, entity_scores, has_entities
 from model.tasks.heads import TokenModel
 from model.tasks.rows import BadRow
 from model.tasks.sequence import ROWS_AT_ONCE
-from model.tasks.task import Task, label_of, softmax, string_of, text_of
+from model.tasks.task import Task, label_of, string_of, text_of
 
 CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
 WORD = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]")
@@ -42,12 +43,14 @@ class TagRow(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TagTask(Task[TagRow]):
-    """tag."""
+    """A class for each word."""
 
+    name = "tag"
     model_class = TokenModel
+    baselines = ("majority", "word memory")
 
     def __post_init__(self) -> None:
-        if self.reading.max_windows is not None:
+        if self.windowing.max_windows is not None:
             raise ValueError("max_windows: every word gets a tag, so all of a text is read: leave it out")
 
     @property
@@ -82,7 +85,7 @@ class TagTask(Task[TagRow]):
         for start in range(0, len(rows), ROWS_AT_ONCE):
             chunk = [row.tokens for row in rows[start : start + ROWS_AT_ONCE]]
             for number, (ids, words) in enumerate(tokenizer.word_ids(chunk), start):
-                windows = self.reading.windows(len(ids), self.reading.max_seq_length - 2)
+                windows = self.windowing.windows(len(ids), self.windowing.max_seq_length - 2)
                 best = best_windows(windows, len(ids))[words]
                 for window, (begin, end) in enumerate(windows):
                     positions = words[best == window] - begin + 1  # behind [CLS]
@@ -105,7 +108,7 @@ class TagTask(Task[TagRow]):
 
     def answer(self, rows: Sequence[TagRow], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
         answers = []
-        for row, chances in zip(rows, per_row(rows, softmax(logits))):
+        for row, chances in zip(rows, per_row(rows, softmax(logits.astype(np.float64), axis=1))):
             tags = [self.labels[number] for number in chances.argmax(1)]
             answer: dict[str, Any] = {
                 "tokens": row.tokens,

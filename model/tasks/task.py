@@ -1,7 +1,7 @@
-"""What a task is: how its rows are read, become tokens, are learnt, measured and answered.
+"""The interface of a task: how its rows are parsed, tokenized, learnt, measured and answered.
 
-`sequence.py`, `tag.py` and `span.py` hold one each; `kinds.py` finds them by name. A task knows nothing of files, and
-nothing of how training goes.
+A task is one file, such as `classify.py`, and one line of `registry.py`. It says everything about itself: nothing
+outside this folder compares the names of tasks. A task knows nothing of files or of the training loop.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from model.hub.tokenizer import TextTokenizer
-from model.tasks.data import Reading, TaskData
+from model.tasks.data import TaskData, Windowing
 from model.tasks.heads import TaskModel
 from model.tasks.rows import BadRow, is_utf8
 
@@ -21,22 +21,25 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC, Generic[Row]):
-    """A task, with all that the reading of a row and of a prediction needs: kept in config.json beside the weights."""
+    """A task, with all that reading a row and a prediction needs. It is kept in config.json next to the weights."""
 
-    name: str
-    """classify, pair, regress, tag or span."""
-    reading: Reading
-    """How texts become sequences."""
+    windowing: Windowing
+    """How long texts are cut."""
     labels: tuple[str, ...] = ()
-    """The classes in the order of their ids; () until they are found, and where there are none."""
+    """The classes in the order of their ids. Empty before `learn`, and for tasks without classes."""
 
+    name: ClassVar[str]
+    """Its name in the registry."""
     model_class: ClassVar[type[TaskModel]]
-    """What learns it."""
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether a target's label is the index of one of `labels`."""
-        return True
+    """The model that learns it."""
+    has_classes: ClassVar[bool] = True
+    """Whether a target's label is the index of one of `labels`."""
+    has_two_segments: ClassVar[bool] = False
+    """Whether every sequence has a segment A and a segment B."""
+    baselines: ClassVar[tuple[str, ...]] = ()
+    """Names of the baselines that it can be compared with, see `model.tasks.baselines`."""
+    foreign: ClassVar[Mapping[str, Any]] = {}
+    """Values of fields for a model that was not fine-tuned by bertloom, whose files do not give them."""
 
     @property
     def num_outputs(self) -> int:
@@ -86,7 +89,7 @@ class Task(ABC, Generic[Row]):
         """What config.json says of the task: transformers' keys, and under "bertloom" what it has none for."""
         names = dict(enumerate(self.labels))
         values = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if names else {}
-        return values | {"bertloom": {"task": self.name, **vars(self.reading)}}
+        return values | {"bertloom": {"task": self.name, **vars(self.windowing)}}
 
 
 def sorted_labels(labels: Mapping[str, int]) -> tuple[str, ...]:
@@ -129,9 +132,3 @@ def label_of(value: Any, name: str = "label") -> str:
     if not value.strip():
         raise BadRow(f"{name} is empty")
     return string_of(value, name).strip()
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis, in 64 bits."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from jobs.bench_tasks import BenchTasksConfig, bench_tasks, main, read_models, read_tasks
-from jobs.support.baselines import overlap, predict_baselines, words_and_pairs
 from jobs.support.config import parse
+from model.tasks.baselines import BASELINES, overlap, words_and_pairs
+from model.tasks.registry import task_class
 from model.tasks.sequence import TextRow
 from model.tasks.tag import TagRow
 from tests.model.small_task import ROWS, write_jsonl, write_model
@@ -80,23 +81,27 @@ def test_several_seeds_have_a_mean_and_a_deviation(tasks, encoder, tmp_path):
     assert content["a"]["deviation"]["encoder"]["accuracy"] >= 0
 
 
+def predict_baselines(task: str, *arguments) -> dict[str, np.ndarray]:
+    return {name: BASELINES[name](*arguments) for name in task_class(task).baselines}
+
+
 def test_what_the_baselines_say_is_what_can_be_counted_by_hand():
     rows = [TextRow("", None, text, None, None) for text in ("a good film", "a bad film", "good !", "bad !", "so good")]
     labels = np.array([1, 0, 1, 0, 1])
-    found = predict_baselines("classify", rows, labels, rows[:2])
+    found = predict_baselines("classify", rows, labels, rows[:2], 2)
     assert {name: values.tolist() for name, values in found.items()} == {"majority": [1, 1], "tf-idf": [1, 0]}
     pair = TextRow("", None, "Where is Paris?", "paris is here", None)
     assert overlap(pair) == [2 / 4, 2 / 3]
     assert words_and_pairs("In 北京!") == ["in", "北", "京", "!", "in 北", "北 京", "京 !"]
     tagged = [TagRow("", None, ["in", "paris"], None, ["O", "B"]), TagRow("", None, ["in", "may"], None, ["O", "O"])]
     found = predict_baselines(
-        "tag", tagged, np.array([1, 0, 1, 1]), [TagRow("", None, ["paris", "new", "in"], None, None)]
+        "tag", tagged, np.array([1, 0, 1, 1]), [TagRow("", None, ["paris", "new", "in"], None, None)], 3
     )
     assert {name: values.tolist() for name, values in found.items()} == {
         "majority": [1, 1, 1],
         "word memory": [0, 1, 1],
     }
-    assert predict_baselines("span", [], np.zeros(0), []) == {}
+    assert predict_baselines("span", [], np.zeros(0), [], 0) == {}
 
 
 @pytest.mark.parametrize(

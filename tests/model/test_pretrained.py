@@ -15,7 +15,7 @@ from model.loading.stream import Leg
 from model.optimizer import build_optimizer
 from model.runs.checkpoint import TrainingState
 from model.runs.progress import Progress
-from model.tasks.data import Reading
+from model.tasks.data import Windowing
 from model.tasks.heads import SequenceModel, SpanModel
 from model.tasks.initial_weights import load_encoder
 from model.tasks.registry import make_task, task_of
@@ -211,7 +211,7 @@ def test_models_of_others_say_what_they_were_trained_for(directory):
     state = load_file(directory / "model.safetensors")
     save_file(state | {"classifier.weight": torch.zeros(3, 32)}, directory / "model.safetensors")
     task = change(architectures=["BertForSequenceClassification"])
-    assert task.labels == ("LABEL_0", "LABEL_1", "LABEL_2") and task.reading.max_seq_length == 64
+    assert task.labels == ("LABEL_0", "LABEL_1", "LABEL_2") and task.windowing.max_seq_length == 64
     assert task.forms(False) == [("text_a", "text_b"), ("text",)]
     assert change(id2label={"0": "x", "1": "y", "2": "z"}).labels == ("x", "y", "z")
     assert change(architectures=["BertForTokenClassification"]).name == "tag"
@@ -225,8 +225,8 @@ def test_models_of_others_say_what_they_were_trained_for(directory):
 
 
 def test_a_task_comes_back_from_its_configuration(directory):
-    reading = Reading(max_seq_length=20, stride=5, max_windows=None)
-    task = make_task("span", reading)
+    windowing = Windowing(max_seq_length=20, stride=5, max_windows=None)
+    task = make_task("span", windowing)
     config = json.loads((directory / "config.json").read_text()) | task.configuration()
     (directory / "config.json").write_text(json.dumps(config | {"architectures": ["BertForQuestionAnswering"]}))
     assert task_of(open_pretrained(directory)) == task

@@ -4,17 +4,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.tasks.data import DataBuilder, Reading, best_windows
+from model.tasks.data import DataBuilder, Windowing, best_windows
 from tests.model.small_task import small_tokenizer
 
 
-def reading(**changes) -> Reading:
-    return Reading(**{"max_seq_length": 8, "stride": None, "max_windows": None} | changes)
+def windowing(**changes) -> Windowing:
+    return Windowing(**{"max_seq_length": 8, "stride": None, "max_windows": None} | changes)
 
 
 @given(st.integers(0, 60), st.integers(1, 20), st.one_of(st.none(), st.integers(1, 20)))
 def test_windows_cover_every_token_are_full_and_begin_a_stride_apart(num_tokens, room, stride):
-    windows = reading(stride=stride).windows(num_tokens, room)
+    windows = windowing(stride=stride).windows(num_tokens, room)
     assert windows[0][0] == 0 and windows[-1][1] == num_tokens
     for begin, end in windows:
         assert end - begin == min(room, num_tokens)
@@ -22,13 +22,13 @@ def test_windows_cover_every_token_are_full_and_begin_a_stride_apart(num_tokens,
         assert second - first == min(stride or max(1, room // 2), room)
     for (_, end), (begin, _) in zip(windows, windows[1:]):
         assert begin <= end, "nothing lies between two windows"
-    assert reading(stride=stride, max_windows=2).windows(num_tokens, room) == windows[:2]
+    assert windowing(stride=stride, max_windows=2).windows(num_tokens, room) == windows[:2]
 
 
 @given(st.integers(1, 60), st.integers(1, 20))
 def test_the_best_window_is_that_of_run_squad(num_tokens, room):
     """The twin: google-research/bert's _check_is_max_context, but for the length, which is the same in all of ours."""
-    windows = reading().windows(num_tokens, room)
+    windows = windowing().windows(num_tokens, room)
     best = best_windows(windows, num_tokens)
     for token in range(num_tokens):
         scores = {}
@@ -79,4 +79,4 @@ def test_token_ids_take_two_bytes_each(data):
 
 
 def test_a_step_is_no_longer_than_the_room_so_that_no_text_is_left_out():
-    assert reading(stride=9).windows(14, 6) == [(0, 6), (6, 12), (8, 14)]
+    assert windowing(stride=9).windows(14, 6) == [(0, 6), (6, 12), (8, 14)]

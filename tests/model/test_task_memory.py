@@ -7,7 +7,7 @@ import torch
 from model.bert import BertEncoder
 from model.packing import grouped
 from model.tasks import heads, training
-from model.tasks.data import DataBuilder, Reading, TaskData
+from model.tasks.data import DataBuilder, TaskData, Windowing
 from model.tasks.heads import SequenceModel, TaskModel
 from model.tasks.registry import make_task
 from model.tasks.training import build_optimizer, micro_batches, predict_all, train_step
@@ -78,7 +78,7 @@ def test_predictions_go_through_the_model_in_parts_and_are_those_of_whole_texts(
 
 @pytest.mark.parametrize("name", ["tag", "span"])
 def test_windows_of_words_and_answers_go_through_it_in_parts_too(name, seen):
-    task = make_task(name, Reading(max_seq_length=16, stride=None, max_windows=None))
+    task = make_task(name, Windowing(max_seq_length=16, stride=None, max_windows=None))
     rows = [task.parse("x", {"id": None, "is_impossible": None} | row) for row in ROWS[name](12)]
     task = task.learn(rows)
     found = task.tokenize(rows, small_tokenizer())

@@ -17,7 +17,7 @@ from model.hub.pretrained import open_pretrained
 from model.hub.weights import save_pretrained, to_hugging_face
 from model.loading.order import TrainingOrder
 from model.schedule import Schedule
-from model.tasks.data import Reading, TaskBatch
+from model.tasks.data import TaskBatch, Windowing
 from model.tasks.initial_weights import load_encoder
 from model.tasks.registry import make_task
 from model.tasks.training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
@@ -42,7 +42,7 @@ def encoder(tmp_path_factory):
 def prepared(name: str, encoder, max_seq_length: int = 48):
     """A task, its model with a pretrained encoder, and its rows as data."""
     pretrained = open_pretrained(encoder)
-    task = make_task(name, Reading(max_seq_length=max_seq_length, stride=None, max_windows=None))
+    task = make_task(name, Windowing(max_seq_length=max_seq_length, stride=None, max_windows=None))
     values = [{NAMES.get(key, key): value for key, value in row.items()} for row in ROWS[name](60)]
     rows = [task.parse("x", {"id": None, "is_impossible": None} | row) for row in values]
     task = task.learn(rows)

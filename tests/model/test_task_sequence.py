@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.tasks.data import Reading
+from model.tasks.data import Windowing
 from model.tasks.registry import make_task
+from model.tasks.regress import correlations
 from model.tasks.rows import BadRow
-from model.tasks.sequence import TextRow, correlations
+from model.tasks.sequence import TextRow
 from model.tasks.task import label_of, sorted_labels, text_of
 from tests.model.small_task import VOCABULARY, small_tokenizer
 
@@ -16,8 +17,8 @@ TOKENIZER = small_tokenizer()
 
 
 def task(name: str, length: int = 16, labels: tuple[str, ...] = (), **changes):
-    reading = Reading(**{"max_seq_length": length, "stride": None, "max_windows": None} | changes)
-    return make_task(name, reading, labels)
+    windowing = Windowing(**{"max_seq_length": length, "stride": None, "max_windows": None} | changes)
+    return make_task(name, windowing, labels)
 
 
 def sequences(data) -> list[str]:

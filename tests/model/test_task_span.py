@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from model.tasks.data import Reading
+from model.tasks.data import Windowing
 from model.tasks.registry import make_task
 from model.tasks.rows import BadRow, read_task
 from model.tasks.span import truth_of
@@ -15,7 +15,7 @@ TOKENIZER = small_tokenizer()
 
 
 def task(length: int = 32, **changes):
-    return make_task("span", Reading(**{"max_seq_length": length, "stride": None, "max_windows": None} | changes))
+    return make_task("span", Windowing(**{"max_seq_length": length, "stride": None, "max_windows": None} | changes))
 
 
 def row(context: str, answer: str | None = None, question: str = "where is anna"):

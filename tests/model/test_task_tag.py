@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from model.tasks.data import Reading
+from model.tasks.data import Windowing
 from model.tasks.registry import make_task
 from model.tasks.rows import BadRow
 from model.tasks.tag import TagRow
@@ -14,8 +14,8 @@ LABELS = ("B-LOC", "I-LOC", "O")
 
 
 def task(length: int = 16, labels: tuple[str, ...] = LABELS, **changes):
-    reading = Reading(**{"max_seq_length": length, "stride": None, "max_windows": None} | changes)
-    return make_task("tag", reading, labels)
+    windowing = Windowing(**{"max_seq_length": length, "stride": None, "max_windows": None} | changes)
+    return make_task("tag", windowing, labels)
 
 
 def row(tokens: str, tags: str | None = None) -> TagRow:
@@ -73,7 +73,7 @@ def test_entities_are_measured_whole_and_other_tags_word_by_word():
     data = task().tokenize(rows, TOKENIZER)
     metrics = task().measure(rows, data, one_hot("B-LOC O O B-LOC O"))
     assert metrics == pytest.approx({"f1": 1 / 2, "precision": 1 / 2, "recall": 1 / 2, "accuracy": 4 / 5})
-    speech = make_task("tag", task().reading, ("NOUN", "VERB", "X"))
+    speech = make_task("tag", task().windowing, ("NOUN", "VERB", "X"))
     assert task().metrics == ("f1", "precision", "recall", "accuracy") and speech.metrics == ("accuracy", "macro_f1")
     assert set(speech.measure(rows, data, one_hot("B-LOC O O B-LOC O"))) == {"accuracy", "macro_f1"}
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from model.hub.pretrained import open_pretrained
 from model.hub.weights import save_pretrained
 from model.inference.predict import TaskPredictor, WordPredictor, load
-from model.tasks.data import Reading
+from model.tasks.data import Windowing
 from model.tasks.initial_weights import load_encoder
 from model.tasks.registry import make_task
 from tests.model.small_task import ROWS, write_model
@@ -24,7 +24,7 @@ def encoder(tmp_path_factory) -> Path:
 def tuned(name: str, encoder: Path, out: Path) -> TaskPredictor:
     """A model for a task with a random classifier."""
     pretrained = open_pretrained(encoder)
-    task = make_task(name, Reading(max_seq_length=48, stride=None, max_windows=None))
+    task = make_task(name, Windowing(max_seq_length=48, stride=None, max_windows=None))
     names = {"a": "text_a", "b": "text_b"}
     values = [{names.get(k, k): v for k, v in row.items()} for row in ROWS[name](20)]
     task = task.learn([task.parse("x", {"id": None, "is_impossible": None} | row) for row in values])
