@@ -217,7 +217,7 @@ def test_models_of_others_say_what_they_were_trained_for(directory):
     assert change(architectures=["BertForTokenClassification"]).name == "tag"
     with pytest.raises(ValueError, match="problem_type is 'multi_label_classification'"):
         change(architectures=["BertForSequenceClassification"], problem_type="multi_label_classification")
-    with pytest.raises(ValueError, match="id2label names 2 labels, the classifier has 3"):
+    with pytest.raises(ValueError, match="id2label names 2 labels, but the classifier has 3"):
         change(problem_type=None, id2label={"0": "x", "1": "y"})
     save_file(state | {"classifier.weight": torch.zeros(1, 32)}, directory / "model.safetensors")
     assert change(id2label={"0": "LABEL_0"}).name == "regress"

@@ -8,7 +8,7 @@ import pytest
 from model.tasks.data import Windowing
 from model.tasks.registry import make_task
 from model.tasks.rows import BadRow, read_task
-from model.tasks.span import truth_of
+from model.tasks.span import parse_bool
 from tests.model.small_task import VOCABULARY, small_tokenizer
 
 TOKENIZER = small_tokenizer()
@@ -167,8 +167,8 @@ def test_answers_from_a_table_are_json_in_a_cell(tmp_path):
 
 
 def test_a_question_is_marked_impossible_by_a_truth_value():
-    assert [truth_of(value, "x") for value in (None, False, 0, "", "FALSE", "0")] == [False] * 6
-    assert [truth_of(value, "x") for value in (True, 1, "True", "1")] == [True] * 4
+    assert [parse_bool(value, "x") for value in (None, False, 0, "", "FALSE", "0")] == [False] * 6
+    assert [parse_bool(value, "x") for value in (True, 1, "True", "1")] == [True] * 4
 
 
 def test_an_answer_of_which_no_token_is_left_is_named_with_its_row():
