@@ -20,7 +20,9 @@ from tests.model.small_model import random_model
 
 # torch.compile looks at every attribute of a tensor, and some warn; inductor still imports torch.jit.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf", "ignore:`torch.jit.script_method` is deprecated"
+    "ignore:The .grad attribute of a Tensor that is not a leaf",
+    "ignore:`torch.jit.script_method` is deprecated",
+    "ignore:Guards may run slower on Python 3.13.0",
 )
 
 STEP = {"learning_rate": 1e-3, "max_gradient_norm": 1.0, "seed": 1, "step": 0}
