@@ -28,7 +28,7 @@ from pipeline.checks.replay import Bucket, Woven
 from pipeline.checks.sample import read_documents_page, read_members
 from pipeline.examples.decoding import Span, decode, segments
 from pipeline.examples.objectives.objective import DrawnPair
-from pipeline.inputs.formats.registry import position_unit
+from pipeline.inputs.formats.registry import format_named
 from pipeline.stages.line_repeats import read_repeated
 from pipeline.stages.manifest import DAMAGED, JobConfig, read_dataset
 from pipeline.stages.tokenization import make_document_tokenizer
@@ -151,7 +151,7 @@ class Explainer:
             "document": f"{document:016x}",
             **{name: row[name] for name in ("source", "position", "piece", "num_sentences")},
             "path": source["path"],
-            "unit": position_unit(source["format"]),
+            "unit": format_named(source["format"]).position_unit,
             "tokens": [first, first + size],
         }
         try:

@@ -22,7 +22,7 @@ from pipeline.examples.sentences import Sentences
 from pipeline.examples.shards import shard_order, write_shard
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.formats.registry import TABLES
+from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Split
 from pipeline.inputs.streams import CHUNK
 from pipeline.stages.manifest import JobConfig
@@ -120,7 +120,7 @@ def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U6
         ) from error
     found: dict[int, Document] = {}
     places = sorted({position for position, _ in wanted})
-    few = source.size > len(places) * CHUNK and source.format not in TABLES
+    few = source.size > len(places) * CHUNK and format_named(source.format).position_unit == "byte"
     stream = source.codec or not few  # otherwise it is faster to read each document alone
     for start, last in [(0, places[-1])] if stream else zip(places, places):
         for item in read_documents(Split(source, 0, None), start, config, repeated_lines):

@@ -1,6 +1,6 @@
-"""Which files there are, and what they hold: a list of sources, and of what was passed over.
+"""The search for input files.
 
-A source is named by a file, a folder, a glob, or `@LIST`, a file with one of these a line.
+`--input` is a file, a folder, a glob, or `@LIST`: a file with one of these in each line.
 """
 
 import glob
@@ -22,16 +22,16 @@ _SURROGATE = re.compile("[\udc80-\udcff]")
 
 
 def find_sources(patterns: Sequence[str], notes: list[str] | None = None, encoding: str = "auto") -> list[Source]:
-    """The input files, sorted by name. What a person should know of them is added to `notes`."""
+    """Return the input files, sorted by name, and append to `notes` what the user should know about them."""
     notes = [] if notes is None else notes
     found: dict[str, tuple[str, int, float]] = {}  # path -> root, size, modification time
     for pattern in _without_lists(patterns):
         root, matches = _match(pattern, notes)
         if not matches:
-            raise ValueError(f"--input {pattern}: no file matches; expected {expected_names()}")
+            raise ValueError(f"--input {pattern}: no file matches. Expected {expected_names()}")
         for path, (size, modified) in matches.items():
-            if _SURROGATE.search(path):  # how Python holds bytes that are none
-                raise ValueError(f"{path!r}: the name is not UTF-8: rename the file, or its folder")
+            if _SURROGATE.search(path):  # Python's form of bytes that are not UTF-8
+                raise ValueError(f"{path!r}: its name is not UTF-8. Rename the file or its folder")
             found.setdefault(path, (root, size, modified))
     names = _names({path: root for path, (root, _, _) in found.items()})
     sources, unknown = [], []
@@ -39,28 +39,33 @@ def find_sources(patterns: Sequence[str], notes: list[str] | None = None, encodi
         with storage.open_read(path) as file:
             head = file.read(HEAD)
             form, codec, text = find_format(path, head, file)
-        of_text = None
-        if form in ("txt", "jsonl"):
-            of_text = find_encoding(text) if encoding == "auto" else encoding_name(encoding)
-            if encoding == "auto" and not of_text and not is_mostly_utf8(text):
+        text_encoding = None
+        if form.has_encodings:
+            text_encoding = find_encoding(text) if encoding == "auto" else encoding_name(encoding)
+            if encoding == "auto" and not text_encoding and not is_mostly_utf8(text):
                 unknown.append(names[path])
         key = f"{names[path]}\0{size}\0{modified!r}\0".encode() + head
-        sources.append(Source(path, names[path], form, codec, of_text, size, hashlib.sha256(key).hexdigest()))
+        sources.append(
+            Source(path, names[path], form.name, codec, text_encoding, size, hashlib.sha256(key).hexdigest())
+        )
     if encoding == "auto":
         for name in sorted({source.encoding for source in sources if source.encoding}):
             files = [source.name for source in sources if source.encoding == name]
-            notes.append(f"{_some(files)}: read as {name}, by the first bytes; --encoding utf-8 reads all as UTF-8")
+            notes.append(
+                f"{_some(files)}: read as {name}, judging by the first bytes. Use --encoding utf-8 if they are UTF-8"
+            )
     if unknown:
-        notes.append(f"{_some(unknown)}: not UTF-8, nor anything known by its bytes; --encoding names the right one")
+        notes.append(f"{_some(unknown)}: not UTF-8, nor any encoding that can be recognized. Name it with --encoding")
     return sorted(sources, key=lambda source: source.name)
 
 
 def _some(names: list[str]) -> str:
+    """Return the first names and the number of the others."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more files" if len(names) > 3 else "")
 
 
 def _without_lists(patterns: Iterable[str]) -> list[str]:
-    """The patterns, with those of the list in the place of each @LIST."""
+    """Return the patterns, each @LIST replaced by the patterns that it lists."""
     plain = []
     for pattern in patterns:
         if not pattern.startswith("@"):
@@ -74,13 +79,13 @@ def _without_lists(patterns: Iterable[str]) -> list[str]:
             raise ValueError(f"--input {pattern}: the list is not UTF-8: {error}") from None
         listed = [line.strip() for line in lines if line.strip()]
         if not listed:
-            raise ValueError(f"--input {pattern}: the list is empty; expected a file, folder or glob a line")
+            raise ValueError(f"--input {pattern}: the list is empty. Expected a file, folder or glob in each line")
         plain += listed
     return plain
 
 
 def _match(pattern: str, notes: list[str]) -> tuple[str, dict[str, tuple[int, float]]]:
-    """(root, {path: (size, modification time)}) of one pattern."""
+    """Return (root, {path: (size, modification time)}) for one pattern."""
     before_wildcard = re.split(_WILDCARD, pattern)[0]
     if not storage.is_local(pattern):
         folder, root = pattern.endswith("/"), before_wildcard.rpartition("/")[0]
@@ -97,36 +102,38 @@ def _match(pattern: str, notes: list[str]) -> tuple[str, dict[str, tuple[int, fl
         wanted = [os.path.join(glob.escape(path), "**") for path in paths if os.path.isdir(path)]
         below = {p for one in wanted for p in glob.glob(one, recursive=True) if os.path.isfile(p)} - named
         files = {path: (os.path.getsize(path), os.path.getmtime(path)) for path in named | below}
-    chosen = named.union(_readable(pattern, sorted(below), notes))  # of a folder, what nobody named may be passed over
+    chosen = named.union(_readable(pattern, sorted(below), notes))  # files that are not named may be ignored
     return root, {path: files[path] for path in chosen}
 
 
 def _readable(folder: str, paths: list[str], notes: list[str]) -> list[str]:
-    """Those of a folder's files whose names tell a format; of a folder that `datasets` saved, those that its state names."""
+    """Return the files of a folder whose names show a format. In a folder that `datasets` saved, only its data files."""
     states = {os.path.dirname(path): _data_files(path) for path in paths if os.path.basename(path) == "state.json"}
     chosen = []
     for path in paths:
         saved = states.get(os.path.dirname(path))
         if format_by_name(path)[0] and (saved is None or os.path.basename(path) in saved):
             chosen.append(path)
-    strangers = Counter(_ending(path) for path in set(paths) - set(chosen))
-    if strangers:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(strangers.items())[:10])
-        number = f"{strangers.total()} of {len(paths)} files"
-        notes.append(f"{folder}: {number} passed over ({kinds}); expected {expected_names()}")
+    ignored = Counter(_ending(path) for path in set(paths) - set(chosen))
+    if ignored:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(ignored.items())[:10])
+        number = f"{ignored.total()} of {len(paths)} files"
+        notes.append(f"{folder}: {number} ignored ({kinds}). Expected {expected_names()}")
     return chosen
 
 
 def _ending(path: str) -> str:
-    """What a file's name ends in, .wat.gz or .md, or the whole name where there is no dot in it."""
+    """Return the ending of a file's name, such as .md or .wat.gz, or a name without a dot as it is."""
     stem, ending = os.path.splitext(os.path.basename(path))
     ending = os.path.splitext(stem)[1] + ending if ending in CODECS else ending or stem
     return ending.encode(errors="backslashreplace").decode()  # a name need not be UTF-8
 
 
 def _data_files(state: str) -> set[str] | None:
-    """Names of the files of a data set saved by `datasets`, from its state.json: others beside them are caches. None where
-    it is no such state: other programs have files of that name."""
+    """Return the data files that a state.json of Hugging Face `datasets` lists; other files in its folder are caches.
+
+    None for a state.json of another program.
+    """
     try:
         return {entry["filename"] for entry in json.loads(storage.read(state))["_data_files"]}
     except (ValueError, KeyError, TypeError):
@@ -134,9 +141,9 @@ def _data_files(state: str) -> set[str] | None:
 
 
 def _names(roots: dict[str, str]) -> dict[str, str]:
-    """A short name for each path: relative to its root, or the whole path where one that sorts before it is called so.
+    """Return a name for each path: relative to its root, or the whole path when an earlier path has that name.
 
-    A name is part of a fingerprint: it does not change where folders of later dates come in, with files of the same names.
+    Names are part of fingerprints, so they must not change when files are added in folders that sort later.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()

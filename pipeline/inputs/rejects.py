@@ -1,4 +1,4 @@
-"""The log of rejects: a JSON line each, gzip; members end to end are one file."""
+"""The log of rejects: a JSON line for each, compressed with gzip. Concatenated logs are one gzip file."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ from pipeline.text.records import Reject
 
 
 def rejects_log(rejects: Iterable[tuple[str, Reject]]) -> bytes:
-    """The lines of these (source, reject) as one gzip member; empty where there are none."""
+    """Return one gzip member with a line for each (source, reject), or no bytes where there are none."""
     lines = "".join(_line(source, reject) for source, reject in rejects)
     return gzip.compress(lines.encode(), mtime=0) if lines else b""
 

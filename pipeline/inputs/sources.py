@@ -8,16 +8,17 @@ from pipeline.inputs.text_encodings import encoding_name
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
-    """How files are read."""
+    """How input files are read."""
 
     text_layout: Literal["blank-line", "line", "file"] = "blank-line"
-    """How documents lie in .txt files: parted by blank lines, each line a sentence or more; one a line; one a file."""
+    """Documents in .txt files. `blank-line`: separated by blank lines, and a line break ends a sentence. `line`: one
+    in each line. `file`: one in each file."""
     text_column: str = "text"
-    """The field or column that holds the text, in .jsonl, .parquet and .arrow."""
+    """Field or column with the text, in .jsonl, .parquet and .arrow files."""
     id_column: str = "id"
-    """The field or column with a record's own id, by which rejects name it; it need not be there."""
+    """Field or column with a record's own id, shown in the list of rejects. It may be missing."""
     encoding: str = "auto"
-    """Of .txt and .jsonl. auto: UTF-8, and what the first bytes of a file leave no doubt of; a name is that of Python."""
+    """Encoding of .txt and .jsonl files: a Python name. `auto`: UTF-8, unless the first bytes clearly show another one."""
 
     def __post_init__(self) -> None:
         if self.encoding != "auto":
@@ -29,19 +30,19 @@ class Source:
     """One input file."""
 
     path: str
-    """Where it lies."""
+    """Where the file is."""
     name: str
-    """Its path relative to the input's root: what the data set calls it."""
+    """Path relative to the input's root: the data set's name for the file."""
     format: str
-    """One of pipeline.formats.FORMATS."""
+    """Name of its `Format` in pipeline/inputs/formats/registry.py."""
     codec: str | None
-    """gzip, bzip2, zstd, xz, or None."""
+    """Compression: gzip, bzip2, zstd, xz or None."""
     encoding: str | None
-    """Of text that is not UTF-8; None: UTF-8."""
+    """Encoding of text that is not UTF-8; None: UTF-8, or not a text format."""
     size: int
     """Bytes on disk."""
     fingerprint: str
-    """Digest of name, size, modification time and first bytes: a token part is used again only while it holds."""
+    """Digest of name, size, modification time and first bytes. Token parts are used again only while it is the same."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Split:
 
     source: Source
     start: int
-    """First byte, in the uncompressed file; of Parquet and Arrow files the first row."""
+    """First byte of the uncompressed file, or first row: see `Format.position_unit`."""
     end: int | None
-    """The byte, or row, after the last; None: to the end of the file."""
+    """The byte or row after the last one; None: the end of the file."""
     num_bytes: int = 0
-    """On disk, about: for the balance between workers and the progress bar."""
+    """Size on disk, about; used to balance workers and for the progress bar."""

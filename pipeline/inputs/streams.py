@@ -1,4 +1,4 @@
-"""The uncompressed bytes of a file, a chunk at a time, and what is told where a compressed one breaks off."""
+"""The uncompressed bytes of a file in chunks, up to the place where a compressed file is damaged."""
 
 import bz2
 import lzma
@@ -13,9 +13,9 @@ CHUNK = 1 << 20
 HEAD = 1 << 16
 CODECS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".xz": "xz"}
 
-_READ = 1 << 14  # compressed bytes taken at a time: highly repetitive text grows thousandfold
+_READ = 1 << 14  # compressed bytes read at a time: repetitive text can grow a thousandfold
 _FRAMES: dict[str, Callable[[], Any]] = {
-    "gzip": lambda: isal_zlib.decompressobj(wbits=31),  # zlib's form, three times as fast
+    "gzip": lambda: isal_zlib.decompressobj(wbits=31),  # like zlib, three times as fast
     "bzip2": bz2.BZ2Decompressor,
     "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
     "xz": lzma.LZMADecompressor,
@@ -24,7 +24,7 @@ _BROKEN: tuple[Any, ...] = (EOFError, OSError, isal_zlib.error, lzma.LZMAError, 
 
 
 class Damaged(Exception):
-    """A compressed file cannot be read on from `position`, a byte of the uncompressed file."""
+    """A compressed file cannot be read beyond `position`, a byte offset in the uncompressed file."""
 
     def __init__(self, position: int, message: str):
         super().__init__(message)
@@ -32,7 +32,7 @@ class Damaged(Exception):
 
 
 def first_bytes(file: BinaryIO, codec: str | None) -> bytes:
-    """Uncompressed bytes from the start of a file: HEAD of them, or a few more, or all there are."""
+    """Return the first uncompressed bytes of a file: about HEAD of them, or all of a shorter file."""
     file.seek(0)
     if codec is None:
         return file.read(HEAD)
@@ -46,9 +46,9 @@ def first_bytes(file: BinaryIO, codec: str | None) -> bytes:
 
 
 def read_chunks(file: BinaryIO, codec: str | None, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The uncompressed bytes from start to end, about CHUNK at a time; `end` is for plain files alone.
+    """Yield the uncompressed bytes from start to end, about CHUNK at a time. `end` applies only to uncompressed files.
 
-    Raises Damaged behind the last byte that a broken archive gave.
+    Raises Damaged after the last byte that can be read of a damaged file.
     """
     if codec is None:
         yield from _plain_chunks(file, start, end)
@@ -84,8 +84,10 @@ def _plain_chunks(file: BinaryIO, start: int, end: int | None) -> Iterator[bytes
 
 
 def _frames(file: BinaryIO, new_frame: Callable[[], Any]) -> Iterator[bytes]:
-    """What every frame of a compressed file holds, in turn. Libraries' own readers withhold what came before a broken
-    place, or take a file cut short for a whole one."""
+    """Yield the content of each frame of a compressed file.
+
+    The libraries' own readers lose the text before a damaged place, or accept a truncated file as complete.
+    """
     frame = None
     while data := file.read(_READ):
         while data:

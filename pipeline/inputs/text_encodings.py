@@ -1,7 +1,7 @@
-"""Text that is not UTF-8: found by a file's first bytes, and read as if it were.
+"""Text that is not UTF-8: its encoding is recognized by the first bytes, and it is converted to UTF-8.
 
-Found are UTF-16 and UTF-32, with and without a byte order mark, GB18030, and Windows-1252, of which Latin-1 is a part.
-Only what leaves little doubt is found: bytes that fit nothing stay UTF-8, and become U+FFFD where they are none.
+UTF-16 and UTF-32, GB18030 and Windows-1252 (which includes Latin-1) are recognized, and only when the bytes leave little
+doubt. Other bytes are read as UTF-8, and those that are not valid become U+FFFD.
 """
 
 import codecs
@@ -17,7 +17,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_LEAST = 8  # bytes that are not ASCII, from which an encoding can be told
+_LEAST = 8  # fewest non-ASCII bytes that can show an encoding
 
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _HIGH = re.compile(rb"[\x80-\xff]+")
@@ -25,7 +25,7 @@ _HIGH = re.compile(rb"[\x80-\xff]+")
 _WESTERN = re.compile(
     rb"[\x85\x91-\x97\xa0\xa1\xa7\xab\xb0\xb4\xb7\xba\xbb\xbf\xc0-\xcf\xd1-\xd6\xd8-\xdc\xdf-\xef\xf1-\xf6\xf8-\xfc]"
 )
-# every third character of modern Chinese is one of these
+# a third of the characters of modern Chinese text are in this list
 _COMMON_CHINESE = frozenset(
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"
     "十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其些然前外天政四日那社义事平"
@@ -34,24 +34,27 @@ _COMMON_CHINESE = frozenset(
 
 
 def encoding_name(encoding: str) -> str | None:
-    """Python's own name for an encoding, None for UTF-8; ValueError where it is no encoding of text."""
+    """Return Python's name for an encoding, or None for UTF-8. Raises ValueError for what is not a text encoding."""
     try:
         name = codecs.lookup(encoding).name
         "".encode(name)
     except (LookupError, UnicodeError):  # Python has an encoding called "undefined"
         raise ValueError(
-            f"--encoding {encoding}: no such encoding; expected auto, or a name such as utf-8, gb18030, windows-1252"
+            f"--encoding {encoding}: Python has no such text encoding. Expected auto, or a name such as utf-8, gb18030 or "
+            f"windows-1252"
         ) from None
     return None if name == "utf-8" else name
 
 
 def find_encoding(head: bytes) -> str | None:
-    """The encoding of a text whose first bytes these are; None: UTF-8, or nothing that can be told."""
+    """Return the encoding of a text by its first bytes; None for UTF-8 and for what cannot be recognized."""
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             return encoding
     utf8 = _is_cut_utf8(head)
-    if not utf8 or 3 * len(_CONTROLS.findall(head)) > len(head):  # ASCII holds few, in UTF-16 every second byte is one
+    if not utf8 or 3 * len(_CONTROLS.findall(head)) > len(
+        head
+    ):  # rare in ASCII; every second byte of Latin text in UTF-16
         for encoding in ("utf-16-le", "utf-16-be"):
             if _is_utf16(head, encoding):
                 return encoding
@@ -67,12 +70,12 @@ def find_encoding(head: bytes) -> str | None:
 
 
 def is_mostly_utf8(head: bytes) -> bool:
-    """Are there fewer bytes that are no UTF-8 than one in a hundred?"""
-    return _replaced(head) * 100 <= len(head)
+    """Return whether at most one byte in a hundred is not valid UTF-8."""
+    return _num_replaced(head) * 100 <= len(head)
 
 
 def as_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """The same text as UTF-8. Bytes that are none in their own encoding are none in it either: 0xFF, to be counted."""
+    """Yield the text as UTF-8. Bytes that are invalid in `encoding` become 0xFF, so that they are counted as invalid."""
     decoder, position = codecs.getincrementaldecoder(encoding)("bertloom-byte-ff"), 0
     try:
         for chunk in chunks:
@@ -86,29 +89,29 @@ def as_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 def _byte_ff(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError)
-    return "\udcff", error.end  # what "surrogateescape" writes as the byte 0xFF
+    return "\udcff", error.end  # "surrogateescape" encodes it as the byte 0xFF
 
 
 codecs.register_error("bertloom-byte-ff", _byte_ff)
 
 
 def _is_cut_utf8(head: bytes) -> bool:
-    """Is it UTF-8, whose last character may be cut?"""
+    """Return whether it is UTF-8, the last character of which may be cut."""
     return any(is_utf8(head[: len(head) - cut]) for cut in range(4))
 
 
-def _replaced(head: bytes) -> int:
+def _num_replaced(head: bytes) -> int:
     return head.decode(errors="replace").count("\ufffd") - head.count(b"\xef\xbf\xbd")
 
 
 def _is_damaged_utf8(head: bytes) -> bool:
-    """Has it characters of several bytes, as many as bytes that are none? By chance they are rare."""
+    """Return whether it has as many characters of several bytes as invalid bytes: by chance there would be few."""
     num_good = sum(character > "\x7f" and character != "\ufffd" for character in head.decode(errors="replace"))
-    return num_good >= _replaced(head)
+    return num_good >= _num_replaced(head)
 
 
 def _is_utf16(head: bytes, encoding: str) -> bool:
-    """Are nearly all of its characters Latin, Greek, Cyrillic, Chinese, Japanese, Korean, or punctuation?"""
+    """Return whether nearly all characters are Latin, Greek, Cyrillic, Chinese, Japanese, Korean or punctuation."""
     if len(head) < _LEAST:
         return False
     text = head[: len(head) // 2 * 2].decode(encoding, errors="replace")

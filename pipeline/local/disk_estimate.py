@@ -13,7 +13,7 @@ import numpy as np
 
 from bertloom import storage
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.formats.registry import TABLES
+from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Split
 from pipeline.inputs.streams import first_bytes
 from pipeline.preprocess import Places
@@ -25,7 +25,6 @@ from pipeline.tokens import DOCUMENT, INDEX, RANGES
 
 SAMPLE_SPLITS = 8
 SAMPLE_BYTES = 100_000  # of text from each
-PARQUET_TEXT = 2.0  # bytes of text in a byte: its columns are compressed
 
 SENTENCE_BYTES = 4  # in a part
 PAGE_BYTES = 60  # of documents/, a document
@@ -151,8 +150,9 @@ def _beginning(split: Split, job: JobConfig) -> tuple[list[Document], float]:
             documents.append(item)
             size += len(item.text)
     source = split.source
-    if source.format in TABLES:  # positions are rows
-        return documents, PARQUET_TEXT if source.format == "parquet" else 1.0
+    form = format_named(source.format)
+    if form.position_unit == "row":
+        return documents, form.text_per_byte
     share = size / (last - first) if size >= SAMPLE_BYTES and last > first else size / max(1, size, split.num_bytes)
     if source.codec:
         with storage.open_read(source.path) as file:

@@ -22,7 +22,7 @@ from tokenizers.models import WordPiece
 
 from bertloom import storage
 from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.formats.registry import position_unit
+from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Source, Split
 from pipeline.text.records import Document, Record, Reject
 from pipeline.text.units import MAX_UNITS, Interner
@@ -115,7 +115,7 @@ class Tally:
             return
         self.turned_away[item.reason] += 1
         if isinstance(item, Reject):
-            place = f"{source.path}, {position_unit(source.format)} {item.position}"
+            place = f"{source.path}, {format_named(source.format).position_unit} {item.position}"
             self._keep_first(item.reason, (source.path, item.position, f"{place}: {item.detail} {item.text[:100]}"))
 
     def _keep_first(self, reason: str, reject: tuple[str, int, str]) -> None:

@@ -186,11 +186,11 @@ def test_awkward_files_are_all_read_or_named(tmp_path, vocab, capsys):
     manifest = run_job(folder, tmp_path / "out", vocab, **ONE, pairs="none")
     counters = manifest["counters"]
     said = capsys.readouterr().err
-    assert f"{folder}: 1 of 14 files passed over (1 .tsv)" in said
+    assert f"{folder}: 1 of 14 files ignored (1 .tsv)" in said
     assert "latin1.txt: read as windows-1252" in said
-    assert [note for note in manifest["notes"] if "passed over" in note or "windows-1252" in note] == manifest["notes"][
-        :2
-    ]
+    assert [note for note in manifest["notes"] if "files ignored" in note or "windows-1252" in note] == manifest[
+        "notes"
+    ][:2]
     assert counters["characters_replaced"] == 3
     found = [row for row in rejects(tmp_path / "out") if row[2] != "no-example"]
     position = found.pop([row[0] for row in found].index("cut.txt.gz"))[1]

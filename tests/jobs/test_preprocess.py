@@ -317,7 +317,7 @@ def refused(tmp_path, vocab, capsys):
 
 def test_an_input_that_matches_nothing_names_the_pattern_and_what_was_expected(refused, tmp_path):
     said = refused(source=tmp_path / "nothing*.txt")
-    assert said.startswith(f"--input {tmp_path}/nothing*.txt: no file matches; expected a name that ends in .txt")
+    assert said.startswith(f"--input {tmp_path}/nothing*.txt: no file matches. Expected a name that ends in .txt")
     (tmp_path / "folder").mkdir()
     assert "no file matches" in refused(source=tmp_path / "folder")
     assert not (tmp_path / "out").exists()
@@ -325,7 +325,7 @@ def test_an_input_that_matches_nothing_names_the_pattern_and_what_was_expected(r
 
 def test_a_file_of_an_unknown_kind_is_named(refused, tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n")
-    assert "table.csv: cannot tell its format by its name; expected a name that ends in .txt" in refused(
+    assert "table.csv: its name does not show its format. Expected a name that ends in .txt" in refused(
         source=tmp_path / "table.csv"
     )
 

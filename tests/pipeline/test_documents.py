@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.formats import json_lines, plain_text
+from pipeline.inputs.formats import plain_text, streamed
 from pipeline.inputs.sources import Split
 from pipeline.inputs.text_encodings import find_encoding
 from pipeline.options import compose
@@ -262,7 +262,7 @@ def test_any_bytes_as_json_lines_give_documents_or_rejects(folder, data):
 def test_a_line_that_is_too_long_to_hold_is_rejected_by_its_length(folder, sizes, final, chunk):
     records = [b'{"text": "' + b"x" * size + b'"}' for size in sizes]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_lines, "MAX_LINE_BYTES", 30)
+        patch.setattr(streamed, "MAX_LINE_BYTES", 30)
         set_sizes(patch, chunk=chunk)
         items = read(folder, "wide.jsonl", b"\n".join(records) + b"\n" * (final and bool(records)))
     assert len(items) == len(records)

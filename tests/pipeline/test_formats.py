@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.formats.registry import find_format, format_by_name, position_unit
+from pipeline.inputs.formats.registry import FORMATS, find_format, format_by_name, format_named
 from pipeline.inputs.sources import ReadConfig
 
 TABLE = pa.table({"text": ["one", "two"]})
@@ -44,7 +44,13 @@ PACKED = {
 def found(tmp_path: Path, name: str, data: bytes) -> tuple[str, str | None]:
     (tmp_path / name).write_bytes(data)
     with open(tmp_path / name, "rb") as file:
-        return find_format(name, data[:65536], file)[:2]
+        form, codec, _ = find_format(name, data[:65536], file)
+    return form.name, codec
+
+
+def by_name(name: str) -> tuple[str | None, str | None]:
+    form, codec = format_by_name(name)
+    return form and form.name, codec
 
 
 @pytest.mark.parametrize(
@@ -68,8 +74,8 @@ def found(tmp_path: Path, name: str, data: bytes) -> tuple[str, str | None]:
         ("a.txt.lz4", (None, None)),
     ],
 )
-def test_the_name_tells_format_and_codec(path, expected):
-    assert format_by_name(path) == expected
+def test_a_name_shows_format_and_codec(path, expected):
+    assert by_name(path) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,14 +98,14 @@ def test_the_name_tells_format_and_codec(path, expected):
     ],
 )
 def test_a_file_is_what_its_name_says_where_its_bytes_agree(tmp_path, name, data):
-    assert found(tmp_path, name, data) == format_by_name(name)
+    assert found(tmp_path, name, data) == by_name(name)
 
 
 @pytest.mark.parametrize("ending", PACKED)
 def test_a_compressed_file_is_what_its_name_says_where_its_bytes_agree(tmp_path, ending):
     name = f"a.txt{ending}"
     for data in (PACKED[ending], PACKED[ending][:20], b"", b"no archive at all"):  # the reader will say what is broken
-        assert found(tmp_path, name, data) == format_by_name(name)
+        assert found(tmp_path, name, data) == by_name(name)
 
 
 @pytest.mark.parametrize(
@@ -118,15 +124,15 @@ def test_a_compressed_file_is_what_its_name_says_where_its_bytes_agree(tmp_path,
         ("a.arrow", TEXT, "not those of Arrow IPC, but its name says Arrow IPC"),
         ("a.xml", b"<html></html>", "not those of a MediaWiki dump, but its name says a MediaWiki dump"),
         ("a.txt", XML, "those of a MediaWiki dump, but its name says plain text"),
-        ("a.txt.gz", gzip.compress(PACKED[".gz"], mtime=0), "is compressed twice: inside it is gzip again"),
-        ("a.txt", b"PK\x03\x04...", "is a zip archive: unpack it"),
+        ("a.txt.gz", gzip.compress(PACKED[".gz"], mtime=0), "is compressed twice, the second time as gzip"),
+        ("a.txt", b"PK\x03\x04...", "is a zip archive, which cannot be read. Unpack it"),
         ("a.txt", b"%PDF-1.7", "is a PDF"),
-        ("notes.md", TEXT, "cannot tell its format by its name; expected a name that ends in .txt, .jsonl"),
-        ("a.gz", PACKED[".gz"], "cannot tell its format by its name"),
-        ("README", b"", "cannot tell its format by its name"),
+        ("notes.md", TEXT, "its name does not show its format. Expected a name that ends in .txt, .jsonl"),
+        ("a.gz", PACKED[".gz"], "its name does not show its format"),
+        ("README", b"", "its name does not show its format"),
     ],
 )
-def test_a_contradiction_is_an_error_that_tells_both_sides(tmp_path, name, data, said):
+def test_a_contradiction_between_name_and_bytes_is_an_error_that_names_both(tmp_path, name, data, said):
     with pytest.raises(ValueError) as error:
         found(tmp_path, name, data)
     assert str(error.value).startswith(f"{name}: ") and said in str(error.value)
@@ -150,17 +156,17 @@ def test_bytes_that_leave_no_doubt_are_enough_where_the_name_says_nothing(tmp_pa
 
 
 def test_positions_are_rows_in_tables_and_bytes_in_all_other_files():
-    assert {position_unit(form) for form in ("txt", "jsonl", "mediawiki")} == {"byte"}
-    assert {position_unit(form) for form in ("parquet", "arrow")} == {"row"}
+    rows = [form.name for form in FORMATS if form.position_unit == "row"]
+    assert rows == ["parquet", "arrow"] and format_named("mediawiki").position_unit == "byte"
 
 
-def test_a_source_says_what_it_holds(tmp_path):
+def test_a_source_has_its_format_codec_and_size(tmp_path):
     (tmp_path / "a.parquet").write_bytes(parquet())
     [source] = find_sources([str(tmp_path)])
     assert (source.format, source.codec, source.size) == ("parquet", None, len(parquet()))
 
 
 @pytest.mark.parametrize("name", ["undefined", "hex", "utf8mb4"])
-def test_a_name_that_is_no_encoding_of_text_is_told(name):
-    with pytest.raises(ValueError, match=f"--encoding {name}: no such encoding; expected auto"):
+def test_a_name_that_is_not_a_text_encoding_is_refused(name):
+    with pytest.raises(ValueError, match=f"--encoding {name}: Python has no such text encoding. Expected auto"):
         ReadConfig(encoding=name)

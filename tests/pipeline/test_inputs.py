@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom import storage
-from pipeline.inputs import splitting
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
+from pipeline.inputs.formats import streamed
 from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_size, split_source
 
@@ -43,7 +43,7 @@ def test_a_text_file_cut_at_any_size_gives_the_same_documents(folder, text, bom,
     source = source_of(folder, "cut.txt", b"\xef\xbb\xbf" * bom + text.encode())
     whole = read_all([Split(source, 0, None)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splitting, "CHUNK", chunk)
+        patch.setattr(streamed, "CHUNK", chunk)
         splits = split_source(source, split_bytes)
     assert read_all(splits) == whole
 
@@ -59,7 +59,7 @@ def test_a_json_lines_file_cut_at_any_size_gives_the_same_records(folder, lines,
     source = source_of(folder, "cut.jsonl", ("\n".join(lines) + "\n" * final).encode())
     whole = read_all([Split(source, 0, None)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splitting, "CHUNK", chunk)
+        patch.setattr(streamed, "CHUNK", chunk)
         splits = split_source(source, split_bytes)
     assert read_all(splits) == whole
 
@@ -82,7 +82,7 @@ def test_a_run_of_blank_lines_longer_than_the_search_keeps_is_one_border(folder)
     data = b"one\n" + b" " * 9000 + b"\n" + b"\n" * 9000 + b"two\n"
     source = source_of(folder, "blank.txt", data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splitting, "CHUNK", 100)
+        patch.setattr(streamed, "CHUNK", 100)
         splits = split_source(source, 4)
     assert [(d.text, d.position) for d in read_all(splits)] == [(b"one", 0), (b"two", len(data) - 4)]
 
@@ -108,7 +108,7 @@ def test_a_large_input_gets_larger_splits():
 
 @pytest.mark.parametrize("pattern", ["missing.txt", "*.txt", "nowhere/**", "."])
 def test_a_pattern_that_matches_nothing_is_named(tmp_path, pattern):
-    said = r"--input .*: no file matches; expected a name that ends in \.txt, \.jsonl"
+    said = r"--input .*: no file matches. Expected a name that ends in \.txt, \.jsonl"
     with pytest.raises(ValueError, match=said) as error:
         find_sources([str(tmp_path / pattern)])
     assert str(tmp_path / pattern) in str(error.value)
@@ -134,7 +134,7 @@ def test_a_folder_gives_all_files_below_it_that_can_be_read_and_tells_the_others
     notes: list[str] = []
     assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst"]
     [note] = notes
-    assert note.startswith(f"{tmp_path}: 3 of 6 files passed over (1 .md, 1 .wat.gz, 1 README); expected a name")
+    assert note.startswith(f"{tmp_path}: 3 of 6 files ignored (1 .md, 1 .wat.gz, 1 README). Expected a name")
 
 
 def test_of_a_folder_saved_by_datasets_only_the_files_of_its_state_are_read(tmp_path):
@@ -146,7 +146,7 @@ def test_of_a_folder_saved_by_datasets_only_the_files_of_its_state_are_read(tmp_
     state.write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
     notes: list[str] = []
     assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["train/data-00000-of-00001.arrow"]
-    assert "2 of 3 files passed over (1 .arrow, 1 .json)" in notes[0]
+    assert "2 of 3 files ignored (1 .arrow, 1 .json)" in notes[0]
 
 
 @pytest.mark.parametrize("state", ["{}", "[1]", "not JSON", '{"_data_files": 1}', '{"_data_files": [{}]}', "\xff"])
@@ -155,7 +155,7 @@ def test_a_state_that_is_not_of_datasets_is_passed_over_as_others_are(tmp_path, 
     (tmp_path / "state.json").write_bytes(state.encode("latin-1"))
     notes: list[str] = []
     assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt"]
-    assert "1 of 2 files passed over (1 .json)" in notes[0]
+    assert "1 of 2 files ignored (1 .json)" in notes[0]
 
 
 def test_a_list_stands_for_the_patterns_in_it(tmp_path):
@@ -168,7 +168,7 @@ def test_a_list_stands_for_the_patterns_in_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data, said", [(None, "cannot be read"), (b"\n \n", "is empty; expected a file"), (b"\xff", "is not UTF-8")]
+    "data, said", [(None, "cannot be read"), (b"\n \n", "is empty. Expected a file"), (b"\xff", "is not UTF-8")]
 )
 def test_a_list_that_is_none_is_named(tmp_path, data, said):
     if data is not None:
@@ -182,13 +182,13 @@ def test_a_folder_of_a_store_is_named_with_a_slash_at_its_end():
         storage.write_whole(f"memory://test-inputs/{name}", [b"x"])
     notes: list[str] = []
     assert [s.name for s in find_sources(["memory://test-inputs/"], notes)] == ["a.txt", "sub/b.jsonl"]
-    assert "1 of 3 files passed over (1 .md)" in notes[0]
+    assert "1 of 3 files ignored (1 .md)" in notes[0]
 
 
 def test_a_glob_that_meets_a_file_of_unknown_kind_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x")
     (tmp_path / "b.csv").write_bytes(b"x")
-    with pytest.raises(ValueError, match="b.csv: cannot tell its format"):
+    with pytest.raises(ValueError, match="b.csv: its name does not show its format"):
         find_sources([str(tmp_path / "*")])
 
 
@@ -199,18 +199,18 @@ def test_a_folder_that_a_glob_matches_is_read_as_a_folder(tmp_path):
     notes: list[str] = []
     assert [s.name for s in find_sources([f"{tmp_path}/gl/*"], notes)] == ["a.txt", "sub/b.txt", "sub/deep/c.jsonl"]
     [note] = notes
-    assert note.startswith(f"{tmp_path}/gl/*: 1 of 3 files passed over (1 .md)")
+    assert note.startswith(f"{tmp_path}/gl/*: 1 of 3 files ignored (1 .md)")
     for pattern in ("g*", "g*/"):
         names = [s.name for s in find_sources([f"{tmp_path}/{pattern}"])]
         assert names == ["gl/a.txt", "gl/sub/b.txt", "gl/sub/deep/c.jsonl", "gm/e.txt"]
-    with pytest.raises(ValueError, match="notes.md: cannot tell its format"):
+    with pytest.raises(ValueError, match="notes.md: its name does not show its format"):
         find_sources([f"{tmp_path}/gl/**"])  # which names the files themselves
 
 
 @pytest.mark.parametrize("named", ["", "caf\udce9.txt", "*"])
 def test_a_file_name_that_is_not_utf8_is_told(tmp_path, named):
     (tmp_path / "caf\udce9.txt").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"caf\\udce9.txt': the name is not UTF-8: rename the file, or its folder"):
+    with pytest.raises(ValueError, match=r"caf\\udce9.txt': its name is not UTF-8. Rename the file or its folder"):
         find_sources([str(tmp_path / named)])
 
 

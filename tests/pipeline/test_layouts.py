@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs import splitting, streams
+from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.formats import plain_text
+from pipeline.inputs.formats import plain_text, streamed
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.inputs.splitting import split_source
 from pipeline.text import records
@@ -66,7 +66,7 @@ def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, spli
     whole = list(read_documents(Split(source, 0, None), None, config))
     assert len(whole) == len(text.removesuffix("\n").split("\n")) - (text == "")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (streams, splitting):
+        for module in (streams, streamed):
             patch.setattr(module, "CHUNK", chunk)
         splits = split_source(source, split_bytes, config.read)
         assert [item for split in splits for item in read_documents(split, None, config)] == whole

@@ -171,8 +171,8 @@ def test_a_large_batch_is_held_a_slice_at_a_time(folder, name, monkeypatch):
 @pytest.mark.parametrize(
     "column, said",
     [
-        ("body", "no column 'body'; it has n, text: choose one with --text-column"),
-        ("n", "column 'n' holds int64; expected strings: choose another with --text-column"),
+        ("body", "has no column 'body'. Its columns are n, text: choose one with --text-column"),
+        ("n", "column 'n' holds int64. Expected strings: choose another column with --text-column"),
     ],
 )
 def test_a_table_without_such_a_column_is_an_error_before_the_work_begins(folder, name, column, said):

@@ -137,7 +137,7 @@ def test_what_was_found_is_said_and_may_be_overruled(tmp_path):
     data = FRENCH.encode("windows-1252")
     notes: list[str] = []
     source, items = read(tmp_path, "a.txt", data, notes=notes)
-    assert notes == ["a.txt: read as windows-1252, by the first bytes; --encoding utf-8 reads all as UTF-8"]
+    assert notes == ["a.txt: read as windows-1252, judging by the first bytes. Use --encoding utf-8 if they are UTF-8"]
     assert items[0].text.decode() == FRENCH.split("\n\n")[0] and source.encoding == "windows-1252"
     notes.clear()
     source, items = read(tmp_path, "a.txt", data, notes=notes, encoding="utf-8")
@@ -152,7 +152,7 @@ def test_an_encoding_that_is_not_known_is_said(tmp_path):
     notes: list[str] = []
     assert {source.encoding for source in find_sources([str(tmp_path)], notes)} == {None}
     assert notes == [
-        "0.txt, 1.txt, 2.txt and 2 more files: not UTF-8, nor anything known by its bytes; --encoding names the right one"
+        "0.txt, 1.txt, 2.txt and 2 more files: not UTF-8, nor any encoding that can be recognized. Name it with --encoding"
     ]
 
 
@@ -173,7 +173,9 @@ def test_an_archive_of_another_encoding_that_breaks_off_keeps_what_came_before(t
 
 @pytest.mark.parametrize("name", ["nonsense", "base64", "rot13"])
 def test_a_name_that_is_no_encoding_of_text_is_refused(name):
-    with pytest.raises(ValueError, match=f"--encoding {name}: no such encoding; expected auto, or a name such as"):
+    with pytest.raises(
+        ValueError, match=f"--encoding {name}: Python has no such text encoding. Expected auto, or a name such as"
+    ):
         ReadConfig(encoding=name)
 
 

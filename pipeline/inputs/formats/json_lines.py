@@ -1,5 +1,7 @@
-"""JSON Lines: one object a line, its text in one field. In a text a single line break is a space and a blank line ends
-a paragraph, which a line feed says from then on."""
+"""JSON Lines: an object in each line, its text in one field.
+
+In the text a single line break is a space and a blank line ends a paragraph.
+"""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -7,9 +9,13 @@ from typing import Any
 
 import orjson
 
+from pipeline.inputs.formats.format import Format
+from pipeline.inputs.formats.streamed import BOM, LINE_END, find_borders, line_too_long, read_lines, read_stream
+from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.text.records import (
     SHOWN_CHARACTERS,
     Document,
+    Record,
     Reject,
     decoded,
     first_characters,
@@ -17,14 +23,11 @@ from pipeline.text.records import (
     whole_or_pieces,
 )
 
-MAX_LINE_BYTES = 50_000_000  # a line has to be held whole: in six times its size, and where it is odd, in fifteen
-BOM = b"\xef\xbb\xbf"
-
 
 def read_json_lines(
     chunks: Iterable[bytes], start: int, text_column: str, id_column: str
 ) -> Iterator[Document | Reject]:
-    """The documents and rejects of these lines, in order."""
+    """Yield the documents and rejects of these lines, in order."""
     at = start
     for line in read_lines(chunks):
         if isinstance(line, int):
@@ -34,7 +37,7 @@ def read_json_lines(
         position, at = at, at + len(line)
         found = _text_of_line(line, position, text_column, id_column)
         head = line[: 4 * SHOWN_CHARACTERS]
-        del line  # it and its text may be long: from here on there is the text alone
+        del line  # the line and its text may be long: do not hold both
         if isinstance(found, Reject):
             yield found
             continue
@@ -48,47 +51,18 @@ def read_json_lines(
         yield from documents
 
 
-def line_too_long(position: int, num_bytes: int) -> Reject:
-    return Reject(position, "line-too-long", f"{num_bytes} bytes, over {MAX_LINE_BYTES}")
-
-
-def read_lines(chunks: Iterable[bytes]) -> Iterator[bytes | int]:
-    """Lines with their line feed; of one over MAX_LINE_BYTES only the length."""
-    parts: list[bytes] = []
-    length = 0  # of the line begun, whose bytes are in `parts` unless it is too long
-    for chunk in chunks:
-        lines = chunk.split(b"\n")
-        for piece in lines[:-1]:
-            length += len(piece) + 1
-            yield length if length > MAX_LINE_BYTES else _join(parts, piece + b"\n")
-            parts, length = [], 0
-        length += len(lines[-1])
-        parts.append(lines[-1])
-        if length > MAX_LINE_BYTES:
-            parts = []
-    if length:
-        yield length if length > MAX_LINE_BYTES else _join(parts, b"")
-
-
-def _join(parts: list[bytes], last: bytes) -> bytes:
-    """The parts and the last one in one piece. They are let go of: whoever asks for the line holds it once."""
-    line = b"".join([*parts, last])
-    parts.clear()
-    return line
-
-
 def _text_of_line(line: bytes, position: int, text_column: str, id_column: str) -> tuple[str, int, str | None] | Reject:
-    """(text, bytes that became U+FFFD, id of the record), or why there is none."""
+    """Return (text, number of bytes replaced by U+FFFD, id of the record), or a reject."""
     num_replaced = 0
     try:
-        record = orjson.loads(line)  # all but odd lines
+        record = orjson.loads(line)  # the fast path, for nearly all lines
     except ValueError:
         line, num_replaced = decoded(line.strip().removeprefix(BOM))
         if not line:
             return Reject(position, "blank-line")
         try:
-            record = json.loads(line.decode())  # takes NaN and half a surrogate pair; of bytes it would guess UTF-16
-        except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
+            record = json.loads(line.decode())  # accepts NaN and lone surrogates; given bytes it would guess UTF-16
+        except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
             return Reject(position, "not-json", str(error), first_characters(line))
     text, reason, detail = _text_of(record, text_column)
     record_id = record.get(id_column) if isinstance(record, dict) else None
@@ -99,7 +73,7 @@ def _text_of_line(line: bytes, position: int, text_column: str, id_column: str) 
 
 
 def _text_of(record: Any, text_column: str) -> tuple[str, str, str]:
-    """(text, "", "") of a record, or ("", why there is none, what there is)."""
+    """Return (text, "", "") of a record, or ("", reason, detail) where it has no text."""
     if not isinstance(record, dict):
         return "", "not-an-object", ""
     if text_column not in record:
@@ -109,5 +83,26 @@ def _text_of(record: Any, text_column: str) -> tuple[str, str, str]:
 
 
 def _plain(text: str) -> str:
-    """The text without halves of surrogate pairs, which no file can hold."""
+    """Return the text with lone surrogates replaced, which UTF-8 cannot hold."""
     return text.encode(errors="replace").decode()
+
+
+def _read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
+    def read(chunks: Iterable[bytes], position: int) -> Iterator[Record]:
+        return read_json_lines(chunks, position, config.text_column, config.id_column)
+
+    return read_stream(split, start, read, keeps_unfinished=True)
+
+
+def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+    return find_borders(LINE_END, source, split_bytes)
+
+
+JSON_LINES = Format(
+    name="jsonl",
+    description="JSON Lines",
+    endings=(".jsonl",),
+    read=_read,
+    find_cuts=_find_cuts,
+    has_encodings=True,
+)

@@ -1,19 +1,19 @@
 """MediaWiki dumps (`pages-articles*.xml.bz2`): their articles as text.
 
-Read as a stream, page by page; a page's position is the byte where its `<page>` begins. Only articles count: other
-namespaces and redirects are passed over. Mark-up becomes text by mwparserfromhell; tables, references, templates, files and
-categories are left out; every paragraph, list item and heading is a line, and a heading without text below it goes, too.
+A dump is read as a stream, page by page. A page's position is the byte where its `<page>` begins. Pages in other namespaces
+and redirects are passed over. `wikitext` converts the mark-up of the others.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-import mwparserfromhell
-from mwparserfromhell import nodes
-from mwparserfromhell.wikicode import Wikicode
-
+from bertloom import storage
+from pipeline.inputs.formats.format import Format
+from pipeline.inputs.formats.streamed import find_borders, read_stream
+from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.streams import first_bytes
 from pipeline.text.records import (
     SHOWN_CHARACTERS,
     PassedOver,
@@ -28,31 +28,21 @@ from pipeline.text.records import (
 MAX_PAGE_BYTES = 100_000_000  # MediaWiki's own limit is 2 MB of text
 
 _PAGE, _PAGE_END = b"<page>", b"</page>"
-_HIDDEN_TAGS = frozenset(
-    "ref references table gallery math chem ce timeline score syntaxhighlight source imagemap mapframe maplink graph "
-    "templatedata includeonly categorytree inputbox hiero".split()
-)
-_BLOCK_TAGS = frozenset("p div br hr li dt dd ul ol dl blockquote center poem".split())
 _REDIRECT = re.compile(r"\s*#\w+\s*:?\s*\[\[")  # #REDIRECT, #WEITERLEITUNG, #重定向
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*|simple")
-_SPACES = re.compile(r"[ \t\xa0]+")
-_LEFTOVER = re.compile(r"^[^\S\n]*(\{\||\||!|\}\}).*", re.MULTILINE)  # tables that the parser could not make out
-_SHOWN = "\1"  # before what is no bare text: a list item, or a link, may begin with such a mark
-_HEADING = "\0"  # begins the line of a heading, as often as its level says, until it is known whether text follows
 
 
 @dataclass(frozen=True)
 class Site:
-    """What the head of a dump says of its wiki."""
+    """The namespaces of a wiki, as the head of its dump lists them."""
 
     namespaces: frozenset[str] = frozenset()
-    """All names of namespaces, in lower case: a title that begins with one and a colon is no article."""
+    """All names, in lower case. A title that begins with one of them and a colon is not an article."""
     hidden: frozenset[str] = frozenset(("file", "image", "category", "media"))
-    """Of these: links to a page in one of them are pictures and categories, not text."""
+    """Namespaces of pictures and categories: a link to a page in one of them is not text."""
 
 
 def read_site(head: bytes) -> Site:
-    """The wiki's names for its namespaces, from the bytes before the first page."""
+    """Return the namespaces that the head of a dump lists: the bytes before the first page."""
     begin, end = head.find(b"<siteinfo>"), head.find(b"</siteinfo>")
     if begin < 0 or end < 0:
         return Site()
@@ -66,8 +56,8 @@ def read_site(head: bytes) -> Site:
 
 
 def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> Iterator[Record]:
-    """The articles in these bytes, and the pages that are none. whole: they go on to the end of the file."""
-    held, at, too_long = b"", start, False  # bytes not yet used, the position of the first
+    """Yield a record for each page. whole: these bytes end where the file ends."""
+    held, at, too_long = b"", start, False  # bytes not used yet, the position of the first
     for chunk in chunks:
         searched = max(0, len(held) - len(_PAGE_END) + 1)
         held += chunk
@@ -79,7 +69,7 @@ def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> 
                 yield from _read_page(held[page:end], at + page, site)
             elif not too_long:
                 shown = first_characters(held[begin:end])
-                yield Reject(at + begin, "damaged-file", "a page that has no beginning", shown)
+                yield Reject(at + begin, "damaged-file", "a page without <page>", shown)
             begin, too_long = end, False
         held, at = held[begin:], at + begin
         if len(held) > MAX_PAGE_BYTES:
@@ -93,6 +83,8 @@ def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> 
 
 
 def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
+    from pipeline.inputs.formats.wikitext import plain_text  # its parser takes 0.1 s to import
+
     data, num_replaced = decoded(raw)
     try:
         page = ElementTree.fromstring(data)
@@ -102,7 +94,7 @@ def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
     title, wikitext = page.findtext("title", ""), page.findtext("revision/text") or ""
     prefix, colon, _ = title.partition(":")
     named = colon and prefix.lower() in site.namespaces
-    if page.findtext("ns", "other" if named else "0") != "0":  # dumps before 2009 lack it
+    if page.findtext("ns", "other" if named else "0") != "0":  # dumps before 2009 do not have it
         yield PassedOver(position, "not-an-article")
     elif page.find("redirect") is not None or _REDIRECT.match(wikitext):
         yield PassedOver(position, "redirect")
@@ -110,8 +102,8 @@ def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
         yield Reject(position, "not-wikitext", model, wikitext[:SHOWN_CHARACTERS], title)
     else:
         try:
-            lines = plain_text(wikitext, site)
-        except mwparserfromhell.parser.ParserError as error:
+            lines = plain_text(wikitext, site.hidden)
+        except ValueError as error:
             yield Reject(position, "not-wikitext", str(error), wikitext[:SHOWN_CHARACTERS], title)
             return
         text, num_surrogates = paragraphs(lines.replace("\n", "\n\n"))  # wikitext may hold &#xD800; and &#13;
@@ -121,81 +113,27 @@ def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
         yield from documents
 
 
-def plain_text(wikitext: str, site: Site) -> str:
-    """The text of an article, a paragraph, list item or heading a line.
+def _read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
+    with storage.open_read(split.source.path) as file:
+        site = read_site(first_bytes(file, split.source.codec))
 
-    >>> plain_text("'''Paris''' ({{IPA|paʁi}}) is the [[capital city|capital]] of [[France]].<ref>x</ref>", Site())
-    'Paris is the capital of France.'
-    """
-    text = "".join(_texts_of(mwparserfromhell.parse(wikitext, skip_style_tags=True), site))
-    for pattern, replacement in _REPLACEMENTS:
-        text = pattern.sub(replacement, text)
-    kept: list[str] = []  # from the end, for a heading stays where text stands below it
-    level = 0  # of the last heading kept, while no text came before it; 99: text comes next
-    for line in reversed(text.split("\n")):
-        depth = len(line) - len(line.lstrip(_HEADING))
-        line = _SPACES.sub(" ", line.lstrip(_HEADING)).strip()
-        if not line:
-            continue
-        if depth == 0:
-            level = 99
-        elif depth >= level:
-            continue
-        else:
-            level = depth
-        kept.append(line)
-    return "\n".join(reversed(kept))
+    def read(chunks: Iterable[bytes], position: int) -> Iterator[Record]:
+        return read_pages(chunks, position, site, whole=split.end is None)
+
+    return read_stream(split, start, read)
 
 
-def _texts_of(code: Wikicode, site: Site) -> Iterator[str]:
-    for node in code.nodes:
-        if isinstance(node, nodes.Text):
-            yield node.value
-        elif isinstance(node, nodes.HTMLEntity):
-            yield _SHOWN + node.normalize()
-        elif isinstance(node, nodes.Wikilink):
-            if not _is_hidden(node, site):
-                shown = "".join(_texts_of(node.title if node.text is None else node.text, site))
-                yield _SHOWN + shown.removeprefix(":")  # [[:Category:Cities]]
-        elif isinstance(node, nodes.ExternalLink):
-            if node.title is not None:
-                yield _SHOWN
-                yield from _texts_of(node.title, site)
-        elif isinstance(node, nodes.Heading):
-            yield "\n" + _HEADING * node.level + "".join(_texts_of(node.title, site)).replace("\n", " ") + "\n"
-        elif isinstance(node, nodes.Tag):
-            name = str(node.tag).strip().lower()
-            if name not in _HIDDEN_TAGS:
-                edge = "\n" if name in _BLOCK_TAGS else ""
-                yield edge + _SHOWN
-                if node.contents:  # not in a list item: its text comes behind it
-                    yield from _texts_of(node.contents, site)
-                    yield edge
+def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+    return find_borders(re.compile(_PAGE_END), source, split_bytes)
 
 
-def _is_hidden(link: nodes.Wikilink, site: Site) -> bool:
-    """Is it a picture, a category, or the same article in another language?"""
-    prefix, colon, _ = str(link.title).partition(":")
-    return bool(colon) and (
-        prefix.strip().lower() in site.hidden or (link.text is None and _LANGUAGE.fullmatch(prefix) is not None)
-    )
-
-
-def _one_variant(match: re.Match[str]) -> str:
-    """The first of the variants of a word in Chinese articles: -{zh-hans:博客; zh-hant:網誌}- is 博客."""
-    flags, bar, body = match[1].rpartition("|")
-    if bar and set("HT-") & set(flags):  # rules and titles, which are not shown
-        return ""
-    first = body.strip().partition(";")[0]
-    return first.rpartition(":")[2].strip() if first.startswith("zh") else body
-
-
-_REPLACEMENTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
-    (_LEFTOVER, ""),  # before bold is gone: '''!Kung''' is text
-    (re.compile(_SHOWN), ""),
-    (re.compile(r"'{2,}"), ""),  # bold and italic
-    (re.compile(r"__[A-Z]+__"), ""),  # __NOTOC__
-    (re.compile(r"-\{([^{}]*)\}-"), _one_variant),
-    (re.compile(r" ?[(（][\s,;:–，；：、]*[)）]"), ""),  # what templates leave behind
-    (re.compile(r" +([,.;])(?=\s|\Z)"), r"\1"),
+MEDIAWIKI = Format(
+    name="mediawiki",
+    description="a MediaWiki dump",
+    endings=(".xml",),
+    name_pattern=r"\.xml-[^/\\.]*",  # pages-articles1.xml-p1p41242
+    magic=rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<mediawiki\b",
+    read=_read,
+    find_cuts=_find_cuts,
+    versions=("mwparserfromhell",),
 )

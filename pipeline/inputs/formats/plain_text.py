@@ -1,24 +1,26 @@
-"""Plain text in its three layouts: documents parted by blank lines, one document a line, one document a file."""
+"""Plain text in three layouts: documents separated by blank lines, a document in each line, or one in each file."""
 
 import itertools
 import re
 from collections.abc import Iterable, Iterator
 
-from pipeline.inputs.formats.json_lines import line_too_long, read_lines
+from pipeline.inputs.formats.format import Format
+from pipeline.inputs.formats.streamed import LINE_END, Chunks, find_borders, line_too_long, read_lines, read_stream
+from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import CHUNK
-from pipeline.text.records import MAX_DOCUMENT_BYTES, Document, Pieces, Reject, decoded, whole_or_pieces
+from pipeline.text.records import MAX_DOCUMENT_BYTES, Document, Pieces, Record, Reject, decoded, whole_or_pieces
 
 _BLANK = rb"(?:[ \t\v\f]|\xc2\xa0|\xe3\x80\x80)*"  # also the no-break space and the ideographic space
-_BREAK = rb"(?:\n|\r\n?+)"  # possessive: the two bytes of one CRLF are never two line breaks
+_BREAK = rb"(?:\n|\r\n?+)"  # possessive, so that a CRLF is never taken for two line breaks
 BLANK_LINES = re.compile(_BREAK + rb"(?:" + _BLANK + _BREAK + rb")+")
-_BLANK_LINES_LF = re.compile(rb"\n(?:" + _BLANK + rb"\n)+")  # the same where no CR is; ten times as fast
+_BLANK_LINES_LF = re.compile(rb"\n(?:" + _BLANK + rb"\n)+")  # the same for text without CR; ten times as fast
 _LEADING_BLANK_LINES = re.compile(rb"(?:" + _BLANK + rb"(?:" + _BREAK + rb"|\Z))*")
-_BLANK_BYTES = b" \t\v\f\r\n\xc2\xa0\xe3\x80"  # every byte of a border is one of these
+_BLANK_BYTES = b" \t\v\f\r\n\xc2\xa0\xe3\x80"  # the bytes that a border can have
 
 
 def read_texts(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
-    """Documents parted by blank lines, in Google's form: a line break ends a sentence."""
-    long: Pieces | None = None  # a document whose first bytes are gone already
+    """Yield documents separated by blank lines, in the format of google-research/bert: a line break ends a sentence."""
+    long: Pieces | None = None  # a document that is given out piece by piece
     for at, raw, last in _bits(chunks, start):
         text, num_replaced = decoded(raw)
         if last and not long:
@@ -30,8 +32,8 @@ def read_texts(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
 
 
 def read_file_as_text(chunks: Iterable[bytes], start: int) -> Iterator[Document | Reject]:
-    """The file as one document: a blank line ends a paragraph, a single line break is one within it."""
-    pieces, begun = None, False  # begun: is it within a paragraph
+    """Yield the file as one document. A blank line ends a paragraph; a single line break is within one."""
+    pieces, begun = None, False  # begun: in the middle of a paragraph
     for at, raw, last in _bits(chunks, start):
         if raw or begun:
             pieces = pieces or Pieces(at)
@@ -45,7 +47,7 @@ def read_file_as_text(chunks: Iterable[bytes], start: int) -> Iterator[Document 
 
 
 def read_lines_as_texts(chunks: Iterable[bytes], start: int) -> Iterator[Document | Reject]:
-    """Every line as a document."""
+    """Yield every line as a document."""
     at = start
     for line in read_lines(chunks):
         if isinstance(line, int):
@@ -61,11 +63,17 @@ def read_lines_as_texts(chunks: Iterable[bytes], start: int) -> Iterator[Documen
 
 
 def _bits(chunks: Iterable[bytes], start: int) -> Iterator[tuple[int, bytes, bool]]:
-    """(position, bytes, is it the last bit) of texts that are parted by blank lines; most are one bit, and those too long
-    to hold are several."""
-    held, at, begun = b"", start, False  # bytes not yet given out, the position of the first, and is it within a text
-    for chunk in itertools.chain(chunks, [b"\n"]):  # the last line may lack its end
-        searched = len(held.rstrip(_BLANK_BYTES))  # a border may have begun behind it, not before
+    """Yield (position, bytes, is it the last bit) of texts separated by blank lines.
+
+    A text is one bit, or several when it is too long to hold.
+    """
+    held, at, begun = (
+        b"",
+        start,
+        False,
+    )  # bytes not given out yet, the position of the first, whether it is inside a text
+    for chunk in itertools.chain(chunks, [b"\n"]):  # the last line may have no line feed
+        searched = len(held.rstrip(_BLANK_BYTES))  # a border cannot begin before this byte
         held += chunk
         begin = 0
         for border in (BLANK_LINES if b"\r" in held else _BLANK_LINES_LF).finditer(held, searched):
@@ -85,14 +93,14 @@ def _bits(chunks: Iterable[bytes], start: int) -> Iterator[tuple[int, bytes, boo
 
 
 def _leading_blanks(raw: bytes, begin: int = 0, end: int | None = None) -> int:
-    """Bytes of blank lines at the start: left of a border that the chunk's or the split's end cut through."""
+    """Return the size of the blank lines at the start: the rest of a border that a chunk or split cut in two."""
     blank = _LEADING_BLANK_LINES.match(raw, begin, len(raw) if end is None else end)
-    assert blank  # it matches nothing at all, too
+    assert blank  # the pattern also matches the empty string
     return blank.end() - begin
 
 
 def _safe_cut(raw: bytes) -> int:
-    """Where a text without document borders may be cut and read on: before a line break, a space, or a character."""
+    """Return where a long text may be cut in two bits: before a line break, else a space, else a character."""
     cut = max(raw.rfind(b"\n"), raw.rfind(b"\r"))
     cut -= raw[cut - 1 : cut + 1] == b"\r\n"
     if cut > 0:
@@ -101,7 +109,34 @@ def _safe_cut(raw: bytes) -> int:
     if cut > 0:
         return cut
     last = len(raw) - 1
-    for cut in range(last, max(last - 4, 0), -1):  # a character has at most three bytes behind its first
+    for cut in range(last, max(last - 4, 0), -1):  # a character has at most three bytes after its first
         if raw[cut] & 0xC0 != 0x80:
             return cut
-    return last  # no character at all
+    return last  # not UTF-8
+
+
+def _read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
+    layouts = {"blank-line": read_texts, "line": read_lines_as_texts, "file": _read_file}
+    return read_stream(split, start, layouts[config.text_layout], keeps_unfinished=True)
+
+
+def _read_file(chunks: Chunks, start: int) -> Iterator[Record]:
+    for record in read_file_as_text(chunks, start):
+        if not (chunks.damage and isinstance(record, Reject)):  # a damaged file may hold more than the blank start
+            yield record
+
+
+def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+    borders = {"blank-line": BLANK_LINES, "line": LINE_END, "file": None}
+    border = borders[config.text_layout]
+    return find_borders(border, source, split_bytes) if border else []
+
+
+PLAIN_TEXT = Format(
+    name="txt",
+    description="plain text",
+    endings=(".txt",),
+    read=_read,
+    find_cuts=_find_cuts,
+    has_encodings=True,
+)

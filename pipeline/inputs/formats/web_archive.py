@@ -1,7 +1,7 @@
-"""Web archives (.warc, and .wet with the text taken out already): their pages as text, a document a page.
+"""Web archives: .warc with pages in HTML, and .wet with their text. A document is the text of a page.
 
-Records are read by warcio; of those that are no pages nothing is held. Of a page in HTML resiliparse takes the main content,
-without tables, menus and the like. A line of it is a paragraph. Both packages are an extra, `web`.
+warcio reads the records. Resiliparse extracts the main content of a page, without tables and menus; each line of it is a
+paragraph. Both packages are installed by the extra `web`.
 """
 
 import io
@@ -9,26 +9,22 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from importlib.util import find_spec
 from typing import Any
 
+from pipeline.inputs.formats.format import Format
+from pipeline.inputs.formats.streamed import read_stream
+from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.text.records import PassedOver, Record, Reject, decoded, first_characters, whole_or_pieces
 
-MAX_PAGE_BYTES = 8_000_000  # packed, and unpacked: resiliparse takes forty times as much; Common Crawl keeps 5 MB
+MAX_PAGE_BYTES = 8_000_000  # compressed or not. Resiliparse takes forty times as much; Common Crawl cuts pages at 5 MB
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's numbers for the codings of HTTP
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
 _SKIPPED = ["table", "nav", "header", "footer", "aside", "form"]
 
 
-def check_packages(path: str) -> None:
-    """ValueError where a package that is needed to read `path` is not installed."""
-    if not (find_spec("warcio") and find_spec("resiliparse")):
-        raise ValueError(f"{path}: web archives need warcio and resiliparse: pip install -e '.[web]'")
-
-
 def read_archive(chunks: Iterable[bytes], start: int) -> Iterator[Record]:
-    """The pages in these bytes, and the records that are none."""
+    """Yield a record for each page and each other entry of an archive."""
     from warcio.archiveiterator import ArchiveIterator
     from warcio.exceptions import ArchiveLoadFailed
 
@@ -39,7 +35,7 @@ def read_archive(chunks: Iterable[bytes], start: int) -> Iterator[Record]:
             headers = _headers(record) if record.rec_type == "response" else None
             wanted = record.rec_type == "conversion" or _is_page(headers)
             raw = record.raw_stream.read(MAX_PAGE_BYTES + 1) if wanted else b""
-            position = start + records.get_record_offset()  # it reads on to the record's end, a little at a time
+            position = start + records.get_record_offset()  # this reads to the end of the record, in small chunks
             length = record.rec_headers.get_header("Content-Length") or ""
             if not length.isdigit() or record.raw_stream.limit > 0:
                 yield _damaged(position, f"the file ends within a record of {length or 'some'} bytes", raw)
@@ -57,7 +53,7 @@ def _damaged(position: int, detail: str, shown: bytes) -> Reject:
 
 
 class _Stream(io.RawIOBase):
-    """Chunks as a file."""
+    """A file object over chunks."""
 
     def __init__(self, chunks: Iterable[bytes]):
         self.chunks, self.held = iter(chunks), b""
@@ -77,7 +73,7 @@ class _Stream(io.RawIOBase):
 
 
 def _headers(record: Any) -> Any:
-    """Of a response, those of HTTP. Where the iterator reads them, a record without an address ends it."""
+    """Return the HTTP headers of a response. warcio's iterator could read them, but ends at a record without an address."""
     from warcio.statusandheaders import StatusAndHeadersParser
 
     with suppress(EOFError):
@@ -90,7 +86,7 @@ def _is_page(headers: Any) -> bool:
 
 
 def _read_page(raw: bytes, position: int, headers: Any, address: str | None) -> Iterator[Record]:
-    """raw: at most MAX_PAGE_BYTES + 1 bytes of a page in HTML or, where there are no headers, of its text."""
+    """Yield the documents of a page. raw: at most MAX_PAGE_BYTES + 1 bytes of HTML, or of plain text without `headers`."""
     page, shown = raw, first_characters(raw)
     if headers and len(raw) <= MAX_PAGE_BYTES:
         try:
@@ -110,9 +106,9 @@ def _read_page(raw: bytes, position: int, headers: Any, address: str | None) -> 
 
 
 def _unpacked(headers: Any, raw: bytes) -> bytes:
-    """The bytes of a page, at most MAX_PAGE_BYTES + 1; ValueError where its body cannot be unpacked.
+    """Return at most MAX_PAGE_BYTES + 1 bytes of a page. Raises ValueError where its body cannot be unpacked.
 
-    warcio's own readers know no end of a page, fail on Brotli, and pass over what is broken.
+    warcio's own readers have no limit, fail on Brotli, and hide damage.
     """
     import brotli
     from warcio.bufferedreaders import ChunkedDataReader
@@ -130,7 +126,7 @@ def _unpacked(headers: Any, raw: bytes) -> bytes:
         elif coding in _WINDOW_BITS:
             bits = _WINDOW_BITS[coding]
             if coding == "deflate" and (raw[0] & 15 != 8 or int.from_bytes(raw[:2], "big") % 31):
-                bits = -15  # without zlib's head, as some servers send it
+                bits = -15  # without a zlib header, as some servers send it
             unpacker = zlib.decompressobj(bits)
             page, whole = unpacker.decompress(raw, MAX_PAGE_BYTES + 1), unpacker.eof
         else:
@@ -139,7 +135,7 @@ def _unpacked(headers: Any, raw: bytes) -> bytes:
             raise ValueError("the page ends early")
     except (brotli.error, zlib.error, ValueError) as error:
         if raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-            return raw  # many crawlers unpack a page, and keep the header
+            return raw  # many crawlers unpack a page but keep the header
         raise ValueError(f"Content-Encoding {coding}: {error}") from None
     return page
 
@@ -154,3 +150,19 @@ def _text_of_page(headers: Any, page: bytes) -> str:
     return extract_plain_text(
         html, main_content=True, list_bullets=False, alt_texts=False, comments=False, skip_elements=_SKIPPED
     )
+
+
+def _read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
+    return read_stream(split, start, read_archive)
+
+
+WEB_ARCHIVE = Format(
+    name="warc",
+    description="a web archive",
+    endings=(".warc", ".wet"),
+    magic=rb"WARC/1\.",
+    read=_read,
+    versions=("resiliparse", "warcio"),
+    packages=("warcio", "resiliparse"),
+    extra="web",
+)

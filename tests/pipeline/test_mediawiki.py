@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs import splitting, streams
+from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.formats import mediawiki as wikipedia
-from pipeline.inputs.formats.mediawiki import Site, plain_text, read_site
+from pipeline.inputs.formats import mediawiki, streamed, wikitext
+from pipeline.inputs.formats.mediawiki import Site, read_site
+from pipeline.inputs.formats.wikitext import plain_text
 from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_source
 from pipeline.text.records import Document, PassedOver, Reject
@@ -116,7 +117,7 @@ def test_a_dump_cut_and_streamed_in_any_way_gives_the_same_items(folder, pages, 
     assert len(whole) == len(pages)
     [source] = find_sources([str(folder / "whole.xml")])
     with pytest.MonkeyPatch.context() as patch:
-        for module in (streams, splitting):
+        for module in (streams, streamed):
             patch.setattr(module, "CHUNK", chunk)
         splits = split_source(source, split_bytes)
         assert [item for split in splits for item in read_documents(split)] == whole
@@ -165,14 +166,14 @@ def test_half_a_surrogate_pair_in_an_article_is_replaced_and_counted(folder):
 
 
 def test_an_article_that_the_parser_fails_on_is_rejected_and_the_next_is_read(folder, monkeypatch):
-    parse = wikipedia.mwparserfromhell.parse
+    parse = wikitext.mwparserfromhell.parse
 
     def fail_on_x(text, **options):
         if text == "x":
-            raise wikipedia.mwparserfromhell.parser.ParserError("This is a bug and should be reported. Info: odd.")
+            raise wikitext.mwparserfromhell.parser.ParserError("This is a bug and should be reported. Info: odd.")
         return parse(text, **options)
 
-    monkeypatch.setattr(wikipedia.mwparserfromhell, "parse", fail_on_x)
+    monkeypatch.setattr(wikitext.mwparserfromhell, "parse", fail_on_x)
     rejected, kept = read(folder, "bug.xml", dump(page("A", "x"), page("B", "Two.")))
     assert (rejected.reason, rejected.text, rejected.record_id) == ("not-wikitext", "x", "A")
     assert "Info: odd." in rejected.detail and kept.text == b"Two."
@@ -180,7 +181,7 @@ def test_an_article_that_the_parser_fails_on_is_rejected_and_the_next_is_read(fo
 
 @pytest.mark.parametrize("chunk", [64, 1 << 20])
 def test_a_page_that_is_too_long_to_hold_is_rejected(folder, monkeypatch, chunk):
-    monkeypatch.setattr(wikipedia, "MAX_PAGE_BYTES", 1000)
+    monkeypatch.setattr(mediawiki, "MAX_PAGE_BYTES", 1000)
     monkeypatch.setattr(streams, "CHUNK", chunk)
     items = read(folder, "long.xml", dump(page("A", "One."), page("B", "x" * 3000), page("C", "Three.")))
     if chunk == 64:  # in larger chunks it was there before it could be too long
@@ -223,17 +224,17 @@ def test_a_page_that_is_too_long_to_hold_is_rejected(folder, monkeypatch, chunk)
     ],
 )
 def test_mark_up_becomes_text(wikitext, text):
-    assert plain_text(wikitext, Site()) == text
+    assert plain_text(wikitext, Site().hidden) == text
 
 
 def test_a_heading_stays_where_text_stands_below_it():
     wikitext = "Lead.\n== A ==\n=== A1 ===\nText.\n=== A2 ===\n{{t}}\n== B ==\n== C ''d'' ==\n* item\n== See ==\n{{x}}"
-    assert plain_text(wikitext, Site()) == "Lead.\nA\nA1\nText.\nC d\nitem"
+    assert plain_text(wikitext, Site().hidden) == "Lead.\nA\nA1\nText.\nC d\nitem"
 
 
 def test_links_to_pictures_and_categories_are_left_out_in_the_language_of_the_wiki():
     assert SITE.hidden >= {"datei", "kategorie", "medium", "file", "category"} and "vorlage" in SITE.namespaces
-    assert plain_text("Ein [[datei:A.jpg]]Text[[Kategorie:B|C]].", SITE) == "Ein Text."
+    assert plain_text("Ein [[datei:A.jpg]]Text[[Kategorie:B|C]].", SITE.hidden) == "Ein Text."
 
 
 MARKS = ["[[", "]]", "{{", "}}", "{|", "|}", "\n", "==", "<ref>", "</ref>", "'''", "a", "|", "-{", "}-"]
@@ -242,7 +243,7 @@ MARKS = ["[[", "]]", "{{", "}}", "{|", "|}", "\n", "==", "<ref>", "</ref>", "'''
 @settings(max_examples=100)
 @given(st.lists(st.sampled_from(MARKS), max_size=20).map("".join))
 def test_any_mark_up_gives_text_without_control_characters(wikitext):
-    text = plain_text(wikitext, SITE)
+    text = plain_text(wikitext, SITE.hidden)
     assert "\0" not in text and text == text.strip()
 
 

@@ -1,0 +1,56 @@
+"""Arrow IPC files and streams, as `pyarrow.ipc` and Hugging Face `datasets` (`save_to_disk`) write them."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from bertloom import storage
+from pipeline.inputs.formats.format import Format
+from pipeline.inputs.formats.tables import check_column, find_row_cuts, read_table
+from pipeline.inputs.sources import ReadConfig, Source
+
+_FILE_MAGIC = b"ARROW1\0\0"  # an Arrow file is a stream between these bytes and a footer
+
+
+def _read_batches(
+    source: Source, file: BinaryIO, columns: list[str], start: int = 0
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield (first row, batch) of all batches. In a memory-mapped file, passing over those before `start` is free."""
+    if not source.codec and storage.is_local(source.path):
+        file = pa.memory_map(source.path)
+    begin = len(_FILE_MAGIC) if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0
+    file.seek(begin)
+    schema = pa.ipc.open_stream(file).schema
+    check_column(source, schema, columns[0])
+    wanted = [schema.get_field_index(name) for name in columns if name in schema.names]
+    file.seek(begin)
+    row = 0
+    for batch in pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=wanted)):
+        yield row, batch
+        row += batch.num_rows
+
+
+def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+    if not storage.is_local(source.path):
+        return []  # the sizes of the batches are known only after all of the file is read
+    return find_row_cuts(_sizes(source, config.text_column), split_bytes)
+
+
+def _sizes(source: Source, text_column: str) -> Iterator[tuple[int, int]]:
+    """Yield (rows, bytes of text) of each batch."""
+    with storage.open_read(source.path) as file:
+        for _, batch in _read_batches(source, file, [text_column]):
+            yield batch.num_rows, batch.column(0).nbytes
+
+
+ARROW = Format(
+    name="arrow",
+    description="Arrow IPC",
+    endings=(".arrow",),
+    magic=rb"ARROW1\0\0|\xff{4}[\s\S]{4}[\x04-\x40]\0\0\0",  # a file, or a stream
+    read=partial(read_table, _read_batches),
+    position_unit="row",
+    find_cuts=_find_cuts,
+)

@@ -1,0 +1,51 @@
+"""The `Format` record: everything that the pipeline knows about one kind of input file."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.text.records import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One input format. `pipeline/inputs/formats/registry.py` lists them."""
+
+    name: str
+    """What manifests and `Source.format` call it."""
+    description: str
+    """What error messages call it."""
+    endings: tuple[str, ...]
+    """Endings of file names, without that of a compression."""
+    name_pattern: str | None = None
+    """Regular expression for the end of other names."""
+    magic: bytes | None = None
+    """Regular expression for the first bytes of the uncompressed file. A file with these bytes must have the format's
+    name, and the other way round. None: the first bytes can be any text."""
+    read: Callable[[Split, int, ReadConfig], Iterator[Record]]
+    """Yields the records of a split in order, from the one at this position."""
+    position_unit: Literal["byte", "row"] = "byte"
+    """What a record's position counts, in the uncompressed file."""
+    find_cuts: Callable[[Source, int, ReadConfig], list[int]] | None = None
+    """Returns the positions at which splits of about this many bytes of text begin, the first split excluded. Only called
+    for files that are neither compressed nor in another encoding than UTF-8. None: a file is always one split."""
+    has_encodings: bool = False
+    """Whether it is text that may be in another encoding than UTF-8."""
+    text_per_byte: float = 1.0
+    """Bytes of text in a byte of the file, about. Used for formats whose positions are rows; others are measured."""
+    versions: tuple[str, ...] = ()
+    """Packages whose version may change the text."""
+    packages: tuple[str, ...] = ()
+    """Modules that reading needs and that bertloom does not always install."""
+    extra: str = ""
+    """The extra of bertloom that installs these packages."""
+
+    def check_packages(self, path: str) -> None:
+        """Raise ValueError when a package that reading `path` needs is not installed."""
+        missing = [package for package in self.packages if not find_spec(package)]
+        if missing:
+            raise ValueError(
+                f"{path}: is {self.description}. Reading it needs {' and '.join(missing)}: pip install -e '.[{self.extra}]'"
+            )

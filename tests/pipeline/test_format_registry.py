@@ -1,0 +1,107 @@
+"""A new input format is one record in the registry: nothing else in the pipeline knows the formats' names."""
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.inputs.discovery import find_sources
+from pipeline.inputs.documents import read_documents, text_versions
+from pipeline.inputs.formats import registry
+from pipeline.inputs.formats.format import Format
+from pipeline.inputs.formats.registry import FORMATS
+from pipeline.inputs.formats.streamed import find_borders, read_stream
+from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.splitting import split_source
+from pipeline.text.cleaning import CleanConfig
+from pipeline.text.records import Document, Record, whole_or_pieces
+from tests.jobs.corpus import run_job, shard_digests
+
+ROOT = Path(__file__).parent.parent.parent
+BORDER = re.compile(rb"\n---\n")
+
+
+def read_blocks(chunks: Iterable[bytes], start: int) -> Iterator[Record]:
+    position = start
+    for block in BORDER.split(b"".join(chunks)):
+        yield from whole_or_pieces(block, position)
+        position += len(block) + len(b"\n---\n")
+
+
+def read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
+    return read_stream(split, start, read_blocks)
+
+
+def find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+    return find_borders(BORDER, source, split_bytes)
+
+
+BLOCKS = Format(
+    name="blocks",
+    description="blocks between lines of hyphens",
+    endings=(".blocks",),
+    read=read,
+    find_cuts=find_cuts,
+    versions=("numpy",),
+)
+TEXTS = [f"Document {i} has a sentence.\nAnd another one, number {i * i}." for i in range(40)]
+
+
+@pytest.fixture
+def blocks(tmp_path, monkeypatch) -> Path:
+    """A folder with a file of an imaginary format, which is registered for the test."""
+    monkeypatch.setattr(registry, "FORMATS", [*FORMATS, BLOCKS])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.blocks").write_text("\n---\n".join(TEXTS), "utf-8")
+    return tmp_path
+
+
+def test_a_registered_format_is_found_cut_and_read(blocks):
+    [source] = find_sources([str(blocks / "in")])
+    assert (source.format, source.encoding) == ("blocks", None)
+    splits = split_source(source, 300)
+    documents = [record for split in splits for record in read_documents(split) if isinstance(record, Document)]
+    assert len(splits) > 3 and [document.text.decode() for document in documents] == TEXTS
+    assert list(text_versions(CleanConfig(), "blocks")) == ["numpy"]
+    data = Path(source.path).read_bytes()
+    assert all(data[document.position :].startswith(document.text) for document in documents)
+
+
+def test_a_job_makes_the_same_shards_of_a_registered_format_as_of_a_built_in_one(blocks):
+    vocab = ROOT / "tests/golden/dataset/vocab.txt"
+    run_job(blocks / "in", blocks / "out", vocab, split_mb=0.0003)
+    lines = "".join(json.dumps({"text": text.replace("\n", "\n\n")}) + "\n" for text in TEXTS)
+    (blocks / "same.jsonl").write_text(lines, "utf-8")
+    run_job(blocks / "same.jsonl", blocks / "same", vocab)
+    assert shard_digests(blocks / "out") == shard_digests(blocks / "same")
+    manifest = json.loads((blocks / "out/manifest.json").read_text("utf-8"))
+    assert manifest["inputs"][0]["format"] == "blocks" and manifest["counters"]["documents_used"] == len(TEXTS)
+
+
+def test_a_format_that_lacks_a_package_is_refused_before_anything_is_read(blocks, monkeypatch):
+    needs = replace(BLOCKS, packages=("no_such_package",), extra="blocks")
+    monkeypatch.setattr(registry, "FORMATS", [*FORMATS, needs])
+    [source] = find_sources([str(blocks / "in")])
+    with pytest.raises(ValueError, match=r"needs no_such_package: pip install -e '.\[blocks\]'"):
+        split_source(source, 300)
+
+
+def test_names_and_endings_of_formats_are_unique():
+    assert len({form.name for form in FORMATS}) == len(FORMATS)
+    endings = [ending for form in FORMATS for ending in form.endings]
+    assert len(set(endings)) == len(endings)
+
+
+def test_no_code_outside_the_formats_names_a_format():
+    names = {form.name for form in FORMATS}
+    found = []
+    for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]:
+        if (ROOT / "pipeline/inputs/formats") not in path.parents:
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Constant) and node.value in names:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}")
+    assert found == []
