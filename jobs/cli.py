@@ -13,7 +13,6 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import re
 import sys
@@ -39,6 +38,7 @@ COMMANDS = {
     "import": ("jobs.import_model", "Turn a Hugging Face BERT into a run that `pretrain` can continue"),
     "plot": ("jobs.plot", "Draw the curves of one or more runs"),
 }
+BEAM_COMMANDS = ("build-vocab", "preprocess")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,12 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(commands)}"
         print(f"bertloom: error: unknown command {name!r}: {advice}", file=sys.stderr)
         return 2
-    if name in ("preprocess", "build-vocab") and _wants_workers(arguments):
+    wants_help = bool({"-h", "--help"} & {*arguments})
+    if name in BEAM_COMMANDS and not wants_help and _wants_workers(arguments):
         from pipeline.local import worker  # not at the top: `pretrain` runs where there is no pipeline
 
         worker.start()  # it imports what the workers need while the command imports the same
-    # Beam warns at every import about what only Google's storage needs.
-    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+    if name in BEAM_COMMANDS and not wants_help:
+        from pipeline.local.beam_import import import_beam
+
+        import_beam(connectors="--" in arguments)
     try:
         importlib.import_module("bertloom")  # sets OMP_WAIT_POLICY, before the command loads torch
         return int(importlib.import_module(commands[name][0]).main(arguments) or 0)
@@ -81,9 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _wants_workers(arguments: list[str]) -> bool:
     """Guess, before anything is parsed, whether the command will use worker processes. A wrong guess costs only time."""
-    return not {"--", "-h", "--help"} & {*arguments} and bool(
-        re.search(r"--num[-_]workers[ =](?!1\b)\d", " ".join(arguments))
-    )
+    return "--" not in arguments and bool(re.search(r"--num[-_]workers[ =](?!1\b)\d", " ".join(arguments)))
 
 
 def _available() -> dict[str, tuple[str, str]]:

@@ -16,6 +16,8 @@ import threading
 import traceback
 from contextlib import suppress
 
+from pipeline.local.beam_import import import_beam
+
 _DONE = b"done"
 _asking = threading.Lock()
 _running: tuple[subprocess.Popen, socket.socket] | None = None  # the server, and a connection to it
@@ -69,6 +71,7 @@ def work(environment: dict[str, str]) -> None:
 def main() -> None:
     """The server: every message brings the connection of a new worker, and its standard error."""
     signal.signal(signal.SIGCHLD, _reap)
+    import_beam(connectors=False)
     from apache_beam.runners.worker import sdk_worker_main  # noqa: F401
 
     import pipeline.preprocess  # noqa: F401

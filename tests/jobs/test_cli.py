@@ -147,7 +147,7 @@ def test_the_server_of_the_workers_starts_before_the_command_is_imported(monkeyp
     order = []
     monkeypatch.setattr(local_worker, "start", lambda: order.append("server"))
     monkeypatch.setattr(
-        cli.importlib, "import_module", lambda name: order.append("command") or types.SimpleNamespace(main=lambda _: 0)
+        cli.importlib, "import_module", lambda name: order.append(name) or types.SimpleNamespace(main=lambda _: 0)
     )
     assert cli.main(words) == 0
-    assert order == ["server"] * started + ["command"]
+    assert order == ["server"] * started + ["bertloom", cli.COMMANDS[words[0]][0]]
