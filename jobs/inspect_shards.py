@@ -79,7 +79,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
         raise ValueError(
             f"{shard} was made with another vocabulary than that of {config.vocab or dataset}: give its own with --vocab"
         )
-    found["looked_at"] = [shard]
+    found["shard"] = shard
     found["schema"] = {field.name: str(field.type) for field in table.schema}
     found["metadata"] = metadata
     found["statistics"] = statistics(table, vocabulary, labels)
@@ -146,7 +146,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
             f" + {c['documents_rejected']:,} rejected + {c['documents_duplicate']:,} duplicate",
             "  configuration " + ", ".join(f"{key} {value}" for key, value in found["configuration"].items()),
         ]
-    lines += ["", f"looked at {', '.join(found['looked_at'])}", "  columns"]
+    lines += ["", f"examples of {found['shard']}", "  columns"]
     lines += [f"    {name:<20} {kind}" for name, kind in found["schema"].items()]
     s = found["statistics"]
     lines += [

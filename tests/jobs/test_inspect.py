@@ -108,7 +108,7 @@ def test_the_command_prints_counts_columns_lengths_and_examples(whole, capsys):
     out = capsys.readouterr().out
     counters = json.loads((whole / "manifest.json").read_text())["counters"]
     assert f"documents {counters['documents_in']:,} in = {counters['documents_used']:,} used" in out
-    assert f"looked at {whole}/train/seq32/copy0/00000.tar" in out
+    assert f"examples of {whole}/train/seq32/copy0/00000.tar" in out
     assert "input_ids            list<item: uint16 not null>" in out
     assert out.count("\nexample ") == 4 and "\n  A " in out and "⟦MASK→" in out
 
@@ -142,7 +142,7 @@ def test_a_seed_shows_the_same_examples_again_and_another_one_others(whole):
 
 def test_split_and_length_choose_the_shard(whole):
     found = inspect(InspectConfig(path=str(whole), split="validation", max_seq_length=64))
-    assert found["looked_at"] == [f"{whole}/validation/seq64/copy0/00000.tar"]
+    assert found["shard"] == f"{whole}/validation/seq64/copy0/00000.tar"
     assert found["metadata"]["max_seq_length"] == "64"
 
 
