@@ -32,13 +32,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bertloom.json_files import read_json
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
 from jobs.support.finetune_run import SeedResult, train_seed
 from jobs.support.finetuning import FinetuneJob, describe_metrics
 from model.hub.pretrained import Pretrained, open_pretrained
-from model.loading.data import read_json
 from model.runs.folder import only_trainer, stop_signals
 from model.tasks.data import TaskData, Windowing
 from model.tasks.registry import make_task, task_class

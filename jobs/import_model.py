@@ -20,6 +20,7 @@ from pathlib import Path
 
 import tomli_w
 
+from bertloom.json_files import read_json
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from model.encoders import names_of
@@ -27,7 +28,6 @@ from model.heads import PretrainingModel
 from model.hub.initial_weights import FREE, begin_with, reading_of
 from model.hub.pretrained import open_pretrained
 from model.hub.weights import to_hugging_face, write_pretrained
-from model.loading.data import read_json
 
 
 @dataclass(frozen=True, kw_only=True)

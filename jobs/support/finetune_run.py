@@ -8,11 +8,11 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
+from bertloom.json_files import read_json
 from bertloom.whole_files import write_text
 from jobs.support.config import dump
 from jobs.support.finetuning import FinetuneJob, Finetuning, describe_metrics, model_path, remove_other_models
 from model.distributed import Ranks
-from model.loading.data import read_json
 from model.runs.checkpoint import load_checkpoint
 from model.runs.loop import train
 from model.runs.metrics import read_metrics

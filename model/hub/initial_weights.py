@@ -3,13 +3,14 @@
 import json
 from typing import Any
 
+from bertloom.json_files import parse_json
 from model.encoder import EncoderConfig
 from model.encoders import encoder_name
 from model.heads import PretrainingModel
 from model.hub.pretrained import Pretrained
 from model.hub.tokenizer import tokenizer_configuration
 from model.hub.weights import from_hugging_face, load_weights, name_table
-from model.loading.data import DataSet, parse_json
+from model.loading.data import DataSet
 
 FREE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "vocab_size")
 """What of a configuration need not be the model's; the vocabulary has a check of its own."""

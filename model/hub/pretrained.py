@@ -17,12 +17,12 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bertloom.json_files import read_json
 from model.encoder import EncoderConfig
 from model.encoders import config_from, names_of
 from model.hub.config import read_config
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
 from model.hub.weights import read_weights, to_hugging_face, weights_file
-from model.loading.data import read_json
 from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
 
 

@@ -6,76 +6,24 @@ local cache and are mapped from there. Either way a row is index arithmetic (`mo
 Dimensions in the comments: T real tokens, N examples, M masked positions of a batch.
 """
 
-import hashlib
-import json
 import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bertloom.shards import FORMAT_VERSION
+from bertloom.manifest import check_shards_parquet, parse_manifest
 from model.batch import PackedBatch
 from model.loading.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
-from model.loading.folder import Damaged, RemoteFolder, open_folder
+from model.loading.folder import RemoteFolder, open_folder
 from model.loading.members import Files, LocalShards, Members, ShardTable
 from model.loading.order import ItemsAhead, TrainingOrder, WindowOrder, parse_shuffle
 from model.loading.remote import RemoteMembers
 from model.packing import pack_sequences
-
-FORMAT = "bertloom-dataset"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, or a ValueError that names the file."""
-    return parse_json(path.read_bytes(), str(path))
-
-
-def parse_json(content: bytes, name: str) -> dict[str, Any]:
-    """The JSON object in the content of a file of this name, or a ValueError that names it."""
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise Damaged(f"{name} is not JSON ({error}): it was damaged or written by something else") from None
-    if not isinstance(value, dict):
-        raise Damaged(f"{name} holds no JSON object")
-    return value
-
-
-def parse_manifest(content: bytes, name: str) -> dict[str, Any]:
-    """The manifest in the content of a file of this name.
-
-    Raises:
-        ValueError: it is of another format version, or (Damaged) is not as it was written.
-    """
-    manifest = parse_json(content, name)
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{name}: format is {manifest.get('format')!r}, expected {FORMAT!r}")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{name}: format_version is {manifest.get('format_version')!r}, this program reads {FORMAT_VERSION}: "
-            f"preprocess again, or use the bertloom that wrote it"
-        )
-    rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    text = json.dumps(rest, indent=1, ensure_ascii=False) + "\n"
-    if hashlib.sha256(text.encode()).hexdigest() != manifest.get("sha256"):
-        raise Damaged(f"{name} is not as it was written: its sha256 is not the one it holds; copy it again")
-    return manifest
-
-
-def check_shards_parquet(content: bytes, name: str, sha256: str) -> None:
-    """Raises Damaged unless the content has the checksum that the manifest says."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise Damaged(
-            f"{name} has sha256 {found[:12]}…, manifest.json says {sha256[:12]}…: the data set was changed or copied in "
-            f"part"
-        )
 
 
 class DataSet:

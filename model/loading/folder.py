@@ -1,9 +1,9 @@
-"""Where a data set lies: a folder on a local disk, or a URL that fsspec knows.
+"""The folder of a data set, on a local disk or in a store.
 
     s3://bucket/dataset   gs://bucket/dataset   https://host/dataset   memory://dataset
 
-What a URL needs beyond itself (keys, another endpoint) comes from where its library looks for it: the environment, or
-fsspec's own configuration. Reading is tried several times, with waits in between that double.
+Credentials and endpoints come from the environment or from fsspec's configuration. A read from a store is tried several
+times; the wait before each try is twice the one before.
 """
 
 import logging
@@ -13,26 +13,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fsspec.core import url_to_fs
 from fsspec.exceptions import FSTimeoutError
+
+from bertloom import storage
+from bertloom.json_files import Damaged
 
 TRIES = 5
 FIRST_WAIT_SECONDS = 0.5
-"""Before the second try; twice as much before each further one."""
+"""Wait before the second try."""
 READ_SECONDS = 60
-"""How long the answer to a read may take, beside what its size takes at SLOWEST."""
+"""Time limit of a read, plus what its size takes at SLOWEST."""
 SLOWEST = 1_000_000
 """Bytes per second."""
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
-"""What has to be installed for a protocol."""
 
 Result = TypeVar("Result")
 
 logger = logging.getLogger("bertloom")
-
-
-class Damaged(ValueError):
-    """What was read is not what was written; it may be another time."""
 
 
 class LocalFolder:
@@ -41,13 +37,15 @@ class LocalFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise ValueError(f"{self.path} is not a data set: there is no such folder")
+            raise ValueError(
+                f"{self.path} is not a data set: there is no such folder; give what `bertloom preprocess` wrote to --out"
+            )
 
     def __str__(self) -> str:
         return str(self.path)
 
     def read(self, name: str, check: Callable[[bytes], object] | None = None) -> bytes:
-        """A file of the folder, whole; FileNotFoundError where there is none. check: raises Damaged if it is."""
+        """Return a whole file; FileNotFoundError if there is none. check: raises Damaged for wrong content."""
         content = (self.path / name).read_bytes()
         if check:
             check(content)
@@ -55,27 +53,20 @@ class LocalFolder:
 
 
 class RemoteFolder:
-    """What lies behind a URL."""
+    """A folder in a store, named by a URL."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        protocol = url.partition("://")[0]
-        try:
-            self._system, self._root = url_to_fs(self.url)
-        except ImportError as error:
-            extra = f": pip install -e '.[{EXTRAS[protocol]}]'" if protocol in EXTRAS else ""
-            raise ValueError(f"{url}: {error}{extra}") from None
-        except ValueError as error:
-            raise ValueError(f"{url}: {error}; expected s3://…, gs://…, https://… or a local folder") from None
+        self._system, self._root = storage.file_system(self.url)
 
     def __str__(self) -> str:
         return self.url
 
     def read(self, name: str, check: Callable[[bytes], object] | None = None) -> bytes:
-        """A file, whole; FileNotFoundError where there is none. check: raises Damaged if it is.
+        """Return a whole file; FileNotFoundError if there is none. check: raises Damaged for wrong content.
 
         Raises:
-            ValueError: it could not be read, or was damaged, at every try.
+            ValueError: every try failed or gave wrong content.
         """
 
         def read_and_check() -> bytes:
@@ -87,7 +78,7 @@ class RemoteFolder:
         return retry(f"{self.url}/{name}", read_and_check)
 
     def read_once(self, name: str, start: int = 0, size: int | None = None) -> bytes:
-        """`size` bytes of a file from `start` on, or all of it, in one try."""
+        """Return `size` bytes of a file from `start`, or all of it, in one try."""
         options: dict[str, Any] = {} if size is None else {"start": start, "end": start + size}
         seconds = READ_SECONDS + (size or 0) / SLOWEST
         if self._system.async_impl:
@@ -96,14 +87,14 @@ class RemoteFolder:
             content: bytes = self._system.cat_file(f"{self._root}/{name}", **options)
         except FSTimeoutError:
             raise TimeoutError(f"it took longer than {seconds:.3g} s") from None
-        if size is not None and len(content) > size:  # a server that knows no ranges sends the whole file
+        if size is not None and len(content) > size:  # a server without byte ranges sends the whole file
             content = content[start : start + size]
         if size is not None and len(content) != size:
-            raise Damaged(f"{len(content)} bytes came, expected {size}")
+            raise Damaged(f"received {len(content)} bytes, expected {size}")
         return content
 
     def sizes(self) -> dict[str, int] | None:
-        """The bytes of each file, by name; None where files cannot be listed, as over HTTP."""
+        """Return the bytes of each file by name, or None if files cannot be listed, as over HTTP."""
         if self.url.startswith(("http://", "https://")):
             return None
         found = retry(f"the list of {self.url}", lambda: self._system.find(self._root, detail=True))
@@ -112,16 +103,17 @@ class RemoteFolder:
 
 
 def open_folder(location: str | os.PathLike[str]) -> LocalFolder | RemoteFolder:
-    """The folder behind a path or a URL."""
+    """Return the folder of a path or a URL."""
     return RemoteFolder(location) if isinstance(location, str) and "://" in location else LocalFolder(location)
 
 
 def retry(what: str, call: Callable[[], Result]) -> Result:
-    """What the call gives, at once or at a later try. What is not there, not allowed or a ValueError is not tried again,
-    unless it is Damaged.
+    """Return the call's result from the first try that succeeds.
+
+    Only errors that may pass are tried again: not a missing file, a lack of permission or a ValueError other than Damaged.
 
     Raises:
-        ValueError: every try failed; says what, how often and how the last one failed.
+        ValueError: every try failed. The text has the number of tries and the last failure.
     """
     for attempt in range(1, TRIES + 1):
         try:
@@ -129,15 +121,15 @@ def retry(what: str, call: Callable[[], Result]) -> Result:
         except FileNotFoundError:
             raise
         except PermissionError as error:
-            raise ValueError(f"{what} may not be read: {error}: check the keys and who may read there") from None
+            raise ValueError(f"{what} may not be read: {error}: check the credentials and their permissions") from None
         except Exception as error:
             if isinstance(error, ValueError) and not isinstance(error, Damaged):
                 raise
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             if attempt == TRIES:
                 raise ValueError(
-                    f"{what} could not be read, {TRIES} tries failed, the last with {reason}: look at the network and "
-                    f"the store, then start again"
+                    f"{what} could not be read, {TRIES} tries failed, the last with {reason}: check the network and the "
+                    f"store, then start again"
                 ) from error
             wait = FIRST_WAIT_SECONDS * 2 ** (attempt - 1)
             logger.warning("%s: try %d of %d failed (%s); again in %g s", what, attempt, TRIES, reason, wait)

@@ -14,8 +14,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from bertloom.json_files import Damaged
 from model.loading.cache import MemberCache
-from model.loading.folder import Damaged, RemoteFolder, retry
+from model.loading.folder import RemoteFolder, retry
 from model.loading.members import ShardTable
 
 NUM_THREADS = 8

@@ -194,7 +194,7 @@ def test_what_is_no_data_set_or_not_finished_is_refused(own, tmp_path):
     (own / "manifest").rename(own / "manifest.json")
     changed = (own / "manifest.json").read_text().replace('"size": 53', '"size": 54')
     (own / "manifest.json").write_text(changed)
-    with says("manifest.json is not as it was written: its sha256 is not the one it holds"):
+    with says("manifest.json is not as it was written: its sha256 is not the one that it holds"):
         DataSet(own)
 
 

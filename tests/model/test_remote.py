@@ -196,7 +196,7 @@ def test_what_may_not_be_read_or_is_missing_is_said_at_once(store, local, tmp_pa
 
 
 def test_urls_that_cannot_be_are_refused():
-    with says("nope://bucket/set: Protocol not known: nope; expected s3://…, gs://…, https://… or a local folder"):
+    with says("nope://bucket/set: Protocol not known: nope; expected s3://…, gs://…, https://… or a local path"):
         DataSet("nope://bucket/set")
     code = "import sys; sys.modules['s3fs'] = None; from model.loading.folder import open_folder; open_folder('s3://b')"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
