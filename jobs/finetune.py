@@ -39,7 +39,8 @@ from jobs.support.finetune_config import FinetuneConfig, pairs
 from jobs.support.finetune_run import SeedResult, train_seed
 from jobs.support.finetuning import FinetuneJob, describe_metrics
 from model.hub.pretrained import Pretrained, open_pretrained
-from model.runs.folder import only_trainer, stop_signals
+from model.runs.lock import run_lock
+from model.runs.signals import stop_signals
 from model.tasks.data import TaskData, Windowing
 from model.tasks.registry import make_task, task_class
 from model.tasks.rows import read_task
@@ -80,7 +81,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         torch.set_num_threads(config.num_threads)
     check_folders(config)
     job = prepare(config)
-    with only_trainer(config.out), stop_signals() as signals:
+    with run_lock(config.out), stop_signals() as signals:
         print_start(job)
         results: list[SeedResult] = []
         for seed in config.seeds:
@@ -126,7 +127,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         train=replace(train, weights=target_weights(config, task, train)),
         bad_train=bad_train,
         bad_dev=bad_dev,
-        settings=config.deciding() | {"max_seq_length": windowing.max_seq_length} | digests,
+        settings=config.settings() | {"max_seq_length": windowing.max_seq_length} | digests,
     )
 
 

@@ -1,10 +1,10 @@
-"""Draws the curves of one or several runs: losses, accuracies, learning rate, speed.
+"""Plots the curves of runs: losses, accuracies, learning rate, speed.
 
     bertloom plot run
     bertloom plot run-a run-b --out compared.svg --x tokens
 
-Reads metrics.jsonl of each run, also while it is being written. Training curves are running means, with the single steps
-pale behind them; dots are the validation split.
+Reads the metrics.jsonl of each run, also during training. Lines are running means over training steps, with the single
+steps drawn pale. Dots are evaluations.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ PANELS = (
     ("nsp_loss", "NSP loss"),
     ("mlm_accuracy", "MLM accuracy"),
     ("nsp_accuracy", "NSP accuracy"),
-    ("gradient_norm", "norm of the gradient"),
+    ("gradient_norm", "gradient norm"),
     ("learning_rate", "learning rate"),
     ("tokens_per_second", "real tokens per second"),
     ("mfu", "MFU"),
@@ -35,53 +35,56 @@ PANELS = (
     ("exact_match", "exact match"),
     ("pearson", "Pearson's correlation"),
 )
-"""Keys of metrics.jsonl and what is written above them; those that no run has are left out."""
+"""Keys of metrics.jsonl and the titles of their panels. Keys that no run has are omitted."""
 EXACT = ("learning_rate",)
-"""Drawn as it is, without a mean."""
+"""Keys that are drawn without a running mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlotConfig:
-    """The curves of one or several runs, as PNG or SVG."""
+    """Plot the curves of one or several runs."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders."""
     out: Path = Path("plot.png")
-    """The file to write: .png, .svg or .pdf."""
+    """File to write: .png, .svg or .pdf."""
     x: Literal["step", "tokens", "seconds"] = "step"
-    """What the curves run over."""
+    """Unit of the horizontal axis."""
     smooth: int = 20
-    """Steps in a running mean."""
+    """Number of steps in a running mean."""
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise ValueError("give at least one run folder")
         if self.out.suffix not in (".png", ".svg", ".pdf"):
-            raise ValueError(f"--out {self.out}: expected a name that ends in .png, .svg or .pdf")
+            raise ValueError(f"--out {self.out}: expected a name ending in .png, .svg or .pdf")
         if self.smooth < 1:
             raise ValueError(f"smooth={self.smooth} must be at least 1")
 
 
 def main(argv: Sequence[str]) -> None:
+    """Run `bertloom plot`."""
     config = parse(PlotConfig, argv, prog="bertloom plot")
     plot(config)
     print(f"{config.out}: {len(config.runs)} runs")
 
 
 def plot(config: PlotConfig) -> None:
-    """Draws the file."""
+    """Draw the curves and write the file."""
     runs = {}
     for run in config.runs:
         lines = read_metrics(run / "metrics.jsonl")
         if not lines:
-            raise ValueError(f"{run} has no metrics.jsonl with a line in it: it is no run folder, or has not begun")
-        lines = without_pairs(lines)
+            raise ValueError(
+                f"{run} has no metrics.jsonl with a line in it: expected a run folder in which training has started"
+            )
+        lines = drop_untrained_nsp(lines)
         runs[run] = [line | {"tokens": tokens} for line, tokens in zip(lines, tokens_of(lines))]
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise ValueError("plot needs matplotlib: pip install matplotlib") from None
+        raise ValueError("plot needs matplotlib: run `pip install matplotlib`") from None
 
     known = {key for lines in runs.values() for line in lines for key, value in line.items() if value is not None}
     panels = [(key, title) for key, title in PANELS if key in known]
@@ -109,15 +112,15 @@ def plot(config: PlotConfig) -> None:
         figure.savefig(file, format=config.out.suffix[1:] or None, dpi=110)
 
 
-def without_pairs(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines without next sentence prediction where a run has none: its losses are all 0, and no curve."""
+def drop_untrained_nsp(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines, without next sentence prediction if the run did not train it: its losses are all 0."""
     if any(line.get("nsp_loss") for line in lines):
         return lines
     return [{key: value for key, value in line.items() if not key.startswith("nsp_")} for line in lines]
 
 
 def tokens_of(lines: list[dict[str, Any]]) -> list[int]:
-    """Tokens consumed at each line; validation lines have those of the training line before them."""
+    """Return the tokens read at each line. A validation line has those of the training line before it."""
     tokens = [0]
     for line in lines:
         tokens.append(line.get("tokens", tokens[-1]))
@@ -125,18 +128,19 @@ def tokens_of(lines: list[dict[str, Any]]) -> list[int]:
 
 
 def curve(lines: list[dict[str, Any]], key: str, x: str, split: str = "train") -> tuple[list[float], list[float]]:
-    """The points of one curve; where a step has no number there is none."""
+    """Return the points of one curve, without steps that have no value."""
     points = [(line[x], line[key]) for line in lines if line["split"] == split and line.get(key) is not None]
     return [at for at, _ in points], [value for _, value in points]
 
 
 def running_mean(values: list[float], size: int) -> list[float]:
-    """The mean of the last `size` values at each place, of fewer at the beginning.
+    """Return the mean of the last `size` values at each position, of fewer at the beginning.
 
-    Each sum is of its own window: one that is carried on would keep the rounding of a spike for good.
+    Each window has its own sum. A sum updated from step to step would keep the rounding error of a spike forever.
 
     >>> running_mean([1.0, 3.0, 5.0, 7.0], 2)
     [1.0, 2.0, 4.0, 6.0]
     """
     sums = np.convolve(values, np.ones(size))[: len(values)]
-    return (sums / np.minimum(np.arange(1, len(values) + 1), size)).tolist()
+    means: list[float] = (sums / np.minimum(np.arange(1, len(values) + 1), size)).tolist()
+    return means

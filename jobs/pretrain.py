@@ -45,13 +45,13 @@ from model.loading.remask import remasking_of
 from model.optimizer import build_optimizer
 from model.runs.bad_steps import BadStepPolicy
 from model.runs.checkpoint import TrainingState, checkpoint_path, load_checkpoint, share_checkpoint
-from model.runs.folder import stop_signals
 from model.runs.loop import train
 from model.runs.meter import PretrainingMeter
 from model.runs.metrics import read_metrics
 from model.runs.progress import Progress
 from model.runs.recorder import NullRecorder, RecorderOptions, make_recorder
 from model.runs.resume import changes_between, settings_of
+from model.runs.signals import stop_signals
 from model.step import Evaluation, choose_device, choose_precision
 
 

@@ -1,13 +1,13 @@
-"""Is a data set whole and what its manifest says? Did a run read what it should have read?
+"""Verifies a data set or a run.
 
     bertloom verify DATASET
     bertloom verify RUN
     bertloom verify RUN --last-steps 1000 --data DATASET
 
-Of a run, checkpoints and metrics are checked, and the stream digest is computed again from its data set up to the last
-checkpoint (see docs/training.md).
+A data set is compared with its manifest: files, checksums, counts and values. For a run, checkpoints and metrics are
+checked, and the stream digest is computed again from the data set up to the last checkpoint (see docs/training.md).
 
-Exit status 0 where nothing is off; 1 and a line for each fault, with its place, where something is.
+Prints a line for each fault. Exit status: 0 without faults, 1 with faults.
 """
 
 import os
@@ -28,34 +28,35 @@ MAX_FAULTS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """Checksums, counts, members and values of a data set; checkpoints, metrics and stream digest of a run."""
+    """Verify checksums, counts and values of a data set, or checkpoints, metrics and stream digest of a run."""
 
     path: Annotated[str, tyro.conf.Positional]
-    """The data set or the run folder."""
+    """Data set or run folder."""
     data: str | None = None
-    """The run's data set, a folder or a URL, where it is no longer where the run's config.toml says."""
+    """Data set of the run, a folder or a URL, if it has moved since the run was trained."""
     last_steps: int | None = None
-    """Of a run: read only the rows of so many steps again; all if none is given."""
+    """Number of the last steps of a run whose rows to read again. The default is all steps."""
     cache_dir: Path | None = None
-    """Of a run whose data set lies behind a URL: the folder for what is fetched; ~/.cache/bertloom if none is given."""
+    """Local folder that caches data from a URL, for a run. The default is ~/.cache/bertloom."""
     cache_gb: float = DEFAULT_CACHE_GB
-    """How much of it to keep, in 10^9 bytes."""
+    """Size limit of the cache, in 10^9 bytes."""
 
     def __post_init__(self) -> None:
         if self.last_steps is not None and self.last_steps < 1:
             raise ValueError(f"last_steps={self.last_steps} must be at least 1")
         if not is_run(self.path) and (self.data is not None or self.last_steps is not None):
-            raise ValueError(f"--data and --last-steps are for a run folder, and {self.path} is none")
+            raise ValueError(f"--data and --last-steps are for run folders, but {self.path} is not one")
 
 
 def main(argv: Sequence[str]) -> int:
+    """Run `bertloom verify` and return its exit status."""
     config = parse(VerifyConfig, argv, prog="bertloom verify")
     if is_run(config.path):
         faults, count = verify_run(Path(config.path), config.data, config.last_steps, config.cache_dir, config.cache_gb)
         what = f"{count:,} steps read again"
     else:
         faults, count = verify(config.path)
-        what = f"{count} files looked at"
+        what = f"{count} files read"
     for fault in faults[:MAX_FAULTS]:
         print(fault)
     if len(faults) > MAX_FAULTS:
@@ -65,14 +66,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def is_run(path: str) -> bool:
-    """Whether this is a run folder; what is neither that nor a data set is told so by the data set's check."""
+    """Return whether this is a run folder. Anything else is checked as a data set."""
     folder = Path(path)
     names = ("config.toml", "checkpoints")
     return not (folder / "manifest.json").exists() and any((folder / name).exists() for name in names)
 
 
 def verify(path: str) -> tuple[list[str], int]:
-    """(every fault of a data set, in a sentence with its place; number of files read whole)."""
+    """Return a sentence for each fault of a data set, and the number of files read."""
     from pipeline.checks.verify import check_dataset
 
     return _collect(check_dataset(path), " files")
@@ -85,7 +86,7 @@ def verify_run(
     cache_dir: Path | None = None,
     cache_gb: float = DEFAULT_CACHE_GB,
 ) -> tuple[list[str], int]:
-    """(every fault of a run, in a sentence with its place; number of steps whose rows were read again)."""
+    """Return a sentence for each fault of a run, and the number of steps whose rows were read again."""
     from model.runs.verify import check_run
 
     return _collect(check_run(path, data, last_steps, cache_dir, cache_gb), " steps")

@@ -1,4 +1,4 @@
-"""What can be chosen about fine-tuning; `jobs/finetune.py` does it."""
+"""The configuration of fine-tuning, which `jobs/finetune.py` runs."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,82 +19,82 @@ NOT_DECIDING = (
     "precision",
     "num_threads",
 )
-"""Fields that do not decide the numbers of a run beyond rounding; model and files do so by their content."""
+"""Fields that change the numbers of a run by rounding at most. Model and files count by their content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """Trains a pretrained BERT for a task; started again, it resumes."""
+    """Fine-tune a pretrained BERT for a task, or resume it."""
 
     task: TaskName
-    """classify: a text has a class. pair: two texts have one. regress: a text, or two, have a number. tag: each word has
-    a class. span: a question is answered by a part of its context."""
+    """classify: a class for a text. pair: a class for two texts. regress: a number for one text or two. tag: a class for
+    each word. span: the answer to a question, as a part of its context."""
     model: Path
-    """A run folder of `bertloom pretrain`, or a directory in transformers' form."""
+    """Pretrained model: a run folder of `bertloom pretrain`, or a directory in transformers' form."""
     train: Path
-    """Rows to train on: .jsonl, .csv, .tsv, .parquet, or .json (SQuAD's form for span)."""
+    """Training rows: .jsonl, .csv, .tsv, .parquet, or .json (SQuAD's format, for span)."""
     dev: Path
-    """Rows to measure on; the best model is chosen by them."""
+    """Dev rows, which choose the best model."""
     out: Path
-    """The run folder: a new one, or one to go on with."""
+    """Run folder: a new one, or one to resume."""
     columns: tuple[str, ...] = ()
-    """Names of columns that are not found by themselves: text=review label=stars."""
+    """Names of columns that are not found automatically: text=review label=stars."""
     labels: tuple[str, ...] = ()
-    """The classes in the order of their ids; those of the training rows, sorted, if none are given."""
+    """Classes in the order of their ids. The default is the sorted classes of the training rows."""
     on_bad_row: Literal["stop", "skip"] = "stop"
-    """What to do about rows that cannot be used: stop and name them, or leave them out, counted, in bad_rows.jsonl."""
+    """What to do about unusable rows: stop and report them, or skip them and record them in bad_rows.jsonl."""
     max_seq_length: int | None = None
-    """Tokens of a sequence, at most; what the model was pretrained on, if none is given. Nothing is padded, so a large
-    one costs nothing where texts are short."""
+    """Longest sequence, in tokens. The default is the length that the model was pretrained on. Sequences are not padded, so
+    a large value costs nothing if texts are short."""
     stride: int | None = None
-    """Tokens from the beginning of one window over a long text to that of the next; half a window, if none is given. Two
-    texts are not read in windows."""
+    """Distance between the windows over a long text, in tokens. The default is half a window. Two texts are not read in
+    windows."""
     max_windows: int | None = None
-    """Windows of a text, at most; 1 cuts long texts off. All of it is read, if none is given."""
+    """Largest number of windows of a text; 1 truncates long texts. The default is to read all of it."""
     num_epochs: float = 3.0
-    """Passes over the training rows. BERT: 2 to 4."""
+    """Passes over the training rows. BERT used 2 to 4."""
     batch_size: int = 32
-    """Items in an update: rows, for tag and span windows. BERT: 16 or 32."""
+    """Items per update: rows, or windows for tag and span. BERT used 16 or 32."""
     micro_batch_size: int = 32
-    """Sequences in memory at once, at most: a text that is read in several windows counts as so many, but stays whole.
-    Changes no result beyond rounding, and what dropout draws."""
+    """Largest number of sequences in memory. A text with several windows counts as several, and is not divided. Changes
+    results only by rounding, and by the dropout that is drawn."""
     learning_rate: float = 5e-5
-    """At its peak; it rises, and falls in a line to 0. BERT: 2e-5 to 5e-5; smaller models take more."""
+    """Peak learning rate, followed by a linear decay to 0. BERT used 2e-5 to 5e-5; use more for smaller models."""
     warmup_ratio: float = 0.1
-    """Share of the steps in which the learning rate rises. BERT: 0.1."""
+    """Share of training that is learning-rate warm-up. BERT used 0.1."""
     layer_decay: float = 1.0
-    """Each layer learns with this share of the rate of what is above it. ELECTRA: 0.8 for base, 0.9 for large."""
+    """Factor of the learning rate from each layer to the one below. ELECTRA used 0.8 for base and 0.9 for large."""
     frozen_layers: int = 0
-    """How many of the lowest layers, and with them the embeddings, stay as they are."""
+    """Number of the lowest layers to freeze, together with the embeddings."""
     weight_decay: float = 0.01
-    """Decay of matrices and embeddings. BERT: 0.01."""
+    """Weight decay of matrices and embeddings. BERT used 0.01."""
     max_gradient_norm: float = 1.0
-    """The gradient of a batch is scaled down to this norm where it is larger. BERT: 1.0."""
+    """Norm for gradient clipping. BERT used 1.0."""
     dropout: float = 0.1
-    """Of hidden states, and before the classifier. BERT: 0.1."""
+    """Dropout of hidden states, and before the classifier. BERT used 0.1."""
     attention_dropout: float = 0.0
-    """Of attention weights. BERT: 0.1. Above 0, CUDA takes a much slower way."""
+    """Dropout of attention weights. BERT used 0.1. Above 0, CUDA needs a much slower kernel."""
     class_weights: tuple[str, ...] = ()
-    """How much the classes count in the loss: positive=3 (others 1), or balanced, so that all count the same in sum."""
+    """Weights of the classes in the loss: positive=3 (others 1), or balanced, for the same total weight of each class."""
     metric: str | None = None
-    """What the best model is chosen by: accuracy, macro_f1, matthews; pearson, spearman; f1, exact_match …; the first
-    one that is printed, if none is given."""
+    """Metric that chooses the best model: accuracy, macro_f1, matthews; pearson, spearman; f1, exact_match, … The default
+    is the first one that is printed."""
     eval_every: int | None = None
-    """Steps between measurements on the dev rows; the end of each epoch, if none is given."""
+    """Steps between evaluations on the dev rows. The default is the end of each epoch."""
     patience: int | None = None
-    """Measurements in a row without a better one after which training ends; none ends it, if none is given."""
+    """Number of evaluations in a row without an improvement that ends training. The default is not to end it early."""
     seeds: tuple[int, ...] = (1,)
-    """Of the new weights, the order of rows and dropout; several make several runs, and a mean and deviation."""
+    """Seeds for the new weights, the order of rows and dropout. Several seeds give several runs, with mean and deviation."""
     random_weights: bool = False
-    """Draw all weights anew, and take only shape and vocabulary of the model: to see what its pretraining was worth."""
+    """Use random weights, and only the shape and vocabulary of the model, to measure the benefit of pretraining."""
     save_every: int = 500
-    """Steps between checkpoints; each measurement saves one too."""
+    """Steps between checkpoints. Every evaluation saves one, too."""
     device: str = "auto"
-    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
+    """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16: matrix products in 16 bits, weights in 32. auto takes it on CUDA."""
+    """Precision of matrix products; weights always have 32 bits. auto is bf16 on CUDA, otherwise fp32."""
     num_threads: int | None = None
-    """Threads of the CPU's matrix products; torch's choice if none is given. Another number rounds differently."""
+    """CPU threads. The default is torch's choice. Results differ in rounding between numbers of threads."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -119,23 +119,23 @@ class FinetuneConfig:
             raise ValueError(f"max_seq_length={self.max_seq_length} must be at least 8")
         if self.weight_decay < 0 or self.frozen_layers < 0:
             raise ValueError(
-                f"weight_decay={self.weight_decay:g} and frozen_layers={self.frozen_layers} must not be below 0"
+                f"weight_decay={self.weight_decay:g} and frozen_layers={self.frozen_layers} must be at least 0"
             )
         if (
             not self.seeds
             or len(set(self.seeds)) < len(self.seeds)
             or not all(0 <= seed < 2**63 for seed in self.seeds)
         ):
-            raise ValueError(f"seeds={self.seeds} must be one or several numbers from 0 to 2^63 - 1, each once")
+            raise ValueError(f"seeds={self.seeds} must be distinct numbers from 0 to 2^63 - 1, at least one")
         if len(set(self.labels)) < len(self.labels) or len(self.labels) == 1:
-            raise ValueError(f"labels={' '.join(self.labels)} must be at least two, each once")
+            raise ValueError(f"labels={' '.join(self.labels)} must be at least two distinct classes")
         if (self.labels or self.class_weights) and not task_class(self.task).has_classes:
-            raise ValueError(f"{self.task} has no classes: leave --labels and --class-weights out")
+            raise ValueError(f"{self.task} has no classes: omit --labels and --class-weights")
         pairs("columns", self.columns)
         self.weights_by_label()
 
     def weights_by_label(self) -> dict[str, float]:
-        """The class weights that are given by label; none if they are to be balanced."""
+        """Return the class weights by label; none if they are balanced."""
         if self.class_weights == ("balanced",):
             return {}
         weights = {}
@@ -148,13 +148,13 @@ class FinetuneConfig:
                 raise ValueError(f"class_weights: {label}={text}: expected a number above 0")
         return weights
 
-    def deciding(self) -> dict[str, Any]:
-        """What decides the numbers of a run, beside its model, its files and its seed."""
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that decide the numbers, except model, files and seed."""
         return {name: value for name, value in asdict(self).items() if name not in NOT_DECIDING}
 
 
 def pairs(name: str, words: tuple[str, ...]) -> dict[str, str]:
-    """NAME=VALUE words as a table.
+    """Return NAME=VALUE words as a table.
 
     >>> pairs("columns", ("text=review",))
     {'text': 'review'}

@@ -53,7 +53,7 @@ def run_card(pretrained: Pretrained, name: str) -> str:
         best = json.loads((results.parent / f"seed-{content['best_seed']}" / "results.json").read_bytes())
     return "\n".join(
         [
-            *_head(pretrained, name, f"Fine-tuned for the task `{best['deciding']['task']}` with {_software()}."),
+            *_head(pretrained, name, f"Fine-tuned for the task `{best['settings']['task']}` with {_software()}."),
             *_tuning(best),
             "## Metrics on the dev rows, which chose this model",
             "",

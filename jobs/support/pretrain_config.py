@@ -1,4 +1,4 @@
-"""What can be chosen about a training run; `jobs/pretrain.py` runs it."""
+"""The configuration of pretraining, which `jobs/pretrain.py` runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,96 +15,98 @@ from model.schedule import Schedule, Shape, parse_budget, parse_phases
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Trains a BERT on a data set; started again, it resumes. Presets: tiny, mini, small, base, large."""
+    """Pretrain a BERT on a data set, or resume it. Presets: tiny, mini, small, base, large."""
 
     data: str
-    """The data set, as `bertloom preprocess` wrote it: a folder, or s3://…, gs://…, https://…"""
+    """Data set written by `bertloom preprocess`: a folder, or s3://…, gs://…, https://…"""
     out: Path
-    """The run folder: a new one, or one to go on with."""
+    """Run folder: a new one, or one to resume."""
     init_from: Path | None = None
-    """A model whose weights to begin with, instead of random ones: a run, or a directory in transformers' form. Its shape
-    has to be that of model: give the config.toml of its run folder as a preset; `bertloom import` writes one too."""
+    """Model whose weights to start from, instead of random ones: a run, or a directory in transformers' form. Its shape
+    must equal that of --model: give the config.toml of its run folder as a preset (`bertloom import` writes one, too)."""
     num_steps: int | None = None
-    """Updates of the weights in all."""
+    """Number of updates."""
     num_tokens: int | None = None
-    """Real tokens to train on in all, instead of num_steps: the schedule then counts in tokens."""
+    """Number of real tokens to train on, instead of num_steps. The schedule then counts in tokens."""
     budget: str | None = None
-    """Wall-clock time to train for in all, as 1h30m, instead of num_steps. The one schedule that cannot be exact: what
-    is read and learnt by the end depends on the machine."""
+    """Wall-clock time to train, such as 1h30m, instead of num_steps. Unlike the other schedules it is not reproducible:
+    the number of steps depends on the speed of the machine."""
     batch_size: int = 256
-    """Examples in an update (the global batch). BERT had 256."""
+    """Examples per update, over all devices (the global batch). BERT used 256."""
     micro_batch_size: int = 32
-    """Examples in memory at once on each device, at most; of longer phases as many fewer as they are longer. Changes no
-    result beyond rounding, and what dropout draws."""
+    """Largest number of examples in memory on each device. Longer phases use proportionally fewer. Changes results only
+    by rounding, and by the dropout that is drawn."""
     max_seq_length: int | None = None
-    """Which of the data set's lengths to train on, in tokens; the shortest if none is given."""
+    """Length of the examples to train on, in tokens. The default is the shortest length of the data set."""
     phases: tuple[str, ...] = ()
-    """Several lengths one after the other, as LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE. BERT: 128:0.9 512:0.1."""
+    """Phases of different lengths, as LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE. BERT used 128:0.9 512:0.1."""
     remask: bool = False
-    """Draw new masks for an example in every epoch that reads it, instead of those of the data set's copies. For data with
-    masks of single tokens; evaluation keeps the masks that are there."""
+    """Draw new masks in every epoch, instead of using those in the data set. Only for masks of single tokens. Evaluation
+    keeps the masks of the data set."""
     learning_rate: float = 1e-4
-    """At its peak. BERT: 1e-4 at a batch of 256; smaller models and larger batches take more."""
+    """Peak learning rate. BERT used 1e-4 with batches of 256; use more for smaller models and larger batches."""
     warmup_ratio: float = 0.06
-    """Share of the training in which the learning rate rises. BERT: 0.01, RoBERTa: 0.06."""
+    """Share of training that is learning-rate warm-up. BERT used 0.01, RoBERTa 0.06."""
     decay: Shape = "linear"
-    """How the learning rate falls: linear or cosine behind the warm-up; wsd stays, and falls in a line at the end."""
+    """Learning-rate decay after the warm-up: linear or cosine to 0; wsd keeps the peak and decays linearly at the end."""
     decay_ratio: float = 0.2
-    """Share of the training in which wsd falls."""
+    """Share of training that is the decay of wsd."""
     optimizer: Name = "adamw"
-    """lamb is for batches above about 8,000 examples (You et al. 2020). muon takes the matrices of the layers and leaves
-    the rest to adamw, at the same learning rate (Jordan et al. 2024); see docs/experiments.md."""
+    """Optimizer. lamb is for batches above about 8,000 examples (You et al. 2020). muon updates the matrices of the layers
+    and leaves the rest to adamw, with the same learning rate (Jordan et al. 2024; see docs/experiments.md)."""
     weight_decay: float = 0.01
-    """Decay of matrices and embeddings. BERT: 0.01."""
+    """Weight decay of matrices and embeddings. BERT used 0.01."""
     max_gradient_norm: float = 1.0
-    """The gradient of the global batch is scaled down to this norm where it is larger. BERT: 1.0."""
+    """Norm for gradient clipping, applied to the gradient of the global batch. BERT used 1.0."""
     cache_dir: Path | None = None
-    """Of data behind a URL: the folder on a local disk for what is fetched, shared by the ranks of a machine and by
-    runs; ~/.cache/bertloom if none is given."""
+    """Local folder that caches data from a URL, shared by the ranks of a machine and by runs. The default is
+    ~/.cache/bertloom."""
     cache_gb: float = DEFAULT_CACHE_GB
-    """How much of it to keep, in 10^9 bytes; what was not used for longest makes room."""
+    """Size limit of the cache, in 10^9 bytes. The least recently used data is removed first."""
     seed: int = 1
-    """Of the order of examples, the initial weights and dropout."""
+    """Seed for the example order, initial weights and dropout."""
     shuffle: str = "global"
-    """Order of the examples of an epoch: global, any after any; or window:16, from 16 members of shards (16,384
-    examples) at a time, for data behind a URL that does not fit into the cache."""
+    """Order of examples. global shuffles the whole epoch. window:16 shuffles 16 members of shards (16,384 examples) at a
+    time, for data from a URL that does not fit into the cache."""
     model: BertShape = BertShape()
-    """The shape of the model."""
+    """Shape of the model."""
     device: str = "auto"
-    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
+    """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16: matrix products in 16 bits, weights in 32. auto takes it on CUDA. A run keeps what it began with."""
+    """Precision of matrix products; weights always have 32 bits. auto is bf16 on CUDA, otherwise fp32. A resumed run
+    keeps its precision."""
     num_threads: int | None = None
-    """Threads of the CPU's matrix products; torch's choice if none is given. Another number rounds differently."""
+    """CPU threads. The default is torch's choice. Results differ in rounding between numbers of threads."""
     eval_every: int = 1000
-    """Steps between evaluations on the validation split; the start and the end are always evaluated."""
+    """Steps between evaluations on the validation split. The start and the end are always evaluated."""
     num_eval_examples: int = 2048
-    """Validation examples in an evaluation, at most."""
+    """Largest number of validation examples per evaluation."""
     save_every: int = 1000
-    """Steps between checkpoints; the end is always saved."""
+    """Steps between checkpoints. The end is always saved."""
     keep_checkpoints: int = 2
-    """How many checkpoints to keep; older ones are removed."""
+    """Number of checkpoints to keep. Older ones are removed."""
     keep_every: int | None = None
-    """Checkpoints of steps that are a multiple of this are kept for good."""
+    """Keep every checkpoint whose step is a multiple of this."""
     allow_change: tuple[str, ...] = ()
-    """What may differ from what the run began with, by name: batch_size num_steps learning_rate data …; recorded."""
+    """Names of settings that may change when the run is resumed: batch_size, num_steps, learning_rate, data, … Changes are
+    recorded in the checkpoints."""
     log_every: int = 1
-    """Steps between lines in metrics.jsonl."""
+    """Steps between training lines in metrics.jsonl."""
     sinks: tuple[SinkName, ...] = ()
-    """Where else metrics go: tensorboard, wandb. Neither is installed with bertloom."""
+    """Where metrics go besides metrics.jsonl: tensorboard, wandb. Neither is installed with bertloom."""
     peak_tflops: float | None = None
-    """What one device could do in this precision, in TFLOP/s, for the share of it that is reached (MFU). Known NVIDIA
-    devices have their maker's bf16 figure; elsewhere, with none given, there is no MFU."""
+    """Peak speed of one device in this precision, in TFLOP/s, to compute its utilisation (MFU). The default is NVIDIA's bf16
+    figure for known devices; for others, no MFU is reported."""
     on_bad_step: Literal["stop", "skip"] = "stop"
-    """What to do where the loss is no number or a spike: save a checkpoint and stop, or leave the update out. Either way
-    the examples of the step are written to bad_steps.jsonl."""
+    """What to do if the loss is not finite or is a spike: stop, after saving a checkpoint, or skip the update. In both cases
+    the examples of the step are recorded in bad_steps.jsonl."""
     spike_factor: float | None = None
-    """A loss above so many times its running mean is a spike; none is looked for by default."""
+    """A loss above this multiple of its running mean is a spike. The default is not to look for spikes."""
     compile: bool = False
-    """torch.compile for all but attention, on micro-batches padded to one size. The first step takes longer. Changes no
-    result beyond rounding, and what dropout draws."""
+    """Use torch.compile for everything except attention, on micro-batches padded to one size. The first step takes longer.
+    Changes results only by rounding, and by the dropout that is drawn."""
     recompute_activations: bool = False
-    """Compute each layer again in the backward pass instead of keeping what is in it: less memory, a third more time."""
+    """Compute each layer again in the backward pass instead of storing its activations: less memory, a third more time."""
 
     def __post_init__(self) -> None:
         sizes = ("num_steps", "num_tokens", "batch_size", "micro_batch_size", "num_eval_examples", "keep_checkpoints")
@@ -116,17 +118,21 @@ class PretrainConfig:
                 f"learning_rate={self.learning_rate:g} and max_gradient_norm={self.max_gradient_norm:g} must be above 0"
             )
         if not 0 <= self.warmup_ratio < 1:
-            raise ValueError(f"warmup_ratio={self.warmup_ratio:g} must be at least 0 and below 1: a share of training")
+            raise ValueError(
+                f"warmup_ratio={self.warmup_ratio:g} must be at least 0 and below 1: it is a share of training"
+            )
         if not 0 < self.decay_ratio <= 1 - self.warmup_ratio:
             raise ValueError(
                 f"decay_ratio={self.decay_ratio:g} must be above 0 and at most 1 - warmup_ratio = {1 - self.warmup_ratio:g}"
             )
         if self.weight_decay < 0:
-            raise ValueError(f"weight_decay={self.weight_decay:g} must not be below 0")
+            raise ValueError(f"weight_decay={self.weight_decay:g} must be at least 0")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must be at least 0 and below 2^63")
         if self.max_seq_length is not None and self.phases:
-            raise ValueError(f"max_seq_length={self.max_seq_length} and phases: give one, the phases have lengths too")
+            raise ValueError(
+                f"max_seq_length={self.max_seq_length} and phases: give one of them, because phases include lengths"
+            )
         lengths = [phase.max_seq_length for phase in parse_phases(self.phases, self.batch_size)] if self.phases else []
         longest = max([*lengths, self.max_seq_length or 0])
         if longest > self.model.max_position_embeddings:
@@ -138,25 +144,25 @@ class PretrainConfig:
         if self.peak_tflops is not None and self.peak_tflops <= 0:
             raise ValueError(f"peak_tflops={self.peak_tflops:g} must be above 0")
         if self.spike_factor is not None and self.spike_factor <= 1:
-            raise ValueError(f"spike_factor={self.spike_factor:g} must be above 1: it multiplies the mean of the loss")
+            raise ValueError(f"spike_factor={self.spike_factor:g} must be above 1: it is a multiple of the mean loss")
         for name in self.allow_change:
             if name not in CHANGEABLE:
                 raise ValueError(
-                    f"allow_change: {name!r} cannot be changed on the way; expected {', '.join(CHANGEABLE)}"
+                    f"allow_change: {name!r} cannot change when a run is resumed: expected {', '.join(CHANGEABLE)}"
                 )
 
     def length_of_training(self) -> tuple[Literal["steps", "tokens", "seconds"], float]:
-        """What training is counted in, and how long it is: a budget goes before tokens, and tokens before steps."""
+        """Return the unit and the length of training. A budget takes precedence over tokens, and tokens over steps."""
         if self.budget is not None:
             return "seconds", parse_budget(self.budget)
         if self.num_tokens is not None:
             return "tokens", self.num_tokens
         if self.num_steps is not None:
             return "steps", self.num_steps
-        raise ValueError("how long should it train? Give --num-steps, --num-tokens or --budget, or a preset")
+        raise ValueError("the length of training is missing: give --num-steps, --num-tokens, --budget, or a preset")
 
     def schedule(self, shortest: int) -> Schedule:
-        """The schedule, for a data set with this shortest length."""
+        """Return the schedule, for a data set with this shortest length."""
         unit, total = self.length_of_training()
         length = self.max_seq_length or shortest
         phases = parse_phases(self.phases or [f"{length}:1"], self.batch_size)
@@ -170,9 +176,9 @@ class PretrainConfig:
             phases=phases,
         )
 
-    def deciding(self) -> dict[str, Any]:
-        """What decides the numbers of a run, beside the model, the data and the seed: kept in checkpoints."""
-        values = {name: getattr(self, name) for name in DECIDING}
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that decide the numbers, except model, data and seed; checkpoints hold them."""
+        values = {name: getattr(self, name) for name in DECIDING_FIELDS}
         values["init_from"] = None if self.init_from is None else str(self.init_from)
         unit, _ = self.length_of_training()
         lengths = {"seconds": "budget", "tokens": "num_tokens", "steps": "num_steps"}
@@ -180,7 +186,7 @@ class PretrainConfig:
         return values | {"phases": list(self.phases)}
 
 
-DECIDING = (
+DECIDING_FIELDS = (
     "num_steps",
     "num_tokens",
     "budget",
@@ -197,11 +203,11 @@ DECIDING = (
     "shuffle",
     "spike_factor",
 )
-"""Fields that decide the numbers, beside those that TrainingState names itself; `precision` is added as it was chosen."""
+"""Fields that decide the numbers, except those that are fields of `TrainingState`."""
 
 
 def too_long(max_seq_length: int, max_position_embeddings: int) -> str:
-    """The words of that error."""
+    """Return the text of the error about a length that the model has no positions for."""
     return (
         f"max_seq_length={max_seq_length} is above model.max_position_embeddings={max_position_embeddings}: "
         f"raise that to {max_seq_length}, or train on a shorter length of the data set"

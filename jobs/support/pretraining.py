@@ -79,7 +79,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             vocabulary_sha256=self.data_set.vocabulary_sha256,
             encoder=encoder_name(self.model.config),
             model=self.model.config.values(),
-            schedule=self.config.deciding() | settings,
+            schedule=self.config.settings() | settings,
             changes=self.changes,
         )
 

@@ -17,7 +17,7 @@ from model.distributed import Ranks
 from model.runs.bad_steps import BAD_STEPS, Action, append_bad_step, cut_back
 from model.runs.checkpoint import CheckpointState, State, latest_checkpoint
 from model.runs.checkpoint_writer import CheckpointWriter
-from model.runs.folder import only_trainer
+from model.runs.lock import run_lock
 from model.runs.metrics import MetricsWriter
 from model.runs.progress import Progress, Unit
 from model.runs.sinks import SinkName, open_sinks
@@ -106,7 +106,7 @@ class Recorder(NullRecorder):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        with only_trainer(self.out):
+        with run_lock(self.out):
             yield
 
     def find_checkpoint(self, kind: type[State]) -> tuple[Path, State] | None:

@@ -1,6 +1,6 @@
-"""Where metrics go beside metrics.jsonl, for those who like to look elsewhere: TensorBoard and Weights & Biases.
+"""Where metrics go besides metrics.jsonl: TensorBoard and Weights & Biases.
 
-Both are optional packages, and are imported only where they are asked for.
+Both are optional packages, imported only if they are chosen.
 """
 
 import math
@@ -12,17 +12,17 @@ SinkName = Literal["tensorboard", "wandb"]
 
 
 class Sink(Protocol):
-    """Something that takes a line of metrics."""
+    """A receiver of metrics."""
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """One line; what is no number may be left out."""
+        """Record one line; values that are not numbers may be ignored."""
 
     def close(self) -> None:
-        """No more lines."""
+        """Finish after the last line."""
 
 
 class TensorBoardSink:
-    """Event files under RUN/tensorboard; what a stopped run had written behind its checkpoint is purged."""
+    """Event files in RUN/tensorboard. Events after the checkpoint of a resumed run are purged."""
 
     def __init__(self, out: Path, step: int) -> None:
         try:
@@ -40,7 +40,7 @@ class TensorBoardSink:
 
 
 class WandbSink:
-    """A run in Weights & Biases, named like the run folder; the same one when it is resumed."""
+    """A run in Weights & Biases with the name of the run folder. A resumed run continues it."""
 
     def __init__(self, out: Path, configuration: Mapping[str, Any]) -> None:
         try:
@@ -65,16 +65,15 @@ class WandbSink:
 
 
 def open_sinks(names: Sequence[SinkName], out: Path, step: int, configuration: Mapping[str, Any]) -> list[Sink]:
-    """The sinks of these names; a ValueError says what to install."""
+    """Return the sinks with these names; ValueError if a package is not installed."""
     return [TensorBoardSink(out, step) if name == "tensorboard" else WandbSink(out, configuration) for name in names]
 
 
 def missing(name: str) -> str:
-    """The words of that error."""
-    return f"sinks: {name} is not installed: pip install {name}, or leave it out; metrics.jsonl has every number too"
+    """Return the text of the error about a missing package."""
+    return f"sinks: {name} is not installed: run `pip install {name}`, or omit it; metrics.jsonl contains all metrics anyway"
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """What can be drawn of a line of metrics."""
-    found = {name: value for name, value in values.items() if isinstance(value, (int, float))}
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    """Return the finite numbers of a line of metrics."""
+    return {k: value for k, value in values.items() if isinstance(value, (int, float)) and math.isfinite(value)}

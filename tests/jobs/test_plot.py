@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.plot import PlotConfig, curve, main, running_mean, tokens_of, without_pairs
+from jobs.plot import PlotConfig, curve, drop_untrained_nsp, main, running_mean, tokens_of
 
 
 def write_run(folder: Path, num_steps: int, with_pairs: bool = True) -> Path:
@@ -48,12 +48,12 @@ def test_a_curve_has_the_points_of_its_split_that_have_a_number(tmp_path):
     assert tokens_of(lines) == [0, 100, 200, 300, 300]
 
 
-def test_a_run_without_pairs_has_no_curve_of_them():
+def test_a_run_drop_untrained_nsp_has_no_curve_of_them():
     """What a run on single segments writes is 0, as if it were right about each pair."""
     line = {"step": 1, "split": "train", "mlm_loss": 4.0, "nsp_loss": 0.0, "nsp_accuracy": 0.0}
-    assert without_pairs([line, line]) == [{"step": 1, "split": "train", "mlm_loss": 4.0}] * 2
+    assert drop_untrained_nsp([line, line]) == [{"step": 1, "split": "train", "mlm_loss": 4.0}] * 2
     pairs = [line, line | {"nsp_loss": 0.7}]
-    assert without_pairs(pairs) == pairs
+    assert drop_untrained_nsp(pairs) == pairs
 
 
 def test_a_running_mean_equals_its_twin():
@@ -71,7 +71,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
     for runs, out, message in (
         ((tmp_path,), "a.png", f"{tmp_path} has no metrics.jsonl with a line in it"),
         ((), "a.png", "give at least one run folder"),
-        ((tmp_path,), "a.gif", "--out a.gif: expected a name that ends in .png, .svg or .pdf"),
+        ((tmp_path,), "a.gif", "--out a.gif: expected a name ending in .png, .svg or .pdf"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             main([*map(str, runs), "--out", out])

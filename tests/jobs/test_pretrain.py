@@ -18,8 +18,9 @@ from jobs.verify import verify_run
 from model.bert import BertShape
 from model.loading.order import TrainingOrder
 from model.runs.checkpoint import TrainingState, load_model, read_state
-from model.runs.folder import only_trainer, stop_signals
+from model.runs.lock import run_lock
 from model.runs.metrics import read_metrics
+from model.runs.signals import stop_signals
 from tests.jobs.small_run import learnt, numbers
 from tests.model.synthetic import write_data_set
 
@@ -302,14 +303,14 @@ def test_wrong_folders_and_lengths_are_refused(data, tmp_path):
     with pytest.raises(ValueError, match="max_seq_length=128 is above model.max_position_embeddings=64"):
         config(data, tmp_path / "run", max_seq_length=128)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="holds other things .* and no run"):
+    with pytest.raises(ValueError, match="is not a run folder"):
         pretrain(config(data, data))
     for names in (("index.html", "config.toml", "metrics.jsonl"), ("checkpoints",), (".lock",)):  # a stranger's
         strange = tmp_path / names[0]
         strange.mkdir()
         for name in names:
             (strange / name).write_text("{}\n")
-        with pytest.raises(ValueError, match="holds other things .* and no run: give a new or empty folder as --out"):
+        with pytest.raises(ValueError, match="is not a run folder .*: give a new or empty folder as --out"):
             pretrain(config(data, strange))
         assert sorted(path.name for path in strange.iterdir()) == sorted(names)
         assert all((strange / name).read_text() == "{}\n" for name in names)
@@ -325,13 +326,13 @@ def test_a_folder_with_a_run_in_it_is_ours_wherever_it_was_killed_or_copied(tmp_
     (tmp_path / "config.toml").write_text("")
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(text)
-    with only_trainer(tmp_path):
+    with run_lock(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
 
 
 def test_two_processes_cannot_train_in_one_folder(data, unbroken):
-    message = rf"another process \(process {os.getpid()} on .*\) is training in"
-    with only_trainer(unbroken), pytest.raises(ValueError, match=message):
+    message = rf"process {os.getpid()} on .* is training in"
+    with run_lock(unbroken), pytest.raises(ValueError, match=message):
         pretrain(config(data, unbroken))
 
 
@@ -343,13 +344,13 @@ def test_two_processes_cannot_train_in_one_folder(data, unbroken):
         ({"num_threads": 0}, "num_threads=0 must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate=0 and max_gradient_norm=1 must be above 0"),
         ({"warmup_ratio": 1.0}, "warmup_ratio=1 must be at least 0 and below 1"),
-        ({"num_steps": None}, "how long should it train? Give --num-steps, --num-tokens or --budget"),
+        ({"num_steps": None}, "the length of training is missing: give --num-steps, --num-tokens, --budget"),
         ({"decay_ratio": 0.0}, "decay_ratio=0 must be above 0 and at most 1 - warmup_ratio = 0.94"),
         ({"max_seq_length": 32, "phases": ("32:1",)}, "max_seq_length=32 and phases: give one"),
         ({"phases": ("32:0.5", "128:0.5")}, "max_seq_length=128 is above model.max_position_embeddings=64"),
         ({"budget": "soon"}, "budget='soon' is not a duration"),
-        ({"allow_change": ("model",)}, "allow_change: 'model' cannot be changed on the way; expected num_steps"),
-        ({"weight_decay": -0.1}, "weight_decay=-0.1 must not be below 0"),
+        ({"allow_change": ("model",)}, "allow_change: 'model' cannot change when a run is resumed: expected num_steps"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1 must be at least 0"),
         ({"seed": -1}, "seed=-1 must be at least 0 and below 2^63"),
     ],
 )

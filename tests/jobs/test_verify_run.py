@@ -131,7 +131,7 @@ def test_a_run_without_a_checkpoint_and_flags_for_a_data_set_are_refused(origina
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(ValueError, match="has no intact checkpoint"):
         verify_run(run)
-    with pytest.raises(ValueError, match="--data and --last-steps are for a run folder"):
+    with pytest.raises(ValueError, match="--data and --last-steps are for run folders"):
         VerifyConfig(path=str(original / "set"), last_steps=3)
     with pytest.raises(ValueError, match="last_steps=0 must be at least 1"):
         VerifyConfig(path=str(run), last_steps=0)

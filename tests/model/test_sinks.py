@@ -10,7 +10,7 @@ from model.runs.sinks import numbers, open_sinks
 def test_a_sink_that_is_not_installed_says_what_to_install(tmp_path, monkeypatch):
     for name, module in (("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(ValueError, match=f"sinks: {name} is not installed: pip install {name}"):
+        with pytest.raises(ValueError, match=f"sinks: {name} is not installed: run `pip install {name}`"):
             open_sinks([name], tmp_path, 0, {})
 
 
