@@ -276,4 +276,4 @@ def test_pretraining_refuses_what_does_not_fit(hf, run, data, tmp_path):
     padded = theirs(tmp_path / "padded", vocab_size=NUM_WORDS + 1)
     attempt("has vectors for 146 words, .* model.resize_token_embeddings.145.", init_from=padded)
     attempt("nothing is no model", init_from=tmp_path / "nothing")
-    attempt("imported holds a model that was imported or fine-tuned: give a new --out", out=run)
+    attempt("imported holds an imported or fine-tuned model: give a new --out", out=run)

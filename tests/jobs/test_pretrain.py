@@ -315,7 +315,7 @@ def test_wrong_folders_and_lengths_are_refused(data, tmp_path):
         assert sorted(path.name for path in strange.iterdir()) == sorted(names)
         assert all((strange / name).read_text() == "{}\n" for name in names)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file is a file: --out must be a folder"):
+    with pytest.raises(ValueError, match="file is a file: expected a folder as --out"):
         pretrain(config(data, tmp_path / "file"))
 
 
