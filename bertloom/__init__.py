@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bertloom.shards import read_shard
     from model.batch import PackedBatch
+    from model.inference.embed import Embedder
     from model.inference.predict import TaskPredictor, WordPredictor, load
-    from model.inference.texts import Embedder, log_likelihoods
+    from model.inference.score import log_likelihoods
     from model.loading.data import DataSet
     from model.loading.webdataset_pipeline import example_pipeline, member_pipeline
 
@@ -38,13 +39,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _MODULES = {
     "DataSet": "model.loading.data",
-    "Embedder": "model.inference.texts",
+    "Embedder": "model.inference.embed",
     "PackedBatch": "model.batch",
     "TaskPredictor": "model.inference.predict",
     "WordPredictor": "model.inference.predict",
     "example_pipeline": "model.loading.webdataset_pipeline",
     "load": "model.inference.predict",
-    "log_likelihoods": "model.inference.texts",
+    "log_likelihoods": "model.inference.score",
     "member_pipeline": "model.loading.webdataset_pipeline",
     "read_shard": "bertloom.shards",
 }

@@ -22,7 +22,7 @@ from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
 from jobs.support.texts import OnBadRow, Text, read_texts
 from model.hub.pretrained import open_pretrained
-from model.inference.texts import Embedder, Pooling
+from model.inference.embed import Embedder, Pooling
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ import torch
 from jobs.support.config import parse
 from model.batch import PackedBatch
 from model.heads import PretrainingModel
-from model.hub.initial_weights import begin_with, check_vocabulary
+from model.hub.initial_weights import check_vocabulary, copy_weights
 from model.hub.pretrained import open_pretrained
 from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.data import DataSet
@@ -104,7 +104,7 @@ def evaluate_model(config: EvaluateConfig) -> Result:
     pretrained = open_pretrained(config.model)
     check_vocabulary(pretrained, data_set)
     model = PretrainingModel(pretrained.config)
-    missing = begin_with(model, pretrained)
+    missing = copy_weights(model, pretrained)
     if "mlm" in missing:
         raise ValueError(f"{pretrained.path} is a {pretrained.architecture}, which predicts no masked words")
     lengths = data_set.max_seq_lengths(config.split)
@@ -124,11 +124,11 @@ def evaluate_model(config: EvaluateConfig) -> Result:
         if length in too_long:
             continue
         batches = data_set.examples(config.split, length).in_order(config.batch_size, config.max_examples)
-        evaluations[length] = evaluate(model, without_pairs(batches) if missing else batches, precision=precision)
+        evaluations[length] = evaluate(model, drop_pairs(batches) if missing else batches, precision=precision)
     return Result(model=pretrained.path, lengths=evaluations, has_pair_head=not missing, too_long=too_long)
 
 
-def without_pairs(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
+def drop_pairs(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
     """The batches as if no example were a pair, for a model that has no head for them."""
     for batch in batches:
         yield replace(batch, next_sentence_label=torch.full_like(batch.next_sentence_label, -1))

@@ -22,7 +22,7 @@ from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from jobs.support.model_card import pretraining_card, run_card
 from model.heads import PretrainingModel
-from model.hub.initial_weights import begin_with
+from model.hub.initial_weights import copy_weights
 from model.hub.onnx_export import write_onnx
 from model.hub.pretrained import Pretrained, open_pretrained
 from model.hub.weights import write_pretrained
@@ -78,7 +78,7 @@ def export(config: ExportConfig) -> Pretrained:
         write_text(folder / "README.md", card)
         if config.onnx:
             model = PretrainingModel(pretrained.config)
-            if missing := begin_with(model, pretrained):
+            if missing := copy_weights(model, pretrained):
                 raise ValueError(f"{pretrained.path} has no {', '.join(missing)}: --onnx is for models with both heads")
             write_onnx(model, folder / "model.onnx")
     return pretrained

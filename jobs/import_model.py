@@ -25,7 +25,7 @@ from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from model.encoders import names_of
 from model.heads import PretrainingModel
-from model.hub.initial_weights import FREE, begin_with, reading_of
+from model.hub.initial_weights import MAY_DIFFER, copy_weights, text_options
 from model.hub.pretrained import open_pretrained
 from model.hub.weights import to_hugging_face, write_pretrained
 
@@ -56,18 +56,18 @@ def main(argv: Sequence[str]) -> None:
     config = parse(ImportConfig, argv, prog="bertloom import")
     found = import_model(config)
     model, shape = config.out / "model", read_json(config.out / "model" / "config.json")
-    reading = reading_of(read_json(model / "tokenizer.json"))
+    options = text_options(read_json(model / "tokenizer.json"))
     print(
         f"{model} is a {found.architecture}: {shape['num_hidden_layers']} layers of {shape['hidden_size']}, "
-        f"{shape['vocab_size']:,} words, {'un' if reading['do_lower_case'] else ''}cased"
+        f"{shape['vocab_size']:,} words, {'un' if options['do_lower_case'] else ''}cased"
     )
     if found.left_out:
         print(f"left out: {', '.join(found.left_out)}")
     if found.missing:
         print(f"it has no {', '.join(found.missing)}: pretraining will begin with new weights for that")
-    flags = "" if reading["do_lower_case"] else " --no-do-lower-case"
-    if reading["strip_accents"] != reading["do_lower_case"]:
-        flags += f" --strip-accents {reading['strip_accents']}"
+    flags = "" if options["do_lower_case"] else " --no-do-lower-case"
+    if options["strip_accents"] != options["do_lower_case"]:
+        flags += f" --strip-accents {options['strip_accents']}"
     print(f"to go on, bertloom preprocess … --vocab {model / 'vocab.txt'}{flags}")
     print(f"    and then bertloom pretrain {config.out / 'config.toml'} --data … --out … --num-steps …")
 
@@ -82,7 +82,7 @@ def import_model(config: ImportConfig) -> Imported:
     with whole_folder(config.out) as folder:
         pretrained = open_pretrained(config.hf)
         model = PretrainingModel(pretrained.config)
-        missing = begin_with(model, pretrained)
+        missing = copy_weights(model, pretrained)
         theirs = to_hugging_face(model.state_dict(), pretrained.config)
         weights = {name: tensor for name, tensor in theirs.items() if name in pretrained.weights}
         names = names_of(pretrained.config)
@@ -93,6 +93,6 @@ def import_model(config: ImportConfig) -> Imported:
             left_out=sorted(n for n in pretrained.weights if n not in weights and not n.endswith(names.copies)),
         )
         write_pretrained(weights, pretrained.config, form, folder / "model", pretrained.tokenizer)
-        shape = {name: value for name, value in pretrained.config.values().items() if name not in FREE}
+        shape = {name: value for name, value in pretrained.config.values().items() if name not in MAY_DIFFER}
         write_text(folder / "config.toml", tomli_w.dumps({"init_from": str(config.out.resolve()), "model": shape}))
     return found

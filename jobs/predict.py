@@ -12,21 +12,18 @@ larger than memory (a .json file is read whole).
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
-from bertloom.whole_files import whole_file
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
+from jobs.support.texts import ROWS_AT_ONCE, OnBadRow, open_output
 from model.hub.pretrained import open_pretrained
 from model.inference.predict import TaskPredictor, WordPredictor
 from model.tasks.rows import BadRow, json_lines, read_records, read_rows
-
-ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +42,7 @@ class PredictConfig:
     """Names of columns that are not found by themselves: text=review."""
     top_k: int = 5
     """Classes, or words, whose probabilities are given."""
-    on_bad_row: Literal["stop", "skip"] = "stop"
+    on_bad_row: OnBadRow = "stop"
     """What to do about a row that cannot be used: stop and name it, or write {"error": …} in its place."""
     device: str = "auto"
     """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
@@ -60,7 +57,7 @@ class PredictConfig:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(PredictConfig, argv, prog="bertloom predict")
-    with written(config.out) as file:
+    with open_output(config.out) as file:
         for line in fill(config) if config.fill is not None else predict(config):
             # Of an `id` that JSON has no form for, such as a time of a Parquet file, what str gives.
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
@@ -91,7 +88,7 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
         while chunk := [row for _, row in zip(range(ROWS_AT_ONCE), rows)]:
             for place, row in chunk:
                 if isinstance(row, BadRow) and config.on_bad_row == "stop":
-                    raise ValueError(f"{name}: {place}: {row}: mend it, or go on past such rows with --on-bad-row skip")
+                    raise ValueError(f"{name}: {place}: {row}: fix it, or skip such rows with --on-bad-row skip")
             answers = iter(model.answer([row for _, row in chunk if not isinstance(row, BadRow)], config.top_k))
             for place, row in chunk:
                 yield {"error": f"{place}: {row}"} if isinstance(row, BadRow) else next(answers)
@@ -102,13 +99,3 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{name} has no rows")
     if num_bad:
         print(f"{num_bad:,} of {num_rows:,} rows could not be used: their lines say why", file=sys.stderr)
-
-
-@contextmanager
-def written(path: Path) -> Iterator[IO[str]]:
-    """A file to write to that is there under its name only when it is whole; or standard output."""
-    if str(path) == "-":
-        yield sys.stdout
-        return
-    with whole_file(path, "w") as file:
-        yield file

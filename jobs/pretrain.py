@@ -209,13 +209,13 @@ def resume(training: Pretraining) -> Progress:
 def load_initial_weights(training: Pretraining, init_from: Path) -> None:
     """Load the weights of another model; ValueError if its shape or vocabulary does not fit."""
     # These import tokenizers, which training does not need.
-    from model.hub.initial_weights import begin_with, check_shape, check_vocabulary
+    from model.hub.initial_weights import check_shape, check_vocabulary, copy_weights
     from model.hub.pretrained import open_pretrained
 
     pretrained = open_pretrained(init_from)
     check_vocabulary(pretrained, training.data_set)
     check_shape(pretrained, training.model.config)
-    missing = begin_with(training.model, pretrained)
+    missing = copy_weights(training.model, pretrained)
     new = f"; new ones for {', '.join(missing)}" if missing else ""
     training.recorder.print(f"begins with the weights of {pretrained.path}{new}")
 

@@ -18,13 +18,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jobs.predict import written
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
-from jobs.support.texts import OnBadRow, Text, read_texts
+from jobs.support.texts import OnBadRow, Text, open_output, read_texts
 from model.hub.pretrained import open_pretrained
 from model.inference.predict import WordPredictor
-from model.inference.texts import log_likelihoods
+from model.inference.score import log_likelihoods
 from model.tasks.rows import BadRow
 
 
@@ -51,7 +50,7 @@ class ScoreConfig:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(ScoreConfig, argv, prog="bertloom score")
-    with written(config.out) as file:
+    with open_output(config.out) as file:
         for line in score(config):
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 

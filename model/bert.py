@@ -1,11 +1,11 @@
-"""BERT's encoder (Devlin et al. 2018), on packed tokens.
+"""BERT's encoder (Devlin et al. 2018) on packed tokens.
 
-What differs from the paper's code, and from transformers' BertModel:
+Differences from the paper's code and from transformers' BertModel:
 
-- There is no padding. All sequences of a batch lie end to end in one flat tensor, and attention stays inside each.
-- Query, key and value come from one matrix product (`qkv`); `model/hub/weights.py` splits it at the border.
-- GELU is the exact one (erf), as in transformers; google-research/bert's last version has the tanh approximation.
-- The pooler belongs to the pretraining head (`model/heads.py`): an encoder alone has none.
+- There is no padding. All sequences of a batch are end to end in one flat tensor, and attention stays inside each.
+- Query, key and value come from one matrix product (`qkv`). Export splits it; see `model/bert_names.py`.
+- GELU is the exact one (erf), as in transformers. The last version of google-research/bert has the tanh approximation.
+- The pooler belongs to the heads (`model/heads.py`).
 
 The rest is BERT: post-norm, learned positions, token types, LayerNorm with epsilon 1e-12.
 
@@ -26,7 +26,7 @@ from model.encoder import Encoder, EncoderConfig
 from model.normalization import build_normalization
 from model.packing import PackedSequences
 
-try:  # CUDA builds of torch 2.11 and later have it; nothing else needs it
+try:  # in CUDA builds of torch 2.11 and later
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # pragma: no cover
     varlen_attn = None  # type: ignore[assignment]
@@ -34,31 +34,31 @@ except ImportError:  # pragma: no cover
 
 @dataclass(frozen=True, kw_only=True)
 class BertShape:
-    """The shape of a BERT, all but its vocabulary, which comes from the data set. Names are Hugging Face's."""
+    """The shape of a BERT. Names are Hugging Face's. The vocabulary is not part of it: it comes from the data set."""
 
     hidden_size: int = 768
-    """Width of a token's vector; a multiple of num_attention_heads."""
+    """Width of a token's vector, a multiple of num_attention_heads."""
     num_hidden_layers: int = 12
     """Number of layers."""
     num_attention_heads: int = 12
     """Number of attention heads in a layer."""
     intermediate_size: int = 3072
-    """Width of the feed-forward block; BERT takes 4 x hidden_size."""
+    """Width of the feed-forward block. BERT used 4 x hidden_size."""
     max_position_embeddings: int = 512
-    """The longest sequence, in tokens, that the model can ever read."""
+    """Length of the longest sequence that the model can read, in tokens."""
     type_vocab_size: int = 2
     """Number of token types: segment A and segment B."""
     hidden_dropout_prob: float = 0.0
-    """Dropout after embeddings and sub-layers. BERT had 0.1; training that reads its data about once needs none."""
+    """Dropout after embeddings and sub-layers. BERT used 0.1; training that reads its data about once needs none."""
     attention_probs_dropout_prob: float = 0.0
-    """Dropout of attention weights. BERT had 0.1. Above 0, CUDA takes a much slower way (see `attention`)."""
+    """Dropout of attention weights. BERT used 0.1. Above 0, attention on CUDA is much slower (see `attention`)."""
     normalization: Literal["layer", "batch"] = "layer"
-    """batch: over the tokens of the whole batch instead of a token's channels. Not BERT: an experiment that needs
-    batch_size examples in memory at once, and cannot be exported."""
+    """Kind of normalisation. layer is BERT's, over a token's channels. batch, over the tokens of the whole batch, is an
+    experiment: it needs all batch_size examples in memory together, and the model cannot be exported."""
     layer_norm_eps: float = 1e-12
     """Epsilon of LayerNorm."""
     initializer_range: float = 0.02
-    """Standard deviation of the normal that initial weights are drawn from, before it is truncated."""
+    """Standard deviation of the normal distribution of the initial weights, before truncation."""
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "type_vocab_size"):
@@ -79,18 +79,18 @@ class BertShape:
 
 
 def attention(qkv: Tensor, lengths: list[int], cu_seqlens: Tensor, dropout: float = 0.0) -> Tensor:
-    """Softmax attention of every token to all tokens of its own sequence.
+    """Return the softmax attention of every token to all tokens of its own sequence.
 
-    On CUDA in 16 bits: one call of FlashAttention over all sequences. Elsewhere: one `scaled_dot_product_attention`
-    for each sequence. On CPU that is the fastest way measured (its cost is that of the real tokens), and a sequence's
-    result does not depend, bit for bit, on its neighbours. `split` matters: a slice for each sequence would make
-    the backward pass build one zero tensor of the whole batch for each of them.
+    On CUDA in 16 bits this is one call of FlashAttention over all sequences. Elsewhere it is one
+    `scaled_dot_product_attention` per sequence. On a CPU that is the fastest way measured, and a sequence's result does
+    not depend, bit for bit, on its neighbours. `split` matters: one slice per sequence would make the backward pass
+    build a zero tensor of the whole batch for each.
 
     Args:
         qkv: (T, 3, H, D).
-        lengths: of each sequence, in tokens; their sum is T.
-        cu_seqlens: int32 (N + 1,), where each sequence begins, and T. The same as `lengths`, on the device.
-        dropout: of attention weights. FlashAttention's packed form has none, so above 0 the other way is taken.
+        lengths: tokens of each sequence; their sum is T.
+        cu_seqlens: int32 (N + 1,), the start of each sequence, and T. The same as `lengths`, on the device.
+        dropout: dropout of attention weights. FlashAttention's packed form has none, so it is not used above 0.
 
     Returns:
         (T, H, D).
@@ -98,9 +98,9 @@ def attention(qkv: Tensor, lengths: list[int], cu_seqlens: Tensor, dropout: floa
     if qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16) and dropout == 0 and varlen_attn is not None:
         query, key, value = qkv.unbind(1)  # (T, H, D) each
         longest = max(lengths)
-        # Only what torch 2.11 and 2.13 have in common; by default the scale is 1 / sqrt(D), the window everything.
+        # Only arguments that torch 2.11 and 2.13 have in common. Default: scale 1 / sqrt(D), no window.
         mixed = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, longest, longest)
-        assert isinstance(mixed, Tensor)  # a tuple only if asked for
+        assert isinstance(mixed, Tensor)
         return mixed
     outputs = []
     for part in qkv.split(lengths):
@@ -121,7 +121,7 @@ class BertEmbeddings(nn.Module):
         self.dropout = nn.Dropout(shape.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:
-        """(T, C) from three (T,)."""
+        """Return (T, C) from three (T,)."""
         hidden = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
         return self.dropout(self.norm(hidden + self.position_embeddings(position_ids)))
 
@@ -143,14 +143,14 @@ class BertLayer(nn.Module):
         self.dropout = nn.Dropout(shape.hidden_dropout_prob)
 
     def forward(self, hidden: Tensor, lengths: list[int], cu_seqlens: Tensor) -> Tensor:
-        """(T, C) from (T, C)."""
+        """Return (T, C) from (T, C)."""
         T, C = hidden.shape
         qkv = self.qkv(hidden).view(T, 3, self.num_heads, C // self.num_heads)
         mixed = attention(qkv, lengths, cu_seqlens, self.attention_dropout if self.training else 0.0)  # (T, H, D)
         return self.after_attention(hidden, mixed.reshape(T, C))
 
     def after_attention(self, hidden: Tensor, mixed: Tensor) -> Tensor:
-        """(T, C) from two (T, C): all of the layer whose cost does not depend on where sequences begin."""
+        """Return (T, C) from two (T, C): the part of the layer whose cost does not depend on where sequences begin."""
         hidden = self.attention_norm(hidden + self.dropout(self.attention_output(mixed)))
         wide = F.gelu(self.intermediate(hidden))  # (T, F)
         return self.output_norm(hidden + self.dropout(self.output(wide)))

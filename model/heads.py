@@ -1,8 +1,11 @@
-"""What BERT is pretrained with: a masked language model and next sentence prediction, on one encoder.
+"""The heads of pretraining, a masked language model and next sentence prediction, and the model that is pretrained.
 
-Differences from transformers' BertForPreTraining: the vocabulary-wide decoder runs on the masked positions only (at
-15 % of tokens it is the largest saving there is, and changes no number), and both losses are sums divided by counts
-that the caller gives, those of the *global* batch, so that gradients do not depend on how that batch was cut up.
+Differences from transformers' BertForPreTraining:
+
+- The vocabulary-wide decoder runs on the masked positions only. At 15 % of the tokens this is the largest saving there
+  is, and it changes no number.
+- Both losses are sums divided by counts that the caller gives, those of the *global* batch. So gradients do not depend
+  on how that batch is cut into parts.
 
 Dimensions in the comments:
     T  real tokens in the batch     N  sequences     M  masked positions     C  hidden_size     V  vocab_size
@@ -20,22 +23,22 @@ from model.encoders import build_encoder
 
 
 class PretrainingOutput(NamedTuple):
-    """Losses and counts of one batch; all tensors are scalars on the model's device, none forces a wait for the GPU."""
+    """Losses and counts of one batch. All are scalars on the model's device, and none forces a GPU sync."""
 
     loss: Tensor
-    """What to call backward on: this batch's share of the global batch's MLM loss + NSP loss."""
+    """This batch's share of the global batch's MLM loss + NSP loss; call backward on it."""
     mlm_loss_sum: Tensor
-    """Cross-entropy summed over masked positions, in nats, without gradient."""
+    """Sum of the cross-entropies of masked positions, in nats, without gradient."""
     mlm_correct: Tensor
     """Number of masked positions whose most likely word is the true one."""
     nsp_loss_sum: Tensor
-    """Cross-entropy summed over pairs, in nats, without gradient."""
+    """Sum of the cross-entropies of pairs, in nats, without gradient."""
     nsp_correct: Tensor
     """Number of pairs whose label was predicted."""
 
 
 class MaskedLanguageModelHead(nn.Module):
-    """Dense, GELU, LayerNorm, then the word embeddings as decoder, with a bias of its own for each word."""
+    """Dense, GELU, normalisation, then the word embeddings as decoder, with one bias per word."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -45,7 +48,7 @@ class MaskedLanguageModelHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
-        """Logits (M, V) from hidden states (M, C) and the tied weight (V, C)."""
+        """Return logits (M, V) from hidden states (M, C) and the tied weight (V, C)."""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), word_embeddings, self.bias)
 
 
@@ -58,7 +61,7 @@ class NextSentenceHead(nn.Module):
         self.classifier = nn.Linear(hidden_size, 2)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits (N, 2) from the hidden states (N, C) of [CLS]."""
+        """Return logits (N, 2) from the hidden states (N, C) of [CLS]."""
         return self.classifier(torch.tanh(self.pooler(hidden)))
 
 
@@ -66,6 +69,7 @@ class PretrainingModel(nn.Module):
     """An encoder with both heads."""
 
     form = "ForPreTraining"
+    """Second part of the name of its class in transformers."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -75,7 +79,7 @@ class PretrainingModel(nn.Module):
         self.nsp = NextSentenceHead(config.shape.hidden_size)
 
     def logits(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """Of the words at the masked positions (M, V), and of the pairs (N, 2)."""
+        """Return the logits of words at the masked positions (M, V) and of pairs (N, 2)."""
         hidden = self.encoder(batch)  # (T, C)
         words = self.mlm(hidden[batch.masked_positions], self.encoder.word_embeddings)
         return words, self.pair_logits(batch, hidden)
@@ -96,17 +100,17 @@ class PretrainingModel(nn.Module):
         return 3 * (self.encoder.forward_flops(num_tokens, num_squared) + heads)
 
     def pair_logits(self, batch: PackedBatch, hidden: Tensor) -> Tensor:
-        """(N, 2) from hidden states (T, C)."""
+        """Return the logits of pairs (N, 2) from hidden states (T, C)."""
         return self.nsp(hidden[batch.cu_seqlens[:-1]])
 
     def forward(self, batch: PackedBatch, num_masked: int, num_pairs: int) -> PretrainingOutput:
-        """Losses of one batch.
+        """Return the losses of one batch.
 
         Args:
-            batch: on the model's device. A next_sentence_label of -1 (no pair) takes no part in the NSP loss.
+            batch: on the model's device. A next_sentence_label of -1 (no pair) does not count in the NSP loss.
             num_masked: masked positions in the global batch, of which `batch` may be a part; divides the MLM loss.
-            num_pairs: pairs in the global batch, those labelled 0 or 1; divides the NSP loss. With none of them the NSP
-                head does not run, and its weights get no gradient.
+            num_pairs: pairs in the global batch, labelled 0 or 1; divides the NSP loss. If it is 0, the NSP head does
+                not run and its weights get no gradient.
         """
         hidden = self.encoder(batch)  # (T, C)
         mlm_loss, mlm_correct = self.word_losses(hidden[batch.masked_positions], batch.masked_ids)
@@ -127,8 +131,8 @@ class PretrainingModel(nn.Module):
         )
 
     def word_losses(self, hidden: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the losses, and number of words that are right, of hidden states (M, C) at masked positions."""
+        """Return the sum of the losses and the number of correct words, from hidden states (M, C) at masked positions."""
         logits = self.mlm(hidden, self.encoder.word_embeddings)  # (M, V)
-        # In 32 bits also under autocast: a sum over 30,000 words is not for 8 bits of mantissa.
+        # In 32 bits also under autocast: 8 bits of mantissa are too few for a sum over 30,000 words.
         loss = F.cross_entropy(logits.float(), masked_ids, reduction="sum")
         return loss, (logits.argmax(-1) == masked_ids).sum()

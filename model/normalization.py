@@ -1,4 +1,8 @@
-"""Layer normalisation, which is BERT's, and batch normalisation over real tokens, an experiment (docs/experiments.md)."""
+"""Layer normalisation, which is BERT's, and batch normalisation over real tokens, an experiment (docs/experiments.md).
+
+Batch normalisation needs the whole batch in one pass and no padding. The encoder asks for that by
+`needs_whole_batches`, and export refuses its statistics because transformers has no place for them.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +10,7 @@ from torch import Tensor, nn
 from model.distributed import sum_over_ranks
 
 EPSILON = 1e-5
-"""Of batch normalisation, which divides by deviations that may be 0."""
+"""Epsilon of batch normalisation, which divides by standard deviations that may be 0."""
 MOMENTUM = 0.1
 """Share of a step's statistics in the running ones."""
 
@@ -14,8 +18,8 @@ MOMENTUM = 0.1
 class TokenBatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015): each channel by its mean and variance over the tokens of a batch.
 
-    In training these are of all tokens that the step reads, on all ranks, and gradients go through both; there is no
-    padding among them. In evaluation they are running means, which `update_statistics` moves after an update.
+    In training the statistics are those of all tokens of the step on all ranks, and gradients go through both. In
+    evaluation they are running means, which `update_statistics` moves after each update.
     """
 
     running_mean: Tensor
@@ -28,15 +32,15 @@ class TokenBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(size))
         self.register_buffer("running_variance", torch.ones(size))
         self.last: tuple[Tensor, Tensor] | None = None
-        """Mean and unbiased variance of the last batch that was trained on."""
+        """Mean and unbiased variance of the last training batch."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(T, C) from (T, C), in 32 bits."""
+        """Return (T, C) from (T, C), in 32 bits."""
         hidden = hidden.float()
         if not self.training:
             scale = self.weight * (self.running_variance + EPSILON).rsqrt()
             return (hidden - self.running_mean) * scale + self.bias
-        count = sum_over_ranks(hidden.new_tensor([len(hidden)])).clamp(min=1)  # no masked position in any rank: 0
+        count = sum_over_ranks(hidden.new_tensor([len(hidden)])).clamp(min=1)  # 0 without masked positions
         mean = sum_over_ranks(hidden.sum(0)) / count
         centred = hidden - mean
         variance = sum_over_ranks(centred.square().sum(0)) / count
@@ -45,7 +49,7 @@ class TokenBatchNorm(nn.Module):
 
 
 def build_normalization(name: str, size: int, layer_norm_eps: float) -> nn.Module:
-    """A module that normalises (T, C) with C = size."""
+    """Return a module that normalises (T, C) with C = size."""
     return TokenBatchNorm(size) if name == "batch" else nn.LayerNorm(size, eps=layer_norm_eps)
 
 

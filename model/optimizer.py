@@ -1,8 +1,8 @@
-"""AdamW, LAMB and Muon as BERT uses them.
+"""AdamW, LAMB and Muon. A new optimizer is one function and one line of OPTIMIZERS.
 
-Differences from google-research/bert's optimizer: the bias correction is there (its absence was an oversight that the
-warm-up hid), and clipping is by the norm of the whole global batch's gradient. What gets no weight decay is the same:
-biases and LayerNorm. The learning rate comes from `model/schedule.py`.
+Differences from google-research/bert's optimizer: Adam's bias correction is applied (its absence was an oversight that
+the warm-up hid), and clipping is by the norm of the whole global batch's gradient. As there, biases and LayerNorm do not
+decay. The learning rate comes from `model/schedule.py`.
 """
 
 import math
@@ -16,7 +16,7 @@ from model.encoder import Encoder
 from model.normalization import follow_updates
 
 BETAS = (0.9, 0.98)
-"""AdamW's. 0.98, not Adam's 0.999: as RoBERTa and later recipes, steadier at batches of thousands."""
+"""AdamW's. 0.98 instead of Adam's 0.999, as in RoBERTa, is more stable at batches of thousands."""
 LAMB_BETAS = (0.9, 0.999)
 MUON_MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -30,8 +30,8 @@ class Lamb(torch.optim.Optimizer):
     """LAMB (You et al. 2020, algorithm 2), as in NVIDIA's BERT: for global batches above about 8,000 examples.
 
     Each parameter's AdamW update is scaled by the norm of the parameter over the norm of the update. As there, a
-    parameter without weight decay (biases, LayerNorm) is not scaled, and neither is one whose norm or update is 0.
-    Clipping is not done here: the trainer clips the gradient of the global batch, for every optimizer.
+    parameter without weight decay (bias, LayerNorm) is not scaled, nor is one whose norm or update is 0. The trainer
+    clips the gradient, so LAMB does not.
     """
 
     def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float) -> None:
@@ -39,7 +39,7 @@ class Lamb(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update."""
+        """Update the parameters once."""
         assert closure is None
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
@@ -55,7 +55,7 @@ class Lamb(torch.optim.Optimizer):
                 first, second = state["exp_avg"], state["exp_avg_sq"]
                 first.lerp_(parameter.grad, 1 - beta1)
                 second.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
-                # Tensors, not numbers: to read the step would wait for the GPU.
+                # Tensors, not numbers: reading the step forces a GPU sync.
                 update = first / (1 - beta1 ** state["step"])
                 update /= (second / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
                 if decay:
@@ -66,11 +66,11 @@ class Lamb(torch.optim.Optimizer):
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024): the momentum of a matrix, made orthogonal, is its update.
+    """Muon (Jordan et al. 2024): the update of a matrix is its momentum, made orthogonal.
 
-    As torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`, and with its state; but it orthogonalises in 16 bits only
-    on CUDA. On a CPU without instructions for bfloat16 torch's takes ten times as long as in 32 bits, which is more
-    than the rest of the step.
+    Equal to torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`, with the same state, except that it orthogonalises
+    in 16 bits only on CUDA. On a CPU without bfloat16 instructions torch's version takes ten times as long as 32 bits,
+    more than the rest of the step.
     """
 
     def __init__(self, params: Any, weight_decay: float) -> None:
@@ -79,7 +79,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update."""
+        """Update the parameters once."""
         assert closure is None
         for group in self.param_groups:
             momentum = group["momentum"]
@@ -92,12 +92,12 @@ class Muon(torch.optim.Optimizer):
                 kept = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
                 update = orthogonal(parameter.grad.lerp(kept, momentum), group["ns_steps"])  # Nesterov's
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                # Of AdamW's size, 0.2 a weight (Liu et al. 2025, Moonlight).
+                # The update has the size of AdamW's, 0.2 per weight (Liu et al. 2025, Moonlight).
                 parameter.add_(update, alpha=-0.2 * math.sqrt(max(parameter.shape)) * group["lr"])
 
 
 def orthogonal(matrix: Tensor, num_steps: int) -> Tensor:
-    """The matrix with its singular values brought to somewhere from 0.7 to 1.2, by Newton-Schulz: (R, C) from (R, C)."""
+    """Return the matrix (R, C) with its singular values moved to between about 0.7 and 1.2, by Newton-Schulz."""
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix
     x = x.bfloat16() if x.is_cuda else x
@@ -110,9 +110,9 @@ def orthogonal(matrix: Tensor, num_steps: int) -> Tensor:
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Muon for some matrices and AdamW for all else, as one optimizer; they share its groups and its state.
+    """Muon for some matrices and AdamW for the other parameters, as one optimizer that holds the groups and state of both.
 
-    Muon's update has the size of AdamW's, so both take the same learning rate and weight decay.
+    Muon's update has the size of AdamW's, so both use the same learning rate and weight decay.
     """
 
     def __init__(self, matrices: list[nn.Parameter], weight_decay: float, others: list[dict[str, Any]]) -> None:
@@ -122,7 +122,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             part.state = self.state
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update."""
+        """Update the parameters once."""
         assert closure is None
         for part in self.parts:
             part.step()
@@ -187,11 +187,11 @@ def build_optimizer(model: nn.Module, weight_decay: float, name: Name = "adamw")
 
 
 def moment_names(optimizer: torch.optim.Optimizer) -> dict[nn.Parameter, tuple[str, ...]]:
-    """What the optimizer keeps of each of its parameters; it has that after its first update."""
+    """Return the names of the tensors that the optimizer keeps of each parameter, after its first update."""
     return {p: group.get("moments", ADAM_MOMENTS) for group in optimizer.param_groups for p in group["params"]}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of all groups; one that has an `lr_scale` gets so many times as much."""
+    """Set the learning rate of all groups, times the group's `lr_scale` if it has one."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)

@@ -3,7 +3,7 @@
 Dimensions in the comments: T real tokens, N sequences.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
@@ -14,7 +14,7 @@ from torch import Tensor
 Item = TypeVar("Item")
 
 MAX_TOKENS = 8192
-"""Tokens that a model reads at once, at most, where it predicts or reads a single text, unless one sequence has more."""
+"""Maximum number of tokens in a batch of predictions, and of one text in windows; a longer sequence is a batch by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,23 +28,23 @@ class PackedSequences:
     position_ids: Tensor
     """int64 (T,), from 0 in each sequence"""
     cu_seqlens: Tensor
-    """int32 (N + 1,), where each sequence begins, and T"""
+    """int32 (N + 1,), the start of each sequence, and T"""
     lengths: list[int]
-    """Tokens of each sequence; on the host, where attention over single sequences needs them."""
+    """Tokens of each sequence, on the host for attention over single sequences."""
 
     def to(self, device: torch.device) -> Self:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)  # type: ignore[arg-type]
 
     def pinned(self) -> Self:
-        """The same batch in memory that a GPU can copy from by itself."""
+        """Return the same batch in pinned memory, which a GPU copies from without waiting."""
         tensors = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)  # type: ignore[arg-type]
 
 
 def grouped(items: Iterable[Item], size_of: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
-    """Neighbours in groups whose sizes add up to `limit` at most; what is larger alone is a group of its own.
+    """Yield neighbours in groups whose sizes add up to at most `limit`; a larger item is a group by itself.
 
     >>> list(grouped([3, 2, 9, 1], int, 6))
     [[3, 2], [9], [1]]
@@ -63,12 +63,12 @@ def grouped(items: Iterable[Item], size_of: Callable[[Item], int], limit: int) -
 
 
 def pack_sequences(input_ids: np.ndarray, lengths: np.ndarray, segment_b_start: np.ndarray) -> PackedSequences:
-    """Sequences as a model reads them.
+    """Return sequences as a model reads them.
 
     Args:
         input_ids: (T,), of any integer type, the sequences end to end.
         lengths: int64 (N,)
-        segment_b_start: (N,), the index in its sequence of B's first token; the length where there is no B.
+        segment_b_start: (N,), index of B's first token in its sequence; the length of a sequence without B.
     """
     ends = np.cumsum(lengths)
     positions = np.arange(len(input_ids))
@@ -84,8 +84,14 @@ def pack_sequences(input_ids: np.ndarray, lengths: np.ndarray, segment_b_start: 
     )
 
 
+def pack_texts(sequences: Sequence[np.ndarray]) -> PackedSequences:
+    """Return sequences of one segment each as a model reads them."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    return pack_sequences(np.concatenate(sequences), lengths, lengths)
+
+
 def flat_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The integers starts[i] … starts[i] + lengths[i] - 1, for one i after the other.
+    """Return the integers starts[i] … starts[i] + lengths[i] - 1, for one i after the other.
 
     >>> flat_ranges(np.array([7, 1]), np.array([2, 3])).tolist()
     [7, 8, 1, 2, 3]
@@ -95,5 +101,5 @@ def flat_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def take_lists(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The lists values[starts[i] : starts[i] + lengths[i]], end to end."""
+    """Return the lists values[starts[i] : starts[i] + lengths[i]], end to end."""
     return values[flat_ranges(starts, lengths)]

@@ -12,7 +12,7 @@ from model.hub.tokenizer import tokenizer_configuration
 from model.hub.weights import from_hugging_face, load_weights, name_table
 from model.loading.data import DataSet
 
-FREE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "vocab_size")
+MAY_DIFFER = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "vocab_size")
 """What of a configuration need not be the model's; the vocabulary has a check of its own."""
 
 
@@ -27,8 +27,8 @@ def check_vocabulary(pretrained: Pretrained, data_set: DataSet) -> None:
             f"the vocabulary of {data_set.folder} ({len(words):,} words) is not that of {pretrained.path} ({len(ours):,}): "
             f"word {first} is {said}; preprocess with the model's vocab.txt"
         )
-    made = reading_of(parse_json(data_set.folder.read("tokenizer.json"), f"{data_set.folder}/tokenizer.json"))
-    reads = reading_of(json.loads(pretrained.tokenizer.tokenizer.to_str()))
+    made = text_options(parse_json(data_set.folder.read("tokenizer.json"), f"{data_set.folder}/tokenizer.json"))
+    reads = text_options(json.loads(pretrained.tokenizer.tokenizer.to_str()))
     for name, value in made.items():
         if value != reads[name]:
             raise ValueError(
@@ -41,7 +41,7 @@ def check_shape(pretrained: Pretrained, config: EncoderConfig) -> None:
     """Raise ValueError unless a model of this configuration can take the weights of the one on disk."""
     ours, theirs = ({"encoder": encoder_name(c), **c.values()} for c in (config, pretrained.config))
     for name, asked in ours.items():
-        if name not in FREE and asked != theirs.get(name):
+        if name not in MAY_DIFFER and asked != theirs.get(name):
             raise ValueError(
                 f"model.{name} is {asked}, but {pretrained.path} has {theirs.get(name)}: give the config.toml that its "
                 f"run folder has as a preset; for a directory of transformers, `bertloom import` writes one"
@@ -53,7 +53,7 @@ def check_shape(pretrained: Pretrained, config: EncoderConfig) -> None:
         )
 
 
-def begin_with(model: PretrainingModel, pretrained: Pretrained) -> list[str]:
+def copy_weights(model: PretrainingModel, pretrained: Pretrained) -> list[str]:
     """Puts the weights of a model on disk into one of its shape.
 
     Returns:
@@ -76,7 +76,7 @@ def begin_with(model: PretrainingModel, pretrained: Pretrained) -> list[str]:
     return missing
 
 
-def reading_of(tokenizer: dict[str, Any]) -> dict[str, Any]:
+def text_options(tokenizer: dict[str, Any]) -> dict[str, Any]:
     """How a tokenizer.json reads texts before it looks for words."""
     reading = tokenizer_configuration(tokenizer, max_length=0)
     if reading["strip_accents"] is None:

@@ -87,7 +87,7 @@ def test_rows_stream_from_standard_input_to_standard_output(tuned):
 def test_a_bad_row_stops_it_or_has_a_line_that_says_so(tuned, tmp_path, capsys):
     path = write_jsonl(tmp_path / "x.jsonl", [{"text": "good"}, {"text": " "}, {"text": "bad"}])
     out = tmp_path / "out.jsonl"
-    with pytest.raises(ValueError, match=re.escape(f"{path}: line 2: text is empty: mend it, or go on past such rows")):
+    with pytest.raises(ValueError, match=re.escape(f"{path}: line 2: text is empty: fix it, or skip such rows")):
         predicted("--model", tuned["classify"], "--input", path, "--out", out)
     assert list(tmp_path.iterdir()) == [path], "nothing is left of a broken output"
     found = predicted("--model", tuned["classify"], "--input", path, "--out", out, "--on-bad-row", "skip")

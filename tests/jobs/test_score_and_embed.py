@@ -14,7 +14,8 @@ from jobs.embed import EmbedConfig, embed
 from jobs.embed import main as embed_main
 from jobs.score import ScoreConfig, score
 from jobs.score import main as score_main
-from model.inference import texts as sentences
+from model.inference import embed as embed_module
+from model.inference import score as score_module
 from tests.model.small_task import write_jsonl, write_model
 
 TEXTS = ["paris is the capital of france .", "good", "anna lives in 北京 !", "the film is bad , bad ?"]
@@ -46,7 +47,7 @@ def likelihood_by_hand(directory, text):
 
 
 def test_a_score_is_the_sum_of_what_each_masked_token_has(model, file, monkeypatch):
-    monkeypatch.setattr(sentences, "MAX_TOKENS", 25)  # so that texts are cut up between batches
+    monkeypatch.setattr(score_module, "MAX_TOKENS", 25)  # so that texts are cut up between batches
     found = list(score(ScoreConfig(model=model, input=file, device="cpu")))
     assert [line["id"] for line in found] == [1, 2, 3, 4]
     for text, line in zip(TEXTS, found):
@@ -69,7 +70,7 @@ def test_scores_go_from_standard_input_to_standard_output(model, monkeypatch, ca
 
 
 def test_vectors_are_those_of_transformers(model, file, tmp_path, monkeypatch):
-    monkeypatch.setattr(sentences, "MAX_TOKENS", 12)
+    monkeypatch.setattr(embed_module, "MAX_TOKENS", 12)
     tokenizer, theirs = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
     for pooling in ("mean", "cls"):
         embed(EmbedConfig(model=model, input=file, out=tmp_path / "v.parquet", pooling=pooling, device="cpu"))
@@ -85,7 +86,7 @@ def test_vectors_are_those_of_transformers(model, file, tmp_path, monkeypatch):
 def test_what_is_cut_off_or_left_out_is_counted(model, tmp_path, capsys):
     rows = [{"text": "good"}, {"text": ""}, {"text": "good " * 9}, {"text": "bad " * 9}]
     file, out = write_jsonl(tmp_path / "texts.jsonl", rows), tmp_path / "v.parquet"
-    with pytest.raises(ValueError, match="line 2: text is empty: mend it, or go on past such rows"):
+    with pytest.raises(ValueError, match="line 2: text is empty: fix it, or skip such rows"):
         embed(EmbedConfig(model=model, input=file, out=out))
     assert sorted(tmp_path.iterdir()) == [file]
     words = ["--model", str(model), "--input", str(file), "--out", str(out), "--on-bad-row", "skip"]

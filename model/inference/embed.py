@@ -1,0 +1,63 @@
+"""Vectors of whole texts.
+
+Dimensions in the comments: T real tokens, N sequences, C hidden_size.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from model.encoders import build_encoder
+from model.hub.pretrained import Pretrained
+from model.hub.weights import from_hugging_face, load_weights
+from model.packing import MAX_TOKENS, grouped, pack_texts
+from model.step import autocast, choose_device, choose_precision
+
+Pooling = Literal["mean", "cls"]
+
+
+class Embedder:
+    """A pretrained or fine-tuned model that turns texts into vectors.
+
+    >>> from model.hub.pretrained import open_pretrained  # doctest: +SKIP
+    >>> vectors, num_cut = Embedder(open_pretrained("run"), "mean", 128).embed(["a text"])  # doctest: +SKIP
+    """
+
+    def __init__(self, pretrained: Pretrained, pooling: Pooling, max_seq_length: int, device: str = "auto") -> None:
+        """
+        Args:
+            pooling: mean is the mean over all tokens including [CLS] and [SEP], as in sentence-transformers; cls is the
+                vector of [CLS].
+            max_seq_length: tokens of a text that are read, including these two.
+            device: cuda, cuda:1, cpu …; auto is cuda where there is one.
+        """
+        self.tokenizer = pretrained.tokenizer
+        self.pooling, self.max_seq_length = pooling, max_seq_length
+        self.encoder = build_encoder(pretrained.config)
+        state = from_hugging_face(pretrained.weights, pretrained.config, "Model")
+        load_weights(nn.ModuleDict({"encoder": self.encoder}), state, str(pretrained.path))
+        self.device = choose_device(device)
+        self.encoder.to(self.device).eval()
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
+        """Return the vectors, float32 (texts, C), and the number of texts that were too long and lost their end."""
+        room = self.max_seq_length - 2
+        ids = self.tokenizer.ids(texts)
+        sequences = [np.concatenate([[self.tokenizer.cls_id], part[:room], [self.tokenizer.sep_id]]) for part in ids]
+        vectors = []
+        for group in grouped(sequences, len, MAX_TOKENS):
+            batch = pack_texts(group).to(self.device)
+            with autocast(self.device, choose_precision("auto", self.device)):
+                hidden = self.encoder(batch).float()  # (T, C)
+            if self.pooling == "cls":
+                pooled = hidden[batch.cu_seqlens[:-1]]
+            else:
+                lengths = batch.cu_seqlens.diff()
+                rows = torch.arange(len(lengths), device=self.device).repeat_interleave(lengths)
+                pooled = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, rows, hidden) / lengths[:, None]
+            vectors.append(pooled.cpu().numpy())  # (N, C)
+        return np.concatenate(vectors), sum(len(part) > room for part in ids)
