@@ -28,8 +28,8 @@ from pipeline.examples.shards import write_shard
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import Split
-from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
 from pipeline.text.records import Document
+from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import TokenBlock
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 from tests.pipeline.google_twin import Options, make_examples

@@ -25,10 +25,10 @@ from setting import add_text_arguments, header, inputs_of, vocabulary_of, write_
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.splitting import split_source
-from pipeline.stages.near_duplicates import Search, find_pairs, num_ranges, verify_pairs, write_sketch
-from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
+from pipeline.stages.similar_documents import Search, find_pairs, num_hash_ranges, verify_pairs, write_sketch
 from pipeline.text.minhash import shingles, similarity
 from pipeline.text.records import Document
+from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part
 from pipeline.vocabulary import Vocabulary, make_tokenizer, read_vocabulary
 
@@ -108,11 +108,11 @@ def measure(arguments: argparse.Namespace, vocabulary: Vocabulary, folder: str) 
         record = {"name": f"p{i}", "source": f"{i:09d}", "path": "", "start": 0, "end": 1, "end_piece": 0}
         record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
         parts.append(write_part(f"{folder}/p{i}", record, [block], [], np.dtype(block.ids.dtype)))
-    search = Search(arguments.similarity, folder, folder, f"{folder}/found")
+    search = Search(arguments.similarity, folder, folder)
     begun = time.process_time()
     for part in parts:
         write_sketch(part, search)
-    count = num_ranges(parts, arguments.similarity)
+    count = num_hash_ranges(parts, arguments.similarity)
     pairs = [find_pairs(i, count, parts, search) for i in range(count)]
     rows = verify_pairs(np.unique(np.concatenate(pairs)), list(enumerate(parts)), search)
     seconds = time.process_time() - begun

@@ -17,14 +17,18 @@ from pathlib import Path
 from large_corpus import documents, paragraphs_of
 from setting import add_text_arguments, header, inputs_of, spread, vocabulary_of, write_report
 
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.sources import ReadConfig
 from pipeline.inputs.splitting import split_source
+from pipeline.job import JobConfig
+from pipeline.places import Places
 from pipeline.stages.packs import pack_parts
 from pipeline.stages.plan import Bucket, Plan
-from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer, part_names, tokenize_split
+from pipeline.stages.tokenization import tokenize_split
 from pipeline.stages.weave import read_bucket
+from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import PartRecord
 from pipeline.vocabulary import read_vocabulary
 
@@ -48,14 +52,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
     tokenizing = time.perf_counter() - start
     plan = Plan(tuple(parts), (BUCKET,), 0.0, sum(part.num_documents for part in parts), ())
     start = time.perf_counter()
-    packed = replace(plan, packs=pack_parts(plan.parts, str(folder)))
+    packed = replace(plan, packs=pack_parts(plan.parts, places_in(folder).parts))
     packing = time.perf_counter() - start
     seconds: dict[str, list[float]] = {"parts": [], "packs": []}
     found = {}
     for _ in range(arguments.repeat):
         for name, each in (("parts", plan), ("packs", packed)):
             start = time.perf_counter()
-            tokens, *others = read_bucket(BUCKET, each, str(folder))
+            tokens, *others = read_bucket(BUCKET, each, places_in(folder).parts)
             seconds[name].append(time.perf_counter() - start)
             found[name] = (tokens.ids.tobytes(), others)
     if found["parts"] != found["packs"]:
@@ -79,6 +83,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
     ]
 
 
+def places_in(folder: Path) -> Places:
+    return Places(dataset=str(folder), work=str(folder))
+
+
 def tokenize(arguments: argparse.Namespace, folder: Path) -> list[PartRecord]:
     """The parts of the files, in the order of the files' names."""
     vocabulary = read_vocabulary(vocabulary_of(arguments, folder))
@@ -87,12 +95,14 @@ def tokenize(arguments: argparse.Namespace, folder: Path) -> list[PartRecord]:
     for i in range(arguments.files):
         (folder / f"in/{i:06d}.txt").write_text(next(texts), encoding="utf-8")
     config = TokenizeConfig(text=TextConfig(read=ReadConfig(text_layout="file")))
+    job = JobConfig(config, ExamplesConfig(), vocabulary.sha256)
+    places = places_in(folder)
+    Path(places.parts).mkdir()
     tokenizer = make_document_tokenizer(config, vocabulary)
     parts = []
     for source in find_sources([str(folder / "in")]):
         for split in split_source(source, 8_000_000, config.text.read):
-            name = part_names(split, config, vocabulary.sha256)
-            parts += tokenize_split(split, name, str(folder), tokenizer, 8_000_000, config.text)
+            parts += tokenize_split(split, job, places, tokenizer, 8_000_000)
     return parts
 
 

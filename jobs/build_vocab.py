@@ -2,30 +2,29 @@
 
     bertloom build-vocab --input 'text/*.jsonl' --vocab-size 30000 --out vocab.txt
 
-Reads the same inputs as `preprocess` and writes one file, one word a line: the special words, characters, pieces. The
-same text gives the same file, for any number of workers.
+Reads the same inputs as `preprocess` and writes one file with one word per line: the special words, then characters, then
+pieces of words. The same text gives the same file, with any number of workers.
 """
 
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import apache_beam as beam
 import tyro
 
 from bertloom import storage
 from jobs.support.config import parse
+from jobs.support.messages import print_message
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.sources import Source
 from pipeline.inputs.splitting import split_size, split_source
-from pipeline.local.runner import for_people, pipeline_options, quiet_workers, run, worker_watch
+from pipeline.local.runner import pipeline_options, run_over_splits
 from pipeline.options import flat
-from pipeline.preprocess import balanced
 from pipeline.stages.word_counts import CountWords, Tally, read_counts
 from pipeline.vocabulary import (
     MAX_WORD_CHARACTERS,
@@ -37,32 +36,37 @@ from pipeline.vocabulary import (
     train_vocabulary,
 )
 
+say = partial(print_message, "build-vocab")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildVocabConfig:
-    """Makes a WordPiece vocabulary from text."""
+    """Make a WordPiece vocabulary from text."""
 
     input: tuple[str, ...]
-    """Files, folders, quoted globs or @LIST, as `preprocess` takes them."""
+    """Files, folders, quoted globs or @LIST, as for `preprocess`."""
     vocab_size: int
-    """Words to make, the five special ones among them. BERT: 30522 (English), 21128 (Chinese)."""
+    """Number of words to make, including the five special ones. BERT used 30522 for English and 21128 for Chinese."""
     out: str
-    """The file to write: vocab.txt."""
+    """The vocabulary file to write."""
     text: Annotated[TextConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TextConfig)
     do_lower_case: bool = True
-    """Lower-case the text: an uncased vocabulary. Give preprocess the same."""
+    """Lower-case the text, for an uncased vocabulary. Use the same value in `preprocess`."""
     strip_accents: bool | None = None
-    """Remove accents; None: where the text is lower-cased, as BERT does. Give preprocess the same."""
+    """Remove accents. By default they are removed when the text is lower-cased, as in BERT. Use the same value in
+    `preprocess`."""
     min_frequency: int = 2
-    """A piece is made only of pairs that occur so often."""
+    """Number of times that a pair of pieces must occur to be merged."""
     character_coverage: float = 0.9995
-    """The most frequent characters that make up this share of the text are kept; words with others become [UNK]."""
+    """Share of the text that the characters in the vocabulary make up. Words with other, rarer characters become [UNK]. The
+    default is that of SentencePiece for languages with many characters."""
     chinese_frequency: int | None = None
-    """Chinese characters that occur so often are kept, too, whatever their share: for text with little Chinese in it."""
+    """Also keep every Chinese character that occurs this many times: for text with little Chinese in it. By default
+    --character-coverage alone decides."""
     num_workers: int = 1
-    """Processes on this machine."""
+    """Number of worker processes on this machine."""
     overwrite: bool = False
-    """Write over a file that holds another vocabulary."""
+    """Replace --out if it holds another vocabulary."""
 
     def __post_init__(self) -> None:
         if self.vocab_size <= MIN_WORDS:
@@ -82,18 +86,18 @@ def main(argv: Sequence[str]) -> None:
 
 
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:
-    """Makes the vocabulary, writes it, says what it covers, and gives it back."""
+    """Make the vocabulary, write it, print what it covers, and return it."""
     notes: list[str] = []
     sources = find_sources(config.input, notes, config.text.read.encoding)
     for note in notes:
-        _say(note)
+        say(note)
     counts, tally = _count(config, sources)
-    for reason, (_, _, what) in sorted(tally.first.items()):
-        _say(f"rejected: {reason}: {what}")
-    turned_away = "".join(f", {n:,} {reason}" for reason, n in sorted(tally.turned_away.items()))
+    for reason, (_, _, message) in sorted(tally.first.items()):
+        say(f"rejected: {reason}: {message}")
+    not_used = "".join(f", {number:,} {reason}" for reason, number in sorted(tally.not_used.items()))
     if all(len(word) > MAX_WORD_CHARACTERS for word in counts):
         raise ValueError(
-            f"no text in {len(sources)} files{turned_away}: expected documents with words of up to {MAX_WORD_CHARACTERS} "
+            f"no text in {len(sources)} files{not_used}: expected documents with words of up to {MAX_WORD_CHARACTERS} "
             f"characters, see --help"
         )
     words = train_vocabulary(
@@ -104,53 +108,48 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
 
     print(f"{config.out}: {len(words):,} words, sha256 {vocabulary.sha256}")
     if len(words) < config.vocab_size:
-        print(f"  fewer than the {config.vocab_size:,} asked for: no more pairs occur {config.min_frequency} times")
-    print(f"  from       {tally.documents:,} documents, {tally.bytes / 1e6:,.1f} MB of text{turned_away}")
+        print(f"  fewer than the {config.vocab_size:,} requested: no more pairs occur {config.min_frequency} times")
+    print(f"  from       {tally.documents:,} documents, {tally.bytes / 1e6:,.1f} MB of text{not_used}")
     _print_coverage(measure_coverage(vocabulary, counts))
     print(f"  next       {_next_command(config)}")
     return vocabulary
 
 
 def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, int], Tally]:
-    total = sum(source.size for source in sources)
-    splits = [split for source in sources for split in split_source(source, split_size(total), config.text.read)]
-    with TemporaryDirectory(prefix="bertloom-") as folder, worker_watch("build-vocab", "Nothing is kept: start"):
-        count = CountWords(folder, config.text, config.do_lower_case, config.strip_accents)
-        balanced_splits = balanced(splits, config.num_workers)
-        try:
-            with quiet_workers(os.path.join(folder, "beam.log")):
-                run(
-                    pipeline_options(config.num_workers, ()),
-                    lambda pipeline: pipeline | "splits" >> beam.Create(balanced_splits) | "count" >> count,
-                )
-        except Exception as error:
-            raise for_people(error) from error
+    """Return (word -> count, what was read)."""
+    size = split_size(sum(source.size for source in sources))
+    splits = [split for source in sources for split in split_source(source, size, config.text.read)]
+    with TemporaryDirectory(prefix="bertloom-") as folder:
+        run_over_splits(
+            pipeline_options(config.num_workers, ()),
+            splits,
+            CountWords(folder, config.text, config.do_lower_case, config.strip_accents),
+            command="build-vocab",
+            how_to_continue="No work is kept. Start",
+            log=os.path.join(folder, "beam.log"),
+        )
         return read_counts(folder)
 
 
 def _print_coverage(scripts: dict[str, Coverage]) -> None:
-    """How the words of each script are cut."""
+    """Print how many tokens the words of each script have."""
     parts = list(scripts.values())
     total = Coverage(*(sum(getattr(part, field.name) for part in parts) for field in fields(Coverage)))
-    print(f"  cut into   {total.num_tokens / total.num_words:.2f} tokens a word")
+    print(f"  length     {total.num_tokens / total.num_words:.2f} tokens per word")
     print(f"  [UNK]      {100 * total.num_unknown / total.num_tokens:.3f} % of tokens")
-    print(f"  {'by script':22}{'words':>14}{'share':>9}{'tokens a word':>15}{'[UNK]':>10}")
+    print(f"  {'by script':22}{'words':>14}{'share':>9}{'tokens per word':>17}{'[UNK]':>10}")
     for name, part in scripts.items():
         print(
             f"    {name:20}{part.num_words:>14,}{part.num_words / total.num_words:>9.2%}"
-            f"{part.num_tokens / part.num_words:>15.2f}{part.num_unknown / part.num_tokens:>10.3%}"
+            f"{part.num_tokens / part.num_words:>17.2f}{part.num_unknown / part.num_tokens:>10.3%}"
         )
-
-
-def _say(text: str) -> None:
-    print(f"bertloom build-vocab: {text}", file=sys.stderr)
 
 
 def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
     if storage.exists(config.out) and not config.overwrite and storage.read(config.out) != vocabulary.text:
         raise ValueError(
-            f"{config.out}: holds something else already, and was left as it is: "
-            f"choose another --out, or add --overwrite"
+            f"{config.out} already exists with other content and was not changed: choose another --out, or add "
+            f"--overwrite"
         )
     if storage.is_local(config.out) and os.path.dirname(config.out):
         storage.make_folder(os.path.dirname(config.out))
@@ -158,7 +157,7 @@ def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
 
 
 def _next_command(config: BuildVocabConfig) -> str:
-    """`bertloom preprocess` with the options that decide what words there are, for a shell."""
+    """Return a shell command for `bertloom preprocess` with the same options for reading text."""
     casing = [] if config.do_lower_case else ["--no-do-lower-case"]
     accents = [] if config.strip_accents is None else ["--strip-accents", str(config.strip_accents)]
     reading: list[str] = []

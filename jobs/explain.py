@@ -30,8 +30,9 @@ from pipeline.examples.decoding import Span, decode, segments
 from pipeline.examples.objectives.objective import DrawnPair
 from pipeline.inputs.formats.registry import format_named
 from pipeline.stages.line_repeats import read_repeated
-from pipeline.stages.manifest import DAMAGED, JobConfig, read_dataset
-from pipeline.stages.tokenization import make_document_tokenizer
+from pipeline.job import JobConfig
+from pipeline.stages.manifest import DAMAGED, read_dataset
+from pipeline.tokenizer import make_document_tokenizer
 from pipeline.text.records import Document
 from pipeline.vocabulary import make_tokenizer, parse_vocabulary
 
@@ -68,7 +69,7 @@ class Explainer:
         self.manifest, shards = read_dataset(dataset)
         self.rows = shards.to_pylist()
         self.vocabulary = parse_vocabulary(storage.read(storage.join(dataset, "vocab.txt")), "vocab.txt")
-        self.job = JobConfig.of(self.manifest, self.vocabulary)
+        self.job = JobConfig.from_manifest(self.manifest)
         self.inputs = {row["name"]: row for row in self.manifest["inputs"]}
         self._buckets: dict[tuple[str, int], Bucket] = {}
         self._layouts: dict[int, Layout] = {}
@@ -92,7 +93,7 @@ class Explainer:
         if size > b:
             found["b"] = self._segment(bucket, example["document_b"], example["token_b"], size - b - 1)
         found["drawn"] = self._drawn(woven, place, shard) if woven and place < len(woven.pairs) else []
-        found["masking"] = self.job.weave.scheme.summary
+        found["masking"] = self.job.examples.scheme.summary
         found |= _compare(example, woven, place, shard) if woven else {"agrees": None}
         return {"index": index, **found}
 
@@ -111,7 +112,7 @@ class Explainer:
             (batch,) = read_members(self.dataset, shard, [member])
             example = batch.slice(at, 1).to_pylist()[0]
             shown = {
-                "example": decode(example, self.vocabulary, self.job.weave.objective.labels),
+                "example": decode(example, self.vocabulary, self.job.examples.objective.labels),
                 "masks": _masks(example, segments(example, self.vocabulary)),
             }
         except (OSError, ValueError, IndexError, KeyError) as error:
@@ -127,7 +128,7 @@ class Explainer:
             has_lines = self.job.tokenize.max_line_repeats is not None
             repeated_lines = read_repeated(self.dataset) if has_lines else None
             paths = {name: row["path"] for name, row in self.inputs.items()}
-            self._buckets[split, number] = Bucket(page, paths, self.job, split, number, repeated_lines)
+            self._buckets[split, number] = Bucket(page, paths, self.job, self.vocabulary, split, number, repeated_lines)
         return self._buckets[split, number]
 
     @cached_property
@@ -179,7 +180,7 @@ class Explainer:
 
     def _drawn(self, woven: Woven, place: int, shard: dict[str, Any]) -> list[str]:
         """Describe how the example was drawn, in sentences."""
-        config, s, pair = self.job.weave, woven.sentences, woven.pairs.take(slice(place, place + 1))
+        config, s, pair = self.job.examples, woven.sentences, woven.pairs.take(slice(place, place + 1))
         drawn = DrawnPair(
             sentences=s,
             pair=pair,

@@ -1,7 +1,7 @@
-"""The vocabulary: `vocab.txt` read with care, the tokenizer that it makes, its form for Hugging Face, and its training.
+"""The vocabulary: reading `vocab.txt`, the tokenizer of a vocabulary, `tokenizer.json`, and training.
 
-A vocabulary file has one word a line; the line's number, from 0, is the word's id. Lines end at a line feed and nowhere
-else: real vocabularies hold U+2028 and U+0085 as words.
+A vocabulary file has one word per line. A word's id is the number of its line, from 0. Only a line feed ends a line: real
+vocabularies contain U+2028 and U+0085 as words.
 
     >>> vocabulary = read_vocabulary("vocab.txt")
     >>> vocabulary.words[vocabulary.mask]
@@ -29,35 +29,37 @@ from bertloom import storage
 from pipeline.text.scripts import script_of
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-MIN_WORDS = 6  # the five special ones and something to say
-MAX_WORD_CHARACTERS = 100  # `tokenizers` gives [UNK] for longer words
-MAX_TRAINING_WORDS = 20_000_000  # what the trainer is given in place of a larger corpus: about 10 seconds
+MIN_WORDS = 6  # the five special words and one more
+MAX_WORD_CHARACTERS = 100  # `tokenizers` returns [UNK] for longer words
+MAX_TRAINING_WORDS = (
+    20_000_000  # words of the trainer's text, to which a larger corpus is scaled down: about 10 seconds
+)
 
 _UNUSED = re.compile(r"\[unused\d+\]")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and their ids. Made by `read_vocabulary`, which has checked them."""
+    """Words and their ids, as `read_vocabulary` has checked them."""
 
     words: tuple[str, ...]
     """A word's id is its index."""
     notes: tuple[str, ...] = ()
-    """What was mended while reading, in words for the person who gave the file."""
+    """Messages for the user about what was corrected while reading."""
 
     @cached_property
     def text(self) -> bytes:
-        """`vocab.txt` as a data set keeps it: UTF-8, a line feed after every word."""
+        """`vocab.txt` in a data set: UTF-8, with a line feed after every word."""
         return "".join(f"{word}\n" for word in self.words).encode()
 
     @cached_property
     def sha256(self) -> str:
-        """Of `text`: files that differ in their line ends alone are the same vocabulary."""
+        """Digest of `text`: files that differ only in their line ends are the same vocabulary."""
         return hashlib.sha256(self.text).hexdigest()
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        """word -> id."""
+        """Word -> id."""
         return {word: index for index, word in enumerate(self.words)}
 
     @property
@@ -82,40 +84,40 @@ class Vocabulary:
 
     @cached_property
     def continuation(self) -> NDArray[np.bool_]:
-        """Does the word go on with the one before it ("##ing")? bool (words,)."""
+        """Whether the word continues the one before it, such as "##ing": bool (words,)."""
         return np.array([word.startswith("##") and len(word) > 2 for word in self.words], bool)
 
     @cached_property
     def ordinary(self) -> NDArray[np.unsignedinteger]:
-        """Ids that may stand in for a masked word: all but the special and the [unusedN], uint16 or uint32, sorted."""
+        """Ids that may replace a masked word: all except the special and [unusedN] words. uint16 or uint32, sorted."""
         chosen = [i for i, word in enumerate(self.words) if word not in SPECIAL_WORDS and not _UNUSED.fullmatch(word)]
         return np.array(chosen, np.uint16 if len(self.words) < 65536 else np.uint32)
 
 
 def read_vocabulary(path: str) -> Vocabulary:
-    """The vocabulary in a file, on any of Beam's file systems; ValueError says what is wrong with it, and where."""
+    """Return the vocabulary in a file, which may be on an object store. ValueError if it is not a usable one."""
     try:
         data = storage.read(path)
     except IsADirectoryError:
-        raise ValueError(f"{path}: is a folder; expected a vocabulary file, one word a line") from None
-    except OSError as error:  # Beam's own errors are of this kind, too
+        raise ValueError(f"{path}: is a folder; expected a vocabulary file, one word per line") from None
+    except OSError as error:
         reason = error.strerror or "there is no such file, or it cannot be read"
         raise ValueError(f"{path}: {reason}; make a vocabulary with `bertloom build-vocab`") from error
     return parse_vocabulary(data, path)
 
 
 @lru_cache(maxsize=2)
-def kept_vocabulary(path: str) -> Vocabulary:
-    """The vocabulary of a running job, read once a process. `path` names its content: nothing else is ever written there."""
+def cached_vocabulary(path: str) -> Vocabulary:
+    """Return the vocabulary of a running job. Cached per process: the file's name contains its digest."""
     return read_vocabulary(path)
 
 
 def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
-    """The vocabulary in these bytes; `name` is what errors call the file."""
+    """Return the vocabulary in these bytes. `name` is the file's name in errors."""
     notes = []
     if data.startswith(b"\xef\xbb\xbf"):
         data = data[3:]
-        notes.append(f"{name}: a byte order mark at the start was passed over")
+        notes.append(f"{name}: a byte order mark at the start was ignored")
     try:
         words = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -124,14 +126,14 @@ def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
     num_crlf = sum(word.endswith("\r") for word in words)
     if num_crlf:
         words = [word.removesuffix("\r") for word in words]
-        notes.append(f"{name}: {num_crlf} lines end in CRLF; read as if they ended in LF")
+        notes.append(f"{name}: {num_crlf} lines end in CRLF, which was read as LF")
     if words[-1] == "":
         words.pop()
     num_blank = len(words)
     while words and words[-1] == "":
         words.pop()
     if num_blank > len(words):
-        notes.append(f"{name}: {num_blank - len(words)} empty lines at the end were passed over")
+        notes.append(f"{name}: {num_blank - len(words)} empty lines at the end were ignored")
     _check_words(words, name)
     return Vocabulary(tuple(words), tuple(notes))
 
@@ -140,33 +142,33 @@ def _check_words(words: list[str], name: str) -> None:
     if "" in words:
         line = words.index("") + 1
         raise ValueError(
-            f"{name}: line {line}: empty; every line is a word, and later words would get other ids: "
-            f"remove the line, or give it the name [unused{line - 1}]"
+            f"{name}: line {line} is empty; every line must be a word, because its number is the word's id: "
+            f"remove the line, or write [unused{line - 1}] there so that later words keep their ids"
         )
     if len(words) < MIN_WORDS:
-        raise ValueError(f"{name}: {len(words)} words; expected one word a line, at least {MIN_WORDS}")
+        raise ValueError(f"{name}: {len(words)} words; expected one word per line, at least {MIN_WORDS}")
     first: dict[str, int] = {}
     for line, word in enumerate(words, 1):
         if word in first:
             raise ValueError(
                 f"{name}: the word {word!r} is on line {first[word]} and again on line {line}; a word has "
-                f"one id: give the second the name [unused{line - 1}], so that all others keep theirs"
+                f"one id: write [unused{line - 1}] on the second line, so that all other words keep theirs"
             )
         first[word] = line
     missing = [word for word in SPECIAL_WORDS if word not in first]
     if missing:
-        near = [f"line {line} has {word!r}" for word, line in first.items() if word.strip().upper() in missing]
-        hint = f" ({'; '.join(near)})" if near else ""
+        similar = [f"line {line} has {word!r}" for word, line in first.items() if word.strip().upper() in missing]
+        hint = f" ({'; '.join(similar)})" if similar else ""
         raise ValueError(
-            f"{name}: {' '.join(missing)} missing{hint}; BERT needs {' '.join(SPECIAL_WORDS)}: write them "
-            f"over [unusedN] lines, or make a vocabulary with `bertloom build-vocab`"
+            f"{name}: {' '.join(missing)} missing{hint}; BERT needs {' '.join(SPECIAL_WORDS)}: replace [unusedN] "
+            f"lines by them, or make a vocabulary with `bertloom build-vocab`"
         )
 
 
 def make_tokenizer(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None) -> Tokenizer:
-    """The reference for ids: `BertWordPieceTokenizer` with `encode_special_tokens`, so that "[MASK]" in a text is text.
+    """Return the reference tokenizer: `BertWordPieceTokenizer` with `encode_special_tokens`, so "[MASK]" in a text is text.
 
-    strip_accents: None does as BERT does, which is to strip them where it lower-cases.
+    strip_accents: None strips them if the text is lower-cased, as BERT does.
     """
     tokenizer = Tokenizer(WordPiece(vocabulary.ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS))
     tokenizer.add_special_tokens(list(SPECIAL_WORDS))
@@ -177,7 +179,7 @@ def make_tokenizer(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: b
 
 
 def cut_as_bert(tokenizer: Tokenizer, do_lower_case: bool, strip_accents: bool | None) -> None:
-    """Gives a tokenizer BERT's normalizer and pre-tokenizer."""
+    """Give a tokenizer BERT's normalizer and pre-tokenizer."""
     tokenizer.normalizer = BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=do_lower_case
     )
@@ -185,9 +187,9 @@ def cut_as_bert(tokenizer: Tokenizer, do_lower_case: bool, strip_accents: bool |
 
 
 def tokenizer_json(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None) -> bytes:
-    """`tokenizer.json` for `tokenizers` and `transformers`: the same tokenizer, which adds [CLS] and [SEP].
+    """Return `tokenizer.json` for `tokenizers` and `transformers`: the same tokenizer, which also adds [CLS] and [SEP].
 
-    The file format has no place for `encode_special_tokens`: to a tokenizer loaded from it, "[MASK]" is the mask.
+    The file format cannot store `encode_special_tokens`: a tokenizer loaded from it reads "[MASK]" as the mask.
     """
     tokenizer = make_tokenizer(vocabulary, do_lower_case, strip_accents)
     tokenizer.post_processor = TemplateProcessing(
@@ -208,16 +210,19 @@ def train_vocabulary(
     character_coverage: float = 0.9995,
     chinese_frequency: int | None = None,
 ) -> list[str]:
-    """The words of a new vocabulary: the special ones, characters, and the pieces that WordPiece training joins.
+    """Return the words of a new vocabulary: the special ones, characters, and the pieces that WordPiece training merges.
 
-    Fewer than `vocab_size` where the counts hold no more pairs that occur `min_frequency` times. The most frequent
-    characters that make up `character_coverage` of the text are kept, and Chinese ones that occur `chinese_frequency`
-    times; a word with any other will be [UNK], as one that is too long is in any case. The same counts give the same words:
-    `tokenizers` numbers characters in the order of a hash table and breaks ties by these numbers, so here they are numbered
-    first, by being handed over as special words.
+    The result has fewer than `vocab_size` words if no more pairs occur `min_frequency` times. The most frequent characters
+    that make up `character_coverage` of the text are kept, and the Chinese ones that occur `chinese_frequency` times. A word
+    with another character is [UNK], and so is a word that is too long.
+
+    The same counts give the same words. `tokenizers` numbers characters in the order of a hash table and breaks ties by
+    these numbers, so the characters are passed as special words, which gives them fixed numbers.
     """
     if vocab_size <= MIN_WORDS:
-        raise ValueError(f"vocab_size={vocab_size}: expected more than {MIN_WORDS}; BERT's own have about 30,000")
+        raise ValueError(
+            f"vocab_size={vocab_size}: expected more than {MIN_WORDS}; BERT's vocabularies have about 30,000 words"
+        )
     counts = {word: count for word, count in counts.items() if len(word) <= MAX_WORD_CHARACTERS}
     alphabet = _alphabet(counts, vocab_size - len(SPECIAL_WORDS), character_coverage, chinese_frequency)
     known = {word[-1] for word in alphabet}
@@ -236,7 +241,7 @@ def train_vocabulary(
 
 
 def _alphabet(counts: Mapping[str, int], room: int, coverage: float, chinese_frequency: int | None) -> list[str]:
-    """The characters to keep, and "##" with those that occur inside words; no more than `room` together."""
+    """Return the characters to keep, and "##" plus those that occur inside words: at most `room` in all."""
     characters: Counter[str] = Counter()
     inside: set[str] = set()
     for word, count in counts.items():
@@ -260,7 +265,7 @@ def _alphabet(counts: Mapping[str, int], room: int, coverage: float, chinese_fre
 
 
 def _scaled_text(counts: Mapping[str, int]) -> Iterator[str]:
-    """Text in which each word occurs as often as counted, or in proportion where that would be too much to read."""
+    """Yield text in which each word occurs as often as counted, scaled down to at most MAX_TRAINING_WORDS words."""
     total = max(1, sum(counts.values()))
     for word in sorted(counts):
         count = counts[word]
@@ -272,7 +277,7 @@ def _scaled_text(counts: Mapping[str, int]) -> Iterator[str]:
 
 @dataclass
 class Coverage:
-    """How a vocabulary cuts the words of a text."""
+    """How a vocabulary splits the words of a text into tokens."""
 
     num_words: int = 0
     num_tokens: int = 0
@@ -280,7 +285,7 @@ class Coverage:
 
 
 def measure_coverage(vocabulary: Vocabulary, counts: Mapping[str, int]) -> dict[str, Coverage]:
-    """script -> the coverage of its words, for a text with these counts; the script with most words first."""
+    """Return script -> coverage of its words, for a text with these counts; the script with most words comes first."""
     tokenizer = Tokenizer(WordPiece(vocabulary.ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS))
     words = list(counts)
     found: dict[str, Coverage] = {}

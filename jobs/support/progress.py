@@ -1,21 +1,23 @@
-"""The progress bar of `preprocess`: parts and records on disk are the progress, for Beam tells none while it runs."""
+"""The progress bar of `preprocess`. It reads the parts and records on disk, because Beam reports nothing while it runs."""
 
 import os
 import sys
 import threading
 import time
+from types import TracebackType
+from typing import Self
 
 from tqdm import tqdm
 
-from pipeline.preprocess import Places
+from pipeline.places import Places
 from pipeline.stages.plan import Plan, read_plan
 from pipeline.tokens import PartRecord, read_footer
 
-SECONDS = 0.5
+SECONDS = 0.5  # between updates
 
 
 class JobProgress:
-    """Draws documents, MB/s and time left from what a job's workers have written; a thread beside the job."""
+    """Shows documents, MB/s and time left, from a thread that reads what the workers have written."""
 
     def __init__(self, places: Places, total_bytes: int):
         """total_bytes: of all input files, on disk."""
@@ -24,31 +26,33 @@ class JobProgress:
         self.parts: dict[str, tuple[int, int, int]] = {}  # name -> bytes read, text bytes, documents
         self.started = time.monotonic()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.bar = self._bar("tokenize", self.total_bytes)
-        self.plan: Plan | None = None  # there when the job weaves
-        self.known = set(_names(self.places.parts, ".part"))  # of an earlier run: done, but not our speed
+        self.plan: Plan | None = None  # exists from the weave stage on
+        self.known = set(_names(self.places.parts, ".part"))  # of an earlier start: done, but not part of the speed
         self.thread = threading.Thread(target=self._watch, name="progress", daemon=True)
         self.thread.start()
         return self
 
-    def _bar(self, what: str, total: int) -> tqdm:
-        line = what + " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-        scale = what == "tokenize"  # bytes; buckets are few
+    def _bar(self, stage: str, total: int) -> tqdm:
+        line = stage + " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+        scale = stage == "tokenize"  # bytes; buckets are few
         return tqdm(total=total, unit_scale=scale, file=sys.stderr, disable=None, bar_format=line)
 
-    def __exit__(self, kind, *_):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.done.set()
         self.thread.join()
         if kind is None:
-            self._look(final=True)
+            self._update(final=True)
         self.bar.close()
 
     def _watch(self) -> None:
         while not self.done.wait(SECONDS):
-            self._look()
+            self._update()
 
-    def _look(self, final: bool = False) -> None:
+    def _update(self, final: bool = False) -> None:
         if self.plan is None and os.path.exists(self.places.plan):
             self.plan = read_plan(self.places.plan)
             self.bar.close()
@@ -59,7 +63,7 @@ class JobProgress:
         else:
             self._read_new_parts()
             self.bar.n = min(sum(read for read, _, _ in self.parts.values()), self.total_bytes)
-            documents = sum(count for _, _, count in self.parts.values())
+            documents = sum(number for _, _, number in self.parts.values())
             text = sum(size for name, (_, size, _) in self.parts.items() if name not in self.known)
         seconds = time.monotonic() - self.started
         self.bar.set_postfix_str(f"{documents:,} documents, {text / 1e6 / max(seconds, 1e-9):.1f} MB/s", refresh=False)

@@ -25,10 +25,11 @@ from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Split
 from pipeline.inputs.streams import CHUNK
-from pipeline.stages.manifest import JobConfig
-from pipeline.stages.tokenization import make_document_tokenizer
+from pipeline.job import JobConfig
+from pipeline.tokenizer import make_document_tokenizer
 from pipeline.text.records import Document, document_digest
 from pipeline.tokens import BLOCK_BYTES, TokenBlock
+from pipeline.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,18 @@ class Bucket:
     """The documents of a bucket, read again from their sources."""
 
     def __init__(
-        self, page: pa.Table, paths: dict[str, str], job: JobConfig, split: str, number: int, repeated_lines: U64 | None
+        self,
+        page: pa.Table,
+        paths: dict[str, str],
+        job: JobConfig,
+        vocabulary: Vocabulary,
+        split: str,
+        number: int,
+        repeated_lines: U64 | None,
     ):
         """page: of documents/; paths: from the name of a source to its place; repeated_lines: those that are left out."""
-        self.page, self.paths, self.job, self.split, self.number = page, paths, job, split, number
+        self.page, self.paths, self.job, self.vocabulary = page, paths, job, vocabulary
+        self.split, self.number = split, number
         self.repeated_lines = repeated_lines
         self._woven: dict[tuple[int, int], Woven] = {}
 
@@ -81,7 +90,7 @@ class Bucket:
     @cached_property
     def tokens(self) -> TokenBlock:
         """The tokens of the bucket, as the weave stage reads them."""
-        tokenizer = make_document_tokenizer(self.job.tokenize, self.job.vocabulary)
+        tokenizer = make_document_tokenizer(self.job.tokenize, self.vocabulary)
         blocks = [tokenizer(block) for block in _blocks(self.documents)]
         inside = [block.inside_words for block in blocks if block.inside_words is not None]
         return TokenBlock(
@@ -95,11 +104,11 @@ class Bucket:
         """Make the shard of one length and copy."""
         key = (max_seq_length, copy)
         if key not in self._woven:
-            config = self.job.weave
+            config = self.job.examples
             name = ShardName(split=self.split, max_seq_length=max_seq_length, copy=copy, number=self.number)
-            sentences = config.sentences(self.tokens, self.job.vocabulary.continuation, max_seq_length)
+            sentences = config.sentences(self.tokens, self.vocabulary.continuation, max_seq_length)
             pairs, _ = config.make_pairs(sentences, max_seq_length, copy)
-            masking = config.masking(max_seq_length, self.job.vocabulary)
+            masking = config.masking(max_seq_length, self.vocabulary)
             with tempfile.TemporaryDirectory() as folder:
                 row = write_shard(folder, name, sentences, pairs, config.seed, masking)
                 table = read_shard(storage.join(folder, name.path))

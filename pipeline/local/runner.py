@@ -1,8 +1,8 @@
-"""Beam on this machine: its options, and a watch over its workers.
+"""Beam on this machine: the runner's options, its worker processes, and what happens when one dies.
 
-The runner is named FnApiRunner: plain DirectRunner first tries to download another engine. It never retries, and when a
-worker is killed it may wait for ever. A thread waits for each worker and raises when the worker fails; the watch hangs on
-these threads, ends the job at once, and says that the next start goes on from here.
+The runner is selected as FnApiRunner, because plain DirectRunner first tries to download another engine. It never retries,
+and when a worker is killed it may wait forever. So a thread waits for each worker and raises an exception when the worker
+dies; the hook for such exceptions ends the job and tells the user how to continue.
 """
 
 import os
@@ -10,8 +10,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NoReturn
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
@@ -20,20 +20,22 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from google.protobuf import json_format, text_format
 
 from bertloom import storage
+from pipeline.inputs.sources import Split
 from pipeline.local import worker as local_worker
 
-WORKER_LOST = 70  # exit status: EX_SOFTWARE of sysexits.h
+WORKER_LOST = 70  # exit status, EX_SOFTWARE in sysexits.h
 LOCAL = "FnApiRunner"
 _THREAD = "bertloom worker"
 _FORKED = "bertloom:environment:forked:v1"
 
 
 def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOptions:
-    """Options of the local runner, unless the flags name another. Never those of sys.argv."""
+    """Return Beam's options: those of the local runner, unless the flags name another. sys.argv is not read."""
     options = PipelineOptions(list(beam_flags))
     if options.view_as(StandardOptions).runner not in (None, LOCAL):
         return options
@@ -41,30 +43,76 @@ def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOpt
 
 
 def is_local(options: PipelineOptions) -> bool:
-    return options.view_as(StandardOptions).runner == LOCAL
+    """Return whether the pipeline runs on this machine."""
+    return bool(options.view_as(StandardOptions).runner == LOCAL)
 
 
-def run(options: PipelineOptions, build: Callable[[beam.Pipeline], object]) -> None:
-    """Runs a pipeline to its end."""
+def run(options: PipelineOptions, build: Callable[[beam.Pipeline], object]) -> PipelineResult:
+    """Run a pipeline to its end."""
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
-    pipeline.run().wait_until_finish()
+    result = pipeline.run()
+    result.wait_until_finish()
+    return result
+
+
+def run_over_splits(
+    options: PipelineOptions,
+    splits: Sequence[Split],
+    transform: beam.PTransform[Any, Any],
+    *,
+    command: str,
+    how_to_continue: str,
+    log: str,
+    progress: AbstractContextManager[object] | None = None,
+) -> PipelineResult:
+    """Apply a transform to splits and run it to its end. An error for the user is raised without Beam's traceback.
+
+    On this machine, the workers are watched, and their log messages go to a file.
+
+    Args:
+        command: name of the command, for messages.
+        how_to_continue: the beginning of a message after a worker died, see `watch_workers`.
+        log: path of the file for the log messages of workers on this machine.
+        progress: a progress bar, shown while the pipeline runs.
+    """
+    watch: AbstractContextManager[object] = nullcontext()
+    quiet: AbstractContextManager[object] = nullcontext()
+    if is_local(options):
+        watch, quiet = watch_workers(command, how_to_continue), quiet_workers(log)
+    dealt = balanced(splits, options.view_as(DirectOptions).direct_num_workers)
+    try:
+        with watch, quiet, progress or nullcontext():
+            return run(options, lambda pipeline: pipeline | "splits" >> beam.Create(dealt) | transform)
+    except Exception as error:
+        raise user_error(error) from error
+
+
+def balanced(splits: Sequence[Split], num_workers: int) -> list[Split]:
+    """Return the splits in an order in which dealing them out in turn gives every worker about the same bytes."""
+
+    def size(split: Split) -> int:
+        return split.num_bytes * (3 if split.source.codec else 1)  # text is compressed about 3:1
+
+    ordered = sorted(splits, key=lambda split: (-size(split), split.source.name, split.start))
+    rows = [ordered[i : i + num_workers] for i in range(0, len(ordered), num_workers)]
+    return [split for i, row in enumerate(rows) for split in (row[::-1] if i % 2 else row)]
 
 
 def _runner(options: PipelineOptions) -> FnApiRunner | None:
-    """The local runner with our own worker processes; None for any other, which Beam makes from the options."""
+    """Return the local runner with our own worker processes, or None for another runner, which Beam makes itself."""
     num_workers = options.view_as(DirectOptions).direct_num_workers
     if not is_local(options) or num_workers == 1:
         return None
     local_worker.start()
-    # Left alone, Beam gives worker processes no options, and they could not find a store that a flag names.
-    named = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
-    provision = ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=named))
+    # By default Beam passes no options to worker processes, and they could not find a store that a flag names.
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
+    provision = ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
     return FnApiRunner(_ForkedEnvironment.from_command_string(""), provision_info=provision)
 
 
 class _ForkedEnvironment(SubprocessSDKEnvironment):
-    def to_runner_api_parameter(self, context):
+    def to_runner_api_parameter(self, context: Any) -> tuple[str, bytes]:
         return _FORKED, b""
 
 
@@ -72,10 +120,10 @@ class _ForkedEnvironment(SubprocessSDKEnvironment):
 class _ForkedWorkerHandler(GrpcWorkerHandler):
     """Beam's handler of a worker process, which local_worker starts."""
 
-    def __init__(self, _, *of_beam):
-        super().__init__(*of_beam)
+    def __init__(self, _: Any, *beam_arguments: Any):
+        super().__init__(*beam_arguments)
 
-    def start_worker(self):
+    def start_worker(self) -> None:
         environment = dict(
             os.environ | storage.environment(),
             WORKER_ID=self.worker_id,
@@ -86,36 +134,38 @@ class _ForkedWorkerHandler(GrpcWorkerHandler):
         self.thread = threading.Thread(name=_THREAD, target=local_worker.work, args=(environment,))
         self.thread.start()
 
-    def stop_worker(self):
+    def stop_worker(self) -> None:
         self.thread.join()
 
 
-def for_people(error: Exception) -> Exception:
-    """The error that a worker raised for people, without what Beam writes around it."""
+def user_error(error: Exception) -> Exception:
+    """Return the user-facing error, unwrapped from Beam's traceback, or the same error if there is none inside."""
     for kind in (ValueError, OSError, MemoryError):
-        if isinstance(error, kind):  # of a worker in this process
-            return kind(_before_beam(str(error)))
-        for line in reversed(str(error).splitlines()):  # of another process: a traceback as text
-            head, _, text = line.strip().partition(": ")
-            if text and head.rpartition(".")[2] in {kind.__name__, *(sub.__name__ for sub in kind.__subclasses__())}:
-                return kind(_before_beam(text))
+        if isinstance(error, kind):  # raised by a worker in this process
+            return kind(_without_beam(str(error)))
+        names = {kind.__name__, *(subclass.__name__ for subclass in kind.__subclasses__())}
+        for line in reversed(str(error).splitlines()):  # raised by another process: a traceback as text
+            name, _, text = line.strip().partition(": ")
+            if text and name.rpartition(".")[2] in names:
+                return kind(_without_beam(text))
     return error
 
 
-def _before_beam(text: str) -> str:
+def _without_beam(text: str) -> str:
     return text.partition(" [while running")[0]
 
 
 @contextmanager
-def worker_watch(command: str, kept: str = "What is finished is kept: start") -> Iterator[None]:
-    """Ends the process with status WORKER_LOST, within a moment, when one of Beam's worker processes dies; on Ctrl-C ends
-    the workers, and raises KeyboardInterrupt.
+def watch_workers(command: str, how_to_continue: str) -> Iterator[None]:
+    """End this process with status WORKER_LOST as soon as a worker process dies.
 
-    kept: what to say of the work that is done; the sentence goes on with what to do.
+    On Ctrl-C, end the workers and raise KeyboardInterrupt.
+
+    how_to_continue: the beginning of the sentence that ends with "the same command again to continue".
     """
     before = threading.excepthook
     lost, interrupted = threading.Event(), threading.Event()
-    stderr = os.dup(2)  # the terminal, also while the workers' chatter goes elsewhere
+    stderr = os.dup(2)  # the terminal, also while the workers' messages go to a file
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
         thread = arguments.thread
@@ -123,14 +173,14 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
             return
         if thread is not None and thread.name == _THREAD and not lost.is_set():
             lost.set()
-            local_worker.end()  # or the others would write on for a moment
+            local_worker.end()  # otherwise the other workers would write for a moment longer
             os.write(
                 stderr,
-                f"\nbertloom {command}: error: a worker process died ({arguments.exc_value}); was it killed, or out of "
-                f"memory? {kept} the same command again to go on\n".encode(),
+                f"\nbertloom {command}: error: a worker process died ({arguments.exc_value}). It was killed or ran out of "
+                f"memory. {how_to_continue} the same command again to continue\n".encode(),
             )
             os._exit(WORKER_LOST)
-        if not lost.wait(0.5):  # else it is what a lost worker leaves behind, in another of Beam's threads
+        if not lost.wait(0.5):  # otherwise it is a consequence of the dead worker, in another of Beam's threads
             before(arguments)
 
     def interrupt(*_: object) -> NoReturn:
@@ -139,9 +189,9 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
         raise KeyboardInterrupt
 
     threading.excepthook = hook
-    in_main = threading.current_thread() is threading.main_thread()  # signals are its affair alone
+    in_main = threading.current_thread() is threading.main_thread()  # only it may set signal handlers
     handler = signal.getsignal(signal.SIGINT)
-    is_handled = in_main and handler is not signal.SIG_IGN  # as for a shell's background job
+    is_handled = in_main and handler is not signal.SIG_IGN  # as in a shell's background job
     if is_handled:
         signal.signal(signal.SIGINT, interrupt)
     try:
@@ -150,7 +200,7 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
         if interrupted.is_set():
             raise KeyboardInterrupt from None
         if not isinstance(error, (ValueError, OSError)) and lost.wait(0.5):
-            _never()  # what a lost worker leaves is no news: the hook speaks, and ends the process
+            threading.Event().wait()  # an error that the dead worker caused: the hook ends the process
         raise
     finally:
         threading.excepthook = before
@@ -159,16 +209,9 @@ def worker_watch(command: str, kept: str = "What is finished is kept: start") ->
         os.close(stderr)
 
 
-def _never() -> None:
-    threading.Event().wait()
-
-
 @contextmanager
-def quiet_workers(log: str | None) -> Iterator[None]:
-    """Sends what Beam and its workers write to standard error to a file: INFO lines would tear the progress bar."""
-    if log is None:
-        yield
-        return
+def quiet_workers(log: str) -> Iterator[None]:
+    """Redirect what Beam and its workers write to standard error into a file: it would break the progress bar."""
     sys.stderr.flush()
     before = sys.stderr
     terminal = os.dup(2)

@@ -1,7 +1,7 @@
-"""Beam's worker processes on this machine: copies of a server that imports once, beside its job, what they all need.
+"""Beam's worker processes on this machine: forks of a server process that imports what all of them need, once.
 
-Imports take as long as a small job. A job may start the server before its own imports, so this file has only light ones.
-The server ends when its job does, however that ends, and so do the workers: each sees its connection to the job close.
+These imports take as long as a small job. A job may start the server before its own imports, so this file imports little.
+The server and the workers end when the job ends, in any way: each notices that its connection to the job is closed.
 """
 
 import atexit
@@ -24,36 +24,36 @@ _running: tuple[subprocess.Popen, socket.socket] | None = None  # the server, an
 
 
 def start() -> None:
-    """Starts the server of this process, if there is none."""
+    """Start the server of this process, unless it runs."""
     global _running
     if _running:
         return
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "pipeline.local.worker"]
-    quiet = subprocess.DEVNULL  # a worker's output goes where its job's goes by then
-    with theirs:  # a group of its own: Ctrl-C is the job's affair
+    quiet = subprocess.DEVNULL  # a worker writes to the standard error of its job instead
+    with theirs:  # a process group of its own, because the job handles Ctrl-C
         process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet, process_group=0)
     _running = process, ours
     atexit.register(end)
 
 
 def end() -> None:
-    """Kills the server, if there is one, with its workers; the next call of `start` starts another one."""
+    """Kill the server and its workers, if it runs. The next call of `start` starts another one."""
     global _running
     if _running:
         (process, connection), _running = _running, None
-        with suppress(OSError):  # all of them have ended already
+        with suppress(OSError):  # all of them have already ended
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         connection.close()
 
 
 def work(environment: dict[str, str]) -> None:
-    """Has a worker run to its end, in this folder, with these variables; what it says goes to this standard error.
+    """Run a worker to its end, in this folder, with these environment variables and this standard error.
 
     Raises:
-        RuntimeError: it did not come to its end, or there is no server: a job that is interrupted may still ask for
-            workers when `end` was called, and one that began then would never be told to stop.
+        RuntimeError: the worker died, or the server has ended. An interrupted job may ask for a worker after `end` was
+            called, and nothing would stop a worker that started then.
     """
     ours, theirs = socket.socketpair()
     with ours:
@@ -62,21 +62,21 @@ def work(environment: dict[str, str]) -> None:
                 raise RuntimeError("the server of the workers has ended")
             connection = running[1]
             socket.send_fds(connection, [b"1"], [theirs.fileno(), 2])
-            connection.recv(1)  # macOS may lose a handle that is closed before it was received
+            connection.recv(1)  # macOS may lose a descriptor that is closed before it is received
         ours.sendall(json.dumps([os.getcwd(), environment]).encode() + b"\n")
-        if ours.makefile("rb").read() != _DONE:  # to the end of the connection: that of the worker
+        if ours.makefile("rb").read() != _DONE:  # until the connection ends, with the worker
             raise RuntimeError("its connection was closed")
 
 
 def main() -> None:
-    """The server: every message brings the connection of a new worker, and its standard error."""
+    """Run the server: every message brings the connection and the standard error of a new worker."""
     signal.signal(signal.SIGCHLD, _reap)
     import_beam(connectors=False)
     from apache_beam.runners.worker import sdk_worker_main  # noqa: F401
 
     import pipeline.preprocess  # noqa: F401
 
-    gc.freeze()  # memory that the collector does not touch stays shared
+    gc.freeze()  # memory that the garbage collector does not write to stays shared
     with socket.socket(fileno=0) as job:
         while True:
             message, handles, _, _ = socket.recv_fds(job, 1, 2)
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _reap(*_: object) -> None:
-    with suppress(ChildProcessError):  # there is none at all
+    with suppress(ChildProcessError):  # there is no child at all
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
@@ -98,7 +98,7 @@ def _reap(*_: object) -> None:
 def _work(connection: int, stderr: int) -> None:
     status = 1
     try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the job's connection to the server
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # it was the job's connection to the server
         os.dup2(stderr, 1)
         os.dup2(stderr, 2)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -121,7 +121,7 @@ def _work(connection: int, stderr: int) -> None:
 
 def _end_with(job: socket.socket) -> None:
     try:
-        job.recv(1)  # the job never sends more: this is its end
+        job.recv(1)  # the job sends nothing more, so this returns when it ends
     finally:
         os._exit(1)
 

@@ -1,12 +1,12 @@
-"""Lines that repeat across documents, such as menus and notices: counted over all of the input, to be left out.
+"""The stage of repeated lines, such as menus and notices: they are counted over all input, to be left out of the texts.
 
-    list  : splits -> lists     the hash of every line and the id of its document, sorted, in files
+    list  : split  -> lists     the hash of every line and the id of its document, sorted, in files
     plan  : lists  -> ranges    of hashes, of about 2^22 entries each
-    count : ranges -> counts    which lines of a range are in more than so many documents
-    join  : counts -> REPEATED  the list that every worker reads while it cleans
+    count : range  -> counts    the lines of the range that are in more documents than allowed
+    join  : counts -> REPEATED  the list that every worker reads before it cleans texts
 
-A line counts once a document, and equal documents are one. The bulk goes by file: memory is that of one list, of one range,
-and of the repeated lines.
+A line counts once per document, and equal documents count as one. The bulk goes through files, so a worker's memory holds
+one list, or one range, or the repeated lines.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -25,6 +26,10 @@ from bertloom import storage
 from pipeline.inputs.documents import TextConfig, read_documents, text_versions
 from pipeline.inputs.sources import Split
 from pipeline.options import flat
+from pipeline.places import Places
+from pipeline.stages.counters import increment
+from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
+from pipeline.stages.transform import transform
 from pipeline.text.cleaning import line_hashes
 from pipeline.text.records import Document, document_digest, joined_text
 
@@ -36,63 +41,58 @@ SCHEMA = pa.schema(
     ]
 )
 
-_ENTRY = np.dtype([("line", "<u8"), ("document", "<u8")])
-_ENTRIES = 1 << 22  # of a list, and about of a range: 64 MB
-_RANGES = 1024  # of hashes, by their upper ten bits; a list begins with where each begins in it, and ends
-_VERSION = 2  # raise it with any change in what a list holds for the same text
+ENTRY = np.dtype([("line", "<u8"), ("document", "<u8")])
+MAX_ENTRIES = 1 << 22  # of a list, and about of a range: 64 MB
+VERSION = 3  # raise it with any change in the content of a list for the same text
 
 
 @dataclass(frozen=True)
 class LineList:
-    """The entries of some documents of a split, in a file."""
+    """A file with the entries of some documents of a split."""
 
     name: str
     num_entries: int
 
 
 def read_repeated(folder: str) -> NDArray[np.uint64]:
-    """The hashes of the repeated lines that a folder of parts, or a data set, keeps: uint64 (lines,), sorted."""
+    """Return the hashes of the repeated lines of a folder of parts or of a data set: uint64 (lines,), sorted."""
     with storage.open_read(storage.join(folder, REPEATED)) as file:
-        return pq.read_table(file)["line"].to_numpy()
-
-
-# ---- lists
+        hashes: NDArray[np.uint64] = pq.read_table(file)["line"].to_numpy()
+        return hashes
 
 
 def list_lines(split: Split, config: TextConfig, folder: str) -> list[LineList]:
-    """The lists of a split; they are written where they are not there."""
+    """Write the lists of a split, unless they are there, and return them."""
     clean = replace(config.clean, min_characters=0, max_characters=None, languages=(), quality_filter=())
     config = replace(config, clean=clean)  # these four steps come after the count
     source = split.source
     versions = text_versions(clean, source.format)
-    key = [_VERSION, source.fingerprint, source.encoding, split.start, split.end, flat(config), versions]
+    key = [VERSION, source.fingerprint, source.encoding, split.start, split.end, flat(config), versions]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    done = storage.join(folder, f"{digest}.json")
-    if storage.exists(done):
-        return [LineList(**row) for row in json.loads(storage.read(done))]
+    finished = storage.join(folder, f"{digest}.json")
+    if storage.exists(finished):
+        return [LineList(**fields) for fields in json.loads(storage.read(finished))]
     lists: list[LineList] = []
     for entries in _entries(split, config):
         lists.append(LineList(f"{digest}-{len(lists):05d}.lines", len(entries)))
-        edges = np.arange(_RANGES, dtype=np.uint64) << np.uint64(54)
-        offsets = np.append(np.searchsorted(entries["line"], edges), len(entries)).astype("<u8")
-        storage.write_whole(storage.join(folder, lists[-1].name), [offsets.tobytes(), entries.tobytes()])
-    storage.write_whole(done, [json.dumps([asdict(one) for one in lists]).encode()])
+        write_rows(storage.join(folder, lists[-1].name), entries, "line")
+    storage.write_whole(finished, [json.dumps(list(map(asdict, lists))).encode()])
     return lists
 
 
 def _entries(split: Split, config: TextConfig) -> Iterator[NDArray[np.void]]:
-    """Of the documents of a split, in portions: _ENTRY (entries,), sorted, each once."""
+    """Yield the entries of a split's documents in batches: ENTRY (entries,), sorted, without duplicates."""
     held: list[NDArray[np.void]] = []
     size = 0
     for item in read_documents(split, config=config, keep_lines=True):
         if isinstance(item, Document):
             lines = np.unique(line_hashes(item.text.decode()))
-            entries = np.empty(len(lines), _ENTRY)
+            entries = np.empty(len(lines), ENTRY)
             entries["line"] = lines
             entries["document"] = int.from_bytes(document_digest(joined_text(item.text))[:8], "big")
             held.append(entries)
             size += len(entries)
-            if size >= _ENTRIES:
+            if size >= MAX_ENTRIES:
                 yield _distinct(held)
                 held, size = [], 0
     if held:
@@ -100,121 +100,82 @@ def _entries(split: Split, config: TextConfig) -> Iterator[NDArray[np.void]]:
 
 
 def _distinct(held: list[NDArray[np.void]]) -> NDArray[np.void]:
-    """All entries, sorted, each once."""
-    entries = np.concatenate([np.zeros(0, _ENTRY), *held])
+    """Return all entries, sorted, without duplicates."""
+    entries = np.concatenate([np.zeros(0, ENTRY), *held])
     entries = entries[np.lexsort((entries["document"], entries["line"]))]
     return entries[np.append(True, entries[1:] != entries[:-1])[: len(entries)]]
 
 
-# ---- ranges
-
-
 def plan_ranges(lists: Iterable[LineList]) -> list[tuple[int, int]]:
-    """(first, end) of the ranges of hashes that are counted at a time, so that each holds about _ENTRIES."""
-    size = -(-sum(one.num_entries for one in lists) // _ENTRIES)
-    number = min(max(1, size), _RANGES)
-    edges = [_RANGES * i // number for i in range(number + 1)]
-    return list(zip(edges, edges[1:]))
+    """Return (first, end) of the ranges of hashes that are counted in one call: each has about MAX_ENTRIES entries."""
+    number = -(-sum(one.num_entries for one in lists) // MAX_ENTRIES)
+    number = min(max(1, number), NUM_RANGES)
+    return [range_edges(i, number) for i in range(number)]
 
 
 def count_range(
-    folder: str, names: Iterable[str], first: int, end: int, most: int
+    folder: str, names: Iterable[str], first: int, end: int, max_documents: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """(hashes, documents) of the lines of a range that are in more than `most` documents, sorted."""
-    held = []
-    for name in names:
-        with storage.open_read(storage.join(folder, name)) as file:
-            header = (_RANGES + 1) * 8
-            offsets = np.frombuffer(storage.read_at(file, 0, header), "<u8").astype(np.int64)
-            begin, stop = offsets[first] * _ENTRY.itemsize, offsets[end] * _ENTRY.itemsize
-            held.append(np.frombuffer(storage.read_at(file, int(header + begin), int(stop - begin)), _ENTRY))
-    lines, documents = np.unique(_distinct(held)["line"], return_counts=True)
-    return lines[documents > most], documents[documents > most]
+    """Return (hashes, documents) of the lines of a range that are in more than `max_documents` documents, sorted."""
+    entries = _distinct([read_rows(storage.join(folder, name), ENTRY, first, end) for name in names])
+    lines, documents = np.unique(entries["line"], return_counts=True)
+    return lines[documents > max_documents], documents[documents > max_documents]
 
 
-# ---- Beam
-
-
-class ListLines(beam.DoFn):
-    """Split -> LineLists."""
-
-    def __init__(self, folder: str, config: TextConfig):
-        self.folder, self.config = folder, config
-
-    def process(self, split: Split) -> Iterator[LineList]:
-        yield from list_lines(split, self.config, self.folder)
-
-
-class PlanRanges(beam.DoFn):
-    """(None, all LineLists) -> ranges; the names of the lists go by file."""
-
-    def __init__(self, scratch: str):
-        self.scratch = scratch
-
-    def process(self, group: tuple[None, Iterable[LineList]]) -> Iterator[tuple[int, int]]:
-        lists = sorted(group[1], key=lambda one: one.name)
-        storage.write_whole(_names_file(self.scratch), [json.dumps([one.name for one in lists]).encode()])
-        yield from plan_ranges(lists)
-
-
-class CountRange(beam.DoFn):
-    """Range -> its first hash's number; what was counted goes by file."""
-
-    def __init__(self, folder: str, scratch: str, most: int):
-        self.folder, self.scratch, self.most = folder, scratch, most
-
-    def process(self, span: tuple[int, int]) -> Iterator[int]:
-        names = json.loads(storage.read(_names_file(self.scratch)))
-        lines, documents = count_range(self.folder, names, *span, self.most)
-        storage.write_whole(_range_file(self.scratch, span[0]), [_as_parquet(lines, documents)])
-        yield span[0]
-
-
-class JoinRanges(beam.DoFn):
-    """(None, all ranges) -> nothing: writes REPEATED."""
-
-    def __init__(self, scratch: str):
-        self.scratch = scratch
-
-    def process(self, group: tuple[None, Iterable[int]]) -> None:
-        tables = [pq.read_table(pa.BufferReader(storage.read(_range_file(self.scratch, i)))) for i in sorted(group[1])]
-        table = pa.concat_tables(tables)
-        data = _as_parquet(table["line"].to_numpy(), table["documents"].to_numpy())
-        storage.write_whole(storage.join(self.scratch, REPEATED), [data])
-
-
+@transform
 class CountLines(beam.PTransform):
     """Splits -> REPEATED, in the scratch folder."""
 
-    def __init__(self, folder: str, scratch: str, config: TextConfig, most: int):
-        """folder: for lists; most: documents that a line may be in."""
-        super().__init__()
-        self.folder, self.scratch, self.config, self.most = folder, scratch, config, most
+    config: TextConfig
+    max_documents: int
+    """A line that is in more documents is left out."""
+    places: Places
 
-    def expand(self, splits):
+    def expand(self, splits: Any) -> Any:
         return (
             splits
-            | "list lines" >> beam.ParDo(ListLines(self.folder, self.config))
+            | "list lines" >> beam.FlatMap(self.list_lines)
             | "all lists" >> beam.GroupBy(lambda _: None)
-            | "plan ranges" >> beam.ParDo(PlanRanges(self.scratch))
+            | "plan ranges" >> beam.FlatMapTuple(self.plan_ranges)
             | "spread ranges" >> beam.Reshuffle()
-            | "count range" >> beam.ParDo(CountRange(self.folder, self.scratch, self.most))
+            | "count range" >> beam.MapTuple(self.count_range)
             | "all ranges" >> beam.GroupBy(lambda _: None)
-            | "join ranges" >> beam.ParDo(JoinRanges(self.scratch))
+            | "join ranges" >> beam.MapTuple(self.join_ranges)
         )
 
+    def list_lines(self, split: Split) -> list[LineList]:
+        lists = list_lines(split, self.config, self.places.lines)
+        increment("line-entries", sum(one.num_entries for one in lists))
+        return lists
 
-def _names_file(scratch: str) -> str:
-    return storage.join(scratch, "lines.json")
+    def plan_ranges(self, _: None, lists: Iterable[LineList]) -> list[tuple[int, int]]:
+        lists = sorted(lists, key=lambda one: one.name)
+        storage.write_whole(self._list_names, [json.dumps([one.name for one in lists]).encode()])
+        return plan_ranges(lists)
 
+    def count_range(self, first: int, end: int) -> int:
+        names = json.loads(storage.read(self._list_names))
+        lines, documents = count_range(self.places.lines, names, first, end, self.max_documents)
+        storage.write_whole(self._counts(first), [_as_parquet(lines, documents)])
+        increment("lines-repeated", len(lines))
+        return first
 
-def _range_file(scratch: str, first: int) -> str:
-    return storage.join(scratch, f"lines-{first:04d}.parquet")
+    def join_ranges(self, _: None, ranges: Iterable[int]) -> None:
+        tables = [pq.read_table(pa.BufferReader(storage.read(self._counts(first)))) for first in sorted(ranges)]
+        table = pa.concat_tables(tables)
+        data = _as_parquet(table["line"].to_numpy(), table["documents"].to_numpy())
+        storage.write_whole(storage.join(self.places.scratch, REPEATED), [data])
+
+    @property
+    def _list_names(self) -> str:
+        return storage.join(self.places.scratch, "lines.json")
+
+    def _counts(self, first: int) -> str:
+        return storage.join(self.places.scratch, f"lines-{first:04d}.parquet")
 
 
 def _as_parquet(lines: NDArray[np.uint64], documents: NDArray[np.int64]) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(
-        pa.Table.from_arrays([pa.array(lines), pa.array(documents)], schema=SCHEMA), sink, compression="zstd"
-    )
+    table = pa.Table.from_arrays([pa.array(lines), pa.array(documents)], schema=SCHEMA)
+    pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

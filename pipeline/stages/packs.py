@@ -1,45 +1,46 @@
 """Packs: many small parts copied into one file.
 
-A bucket asks every file of tokens for its documents. A folder of a hundred thousand small texts has as many parts, each
-of which would be opened for each bucket; so before the plan is made, runs of small parts become packs. A pack is laid out
-as a part is, and its name tells which parts are in it: a started-again job finds it.
+Each bucket reads every file of tokens. A folder of a hundred thousand small texts has as many parts, and each bucket would
+open them all. So before the plan is made, runs of small parts become packs. A pack has the layout of a part. Its name is a
+digest of the names of its parts, so a restart finds it.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from bertloom import storage
 from pipeline.tokens import PartRecord, TokenFile, read_footer, read_range, write_tokens
 
-VERSION = 1  # raise it with any change in how parts lie in a pack
-SMALL = 1 << 18  # tokens of a part, below which it is packed
-FULL = 1 << 22  # of a pack, at most
-FEWEST = 16  # parts that make a pack
-DOCUMENT_TOKENS = 32  # a row of a document takes as much room as so many
+VERSION = 1  # raise it with any change in the content of a pack of the same parts
+SMALL = 1 << 18  # tokens; a smaller part is packed
+FULL = 1 << 22  # tokens of a pack, at most
+FEWEST = 16  # parts of a pack, at least
+DOCUMENT_TOKENS = 32  # the space of a document's row, in tokens
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A file with the documents of parts that follow each other."""
+    """A file with the documents of consecutive parts."""
 
     first: int
-    """Number of the first of them; to it is added `part` of a document's row."""
+    """Number of its first part. A document's part is this plus `part` of the document's row."""
     count: int
+    """Number of parts."""
     file: TokenFile
 
     @classmethod
-    def of(cls, fields: dict[str, Any]) -> "Pack":
-        """From what JSON makes of it."""
-        return cls(fields["first"], fields["count"], TokenFile.of(fields["file"]))
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Return the pack with these fields, as `json.loads` gives them."""
+        return cls(fields["first"], fields["count"], TokenFile.from_json(fields["file"]))
 
 
 def pack_parts(parts: Sequence[PartRecord], folder: str) -> tuple[Pack, ...]:
-    """The packs of all runs of small parts, written where they are not there."""
+    """Write the packs of all runs of small parts, unless they are there, and return them."""
     packs = []
     for first, count in _runs([part.num_tokens + DOCUMENT_TOKENS * part.num_documents for part in parts]):
         if count >= FEWEST:
@@ -48,7 +49,7 @@ def pack_parts(parts: Sequence[PartRecord], folder: str) -> tuple[Pack, ...]:
 
 
 def token_files(parts: Sequence[PartRecord], packs: Sequence[Pack]) -> Iterator[tuple[int, TokenFile]]:
-    """(number of its first part, file) of all files that hold the parts' documents, in the parts' order."""
+    """Yield (number of its first part, file) of all files that hold the documents, in the order of the parts."""
     pack_at = {pack.first: pack for pack in packs}
     number = 0
     while number < len(parts):
@@ -58,9 +59,9 @@ def token_files(parts: Sequence[PartRecord], packs: Sequence[Pack]) -> Iterator[
 
 
 def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(first, count) of runs of small parts, none larger than FULL."""
+    """Yield (first, count) of runs of small parts, none larger than FULL."""
     first = total = 0
-    for i, size in enumerate([*sizes, SMALL]):  # the last run ends as if a large part came
+    for i, size in enumerate([*sizes, SMALL]):  # the last run ends as if a large part followed
         if size < SMALL and total + size <= FULL:
             total += size
             continue

@@ -1,14 +1,15 @@
-"""The plan stage: all part records -> the list of parts, and the buckets of ids that the weave stage works on.
+"""The plan stage: all part records -> the plan: the list of parts, and the buckets of documents.
 
-A bucket is a range of document ids, about 2^23 tokens of text; which documents fall in it is decided by their text alone.
-Train and validation documents have buckets of their own. A range with fewer than two sources, from which no random pair
-can be drawn, is joined to its neighbour.
+A bucket is a range of document ids with about 2^23 tokens. An id depends on the text alone, so the same texts fall into the
+same buckets. Train and validation documents have separate buckets. A range with fewer than two sources is merged with its
+neighbour, because no random pair can be drawn from it.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -17,8 +18,12 @@ from numpy.typing import NDArray
 from bertloom import storage
 from bertloom.draws import VALIDATION, mix, threshold
 from bertloom.shards import SPLITS
-from pipeline.stages.near_duplicates import read_near_duplicates
+from pipeline.job import JobConfig
+from pipeline.places import Places
+from pipeline.stages.counters import increment
 from pipeline.stages.packs import Pack, pack_parts, token_files
+from pipeline.stages.similar_documents import read_near_duplicates
+from pipeline.stages.transform import transform
 from pipeline.tokens import PartRecord, TokenFile, read_documents_table
 
 BUCKET_TOKENS = 1 << 23
@@ -38,36 +43,36 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the weave stage works from; written once, then read by every worker."""
+    """The input of the weave stage. Written once, then read by every worker."""
 
     parts: tuple[PartRecord, ...]
     """Sorted by (source, start)."""
     buckets: tuple[Bucket, ...]
     validation_fraction: float
-    """0 where there are too few validation documents to pair."""
+    """0 if there are too few validation documents for pairs."""
     num_documents: int
     notes: tuple[str, ...]
-    """Said aloud to the person who runs the job."""
-    left_out: str = ""
-    """SHA-256 of the ids of near duplicates, where they are left out."""
+    """Messages for the user."""
+    near_duplicates_sha256: str = ""
+    """Digest of the ids of near duplicates; empty if these are not left out."""
     packs: tuple[Pack, ...] = ()
-    """Files with many small parts in each; they are read in place of these."""
+    """Files that each hold many small parts and are read instead of them."""
 
     @property
     def files(self) -> Iterator[tuple[int, TokenFile]]:
-        """(number of its first part, file) of all files to read, in the order of the parts."""
+        """Yield (number of its first part, file) of all files to read, in the order of the parts."""
         return token_files(self.parts, self.packs)
 
     @property
     def digest(self) -> str:
         names = [part.name for part in self.parts]
         buckets = [asdict(bucket) for bucket in self.buckets]
-        key = [names, buckets, self.validation_fraction, *filter(None, [self.left_out])]
+        key = [names, buckets, self.validation_fraction, self.near_duplicates_sha256]
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
 def is_validation(ids: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """Which documents are held out: decided by their text, so a larger corpus holds out the same ones and more."""
+    """Return which documents are held out. Their texts decide it, so a larger corpus holds out the same ones and more."""
     return mix(ids ^ np.uint64(VALIDATION)) < np.uint64(threshold(fraction, 64))
 
 
@@ -76,13 +81,15 @@ def make_plan(
     folder: str,
     validation_fraction: float,
     min_sources: int = 2,
-    left_out: NDArray[np.uint64] | None = None,
+    near_duplicate_ids: NDArray[np.uint64] | None = None,
 ) -> Plan:
-    """The plan for these parts, in whatever order they come. Two passes over their documents; memory for one file.
+    """Pack small parts, and return the plan for all parts, which may come in any order.
 
-    Small parts are packed first, which writes files.
+    Reads the table of documents of every file twice; memory holds that of one file.
 
-    min_sources: that every bucket needs; 2 for random next segments, else 1. left_out: ids of near duplicates.
+    Args:
+        min_sources: sources that every bucket needs: 2 for random next segments, else 1.
+        near_duplicate_ids: documents to leave out.
     """
     ordered = tuple(sorted(parts, key=lambda part: part.sort_key))
     packs = pack_parts(ordered, folder)
@@ -90,13 +97,13 @@ def make_plan(
     num_documents = sum(part.num_documents for part in ordered)
     if num_documents == 0:
         rejected = sum(sum(part.rejected.values()) for part in ordered)
-        raise ValueError(f"no documents: the input holds no text that can be read ({rejected} records rejected)")
+        raise ValueError(f"no documents: the input has no text that can be read ({rejected} records rejected)")
 
     notes: list[str] = []
     held_out: set[int] = set()
     num_single = 0
     tokens = dict.fromkeys(SPLITS, 0)
-    for rows in _tables(files, folder, left_out):
+    for rows in _tables(files, folder, near_duplicate_ids):
         validation = is_validation(rows["id"], validation_fraction)
         tokens["validation"] += int(rows["num_tokens"][validation].sum())
         tokens["train"] += int(rows["num_tokens"][~validation].sum())
@@ -105,62 +112,72 @@ def make_plan(
             held_out.update(rows["source_key"][validation].tolist())
     if 2 * num_single > num_documents:
         notes.append(
-            f"{num_single:,} of {num_documents:,} documents have a single sentence: is there a blank line behind every "
-            f"sentence of the input? A blank line ends a document"
+            f"{num_single:,} of {num_documents:,} documents have a single sentence. A blank line ends a document: check "
+            f"that the input has no blank line after every sentence"
         )
     if validation_fraction and len(held_out) < MIN_VALIDATION_DOCUMENTS:
         notes.append(
-            f"no validation split: only {len(held_out)} texts fell to --validation-fraction {validation_fraction}, "
-            f"and {MIN_VALIDATION_DOCUMENTS} are needed to pair; all documents are used for training"
+            f"no validation split: --validation-fraction {validation_fraction} selects only {len(held_out)} texts, and "
+            f"pairs need at least {MIN_VALIDATION_DOCUMENTS}; all documents are used for training"
         )
         validation_fraction = 0.0
         tokens = {"train": sum(tokens.values()), "validation": 0}
 
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
-    lowest, highest = _source_keys(_tables(files, folder, left_out), counts, validation_fraction)
+    lowest, highest = _source_keys(_tables(files, folder, near_duplicate_ids), counts, validation_fraction)
     buckets = []
     for split, count in counts.items():
         ranges = _merge(lowest[split].tolist(), highest[split].tolist(), min_sources)
         if not ranges:
             raise ValueError(
-                f"the {split} documents are all pieces of one text: next sentence prediction takes its random segments "
-                f"from another text; give at least two documents, or make single segments with --pairs none"
+                f"the {split} documents are all pieces of one text, but the random segments of next sentence prediction "
+                f"come from another text: give at least two documents, or use --pairs none"
             )
         for number, (first, last) in enumerate(ranges):
             buckets.append(Bucket(split, number, _edge(first, count), _edge(last + 1, count)))
-    digest = "" if left_out is None else hashlib.sha256(left_out.tobytes()).hexdigest()
+    digest = "" if near_duplicate_ids is None else hashlib.sha256(near_duplicate_ids.tobytes()).hexdigest()
     return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), digest, packs)
 
 
-def _tables(files: Sequence[TokenFile], folder: str, left_out: NDArray[np.uint64] | None) -> Iterator[NDArray[np.void]]:
+def _tables(
+    files: Sequence[TokenFile], folder: str, near_duplicate_ids: NDArray[np.uint64] | None
+) -> Iterator[NDArray[np.void]]:
+    """Yield the DOCUMENT rows of each file without near duplicates."""
     for file in files:
         rows = read_documents_table(storage.join(folder, file.name), file)
-        yield rows if left_out is None else rows[~np.isin(rows["id"], left_out)]
+        yield rows if near_duplicate_ids is None else rows[~np.isin(rows["id"], near_duplicate_ids)]
 
 
-def _source_keys(tables: Iterable[NDArray[np.void]], counts: dict[str, int], fraction: float):
-    """The lowest and the highest source key in each range: equal where there is one source; 2^64 - 1 and 0 for none."""
+def _source_keys(
+    tables: Iterable[NDArray[np.void]], counts: dict[str, int], fraction: float
+) -> tuple[dict[str, NDArray[np.uint64]], dict[str, NDArray[np.uint64]]]:
+    """Return the lowest and the highest source key of each range, per split.
+
+    Both are equal in a range with one source. In an empty range they are 2^64 - 1 and 0.
+    """
     lowest = {split: np.full(n, 2**64 - 1, np.uint64) for split, n in counts.items()}
     highest = {split: np.zeros(n, np.uint64) for split, n in counts.items()}
     for rows in tables:
         validation = is_validation(rows["id"], fraction)
         for split, chosen in (("train", ~validation), ("validation", validation)):
             if split in counts:
-                some = rows[chosen]
                 edges = np.array([_edge(i, counts[split]) for i in range(counts[split])], np.uint64)
-                bucket = np.searchsorted(edges, some["id"], side="right") - 1
-                np.minimum.at(lowest[split], bucket, some["source_key"])
-                np.maximum.at(highest[split], bucket, some["source_key"])
+                bucket = np.searchsorted(edges, rows["id"][chosen], side="right") - 1
+                np.minimum.at(lowest[split], bucket, rows["source_key"][chosen])
+                np.maximum.at(highest[split], bucket, rows["source_key"][chosen])
     return lowest, highest
 
 
 def _edge(bucket: int, count: int) -> int:
-    """The least id with floor(id * count / 2^64) == bucket."""
+    """Return the smallest id with floor(id * count / 2^64) == bucket."""
     return -(-(bucket << 64) // count)
 
 
 def _merge(lowest: Sequence[int], highest: Sequence[int], min_sources: int = 2) -> list[tuple[int, int]]:
-    """(first, last) ranges, each with two sources: a poor one joins the next, the last one before it. [] for one source."""
+    """Return (first, last) of merged ranges with `min_sources` sources each, or [] if there are too few sources in all.
+
+    A range with too few is merged with the next one; the last range with the one before it.
+    """
     merged: list[tuple[int, int]] = []
     start, low, high = 0, 2**64 - 1, 0
     for i in range(len(lowest)):
@@ -174,44 +191,41 @@ def _merge(lowest: Sequence[int], highest: Sequence[int], min_sources: int = 2) 
 
 
 def write_plan(path: str, plan: Plan) -> None:
+    """Write a plan as JSON."""
     storage.write_whole(path, [json.dumps(asdict(plan)).encode()])
 
 
 def read_plan(path: str) -> Plan:
+    """Return the plan in a file."""
     fields = json.loads(storage.read(path))
-    fields["parts"] = tuple(map(PartRecord.of, fields["parts"]))
+    fields["parts"] = tuple(map(PartRecord.from_json, fields["parts"]))
     fields["buckets"] = tuple(Bucket(**bucket) for bucket in fields["buckets"])
-    fields["packs"] = tuple(map(Pack.of, fields["packs"]))
+    fields["packs"] = tuple(map(Pack.from_json, fields["packs"]))
     fields["notes"] = tuple(fields["notes"])
     return Plan(**fields)
 
 
-class MakePlan(beam.DoFn):
-    """(None, all PartRecords) -> Buckets."""
-
-    def __init__(self, folder: str, path: str, validation_fraction: float, min_sources: int, near: str | None = None):
-        self.folder, self.path, self.near = folder, path, near
-        self.validation_fraction, self.min_sources = validation_fraction, min_sources
-
-    def process(self, group: tuple[None, Iterable[PartRecord]]) -> Iterator[Bucket]:
-        left_out = read_near_duplicates(self.near)["id"] if self.near else None
-        plan = make_plan(group[1], self.folder, self.validation_fraction, self.min_sources, left_out)
-        write_plan(self.path, plan)
-        yield from plan.buckets
-
-
+@transform
 class PlanBuckets(beam.PTransform):
-    """PartRecords -> Buckets."""
+    """PartRecords -> Buckets, when the plan is written."""
 
-    def __init__(self, folder: str, path: str, validation_fraction: float, min_sources: int, near: str | None = None):
-        """near: the file of near duplicates."""
-        super().__init__()
-        self.do = MakePlan(folder, path, validation_fraction, min_sources, near)
+    job: JobConfig
+    places: Places
 
-    def expand(self, parts):
+    def expand(self, parts: Any) -> Any:
         return (
             parts
             | "all parts" >> beam.GroupBy(lambda _: None)
-            | "make plan" >> beam.ParDo(self.do)
+            | "make plan" >> beam.FlatMapTuple(self.make_plan)
             | "spread buckets" >> beam.Reshuffle()
         )
+
+    def make_plan(self, _: None, parts: Iterable[PartRecord]) -> tuple[Bucket, ...]:
+        examples, ids = self.job.examples, None
+        if examples.near_duplicates is not None:
+            ids = read_near_duplicates(self.places.near_duplicates)["id"]
+        plan = make_plan(parts, self.places.parts, examples.validation_fraction, examples.min_sources, ids)
+        write_plan(self.places.plan, plan)
+        increment("packs-out", len(plan.packs))
+        increment("buckets-out", len(plan.buckets))
+        return plan.buckets

@@ -1,10 +1,9 @@
-"""The tokenize stage: a split -> the token parts of its text. A part that is there already is not made again."""
+"""The tokenize stage: a split -> the token parts of its text. Parts that are there already are not made again."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -12,86 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertloom import storage
-from pipeline.inputs.documents import TextConfig, read_documents, text_versions
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import Split
+from pipeline.job import JobConfig
 from pipeline.options import flat
+from pipeline.places import Places
+from pipeline.stages.counters import increment
 from pipeline.stages.line_repeats import read_repeated
-from pipeline.text.chinese import load_segmenter
-from pipeline.text.icu import ICU, RULE, check_sentences, load_sentence_finder
+from pipeline.stages.transform import transform
 from pipeline.text.records import Document, PassedOver, Record, Reject, first_characters
-from pipeline.text.versions import version_of
-from pipeline.text.wordpiece import WordPiece
-from pipeline.tokens import (
-    BLOCK_BYTES,
-    VERSION,
-    DocumentTokenizer,
-    PartRecord,
-    TokenBlock,
-    read_footer,
-    write_part,
-)
-from pipeline.vocabulary import Vocabulary, kept_vocabulary, make_tokenizer
+from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
+from pipeline.tokens import BLOCK_BYTES, VERSION, PartRecord, TokenBlock, read_footer, write_part
+from pipeline.vocabulary import cached_vocabulary
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenizeConfig:
-    """What decides the tokens of a text. Any change here makes other parts; any other option of the job does not."""
-
-    text: TextConfig = field(default_factory=TextConfig)
-    do_lower_case: bool = True
-    """Lower-case the text, for an uncased vocabulary."""
-    strip_accents: bool | None = None
-    """Remove accents; None: where the text is lower-cased, as BERT does."""
-    chinese_words: bool = False
-    """Find Chinese words with jieba, so that --do-whole-word-mask masks words and not single characters."""
-    max_line_repeats: int | None = None
-    """Leave out the lines that are in more documents than this, such as menus and notices; all input is read twice."""
-    sentences: str = RULE
-    """How sentences are found: "rule", for English and Chinese, or "icu:LOCALE" for other languages, such as icu:ja, icu:ru
-    or icu:de-AT."""
-
-    def __post_init__(self) -> None:
-        check_sentences(self.sentences)
-        if self.max_line_repeats is not None and self.max_line_repeats < 1:
-            raise ValueError(f"--max-line-repeats {self.max_line_repeats}: expected 1 or more")
-
-
-LATER = {"sentences": RULE, "max_line_repeats": None, **flat(TextConfig())}
-"""Options that came after the first parts, which keep their names, and what they are where they are not used."""
-
-
-def make_document_tokenizer(config: TokenizeConfig, vocabulary: Vocabulary) -> DocumentTokenizer:
-    """The tokenizer of a worker."""
-    tokenizer = make_tokenizer(vocabulary, config.do_lower_case, config.strip_accents)
-    wordpiece = WordPiece(tokenizer, config.do_lower_case, len(vocabulary.words))
-    segment = load_segmenter() if config.chinese_words else None
-    return DocumentTokenizer(wordpiece, segment, load_sentence_finder(config.sentences))
-
-
-def token_versions(config: TokenizeConfig, form: str) -> dict[str, str]:
-    """Name -> version of what decides the tokens of a file of this format, its texts included."""
-    used = {"tokenizers": True, "rjieba": config.chinese_words, "icu4py": config.sentences.startswith(ICU)}
-    return {name: version_of(name) for name, is_used in used.items() if is_used} | text_versions(
-        config.text.clean, form
-    )
-
-
-def part_names(split: Split, config: TokenizeConfig, vocabulary_sha256: str) -> Callable[[int], str]:
-    """ordinal -> file name of a split's parts: a digest of everything that decides what they hold."""
-    options = {name: value for name, value in flat(config).items() if name not in LATER or value != LATER[name]}
-    versions = token_versions(config, split.source.format)
-    key = [VERSION, split.source.fingerprint, split.start, split.end, options, vocabulary_sha256, versions]
-    if split.source.encoding:
-        key.append(split.source.encoding)
+def part_names(split: Split, job: JobConfig) -> Callable[[int], str]:
+    """Return a function from the number of a part of a split to its file name, a digest of all that decides its content."""
+    source = split.source
+    versions = token_versions(job.tokenize, source.format)
+    of_source = [source.fingerprint, source.encoding, split.start, split.end]
+    key = [VERSION, of_source, flat(job.tokenize), job.vocabulary_sha256, versions]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    return lambda ordinal: f"{digest}-{ordinal:05d}.part"
+    return lambda number: f"{digest}-{number:05d}.part"
 
 
-def finished_parts(folder: str, name: Callable[[int], str]) -> list[PartRecord]:
-    """The footers of the parts that a split has already, in order."""
+def finished_parts(folder: str, part_name: Callable[[int], str]) -> list[PartRecord]:
+    """Return the footers of the parts of a split that are there already, in order."""
     found: list[PartRecord] = []
     while not (found and found[-1].last):
-        path = storage.join(folder, name(len(found)))
+        path = storage.join(folder, part_name(len(found)))
         if not storage.exists(path):
             break
         found.append(read_footer(path, PartRecord))
@@ -100,34 +48,37 @@ def finished_parts(folder: str, name: Callable[[int], str]) -> list[PartRecord]:
 
 def tokenize_split(
     split: Split,
-    name: Callable[[int], str],
-    folder: str,
+    job: JobConfig,
+    places: Places,
     tokenizer: DocumentTokenizer,
     part_bytes: int,
-    config: TextConfig | None = None,
     repeated_lines: NDArray[np.uint64] | None = None,
+    finished: Sequence[PartRecord] = (),
 ) -> Iterator[PartRecord]:
-    """Yields the parts of a split, each of about `part_bytes` of text, writing those that are not there."""
-    done = finished_parts(folder, name)
-    yield from done
-    if done and done[-1].last:
-        return
-    start, piece, ordinal = split.start, 0, len(done)
-    if done:
-        start, piece = done[-1].end, done[-1].end_piece
+    """Write the parts of a split that are not finished, each of about `part_bytes` of text, and yield all of them.
+
+    repeated_lines: hashes of the lines to leave out.
+    """
+    part_name = part_names(split, job)
+    yield from finished
+    start, piece, number = split.start, 0, len(finished)
+    if finished:
+        if finished[-1].last:
+            return
+        start, piece = finished[-1].end, finished[-1].end_piece
     part = _Part(start)
-    for item in read_documents(split, start, config, repeated_lines):
+    for item in read_documents(split, start, job.tokenize.text, repeated_lines):
         if item.position == start and item.piece < piece:
             continue  # an earlier part holds these pieces of a long text
         if part.size >= part_bytes:
-            yield part.write(split, folder, name(ordinal), tokenizer, item)
-            part, ordinal = _Part(item.position), ordinal + 1
+            yield part.write(split, places.parts, part_name(number), tokenizer, item)
+            part, number = _Part(item.position), number + 1
         part.add(item, tokenizer)
-    yield part.write(split, folder, name(ordinal), tokenizer, None)
+    yield part.write(split, places.parts, part_name(number), tokenizer, None)
 
 
 class _Part:
-    """A part while it grows: text is tokenized block by block, so that only tokens are kept."""
+    """A part while it grows. Text is tokenized block by block, so that only tokens are kept."""
 
     def __init__(self, start: int):
         self.start = start
@@ -160,27 +111,22 @@ class _Part:
         if self.pending:
             block = tokenizer(self.pending)
             self.blocks.append(block)
-            silent = np.flatnonzero(block.documents["num_tokens"] == 0)
-            self.rejects += [_without_tokens(self.pending[i]) for i in silent]
+            empty = np.flatnonzero(block.documents["num_tokens"] == 0)
+            self.rejects += [_without_tokens(self.pending[i]) for i in empty]
         self.pending, self.pending_bytes = [], 0
 
     def write(
-        self,
-        split: Split,
-        folder: str,
-        name: str,
-        tokenizer: DocumentTokenizer,
-        following: Record | None,
+        self, split: Split, folder: str, name: str, tokenizer: DocumentTokenizer, following: Record | None
     ) -> PartRecord:
+        """Write the part and return its footer. following: the first record of the next part."""
         self._tokenize(tokenizer)
         source = split.source
-        end = following.position if following else split.end if split.end is not None else source.size
         record: dict[str, Any] = {
             "name": name,
             "source": source.name,
             "path": source.path,
             "start": self.start,
-            "end": end,
+            "end": following.position if following else source.size if split.end is None else split.end,
             "end_piece": following.piece if following else 0,
             "last": following is None,
             "text_bytes": self.text_bytes,
@@ -193,35 +139,46 @@ class _Part:
 
 
 def _without_tokens(document: Document) -> Reject:
-    shown = first_characters(document.text)
-    return Reject(
-        document.position, "no-tokens", "nothing but control characters", shown, document.record_id, document.piece
-    )
+    text = first_characters(document.text)
+    detail = "nothing but control characters"
+    return Reject(document.position, "no-tokens", detail, text, document.record_id, document.piece)
 
 
 class TokenizeSplit(beam.DoFn):
-    """Split -> PartRecord, one for each part."""
+    """Split -> PartRecords."""
 
-    def __init__(self, folder: str, config: TokenizeConfig, vocabulary: str, part_bytes: int):
-        self.folder, self.config, self.vocabulary, self.part_bytes = folder, config, vocabulary, part_bytes
+    def __init__(self, job: JobConfig, places: Places, part_bytes: int):
+        self.job, self.places, self.part_bytes = job, places, part_bytes
 
-    def setup(self):
-        self.tokenizer = make_document_tokenizer(self.config, kept_vocabulary(self.vocabulary))
-        self.repeated_lines = read_repeated(self.folder) if self.config.max_line_repeats is not None else None
+    def setup(self) -> None:
+        vocabulary = cached_vocabulary(self.places.vocabulary(self.job.vocabulary_sha256))
+        self.tokenizer = make_document_tokenizer(self.job.tokenize, vocabulary)
+        has_repeats = self.job.tokenize.max_line_repeats is not None
+        self.repeated_lines = read_repeated(self.places.parts) if has_repeats else None
 
     def process(self, split: Split) -> Iterator[PartRecord]:
-        name = part_names(split, self.config, kept_vocabulary(self.vocabulary).sha256)
-        yield from tokenize_split(
-            split, name, self.folder, self.tokenizer, self.part_bytes, self.config.text, self.repeated_lines
-        )
+        finished = finished_parts(self.places.parts, part_names(split, self.job))
+        increment("parts-reused", len(finished))
+        for part in tokenize_split(
+            split, self.job, self.places, self.tokenizer, self.part_bytes, self.repeated_lines, finished
+        ):
+            num_rejected = sum(part.rejected.values())
+            increment("documents-in", part.num_documents + num_rejected)
+            increment("documents-rejected", num_rejected)
+            increment("records-passed-over", sum(part.passed_over.values()))
+            increment("text-bytes", part.text_bytes)
+            increment("parts-out", 1)
+            yield part
 
 
+@transform
 class Tokenize(beam.PTransform):
     """Splits -> PartRecords."""
 
-    def __init__(self, folder: str, config: TokenizeConfig, vocabulary: str, part_bytes: int):
-        super().__init__()
-        self.do = TokenizeSplit(folder, config, vocabulary, part_bytes)
+    job: JobConfig
+    places: Places
+    part_bytes: int
+    """Text of a part, about."""
 
-    def expand(self, splits):
-        return splits | "tokenize split" >> beam.ParDo(self.do)
+    def expand(self, splits: Any) -> Any:
+        return splits | "tokenize split" >> beam.ParDo(TokenizeSplit(self.job, self.places, self.part_bytes))

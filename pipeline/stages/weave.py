@@ -1,14 +1,15 @@
-"""The weave stage: a bucket of documents -> its shards, one for each length and copy.
+"""The weave stage: a bucket of documents -> its shards, one per length and copy.
 
-A finished bucket leaves a record with the digests of its shards; a started-again job takes it over instead of weaving
-again. A retried bundle writes the same bytes over the same names.
+A finished bucket leaves a record with the digests of its shards. A restart uses the record and does not weave again. A
+retried bundle writes the same bytes under the same names.
 """
 
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -18,24 +19,28 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
-from bertloom.shards import ShardName
-from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import plain_text
+from bertloom.shards import ShardName
 from pipeline.examples.shards import write_shard
 from pipeline.inputs.rejects import rejects_log
-from pipeline.stages.near_duplicates import read_near_duplicates
+from pipeline.job import JobConfig
+from pipeline.options import flat
+from pipeline.places import Places
+from pipeline.stages.counters import increment
 from pipeline.stages.plan import Bucket, Plan, is_validation, read_plan
+from pipeline.stages.similar_documents import read_near_duplicates
+from pipeline.stages.transform import transform
 from pipeline.text.records import SHOWN_CHARACTERS, Reject
 from pipeline.tokens import TokenBlock, read_range, take_ranges
-from pipeline.vocabulary import Vocabulary, kept_vocabulary
+from pipeline.vocabulary import cached_vocabulary
 
-HELD_BYTES = 32_000_000  # of a bucket, before copies are looked for; few buckets without copies have more
-Held = tuple[TokenBlock, NDArray[np.intp]]  # documents, and the number of the part that each is from
+MAX_HELD_BYTES = 32_000_000  # of a bucket before duplicates are dropped; without duplicates few buckets have more
+Held = tuple[TokenBlock, NDArray[np.intp]]  # documents, and the number of the part of each
 
 
 @dataclass(frozen=True, kw_only=True)
 class BucketRecord:
-    """What the manifest stage needs of a finished bucket."""
+    """All that the manifest stage needs to know of a finished bucket."""
 
     split: str
     number: int
@@ -44,14 +49,14 @@ class BucketRecord:
     documents_sha256: str
     num_used: int
     num_duplicates: int
-    """Near ones among them."""
+    """Near duplicates included."""
+    num_near_duplicates: int
     num_without_example: int
     num_sentences: int
     num_tokens: int
     rejects: str
-    """Name, in the folder of records, of the log of documents that reached no example; empty where there are none."""
-    num_near_duplicates: int = 0
-    counters: dict[str, int] = field(default_factory=dict)
+    """Name, in the folder of records, of the log of documents that are in no example; empty if there are none."""
+    counters: dict[str, int]
     """Pairs made and dropped, by "name/max_seq_length"."""
 
 
@@ -70,15 +75,18 @@ DOCUMENTS_SCHEMA = pa.schema(
 
 
 def read_bucket(
-    bucket: Bucket, plan: Plan, folder: str, left_out: NDArray[np.uint64] | None = None
+    bucket: Bucket, plan: Plan, folder: str, near_duplicate_ids: NDArray[np.uint64] | None = None
 ) -> tuple[TokenBlock, list[str], int, int]:
-    """A bucket's documents in id order without duplicates: (tokens, source of each, duplicates dropped, near ones of them).
+    """Return a bucket's documents in id order without duplicates.
 
-    Of equal documents the one whose source sorts first is kept. left_out: ids of near duplicates.
+    Of equal documents the one whose source sorts first is kept.
+
+    Returns:
+        (tokens, source of each document, number of duplicates dropped, number of near duplicates among these)
     """
     held: list[Held] = []
     num_documents = num_bytes = 0
-    most = HELD_BYTES
+    max_bytes = MAX_HELD_BYTES
 
     def of_split(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
         return is_validation(ids, plan.validation_fraction) == (bucket.split == "validation")
@@ -93,41 +101,41 @@ def read_bucket(
         if (ids[1:] == ids[:-1]).any():
             held[-1] = _distinct(held[-1:], plan)
         num_bytes += _num_bytes(held[-1][0])
-        if num_bytes > most:
+        if num_bytes > max_bytes:
             held = [_distinct(held, plan)]
             num_bytes = _num_bytes(held[0][0])
-            most = max(HELD_BYTES, 2 * num_bytes)  # so that a bucket of many texts is not sorted again for each part
+            max_bytes = max(MAX_HELD_BYTES, 2 * num_bytes)  # a bucket of many texts must not be sorted after each part
     tokens, part_of = _distinct(held, plan)
     num_near = 0
-    if left_out is not None:
-        near = np.isin(tokens.documents["id"], left_out)
+    if near_duplicate_ids is not None:
+        near = np.isin(tokens.documents["id"], near_duplicate_ids)
         num_near = int(near.sum())
         tokens, part_of = _take([tokens], np.flatnonzero(~near)), part_of[~near]
     return tokens, [plan.parts[i].source for i in part_of], num_documents - len(part_of), num_near
 
 
 def _distinct(held: Sequence[Held], plan: Plan) -> Held:
-    """The documents in id order, of equal ones the first; ValueError where two that differ have the same id."""
+    """Return the documents in id order, the first of equal ones. ValueError if different documents have the same id."""
     rows = np.concatenate([block.documents for block, _ in held])
     part_of = np.concatenate([part_of for _, part_of in held])
     order = np.argsort(rows["id"], kind="stable")
     ids, low = rows["id"][order], rows["id_low"][order]
-    again = np.zeros(len(order), bool)
-    again[1:] = ids[1:] == ids[:-1]
-    clash = np.flatnonzero(again[1:] & (low[1:] != low[:-1]))
+    repeated = np.zeros(len(order), bool)
+    repeated[1:] = ids[1:] == ids[:-1]
+    clash = np.flatnonzero(repeated[1:] & (low[1:] != low[:-1]))
     if len(clash):
         raise ValueError(
-            f"two different documents have the same id {ids[clash[0]]:016x}: one of them has to go "
+            f"two different documents have the same id {ids[clash[0]]:016x}: remove one of them from the input "
             f"({plan.parts[part_of[order[clash[0]]]].source} and {plan.parts[part_of[order[clash[0] + 1]]].source})"
         )
-    return _take([block for block, _ in held], order[~again]), part_of[order[~again]]
+    return _take([block for block, _ in held], order[~repeated]), part_of[order[~repeated]]
 
 
 def _take(blocks: Sequence[TokenBlock], order: NDArray[np.intp]) -> TokenBlock:
-    """The documents with these numbers, counted through all blocks, in this order."""
+    """Return the documents with these numbers, counted through all blocks, in this order."""
     rows = np.concatenate([block.documents for block in blocks])
 
-    def gather(name: str, column: str) -> NDArray:
+    def gather(name: str, column: str) -> NDArray[Any]:
         values = np.concatenate([getattr(block, name) for block in blocks])
         counts = rows[column].astype(np.int64)
         return take_ranges(values, (np.cumsum(counts) - counts)[order], counts[order])
@@ -140,51 +148,47 @@ def _num_bytes(block: TokenBlock) -> int:
     return block.ids.nbytes + block.sentence_lengths.nbytes + block.documents.nbytes
 
 
+def record_path(bucket: Bucket, plan: Plan, job: JobConfig, places: Places) -> str:
+    """Return the path of a bucket's record: a digest of all that decides the bucket's shards."""
+    key = json.dumps([plan.digest, flat(job.examples), job.vocabulary_sha256, bucket.split, bucket.number])
+    return storage.join(places.records, f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json")
+
+
 def weave_bucket(
     bucket: Bucket,
     plan: Plan,
-    folder: str,
-    dataset: str,
-    records: str,
-    config: ExamplesConfig,
-    vocabulary: Vocabulary,
-    left_out: NDArray[np.uint64] | None = None,
+    job: JobConfig,
+    places: Places,
+    near_duplicate_ids: NDArray[np.uint64] | None = None,
 ) -> BucketRecord:
-    """Writes all shards of a bucket and its page of documents/; a finished one is only read.
-
-    left_out: ids of near duplicates.
-    """
-    key = json.dumps([plan.digest, asdict(config), vocabulary.sha256, bucket.split, bucket.number])
-    name = hashlib.sha256(key.encode()).hexdigest()[:24]
-    path = storage.join(records, f"{name}.json")
-    if storage.exists(path):
-        return read_record(path)
-
-    tokens, sources, num_duplicates, num_near = read_bucket(bucket, plan, folder, left_out)
+    """Write the shards of a bucket and its page of documents, and return the bucket's record."""
+    config, vocabulary = job.examples, cached_vocabulary(places.vocabulary(job.vocabulary_sha256))
+    tokens, sources, num_duplicates, num_near = read_bucket(bucket, plan, places.parts, near_duplicate_ids)
     used = np.zeros(len(tokens.documents), bool)
     shards: list[dict[str, Any]] = []
-    counters: dict[str, int] = {}
+    counters: Counter[str] = Counter()
     for length in config.max_seq_length:
         sentences = config.sentences(tokens, vocabulary.continuation, length)
         masking = config.masking(length, vocabulary)
         for copy in range(config.dupe_factor):
             pairs, counted = config.make_pairs(sentences, length, copy)
             counted |= {"pairs": len(pairs), "pairs-random": int((pairs.label == 1).sum())}
-            for counter, value in counted.items():
-                counters[f"{counter}/{length}"] = counters.get(f"{counter}/{length}", 0) + value
+            counters.update({f"{name}/{length}": number for name, number in counted.items()})
             used[pairs.document_a] = True
             used[pairs.document_b] = True
             if len(pairs):
                 shard = ShardName(split=bucket.split, max_seq_length=length, copy=copy, number=bucket.number)
-                shards.append(write_shard(dataset, shard, sentences, pairs, config.seed, masking))
+                shards.append(write_shard(places.dataset, shard, sentences, pairs, config.seed, masking))
 
-    page = storage.join(dataset, "documents", bucket.split, f"{bucket.number:05d}.parquet")
+    page = storage.join(places.dataset, "documents", bucket.split, f"{bucket.number:05d}.parquet")
     storage.make_folder(page.rpartition("/")[0])
     _, documents_sha256 = storage.write_whole(page, [_documents_page(tokens.documents, sources)])
-    log = f"{name}.rejects.jsonl.gz" if not used.all() else ""
-    if log:
-        without = _without_example(tokens, sources, ~used, vocabulary.words)
-        storage.write_whole(storage.join(records, log), [rejects_log(without)])
+    path = record_path(bucket, plan, job, places)
+    log = ""
+    if not used.all():
+        log = f"{path.rpartition('/')[2].removesuffix('.json')}.rejects.jsonl.gz"
+        rejects = _without_example(tokens, sources, ~used, vocabulary.words)
+        storage.write_whole(storage.join(places.records, log), [rejects_log(rejects)])
     record = BucketRecord(
         split=bucket.split,
         number=bucket.number,
@@ -197,13 +201,14 @@ def weave_bucket(
         num_sentences=len(tokens.sentence_lengths),
         num_tokens=len(tokens.ids),
         rejects=log,
-        counters=counters,
+        counters=dict(counters),
     )
     storage.write_whole(path, [json.dumps(asdict(record)).encode()])
     return record
 
 
 def read_record(path: str) -> BucketRecord:
+    """Return the record in a file."""
     fields = json.loads(storage.read(path))
     fields["shards"] = tuple(fields["shards"])
     return BucketRecord(**fields)
@@ -221,7 +226,7 @@ def _documents_page(rows: NDArray[np.void], sources: list[str]) -> bytes:
 def _without_example(
     tokens: TokenBlock, sources: list[str], which: NDArray[np.bool_], words: Sequence[str]
 ) -> Iterator[tuple[str, Reject]]:
-    """(source, reject) of documents that reached no example. Their text is gone: what is shown is their tokens'."""
+    """Yield (source, reject) of documents that are in no example. Their text is gone, so the rejects show their tokens."""
     rows = tokens.documents
     starts = np.cumsum(rows["num_tokens"], dtype=np.int64) - rows["num_tokens"]
     for i in np.flatnonzero(which):
@@ -237,36 +242,46 @@ def _without_example(
 class WeaveBucket(beam.DoFn):
     """Bucket -> BucketRecord."""
 
-    def __init__(
-        self,
-        folder: str,
-        plan: str,
-        dataset: str,
-        records: str,
-        config: ExamplesConfig,
-        vocabulary: str,
-        near: str | None = None,
-    ):
-        self.folder, self.plan, self.dataset, self.records, self.near = folder, plan, dataset, records, near
-        self.config, self.vocabulary = config, vocabulary
-        self._plan: Plan | None = None
+    def __init__(self, job: JobConfig, places: Places):
+        self.job, self.places = job, places
+        self.plan: Plan | None = None
+        self.near_duplicate_ids: NDArray[np.uint64] | None = None
 
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
-        if self._plan is None:  # not in setup: the plan is written while the job runs
-            self._plan = read_plan(self.plan)
-            self._left_out = read_near_duplicates(self.near)["id"] if self.near else None
-        vocabulary = kept_vocabulary(self.vocabulary)
-        yield weave_bucket(
-            bucket, self._plan, self.folder, self.dataset, self.records, self.config, vocabulary, self._left_out
-        )
+        if self.plan is None:  # not in setup: the plan is written while the job runs
+            self.plan = read_plan(self.places.plan)
+            if self.job.examples.near_duplicates is not None:
+                self.near_duplicate_ids = read_near_duplicates(self.places.near_duplicates)["id"]
+        path = record_path(bucket, self.plan, self.job, self.places)
+        if storage.exists(path):
+            record = read_record(path)
+            increment("buckets-reused", 1)
+        else:
+            record = weave_bucket(bucket, self.plan, self.job, self.places, self.near_duplicate_ids)
+        count_bucket(record)
+        yield record
 
 
+def count_bucket(record: BucketRecord) -> None:
+    """Add a bucket to the Beam counters."""
+    increment("documents-used", record.num_used)
+    increment("documents-duplicate", record.num_duplicates)
+    increment("documents-near-duplicate", record.num_near_duplicates)
+    increment("documents-rejected", record.num_without_example)
+    for name in ("pairs", "pairs-dropped"):
+        total = sum(number for key, number in record.counters.items() if key.partition("/")[0] == name)
+        increment("pairs-out" if name == "pairs" else name, total)
+    increment("examples-out", sum(shard["examples"] for shard in record.shards))
+    increment("shards-out", len(record.shards))
+    increment("shard-bytes", sum(shard["bytes"] for shard in record.shards))
+
+
+@transform
 class Weave(beam.PTransform):
-    """Buckets -> BucketRecords."""
+    """Buckets -> BucketRecords, when the shards are written."""
 
-    def __init__(self, **arguments: Any):
-        super().__init__()
-        self.do = WeaveBucket(**arguments)
+    job: JobConfig
+    places: Places
 
-    def expand(self, buckets):
-        return buckets | "weave bucket" >> beam.ParDo(self.do)
+    def expand(self, buckets: Any) -> Any:
+        return buckets | "weave bucket" >> beam.ParDo(WeaveBucket(self.job, self.places))

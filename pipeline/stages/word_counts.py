@@ -1,7 +1,7 @@
-"""The words of a corpus and how often each occurs: counted by several workers, added up by a combiner.
+"""The words of a corpus and how often each occurs, counted by several workers and added up by a combiner.
 
-Exact, and so the same for any number of workers and however the text is cut. Memory is bounded: what is more than
-MAX_HELD_WORDS goes to a file, sorted, and the files are merged at the end.
+The counts are exact, so they do not depend on the number of workers or on how the text is split. Memory is bounded: counts
+of more than MAX_HELD_WORDS words go to a sorted file, and the files are merged at the end.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -24,17 +25,19 @@ from bertloom import storage
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Source, Split
+from pipeline.stages.counters import increment
+from pipeline.stages.transform import transform
 from pipeline.text.records import Document, Record, Reject
 from pipeline.text.units import MAX_UNITS, Interner
 from pipeline.vocabulary import MAX_WORD_CHARACTERS, cut_as_bert
 
 MAX_HELD_WORDS = 1_000_000  # about 150 MB
-MAX_DISTINCT_WORDS = 2_000_000  # the most frequent, given to the trainer: about 300 MB
+MAX_DISTINCT_WORDS = 2_000_000  # given to the trainer, the most frequent ones: about 300 MB
 BLOCK_BYTES = 1 << 20
 
 
 class WordCounter:
-    """Counts words, cut as BERT cuts: punctuation and Chinese characters are words of their own. One a worker."""
+    """Counts words as BERT separates them: punctuation and Chinese characters are single words. One per bundle."""
 
     def __init__(self, do_lower_case: bool, strip_accents: bool | None):
         self.tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
@@ -65,7 +68,7 @@ class WordCounter:
         return len(self.interner) > MAX_UNITS
 
     def take(self) -> Counter[str]:
-        """What was counted since the last time."""
+        """Return the counts since the last call."""
         self._count()
         counts: Counter[str] = Counter()
         normalize, cut = self.tokenizer.normalizer.normalize_str, self.tokenizer.pre_tokenizer.pre_tokenize_str
@@ -77,13 +80,13 @@ class WordCounter:
 
 
 def _too_long(word: str) -> str:
-    """A word that is too long, too, and of the same script: that is all that is told of such words, and many differ."""
+    """Return a stand-in for a word that is too long: only the script of such words is reported, and most differ."""
     letter = next(filter(str.isalpha, word), None) or next(filter(str.isdigit, word), word[0])
     return letter * (MAX_WORD_CHARACTERS + 1)
 
 
 def count_words(texts: Iterable[bytes], do_lower_case: bool, strip_accents: bool | None) -> Counter[str]:
-    """How often each word occurs; words of more than MAX_WORD_CHARACTERS as one for each first letter.
+    """Return how often each word occurs. Words of more than MAX_WORD_CHARACTERS count as one per first letter.
 
     >>> count_words([b"The cat, the hat."], do_lower_case=True, strip_accents=None)
     Counter({'the': 2, 'cat': 1, ',': 1, 'hat': 1, '.': 1})
@@ -99,21 +102,21 @@ def count_words(texts: Iterable[bytes], do_lower_case: bool, strip_accents: bool
 
 @dataclass
 class Tally:
-    """What was read: nothing is passed over in silence."""
+    """What was read, and what was not used: nothing is lost in silence."""
 
     documents: int = 0
     bytes: int = 0
-    turned_away: Counter[str] = field(default_factory=Counter)
-    """Rejects and what nobody asked for, by reason."""
+    not_used: Counter[str] = field(default_factory=Counter)
+    """Rejects, and records that are no documents by design, by reason."""
     first: dict[str, tuple[str, int, str]] = field(default_factory=dict)
-    """Of each kind of reject the first: (path, position, in words)."""
+    """Reason -> the first such reject: (path, position, message)."""
 
     def add(self, source: Source, item: Record) -> None:
         if isinstance(item, Document):
             self.documents += 1
             self.bytes += len(item.text)
             return
-        self.turned_away[item.reason] += 1
+        self.not_used[item.reason] += 1
         if isinstance(item, Reject):
             place = f"{source.path}, {format_named(source.format).position_unit} {item.position}"
             self._keep_first(item.reason, (source.path, item.position, f"{place}: {item.detail} {item.text[:100]}"))
@@ -124,29 +127,29 @@ class Tally:
     def update(self, other: "Tally") -> None:
         self.documents += other.documents
         self.bytes += other.bytes
-        self.turned_away.update(other.turned_away)
+        self.not_used.update(other.not_used)
         for reason, reject in other.first.items():
             self._keep_first(reason, reject)
 
 
 @dataclass
 class WordCounts:
-    """The counts of a part of the corpus."""
+    """The counts of some documents."""
 
     words: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
     files: list[str] = field(default_factory=list)
-    """Files of more counts, each sorted by word."""
+    """Paths of files with more counts, each sorted by word."""
 
 
 class CountSplit(beam.DoFn):
-    """Splits -> WordCounts, few and none of more than about MAX_UNITS words."""
+    """Splits -> a few WordCounts, each of at most about MAX_UNITS words."""
 
     def __init__(self, config: TextConfig, do_lower_case: bool, strip_accents: bool | None):
-        self.config, self.casing = config, (do_lower_case, strip_accents)
+        self.config, self.do_lower_case, self.strip_accents = config, do_lower_case, strip_accents
 
-    def start_bundle(self):
-        self.counter, self.tally = WordCounter(*self.casing), Tally()
+    def start_bundle(self) -> None:
+        self.counter, self.tally = WordCounter(self.do_lower_case, self.strip_accents), Tally()
 
     def process(self, split: Split) -> Iterator[WordCounts]:
         for item in read_documents(split, config=self.config):
@@ -156,7 +159,10 @@ class CountSplit(beam.DoFn):
                 if self.counter.is_full:
                     yield WordCounts(self.counter.take())
 
-    def finish_bundle(self):
+    def finish_bundle(self) -> Iterator[Any]:
+        increment("documents-in", self.tally.documents)
+        increment("documents-not-used", self.tally.not_used.total())
+        increment("text-bytes", self.tally.bytes)
         yield GlobalWindows.windowed_value(WordCounts(self.counter.take(), self.tally))
 
 
@@ -164,7 +170,7 @@ class AddWordCounts(beam.CombineFn):
     """WordCounts -> their sum."""
 
     def __init__(self, folder: str):
-        """folder: for what is too much to hold."""
+        """folder: for counts of more than MAX_HELD_WORDS words."""
         self.folder = folder
 
     def create_accumulator(self) -> WordCounts:
@@ -204,38 +210,41 @@ def _read_sorted(path: str) -> Iterator[tuple[str, int]]:
 
 
 def most_frequent(counts: WordCounts, limit: int = MAX_DISTINCT_WORDS) -> dict[str, int]:
-    """The `limit` most frequent words, of equally frequent ones those that sort first; word -> count."""
+    """Return word -> count of the `limit` most frequent words; of equally frequent ones, those that sort first."""
     lists = [_read_sorted(path) for path in counts.files]
     merged = groupby(heapq.merge(*lists, sorted(counts.words.items())), key=itemgetter(0))
     totals = ((word, sum(count for _, count in group)) for word, group in merged)
     return dict(heapq.nsmallest(limit, totals, key=lambda total: (-total[1], total[0])))
 
 
+@transform
 class CountWords(beam.PTransform):
-    """Splits -> a file of the most frequent words and the tally; `read_counts` reads it."""
+    """Splits -> a file of the most frequent words and the tally, for `read_counts`."""
 
-    def __init__(self, folder: str, config: TextConfig, do_lower_case: bool, strip_accents: bool | None):
-        """folder: for this file, and while counting."""
-        super().__init__()
-        self.folder = folder
-        self.count = CountSplit(config, do_lower_case, strip_accents)
+    folder: str
+    """For this file, and for other files while the job runs."""
+    config: TextConfig
+    do_lower_case: bool
+    strip_accents: bool | None
 
-    def expand(self, splits):
+    def expand(self, splits: Any) -> Any:
         return (
             splits
-            | "count split" >> beam.ParDo(self.count)
+            | "count split" >> beam.ParDo(CountSplit(self.config, self.do_lower_case, self.strip_accents))
             | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder))
             | "write counts" >> beam.Map(write_counts, self.folder)
         )
 
 
 def write_counts(counts: WordCounts, folder: str) -> None:
-    tally = counts.tally
-    fields = [tally.documents, tally.bytes, tally.turned_away, tally.first, most_frequent(counts)]
+    """Write the most frequent words and the tally."""
+    words, tally = most_frequent(counts), counts.tally
+    fields = [tally.documents, tally.bytes, tally.not_used, tally.first, words]
     storage.write_whole(storage.join(folder, "counts.json"), [json.dumps(fields).encode()])
+    increment("words-out", len(words))
 
 
 def read_counts(folder: str) -> tuple[dict[str, int], Tally]:
-    """(word -> count, what was read)."""
-    documents, num_bytes, turned_away, first, words = json.loads(storage.read(storage.join(folder, "counts.json")))
-    return words, Tally(documents, num_bytes, Counter(turned_away), {k: tuple(v) for k, v in first.items()})
+    """Return (word -> count, what was read)."""
+    documents, num_bytes, not_used, first, words = json.loads(storage.read(storage.join(folder, "counts.json")))
+    return words, Tally(documents, num_bytes, Counter(not_used), {k: tuple(v) for k, v in first.items()})

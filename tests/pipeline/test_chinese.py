@@ -5,14 +5,18 @@ import sys
 import numpy as np
 import pytest
 
-from bertloom.shards import ShardName, read_shard
+from bertloom import storage
 from pipeline.examples.configuration import ExamplesConfig
+from bertloom.shards import ShardName, read_shard
 from pipeline.examples.shards import write_shard
-from pipeline.stages.tokenization import TokenizeConfig, TokenizeSplit
+from pipeline.job import JobConfig
+from pipeline.places import Places
+from pipeline.stages.tokenization import TokenizeSplit
 from pipeline.text.chinese import inside_words, load_segmenter
 from pipeline.text.records import Document
 from pipeline.text.wordpiece import WordPiece
-from pipeline.tokens import DocumentTokenizer, read_range, write_part
+from pipeline.tokenizer import DocumentTokenizer, TokenizeConfig
+from pipeline.tokens import read_range, write_part
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
 
 TEXT = "操作系统是计算机的核心。我们学习人工智能。他在北京大学工作，研究自然语言处理。"
@@ -152,8 +156,13 @@ def test_whole_word_masks_cover_chinese_words(tmp_path):
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "rjieba", None)
-    (tmp_path / "vocab.txt").write_bytes(VOCABULARY.text)
-    vocabulary = str(tmp_path / "vocab.txt")
+    places = Places(str(tmp_path), str(tmp_path))
+    storage.make_folder(places.scratch)
+    storage.write_whole(places.vocabulary(VOCABULARY.sha256), [VOCABULARY.text])
+
+    def setup(config):
+        TokenizeSplit(JobConfig(config, ExamplesConfig(), VOCABULARY.sha256), places, 1000).setup()
+
     with pytest.raises(ValueError, match=r"--chinese-words needs the package rjieba: pip install -e '.\[chinese\]'"):
-        TokenizeSplit("/nowhere", TokenizeConfig(chinese_words=True), vocabulary, 1000).setup()
-    TokenizeSplit("/nowhere", TokenizeConfig(), vocabulary, 1000).setup()
+        setup(TokenizeConfig(chinese_words=True))
+    setup(TokenizeConfig())

@@ -9,10 +9,10 @@ import pytest
 from jobs import cli
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.splitting import split_source
+from pipeline.job import JobConfig
 from pipeline.local import disk_estimate as disk
 from pipeline.local.disk_estimate import Need, check_room, compare, estimate, measure
-from pipeline.preprocess import Places
-from pipeline.stages.manifest import JobConfig
+from pipeline.places import Places
 from pipeline.vocabulary import read_vocabulary
 from tests.jobs.corpus import as_txt, documents, run_job, write, write_vocabulary
 
@@ -28,11 +28,11 @@ def size_below(folder):
 def test_the_estimate_is_near_what_a_job_writes(tmp_path, name, options):
     source, vocab = write(tmp_path / name, documents(700)), write_vocabulary(tmp_path / "vocab.txt")
     manifest = run_job(source, tmp_path / "out", vocab, work_dir=tmp_path / "work", validation_fraction=0.0, **options)
-    job = JobConfig.of(manifest, read_vocabulary(str(vocab)))
+    job, vocabulary = JobConfig.from_manifest(manifest), read_vocabulary(str(vocab))
     splits = [split for source in find_sources([str(source)]) for split in split_source(source, 8 * MB)]
-    rates = measure(splits, job)
+    rates = measure(splits, job, vocabulary)
     num_bytes = sum(split.num_bytes for split in splits)
-    need = estimate(rates, num_bytes, num_bytes, len(splits), job)
+    need = estimate(rates, num_bytes, num_bytes, len(splits), job, vocabulary)
     assert num_bytes * rates.text == pytest.approx(manifest["counters"]["text_bytes"], rel=0.1)
     assert need.parts == pytest.approx(size_below(tmp_path / "work"), rel=0.15)
     assert need.shards == pytest.approx(
@@ -46,9 +46,9 @@ def test_the_tokens_of_many_small_files_are_counted_twice_for_their_packs(tmp_pa
         write(tmp_path / f"in/{i:02d}.txt", texts[i::20])
     manifest = run_job(tmp_path / "in", tmp_path / "out", vocab, work_dir=tmp_path / "work", validation_fraction=0.0)
     assert len(list((tmp_path / "work").rglob("*.pack"))) == 1
-    job = JobConfig.of(manifest, read_vocabulary(str(vocab)))
+    job, vocabulary = JobConfig.from_manifest(manifest), read_vocabulary(str(vocab))
     splits = [split for source in find_sources([str(tmp_path / "in")]) for split in split_source(source, 8 * MB)]
-    said = check_room(Places(str(tmp_path / "new"), str(tmp_path / "new")), job, splits, 8 * MB)
+    said = check_room(Places(str(tmp_path / "new"), str(tmp_path / "new")), job, vocabulary, splits, 8 * MB)
     assert float(re.search(r"about ([\d.]+) MB for tokens", said)[1]) == pytest.approx(
         size_below(tmp_path / "work") / MB, rel=0.15
     )
@@ -60,11 +60,16 @@ def test_large_files_are_sampled_more_than_small_ones_and_empty_ones_do_no_harm(
         write(tmp_path / f"in/{i}.txt", documents(1, chinese=0.0))
         (tmp_path / f"in/none{i}.txt").write_text("")
     vocab = write_vocabulary(tmp_path / "vocab.txt")
-    job = JobConfig.of(run_job(tmp_path / "in", tmp_path / "out", vocab), read_vocabulary(str(vocab)))
+    job, vocabulary = (
+        JobConfig.from_manifest(run_job(tmp_path / "in", tmp_path / "out", vocab)),
+        read_vocabulary(str(vocab)),
+    )
     splits = [split for source in find_sources([str(tmp_path / "in")]) for split in split_source(source, 20_000)]
-    assert measure(splits, job).tokens == pytest.approx(0.35, rel=0.1)  # a token is a Chinese character of three bytes
+    assert measure(splits, job, vocabulary).tokens == pytest.approx(
+        0.35, rel=0.1
+    )  # a token is a Chinese character of three bytes
     nothing = [split for split in splits if split.source.size == 0]
-    assert len(nothing) == 6 and measure(nothing, job) is None
+    assert len(nothing) == 6 and measure(nothing, job, vocabulary) is None
 
 
 @pytest.fixture
@@ -77,7 +82,9 @@ def corpus(tmp_path):
 def test_a_job_that_will_not_fit_is_refused_with_both_figures_and_leaves_nothing(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(disk, "disk_of", lambda folder: (1, 100_000))
     assert cli.main([*corpus, "--out", str(tmp_path / "out")]) == 2
-    says = r"out: 0.1 MB are free there, and about 0\.\d MB are needed \(0.1 MB for tokens while the job works and"
+    says = (
+        r"out: 0.1 MB are free on this disk, but about 0\.\d MB are needed \(0.1 MB for tokens while the job works and"
+    )
     assert re.search(says, capsys.readouterr().err)
     assert list((tmp_path / "out").rglob("*")) == []
     monkeypatch.setattr(disk, "disk_of", lambda folder: (1, 10 * MB))

@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from icu4py.breakers import SentenceBreaker
 
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import Source, Split
-from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer, part_names
+from pipeline.job import JobConfig
+from pipeline.stages.tokenization import part_names
 from pipeline.text.icu import load_sentence_finder
 from pipeline.text.records import Document
+from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
 # read by eye; "|" where a sentence ends
@@ -131,7 +134,7 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch):
     assert load_sentence_finder("rule") is None
 
 
-def test_only_the_option_in_use_changes_the_names_of_parts():
+def test_another_locale_makes_other_parts():
     split = Split(Source("/a", "a", "jsonl", None, None, 9, "f"), 0, None, 9)
-    names = [part_names(split, TokenizeConfig(sentences=value), "v")(0) for value in ("rule", "icu:ja", "icu:th")]
-    assert names[0] == part_names(split, TokenizeConfig(), "v")(0) and len(set(names)) == 3
+    configs = [TokenizeConfig(sentences=value) for value in ("rule", "icu:ja", "icu:th")]
+    assert len({part_names(split, JobConfig(config, ExamplesConfig(), "v"))(0) for config in configs}) == 3

@@ -19,6 +19,7 @@ from pipeline.inputs.splitting import split_source
 from pipeline.options import compose
 from pipeline.stages import line_repeats
 from pipeline.stages.line_repeats import count_range, list_lines, plan_ranges
+from pipeline.stages.sorted_rows import NUM_RANGES
 from pipeline.text.cleaning import CleanConfig, clean, line_hashes, without_lines
 from pipeline.text.records import Document, Reject
 from tests.pipeline import twins
@@ -47,11 +48,11 @@ def count(folder: Path, documents: list[list[str]], split_bytes: int, most: int,
         lists += list_lines(split, compose(TextConfig, **config), str(folder))
     found = {}
     ranges = plan_ranges(lists)
-    assert ranges[0][0] == 0 and ranges[-1][1] == 1024
+    assert ranges[0][0] == 0 and ranges[-1][1] == NUM_RANGES
     assert [end for _, end in ranges[:-1]] == [first for first, _ in ranges[1:]]
     for first, end in ranges:
         lines, number = count_range(str(folder), [one.name for one in lists], first, end, most)
-        assert all(first <= int(line) >> 54 < end for line in lines) and (np.diff(lines.astype(object)) > 0).all()
+        assert all(first <= int(line) >> 52 < end for line in lines) and (np.diff(lines.astype(object)) > 0).all()
         found |= dict(zip(lines.tolist(), number.tolist()))
     return found
 
@@ -60,7 +61,7 @@ def count(folder: Path, documents: list[list[str]], split_bytes: int, most: int,
 @given(DOCUMENTS, st.integers(1, 80), st.integers(0, 3), st.sampled_from([1, 3, 1 << 22]))
 def test_counts_equal_those_made_by_hand_however_the_input_is_cut(folder, documents, split_bytes, most, entries):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(line_repeats, "_ENTRIES", entries)
+        patch.setattr(line_repeats, "MAX_ENTRIES", entries)
         found = count(folder, documents, split_bytes, most)
     assert found == {line: n for line, n in counted_by_hand(documents).items() if n > most}
 
@@ -126,7 +127,7 @@ def test_lines_are_those_of_the_source_where_a_line_break_is_a_space(folder, nam
     [source] = find_sources([str(folder / name)])
     [split] = split_source(source, 1 << 20, config.read)
     [one] = list_lines(split, config, str(folder))
-    lines, _ = count_range(str(folder), [one.name], 0, 1024, 0 if name == "a.txt" else 2)
+    lines, _ = count_range(str(folder), [one.name], 0, NUM_RANGES, 0 if name == "a.txt" else 2)
     out = np.sort(np.concatenate([line_hashes(line) for line in ("Home | About", "Privacy", "Home")]))
     assert set(out.tolist()) <= set(lines.tolist())
     texts = [item.text for item in read_documents(split, None, config, out)]
@@ -139,7 +140,7 @@ def test_texts_that_differ_in_their_wrapping_alone_are_one_document(folder):
     (folder / "wrapped.jsonl").write_text('{"text": "One\\ntwo.\\nthree."}\n{"text": "One\\ntwo. three."}\n')
     [source] = find_sources([str(folder / "wrapped.jsonl")])
     [one] = list_lines(Split(source, 0, None), TextConfig(), str(folder))
-    lines, documents = count_range(str(folder), [one.name], 0, 1024, 0)
+    lines, documents = count_range(str(folder), [one.name], 0, NUM_RANGES, 0)
     assert {int(line_hashes(line)[0]) for line in ("One", "two.", "three.", "two. three.")} == set(lines.tolist())
     assert documents.tolist() == [1, 1, 1, 1]
 

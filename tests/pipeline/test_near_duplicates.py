@@ -1,27 +1,24 @@
-"""Near duplicates, beside a twin that compares every two documents; whatever the parts, ranges and restarts."""
+"""Near duplicates against a twin that compares every two documents, with any parts, ranges and restarts."""
 
 import random
-from dataclasses import replace
+from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
 import pytest
 
 from bertloom import storage
+from pipeline.examples.configuration import ExamplesConfig
+from pipeline.job import JobConfig
 from pipeline.local.runner import pipeline_options, run
-from pipeline.stages import near_duplicates
-from pipeline.stages.near_duplicates import (
-    EDGES,
-    PAIR,
-    FindNearDuplicates,
-    Search,
-    read_near_duplicates,
-    read_rows,
-    write_rows,
-)
+from pipeline.places import Places
+from pipeline.stages import near_duplicates, similar_documents
+from pipeline.stages.near_duplicates import FindNearDuplicates
 from pipeline.stages.packs import FEWEST
-from pipeline.stages.tokenization import TokenizeConfig, make_document_tokenizer
+from pipeline.stages.similar_documents import PAIR, read_near_duplicates
+from pipeline.stages.sorted_rows import NUM_RANGES, read_rows, write_rows
 from pipeline.text.records import Document
+from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part
 from tests.pipeline.small_text import VOCABULARY
 
@@ -64,21 +61,27 @@ def make_parts(texts, folder, tokenizer, num_parts):
             "text_bytes": 9,
         }
         blocks = [tokenizer(documents)] if documents else []
-        parts.append(write_part(str(folder / f"p{i}"), record, blocks, [], np.dtype(np.uint16)))
+        parts.append(write_part(f"{places_of(folder).parts}/p{i}", record, blocks, [], np.dtype(np.uint16)))
     return parts
 
 
-def found_in(texts, folder, tokenizer, num_parts=1, num_workers=1, similarity=0.8):
-    (folder / "near").mkdir(parents=True)
+def places_of(folder):
+    return Places(dataset=str(folder), work=str(folder))
+
+
+def found_in(texts, folder, tokenizer, num_parts=1, num_workers=1):
+    places = places_of(folder)
+    Path(places.near_duplicate_search).mkdir(parents=True)
+    Path(places.scratch).mkdir()
     parts = make_parts(texts, folder, tokenizer, num_parts)
-    search = Search(similarity, str(folder), str(folder / "near"), str(folder / "found"))
     random.Random(0).shuffle(parts)
-    _run(parts, search, num_workers)
-    return read_near_duplicates(search.found)
+    return search(parts, places, num_workers)
 
 
-def _run(parts, search, num_workers=1):
-    run(pipeline_options(num_workers, ()), lambda p: p | beam.Create(parts) | FindNearDuplicates(search))
+def search(parts, places, num_workers=1, min_similarity=0.8):
+    job = JobConfig(TokenizeConfig(), ExamplesConfig(near_duplicates=min_similarity), "")
+    run(pipeline_options(num_workers, ()), lambda p: p | beam.Create(parts) | FindNearDuplicates(job, places))
+    return read_near_duplicates(places.near_duplicates)
 
 
 def twin(texts, tokenizer):
@@ -92,7 +95,7 @@ def twin(texts, tokenizer):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_what_is_left_out_resembles_a_document_of_smaller_id(tmp_path, tokenizer, seed):
+def test_a_near_duplicate_resembles_a_document_of_smaller_id(tmp_path, tokenizer, seed):
     texts = make_texts(seed)
     expected = twin(texts, tokenizer)
     rows = found_in(texts, tmp_path / "a", tokenizer)
@@ -106,42 +109,42 @@ def test_what_is_left_out_resembles_a_document_of_smaller_id(tmp_path, tokenizer
     assert sure <= left_out <= alike and len(left_out) >= 0.95 * len(alike)
 
 
-def test_neither_parts_nor_ranges_nor_workers_nor_their_order_show(tmp_path, tokenizer, monkeypatch):
+def test_parts_ranges_workers_and_their_order_do_not_change_the_result(tmp_path, tokenizer, monkeypatch):
     texts = make_texts(7, families=30)
     whole = found_in(texts, tmp_path / "whole", tokenizer)
     assert len(whole) > 10
     names = ["id", "resembles", "piece", "shared", "either"]
     for name, num_parts, num_workers, rows in (("3", 3, 1, 1 << 20), ("ranges", 4, 1, 100), ("two", 5, 2, 1 << 20)):
-        monkeypatch.setattr(near_duplicates, "RANGE_ROWS", rows)
-        monkeypatch.setattr(near_duplicates, "HELD_TOKENS", 1000)
+        monkeypatch.setattr(similar_documents, "RANGE_ROWS", rows)
+        monkeypatch.setattr(similar_documents, "MAX_HELD_TOKENS", 1000)
         some = found_in(texts, tmp_path / name, tokenizer, num_parts, num_workers)
         assert some[names].tolist() == whole[names].tolist()
 
 
 @pytest.mark.parametrize("num_parts", [5, 2 * FEWEST])
-def test_each_one_left_out_is_said_to_be_of_the_part_that_it_is_in(tmp_path, tokenizer, num_parts):
+def test_each_near_duplicate_names_its_part(tmp_path, tokenizer, num_parts):
     texts = make_texts(7, families=30)
     rows = found_in(texts, tmp_path / "a", tokenizer, num_parts)
-    assert bool(list((tmp_path / "a").glob("*.pack"))) == (num_parts > FEWEST)
+    assert bool(list((tmp_path / "a").rglob("*.pack"))) == (num_parts > FEWEST)
     names = sorted(f"{i}.txt" for i in range(num_parts))
     for row in rows:
         assert names[row["part"]] == f"{row['position'] // 1000 % num_parts}.txt"
     assert rows["id"].tolist() == found_in(texts, tmp_path / "whole", tokenizer)["id"].tolist()
 
 
-def test_a_finished_step_is_not_done_again(tmp_path, tokenizer, monkeypatch):
+def test_a_finished_step_is_not_repeated(tmp_path, tokenizer, monkeypatch):
     rows = found_in(make_texts(3), tmp_path / "a", tokenizer, 2)
-    before = storage.names_in(str(tmp_path / "a" / "near"))
+    places = places_of(tmp_path / "a")
+    before = storage.names_in(places.near_duplicate_search)
     assert len(before) == 2 + 1 + 1 + 1  # sketches, list, pairs, verified
-    for name in ("band_hashes", "find_pairs", "verify_pairs"):
+    parts = make_parts(make_texts(3), tmp_path / "a", tokenizer, 2)
+    monkeypatch.setattr(similar_documents, "band_hashes", None)
+    for name in ("find_pairs", "verify_pairs"):
         monkeypatch.setattr(near_duplicates, name, None)
-    search = Search(0.8, str(tmp_path / "a"), str(tmp_path / "a" / "near"), str(tmp_path / "again"))
-    _run(make_parts(make_texts(3), tmp_path / "a", tokenizer, 2), search)
-    assert read_near_duplicates(search.found).tolist() == rows.tolist()
+    assert search(parts, places).tolist() == rows.tolist()
     monkeypatch.undo()
-    _run(make_parts(make_texts(3), tmp_path / "a", tokenizer, 2), replace(search, similarity=0.9))
-    assert storage.names_in(search.folder) > before
-    assert set(read_near_duplicates(search.found)["id"]) < set(rows["id"])
+    assert set(search(parts, places, min_similarity=0.9)["id"]) < set(rows["id"])
+    assert storage.names_in(places.near_duplicate_search) > before
 
 
 def test_a_text_that_thousands_share_does_not_make_millions_of_pairs(tmp_path, tokenizer):
@@ -152,23 +155,23 @@ def test_a_text_that_thousands_share_does_not_make_millions_of_pairs(tmp_path, t
 
 
 @pytest.mark.parametrize("held", [1, 700, 5000])
-def test_however_many_pairs_there_are_the_documents_held_at_a_time_are_few(tmp_path, tokenizer, monkeypatch, held):
+def test_few_documents_are_held_however_many_pairs_there_are(tmp_path, tokenizer, monkeypatch, held):
     texts = make_texts(8) + [" ".join(WORDS[:12] + WORDS[i:]) for i in range(10)]  # ten of one band
     whole = found_in(texts, tmp_path / "whole", tokenizer, 2)
-    read, sizes = near_duplicates._read_shingles, []
+    read, sizes = similar_documents.read_shingles, []
 
     def spy(*arguments):
         documents, hashes = read(*arguments)
         sizes.append(sum(document["num_tokens"] for document in documents.values()))
         return documents, hashes
 
-    monkeypatch.setattr(near_duplicates, "_read_shingles", spy)
-    monkeypatch.setattr(near_duplicates, "HELD_TOKENS", held)
+    monkeypatch.setattr(similar_documents, "read_shingles", spy)
+    monkeypatch.setattr(similar_documents, "MAX_HELD_TOKENS", held)
     assert found_in(texts, tmp_path / "some", tokenizer, 2).tolist() == whole.tolist()
     assert len(sizes) > 1 and max(sizes) <= held + 2 * 120  # and the two of one pair
 
 
-def test_a_range_of_ids_reads_its_own_pairs_alone(tmp_path, monkeypatch):
+def test_a_range_of_ids_reads_only_its_own_pairs(tmp_path, monkeypatch):
     pairs = np.zeros(1000, PAIR)
     pairs["id"] = np.sort(np.random.default_rng(0).integers(0, 1 << 64, 1000, np.uint64))
     path = str(tmp_path / "pairs")
@@ -176,7 +179,7 @@ def test_a_range_of_ids_reads_its_own_pairs_alone(tmp_path, monkeypatch):
     read_at, read = storage.read_at, []
     monkeypatch.setattr(storage, "read_at", lambda file, at, size: read.append(size) or read_at(file, at, size))
     for number in range(4):
-        mine = read_rows(path, PAIR, number * EDGES // 4, (number + 1) * EDGES // 4)
+        mine = read_rows(path, PAIR, number * NUM_RANGES // 4, (number + 1) * NUM_RANGES // 4)
         assert mine.tolist() == pairs[pairs["id"] >> np.uint64(62) == number].tolist()
         assert sum(read) == 2 * 8 + mine.nbytes
         read.clear()

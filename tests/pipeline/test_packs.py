@@ -1,4 +1,4 @@
-"""Packs of small parts hold what the parts hold, and nobody can tell by a bucket that they are there."""
+"""Packs of small parts hold what the parts hold, and a bucket read from packs is the bucket read from parts."""
 
 from dataclasses import replace
 
@@ -56,9 +56,9 @@ def test_runs_are_of_small_parts_alone_and_as_long_as_they_can_be(sizes):
         runs = [range(first, first + count) for first, count in packs._runs(sizes) if count]
     assert [i for run in runs for i in run] == [i for i, size in enumerate(sizes) if size < 100]
     for run in runs:
-        total, behind = sum(sizes[i] for i in run), run.stop
+        total, after = sum(sizes[i] for i in run), run.stop
         assert total <= 250
-        assert behind == len(sizes) or sizes[behind] >= 100 or total + sizes[behind] > 250
+        assert after == len(sizes) or sizes[after] >= 100 or total + sizes[after] > 250
 
 
 def test_of_many_small_parts_and_a_few_large_ones_few_files_are_read(tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_a_plan_with_packs_is_read_as_it_was_written(tmp_path):
     assert plan.digest == replace(plan, packs=()).digest  # packing shows in no shard
 
 
-def test_what_a_pack_holds_of_a_part_tells_which(tmp_path):
+def test_a_document_in_a_pack_names_its_part(tmp_path):
     parts = [make_part(tmp_path, i, [(twins.mix(i), 0), (7, i)]) for i in range(16)]
     (pack,) = pack_parts(parts, str(tmp_path))
     rows = read_range(str(tmp_path / pack.file.name), pack.file, 0, 1 << 64).documents

@@ -1,3 +1,5 @@
+"""The plan stage: buckets, the validation split, and the plan on disk."""
+
 from fractions import Fraction
 
 import numpy as np
@@ -122,12 +124,12 @@ def test_where_a_text_is_cut_into_parts_does_not_move_the_buckets(folder, monkey
 
 
 def test_no_documents_at_all_is_an_error_that_counts_what_was_rejected(folder):
-    with pytest.raises(ValueError, match=r"the input holds no text that can be read \(0 records rejected\)"):
+    with pytest.raises(ValueError, match=r"the input has no text that can be read \(0 records rejected\)"):
         plan_of(folder, [])
 
 
 def test_one_text_alone_cannot_be_paired(folder):
-    with pytest.raises(ValueError, match="the train documents are all pieces of one text: next sentence"):
+    with pytest.raises(ValueError, match="the train documents are all pieces of one text, but the random"):
         plan_of(folder, [(document, 5, 10) for document, *_ in spread(20)])
 
 
@@ -172,13 +174,13 @@ def test_both_splits_are_measured_by_their_own_tokens(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("fraction, count", [(0.01, 100), (0.001, 50), (0.5, 10)])
-def test_fewer_than_eight_validation_documents_give_none_and_it_is_said_aloud(folder, fraction, count):
+def test_fewer_than_eight_validation_documents_give_none_and_a_note(folder, fraction, count):
     few = held_out(count, fraction)
     assert few < 8
     plan = plan_of(folder, spread(count), fraction)
     assert plan.validation_fraction == 0.0 and {bucket.split for bucket in plan.buckets} == {"train"}
     assert plan.notes[0].startswith(
-        f"no validation split: only {few} texts fell to --validation-fraction {fraction}, and 8 are needed"
+        f"no validation split: --validation-fraction {fraction} selects only {few} texts, and pairs need at least 8"
     )
 
 
@@ -195,21 +197,21 @@ def test_many_pieces_of_one_text_are_one_validation_document(folder):
     held = [(document, 5, 10) for document, *_ in documents if twins.is_validation(document, 0.1)]
     assert len(held) > 8
     rest = [row for row in documents if not twins.is_validation(row[0], 0.1)]
-    assert "only 1 texts fell" in plan_of(folder, held + rest, 0.1).notes[0]
+    assert "selects only 1 texts" in plan_of(folder, held + rest, 0.1).notes[0]
 
 
-def test_documents_of_one_sentence_are_said_aloud_where_they_are_most(folder):
+def test_a_note_reports_that_most_documents_have_one_sentence(folder):
     single, double = spread(40)[:20], spread(40)[20:]
     parts = [make_part(folder, "single", single, num_sentences=1), make_part(folder, "double", double)]
     assert make_plan(parts, str(folder), 0.0).notes == ()
     parts[1] = make_part(folder, "double", double[1:])
     assert make_plan(parts, str(folder), 0.0).notes == (
-        "20 of 39 documents have a single sentence: is there a blank line behind every sentence of the input? A blank line "
-        "ends a document",
+        "20 of 39 documents have a single sentence. A blank line ends a document: check that the input has no blank line "
+        "after every sentence",
     )
 
 
-def test_no_validation_asked_for_none_made_and_nothing_said(folder):
+def test_no_validation_split_is_made_without_a_fraction(folder):
     plan = plan_of(folder, spread(20), 0.0)
     assert plan.notes == () and {bucket.split for bucket in plan.buckets} == {"train"}
 

@@ -1,5 +1,4 @@
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -17,21 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom import storage
+from pipeline import tokenizer as tokenizing
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs import documents, streams
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import plain_text
 from pipeline.inputs.sources import Source, Split
+from pipeline.job import JobConfig
 from pipeline.options import compose
-from pipeline.stages import tokenization as tokenizing
-from pipeline.stages.tokenization import TokenizeConfig, part_names, tokenize_split
+from pipeline.places import Places
+from pipeline.stages.tokenization import finished_parts, part_names, tokenize_split
 from pipeline.text import records, versions, wordpiece
 from pipeline.text.records import Document, PassedOver, Reject, document_digest
 from pipeline.text.wordpiece import WordPiece
+from pipeline.tokenizer import DocumentTokenizer, TokenizeConfig
 from pipeline.tokens import (
     DOCUMENT,
-    VERSION,
-    DocumentTokenizer,
     PartRecord,
     TokenBlock,
     read_documents_table,
@@ -252,7 +253,7 @@ def test_a_part_of_nothing_can_be_read(folder):
 def test_a_file_that_is_no_part_is_named(folder, content):
     (folder / "bad.part").write_bytes(content)
     with pytest.raises(
-        ValueError, match="bad.part is no file of tokens: remove it, and the next start writes it again"
+        ValueError, match="bad.part is not a file of tokens: remove it, and the next start writes it again"
     ):
         read_footer(str(folder / "bad.part"), PartRecord)
 
@@ -319,17 +320,22 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(streams, "CHUNK", 37)
 
 
+def job_of(config: TokenizeConfig, sha256: str = VOCABULARY.sha256) -> JobConfig:
+    return JobConfig(config, ExamplesConfig(), sha256)
+
+
 def make_parts(folder: Path, tmp_path: Path, name: str, config: str, kernel) -> dict[str, bytes]:
     (tmp_path / name).write_bytes(INPUTS[name])
     os.utime(tmp_path / name, (1, 1))
     split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
-    names = part_names(split, CONFIGS[config], VOCABULARY.sha256)
-    folder.mkdir(exist_ok=True)
-    parts = list(tokenize_split(split, names, str(folder), kernel, 200, CONFIGS[config].text))
+    job, places = job_of(CONFIGS[config]), Places(str(folder), str(folder))
+    names = part_names(split, job)
+    Path(places.parts).mkdir(exist_ok=True, parents=True)
+    parts = list(tokenize_split(split, job, places, kernel, 200, None, finished_parts(places.parts, names)))
     assert [part.name for part in parts] == [names(i) for i in range(len(parts))]
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert [part.end for part in parts[:-1]] == [part.start for part in parts[1:]]
-    return {part.name: (folder / part.name).read_bytes() for part in parts}
+    return {part.name: (folder / "parts" / part.name).read_bytes() for part in parts}
 
 
 @EVERY_CASE
@@ -339,12 +345,14 @@ def test_started_again_after_any_number_of_parts_the_parts_are_the_same_bytes(tm
     assert len(whole) > 1 or name == "e.txt"
     for done in range(len(whole) + 1):
         folder = tmp_path / f"after{done}"
-        folder.mkdir()
+        (folder / "parts").mkdir(parents=True)
         for part in list(whole)[:done]:
-            (folder / part).write_bytes(whole[part])
-            os.utime(folder / part, (1, 1))
+            (folder / "parts" / part).write_bytes(whole[part])
+            os.utime(folder / "parts" / part, (1, 1))
         assert make_parts(folder, tmp_path, name, config, kernel) == whole
-        assert [(folder / part).stat().st_mtime == 1 for part in whole] == [i < done for i in range(len(whole))]
+        assert [(folder / "parts" / part).stat().st_mtime == 1 for part in whole] == [
+            i < done for i in range(len(whole))
+        ]
 
 
 @EVERY_CASE
@@ -356,7 +364,7 @@ def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, smal
     wanted = sorted((item.position, item.piece, twins.identity(item.text)) for item in documents)
     found, counts = [], Counter()
     for part in parts:
-        path = str(tmp_path / "parts" / part)
+        path = str(tmp_path / "parts" / "parts" / part)
         footer = read_footer(path, PartRecord)
         counts.update(rejected=sum(footer.rejected.values()), passed_over=sum(footer.passed_over.values()))
         counts.update(footer.cleaned)
@@ -376,9 +384,11 @@ def test_a_document_without_tokens_is_told_with_its_text_its_id_and_its_piece(tm
     rows = [json.dumps({"id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts)]
     (tmp_path / name).write_text("".join(rows))
     split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
-    [part] = tokenize_split(split, "p{}".format, str(tmp_path), make_document_tokenizer(), 1000)
+    places = Places(str(tmp_path), str(tmp_path))
+    Path(places.parts).mkdir()
+    [part] = tokenize_split(split, job_of(TokenizeConfig()), places, make_document_tokenizer(), 1000)
     assert part.rejected == {"no-tokens": 1} and part.num_documents == 2
-    assert json.loads(gzip.decompress(read_rejects(str(tmp_path / "p0"), part))) == {
+    assert json.loads(gzip.decompress(read_rejects(f"{places.parts}/{part.name}", part))) == {
         "source": name,
         "position": len(rows[0]),
         "reason": "no-tokens",
@@ -388,28 +398,17 @@ def test_a_document_without_tokens_is_told_with_its_text_its_id_and_its_piece(tm
     }
 
 
-def test_an_option_at_its_default_leaves_the_names_of_parts_as_they_were(tmp_path):
-    source = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint")
-    options = {"do_lower_case": True, "strip_accents": None, "chinese_words": False}
-    key = [VERSION, "fingerprint", 0, None, options, "sha256", {"tokenizers": version("tokenizers")}]
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    assert part_names(Split(source, 0, None), TokenizeConfig(), "sha256")(0) == f"{digest}-00000.part"
-    others = [compose(TokenizeConfig, **{name: value}) for name, value in (("text_layout", "line"), ("sample", 0.5))]
-    names = {part_names(Split(source, 0, None), config, "sha256")(0) for config in others}
-    names.add(part_names(Split(replace(source, encoding="utf-16-le"), 0, None), TokenizeConfig(), "sha256")(0))
-    assert len(names | {f"{digest}-00000.part"}) == 4
-
-
 def test_a_parts_name_changes_with_everything_that_decides_what_it_holds(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x")
     source = find_sources([str(tmp_path / "a.txt")])[0]
     names = {
-        part_names(Split(source, start, end), config, sha256)(0)
+        part_names(Split(replace(source, encoding=encoding), start, end), job_of(config, sha256))(0)
+        for encoding in (None, "utf-16-le")
         for start, end in ((0, None), (0, 5), (2, None))
-        for config in (TokenizeConfig(), TokenizeConfig(do_lower_case=False), TokenizeConfig(strip_accents=True))
+        for config in (TokenizeConfig(), TokenizeConfig(do_lower_case=False), compose(TokenizeConfig, sample=0.5))
         for sha256 in ("one", "two")
     }
-    assert len(names) == 18
+    assert len(names) == 36
 
 
 TXT, EVERY = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint"), "every file"
@@ -438,7 +437,7 @@ def test_another_version_of_a_library_makes_other_parts_of_those_files_alone_tha
 
     def names() -> dict[str, str]:
         return {
-            kind: part_names(Split(replace(TXT, format=kind), 0, None), config, "sha256")(0)
+            kind: part_names(Split(replace(TXT, format=kind), 0, None), job_of(config))(0)
             for kind in ("txt", "mediawiki", "warc")
         }
 

@@ -46,8 +46,8 @@ IDS = st.integers(0, 9).map(twins.mix)
 PARTS = st.lists(st.lists(st.tuples(IDS, st.integers(0, 3)), max_size=8), min_size=1, max_size=7)
 
 
-@given(parts=PARTS, most=st.integers(0, 2000), left_out=st.none() | st.lists(IDS, max_size=3, unique=True))
-def test_a_bucket_holds_each_document_once_from_the_source_that_sorts_first(folder, parts, most, left_out):
+@given(parts=PARTS, most=st.integers(0, 2000), near=st.none() | st.lists(IDS, max_size=3, unique=True))
+def test_a_bucket_holds_each_document_once_from_the_source_that_sorts_first(folder, parts, most, near):
     if not any(parts):
         return
     plan = plan_of([make_part(folder, i, documents) for i, documents in enumerate(parts)])
@@ -55,11 +55,11 @@ def test_a_bucket_holds_each_document_once_from_the_source_that_sorts_first(fold
     for i, documents in enumerate(parts):
         for document, position in sorted(documents):
             first.setdefault(document, (i, position))
-    near = [document for document in first if document in (left_out or [])]
-    kept = sorted(set(first) - set(near))
+    dropped = [document for document in first if document in (near or [])]
+    kept = sorted(set(first) - set(dropped))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weaving, "HELD_BYTES", most)
-        ids = None if left_out is None else np.array(sorted(left_out), np.uint64)
+        patch.setattr(weaving, "MAX_HELD_BYTES", most)
+        ids = None if near is None else np.array(sorted(near), np.uint64)
         tokens, sources, num_duplicates, num_near = read_bucket(WHOLE, plan, str(folder), ids)
     assert tokens.documents["id"].tolist() == kept
     assert sources == [f"{first[document][0]:03d}.txt" for document in kept]
@@ -67,12 +67,12 @@ def test_a_bucket_holds_each_document_once_from_the_source_that_sorts_first(fold
     assert tokens.ids.tolist() == [document % 1000 for document in kept for _ in range(2 + document % 3)]
     assert tokens.inside_words.tolist() == [bool(token % 2) for token in tokens.ids]
     assert tokens.sentence_lengths.tolist() == [n for document in kept for n in (1, 1 + document % 3)]
-    assert (num_duplicates, num_near) == (sum(map(len, parts)) - len(kept), len(near))
+    assert (num_duplicates, num_near) == (sum(map(len, parts)) - len(kept), len(dropped))
 
 
 def test_many_copies_of_a_document_take_no_more_memory_than_few(folder, monkeypatch):
     """All copies of a text have one id, and so are one bucket's."""
-    monkeypatch.setattr(weaving, "HELD_BYTES", 100_000)
+    monkeypatch.setattr(weaving, "MAX_HELD_BYTES", 100_000)
     peaks = []
     for number, copies in ((20, 1), (200, 1), (20, 20)):
         plan = plan_of([make_part(folder, i, [(7, j) for j in range(copies)], 5_000) for i in range(number)])
@@ -86,7 +86,7 @@ def test_many_copies_of_a_document_take_no_more_memory_than_few(folder, monkeypa
 
 def test_two_documents_of_one_id_are_named_with_their_sources(folder, monkeypatch):
     for most in (0, 1 << 20):
-        monkeypatch.setattr(weaving, "HELD_BYTES", most)
+        monkeypatch.setattr(weaving, "MAX_HELD_BYTES", most)
         plan = plan_of([make_part(folder, i, [(7, 0)], low=i == 2) for i in range(3)])
         with pytest.raises(ValueError, match=r"have the same id 0000000000000007: .*\(00[01].txt and 002.txt\)"):
             read_bucket(WHOLE, plan, str(folder))

@@ -93,7 +93,7 @@ def test_the_sum_is_exact_in_whatever_order_and_however_little_is_held(tmp_path_
     assert list(most_frequent(total, limit).items()) == ordered[:limit]
 
 
-def test_what_is_turned_away_is_counted_and_the_first_of_each_kind_is_kept():
+def test_records_not_used_are_counted_and_the_first_of_each_kind_is_kept():
     first, second = (
         Tally(1, 5, Counter(a=1), {"a": ("x", 9, "later")}),
         Tally(2, 7, Counter(a=2), {"a": ("x", 3, "first")}),
@@ -118,5 +118,5 @@ def test_any_number_of_workers_and_splits_counts_the_same(tmp_path, monkeypatch,
     )
     words, tally = read_counts(str(work))
     assert words == Counter(" ".join(texts).split())
-    assert (tally.documents, tally.bytes, tally.turned_away) == (40, sum(map(len, texts)), {"not-json": 1})
+    assert (tally.documents, tally.bytes, tally.not_used) == (40, sum(map(len, texts)), {"not-json": 1})
     assert "a.jsonl, byte" in tally.first["not-json"][2] and "no json" in tally.first["not-json"][2]

@@ -1,0 +1,47 @@
+"""`JobConfig`: everything that decides the bytes of a data set, apart from the texts."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.examples.configuration import ExamplesConfig
+from pipeline.options import compose, flat, option_names
+from pipeline.tokenizer import TokenizeConfig
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """Everything that decides the bytes of a data set, apart from the texts."""
+
+    tokenize: TokenizeConfig
+    examples: ExamplesConfig
+    vocabulary_sha256: str
+    """The vocabulary itself is in a file (`Places.vocabulary`), so that a job is small when it goes to a worker."""
+
+    @classmethod
+    def from_manifest(cls, manifest: dict[str, Any]) -> "JobConfig":
+        """Return the configuration that a data set was made with."""
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["configuration"].items()}
+        of_tokenize = option_names(TokenizeConfig)
+        known = {*of_tokenize, *option_names(ExamplesConfig)}
+        if differing := sorted(known ^ values.keys()):
+            raise ValueError(
+                f"the configuration in manifest.json lacks, or has in addition, the options {', '.join(differing)}: "
+                f"expected those of this version of bertloom; preprocess the texts again"
+            )
+        return cls(
+            compose(TokenizeConfig, **{name: values[name] for name in of_tokenize}),
+            ExamplesConfig.of(values),
+            manifest["vocabulary"]["sha256"],
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every option in one table, as manifest.json records it."""
+        values = {**flat(self.tokenize), **flat(self.examples)}
+        values["max_predictions_per_seq"] = [self.examples.max_predictions(n) for n in self.examples.max_seq_length]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([self.as_dict(), self.vocabulary_sha256], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,131 @@
+"""The output of a job before it starts: refuse a wrong place, find what exists, and claim it for this job.
+
+An output never holds two configurations, two vocabularies or two sets of inputs.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from bertloom import storage
+from pipeline.inputs.sources import Source, Split
+from pipeline.job import JobConfig
+from pipeline.places import Places
+from pipeline.stages.tokenization import part_names
+
+OWN_FILES = {
+    "--out": ("vocab.txt", "shards.parquet", "documents/train/00000.parquet", "rejects/rejects.jsonl.gz"),
+    "--work-dir": ("parts/0.part",),
+}
+"""Files of a job that an --input could take for texts."""
+SHARED_SECONDS = 3600  # in a shared --work-dir, a half-written file of this age belongs to no running job
+
+
+def check_apart(inputs: Sequence[str], out: str, work_dir: str | None) -> None:
+    """Raise ValueError if the next start would read files of this job as texts."""
+    for flag, folder in (("--out", out), ("--work-dir", work_dir)):
+        for pattern in inputs:
+            if folder and any(_matches(pattern, storage.join(folder, *name.split("/"))) for name in OWN_FILES[flag]):
+                raise ValueError(
+                    f"{flag} {folder} is inside --input {pattern}: the next start would read the files of this job as "
+                    f"texts; choose a folder outside of the input"
+                )
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Return whether an input pattern would find a file of this path."""
+    if storage.is_local(pattern) and storage.is_local(path):
+        is_folder, pattern, path = os.path.isdir(pattern), os.path.realpath(pattern), os.path.realpath(path)
+        if is_folder:
+            return path.startswith(os.path.join(pattern, ""))
+    elif pattern.endswith("/"):
+        return path.startswith(pattern)
+    return storage.matches(pattern, path)
+
+
+def make_folder(flag: str, path: str) -> None:
+    """Make the folder that a flag names. ValueError if a file has its name."""
+    try:
+        storage.make_folder(path)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{flag} {path}: a file has this name; expected a folder or an unused name") from None
+
+
+def finished_manifest(places: Places, job: JobConfig, sources: Sequence[Source]) -> dict[str, Any] | None:
+    """Return the manifest if the data set is complete, else None. ValueError if it belongs to another job."""
+    if not storage.exists(places.manifest):
+        return None
+    manifest: dict[str, Any] = json.loads(storage.read(places.manifest))
+    if manifest.get("configuration_digest") != job.digest:
+        raise ValueError(
+            f"{places.dataset} holds a complete data set with another configuration{_differences(manifest, job)}: "
+            f"choose another --out"
+        )
+    if sorted(row["fingerprint"] for row in manifest["inputs"]) != _fingerprints(sources):
+        raise ValueError(f"{places.dataset} holds a complete data set of other input files: choose another --out")
+    return manifest
+
+
+def claim(places: Places, job: JobConfig, sources: Sequence[Source]) -> bool:
+    """Mark the output as this job's. Return whether an earlier start of the same job did so; ValueError if another did."""
+    fingerprints = _fingerprints(sources)
+    if not storage.exists(places.claim):
+        folders = ("train", "validation", "documents")
+        found = [name for name in folders if storage.exists(storage.join(places.dataset, name))]
+        if found:
+            raise ValueError(
+                f"{places.dataset} holds {', '.join(found)}, which no unfinished job has written: choose an empty --out"
+            )
+        own = {
+            "configuration": job.as_dict(),
+            "vocabulary": {"sha256": job.vocabulary_sha256},
+            "configuration_digest": job.digest,
+            "inputs": fingerprints,
+        }
+        make_folder("--out", places.scratch)
+        storage.write_whole(places.claim, [json.dumps(own).encode()])
+        return False
+    other = json.loads(storage.read(places.claim))
+    if other["configuration_digest"] != job.digest:
+        raise ValueError(
+            f"{places.dataset} holds an unfinished data set with another configuration{_differences(other, job)}: "
+            f"use the same flags to finish it, or choose another --out"
+        )
+    if other["inputs"] != fingerprints:
+        raise ValueError(
+            f"{places.dataset} holds an unfinished data set of other input files: choose another --out; with a "
+            f"--work-dir of its own the job can reuse the same tokens"
+        )
+    return True
+
+
+def prepare_folders(places: Places, job: JobConfig) -> None:
+    """Make the folders that the stages write to, and remove half-written files."""
+    make_folder("--work-dir", places.parts)
+    make_folder("--out", places.records)
+    storage.sweep_temporary(places.dataset)
+    storage.sweep_temporary(places.parts, SHARED_SECONDS)
+    if job.examples.near_duplicates is not None:
+        make_folder("--work-dir", places.near_duplicate_search)
+        storage.sweep_temporary(places.near_duplicate_search, SHARED_SECONDS)
+
+
+def count_finished(places: Places, job: JobConfig, splits: Sequence[Split]) -> tuple[int, int]:
+    """Return (number of splits with at least one token part, number of finished buckets)."""
+    parts, records = storage.names_in(places.parts), storage.names_in(places.records)
+    num_buckets = sum(name.endswith(".json") and not name.startswith(".") for name in records)
+    return sum(part_names(split, job)(0) in parts for split in splits), num_buckets
+
+
+def _fingerprints(sources: Sequence[Source]) -> list[str]:
+    return sorted(source.fingerprint for source in sources)
+
+
+def _differences(other: dict[str, Any], job: JobConfig) -> str:
+    """Return the names of the options that differ, in parentheses."""
+    own, others = job.as_dict(), other.get("configuration", {})
+    names = [name for name in {**own, **others} if own.get(name) != others.get(name)]
+    if other.get("vocabulary", {}).get("sha256") != job.vocabulary_sha256:
+        names.append("vocabulary")
+    return f" ({', '.join(names)} differ)" if names else ""

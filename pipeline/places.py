@@ -1,0 +1,66 @@
+"""`Places`: the folders and files of one preprocessing job."""
+
+from dataclasses import dataclass
+
+from bertloom import storage
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders and files of one preprocessing job."""
+
+    dataset: str
+    """The data set: `--out`."""
+    work: str
+    """Token parts: `--work-dir`. Jobs over the same texts may share it."""
+    repeated_lines: str = ""
+    """Digest of the lines that are left out of all texts. They decide the content of parts, so it names their folder."""
+
+    @property
+    def parts(self) -> str:
+        """Folder of the token parts and their packs."""
+        return storage.join(self.work, "parts", *filter(None, [self.repeated_lines]))
+
+    @property
+    def lines(self) -> str:
+        """Folder of the lists of line hashes."""
+        return storage.join(self.work, "lines")
+
+    @property
+    def near_duplicate_search(self) -> str:
+        """Folder of the sketches and candidate pairs of the search for near duplicates."""
+        return storage.join(self.parts, "near")
+
+    @property
+    def scratch(self) -> str:
+        """Folder of the files that belong to this data set alone and are removed when it is complete."""
+        return storage.join(self.dataset, ".work")
+
+    def vocabulary(self, sha256: str) -> str:
+        """The job's copy of the vocabulary. Workers read it, because Beam would serialize it with every stage."""
+        return storage.join(self.scratch, f"vocab-{sha256}.txt")
+
+    @property
+    def claim(self) -> str:
+        """The file that names the job to which the output belongs."""
+        return storage.join(self.scratch, "job.json")
+
+    @property
+    def plan(self) -> str:
+        """The plan, written by the plan stage."""
+        return storage.join(self.scratch, "plan.json")
+
+    @property
+    def near_duplicates(self) -> str:
+        """The file that lists the near duplicates found."""
+        return storage.join(self.scratch, "near-duplicates")
+
+    @property
+    def records(self) -> str:
+        """Folder of one record per finished bucket."""
+        return storage.join(self.scratch, "weave")
+
+    @property
+    def manifest(self) -> str:
+        """manifest.json of the data set."""
+        return storage.join(self.dataset, "manifest.json")
