@@ -1,16 +1,25 @@
-"""The log of rejects: a JSON line for each, compressed with gzip. Concatenated logs are one gzip file."""
+"""The log of rejects: one JSON line each, compressed. Concatenated gzip members are one gzip file."""
 
-import gzip
 import json
+import zlib
 from collections.abc import Iterable
 
 from pipeline.text.records import Reject
 
+GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"  # deflate, no time, best compression, Unix
+
 
 def rejects_log(rejects: Iterable[tuple[str, Reject]]) -> bytes:
-    """Return one gzip member with a line for each (source, reject), or no bytes where there are none."""
+    """Return the lines of these (source, reject) as one gzip member, or nothing if there are none."""
     lines = "".join(_line(source, reject) for source, reject in rejects)
-    return gzip.compress(lines.encode(), mtime=0) if lines else b""
+    return gzip_member(lines.encode()) if lines else b""
+
+
+def gzip_member(data: bytes) -> bytes:
+    """Compress bytes. The header is written here, because that of `gzip.compress` depends on the version of Python."""
+    checksum, size = zlib.crc32(data), len(data) & 0xFFFFFFFF
+    packed = zlib.compress(data, level=9, wbits=-zlib.MAX_WBITS)
+    return b"".join([GZIP_HEADER, packed, checksum.to_bytes(4, "little"), size.to_bytes(4, "little")])
 
 
 def _line(source: str, reject: Reject) -> str:

@@ -63,7 +63,7 @@ other.wait()
 """
     ran = run(code, job.argv(tmp_path / "out", "--num-workers", "2"))
     assert ran.returncode == 0, ran.stderr
-    assert "bertloom preprocess: interrupted" in ran.stderr and "going on with an unfinished run" in ran.stderr
+    assert "bertloom preprocess: interrupted" in ran.stderr and "continuing with an unfinished run" in ran.stderr
 
 
 def test_a_background_job_of_a_shell_which_ignores_ctrl_c_goes_on(job, tmp_path):

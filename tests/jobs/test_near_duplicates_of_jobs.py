@@ -49,11 +49,11 @@ def test_neither_workers_nor_splits_show_in_the_bytes(made, tmp_path):
     assert again["counters"] == manifest["counters"]
 
 
-def test_the_default_leaves_out_equal_documents_alone_and_does_not_name_the_option(made, tmp_path):
+def test_by_default_only_equal_documents_are_left_out(made, tmp_path):
     source, vocab, _, _ = made
     manifest = run_job(source, tmp_path / "out", vocab)
     assert manifest["counters"]["documents_duplicate"] == 10 and "documents_near_duplicate" not in manifest["counters"]
-    assert "near_duplicates" not in manifest["configuration"]
+    assert manifest["configuration"]["near_duplicates"] is None
     assert not (tmp_path / "out/near-duplicates.parquet").exists()
 
 

@@ -8,9 +8,9 @@ import pytest
 from bertloom import storage
 from bertloom.locks import output_lock
 from jobs import cli
-from jobs.preprocess import PreprocessConfig, _run
-from pipeline.local.runner import pipeline_options
-from pipeline.preprocess import Places
+from pipeline.inputs.documents import TextConfig
+from pipeline.local.runner import pipeline_options, run_over_splits
+from pipeline.places import Places
 from pipeline.stages.line_repeats import CountLines
 from tests.jobs.corpus import as_txt, digests, documents, write, write_vocabulary
 from tests.model.object_store import Store, object_store
@@ -72,25 +72,17 @@ def test_a_job_from_s3_to_s3_gives_the_shards_of_a_local_one_and_leaves_nothing_
     assert {name for name in local if local[name] != fetched[name]} <= name_the_input
     capsys.readouterr()
     assert cli.main(command) == 0
-    assert f"s3://{bucket}/set is complete already: nothing to do" in capsys.readouterr().err
+    assert f"s3://{bucket}/set is already complete: nothing to do" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags, watched", [([], True), (["--runner=FlinkRunner"], False)], ids=str)
-def test_workers_of_this_machine_are_watched_wherever_the_output_lies(monkeypatch, flags, watched):
-    said: list[str] = []
-    monkeypatch.setattr("jobs.preprocess.worker_watch", lambda *words: said.extend(words) or nullcontext())
-    monkeypatch.setattr("jobs.preprocess.run", lambda *_: None)
-    config = PreprocessConfig(input=("in",), vocab="vocab.txt", out="s3://texts/set")
-    _run(
-        config,
-        pipeline_options(2, flags),
-        Places(config.out, "work"),
-        [],
-        CountLines("", "", config.tokenize.text, 2),
-        nullcontext(),
-    )
-    told = ["preprocess", "What is finished is kept: remove s3://texts/set/.lock, then start"]
-    assert said == (told if watched else [])
+def test_only_workers_of_this_machine_are_watched(monkeypatch, tmp_path, flags, watched):
+    calls: list[str] = []
+    monkeypatch.setattr("pipeline.local.runner.watch_workers", lambda *words: calls.extend(words) or nullcontext())
+    monkeypatch.setattr("pipeline.local.runner.run", lambda *_: None)
+    words = {"command": "preprocess", "how_to_continue": "Start", "log": str(tmp_path / "log")}
+    run_over_splits(pipeline_options(2, flags), [], CountLines(TextConfig(), 2, Places("", "")), **words)
+    assert calls == (["preprocess", "Start"] if watched else [])
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify", "report", "explain"])

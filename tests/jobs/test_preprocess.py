@@ -247,7 +247,7 @@ def test_bytes_that_are_no_utf_8_are_replaced_counted_and_said(vocab, tmp_path, 
         == 0
     )
     assert json.loads((tmp_path / "out/manifest.json").read_text())["counters"]["characters_replaced"] == 4
-    assert "replaced               4 bytes that were no UTF-8, by U+FFFD" in capsys.readouterr().out
+    assert "replaced               4 bytes that are not UTF-8, by U+FFFD" in capsys.readouterr().out
 
 
 def test_of_a_truncated_archive_the_start_is_kept_and_the_damage_counted(vocab, tmp_path, capsys):
@@ -333,12 +333,12 @@ def test_a_file_of_an_unknown_kind_is_named(refused, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\n\n \n\t\n\r\n", b"\xef\xbb\xbf", b"\x00\x01\n\n\x02"], ids=repr)
 def test_an_input_without_text_says_so(refused, tmp_path, content):
     (tmp_path / "in.txt").write_bytes(content)
-    assert refused().startswith("no documents: the input holds no text that can be read (")
+    assert refused().startswith("no documents: the input has no text that can be read (")
 
 
 def test_an_archive_that_is_none_says_so_with_the_number_of_rejects(refused, tmp_path):
     (tmp_path / "in.txt.gz").write_bytes(b"this is no gzip")
-    assert "no documents: the input holds no text that can be read (1 records rejected" in refused(
+    assert "no documents: the input has no text that can be read (1 records rejected" in refused(
         source=tmp_path / "in.txt.gz"
     )
 
@@ -349,8 +349,8 @@ def test_a_vocabulary_that_cannot_be_used_is_named_with_its_line(refused, tmp_pa
     for lines, says in (
         ([*words[:50], words[10], *words[50:]], f"bad.txt: the word '{words[10]}' is on line 11 and again on line 51"),
         ([word for word in words if word != "[MASK]"], "bad.txt: [MASK] missing"),
-        ([*words[:9], "", *words[9:]], "bad.txt: line 10: empty"),
-        (["[PAD]"], "bad.txt: 1 words; expected one word a line"),
+        ([*words[:9], "", *words[9:]], "bad.txt: line 10 is empty"),
+        (["[PAD]"], "bad.txt: 1 words; expected one word per line"),
     ):
         bad.write_text("\n".join(lines) + "\n")
         assert says in refused(vocab=bad)
@@ -363,7 +363,7 @@ def test_a_vocabulary_with_crlf_is_taken_and_said(one, vocab, tmp_path, capsys):
     crlf = tmp_path / "crlf.txt"
     crlf.write_bytes(vocab.read_bytes().replace(b"\n", b"\r\n"))
     assert run_job(source, tmp_path / "out", crlf)["shards_digest"] == manifest["shards_digest"]
-    assert "lines end in CRLF; read as if they ended in LF" in capsys.readouterr().err
+    assert "lines end in CRLF, which was read as LF" in capsys.readouterr().err
     assert (tmp_path / "out/vocab.txt").read_bytes() == vocab.read_bytes()
 
 
@@ -401,9 +401,9 @@ def test_a_wrong_flag_is_status_2_and_names_it(capsys, flags, tmp_path):
 def test_an_output_that_is_a_file_is_named(refused, tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert refused(out=out) == f"--out {out}: a file is in the way; expected a folder, or a name that is free"
+        assert refused(out=out) == f"--out {out}: a file has this name; expected a folder or an unused name"
     said = refused("--work-dir", str(tmp_path / "file"))
-    assert said.startswith(f"--work-dir {tmp_path}/file") and "a file is in the way" in said
+    assert said.startswith(f"--work-dir {tmp_path}/file") and "a file has this name" in said
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -434,7 +434,10 @@ def test_no_validation_split_is_said_aloud(vocab, tmp_path, capsys):
     source = write(tmp_path / "in.txt", TEXTS[:40])
     manifest = run_job(source, tmp_path / "out", vocab, validation_fraction=0.02)
     assert not (tmp_path / "out/validation").exists()
-    assert "no validation split: only" in capsys.readouterr().err and len(manifest["notes"]) == 1
+    assert (
+        "no validation split: --validation-fraction 0.02 selects only" in capsys.readouterr().err
+        and len(manifest["notes"]) == 1
+    )
 
 
 def test_short_documents_lose_few_pairs_to_the_balance_of_the_labels(vocab, tmp_path):

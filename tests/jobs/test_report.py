@@ -129,7 +129,7 @@ def test_made_again_it_has_the_same_bytes(dataset, folder, capsys):
     assert capsys.readouterr().out == f"{dataset}/report.html: 8 of 8 gates passed\n"
     assert digests(dataset) == before
     assert cli.main(argv(folder, dataset)) == 0
-    assert "complete already" in capsys.readouterr().err
+    assert "already complete" in capsys.readouterr().err
     assert digests(dataset) == before
 
 

@@ -103,13 +103,13 @@ def assert_whole(out: Path, unbroken: dict[str, str]) -> None:
 
 FEW = [
     ("within job.json 1", ""),
-    ("before \\.part$ 2", "1 of 4 splits are tokenized, 0 buckets"),
-    ("within plan.json 1", "4 of 4 splits are tokenized, 0 buckets"),
-    ("within train/.*\\.tar$ 3", "4 of 4 splits are tokenized, 0 buckets"),
-    ("before documents/ 2", "4 of 4 splits are tokenized, 1 buckets"),
-    ("after weave/.*\\.json$ 1", "4 of 4 splits are tokenized, 1 buckets"),
-    ("within manifest.json 1", "4 of 4 splits are tokenized, 2 buckets"),
-    ("after manifest.json 1", "is complete already: nothing to do"),
+    ("before \\.part$ 2", "1 of 4 splits tokenized, 0 buckets"),
+    ("within plan.json 1", "4 of 4 splits tokenized, 0 buckets"),
+    ("within train/.*\\.tar$ 3", "4 of 4 splits tokenized, 0 buckets"),
+    ("before documents/ 2", "4 of 4 splits tokenized, 1 buckets"),
+    ("after weave/.*\\.json$ 1", "4 of 4 splits tokenized, 1 buckets"),
+    ("within manifest.json 1", "4 of 4 splits tokenized, 2 buckets"),
+    ("after manifest.json 1", "is already complete: nothing to do"),
 ]
 FILES = [
     ("job.json", 1),
@@ -147,7 +147,7 @@ def test_killed_at_a_point_of_each_stage_the_next_start_says_what_it_found_and_d
     said = _kill_each_and_go_on(job, unbroken, tmp_path, [point for point, _ in FEW])
     for (point, expected), words in zip(FEW, said, strict=True):
         assert expected in words, f"{point}: {words}"
-        assert expected == "" or re.search("going on with an unfinished run: |complete already", words)
+        assert expected == "" or re.search("continuing with an unfinished run: |already complete", words)
 
 
 @pytest.mark.slow
@@ -281,11 +281,11 @@ def test_a_killed_worker_ends_the_job_with_status_70_and_a_word_and_the_next_sta
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == WORKER_LOST
     assert "bertloom preprocess: error: a worker process died" in said.splitlines()[-1]
-    assert "start the same command again to go on" in said and "Traceback" not in said
+    assert "Start the same command again to continue" in said and "Traceback" not in said
     wait_for(lambda: not workers(environment["MARK"]))
     process = job.start(tmp_path / "out", "--num-workers", "2", **environment)
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0 and "going on with an unfinished run" in said
+    assert process.returncode == 0 and "continuing with an unfinished run" in said
     assert_whole(tmp_path / "out", unbroken)
 
 
@@ -437,9 +437,9 @@ def test_a_finished_output_is_left_alone(job, unbroken, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(job.argv(out)) == 0
     said = capsys.readouterr()
-    assert f"{out} is complete already: nothing to do" in said.err and f"{out}: complete" in said.out
+    assert f"{out} is already complete: nothing to do" in said.err and f"{out}: complete" in said.out
     assert cli.main(job.argv(out, "--seed", "2")) == 2
-    assert "complete data set of another configuration (seed differ): choose another --out" in capsys.readouterr().err
+    assert "complete data set with another configuration (seed differ): choose another --out" in capsys.readouterr().err
     assert cli.main(job.argv(out, "--input", f"{job.folder}/in/a.txt")) == 2
     assert "complete data set of other input files: choose another --out" in capsys.readouterr().err
     assert _identity(out) == before and not list(out.glob(".*"))
@@ -448,7 +448,7 @@ def test_a_finished_output_is_left_alone(job, unbroken, tmp_path, capsys):
 def test_an_output_with_shards_that_no_job_began_is_refused(job, tmp_path, capsys):
     (tmp_path / "out/train").mkdir(parents=True)
     assert cli.main(job.argv(tmp_path / "out")) == 2
-    assert "holds train that no job here has begun: choose an empty --out" in capsys.readouterr().err
+    assert "holds train, which no unfinished job has written: choose an empty --out" in capsys.readouterr().err
 
 
 def test_a_kept_work_folder_serves_other_lengths_copies_masks_and_more_files(job, unbroken, tmp_path, capsys):
@@ -459,15 +459,15 @@ def test_a_kept_work_folder_serves_other_lengths_copies_masks_and_more_files(job
     capsys.readouterr()
     other = ["--max-seq-length", "48", "--dupe-factor", "1", "--masked-lm-prob", "0.3", "--seed", "9"]
     assert cli.main(job.argv(tmp_path / "two", "--work-dir", str(work), *other)) == 0
-    assert f"going on with the tokens in {work}: 4 of 4 splits are tokenized" in capsys.readouterr().err
+    assert f"continuing with the tokens in {work}: 4 of 4 splits tokenized" in capsys.readouterr().err
     assert _identity(work / "parts") == parts
     write(tmp_path / "more/c.txt", documents(40, seed=3))
     inputs = ["--input", str(job.folder / "in"), str(tmp_path / "more")]
     assert cli.main(job.argv(tmp_path / "three", "--work-dir", str(work), *inputs)) == 0
-    assert "4 of 5 splits are tokenized" in capsys.readouterr().err
+    assert "4 of 5 splits tokenized" in capsys.readouterr().err
     assert parts.items() < _identity(work / "parts").items()
     assert cli.main(job.argv(tmp_path / "four", "--work-dir", str(work), "--no-do-lower-case", "--gates.no-fail")) == 0
-    assert "are tokenized" not in capsys.readouterr().err  # other tokens
+    assert "splits tokenized" not in capsys.readouterr().err  # other tokens
 
 
 def test_a_half_written_part_in_a_shared_work_folder_goes_once_it_is_old(job, unbroken, tmp_path):

@@ -54,17 +54,17 @@ def test_special_words_may_stand_anywhere():
     assert vocabulary.ordinary.tolist() == [0]
 
 
-def test_line_ends_do_not_change_the_digest_and_crlf_is_said_aloud():
+def test_line_ends_do_not_change_the_digest_and_crlf_gives_a_note():
     lf = parse_vocabulary(f"{SPECIAL}\nthe\n".encode(), "v.txt")
     crlf = parse_vocabulary(f"{SPECIAL}\nthe\n".replace("\n", "\r\n").encode(), "v.txt")
     without_end = parse_vocabulary(f"{SPECIAL}\nthe".encode(), "v.txt")
     assert lf.words == crlf.words == without_end.words
     assert lf.sha256 == crlf.sha256 == without_end.sha256 == hashlib.sha256(f"{SPECIAL}\nthe\n".encode()).hexdigest()
-    assert crlf.notes == ("v.txt: 6 lines end in CRLF; read as if they ended in LF",)
+    assert crlf.notes == ("v.txt: 6 lines end in CRLF, which was read as LF",)
     assert lf.notes == without_end.notes == ()
 
 
-def test_a_byte_order_mark_and_empty_lines_at_the_end_are_passed_over_and_said_aloud():
+def test_a_byte_order_mark_and_empty_lines_at_the_end_are_ignored_with_a_note():
     vocabulary = parse_vocabulary(f"\ufeff{SPECIAL}\nthe\n\n\n".encode(), "v.txt")
     assert vocabulary.words == (*SPECIAL_WORDS, "the")
     assert len(vocabulary.notes) == 2 and "2 empty lines at the end" in vocabulary.notes[1]
@@ -83,8 +83,8 @@ def test_only_a_line_feed_ends_a_word(words):
     [
         (f"{SPECIAL}\nthe\ncat\nthe\n", r"v.txt: the word 'the' is on line 6 and again on line 8; .*\[unused7\]"),
         (f"{SPECIAL}\nthe\r\nthe\r\n", "the word 'the' is on line 6 and again on line 7"),
-        (f"{SPECIAL}\n\nthe\ncat\n", r"v.txt: line 6: empty; .*\[unused5\]"),
-        (f"{SPECIAL}\n", "v.txt: 5 words; expected one word a line, at least 6"),
+        (f"{SPECIAL}\n\nthe\ncat\n", r"v.txt: line 6 is empty; .*\[unused5\]"),
+        (f"{SPECIAL}\n", "v.txt: 5 words; expected one word per line, at least 6"),
         ("", "v.txt: 0 words"),
         ("a\nb\nc\nd\ne\n[PAD]\n[UNK]\n[SEP]\n", r"v.txt: \[CLS\] \[MASK\] missing; BERT needs"),
         ("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[mask]\na\n", r"\[MASK\] missing \(line 5 has '\[mask\]'\)"),
@@ -92,12 +92,12 @@ def test_only_a_line_feed_ends_a_word(words):
         (f"{SPECIAL}\nthe\ncaf".encode() + b"\xe9\n", "v.txt: line 7: not UTF-8"),
     ],
 )
-def test_a_faulty_vocabulary_is_refused_with_line_and_cure(data, says):
+def test_a_faulty_vocabulary_is_refused_with_its_line_and_a_remedy(data, says):
     with pytest.raises(ValueError, match=says):
         parse_vocabulary(data if isinstance(data, bytes) else data.encode(), "v.txt")
 
 
-def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+def test_a_missing_file_and_a_folder_have_different_errors(tmp_path):
     with pytest.raises(ValueError, match="none.txt: No such file or directory; make a vocabulary with"):
         read_vocabulary(str(tmp_path / "none.txt"))
     with pytest.raises(ValueError, match="is a folder; expected a vocabulary file"):
@@ -309,7 +309,7 @@ def test_the_job_refuses_to_write_over_another_file_unless_asked(corpus, capsys)
     out = corpus / "vocab.txt"
     out.write_text("mine")
     assert main(arguments(corpus, "--out", str(out))) == 2
-    assert "holds something else already" in capsys.readouterr().err and out.read_text() == "mine"
+    assert "already exists with other content" in capsys.readouterr().err and out.read_text() == "mine"
     assert main(arguments(corpus, "--out", str(out), "--overwrite")) == 0
     before = out.read_bytes()
     assert main(arguments(corpus, "--out", str(out))) == 0  # the same vocabulary again is no other file
