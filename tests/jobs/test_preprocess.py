@@ -166,6 +166,10 @@ def test_a_page_of_documents_leads_back_to_the_bytes_of_each_source(one):
             assert text.decode().split("\n") in TEXTS
 
 
+def rejects_of(out):
+    return [json.loads(line) for line in gzip.decompress((out / "rejects/rejects.jsonl.gz").read_bytes()).splitlines()]
+
+
 BROKEN = [
     (b'{"text": "cut off', "not-json"),
     (b"[1, 2]", "not-an-object"),
@@ -200,10 +204,7 @@ def test_each_broken_line_is_counted_by_reason_printed_and_told_with_its_place(v
     printed = capsys.readouterr().out
     assert f"157 in = {150 - without} used + {7 + without} rejected + 0 duplicate" in printed
     assert all(f"1 {reason}\n" in printed for _, reason in BROKEN)
-    log = [
-        json.loads(line)
-        for line in gzip.decompress((tmp_path / "out/rejects/rejects.jsonl.gz").read_bytes()).splitlines()
-    ]
+    log = rejects_of(tmp_path / "out")
     log = [row for row in log if row["reason"] != "no-example"]
     assert sorted((row["position"], row["reason"]) for row in log) == expected
     assert {row["source"] for row in log} == {"in.jsonl"}
@@ -221,10 +222,7 @@ def test_documents_that_reach_no_example_are_rejects_with_their_place(vocab, tmp
         counters["documents_in"]
         == counters["documents_used"] + counters["rejected"]["no-example"] + counters["documents_duplicate"]
     )
-    log = [
-        json.loads(line)
-        for line in gzip.decompress((tmp_path / "out/rejects/rejects.jsonl.gz").read_bytes()).splitlines()
-    ]
+    log = rejects_of(tmp_path / "out")
     assert len(log) == counters["rejected"]["no-example"] and all(row["reason"] == "no-example" for row in log)
     shard = read_shard(str(tmp_path / "out/train/seq128/copy0/00000.tar"))
     reached = {*shard["document_a"].to_pylist(), *shard["document_b"].to_pylist()}

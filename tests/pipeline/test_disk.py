@@ -103,15 +103,18 @@ def test_a_work_folder_on_another_disk_is_counted_apart(tmp_path, monkeypatch):
     for need, says in (
         (
             Need(parts=4 * MB, shards=1),
-            f"--work-dir {tmp_path}/work: 3.0 MB are free there, and about 4.0 MB are needed",
+            f"--work-dir {tmp_path}/work: 3.0 MB are free on this disk, but about 4.0 MB are needed",
         ),
-        (Need(parts=1, shards=6 * MB), f"--out {tmp_path}/out: 5.0 MB are free there, and about 6.0 MB are needed"),
+        (
+            Need(parts=1, shards=6 * MB),
+            f"--out {tmp_path}/out: 5.0 MB are free on this disk, but about 6.0 MB are needed",
+        ),
     ):
         with pytest.raises(ValueError, match=says):
             compare(places, need)
     free["work"] = free["out"]
     with pytest.raises(
-        ValueError, match=r"5.0 MB are free there, and about 6.0 MB are needed \(2.0 MB for tokens while"
+        ValueError, match=r"5.0 MB are free on this disk, but about 6.0 MB are needed \(2.0 MB for tokens while"
     ):
         compare(places, Need(parts=2 * MB, shards=4 * MB))
 
