@@ -29,11 +29,11 @@ from pipeline.checks.sample import read_documents_page, read_members
 from pipeline.examples.decoding import Span, decode, segments
 from pipeline.examples.objectives.objective import DrawnPair
 from pipeline.inputs.formats.registry import format_named
-from pipeline.stages.line_repeats import read_repeated
 from pipeline.job import JobConfig
+from pipeline.stages.line_repeats import read_repeated
 from pipeline.stages.manifest import DAMAGED, read_dataset
-from pipeline.tokenizer import make_document_tokenizer
 from pipeline.text.records import Document
+from pipeline.tokenizer import make_document_tokenizer
 from pipeline.vocabulary import make_tokenizer, parse_vocabulary
 
 CONTEXT_SENTENCES = 2

@@ -26,8 +26,8 @@ from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Split
 from pipeline.inputs.streams import CHUNK
 from pipeline.job import JobConfig
-from pipeline.tokenizer import make_document_tokenizer
 from pipeline.text.records import Document, document_digest
+from pipeline.tokenizer import make_document_tokenizer
 from pipeline.tokens import BLOCK_BYTES, TokenBlock
 from pipeline.vocabulary import Vocabulary
 

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
-from pipeline.examples.decoding import plain_text
 from bertloom.shards import ShardName
+from pipeline.examples.decoding import plain_text
 from pipeline.examples.shards import write_shard
 from pipeline.inputs.rejects import rejects_log
 from pipeline.job import JobConfig

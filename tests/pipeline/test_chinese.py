@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bertloom import storage
-from pipeline.examples.configuration import ExamplesConfig
 from bertloom.shards import ShardName, read_shard
+from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.shards import write_shard
 from pipeline.job import JobConfig
 from pipeline.places import Places
