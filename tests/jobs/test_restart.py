@@ -248,7 +248,7 @@ def workers(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if "local_worker" in " ".join(process.cmdline()) and process.environ().get("MARK") == mark:
+            if "pipeline.local.worker" in " ".join(process.cmdline()) and process.environ().get("MARK") == mark:
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
