@@ -196,4 +196,4 @@ def test_an_index_that_no_example_has_is_wrong_use(dataset, capsys, index, messa
 
 def test_what_is_no_data_set_is_wrong_use(tmp_path, capsys):
     assert cli.main(["explain", str(tmp_path), "3"]) == 2
-    assert "is no data set, or one that is not finished" in capsys.readouterr().err
+    assert "is not a data set, or not a finished one" in capsys.readouterr().err

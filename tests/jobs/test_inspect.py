@@ -158,7 +158,7 @@ def test_a_shard_outside_its_data_set_is_decoded_with_a_vocabulary_given(whole, 
     ("words", "message"),
     [
         (["{tmp}/nothing"], "/nothing does not exist: expected a folder with manifest.json"),
-        (["{tmp}"], " is no data set, or one that is not finished: expected a folder with manifest.json"),
+        (["{tmp}"], " is not a data set, or not a finished one: expected a folder with manifest.json"),
         (["{tmp}/nothing.tar"], "nothing.tar cannot be read as a shard"),
         (["{tmp}/empty.tar"], "empty.tar cannot be read as a shard"),
         (["{tmp}/text.tar"], "text.tar cannot be read as a shard"),

@@ -181,7 +181,7 @@ def test_figures_are_svg_with_titles_and_labels_in_ascii(report):
 
 def test_a_report_of_what_is_no_data_set_is_wrong_use(tmp_path, capsys):
     assert cli.main(["report", str(tmp_path)]) == 2
-    assert "is no data set, or one that is not finished" in capsys.readouterr().err
+    assert "is not a data set, or not a finished one" in capsys.readouterr().err
 
 
 def test_the_function_that_preprocesses_leaves_the_report_to_the_command(folder, tmp_path):
