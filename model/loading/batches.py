@@ -1,8 +1,8 @@
-"""Global batches: the examples of one step, shared out to ranks and micro-batches by length.
+"""Global batches: the examples of one step, divided between ranks and micro-batches by length.
 
-What a global batch holds follows from the order alone (`model/loading/order.py`). How it is shared out follows from that and
-the lengths of its examples, so every rank finds its share without a word to the others; it changes no loss beyond
-rounding, because losses are divided by the counts of the whole batch.
+The order alone decides what a global batch holds (`model/loading/order.py`). The lengths of its examples decide how it is
+divided, so each rank computes its share without communication. The division changes losses only by rounding, because they
+are divided by the counts of the whole batch.
 """
 
 import heapq
@@ -24,33 +24,33 @@ from model.schedule import Phase
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalBatch:
-    """One rank's share of a step's examples, cut into parts that fit into memory, and the counts of the whole step."""
+    """One rank's share of a step's examples, in parts that fit into memory, and the counts of the whole step."""
 
     micro_batches: list[PackedBatch]
-    """This rank's; none is empty, but there may be none at all."""
+    """Those of this rank. None is empty, but the list may be."""
     numbers: list[int]
-    """Which part of the global batch each of them is."""
+    """Number of each micro-batch among the parts of the global batch."""
     num_examples: int
-    """Examples of all ranks."""
+    """Number of examples of all ranks."""
     num_tokens: int
-    """Real tokens of all ranks."""
+    """Number of real tokens of all ranks."""
     num_squared: int
-    """Sum of the squares of the lengths of all ranks' examples: what attention costs."""
+    """Sum of the squared lengths of all ranks' examples: the cost of attention."""
     num_masked: int
-    """Masked positions of all ranks."""
+    """Number of masked positions of all ranks."""
     num_pairs: int
-    """Examples of all ranks labelled 0 or 1."""
+    """Number of examples of all ranks with label 0 or 1."""
     stream_sum: int
-    """Sum modulo 2^64 of the hashes of this rank's rows, see `model/loading/stream.py`."""
+    """Sum modulo 2^64 of the hashes of this rank's rows; see `model/loading/stream.py`."""
 
 
 def cut_by_length(lengths: np.ndarray, micro_batch_size: int, num_ranks: int = 1) -> list[np.ndarray]:
-    """Shares a global batch out into parts of at most micro_batch_size rows and about equal tokens.
+    """Divide a global batch into parts of at most micro_batch_size rows and about equal tokens.
 
-    There are as few parts as possible, and as many for each rank: part p is of rank p mod num_ranks. The rule: longest
-    first (equal lengths in their order in the batch), each to the part that has the fewest tokens among those with room
-    left (the first of equal ones); within a part, rows keep their order in the batch. Where there are more ranks than
-    rows, the last parts are empty.
+    The number of parts is the smallest one that is equal for all ranks; part p belongs to rank p mod num_ranks. The rows
+    are taken by length, longest first (equal lengths in their order in the batch). Each goes to the part with the fewest
+    tokens among those with room left (the first of equal ones). Within a part, rows keep their order in the batch. With
+    more ranks than rows, the last parts are empty.
 
     >>> [part.tolist() for part in cut_by_length(np.array([9, 2, 5, 4, 1]), 3)]
     [[0, 4], [1, 2, 3]]
@@ -69,7 +69,7 @@ def cut_by_length(lengths: np.ndarray, micro_batch_size: int, num_ranks: int = 1
 
 
 def num_parts(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
-    """Into how many parts a global batch is cut, over all ranks."""
+    """Return the number of parts of a global batch, over all ranks."""
     return -(-batch_size // (micro_batch_size * num_ranks)) * num_ranks
 
 
@@ -82,7 +82,7 @@ def global_batch(
     rank: int = 0,
     num_ranks: int = 1,
 ) -> GlobalBatch:
-    """One rank's share of items start … start + batch_size - 1 of training."""
+    """Return one rank's share of items start … start + batch_size - 1 of training."""
     return share_rows(examples, *order.items(start, start + batch_size), micro_batch_size, rank, num_ranks)
 
 
@@ -95,7 +95,7 @@ def share_rows(
     num_ranks: int,
     new_masks: EpochMasks | None = None,
 ) -> GlobalBatch:
-    """One rank's share of the global batch of these rows; with new masks, or those that they came with."""
+    """Return one rank's share of the global batch of these rows, with new masks if given."""
     whole = num_ranks == 1 and len(rows) <= micro_batch_size  # a single part: its columns are read once
     sizes = examples.read(copies, rows, with_tokens=whole)
     parts = cut_by_length(sizes["lengths"], micro_batch_size, num_ranks)
@@ -124,7 +124,7 @@ def share_rows(
 
 
 def split_columns(columns: dict[str, np.ndarray], counts: list[int]) -> list[dict[str, np.ndarray]]:
-    """What `Examples.read` gave, cut into pieces of counts[0], counts[1], … rows."""
+    """Cut the columns of `Examples.read` into pieces of counts[0], counts[1], … rows."""
     ends = np.cumsum(counts)[:-1]
     token_ends, mask_ends = (np.concatenate([[0], np.cumsum(columns[n])])[ends] for n in ("lengths", "num_masks"))
     cuts = {"input_ids": token_ends, "positions": mask_ends, "masked_ids": mask_ends}
@@ -133,7 +133,7 @@ def split_columns(columns: dict[str, np.ndarray], counts: list[int]) -> list[dic
 
 
 class BatchReader:
-    """Gives one rank its share of any step's global batch, of any of the lengths trained on."""
+    """Reads one rank's share of the global batch of any step, at each length of training."""
 
     def __init__(
         self,
@@ -147,8 +147,8 @@ class BatchReader:
     ) -> None:
         """
         Args:
-            micro_batch_size: of the shortest length; longer ones take as many fewer examples as they are longer.
-            remasking: draws new masks in every epoch; without it, examples have the masks they came with.
+            micro_batch_size: at the shortest length; longer ones use proportionally fewer examples.
+            remasking: draws new masks in every epoch; without it, examples keep the masks of the data set.
         """
         self.remasking = remasking
         self.ranks = ranks
@@ -164,11 +164,11 @@ class BatchReader:
         self._coming: tuple[Leg, int, Future[GlobalBatch]] | None = None
 
     def has_pairs(self) -> bool:
-        """Whether the examples are labelled for next sentence prediction: the first thousand of each length say so."""
+        """Return whether the first thousand examples of any length have labels for next sentence prediction."""
         return any((self._sample(length)["labels"] >= 0).any() for length in self.examples)
 
     def check_whole(self, phases: Iterable[Phase]) -> None:
-        """Raises ValueError unless every rank has one micro-batch, of one example at least, in each step."""
+        """Raise ValueError unless every rank has one micro-batch of at least one example in each step."""
         for phase in phases:
             length, size, ranks = phase.max_seq_length, phase.batch_size, self.ranks.size
             if not ranks <= size <= self.micro_batch_sizes[length] * ranks:
@@ -179,7 +179,7 @@ class BatchReader:
                 )
 
     def pad_batches(self, phases: Iterable[Phase]) -> list[StaticShape]:
-        """From now on, micro-batches of these phases have one size each: these sizes; see `model/compiling.py`."""
+        """Pad the micro-batches of each of these phases to one size from now on, and return the sizes."""
         for phase in phases:
             length, batch_size = phase.max_seq_length, phase.batch_size
             micro_batch_size, sample = self.micro_batch_sizes[length], self._sample(length)
@@ -194,23 +194,23 @@ class BatchReader:
         return list(self._shapes.values())
 
     def _sample(self, length: int) -> dict[str, np.ndarray]:
-        """Sizes and labels of the first thousand examples of a length; a bucket's lie in random order."""
+        """Return sizes and labels of the first thousand examples of a length; a shard is in random order."""
         examples = self.examples[length]
         copy = next(copy for copy, size in enumerate(examples.rows_per_copy) if size)
         rows = np.arange(min(1024, examples.rows_per_copy[copy]))
         return examples.read(np.full_like(rows, copy), rows, with_tokens=False)
 
     def read(self, leg: Leg, step: int) -> GlobalBatch:
-        """The share of the update after `step` of them; the one that was prefetched, if it is that."""
+        """Return the share of the update after `step` updates, from the prefetch if it is the same one."""
         coming, self._coming = self._coming, None
         if coming:
-            batch = coming[2].result()  # also if it is another one: the thread must be done with the shards
+            batch = coming[2].result()  # even of another batch: the thread must be done with the shards
             if coming[:2] == (leg, step):
                 return batch
         return self._read(leg, step)
 
     def prefetch(self, leg: Leg, step: int) -> None:
-        """Begins to read in a thread what `read` will be asked for next. A wrong guess costs time and nothing else."""
+        """Start to read the next batch in a thread. A wrong guess only costs time."""
         assert self._coming is None
         self._coming = (leg, step, self._thread.submit(self._read, leg, step))
 
@@ -223,7 +223,7 @@ class BatchReader:
         self._thread.shutdown(cancel_futures=True)
 
     def indices(self, leg: Leg, step: int) -> list[int]:
-        """Which rows of the data set the update after `step` of them reads, over all its shards as `explain` counts."""
+        """Return the rows that the update after `step` updates reads, numbered over all shards as `explain` counts."""
         start = leg.item_at(step)
         copies, rows = self.orders[leg.max_seq_length].items(start, start + leg.batch_size)
         return self.examples[leg.max_seq_length].indices(copies, rows).tolist()

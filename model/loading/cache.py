@@ -1,9 +1,9 @@
 """A folder of bounded size with members of remote shards, shared by all processes of a machine.
 
-    CACHE/index.sqlite                   what is there, how large, when last used; and the sha256 of every member seen
-    CACHE/shards/SHA256/000007.arrow     a member: an Arrow file that anyone can open
+    CACHE/index.sqlite                   members with size and time of last use; the sha256 of every member ever seen
+    CACHE/shards/SHA256/000007.arrow     a member, a plain Arrow file
 
-Files appear under their final name by a rename, so that a process sees all of one or none. `remote.py` fills it.
+Files get their names by a rename, so a process sees a whole file or none. `remote.py` fills the cache.
 """
 
 import hashlib
@@ -21,7 +21,8 @@ from bertloom.locks import file_lock
 
 DEFAULT_CACHE_GB = 50.0
 IN_WRITING_SECONDS = 3600
-"""What is being written counts as used so far in the future: it is evicted last, and if its writer was killed, in time."""
+"""A member that is being written counts as used this long in the future, so it is evicted last; if its writer was killed,
+it is evicted later."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS members (shard TEXT, member INTEGER, bytes INTEGER, used REAL, PRIMARY KEY (shard, member));
@@ -32,20 +33,20 @@ CREATE TABLE IF NOT EXISTS total (one INTEGER PRIMARY KEY, bytes INTEGER);
 
 
 def default_directory() -> Path:
-    """Where the cache lies if nobody says: ~/.cache/bertloom, or in the folder that XDG_CACHE_HOME names."""
+    """Return the default folder of the cache: ~/.cache/bertloom, or below XDG_CACHE_HOME."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bertloom"
 
 
 class MemberCache:
-    """Keeps members, the least recently used of which make room for new ones. All methods may be called by any thread."""
+    """Members in a folder of bounded size. New members replace the least recently used ones. Thread-safe."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
-        """directory: on a local disk; made if it does not exist. max_bytes: of the members, not of the index."""
+        """directory: on a local disk; made if it does not exist. max_bytes: of the members, without the index."""
         self.directory = directory
         self.max_bytes = max_bytes
         (directory / "shards").mkdir(parents=True, exist_ok=True)
         (directory / "tmp").mkdir(exist_ok=True)
-        for path in (directory / "tmp").iterdir():  # what killed writers left behind
+        for path in (directory / "tmp").iterdir():  # left by killed writers
             if path.stat().st_mtime < time.time() - IN_WRITING_SECONDS:
                 path.unlink(missing_ok=True)
         self._thread_lock = threading.Lock()
@@ -54,7 +55,7 @@ class MemberCache:
         )
         weakref.finalize(self, self._index.close)
         try:
-            with file_lock(directory / "lock"):  # the change to WAL does not wait for others by itself
+            with file_lock(directory / "lock"):  # SQLite does not wait for other processes when it changes to WAL
                 self._index.execute("PRAGMA journal_mode = WAL")
             self._index.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
@@ -65,23 +66,23 @@ class MemberCache:
             raise ValueError(f"{directory}/index.sqlite cannot be used ({error}): remove {directory}") from None
 
     def file(self, shard: str, member: int) -> Path:
-        """Where a member lies if it is there. shard: its sha256."""
+        """Return the path of a member, whether it exists or not. shard: its sha256."""
         return self.directory / "shards" / shard / f"{member:06d}.arrow"
 
     def only_one(self, shard: str) -> AbstractContextManager[None]:
-        """Lets one thread of all processes at a time bring members of a shard."""
+        """Return a lock with which one thread of all processes at a time fetches members of a shard."""
         folder = self.directory / "shards" / shard
         folder.mkdir(exist_ok=True)
         return file_lock(folder / "lock")
 
     def checksums(self, shard: str) -> list[bytes] | None:
-        """sha256 of each member of a shard that was seen whole and sound; None if it never was."""
+        """Return the sha256 of each member of a shard that was read whole and checked once, else None."""
         with self._thread_lock:
             row = self._index.execute("SELECT sha256 FROM checksums WHERE shard = ?", (shard,)).fetchone()
         return row and [row[0][start : start + 32] for start in range(0, len(row[0]), 32)]
 
     def put(self, shard: str, members: Mapping[int, bytes | memoryview], wanted: Iterable[int]) -> None:
-        """Keeps these members. Those that are not wanted soon make room first."""
+        """Store members. Those that are not wanted soon are evicted first."""
         sizes = {(shard, member): len(content) for member, content in members.items()}
         now = time.time()
         self._account(sizes, dict.fromkeys(sizes, now + IN_WRITING_SECONDS))
@@ -101,14 +102,14 @@ class MemberCache:
         self._account(sizes, {key: now if key in soon else now - 365 * 86400 for key in sizes})
 
     def put_shard(self, shard: str, members: Mapping[int, bytes | memoryview], wanted: Iterable[int]) -> None:
-        """Keeps all members of a shard that was checked, 0, 1, …, and their checksums."""
+        """Store all members 0, 1, … of a checked shard, and their checksums."""
         checksums = b"".join(hashlib.sha256(members[member]).digest() for member in range(len(members)))
         with self._transaction():
             self._index.execute("INSERT OR REPLACE INTO checksums VALUES (?, ?)", (shard, checksums))
         self.put(shard, members, wanted)
 
     def touch(self, keys: Iterable[tuple[str, int]]) -> None:
-        """Notes that these members, (shard, member) each, are in use."""
+        """Record that these members, (shard, member) each, are in use."""
         now = time.time()
         with self._transaction():
             self._index.executemany(
@@ -116,17 +117,17 @@ class MemberCache:
             )
 
     def drop(self, shard: str, member: int) -> None:
-        """Forgets a member that was found damaged."""
+        """Remove a damaged member."""
         with self._transaction():
             self._remove([(shard, member)])
 
     def _account(self, sizes: Mapping[tuple[str, int], int], used: Mapping[tuple[str, int], float]) -> None:
-        """Enters members into the index, after others have made room for them."""
+        """Add members to the index after evicting others to make room."""
         with self._transaction():
             self._forget(sizes)
             free = self.max_bytes - self._index.execute("SELECT bytes FROM total").fetchone()[0] - sum(sizes.values())
             doomed = []
-            # Closed before the transaction ends: a query left open would bind this connection to what was then.
+            # Closed before the transaction ends: an open query would keep this connection on an old snapshot.
             with closing(self._index.execute("SELECT shard, member, bytes FROM members ORDER BY used")) as oldest:
                 while free < 0 and (row := oldest.fetchone()):
                     doomed.append(row[:2])
@@ -151,7 +152,7 @@ class MemberCache:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All that is done to the index inside is done at once, for every process."""
+        """Run a block as one transaction of the index, for all processes."""
         with self._thread_lock:
             self._index.execute("BEGIN IMMEDIATE")
             try:

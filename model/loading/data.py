@@ -1,7 +1,7 @@
-"""From shards to packed batches, without a Python object for a token or a row of the hot path.
+"""From shards to packed batches, without a Python object per token or row on the hot path.
 
-A data set lies in a local folder, whose shards are mapped into memory, or behind a URL, whose members come through a
-local cache and are mapped from there. Either way a row is index arithmetic (`model/loading/members.py`).
+The shards of a local folder are mapped into memory. Members of a data set in a store come through a local cache and are
+mapped from there. In both cases rows are found by index arithmetic (`model/loading/members.py`).
 
 Dimensions in the comments: T real tokens, N examples, M masked positions of a batch.
 """
@@ -27,10 +27,10 @@ from model.packing import pack_sequences
 
 
 class DataSet:
-    """What a finished data set says of itself; `examples` gives its rows.
+    """A finished data set: its manifest and shards.parquet, and its rows through `examples`.
 
     Raises:
-        ValueError: there is no data set, it is not finished, has another format version, or was changed.
+        ValueError: there is no data set, or it is unfinished, has another format version or was changed.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class DataSet:
         cache_dir: str | os.PathLike[str] | None = None,
         cache_gb: float = DEFAULT_CACHE_GB,
     ) -> None:
-        """location: a local folder, or any URL that fsspec knows; what is read from there goes through a cache of
+        """location: a local folder, or a URL that fsspec knows. What is read from a URL goes through a cache of
         cache_gb · 10^9 bytes in cache_dir, by default ~/.cache/bertloom."""
         self.folder = open_folder(location)
         self._cache_dir = Path(cache_dir or default_directory())
@@ -50,8 +50,8 @@ class DataSet:
             content = self.folder.read("manifest.json", lambda content: parse_manifest(content, manifest_path))
         except FileNotFoundError:
             raise ValueError(
-                f"{self.folder} has no manifest.json: it is no data set, or `bertloom preprocess` has not finished "
-                f"it; start that again with the same flags, it does the rest"
+                f"{self.folder} has no manifest.json: it is not a data set, or `bertloom preprocess` has not finished it; "
+                f"start that command again with the same flags to finish it"
             ) from None
         self.manifest = parse_manifest(content, manifest_path)
         self.shards_digest = str(self.manifest["shards_parquet"]["sha256"])
@@ -60,24 +60,24 @@ class DataSet:
                 "shards.parquet", lambda content: check_shards_parquet(content, shards_path, self.shards_digest)
             )
         except FileNotFoundError:
-            raise ValueError(f"{shards_path} is missing: copy the data set again, all of it") from None
+            raise ValueError(f"{shards_path} is missing: copy the whole data set again") from None
         self.shards = pq.read_table(pa.BufferReader(content))
         self.vocabulary_sha256 = str(self.manifest["vocabulary"]["sha256"])
         self.vocabulary_size = int(self.manifest["vocabulary"]["size"])
         self.num_copies = int(self.manifest["configuration"]["dupe_factor"])
 
     def cache(self) -> MemberCache:
-        """The cache for what is read from afar, opened when it is first needed."""
+        """Return the cache of remote members, which is opened at the first call."""
         self._cache = self._cache or MemberCache(self._cache_dir, self._cache_bytes)
         return self._cache
 
     def max_seq_lengths(self, split: str) -> list[int]:
-        """The lengths that a split has examples of, shortest first."""
+        """Return the lengths of a split's examples, shortest first."""
         shards = self.shards.select(["split", "max_seq_length"]).to_pylist()
         return sorted({shard["max_seq_length"] for shard in shards if shard["split"] == split})
 
     def examples(self, split: str, max_seq_length: int | None = None) -> "Examples":
-        """The rows of one split ("train" or "validation") and length; the shortest length if none is given."""
+        """Return the rows of one split ("train" or "validation") and length, by default the shortest one."""
         lengths = self.max_seq_lengths(split)
         if not lengths:
             raise ValueError(f"{self.folder} has no {split} split: no shard of it is listed in shards.parquet")
@@ -91,7 +91,7 @@ class DataSet:
         return Examples(self, split, max_seq_length)
 
     def check_vocabulary(self, sha256: str) -> None:
-        """Raises ValueError unless the data set's vocabulary is the one with this digest, a checkpoint's."""
+        """Raise ValueError unless the data set's vocabulary has this digest, which is a checkpoint's."""
         if sha256 != self.vocabulary_sha256:
             raise ValueError(
                 f"the vocabulary of {self.folder} (sha256 {self.vocabulary_sha256[:12]}…) is not the checkpoint's "
@@ -100,7 +100,7 @@ class DataSet:
 
 
 class Examples:
-    """The rows of one split and length, all copies: a row is found by (copy, row)."""
+    """The rows of one split and length in all copies, addressed by (copy, row)."""
 
     def __init__(self, data_set: DataSet, split: str, max_seq_length: int) -> None:
         self.data_set = data_set
@@ -110,7 +110,8 @@ class Examples:
         copies = self.shards.copies
         for shard in np.flatnonzero((copies < 0) | (copies >= data_set.num_copies)):
             raise ValueError(
-                f"shard {self.shards.paths[shard]} is of copy {copies[shard]}, dupe_factor is {data_set.num_copies}"
+                f"shard {self.shards.paths[shard]} has copy {copies[shard]}, but dupe_factor is {data_set.num_copies}: "
+                f"the data set is damaged"
             )
         self.rows_per_copy = [int(self.shards.examples[copies == copy].sum()) for copy in range(data_set.num_copies)]
         self.num_tokens = int(self.shards.tokens.sum())
@@ -128,7 +129,7 @@ class Examples:
         self._members = Members(self.shards, files)
 
     def order(self, seed: int, shuffle: str) -> TrainingOrder:
-        """The order in which training reads the rows: shuffle is `global` or `window:K`."""
+        """Return the order in which training reads the rows. shuffle: `global` or `window:K`."""
         members_per_window = parse_shuffle(shuffle)
         if members_per_window is None:
             return TrainingOrder(self.rows_per_copy, seed, self.max_seq_length)
@@ -137,26 +138,26 @@ class Examples:
         return WindowOrder(members, seed, self.max_seq_length, members_per_window)
 
     def check_shards(self) -> None:
-        """Raises ValueError if a shard is missing or has another size than shards.parquet says: now, not at night."""
+        """Raise ValueError if a shard is missing or its size differs from shards.parquet, before training starts."""
         self._members.files.check()
 
     def expect(self, copies: np.ndarray, rows: np.ndarray) -> None:
-        """Told which rows will be read soon, the soonest first: where they come from afar, they begin to."""
+        """Start to fetch rows that will be read soon, in this order, if they are remote."""
         members = self._find(copies, rows)[0]
         _, firsts = np.unique(members, return_index=True)
         self._members.expect(members[np.sort(firsts)])
 
     def close(self) -> None:
-        """Ends what is being fetched ahead; the same happens when nobody holds the examples any more."""
+        """Stop fetching ahead. Dropping the last reference to the examples does the same."""
         if self.is_remote:
             self._end_transfers()
 
     def items_ahead(self, order: TrainingOrder) -> ItemsAhead:
-        """The items of an order of these rows; where rows come from afar, they are fetched ahead of the items."""
+        """Return the items of an order of these rows. Remote rows are fetched ahead of the items."""
         return ItemsAhead(order, self.expect if self.is_remote else None)
 
     def note_on_cache(self, shuffle: str) -> str | None:
-        """A warning, with numbers, where rows come from afar again and again because the cache is too small."""
+        """Return a warning if rows will be fetched repeatedly because the cache is too small, else None."""
         largest = max(
             int(self.shards.bytes[self.shards.copies == copy].sum()) for copy in range(len(self.rows_per_copy))
         )
@@ -170,7 +171,7 @@ class Examples:
         )
 
     def indices(self, copies: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The numbers of these rows among all rows of the data set, in the order of shards.parquet: int64 (N,)."""
+        """Return the numbers of these rows among all rows in the order of shards.parquet: int64 (N,)."""
         table = self.data_set.shards.select(["split", "max_seq_length", "copy", "examples"]).to_pylist()
         firsts: dict[tuple[str, int, int], int] = {}
         count = 0
@@ -181,31 +182,31 @@ class Examples:
         return np.array(starts)[copies] + rows
 
     def read(self, copies: np.ndarray, rows: np.ndarray, with_tokens: bool = True) -> dict[str, np.ndarray]:
-        """The columns of the given rows, in their order.
+        """Return the columns of these rows, in their order.
 
         Returns:
-            `lengths`, `num_masks` and `labels`, int64 (N,); with the tokens also `segment_b_start` (N,), `input_ids`
-            (T,), `positions` within the example (M,) and `masked_ids` (M,), in the types that the shards have, and of
-            each of these three `list_sums`, uint64 (3, N), which the stream digest is made of.
+            `lengths`, `num_masks` and `labels`, int64 (N,). With tokens also `segment_b_start` (N,), `input_ids` (T,),
+            `positions` within the example (M,) and `masked_ids` (M,), in the types of the shards, and `list_sums` of these
+            three, uint64 (3, N), for the stream digest.
         """
         return self._members.read(*self._find(copies, rows), with_tokens)
 
     def _find(self, copies: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Members, and which of their rows, int64 (N,) each."""
+        """Return members and rows within them, int64 (N,) each."""
         numbers = self._copy_starts[copies] + rows
         members = np.searchsorted(self._member_starts, numbers, side="right") - 1
         return members, numbers - self._member_starts[members]
 
     def gather(self, copies: np.ndarray, rows: np.ndarray) -> PackedBatch:
-        """The packed batch of the given rows, in their order."""
+        """Return the packed batch of these rows, in their order."""
         return self.pack(self.read(copies, rows), copies, rows)
 
     def pack(self, columns: dict[str, np.ndarray], copies: np.ndarray, rows: np.ndarray) -> PackedBatch:
-        """The packed batch of columns that `read` gave for these rows."""
+        """Return the packed batch of the columns that `read` returned for these rows."""
         lengths, num_masks, ids = columns["lengths"], columns["num_masks"], columns["input_ids"]
         if max(ids.max(), columns["masked_ids"].max(initial=0)) >= self.data_set.vocabulary_size:
             raise ValueError(
-                f"{self.data_set.folder} holds ids beyond its vocabulary of {self.data_set.vocabulary_size} words: "
+                f"{self.data_set.folder} has token ids beyond its vocabulary of {self.data_set.vocabulary_size} words: "
                 f"run `bertloom verify` on it"
             )
         starts = np.cumsum(lengths) - lengths
@@ -220,9 +221,9 @@ class Examples:
     def in_order(
         self, batch_size: int, limit: int | None = None, rank: int = 0, num_ranks: int = 1
     ) -> Iterator[PackedBatch]:
-        """Copy 0 from its first row on, at most `limit` rows: the same examples every time, for validation.
+        """Yield batches of copy 0 from its first row, at most `limit` rows: the same examples each time, for validation.
 
-        Of several ranks each gets every num_ranks-th batch.
+        Each of several ranks gets every num_ranks-th batch.
         """
         stop = self.rows_per_copy[0] if limit is None else min(limit, self.rows_per_copy[0])
         for start in range(rank * batch_size, stop, batch_size * num_ranks):

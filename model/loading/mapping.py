@@ -1,9 +1,8 @@
 """Many files as one array of bytes.
 
-A stretch of addresses is reserved for all of them, each file is mapped into its place when it is first needed, and one
-NumPy array covers the whole. So rows of any number of files are gathered by index arithmetic in one call, where an
-array for each file would take a loop over files for every batch: with 160 shards that loop was nine tenths of the
-loader's time.
+One range of addresses is reserved for all files, each file is mapped into its place when it is first needed, and one
+NumPy array covers the whole range. So one call gathers rows of any number of files by index arithmetic. With one array per
+file, each batch would need a loop over files: with 160 shards that loop took 90 % of the loader's time.
 """
 
 import ctypes
@@ -15,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 MAP_FIXED = 0x10
-"""The same number on Linux and macOS; Python's mmap module does not have it."""
+"""The same number on Linux and macOS; missing in Python's mmap module."""
 EMPTY = mmap.MAP_PRIVATE | mmap.MAP_ANON | getattr(mmap, "MAP_NORESERVE", 0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -24,32 +23,32 @@ _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, c
 
 
 class MappedFiles:
-    """An array of bytes in which file f begins at `starts[f]`. Where no file is mapped, it reads as zeros."""
+    """An array of bytes in which file f begins at `starts[f]`. It reads as zeros where no file is mapped."""
 
     def __init__(self, sizes: Sequence[int] | np.ndarray, slack: int = 0) -> None:
-        """sizes: of the files, in bytes. slack: zeros behind the last one, at least so many."""
+        """sizes: of the files, in bytes. slack: least number of zeros after the last file."""
         self.sizes = np.asarray(sizes, dtype=np.int64)
         pages = -(-self.sizes // mmap.PAGESIZE)
         self.starts = np.concatenate([[0], np.cumsum(pages)[:-1]]).astype(np.int64) * mmap.PAGESIZE
         total = (int(pages.sum()) + slack // mmap.PAGESIZE + 1) * mmap.PAGESIZE
-        # Only readable and never written: it takes addresses, no memory. The array keeps it alive.
+        # Read-only, so it takes addresses but no memory. The array keeps it alive.
         self.bytes = np.frombuffer(mmap.mmap(-1, total, flags=EMPTY, prot=mmap.PROT_READ), dtype=np.uint8)
         self.is_mapped = np.zeros(len(self.sizes), dtype=bool)
 
     def map(self, number: int, file: BinaryIO) -> None:
-        """Puts a file into its place. It may be closed, renamed or removed afterwards, but not be cut.
+        """Map a file into its place. It may be closed, renamed or removed afterwards, but not truncated.
 
         Raises:
-            ValueError: it has another size than was said.
+            ValueError: its size is not the expected one.
         """
         size = os.fstat(file.fileno()).st_size
         if size != self.sizes[number]:
-            raise ValueError(f"{file.name} has {size} bytes, expected {self.sizes[number]}")
+            raise ValueError(f"{file.name} has {size} bytes, expected {self.sizes[number]}: copy it again")
         self._place(number, mmap.MAP_SHARED, file.fileno())
         self.is_mapped[number] = True
 
     def unmap(self, number: int) -> None:
-        """Takes a file out again: its place reads as zeros."""
+        """Unmap a file; its place then reads as zeros."""
         self._place(number, EMPTY, -1)
         self.is_mapped[number] = False
 

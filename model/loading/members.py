@@ -1,8 +1,8 @@
 """The members of shards: Arrow files in which rows are found by index arithmetic.
 
-Opening a member with pyarrow copies nothing and tells where each column lies. These places go into a table, and from
-then on any rows of any members are read in a few NumPy calls on one array that covers all files
-(`model/loading/mapping.py`). What is kept is a line of that table for each member. `docs/shard-format.md` is the contract.
+Opening a member with pyarrow copies nothing and gives the address of each column. These places go into a table with one
+line per member. From then on a few NumPy calls on one array over all files (`model/loading/mapping.py`) read any rows of any
+members. `docs/shard-format.md` is the contract.
 
 Dimensions in the comments: N rows, T tokens, M masked positions; K members.
 """
@@ -22,46 +22,46 @@ from model.loading.mapping import MappedFiles
 from model.loading.stream import list_sums
 
 MAX_MAPPED = 16_384
-"""Files mapped at once. The kernel's usual limit is 65,530 mappings, and each of these may take two."""
+"""Largest number of mapped files. The kernel's usual limit is 65,530 mappings, and a file may take two."""
 ROWS_AT_ONCE = 8192
-"""Rows read in one go; fewer than MAX_MAPPED, so that the files of all of them can be mapped."""
+"""Rows read in one call; fewer than MAX_MAPPED, so that the files of all rows can be mapped."""
 
 TIDY_SECONDS = 1.0
-"""Between the times when those who keep the files are told which are in use."""
+"""Interval at which `Files.tidy` is called."""
 
 UINT16, UINT32, INT8, INT32 = np.dtype("u2"), np.dtype("u4"), np.dtype("i1"), np.dtype("i4")
 LISTS = ("input_ids", "masked_lm_positions", "masked_lm_ids")
-"""Columns of lists. Of list i, columns i, 3 + i and 6 + i of the table of places say where its offsets begin, where its
-items begin and how many items there are."""
+"""Columns of lists. For list i, columns i, 3 + i and 6 + i of the table of places hold the start of its offsets, the start
+of its items and the number of items."""
 SCALARS = ("segment_b_start", "next_sentence_label")
-"""Columns with one number a row. Of scalar i, column 9 + i of the table says where it begins."""
+"""Columns with one number per row. For scalar i, column 9 + i of the table holds its start."""
 NUM_PLACES = 3 * len(LISTS) + len(SCALARS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTable:
-    """What shards.parquet says of the shards of one split and length, in the order of training."""
+    """The shards of one split and length from shards.parquet, in the order of training."""
 
     max_seq_length: int
     vocabulary_sha256: str
     paths: list[str]
-    """In the data set."""
+    """Paths relative to the data set."""
     copies: np.ndarray
-    """int64, of each shard, and so are the next three"""
+    """int64, one per shard, like the next three"""
     examples: np.ndarray
     tokens: np.ndarray
     bytes: np.ndarray
     sha256: list[str]
     shard_of_member: np.ndarray
-    """int64 (K,), and so are the next three"""
+    """int64 (K,), like the next three"""
     member_offsets: np.ndarray
-    """Where in its shard each member begins."""
+    """Byte offset of each member in its shard."""
     member_bytes: np.ndarray
     member_examples: np.ndarray
 
     @classmethod
     def from_arrow(cls, shards: pa.Table, split: str, max_seq_length: int, vocabulary_sha256: str) -> "ShardTable":
-        """The rows of shards.parquet of this split and length."""
+        """Return the rows of shards.parquet of this split and length."""
         chosen = pc.and_(pc.equal(shards["split"], split), pc.equal(shards["max_seq_length"], max_seq_length))
         table = shards.filter(chosen).sort_by([("copy", "ascending"), ("number", "ascending")]).combine_chunks()
 
@@ -87,35 +87,33 @@ class ShardTable:
 
 
 class Files(Protocol):
-    """Where members lie: in whole shards, or each in a file of its own."""
+    """The files that hold members: whole shards, or one file per member."""
 
     sizes: np.ndarray
     """int64, bytes of each file"""
     file_of_member: np.ndarray
     """int64 (K,)"""
     offsets: np.ndarray
-    """int64 (K,), where in its file each member begins"""
+    """int64 (K,), byte offset of each member in its file"""
 
     def name(self, number: int) -> str:
-        """The path or URL of the shard that the file is, or belongs to."""
+        """Return the path or URL of the file's shard."""
 
     def open(self, number: int) -> BinaryIO:
-        """A file of this size, brought to a local disk if it is not there."""
+        """Open a file, after fetching it to a local disk if necessary."""
 
     def expect(self, members: np.ndarray) -> None:
-        """Told which members will be read soon, the soonest first."""
+        """Start to fetch members that will be read soon, in this order."""
 
     def check(self) -> None:
-        """Raises ValueError if a shard is missing or has another size than shards.parquet says, as far as that can be
-        known without reading it."""
+        """Raise ValueError if a shard is missing or its size, if known, differs from shards.parquet."""
 
     def tidy(self, used: np.ndarray, idle: np.ndarray) -> np.ndarray:
-        """Told from time to time which files were used of late, and which are mapped but not in use right now; answers
-        which of the latter to let go of."""
+        """Take note of the files used since the last call, and return those of the mapped but idle ones to unmap."""
 
 
 class LocalShards:
-    """Shards in a local folder; members lie inside them."""
+    """Shards in a local folder, each a file with all its members."""
 
     def __init__(self, folder: LocalFolder, shards: ShardTable) -> None:
         self.folder = folder
@@ -125,24 +123,24 @@ class LocalShards:
         self.offsets = shards.member_offsets
 
     def name(self, number: int) -> str:
-        """The path of a shard."""
+        """Return the path of a shard."""
         return str(self.folder.path / self.shards.paths[number])
 
     def open(self, number: int) -> BinaryIO:
-        """A shard."""
+        """Open a shard."""
         self._check(number)
         return open(self.name(number), "rb")
 
     def expect(self, members: np.ndarray) -> None:
-        """They are there already."""
+        """Do nothing: the files are local."""
 
     def check(self) -> None:
-        """Raises ValueError unless every shard is there and has the size that shards.parquet says."""
+        """Raise ValueError unless every shard exists with the size in shards.parquet."""
         for number in range(len(self.sizes)):
             self._check(number)
 
     def tidy(self, used: np.ndarray, idle: np.ndarray) -> np.ndarray:
-        """None of them: they stay where they are."""
+        """Return no files: local ones stay mapped."""
         return idle[:0]
 
     def _check(self, number: int) -> None:
@@ -172,7 +170,7 @@ class Members:
         self._id_type: np.dtype | None = None
 
     def read(self, members: np.ndarray, rows: np.ndarray, with_tokens: bool) -> dict[str, np.ndarray]:
-        """The columns of the given rows of members; see `model.loading.data.Examples.read`."""
+        """Return the columns of these rows of members; see `model.loading.data.Examples.read`."""
         if len(members) > ROWS_AT_ONCE:
             pieces = [
                 self.read(members[start : start + ROWS_AT_ONCE], rows[start : start + ROWS_AT_ONCE], with_tokens)
@@ -204,7 +202,7 @@ class Members:
     def _lists(
         self, places: np.ndarray, rows: np.ndarray, members: np.ndarray, num_lists: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where the rows' lists begin, in items from the start of the array, and their lengths: (num_lists, N) each."""
+        """Return the starts of the rows' lists, in items of the array, and their lengths: (num_lists, N) each."""
         offsets_begin, begin, size = (places[first : first + num_lists] for first in (0, 3, 6))
         where = offsets_begin + rows
         starts = self._views[INT32].take(where).astype(np.int64)
@@ -212,7 +210,9 @@ class Members:
         wrong = (starts | lengths | size - starts - lengths) < 0
         if wrong.any():  # they would lead out of the member, or backwards
             number, row = np.argwhere(wrong)[0]
-            raise self.damaged(int(members[row]), f"its offsets of {LISTS[number]} make no sense")
+            raise self.damaged(
+                int(members[row]), f"its offsets of {LISTS[number]} lead outside the member or backwards"
+            )
         wrong = (lengths[0] < 1) | (lengths[1] != lengths[-1])
         if wrong.any() or lengths.max() > self.table.max_seq_length:
             row = np.argmax(wrong | (lengths.max(axis=0) > self.table.max_seq_length))
@@ -228,11 +228,11 @@ class Members:
         return self._views[kind].take(places[9 + number] + rows).astype(np.int64)
 
     def expect(self, members: np.ndarray) -> None:
-        """Told which members will be read soon, the soonest first: their files may be brought meanwhile."""
+        """Start to fetch the files of members that will be read soon, in this order."""
         self.files.expect(members[~self._mapped.is_mapped[self.files.file_of_member[members]]])
 
     def _open(self, members: np.ndarray) -> None:
-        """Maps the files of those of these members that are not open, and notes where their columns lie."""
+        """Map the files of those of these members that are not open, and store the places of their columns."""
         members = members[self._places[members, 0] < 0]
         files = self.files.file_of_member[members]
         for number in np.unique(files[~self._mapped.is_mapped[files]]).tolist():
@@ -241,7 +241,7 @@ class Members:
         for member in members.tolist():
             self._places[member] = self._find_columns(member)
         num_mapped = int(self._mapped.is_mapped.sum())
-        if num_mapped > MAX_MAPPED:  # the longest unused, many at once so that this is rare
+        if num_mapped > MAX_MAPPED:  # the least recently used, many in one go so that this is rare
             idle = self._idle()
             idle = idle[np.argsort(self._last_use[idle], kind="stable")]
             self._close(idle[: num_mapped - MAX_MAPPED + MAX_MAPPED // 8])
@@ -251,17 +251,17 @@ class Members:
             self._tidied_at, self._reads_at_tidying = time.monotonic(), self._reads
 
     def _idle(self) -> np.ndarray:
-        """Files that are mapped, but not for what is being read."""
+        """Return the mapped files that the current read does not use."""
         return np.flatnonzero(self._mapped.is_mapped & (self._last_use < self._reads))
 
     def _close(self, files: np.ndarray) -> None:
-        """Unmaps these files; what is read of them next is opened again."""
+        """Unmap files; the next read opens them again."""
         for number in files.tolist():
             self._mapped.unmap(number)
         self._places[np.isin(self.files.file_of_member, files)] = -1
 
     def _find_columns(self, member: int) -> list[int]:
-        """Reads a member's Arrow header: a line of the table of places."""
+        """Read a member's Arrow header and return its line of the table of places."""
         begin = int(self._mapped.starts[self.files.file_of_member[member]] + self.files.offsets[member])
         size = int(self.table.member_bytes[member])
         payload = pa.py_buffer(self._mapped.bytes[begin : begin + size])
@@ -284,8 +284,8 @@ class Members:
         places, first = [0] * NUM_PLACES, self._mapped.bytes.ctypes.data
 
         def place(name: str, buffer: pa.Buffer | None, kind: np.dtype, num_items: int) -> int:
-            """Where a buffer of at least so many items begins, in items from the start of the array."""
-            if not num_items:  # a buffer of nothing, as of no masks in any row, may lie anywhere
+            """Return the start of a buffer of at least num_items items, in items of the array."""
+            if not num_items:  # an empty buffer, as without masks in any row, has no valid address
                 return 0
             found = buffer.address - first if buffer else -1
             if not buffer or not begin <= found <= begin + size - buffer.size or found % 4:
@@ -322,17 +322,18 @@ class Members:
         return {name: str(value) for name, value in values.items()}
 
     def damaged(self, member: int, what: str) -> ValueError:
-        """The error for a member that is not as shards.parquet and the contract say."""
+        """Return the error for a member that differs from shards.parquet or the shard format."""
         ordinal = member - int(np.searchsorted(self.table.shard_of_member, self.table.shard_of_member[member]))
         shard = self.files.name(int(self.files.file_of_member[member]))
         return ValueError(f"member {ordinal} of shard {shard} cannot be read: {what}; run `bertloom verify`")
 
 
 def take_padded(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lists values[starts[i] : starts[i] + lengths[i]] as rows of one length, what follows in the array being their
-    padding, and a mask of what belongs to the lists: (N, longest) each. Behind each start there must be room.
+    """Return the lists values[starts[i] : starts[i] + lengths[i]] as rows of one length, and a mask of the items that belong
+    to them: (N, longest) each. Rows are padded with what follows in the array, so there must be room after each start.
 
-    A row is copied in one piece, from a view whose row i begins at item i: in half the time of an index for each item.
+    Each row is copied in one piece, from a view whose row i begins at item i. This takes half the time of one index per
+    item.
     """
     width = int(lengths.max(initial=0))
     view = np.ndarray((len(values) - width + 1, width), values.dtype, values, strides=values.strides * 2)

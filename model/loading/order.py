@@ -1,8 +1,8 @@
-"""The order of training: which row is read when, as arithmetic.
+"""The order of training: which row is read when, computed by arithmetic.
 
-Item t of training is a (copy, row) that follows from the sizes of copies and members, the seed and t alone, so the
-whole state of the loader is one integer, and going to item 10^12 costs what going to item 0 costs. In global order any
-row may follow any other; in windows, K members are read at a time, for data that does not lie on a local disk.
+Item t of training is a (copy, row) that depends only on the sizes of copies and members, the seed and t. So the state of
+the loader is one integer, and seeking to item 10^12 costs as much as seeking to item 0. In global order any row may follow
+any other. In window order K members are read at a time, for data that is not on a local disk.
 `docs/shard-format.md`, section "The order of training", is the contract.
 """
 
@@ -14,21 +14,21 @@ import numpy as np
 from bertloom.draws import EPOCH_ORDER, MEMBER_ORDER, WINDOW_ORDER, fold, mix_in_place
 
 ORDER_VERSION = 1
-"""Goes into checkpoints. Another number means another order of the same rows."""
+"""Saved in checkpoints. Another number means another order of the same rows."""
 
 NUM_ROUNDS = 6
 ITEMS_AHEAD = 16_384
 
 
 def permute(indices: np.ndarray, size: int, *key: int) -> np.ndarray:
-    """Where a keyed permutation of range(size) sends these places: a six-round Feistel network.
+    """Apply a keyed permutation of range(size): a six-round Feistel network.
 
-    An index that the network sends beyond size is sent on until it lands inside (cycle walking); the network's domain
-    is less than four times size, so that takes less than four rounds on average.
+    The network is applied again to results beyond size until they are inside (cycle walking). Its domain is less than
+    four times size, so this takes fewer than four applications on average.
 
     Args:
         indices: integers in range(size), any shape.
-        key: the integers that key the permutation; each round folds them with its number.
+        key: integers that key the permutation. Each round folds them with its number.
 
     Returns:
         int64, the same shape.
@@ -57,7 +57,7 @@ def permute(indices: np.ndarray, size: int, *key: int) -> np.ndarray:
 
 
 def parse_shuffle(shuffle: str) -> int | None:
-    """Members in a window; None for global order.
+    """Return the number of members in a window, None for global order.
 
     >>> parse_shuffle("window:16"), parse_shuffle("global")
     (16, None)
@@ -71,7 +71,7 @@ def parse_shuffle(shuffle: str) -> int | None:
 
 
 class TrainingOrder:
-    """The endless sequence of items: epoch after epoch, each one a permutation of one copy's rows.
+    """The endless sequence of items. Each epoch is a permutation of one copy's rows.
 
     >>> order = TrainingOrder(rows_per_copy=[3, 2], seed=1, max_seq_length=128)
     >>> copies, rows = order.items(0, 6)
@@ -80,36 +80,38 @@ class TrainingOrder:
     """
 
     def __init__(self, rows_per_copy: Sequence[int], seed: int, max_seq_length: int) -> None:
-        """rows_per_copy: rows of copy 0, 1, …; epoch e reads copy e mod their number."""
+        """rows_per_copy: number of rows of copy 0, 1, …; epoch e reads copy e mod the number of copies."""
         if not any(rows_per_copy):
-            raise ValueError("there are no rows to train on: the data set has no training examples of this length")
+            raise ValueError(
+                "there are no rows to train on: the data set has no training examples of this length; preprocess more text"
+            )
         self.rows_per_copy = [int(rows) for rows in rows_per_copy]
         self.seed = seed
         self.max_seq_length = max_seq_length
         self._starts = [sum(self.rows_per_copy[:copy]) for copy in range(len(self.rows_per_copy) + 1)]
 
     def epoch_start(self, epoch: int) -> int:
-        """The first item of an epoch."""
+        """Return the first item of an epoch."""
         cycles, copy = divmod(epoch, len(self.rows_per_copy))
         return cycles * self._starts[-1] + self._starts[copy]
 
     def epoch_of(self, item: int) -> int:
-        """The epoch that an item belongs to."""
+        """Return the epoch of an item."""
         cycles, rest = divmod(item, self._starts[-1])
         # The last copy that starts at or before the item: copies without rows start where the next one starts.
         copy = max(copy for copy in range(len(self.rows_per_copy)) if self._starts[copy] <= rest)
         return cycles * len(self.rows_per_copy) + copy
 
     def items(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Copies and rows, int64 (stop - start,) each, of items start … stop - 1."""
+        """Return copies and rows of items start … stop - 1, int64 (stop - start,) each."""
         return self._by_epoch(start, stop, self._rows)
 
     def epochs(self, start: int, stop: int) -> np.ndarray:
-        """The epochs of items start … stop - 1, int64 (stop - start,)."""
+        """Return the epochs of items start … stop - 1, int64 (stop - start,)."""
         return self._by_epoch(start, stop, lambda epoch, first, end: np.full(end - first, epoch))[1]
 
     def rows_ahead(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Copies and rows whose members hold items start … stop - 1 and perhaps some that follow, soonest first."""
+        """Return copies and rows whose members hold items start … stop - 1 and some later ones, earliest first."""
         return self.items(start, stop)
 
     def _by_epoch(
@@ -125,43 +127,43 @@ class TrainingOrder:
         return np.concatenate(copies), np.concatenate(rows)
 
     def _rows(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """Rows at places start … stop - 1 of an epoch."""
+        """Return the rows at places start … stop - 1 of an epoch."""
         size = self.rows_per_copy[epoch % len(self.rows_per_copy)]
         return permute(np.arange(start, stop), size, self.seed, EPOCH_ORDER, self.max_seq_length, epoch)
 
 
 class WindowOrder(TrainingOrder):
-    """The same with few members read at a time: they are permuted, joined K by K to windows, and each window's rows
-    permuted.
+    """An order that reads few members at a time: members are permuted and grouped into windows of K, then the rows of each
+    window are permuted.
 
-    For each epoch it makes a table of the members, in time and memory proportional to their number: 0.03 s and 5 MB for
-    300,000 of them, which are 300 million rows. The last two tables are kept.
+    Each epoch needs a table of the members, in time and memory proportional to their number: 0.03 s and 5 MB for 300,000
+    members with 300 million rows. The last two tables are kept.
     """
 
     def __init__(
         self, members_per_copy: Sequence[np.ndarray], seed: int, max_seq_length: int, members_per_window: int
     ) -> None:
-        """members_per_copy: rows of each member, for each copy; members_per_window: K."""
+        """members_per_copy: number of rows of each member, for each copy. members_per_window: K."""
         super().__init__([int(members.sum()) for members in members_per_copy], seed, max_seq_length)
         self.members_per_copy = members_per_copy
         self.members_per_window = members_per_window
         self._table = lru_cache(maxsize=2)(self._make_table)
 
     def rows_ahead(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first row of every member of the windows that hold these items, and of the next window or two."""
+        """Return the first row of each member of the windows that hold these items, and of the next window or two."""
         longest = max(int(members.max(initial=0)) for members in self.members_per_copy)
         return self._by_epoch(start, stop + self.members_per_window * longest, self._first_rows)
 
     def _make_table(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of the epoch's members in their new order: the first row of each, int64 (M,), and the place in the epoch at
-        which each begins, with the end of the epoch behind them, int64 (M + 1,)."""
+        """Return, for the epoch's members in their new order, the first row of each, int64 (M,), and the place in the epoch
+        where each begins, followed by the end of the epoch, int64 (M + 1,)."""
         sizes = self.members_per_copy[epoch % len(self.members_per_copy)]
         order = permute(np.arange(len(sizes)), len(sizes), self.seed, MEMBER_ORDER, self.max_seq_length, epoch)
         return (np.cumsum(sizes) - sizes)[order], np.concatenate([[0], np.cumsum(sizes[order])])
 
     def _windows(self, epoch: int, start: int, stop: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Of each window that holds one of these places of an epoch: its number, the first row of each of its members,
-        and the place at which each begins, with the end behind them."""
+        """Yield each window that holds one of these places: its number, the first row of each member, and the place where
+        each begins, followed by the end of the window."""
         first_rows, begins = self._table(epoch)
         size = self.members_per_window
         first, last = (np.searchsorted(begins, [start, stop - 1], side="right") - 1) // size
@@ -184,17 +186,17 @@ class WindowOrder(TrainingOrder):
 
 
 class ItemsAhead:
-    """The items of an order, worked out for many batches at once, which costs little more than for one."""
+    """The items of an order, computed for many batches at once, which costs little more than for one batch."""
 
     def __init__(self, order: TrainingOrder, expect: Callable[[np.ndarray, np.ndarray], None] | None = None) -> None:
-        """expect: is told copies and rows that will be needed soon."""
+        """expect: called with copies and rows that will be needed soon."""
         self.order = order
         self.expect = expect
         self._start = self._stop = 0
         self._copies = self._rows = np.zeros(0, dtype=np.int64)
 
     def items(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Copies and rows, int64 (stop - start,) each, of items start … stop - 1."""
+        """Return copies and rows of items start … stop - 1, int64 (stop - start,) each."""
         if not self._start <= start <= stop <= self._stop:
             self._start, self._stop = start, max(stop, start + ITEMS_AHEAD)
             self._copies, self._rows = self.order.items(self._start, self._stop)

@@ -1,9 +1,9 @@
-"""Members of shards behind a URL, brought into the cache before they are needed, and checked.
+"""Members of remote shards, fetched into the cache before they are needed, and checked.
 
-A shard that was never seen comes whole, because shards.parquet has a checksum of the whole; then it is cut into its
-members, and the cache keeps their checksums for good. A member that was evicted since comes by itself, by byte range,
-and is held to its own checksum. So nothing unchecked is ever read; and with a cache smaller than the data set an epoch
-brings each member about once more, not the whole shard once for every member of it.
+The first time a shard is fetched whole, because shards.parquet has a checksum of the whole shard; then it is cut into
+members, and the cache keeps their checksums for good. A member that was evicted is fetched alone, by byte range, and checked
+against its own checksum. So nothing unchecked is read, and with a cache smaller than the data set an epoch fetches each
+member about once, not a whole shard for each of its members.
 """
 
 import hashlib
@@ -20,23 +20,23 @@ from model.loading.folder import RemoteFolder, retry
 from model.loading.members import ShardTable
 
 NUM_THREADS = 8
-"""Transfers at once of one process."""
+"""Concurrent transfers of one process."""
 LEAST_SHARDS = 4
-"""How many of the largest shards the cache must have room for."""
+"""The cache must have room for this many of the largest shards."""
 TRIES_OF_DISK = 3
 
 logger = logging.getLogger("bertloom")
 
 
 class RemoteMembers:
-    """Members as files of a cache: a `model.loading.members.Files`. One thread at a time may use it."""
+    """Members as files of a cache: a `model.loading.members.Files`. Only one thread at a time may use it."""
 
     def __init__(self, folder: RemoteFolder, shards: ShardTable, cache: MemberCache) -> None:
         largest = int(shards.bytes.max(initial=0))
         if cache.max_bytes < LEAST_SHARDS * largest:
             raise ValueError(
                 f"cache_gb={cache.max_bytes / 1e9:g} is too small for {folder}: the cache must hold {LEAST_SHARDS} of "
-                f"the largest shards, give at least {LEAST_SHARDS * largest / 1e9:.3g}"
+                f"the largest shards. Give at least {LEAST_SHARDS * largest / 1e9:.3g}"
             )
         self.folder = folder
         self.shards = shards
@@ -50,11 +50,11 @@ class RemoteMembers:
         self._is_closed = False
 
     def name(self, number: int) -> str:
-        """The URL of the shard that a member belongs to."""
+        """Return the URL of a member's shard."""
         return f"{self.folder}/{self.shards.paths[self.shards.shard_of_member[number]]}"
 
     def check(self) -> None:
-        """Raises ValueError if a shard is missing or has another size than shards.parquet says, where that is known."""
+        """Raise ValueError if a shard is missing or its size differs from shards.parquet, if the store lists sizes."""
         sizes = self.folder.sizes()
         if sizes is None:
             return
@@ -67,7 +67,7 @@ class RemoteMembers:
                 )
 
     def expect(self, members: np.ndarray) -> None:
-        """Begins to bring what is not there of these members, in this order, until half the cache would be new."""
+        """Start to fetch those of these members that are not cached, in this order, up to half the size of the cache."""
         missing: dict[int, list[int]] = {}
         room = self.cache.max_bytes // 2
         for member in members.tolist():
@@ -81,7 +81,7 @@ class RemoteMembers:
             if room < 0:
                 break
             missing.setdefault(shard, []).append(ordinal)
-        # What has not begun is asked for anew, in the new order; what has failed is told when it is needed.
+        # Transfers that have not begun are requested again in the new order; failures are raised when the member is needed.
         self._coming = {
             shard: future
             for shard, future in self._coming.items()
@@ -92,13 +92,13 @@ class RemoteMembers:
                 self._coming[shard] = self._pool.submit(self._bring, shard, ordinals)
 
     def close(self) -> None:
-        """Drops what is still to be brought, and lets what is under way fail at its next try. Without this, a program
-        that ends would wait until Python has joined the threads, and they would work through all that is queued."""
+        """Cancel queued transfers and let running ones fail at their next try. Otherwise a program that ends would wait for
+        the threads to work through the whole queue."""
         self._is_closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def open(self, number: int) -> BinaryIO:
-        """A member's file, checked; brought first if it is not there."""
+        """Open a member's file, checked, after fetching it if necessary."""
         shard, ordinal = self._place(number)
         key = self.shards.sha256[shard], ordinal
         if (future := self._coming.pop(shard, None)) and not future.cancel():
@@ -116,17 +116,17 @@ class RemoteMembers:
             logger.warning("%s is damaged and is fetched again", self.cache.file(*key))
             self.cache.drop(*key)
         raise ValueError(
-            f"{self.cache.file(*key)} does not stay as it was written: the disk damages it, or the cache is too small "
-            f"for all who share it; give another --cache-dir or a larger --cache-gb"
+            f"{self.cache.file(*key)} changes after it is written: the disk damages it, or the cache is too small for all "
+            f"processes that share it; give another --cache-dir or a larger --cache-gb"
         )
 
     def tidy(self, used: np.ndarray, idle: np.ndarray) -> np.ndarray:
-        """Notes in the cache which members were used; says which of the idle ones are no longer in it."""
+        """Record used members in the cache, and return those of the idle ones that were evicted."""
         self.cache.touch([self._key(number) for number in used.tolist()])
         return idle[[not self.cache.file(*self._key(number)).exists() for number in idle.tolist()]]
 
     def _place(self, member: int) -> tuple[int, int]:
-        """Its shard, and which of the shard's members it is."""
+        """Return a member's shard and its number within the shard."""
         shard = int(self.shards.shard_of_member[member])
         return shard, member - int(self._firsts[shard])
 
@@ -135,7 +135,7 @@ class RemoteMembers:
         return self.shards.sha256[shard], ordinal
 
     def _bring(self, shard: int, ordinals: Sequence[int]) -> None:
-        """Puts members of a shard into the cache, those that nobody else has put there by now."""
+        """Fetch those members of a shard into the cache that no other thread or process has fetched meanwhile."""
         sha256, path = self.shards.sha256[shard], self.shards.paths[shard]
         url = f"{self.folder}/{path}"
         first = self._firsts[shard]
@@ -164,7 +164,7 @@ class RemoteMembers:
 
     def _read(self, path: str, start: int, size: int, sha256: str) -> bytes:
         if self._is_closed:
-            raise ValueError(f"{self.folder}/{path} is no longer wanted")  # nobody sees it: it ends the tries
+            raise ValueError(f"{self.folder}/{path} is no longer wanted")  # ends the tries; nobody sees it
         content = self.folder.read_once(path, start, size)
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:

@@ -1,9 +1,9 @@
 """The stream digest: which rows training has read, in which order, in one number.
 
-Each step adds up, modulo 2^64, a hash of every row of its global batch, made of the row's place in that batch and of
-the values as they were read. A sum does not depend on which rank or micro-batch read a row, so any layout gets the same
-number; the sums of all steps are chained. `docs/training.md`, section "The stream digest", is the definition;
-`model/runs/verify.py` computes it again from the data set.
+Each step sums, modulo 2^64, a hash of every row of its global batch: of the row's place in the batch and of its values as
+read. The sum does not depend on which rank or micro-batch read a row, so every layout gives the same number. The sums of
+all steps are chained. `docs/training.md`, section "The stream digest", is the definition;
+`model/runs/verify.py` recomputes it from the data set.
 
 Dimensions in the comments: T real tokens, N examples.
 """
@@ -18,25 +18,25 @@ from bertloom.draws import draw, fold, fold_int
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """A stretch of training in which the place of a step's examples in the order is plain arithmetic."""
+    """A range of steps in which the items of a step follow from its number by plain arithmetic."""
 
     step: int
-    """Updates done when it begins."""
+    """Number of updates before its first one."""
     max_seq_length: int
-    """Of the examples that it reads."""
+    """Length of the examples that it reads."""
     item: int
-    """The item of that length's order that it begins with."""
+    """First item, in the order of that length."""
     batch_size: int
-    """Examples in a step."""
+    """Number of examples per step."""
     seed: int
-    """Of the order."""
+    """Seed of the order."""
     shuffle: str = "global"
-    """Which order: `global` or `window:K`."""
+    """Kind of order: `global` or `window:K`."""
     shards_digest: str
     """sha256 of the data set's shards.parquet."""
 
     def item_at(self, step: int) -> int:
-        """The first item of the update after `step` of them."""
+        """Return the first item of the update after `step` updates."""
         return self.item + (step - self.step) * self.batch_size
 
 
@@ -50,9 +50,9 @@ def continue_legs(
     shuffle: str,
     shards_digest: str,
 ) -> list[Leg]:
-    """The legs of a run that goes on at `step` in this way: the same ones, or one more.
+    """Return the legs of a run that continues at `step` with these settings: the same legs, or one more.
 
-    A new leg begins where the last one over the same examples ended, or at item 0.
+    A new leg begins at the item after the last leg over the same examples, or at item 0.
 
     >>> fixed = {"seed": 1, "shuffle": "global", "shards_digest": ""}
     >>> legs = continue_legs([], 0, max_seq_length=128, batch_size=4, **fixed)
@@ -83,7 +83,7 @@ def _examples_of(leg: Leg) -> tuple[int, int, str, str]:
 
 
 def extend(digest: str, total: int) -> str:
-    """The digest behind a step whose rows add up to `total`. Before the first step it is `START`."""
+    """Return the digest after a step whose row hashes sum to `total`. Before the first step it is `START`."""
     return f"{fold_int(int(digest, 16), total):016x}"
 
 
@@ -91,27 +91,27 @@ START = f"{0:016x}"
 
 
 def rows_sum(columns: Mapping[str, np.ndarray], places: np.ndarray) -> int:
-    """Sum of the rows' hashes modulo 2^64.
+    """Return the sum of the rows' hashes modulo 2^64.
 
     Args:
-        columns: what `Examples.read` gives, with tokens.
+        columns: from `Examples.read`, with tokens.
         places: int64 (N,), each row's place in its global batch.
     """
     return int(row_hashes(columns, places).sum())
 
 
 def row_hashes(columns: Mapping[str, np.ndarray], places: np.ndarray) -> np.ndarray:
-    """One hash a row, uint64 (N,)."""
+    """Return one hash per row, uint64 (N,)."""
     scalars = [columns[name] for name in ("lengths", "segment_b_start", "num_masks", "labels")]
     return fold(places, *scalars, *columns["list_sums"])
 
 
 def list_sums(column: int, lists: np.ndarray) -> np.ndarray:
-    """Of each list the sum of value times weight, modulo 2^64; weights are odd, so no change of one value is missed.
+    """Return the sum of value times weight of each list, modulo 2^64. Odd weights detect every change of one value.
 
     Args:
         column: 1, 2, …
-        lists: (N, longest), of any unsigned type, with zeros behind the shorter ones.
+        lists: (N, longest), of any unsigned type, padded with zeros.
 
     Returns:
         uint64 (N,)
@@ -124,7 +124,7 @@ _weights: dict[int, np.ndarray] = {}
 
 
 def list_weights(column: int, size: int) -> np.ndarray:
-    """The weights of the first `size` values of a list or more, uint64: draw(column, j) made odd."""
+    """Return the weights of at least the first `size` values of a list, uint64: draw(column, j) made odd."""
     known = _weights.get(column)
     if known is None or len(known) < size:
         count = 1 << max(size, 512).bit_length()

@@ -186,7 +186,7 @@ def test_what_is_no_data_set_or_not_finished_is_refused(own, tmp_path):
     with says("nowhere is not a data set: there is no such folder"):
         DataSet(tmp_path / "nowhere")
     (own / "manifest.json").rename(own / "manifest")
-    with says("has no manifest.json: it is no data set, or `bertloom preprocess` has not finished it"):
+    with says("has no manifest.json: it is not a data set, or `bertloom preprocess` has not finished it"):
         DataSet(own)
     (own / "manifest.json").write_text("{")
     with says("manifest.json is not JSON"):
@@ -278,7 +278,9 @@ def test_offsets_and_ids_that_make_no_sense_are_named(own):
     place = place_of(path, "input_ids", 1) + 4
     for wrong in (2**30, 2**31 - 1, 2**32 - 1, 30_000):  # out of the data set, out of the member, backwards
         overwrite(path, place, wrong.to_bytes(4, "little"))
-        with says(f"member 0 of shard {path} cannot be read: its offsets of input_ids make no sense"):
+        with says(
+            f"member 0 of shard {path} cannot be read: its offsets of input_ids lead outside the member or backwards"
+        ):
             read_all(own)
     path.write_bytes(whole)
     overwrite(path, place_of(path, "masked_lm_ids", 1) + 4, (0).to_bytes(4, "little"))
@@ -290,5 +292,5 @@ def test_offsets_and_ids_that_make_no_sense_are_named(own):
         read_all(own)
     path.write_bytes(whole)
     overwrite(path, place_of(path, "input_ids", 2), (60000).to_bytes(2, "little"))
-    with says("holds ids beyond its vocabulary of 53 words"):
+    with says("has token ids beyond its vocabulary of 53 words"):
         read_all(own)

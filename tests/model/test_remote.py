@@ -175,7 +175,7 @@ def test_what_is_to_be_fetched_ahead_ends_with_its_reader(store, tmp_path, monke
 
 
 def test_what_may_not_be_read_or_is_missing_is_said_at_once(store, local, tmp_path):
-    with says("s3://bucket/other has no manifest.json: it is no data set"):
+    with says("s3://bucket/other has no manifest.json: it is not a data set"):
         DataSet("s3://bucket/other")
     store.fail("403", "manifest.json", 9)
     with says(f"{URL}/manifest.json may not be read: "):
@@ -256,7 +256,7 @@ def test_in_global_order_too_small_a_cache_is_said_with_numbers_and_still_works(
 
 
 def test_a_cache_too_small_for_a_few_shards_is_refused(store, tmp_path):
-    with says("cache_gb=1e-05 is too small for s3://bucket/set: the cache must hold 4 of the largest shards, give at"):
+    with says("cache_gb=1e-05 is too small for s3://bucket/set: the cache must hold 4 of the largest shards. Give at"):
         open_remote(tmp_path, 0.00001)
 
 
