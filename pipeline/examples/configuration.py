@@ -113,9 +113,12 @@ class ExamplesConfig:
     @classmethod
     def of(cls, configuration: Mapping[str, Any]) -> "ExamplesConfig":
         """Return the part of a manifest's `configuration` that is about examples."""
-        names = {field.name for field in fields(cls)}
-        values: dict[str, Any] = {name: value for name, value in configuration.items() if name in names}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name in configuration:
+                value = configuration[field.name]
+                values[field.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
 
     @property
     def objective(self) -> Objective:
