@@ -1,17 +1,17 @@
-"""Writes a model as a directory that Hugging Face transformers reads.
+"""Write a model as a directory that Hugging Face transformers reads.
 
     bertloom export --checkpoint RUN --out DIRECTORY
     bertloom export --checkpoint RUN --out DIRECTORY --step 20000
 
-RUN is a finished run of `bertloom pretrain` or `finetune`, or what `bertloom import` wrote. --step takes one of the
-checkpoints that a pretraining run has kept, also of a run that is not finished. Writes
+RUN is a finished run of `bertloom pretrain` or `finetune`, or a folder written by `bertloom import`. --step chooses one of
+the checkpoints of a pretraining run, which need not be finished. Writes
 
     DIRECTORY/config.json, model.safetensors                 the model
     DIRECTORY/tokenizer.json, vocab.txt, tokenizer_config.json, special_tokens_map.json
     DIRECTORY/README.md                                      the model card: data, recipe, what was measured
     DIRECTORY/model.onnx                                     with --onnx: the same for onnxruntime, on padded batches
 
-The directory is written whole or not at all.
+The directory appears only when it is complete.
 """
 
 from collections.abc import Sequence
@@ -32,16 +32,16 @@ from model.schedule import parse_budget
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Writes a model as a directory that Hugging Face transformers reads."""
+    """Write a model as a directory that Hugging Face transformers reads."""
 
     checkpoint: Path
     """The run folder of a model, or one of its checkpoints, RUN/checkpoints/step-00001000."""
     out: Path
-    """The directory to write: a new or empty one."""
+    """Directory to write: a new or empty one."""
     step: int | None = None
-    """The updates after which to take the model of a pretraining run; of a finished run the last, if none is given."""
+    """Step of the checkpoint of a pretraining run. Default: the last one of a finished run."""
     onnx: bool = False
-    """Write model.onnx too, and compare what onnxruntime makes of it with torch; for a pretrained model."""
+    """Also write model.onnx of a pretrained model, and check that onnxruntime computes the same as torch."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def export(config: ExportConfig) -> Pretrained:
-    """Writes the directory, and gives back the model that is in it; ValueError if there is none to write."""
+    """Write the directory and return the model in it; ValueError if there is no model to write."""
     if (config.checkpoint / "config.json").exists():
         raise ValueError(f"{config.checkpoint} is in transformers' form already: it can be used and copied as it is")
     path = config.checkpoint if config.step is None else checkpoint_of(config.checkpoint, config.step)
@@ -85,7 +85,7 @@ def export(config: ExportConfig) -> Pretrained:
 
 
 def checkpoint_of(run: Path, step: int) -> Path:
-    """The checkpoint of a step; ValueError if the run has none."""
+    """Return the path of the checkpoint of a step; ValueError if the run has none."""
     path = checkpoint_path(run / "checkpoints", step)
     if not path.is_dir():
         kept = sorted(int(other.name.removeprefix("step-")) for other in (run / "checkpoints").glob("step-*"))
@@ -95,7 +95,7 @@ def checkpoint_of(run: Path, step: int) -> Path:
 
 
 def is_finished(state: TrainingState) -> bool:
-    """Whether a training has come to the end of its schedule."""
+    """Return whether a training has reached the end of its schedule."""
     plan, progress = state.schedule, state.progress
     if plan["budget"] is not None:
         return progress.seconds >= parse_budget(plan["budget"])

@@ -1,12 +1,12 @@
-"""Lets a model answer: a fine-tuned one for rows of a file or of standard input, a pretrained one for masked words.
+"""Apply a fine-tuned model to the rows of a file or of standard input, or a pretrained one to masked words.
 
     bertloom predict --model TUNED --input texts.csv --out answers.jsonl
     head -3 questions.jsonl | bertloom predict --model TUNED --input - --out -
     bertloom predict --model RUN --fill "Paris is the [MASK] of France."
 
-Input is what `bertloom finetune` reads, without what is to be predicted; standard input is JSONL. Output is JSONL, a line
-a row, in the order of the rows, with the row's `id` where it has one. Rows go through as a stream, so an input may be
-larger than memory (a .json file is read whole).
+Input is in the formats of `bertloom finetune`, without labels; standard input is JSONL. Output is JSONL, one line per row,
+in the order of the rows, with the row's `id` if it has one. Rows are read as a stream, so an input may be larger than
+memory (except a .json file, which is read whole).
 """
 
 import json
@@ -28,24 +28,24 @@ from model.tasks.rows import BadRow, json_lines, read_records, read_rows
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """What a model says of each row: classes, numbers, tags or answers, with their probabilities."""
+    """Predict classes, numbers, tags or answers of rows, with their probabilities; or words for a [MASK]."""
 
     model: Path
     """A run folder of `bertloom finetune`, or a directory in transformers' form; with --fill of a pretrained model."""
     input: Path | None = None
     """Rows: .jsonl, .csv, .tsv, .parquet, .json (SQuAD's form), or - for JSONL on standard input."""
     fill: str | None = None
-    """A text with one or several [MASK]: the words that are most likely there."""
+    """A text with one or more [MASK], for which to predict words."""
     out: Path = Path("-")
-    """The file to write, or - for standard output."""
+    """File to write, or - for standard output."""
     columns: tuple[str, ...] = ()
-    """Names of columns that are not found by themselves: text=review."""
+    """Columns whose names are not recognised: text=review."""
     top_k: int = 5
-    """Classes, or words, whose probabilities are given."""
+    """Number of classes, or words, whose probabilities are written."""
     on_bad_row: OnBadRow = "stop"
-    """What to do about a row that cannot be used: stop and name it, or write {"error": …} in its place."""
+    """What to do with a row that cannot be used: stop and report it, or write {"error": …} in its place."""
     device: str = "auto"
-    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
+    """Device: cuda, cuda:1, cpu …; auto is cuda where there is one."""
 
     def __post_init__(self) -> None:
         if (self.input is None) == (self.fill is None):
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
-    """A line for each likely word: the number of its [MASK], from 1, the word, and its probability."""
+    """Yield a line per likely word: the number of its [MASK], from 1, the word, and its probability."""
     assert config.fill is not None
     model = WordPredictor(open_pretrained(config.model), config.device)
     for number, words in enumerate(model.fill(config.fill, config.top_k), 1):
@@ -75,7 +75,7 @@ def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
 
 
 def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
-    """A line for each row."""
+    """Yield one output line per row."""
     path = config.input
     assert path is not None
     is_piped = str(path) == "-"

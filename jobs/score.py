@@ -1,11 +1,11 @@
-"""How likely a pretrained model finds texts: pseudo-log-likelihood and pseudo-perplexity (Salazar et al. 2020).
+"""Score texts by their pseudo-log-likelihood and pseudo-perplexity under a pretrained model (Salazar et al. 2020).
 
     bertloom score --model RUN --input sentences.jsonl --out scores.jsonl
     echo '{"text": "Paris is the capital of France."}' | bertloom score --model RUN --input - --out -
 
 Each token is masked by itself and predicted from all others: `log_likelihood` is the sum of the log-probabilities in nats,
 `perplexity` the exponential of their negative mean. Only scores of one model, on texts of its language, can be compared.
-A text of n tokens costs n readings of it. Output is JSONL, a line a row, in the order of the rows.
+A text of n tokens is read n times. Output is JSONL, one line per row, in the order of the rows.
 """
 
 import json
@@ -36,13 +36,13 @@ class ScoreConfig:
     input: Path
     """Texts: .jsonl, .csv, .tsv, .parquet, or - for JSONL on standard input."""
     out: Path = Path("-")
-    """The file to write, or - for standard output."""
+    """File to write, or - for standard output."""
     columns: tuple[str, ...] = ()
-    """The name of the column of texts, if it is not found by itself: text=sentence."""
+    """Column that holds the texts, if its name is not recognised: text=sentence."""
     on_bad_row: OnBadRow = "stop"
-    """What to do about a row that cannot be used: stop and name it, or write {"error": …} in its place."""
+    """What to do with a row that cannot be used: stop and report it, or write {"error": …} in its place."""
     device: str = "auto"
-    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
+    """Device: cuda, cuda:1, cpu …; auto is cuda where there is one."""
 
     def __post_init__(self) -> None:
         pairs("columns", self.columns)
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def score(config: ScoreConfig) -> Iterator[dict[str, Any]]:
-    """A line for each row."""
+    """Yield one output line per row."""
     model = WordPredictor(open_pretrained(config.model), config.device)
     longest = model.config.shape.max_position_embeddings - 2
     num_bad = 0

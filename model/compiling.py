@@ -18,7 +18,10 @@ from model.heads import PretrainingModel
 def compile_model(model: PretrainingModel, shapes: Collection[StaticShape], **options: Any) -> None:
     """Let torch.compile fuse the encoder's regions and the losses of masked words, for these sizes.
 
-    One graph of each serves all layers and all steps. options: torch.compile's.
+    One graph of each region serves all layers and all steps.
+
+    Args:
+        options: torch.compile's.
     """
     tokens, masked = {shape.num_tokens for shape in shapes}, {shape.num_masked for shape in shapes}
     regions = [(owner, name, tokens) for owner, name in model.encoder.regions()]
@@ -27,7 +30,7 @@ def compile_model(model: PretrainingModel, shapes: Collection[StaticShape], **op
 
 
 def compiled_at(sizes: Collection[int], function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """The function, compiled where it is trained on a first argument of one of these lengths, else as it is written."""
+    """Return the function, compiled for training on a first argument of one of these lengths, else unchanged."""
     compiled = torch.compile(function, dynamic=False, **options)
 
     def choose(first: Tensor, *others: Any) -> Any:

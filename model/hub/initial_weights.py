@@ -1,4 +1,4 @@
-"""Pretraining that begins with the weights of a model on disk: does it fit, and how it is put in."""
+"""Pretraining from the weights of a model on disk: checks that it fits, and copies the weights."""
 
 import json
 from typing import Any
@@ -13,11 +13,11 @@ from model.hub.weights import from_hugging_face, load_weights, name_table
 from model.loading.data import DataSet
 
 MAY_DIFFER = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "vocab_size")
-"""What of a configuration need not be the model's; the vocabulary has a check of its own."""
+"""Fields that may differ from the model on disk. The vocabulary is checked separately."""
 
 
 def check_vocabulary(pretrained: Pretrained, data_set: DataSet) -> None:
-    """Raises ValueError unless the ids of a data set are the model's, and its texts were read as the model reads them."""
+    """Raise ValueError unless a data set has the model's vocabulary and was tokenized with its text options."""
     words = data_set.folder.read("vocab.txt").decode().removesuffix("\n").split("\n")
     ours = pretrained.tokenizer.words
     if words != ours:
@@ -33,7 +33,7 @@ def check_vocabulary(pretrained: Pretrained, data_set: DataSet) -> None:
         if value != reads[name]:
             raise ValueError(
                 f"{data_set.folder} was made with {name}={value}, the tokenizer of {pretrained.path} has {reads[name]}: "
-                f"preprocess as the model reads; or mend its tokenizer_config.json, if that is what is wrong"
+                f"preprocess with the same options, or correct tokenizer_config.json if that is wrong"
             )
 
 
@@ -54,13 +54,13 @@ def check_shape(pretrained: Pretrained, config: EncoderConfig) -> None:
 
 
 def copy_weights(model: PretrainingModel, pretrained: Pretrained) -> list[str]:
-    """Puts the weights of a model on disk into one of its shape.
+    """Copy the weights of a model on disk into a model of the same shape.
 
     Returns:
-        The names of the heads that it has no weights for; they stay as they are.
+        The names of the heads without weights on disk; they are not changed.
 
     Raises:
-        ValueError: a part of the encoder is missing, or something has not the shape that its config.json says.
+        ValueError: a part of the encoder is missing, or a tensor does not have the shape that config.json gives.
     """
     weights = pretrained.weights
     missing = [] if pretrained.predicts_words else ["mlm"]
@@ -77,7 +77,7 @@ def copy_weights(model: PretrainingModel, pretrained: Pretrained) -> list[str]:
 
 
 def text_options(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """How a tokenizer.json reads texts before it looks for words."""
+    """Return how a tokenizer.json treats case, accents and Chinese characters."""
     reading = tokenizer_configuration(tokenizer, max_length=0)
     if reading["strip_accents"] is None:
         reading["strip_accents"] = reading["do_lower_case"]

@@ -1,9 +1,7 @@
-"""A pretrained BERT on padded batches, as other programs have them, and its form in ONNX.
-
-Everything else here reads packed sequences. The graph that leaves has transformers' inputs and the weights of ours.
+"""ONNX export of a pretrained model, on padded batches with transformers' inputs.
 
 Dimensions in the comments:
-    N  sequences    S  their length, with padding    C  hidden_size    H  heads    D  C / H    V  words
+    N  sequences    S  their length, with padding    C  hidden_size    V  vocab_size
 """
 
 import logging
@@ -19,7 +17,7 @@ from model.heads import PretrainingModel
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = ("last_hidden_state", "prediction_logits", "seq_relationship_logits")
 CLOSE = 1e-3
-"""What may lie between the numbers of torch and those of onnxruntime, in sums of 32-bit floats."""
+"""Largest accepted difference between torch and onnxruntime, absolute and relative."""
 
 
 class PaddedModel(nn.Module):
@@ -32,17 +30,17 @@ class PaddedModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Hidden states (N, S, C), logits of words (N, S, V) and of pairs (N, 2), from three int64 (N, S)."""
+        """Return hidden states (N, S, C), logits of words (N, S, V) and of pairs (N, 2), from three int64 (N, S)."""
         hidden = self.model.encoder.forward_padded(input_ids, attention_mask, token_type_ids)
         words = self.model.mlm(hidden, self.model.encoder.word_embeddings)
         return hidden, words, self.model.nsp(hidden[:, 0])
 
 
 def write_onnx(model: PretrainingModel, path: Path) -> None:
-    """Writes model.onnx by torch's exporter, for batches of any size and length.
+    """Write model.onnx with torch's exporter, for batches of any size and length.
 
     Raises:
-        ValueError: the extra `onnx` is not installed, or onnxruntime gets other numbers from the file than torch has.
+        ValueError: the extra `onnx` is not installed, or onnxruntime computes other numbers than torch.
     """
     try:
         import onnxruntime
@@ -54,9 +52,9 @@ def write_onnx(model: PretrainingModel, path: Path) -> None:
         0: torch.export.Dim("batch"),
         1: torch.export.Dim("length", min=2, max=model.config.shape.max_position_embeddings),
     }
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which no BERT needs
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        warnings.simplefilter("ignore")  # the exporter warns about itself
         torch.onnx.export(
             padded,
             some_batch(model, 3, 8),
@@ -81,7 +79,7 @@ def write_onnx(model: PretrainingModel, path: Path) -> None:
 
 
 def some_batch(model: PretrainingModel, num_rows: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of two segments with padding, that the graph is traced on and compared on."""
+    """Return a padded batch of two segments, to trace and compare the graph with."""
     generator = torch.Generator().manual_seed(num_rows)
     ids = torch.randint(model.config.vocab_size, (num_rows, length), generator=generator)
     mask = (torch.arange(length)[None] < length - torch.arange(num_rows)[:, None] % (length - 1)).long()

@@ -1,10 +1,10 @@
-"""What `--model` names: a run of `bertloom pretrain` or `finetune`, or a directory in transformers' form.
+"""Open what `--model` names: a run of `bertloom pretrain` or `finetune`, or a directory in transformers' form.
 
     RUN                                a pretraining run: its last checkpoint, or one of them, RUN/checkpoints/step-00001000
     RUN                                a fine-tuned run: RUN/model
     DIRECTORY with config.json         any BERT that transformers wrote
 
-All of them have their vocabulary beside them, and it is checked to be the model's.
+Each has its vocabulary in the same folder. It is checked to be the model's.
 """
 
 import hashlib
@@ -28,20 +28,20 @@ from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint,
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A model as it lies on disk."""
+    """A model on disk."""
 
     path: Path
     """The folder of its weights."""
     config: EncoderConfig
     """Its shape and the size of its vocabulary."""
     weights: dict[str, Tensor]
-    """In fp32, under transformers' names."""
+    """Its weights in fp32, under transformers' names."""
     tokenizer: TextTokenizer
-    """Its own."""
+    """Its tokenizer."""
     configuration: dict[str, Any]
-    """What its config.json says; of a pretraining run what it would say."""
+    """The content of its config.json; for a pretraining run, what export would add to it."""
     max_seq_length: int
-    """The longest sequences that it was trained on, as far as that is known; else the longest it can read, up to 512."""
+    """Length of the longest sequences it was trained on. If unknown: the longest it can read, up to 512."""
 
     @property
     def architecture(self) -> str:
@@ -60,16 +60,16 @@ class Pretrained:
         return names_of(self.config).heads["ForMaskedLM"]["mlm.bias"] in self.weights
 
     def digest(self) -> str:
-        """sha256 of its weights."""
+        """Return the sha256 of the file of its weights."""
         with open(weights_file(self.path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
-    """The model at a path; see the top of this file.
+    """Open the model at a path; see the top of this file.
 
     Raises:
-        ValueError: there is none, it is not like ours, or its vocabulary is not the one it was trained with.
+        ValueError: there is no model, no encoder of ours is like it, or its vocabulary is not the one it was trained with.
     """
     path = Path(path)
     if (path / "state.json").exists():

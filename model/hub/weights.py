@@ -1,7 +1,6 @@
-"""To and from the directories that transformers reads: a table of names, and the files.
+"""Weights, to and from the directories that transformers reads: names of tensors, and the files.
 
-The only change of form is that our fused `qkv` is their `query`, `key` and `value`, one after the other; no number
-changes. Their decoder's weight is the word embeddings, tied, and is not stored twice.
+No number changes. Fused tensors are split, and the tied decoder is not stored twice; `HuggingFaceNames` has the tables.
 """
 
 import json
@@ -87,7 +86,7 @@ def from_hugging_face(
 def save_pretrained(
     model: HasForm, directory: str | os.PathLike[str], tokenizer: TextTokenizer | None = None, **configuration: Any
 ) -> None:
-    """Writes a directory that `from_pretrained` of the model's class in transformers reads.
+    """Write a directory that `from_pretrained` of the model's class in transformers reads.
 
     Args:
         directory: made if it does not exist; gets config.json and model.safetensors.
@@ -107,7 +106,7 @@ def write_pretrained(
     tokenizer: TextTokenizer | None = None,
     **configuration: Any,
 ) -> None:
-    """`save_pretrained` of weights that have transformers' names already."""
+    """Write the directory of `save_pretrained` from weights that already have transformers' names."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     content = write_config(config, form) | configuration
@@ -121,10 +120,10 @@ def write_pretrained(
 
 
 def load_pretrained(directory: str | os.PathLike[str]) -> PretrainingModel:
-    """The model in a directory that transformers or `save_pretrained` wrote.
+    """Return the model in a directory that transformers or `save_pretrained` wrote.
 
     Raises:
-        ValueError: it holds no BERT that is like ours, or not with both heads.
+        ValueError: no encoder of ours is like it, or it does not have both heads.
     """
     model = PretrainingModel(read_config(read_json(Path(directory) / "config.json"), f"{directory}/config.json"))
     state = read_weights(Path(directory), model.config)
@@ -133,7 +132,7 @@ def load_pretrained(directory: str | os.PathLike[str]) -> PretrainingModel:
 
 
 def weights_file(directory: Path) -> Path:
-    """The file in a model directory that holds the weights."""
+    """Return the file in a model directory that holds the weights."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (directory / name).exists():
             return directory / name
@@ -167,7 +166,7 @@ def read_weights(directory: Path, config: EncoderConfig) -> dict[str, Tensor]:
 
 
 def check_weights(state: object, path: Path) -> None:
-    """Raises ValueError unless what a file holds is names and their tensors, as the checkpoint of a trainer is not."""
+    """Raise ValueError unless a file holds a dict of names and tensors."""
     if isinstance(state, dict):
         others = [name for name, value in state.items() if not isinstance(value, Tensor)]
         if not others:
@@ -181,7 +180,7 @@ def check_weights(state: object, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Puts weights into a model; ValueError if their shapes are not those of its configuration."""
+    """Copy weights into a model; ValueError if their shapes are not those of its configuration."""
     for name, parameter in model.state_dict().items():
         if parameter.shape != state[name].shape:
             raise ValueError(

@@ -1,11 +1,11 @@
-"""A model at work, in three lines.
+"""Predictions of a model in three lines.
 
-    from model.inference.predict import load
-    model = load("tuned")
+    import bertloom
+    model = bertloom.load("tuned")
     model.predict(["A film to see twice.", "Two hours of my life."])
 
-`load` takes what `--model` takes. A model that was fine-tuned answers by `predict`; one that was pretrained, by `fill`.
-docs/finetuning.md shows what comes back.
+`load` takes what `--model` takes. A fine-tuned model has `predict`, a pretrained one `fill`. docs/finetuning.md shows
+what they return.
 """
 
 import os
@@ -29,15 +29,18 @@ from model.tasks.rows import BadRow, read_rows
 from model.tasks.training import predict_all
 
 BATCH_SIZE = 32
-"""Items in memory at once, at most; of long texts fewer, and of one with many windows only some of them."""
+"""Maximum number of items in memory together; fewer if texts are long."""
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> "TaskPredictor | WordPredictor":
-    """The model at a path, ready to use: a TaskPredictor if it was fine-tuned, else a WordPredictor.
+    """Return the model at a path, ready to use: a TaskPredictor if it was fine-tuned, else a WordPredictor.
 
     Args:
         path: a run of `bertloom finetune` or `pretrain`, or a directory in transformers' form.
-        device: cuda, cuda:1, cpu …; auto takes cuda where there is one.
+        device: cuda, cuda:1, cpu …; auto is cuda where there is one.
+
+    Raises:
+        ValueError: there is no model at the path, or none of ours is like it.
     """
     pretrained = open_pretrained(path)
     if pretrained.predicts_words:
@@ -60,12 +63,12 @@ class TaskPredictor:
         self.model.to(self.device).eval()
 
     def predict(self, rows: Iterable[Any], top_k: int = 5) -> list[dict[str, Any]]:
-        """What the model says of each row: "label" and "probabilities", "value", "tags", or "answer", by its task.
+        """Return the answer to each row: "label" and "probabilities", "value", "tags" or "answer", depending on the task.
 
         Args:
             rows: strings; pairs of strings for two texts, or a question and its context; lists of words for tags; or
-                dictionaries with columns as a file has them.
-            top_k: classes whose probabilities are given.
+                dictionaries with the columns of a file.
+            top_k: number of classes whose probabilities are returned.
 
         Raises:
             ValueError: a row cannot be read, or `rows` is itself a row.
@@ -81,7 +84,7 @@ class TaskPredictor:
         return self.answer(found, top_k)
 
     def answer(self, rows: Sequence[Any], top_k: int = 5) -> list[dict[str, Any]]:
-        """`predict` for rows of the task, as its `parse` gives them."""
+        """Return the answers to rows that the task has parsed."""
         if not rows:
             return []
         data = self.task.tokenize(rows, self.tokenizer)
@@ -105,7 +108,7 @@ class TaskPredictor:
 
 
 class WordPredictor:
-    """A model that fills in words."""
+    """A pretrained model that fills in masked words."""
 
     def __init__(self, pretrained: Pretrained, device: str = "auto") -> None:
         """Raises ValueError if the model has no masked language model."""
@@ -126,7 +129,7 @@ class WordPredictor:
 
     @torch.inference_mode()
     def fill(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
-        """For each [MASK] in a text its `top_k` most likely words and their probabilities, the most likely first."""
+        """Return for each [MASK] in a text its `top_k` most likely words and their probabilities, the most likely first."""
         parts = self.tokenizer.ids(text.split("[MASK]"))
         if len(parts) == 1:
             raise ValueError(f"there is no [MASK] in {text!r:.60}: write one where a word is to be found")

@@ -44,7 +44,7 @@ class SequenceTask(Task[TextRow]):
     text_forms: ClassVar[list[tuple[str, ...]]] = [("text_a", "text_b"), ("text",)]
     """The columns of a row, without its label; of several forms the first one that the file has."""
     model_class = SequenceModel
-    baselines = ("majority", "tf-idf")
+    baselines: ClassVar[tuple[str, ...]] = ("majority", "tf-idf")
 
     @property
     def metrics(self) -> tuple[str, ...]:
