@@ -31,7 +31,7 @@ from pipeline.stages.counters import increment
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.stages.transform import transform
 from pipeline.text.cleaning import line_hashes
-from pipeline.text.records import Document, document_digest, joined_text
+from pipeline.text.records import Document, document_digest, join_text_lines
 
 REPEATED = "repeated_lines.parquet"
 SCHEMA = pa.schema(
@@ -89,7 +89,7 @@ def _entries(split: Split, config: TextConfig) -> Iterator[NDArray[np.void]]:
             lines = np.unique(line_hashes(item.text.decode()))
             entries = np.empty(len(lines), ENTRY)
             entries["line"] = lines
-            entries["document"] = int.from_bytes(document_digest(joined_text(item.text))[:8], "big")
+            entries["document"] = int.from_bytes(document_digest(join_text_lines(item.text))[:8], "big")
             held.append(entries)
             size += len(entries)
             if size >= MAX_ENTRIES:

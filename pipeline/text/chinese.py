@@ -1,7 +1,7 @@
-"""Chinese words, for whole-word masks: which characters go on with the word before them.
+"""Chinese words for whole-word masking: which characters continue the word before them.
 
-BERT reads Chinese character by character; where words begin is known to a segmenter alone. Here that is jieba-rs (MIT), by
-its package rjieba, installed with `pip install -e '.[chinese]'`.
+BERT reads Chinese character by character, so a segmenter has to find the words: jieba-rs (MIT), by the package rjieba,
+which `pip install -e '.[chinese]'` installs.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from pipeline.text.units import Units
 
 Segment = Callable[[str], list[str]]
-_IDEOGRAPH_LEAD = 0xE3  # first byte of U+3000 and on: ideographs take three bytes from there
+_IDEOGRAPH_LEAD = 0xE3  # first byte of U+3000 and above, where ideographs begin; they take three bytes
 
 
 def load_segmenter() -> Segment:
-    """text -> its words, end to end; ValueError where the library is missing."""
+    """Return a function text -> its words, end to end. Raises ValueError when rjieba is not installed."""
     try:
         import rjieba
     except ImportError:
@@ -25,7 +25,7 @@ def load_segmenter() -> Segment:
 
 
 def inside_words(block: bytes, units: Units, segment: Segment) -> NDArray[np.bool_]:
-    """Which units are a character that goes on with a word: bool (units,)."""
+    """Return which units are characters that continue a word: bool (units,)."""
     words = segment(block.decode())
     ends = np.cumsum(np.fromiter((len(word.encode()) for word in words), np.int64, len(words)))
     assert len(words) == 0 or ends[-1] == len(block), "the segmenter lost text"

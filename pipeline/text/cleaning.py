@@ -1,8 +1,8 @@
-"""What is done to a text before it is a document, step by step, and which texts are turned away for it.
+"""The cleaning of texts, step by step, and the filters that reject texts.
 
-Every step is optional, and counted: how many documents it changed, or turned away. Lines that repeat are left out behind the
-sample. A text over MAX_DOCUMENT_BYTES is cleaned piece by piece. Where a step looks at lines, the line breaks within
-paragraphs are there (pipeline/inputs/records.py); a document's identity and language are those of the joined text.
+Every step is optional, and the documents that it changes or rejects are counted. Repeated lines are left out after the
+sample is taken. A text over MAX_DOCUMENT_BYTES is cleaned piece by piece. Steps that work on lines see the line breaks
+within paragraphs (pipeline/text/records.py); a document's id and language are those of the text with joined lines.
 """
 
 import re
@@ -28,36 +28,36 @@ from pipeline.text.records import (
     Reject,
     document_digest,
     first_characters,
-    joined,
-    joined_text,
+    join_lines,
+    join_text_lines,
 )
 
-MOST_CHARACTERS = 4_000_000  # that a text of MAX_DOCUMENT_BYTES can have; one beyond it has more than LEAST_CHARACTERS
-LEAST_CHARACTERS = 1_000_000
+# The characters of a text of MAX_DOCUMENT_BYTES: at most, in ASCII, and at least, in characters of four bytes.
+MOST_CHARACTERS, LEAST_CHARACTERS = 4_000_000, 1_000_000
 
 Step = Callable[[str], str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanConfig:
-    """What is done to texts, and which are turned away."""
+    """How texts are cleaned and which are rejected."""
 
     fix_text: bool = False
-    """Repair text that was decoded wrongly (schÃ¶n to schön) and HTML entities, by ftfy."""
+    """Repair wrongly decoded text (schÃ¶n becomes schön) and HTML entities, with ftfy."""
     unicode_normalization: Literal["NFC", "NFKC"] | None = None
-    """Bring characters to one form; NFKC also makes full-width letters and punctuation plain ones."""
+    """Unicode normalization form. NFKC also converts full-width letters and punctuation to ordinary ones."""
     remove_control_characters: bool = False
-    """Remove control and invisible format characters; BERT's tokenizer passes over them in any case."""
+    """Remove control and invisible format characters. BERT's tokenizer ignores them in any case."""
     sample: float = 1.0
-    """Share of all documents to take; their texts alone decide which, so a larger share takes the same ones and more."""
+    """Share of documents to use. A hash of the text decides which, so a larger share includes the smaller one."""
     min_characters: int = 0
-    """Turn away shorter texts."""
+    """Reject texts with fewer characters."""
     max_characters: int | None = None
-    """Turn away longer texts."""
+    """Reject texts with more characters."""
     languages: tuple[str, ...] = ()
-    """Turn away texts in other languages than these: codes such as en, zh, de."""
+    """Reject texts in other languages than these: ISO 639-1 codes such as en, zh, de. Default: all languages are used."""
     quality_filter: tuple[Literal["c4", "gopher"], ...] = ()
-    """Turn away, and with c4 shorten, what these filters for English web pages do, by their published thresholds."""
+    """Filters for English web pages, with their published thresholds. Both reject pages; c4 also removes lines."""
 
     def __post_init__(self) -> None:
         if not 0 < self.sample <= 1:
@@ -68,7 +68,7 @@ class CleanConfig:
         if most is not None and not least <= most <= MOST_CHARACTERS:
             raise ValueError(f"--max-characters {most}: expected {least} to {MOST_CHARACTERS}")
         if self.fix_text:
-            load_ftfy()  # its error before the work begins
+            load_ftfy()  # raises before the work begins
         if self.languages:
             check_languages(self.languages)
 
@@ -79,25 +79,25 @@ def clean(
     repeated: NDArray[np.uint64] | None = None,
     keep_lines: bool = False,
 ) -> Iterator[Record]:
-    """The records, their documents cleaned, or turned away, or passed over; joined alone where no step is asked for.
+    """Yield the records with cleaned documents; some documents become rejects or are passed over.
 
-    repeated: hashes of the lines to leave out, sorted; that comes behind the sample and before the lengths.
-    keep_lines: give the documents with their line breaks within paragraphs, as a later step with lines sees them.
+    repeated: hashes of the lines to leave out, sorted. They are left out after the sample and before the length limits.
+    keep_lines: keep the line breaks within paragraphs, for a later step that works on lines.
     """
     if keep_lines:
         yield from _cleaned(records, config, repeated)
     elif repeated is not None or config.quality_filter:
-        yield from map(joined, _cleaned(records, config, repeated))
+        yield from map(join_lines, _cleaned(records, config, repeated))
     else:
-        yield from _cleaned(map(joined, records), config, repeated)
+        yield from _cleaned(map(join_lines, records), config, repeated)
 
 
 def _cleaned(records: Iterable[Record], config: CleanConfig, repeated: NDArray[np.uint64] | None) -> Iterator[Record]:
     if repeated is None and all(getattr(config, field.name) == field.default for field in fields(CleanConfig)):
         yield from records
         return
-    before, after = _steps(config), _steps_behind_the_sample(config, repeated)
-    first = key = None  # ids of the first piece of a text, before and after lines are left out
+    before, after = _steps_before_sampling(config), _steps_after_sampling(config, repeated)
+    first = key = None  # ids of a text's first piece, before and after lines are left out
     for record in records:
         if not isinstance(record, Document):
             yield record
@@ -106,8 +106,8 @@ def _cleaned(records: Iterable[Record], config: CleanConfig, repeated: NDArray[n
             first = key = None
         document = _apply(before, record)
         if document.text and config.sample < 1:
-            first = identity = _identity(document) if record.source_key is None or first is None else first
-            if int(mix(identity ^ SAMPLE)[0]) >= threshold(config.sample, 64):
+            first = document_id = _id_of(document) if record.source_key is None or first is None else first
+            if int(mix(document_id ^ SAMPLE)[0]) >= threshold(config.sample, 64):
                 yield PassedOver(record.position, "not-sampled", record.piece)
                 continue
         document = _apply(after, document)
@@ -115,14 +115,14 @@ def _cleaned(records: Iterable[Record], config: CleanConfig, repeated: NDArray[n
             yield _reject(record, "empty-text", f"nothing is left after {', '.join(document.cleaned)}")
             continue
         if record.source_key is not None:
-            key = _identity(document) if key is None else key
+            key = _id_of(document) if key is None else key
             document = replace(document, source_key=key)
-        reason, detail = _unwanted(document, config)
+        reason, detail = _find_fault(document, config)
         yield _reject(document, reason, detail) if reason else document
 
 
-def _identity(document: Document) -> int:
-    return int.from_bytes(document_digest(joined_text(document.text))[:8], "big")
+def _id_of(document: Document) -> int:
+    return int.from_bytes(document_digest(join_text_lines(document.text))[:8], "big")
 
 
 def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:
@@ -139,11 +139,11 @@ def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:
     return replace(document, text=text.encode().strip(), cleaned=(*document.cleaned, *cleaned))
 
 
-def _unwanted(document: Document, config: CleanConfig) -> tuple[str, str]:
-    """(reason, detail) why a document is turned away; ("", "") where it is not."""
-    text = joined_text(document.text).decode()
+def _find_fault(document: Document, config: CleanConfig) -> tuple[str, str]:
+    """Return (reason, detail) why a document is rejected, or ("", "")."""
+    text = join_text_lines(document.text).decode()
     most = config.max_characters
-    if document.source_key is not None:  # a piece of a text that is longer than any limit
+    if document.source_key is not None:  # a piece of a text that is over any limit
         if most is not None:
             return "too-long", "the text was cut into pieces"
     elif len(text) < config.min_characters or (most is not None and len(text) > most):
@@ -160,17 +160,17 @@ def _unwanted(document: Document, config: CleanConfig) -> tuple[str, str]:
 
 
 def _reject(document: Document, reason: str, detail: str) -> Reject:
-    shown = first_characters(joined_text(document.text))
+    shown = first_characters(join_text_lines(document.text))
     return Reject(document.position, reason, detail, shown, document.record_id, document.piece)
 
 
 # ---------------------------------------------------------------------------------------------------- steps
 
 
-def _steps(config: CleanConfig) -> list[tuple[str, Step]]:
+def _steps_before_sampling(config: CleanConfig) -> list[tuple[str, Step]]:
     steps: list[tuple[str, Step]] = []
     if config.fix_text:
-        steps.append(("fix-text", _fixed))
+        steps.append(("fix-text", _fix_text))
     if form := config.unicode_normalization:
         steps.append(("unicode-normalization", lambda text: unicodedata.normalize(form, text)))
     if config.remove_control_characters:
@@ -178,7 +178,7 @@ def _steps(config: CleanConfig) -> list[tuple[str, Step]]:
     return steps
 
 
-def _steps_behind_the_sample(config: CleanConfig, repeated: NDArray[np.uint64] | None) -> list[tuple[str, Step]]:
+def _steps_after_sampling(config: CleanConfig, repeated: NDArray[np.uint64] | None) -> list[tuple[str, Step]]:
     steps: list[tuple[str, Step]] = []
     if repeated is not None:
         steps.append(("max-line-repeats", partial(without_lines, repeated)))
@@ -188,16 +188,16 @@ def _steps_behind_the_sample(config: CleanConfig, repeated: NDArray[np.uint64] |
 
 
 def load_ftfy() -> ModuleType:
-    """The package, which is an extra; ValueError where it is not installed."""
+    """Return the package, which an extra installs. Raises ValueError when it is not installed."""
     try:
         import ftfy
     except ModuleNotFoundError:
-        raise ValueError("--fix-text needs ftfy: pip install -e '.[ftfy]'") from None
+        raise ValueError("--fix-text needs the package ftfy: pip install -e '.[ftfy]'") from None
     return ftfy
 
 
-def _fixed(text: str) -> str:
-    """Of ftfy's repairs those of the encoding alone: what is a matter of taste, or of other steps here, is left."""
+def _fix_text(text: str) -> str:
+    """Repair the encoding only. ftfy's other repairs are a matter of taste, or other steps here."""
     return load_ftfy().fix_text(
         text,
         uncurl_quotes=False,
@@ -210,12 +210,12 @@ def _fixed(text: str) -> str:
 
 
 def line_hashes(text: str) -> NDArray[np.uint64]:
-    """The hash of each line of a text: uint64 (lines,)."""
+    """Return the hash of each line: uint64 (lines,)."""
     return np.frombuffer(b"".join(sha256(line.strip().encode()).digest()[:8] for line in lines_of(text)), "<u8")
 
 
 def without_lines(repeated: NDArray[np.uint64], text: str) -> str:
-    """The text without the lines whose hashes are in `repeated`, which is sorted."""
+    """Return the text without the lines whose hashes are in `repeated`, which is sorted."""
     hashes = line_hashes(text)
     out = np.searchsorted(repeated, hashes, "right") > np.searchsorted(repeated, hashes, "left")
     if not out.any():
@@ -225,8 +225,8 @@ def without_lines(repeated: NDArray[np.uint64], text: str) -> str:
 
 @cache
 def _control_characters() -> re.Pattern[str]:
-    """Unicode's categories Cc and Cf, but for the tab and line breaks."""
-    ranges: list[list[int]] = []  # a class of ranges is 20 times as fast as one of characters
+    """Return a pattern for Unicode's categories Cc and Cf, except the tab and line breaks."""
+    ranges: list[list[int]] = []  # a character class of ranges is 20 times as fast as one of single characters
     for point in range(sys.maxunicode + 1):
         if unicodedata.category(chr(point)) in ("Cc", "Cf") and point not in (9, 10, 13):
             if ranges and ranges[-1][1] == point - 1:

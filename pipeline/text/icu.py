@@ -1,8 +1,8 @@
-"""Sentence boundaries of other languages, by ICU: `--sentences icu:LOCALE`.
+"""Sentence boundaries for other languages, by ICU: `--sentences icu:LOCALE`.
 
-The rules are Unicode's (UAX 29) with the abbreviations that ICU knows of the locale (CLDR's; none for most). They come with
-the package icu4py, installed by `pip install -e '.[icu]'`. One rule is added: an opening bracket behind a stop begins
-the next sentence (「はい。」「いいえ。」), where Unicode lets it end the last one.
+The rules are Unicode's (UAX 29), with CLDR's abbreviations for the locales that have them. The package icu4py includes
+both; `pip install -e '.[icu]'` installs it. One rule is added: an opening bracket after a stop begins the next sentence
+(「はい。」「いいえ。」). By Unicode's rules it would end the previous one.
 """
 
 import re
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 RULE, ICU = "rule", "icu:"
 _LOCALE = re.compile(r"([a-z]{2})([-_][A-Za-z0-9]{2,8})*")
-_LANGUAGES = frozenset(  # ISO 639-1. ICU itself takes any name, and silently does without what it does not know
+_LANGUAGES = frozenset(  # ISO 639-1. ICU accepts any name and silently uses default rules for an unknown one
     "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el "
     "en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it "
     "iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt "
@@ -28,7 +28,7 @@ FindSentences = Callable[[bytes], NDArray[np.int64]]
 
 
 def check_sentences(sentences: str) -> None:
-    """ValueError where the option `--sentences` has a value that means nothing."""
+    """Raise ValueError for an invalid value of `--sentences`."""
     locale = _LOCALE.fullmatch(sentences.removeprefix(ICU)) if sentences.startswith(ICU) else None
     if sentences != RULE and (locale is None or locale[1] not in _LANGUAGES):
         raise ValueError(
@@ -38,17 +38,17 @@ def check_sentences(sentences: str) -> None:
 
 
 def load_sentence_finder(sentences: str) -> FindSentences | None:
-    """block -> the first byte of every sentence in it; None for the built-in rule."""
+    """Return a function block -> first byte of each sentence, or None for the built-in rule."""
     if sentences == RULE:
         return None
     try:
         from icu4py.breakers import SentenceBreaker
     except ImportError:
         raise ValueError(f"--sentences {sentences} needs the package icu4py: pip install -e '.[icu]'") from None
-    locale = f"{sentences.removeprefix(ICU)}@ss=standard"  # "sentence suppressions": abbreviations that end no sentence
+    locale = f"{sentences.removeprefix(ICU)}@ss=standard"  # ss: abbreviations do not end a sentence
 
     def find(block: bytes) -> NDArray[np.int64]:
-        # the sentences themselves are measured: ICU's own offsets count UTF-16 units
+        # measures the sentences themselves, because ICU's offsets count UTF-16 units
         pieces = list(SentenceBreaker(block.decode(), locale))
         ends = np.cumsum([0, *(len(piece.encode()) for piece in pieces)])
         assert ends[-1] == len(block), "ICU lost text"

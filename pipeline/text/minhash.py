@@ -1,8 +1,8 @@
-"""How alike are two documents? The Jaccard similarity of their sets of shingles, and hashes that find the alike ones.
+"""MinHash: the Jaccard similarity of documents' shingles, and hashes that find similar documents.
 
 A shingle is a run of SHINGLE_TOKENS tokens. A document's signature is, for each of NUM_HASHES hash functions, the least hash
-of its shingles (Broder, 1997): two documents agree in a place of it with the probability of their similarity. The signature
-is cut into bands; two documents that agree in a whole band are candidates, and are compared by their shingles.
+of its shingles (Broder, 1997): the probability that two documents agree in a value is their similarity. The signature is
+cut into bands. Two documents that agree in a whole band are candidates, whose shingles are then compared.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from bertloom.draws import NEAR, U64, draw, fold, mix
 
 SHINGLE_TOKENS = 5
 NUM_HASHES = 96
-SURE = 0.99  # of finding two documents that are just as alike as asked
-BLOCK_SHINGLES = 1 << 15  # worked on at a time: they stay in the processor's cache
+MIN_CHANCE = 0.99  # of finding two documents that are exactly as similar as requested
+BLOCK_SHINGLES = 1 << 15  # processed at a time, so that they stay in the processor's cache
 
 _POWERS = np.array([pow(0x9E3779B97F4A7C15, i, 1 << 64) for i in range(SHINGLE_TOKENS)], np.uint64)
 _DRAWS = draw(fold(NEAR), np.arange(NUM_HASHES)).view(np.uint32).reshape(-1, 2)
@@ -25,37 +25,37 @@ _FACTORS, _TERMS = _DRAWS[:, 0] | 1, _DRAWS[:, 1]
 
 @dataclass(frozen=True)
 class Banding:
-    """How a signature is cut: documents as alike as `similarity` or more share a band with probability SURE."""
+    """How a signature is cut into bands."""
 
     num_bands: int
     num_rows: int
-    """Places of the signature in each band."""
+    """Values of the signature in each band."""
 
     @classmethod
     def of(cls, similarity: float) -> "Banding":
-        """Of as long bands as may be: the longer, the fewer candidates that are not alike.
+        """Return the longest bands that find similar documents with MIN_CHANCE. Longer bands give fewer candidates.
 
         >>> Banding.of(0.8)
         Banding(num_bands=16, num_rows=6)
         """
         choices = (cls(NUM_HASHES // rows, rows) for rows in range(NUM_HASHES, 0, -1))
-        return next(choice for choice in choices if choice.chance(similarity) >= SURE)
+        return next(choice for choice in choices if choice.chance(similarity) >= MIN_CHANCE)
 
     def chance(self, similarity: float) -> float:
-        """That two documents so alike share a band."""
+        """Return the probability that two documents of this similarity share a band."""
         return 1 - (1 - similarity**self.num_rows) ** self.num_bands
 
 
-def shingles(ids: NDArray, num_tokens: NDArray) -> tuple[U64, NDArray[np.int64]]:
-    """(hashes of the shingles of all documents, end to end: uint64; number of each document: int64 (documents,)).
+def shingles(ids: NDArray[np.integer], num_tokens: NDArray[np.integer]) -> tuple[U64, NDArray[np.int64]]:
+    """Return (hashes of all documents' shingles, end to end: uint64; number of each document's: int64 (documents,)).
 
-    ids: the documents' tokens end to end; num_tokens: of each, at least 1. A document of fewer than SHINGLE_TOKENS has one
-    shingle, of all its tokens.
+    ids: the documents' tokens end to end. num_tokens: of each document, at least 1. A document of fewer than SHINGLE_TOKENS
+    tokens has one shingle with all of them.
     """
     sizes = num_tokens.astype(np.int64)
     starts = np.cumsum(sizes) - sizes
     padded = np.concatenate([ids, np.zeros(SHINGLE_TOKENS, ids.dtype)]).astype(np.uint64)
-    padded += np.uint64(1)  # so that a missing token is none of them
+    padded += np.uint64(1)  # so that 0 means no token
     hashes = np.zeros(len(ids), np.uint64)
     for i, power in enumerate(_POWERS):
         hashes += padded[i : i + len(ids)] * power
@@ -65,15 +65,15 @@ def shingles(ids: NDArray, num_tokens: NDArray) -> tuple[U64, NDArray[np.int64]]
         some = short[sizes[short] > i]
         hashes[starts[some]] += padded[starts[some] + i] * power
     counts = np.maximum(sizes - SHINGLE_TOKENS + 1, 1)
-    begins = np.ones(len(ids), bool)  # a shingle; those that would reach into the next document are none
+    begins = np.ones(len(ids), bool)  # of a shingle; one that would reach into the next document does not count
     tails = np.repeat(starts + counts, sizes - counts)
     tails += np.arange(len(tails)) - np.repeat(np.cumsum(sizes - counts) - (sizes - counts), sizes - counts)
     begins[tails] = False
     return mix(hashes[begins]), counts
 
 
-def band_hashes(ids: NDArray, num_tokens: NDArray, banding: Banding) -> U64:
-    """A hash of each band of each document's signature: uint64 (bands, documents)."""
+def band_hashes(ids: NDArray[np.integer], num_tokens: NDArray[np.integer], banding: Banding) -> U64:
+    """Return a hash of each band of each document's signature: uint64 (bands, documents)."""
     hashes, counts = shingles(ids, num_tokens)
     small = (hashes >> np.uint64(32)).astype(np.uint32)
     edges = np.concatenate([[0], np.cumsum(counts)])
@@ -90,7 +90,7 @@ def band_hashes(ids: NDArray, num_tokens: NDArray, banding: Banding) -> U64:
 
 
 def _signatures(hashes: NDArray[np.uint32], starts: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """The least hash of each document under each function: uint32 (NUM_HASHES, documents)."""
+    """Return the least hash of each document for each function: uint32 (NUM_HASHES, documents)."""
     least = np.empty((NUM_HASHES, len(starts)), np.uint32)
     hashed = np.empty_like(hashes)
     for i in range(NUM_HASHES):
@@ -101,12 +101,12 @@ def _signatures(hashes: NDArray[np.uint32], starts: NDArray[np.int64]) -> NDArra
 
 
 def similarity(a: U64, b: U64) -> tuple[int, int]:
-    """(shingles that two documents share, shingles that either has), each counted once."""
+    """Return (shingles that both documents have, shingles that at least one has), each counted once."""
     a, b = np.unique(a), np.unique(b)
     shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared, len(a) + len(b) - shared
 
 
 def is_alike(shared: int, either: int, least: float) -> bool:
-    """Is shared / either at least the decimal that a person wrote, exactly?"""
+    """Return whether shared / either is at least the decimal number that the user wrote, computed exactly."""
     return shared >= Fraction(str(least)) * either

@@ -1,8 +1,8 @@
-"""Quality filters by name, with the thresholds that were published: C4's (Raffel et al. 2020, section 2.2, and its code in
-tensorflow_datasets) and Gopher's (Rae et al. 2021, appendix A1.1).
+"""Quality filters with their published thresholds: C4 (Raffel et al. 2020, section 2.2, and its code in
+tensorflow_datasets) and Gopher (Rae et al. 2021, appendix A1.1).
 
-Both count words by white space and know English: they turn away nearly all Chinese text. Of C4's rules the list of bad words
-is not here, for it has to be chosen, nor are its repeated spans of three sentences: see --max-line-repeats.
+Both separate words by white space and are made for English: they reject nearly all Chinese text. Two rules of C4 are left
+out: the list of bad words, and the removal of repeated spans of three sentences (see --max-line-repeats).
 """
 
 import re
@@ -31,15 +31,15 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text in which a line feed ends a paragraph and a carriage return is a line break within one."""
+    """Return the lines of a text, in which a line feed ends a paragraph and a carriage return is a line break within one."""
     return text.replace("\r", "\n").split("\n")
 
 
 def with_lines(text: str, lines: Sequence[str | None]) -> str:
-    """The text with these in place of its lines, without those that are None; a paragraph's end between two stays."""
+    """Replace the lines of a text and remove those that are None. The end of a paragraph between two lines is kept."""
     breaks = re.findall("[\r\n]", text)
     kept: list[str] = []
-    between = ""  # the line kept last and this one
+    between = ""  # the break between the line kept last and this one
     for line, before in zip(lines, ["", *breaks], strict=True):
         between = between if between == "\n" else before
         if line is not None:
@@ -49,8 +49,11 @@ def with_lines(text: str, lines: Sequence[str | None]) -> str:
 
 
 def c4_lines(text: str) -> str:
-    """The text without citation marks, and without the lines that C4 leaves out: those that do not end as a sentence does,
-    of fewer than five words, about Javascript, or about cookies and terms of use."""
+    """Return the text without citation marks and without the lines that C4 removes.
+
+    Those are lines that do not end like a sentence, have fewer than five words, or are about Javascript, cookies or terms
+    of use.
+    """
     lines: list[str | None] = []
     for line in lines_of(text):
         line = _CITATION.sub("", line).strip()
@@ -62,7 +65,7 @@ def c4_lines(text: str) -> str:
 
 
 def c4_fault(text: str) -> str:
-    """Why C4 turns away a page of these lines; empty where it does not."""
+    """Return why C4 rejects a page of these lines, or an empty string."""
     if "lorem ipsum" in text.lower():
         return "lorem ipsum"
     if "{" in text:
@@ -72,7 +75,7 @@ def c4_fault(text: str) -> str:
 
 
 def gopher_fault(text: str) -> str:
-    """Why Gopher turns away a document; empty where it does not."""
+    """Return why Gopher rejects a document, or an empty string."""
     words, lines = text.split(), lines_of(text)
     lengths = np.array([len(word) for word in words], np.int64)
     if not GOPHER_WORDS[0] <= len(words) <= GOPHER_WORDS[1]:
@@ -98,7 +101,7 @@ def gopher_fault(text: str) -> str:
 
 
 def _repetition(words: list[str], lines: list[str], lengths: NDArray[np.int64]) -> str:
-    """What of a text repeats itself too often; empty where nothing does."""
+    """Return what is repeated too often in a text, or an empty string."""
     num_characters = int(lengths.sum())
     num_repeated, repeated_characters = _repeated_lines(lines)
     if num_repeated > GOPHER_MAX_REPEATED_LINES * len(lines):
@@ -120,7 +123,7 @@ def _repetition(words: list[str], lines: list[str], lengths: NDArray[np.int64]) 
                 return f"{share:.0%} of the characters are in the most frequent run of {n} words"
         else:
             begins = np.flatnonzero(counts[place] > 1)
-            inside = np.zeros(len(ids) + 1, np.int64)  # how many repeated runs begin, less how many end
+            inside = np.zeros(len(ids) + 1, np.int64)  # number of repeated runs that begin, minus those that end
             inside[begins] += 1
             np.subtract.at(inside, begins + n, 1)
             share = float(lengths[np.cumsum(inside)[:-1] > 0].sum()) / num_characters
@@ -130,7 +133,7 @@ def _repetition(words: list[str], lines: list[str], lengths: NDArray[np.int64]) 
 
 
 def _repeated_lines(lines: list[str]) -> tuple[int, int]:
-    """(lines that repeat one before, characters in them but for white space)."""
+    """Return (lines that repeat an earlier one, their characters without white space)."""
     seen: set[str] = set()
     number = size = 0
     for line in lines:

@@ -1,7 +1,7 @@
-"""What readers give: documents, and records that are none; and how a text becomes one document or several.
+"""The records of an input file (documents, rejects, records passed over), and the cutting of long texts into pieces.
 
-In a text as a reader gives it a line feed ends a paragraph and a carriage return is a line break within one. Steps that
-look at lines see both; `joined` makes a space of the second.
+In a text as a reader yields it, a line feed ends a paragraph and a carriage return is a line break within one. Steps that
+work on lines see both; `join_lines` replaces the second by a space.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 MAX_DOCUMENT_BYTES = 4_000_000
 SHOWN_CHARACTERS = 200  # of a reject
-SLICE = 1_000_000  # characters of a text worked on at a time
+SLICE = 1_000_000  # characters of a text processed at a time
 
 _PARAGRAPHS = re.compile(r"\r\s*\r")
 _NOT_SPACE = re.compile(r"\S")
@@ -29,23 +29,23 @@ class Document:
     """One document, or one piece of a text over MAX_DOCUMENT_BYTES."""
 
     text: bytes
-    """Cleaned text; as a reader gives it, with a carriage return for a line break within a paragraph."""
+    """UTF-8. Before cleaning, a carriage return is a line break within a paragraph."""
     position: int
-    """Where its record begins: a byte of the uncompressed file, or the row of a table."""
+    """Where its record begins: a byte offset in the uncompressed file, or a row number."""
     piece: int = 0
     source_key: int | None = None
-    """The id of the text's first piece; None: the document's own id."""
+    """Id of the text's first piece; None: the document's own id."""
     num_replaced: int = 0
-    """Bytes or escapes that were no Unicode and became U+FFFD; the last piece tells those of the whole text."""
+    """Bytes or escapes that were not valid Unicode and became U+FFFD. The last piece has the number for the whole text."""
     record_id: str | None = None
-    """What the source itself calls the record (`--id-column`), where it says."""
+    """The record's own id in the source (`--id-column`), if any."""
     cleaned: tuple[str, ...] = ()
     """Names of the cleaning steps that changed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record that is no document, though it should have been one."""
+    """A record that should be a document but cannot be used."""
 
     position: int
     reason: str
@@ -58,7 +58,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A record that nobody asked for, such as a redirect: counted, not listed."""
+    """A record that is not meant to be a document, such as a redirect: counted, not listed."""
 
     position: int
     reason: str
@@ -69,13 +69,15 @@ Record = Document | Reject | PassedOver
 
 
 def document_digest(text: bytes) -> bytes:
-    """SHA-256 of the cleaned text; its first 8 bytes, big-endian, are the document's id."""
+    """Return the SHA-256 of a cleaned text. Its first 8 bytes, big-endian, are the document's id."""
     return hashlib.sha256(text).digest()
 
 
-def decoded(raw: bytes) -> tuple[bytes, int]:
-    """(UTF-8 with line feeds alone, number of U+FFFD put in). Bits cut before a line break, a space or a character may
-    be decoded apart."""
+def decode_text(raw: bytes) -> tuple[bytes, int]:
+    """Return (valid UTF-8 whose line breaks are line feeds, number of U+FFFD inserted).
+
+    A text that is cut before a line break, a space or a character may be decoded bit by bit.
+    """
     num_replaced = 0
     if not is_utf8(raw):
         repaired = raw.decode(errors="replace").encode()
@@ -87,7 +89,7 @@ def decoded(raw: bytes) -> tuple[bytes, int]:
 
 
 def is_utf8(raw: bytes) -> bool:
-    """Is it valid UTF-8? By Arrow, which is ten times as fast as to decode it."""
+    """Return whether it is valid UTF-8, by Arrow, which is ten times as fast as decoding."""
     if raw.isascii():
         return True
     buffers = [None, pa.py_buffer(np.array([0, len(raw)], np.int32)), pa.py_buffer(raw)]
@@ -99,12 +101,14 @@ def is_utf8(raw: bytes) -> bool:
 
 
 def paragraphs(text: str) -> tuple[bytes, int]:
-    """(A text of hard-wrapped lines as UTF-8, with a line feed behind each paragraph and carriage returns within, halves of
-    surrogate pairs that became U+FFFD)."""
+    """Convert a text in which blank lines end paragraphs to the form of a reader.
+
+    Returns (UTF-8 with a line feed after each paragraph and carriage returns within, lone surrogates that became U+FFFD).
+    """
     slices: list[bytes] = []
     num_surrogates = begin = 0
-    while begin < len(text):  # a long text is held twice, not as often as there are steps
-        following = _NOT_SPACE.search(text, begin + SLICE)  # white space is not cut: it may hold a paragraph's end
+    while begin < len(text):  # in slices, so that a long text is held twice and not once for each step
+        following = _NOT_SPACE.search(text, begin + SLICE)  # not within white space, which may end a paragraph
         end = following.start() if following else len(text)
         part = text[begin:end].lstrip(_BLANK)
         if not following:
@@ -124,27 +128,27 @@ def paragraphs(text: str) -> tuple[bytes, int]:
     return b"".join(slices), num_surrogates
 
 
-def joined(record: Record) -> Record:
-    """The record, of a document the lines of each paragraph on one."""
+def join_lines(record: Record) -> Record:
+    """Return the record; in a document, the lines of each paragraph are joined."""
     if isinstance(record, Document) and b"\r" in record.text:
-        return replace(record, text=joined_text(record.text))
+        return replace(record, text=join_text_lines(record.text))
     return record
 
 
-def joined_text(text: bytes) -> bytes:
-    """The text with a space for each line break within a paragraph."""
+def join_text_lines(text: bytes) -> bytes:
+    """Return the text with a space for each line break within a paragraph."""
     return text.replace(b"\r", b" ")
 
 
 def first_characters(raw: bytes) -> str:
-    """The first characters of a record, for people to know it by."""
+    """Return the first characters of a record, for the list of rejects."""
     return raw[: 4 * SHOWN_CHARACTERS].decode(errors="replace")[:SHOWN_CHARACTERS].rstrip("\r\n")
 
 
 def whole_or_pieces(
     text: bytes, position: int, num_replaced: int = 0, record_id: str | None = None
 ) -> Iterator[Document]:
-    """The document, or its pieces; nothing where it is blank."""
+    """Yield the document, or its pieces when it is long, or nothing when it is blank."""
     if len(text) <= MAX_DOCUMENT_BYTES:
         text = text.strip()
         if text:
@@ -154,18 +158,19 @@ def whole_or_pieces(
 
 
 class Pieces:
-    """Cuts one text, given bit by bit, at the last paragraph's end, else sentence's, else word's, in each 4 MB.
+    """Cuts one text, added bit by bit, into pieces of at most MAX_DOCUMENT_BYTES.
 
-    Where it is cut depends on the text alone, not on the bits in which it came.
+    A cut is at the last end of a paragraph, else of a sentence, else of a word. It depends only on the text, not on the
+    bits in which it arrives.
     """
 
     def __init__(self, position: int, record_id: str | None = None):
         self.position, self.record_id = position, record_id
-        self.held: list[bytes] = []  # bits, joined where they are enough for a piece: each sum would copy all before it
+        self.held: list[bytes] = []  # joined once they fill a piece: joining each bit would copy all before it
         self.size = 0  # of what is held
         self.num_replaced = 0
         self.piece = 0
-        self.source_key: int | None = None  # None: there is one piece alone, as far as is known
+        self.source_key: int | None = None  # None while there is only one piece
 
     def add(self, text: bytes, num_replaced: int, last: bool) -> Iterator[Document]:
         self.held.append(text)
@@ -178,7 +183,7 @@ class Pieces:
         while end - begin > MAX_DOCUMENT_BYTES:
             cut = begin + _piece_end(text[begin : begin + MAX_DOCUMENT_BYTES])
             if self.source_key is None:
-                self.source_key = int.from_bytes(document_digest(joined_text(text[begin:cut].strip()))[:8], "big")
+                self.source_key = int.from_bytes(document_digest(join_text_lines(text[begin:cut].strip()))[:8], "big")
             yield from self._piece(text[begin:cut], 0)
             begin = _begin(text, cut)
         self.held, self.size = [text[begin:]], len(text) - begin
@@ -194,14 +199,15 @@ class Pieces:
 
 
 def _begin(text: bytes, start: int) -> int:
-    """Where the white space from `start` on ends."""
+    """Return where the white space at `start` ends."""
     space = _SPACE.match(text, start)
-    assert space  # it matches nothing at all, too
+    assert space  # the pattern also matches the empty string
     return space.end()
 
 
 def _piece_end(window: bytes) -> int:
-    window = joined_text(window)
+    """Return where to end the piece that begins with these bytes."""
+    window = join_text_lines(window)
     cut = window.rfind(b"\n")
     if cut <= 0:
         cut = max((window.rfind(end) + len(end) for end in _SENTENCE_ENDS if end in window), default=0)
@@ -209,7 +215,7 @@ def _piece_end(window: bytes) -> int:
         cut = window.rfind(b" ")
     if cut <= 0:
         cut = len(window)
-        while window[cut - 1] & 0xC0 == 0x80:  # back to the first byte of the last character, which may be cut short
+        while window[cut - 1] & 0xC0 == 0x80:  # back to the first byte of the last character, which may be incomplete
             cut -= 1
         cut -= 1
     return cut

@@ -1,11 +1,11 @@
-"""Which script a word is written in, by the name that Unicode gives its first letter."""
+"""The script of a word, by the Unicode name of its first letter."""
 
 import unicodedata
 from functools import cache
 
 
 def script_of(word: str) -> str:
-    """The script of a word: that of its first letter.
+    """Return the script of a word's first letter.
 
     >>> [script_of(word) for word in ("the", "中", "ですか", "2024", "!", "[UNK]")]
     ['Latin', 'Chinese characters', 'Hiragana', 'digits', 'punctuation', '[UNK]']

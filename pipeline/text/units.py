@@ -1,14 +1,14 @@
-"""A block of text to interned units: the step that makes everything after it array arithmetic.
+"""Blocks of text to interned units. All later steps are array arithmetic over the units' codes.
 
-A unit is a piece of text whose token ids depend on nothing around it:
+A unit is a piece of text whose token ids do not depend on the text around it:
 
 - a run of ASCII letters and digits, or one ASCII punctuation mark, in a word that is ASCII throughout;
 - one *isolating* character (BERT puts it in a pre-token of its own: CJK ideographs, most punctuation), cut out of any word;
-- what is left of a word that holds any other non-ASCII or control character: whole and raw.
+- the rest of a word with any other non-ASCII or control character, uncut and not normalized.
 
-Words are parted by space, tab, line feed and carriage return only: BERT *deletes* the other controls that look like white
-space. Which characters isolate is asked of the tokenizer itself, so no two Unicode versions can disagree. Every distinct
-unit gets a code; ids (`wordpiece`) and sentence marks (`sentences`) are worked out once for each code.
+Words are separated by space, tab, line feed and carriage return only: BERT *deletes* the other control characters that look
+like white space. The tokenizer itself decides which characters are isolating, so two Unicode versions cannot disagree.
+Every distinct unit has a code; ids (`wordpiece`) and sentence marks (`sentences`) are computed once for each code.
 
     >>> interner.cut(b"It's 3.5, isn't it?")   # codes of  It ' s 3 . 5 , isn ' t it ?
 """
@@ -22,12 +22,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pipeline.text.pieces import LOW_BYTES, places
+from pipeline.text.pieces import LOW_BYTES, slots
 
 SPACE, ALNUM, PUNCTUATION, OTHER, ISOLATED, INSIDE, LEAD = range(7)
-PLACE_BITS = 18
-MAX_STEPS = 32  # bytes by which a word is followed one at a time
-MAX_UNITS = 1_000_000  # the table is emptied above this; about 20 GB of English reach it
+SLOT_BITS = 18
+MAX_STEPS = 32  # bytes of a word that are followed one by one
+MAX_UNITS = 1_000_000  # the table is emptied above this, after about 20 GB of English
 
 _CLASS = bytes(
     SPACE
@@ -60,14 +60,14 @@ class Units:
 
 
 class IsolatingCharacters:
-    """Which code points from U+0800 to U+FFFF are always a pre-token of their own? Asked when one is first met."""
+    """Which code points from U+0800 to U+FFFF are always a pre-token of their own, by asking the tokenizer once for each."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self.kinds = np.zeros(65536, np.uint8)  # ISOLATED, OTHER, or 0 where it was not asked yet
+        self.kinds = np.zeros(65536, np.uint8)  # ISOLATED, OTHER, or 0 when not known yet
 
     def __call__(self, points: NDArray[np.uint16]) -> NDArray[np.uint8]:
-        """ISOLATED or OTHER for each code point."""
+        """Return ISOLATED or OTHER for each code point."""
         kinds = np.take(self.kinds, points)
         if not kinds.all():
             for point in np.unique(points[kinds == 0]).tolist():
@@ -82,25 +82,25 @@ class IsolatingCharacters:
 
 
 class Interner:
-    """Gives every distinct unit a code, 0, 1, 2 …; `new_units` holds the text of those not yet collected."""
+    """Gives every distinct unit a code: 0, 1, 2 …. `new_units` holds the text of units that were not collected yet."""
 
     def __init__(self, tokenizer: Tokenizer, lower: bool):
-        """tokenizer: asked which characters isolate. lower: fold ASCII case (the tokenizer lowers the rest itself)."""
+        """tokenizer: decides which characters are isolating. lower: lower-case ASCII; the tokenizer does the rest."""
         self.isolating, self.lower = IsolatingCharacters(tokenizer), lower
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all codes; those given before are void."""
+        """Forget all codes. Those given before are no longer valid."""
         self._short: dict[int, int] = {}  # the bytes of a unit of up to 8 as a little-endian integer
         self._long: dict[bytes, int] = {}
-        self._kept, self._kept_long = _Kept(1), _Kept(2)
+        self._kept, self._kept_long = _CodeCache(1), _CodeCache(2)
         self.new_units: list[str] = []
 
     def __len__(self) -> int:
         return len(self._short) + len(self._long)
 
     def cut(self, block: bytes) -> Units:
-        """The units of a block of valid UTF-8 that ends at a word's end."""
+        """Return the units of a block of valid UTF-8 that ends at the end of a word."""
         text = bytearray(block)
         text += _PAD
         if self.lower:
@@ -112,7 +112,7 @@ class Interner:
     def _boundaries(self, text: bytearray, data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         ascii_only = text.isascii()
         kind = np.frombuffer(text.translate(_CLASS), np.uint8)
-        begins = np.empty(len(kind), bool)  # a unit, or the gap between two
+        begins = np.empty(len(kind), bool)  # of a unit, or of the gap between two
         begins[0] = True
         if not ascii_only:
             lead = np.flatnonzero(kind == LEAD)
@@ -126,7 +126,7 @@ class Interner:
         joins = word
         if not ascii_only:
             alone = kind == ISOLATED
-            inside = np.zeros(len(kind), bool)  # the two bytes behind it
+            inside = np.zeros(len(kind), bool)  # its other two bytes
             inside[1:] = alone[:-1]
             inside[2:] |= alone[:-2]
             np.greater(begins, inside, out=begins)
@@ -135,9 +135,9 @@ class Interner:
             joins = word & ~(alone | inside)
         other = np.flatnonzero((kind == OTHER) & begins)
         if len(other):
-            _melt(begins, joins, other)
+            _join_words(begins, joins, other)
         starts = np.flatnonzero(begins & word)
-        ends = np.flatnonzero(begins[1:] & word[:-1])  # the padding is no word
+        ends = np.flatnonzero(begins[1:] & word[:-1])  # the padding is not a word
         ends += 1
         ends -= starts
         return starts, ends
@@ -146,11 +146,11 @@ class Interner:
         self, data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> NDArray[np.int32]:
         words: NDArray[np.uint64] = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
-        first = words[starts]  # not np.take: it would copy the overlapping words apart before it takes any
-        first &= np.take(LOW_BYTES, lengths, mode="clip")  # clip: with bounds checked it takes twice as long
+        first = words[starts]  # not np.take, which would first copy all overlapping words
+        first &= np.take(LOW_BYTES, lengths, mode="clip")  # clip, because checking bounds takes twice as long
         codes, known = self._kept.look_up(first)
         long = np.flatnonzero(lengths > 8)
-        known[long] = True  # they have a table of their own
+        known[long] = True  # they have their own table
         new = np.flatnonzero(~known)
         if len(new):
             codes[new] = self._short_codes(first[new])
@@ -159,7 +159,7 @@ class Interner:
         return codes
 
     def _short_codes(self, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
-        """Codes of units of up to 8 bytes, through the dictionary."""
+        """Return the codes of units of up to 8 bytes, from the dictionary."""
         encoded = pa.array(keys).dictionary_encode()
         distinct = encoded.dictionary.to_numpy()
         codes = self._name(self._short, distinct.tolist(), _unit_of_key)
@@ -194,7 +194,7 @@ class Interner:
         return codes
 
     def _name(self, table: dict[Any, int], units: list[Any], text: Callable[[Any], str]) -> NDArray[np.int32]:
-        """The code of each distinct unit of a block; new ones are appended to `new_units` in the order of their codes."""
+        """Return the code of each distinct unit of a block. New units are appended to `new_units` in order."""
         next_code, new = len(self), self.new_units
         codes = []
         for unit in units:
@@ -212,49 +212,49 @@ def _unit_of_key(key: int) -> str:
 
 
 def _without_nuls(unit: bytes) -> str:
-    """BERT deletes NULs; and `_Kept` cannot tell those at a unit's end from none, so nothing may depend on them."""
+    """Remove NULs at the end, which `_CodeCache` cannot distinguish from padding. BERT deletes them in any case."""
     return unit.rstrip(b"\0").decode()
 
 
-class _Kept:
-    """The codes of most units by their bytes: a table in which a unit has one place, taken by whoever came first."""
+class _CodeCache:
+    """The codes of most units by their bytes: a hash table with one slot for each hash; the first unit keeps it."""
 
     def __init__(self, num_columns: int):
-        self.columns = [np.full(1 << PLACE_BITS, _NO_UNIT, np.uint64) for _ in range(num_columns)]
-        self.codes = np.zeros(1 << PLACE_BITS, np.int32)
+        self.columns = [np.full(1 << SLOT_BITS, _NO_UNIT, np.uint64) for _ in range(num_columns)]
+        self.codes = np.zeros(1 << SLOT_BITS, np.int32)
 
     def look_up(self, *keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """(code, is it known) of each unit."""
-        at = places(keys, PLACE_BITS)
+        """Return (code, whether it is known) for each unit."""
+        at = slots(keys, SLOT_BITS)
         known = np.take(self.columns[0], at, mode="clip") == keys[0]
         for column, key in zip(self.columns[1:], keys[1:]):
             known &= np.take(column, at, mode="clip") == key
         return np.take(self.codes, at, mode="clip"), known
 
     def keep(self, codes: NDArray[np.int32], *keys: NDArray[np.uint64]) -> None:
-        at = places(keys, PLACE_BITS)
+        at = slots(keys, SLOT_BITS)
         free = np.flatnonzero(self.columns[0][at] == _NO_UNIT)
-        free = free[np.unique(at[free], return_index=True)[1]]  # of those for one place, the first
+        free = free[np.unique(at[free], return_index=True)[1]]  # the first unit for each slot
         for column, key in zip(self.columns, keys):
             column[at[free]] = key[free]
         self.codes[at[free]] = codes[free]
 
 
-def _melt(begins: NDArray[np.bool_], joins: NDArray[np.bool_], other: NDArray[np.intp]) -> None:
-    """Joins the pieces of each word in which one of the `other` bytes stands: nothing but its first byte begins.
+def _join_words(begins: NDArray[np.bool_], joins: NDArray[np.bool_], other: NDArray[np.intp]) -> None:
+    """Join the pieces of each word that has one of the `other` bytes: only its first byte begins a unit.
 
-    joins: may this byte be a part of such a word: it is no space, and nothing isolated.
+    joins: whether a byte may be part of such a word, because it is neither a space nor isolated.
     """
     first, last = other.copy(), other.copy()
     for at, step in ((first, -1), (last, 1)):
         move = np.arange(len(at))
         for _ in range(MAX_STEPS):
-            move = move[joins[at[move] + step]]  # byte -1 is the padding's last
+            move = move[joins[at[move] + step]]  # byte -1 is the last byte of the padding
             at[move] += step
         if len(move):  # a long word
             ends = np.concatenate([[-1], np.flatnonzero(~joins)])
             at[move] = ends[np.searchsorted(ends, at[move]) + min(step, 0)] - step
-    first, index = np.unique(first, return_index=True)  # a word may hold several such bytes
+    first, index = np.unique(first, return_index=True)  # a word may have several such bytes
     sizes = last[index] - first
     index = np.arange(int(sizes.sum())) + np.repeat(first - np.cumsum(sizes) + sizes + 1, sizes)
     begins[index] = False

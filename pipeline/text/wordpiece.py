@@ -1,11 +1,10 @@
-"""Text to token ids, exactly those of `tokenizers`, at memory speed: each distinct unit is tokenized once.
+"""Text to token ids, exactly those of `tokenizers`. Fast, because each distinct unit is tokenized only once.
 
-Short units of ASCII letters and digits are cut by `pieces`; `tokenizers` itself is asked for all others, which need the
-rules of Unicode.
+`pieces` cuts short units of ASCII letters and digits. `tokenizers` itself cuts all others, which need the rules of Unicode.
 
 The slow twin is `tokenizer.encode(text, add_special_tokens=False).ids` on the whole text, with
-`encode_special_tokens=True`: a "[MASK]" in the text is text. Differences from google-research/bert follow from that
-choice of reference: words over 100 characters (200 there) are [UNK], and so are a few code points of newer Unicode.
+`encode_special_tokens=True`: a "[MASK]" in the text is text. So the ids differ from google-research/bert's in two cases:
+words over 100 characters (200 there) are [UNK], and so are a few code points of newer Unicode.
 """
 
 from itertools import chain, compress
@@ -20,10 +19,10 @@ from pipeline.text.units import MAX_UNITS, Interner, Units
 
 
 class WordPiece:
-    """Token ids of blocks of text. One a worker: it remembers every unit that it has met, up to MAX_UNITS."""
+    """Token ids of blocks of text. Each worker has one; it remembers all units that it has seen, up to MAX_UNITS."""
 
     def __init__(self, tokenizer: Tokenizer, do_lower_case: bool, vocab_size: int):
-        """tokenizer: BERT's, with `encode_special_tokens` set. Ids are uint16, or uint32 from 65,536 words on."""
+        """tokenizer: BERT's, with `encode_special_tokens` set. Ids are uint16, or uint32 for 65,536 words and more."""
         assert tokenizer.encode_special_tokens, "a special token's name in the text would become that token"
         self.tokenizer = tokenizer
         self.dtype = np.dtype(np.uint16 if vocab_size < 65536 else np.uint32)
@@ -38,9 +37,9 @@ class WordPiece:
         self.sizes = np.zeros(0, np.int32)
 
     def units(self, block: bytes) -> tuple[Units, list[str]]:
-        """The units of a block, and the text of those met for the first time since the table was last emptied.
+        """Return the units of a block, and the text of those that are new since the table was last emptied.
 
-        Where the first code of the new units is 0 the table was emptied: tables beside it must be too.
+        When the code of the first new unit is 0 the table was emptied, and callers must empty tables of their own.
         """
         if len(self.interner) > MAX_UNITS:
             self._clear()
@@ -54,7 +53,7 @@ class WordPiece:
         return units, new
 
     def _ids_of_units(self, units: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """(ids end to end, number of ids of each)."""
+        """Return (ids end to end, number of ids of each unit)."""
         plain = np.fromiter(map(is_short, units), bool, len(units))
         plain_ids, plain_sizes = self.plain(list(compress(units, plain)))
         others = self.tokenizer.encode_batch_fast(list(compress(units, ~plain)), add_special_tokens=False)
@@ -68,7 +67,7 @@ class WordPiece:
         ids[~from_plain] = list(chain.from_iterable(other_ids))
         return ids, sizes
 
-    def ids_of(self, codes: NDArray[np.int32]) -> tuple[NDArray, NDArray[np.int32]]:
-        """(ids (tokens,), number of tokens of each unit: int32 (units,))."""
+    def ids_of(self, codes: NDArray[np.int32]) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
+        """Return (ids (tokens,), number of tokens of each unit: int32 (units,))."""
         table = pa.ListArray.from_arrays(self.offsets, self.ids)
         return table.take(pa.array(codes)).flatten().to_numpy(), np.take(self.sizes, codes, mode="clip")

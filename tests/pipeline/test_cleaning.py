@@ -226,5 +226,5 @@ def test_an_option_that_cannot_be_is_refused(options, said):
 
 def test_a_missing_ftfy_is_told_before_the_work_begins(monkeypatch):
     monkeypatch.setitem(sys.modules, "ftfy", None)
-    with pytest.raises(ValueError, match=r"--fix-text needs ftfy: pip install -e '.\[ftfy\]'"):
+    with pytest.raises(ValueError, match=r"--fix-text needs the package ftfy: pip install -e '.\[ftfy\]'"):
         CleanConfig(fix_text=True)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.text import pieces
-from pipeline.text.pieces import GreedyPieces, is_short, places
+from pipeline.text.pieces import GreedyPieces, is_short, slots
 
 LETTERS = st.text("ab7", min_size=1, max_size=pieces.MAX_BYTES)
 
@@ -67,4 +67,4 @@ def test_short_words_are_a_few_ascii_letters_and_digits(word, short):
 def test_places_are_within_the_table():
     keys = np.random.default_rng(1).integers(0, 2**64, (2, 1000), np.uint64)
     for bits in (1, 18):
-        assert places(keys, bits).min() >= 0 and places(keys, bits).max() < 1 << bits
+        assert slots(keys, bits).min() >= 0 and slots(keys, bits).max() < 1 << bits

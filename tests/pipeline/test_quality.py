@@ -150,14 +150,14 @@ def test_languages_are_told_apart(text, code):
 
 
 def test_a_language_that_is_not_known_is_refused():
-    with pytest.raises(ValueError, match="--languages english: not known; expected codes among .* en "):
+    with pytest.raises(ValueError, match="--languages english: unknown. Expected some of the codes .* en "):
         CleanConfig(languages=("en", "english"))
 
 
 def test_a_missing_package_is_told_before_the_work_begins(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     language._identifier.cache_clear()
-    with pytest.raises(ValueError, match=r"--languages needs py3langid: pip install -e '.\[langid\]'"):
+    with pytest.raises(ValueError, match=r"--languages needs the package py3langid: pip install -e '.\[langid\]'"):
         CleanConfig(languages=("en",))
     language._identifier.cache_clear()
 

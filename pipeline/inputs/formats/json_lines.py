@@ -17,7 +17,7 @@ from pipeline.text.records import (
     Document,
     Record,
     Reject,
-    decoded,
+    decode_text,
     first_characters,
     paragraphs,
     whole_or_pieces,
@@ -57,7 +57,7 @@ def _text_of_line(line: bytes, position: int, text_column: str, id_column: str) 
     try:
         record = orjson.loads(line)  # the fast path, for nearly all lines
     except ValueError:
-        line, num_replaced = decoded(line.strip().removeprefix(BOM))
+        line, num_replaced = decode_text(line.strip().removeprefix(BOM))
         if not line:
             return Reject(position, "blank-line")
         try:

@@ -19,7 +19,7 @@ from pipeline.text.records import (
     PassedOver,
     Record,
     Reject,
-    decoded,
+    decode_text,
     first_characters,
     paragraphs,
     whole_or_pieces,
@@ -85,7 +85,7 @@ def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> 
 def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
     from pipeline.inputs.formats.wikitext import plain_text  # its parser takes 0.1 s to import
 
-    data, num_replaced = decoded(raw)
+    data, num_replaced = decode_text(raw)
     try:
         page = ElementTree.fromstring(data)
     except ElementTree.ParseError as error:

@@ -8,7 +8,7 @@ from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.streamed import LINE_END, Chunks, find_borders, line_too_long, read_lines, read_stream
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import CHUNK
-from pipeline.text.records import MAX_DOCUMENT_BYTES, Document, Pieces, Record, Reject, decoded, whole_or_pieces
+from pipeline.text.records import MAX_DOCUMENT_BYTES, Document, Pieces, Record, Reject, decode_text, whole_or_pieces
 
 _BLANK = rb"(?:[ \t\v\f]|\xc2\xa0|\xe3\x80\x80)*"  # also the no-break space and the ideographic space
 _BREAK = rb"(?:\n|\r\n?+)"  # possessive, so that a CRLF is never taken for two line breaks
@@ -22,7 +22,7 @@ def read_texts(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
     """Yield documents separated by blank lines, in the format of google-research/bert: a line break ends a sentence."""
     long: Pieces | None = None  # a document that is given out piece by piece
     for at, raw, last in _bits(chunks, start):
-        text, num_replaced = decoded(raw)
+        text, num_replaced = decode_text(raw)
         if last and not long:
             yield from whole_or_pieces(text, at, num_replaced)
         else:
@@ -37,7 +37,7 @@ def read_file_as_text(chunks: Iterable[bytes], start: int) -> Iterator[Document 
     for at, raw, last in _bits(chunks, start):
         if raw or begun:
             pieces = pieces or Pieces(at)
-            text, num_replaced = decoded(raw)
+            text, num_replaced = decode_text(raw)
             yield from pieces.add(text.replace(b"\n", b"\r") + b"\n" * last, num_replaced, last=False)
         begun = not last
     if pieces:
@@ -54,7 +54,7 @@ def read_lines_as_texts(chunks: Iterable[bytes], start: int) -> Iterator[Documen
             yield line_too_long(at, line)
             at += line
             continue
-        text, num_replaced = decoded(line.strip())
+        text, num_replaced = decode_text(line.strip())
         if text:
             yield from whole_or_pieces(text.replace(b"\n", b" "), at, num_replaced)
         else:
