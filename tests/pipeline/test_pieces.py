@@ -36,7 +36,7 @@ def test_pieces_are_those_of_the_longest_match(first, inside, words):
 
 
 def test_pieces_that_share_a_place_are_told_apart(monkeypatch):
-    monkeypatch.setattr(pieces, "PLACE_BITS", 1)
+    monkeypatch.setattr(pieces, "SLOT_BITS", 1)
     ids = {"[UNK]": 0, "a": 1, "##a": 2, "b": 3, "##b": 4, "ab": 5, "##ab": 6}
     found, sizes = GreedyPieces(ids)(["aba", "ab", "bab", "cab"])
     assert (found.tolist(), sizes.tolist()) == ([5, 2, 5, 3, 6, 0], [2, 1, 2, 1])

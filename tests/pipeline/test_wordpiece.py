@@ -87,7 +87,7 @@ def test_the_table_is_emptied_when_it_is_too_large(monkeypatch):
 def test_neither_a_small_table_nor_a_long_word_changes_ids(slots, steps, texts, word):
     """Where many units want one place of the table; where a word is longer than it is followed byte by byte."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.text.units.PLACE_BITS", slots)
+        patch.setattr("pipeline.text.units.SLOT_BITS", slots)
         patch.setattr("pipeline.text.units.MAX_STEPS", steps)
         kernel = make_kernel(True, None)
         for text in texts:
