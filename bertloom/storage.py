@@ -10,7 +10,6 @@ nothing there.
 
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -41,8 +40,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
 _WILDCARD = re.compile(r"[*?\[]")
-_VARIABLE = "BERTLOOM_STORAGE"
-_options: Options | None = None
+_options: Options = {}
 
 
 def connect(options: Options) -> None:
@@ -50,11 +48,6 @@ def connect(options: Options) -> None:
     each store's own client looks for them."""
     global _options
     _options = options
-
-
-def environment() -> dict[str, str]:
-    """Return the environment variables that hand the options of `connect` to a child process."""
-    return {_VARIABLE: json.dumps(_options)} if _options else {}
 
 
 def scheme_of(path: str) -> str | None:
@@ -83,8 +76,7 @@ def file_system(path: str) -> tuple[Any, str]:
     from fsspec.registry import get_filesystem_class
 
     scheme = scheme_of(path) or "file"
-    given = json.loads(os.environ.get(_VARIABLE, "{}")) if _options is None else _options
-    options = dict(given.get(scheme, {}))
+    options = dict(_options.get(scheme, {}))
     if scheme in NO_LISTING_CACHE:
         options["use_listings_cache"] = False
     try:

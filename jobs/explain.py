@@ -21,6 +21,7 @@ import tyro
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.manifest import DAMAGED, read_dataset
 from bertloom.shards import MEMBER_EXAMPLES
 from jobs.support.config import parse
 from jobs.support.explanation import explanation_lines
@@ -31,7 +32,6 @@ from pipeline.examples.objectives.objective import DrawnPair
 from pipeline.inputs.formats.registry import format_named
 from pipeline.job import JobConfig
 from pipeline.stages.line_repeats import read_repeated
-from pipeline.stages.manifest import DAMAGED, read_dataset
 from pipeline.text.records import Document
 from pipeline.tokenizer import make_document_tokenizer
 from pipeline.vocabulary import make_tokenizer, parse_vocabulary

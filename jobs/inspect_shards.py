@@ -20,12 +20,12 @@ import tyro
 
 from bertloom import storage
 from bertloom.draws import bounded, draw, fold
+from bertloom.manifest import DAMAGED, read_dataset
 from bertloom.shards import read_shard
 from jobs.support.config import parse
 from pipeline.checks.report import flatten, shape, treatment
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import decode
-from pipeline.stages.manifest import DAMAGED, read_dataset
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 
 LABELS: Mapping[int, str] = {0: "next", 1: "random or swapped", -1: "none"}

@@ -88,7 +88,8 @@ def main(argv: Sequence[str]) -> int:
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any]:
     """Make the data set, or the missing rest of it. Return its manifest, with the additional key `out`."""
     options = pipeline_options(config.num_workers, beam_flags)
-    storage.connect(storage_options(options))
+    store_options = storage_options(options)
+    storage.connect(store_options)
     check_apart(config.input, config.out, config.work_dir)
     vocabulary = read_vocabulary(config.vocab)
     check_packages(config.tokenize)
@@ -97,7 +98,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     sources = find_sources(config.input, notes, config.tokenize.text.read.encoding)
     for note in notes:
         say(note)
-    places = Places(config.out, config.work_dir or storage.join(config.out, ".work"))
+    places = Places(config.out, config.work_dir or storage.join(config.out, ".work"), store_options=store_options)
     make_folder("--out", config.out)
     with output_lock(config.out):
         manifest = finished_manifest(places, job, sources)

@@ -1,6 +1,7 @@
 """`Places`: the folders and files of one preprocessing job."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from bertloom import storage
 
@@ -15,6 +16,13 @@ class Places:
     """Token parts: `--work-dir`. Jobs over the same texts may share it."""
     repeated_lines: str = ""
     """Digest of the lines that are left out of all texts. They decide the content of parts, so it names their folder."""
+    store_options: storage.Options = field(default_factory=dict, compare=False, repr=False)
+    """Options of the stores. A worker process takes them over when it unpickles the places, on every runner."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.store_options:
+            storage.connect(self.store_options)
 
     @property
     def parts(self) -> str:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bertloom import draws as randomness
-from bertloom import shards
+from bertloom import manifest, shards
 from jobs.verify import verify
 from model.loading import order
 from model.loading.data import DataSet
@@ -22,7 +22,6 @@ from pipeline.checks import verify as data_set
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.masking import spans
 from pipeline.options import option_names
-from pipeline.stages import manifest
 from pipeline.stages import weave as weaving
 from pipeline.tokenizer import TokenizeConfig
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary

@@ -15,6 +15,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from bertloom import storage
+from bertloom.manifest import manifest_sha256, manifest_text, read_dataset
 from jobs.support.figures import draw_documents, draw_length
 from pipeline.checks.gates import Gate, Gates, check_gates
 from pipeline.checks.report import (
@@ -35,7 +36,6 @@ from pipeline.checks.report import (
 from pipeline.checks.sample import read_documents_page, read_members, sample_buckets, sample_examples
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import decode, segments
-from pipeline.stages.manifest import manifest_sha256, manifest_text, read_dataset
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
 FORMAT = "bertloom-report"

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertloom import storage
+from bertloom.manifest import FORMAT, manifest_sha256, manifest_text
 from bertloom.shards import FORMAT_VERSION, MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of
 from pipeline.checks.members import Page, check_batch
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.stages.manifest import FORMAT, manifest_sha256, manifest_text
 from pipeline.stages.plan import is_validation
 from pipeline.stages.weave import DOCUMENTS_SCHEMA
 from pipeline.vocabulary import Vocabulary, parse_vocabulary

@@ -24,7 +24,6 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from google.protobuf import json_format, text_format
 
-from bertloom import storage
 from pipeline.inputs.sources import Split
 from pipeline.local import worker as local_worker
 
@@ -125,7 +124,7 @@ class _ForkedWorkerHandler(GrpcWorkerHandler):
 
     def start_worker(self) -> None:
         environment = dict(
-            os.environ | storage.environment(),
+            os.environ,
             WORKER_ID=self.worker_id,
             CONTROL_API_SERVICE_DESCRIPTOR=text_format.MessageToString(self.control_api_service_descriptor()),
             LOGGING_API_SERVICE_DESCRIPTOR=text_format.MessageToString(self.logging_api_service_descriptor()),

@@ -3,9 +3,7 @@
 The presence of manifest.json means that a data set is complete. From then on it never changes.
 """
 
-import hashlib
 import io
-import json
 import math
 import platform
 from collections import Counter
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.manifest import FORMAT, manifest_sha256, manifest_text
 from bertloom.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import Source
@@ -35,9 +34,7 @@ from pipeline.tokenizer import TokenizeConfig, token_versions
 from pipeline.tokens import read_rejects
 from pipeline.vocabulary import cached_vocabulary, tokenizer_json
 
-FORMAT = "bertloom-dataset"
 MAX_DROPPED = 0.1  # share of pairs
-DAMAGED = "`bertloom verify DATASET` reports what is damaged"
 
 
 def versions(config: TokenizeConfig, sources: Sequence[Source]) -> dict[str, str]:
@@ -228,32 +225,6 @@ def about_inputs(plan: Plan, sources: Sequence[Source]) -> list[dict[str, Any]]:
         | given[source.name]
         for source in sources
     ]
-
-
-def read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
-    """Return (manifest, shards.parquet) of a finished data set. ValueError if it is not one or cannot be read."""
-    path = storage.join(dataset, "manifest.json")
-    if not storage.exists(path):
-        what = "is not a data set, or not a finished one" if storage.exists(dataset) else "does not exist"
-        raise ValueError(
-            f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it"
-        )
-    try:
-        manifest = json.loads(storage.read(path))
-        path = storage.join(dataset, "shards.parquet")
-        return manifest, pq.read_table(pa.BufferReader(storage.read(path)))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); {DAMAGED}") from error
-
-
-def manifest_text(manifest: dict[str, Any]) -> bytes:
-    """Return the bytes of manifest.json."""
-    return json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
-
-
-def manifest_sha256(manifest: dict[str, Any]) -> str:
-    """Return the digest of a manifest without its key `sha256`, which is what that key must hold."""
-    return hashlib.sha256(manifest_text({key: value for key, value in manifest.items() if key != "sha256"})).hexdigest()
 
 
 @transform

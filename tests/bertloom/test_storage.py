@@ -1,7 +1,7 @@
 import errno
 import hashlib
-import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -11,6 +11,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from bertloom import storage
+from pipeline.places import Places
 from pipeline.storage_flags import storage_options
 
 
@@ -157,7 +158,7 @@ def test_the_flags_of_beam_become_options_of_a_store(monkeypatch):
     expected = {"endpoint_url": "http://store", "key": "me", "use_ssl": False, "client_kwargs": {"region_name": "here"}}
     assert storage_options(PipelineOptions(flags)) == {"s3": expected}
     options = storage_options(PipelineOptions(["--hdfs_host=node", "--hdfs_port=9870", "--hdfs_user=me"]))
-    monkeypatch.setattr(storage, "_options", None)
+    monkeypatch.setattr(storage, "_options", {})
     storage.connect(options)
     system, within = storage.file_system("hdfs://folder/file")
     assert (system.url, within) == ("http://node:9870/webhdfs/v1", "/folder/file")
@@ -165,10 +166,11 @@ def test_the_flags_of_beam_become_options_of_a_store(monkeypatch):
     assert storage.file_system("hdfs://any/folder/file")[1] == "/folder/file"
 
 
-def test_a_child_process_takes_the_options_from_its_environment(monkeypatch):
-    monkeypatch.setattr(storage, "_options", {"hdfs": {"protocol": "webhdfs", "host": "node"}})
-    code = "from bertloom import storage; print(storage.file_system('hdfs://folder/file')[0].url)"
-    run = subprocess.run([sys.executable, "-c", code], env=os.environ | storage.environment(), capture_output=True)
-    assert run.stdout.strip() == b"http://node:50070/webhdfs/v1", run.stderr
+def test_a_worker_takes_the_options_from_the_places_of_a_job(monkeypatch):
     monkeypatch.setattr(storage, "_options", {})
-    assert json.dumps(storage.environment()) == "{}"
+    places = Places("out", "work", store_options={"hdfs": {"protocol": "webhdfs", "host": "node"}})
+    assert "webhdfs" not in repr(places) and places == Places("out", "work")
+    assert pickle.loads(pickle.dumps(places)) == places
+    assert storage.file_system("hdfs://folder/file")[0].url == "http://node:50070/webhdfs/v1"
+    assert pickle.loads(pickle.dumps(Places("out", "work"))) == places
+    assert storage.file_system("hdfs://folder/file")[0].url == "http://node:50070/webhdfs/v1"

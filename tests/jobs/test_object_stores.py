@@ -35,7 +35,7 @@ def server():
 @pytest.fixture
 def bucket(server: Store, tmp_path, monkeypatch) -> str:
     """A bucket of this test's own, and stores as a new process finds them."""
-    monkeypatch.setattr(storage, "_options", None)
+    monkeypatch.setattr(storage, "_options", {})
     name = tmp_path.name.replace("_", "-")[:50].rstrip("-")
     server.client().create_bucket(Bucket=name)
     return name

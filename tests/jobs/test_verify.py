@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertloom.manifest import manifest_sha256, manifest_text
 from bertloom.shards import SHARDS_SCHEMA, digest_of
 from jobs import cli
 from jobs.support.report import write_report
 from jobs.verify import verify
 from pipeline.checks.gates import Gates
-from pipeline.stages.manifest import manifest_sha256, manifest_text
 from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
 
 SHARD = "train/seq32/copy0/00000.tar"
