@@ -152,7 +152,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Return the differentiable sum over all ranks, for models, which know no `Ranks`."""
     if not dist.is_initialized():
         return tensor
-    total: Tensor = _SumOverRanks.apply(tensor)
+    total: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]  # torch does not type it
     return total
 
 
