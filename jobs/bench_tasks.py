@@ -25,15 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from bertloom.whole_files import write_text
-from jobs.finetune import finetune, prepare
 from jobs.support.config import checked_table, parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
-from model.tasks.baselines import BASELINES
-from model.tasks.rows import read_task
 
 RANDOM = "random"
 NOT_IN_FILE = ("model", "out", "random_weights")
@@ -85,6 +81,8 @@ def main(argv: Sequence[str]) -> int:
 
 def bench_tasks(config: BenchTasksConfig) -> Iterator[TaskResult | int]:
     """What was measured on each task; or a signal's number as the last, if one came."""
+    from jobs.finetune import finetune, prepare
+
     models = read_models(config.model)
     tasks = read_tasks(config.tasks)
     jobs = {
@@ -111,6 +109,8 @@ def bench_tasks(config: BenchTasksConfig) -> Iterator[TaskResult | int]:
 
 def read_models(words: Sequence[str]) -> dict[str, Path]:
     """The models by name; ValueError if two have one name, or all are random."""
+    from model.tasks.baselines import BASELINES
+
     models: dict[str, Path] = {}
     for word in words:
         name, equals, path = word.rpartition("=")
@@ -152,6 +152,12 @@ def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
 
 def measure_baselines(config: FinetuneConfig) -> tuple[str, int, dict[str, dict[str, float]]]:
     """The first metric of a task, the number of its dev rows, and the metrics of each baseline."""
+    import numpy as np
+
+    from jobs.finetune import prepare
+    from model.tasks.baselines import BASELINES
+    from model.tasks.rows import read_task
+
     job = prepare(config)
     columns = pairs("columns", config.columns)
     rows, _ = read_task(config.train, job.task.forms(True), job.task.parse, columns, config.on_bad_row)
@@ -165,6 +171,8 @@ def measure_baselines(config: FinetuneConfig) -> tuple[str, int, dict[str, dict[
 
 def as_table(results: Sequence[TaskResult], models: Sequence[str]) -> str:
     """The first metric of each task as a table in Markdown, the best of each line in bold."""
+    from model.tasks.baselines import BASELINES
+
     columns = [name for name in BASELINES if any(name in result.mean for result in results)] + list(models)
     lines = [["task", "dev rows", "metric", *columns], ["---"] * (3 + len(columns))]
     for result in results:

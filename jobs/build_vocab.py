@@ -6,35 +6,28 @@ Reads the same inputs as `preprocess` and writes one file with one word per line
 pieces of words. The same text gives the same file, with any number of workers.
 """
 
+from __future__ import annotations
+
 import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from bertloom import storage
 from jobs.support.config import parse
 from jobs.support.messages import print_message
-from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.sources import Source
-from pipeline.inputs.splitting import split_size, split_source
-from pipeline.local.runner import pipeline_options, run_over_splits
 from pipeline.options import flat
-from pipeline.stages.word_counts import CountWords, Tally, read_counts
-from pipeline.vocabulary import (
-    MAX_WORD_CHARACTERS,
-    MIN_WORDS,
-    Coverage,
-    Vocabulary,
-    measure_coverage,
-    parse_vocabulary,
-    train_vocabulary,
-)
+
+if TYPE_CHECKING:
+    from pipeline.stages.word_counts import Tally
+    from pipeline.vocabulary import Coverage, Vocabulary
 
 say = partial(print_message, "build-vocab")
 
@@ -69,6 +62,8 @@ class BuildVocabConfig:
     """Replace --out if it holds another vocabulary."""
 
     def __post_init__(self) -> None:
+        from pipeline.vocabulary import MIN_WORDS
+
         if self.vocab_size <= MIN_WORDS:
             raise ValueError(f"vocab_size={self.vocab_size}: expected more than {MIN_WORDS}, such as 30000")
         if self.min_frequency < 1:
@@ -87,6 +82,9 @@ def main(argv: Sequence[str]) -> None:
 
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     """Make the vocabulary, write it, print what it covers, and return it."""
+    from pipeline.inputs.discovery import find_sources
+    from pipeline.vocabulary import MAX_WORD_CHARACTERS, measure_coverage, parse_vocabulary, train_vocabulary
+
     notes: list[str] = []
     sources = find_sources(config.input, notes, config.text.read.encoding)
     for note in notes:
@@ -117,6 +115,10 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
 
 def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, int], Tally]:
     """Return (word -> count, what was read)."""
+    from pipeline.inputs.splitting import split_size, split_source
+    from pipeline.local.runner import pipeline_options, run_over_splits
+    from pipeline.stages.word_counts import CountWords, read_counts
+
     size = split_size(sum(source.size for source in sources))
     splits = [split for source in sources for split in split_source(source, size, config.text.read)]
     with TemporaryDirectory(prefix="bertloom-") as folder:
@@ -133,6 +135,8 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
 
 def _print_coverage(scripts: dict[str, Coverage]) -> None:
     """Print how many tokens the words of each script have."""
+    from pipeline.vocabulary import Coverage
+
     parts = list(scripts.values())
     total = Coverage(*(sum(getattr(part, field.name) for part in parts) for field in fields(Coverage)))
     print(f"  length     {total.num_tokens / total.num_words:.2f} tokens per word")
@@ -146,6 +150,7 @@ def _print_coverage(scripts: dict[str, Coverage]) -> None:
 
 
 def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
+
     if storage.exists(config.out) and not config.overwrite and storage.read(config.out) != vocabulary.text:
         raise ValueError(
             f"{config.out} already exists with other content and was not changed: choose another --out, or add "

@@ -11,18 +11,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from bertloom.whole_files import whole_file
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
-from jobs.support.texts import OnBadRow, Text, read_texts
-from model.hub.pretrained import open_pretrained
-from model.inference.embed import Embedder, Pooling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +30,13 @@ class EmbedConfig:
     """Texts: .jsonl, .csv, .tsv, .parquet, or - for JSONL on standard input."""
     out: Path
     """The Parquet file to write."""
-    pooling: Pooling = "mean"
+    pooling: Literal["mean", "cls"] = "mean"
     """mean: of all tokens, [CLS] and [SEP] among them. cls: that of [CLS]."""
     max_seq_length: int | None = None
     """Tokens of a text that are read; what the model was trained on, if none is given. The rest is cut off, and counted."""
     columns: tuple[str, ...] = ()
     """The name of the column of texts, if it is not found by itself: text=sentence."""
-    on_bad_row: OnBadRow = "stop"
+    on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do about a row that cannot be used: stop and name it, or leave it out."""
     device: str = "auto"
     """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
@@ -75,6 +70,14 @@ def main(argv: Sequence[str]) -> None:
 
 def embed(config: EmbedConfig) -> Embedded:
     """Writes the file, which is there under its name only when it is whole."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from jobs.support.texts import Text, read_texts
+    from model.hub.pretrained import open_pretrained
+    from model.inference.embed import Embedder
+
     pretrained = open_pretrained(config.model)
     longest, size = pretrained.config.shape.max_position_embeddings, pretrained.config.shape.hidden_size
     max_seq_length = config.max_seq_length or pretrained.max_seq_length

@@ -8,22 +8,20 @@ transformers' form. Each length of the data set is evaluated by itself, on the f
 masks that are there: the same ones every time, and those that `bertloom pretrain` evaluates on.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.support.config import parse
-from model.batch import PackedBatch
-from model.heads import PretrainingModel
-from model.hub.initial_weights import check_vocabulary, copy_weights
-from model.hub.pretrained import open_pretrained
 from model.loading.cache import DEFAULT_CACHE_GB
-from model.loading.data import DataSet
-from model.step import Evaluation, choose_device, choose_precision, evaluate
+
+if TYPE_CHECKING:
+    from model.batch import PackedBatch
+    from model.step import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +73,8 @@ class Result:
     @property
     def total(self) -> Evaluation:
         """Over all lengths, each masked token and each pair counting the same."""
+        from model.step import Evaluation
+
         parts = list(self.lengths.values())
         masked, pairs = (sum(getattr(part, name) for part in parts) for name in ("num_masked", "num_pairs"))
         means = {
@@ -98,6 +98,14 @@ def main(argv: Sequence[str]) -> None:
 
 def evaluate_model(config: EvaluateConfig) -> Result:
     """The measurements; ValueError if the model cannot be measured on this data set."""
+    import torch
+
+    from model.heads import PretrainingModel
+    from model.hub.initial_weights import check_vocabulary, copy_weights
+    from model.hub.pretrained import open_pretrained
+    from model.loading.data import DataSet
+    from model.step import choose_device, choose_precision, evaluate
+
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
@@ -130,6 +138,8 @@ def evaluate_model(config: EvaluateConfig) -> Result:
 
 def drop_pairs(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
     """The batches as if no example were a pair, for a model that has no head for them."""
+    import torch
+
     for batch in batches:
         yield replace(batch, next_sentence_label=torch.full_like(batch.next_sentence_label, -1))
 

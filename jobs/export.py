@@ -14,20 +14,20 @@ the checkpoints of a pretraining run, which need not be finished. Writes
 The directory appears only when it is complete.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
-from jobs.support.model_card import pretraining_card, run_card
-from model.heads import PretrainingModel
-from model.hub.initial_weights import copy_weights
-from model.hub.onnx_export import write_onnx
-from model.hub.pretrained import Pretrained, open_pretrained
-from model.hub.weights import write_pretrained
-from model.runs.checkpoint import TrainingState, checkpoint_path, read_state
 from model.schedule import parse_budget
+
+if TYPE_CHECKING:
+    from model.hub.pretrained import Pretrained
+    from model.runs.checkpoint import TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,14 @@ def main(argv: Sequence[str]) -> None:
 
 def export(config: ExportConfig) -> Pretrained:
     """Write the directory and return the model in it; ValueError if there is no model to write."""
+    from jobs.support.model_card import pretraining_card, run_card
+    from model.heads import PretrainingModel
+    from model.hub.initial_weights import copy_weights
+    from model.hub.onnx_export import write_onnx
+    from model.hub.pretrained import open_pretrained
+    from model.hub.weights import write_pretrained
+    from model.runs.checkpoint import TrainingState, read_state
+
     if (config.checkpoint / "config.json").exists():
         raise ValueError(f"{config.checkpoint} is in transformers' form already: it can be used and copied as it is")
     path = config.checkpoint if config.step is None else checkpoint_of(config.checkpoint, config.step)
@@ -86,6 +94,8 @@ def export(config: ExportConfig) -> Pretrained:
 
 def checkpoint_of(run: Path, step: int) -> Path:
     """Return the path of the checkpoint of a step; ValueError if the run has none."""
+    from model.runs.checkpoint import checkpoint_path
+
     path = checkpoint_path(run / "checkpoints", step)
     if not path.is_dir():
         kept = sorted(int(other.name.removeprefix("step-")) for other in (run / "checkpoints").glob("step-*"))

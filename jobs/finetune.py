@@ -18,6 +18,8 @@ The same command resumes a stopped run from its last checkpoint. On a CPU with t
 the same numbers, bit for bit, as an uninterrupted run. The exit status is as for `bertloom pretrain`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -27,24 +29,22 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from bertloom.json_files import read_json
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
-from jobs.support.finetune_run import SeedResult, train_seed
-from jobs.support.finetuning import FinetuneJob, describe_metrics
-from model.hub.pretrained import Pretrained, open_pretrained
-from model.runs.lock import run_lock
-from model.runs.signals import stop_signals
-from model.tasks.data import TaskData, Windowing
 from model.tasks.registry import make_task, task_class
-from model.tasks.rows import read_task
-from model.tasks.task import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jobs.support.finetune_run import SeedResult
+    from jobs.support.finetuning import FinetuneJob
+    from model.hub.pretrained import Pretrained
+    from model.tasks.data import TaskData, Windowing
+    from model.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,12 @@ def main(argv: Sequence[str]) -> int:
 
 def finetune(config: FinetuneConfig) -> FinetuneResult:
     """Train with every seed, until the end or a signal, from the last checkpoint if there is one."""
+    import torch
+
+    from jobs.support.finetune_run import train_seed
+    from model.runs.lock import run_lock
+    from model.runs.signals import stop_signals
+
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("finetune runs in one process, on one device: start it without torchrun")
     if config.num_threads is not None:
@@ -95,6 +101,11 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
 
 def prepare(config: FinetuneConfig) -> FinetuneJob:
     """Open the model and read the rows; ValueError if they do not fit together."""
+    from jobs.support.finetuning import FinetuneJob
+    from model.hub.pretrained import open_pretrained
+    from model.tasks.data import Windowing
+    from model.tasks.rows import read_task
+
     pretrained = open_pretrained(config.model)
     windowing = Windowing(
         max_seq_length=config.max_seq_length or pretrained.max_seq_length,
@@ -170,6 +181,8 @@ def check_model(config: FinetuneConfig, pretrained: Pretrained, windowing: Windo
 
 def target_weights(config: FinetuneConfig, task: Task[Any], train: TaskData) -> np.ndarray:
     """Return the weight of each target in the loss, float32."""
+    import numpy as np
+
     if not config.class_weights:
         return train.weights
     counts = np.bincount(train.labels, minlength=len(task.labels))
@@ -185,6 +198,8 @@ def target_weights(config: FinetuneConfig, task: Task[Any], train: TaskData) -> 
 
 def print_start(job: FinetuneJob) -> None:
     """Print what will be trained, and on what data."""
+    import numpy as np
+
     config = job.config
     print(f"model: {job.pretrained.path}, a {job.pretrained.architecture}")
     for name, data, bad in (("train", job.train, job.bad_train), ("dev", job.dev, job.bad_dev)):
@@ -204,6 +219,8 @@ def print_start(job: FinetuneJob) -> None:
 
 def summarize(job: FinetuneJob, results: list[SeedResult]) -> FinetuneResult:
     """Return the result of all seeds. For several seeds, write results.json and copy the best model."""
+    from jobs.support.finetuning import describe_metrics
+
     out = job.config.out
     best = max(results, key=lambda result: result.metrics[job.metric])
     names = list(results[0].metrics)

@@ -23,11 +23,6 @@ import tomli_w
 from bertloom.json_files import read_json
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
-from model.encoders import names_of
-from model.heads import PretrainingModel
-from model.hub.initial_weights import MAY_DIFFER, copy_weights, text_options
-from model.hub.pretrained import open_pretrained
-from model.hub.weights import to_hugging_face, write_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +49,8 @@ class Imported:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(ImportConfig, argv, prog="bertloom import")
+    from model.hub.initial_weights import text_options
+
     found = import_model(config)
     model, shape = config.out / "model", read_json(config.out / "model" / "config.json")
     options = text_options(read_json(model / "tokenizer.json"))
@@ -74,6 +71,12 @@ def main(argv: Sequence[str]) -> None:
 
 def import_model(config: ImportConfig) -> Imported:
     """Writes the run folder; ValueError if the directory holds no BERT that is like ours, or not its vocabulary."""
+    from model.encoders import names_of
+    from model.heads import PretrainingModel
+    from model.hub.initial_weights import MAY_DIFFER, copy_weights
+    from model.hub.pretrained import open_pretrained
+    from model.hub.weights import to_hugging_face, write_pretrained
+
     if not (config.hf / "config.json").exists():
         what = "there is no such folder" if not config.hf.is_dir() else "it has no config.json"
         raise ValueError(

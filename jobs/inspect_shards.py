@@ -7,26 +7,25 @@ A masked word is shown with what replaced it: ⟦MASK→paris⟧ for the 80 % th
 became a random word, ⟦=paris⟧ for the 10 % that were kept.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import pyarrow as pa
 import tyro
 
 from bertloom import storage
-from bertloom.draws import bounded, draw, fold
-from bertloom.manifest import DAMAGED, read_dataset
-from bertloom.shards import read_shard
 from jobs.support.config import parse
-from pipeline.checks.report import flatten, shape, treatment
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.examples.decoding import decode
-from pipeline.vocabulary import Vocabulary, read_vocabulary
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipeline.vocabulary import Vocabulary
 
 LABELS: Mapping[int, str] = {0: "next", 1: "random or swapped", -1: "none"}
 """Labels of a shard that is outside of its data set."""
@@ -60,6 +59,12 @@ def main(argv: Sequence[str]) -> None:
 
 def inspect(config: InspectConfig) -> dict[str, Any]:
     """Return everything that the command prints, as plain values."""
+    import numpy as np
+
+    from bertloom.draws import bounded, draw, fold
+    from bertloom.manifest import read_dataset
+    from pipeline.examples.decoding import decode
+
     if config.examples < 0:
         raise ValueError(f"--examples {config.examples}: expected 0 or more")
     found: dict[str, Any] = {"path": config.path}
@@ -95,6 +100,8 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
 
 def statistics(table: pa.Table, vocabulary: Vocabulary | None, labels: Mapping[int, str]) -> dict[str, Any]:
     """Return lengths, labels and masks of a table of examples."""
+    from pipeline.checks.report import flatten, shape, treatment
+
     examples = flatten(table)
     return shape(examples, labels) | ({"masks_as_drawn": treatment(examples, vocabulary)} if vocabulary else {})
 
@@ -115,6 +122,11 @@ def _choose_shard(config: InspectConfig, table: pa.Table) -> str:
 
 
 def _open(path: str) -> pa.Table:
+    import pyarrow as pa
+
+    from bertloom.manifest import DAMAGED
+    from bertloom.shards import read_shard
+
     try:
         return read_shard(path)
     except (OSError, tarfile.TarError, pa.ArrowInvalid, ValueError) as error:
@@ -131,6 +143,8 @@ def _dataset_of(path: str) -> str | None:
 
 
 def _vocabulary(config: InspectConfig, dataset: str | None) -> Vocabulary | None:
+    from pipeline.vocabulary import read_vocabulary
+
     path = config.vocab or (storage.join(dataset, "vocab.txt") if dataset else None)
     return read_vocabulary(path) if path else None
 

@@ -14,16 +14,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
-from jobs.support.texts import ROWS_AT_ONCE, OnBadRow, open_output
-from model.hub.pretrained import open_pretrained
-from model.inference.predict import TaskPredictor, WordPredictor
-from model.tasks.rows import BadRow, json_lines, read_records, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +38,7 @@ class PredictConfig:
     """Columns whose names are not recognised: text=review."""
     top_k: int = 5
     """Number of classes, or words, whose probabilities are written."""
-    on_bad_row: OnBadRow = "stop"
+    on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do with a row that cannot be used: stop and report it, or write {"error": …} in its place."""
     device: str = "auto"
     """Device: cuda, cuda:1, cpu …; auto is cuda where there is one."""
@@ -57,6 +53,8 @@ class PredictConfig:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(PredictConfig, argv, prog="bertloom predict")
+    from jobs.support.texts import open_output
+
     with open_output(config.out) as file:
         for line in fill(config) if config.fill is not None else predict(config):
             # Of an `id` that JSON has no form for, such as a time of a Parquet file, what str gives.
@@ -67,6 +65,9 @@ def main(argv: Sequence[str]) -> None:
 
 def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
     """Yield a line per likely word: the number of its [MASK], from 1, the word, and its probability."""
+    from model.hub.pretrained import open_pretrained
+    from model.inference.predict import WordPredictor
+
     assert config.fill is not None
     model = WordPredictor(open_pretrained(config.model), config.device)
     for number, words in enumerate(model.fill(config.fill, config.top_k), 1):
@@ -76,6 +77,11 @@ def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
 
 def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
     """Yield one output line per row."""
+    from jobs.support.texts import ROWS_AT_ONCE
+    from model.hub.pretrained import open_pretrained
+    from model.inference.predict import TaskPredictor
+    from model.tasks.rows import BadRow, json_lines, read_records, read_rows
+
     path = config.input
     assert path is not None
     is_piped = str(path) == "-"

@@ -7,6 +7,8 @@ Writes a data set (docs/shard-format.md). If the job is killed at any moment and
 data set has the same bytes. Flags after `--` go to Beam: `-- --runner=FlinkRunner --flink_master=...`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -14,31 +16,25 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from bertloom import storage
 from bertloom.locks import output_lock
 from jobs.support.config import parse
 from jobs.support.messages import print_message
-from jobs.support.progress import JobProgress
 from pipeline.checks.gates import Gates
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.sources import Source
-from pipeline.inputs.splitting import split_size, split_source
-from pipeline.job import JobConfig
-from pipeline.local.disk_estimate import check_room
-from pipeline.local.runner import is_local, pipeline_options, run_over_splits
-from pipeline.output import check_apart, claim, count_finished, finished_manifest, make_folder, prepare_folders
 from pipeline.places import Places
-from pipeline.preprocess import Preprocess
-from pipeline.stages.line_repeats import REPEATED, CountLines
-from pipeline.storage_flags import storage_options
 from pipeline.tokenizer import TokenizeConfig, check_packages
-from pipeline.vocabulary import Vocabulary, read_vocabulary
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from pipeline.job import JobConfig
+    from pipeline.vocabulary import Vocabulary
 
 say = partial(print_message, "preprocess")
 
@@ -87,6 +83,13 @@ def main(argv: Sequence[str]) -> int:
 
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any]:
     """Make the data set, or the missing rest of it. Return its manifest, with the additional key `out`."""
+    from pipeline.inputs.discovery import find_sources
+    from pipeline.job import JobConfig
+    from pipeline.local.runner import pipeline_options
+    from pipeline.output import check_apart, finished_manifest, make_folder
+    from pipeline.storage_flags import storage_options
+    from pipeline.vocabulary import read_vocabulary
+
     options = pipeline_options(config.num_workers, beam_flags)
     store_options = storage_options(options)
     storage.connect(store_options)
@@ -120,6 +123,14 @@ def make_data_set(
     notes: list[str],
 ) -> dict[str, Any]:
     """Claim the output and run the pipeline. Return the manifest. notes: messages about the sources."""
+    from jobs.support.progress import JobProgress
+    from pipeline.inputs.splitting import split_size, split_source
+    from pipeline.local.disk_estimate import check_room
+    from pipeline.local.runner import is_local, run_over_splits
+    from pipeline.output import claim, count_finished, make_folder, prepare_folders
+    from pipeline.preprocess import Preprocess
+    from pipeline.stages.line_repeats import CountLines
+
     total_bytes = sum(source.size for source in sources)
     part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total_bytes)
     splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize.text.read)]
@@ -166,6 +177,9 @@ def make_data_set(
 
 def with_repeated_lines(places: Places) -> Places:
     """Copy the list of repeated lines into the folder of the parts without these lines. Return the places of that folder."""
+    from pipeline.output import make_folder
+    from pipeline.stages.line_repeats import REPEATED
+
     lines = storage.read(storage.join(places.scratch, REPEATED))
     places = replace(places, repeated_lines=hashlib.sha256(lines).hexdigest()[:24])
     make_folder("--work-dir", places.parts)

@@ -23,36 +23,23 @@ Exit status: 0 when the run is finished. SIGTERM and SIGINT (Ctrl-C) finish the 
 128 + the number of the signal: 143 or 130. A second Ctrl-C stops immediately.
 """
 
+from __future__ import annotations
+
 import signal
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from jobs.support.config import dump, parse
 from jobs.support.pretrain_config import PretrainConfig, too_long
-from jobs.support.pretraining import Pretraining
-from model.compiling import compile_model
-from model.devices import peak_flops
-from model.distributed import Ranks, join_ranks
-from model.encoder import EncoderConfig, initialize_weights
-from model.heads import PretrainingModel
-from model.loading.batches import BatchReader
-from model.loading.data import DataSet
-from model.loading.remask import remasking_of
-from model.optimizer import build_optimizer
-from model.runs.bad_steps import BadStepPolicy
-from model.runs.checkpoint import TrainingState, checkpoint_path, load_checkpoint, share_checkpoint
-from model.runs.loop import train
-from model.runs.meter import PretrainingMeter
-from model.runs.metrics import read_metrics
-from model.runs.progress import Progress
-from model.runs.recorder import NullRecorder, RecorderOptions, make_recorder
-from model.runs.resume import changes_between, settings_of
-from model.runs.signals import stop_signals
-from model.step import Evaluation, choose_device, choose_precision
+
+if TYPE_CHECKING:
+    from jobs.support.pretraining import Pretraining
+    from model.distributed import Ranks
+    from model.runs.progress import Progress
+    from model.runs.recorder import NullRecorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +72,21 @@ def main(argv: Sequence[str]) -> int:
 
 def pretrain(config: PretrainConfig) -> PretrainResult:
     """Train until the end of the schedule or a signal, from the last checkpoint if there is one."""
+    from model.distributed import join_ranks
+    from model.runs.recorder import make_recorder
+    from model.step import choose_device
+
     with join_ranks(choose_device(config.device)) as ranks:
         return pretrain_rank(config, make_recorder(config.out, ranks), ranks)
 
 
 def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> PretrainResult:
     """Train as one of the ranks."""
+    from model.runs.checkpoint import checkpoint_path
+    from model.runs.loop import train
+    from model.runs.recorder import RecorderOptions
+    from model.runs.signals import stop_signals
+
     training = prepare(config, recorder, ranks)
     with recorder.lock():
         progress = resume(training)
@@ -129,6 +125,19 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) 
 
 def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pretraining:
     """Open the data set and build schedule, reader and model; ValueError if they do not fit together."""
+    import torch
+
+    from jobs.support.pretraining import Pretraining
+    from model.devices import peak_flops
+    from model.encoder import EncoderConfig
+    from model.heads import PretrainingModel
+    from model.loading.batches import BatchReader
+    from model.loading.data import DataSet
+    from model.loading.remask import remasking_of
+    from model.runs.bad_steps import BadStepPolicy
+    from model.runs.meter import PretrainingMeter
+    from model.step import choose_precision
+
     if (config.out / "model").exists():
         raise ValueError(
             f"{config.out} holds an imported or fine-tuned model: give a new --out, and --init-from {config.out}"
@@ -178,6 +187,12 @@ def resume(training: Pretraining) -> Progress:
     Raises:
         ValueError: settings that decide the numbers have changed without permission.
     """
+    from model.encoder import initialize_weights
+    from model.optimizer import build_optimizer
+    from model.runs.checkpoint import TrainingState, load_checkpoint, share_checkpoint
+    from model.runs.progress import Progress
+    from model.runs.resume import changes_between, settings_of
+
     config, recorder, ranks = training.config, training.recorder, training.ranks
     found = recorder.find_checkpoint(TrainingState)
     saved = ranks.share_json(asdict(found[1]) if found else None)
@@ -229,6 +244,8 @@ def write_inputs(training: Pretraining) -> None:
 
 def compile_training(training: Pretraining) -> None:
     """Compile the model, for micro-batches padded to one size per length."""
+    from model.compiling import compile_model
+
     shapes = training.reader.pad_batches(training.schedule.phases)
     compile_model(training.model, shapes)
     for shape in shapes:
@@ -239,6 +256,8 @@ def compile_training(training: Pretraining) -> None:
 
 def print_start(training: Pretraining, progress: Progress) -> None:
     """Print what will be trained, on what data, and where."""
+    import torch
+
     ranks, model, recorder = training.ranks, training.model, training.recorder
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     where = f"{ranks.device}" if ranks.size == 1 else f"{ranks.size} ranks of {ranks.device.type}"
@@ -260,6 +279,10 @@ def print_start(training: Pretraining, progress: Progress) -> None:
 
 def result_of(training: Pretraining, progress: Progress, signal_number: int = 0) -> PretrainResult:
     """Return the result of a run that has got this far."""
+    from model.runs.checkpoint import checkpoint_path
+    from model.runs.metrics import read_metrics
+    from model.step import Evaluation
+
     out = training.config.out
     lines = [line for line in read_metrics(out / "metrics.jsonl") if line["split"] == "validation"]
     names = [field.name for field in fields(Evaluation)]

@@ -14,7 +14,6 @@ from typing import Annotated
 import tyro
 
 from jobs.support.config import parse
-from jobs.support.report import write_report
 from pipeline.checks.gates import Gates
 
 
@@ -29,4 +28,6 @@ class ReportConfig:
 
 def main(argv: Sequence[str]) -> int:
     config = parse(ReportConfig, argv, prog="bertloom report")
+    from jobs.support.report import write_report
+
     return write_report(config.dataset, config.gates)

@@ -14,17 +14,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
-from jobs.support.texts import OnBadRow, Text, open_output, read_texts
-from model.hub.pretrained import open_pretrained
-from model.inference.predict import WordPredictor
-from model.inference.score import log_likelihoods
-from model.tasks.rows import BadRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +34,7 @@ class ScoreConfig:
     """File to write, or - for standard output."""
     columns: tuple[str, ...] = ()
     """Column that holds the texts, if its name is not recognised: text=sentence."""
-    on_bad_row: OnBadRow = "stop"
+    on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do with a row that cannot be used: stop and report it, or write {"error": …} in its place."""
     device: str = "auto"
     """Device: cuda, cuda:1, cpu …; auto is cuda where there is one."""
@@ -50,6 +45,8 @@ class ScoreConfig:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(ScoreConfig, argv, prog="bertloom score")
+    from jobs.support.texts import open_output
+
     with open_output(config.out) as file:
         for line in score(config):
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
@@ -57,6 +54,12 @@ def main(argv: Sequence[str]) -> None:
 
 def score(config: ScoreConfig) -> Iterator[dict[str, Any]]:
     """Yield one output line per row."""
+    from jobs.support.texts import Text, read_texts
+    from model.hub.pretrained import open_pretrained
+    from model.inference.predict import WordPredictor
+    from model.inference.score import log_likelihoods
+    from model.tasks.rows import BadRow
+
     model = WordPredictor(open_pretrained(config.model), config.device)
     longest = model.config.shape.max_position_embeddings - 2
     num_bad = 0
