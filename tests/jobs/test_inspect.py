@@ -7,7 +7,8 @@ import pytest
 
 from bertloom.shards import read_shard
 from jobs import cli
-from jobs.inspect_shards import InspectConfig, decode, inspect
+from jobs.inspect_shards import InspectConfig, inspect
+from pipeline.examples.decoding import decode
 from pipeline.vocabulary import Vocabulary, read_vocabulary
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 
