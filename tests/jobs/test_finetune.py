@@ -17,6 +17,7 @@ from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
 from model.inference.predict import load
 from model.runs.metrics import TIMING_KEYS, read_metrics
+from tests.forked import DEVNULL, Forked
 from tests.model.small_task import ROWS, sentiment_rows, write_jsonl, write_model
 
 
@@ -120,18 +121,17 @@ def test_a_finished_run_started_again_says_so_and_changes_nothing(unbroken, enco
     assert isinstance(result, FinetuneResult) and result.exit_status == 0
 
 
-def start(encoder: Path, files, out: Path) -> subprocess.Popen:
+def start(encoder: Path, files, out: Path) -> Forked:
     """`bertloom finetune` in a process of its own, as in `unbroken`."""
     train, dev = files["classify"]
     words = ["finetune", "--task", "classify", "--model", encoder, "--train", train, "--dev", dev, "--out", out]
     words += ["--num-epochs", "2", "--batch-size", "16", "--learning-rate", "3e-3", "--device", "cpu"]
     words += ["--num-threads", "1", "--save-every", "3"]
     code = "import sys; from jobs.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-W", "error", "-c", code, *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    return Forked(code, *map(str, words), stderr=DEVNULL)
 
 
-def kill_at(process: subprocess.Popen, out: Path, number: int, kind: int) -> None:
+def kill_at(process: Forked, out: Path, number: int, kind: int) -> None:
     """Sends a signal as soon as metrics.jsonl has so many lines."""
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:

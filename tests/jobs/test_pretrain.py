@@ -21,6 +21,7 @@ from model.runs.checkpoint import TrainingState, load_model, read_state
 from model.runs.lock import run_lock
 from model.runs.metrics import read_metrics
 from model.runs.signals import stop_signals
+from tests.forked import DEVNULL, Forked
 from tests.jobs.small_run import learnt, numbers
 from tests.model.synthetic import write_data_set
 
@@ -120,7 +121,7 @@ def test_a_finished_run_started_again_says_so_and_changes_nothing(data, unbroken
     assert result.exit_status == 0
 
 
-def start(data: Path, out: Path, *flags: str) -> subprocess.Popen:
+def start(data: Path, out: Path, *flags: str) -> Forked:
     """`bertloom pretrain` in a process of its own, of 400 short steps."""
     words = ["--data", str(data), "--out", str(out), "--num-steps", "400", "--batch-size", "16"]
     words += ["--micro-batch-size", "8", "--log-every", "1"]
@@ -128,11 +129,10 @@ def start(data: Path, out: Path, *flags: str) -> subprocess.Popen:
     words += ["--model.intermediate-size", "64", "--model.hidden-dropout-prob", "0.1", "--num-threads", "2"]
     words += ["--device", "cpu", "--eval-every", "30", "--num-eval-examples", "40", "--save-every", "20", *flags]
     code = "import sys; from jobs.pretrain import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-W", "error", "-c", code, *words]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    return Forked(code, *words, stderr=DEVNULL)
 
 
-def wait_for_line(process: subprocess.Popen, out: Path, number: int) -> None:
+def wait_for_line(process: Forked, out: Path, number: int) -> None:
     """Returns as soon as metrics.jsonl has so many lines."""
     for _ in range(30_000):
         if process.poll() is not None:
@@ -146,8 +146,8 @@ def wait_for_line(process: subprocess.Popen, out: Path, number: int) -> None:
 def test_killed_and_started_again_it_gives_the_numbers_of_an_unbroken_run(data, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     process = start(data, whole)
-    assert process.wait(120) == 0
-    process.stdout.close()
+    process.communicate(120)
+    assert process.returncode == 0
 
     for line in (45, 150):  # kill -9, at no particular place
         process = start(data, broken)

@@ -1,11 +1,8 @@
 """Runs on a data set behind s3://, from a real S3 server on loopback: the same numbers as on a local disk."""
 
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from jobs.verify import main as verify_main
 from jobs.verify import verify_run
 from model.bert import BertShape
 from model.runs.checkpoint import TrainingState, read_state
+from tests.forked import STDOUT, Forked
 from tests.jobs.small_run import numbers
 from tests.model import synthetic
 from tests.model.object_store import Store, object_store
@@ -73,10 +71,8 @@ def words(out: Path, **changes) -> list[str]:
     return [word for name, value in values.items() for word in ("--" + name.replace("_", "-"), str(value))]
 
 
-def start(arguments: list[str], **environment: str) -> subprocess.Popen:
-    command = [sys.executable, "-W", "error", "-c", CODE, *arguments]
-    output = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, **output)
+def start(arguments: list[str], **environment: str) -> Forked:
+    return Forked(CODE, *arguments, env=environment, stderr=STDOUT)
 
 
 @pytest.fixture(scope="module")

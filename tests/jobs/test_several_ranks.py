@@ -20,6 +20,7 @@ from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert import BertShape
 from model.runs.metrics import read_metrics
+from tests.forked import Forked
 from tests.jobs.small_run import train_lines
 from tests.model.synthetic import write_data_set
 
@@ -68,7 +69,7 @@ def alone(data: Path, out: Path, num_steps: int, micro_batch_size: int, **change
     )
 
 
-def start_ranks(size: int, arguments: list[str]) -> list[subprocess.Popen]:
+def start_ranks(size: int, arguments: list[str]) -> list[Forked]:
     """What torchrun starts, without torchrun."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -76,18 +77,13 @@ def start_ranks(size: int, arguments: list[str]) -> list[subprocess.Popen]:
     return [start_rank(rank, size, port, [CODE, *arguments]) for rank in range(size)]
 
 
-def start_rank(rank: int, size: int, port: int, code: list[str], **environment: str) -> subprocess.Popen:
-    common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", *code],
-        text=True,
-        env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def start_rank(rank: int, size: int, port: int, code: list[str], **environment: str) -> Forked:
+    common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    return Forked(*code, env=common | environment)
 
 
-def finish(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+def finish(processes: list[Forked]) -> list[tuple[int, str, str]]:
     """Exit status, output and errors of each."""
     ended = [process.communicate(timeout=240) for process in processes]
     return [(process.returncode, *texts) for process, texts in zip(processes, ended)]
@@ -220,7 +216,7 @@ def test_torchrun_starts_the_ranks_again_and_stops_them_cleanly(data, tmp_path):
     assert faults == [] and steps == train_lines(out)[-1]["step"] > 6
 
 
-def wait_for(condition, processes: list[subprocess.Popen], log: Path | None = None) -> None:
+def wait_for(condition, processes: list[Forked] | list[subprocess.Popen], log: Path | None = None) -> None:
     for _ in range(12_000):
         if condition():
             return
