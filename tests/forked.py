@@ -100,7 +100,7 @@ class Forked:
         socket.send_fds(server(), [json.dumps(request).encode()], [*writers, write_status])
         for file in (*writers, write_status):
             os.close(file)
-        self.status = open(read_status)
+        self.status = open(read_status)  # noqa: SIM115 (closed when the process has ended)
         self.pid = int(self.status.readline())
 
     def poll(self) -> int | None:
