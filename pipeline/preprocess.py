@@ -24,7 +24,7 @@ from pipeline.stages.weave import Weave
 
 
 @transform
-class Preprocess(beam.PTransform):
+class Preprocess(beam.PTransform[Any, Any]):
     """Splits -> the manifest of a complete data set."""
 
     job: JobConfig

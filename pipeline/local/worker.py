@@ -20,7 +20,7 @@ from pipeline.local.beam_import import import_beam
 
 _DONE = b"done"
 _asking = threading.Lock()
-_running: tuple[subprocess.Popen, socket.socket] | None = None  # the server, and a connection to it
+_running: tuple[subprocess.Popen[bytes], socket.socket] | None = None  # the server, and a connection to it
 
 
 def start() -> None:

@@ -123,7 +123,7 @@ def count_range(
 
 
 @transform
-class CountLines(beam.PTransform):
+class CountLines(beam.PTransform[Any, Any]):
     """Splits -> REPEATED, in the scratch folder."""
 
     config: TextConfig

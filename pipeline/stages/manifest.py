@@ -228,7 +228,7 @@ def about_inputs(plan: Plan, sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 @transform
-class WriteManifest(beam.PTransform):
+class WriteManifest(beam.PTransform[Any, Any]):
     """BucketRecords -> the manifest, when the data set is complete."""
 
     job: JobConfig

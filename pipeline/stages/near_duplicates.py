@@ -67,7 +67,7 @@ def read_list(path: str) -> tuple[list[PartRecord], Files]:
 
 
 @transform
-class FindNearDuplicates(beam.PTransform):
+class FindNearDuplicates(beam.PTransform[Any, Any]):
     """PartRecords -> the same PartRecords, when the file of near duplicates is written."""
 
     job: JobConfig

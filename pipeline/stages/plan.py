@@ -206,7 +206,7 @@ def read_plan(path: str) -> Plan:
 
 
 @transform
-class PlanBuckets(beam.PTransform):
+class PlanBuckets(beam.PTransform[Any, Any]):
     """PartRecords -> Buckets, when the plan is written."""
 
     job: JobConfig

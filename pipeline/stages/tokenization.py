@@ -172,7 +172,7 @@ class TokenizeSplit(beam.DoFn):
 
 
 @transform
-class Tokenize(beam.PTransform):
+class Tokenize(beam.PTransform[Any, Any]):
     """Splits -> PartRecords."""
 
     job: JobConfig

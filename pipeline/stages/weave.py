@@ -277,7 +277,7 @@ def count_bucket(record: BucketRecord) -> None:
 
 
 @transform
-class Weave(beam.PTransform):
+class Weave(beam.PTransform[Any, Any]):
     """Buckets -> BucketRecords, when the shards are written."""
 
     job: JobConfig

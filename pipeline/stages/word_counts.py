@@ -218,7 +218,7 @@ def most_frequent(counts: WordCounts, limit: int = MAX_DISTINCT_WORDS) -> dict[s
 
 
 @transform
-class CountWords(beam.PTransform):
+class CountWords(beam.PTransform[Any, Any]):
     """Splits -> a file of the most frequent words and the tally, for `read_counts`."""
 
     folder: str

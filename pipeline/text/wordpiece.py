@@ -67,7 +67,7 @@ class WordPiece:
         ids[~from_plain] = list(chain.from_iterable(other_ids))
         return ids, sizes
 
-    def ids_of(self, codes: NDArray[np.int32]) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
+    def ids_of(self, codes: NDArray[np.int32]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int32]]:
         """Return (ids (tokens,), number of tokens of each unit: int32 (units,))."""
         table = pa.ListArray.from_arrays(self.offsets, self.ids)
         return table.take(pa.array(codes)).flatten().to_numpy(), np.take(self.sizes, codes, mode="clip")
