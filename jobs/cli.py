@@ -57,16 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(commands)}"
         print(f"bertloom: error: unknown command {name!r}: {advice}", file=sys.stderr)
         return 2
-    wants_help = bool({"-h", "--help"} & {*arguments})
-    if name in BEAM_COMMANDS and not wants_help and _wants_workers(arguments):
-        from pipeline.local import worker  # not at the top: `pretrain` runs where there is no pipeline
-
-        worker.start()  # it imports what the workers need while the command imports the same
-    if name in BEAM_COMMANDS and not wants_help:
-        from pipeline.local.beam_import import import_beam
-
-        import_beam(connectors="--" in arguments)
+    needs_beam = name in BEAM_COMMANDS and not {"-h", "--help"} & {*arguments}
     try:
+        if needs_beam and _wants_workers(arguments):
+            from pipeline.local import worker  # not at the top: `pretrain` runs where there is no pipeline
+
+            worker.start()  # it imports what the workers need while the command imports the same
+        if needs_beam:
+            from pipeline.local.beam_import import import_beam
+
+            import_beam(connectors="--" in arguments)
         importlib.import_module("bertloom")  # sets OMP_WAIT_POLICY, before the command loads torch
         return int(importlib.import_module(commands[name][0]).main(arguments) or 0)
     except KeyboardInterrupt:

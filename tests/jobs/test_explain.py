@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertloom.manifest import manifest_sha256, manifest_text
 from bertloom.shards import read_shard
 from jobs import cli
 from jobs.explain import Explainer
@@ -154,6 +155,10 @@ def test_a_shard_of_another_seed_is_reported(dataset, tmp_path):
     copy = shutil.copytree(dataset, tmp_path / "set")
     shutil.copyfile(other / SHARD, copy / SHARD)
     shutil.copyfile(other / "shards.parquet", copy / "shards.parquet")
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    manifest["shards_parquet"] = json.loads((other / "manifest.json").read_bytes())["shards_parquet"]
+    manifest["sha256"] = manifest_sha256(manifest)
+    (copy / "manifest.json").write_bytes(manifest_text(manifest))
     explainer = Explainer(str(copy))
     found = explainer.explain(explainer.num_examples - 1)
     assert found["agrees"] is False and found["shard_agrees"] is False and "input_ids" in found["differ"]
