@@ -9,32 +9,27 @@ its source files and made again from the seed, and the result is compared with t
 if they differ. Sentences, tokens and bytes are counted from 0, and the end of a range is not part of it.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import tokenizers
 import tyro
 from numpy.typing import NDArray
 
 from bertloom import storage
-from bertloom.manifest import DAMAGED, read_dataset
-from bertloom.shards import MEMBER_EXAMPLES
 from jobs.support.config import parse
-from jobs.support.explanation import explanation_lines
-from pipeline.checks.replay import Bucket, Woven
-from pipeline.checks.sample import read_documents_page, read_members
-from pipeline.examples.decoding import Span, decode, segments
-from pipeline.examples.objectives.objective import DrawnPair
-from pipeline.inputs.formats.registry import format_named
-from pipeline.job import JobConfig
-from pipeline.stages.line_repeats import read_repeated
-from pipeline.text.records import Document
-from pipeline.tokenizer import make_document_tokenizer
-from pipeline.vocabulary import make_tokenizer, parse_vocabulary
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    from pipeline.checks.replay import Bucket, Woven
+    from pipeline.examples.decoding import Span
+    from pipeline.text.records import Document
 
 CONTEXT_SENTENCES = 2
 """Sentences shown before and after a segment."""
@@ -56,6 +51,8 @@ class ExplainConfig:
 
 def main(argv: Sequence[str]) -> int:
     config = parse(ExplainConfig, argv, prog="bertloom explain")
+    from jobs.support.explanation import explanation_lines
+
     found = Explainer(config.dataset).explain(config.index)
     print(json.dumps(found, ensure_ascii=False, indent=1) if config.json else "\n".join(explanation_lines(found)))
     return 1 if found["agrees"] is False else 0
@@ -65,6 +62,10 @@ class Explainer:
     """Explains examples of one data set; keeps the buckets that it has made again."""
 
     def __init__(self, dataset: str):
+        from bertloom.manifest import read_dataset
+        from pipeline.job import JobConfig
+        from pipeline.vocabulary import parse_vocabulary
+
         self.dataset = dataset
         self.manifest, shards = read_dataset(dataset)
         self.rows = shards.to_pylist()
@@ -107,6 +108,11 @@ class Explainer:
 
     def _read(self, shard: dict[str, Any], place: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return (the example's row, what is shown of it)."""
+        from bertloom.manifest import DAMAGED
+        from bertloom.shards import MEMBER_EXAMPLES
+        from pipeline.checks.sample import read_members
+        from pipeline.examples.decoding import decode, segments
+
         member, at = divmod(place, MEMBER_EXAMPLES)
         try:
             (batch,) = read_members(self.dataset, shard, [member])
@@ -123,6 +129,10 @@ class Explainer:
         return example, {"shard": shard["path"], "member": member, "row": at, **names, **shown}
 
     def _bucket(self, split: str, number: int) -> Bucket:
+        from pipeline.checks.replay import Bucket
+        from pipeline.checks.sample import read_documents_page
+        from pipeline.stages.line_repeats import read_repeated
+
         if (split, number) not in self._buckets:
             page = read_documents_page(self.dataset, split, number)
             has_lines = self.job.tokenize.max_line_repeats is not None
@@ -133,16 +143,22 @@ class Explainer:
 
     @cached_property
     def _reference_tokenizer(self) -> tokenizers.Tokenizer:
+        from pipeline.vocabulary import make_tokenizer
+
         tokenize = self.job.tokenize
         return make_tokenizer(self.vocabulary, tokenize.do_lower_case, tokenize.strip_accents)
 
     def _layout(self, document: Document) -> Layout:
+        from pipeline.tokenizer import make_document_tokenizer
+
         lengths = make_document_tokenizer(self.job.tokenize, self.vocabulary)([document]).sentence_lengths.tolist()
         offsets = self._reference_tokenizer.encode(document.text.decode(), add_special_tokens=False).offsets
         return np.cumsum([0, *lengths]), offsets
 
     def _segment(self, bucket: Bucket, document: int, first: int, size: int) -> dict[str, Any]:
         """Return where a segment comes from: its document, its bytes there, and the text around it."""
+        from pipeline.inputs.formats.registry import format_named
+
         place = bucket.place(document)
         if place is None:
             return {"document": f"{document:016x}", "not_read": "documents/ does not hold it"}
@@ -180,6 +196,8 @@ class Explainer:
 
     def _drawn(self, woven: Woven, place: int, shard: dict[str, Any]) -> list[str]:
         """Describe how the example was drawn, in sentences."""
+        from pipeline.examples.objectives.objective import DrawnPair
+
         config, s, pair = self.job.examples, woven.sentences, woven.pairs.take(slice(place, place + 1))
         drawn = DrawnPair(
             sentences=s,
