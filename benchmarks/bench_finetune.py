@@ -29,12 +29,13 @@ import torch
 from bench_train import timed
 from setting import SAMPLE, header, run_command, spread, write_report
 
-from model.bert import BertShape
-from model.encoder import EncoderConfig, initialize_weights
+from model.bert_config import BertShape
+from model.encoder import initialize_weights
 from model.hub.pretrained import open_pretrained
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
 from model.hub.weights import to_hugging_face
 from model.loading.order import TrainingOrder
+from model.shape import EncoderConfig
 from model.tasks.data import TaskData, Windowing
 from model.tasks.registry import make_task
 from model.tasks.rows import read_task

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from setting import header, spread, write_report
 
-from model.bert import BertLayer, BertShape
+from model.bert import BertLayer
+from model.bert_config import BertShape
 from model.optimizer import Muon, adamw
 
 RATE = 1e-6

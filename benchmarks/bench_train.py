@@ -33,14 +33,15 @@ from setting import SAMPLE, header, run_command, spread, write_report
 from torch import Tensor
 
 from model.batch import PackedBatch, StaticShape
-from model.bert import BertShape
+from model.bert_config import BertShape
 from model.compiling import compile_model
-from model.encoder import EncoderConfig, initialize_weights
+from model.encoder import initialize_weights
 from model.heads import PretrainingModel
 from model.hub.weights import to_hugging_face
 from model.loading.data import DataSet, Examples
 from model.loading.order import TrainingOrder
 from model.loading.padding import pad_batch, static_shape
+from model.shape import EncoderConfig
 from model.step import autocast
 
 

@@ -129,13 +129,13 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
 
     from jobs.support.pretraining import Pretraining
     from model.devices import peak_flops
-    from model.encoder import EncoderConfig
     from model.heads import PretrainingModel
     from model.loading.batches import BatchReader
     from model.loading.data import DataSet
     from model.loading.remask import remasking_of
     from model.runs.bad_steps import BadStepPolicy
     from model.runs.meter import PretrainingMeter
+    from model.shape import EncoderConfig
     from model.step import choose_precision
 
     if (config.out / "model").exists():

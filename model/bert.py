@@ -3,7 +3,7 @@
 Differences from the paper's code and from transformers' BertModel:
 
 - There is no padding. All sequences of a batch are end to end in one flat tensor, and attention stays inside each.
-- Query, key and value come from one matrix product (`qkv`). Export splits it; see `model/bert_names.py`.
+- Query, key and value come from one matrix product (`qkv`). Export splits it; see `model/bert_config.py`.
 - GELU is the exact one (erf), as in transformers. The last version of google-research/bert has the tanh approximation.
 - The pooler belongs to the heads (`model/heads.py`).
 
@@ -15,67 +15,20 @@ Dimensions in the comments:
     V  vocab_size                   F  intermediate_size
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.encoder import Encoder, EncoderConfig
+from model.bert_config import BertShape
+from model.encoder import Encoder
 from model.normalization import build_normalization
 from model.packing import PackedSequences
+from model.shape import EncoderConfig
 
 try:  # in CUDA builds of torch 2.11 and later
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # pragma: no cover
     varlen_attn = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BertShape:
-    """The shape of a BERT. Names are Hugging Face's. The vocabulary is not part of it: it comes from the data set."""
-
-    hidden_size: int = 768
-    """Width of a token's vector, a multiple of num_attention_heads."""
-    num_hidden_layers: int = 12
-    """Number of layers."""
-    num_attention_heads: int = 12
-    """Number of attention heads in a layer."""
-    intermediate_size: int = 3072
-    """Width of the feed-forward block. BERT used 4 x hidden_size."""
-    max_position_embeddings: int = 512
-    """Length of the longest sequence that the model can read, in tokens."""
-    type_vocab_size: int = 2
-    """Number of token types: segment A and segment B."""
-    hidden_dropout_prob: float = 0.0
-    """Dropout after embeddings and sub-layers. BERT used 0.1; training that reads its data about once needs none."""
-    attention_probs_dropout_prob: float = 0.0
-    """Dropout of attention weights. BERT used 0.1. Above 0, attention on CUDA is much slower (see `attention`)."""
-    normalization: Literal["layer", "batch"] = "layer"
-    """Kind of normalisation. layer is BERT's, over a token's channels. batch, over the tokens of the whole batch, is an
-    experiment: it needs all batch_size examples in memory together, and the model cannot be exported."""
-    layer_norm_eps: float = 1e-12
-    """Epsilon of LayerNorm."""
-    initializer_range: float = 0.02
-    """Standard deviation of the normal distribution of the initial weights, before truncation."""
-
-    def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "type_vocab_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.max_position_embeddings < 8:
-            raise ValueError(f"max_position_embeddings={self.max_position_embeddings} must be at least 8")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}: "
-                f"BERT takes heads of 64, here {max(1, self.hidden_size // 64)}"
-            )
-        if self.normalization not in ("layer", "batch"):
-            raise ValueError(f"normalization={self.normalization!r} must be 'layer' or 'batch'")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
 
 
 def attention(qkv: Tensor, lengths: list[int], cu_seqlens: Tensor, dropout: float = 0.0) -> Tensor:

@@ -9,9 +9,8 @@ Dimensions in the comments:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,100 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.normalization import TokenBatchNorm
 from model.packing import PackedSequences
-
-
-class Shape(Protocol):
-    """The fields that the frozen dataclass of every encoder's shape has. Names are Hugging Face's."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of a token's vector."""
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Number of layers."""
-
-    @property
-    def num_attention_heads(self) -> int:
-        """Number of attention heads in a layer."""
-
-    @property
-    def intermediate_size(self) -> int:
-        """Width of the feed-forward block."""
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """Length of the longest sequence that the model can read, in tokens."""
-
-    @property
-    def type_vocab_size(self) -> int:
-        """Number of token types. A model with fewer than two cannot tell segment A from segment B."""
-
-    @property
-    def hidden_dropout_prob(self) -> float:
-        """Dropout of hidden states."""
-
-    @property
-    def attention_probs_dropout_prob(self) -> float:
-        """Dropout of attention weights."""
-
-    @property
-    def initializer_range(self) -> float:
-        """Standard deviation of the initial weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """All that is needed to build an encoder: a shape, and the size of the vocabulary, which comes from the data set."""
-
-    shape: Shape
-    """The shape; its class decides which encoder is built."""
-    vocab_size: int
-    """Number of words in vocab.txt."""
-
-    def __post_init__(self) -> None:
-        if self.vocab_size < 1:
-            raise ValueError(f"vocab_size={self.vocab_size} must be at least 1")
-
-    def values(self) -> dict[str, Any]:
-        """Return shape and vocabulary size as one flat table, as checkpoints and config.json store them."""
-        return asdict(self.shape) | {"vocab_size": self.vocab_size}
-
-
-@dataclass(frozen=True, kw_only=True)
-class HuggingFaceNames:
-    """How transformers names an encoder's classes, tensors and configuration.
-
-    In tables of tensors our name maps to theirs. A name without `.weight` or `.bias` at its end means both, and {} is
-    the number of the layer.
-    """
-
-    model_type: str
-    """`model_type` in config.json."""
-    prefix: str
-    """First part of their class names: "Bert" of BertModel and BertForMaskedLM."""
-    base: str
-    """Name of the encoder within their models with heads: "bert" of `bert.embeddings…`."""
-    encoder: Mapping[str, str]
-    """Tensors of the encoder that have one name."""
-    fused: Mapping[str, Sequence[str]]
-    """Tensors of the encoder that are several of theirs, one after the other."""
-    heads: Mapping[str, Mapping[str, str]]
-    """Tensors of the heads, by form: the second part of their class names, such as "ForMaskedLM"."""
-    word_embeddings: str
-    """Their name for the word embeddings."""
-    decoder: str
-    """Their name for the weight of the decoder, which is the word embeddings."""
-    copies: tuple[str, ...]
-    """Ends of the names of tensors that hold nothing of their own."""
-    configuration: Mapping[str, Any]
-    """Entries of config.json that are the same for every model of ours."""
-    readable: Mapping[str, tuple[Any, ...]]
-    """Values of their configuration with which a model is like ours; the first is the usual one."""
-    not_theirs: tuple[str, ...] = ()
-    """Fields of our shape that their configuration has no entry for."""
+from model.shape import EncoderConfig
 
 
 class Encoder(nn.Module, ABC):

@@ -1,47 +1,57 @@
-"""The encoders by name. A new one is one file like `model/bert.py`, its names in transformers, and a line here."""
+"""The encoders by name. A new one is a file like `model/bert.py`, one like `model/bert_config.py`, and a line here.
+
+An encoder is imported when it is built: the names and shapes are known without torch.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from model.bert import BertEncoder, BertShape
-from model.bert_names import BERT_NAMES
-from model.encoder import Encoder, EncoderConfig, HuggingFaceNames, Shape
+from model.bert_config import BERT_NAMES, BertShape
+from model.shape import EncoderConfig, HuggingFaceNames, Shape
+
+if TYPE_CHECKING:
+    from model.encoder import Encoder
 
 
 class EncoderKind(NamedTuple):
     """An entry of the registry."""
 
     shape: type[Shape]
-    """Its configuration: a frozen dataclass."""
-    encoder: type[Encoder]
-    """The module that is built from it."""
+    """Class of its configuration."""
+    encoder: str
+    """Module and name of the class that is built from it."""
     names: HuggingFaceNames
-    """Its side of Hugging Face transformers."""
+    """Its names in transformers."""
 
 
 ENCODERS: dict[str, EncoderKind] = {
-    "bert": EncoderKind(BertShape, BertEncoder, BERT_NAMES),
+    "bert": EncoderKind(BertShape, "model.bert:BertEncoder", BERT_NAMES),
 }
-"""The registry. A checkpoint records the name of its encoder."""
+"""The registry. The name is the value of `encoder` in the shape."""
 
 
-def encoder_name(config: EncoderConfig) -> str:
-    """Return the name in the registry of the encoder that a configuration describes."""
-    return next(name for name, kind in ENCODERS.items() if type(config.shape) is kind.shape)
+def shape_class(name: str | None) -> type[Shape]:
+    """Return the class of the shape of the encoder of that name; BERT's if there is no name."""
+    if name is not None and name not in ENCODERS:
+        raise ValueError(f"model.encoder is {name!r}: expected one of {', '.join(ENCODERS)}")
+    return ENCODERS[name or "bert"].shape
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
     """Return a new encoder with torch's default initial weights."""
-    return ENCODERS[encoder_name(config)].encoder(config)
+    encoder: Encoder = resolve_name(ENCODERS[config.shape.encoder].encoder)(config)
+    return encoder
 
 
 def names_of(config: EncoderConfig) -> HuggingFaceNames:
     """Return how transformers names the encoder that a configuration describes."""
-    return ENCODERS[encoder_name(config)].names
+    return ENCODERS[config.shape.encoder].names
 
 
-def config_from(name: str, values: Mapping[str, Any]) -> EncoderConfig:
-    """Return the configuration of the encoder `name` from `EncoderConfig.values`."""
-    rest = dict(values)
-    vocab_size = rest.pop("vocab_size")
-    return EncoderConfig(shape=ENCODERS[name].shape(**rest), vocab_size=vocab_size)
+def config_from(values: Mapping[str, Any]) -> EncoderConfig:
+    """Return the configuration that `EncoderConfig.values` gave."""
+    shape = {name: value for name, value in values.items() if name != "vocab_size"}
+    return EncoderConfig(shape=shape_class(values["encoder"])(**shape), vocab_size=values["vocab_size"])

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.batch import PackedBatch
-from model.encoder import Encoder, EncoderConfig
+from model.encoder import Encoder
 from model.encoders import build_encoder
+from model.shape import EncoderConfig
 
 
 class PretrainingOutput(NamedTuple):

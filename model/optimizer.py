@@ -1,4 +1,4 @@
-"""AdamW, LAMB and Muon. A new optimizer is one function and one line of OPTIMIZERS.
+"""AdamW, LAMB and Muon. A new optimizer is a function here and a line in `model/optimizers.py`.
 
 Differences from google-research/bert's optimizer: Adam's bias correction is applied (its absence was an oversight that
 the warm-up hid), and clipping is by the norm of the whole global batch's gradient. As there, biases and LayerNorm do not
@@ -7,13 +7,15 @@ decay. The learning rate comes from `model/schedule.py`.
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from pkgutil import resolve_name
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model.encoder import Encoder
 from model.normalization import follow_updates
+from model.optimizers import OPTIMIZERS, OptimizerName
 
 BETAS = (0.9, 0.98)
 """AdamW's. 0.98 instead of Adam's 0.999, as in RoBERTa, is more stable at batches of thousands."""
@@ -166,22 +168,9 @@ def build_muon(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
     return MuonWithAdamW(hidden, weight_decay, decay_groups(others, weight_decay))
 
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, float], torch.optim.Optimizer]] = {
-    "adamw": build_adamw,
-    "lamb": build_lamb,
-    "muon": build_muon,
-}
-"""The optimizers by name: a function of a model and the weight decay."""
-
-if TYPE_CHECKING:
-    Name = str
-else:
-    Name = Literal[tuple(OPTIMIZERS)]
-
-
-def build_optimizer(model: nn.Module, weight_decay: float, name: Name = "adamw") -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, weight_decay: float, name: OptimizerName = "adamw") -> torch.optim.Optimizer:
     """Return the optimizer of that name. Its learning rate is 0 until `set_learning_rate` sets it, at every step."""
-    optimizer = OPTIMIZERS[name](model, weight_decay)
+    optimizer: torch.optim.Optimizer = resolve_name(OPTIMIZERS[name])(model, weight_decay)
     follow_updates(model, optimizer)
     return optimizer
 

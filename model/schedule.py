@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Shape = Literal["linear", "cosine", "wsd"]
+Decay = Literal["linear", "cosine", "wsd"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Schedule:
     """Peak learning rate."""
     warmup_ratio: float
     """Share of the total that is learning-rate warm-up, which is linear."""
-    shape: Shape
+    shape: Decay
     """Decay after the warm-up: linear or cosine to 0; or wsd (warm-up, stable, decay; Hu et al. 2024, MiniCPM), which
     keeps the peak and decays linearly in the last `decay_ratio`."""
     decay_ratio: float

@@ -27,8 +27,8 @@ FORBIDDEN = {
 # The files and folders of each half, from the bottom up: each imports only what comes before it.
 ORDER = {
     "pipeline": "places options text inputs vocabulary tokens examples stages checks preprocess local",
-    "model": "distributed normalization packing batch encoder bert_names bert encoders devices optimizer schedule heads "
-    "compiling loading step runs hub tasks inference",
+    "model": "shape bert_config optimizers distributed normalization packing batch encoder encoders bert devices optimizer "
+    "schedule heads compiling loading step runs hub tasks inference",
 }
 # Known faults. These lists only get shorter.
 UPWARD: set[tuple[str, str]] = set()

@@ -11,15 +11,18 @@ in it, appear at the level of their parent in TOML and on the command line:
 
     training: tyro.conf.OmitArgPrefixes[TrainingConfig]
 
+The class of a nested configuration may depend on one of its values: see `ChosenBy`.
+
 TOML has no null: the string "None" means None, as on the command line.
 """
 
 import dataclasses
 import difflib
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +32,20 @@ import tomli_w
 import tyro
 
 Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenBy:
+    """Marks a field whose value is one of several dataclasses: `model: Annotated[Shape, ChosenBy("encoder", shape_class)]`.
+
+    A preset or a flag sets the key, and with it the other keys and flags.
+    """
+
+    key: str
+    """The key of the nested table that decides."""
+    class_of: Callable[[Any], type]
+    """Return the dataclass for a value of the key, or for None if the key is not set; ValueError for a wrong value."""
+
 
 _SIMPLE = {str: "a string", Path: "a path (a string)", int: "an integer", float: "a number", bool: "true or false"}
 
@@ -46,7 +63,11 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
     if not any(_is_marked(hint, tyro.conf.Positional) for hint in _hints(config_class).values()):
         while words and not words[0].startswith("-"):
             _merge(table, _read_preset(config_class, _find_preset(words.pop(0))))
-    with _plain_errors(config_class):
+    for name, hint in _hints(config_class).items():
+        if chosen := _choice(hint):
+            for value in re.findall(rf"(?<!\S)--{name}[.]{chosen.key}[ =](\S+)", " ".join(words)):
+                _merge(table, {name: {chosen.key: value}})
+    with _plain_errors(config_class, table):
         return tyro.cli(config_class, args=words, prog=prog, default=_instance(config_class, table))
 
 
@@ -119,6 +140,8 @@ def checked_table(config_class: type, table: dict[str, Any], file: str, prefix: 
 def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
     """Return `value` converted to the type `hint`, or raise an error with the file, the key and what was expected."""
     wrong = ValueError(f"{file}: {key} = {value!r}: expected {_in_words(hint)}")
+    if _choice(hint) and isinstance(value, dict):
+        hint = _nested_class(hint, value)
     hint = _bare(hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
@@ -184,7 +207,14 @@ def _is_marked(hint: Any, marker: Any) -> bool:
     return marker in getattr(hint, "__metadata__", ())
 
 
-def _nested_class(hint: Any) -> type | None:
+def _choice(hint: Any) -> ChosenBy | None:
+    return next((mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, ChosenBy)), None)
+
+
+def _nested_class(hint: Any, values: Mapping[str, Any] | None = None) -> type | None:
+    """Return the dataclass in a type; `values` are those of its fields that are known."""
+    if chosen := _choice(hint):
+        return chosen.class_of((values or {}).get(chosen.key))
     hint = _bare(hint)
     return next((option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
 
@@ -221,9 +251,10 @@ def _instance(config_class: type[Config], table: dict[str, Any], over: Any = Non
             value = field.default
         elif field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
-        nested, given = _nested_class(hints[field.name]), table.get(field.name)
+        given = table.get(field.name)
+        nested = _nested_class(hints[field.name], given)
         if nested and (isinstance(given, dict) or value is tyro.MISSING):
-            value = _instance(nested, given or {}, None if value is tyro.MISSING else value)
+            value = _instance(nested, given or {}, value if isinstance(value, nested) else None)
         elif field.name in table:
             value = given
         object.__setattr__(instance, field.name, value)
@@ -258,13 +289,14 @@ class _Refused(Exception):
 
 
 @contextmanager
-def _plain_errors(config_class: type) -> Iterator[None]:
+def _plain_errors(config_class: type, table: dict[str, Any]) -> Iterator[None]:
     """Pass the ValueErrors of `__post_init__` on unchanged. tyro would wrap their lines and draw a box around them."""
     classes: list[type] = [config_class]
     checks: dict[type, Any] = {}
     while classes:
         current = classes.pop()
-        classes += [nested for hint in _hints(current).values() if (nested := _nested_class(hint))]
+        hints = _hints(current).items()
+        classes += [nested for name, hint in hints if (nested := _nested_class(hint, table.get(name)))]
         checks |= {cls: vars(cls)["__post_init__"] for cls in current.__mro__ if "__post_init__" in vars(cls)}
 
     def carrying(check: Any) -> Any:

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from model.bert import BertShape
+from jobs.support.config import ChosenBy
+from model.bert_config import BertShape
+from model.encoders import shape_class
 from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.order import parse_shuffle
-from model.optimizer import Name
+from model.optimizers import OptimizerName
 from model.runs.resume import CHANGEABLE
 from model.runs.sinks import SinkName
-from model.schedule import Schedule, Shape, parse_budget, parse_phases
+from model.schedule import Decay, Schedule, parse_budget, parse_phases
+from model.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +50,11 @@ class PretrainConfig:
     """Peak learning rate. BERT used 1e-4 with batches of 256; use more for smaller models and larger batches."""
     warmup_ratio: float = 0.06
     """Share of training that is learning-rate warm-up. BERT used 0.01, RoBERTa 0.06."""
-    decay: Shape = "linear"
+    decay: Decay = "linear"
     """Learning-rate decay after the warm-up: linear or cosine to 0; wsd keeps the peak and decays linearly at the end."""
     decay_ratio: float = 0.2
     """Share of training that is the decay of wsd."""
-    optimizer: Name = "adamw"
+    optimizer: OptimizerName = "adamw"
     """Optimizer. lamb is for batches above about 8,000 examples (You et al. 2020). muon updates the matrices of the layers
     and leaves the rest to adamw, with the same learning rate (Jordan et al. 2024; see docs/experiments.md)."""
     weight_decay: float = 0.01
@@ -68,7 +71,7 @@ class PretrainConfig:
     shuffle: str = "global"
     """Order of examples. global shuffles the whole epoch. window:16 shuffles 16 members of shards (16,384 examples) at a
     time, for data from a URL that does not fit into the cache."""
-    model: BertShape = BertShape()
+    model: Annotated[Shape, ChosenBy("encoder", shape_class)] = BertShape()
     """Shape of the model."""
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""

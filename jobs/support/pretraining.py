@@ -8,7 +8,6 @@ import torch
 
 from jobs.support.pretrain_config import PretrainConfig
 from model.distributed import Ranks
-from model.encoders import encoder_name
 from model.heads import PretrainingModel
 from model.loading.batches import BatchReader, GlobalBatch
 from model.loading.data import DataSet, Examples
@@ -77,7 +76,6 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             order_version=ORDER_VERSION,
             shards_digest=self.data_set.shards_digest,
             vocabulary_sha256=self.data_set.vocabulary_sha256,
-            encoder=encoder_name(self.model.config),
             model=self.model.config.values(),
             schedule=self.config.settings() | settings,
             changes=self.changes,

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from model.encoder import EncoderConfig
 from model.encoders import ENCODERS, names_of
+from model.shape import EncoderConfig
 
 
 def write_config(config: EncoderConfig, form: str) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def write_config(config: EncoderConfig, form: str) -> dict[str, Any]:
         form: second part of its class's name in transformers, such as "ForPreTraining".
     """
     names = names_of(config)
-    shape = {name: value for name, value in config.values().items() if name not in names.not_theirs}
+    shape = {name: value for name, value in config.values().items() if name not in ("encoder", *names.not_theirs)}
     return {**names.configuration, "architectures": [names.prefix + form], **shape}
 
 
@@ -34,7 +34,8 @@ def read_config(configuration: Mapping[str, Any], where: str) -> EncoderConfig:
     for name, known in kind.names.readable.items():
         if (found := configuration.get(name)) not in known:
             raise ValueError(f"{where}: {name} is {found!r}, only {known[0]!r} can be read")
-    defaults = {field.name: field.default for field in fields(kind.shape) if field.name not in kind.names.not_theirs}
+    left_out = ("encoder", *kind.names.not_theirs)
+    defaults = {field.name: field.default for field in fields(kind.shape) if field.name not in left_out}
     required = {name: None for name, default in defaults.items() if default is MISSING} | {"vocab_size": None}
     values = required | {name: configuration[name] for name in (*defaults, "vocab_size") if name in configuration}
     for name, value in values.items():

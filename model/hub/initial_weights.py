@@ -4,13 +4,12 @@ import json
 from typing import Any
 
 from bertloom.json_files import parse_json
-from model.encoder import EncoderConfig
-from model.encoders import encoder_name
 from model.heads import PretrainingModel
 from model.hub.pretrained import Pretrained
 from model.hub.tokenizer import tokenizer_configuration
 from model.hub.weights import from_hugging_face, load_weights, name_table
 from model.loading.data import DataSet
+from model.shape import EncoderConfig
 
 MAY_DIFFER = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "vocab_size")
 """Fields that may differ from the model on disk. The vocabulary is checked separately."""
@@ -39,8 +38,8 @@ def check_vocabulary(pretrained: Pretrained, data_set: DataSet) -> None:
 
 def check_shape(pretrained: Pretrained, config: EncoderConfig) -> None:
     """Raise ValueError unless a model of this configuration can take the weights of the one on disk."""
-    ours, theirs = ({"encoder": encoder_name(c), **c.values()} for c in (config, pretrained.config))
-    for name, asked in ours.items():
+    theirs = pretrained.config.values()
+    for name, asked in config.values().items():
         if name not in MAY_DIFFER and asked != theirs.get(name):
             raise ValueError(
                 f"model.{name} is {asked}, but {pretrained.path} has {theirs.get(name)}: give the config.toml that its "

@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bertloom.json_files import read_json
-from model.encoder import EncoderConfig
 from model.encoders import config_from, names_of
 from model.hub.config import read_config
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
 from model.hub.weights import read_weights, to_hugging_face, weights_file
 from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
+from model.shape import EncoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def _open_checkpoint(path: Path) -> Pretrained:
             f"{words} is not the vocabulary that the model was trained with (sha256 {state.vocabulary_sha256[:12]}…): "
             f"copy vocab.txt and tokenizer.json of its data set to {run}"
         )
-    config = config_from(state.encoder, state.model)
+    config = config_from(state.model)
     return Pretrained(
         path=path,
         config=config,

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bertloom.json_files import read_json
-from model.encoder import EncoderConfig
 from model.encoders import names_of
 from model.heads import PretrainingModel
 from model.hub.config import read_config, write_config
 from model.hub.tokenizer import TextTokenizer, save_tokenizer
+from model.shape import EncoderConfig
 
 
 class HasForm(Protocol):

@@ -69,10 +69,8 @@ class TrainingState(CheckpointState):
     """sha256 of the data set's shards.parquet."""
     vocabulary_sha256: str
     """sha256 of the data set's vocab.txt."""
-    encoder: str
-    """Name of the encoder in `model.encoders`."""
     model: dict[str, Any]
-    """The model's shape and vocabulary size: `EncoderConfig.values`."""
+    """The kind of encoder, its shape and the vocabulary size: `EncoderConfig.values`."""
     schedule: dict[str, Any]
     """The other settings that decide the numbers: batch size, steps, learning rate, ..."""
     changes: list[dict[str, Any]]
@@ -184,7 +182,7 @@ def check_files(path: Path) -> None:
 def load_model(path: Path) -> PretrainingModel:
     """Return the model of a pretraining checkpoint, on the CPU."""
     state = read_state(path, TrainingState)
-    model = PretrainingModel(config_from(state.encoder, state.model))
+    model = PretrainingModel(config_from(state.model))
     model.load_state_dict(load_file(path / "model.safetensors"))
     return model
 

@@ -1,9 +1,12 @@
 """Compares the settings of a checkpoint with those of the command that resumes it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-from model.runs.checkpoint import TrainingState
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model.runs.checkpoint import TrainingState
 
 CHANGEABLE = (
     "num_steps",
@@ -55,7 +58,6 @@ def changes_between(
 def settings_of(state: TrainingState) -> dict[str, Any]:
     """Return all settings of pretraining that a resumed run must match, by name."""
     values = {"data": state.shards_digest, "seed": state.seed, "order_version": state.order_version}
-    values["encoder"] = state.encoder
     return values | state.schedule | {f"model.{name}": value for name, value in state.model.items()}
 
 

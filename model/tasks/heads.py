@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.encoder import EncoderConfig
 from model.encoders import build_encoder
 from model.packing import MAX_TOKENS, PackedSequences
+from model.shape import EncoderConfig
 from model.tasks.data import TaskBatch
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jobs.pretrain import PretrainConfig, pretrain
-from model.bert import BertShape
+from model.bert_config import BertShape
 from model.runs.metrics import TIMING_KEYS, read_metrics
 from tests.model.synthetic import NUM_WORDS, SPECIAL, write_data_set
 

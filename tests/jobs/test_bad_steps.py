@@ -8,7 +8,7 @@ import pytest
 
 from jobs.pretrain import PretrainConfig, pretrain
 from jobs.verify import verify_run
-from model.bert import BertShape
+from model.bert_config import BertShape
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from tests.jobs.small_run import learnt, numbers

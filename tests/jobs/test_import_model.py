@@ -137,7 +137,7 @@ def test_pretraining_goes_on_with_the_loss_that_transformers_has(hf, run, data, 
     assert first["loss"] == pytest.approx(expected, abs=1e-5)
     assert lines[-1]["mlm_loss"] < lines[0]["mlm_loss"]
     export(ExportConfig(checkpoint=tmp_path / "more", out=tmp_path / "out"))
-    assert "| begun with | the weights of imported |" in (tmp_path / "out/README.md").read_text()
+    assert "| initial weights | those of imported |" in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_run_goes_on_without_what_it_began_with(hf, run, data, tmp_path):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from jobs.pretrain import PretrainConfig, PretrainResult, main, pretrain
 from jobs.verify import verify_run
-from model.bert import BertShape
+from model.bert_config import BertShape
 from model.loading.order import TrainingOrder
 from model.runs.checkpoint import TrainingState, load_model, read_state
 from model.runs.lock import run_lock

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from jobs.pretrain import pretrain
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
-from model.bert import BertShape
+from model.bert_config import BertShape
 from model.runs.checkpoint import TrainingState, read_state
 from tests.jobs.small_run import learnt, train_lines
 from tests.model.synthetic import write_data_set

@@ -3,24 +3,27 @@
 import json
 import shutil
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jobs.cli import main
 from jobs.export import ExportConfig, export
 from jobs.finetune import finetune
 from jobs.pretrain import pretrain
 from jobs.support.finetune_config import FinetuneConfig
 from model.bert import BertEncoder, attention
-from model.encoder import Encoder, EncoderConfig, HuggingFaceNames
+from model.encoder import Encoder
 from model.encoders import ENCODERS, EncoderKind
 from model.hub.pretrained import open_pretrained
 from model.inference.predict import TaskPredictor, WordPredictor, load
 from model.optimizer import build_optimizer, moment_names
 from model.packing import PackedSequences
 from model.runs.checkpoint import TrainingState, load_model, read_state
+from model.shape import EncoderConfig, HuggingFaceNames, Shape
 from model.tasks.training import build_optimizer as build_task_optimizer
 from model.tasks.training import freeze
 from tests.jobs.small_run import make_data, run_config
@@ -28,18 +31,18 @@ from tests.model.small_task import sentiment_rows, write_jsonl
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreNormShape:
+class PreNormShape(Shape):
     """The shape of a pre-norm encoder without token types."""
 
+    encoder: Literal["prenorm"] = "prenorm"
     hidden_size: int = 32
     num_hidden_layers: int = 3
     num_attention_heads: int = 2
     intermediate_size: int = 48
     max_position_embeddings: int = 64
     type_vocab_size: int = 1
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    initializer_range: float = 0.02
+    activation: Literal["silu", "relu"] = "silu"
+    """Activation of the feed-forward block."""
 
 
 class PreNormLayer(nn.Module):
@@ -122,7 +125,7 @@ NAMES = HuggingFaceNames(
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    ENCODERS["prenorm"] = EncoderKind(PreNormShape, PreNormEncoder, NAMES)
+    ENCODERS["prenorm"] = EncoderKind(PreNormShape, f"{__name__}:PreNormEncoder", NAMES)
     yield
     del ENCODERS["prenorm"]
 
@@ -141,13 +144,68 @@ def run(data, tmp_path_factory):
 
 
 def test_it_is_pretrained_checkpointed_resumed_and_reloaded(data, run, tmp_path):
-    assert read_state(run / "checkpoints/step-00000006", TrainingState).encoder == "prenorm"
+    assert read_state(run / "checkpoints/step-00000006", TrainingState).model["encoder"] == "prenorm"
     out = shutil.copytree(run, tmp_path / "resumed")
     shutil.rmtree(out / "checkpoints/step-00000006")
     pretrain(run_config(data, out, model=PreNormShape()))
     first, again = (load_model(folder / "checkpoints/step-00000006") for folder in (run, out))
     assert isinstance(again.encoder, PreNormEncoder)
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+
+
+def test_a_preset_or_a_flag_chooses_it(data, tmp_path, capsys):
+    (tmp_path / "prenorm.toml").write_text('[model]\nencoder = "prenorm"\nnum_hidden_layers = 1\nactivation = "relu"\n')
+    words = [
+        "--data",
+        str(data),
+        "--num-steps",
+        "1",
+        "--num-eval-examples",
+        "8",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    preset, flag, again = tmp_path / "preset", tmp_path / "flag", tmp_path / "again"
+    assert main(["pretrain", str(tmp_path / "prenorm.toml"), *words, "--out", str(preset)]) == 0
+    state = read_state(preset / "checkpoints/step-00000001", TrainingState)
+    assert (state.model["encoder"], state.model["num_hidden_layers"], state.model["activation"]) == (
+        "prenorm",
+        1,
+        "relu",
+    )
+    flags = ["--model.encoder", "prenorm", "--model.num-hidden-layers", "1", "--model.activation", "relu"]
+    assert main(["pretrain", *words, "--out", str(flag), *flags]) == 0
+    assert read_state(flag / "checkpoints/step-00000001", TrainingState).model == state.model
+    assert main(["pretrain", str(preset / "config.toml"), "--out", str(again)]) == 0
+    assert read_state(again / "checkpoints/step-00000001", TrainingState).model == state.model
+
+    words += ["--out", str(tmp_path / "other")]
+    assert main(["pretrain", *words, "--model.encoder=none"]) == 2
+    assert "model.encoder is 'none': expected one of bert, prenorm" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "pretrain",
+                *words,
+                "--out",
+                str(tmp_path / "other"),
+                "--model.encoder",
+                "prenorm",
+                "--model.hidden-size",
+                "33",
+            ]
+        )
+        == 2
+    )
+    assert "hidden_size=33 is not a multiple" in capsys.readouterr().err
+    (tmp_path / "wrong.toml").write_text('[model]\nencoder = "prenorm"\nnormalization = "batch"\n')
+    assert main(["pretrain", str(tmp_path / "wrong.toml"), *words]) == 2
+    assert "unknown key 'model.normalization'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--model.encoder", "prenorm", "--help"])
+    assert "--model.activation {silu,relu}" in capsys.readouterr().out
 
 
 def test_recomputed_activations_change_no_number(data, run, tmp_path):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from jobs.pretrain import pretrain
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
-from model.bert import BertShape
+from model.bert_config import BertShape
 from model.runs.metrics import read_metrics
 from tests.forked import Forked
 from tests.jobs.small_run import train_lines

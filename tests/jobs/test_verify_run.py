@@ -9,7 +9,7 @@ import pytest
 
 from jobs.pretrain import PretrainConfig, pretrain
 from jobs.verify import VerifyConfig, main, verify_run
-from model.bert import BertShape
+from model.bert_config import BertShape
 from model.runs.metrics import read_metrics
 from tests.model.synthetic import place_of, write_data_set
 

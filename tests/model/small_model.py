@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from model.bert import BertShape
-from model.encoder import EncoderConfig
+from model.bert_config import BertShape
 from model.heads import PretrainingModel
 from model.runs.checkpoint import CheckpointState, snapshot, write_checkpoint
+from model.shape import EncoderConfig
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 

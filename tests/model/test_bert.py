@@ -7,12 +7,14 @@ import torch.nn.functional as F
 from transformers import BertForPreTraining as TheirBert
 
 from model.batch import PackedBatch
-from model.bert import BertEncoder, BertShape, attention
-from model.encoder import EncoderConfig, initialize_weights
+from model.bert import BertEncoder, attention
+from model.bert_config import BertShape
+from model.encoder import initialize_weights
 from model.heads import PretrainingModel
 from model.hub.weights import save_pretrained, to_hugging_face
 from model.loading.data import DataSet
 from model.packing import pack_sequences
+from model.shape import EncoderConfig
 from model.step import autocast
 from tests.model.small_model import random_model, small_config
 

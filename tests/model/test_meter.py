@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from model.bert import BertShape
+from model.bert_config import BertShape
 from model.devices import peak_flops
-from model.encoder import EncoderConfig
 from model.heads import PretrainingModel
 from model.loading.batches import global_batch
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from model.runs.meter import PretrainingMeter
+from model.shape import EncoderConfig
 from model.step import PretrainingResult
 from tests.model.small_model import random_model
 

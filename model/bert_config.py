@@ -1,10 +1,32 @@
-"""How transformers names the classes, tensors and configuration of a BERT.
+"""The shape of a BERT, and how transformers names its classes, tensors and configuration.
 
 The only difference in form: our fused `qkv` is their `query`, `key` and `value`, one after the other. Their decoder's
 weight is the word embeddings and is not stored twice.
 """
 
-from model.encoder import HuggingFaceNames
+from dataclasses import dataclass
+from typing import Literal
+
+from model.shape import HuggingFaceNames, Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertShape(Shape):
+    """The shape of a BERT."""
+
+    encoder: Literal["bert"] = "bert"
+    """Kind of encoder."""
+    normalization: Literal["layer", "batch"] = "layer"
+    """Kind of normalisation. layer is BERT's, over a token's channels. batch, over the tokens of the whole batch, is an
+    experiment: it needs all batch_size examples in memory together, and the model cannot be exported."""
+    layer_norm_eps: float = 1e-12
+    """Epsilon of LayerNorm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalization not in ("layer", "batch"):
+            raise ValueError(f"normalization={self.normalization!r} must be 'layer' or 'batch'")
+
 
 LAYER = "bert.encoder.layer.{}"
 MASKED_LM = {

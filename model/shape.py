@@ -1,0 +1,101 @@
+"""The configuration of an encoder, without torch: its shape, and how transformers names its parts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What every encoder's shape has; each encoder has its own subclass. Names and defaults are those of BERT.
+
+    The vocabulary is not part of it: it comes from the data set.
+    """
+
+    encoder: str
+    """Kind of encoder."""
+    hidden_size: int = 768
+    """Width of a token's vector, a multiple of num_attention_heads."""
+    num_hidden_layers: int = 12
+    """Number of layers."""
+    num_attention_heads: int = 12
+    """Number of attention heads in a layer."""
+    intermediate_size: int = 3072
+    """Width of the feed-forward block. BERT used 4 x hidden_size."""
+    max_position_embeddings: int = 512
+    """Length of the longest sequence that the model can read, in tokens."""
+    type_vocab_size: int = 2
+    """Number of token types: segment A and segment B. With fewer than two, the model cannot distinguish them."""
+    hidden_dropout_prob: float = 0.0
+    """Dropout after embeddings and sub-layers. BERT used 0.1; training that reads its data about once needs none."""
+    attention_probs_dropout_prob: float = 0.0
+    """Dropout of attention weights. BERT used 0.1. Above 0, attention on CUDA is much slower."""
+    initializer_range: float = 0.02
+    """Standard deviation of the normal distribution of the initial weights, before truncation."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "type_vocab_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.max_position_embeddings < 8:
+            raise ValueError(f"max_position_embeddings={self.max_position_embeddings} must be at least 8")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}: "
+                f"BERT takes heads of 64, here {max(1, self.hidden_size // 64)}"
+            )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """All that is needed to build an encoder: a shape, and the size of the vocabulary, which comes from the data set."""
+
+    shape: Shape
+    """The shape; its class decides which encoder is built."""
+    vocab_size: int
+    """Number of words in vocab.txt."""
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 1:
+            raise ValueError(f"vocab_size={self.vocab_size} must be at least 1")
+
+    def values(self) -> dict[str, Any]:
+        """Return shape and vocabulary size as one flat table, as checkpoints store them."""
+        return asdict(self.shape) | {"vocab_size": self.vocab_size}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFaceNames:
+    """How transformers names an encoder's classes, tensors and configuration.
+
+    In tables of tensors our name maps to theirs. A name without `.weight` or `.bias` at its end means both, and {} is
+    the number of the layer.
+    """
+
+    model_type: str
+    """`model_type` in config.json."""
+    prefix: str
+    """First part of their class names: "Bert" of BertModel and BertForMaskedLM."""
+    base: str
+    """Name of the encoder within their models with heads: "bert" of `bert.embeddings…`."""
+    encoder: Mapping[str, str]
+    """Tensors of the encoder that have one name."""
+    fused: Mapping[str, Sequence[str]]
+    """Tensors of the encoder that are several of theirs, one after the other."""
+    heads: Mapping[str, Mapping[str, str]]
+    """Tensors of the heads, by form: the second part of their class names, such as "ForMaskedLM"."""
+    word_embeddings: str
+    """Their name for the word embeddings."""
+    decoder: str
+    """Their name for the weight of the decoder, which is the word embeddings."""
+    copies: tuple[str, ...]
+    """Ends of the names of tensors that hold nothing of their own."""
+    configuration: Mapping[str, Any]
+    """Entries of config.json that are the same for every model of ours."""
+    readable: Mapping[str, tuple[Any, ...]]
+    """Values of their configuration with which a model is like ours; the first is the usual one."""
+    not_theirs: tuple[str, ...] = ()
+    """Fields of our shape that their configuration has no entry for."""
