@@ -36,7 +36,6 @@ def state(step: int, model) -> TrainingState:
         order_version=1,
         shards_digest="ab",
         vocabulary_sha256="cd",
-        encoder="bert",
         model=model.config.values(),
         schedule={"num_steps": 9},
         changes=[],
