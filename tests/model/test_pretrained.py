@@ -117,7 +117,6 @@ def write_run(run, **changes) -> None:
         "order_version": 1,
         "shards_digest": "",
         "vocabulary_sha256": hashlib.sha256(words).hexdigest(),
-        "encoder": "bert",
         "model": model.config.values(),
         "schedule": {},
         "changes": [],
