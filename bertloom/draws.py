@@ -8,9 +8,9 @@ from fractions import Fraction
 from functools import cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-U64 = NDArray[np.uint64]
+from bertloom.arrays import I64, U64, Bools
 
 PAIRS, MASKS, SHARD_ORDER, SURPLUS = 1, 2, 3, 5  # purposes of preprocessing
 EPOCH_ORDER, MEMBER_ORDER, WINDOW_ORDER = 4, 6, 7  # purposes of the order of training
@@ -79,17 +79,17 @@ def draw(keys: U64, j: ArrayLike) -> U64:
     return mix_in_place(keys + (_array(j) + np.uint64(1)) * GOLDEN)
 
 
-def bounded(draws: U64, n: ArrayLike) -> NDArray[np.int64]:
+def bounded(draws: U64, n: ArrayLike) -> I64:
     """Return uniform integers 0 ... n - 1 from the draws' upper 32 bits, by multiply-high; 1 <= n < 2^32."""
     return (((draws >> _S32) * _array(n)) >> _S32).astype(np.int64)
 
 
-def bounded_low(draws: U64, n: ArrayLike) -> NDArray[np.int64]:
+def bounded_low(draws: U64, n: ArrayLike) -> I64:
     """Return the same from the lower 32 bits: a second integer from one draw."""
     return (((draws & np.uint64(0xFFFFFFFF)) * _array(n)) >> _S32).astype(np.int64)
 
 
-def chance(draws: U64, probability: float) -> NDArray[np.bool_]:
+def chance(draws: U64, probability: float) -> Bools:
     """Return true with this probability, decided by the draws' upper 32 bits."""
     return (draws >> _S32) < np.uint64(threshold(probability, 32))
 
@@ -100,9 +100,7 @@ def threshold(probability: float, bits: int) -> int:
     return int(Fraction(str(probability)) * 2**bits)
 
 
-def choose(
-    keys: U64, sizes: NDArray[np.int64], counts: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def choose(keys: U64, sizes: I64, counts: I64) -> tuple[I64, I64]:
     """Choose counts[i] of the numbers 0 ... sizes[i] - 1 without replacement and return (row i, number), sorted.
 
     Floyd's algorithm (Bentley and Floyd 1987), one step for all rows at a time. A bitmap holds what is taken and gives

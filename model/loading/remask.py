@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom.draws import U64, bounded_low, choose, draw, fold, threshold
+from bertloom.arrays import I64, U64
+from bertloom.draws import bounded_low, choose, draw, fold, threshold
 from model.loading.data import DataSet
 
 NEW_MASKS = 1002
@@ -32,7 +33,7 @@ class Remasking:
 
     mask_id: int
     """Id of [MASK]."""
-    words: NDArray[np.int64]
+    words: I64
     """Ids that a random word is drawn from."""
     mask_below: int
     """A masked token becomes [MASK] where the upper half of its draw is below this value."""
@@ -63,7 +64,7 @@ def remasking_of(data_set: DataSet) -> Remasking:
     )
 
 
-def example_keys(seed: int, max_seq_length: int, epochs: NDArray[np.int64], rows: NDArray[np.int64]) -> U64:
+def example_keys(seed: int, max_seq_length: int, epochs: I64, rows: I64) -> U64:
     """Return the keys of the rows that are read in these epochs: (N,), from arrays (N,)."""
     return fold(seed, NEW_MASKS, max_seq_length, epochs, rows)
 
@@ -77,7 +78,7 @@ class EpochMasks:
     max_seq_length: int
     remasking: Remasking
 
-    def put_on(self, columns: Mapping[str, NDArray[Any]], places: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def put_on(self, columns: Mapping[str, NDArray[Any]], places: I64) -> dict[str, NDArray[Any]]:
         """Return what `Examples.read` returned for the examples at these places, with the same number of new masks.
 
         Draws 0, 1, … of an example's key choose its masks. Draw max_seq_length + r decides what becomes of mask r, in the

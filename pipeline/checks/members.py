@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bertloom.arrays import I64, U64, Bools
 from bertloom.shards import FORMAT_VERSION, schema
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.objectives.objective import PlacedPairs
@@ -19,13 +20,13 @@ from pipeline.vocabulary import Vocabulary
 class Page:
     """The documents of a bucket, in id order. All arrays (documents,)."""
 
-    ids: NDArray[np.uint64]
-    source_keys: NDArray[np.uint64]
-    num_tokens: NDArray[np.int64]
-    used: NDArray[np.bool_]
+    ids: U64
+    source_keys: U64
+    num_tokens: I64
+    used: Bools
     """Whether a checked example has a segment of it; the checks fill this in."""
 
-    def place(self, ids: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    def place(self, ids: U64) -> tuple[NDArray[np.intp], Bools]:
         """Return (row of each document, whether it is there)."""
         if len(self.ids) == 0:
             return np.zeros(len(ids), np.intp), np.zeros(len(ids), bool)
@@ -39,15 +40,15 @@ class Member:
 
     ids: NDArray[np.unsignedinteger]
     """(tokens,)."""
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    starts: I64
+    lengths: I64
     """Of each example in `ids`: (n,)."""
     positions: NDArray[np.uint16]
     truths: NDArray[np.unsignedinteger]
     """(masks,)."""
-    num_masks: NDArray[np.int64]
-    num_truths: NDArray[np.int64]
-    b_start: NDArray[np.int64]
+    num_masks: I64
+    num_truths: I64
+    b_start: I64
     """Index of B's first token in its example: (n,)."""
     label: NDArray[np.int8]
     batch: pa.RecordBatch
@@ -62,14 +63,14 @@ class Member:
         return cls(ids, starts, lengths, positions, truths, num_masks, num_truths, b_start, label, batch)
 
 
-def _list(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
+def _list(batch: pa.RecordBatch, name: str) -> tuple[I64, I64, NDArray[Any]]:
     """Return (start of each list, its length, the values of all lists)."""
     column = batch.column(name)
     offsets = column.offsets.to_numpy().astype(np.int64)
     return offsets[:-1] - offsets[0], np.diff(offsets), column.flatten().to_numpy()
 
 
-Faults = Iterator[tuple[str, NDArray[np.bool_]]]
+Faults = Iterator[tuple[str, Bools]]
 """(what is wrong, which examples have the fault)."""
 
 

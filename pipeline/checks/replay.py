@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bertloom import storage
-from bertloom.draws import U64
+from bertloom.arrays import U64
 from bertloom.shards import ShardName, read_shard
 from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences

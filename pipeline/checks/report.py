@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import mix
 from pipeline.examples.decoding import plain_text
 from pipeline.text.scripts import script_of
@@ -32,28 +33,28 @@ class Examples:
     """Token ids with the masks applied: (tokens,)."""
     truth: NDArray[np.unsignedinteger]
     """Token ids of the text: (tokens,)."""
-    starts: NDArray[np.int64]
+    starts: I64
     """First token of each example: (n,)."""
-    lengths: NDArray[np.int64]
+    lengths: I64
     """Tokens of each example, specials counted: (n,)."""
-    segment_b: NDArray[np.int64]
+    segment_b: I64
     """Index of B's first token in its example: (n,)."""
-    masks: NDArray[np.int64]
+    masks: I64
     """Index in `ids` of every masked token: (masks,)."""
-    num_masks: NDArray[np.int64]
+    num_masks: I64
     """Of each example: (n,)."""
     label: NDArray[np.int8]
-    document_a: NDArray[np.uint64]
-    document_b: NDArray[np.uint64]
+    document_a: U64
+    document_b: U64
     max_seq_length: int
 
     @property
-    def b_length(self) -> NDArray[np.int64]:
+    def b_length(self) -> I64:
         """Tokens of B, 0 where there is none: (n,)."""
-        b_length: NDArray[np.int64] = np.maximum(self.lengths - self.segment_b - 1, 0)
+        b_length: I64 = np.maximum(self.lengths - self.segment_b - 1, 0)
         return b_length
 
-    def specials(self) -> NDArray[np.bool_]:
+    def specials(self) -> Bools:
         """Return whether each token is the [CLS] or a [SEP] of its example: (tokens,)."""
         found = np.zeros(len(self.ids), bool)
         found[self.starts] = found[self.starts + self.lengths - 1] = found[self.starts + self.segment_b - 1] = True
@@ -64,8 +65,8 @@ def flatten(table: pa.Table) -> Examples:
     """Return the examples of a table that was read from shards."""
     columns = {name: table[name].combine_chunks() for name in table.column_names}
 
-    def lengths_of(name: str) -> NDArray[np.int64]:
-        lengths: NDArray[np.int64] = columns[name].value_lengths().to_numpy().astype(np.int64)
+    def lengths_of(name: str) -> I64:
+        lengths: I64 = columns[name].value_lengths().to_numpy().astype(np.int64)
         return lengths
 
     lengths, num_masks = lengths_of("input_ids"), lengths_of("masked_lm_positions")
@@ -143,9 +144,7 @@ def mask_rate_by_pieces(e: Examples, vocabulary: Vocabulary) -> list[float | Non
     return _rates(np.minimum(np.repeat(size, size), MAX_PIECES) - 1, e.masks, ~specials, MAX_PIECES)
 
 
-def _rates(
-    place: NDArray[np.int64], masks: NDArray[np.int64], content: NDArray[np.bool_], bins: int = BINS
-) -> list[float | None]:
+def _rates(place: I64, masks: I64, content: Bools, bins: int = BINS) -> list[float | None]:
     there = np.bincount(place[content], minlength=bins)
     hit = np.bincount(place[masks], minlength=bins)
     return [round(float(m / n), 5) if n else None for m, n in zip(hit, there, strict=True)]
@@ -161,7 +160,7 @@ class Guess:
     """Its standard error."""
 
 
-def guess_from_length(length: NDArray[np.int64], label: NDArray[np.int8]) -> Guess | None:
+def guess_from_length(length: I64, label: NDArray[np.int8]) -> Guess | None:
     """Learn the likelier label of each length on every second example and return how often it is right on the others.
 
     Unlike a threshold, such a table also finds that, say, both short and long Bs are random. Examples are in random order,
@@ -191,7 +190,7 @@ def lengths_of_b(e: Examples, labels: Mapping[int, str]) -> dict[str, list[int]]
 # ---- words
 
 
-def scripts(vocabulary: Vocabulary) -> tuple[list[str], NDArray[np.int64]]:
+def scripts(vocabulary: Vocabulary) -> tuple[list[str], I64]:
     """Return (Unicode names of scripts, index of the script of each word), which is that of its first letter."""
     names: dict[str, int] = {}
     found = [names.setdefault(script_of(word), len(names)) for word in vocabulary.words]
@@ -216,7 +215,7 @@ def word_statistics(e: Examples, vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
-def words_by_source(e: Examples, source: NDArray[np.int64], vocabulary: Vocabulary) -> dict[int, dict[str, Any]]:
+def words_by_source(e: Examples, source: I64, vocabulary: Vocabulary) -> dict[int, dict[str, Any]]:
     """Return statistics of the words of A by source. source: of each example's A, negative where unknown."""
     content = ~e.specials()
     position = np.arange(len(e.ids)) - np.repeat(e.starts, e.lengths)
@@ -276,7 +275,7 @@ def repeated_lines(e: Examples, vocabulary: Vocabulary, most: int = 20) -> list[
     ]
 
 
-def spread(values: NDArray[np.int64]) -> dict[str, Any]:
+def spread(values: I64) -> dict[str, Any]:
     """Return quartiles and a histogram over powers of two: [[from, to, number], ...]."""
     power = np.floor(np.log2(np.maximum(values, 1))).astype(np.int64)
     counts = np.bincount(power)
@@ -286,9 +285,7 @@ def spread(values: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def coverage(
-    ids: NDArray[np.uint64], num_tokens: NDArray[np.int64], shards: Iterable[Iterable[pa.RecordBatch]]
-) -> dict[str, float]:
+def coverage(ids: U64, num_tokens: I64, shards: Iterable[Iterable[pa.RecordBatch]]) -> dict[str, float]:
     """Return the share of tokens that are in an example: of all shards of a bucket, and of one shard on average.
 
     Args:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.arrays import I64
 from bertloom.draws import draw, fold
 from bertloom.shards import MEMBER_EXAMPLES
 
@@ -28,7 +29,7 @@ def sample_buckets(rows: list[dict[str, Any]]) -> list[int]:
 
 def sample_examples(
     dataset: str, rows: list[dict[str, Any]], buckets: list[int], max_seq_length: int
-) -> tuple[pa.Table, NDArray[np.int64]]:
+) -> tuple[pa.Table, I64]:
     """Return (examples, their numbers) of members of these buckets' train shards of one length, in keyed order.
 
     The number of an example is its index among all examples of the data set, in the order of shards.parquet.

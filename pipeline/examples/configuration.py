@@ -5,10 +5,9 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import Doc
 
+from bertloom.arrays import Bools
 from pipeline.examples.masking.masks import Masking, default_max_predictions
 from pipeline.examples.masking.registry import find_scheme
 from pipeline.examples.masking.scheme import MaskingScheme
@@ -147,7 +146,7 @@ class ExamplesConfig:
         counts = scheme.count_masks(max_seq_length, self.masked_lm_prob, most)
         return Masking(scheme, counts, most, vocabulary, self.mask_token_prob, self.random_token_prob)
 
-    def sentences(self, tokens: TokenBlock, continuation: NDArray[np.bool_], max_seq_length: int) -> Sentences:
+    def sentences(self, tokens: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
         """Return the sentences of a bucket, cut as the objective needs them."""
         return self.objective.cut_sentences(tokens, continuation, max_seq_length)
 

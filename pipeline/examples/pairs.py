@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom.draws import SURPLUS, U64, fold, threshold
+from bertloom.arrays import I64, U64, Bools
+from bertloom.draws import SURPLUS, fold, threshold
 from pipeline.examples.sentences import Sentences
 
 NO_PAIR = -1
@@ -16,16 +17,16 @@ NO_PAIR = -1
 class Pairs:
     """Examples as ranges of the bucket's ids, before masking. All arrays (examples,)."""
 
-    a_start: NDArray[np.int64]
-    a_length: NDArray[np.int64]
-    b_start: NDArray[np.int64]
-    b_length: NDArray[np.int64]
+    a_start: I64
+    a_length: I64
+    b_start: I64
+    b_length: I64
     """0 for a single segment."""
     label: NDArray[np.int8]
-    document_a: NDArray[np.int64]
-    document_b: NDArray[np.int64]
+    document_a: I64
+    document_b: I64
     """Index of the document in the bucket."""
-    sentence: NDArray[np.int64]
+    sentence: I64
     """Ordinal in its document of the chunk's first sentence. With A's document it identifies the example."""
 
     def take(self, index: NDArray[np.intp] | slice) -> "Pairs":
@@ -42,13 +43,13 @@ def no_pairs() -> Pairs:
     return Pairs(none, none, none, none, np.zeros(0, np.int8), none, none, none)
 
 
-def coins(draws: U64) -> NDArray[np.bool_]:
+def coins(draws: U64) -> Bools:
     """Return a fair coin from the lower 32 bits of each draw."""
     return (draws & np.uint64(0xFFFFFFFF)) < np.uint64(threshold(0.5, 32))
 
 
 def without_surplus(
-    s: Sentences, chosen: NDArray[np.int64], label: NDArray[np.int8], max_seq_length: int, copy: int, seed: int
+    s: Sentences, chosen: I64, label: NDArray[np.int8], max_seq_length: int, copy: int, seed: int
 ) -> NDArray[np.intp]:
     """Return which pairs to keep so that the numbers of labels 0 and 1 differ by at most one.
 

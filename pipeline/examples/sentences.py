@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom.draws import GOLDEN, PAIRS, U64, bounded_low, chance, draw, fold, mix
+from bertloom.arrays import I64, U64, Bools
+from bertloom.draws import GOLDEN, PAIRS, bounded_low, chance, draw, fold, mix
 from pipeline.tokens import TokenBlock
 
 MIN_TARGET = 2
@@ -19,31 +20,29 @@ class Sentences:
 
     ids: NDArray[Any]
     """uint16 or uint32 (tokens,)."""
-    head: NDArray[np.bool_]
+    head: Bools
     """Whether a word begins at this token: bool (tokens,)."""
-    edges: NDArray[np.int64]
+    edges: I64
     """First token of each sentence, and the number of tokens: (sentences + 1,)."""
-    document: NDArray[np.int64]
+    document: I64
     """Document of each sentence: (sentences,)."""
-    first: NDArray[np.int64]
+    first: I64
     """First sentence of each document, and the number of sentences: (documents + 1,)."""
     ids_of_documents: U64
     source_keys: U64
     """Of each document: (documents,)."""
-    is_edge: NDArray[np.bool_]
+    is_edge: Bools
     """Whether a sentence begins, or the last one ends, at this token: bool (tokens + 1,)."""
-    full_end: NDArray[np.int64]
+    full_end: I64
     """For each sentence, the first sentence that begins `room` or more tokens after its start: (sentences,)."""
 
     @property
-    def ordinal(self) -> NDArray[np.int64]:
+    def ordinal(self) -> I64:
         """Number of each sentence in its document."""
         return np.arange(len(self.document)) - self.first[self.document]
 
 
-def split_sentences(
-    block: TokenBlock, continuation: NDArray[np.bool_], *, room: int, longest: int | None, piece: int
-) -> Sentences:
+def split_sentences(block: TokenBlock, continuation: Bools, *, room: int, longest: int | None, piece: int) -> Sentences:
     """Return the sentences of a bucket, with those of more than `longest` tokens cut into pieces at word starts.
 
     Args:
@@ -75,7 +74,7 @@ def split_sentences(
     )
 
 
-def _cut(head: NDArray[np.bool_], start: int, end: int, piece: int) -> list[int]:
+def _cut(head: Bools, start: int, end: int, piece: int) -> list[int]:
     """Return where to cut tokens start ... end - 1 into pieces of nearly equal length, at word starts."""
     cuts = []
     while end - start > piece:
@@ -93,7 +92,7 @@ def sentence_keys(s: Sentences, max_seq_length: int, copy: int, seed: int) -> U6
     return mix((keys[s.document] ^ s.ordinal.astype(np.uint64)) + GOLDEN)
 
 
-def target_lengths(keys: U64, room: int, short_seq_prob: float) -> NDArray[np.int64]:
+def target_lengths(keys: U64, room: int, short_seq_prob: float) -> I64:
     """Return the tokens to fill for each key: `room`, or with probability `short_seq_prob` fewer, drawn uniformly."""
     draws = draw(keys, 0)
     target = np.full(len(keys), room)
@@ -102,7 +101,7 @@ def target_lengths(keys: U64, room: int, short_seq_prob: float) -> NDArray[np.in
     return target
 
 
-def chunk_ends(s: Sentences, target: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+def chunk_ends(s: Sentences, target: I64, least: int) -> I64:
     """Return the end of the chunk that begins at each sentence: the first sentence after it, (sentences,).
 
     A chunk has as many sentences of one document as fit the target, and at least `least` where the document has them.
@@ -111,7 +110,7 @@ def chunk_ends(s: Sentences, target: NDArray[np.int64], least: int) -> NDArray[n
     return np.minimum(np.maximum(end, np.arange(len(end)) + least), s.first[s.document + 1])
 
 
-def walk_chunks(following: NDArray[np.int64]) -> NDArray[np.int64]:
+def walk_chunks(following: I64) -> I64:
     """Return the chunks met from the first sentence on: (chunks,). following[i] is the sentence after chunk i."""
     steps, chosen, at = following.data, [], 0
     while at < len(steps):

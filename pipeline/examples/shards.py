@@ -13,7 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bertloom import storage
-from bertloom.draws import GOLDEN, MASKS, SHARD_ORDER, U64, draw, fold, mix
+from bertloom.arrays import I64, U64, Bools
+from bertloom.draws import GOLDEN, MASKS, SHARD_ORDER, draw, fold, mix
 from bertloom.shards import FORMAT_VERSION, MEMBER_EXAMPLES, ShardName, schema
 from pipeline.examples.masking.masks import Masking, mask_examples
 from pipeline.examples.pairs import Pairs
@@ -26,12 +27,7 @@ Column = tuple[NDArray[np.int32] | None, NDArray[Any]]
 
 
 def write_shard(
-    dataset: str,
-    name: ShardName,
-    sentences: Sentences,
-    pairs: Pairs,
-    seed: int,
-    masking: Masking,
+    dataset: str, name: ShardName, sentences: Sentences, pairs: Pairs, seed: int, masking: Masking
 ) -> dict[str, Any]:
     """Permute, mask and write the pairs of one bucket, and return the shard's row of shards.parquet."""
     pairs = pairs.take(shard_order(name, len(pairs), seed))
@@ -77,13 +73,13 @@ def shard_order(name: ShardName, n: int, seed: int) -> NDArray[np.intp]:
     return np.argsort(draw(key, np.arange(n)), kind="stable")
 
 
-def _lengths(pairs: Pairs) -> NDArray[np.int64]:
+def _lengths(pairs: Pairs) -> I64:
     """Return the tokens of each example, specials counted."""
     return pairs.a_length + pairs.b_length + 2 + (pairs.b_length > 0)
 
 
 def _make_columns(
-    s: Sentences, words: NDArray[Any], heads: NDArray[np.bool_], pairs: Pairs, mask_key: U64, masking: Masking
+    s: Sentences, words: NDArray[Any], heads: Bools, pairs: Pairs, mask_key: U64, masking: Masking
 ) -> list[Column]:
     """Return the columns of a batch of examples, in the order of the schema.
 
@@ -157,5 +153,5 @@ class _Members:
         self.at += tarfile.BLOCKSIZE + len(payload) + padding
 
 
-def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int32]:
+def _offsets(lengths: I64) -> NDArray[np.int32]:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

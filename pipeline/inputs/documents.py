@@ -7,9 +7,7 @@ so the same document id, in every format and however its file is cut.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bertloom.arrays import U64
 from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.text.cleaning import CleanConfig, clean
@@ -34,7 +32,7 @@ def read_documents(
     split: Split,
     start: int | None = None,
     config: TextConfig | None = None,
-    repeated_lines: NDArray[np.uint64] | None = None,
+    repeated_lines: U64 | None = None,
     keep_lines: bool = False,
 ) -> Iterator[Record]:
     """Yield the documents and rejects of a split in the order of the file.

@@ -7,8 +7,8 @@ which `pip install -e '.[chinese]'` installs.
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bertloom.arrays import Bools
 from pipeline.text.units import Units
 
 Segment = Callable[[str], list[str]]
@@ -24,7 +24,7 @@ def load_segmenter() -> Segment:
     return rjieba.cut
 
 
-def inside_words(block: bytes, units: Units, segment: Segment) -> NDArray[np.bool_]:
+def inside_words(block: bytes, units: Units, segment: Segment) -> Bools:
     """Return which units are characters that continue a word: bool (units,)."""
     words = segment(block.decode())
     ends = np.cumsum(np.fromiter((len(word.encode()) for word in words), np.int64, len(words)))

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bertloom.arrays import U64
 from bertloom.draws import SAMPLE, mix, threshold
 from pipeline.text.language import check_languages, language_of
 from pipeline.text.quality import c4_fault, c4_lines, gopher_fault, lines_of, with_lines
@@ -74,10 +74,7 @@ class CleanConfig:
 
 
 def clean(
-    records: Iterable[Record],
-    config: CleanConfig,
-    repeated: NDArray[np.uint64] | None = None,
-    keep_lines: bool = False,
+    records: Iterable[Record], config: CleanConfig, repeated: U64 | None = None, keep_lines: bool = False
 ) -> Iterator[Record]:
     """Yield the records with cleaned documents; some documents become rejects or are passed over.
 
@@ -92,7 +89,7 @@ def clean(
         yield from _cleaned(map(join_lines, records), config, repeated)
 
 
-def _cleaned(records: Iterable[Record], config: CleanConfig, repeated: NDArray[np.uint64] | None) -> Iterator[Record]:
+def _cleaned(records: Iterable[Record], config: CleanConfig, repeated: U64 | None) -> Iterator[Record]:
     if repeated is None and all(getattr(config, field.name) == field.default for field in fields(CleanConfig)):
         yield from records
         return
@@ -178,7 +175,7 @@ def _steps_before_sampling(config: CleanConfig) -> list[tuple[str, Step]]:
     return steps
 
 
-def _steps_after_sampling(config: CleanConfig, repeated: NDArray[np.uint64] | None) -> list[tuple[str, Step]]:
+def _steps_after_sampling(config: CleanConfig, repeated: U64 | None) -> list[tuple[str, Step]]:
     steps: list[tuple[str, Step]] = []
     if repeated is not None:
         steps.append(("max-line-repeats", partial(without_lines, repeated)))
@@ -209,12 +206,12 @@ def _fix_text(text: str) -> str:
     )
 
 
-def line_hashes(text: str) -> NDArray[np.uint64]:
+def line_hashes(text: str) -> U64:
     """Return the hash of each line: uint64 (lines,)."""
     return np.frombuffer(b"".join(sha256(line.strip().encode()).digest()[:8] for line in lines_of(text)), "<u8")
 
 
-def without_lines(repeated: NDArray[np.uint64], text: str) -> str:
+def without_lines(repeated: U64, text: str) -> str:
     """Return the text without the lines whose hashes are in `repeated`, which is sorted."""
     hashes = line_hashes(text)
     out = np.searchsorted(repeated, hashes, "right") > np.searchsorted(repeated, hashes, "left")

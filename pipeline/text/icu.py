@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+
+from bertloom.arrays import I64
 
 RULE, ICU = "rule", "icu:"
 _LOCALE = re.compile(r"([a-z]{2})([-_][A-Za-z0-9]{2,8})*")
@@ -24,7 +25,7 @@ _LANGUAGES = frozenset(  # ISO 639-1. ICU accepts any name and silently uses def
 _OPENERS = "「『（〈《【〔［｛"
 _OPENER_BYTES = 3  # of each
 
-FindSentences = Callable[[bytes], NDArray[np.int64]]
+FindSentences = Callable[[bytes], I64]
 
 
 def check_sentences(sentences: str) -> None:
@@ -47,7 +48,7 @@ def load_sentence_finder(sentences: str) -> FindSentences | None:
         raise ValueError(f"--sentences {sentences} needs the package icu4py: pip install -e '.[icu]'") from None
     locale = f"{sentences.removeprefix(ICU)}@ss=standard"  # ss: abbreviations do not end a sentence
 
-    def find(block: bytes) -> NDArray[np.int64]:
+    def find(block: bytes) -> I64:
         # measures the sentences themselves, because ICU's offsets count UTF-16 units
         pieces = list(SentenceBreaker(block.decode(), locale))
         ends = np.cumsum([0, *(len(piece.encode()) for piece in pieces)])

@@ -11,7 +11,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom.draws import NEAR, U64, draw, fold, mix
+from bertloom.arrays import I64, U64
+from bertloom.draws import NEAR, draw, fold, mix
 
 SHINGLE_TOKENS = 5
 NUM_HASHES = 96
@@ -46,7 +47,7 @@ class Banding:
         return 1 - (1 - similarity**self.num_rows) ** self.num_bands
 
 
-def shingles(ids: NDArray[np.integer], num_tokens: NDArray[np.integer]) -> tuple[U64, NDArray[np.int64]]:
+def shingles(ids: NDArray[np.integer], num_tokens: NDArray[np.integer]) -> tuple[U64, I64]:
     """Return (hashes of all documents' shingles, end to end: uint64; number of each document's: int64 (documents,)).
 
     ids: the documents' tokens end to end. num_tokens: of each document, at least 1. A document of fewer than SHINGLE_TOKENS
@@ -89,7 +90,7 @@ def band_hashes(ids: NDArray[np.integer], num_tokens: NDArray[np.integer], bandi
     return out
 
 
-def _signatures(hashes: NDArray[np.uint32], starts: NDArray[np.int64]) -> NDArray[np.uint32]:
+def _signatures(hashes: NDArray[np.uint32], starts: I64) -> NDArray[np.uint32]:
     """Return the least hash of each document for each function: uint32 (NUM_HASHES, documents)."""
     least = np.empty((NUM_HASHES, len(starts)), np.uint32)
     hashed = np.empty_like(hashes)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bertloom.arrays import I64, U64, Bools
+
 MAX_BYTES = 16
 SLOT_BITS = 17
 LOW_BYTES = np.array([(1 << 8 * n) - 1 for n in range(8)] + [2**64 - 1], np.uint64)  # masks for sizes 0 to 8
@@ -22,7 +24,7 @@ def is_short(word: str) -> bool:
     return len(word) <= MAX_BYTES and word.isalnum() and word.isascii()
 
 
-def slots(keys: Sequence[NDArray[np.uint64]], bits: int) -> NDArray[np.int64]:
+def slots(keys: Sequence[U64], bits: int) -> I64:
     """Return a hash from 0 to 2^bits - 1 for each row of these columns."""
     slot = keys[0] * _ODD
     for key in keys[1:]:
@@ -47,10 +49,10 @@ class GreedyPieces:
         self.first = np.searchsorted(slot[order], np.arange((1 << SLOT_BITS) + 1))  # piece of each slot
         self.unknown = ids["[UNK]"]
 
-    def __call__(self, words: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def __call__(self, words: list[str]) -> tuple[I64, NDArray[np.int32]]:
         """Return (ids of all words end to end, number of ids of each)."""
         text = np.frombuffer("".join(words).encode() + b" " * MAX_BYTES, np.uint8)
-        windows: NDArray[np.uint64] = np.ndarray((len(text) - 7,), "<u8", text, strides=(1,))
+        windows: U64 = np.ndarray((len(text) - 7,), "<u8", text, strides=(1,))
         sizes = np.fromiter(map(len, words), np.int64, len(words))
         ends = np.cumsum(sizes)
         starts = ends - sizes
@@ -73,7 +75,7 @@ class GreedyPieces:
             word, at, size, ends, whole = (column[left] for column in (word, at, size, ends, whole))
         return self._in_order(np.concatenate(found_words), np.concatenate(found_ids), unknown)
 
-    def _look_up(self, low: NDArray[np.uint64], high: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def _look_up(self, low: U64, high: U64) -> I64:
         """Return the id of each piece, or -1."""
         slot = slots((low, high), SLOT_BITS)
         at, end = self.first[slot], self.first[slot + 1]
@@ -87,9 +89,7 @@ class GreedyPieces:
             row = row[at[row] < end[row]]
         return ids
 
-    def _in_order(
-        self, words: NDArray[np.int64], ids: NDArray[np.int64], unknown: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def _in_order(self, words: I64, ids: I64, unknown: Bools) -> tuple[I64, NDArray[np.int32]]:
         """Sort the ids by word and give the words without a piece [UNK]."""
         keep = ~unknown[words]
         lost = np.flatnonzero(unknown)
@@ -99,7 +99,7 @@ class GreedyPieces:
         return ids[order], np.bincount(words, minlength=len(unknown)).astype(np.int32)
 
 
-def _integers(names: list[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _integers(names: list[str]) -> tuple[U64, U64]:
     """Return the first and the second 8 bytes of each name as little-endian integers, padded with zeros."""
     columns = np.array([name.encode() for name in names], f"S{MAX_BYTES}").view("<u8").reshape(-1, 2)
     return columns[:, 0].copy(), columns[:, 1].copy()

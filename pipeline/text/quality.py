@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from bertloom.arrays import I64
 
 C4_END_MARKS = (".", "?", "!", '"')
 C4_POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
@@ -100,7 +101,7 @@ def gopher_fault(text: str) -> str:
     return _repetition(words, lines, lengths)
 
 
-def _repetition(words: list[str], lines: list[str], lengths: NDArray[np.int64]) -> str:
+def _repetition(words: list[str], lines: list[str], lengths: I64) -> str:
     """Return what is repeated too often in a text, or an empty string."""
     num_characters = int(lengths.sum())
     num_repeated, repeated_characters = _repeated_lines(lines)

@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from bertloom.arrays import I64, U64, Bools
 from pipeline.text.pieces import LOW_BYTES, slots
 
 SPACE, ALNUM, PUNCTUATION, OTHER, ISOLATED, INSIDE, LEAD = range(7)
@@ -51,9 +52,9 @@ _PAD = b" " * 8
 class Units:
     """The units of a block, in the order of the text."""
 
-    starts: NDArray[np.int64]
+    starts: I64
     """First byte of each unit: int64 (units,)."""
-    lengths: NDArray[np.int64]
+    lengths: I64
     """Bytes of each unit: int64 (units,)."""
     codes: NDArray[np.int32]
     """Its code: int32 (units,)."""
@@ -109,7 +110,7 @@ class Interner:
         starts, lengths = self._boundaries(text, data)
         return Units(starts, lengths, self._codes(data, starts, lengths))
 
-    def _boundaries(self, text: bytearray, data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _boundaries(self, text: bytearray, data: NDArray[np.uint8]) -> tuple[I64, I64]:
         ascii_only = text.isascii()
         kind = np.frombuffer(text.translate(_CLASS), np.uint8)
         begins = np.empty(len(kind), bool)  # of a unit, or of the gap between two
@@ -142,10 +143,8 @@ class Interner:
         ends -= starts
         return starts, ends
 
-    def _codes(
-        self, data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]
-    ) -> NDArray[np.int32]:
-        words: NDArray[np.uint64] = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
+    def _codes(self, data: NDArray[np.uint8], starts: I64, lengths: I64) -> NDArray[np.int32]:
+        words: U64 = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
         first = words[starts]  # not np.take, which would first copy all overlapping words
         first &= np.take(LOW_BYTES, lengths, mode="clip")  # clip, because checking bounds takes twice as long
         codes, known = self._kept.look_up(first)
@@ -158,7 +157,7 @@ class Interner:
             codes[long] = self._long_codes(data, words, starts[long], lengths[long], first[long])
         return codes
 
-    def _short_codes(self, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+    def _short_codes(self, keys: U64) -> NDArray[np.int32]:
         """Return the codes of units of up to 8 bytes, from the dictionary."""
         encoded = pa.array(keys).dictionary_encode()
         distinct = encoded.dictionary.to_numpy()
@@ -167,12 +166,7 @@ class Interner:
         return np.take(codes, encoded.indices.to_numpy(), mode="clip")
 
     def _long_codes(
-        self,
-        data: NDArray[np.uint8],
-        words: NDArray[np.uint64],
-        starts: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        first: NDArray[np.uint64],
+        self, data: NDArray[np.uint8], words: U64, starts: I64, lengths: I64, first: U64
     ) -> NDArray[np.int32]:
         second = words[np.minimum(starts + 8, len(words) - 1)]
         second &= np.take(LOW_BYTES, lengths - 8, mode="clip")
@@ -223,7 +217,7 @@ class _CodeCache:
         self.columns = [np.full(1 << SLOT_BITS, _NO_UNIT, np.uint64) for _ in range(num_columns)]
         self.codes = np.zeros(1 << SLOT_BITS, np.int32)
 
-    def look_up(self, *keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    def look_up(self, *keys: U64) -> tuple[NDArray[np.int32], Bools]:
         """Return (code, whether it is known) for each unit."""
         at = slots(keys, SLOT_BITS)
         known = np.take(self.columns[0], at, mode="clip") == keys[0]
@@ -231,7 +225,7 @@ class _CodeCache:
             known &= np.take(column, at, mode="clip") == key
         return np.take(self.codes, at, mode="clip"), known
 
-    def keep(self, codes: NDArray[np.int32], *keys: NDArray[np.uint64]) -> None:
+    def keep(self, codes: NDArray[np.int32], *keys: U64) -> None:
         at = slots(keys, SLOT_BITS)
         free = np.flatnonzero(self.columns[0][at] == _NO_UNIT)
         free = free[np.unique(at[free], return_index=True)[1]]  # the first unit for each slot
@@ -240,7 +234,7 @@ class _CodeCache:
         self.codes[at[free]] = codes[free]
 
 
-def _join_words(begins: NDArray[np.bool_], joins: NDArray[np.bool_], other: NDArray[np.intp]) -> None:
+def _join_words(begins: Bools, joins: Bools, other: NDArray[np.intp]) -> None:
     """Join the pieces of each word that has one of the `other` bytes: only its first byte begins a unit.
 
     joins: whether a byte may be part of such a word, because it is neither a space nor isolated.

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from bertloom.arrays import I64
 from pipeline.text.pieces import GreedyPieces, is_short
 from pipeline.text.units import MAX_UNITS, Interner, Units
 
@@ -52,7 +53,7 @@ class WordPiece:
             self.offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(self.sizes, dtype=np.int32)])
         return units, new
 
-    def _ids_of_units(self, units: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def _ids_of_units(self, units: list[str]) -> tuple[I64, NDArray[np.int32]]:
         """Return (ids end to end, number of ids of each unit)."""
         plain = np.fromiter(map(is_short, units), bool, len(units))
         plain_ids, plain_sizes = self.plain(list(compress(units, plain)))

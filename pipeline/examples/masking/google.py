@@ -9,23 +9,21 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bertloom.draws import U64, bounded, draw
+from bertloom.arrays import I64, U64, Bools
+from bertloom.draws import bounded, draw
 from pipeline.examples.masking.scheme import SCHEME_DRAWS, Chosen, Unmasked
 from pipeline.examples.masking.tokens import TOKENS
 from pipeline.examples.masking.whole_words import WHOLE_WORDS
 from pipeline.examples.masking.words import choose_tokens, find_words
 
 
-def mask_counts(max_seq_length: int, masked_lm_prob: float, max_predictions: int) -> NDArray[np.int64]:
+def mask_counts(max_seq_length: int, masked_lm_prob: float, max_predictions: int) -> I64:
     """Return min(max_predictions_per_seq, max(1, round(n * p))) by an example's length n, halves rounded to even."""
     return np.minimum([max(1, round(n * masked_lm_prob)) for n in range(max_seq_length + 1)], max_predictions)
 
 
-def choose_words(
-    keys: U64, first_word: NDArray[np.int64], pieces: NDArray[np.int64], counts: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def choose_words(keys: U64, first_word: I64, pieces: I64, counts: I64) -> Bools:
     """Return which words are masked: bool (words,). Words are drawn one after another; one that does not fit is not taken.
 
     The arguments are those of `whole_words.choose_words`. Step j takes draw SCHEME_DRAWS + j of the example's key.
@@ -55,12 +53,7 @@ def choose(examples: Unmasked) -> Chosen:
 
 
 GOOGLE_TOKENS = replace(
-    TOKENS,
-    name="google_token",
-    compat="google",
-    can_be_redrawn=False,
-    draws_any_word=True,
-    count_masks=mask_counts,
+    TOKENS, name="google_token", compat="google", can_be_redrawn=False, draws_any_word=True, count_masks=mask_counts
 )
 GOOGLE_WHOLE_WORDS = replace(
     WHOLE_WORDS,

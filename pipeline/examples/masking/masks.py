@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom.draws import GOLDEN, U64, bounded_low, mix, threshold
+from bertloom.arrays import I64, U64, Bools
+from bertloom.draws import GOLDEN, bounded_low, mix, threshold
 from pipeline.examples.masking.scheme import MaskingScheme, Unmasked
 from pipeline.vocabulary import Vocabulary
 
@@ -22,7 +23,7 @@ class Masking:
     """How the examples of one length are masked. `ExamplesConfig` documents the options."""
 
     scheme: MaskingScheme
-    counts: NDArray[np.int64]
+    counts: I64
     """Masks of an example by its length: (max_seq_length + 1,)."""
     max_predictions: int
     vocabulary: Vocabulary
@@ -42,14 +43,8 @@ def default_max_predictions(max_seq_length: int, masked_lm_prob: float) -> int:
 
 
 def mask_examples(
-    input_ids: NDArray[Any],
-    heads: NDArray[np.bool_],
-    starts: NDArray[np.int64],
-    a_length: NDArray[np.int64],
-    b_length: NDArray[np.int64],
-    keys: U64,
-    masking: Masking,
-) -> tuple[NDArray[np.uint16], NDArray[Any], NDArray[np.int64]]:
+    input_ids: NDArray[Any], heads: Bools, starts: I64, a_length: I64, b_length: I64, keys: U64, masking: Masking
+) -> tuple[NDArray[np.uint16], NDArray[Any], I64]:
     """Mask a batch in place and return (masked_lm_positions (masks,), masked_lm_ids (masks,), masks of each (n,)).
 
     With P for max_predictions, mask r of an example, in the order of the text, takes draw P + r: its upper half decides

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bertloom.draws import U64
+from bertloom.arrays import I64, U64, Bools
 
 SCHEME_DRAWS = 1 << 17
 """First draw of an example's key for schemes that need more than one draw per mask; `masks.py` uses the draws before it."""
@@ -17,16 +16,16 @@ SCHEME_DRAWS = 1 << 17
 class Unmasked:
     """A batch of examples end to end, `[CLS] A [SEP] B [SEP]` or `[CLS] A [SEP]`, for a scheme to choose masks in."""
 
-    heads: NDArray[np.bool_]
+    heads: Bools
     """Whether a word begins at this token: (tokens,). Not filled in for a scheme without `whole_words`."""
-    starts: NDArray[np.int64]
+    starts: I64
     """First token of each example: (n,)."""
-    a_length: NDArray[np.int64]
-    b_length: NDArray[np.int64]
+    a_length: I64
+    b_length: I64
     """Tokens of its segments; 0 where there is no B: (n,)."""
     keys: U64
     """Key of the draws of each example: (n,)."""
-    counts: NDArray[np.int64]
+    counts: I64
     """Masks wanted in each example, at most its tokens: (n,)."""
     max_predictions: int
     """Most masks that an example may have."""
@@ -36,15 +35,15 @@ class Unmasked:
 class Chosen:
     """The tokens that are masked, in the order of the text."""
 
-    numbers: NDArray[np.int64]
+    numbers: I64
     """Of each masked token, its number among the tokens of A and B of its example, [CLS] and [SEP] not counted: (masks,)."""
-    counts: NDArray[np.int64]
+    counts: I64
     """Masks of each example: (n,)."""
-    deciders: NDArray[np.int64] | None = None
+    deciders: I64 | None = None
     """Of each masked token, the index of the mask whose draw decides what becomes of it; None: its own. (masks,)"""
 
 
-def mask_counts(max_seq_length: int, masked_lm_prob: float, max_predictions: int) -> NDArray[np.int64]:
+def mask_counts(max_seq_length: int, masked_lm_prob: float, max_predictions: int) -> I64:
     """Return the number of masks of an example by its length, specials counted: (max_seq_length + 1,). No floats."""
     p = Fraction(str(masked_lm_prob))
     wanted = [max(1, int(n * p + Fraction(1, 2))) for n in range(max_seq_length + 1)]
@@ -71,7 +70,7 @@ class MaskingScheme:
     """Masks beyond the number wanted for which max_predictions_per_seq leaves room by default."""
     draws_any_word: bool = False
     """Whether a random word may be a special or an unused one, as in Google's script."""
-    count_masks: Callable[[int, float, int], NDArray[np.int64]] = mask_counts
+    count_masks: Callable[[int, float, int], I64] = mask_counts
     """(max_seq_length, masked_lm_prob, max_predictions) -> masks by the length of an example."""
     choose: Callable[[Unmasked], Chosen]
     """Chooses the tokens that are masked."""

@@ -12,7 +12,8 @@ max_predictions_per_seq.
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom.draws import U64, bounded, draw
+from bertloom.arrays import I64, U64, Bools
+from bertloom.draws import bounded, draw
 from pipeline.examples.masking.scheme import SCHEME_DRAWS, Chosen, MaskingScheme, Unmasked
 from pipeline.examples.masking.whole_words import ROOM
 from pipeline.examples.masking.words import choose_tokens, find_words
@@ -28,13 +29,8 @@ WINDOW_DRAW = EDGE_DRAW + 2
 
 
 def choose_spans(
-    keys: U64,
-    first_word: NDArray[np.int64],
-    b_word: NDArray[np.int64],
-    edges: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    max_predictions: int,
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    keys: U64, first_word: I64, b_word: I64, edges: I64, counts: I64, max_predictions: int
+) -> tuple[Bools, I64]:
     """Return (which words are masked: bool (words,); span of each word: (words,)).
 
     Args:
@@ -64,9 +60,7 @@ def choose_spans(
     return taken, np.repeat(np.arange(len(span_word) - 1), np.diff(span_word))
 
 
-def cut_into_spans(
-    keys: U64, first_word: NDArray[np.int64], b_word: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def cut_into_spans(keys: U64, first_word: I64, b_word: I64) -> tuple[I64, I64]:
     """Return (first word of each span, and the number of words (spans + 1,); first span of each example, and their number).
 
     Span j of an example, counted from A's first, takes draw LENGTH_DRAW + j of its key.
@@ -88,9 +82,7 @@ def cut_into_spans(
     return span_word, np.searchsorted(span_word, first_word)
 
 
-def _window(
-    keys: U64, first_span: NDArray[np.int64], edges: NDArray[np.int64], counts: NDArray[np.int64]
-) -> NDArray[np.int32]:
+def _window(keys: U64, first_span: I64, edges: I64, counts: I64) -> NDArray[np.int32]:
     """Return how many tokens before each one are in the windows of counts[i] tokens: (tokens + 1,).
 
     Draw WINDOW_DRAW of an example's key chooses the token where the window begins, draw WINDOW_DRAW + j the next span of
@@ -102,12 +94,7 @@ def _window(
     left, unseen = counts.copy(), np.diff(first_span)
     rows = np.flatnonzero((left > 0) & (unseen > 0))
 
-    def cover(
-        rows: NDArray[np.int64],
-        span: NDArray[np.int64],
-        start: NDArray[np.int64],
-        fresh: NDArray[np.bool_] | bool = True,
-    ) -> None:
+    def cover(rows: I64, span: I64, start: I64, fresh: Bools | bool = True) -> None:
         stop = np.minimum(edges[span + 1], start + left[rows])
         change[start] += fresh
         change[stop] -= fresh

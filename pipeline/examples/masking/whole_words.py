@@ -9,9 +9,9 @@ example may have none.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bertloom.draws import U64, bounded, bounded_low, draw
+from bertloom.arrays import I64, U64, Bools
+from bertloom.draws import bounded, bounded_low, draw
 from pipeline.examples.masking.scheme import SCHEME_DRAWS, Chosen, MaskingScheme, Unmasked
 from pipeline.examples.masking.words import choose_tokens, find_words
 
@@ -19,13 +19,7 @@ ROOM = 8
 """Masks that the last word may add by default."""
 
 
-def choose_words(
-    keys: U64,
-    first_word: NDArray[np.int64],
-    pieces: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    max_predictions: int,
-) -> NDArray[np.bool_]:
+def choose_words(keys: U64, first_word: I64, pieces: I64, counts: I64, max_predictions: int) -> Bools:
     """Return which words are masked: bool (words,).
 
     Step j takes draw SCHEME_DRAWS + j of the example's key. Its upper half chooses a word (in step 0 a token, where the

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bertloom.arrays import I64, Bools
 from pipeline.examples.masking.scheme import Chosen, Unmasked
 
 
@@ -12,15 +12,15 @@ from pipeline.examples.masking.scheme import Chosen, Unmasked
 class Words:
     """The words of a batch of examples. Tokens are counted without [CLS] and [SEP]."""
 
-    edges: NDArray[np.int64]
+    edges: I64
     """First token of each word, and the number of tokens: (words + 1,)."""
-    first_word: NDArray[np.int64]
+    first_word: I64
     """First word of each example, and the number of words: (n + 1,)."""
-    first_token: NDArray[np.int64]
+    first_token: I64
     """First token of each example, and the number of tokens: (n + 1,)."""
 
     @property
-    def pieces(self) -> NDArray[np.int64]:
+    def pieces(self) -> I64:
         """Tokens of each word: (words,)."""
         return np.diff(self.edges)
 
@@ -45,9 +45,7 @@ def find_words(examples: Unmasked, across_segments: bool = False) -> Words:
     return Words(edges=edges, first_word=np.searchsorted(edges[:-1], first_token), first_token=first_token)
 
 
-def choose_tokens(
-    words: Words, is_masked: NDArray[np.bool_], group: NDArray[np.int64] | None, decide_together: bool = True
-) -> Chosen:
+def choose_tokens(words: Words, is_masked: Bools, group: I64 | None, decide_together: bool = True) -> Chosen:
     """Return the tokens of the masked words.
 
     Args:

@@ -18,9 +18,9 @@ random segments come from the documents of the same bucket.
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bertloom.draws import PAIRS, U64, bounded, bounded_low, chance, draw, fold
+from bertloom.arrays import I64, U64, Bools
+from bertloom.draws import PAIRS, bounded, bounded_low, chance, draw, fold
 from pipeline.examples.objectives import nsp
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
 from pipeline.examples.pairs import Pairs, coins, no_pairs
@@ -32,7 +32,7 @@ TRIES = 10
 FIRST_CUT_DRAW = 2 + 2 * TRIES
 
 
-def cut_sentences(block: TokenBlock, continuation: NDArray[np.bool_], max_seq_length: int) -> Sentences:
+def cut_sentences(block: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
     """Return the sentences of a bucket, all whole."""
     room = max_seq_length - 3
     return split_sentences(block, continuation, room=room, longest=None, piece=room)
@@ -90,7 +90,7 @@ def make_pairs(
     ), counters
 
 
-def _random_b(s: Sentences, keys: U64, document_a: NDArray[np.int64]) -> NDArray[np.int64]:
+def _random_b(s: Sentences, keys: U64, document_a: I64) -> I64:
     """Return the first sentence of a random B. A document is drawn until it is not A's, at most ten times."""
     documents = len(s.ids_of_documents)
     found = np.empty(len(keys), np.int64)
@@ -102,9 +102,7 @@ def _random_b(s: Sentences, keys: U64, document_a: NDArray[np.int64]) -> NDArray
     return first + bounded(draw(keys, 2 + TRIES), s.first[found + 1] - first)
 
 
-def _shares_of_excess(
-    a_length: NDArray[np.int64], b_length: NDArray[np.int64], room: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _shares_of_excess(a_length: I64, b_length: I64, room: int) -> tuple[I64, I64]:
     """Return how many tokens A and B lose if one at a time is cut from the longer one, from B on a tie, until both fit."""
     excess = np.maximum(a_length + b_length - room, 0)
     difference = np.abs(a_length - b_length)
@@ -114,7 +112,7 @@ def _shares_of_excess(
     return a_cut, excess - a_cut
 
 
-def _coins(keys: U64, first: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _coins(keys: U64, first: int, counts: I64) -> I64:
     """Return how many of counts[i] fair coins show heads: the bits of draws first, first + 2, ..., 64 at a time."""
     heads = np.zeros(len(keys), np.int64)
     left, rows, j = counts.copy(), np.flatnonzero(counts > 0), first
@@ -127,7 +125,7 @@ def _coins(keys: U64, first: int, counts: NDArray[np.int64]) -> NDArray[np.int64
     return heads
 
 
-def label_faults(pairs: PlacedPairs) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def label_faults(pairs: PlacedPairs) -> Iterator[tuple[str, Bools]]:
     """Yield the labels that are not true. B may have lost its front, and a random B may be from A's source."""
     follows = pairs.one_document & (pairs.end_a <= pairs.start_b)
     yield "has label 0, but B does not follow A", (pairs.label == NEXT) & ~follows

@@ -5,8 +5,8 @@ An example is as many whole sentences of one document as fit the target length, 
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bertloom.arrays import Bools
 from pipeline.examples.objectives.objective import DrawnPair, Objective
 from pipeline.examples.pairs import NO_PAIR, Pairs, no_pairs
 from pipeline.examples.sentences import (
@@ -20,7 +20,7 @@ from pipeline.examples.sentences import (
 from pipeline.tokens import TokenBlock
 
 
-def cut_sentences(block: TokenBlock, continuation: NDArray[np.bool_], max_seq_length: int) -> Sentences:
+def cut_sentences(block: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
     """Return the sentences of a bucket, none longer than a whole segment."""
     room = max_seq_length - 2
     return split_sentences(block, continuation, room=room, longest=room, piece=room)

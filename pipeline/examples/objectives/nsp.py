@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom.draws import U64, bounded, draw
+from bertloom.arrays import I64, U64, Bools
+from bertloom.draws import bounded, draw
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
 from pipeline.examples.pairs import Pairs, coins, no_pairs, without_surplus
 from pipeline.examples.sentences import Sentences, sentence_keys, split_sentences, target_lengths
@@ -36,7 +37,7 @@ TRIES = 128  # draws of a random B before the best of them is taken; with 32, on
 EXACT, ENOUGH, OTHER = range(3)  # what is wanted of a random B, and what is accepted where no draw gave it
 
 
-def cut_sentences(block: TokenBlock, continuation: NDArray[np.bool_], max_seq_length: int) -> Sentences:
+def cut_sentences(block: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
     """Return the sentences of a bucket, those longer than the room cut so that a pair of the pieces fits."""
     room = max_seq_length - 3
     return split_sentences(block, continuation, room=room, longest=room, piece=room // 2)
@@ -98,13 +99,7 @@ def make_pairs(
     return Pairs(a_start, a_length, b_start, b_length, label, document_a, document_b, ordinal), counters
 
 
-def _cut_to_room(
-    head: NDArray[np.bool_],
-    a_start: NDArray[np.int64],
-    b_start: NDArray[np.int64],
-    b_length: NDArray[np.int64],
-    room: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _cut_to_room(head: Bools, a_start: I64, b_start: I64, b_length: I64, room: int) -> tuple[I64, I64, I64]:
     """Return (a_start, b_length, tokens cut from B) that make consecutive segments A and B fit the room.
 
     B loses its end, down to a quarter of the room, then A its front, at a word start. B's end may still cut a word.
@@ -114,9 +109,7 @@ def _cut_to_room(
     return _forward_to_word(head, a_start + (excess - b_cut), b_start), b_length - b_cut, b_cut
 
 
-def _walk(
-    size: NDArray[np.int64], coin: NDArray[np.bool_], put_back: NDArray[np.int64], end: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+def _walk(size: I64, coin: Bools, put_back: I64, end: I64) -> tuple[I64, NDArray[np.int8]]:
     """Walk from chunk to chunk and return (first sentence of each, its label).
 
     A pair that has to be random shifts the balance of the labels by one; turning a random pair into a next one shifts it
@@ -157,9 +150,7 @@ def _walk(
     return index, label[index]
 
 
-def _random_b(
-    s: Sentences, keys: U64, document_a: NDArray[np.int64], length: NDArray[np.int64], whole: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _random_b(s: Sentences, keys: U64, document_a: I64, length: I64, whole: Bools) -> tuple[I64, I64]:
     """Return (first sentence, length) of a random B for each pair.
 
     Up to TRIES sentences are drawn uniformly from the other documents. The first choice is one of another source with
@@ -214,7 +205,7 @@ def _next_other_source(s: Sentences, document: int) -> int:
     )
 
 
-def _forward_to_word(head: NDArray[np.bool_], at: NDArray[np.int64], limit: NDArray[np.int64]) -> NDArray[np.int64]:
+def _forward_to_word(head: Bools, at: I64, limit: I64) -> I64:
     """Return the first word start at or after `at` and below `limit`, or `at` where there is none."""
     moved = at.copy()
     move = np.flatnonzero(~head[moved])
@@ -225,7 +216,7 @@ def _forward_to_word(head: NDArray[np.bool_], at: NDArray[np.int64], limit: NDAr
     return np.where(moved < limit, moved, at)
 
 
-def _back_to_word(head: NDArray[np.bool_], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+def _back_to_word(head: Bools, start: I64, end: I64) -> I64:
     """Return the last word end at or before `end` and after `start`, or `end` where there is none."""
     moved = end.copy()
     move = np.flatnonzero(moved < len(head))
@@ -237,7 +228,7 @@ def _back_to_word(head: NDArray[np.bool_], start: NDArray[np.int64], end: NDArra
     return np.where(moved > start, moved, end)
 
 
-def label_faults(pairs: PlacedPairs) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def label_faults(pairs: PlacedPairs) -> Iterator[tuple[str, Bools]]:
     """Yield the labels that are not true."""
     yield "has label 0, but B does not follow A", (pairs.label == NEXT) & ~pairs.b_follows_a
     yield "has label 1, but A and B are of one source", (pairs.label == RANDOM) & pairs.one_source

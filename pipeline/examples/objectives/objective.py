@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom.draws import U64
+from bertloom.arrays import I64, U64, Bools
 from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences, sentence_keys, target_lengths
 from pipeline.tokens import TokenBlock
 
-CutSentences = Callable[[TokenBlock, NDArray[np.bool_], int], Sentences]
+CutSentences = Callable[[TokenBlock, Bools, int], Sentences]
 """(tokens of a bucket, whether each word of the vocabulary is a `##` piece, max_seq_length) -> its sentences."""
 MakePairs = Callable[[Sentences, int, int, int, float], tuple[Pairs, dict[str, int]]]
 """(sentences, max_seq_length, copy, seed, short_seq_prob) -> (pairs in the order of the documents, counters)."""
@@ -22,26 +22,26 @@ class PlacedPairs:
     """Examples of a shard and where their segments are in their documents. All arrays (examples,)."""
 
     label: NDArray[np.int8]
-    document_a: NDArray[np.uint64]
-    start_a: NDArray[np.int64]
-    end_a: NDArray[np.int64]
+    document_a: U64
+    start_a: I64
+    end_a: I64
     """First token of A in its document, and the token after its last one."""
-    document_b: NDArray[np.uint64]
-    start_b: NDArray[np.int64]
-    end_b: NDArray[np.int64]
-    one_source: NDArray[np.bool_]
+    document_b: U64
+    start_b: I64
+    end_b: I64
+    one_source: Bools
     """Whether A and B are from the same source; False where documents/ does not hold both documents."""
 
     @property
-    def one_document(self) -> NDArray[np.bool_]:
+    def one_document(self) -> Bools:
         return np.equal(self.document_a, self.document_b)
 
     @property
-    def b_follows_a(self) -> NDArray[np.bool_]:
+    def b_follows_a(self) -> Bools:
         return self.one_document & np.equal(self.end_a, self.start_b)
 
     @property
-    def a_follows_b(self) -> NDArray[np.bool_]:
+    def a_follows_b(self) -> Bools:
         return self.one_document & np.equal(self.end_b, self.start_a)
 
 
@@ -113,7 +113,7 @@ class Objective:
     """Whether B's length is known to give the label away, so that no gate is applied to it."""
     cut_sentences: CutSentences
     make_pairs: MakePairs
-    label_faults: Callable[[PlacedPairs], Iterator[tuple[str, NDArray[np.bool_]]]]
+    label_faults: Callable[[PlacedPairs], Iterator[tuple[str, Bools]]]
     """Yields (what is wrong, which examples) for labels that are not true."""
     explain: Callable[[DrawnPair], list[str]]
     """Returns sentences on how an example was drawn."""

@@ -7,8 +7,8 @@ the target up and cuts what is too long. Here nothing is cut, because a half wit
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bertloom.arrays import Bools
 from bertloom.draws import PAIRS, bounded, chance, draw, fold
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
 from pipeline.examples.pairs import Pairs, coins, no_pairs, without_surplus
@@ -25,7 +25,7 @@ from pipeline.tokens import TokenBlock
 IN_ORDER, SWAPPED = 0, 1
 
 
-def cut_sentences(block: TokenBlock, continuation: NDArray[np.bool_], max_seq_length: int) -> Sentences:
+def cut_sentences(block: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
     """Return the sentences of a bucket, none longer than half the room, so that any two of them fit."""
     room = max_seq_length - 3
     return split_sentences(block, continuation, room=room, longest=room // 2, piece=room // 2)
@@ -76,12 +76,12 @@ def make_pairs(
     ), counters
 
 
-def _backward(s: Sentences, max_seq_length: int, copy: int, seed: int) -> NDArray[np.bool_]:
+def _backward(s: Sentences, max_seq_length: int, copy: int, seed: int) -> Bools:
     """Return whether each document is cut into chunks from its end: (documents,)."""
     return chance(draw(fold(seed, PAIRS, max_seq_length, copy, s.ids_of_documents), 0), 0.5)
 
 
-def label_faults(pairs: PlacedPairs) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def label_faults(pairs: PlacedPairs) -> Iterator[tuple[str, Bools]]:
     """Yield the labels that are not true."""
     yield "has label 0, but B does not follow A", (pairs.label == IN_ORDER) & ~pairs.b_follows_a
     yield "has label 1, but A does not follow B", (pairs.label == SWAPPED) & ~pairs.a_follows_b
