@@ -118,7 +118,7 @@ def _readable(folder: str, paths: list[str], notes: list[str]) -> list[str]:
     if ignored:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(ignored.items())[:10])
         number = f"{ignored.total()} of {len(paths)} files"
-        notes.append(f"{folder}: {number} ignored ({kinds}). Expected {expected_names()}")
+        notes.append(f"{folder}: {number} skipped ({kinds}). Expected {expected_names()}")
     return chosen
 
 

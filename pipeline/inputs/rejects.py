@@ -23,13 +23,8 @@ def gzip_member(data: bytes) -> bytes:
 
 
 def _line(source: str, reject: Reject) -> str:
-    fields = {
-        "source": source,
-        "position": reject.position,
-        "reason": reject.reason,
-        "detail": reject.detail,
-        "text": reject.text,
-    }
+    names = ("position", "reason", "detail", "text")
+    fields = {"source": source} | {name: getattr(reject, name) for name in names}
     if reject.record_id is not None:
         fields["id"] = reject.record_id
     if reject.piece:

@@ -2,6 +2,7 @@
 
 import bz2
 import lzma
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -73,13 +74,9 @@ def read_chunks(file: BinaryIO, codec: str | None, start: int = 0, end: int | No
 
 def _plain_chunks(file: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
     file.seek(start)
-    left = end - start if end is not None else None
-    while left is None or left > 0:
-        chunk = file.read(CHUNK if left is None else min(CHUNK, left))
-        if not chunk:
-            return
-        if left is not None:
-            left -= len(chunk)
+    left = (sys.maxsize if end is None else end) - start
+    while chunk := file.read(min(CHUNK, left)):
+        left -= len(chunk)
         yield chunk
 
 

@@ -25,6 +25,8 @@ _HIGH = re.compile(rb"[\x80-\xff]+")
 _WESTERN = re.compile(
     rb"[\x85\x91-\x97\xa0\xa1\xa7\xab\xb0\xb4\xb7\xba\xbb\xbf\xc0-\xcf\xd1-\xd6\xd8-\xdc\xdf-\xef\xf1-\xf6\xf8-\xfc]"
 )
+# Latin, Greek, Cyrillic, Chinese, Japanese, Korean and punctuation
+_USUAL = re.compile("[\t\n\r -\u052f\u2010-\u2027\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff00-\uff60]")
 # a third of the characters of modern Chinese text are in this list
 _COMMON_CHINESE = frozenset(
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"
@@ -52,9 +54,8 @@ def find_encoding(head: bytes) -> str | None:
         if head.startswith(mark):
             return encoding
     utf8 = _is_cut_utf8(head)
-    if not utf8 or 3 * len(_CONTROLS.findall(head)) > len(
-        head
-    ):  # rare in ASCII; every second byte of Latin text in UTF-16
+    # control characters are rare in ASCII, but every second byte of Latin text in UTF-16 is one
+    if not utf8 or 3 * len(_CONTROLS.findall(head)) > len(head):
         for encoding in ("utf-16-le", "utf-16-be"):
             if _is_utf16(head, encoding):
                 return encoding
@@ -115,17 +116,7 @@ def _is_utf16(head: bytes, encoding: str) -> bool:
     if len(head) < _LEAST:
         return False
     text = head[: len(head) // 2 * 2].decode(encoding, errors="replace")
-    usual = sum(
-        " " <= c < "\u0530"
-        or "\u2010" <= c <= "\u2027"
-        or "\u3000" <= c <= "\u30ff"
-        or "\u4e00" <= c <= "\u9fff"
-        or "\uac00" <= c <= "\ud7a3"
-        or "\uff00" <= c <= "\uff60"
-        or c in "\t\n\r"
-        for c in text
-    )
-    return usual > 0.95 * len(text) and ("\n" in text or " " in text or "。" in text or "，" in text)
+    return len(_USUAL.findall(text)) > 0.95 * len(text) and re.search("[\n 。，]", text) is not None
 
 
 def _is_gb18030(head: bytes) -> bool:

@@ -157,6 +157,14 @@ def whole_or_pieces(
     yield from Pieces(position, record_id).add(text, num_replaced, last=True)
 
 
+def or_empty(
+    documents: Iterator[Document], position: int, raw: bytes, record_id: str | None, detail: str = ""
+) -> Iterator[Document | Reject]:
+    """Yield the documents, or a reject that shows the first characters of `raw` when there are none."""
+    yield next(documents, None) or Reject(position, "empty-text", detail, first_characters(raw), record_id)
+    yield from documents
+
+
 class Pieces:
     """Cuts one text, added bit by bit, into pieces of at most MAX_DOCUMENT_BYTES.
 

@@ -186,7 +186,7 @@ def test_awkward_files_are_all_read_or_named(tmp_path, vocab, capsys):
     manifest = run_job(folder, tmp_path / "out", vocab, **ONE, pairs="none")
     counters = manifest["counters"]
     said = capsys.readouterr().err
-    assert f"{folder}: 1 of 14 files ignored (1 .tsv)" in said
+    assert f"{folder}: 1 of 14 files skipped (1 .tsv)" in said
     assert "latin1.txt: read as windows-1252" in said
     assert [note for note in manifest["notes"] if "files ignored" in note or "windows-1252" in note] == manifest[
         "notes"

@@ -134,7 +134,7 @@ def test_a_folder_gives_all_files_below_it_that_can_be_read_and_tells_the_others
     notes: list[str] = []
     assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst"]
     [note] = notes
-    assert note.startswith(f"{tmp_path}: 3 of 6 files ignored (1 .md, 1 .wat.gz, 1 README). Expected a name")
+    assert note.startswith(f"{tmp_path}: 3 of 6 files skipped (1 .md, 1 .wat.gz, 1 README). Expected a name")
 
 
 def test_of_a_folder_saved_by_datasets_only_the_files_of_its_state_are_read(tmp_path):
@@ -146,7 +146,7 @@ def test_of_a_folder_saved_by_datasets_only_the_files_of_its_state_are_read(tmp_
     state.write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
     notes: list[str] = []
     assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["train/data-00000-of-00001.arrow"]
-    assert "2 of 3 files ignored (1 .arrow, 1 .json)" in notes[0]
+    assert "2 of 3 files skipped (1 .arrow, 1 .json)" in notes[0]
 
 
 @pytest.mark.parametrize("state", ["{}", "[1]", "not JSON", '{"_data_files": 1}', '{"_data_files": [{}]}', "\xff"])
@@ -155,7 +155,7 @@ def test_a_state_that_is_not_of_datasets_is_passed_over_as_others_are(tmp_path, 
     (tmp_path / "state.json").write_bytes(state.encode("latin-1"))
     notes: list[str] = []
     assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt"]
-    assert "1 of 2 files ignored (1 .json)" in notes[0]
+    assert "1 of 2 files skipped (1 .json)" in notes[0]
 
 
 def test_a_list_stands_for_the_patterns_in_it(tmp_path):
@@ -182,7 +182,7 @@ def test_a_folder_of_a_store_is_named_with_a_slash_at_its_end():
         storage.write_whole(f"memory://test-inputs/{name}", [b"x"])
     notes: list[str] = []
     assert [s.name for s in find_sources(["memory://test-inputs/"], notes)] == ["a.txt", "sub/b.jsonl"]
-    assert "1 of 3 files ignored (1 .md)" in notes[0]
+    assert "1 of 3 files skipped (1 .md)" in notes[0]
 
 
 def test_a_glob_that_meets_a_file_of_unknown_kind_is_an_error(tmp_path):
@@ -199,7 +199,7 @@ def test_a_folder_that_a_glob_matches_is_read_as_a_folder(tmp_path):
     notes: list[str] = []
     assert [s.name for s in find_sources([f"{tmp_path}/gl/*"], notes)] == ["a.txt", "sub/b.txt", "sub/deep/c.jsonl"]
     [note] = notes
-    assert note.startswith(f"{tmp_path}/gl/*: 1 of 3 files ignored (1 .md)")
+    assert note.startswith(f"{tmp_path}/gl/*: 1 of 3 files skipped (1 .md)")
     for pattern in ("g*", "g*/"):
         names = [s.name for s in find_sources([f"{tmp_path}/{pattern}"])]
         assert names == ["gl/a.txt", "gl/sub/b.txt", "gl/sub/deep/c.jsonl", "gm/e.txt"]

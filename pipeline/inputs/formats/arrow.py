@@ -17,7 +17,7 @@ _FILE_MAGIC = b"ARROW1\0\0"  # an Arrow file is a stream between these bytes and
 def _read_batches(
     source: Source, file: BinaryIO, columns: list[str], start: int = 0
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield (first row, batch) of all batches. In a memory-mapped file, passing over those before `start` is free."""
+    """Yield (first row, batch) of all batches. In a memory-mapped file, skipping those before `start` is free."""
     if not source.codec and storage.is_local(source.path):
         file = pa.memory_map(source.path)
     begin = len(_FILE_MAGIC) if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0

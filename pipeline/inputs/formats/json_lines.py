@@ -5,7 +5,6 @@ In the text a single line break is a space and a blank line ends a paragraph.
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import orjson
 
@@ -19,6 +18,7 @@ from pipeline.text.records import (
     Reject,
     decode_text,
     first_characters,
+    or_empty,
     paragraphs,
     whole_or_pieces,
 )
@@ -46,9 +46,7 @@ def read_json_lines(
         data, num_surrogates = paragraphs(text)
         del text
         documents = whole_or_pieces(data, position, num_replaced + num_surrogates, record_id)
-        first = next(documents, None)
-        yield first or Reject(position, "empty-text", "", first_characters(head), record_id)
-        yield from documents
+        yield from or_empty(documents, position, head, record_id)
 
 
 def _text_of_line(line: bytes, position: int, text_column: str, id_column: str) -> tuple[str, int, str | None] | Reject:
@@ -64,22 +62,17 @@ def _text_of_line(line: bytes, position: int, text_column: str, id_column: str) 
             record = json.loads(line.decode())  # accepts NaN and lone surrogates; given bytes it would guess UTF-16
         except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
             return Reject(position, "not-json", str(error), first_characters(line))
-    text, reason, detail = _text_of(record, text_column)
-    record_id = record.get(id_column) if isinstance(record, dict) else None
-    record_id = None if record_id is None else _plain(str(record_id))
-    if reason:
-        return Reject(position, reason, detail, first_characters(line), record_id)
-    return text, num_replaced, record_id
-
-
-def _text_of(record: Any, text_column: str) -> tuple[str, str, str]:
-    """Return (text, "", "") of a record, or ("", reason, detail) where it has no text."""
     if not isinstance(record, dict):
-        return "", "not-an-object", ""
+        return Reject(position, "not-an-object", "", first_characters(line))
+    record_id = record.get(id_column)
+    record_id = None if record_id is None else _plain(str(record_id))
     if text_column not in record:
-        return "", "no-text-field", _plain(f"fields: {', '.join(record)}"[:SHOWN_CHARACTERS])
+        detail = _plain(f"fields: {', '.join(record)}"[:SHOWN_CHARACTERS])
+        return Reject(position, "no-text-field", detail, first_characters(line), record_id)
     text = record[text_column]
-    return (text, "", "") if isinstance(text, str) else ("", "text-not-a-string", "")
+    if not isinstance(text, str):
+        return Reject(position, "text-not-a-string", "", first_characters(line), record_id)
+    return text, num_replaced, record_id
 
 
 def _plain(text: str) -> str:

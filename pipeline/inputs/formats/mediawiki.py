@@ -1,7 +1,7 @@
 """MediaWiki dumps (`pages-articles*.xml.bz2`): their articles as text.
 
 A dump is read as a stream, page by page. A page's position is the byte where its `<page>` begins. Pages in other namespaces
-and redirects are passed over. `wikitext` converts the mark-up of the others.
+and redirects are skipped. `wikitext` converts the mark-up of the others.
 """
 
 import re

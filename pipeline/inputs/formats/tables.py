@@ -9,12 +9,17 @@ import pyarrow as pa
 from bertloom import storage
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import Damaged, read_chunks
-from pipeline.text.records import Document, Record, Reject, first_characters, paragraphs, whole_or_pieces
+from pipeline.text.records import Document, Record, Reject, or_empty, paragraphs, whole_or_pieces
 
 BATCH_BYTES, BATCH_ROWS = 8_000_000, 4096  # most text and rows held as Python objects at a time, about
 
 BROKEN = (pa.ArrowInvalid, OSError)
 """What pyarrow raises where a file is damaged."""
+
+TEXT_TYPES = (
+    *(pa.string(), pa.large_string(), pa.string_view()),
+    *(pa.binary(), pa.large_binary(), pa.binary_view(), pa.null()),
+)
 
 ReadBatches = Callable[[Source, BinaryIO, list[str], int], Iterator[tuple[int, pa.RecordBatch]]]
 """(source, its uncompressed file, columns, row to start from) -> (first row, batch), in order."""
@@ -67,17 +72,7 @@ def check_column(source: Source, schema: pa.Schema, text_column: str) -> None:
         )
     kind = schema.field(text_column).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    types = pa.types
-    tests = (
-        types.is_string,
-        types.is_large_string,
-        types.is_string_view,
-        types.is_binary,
-        types.is_large_binary,
-        types.is_binary_view,
-        types.is_null,
-    )
-    if not any(test(kind) for test in tests):
+    if kind not in TEXT_TYPES:
         raise ValueError(
             f"{source.path}: column {text_column!r} holds {kind}. Expected strings: choose another column with "
             f"--text-column"
@@ -114,7 +109,5 @@ def _read_rows(batch: pa.RecordBatch, first: int, config: ReadConfig) -> Iterato
         text = raw.decode(errors="replace")
         num_replaced = text.count("\ufffd") - raw.count(b"\xef\xbf\xbd")
         data, _ = paragraphs(text)
-        documents = list(whole_or_pieces(data, row, num_replaced, record_id))
-        if not documents:
-            yield Reject(row, "empty-text", "", first_characters(raw), record_id)
-        yield from documents
+        documents = whole_or_pieces(data, row, num_replaced, record_id)
+        yield from or_empty(documents, row, raw, record_id)

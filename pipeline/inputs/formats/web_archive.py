@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.streamed import read_stream
 from pipeline.inputs.sources import ReadConfig, Split
-from pipeline.text.records import PassedOver, Record, Reject, decode_text, first_characters, whole_or_pieces
+from pipeline.text.records import PassedOver, Record, Reject, decode_text, first_characters, or_empty, whole_or_pieces
 
 MAX_PAGE_BYTES = 8_000_000  # compressed or not. Resiliparse takes forty times as much; Common Crawl cuts pages at 5 MB
 
@@ -99,10 +99,8 @@ def _read_page(raw: bytes, position: int, headers: Any, address: str | None) -> 
         return
     text, num_replaced = (_text_of_page(headers, page).encode(), 0) if headers else decode_text(page)
     lines = b"\n".join(filter(None, map(bytes.strip, text.split(b"\n"))))
-    documents = list(whole_or_pieces(lines, position, num_replaced, address))
-    if not documents:
-        yield Reject(position, "empty-text", "no text in the page", first_characters(page), address)
-    yield from documents
+    documents = whole_or_pieces(lines, position, num_replaced, address)
+    yield from or_empty(documents, position, page, address, "no text in the page")
 
 
 def _unpacked(headers: Any, raw: bytes) -> bytes:
