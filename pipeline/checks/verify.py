@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertloom import storage
-from bertloom.manifest import FORMAT, manifest_sha256, manifest_text
-from bertloom.shards import FORMAT_VERSION, MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of
+from bertloom.json_files import Damaged
+from bertloom.manifest import manifest_sha256, manifest_text, parse_manifest
+from bertloom.shards import MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of
 from pipeline.checks.members import Page, check_batch
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.stages.plan import is_validation
@@ -24,10 +25,8 @@ from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
 ALWAYS = ("manifest.json", "shards.parquet", "vocab.txt")
 REPORT = ("report.html", "report.json")
-LEFT_BY_A_KILL = (
-    ".lock",
-    ".work/",
-)  # of a job that was killed after it wrote the manifest; the next start removes them
+# of a job that was killed after it wrote the manifest; the next start removes them
+LEFT_BY_A_KILL = (".lock", ".work/")
 Fault = str | None
 """A sentence for a fault, or None after each file that was checked whole, for a progress bar."""
 
@@ -42,25 +41,16 @@ def check_dataset(dataset: str) -> Iterator[Fault]:
         )
     text = storage.read(path)
     try:
-        manifest = json.loads(text)
-        as_written = manifest_sha256(manifest) == manifest["sha256"] and manifest_text(manifest) == text
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"manifest.json: cannot be read ({error!r})"
-        return
-    if (manifest.get("format"), manifest.get("format_version")) != (FORMAT, FORMAT_VERSION):
-        yield (
-            f"manifest.json: the format is {manifest.get('format')!r} {manifest.get('format_version')!r}; "
-            f"this program reads {FORMAT!r} {FORMAT_VERSION}"
-        )
-        return
-    if not as_written:
-        yield (
-            "manifest.json: was changed after it was written: its sha256 does not match. The other files were not checked, "
-            "because the manifest says what they should be"
-        )
+        manifest = parse_manifest(text, "manifest.json")
+        if manifest_text(manifest) != text:
+            raise Damaged("manifest.json is not as it was written: its white space is different; copy it again")
+    except ValueError as error:
+        yield f"{error}. The other files were not checked, because the manifest says what they should be"
         return
     try:
         yield from _check_contents(dataset, manifest)
+    except _Unreadable as fault:
+        yield str(fault)
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, StopIteration) as error:
         yield f"manifest.json: lacks a key or has an impossible value ({error!r})"
 
@@ -80,79 +70,70 @@ class _Found:
 def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[Fault]:
     config, found = ExamplesConfig.of(manifest["configuration"]), _Found()
     yield None
-    table, fault = _read_table(dataset, "shards.parquet", manifest["shards_parquet"]["sha256"], SHARDS_SCHEMA)
-    if fault:
-        yield fault
-        return
-    rows = table.to_pylist()
+    rows = _read_table(dataset, "shards.parquet", manifest["shards_parquet"]["sha256"], SHARDS_SCHEMA).to_pylist()
     yield None
+    listed = manifest["vocabulary"]
     try:
-        vocabulary, fault = _read_vocabulary(dataset, manifest["vocabulary"])
+        vocabulary = parse_vocabulary(_read_checked(dataset, "vocab.txt", listed["sha256"]), "vocab.txt")
     except ValueError as error:
         yield str(error)
         return
-    if fault:
-        yield fault
+    if len(vocabulary.words) != listed["size"]:
+        yield f"vocab.txt: has {len(vocabulary.words)} words, but manifest.json has {listed['size']}"
     yield None
     for name, sha256 in manifest["files"].items():
-        data, fault = _read_checked(dataset, name, sha256)
-        if fault:
-            yield fault
-        elif name.startswith("rejects/"):
-            yield from _check_rejects(name, data, manifest["counters"])
-        yield None
+        yield from _of_file(_check_file(dataset, name, sha256, manifest["counters"]))
     if digest_of(rows) != manifest["shards_digest"]:
         yield "shards.parquet: the digest of its shards is not that of manifest.json"
     yield from _check_totals(rows, manifest)
     for name, sha256 in manifest["documents"].items():
-        yield from _check_documents(dataset, name, sha256, found)
-        yield None
+        yield from _of_file(_check_documents(dataset, name, sha256, found))
     yield from _check_document_totals(found, manifest["counters"])
     yield from _check_places(found.pages, config.validation_fraction)
     for row in rows:
-        yield from _check_shard(dataset, row, config, vocabulary, found)
-        yield None
+        yield from _of_file(_check_shard(dataset, row, config, vocabulary, found))
     yield from _check_use(found, manifest)
     if any(storage.exists(storage.join(dataset, name)) for name in REPORT):
-        yield from _check_report(dataset, manifest)
-        yield None
+        yield from _of_file(_check_report(dataset, manifest))
     yield from _unlisted(dataset, {row["path"] for row in rows} | {*manifest["documents"], *manifest["files"]})
 
 
-def _read_checked(dataset: str, name: str, sha256: str, listed_in: str = "manifest.json") -> tuple[bytes, str]:
-    """Return (the file's bytes, what is wrong with it)."""
+class _Unreadable(Exception):
+    """What is wrong with a file that cannot be checked further."""
+
+
+def _of_file(faults: Iterator[str]) -> Iterator[Fault]:
+    """Yield the faults of one file, and None after them."""
+    try:
+        yield from faults
+    except _Unreadable as fault:
+        yield str(fault)
+    yield None
+
+
+def _read_checked(dataset: str, name: str, sha256: str, listed_in: str = "manifest.json") -> bytes:
+    """Return a file's bytes."""
     path = storage.join(dataset, *name.split("/"))
     if not storage.exists(path):
-        return b"", f"{name}: is missing"
+        raise _Unreadable(f"{name}: is missing")
     data = storage.read(path)
     if hashlib.sha256(data).hexdigest() != sha256:
-        return data, f"{name}: its sha256 is not that of {listed_in}"
-    return data, ""
+        raise _Unreadable(f"{name}: its sha256 is not that of {listed_in}")
+    return data
 
 
-def _read_table(dataset: str, name: str, sha256: str, schema: pa.Schema) -> tuple[pa.Table, str]:
-    """Return (the rows of a Parquet file, what is wrong with it); there are no rows where something is wrong."""
-    data, fault = _read_checked(dataset, name, sha256)
-    if not fault:
-        table = pq.read_table(pa.BufferReader(data))
-        if table.schema.equals(schema):
-            return table, ""
-        fault = f"{name}: its columns are not those of the format: {table.schema.names}"
-    return schema.empty_table(), fault
+def _read_table(dataset: str, name: str, sha256: str, schema: pa.Schema) -> pa.Table:
+    """Return the rows of a Parquet file."""
+    table = pq.read_table(pa.BufferReader(_read_checked(dataset, name, sha256)))
+    if not table.schema.equals(schema):
+        raise _Unreadable(f"{name}: its columns are not those of the format: {table.schema.names}")
+    return table
 
 
-def _read_vocabulary(dataset: str, listed: dict[str, Any]) -> tuple[Vocabulary, str]:
-    """Return (the vocabulary, what is wrong with its size); ValueError where it cannot be used."""
-    data, fault = _read_checked(dataset, "vocab.txt", listed["sha256"])
-    if fault:
-        raise ValueError(fault)
-    vocabulary = parse_vocabulary(data, "vocab.txt")
-    if len(vocabulary.words) != listed["size"]:
-        return vocabulary, f"vocab.txt: has {len(vocabulary.words)} words, but manifest.json has {listed['size']}"
-    return vocabulary, ""
-
-
-def _check_rejects(name: str, data: bytes, counters: dict[str, Any]) -> Iterator[str]:
+def _check_file(dataset: str, name: str, sha256: str, counters: dict[str, Any]) -> Iterator[str]:
+    data = _read_checked(dataset, name, sha256)
+    if not name.startswith("rejects/"):
+        return
     found = Counter(json.loads(line)["reason"] for line in gzip.decompress(data).splitlines())
     if found != counters["rejected"]:
         yield f"{name}: holds {dict(sorted(found.items()))}, but manifest.json counts {counters['rejected']}"
@@ -187,10 +168,7 @@ def _check_totals(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> Itera
 
 def _check_documents(dataset: str, name: str, sha256: str, found: _Found) -> Iterator[str]:
     """Check a page of documents/ and add it to what was found."""
-    table, fault = _read_table(dataset, name, sha256, DOCUMENTS_SCHEMA)
-    if fault:
-        yield fault
-        return
+    table = _read_table(dataset, name, sha256, DOCUMENTS_SCHEMA)
     ids = table["id"].to_numpy()
     if (ids[1:] <= ids[:-1]).any():
         yield f"{name}: its documents are out of order, or one is there twice"
@@ -307,7 +285,7 @@ def _check_report(dataset: str, manifest: dict[str, Any]) -> Iterator[str]:
         yield f"{data}: was changed after it was written: its sha256 does not match"
     elif of_manifest != manifest["sha256"]:
         yield f"{data}: is of another data set"
-    yield from filter(None, [_read_checked(dataset, page, of_page, data)[1]])
+    _read_checked(dataset, page, of_page, data)
 
 
 def _unlisted(dataset: str, listed: set[str]) -> Iterator[str]:

@@ -37,12 +37,6 @@ class Pairs:
         return len(self.label)
 
 
-def no_pairs() -> Pairs:
-    """Return the pairs of an empty bucket."""
-    none = np.zeros(0, np.int64)
-    return Pairs(none, none, none, none, np.zeros(0, np.int8), none, none, none)
-
-
 def coins(draws: U64) -> Bools:
     """Return a fair coin from the lower 32 bits of each draw."""
     return (draws & np.uint64(0xFFFFFFFF)) < np.uint64(threshold(0.5, 32))

@@ -23,7 +23,7 @@ from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import PAIRS, bounded, bounded_low, chance, draw, fold
 from pipeline.examples.objectives import nsp
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
-from pipeline.examples.pairs import Pairs, coins, no_pairs
+from pipeline.examples.pairs import Pairs, coins
 from pipeline.examples.sentences import MIN_TARGET, Sentences, sentence_keys, split_sentences, walk_chunks
 from pipeline.tokens import TokenBlock
 
@@ -44,8 +44,6 @@ def make_pairs(
     """Return what `create_instances_from_document` makes of every document of a bucket, and counters."""
     s = sentences
     n = len(s.document)
-    if n == 0:
-        return no_pairs(), {"pairs-forced-random": 0}
     room = max_seq_length - 3
     document_draws = draw(fold(seed, PAIRS, max_seq_length, copy, s.ids_of_documents), 0)
     short = chance(document_draws, short_seq_prob)

@@ -8,7 +8,7 @@ import numpy as np
 
 from bertloom.arrays import Bools
 from pipeline.examples.objectives.objective import DrawnPair, Objective
-from pipeline.examples.pairs import NO_PAIR, Pairs, no_pairs
+from pipeline.examples.pairs import NO_PAIR, Pairs
 from pipeline.examples.sentences import (
     Sentences,
     chunk_ends,
@@ -31,8 +31,6 @@ def make_segments(
 ) -> tuple[Pairs, dict[str, int]]:
     """Return all single segments of one copy of a bucket; every token is in one of them."""
     s = sentences
-    if len(s.document) == 0:
-        return no_pairs(), {}
     keys = sentence_keys(s, max_seq_length, copy, seed)
     end = chunk_ends(s, target_lengths(keys, max_seq_length - 2, short_seq_prob), 1)
     chosen = walk_chunks(end)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import bounded, draw
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
-from pipeline.examples.pairs import Pairs, coins, no_pairs, without_surplus
+from pipeline.examples.pairs import Pairs, coins, without_surplus
 from pipeline.examples.sentences import Sentences, sentence_keys, split_sentences, target_lengths
 from pipeline.tokens import TokenBlock
 
@@ -49,16 +49,13 @@ def make_pairs(
     """Return all pairs of one copy of a bucket in the order of its documents, and counters."""
     s = sentences
     counters = {"pairs-forced-random": 0, "pairs-dropped": 0, "pairs-short-random-b": 0}
-    n = len(s.document)
-    if n == 0:
-        return no_pairs(), counters
     room = max_seq_length - 3
     keys = sentence_keys(s, max_seq_length, copy, seed)
 
     # for each sentence, the chunk that would begin there
     target = target_lengths(keys, room, short_seq_prob)
     short = np.flatnonzero(target < room)
-    here = np.arange(n)
+    here = np.arange(len(s.document))
     end = s.full_end.copy()
     end[short] = np.searchsorted(s.edges, s.edges[short] + target[short])
     last = s.first[s.document + 1]

@@ -11,7 +11,7 @@ import numpy as np
 from bertloom.arrays import Bools
 from bertloom.draws import PAIRS, bounded, chance, draw, fold
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
-from pipeline.examples.pairs import Pairs, coins, no_pairs, without_surplus
+from pipeline.examples.pairs import Pairs, coins, without_surplus
 from pipeline.examples.sentences import (
     Sentences,
     chunk_ends,
@@ -41,8 +41,6 @@ def make_pairs(
     """
     s = sentences
     n = len(s.document)
-    if n == 0:
-        return no_pairs(), {"pairs-dropped": 0, "pairs-without-second": 0}
     keys = sentence_keys(s, max_seq_length, copy, seed)
     target = target_lengths(keys, max_seq_length - 3, short_seq_prob)
     here, first, last = np.arange(n), s.first[s.document], s.first[s.document + 1]
