@@ -22,7 +22,7 @@ from setting import header, spread, write_report
 
 from model.bert import BertLayer
 from model.bert_config import BertShape
-from model.optimizer import Muon, adamw
+from model.optimizer import Muon, adamw_of
 
 RATE = 1e-6
 
@@ -54,7 +54,7 @@ def measure(preset: str, rounds: int) -> str:
     matrices = [parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2]
     for matrix in matrices:
         matrix.grad = torch.randn_like(matrix)
-    ours, fused = Muon(matrices, 0.01), adamw([{"params": matrices}])
+    ours, fused = Muon(matrices, 0.01), adamw_of([{"params": matrices}])
     ours.param_groups[0]["lr"] = fused.param_groups[0]["lr"] = RATE
     theirs = torch.optim.Muon(matrices, lr=RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     taken = np.array([[seconds_of(optimizer) for optimizer in (ours, theirs, fused)] for _ in range(rounds + 1)])[1:]
