@@ -65,6 +65,12 @@ def commands(path):
                 yield words[1 : words.index("--") if "--" in words else None]
 
 
+def commands_in_text(path):
+    """The words of every `bertloom` command outside the code blocks."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [shlex.split(command) for command in re.findall(r"`bertloom ([^`]+)`", text)]
+
+
 def flags_of(config):
     return {"--" + name.replace("_", "-") for name in (*option_names(config), *config.__dataclass_fields__)}
 
@@ -77,7 +83,7 @@ def test_every_command_has_its_configuration_here():
 def test_every_command_shown_exists_with_its_flags(path):
     shown = list(commands(path))
     assert {words[0] for words in shown} == set(COMMANDS) - {"demo"}  # which `make demo` shows
-    for words in shown:
+    for words in shown + commands_in_text(path):
         assert {word for word in words if word.startswith("--")} <= flags_of(CONFIGS[words[0]])
 
 
@@ -94,7 +100,9 @@ def test_every_flag_preset_and_file_named_in_the_text_exists(path):
 
 def test_the_terms_of_the_chinese_table_are_in_the_files_that_it_names():
     rows = re.findall(r"^\|[^|]*\|[^|]*\|([^|]*)\|[^|]*\|$", READMES[1].read_text("utf-8"), re.MULTILINE)
-    found = [(file, name) for row in rows for file, name in re.findall(r"`((?:pipeline|model)/\w+\.py)` `(\w+)`", row)]
+    found = [
+        (file, name) for row in rows for file, name in re.findall(r"`((?:pipeline|model)/[\w/]+\.py)` `(\w+)`", row)
+    ]
     assert len(found) >= 10
     for file, name in found:
         assert re.search(rf"^(class|def) {name}\b", (ROOT / file).read_text("utf-8"), re.MULTILINE), (file, name)
