@@ -21,7 +21,7 @@ def die() -> None:
 
 
 def install(point: str, once: str = "") -> None:
-    """`once`: a file to make when it happens; where it is there already, nothing happens."""
+    """Arm this process. It creates the file `once` when it dies, and does not die if that file exists."""
     moment, name, number = point.split(" ")
     seen = [0]
 
@@ -66,7 +66,7 @@ def install(point: str, once: str = "") -> None:
 
 
 class _Half(io.BufferedWriter):
-    """Writes half of what it is given, and dies."""
+    """Write half of the data and die."""
 
     def __init__(self, file):
         super().__init__(file.detach())
@@ -78,8 +78,8 @@ class _Half(io.BufferedWriter):
 
 
 def main() -> None:
-    """Reads [[kill point or "", argv], ...]; runs each in a fork of this process, which has imported everything; writes
-    a JSON line for each: [exit status, seconds, what it said]."""
+    """Read [[kill point or "", argv], ...], run each in a fork of this process, which has imported everything, and write
+    a JSON line for each: [exit status, seconds, output]."""
     from jobs import cli, preprocess  # noqa: F401
 
     for point, argv in json.load(sys.stdin):

@@ -10,14 +10,9 @@ from model.tasks.baselines import BASELINES, overlap, words_and_pairs
 from model.tasks.registry import task_class
 from model.tasks.sequence import TextRow
 from model.tasks.tag import TagRow
-from tests.model.small_task import ROWS, write_jsonl, write_model
+from tests.model.small_task import ROWS, write_jsonl
 
 HEAD = 'num_epochs = 0.5\nbatch_size = 16\ndevice = "cpu"\nnum_threads = 1\n'
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("models") / "encoder")
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,7 @@ import sys
 import pytest
 
 from pipeline.local import worker as local_worker
-from tests.jobs.test_restart import PATIENCE_SECONDS, ROOT, Job, wait_for, workers
-
-
-@pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    return Job(tmp_path_factory.mktemp("job"))
+from tests.jobs.restartable_job import ROOT, TIMEOUT_SECONDS, wait_for, workers
 
 
 @pytest.fixture
@@ -24,11 +19,11 @@ def heeded():
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_an_interrupted_job_says_so_ends_with_130_and_leaves_no_worker_behind(job, heeded, tmp_path, number):
+def test_an_interrupted_job_ends_with_status_130_and_a_message_and_ends_its_workers(job, heeded, tmp_path, number):
     process = job.start(tmp_path / "out", "--num-workers", "2", MARK=str(tmp_path))
     wait_for(lambda: len(workers(str(tmp_path))) > number)  # and their server
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    _, said = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 130 and said.splitlines()[-1] == "bertloom preprocess: interrupted"
     assert "Traceback" not in said
     wait_for(lambda: not workers(str(tmp_path)))
@@ -48,10 +43,10 @@ local_worker.work = interrupted
 
 def run(code: str, words: list[str]) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", INTERRUPTED + code, *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * TIMEOUT_SECONDS)
 
 
-def test_after_an_interruption_the_same_process_can_go_on_and_its_other_children_live(job, heeded, tmp_path):
+def test_the_same_process_can_continue_an_interrupted_job_and_keeps_its_other_children(job, heeded, tmp_path):
     code = """
 other = subprocess.Popen(["sleep", "600"])
 assert main(sys.argv[1:]) == 130
@@ -66,13 +61,13 @@ other.wait()
     assert "bertloom preprocess: interrupted" in ran.stderr and "continuing with an unfinished run" in ran.stderr
 
 
-def test_a_background_job_of_a_shell_which_ignores_ctrl_c_goes_on(job, tmp_path):
+def test_a_background_job_that_ignores_ctrl_c_continues(job, tmp_path):
     code = "signal.signal(signal.SIGINT, signal.SIG_IGN); sys.exit(main(sys.argv[1:]))"
     ran = run(code, job.argv(tmp_path / "out", "--num-workers", "2"))
     assert ran.returncode == 0, ran.stderr
 
 
-def test_a_worker_that_is_asked_for_when_the_server_has_ended_starts_no_other_one(monkeypatch, tmp_path):
+def test_a_worker_requested_after_the_server_has_ended_starts_no_other_server(monkeypatch, tmp_path):
     monkeypatch.setenv("MARK", str(tmp_path))  # a thread of an interrupted job may come that late
     local_worker.end()  # an earlier test's
     local_worker.start()

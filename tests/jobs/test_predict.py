@@ -14,12 +14,7 @@ from jobs.cli import main as cli
 from jobs.finetune import FinetuneConfig, finetune
 from jobs.predict import PredictConfig, main
 from model.inference.predict import load
-from tests.model.small_task import ROWS, sentiment_rows, write_jsonl, write_model
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "encoder")
+from tests.model.small_task import ROWS, sentiment_rows, write_jsonl
 
 
 @pytest.fixture(scope="module")

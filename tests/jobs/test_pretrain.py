@@ -106,7 +106,7 @@ def test_a_run_folder_explains_itself(data, unbroken, tmp_path):
     assert numbers(tmp_path / "again") == numbers(unbroken) and learnt(tmp_path / "again") == learnt(unbroken)
 
 
-def test_a_finished_run_started_again_says_so_and_changes_nothing(data, unbroken, capsys):
+def test_starting_a_finished_run_again_changes_nothing(data, unbroken, capsys):
     before = (unbroken / "metrics.jsonl").read_bytes(), learnt(unbroken)
     result = pretrain(config(data, unbroken))
     assert "is finished after 12 steps; the model is" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 from jobs import cli
 from jobs.verify import verify
 from tests.jobs.corpus import digests, documents, write, write_vocabulary
-from tests.jobs.test_restart import run_in_forks
+from tests.jobs.restartable_job import run_in_forks
 
 POINTS = [
     "within \\.lines$ 2",
@@ -46,7 +46,7 @@ def unbroken(argv, tmp_path_factory) -> dict[str, str]:
     return digests(out)
 
 
-def _kill_each_and_go_on(argv, unbroken, folder, points):
+def kill_and_finish(argv, unbroken, folder, points):
     outs = [folder / f"out-{i}" for i in range(len(points))]
     ran = run_in_forks([(kill, argv(out)) for point, out in zip(points, outs) for kill in (point, "")])
     for point, out, killed, ended in zip(points, outs, ran[::2], ran[1::2]):
@@ -56,11 +56,11 @@ def _kill_each_and_go_on(argv, unbroken, folder, points):
         assert verify(str(out))[0] == []
 
 
-def test_killed_while_lines_are_counted_or_rows_are_read_the_next_start_does_the_rest(argv, unbroken, tmp_path: Path):
-    _kill_each_and_go_on(argv, unbroken, tmp_path, POINTS)
+def test_a_job_that_was_killed_while_it_counted_lines_or_read_rows_finishes(argv, unbroken, tmp_path: Path):
+    kill_and_finish(argv, unbroken, tmp_path, POINTS)
 
 
-def test_killed_while_small_files_are_packed_the_next_start_does_the_rest(tmp_path: Path):
+def test_a_job_that_was_killed_while_it_packed_small_files_finishes(tmp_path: Path):
     for i, text in enumerate(documents(40)):
         write(tmp_path / f"in/{i:02d}.txt", [text])
     vocab = write_vocabulary(tmp_path / "vocab.txt")
@@ -71,4 +71,4 @@ def test_killed_while_small_files_are_packed_the_next_start_does_the_rest(tmp_pa
 
     assert cli.main(argv(tmp_path / "unbroken")) == 0
     points = ["within \\.pack$ 1", "after \\.pack$ 1"]
-    _kill_each_and_go_on(argv, digests(tmp_path / "unbroken"), tmp_path, points)
+    kill_and_finish(argv, digests(tmp_path / "unbroken"), tmp_path, points)

@@ -1,0 +1,136 @@
+"""One job per output, one configuration per output, and work folders that several outputs share."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from bertloom.locks import output_lock
+from jobs import cli
+from tests.jobs.corpus import documents, run_job, write
+from tests.jobs.restartable_job import ROOT, TIMEOUT_SECONDS, assert_whole, environment_of, identities, run_in_forks
+
+
+@pytest.fixture
+def half(job, tmp_path):
+    """An output that a killed job has left."""
+    ran = run_in_forks([("before weave/ 1", job.argv(tmp_path / "half"))])
+    assert ran[0][0] == -signal.SIGKILL
+    return tmp_path / "half"
+
+
+def test_a_second_job_on_the_same_output_is_refused_with_the_name_of_the_first(job, unbroken, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    with output_lock(str(out)):
+        assert cli.main(job.argv(out)) == 2
+        said = capsys.readouterr().err
+        assert re.search(
+            rf"{out} is being written by process {os.getpid()} on \S+ since 20\d\d-.*: wait for it, or choose", said
+        )
+        assert os.listdir(out) == [".lock"]
+    assert cli.main(job.argv(out)) == 0
+    assert_whole(out, unbroken)
+
+
+def test_the_lock_of_a_dead_job_is_ignored(job, unbroken, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.lock").write_text("process 1 on elsewhere since 2001-01-01 00:00:00\n")
+    assert cli.main(job.argv(tmp_path / "out")) == 0
+    assert_whole(tmp_path / "out", unbroken)
+
+
+def test_jobs_that_compete_for_the_lock_get_it_one_at_a_time(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from bertloom.locks import output_lock\n"
+        "held = 0\n"
+        "while held < 40:\n"
+        "    try:\n"
+        f"        with output_lock({str(tmp_path)!r}):\n"
+        f"            open({str(tmp_path / 'mine')!r}, 'x').close()\n"
+        f"            import os; os.remove({str(tmp_path / 'mine')!r})\n"
+        "            held += 1\n"
+        "    except ValueError as error:\n"
+        "        assert 'is being written by' in str(error)\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment_of()) for _ in range(3)]
+    assert [process.wait(TIMEOUT_SECONDS) for process in processes] == [0, 0, 0]
+
+
+def test_an_unfinished_output_refuses_another_configuration_vocabulary_or_input(job, unbroken, half, capsys, tmp_path):
+    (half / ".lock").unlink()  # of the killed job
+    before = identities(half)
+    words = job.vocab.read_text().splitlines()
+    (tmp_path / "other.txt").write_text("\n".join([*words[:-1], "other"]) + "\n")
+    for flags, says in (
+        (
+            ["--seed", "2", "--dupe-factor", "3"],
+            "unfinished data set with another configuration (dupe_factor, seed differ)",
+        ),
+        (["--no-do-lower-case"], "unfinished data set with another configuration (do_lower_case differ)"),
+        (
+            ["--vocab", str(tmp_path / "other.txt")],
+            "unfinished data set with another configuration (vocabulary differ)",
+        ),
+        (["--input", str(job.folder / "in/a.txt")], "unfinished data set of other input files"),
+    ):
+        assert cli.main(job.argv(half, *flags)) == 2
+        said = capsys.readouterr().err
+        assert says in said and "choose another --out" in said
+        assert identities(half) == before
+    assert cli.main(job.argv(half, "--split-mb", "0.05")) == 0  # how the input is cut is no part of the configuration
+    assert_whole(half, unbroken)
+
+
+def test_a_finished_output_is_not_changed(job, unbroken, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(job.argv(out)) == 0
+    before = identities(out)
+    capsys.readouterr()
+    assert cli.main(job.argv(out)) == 0
+    said = capsys.readouterr()
+    assert f"{out} is already complete: nothing to do" in said.err and f"{out}: complete" in said.out
+    assert cli.main(job.argv(out, "--seed", "2")) == 2
+    assert "complete data set with another configuration (seed differ): choose another --out" in capsys.readouterr().err
+    assert cli.main(job.argv(out, "--input", f"{job.folder}/in/a.txt")) == 2
+    assert "complete data set of other input files: choose another --out" in capsys.readouterr().err
+    assert identities(out) == before and not list(out.glob(".*"))
+
+
+def test_an_output_with_shards_but_without_an_unfinished_job_is_refused(job, tmp_path, capsys):
+    (tmp_path / "out/train").mkdir(parents=True)
+    assert cli.main(job.argv(tmp_path / "out")) == 2
+    assert "holds train, which no unfinished job has written: choose an empty --out" in capsys.readouterr().err
+
+
+def test_a_kept_work_folder_is_reused_with_other_lengths_copies_masks_and_more_files(job, unbroken, tmp_path, capsys):
+    work = tmp_path / "work"
+    assert cli.main(job.argv(tmp_path / "one", "--work-dir", str(work))) == 0
+    assert_whole(tmp_path / "one", unbroken)
+    parts = identities(work / "parts")
+    capsys.readouterr()
+    other = ["--max-seq-length", "48", "--dupe-factor", "1", "--masked-lm-prob", "0.3", "--seed", "9"]
+    assert cli.main(job.argv(tmp_path / "two", "--work-dir", str(work), *other)) == 0
+    assert f"continuing with the tokens in {work}: 4 of 4 splits tokenized" in capsys.readouterr().err
+    assert identities(work / "parts") == parts
+    write(tmp_path / "more/c.txt", documents(40, seed=3))
+    inputs = ["--input", str(job.folder / "in"), str(tmp_path / "more")]
+    assert cli.main(job.argv(tmp_path / "three", "--work-dir", str(work), *inputs)) == 0
+    assert "4 of 5 splits tokenized" in capsys.readouterr().err
+    assert parts.items() < identities(work / "parts").items()
+    assert cli.main(job.argv(tmp_path / "four", "--work-dir", str(work), "--no-do-lower-case", "--gates.no-fail")) == 0
+    assert "splits tokenized" not in capsys.readouterr().err  # other tokens
+
+
+def test_old_half_written_parts_are_removed_from_a_shared_work_folder(job, unbroken, tmp_path):
+    work = tmp_path / "work"
+    (work / "parts").mkdir(parents=True)
+    for name in ("old", "new"):
+        (work / f"parts/.tmp-1-1-{name}.part").write_bytes(b"half")
+    os.utime(work / "parts/.tmp-1-1-old.part", (0, 0))
+    run_job(job.folder / "in", tmp_path / "out", job.vocab, work_dir=work)
+    assert [path.name for path in (work / "parts").glob(".tmp-*")] == [".tmp-1-1-new.part"]
