@@ -46,7 +46,7 @@ def dataset(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_example_of_every_kind_and_both_languages_is_made_again_as_it_is(dataset, tmp_path, kind):
+def test_every_example_is_reproduced_exactly(dataset, tmp_path, kind):
     explainer = Explainer(str(make(tmp_path / "in", **KINDS[kind]) if KINDS[kind] else dataset))
     assert explainer.num_examples > 300
     sources = set()
@@ -124,7 +124,7 @@ def _flip(dataset, row, column, change):
         ("token_b", lambda at: at + 1),
     ],
 )
-def test_one_value_that_was_changed_is_named_with_both_values_and_status_1(dataset, tmp_path, capsys, column, change):
+def test_a_changed_value_is_shown_with_both_values_and_status_1(dataset, tmp_path, capsys, column, change):
     copy = shutil.copytree(dataset, tmp_path / "set")
     _flip(copy, 5, column, change)
     rows = pq.read_table(dataset / "shards.parquet").to_pylist()
@@ -167,7 +167,7 @@ def test_a_shard_of_another_seed_is_reported(dataset, tmp_path):
 # ---- sources that are no longer what they were
 
 
-def test_without_its_sources_it_shows_the_example_and_names_what_is_missing(tmp_path, capsys):
+def test_an_example_is_shown_without_its_sources_and_the_missing_file_is_named(tmp_path, capsys):
     dataset = make(tmp_path / "in")
     (tmp_path / "in/zh.txt").unlink()
     seen = set()
@@ -194,11 +194,11 @@ def test_a_source_that_was_changed_is_reported(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("index", "message"), [("-1", "has no example -1: expected 0 to"), ("99999999", "expected 0 to")]
 )
-def test_an_index_that_no_example_has_is_wrong_use(dataset, capsys, index, message):
+def test_an_index_out_of_range_is_a_usage_error(dataset, capsys, index, message):
     assert cli.main(["explain", str(dataset), index]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_what_is_no_data_set_is_wrong_use(tmp_path, capsys):
+def test_a_folder_that_is_not_a_data_set_is_a_usage_error(tmp_path, capsys):
     assert cli.main(["explain", str(tmp_path), "3"]) == 2
     assert "is not a data set, or not a finished one" in capsys.readouterr().err

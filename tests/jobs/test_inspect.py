@@ -48,7 +48,7 @@ def test_masked_replaced_and_kept_words_are_marked_in_english():
     assert shown(text, masks) == ("we ⟦MASK→know⟧ing ⟦=paris⟧", "⟦cat→we⟧ is paris ⟦=.⟧")
 
 
-def test_a_masked_piece_stays_at_its_word():
+def test_a_masked_piece_is_shown_without_a_space():
     assert shown("[CLS] know [MASK] ##s [SEP] paris ##er [SEP]", {2: "##ing", 6: "##s"}) == (
         "know⟦MASK→ing⟧s",
         "paris⟦er→s⟧",
@@ -63,12 +63,12 @@ def test_chinese_has_no_spaces_around_its_masks():
     )
 
 
-def test_documents_are_named_as_documents_are_elsewhere(whole):
+def test_documents_are_named_by_16_hexadecimal_digits(whole):
     found = inspect(InspectConfig(path=str(whole), examples=1))["examples"][0]
     assert len(found["document_a"]) == len(found["document_b"]) == 16 and int(found["document_a"], 16) >= 0
 
 
-def test_a_decoded_example_is_the_text_of_its_source(whole):
+def test_a_decoded_example_equals_the_text_of_its_source(whole):
     """Without the marks its words are a passage of the corpus."""
     text = " ".join(paragraph.lower() for paragraphs in documents(150) for paragraph in paragraphs)
     squeezed = "".join(text.split())
@@ -80,7 +80,7 @@ def test_a_decoded_example_is_the_text_of_its_source(whole):
             assert "".join(plain.split()) in squeezed
 
 
-def test_statistics_are_those_of_the_rows(whole):
+def test_statistics_equal_a_count_of_the_rows(whole):
     path = whole / "train/seq32/copy0/00000.tar"
     rows = read_shard(str(path)).to_pylist()
     found = inspect(InspectConfig(path=str(path)))
@@ -114,7 +114,7 @@ def test_the_command_prints_counts_columns_lengths_and_examples(whole, capsys):
     assert out.count("\nexample ") == 4 and "\n  A " in out and "⟦MASK→" in out
 
 
-def test_of_a_single_segment_no_second_one_is_shown(tmp_path, capsys):
+def test_an_example_with_one_segment_is_shown_without_b(tmp_path, capsys):
     source, vocab = write(tmp_path / "in.txt", documents(20)), write_vocabulary(tmp_path / "vocab.txt")
     run_job(source, tmp_path / "out", vocab, pairs="none")
     capsys.readouterr()
@@ -133,7 +133,7 @@ def test_the_json_has_what_the_text_has(whole, capsys):
     assert all(example["a"] in text and f"example {example['row']}: " in text for example in found["examples"])
 
 
-def test_a_seed_shows_the_same_examples_again_and_another_one_others(whole):
+def test_the_seed_decides_which_examples_are_shown(whole):
     rows = [
         [example["row"] for example in inspect(InspectConfig(path=str(whole), seed=seed))["examples"]]
         for seed in (1, 1, 2)
@@ -147,7 +147,7 @@ def test_split_and_length_choose_the_shard(whole):
     assert found["metadata"]["max_seq_length"] == "64"
 
 
-def test_a_shard_outside_its_data_set_is_decoded_with_a_vocabulary_given(whole, tmp_path, capsys):
+def test_a_shard_outside_its_data_set_is_decoded_with_a_given_vocabulary(whole, tmp_path, capsys):
     path = shutil.copyfile(whole / "train/seq32/copy0/00000.tar", tmp_path / "away.tar")
     assert "examples" not in inspect(InspectConfig(path=str(path)))
     assert cli.main(["inspect", str(path)]) == 0

@@ -86,13 +86,13 @@ def test_only_workers_of_this_machine_are_watched(monkeypatch, tmp_path, flags, 
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify", "report", "explain"])
-def test_a_command_that_reads_looks_on_s3_too(bucket, capsys, command):
+def test_commands_that_read_accept_s3_urls(bucket, capsys, command):
     assert cli.main([command, f"s3://{bucket}/set", *(["0"] if command == "explain" else [])]) in (1, 2)
     said = capsys.readouterr()
     assert f"s3://{bucket}/set " in said.err and "manifest.json" in said.err
 
 
-def test_a_vocabulary_is_made_of_a_text_on_s3(bucket, tmp_path):
+def test_a_vocabulary_is_built_from_a_text_on_s3(bucket, tmp_path):
     flags = ["--input", "s3://texts/in/a.txt", "--vocab-size", "400", "--out", f"{tmp_path}/vocab.txt"]
     assert cli.main(["build-vocab", *flags]) == 0
 
@@ -102,7 +102,7 @@ def test_an_empty_file_can_be_written(server, bucket):
     assert storage.read(f"s3://{bucket}/empty") == b"" and storage.size(f"s3://{bucket}/empty") == 0
 
 
-def test_what_fails_on_the_way_is_not_left_half_written(server, bucket):
+def test_a_failed_upload_leaves_nothing_half_written(server, bucket):
     def chunks():
         yield b"half"
         raise ValueError("no more")
@@ -112,7 +112,7 @@ def test_what_fails_on_the_way_is_not_left_half_written(server, bucket):
     assert keys(server, bucket) == []
 
 
-def test_a_folder_is_removed_with_all_below_it_and_what_is_not_there_is_no_error(server, bucket):
+def test_a_folder_is_removed_with_its_content_and_a_missing_one_is_no_error(server, bucket):
     for key in ("set/.work/a", "set/.work/b/c", "set/.workers"):
         server.client().put_object(Bucket=bucket, Key=key, Body=b"")
     storage.remove(f"s3://{bucket}/set/.work")
@@ -129,7 +129,7 @@ def out(bucket, monkeypatch) -> str:
     return f"s3://{bucket}/set"
 
 
-def test_a_second_job_is_told_who_holds_the_lock_and_which_file_to_remove_where_that_job_is_dead(out):
+def test_the_error_for_a_held_lock_names_its_holder_and_the_file_to_remove(out):
     says = rf"process {os.getpid()} on .*; if that job is dead, remove {out}/.lock"
     with output_lock(out):
         with pytest.raises(ValueError, match=says), output_lock(out):
@@ -138,7 +138,7 @@ def test_a_second_job_is_told_who_holds_the_lock_and_which_file_to_remove_where_
     assert not storage.exists(f"{out}/.lock")
 
 
-def test_of_two_jobs_that_find_no_lock_at_the_same_time_one_gets_it(out, monkeypatch):
+def test_only_one_of_two_jobs_that_find_no_lock_gets_it(out, monkeypatch):
     theirs, write_whole = b"process 7 on elsewhere since now\nkey 12\n", storage.write_whole
 
     def both_write(path, chunks):

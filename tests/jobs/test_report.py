@@ -63,7 +63,7 @@ class _Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_is_one_file_of_well_closed_tags_that_fetches_nothing(dataset):
+def test_the_page_is_one_well_formed_file_that_fetches_nothing(dataset):
     page = _Page((dataset / "report.html").read_text(encoding="utf-8"))
     assert page.open == [] and page.elsewhere == []
     assert "b<i>.jsonl" in page.text and "{broken <b>line" in page.text
@@ -91,7 +91,7 @@ NEAR = "of these are near duplicates, listed in near-duplicates.parquet"
 REPLACED = "characters replaced by U+FFFD"
 
 
-def test_near_duplicates_and_replaced_characters_are_shown_where_there_are_some(folder, dataset, tmp_path):
+def test_near_duplicates_and_replaced_characters_are_shown_when_there_are_any(folder, dataset, tmp_path):
     texts = documents(40)
     alike = [[*text, "More."] for text in documents(40)[:5]]
     with write(tmp_path / "in.txt", [*texts, *alike]).open("ab") as file:
@@ -123,7 +123,7 @@ def test_the_examples_to_read_have_the_number_that_explain_takes(dataset, report
         )
 
 
-def test_made_again_it_has_the_same_bytes(dataset, folder, capsys):
+def test_a_report_made_again_has_the_same_bytes(dataset, folder, capsys):
     before = digests(dataset)
     assert cli.main(["report", str(dataset)]) == 0
     assert capsys.readouterr().out == f"{dataset}/report.html: 8 of 8 gates passed\n"
@@ -133,7 +133,7 @@ def test_made_again_it_has_the_same_bytes(dataset, folder, capsys):
     assert digests(dataset) == before
 
 
-def test_a_gate_not_passed_ends_with_status_1_again_and_again_until_its_threshold_is_raised(folder, tmp_path, capsys):
+def test_a_failed_gate_ends_with_status_1_until_its_threshold_is_raised(folder, tmp_path, capsys):
     vocab = tmp_path / "vocab.txt"
     words = (folder / "vocab.txt").read_text().splitlines()
     vocab.write_text("".join(f"{word}\n" for word in words if not re.fullmatch("[一-龥]", word)))  # no Chinese
@@ -165,7 +165,7 @@ def test_an_empty_input_among_a_few_is_reported(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("pairs", ["sop", "none"])
-def test_other_kinds_of_examples_have_a_report_too(folder, tmp_path, pairs):
+def test_every_pair_objective_has_a_report(folder, tmp_path, pairs):
     out = tmp_path / "out"
     assert cli.main(argv(folder, out, "--pairs", pairs)) == 0
     text, report = (out / "report.html").read_text(), json.loads((out / "report.json").read_text())
@@ -179,11 +179,11 @@ def test_figures_are_svg_with_titles_and_labels_in_ascii(report):
     assert "tokens of B, by label" in figure and ">random<" in figure
 
 
-def test_a_report_of_what_is_no_data_set_is_wrong_use(tmp_path, capsys):
+def test_a_report_of_a_folder_that_is_not_a_data_set_is_a_usage_error(tmp_path, capsys):
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "is not a data set, or not a finished one" in capsys.readouterr().err
 
 
-def test_the_function_that_preprocesses_leaves_the_report_to_the_command(folder, tmp_path):
+def test_the_preprocess_function_writes_no_report(folder, tmp_path):
     run_job(folder / "in", tmp_path / "out", folder / "vocab.txt")
     assert not any(name.startswith("report") for name in digests(tmp_path / "out"))

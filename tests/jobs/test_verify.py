@@ -90,7 +90,7 @@ def test_one_flipped_bit_anywhere_is_found_and_its_file_named(dataset, name):
         assert found and names(found[0], name), f"byte {at}: {found}"
 
 
-def test_one_byte_anywhere_that_is_another_is_found_and_its_file_named(dataset):
+def test_a_changed_byte_anywhere_is_found_and_its_file_named(dataset):
     draw = random.Random(1)
     files = sorted(path for path in dataset.rglob("*") if path.is_file())
     assert len(files) == 17
@@ -175,7 +175,7 @@ def test_a_truncated_shard_is_reported_with_its_sizes(dataset):
     assert f"{SHARD}: has {len(data) // 2} bytes, expected {len(data)}" in faults(dataset)
 
 
-def test_a_file_of_another_format_version_is_a_fault(dataset):
+def test_another_format_version_is_a_fault(dataset):
     _rewrite_manifest(dataset, lambda manifest: manifest.update(format_version=2))
     assert faults(dataset) == [
         "manifest.json: format_version is 2, this program reads 1: preprocess again, or use the version of bertloom that "

@@ -71,7 +71,7 @@ def marked(text: str) -> str:
         ("", ""),
     ],
 )
-def test_a_character_that_goes_on_with_a_word_is_marked(text, expected):
+def test_a_character_that_continues_a_word_is_marked(text, expected):
     assert marked(text) == expected
 
 
@@ -84,7 +84,7 @@ def test_without_the_option_there_are_no_marks():
     assert make_document_tokenizer(False)([Document(TEXT.encode(), 0)]).inside_words is None
 
 
-def test_the_marks_of_a_document_do_not_depend_on_those_around_it():
+def test_the_marks_of_a_document_do_not_depend_on_its_neighbours():
     tokenizer = make_document_tokenizer()
     texts = [TEXT, "the cat", MORE, "操作", "系统", "学习\n人工", "智能", "\u200b", TEXT[:3]]
     alone = [tokenizer([Document(text.encode(), 0)]).inside_words.tolist() for text in texts]
@@ -94,7 +94,7 @@ def test_the_marks_of_a_document_do_not_depend_on_those_around_it():
         assert block.inside_words.tolist() == [mark for i in numbers for mark in alone[i]]
 
 
-def test_the_segmenter_must_give_back_all_of_the_text():
+def test_a_segmenter_that_loses_text_is_an_error():
     units, _ = make_document_tokenizer().wordpiece.units("操作系统\n".encode())
     with pytest.raises(AssertionError, match="lost text"):
         inside_words("操作系统\n".encode(), units, lambda text: ["操作系"])
@@ -154,7 +154,7 @@ def test_whole_word_masks_cover_chinese_words(tmp_path):
     assert parted[True] == 0 and parted[False] > 100
 
 
-def test_without_the_library_the_error_says_what_to_install(monkeypatch, tmp_path):
+def test_the_error_for_a_missing_library_names_the_extra_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "rjieba", None)
     places = Places(str(tmp_path), str(tmp_path))
     storage.make_folder(places.scratch)

@@ -35,7 +35,7 @@ def one(text: str, **config) -> tuple[str, tuple[str, ...]]:
 # ---- steps
 
 
-def test_nothing_is_done_that_was_not_asked_for():
+def test_the_default_configuration_changes_nothing():
     assert one("  ﬁ\u200b schÃ¶n \x00 ") == ("  ﬁ\u200b schÃ¶n \x00 ", ())
 
 
@@ -50,12 +50,12 @@ def test_nothing_is_done_that_was_not_asked_for():
         ("“curly” ﬁ\u2028x", "“curly” ﬁ\u2028x"),
     ],
 )
-def test_fix_text_repairs_wrong_decoding_and_leaves_taste_alone(text, expected):
+def test_fix_text_repairs_wrong_decoding_and_nothing_else(text, expected):
     assert one(text, fix_text=True) == (expected, ("fix-text",) if text != expected else ())
 
 
 @given(TEXT.map("".join))
-def test_unicode_normalization_is_that_of_the_standard_library(text):
+def test_unicode_normalization_equals_the_standard_library(text):
     for form in ("NFC", "NFKC"):
         expected = unicodedata.normalize(form, text)
         step = ("unicode-normalization",) if expected != text else ()
@@ -63,13 +63,13 @@ def test_unicode_normalization_is_that_of_the_standard_library(text):
             assert one(text, unicode_normalization=form) == (expected.strip() if step else text, step)
 
 
-def test_control_characters_are_those_that_are_not_seen():
+def test_invisible_characters_are_removed_as_control_characters():
     text = "a\u200bb\x00c\td\ne\u00adf\ufeff\u2060g\u202eh\x7f\x85i\U000e0041"
     assert one(text, remove_control_characters=True) == ("abc\td\nefghi", ("remove-control-characters",))
     assert one("中文\tplain\n", remove_control_characters=True) == ("中文\tplain\n", ())
 
 
-def test_a_text_of_which_nothing_is_left_is_rejected():
+def test_a_text_that_cleaning_empties_is_rejected():
     [item] = cleaned("\u200b\x00 \n \u200b", remove_control_characters=True)
     assert item == Reject(
         7, "empty-text", "nothing is left after remove-control-characters", "\u200b\x00 \n \u200b", "r"
@@ -94,7 +94,7 @@ def test_lengths_are_counted_in_characters(length, reason):
         assert item.text.decode() == "中" * length
 
 
-def test_a_text_in_pieces_is_longer_than_any_limit(tmp_path, monkeypatch):
+def test_a_text_in_pieces_exceeds_every_length_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "MAX_DOCUMENT_BYTES", 15)
     (tmp_path / "a.txt").write_bytes(b"One two.\nthree four. five\n\nsix")
     [source] = find_sources([str(tmp_path)])
@@ -111,7 +111,7 @@ def test_a_text_in_pieces_is_longer_than_any_limit(tmp_path, monkeypatch):
 # ---- hard-wrapped lines
 
 
-def test_wrapped_lines_are_joined_in_every_step_and_part_of_none(tmp_path):
+def test_wrapped_lines_are_joined_in_every_step(tmp_path):
     """A carriage return is a line break within a paragraph until the steps that look at lines are done."""
     text = "e\u0301\u200b wrapped text.\nFour words are short.\r\nThis has five of them.\nAnd so has this one.\n\n"
     text += "And five words are here."
@@ -141,7 +141,7 @@ def test_the_pieces_of_a_text_share_the_id_of_the_first_cleaned_one(tmp_path, mo
     assert list(read_documents(Split(source, 0, None), 0, config)) == items
 
 
-def test_a_first_piece_of_which_nothing_is_left_gives_its_place_to_the_next():
+def test_the_second_piece_becomes_the_first_when_cleaning_empties_the_first():
     pieces = [Document(text, 0, i, 1) for i, text in enumerate([b"\0", b"two", b"three"])]
     first, *rest = clean(pieces, CleanConfig(remove_control_characters=True))
     assert (first.reason, first.piece) == ("empty-text", 0)
@@ -179,7 +179,7 @@ def sample(share: float, documents=MANY) -> list[bytes]:
     return [item.text for item in clean(documents, CleanConfig(sample=share)) if isinstance(item, Document)]
 
 
-def test_a_sample_is_about_its_share_and_a_larger_one_holds_it():
+def test_a_sample_has_about_its_share_and_is_part_of_a_larger_sample():
     one, ten, half = (set(sample(share)) for share in (0.01, 0.1, 0.5))
     assert one < ten < half
     assert 20 <= len(one) <= 65 and 330 <= len(ten) <= 470 and 1850 <= len(half) <= 2150
@@ -189,7 +189,7 @@ def test_a_sample_takes_the_same_documents_in_any_order():
     assert sorted(sample(0.1, MANY[::-1])) == sorted(sample(0.1))
 
 
-def test_what_is_not_sampled_is_passed_over_and_counted():
+def test_documents_outside_the_sample_are_skipped_and_counted():
     items = list(clean(MANY, CleanConfig(sample=0.25, min_characters=100)))
     passed = [item for item in items if isinstance(item, PassedOver)]
     assert {item.reason for item in passed} == {"not-sampled"} and len(items) == 4000
@@ -218,13 +218,13 @@ def test_a_text_is_sampled_with_all_its_pieces():
         ({"min_characters": 9, "max_characters": 8}, "--max-characters 8: expected 9 to 4000000"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused(options, said):
+def test_an_impossible_option_is_refused(options, said):
     with pytest.raises(ValueError) as error:
         CleanConfig(**options)
     assert str(error.value) == said
 
 
-def test_a_missing_ftfy_is_told_before_the_work_begins(monkeypatch):
+def test_a_missing_ftfy_is_reported_before_the_work_begins(monkeypatch):
     monkeypatch.setitem(sys.modules, "ftfy", None)
     with pytest.raises(ValueError, match=r"--fix-text needs the package ftfy: pip install -e '.\[ftfy\]'"):
         CleanConfig(fix_text=True)

@@ -54,7 +54,7 @@ def test_the_tokens_of_many_small_files_are_counted_twice_for_their_packs(tmp_pa
     )
 
 
-def test_large_files_are_sampled_more_than_small_ones_and_empty_ones_do_no_harm(tmp_path):
+def test_large_files_are_sampled_more_than_small_ones_and_empty_files_are_allowed(tmp_path):
     write(tmp_path / "in/large.txt", documents(900, chinese=1.0))
     for i in range(6):
         write(tmp_path / f"in/{i}.txt", documents(1, chinese=0.0))
@@ -79,7 +79,7 @@ def corpus(tmp_path):
     return ["preprocess", "--input", str(tmp_path / "in.txt"), "--vocab", str(vocab), "--max-seq-length", "32"]
 
 
-def test_a_job_that_will_not_fit_is_refused_with_both_figures_and_leaves_nothing(corpus, tmp_path, monkeypatch, capsys):
+def test_a_job_that_will_not_fit_is_refused_with_both_sizes_and_leaves_nothing(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(disk, "disk_of", lambda folder: (1, 100_000))
     assert cli.main([*corpus, "--out", str(tmp_path / "out")]) == 2
     says = (
@@ -93,7 +93,7 @@ def test_a_job_that_will_not_fit_is_refused_with_both_figures_and_leaves_nothing
     assert re.search(said, capsys.readouterr().err)
 
 
-def test_a_work_folder_on_another_disk_is_counted_apart(tmp_path, monkeypatch):
+def test_a_work_folder_on_another_disk_is_counted_separately(tmp_path, monkeypatch):
     places = Places(str(tmp_path / "out"), str(tmp_path / "work"))
     free = {"out": (1, 5 * MB), "work": (2, 3 * MB)}
     monkeypatch.setattr(disk, "disk_of", lambda folder: free[Path(folder).name])
@@ -119,7 +119,7 @@ def test_a_work_folder_on_another_disk_is_counted_apart(tmp_path, monkeypatch):
         compare(places, Need(parts=2 * MB, shards=4 * MB))
 
 
-def test_what_is_there_already_is_not_needed_again(corpus, tmp_path, capsys):
+def test_space_for_finished_files_is_not_needed_again(corpus, tmp_path, capsys):
     work = ["--work-dir", str(tmp_path / "work"), "--dupe-factor", "2"]
     assert cli.main([*corpus, *work, "--out", str(tmp_path / "one")]) == 0
     capsys.readouterr()
@@ -127,5 +127,5 @@ def test_what_is_there_already_is_not_needed_again(corpus, tmp_path, capsys):
     assert "needs about 0.0 MB for tokens while the job works and 0.2 MB for shards" in capsys.readouterr().err
 
 
-def test_the_disk_of_a_folder_to_come_is_that_of_the_one_above_it(tmp_path):
+def test_a_folder_that_does_not_exist_yet_is_on_the_disk_of_its_parent(tmp_path):
     assert disk.disk_of(str(tmp_path / "a/b")) == (tmp_path.stat().st_dev, shutil.disk_usage(tmp_path).free)

@@ -70,7 +70,7 @@ def essence(items) -> list[tuple[bytes, int, int, int]]:
 # ---- plain text
 
 
-def test_a_blank_line_parts_documents_and_a_line_break_stays():
+def test_a_blank_line_separates_documents_and_a_line_break_is_kept():
     assert [t for t, *_ in twins.text_documents(b"One.\nTwo.\n\nThree.\n", 100)] == [b"One.\nTwo.", b"Three."]
 
 
@@ -95,7 +95,7 @@ def test_a_long_text_is_cut_into_the_same_pieces_however_it_streams(folder, text
 
 
 @given(st.lists(st.binary(max_size=3) | TEXT.map(str.encode), max_size=12).map(b"".join), st.sampled_from([3, 8, 64]))
-def test_bytes_that_are_no_text_are_replaced_and_counted_the_same_however_they_stream(folder, data, chunk):
+def test_invalid_bytes_are_replaced_and_counted_the_same_however_they_stream(folder, data, chunk):
     data = b"a" + data  # or it might begin as an archive does
     whole = read(folder, "bytes.txt", data)
     with pytest.MonkeyPatch.context() as patch:
@@ -136,7 +136,7 @@ def test_an_id_is_the_first_eight_bytes_of_the_sha256(folder):
     st.lists(st.sampled_from([b"word ", b"b. ", b"line\n", b"\xe4\xb8\xad", b"\xff", b"\xff longer."]), min_size=12),
     st.booleans(),
 )
-def test_reading_on_from_a_document_gives_the_same_items_as_reading_all(folder, bits, after):
+def test_reading_from_a_later_document_gives_the_same_items_as_reading_all(folder, bits, after):
     """Also where it is cut into pieces; so a job that starts again writes the parts that it would have written."""
     data = b"three\n\n" * after + b"".join(bits) + b"\n\nlast"
     with pytest.MonkeyPatch.context() as patch:
@@ -152,7 +152,7 @@ def test_damaged_utf8_is_replaced_and_counted(folder):
     assert item.num_replaced == 3  # the last one stood in the file
 
 
-def test_bytes_that_never_begin_a_character_are_cut_where_they_stand(folder, monkeypatch):
+def test_bytes_that_never_begin_a_character_can_be_cut_anywhere(folder, monkeypatch):
     """Not byte by byte, which would take hours for some megabytes."""
     assert [plain_text._safe_cut(end) for end in (b"ab\x80\x80", b"a" + b"\x80" * 9, b"a\xf0\x9f\x98\x80")] == [1, 9, 1]
     set_sizes(monkeypatch, most=32, chunk=5)
@@ -161,7 +161,7 @@ def test_bytes_that_never_begin_a_character_are_cut_where_they_stand(folder, mon
     assert pieces[-1].num_replaced == 60
 
 
-def test_a_byte_order_mark_is_no_text(folder):
+def test_a_byte_order_mark_is_not_text(folder):
     assert essence(read(folder, "a.txt", BOM + b"one\n\ntwo")) == [
         (b"one", 3, 0, twins.identity(b"one")),
         (b"two", 8, 0, twins.identity(b"two")),
@@ -174,7 +174,7 @@ def test_a_file_without_text_has_no_documents(folder, data):
     assert read(folder, "a.txt", data) == []
 
 
-def test_an_indent_of_ideographic_spaces_stays(folder):
+def test_an_indent_of_ideographic_spaces_is_kept(folder):
     assert texts(read(folder, "a.txt", "\n\u3000\u3000话说\n".encode())) == ["\u3000\u3000话说"]
 
 
@@ -222,7 +222,7 @@ def test_the_same_text_has_the_same_id_in_every_format(folder, text, ascii_only)
         ('{"text": " \\n\\t "}', "empty-text"),
     ],
 )
-def test_a_line_that_holds_no_text_is_rejected_with_its_reason(folder, record, reason):
+def test_a_line_without_text_is_rejected_with_its_reason(folder, record, reason):
     items = read(folder, "bad.jsonl", lines('{"text": "before"}', record, '{"text": "after"}'))
     assert texts(items) == ["before", "after"]
     assert rejects(items) == [(19, reason)]
@@ -247,7 +247,7 @@ def test_an_odd_line_that_can_be_read_is_read(folder, record, text):
 
 
 @pytest.mark.parametrize("record_id, said", [("null", None), ('"r"', "r"), ("0", "0"), ('""', "")])
-def test_null_is_no_id_of_a_record(folder, record_id, said):
+def test_null_is_not_an_id_of_a_record(folder, record_id, said):
     (item,) = read(folder, "id.jsonl", lines(f'{{"id": {record_id}, "text": ""}}'))
     assert item.record_id == said
 
@@ -279,7 +279,7 @@ def test_a_line_that_is_too_long_to_hold_is_rejected_by_its_length(folder, sizes
 
 @settings(max_examples=300)
 @given(text=st.lists(st.sampled_from([*BITS, "\n\n", "\ud83d", "\u2003\n", "\v"]), max_size=30).map("".join))
-def test_the_paragraphs_of_a_text_do_not_depend_on_the_slices_in_which_they_are_found(text):
+def test_paragraphs_do_not_depend_on_how_the_text_is_sliced(text):
     whole, num_replaced = records.paragraphs(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "SLICE", 3)
@@ -346,7 +346,7 @@ def test_a_compressed_file_of_one_or_more_streams_reads_as_the_plain_one(folder,
 
 
 @CODECS
-def test_reading_on_in_a_compressed_file_skips_what_came_before(folder, ending):
+def test_reading_from_the_middle_of_a_compressed_file_skips_what_came_before(folder, ending):
     data = squeeze(ending, TWENTY[:100], TWENTY[100:])
     whole = read(folder, f"a.txt{ending}", data)
     assert len(whole) == 20
@@ -360,7 +360,7 @@ def incompressible(size: int) -> bytes:
 
 @CODECS
 @pytest.mark.parametrize("share", [0.67, 0.999])
-def test_a_truncated_file_keeps_what_came_before_and_names_the_rest(folder, ending, share):
+def test_a_truncated_file_keeps_what_came_before_and_rejects_the_rest(folder, ending, share):
     text = incompressible(2_500_000)
     data = squeeze(ending, text)
     items = read(folder, f"t.txt{ending}", data[: int(len(data) * share)])
@@ -377,7 +377,7 @@ def test_a_truncated_file_keeps_what_came_before_and_names_the_rest(folder, endi
 
 
 @pytest.mark.parametrize("layout", ["blank-line", "line", "file"])
-def test_a_truncated_file_keeps_the_document_it_breaks_off_in(folder, layout, monkeypatch):
+def test_a_truncated_file_keeps_the_document_that_is_cut_off(folder, layout, monkeypatch):
     text = incompressible(400_000).replace(b"\n\n", b" ")  # one document, in every layout
     data = squeeze(".gz", text)
     data = data[: int(len(data) * 0.9)]
@@ -389,7 +389,7 @@ def test_a_truncated_file_keeps_the_document_it_breaks_off_in(folder, layout, mo
     assert read(folder, "t.txt.gz", data, damage.position, text_layout=layout) == [damage]
 
 
-def test_the_line_of_json_that_a_file_breaks_off_in_is_a_reject(folder):
+def test_a_json_line_that_is_cut_off_is_rejected(folder):
     text = b"".join(b'{"text": "%s"}\n' % word for word in incompressible(400_000).split())
     data = squeeze(".gz", text)
     *items, line, damage = read(folder, "t.jsonl.gz", data[: int(len(data) * 0.9)])
@@ -405,7 +405,7 @@ def test_a_file_that_is_not_what_its_name_says_is_rejected_by_name(folder, endin
 
 
 @CODECS
-def test_a_second_stream_that_is_broken_loses_only_itself(folder, ending):
+def test_a_broken_second_stream_does_not_affect_the_first(folder, ending):
     good = squeeze(ending, TWENTY)
     items = read(folder, f"half.txt{ending}", good + good[: len(good) // 2])
     assert texts(items)[:20] == TWENTY.decode().strip().split("\n\n")
@@ -413,7 +413,7 @@ def test_a_second_stream_that_is_broken_loses_only_itself(folder, ending):
 
 
 @CODECS
-def test_zeros_between_and_behind_the_streams_are_padding(folder, ending):
+def test_zeros_between_and_after_the_streams_are_padding(folder, ending):
     data = squeeze(ending, TWENTY[:100]) + b"\0" * 8 + squeeze(ending, TWENTY[100:]) + b"\0" * 40_000
     assert read(folder, f"a.txt{ending}", data) == read(folder, "a.txt", TWENTY)
 
@@ -423,6 +423,6 @@ def test_an_empty_compressed_file_has_no_documents(folder, ending):
     assert read(folder, f"e.txt{ending}", squeeze(ending, b"")) == []
 
 
-def test_a_byte_order_mark_split_between_two_streams_is_still_no_text(folder):
+def test_a_byte_order_mark_split_between_two_streams_is_not_text(folder):
     data = squeeze(".gz", b"\xef", b"\xbb", b"\xbfone")
     assert texts(read(folder, "m.txt.gz", data)) == ["one"]

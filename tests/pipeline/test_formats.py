@@ -97,12 +97,12 @@ def test_a_name_shows_format_and_codec(path, expected):
         ("a.txt", b"\x1f\x8b"),
     ],
 )
-def test_a_file_is_what_its_name_says_where_its_bytes_agree(tmp_path, name, data):
+def test_a_file_has_the_format_of_its_name_when_its_bytes_agree(tmp_path, name, data):
     assert found(tmp_path, name, data) == by_name(name)
 
 
 @pytest.mark.parametrize("ending", PACKED)
-def test_a_compressed_file_is_what_its_name_says_where_its_bytes_agree(tmp_path, ending):
+def test_a_compressed_file_has_the_format_of_its_name_when_its_bytes_agree(tmp_path, ending):
     name = f"a.txt{ending}"
     for data in (PACKED[ending], PACKED[ending][:20], b"", b"no archive at all"):  # the reader will say what is broken
         assert found(tmp_path, name, data) == by_name(name)
@@ -147,7 +147,7 @@ def test_a_contradiction_between_name_and_bytes_is_an_error_that_names_both(tmp_
         ("dump", bz2.compress(XML), None),
     ],
 )
-def test_bytes_that_leave_no_doubt_are_enough_where_the_name_says_nothing(tmp_path, name, data, expected):
+def test_magic_bytes_decide_when_the_name_shows_no_format(tmp_path, name, data, expected):
     if expected:
         assert found(tmp_path, name, data) == expected
     else:

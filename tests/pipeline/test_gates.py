@@ -43,27 +43,27 @@ def test_good_data_passes_all_six_gates():
         ("max_label_guess", {"lengths__128__label_guess": {"accuracy": 0.58, "error": 0.004}}),
     ],
 )
-def test_each_gate_closes_on_what_it_is_for_and_its_threshold_opens_it(name, changes):
+def test_each_gate_fails_on_its_fault_and_passes_with_a_higher_threshold(name, changes):
     assert closed(**changes) == [name]
     assert closed(Gates(**{name: 1.0}), **changes) == []
     (gate,) = (gate for gate in check_gates(Gates(), GOOD) if gate.name == name)
     assert gate.advice and gate.what
 
 
-def test_chance_alone_closes_no_gate():
+def test_chance_alone_fails_no_gate():
     """Two of ten documents rejected, or 60 % of a few labels guessed, is nothing to say anything by."""
     assert closed(counters__documents_in=10, counters__documents_rejected=2) == []
     assert closed(lengths__128__label_guess={"accuracy": 0.6, "error": 0.03}) == []
     assert closed(words__unknown=0.03, sample__examples=500) == []
 
 
-def test_but_what_is_no_chance_has_no_slack():
+def test_exact_shares_have_no_slack():
     """One empty file of two is a corpus lost."""
     assert closed(inputs__files=2, inputs__num_empty=1, inputs__empty=["wiki.txt"]) == ["max_empty_inputs"]
     assert closed(Gates(max_rejected=0.0), counters__documents_rejected=1) == ["max_rejected"]
 
 
-def test_what_cannot_be_asked_is_not_asked():
+def test_gates_that_do_not_apply_are_left_out():
     one_file = check_gates(Gates(), {**GOOD, "inputs": {"files": 1, "num_empty": 0, "empty": [], "largest": []}})
     assert [gate.name for gate in one_file] == ["max_rejected", "max_unknown", "max_one_label", "max_label_guess"]
     assert closed(lengths__128__one_label=None, lengths__128__label_guess=None) == []
@@ -71,6 +71,6 @@ def test_what_cannot_be_asked_is_not_asked():
     assert closed(configuration__compat="google", **guessed) == []  # one of Google's faults, asked for
 
 
-def test_a_threshold_that_is_no_share_is_refused():
+def test_a_threshold_that_is_not_a_share_is_refused():
     with pytest.raises(ValueError, match=r"--gates.max-unknown 2: expected a share from 0 to 1"):
         Gates(max_unknown=2)

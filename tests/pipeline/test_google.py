@@ -144,22 +144,22 @@ def twin():
     return twin_passes(12)
 
 
-def test_pairs_are_distributed_as_googles(google, twin):
+def test_pairs_have_the_distribution_of_googles_script(google, twin):
     """Numbers of examples, lengths, shares of random pairs, of full examples, and of segments that begin inside a word."""
     agree([pair_figures(rows) for rows in google], [pair_figures(rows) for rows in twin])
 
 
-def test_masks_are_distributed_as_googles(google, twin):
+def test_masks_have_the_distribution_of_googles_script(google, twin):
     agree([mask_figures(rows) for rows in google], [mask_figures(rows) for rows in twin])
 
 
-def test_whole_word_masks_are_distributed_as_googles(google_words):
+def test_whole_word_masks_have_the_distribution_of_googles_script(google_words):
     found = twin_passes(12, do_whole_word_mask=True)
     agree([word_figures(rows) for rows in google_words], [word_figures(rows) for rows in found])
     agree([mask_figures(rows) for rows in google_words], [mask_figures(rows) for rows in found])
 
 
-def test_the_comparison_would_see_a_small_difference(google, twin):
+def test_the_comparison_detects_a_small_difference(google, twin):
     """Passes with short_seq_prob 0.15 for 0.1 are told apart."""
     other = [pair_figures(rows) for rows in twin_passes(12, short_seq_prob=0.15)]
     with pytest.raises(AssertionError, match="'full'"):
@@ -167,7 +167,7 @@ def test_the_comparison_would_see_a_small_difference(google, twin):
 
 
 @pytest.mark.parametrize("a, b", [(61, 61), (50, 20), (20, 50), (40, 41), (41, 40), (1, 90), (90, 1)])
-def test_what_is_too_long_is_taken_from_the_longer_segment_as_google_does(folder, a, b):
+def test_tokens_are_cut_from_the_longer_segment_as_in_googles_script(folder, a, b):
     """Two sentences make a document; the lengths that are left are certain, and so is what the twin leaves."""
     document = [[f"w{i}" for i in range(a)], [f"w{i}" for i in range(b)]]
     rows = rows_of_copy(

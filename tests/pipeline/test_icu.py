@@ -82,7 +82,7 @@ def slow_starts(text: str, locale: str) -> list[int]:
 
 @settings(max_examples=60)
 @given(text=TEXTS, locale=st.sampled_from(sorted(EXAMPLES)))
-def test_starts_are_those_of_icu_in_bytes(text, locale):
+def test_sentence_starts_equal_icu_in_bytes(text, locale):
     assert finder(locale)(text.encode()).tolist() == slow_starts(text, locale)
 
 
@@ -93,7 +93,7 @@ def tokenizer():
 
 @settings(max_examples=60)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=5))
-def test_sentences_of_a_document_do_not_depend_on_those_around_it(tokenizer, texts):
+def test_sentences_of_a_document_do_not_depend_on_its_neighbours(tokenizer, texts):
     documents = [Document(text.replace("\r", " ").encode(), i) for i, text in enumerate(texts)]
     alone = [tokenizer([document]) for document in documents]
     together = tokenizer(documents)
@@ -110,7 +110,7 @@ def test_sentences_of_a_document_do_not_depend_on_those_around_it(tokenizer, tex
         ("é?Ab the", [4, 1]),  # a boundary inside a unit: the next unit begins the sentence
     ],
 )
-def test_sentences_begin_where_units_do(tokenizer, text, lengths):
+def test_sentences_begin_at_the_start_of_a_unit(tokenizer, text, lengths):
     assert tokenizer([Document(text.encode(), 0)]).sentence_lengths.tolist() == lengths
 
 
@@ -123,11 +123,11 @@ def test_an_unknown_locale_is_refused(value):
 
 
 @pytest.mark.parametrize("value", ["rule", "icu:ja", "icu:de-AT", "icu:zh_Hant_TW", "icu:sr-Latn"])
-def test_a_known_locale_is_taken(value):
+def test_a_known_locale_is_accepted(value):
     assert make_document_tokenizer(TokenizeConfig(sentences=value), VOCABULARY)([Document(b"a. b", 0)]).ids.tolist()
 
 
-def test_without_the_library_the_error_says_what_to_install(monkeypatch):
+def test_the_error_for_a_missing_library_names_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "icu4py.breakers", None)
     with pytest.raises(ValueError, match=r"--sentences icu:ja needs the package icu4py: pip install -e '.\[icu\]'"):
         load_sentence_finder("icu:ja")

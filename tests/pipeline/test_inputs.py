@@ -73,12 +73,12 @@ def test_splits_cover_the_file_end_to_end(folder, text, split_bytes):
     assert all(b - a >= split_bytes for a, b in zip([s.start for s in splits], [s.start for s in splits[1:]]))
 
 
-def test_a_cut_is_made_at_the_first_border_behind_the_wanted_size(folder):
+def test_a_cut_is_at_the_first_border_after_the_wanted_size(folder):
     source = source_of(folder, "few.txt", b"one\n\ntwo\n\nthree\n\nfour\n")
     assert [(s.start, s.end) for s in split_source(source, 5)] == [(0, 10), (10, 17), (17, None)]
 
 
-def test_a_run_of_blank_lines_longer_than_the_search_keeps_is_one_border(folder):
+def test_a_run_of_blank_lines_longer_than_the_search_window_is_one_border(folder):
     data = b"one\n" + b" " * 9000 + b"\n" + b"\n" * 9000 + b"two\n"
     source = source_of(folder, "blank.txt", data)
     with pytest.MonkeyPatch.context() as patch:
@@ -127,7 +127,7 @@ def test_a_file_named_twice_is_read_once(tmp_path):
     assert len(find_sources([str(tmp_path / "a.txt"), str(tmp_path / "*.txt")])) == 1
 
 
-def test_a_folder_gives_all_files_below_it_that_can_be_read_and_tells_the_others(tmp_path):
+def test_a_folder_means_all_readable_files_below_it_and_the_others_are_reported(tmp_path):
     (tmp_path / "sub" / "deep").mkdir(parents=True)
     for name in ("a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst", "notes.md", ".hidden.txt", "README", "sub/x.wat.gz"):
         (tmp_path / name).write_bytes(b"x")
@@ -137,7 +137,7 @@ def test_a_folder_gives_all_files_below_it_that_can_be_read_and_tells_the_others
     assert note.startswith(f"{tmp_path}: 3 of 6 files skipped (1 .md, 1 .wat.gz, 1 README). Expected a name")
 
 
-def test_of_a_folder_saved_by_datasets_only_the_files_of_its_state_are_read(tmp_path):
+def test_only_the_data_files_of_a_folder_saved_by_datasets_are_read(tmp_path):
     (tmp_path / "train").mkdir()
     for name in ("data-00000-of-00001.arrow", "cache-0123.arrow"):
         with pa.ipc.new_stream(tmp_path / "train" / name, pa.schema({"text": pa.string()})):
@@ -150,7 +150,7 @@ def test_of_a_folder_saved_by_datasets_only_the_files_of_its_state_are_read(tmp_
 
 
 @pytest.mark.parametrize("state", ["{}", "[1]", "not JSON", '{"_data_files": 1}', '{"_data_files": [{}]}', "\xff"])
-def test_a_state_that_is_not_of_datasets_is_passed_over_as_others_are(tmp_path, state):
+def test_a_state_json_of_another_program_is_skipped(tmp_path, state):
     (tmp_path / "a.txt").write_bytes(b"x")
     (tmp_path / "state.json").write_bytes(state.encode("latin-1"))
     notes: list[str] = []
@@ -170,7 +170,7 @@ def test_a_list_stands_for_the_patterns_in_it(tmp_path):
 @pytest.mark.parametrize(
     "data, said", [(None, "cannot be read"), (b"\n \n", "is empty. Expected a file"), (b"\xff", "is not UTF-8")]
 )
-def test_a_list_that_is_none_is_named(tmp_path, data, said):
+def test_a_list_that_cannot_be_used_is_named(tmp_path, data, said):
     if data is not None:
         (tmp_path / "list").write_bytes(data)
     with pytest.raises(ValueError, match=f"--input @.*list: the list {said}"):
@@ -185,7 +185,7 @@ def test_a_folder_of_a_store_is_named_with_a_slash_at_its_end():
     assert "1 of 3 files skipped (1 .md)" in notes[0]
 
 
-def test_a_glob_that_meets_a_file_of_unknown_kind_is_an_error(tmp_path):
+def test_a_glob_that_matches_a_file_of_unknown_format_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x")
     (tmp_path / "b.csv").write_bytes(b"x")
     with pytest.raises(ValueError, match="b.csv: its name does not show its format"):
@@ -208,13 +208,13 @@ def test_a_folder_that_a_glob_matches_is_read_as_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("named", ["", "caf\udce9.txt", "*"])
-def test_a_file_name_that_is_not_utf8_is_told(tmp_path, named):
+def test_a_file_name_that_is_not_utf8_is_an_error(tmp_path, named):
     (tmp_path / "caf\udce9.txt").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"caf\\udce9.txt': its name is not UTF-8. Rename the file or its folder"):
         find_sources([str(tmp_path / named)])
 
 
-def test_a_stranger_whose_name_is_not_utf8_is_passed_over(tmp_path):
+def test_a_file_of_no_format_whose_name_is_not_utf8_is_skipped(tmp_path):
     (tmp_path / "caf\udce9").write_bytes(b"x")
     (tmp_path / "a.txt").write_bytes(b"x")
     notes: list[str] = []
@@ -222,7 +222,7 @@ def test_a_stranger_whose_name_is_not_utf8_is_passed_over(tmp_path):
     assert r"(1 caf\udce9)" in notes[0]
 
 
-def test_names_are_relative_to_what_stands_before_the_first_wildcard(tmp_path):
+def test_names_are_relative_to_the_folder_before_the_first_wildcard(tmp_path):
     (tmp_path / "x" / "y").mkdir(parents=True)
     (tmp_path / "x" / "y" / "a.txt").write_bytes(b"x")
     assert find_sources([str(tmp_path / "x" / "**" / "*.txt")])[0].name == "y/a.txt"
@@ -230,7 +230,7 @@ def test_names_are_relative_to_what_stands_before_the_first_wildcard(tmp_path):
     assert find_sources([str(tmp_path)])[0].name == "x/y/a.txt"
 
 
-def test_of_files_that_would_be_called_the_same_the_first_path_is_and_others_keep_their_paths(tmp_path):
+def test_only_the_first_of_several_files_with_the_same_name_gets_the_short_name(tmp_path):
     for day in ("day-1", "day-2", "day-3"):
         (tmp_path / day).mkdir()
         (tmp_path / day / "a.txt").write_bytes(b"x")
@@ -242,7 +242,7 @@ def test_of_files_that_would_be_called_the_same_the_first_path_is_and_others_kee
         assert all(sources[source.path] == source for source in find_sources(folders[:number]))
 
 
-def test_a_name_with_brackets_is_found_though_it_looks_like_a_glob(tmp_path):
+def test_a_file_name_that_looks_like_a_glob_is_found(tmp_path):
     (tmp_path / "a[1].txt").write_bytes(b"x")
     assert [s.path for s in find_sources([str(tmp_path / "a[1].txt")])] == [str(tmp_path / "a[1].txt")]
 
@@ -260,7 +260,7 @@ def test_a_fingerprint_changes_with_the_content_the_time_and_the_size(tmp_path):
     assert fingerprint(b"one", 1) == prints[0]
 
 
-def test_a_fingerprint_does_not_know_where_the_input_lies(tmp_path):
+def test_a_fingerprint_does_not_depend_on_the_folder_of_the_input(tmp_path):
     for sub in ("one", "two"):
         (tmp_path / sub).mkdir()
         (tmp_path / sub / "a.txt").write_bytes(b"x")

@@ -42,7 +42,7 @@ def essence(items) -> list:
     return [(item.text, item.position, item.piece, getattr(item, "reason", "")) for item in items]
 
 
-def test_one_document_a_line(folder):
+def test_the_layout_line_has_a_document_in_each_line(folder):
     items = read(folder, BOM + "One. Two.\nThree.\r\n\n  Four.  ", "line")
     assert essence(items) == [
         (b"One. Two.", 3, 0, ""),
@@ -52,7 +52,7 @@ def test_one_document_a_line(folder):
     ]
 
 
-def test_one_document_a_file(folder):
+def test_the_layout_file_has_one_document_in_each_file(folder):
     text = BOM + "\n  \nA hard-wrapped\nparagraph.\n\n\n  \nAnother\r\none.\n\n"
     assert essence(read(folder, text, "file")) == [(b"A hard-wrapped paragraph.\nAnother one.", 7, 0, "")]
     assert essence(read(folder, " \n\n", "file")) == [("", 0, 0, "empty-text")]
@@ -74,7 +74,7 @@ def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, spli
 
 @settings(max_examples=100)
 @given(text=TEXT, chunk=st.sampled_from([1, 3, 7, 1 << 20]))
-def test_a_file_as_one_document_is_the_same_text_in_json(folder, text, chunk):
+def test_a_file_as_one_document_has_the_same_text_as_in_json(folder, text, chunk):
     text = text.replace("\u3000", "")  # alone on the first or last line it is text in JSON, but a blank line here
     config = TextConfig(read=ReadConfig(text_layout="file"))
     source = source_of(folder, "file.txt", text)

@@ -59,14 +59,14 @@ def count(folder: Path, documents: list[list[str]], split_bytes: int, most: int,
 
 @settings(max_examples=60)
 @given(DOCUMENTS, st.integers(1, 80), st.integers(0, 3), st.sampled_from([1, 3, 1 << 22]))
-def test_counts_equal_those_made_by_hand_however_the_input_is_cut(folder, documents, split_bytes, most, entries):
+def test_counts_equal_a_plain_count_however_the_input_is_cut(folder, documents, split_bytes, most, entries):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(line_repeats, "MAX_ENTRIES", entries)
         found = count(folder, documents, split_bytes, most)
     assert found == {line: n for line, n in counted_by_hand(documents).items() if n > most}
 
 
-def test_lists_that_are_there_are_not_written_again(folder):
+def test_finished_lists_are_not_written_again(folder):
     (folder / "again.txt").write_text("One.\n\nTwo.\n")
     [source] = find_sources([str(folder / "again.txt")])
     [one] = list_lines(Split(source, 0, None), TextConfig(), str(folder))
@@ -78,7 +78,7 @@ def test_lists_that_are_there_are_not_written_again(folder):
     ) != [one]
 
 
-def test_what_is_cleaned_or_not_sampled_before_is_counted_so(folder):
+def test_lines_are_counted_after_cleaning_and_sampling(folder):
     documents = [["One.", f"e\u0301{i}"] for i in range(200)]
     found = count(folder, documents, 1000, 0, unicode_normalization="NFC", sample=0.25)
     one = int(line_hashes("One.")[0])
@@ -87,13 +87,13 @@ def test_what_is_cleaned_or_not_sampled_before_is_counted_so(folder):
 
 
 @given(st.lists(st.sampled_from(LINES), max_size=8), st.sets(st.sampled_from(LINES)))
-def test_a_text_loses_the_repeated_lines_and_no_other(lines, out):
+def test_a_text_loses_only_the_repeated_lines(lines, out):
     repeated = np.unique(np.concatenate([np.zeros(0, "<u8"), *(line_hashes(line) for line in out)]))
     kept = [line for line in lines if line.strip() not in {other.strip() for other in out}]
     assert without_lines(repeated, "\n".join(lines)) == "\n".join(kept)
 
 
-def test_lines_are_left_out_behind_the_sample_and_before_the_lengths():
+def test_lines_are_left_out_after_the_sample_and_before_the_length_limits():
     repeated = np.sort(line_hashes("Menu"))
     documents = [Document(b"Menu\nA text.", 0), Document(b"Menu", 1), Document(b"Menu\nB", 2), Document(b"Other", 3)]
     items = list(clean(documents, CleanConfig(min_characters=2), repeated))
@@ -106,7 +106,7 @@ def test_lines_are_left_out_behind_the_sample_and_before_the_lengths():
     assert [item.position for item in with_lines if isinstance(item, (Document, Reject))] == sampled
 
 
-def test_the_pieces_of_a_text_share_the_id_of_what_is_left_of_the_first():
+def test_the_pieces_of_a_text_share_the_id_of_the_rest_of_the_first():
     pieces = [Document(b"Menu\none", 0, 0, 7), Document(b"two\nMenu", 0, 1, 7)]
     items = list(clean(pieces, CleanConfig(), np.sort(line_hashes("Menu"))))
     assert [item.text for item in items] == [b"one", b"two"]
@@ -114,7 +114,7 @@ def test_the_pieces_of_a_text_share_the_id_of_what_is_left_of_the_first():
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.txt"])
-def test_lines_are_those_of_the_source_where_a_line_break_is_a_space(folder, name):
+def test_lines_are_those_of_the_source_also_when_line_breaks_become_spaces(folder, name):
     """They are counted and left out as they stand in the file; what is left is joined."""
     rows = [f"Home | About\nText {i} is wrapped\nhere.\nPrivacy\n\nHome\n\nEnd {i}." for i in range(3)]
     config = TextConfig(read=ReadConfig(text_layout="file"))
@@ -136,7 +136,7 @@ def test_lines_are_those_of_the_source_where_a_line_break_is_a_space(folder, nam
     assert whole[0] == b"Home | About Text 0 is wrapped here. Privacy\nHome\nEnd 0."
 
 
-def test_texts_that_differ_in_their_wrapping_alone_are_one_document(folder):
+def test_texts_that_differ_only_in_their_line_wrapping_are_one_document(folder):
     (folder / "wrapped.jsonl").write_text('{"text": "One\\ntwo.\\nthree."}\n{"text": "One\\ntwo. three."}\n')
     [source] = find_sources([str(folder / "wrapped.jsonl")])
     [one] = list_lines(Split(source, 0, None), TextConfig(), str(folder))

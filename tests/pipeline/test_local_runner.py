@@ -7,7 +7,7 @@ from pipeline.local.runner import is_local, pipeline_options
 
 
 @pytest.mark.parametrize("flags", [[], ["--runner=FnApiRunner"], ["--runner", "FnApiRunner"], ["--s3_region_name=x"]])
-def test_the_local_runner_has_the_jobs_workers_however_it_is_named(flags):
+def test_the_local_runner_has_the_jobs_workers_under_each_of_its_names(flags):
     options = pipeline_options(3, flags)
     assert is_local(options) and options.view_as(StandardOptions).runner == "FnApiRunner"
     assert options.view_as(DirectOptions).direct_num_workers == 3

@@ -74,7 +74,7 @@ def test_every_choice_is_equally_likely():
 
 
 @given(st.integers(3, 600), st.sampled_from([0.01, 0.1, 0.15, 0.2, 1.0]), st.integers(1, 600))
-def test_the_number_of_masks_is_that_of_the_formula(length, prob, most):
+def test_the_number_of_masks_equals_the_formula(length, prob, most):
     counts = mask_counts(length, prob, most)
     for n in range(5, length + 1):
         wanted = max(1, (n * Fraction(str(prob)) + Fraction(1, 2)).__floor__())
@@ -120,7 +120,7 @@ def test_eight_of_ten_masks_are_mask_one_is_random_and_one_is_kept(many):
         assert abs(kinds[kind] / total - share) < 4 * (share * (1 - share) / total) ** 0.5 + 0.1 / len(ORDINARY)
 
 
-def test_only_masked_places_change_and_specials_never(many):
+def test_only_masked_tokens_change_and_special_tokens_never(many):
     masked, plain = many
     for (ids, positions, _), before in zip(masked, plain):
         assert positions == sorted(set(positions))
@@ -129,7 +129,7 @@ def test_only_masked_places_change_and_specials_never(many):
         assert not {0, 41, len(ids) - 1} & set(positions)
 
 
-def test_random_words_are_every_word_but_special_and_unused_ones(many):
+def test_random_words_are_all_words_except_special_and_unused_ones(many):
     masked, plain = many
     seen = {
         ids[at]
@@ -141,7 +141,7 @@ def test_random_words_are_every_word_but_special_and_unused_ones(many):
     assert not any(VOCABULARY.words[i].startswith(("[unused", "[PAD", "[CLS")) for i in seen)
 
 
-def test_every_place_is_masked_equally_often(many):
+def test_every_position_is_masked_equally_often(many):
     masked, _ = many
     counts = np.bincount([at for _, positions, _ in masked for at in positions], minlength=100)
     inside = np.delete(counts, [0, 41, 99])
@@ -149,6 +149,6 @@ def test_every_place_is_masked_equally_often(many):
     assert abs(inside - wanted).max() < 5 * (wanted * (1 - 50 / 97)) ** 0.5
 
 
-def test_a_word_that_is_unknown_may_be_masked():
+def test_an_unknown_word_may_be_masked():
     masked, _ = mask_examples([([VOCABULARY.unk] * 5, [VOCABULARY.unk] * 5)], [3], 1.0, 50)
     assert masked[0][2] == [VOCABULARY.unk] * 10

@@ -100,7 +100,7 @@ def test_articles_are_documents_and_all_other_pages_are_counted(folder):
     assert (items[0].record_id, items[6].record_id, items[6].text) == ("Eins", "Leer", "{{Nur eine Vorlage}}")
 
 
-def test_an_article_that_is_no_wikitext_is_rejected(folder):
+def test_an_article_that_is_not_wikitext_is_rejected(folder):
     [item] = read(folder, "json.xml", dump(page("Q1", "{}").replace("wikitext", "wikibase-item")))
     assert (item.reason, item.detail, item.text, item.record_id) == ("not-wikitext", "wikibase-item", "{}", "Q1")
 
@@ -127,7 +127,7 @@ def test_a_dump_cut_and_streamed_in_any_way_gives_the_same_items(folder, pages, 
         assert read(folder, "multistream.xml.bz2", streams_of_bzip2) == whole
 
 
-def test_a_dump_whose_head_is_broken_is_read_all_the_same(folder):
+def test_a_dump_with_a_broken_head_is_read(folder):
     data = dump(page("A", "[[File:x.jpg]]One.")).replace(b"</namespaces>", b"")
     assert [item.text for item in read(folder, "head.xml", data)] == [b"One."]
 
@@ -141,7 +141,7 @@ def test_names_of_namespaces_are_known_in_every_split(folder):
     assert [i.text for split in splits for i in read_documents(split)] == [f"{i} Text.".encode() for i in range(4)]
 
 
-def test_a_dump_cut_short_keeps_its_whole_pages_and_names_the_rest(folder):
+def test_a_truncated_dump_keeps_its_whole_pages_and_rejects_the_rest(folder):
     data = dump(page("A", "One."), page("B", "Two."))
     for cut in (data[: data.rindex(b"</page>")], data[: data.rindex(TAIL.encode())]):
         *kept, damage = read(folder, "cut.xml", cut)
@@ -227,7 +227,7 @@ def test_mark_up_becomes_text(wikitext, text):
     assert plain_text(wikitext, Site().hidden) == text
 
 
-def test_a_heading_stays_where_text_stands_below_it():
+def test_a_heading_is_kept_only_when_text_follows_it():
     wikitext = "Lead.\n== A ==\n=== A1 ===\nText.\n=== A2 ===\n{{t}}\n== B ==\n== C ''d'' ==\n* item\n== See ==\n{{x}}"
     assert plain_text(wikitext, Site().hidden) == "Lead.\nA\nA1\nText.\nC d\nitem"
 
@@ -247,7 +247,7 @@ def test_any_mark_up_gives_text_without_control_characters(wikitext):
     assert "\0" not in text and text == text.strip()
 
 
-def test_a_kind_of_item_is_one_of_three(folder):
+def test_every_item_is_a_document_a_reject_or_passed_over(folder):
     assert {type(i) for i in read(folder, "k.xml", dump(page("A", "x"), page("B", "", 0), page("C", "", 1)))} == {
         Document,
         Reject,

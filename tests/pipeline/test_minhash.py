@@ -19,7 +19,7 @@ def slow_shingles(document):
 
 
 @given(DOCUMENTS)
-def test_shingles_are_runs_of_five_tokens_and_never_reach_into_the_next_document(documents):
+def test_shingles_are_runs_of_five_tokens_within_a_document(documents):
     hashes, counts = shingles(*flat(documents))
     expected = [slow_shingles(document) for document in documents]
     assert counts.tolist() == [len(mine) for mine in expected]
@@ -30,7 +30,7 @@ def test_shingles_are_runs_of_five_tokens_and_never_reach_into_the_next_document
 
 
 @given(DOCUMENTS, DOCUMENTS)
-def test_similarity_is_that_of_sets_of_tuples(a, b):
+def test_similarity_equals_that_of_sets_of_tuples(a, b):
     a, b = a[0], b[0]
     one, two = set(slow_shingles(a)), set(slow_shingles(b))
     assert similarity(shingles(*flat([a]))[0], shingles(*flat([b]))[0]) == (len(one & two), len(one | two))
@@ -38,7 +38,7 @@ def test_similarity_is_that_of_sets_of_tuples(a, b):
 
 @settings(max_examples=30)
 @given(documents=DOCUMENTS, block=st.integers(1, 40))
-def test_the_bands_of_a_document_do_not_depend_on_those_around_it(documents, block):
+def test_the_bands_of_a_document_do_not_depend_on_its_neighbours(documents, block):
     banding = Banding.of(0.8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.text.minhash.BLOCK_SHINGLES", block)
@@ -48,7 +48,7 @@ def test_the_bands_of_a_document_do_not_depend_on_those_around_it(documents, blo
 
 
 @pytest.mark.parametrize("alike", [0.5, 0.7, 0.8, 0.9, 0.95, 0.99])
-def test_documents_as_alike_as_asked_share_a_band_as_often_as_promised(alike):
+def test_documents_of_the_requested_similarity_share_a_band_as_often_as_promised(alike):
     """Sets of 400 shingles: documents of unlike runs, so that the similarity is chosen exactly."""
     banding, draw = Banding.of(alike), np.random.default_rng(1)
     assert banding.num_bands * banding.num_rows <= 96 and banding.chance(alike) >= 0.99
@@ -62,12 +62,12 @@ def test_documents_as_alike_as_asked_share_a_band_as_often_as_promised(alike):
     assert hits >= 57  # 0.95
 
 
-def test_unlike_documents_share_no_band():
+def test_different_documents_share_no_band():
     runs = np.random.default_rng(2).integers(0, 60000, (200, 100))
     bands = band_hashes(*flat(runs.tolist()), Banding.of(0.8))
     assert all(len(np.unique(band)) == 200 for band in bands)
 
 
-def test_the_threshold_is_the_decimal_that_was_written():
+def test_the_threshold_is_the_exact_decimal():
     assert is_alike(4, 5, 0.8) and not is_alike(79_999, 100_000, 0.8)
     assert is_alike(7, 10, 0.7) and is_alike(3, 5, 0.6)  # 0.6 as a binary fraction is more than 3/5

@@ -95,7 +95,7 @@ def twin(texts, tokenizer):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_near_duplicate_resembles_a_document_of_smaller_id(tmp_path, tokenizer, seed):
+def test_a_near_duplicate_is_similar_to_a_document_with_a_smaller_id(tmp_path, tokenizer, seed):
     texts = make_texts(seed)
     expected = twin(texts, tokenizer)
     rows = found_in(texts, tmp_path / "a", tokenizer)
@@ -147,7 +147,7 @@ def test_a_finished_step_is_not_repeated(tmp_path, tokenizer, monkeypatch):
     assert storage.names_in(places.near_duplicate_search) > before
 
 
-def test_a_text_that_thousands_share_does_not_make_millions_of_pairs(tmp_path, tokenizer):
+def test_a_text_shared_by_many_documents_makes_few_pairs(tmp_path, tokenizer):
     texts = [f"{' '.join(WORDS * 2)} {a} {b}" for a in WORDS for b in WORDS[:9]]
     rows = found_in(texts, tmp_path / "a", tokenizer)
     assert len(rows) == len(texts) - 1
@@ -155,7 +155,7 @@ def test_a_text_that_thousands_share_does_not_make_millions_of_pairs(tmp_path, t
 
 
 @pytest.mark.parametrize("held", [1, 700, 5000])
-def test_few_documents_are_held_however_many_pairs_there_are(tmp_path, tokenizer, monkeypatch, held):
+def test_the_number_of_documents_held_is_bounded(tmp_path, tokenizer, monkeypatch, held):
     texts = make_texts(8) + [" ".join(WORDS[:12] + WORDS[i:]) for i in range(10)]  # ten of one band
     whole = found_in(texts, tmp_path / "whole", tokenizer, 2)
     read, sizes = similar_documents.read_shingles, []

@@ -28,7 +28,7 @@ LIMITS = st.fixed_dictionaries(
 
 
 @given(parts=PARTS, limits=LIMITS, low=st.integers(0, 2**63), width=st.integers(1, 2**64))
-def test_a_bucket_read_from_packs_is_the_one_read_from_parts(tmp_path_factory, parts, limits, low, width):
+def test_a_bucket_read_from_packs_equals_the_one_read_from_parts(tmp_path_factory, parts, limits, low, width):
     if not any(parts):
         return
     folder = tmp_path_factory.mktemp("packs")
@@ -49,7 +49,7 @@ def test_a_bucket_read_from_packs_is_the_one_read_from_parts(tmp_path_factory, p
 
 
 @given(st.lists(st.integers(0, 120), max_size=40))
-def test_runs_are_of_small_parts_alone_and_as_long_as_they_can_be(sizes):
+def test_packs_have_only_small_parts_and_are_as_large_as_possible(sizes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packs, "SMALL", 100)
         patch.setattr(packs, "FULL", 250)
@@ -61,7 +61,7 @@ def test_runs_are_of_small_parts_alone_and_as_long_as_they_can_be(sizes):
         assert after == len(sizes) or sizes[after] >= 100 or total + sizes[after] > 250
 
 
-def test_of_many_small_parts_and_a_few_large_ones_few_files_are_read(tmp_path, monkeypatch):
+def test_few_files_are_read_when_there_are_many_small_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(packs, "SMALL", 2000)
     sizes = [10] * 300 + [3000] + [10] * 300 + [3000] + [10] * 5
     parts = [make_part(tmp_path, i, [(twins.mix(i), 0)], size) for i, size in enumerate(sizes)]
@@ -93,7 +93,7 @@ def test_parts_without_documents_may_be_in_a_pack(tmp_path):
     assert len(read_range(str(tmp_path / file.name), file, 0, 1 << 64).ids) == 0
 
 
-def test_a_plan_with_packs_is_read_as_it_was_written(tmp_path):
+def test_a_plan_with_packs_survives_a_round_trip(tmp_path):
     parts = [make_part(tmp_path, i, [(twins.mix(i), 0)]) for i in range(40)]
     plan = make_plan(parts, str(tmp_path), 0.0, min_sources=1)
     write_plan(str(tmp_path / "plan.json"), plan)

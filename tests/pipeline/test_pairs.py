@@ -85,7 +85,7 @@ def test_pairs_equal_their_twin_example_by_example(documents, length, copy, seed
 
 @settings(max_examples=200)
 @given(buckets(), st.integers(8, 64), st.integers(0, 2**63 - 1), st.sampled_from([0.0, 0.1, 1.0]))
-def test_every_pair_keeps_the_promises(documents, length, seed, short_seq_prob):
+def test_every_pair_fits_and_has_a_true_label(documents, length, seed, short_seq_prob):
     block, _ = make_block(documents)
     s = cut_sentences(block, CONTINUATION, length)
     pairs, _ = make_pairs(s, length, 0, seed, short_seq_prob)
@@ -130,14 +130,14 @@ def words(count: int) -> list[int]:
     return [1] * count
 
 
-def test_the_chunk_of_a_short_document_is_cut_in_two_where_a_sentence_begins():
+def test_the_chunk_of_a_short_document_is_cut_in_two_at_a_sentence_start():
     block, _ = make_block([(1, 1, [words(3), words(4)]), (2, 2, [words(5), words(6)])])
     pairs, _ = make_pairs(cut_sentences(block, CONTINUATION, 64), 64, 0, 0, 0.0)
     for row in rows_of(pairs):
         assert row[0] in (0, 3, 7, 12) and row[2] in (0, 3, 7, 12)
 
 
-def test_what_is_too_long_loses_the_end_of_b_first_then_the_front_of_a():
+def test_a_long_pair_loses_the_end_of_b_first_then_the_front_of_a():
     """Room for 13 tokens, at least 3 of them for B."""
     documents = [(i, i, [words(12), words(10)]) for i in range(40)]
     block, _ = make_block(documents)
@@ -147,7 +147,7 @@ def test_what_is_too_long_loses_the_end_of_b_first_then_the_front_of_a():
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 200])
-def test_documents_of_one_sentence_give_random_pairs_alone_and_all_but_one_are_dropped(count):
+def test_documents_of_one_sentence_give_only_random_pairs_and_all_but_one_are_dropped(count):
     """There is no next pair in them; what is left says so, and the job stops on the share that was dropped."""
     block, _ = make_block([(i, i, [words(4)]) for i in range(count)])
     pairs, counters = make_pairs(cut_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
@@ -155,7 +155,7 @@ def test_documents_of_one_sentence_give_random_pairs_alone_and_all_but_one_are_d
     assert counters["pairs-forced-random"] == count and counters["pairs-dropped"] == count - 1
 
 
-def test_one_source_alone_is_an_error_that_says_what_to_do():
+def test_a_single_source_is_an_error_with_a_remedy():
     block, _ = make_block([(i, 7, [words(4)]) for i in range(3)])
     with pytest.raises(ValueError, match="a bucket has one source: add documents or lower --val"):
         make_pairs(cut_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
@@ -216,7 +216,7 @@ def test_lengths_and_ending_together_guess_the_label_no_better_than_a_coin(corpu
     assert right[~learned].mean() < 0.53
 
 
-def test_few_pairs_are_dropped_or_random_by_force(corpus_pairs):
+def test_few_pairs_are_dropped_or_forced_to_be_random(corpus_pairs):
     _, pairs, counters = corpus_pairs
     assert counters["pairs-dropped"] < 0.02 * len(pairs)
     assert counters["pairs-short-random-b"] < 0.01 * len(pairs)

@@ -26,7 +26,7 @@ def greedy(word: str, ids: dict[str, int]) -> list[int]:
 
 @settings(max_examples=300)
 @given(first=st.sets(LETTERS, min_size=1), inside=st.sets(LETTERS), words=st.lists(LETTERS))
-def test_pieces_are_those_of_the_longest_match(first, inside, words):
+def test_pieces_equal_the_greedy_longest_match(first, inside, words):
     names = ["[UNK]", *sorted(first), *(f"##{name}" for name in sorted(inside))]
     ids = {name: i for i, name in enumerate(names)}
     found, sizes = GreedyPieces(ids)(words)
@@ -35,14 +35,14 @@ def test_pieces_are_those_of_the_longest_match(first, inside, words):
     assert found.tolist() == [i for each in expected for i in each]
 
 
-def test_pieces_that_share_a_place_are_told_apart(monkeypatch):
+def test_pieces_with_the_same_hash_are_distinguished(monkeypatch):
     monkeypatch.setattr(pieces, "SLOT_BITS", 1)
     ids = {"[UNK]": 0, "a": 1, "##a": 2, "b": 3, "##b": 4, "ab": 5, "##ab": 6}
     found, sizes = GreedyPieces(ids)(["aba", "ab", "bab", "cab"])
     assert (found.tolist(), sizes.tolist()) == ([5, 2, 5, 3, 6, 0], [2, 1, 2, 1])
 
 
-def test_words_of_the_vocabulary_that_no_short_word_holds_do_no_harm():
+def test_words_of_the_vocabulary_that_are_not_short_are_ignored():
     ids = {"[UNK]": 0, "##": 1, "#": 2, "a\0": 3, "é": 4, "a" * 17: 5, "": 6, "a": 7}
     assert GreedyPieces(ids)(["a", "aa"])[0].tolist() == [7, 0]
 
@@ -64,7 +64,7 @@ def test_short_words_are_a_few_ascii_letters_and_digits(word, short):
     assert is_short(word) is short
 
 
-def test_places_are_within_the_table():
+def test_slots_are_within_the_table():
     keys = np.random.default_rng(1).integers(0, 2**64, (2, 1000), np.uint64)
     for bits in (1, 18):
         assert slots(keys, bits).min() >= 0 and slots(keys, bits).max() < 1 << bits

@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 
 
 @given(st.integers(1, 4096), IDS)
-def test_a_document_is_in_the_bucket_that_the_formula_names(count, document):
+def test_every_document_is_in_exactly_one_bucket(count, document):
     bucket = document * count // 2**64
     assert planning._edge(bucket, count) <= document < planning._edge(bucket + 1, count)
 
@@ -67,7 +67,7 @@ def test_the_first_bucket_begins_at_0_and_the_last_ends_at_2_to_the_64(count):
 @given(
     st.lists(st.tuples(IDS, st.sampled_from([0, 1, 2]), st.integers(1, 9)), min_size=2, max_size=30), st.integers(1, 20)
 )
-def test_every_bucket_has_two_sources_and_joins_no_more_ranges_than_it_must(folder, documents, bucket_tokens):
+def test_every_bucket_has_two_sources_and_joins_as_few_ranges_as_possible(folder, documents, bucket_tokens):
     """Source key 0 stands for a source of the document's own."""
     documents = [(document, key or document, tokens) for document, key, tokens in documents]
     total = sum(tokens for *_, tokens in documents)
@@ -123,12 +123,12 @@ def test_where_a_text_is_cut_into_parts_does_not_move_the_buckets(folder, monkey
     assert make_plan(parts, str(folder), 0.2).buckets == whole.buckets
 
 
-def test_no_documents_at_all_is_an_error_that_counts_what_was_rejected(folder):
+def test_a_corpus_without_documents_is_an_error_that_counts_the_rejects(folder):
     with pytest.raises(ValueError, match=r"the input has no text that can be read \(0 records rejected\)"):
         plan_of(folder, [])
 
 
-def test_one_text_alone_cannot_be_paired(folder):
+def test_a_single_text_cannot_be_paired(folder):
     with pytest.raises(ValueError, match="the train documents are all pieces of one text, but the random"):
         plan_of(folder, [(document, 5, 10) for document, *_ in spread(20)])
 
@@ -219,7 +219,7 @@ def test_no_validation_split_is_made_without_a_fraction(folder):
 # ---- on disk
 
 
-def test_a_plan_read_back_is_the_plan_that_was_written(folder):
+def test_a_plan_survives_a_round_trip(folder):
     plan = plan_of(folder, spread(50), 0.1)
     write_plan(str(folder / "plan.json"), plan)
     again = read_plan(str(folder / "plan.json"))
@@ -236,7 +236,7 @@ def test_the_digest_of_a_plan_changes_with_its_buckets_parts_and_split(folder, m
     assert len(digests) == 5
 
 
-def test_a_fraction_is_read_as_the_decimal_that_it_is():
+def test_a_fraction_is_the_exact_decimal():
     """At 2^64 the float 0.1 and the decimal 0.1 differ."""
     edge = int(Fraction("0.1") * 2**64)
     assert edge == 1844674407370955161 != int(0.1 * 2**64)

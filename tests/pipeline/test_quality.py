@@ -62,14 +62,14 @@ def test_c4_leaves_out_the_marks_of_citations():
         ("Lorem ipsum dolor. Two. Three.", "lorem ipsum"),
     ],
 )
-def test_c4_turns_pages_away(text, fault):
+def test_c4_rejects_pages(text, fault):
     assert c4_fault(text) == fault
 
 
 # ---- Gopher
 
 
-def test_gopher_takes_prose():
+def test_gopher_accepts_prose():
     assert gopher_fault(PROSE) == ""
 
 
@@ -91,7 +91,7 @@ def test_gopher_takes_prose():
         (PROSE + " " + PROSE.upper().lower().replace(".", ";") + " " + PROSE[:250], "runs of 5 words that occur again"),
     ],
 )
-def test_gopher_says_what_it_turns_away(text, fault):
+def test_gopher_reports_why_it_rejects_a_text(text, fault):
     assert fault in gopher_fault(text)
 
 
@@ -119,7 +119,7 @@ def repetition_by_hand(words: list[str]) -> list[tuple[int, bool]]:
         max_size=90,
     )
 )
-def test_gopher_counts_repeated_runs_as_they_are_counted_by_hand(words):
+def test_gopher_counts_repeated_runs_like_a_plain_count(words):
     fault = gopher_fault(" ".join(words))
     expected = next((n for n, too_much in repetition_by_hand(words) if too_much), None)
     if "words" in fault and "run" in fault:
@@ -141,7 +141,7 @@ def test_gopher_counts_repeated_runs_as_they_are_counted_by_hand(words):
         ("港は早朝静かで、老人のほかには誰も見えなかった。", "ja"),
     ],
 )
-def test_languages_are_told_apart(text, code):
+def test_languages_are_identified(text, code):
     assert language_of(text)[0] == code
     [kept] = clean([Document(text.encode(), 0)], CleanConfig(languages=("xh", code)))
     [other] = clean([Document(text.encode(), 0)], CleanConfig(languages=("xh",)))
@@ -149,12 +149,12 @@ def test_languages_are_told_apart(text, code):
     assert other.reason == "other-language" and other.detail.startswith(f"{code}, ")
 
 
-def test_a_language_that_is_not_known_is_refused():
+def test_an_unknown_language_is_refused():
     with pytest.raises(ValueError, match="--languages english: unknown. Expected some of the codes .* en "):
         CleanConfig(languages=("en", "english"))
 
 
-def test_a_missing_package_is_told_before_the_work_begins(monkeypatch):
+def test_a_missing_package_is_reported_before_the_work_begins(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     language._identifier.cache_clear()
     with pytest.raises(ValueError, match=r"--languages needs the package py3langid: pip install -e '.\[langid\]'"):
@@ -165,7 +165,7 @@ def test_a_missing_package_is_told_before_the_work_begins(monkeypatch):
 # ---- as cleaning
 
 
-def test_filters_turn_documents_away_by_name():
+def test_filters_reject_documents_with_their_name_as_the_reason():
     texts = [PROSE, "Short one here now. " * 3, "No end mark\n" + PROSE, "{} " + PROSE, "menu\nhome"]
     items = list(
         clean(
@@ -183,7 +183,7 @@ def read_json(folder, text: str, **config) -> list:
     return list(read_documents(Split(source, 0, None), None, compose(TextConfig, **config)))
 
 
-def test_filters_count_the_lines_of_a_text_in_which_a_line_break_is_a_space(tmp_path):
+def test_filters_count_lines_also_when_line_breaks_become_spaces(tmp_path):
     sentences = "This is a good sentence. Here is one more.\nAnd a third one is here."
     [item] = read_json(
         tmp_path, f"Home\nAbout us\n{sentences}\n\nA new paragraph begins here.\nLog in", quality_filter=("c4",)
@@ -195,11 +195,11 @@ def test_filters_count_the_lines_of_a_text_in_which_a_line_break_is_a_space(tmp_
     assert item.text.startswith("- The harbour lay quiet in the early morning - and nobody")
 
 
-def test_a_wrapped_text_that_a_filter_takes_is_the_text_without_it(tmp_path):
+def test_a_wrapped_text_that_a_filter_accepts_is_unchanged(tmp_path):
     wrapped = PROSE.replace(", ", ",\n")
     assert read_json(tmp_path, wrapped, quality_filter=("gopher",)) == read_json(tmp_path, wrapped)
 
 
-def test_lorem_ipsum_is_found_where_its_words_are_on_two_lines(tmp_path):
+def test_lorem_ipsum_is_found_across_a_line_break(tmp_path):
     text = "This is the lorem\nipsum that everyone knows.\nIt is on two lines.\nAnd it goes on here."
     assert read_json(tmp_path, text, quality_filter=("c4",))[0].reason == "quality-c4"

@@ -112,7 +112,7 @@ def share(pair):
 
 @settings(max_examples=60)
 @given(examples())
-def test_mask_rates_are_those_counted_token_by_token(rows):
+def test_mask_rates_equal_a_count_token_by_token(rows):
     e = flatten(table(rows))
     by_position, by_pieces = twin_of_rates(rows)
     assert mask_rate_by_position(e) == [share(pair) for pair in by_position]
@@ -121,7 +121,7 @@ def test_mask_rates_are_those_counted_token_by_token(rows):
 
 @settings(max_examples=60)
 @given(examples())
-def test_words_shape_and_treatment_are_those_counted_row_by_row(rows):
+def test_words_shape_and_treatment_equal_a_count_row_by_row(rows):
     e = flatten(table(rows))
     words = [word for row in rows for word in [*row["a"], *row["b"]]]
     found = word_statistics(e, VOCABULARY)
@@ -172,14 +172,14 @@ def test_the_script_of_a_word_is_that_of_its_letters():
 # ---- does the length of B tell the label?
 
 
-def test_a_table_of_lengths_finds_labels_that_a_threshold_would_not():
+def test_a_table_of_lengths_finds_labels_that_a_threshold_cannot():
     label = np.repeat(np.array([0, 1], np.int8), 4000)
     length = np.where(label == 1, np.tile([3, 3, 90, 90], 2000), 40)  # random ones are short or long
     guess = guess_from_length(length, label)
     assert guess.accuracy == 1.0 and guess.error == pytest.approx(0.5 * (0.25 / 2000 * 2) ** 0.5)
 
 
-def test_lengths_that_tell_nothing_are_guessed_half_right_also_where_labels_are_unequal_in_number():
+def test_labels_that_do_not_depend_on_length_are_guessed_half_right_also_when_unbalanced():
     draw = np.random.default_rng(1)
     for share_of_random in (0.5, 0.7):
         label = (draw.random(20_000) < share_of_random).astype(np.int8)
@@ -187,7 +187,7 @@ def test_lengths_that_tell_nothing_are_guessed_half_right_also_where_labels_are_
         assert abs(guess.accuracy - 0.5) < 4 * guess.error < 0.03
 
 
-def test_it_is_seen_if_length_gives_a_tenth_of_the_labels_away():
+def test_labels_are_guessed_better_when_length_gives_a_tenth_of_them_away():
     draw = np.random.default_rng(2)
     label = draw.integers(0, 2, 20_000).astype(np.int8)
     length = np.where((draw.random(20_000) < 0.2) & (label == 1), 9, draw.integers(2, 120, 20_000))
@@ -195,7 +195,7 @@ def test_it_is_seen_if_length_gives_a_tenth_of_the_labels_away():
     assert 0.57 < guess.accuracy < 0.62
 
 
-def test_where_one_half_has_a_single_label_nothing_is_guessed():
+def test_there_is_no_guess_when_one_half_has_a_single_label():
     assert guess_from_length(np.array([3, 4, 5]), np.array([1, 1, 0], np.int8)) is None
     assert guess_from_length(np.array([0, 0]), np.array([-1, -1], np.int8)) is None
 
@@ -203,7 +203,7 @@ def test_where_one_half_has_a_single_label_nothing_is_guessed():
 # ---- lines, documents, coverage
 
 
-def test_a_line_in_many_documents_is_found_and_counted_once_a_document():
+def test_a_line_in_many_documents_is_counted_once_per_document():
     line = "we know paris is we know paris ."
     rows = [
         {"a": ids("is . " + line + " we"), "b": ids(line), "label": 0, "document_a": d, "document_b": d}
@@ -225,12 +225,12 @@ def test_a_line_in_many_documents_is_found_and_counted_once_a_document():
     ]
 
 
-def test_short_lines_and_lines_without_an_end_are_no_lines():
+def test_short_lines_and_lines_without_an_end_mark_are_not_counted():
     rows = [{"a": ids("we know paris . we know paris is we know paris is"), "document_a": d} for d in (1, 2)]
     assert repeated_lines(flatten(table(rows)), VOCABULARY) == []
 
 
-def test_the_histogram_of_documents_is_over_powers_of_two():
+def test_the_histogram_of_documents_has_powers_of_two():
     assert spread(np.array([1, 2, 3, 4, 9])) == {
         "quartiles": [1, 2, 3, 4, 9],
         "histogram": [[1, 1, 1], [2, 3, 2], [4, 7, 1], [8, 15, 1]],

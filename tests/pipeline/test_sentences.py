@@ -181,7 +181,7 @@ def test_english_sentences_end_where_a_reader_would_end_them(kernel, text):
         "见Inc.(美国)等.)他的(etc.)文字。",
     ],
 )
-def test_chinese_sentences_end_at_their_marks_wherever_they_stand(kernel, text):
+def test_chinese_sentences_end_at_their_marks_in_any_position(kernel, text):
     assert sentences_of(kernel, text.replace("|", "")) == [part.strip() for part in text.split("|")]
 
 
@@ -194,7 +194,7 @@ def test_a_text_without_units_has_no_sentences(kernel):
     assert kernel(" \n") == ([], [])
 
 
-def test_the_words_of_the_rule_are_those_of_its_twin():
+def test_the_words_of_the_rule_equal_those_of_its_twin():
     for unit in [*twins.ABBREVIATIONS, *twins.BEFORE_NUMBERS, *twins.STARTERS, *twins.CLOSERS, *"。！？．.!?…xX5"]:
         assert unit_marks(unit) == unit_marks(unit.upper())
     assert unit_marks("") == 0

@@ -92,7 +92,7 @@ def test_the_same_pairs_give_the_same_bytes(shard, tmp_path):
     assert (tmp_path / row["path"]).read_bytes() == path.read_bytes()
 
 
-def test_the_row_tells_the_truth_about_the_file(shard):
+def test_the_row_of_a_shard_describes_its_file(shard):
     path, row, _, pairs = shard
     content = path.read_bytes()
     assert row["path"] == "train/seq32/copy1/00003.tar" and str(path).endswith(row["path"])
@@ -102,7 +102,7 @@ def test_the_row_tells_the_truth_about_the_file(shard):
     assert row["tokens"] == sum(len(ids) for ids in read_shard(str(path)).column("input_ids").to_pylist())
 
 
-def test_members_hold_1024_examples_and_the_last_the_rest(shard):
+def test_members_have_1024_examples_and_the_last_has_the_rest(shard):
     _, row, _, pairs = shard
     full, rest = divmod(len(pairs), 1024)
     assert full >= 2 and rest
@@ -110,12 +110,12 @@ def test_members_hold_1024_examples_and_the_last_the_rest(shard):
 
 
 @pytest.mark.parametrize("count, members", [(1, [1]), (1023, [1023]), (1024, [1024]), (1025, [1024, 1])])
-def test_a_member_more_begins_with_the_1025th_example(tmp_path, count, members):
+def test_the_1025th_example_begins_another_member(tmp_path, count, members):
     row, _, _ = write(tmp_path, 2000, max_pairs=count)
     assert row["member_examples"] == members
 
 
-def test_batches_that_are_masked_at_a_time_do_not_show(shard, tmp_path, monkeypatch):
+def test_a_shard_does_not_depend_on_the_size_of_the_masked_batches(shard, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "BATCH_EXAMPLES", 1024)
     assert write(tmp_path, 2000)[0] == shard[1]
 
@@ -130,7 +130,7 @@ def test_plain_tarfile_and_pyarrow_open_a_shard(shard):
     assert pa.concat_tables(tables).equals(read_shard(str(path)))
 
 
-def test_payloads_begin_on_borders_of_512_bytes_where_the_row_says(shard):
+def test_payloads_begin_at_multiples_of_512_bytes_as_the_row_lists(shard):
     path, row, _, _ = shard
     content = path.read_bytes()
     with tarfile.open(path) as tar:
@@ -153,7 +153,7 @@ def test_a_mapped_member_is_read_without_a_copy(shard):
         assert all(address % 8 == 0 for address in addresses)
 
 
-def test_the_tar_is_ustar_owned_by_nobody_and_ends_in_two_blocks_of_zeros(shard):
+def test_the_tar_is_ustar_without_an_owner_and_ends_in_two_blocks_of_zeros(shard):
     path, row, _, _ = shard
     content = path.read_bytes()
     with tarfile.open(path) as tar:
@@ -165,7 +165,7 @@ def test_the_tar_is_ustar_owned_by_nobody_and_ends_in_two_blocks_of_zeros(shard)
     assert content[end:] == bytes(1024)
 
 
-def test_the_schema_is_that_of_the_format(shard):
+def test_the_schema_equals_the_format(shard):
     found = read_shard(str(shard[0])).schema
     ids, positions = (pa.list_(pa.field("item", kind, nullable=False)) for kind in (pa.uint16(), pa.uint16()))
     kinds = {
@@ -226,7 +226,7 @@ def test_rows_of_all_shards_are_sorted_train_before_validation(tmp_path):
     assert pq.read_table(tmp_path / "shards.parquet").equals(shards_table(rows[::-1]))
 
 
-def test_one_digest_stands_for_all_shards_in_whatever_order():
+def test_the_digest_of_all_shards_does_not_depend_on_their_order():
     rows = [{"path": "b", "sha256": "2"}, {"path": "a", "sha256": "1"}]
     assert digest_of(rows) == digest_of(rows[::-1]) == hashlib.sha256(b"1  a\n2  b\n").hexdigest()
     assert digest_of(rows) != digest_of([{"path": "b", "sha256": "1"}, {"path": "a", "sha256": "2"}])

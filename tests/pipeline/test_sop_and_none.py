@@ -86,7 +86,7 @@ def test_swapped_pairs_equal_their_twin_example_by_example(bucket, length, copy,
 
 @settings(max_examples=100)
 @given(buckets(), LENGTHS, SEEDS, SHORT)
-def test_the_halves_of_a_swapped_pair_are_neighbours_of_whole_sentences_and_the_labels_are_equal_in_number(
+def test_the_halves_of_a_swapped_pair_are_adjacent_whole_sentences_and_the_labels_are_balanced(
     bucket, length, seed, short_seq_prob
 ):
     s = sop.cut_sentences(bucket[0], CONTINUATION, length)
@@ -134,7 +134,7 @@ def test_lengths_do_not_tell_whether_segments_are_swapped(swapped):
     assert abs(longer.mean() - 0.5) < 4 * 0.5 / len(pairs) ** 0.5
 
 
-def test_no_segment_is_cut_so_that_no_end_tells_whether_segments_are_swapped(swapped):
+def test_no_segment_of_a_swapped_pair_is_cut(swapped):
     """Where the last sentence of a full chunk was cut to fit, 71 % of true Bs of 64 tokens ended without an end, and of
     swapped ones none did: 85 % of the labels could be guessed."""
     s, pairs = swapped

@@ -67,7 +67,7 @@ def test_masks_of_spans_equal_their_twin_example_by_example(rows, prob, most, sh
 
 @settings(max_examples=200)
 @given(st.lists(st.tuples(KEYS, st.integers(0, 40), st.integers(0, 40)), max_size=6))
-def test_spans_are_cut_as_their_twin_cuts_them(rows):
+def test_spans_equal_those_of_their_twin(rows):
     first_word = np.cumsum([0, *(a + b for _, a, b in rows)])
     b_word = first_word[:-1] + np.array([a for _, a, _ in rows], np.int64)
     span_word, first_span = cut_into_spans(np.array([row[0] for row in rows], np.uint64), first_word, b_word)
@@ -77,14 +77,14 @@ def test_spans_are_cut_as_their_twin_cuts_them(rows):
     assert span_word[-1] == first_word[-1]
 
 
-def test_the_table_is_that_of_the_paper():
+def test_the_table_of_span_lengths_equals_the_paper():
     """p = 0.2, at most ten words, 3.8 on average."""
     assert LENGTHS.tolist() == [int(twins.share_up_to(k) * 2**32) for k in range(1, 10)]
     assert sum(CHANCES) == pytest.approx(1) and CHANCES[1] / CHANCES[0] == pytest.approx(0.8)
     assert sum(k * chance for k, chance in enumerate(CHANCES, 1)) == pytest.approx(3.797, abs=0.001)
 
 
-def test_the_lengths_of_spans_are_those_of_the_table():
+def test_span_lengths_have_the_distribution_of_the_table():
     """Of the first two spans of A and the first of B, which no end of a segment cuts; chi-squared with 9 degrees of freedom,
     one in a thousand."""
     n = 20_000
@@ -98,7 +98,7 @@ def test_the_lengths_of_spans_are_those_of_the_table():
         assert ((seen - wanted) ** 2 / wanted).sum() < 27.9
 
 
-def test_the_lengths_in_the_window_are_those_of_the_table_but_for_its_edges():
+def test_span_lengths_in_the_window_have_the_distribution_of_the_table_except_at_its_edges():
     """A window of 40 of 400 words holds a span of k words whole in 41 - k of the places where it can lie."""
     n, size, wanted = 4000, 400, 40
     words = np.arange(n + 1) * size
@@ -144,7 +144,7 @@ def runs_of(positions: list[int]) -> list[list[int]]:
     return runs
 
 
-def test_words_are_masked_whole_and_specials_never(many):
+def test_words_are_masked_whole_and_special_tokens_never(many):
     examples, masked, plain = many
     for (a, _), (_, positions, originals), before in zip(examples, masked, plain):
         heads = [i < FIRST_PIECE for i in before]
@@ -176,7 +176,7 @@ def test_every_word_has_the_same_chance_wherever_it_stands_and_however_long_it_i
         assert abs(np.mean(hits[name]) - p) < 4 * (p * (1 - p) / n) ** 0.5, name
 
 
-def test_masks_stand_together(many):
+def test_masks_are_adjacent(many):
     """Runs of masks are 4.9 tokens long, where single whole words make runs of 1.7."""
     runs = [run for _, positions, _ in many[1] for run in runs_of(positions)]
     assert 4.7 < np.mean([len(run) for run in runs]) < 5.2
@@ -215,7 +215,7 @@ def test_words_of_one_span_are_treated_alike_and_those_of_two_are_not():
     assert abs(np.mean(alike[True]) - 0.68) < 4 * (0.68 * 0.32 / len(alike[True])) ** 0.5
 
 
-def test_without_a_second_segment_spans_go_to_the_end():
+def test_spans_of_a_single_segment_reach_its_end():
     segment = list(range(FIRST_WORD, FIRST_WORD + 20))
     masked, _ = mask_examples([(segment, [])] * 500, fold(np.arange(500)).tolist(), 10)
     assert {at for _, positions, _ in masked for at in positions} == set(range(1, 21))

@@ -105,7 +105,7 @@ def test_a_table_cut_at_any_size_gives_the_same_items(folder, name, texts, rows,
 
 
 @ALL_FORMS
-def test_a_table_is_cut_where_a_row_group_or_batch_ends(folder, name):
+def test_a_table_is_cut_at_the_end_of_a_row_group_or_batch(folder, name):
     table = pa.table({"text": ["x" * 1000 + str(i) for i in range(100)], "other": ["y" * 5000] * 100})
     splits = split_source(source_of(folder, name, FORMS[name](table, 10)), 20_000)
     assert [(s.start, s.end) for s in splits] == [(0, 20), (20, 40), (40, 60), (60, 80), (80, None)]
@@ -123,7 +123,7 @@ def test_every_kind_of_string_column_is_read(folder, kind):
     assert [item.text for item in items] == [b"one", "", b"two"]
 
 
-def test_bytes_that_are_no_text_are_replaced_and_counted(folder):
+def test_invalid_bytes_in_a_table_are_replaced_and_counted(folder):
     table = pa.table({"text": pa.array([b"caf\xe9 \xef\xbf\xbd", b"fine"])})
     one, two = read(folder, "bytes.parquet", as_parquet(table, 2))
     assert (one.text.decode(), one.num_replaced, two.num_replaced) == ("caf\ufffd \ufffd", 1, 0)
@@ -148,13 +148,13 @@ def test_the_columns_are_chosen_by_name(folder, name):
     ],
     ids=lambda value: str(getattr(value, "type", "")),
 )
-def test_an_id_of_any_type_is_told(folder, name, ids, names):
+def test_an_id_of_any_type_is_recorded(folder, name, ids, names):
     data = FORMS[name](pa.table({"text": [" ", None], "id": ids}), 2)
     assert [item.record_id for item in read(folder, name, data)] == names
 
 
 @ALL_FORMS
-def test_a_large_batch_is_held_a_slice_at_a_time(folder, name, monkeypatch):
+def test_a_large_batch_is_read_in_slices(folder, name, monkeypatch):
     texts = [f"{i} " + "x" * 10_000 for i in range(1000)]
     data = FORMS[name](pa.table({"text": texts, "id": ["y" * 10_000] * 1000}), 1000)
     monkeypatch.setattr(tables, "BATCH_BYTES", 100_000)
@@ -195,7 +195,7 @@ def test_a_long_text_in_a_row_is_cut_into_pieces(folder, name, monkeypatch):
 
 
 @ALL_FORMS
-def test_a_compressed_table_is_unpacked_beside(folder, name):
+def test_a_compressed_table_is_unpacked_to_a_temporary_file(folder, name):
     data = FORMS[name](pa.table({"text": ["one", "two", "three"]}), 2)
     source = source_of(folder, f"{name}.gz", gzip.compress(data))
     assert split_source(source, 1) == [Split(source, 0, None, source.size)]
@@ -204,7 +204,7 @@ def test_a_compressed_table_is_unpacked_beside(folder, name):
 
 
 @ALL_FORMS
-def test_a_table_cut_short_keeps_what_can_be_read_and_names_the_rest(folder, name):
+def test_a_truncated_table_keeps_what_can_be_read_and_rejects_the_rest(folder, name):
     data = FORMS[name](pa.table({"text": ["x" * 1000 + str(i) for i in range(100)]}), 10)
     for suffix, broken in (("", data[: len(data) * 2 // 3]), (".gz", gzip.compress(data, 0)[: len(data) * 2 // 3])):
         source = source_of(folder, f"cut-{name}{suffix}", broken)

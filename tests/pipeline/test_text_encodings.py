@@ -39,7 +39,7 @@ def sizes(data: bytes) -> list[bytes]:
         ("utf-32", "utf-32-le"),
     ],
 )
-def test_unicode_is_found_with_and_without_its_mark_wherever_the_head_ends(text, encoding, found):
+def test_unicode_is_recognized_with_and_without_its_mark_wherever_the_head_ends(text, encoding, found):
     assert {find_encoding(head) for head in sizes(text.encode(encoding))} == {found}
 
 
@@ -58,7 +58,7 @@ def test_unicode_is_found_with_and_without_its_mark_wherever_the_head_ends(text,
         (KOREAN, "euc_kr", None),
     ],
 )
-def test_other_encodings_are_found_where_there_is_little_doubt(text, encoding, found):
+def test_other_encodings_are_recognized_when_there_is_little_doubt(text, encoding, found):
     assert {find_encoding(head) for head in sizes(text.encode(encoding, errors="ignore"))} == {found}
 
 
@@ -76,7 +76,7 @@ def test_other_encodings_are_found_where_there_is_little_doubt(text, encoding, f
         "café".encode("latin-1"),  # too little to tell
     ],
 )
-def test_what_leaves_doubt_stays_utf_8(head):
+def test_doubtful_bytes_are_read_as_utf_8(head):
     assert find_encoding(head) is None
 
 
@@ -133,7 +133,7 @@ def test_json_lines_are_the_same_in_every_encoding(tmp_path, encoding):
     ] * 5
 
 
-def test_what_was_found_is_said_and_may_be_overruled(tmp_path):
+def test_a_recognized_encoding_is_reported_and_can_be_overridden(tmp_path):
     data = FRENCH.encode("windows-1252")
     notes: list[str] = []
     source, items = read(tmp_path, "a.txt", data, notes=notes)
@@ -146,7 +146,7 @@ def test_what_was_found_is_said_and_may_be_overruled(tmp_path):
     assert items[0].text.decode() == RUSSIAN.split("\n\n")[0]
 
 
-def test_an_encoding_that_is_not_known_is_said(tmp_path):
+def test_an_unrecognized_encoding_is_reported(tmp_path):
     for i in range(5):
         (tmp_path / f"{i}.txt").write_bytes(RUSSIAN.encode("koi8-r"))
     notes: list[str] = []
@@ -156,13 +156,13 @@ def test_an_encoding_that_is_not_known_is_said(tmp_path):
     ]
 
 
-def test_bytes_that_are_none_in_their_encoding_are_replaced_and_counted(tmp_path):
+def test_bytes_that_are_invalid_in_their_encoding_are_replaced_and_counted(tmp_path):
     [one, two] = read(tmp_path, "a.txt", "\ufeff一\n\n".encode("utf-16-le") + b"\x00\xd8a\x00b\x00c")[1]
     assert (one.num_replaced, two.num_replaced) == (0, 2)  # half a pair, and half a character
     assert two.text.decode() == "\ufffdab\ufffd"
 
 
-def test_an_archive_of_another_encoding_that_breaks_off_keeps_what_came_before(tmp_path, monkeypatch):
+def test_a_truncated_archive_of_another_encoding_keeps_what_came_before(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "CHUNK", 100)
     data = bz2.compress((CHINESE * 300).encode("utf-16-le")) + bz2.compress(b"more" * 9)[:30]
     source, items = read(tmp_path, "a.txt.bz2", data)
@@ -172,12 +172,12 @@ def test_an_archive_of_another_encoding_that_breaks_off_keeps_what_came_before(t
 
 
 @pytest.mark.parametrize("name", ["nonsense", "base64", "rot13"])
-def test_a_name_that_is_no_encoding_of_text_is_refused(name):
+def test_a_name_of_no_text_encoding_is_refused(name):
     with pytest.raises(
         ValueError, match=f"--encoding {name}: Python has no such text encoding. Expected auto, or a name such as"
     ):
         ReadConfig(encoding=name)
 
 
-def test_names_of_encodings_are_those_of_python():
+def test_names_of_encodings_are_pythons():
     assert [encoding_name(name) for name in ("utf8", "UTF-8", "latin-1", "GBK")] == [None, None, "iso8859-1", "gbk"]

@@ -81,7 +81,7 @@ def split_block(block: TokenBlock) -> list[tuple[list[int], list[int]]]:
 
 @settings(max_examples=150)
 @given(texts=st.lists(PROSE | ODD_TEXT, min_size=1, max_size=6))
-def test_the_tokens_of_a_block_equal_their_twins_document_by_document(kernel, texts):
+def test_the_tokens_of_a_block_equal_their_twin_document_by_document(kernel, texts):
     texts = [text.replace("\r", " ") for text in texts]
     block = kernel([Document(text.encode(), 0) for text in texts])
     assert split_block(block) == [twins.tokenize(text, kernel.wordpiece.tokenizer) for text in texts]
@@ -96,7 +96,7 @@ def test_emptying_the_table_changes_neither_ids_nor_sentences(kernel, texts, mos
         assert [split_block(kernel([document])) for document in block + block] == wanted + wanted
 
 
-def test_a_row_tells_where_its_document_comes_from():
+def test_a_row_records_where_its_document_comes_from():
     text = "Why? 走吧。".encode()
     block = make_document_tokenizer()([Document(text, 7, 2, 99, 3), Document(b"a", 50)])
     digest = document_digest(text)
@@ -110,7 +110,7 @@ def test_a_row_tells_where_its_document_comes_from():
 
 
 @pytest.mark.parametrize("word", ["é", "abcdé", "abcdefgé", "abcdefghijklé", "abcdefghijklmnopqrsé"])
-def test_a_nul_behind_a_word_shows_neither_in_ids_nor_in_sentences_whichever_came_first(word):
+def test_a_nul_after_a_word_changes_neither_ids_nor_sentences(word):
     """BERT deletes it; and words of up to 16 bytes are known again by their bytes with zeros behind them."""
     texts = [f"He asked {word}. The cat sat.", f"Oh {word}.\x00 The cat sat.", f"Oh {word}.\x00\x00 The cat sat."]
     for order in (texts, texts[::-1]):
@@ -121,13 +121,13 @@ def test_a_nul_behind_a_word_shows_neither_in_ids_nor_in_sentences_whichever_cam
             assert len(found[text][0][1]) == 2, text
 
 
-def test_a_document_of_nothing_keeps_its_row():
+def test_an_empty_document_keeps_its_row():
     block = make_document_tokenizer()([Document(b"a.", 0), Document(b"\x01\x02", 5), Document("\u200b".encode(), 9)])
     assert block.documents["num_tokens"].tolist() == [2, 0, 0]
     assert block.documents["num_sentences"].tolist() == [1, 0, 0]
 
 
-def test_a_sentence_of_nothing_is_no_sentence():
+def test_an_empty_sentence_is_not_counted():
     block = make_document_tokenizer()([Document(b"Why?\n\x01\x02\nHe asked.", 0)])
     assert block.sentence_lengths.tolist() == [2, 3]
 
@@ -193,7 +193,7 @@ def test_a_range_of_ids_read_from_a_part_equals_all_documents_filtered(folder, r
         assert split_block(chosen) == [(ids, lengths) for *_, ids, lengths in kept]
 
 
-def test_few_documents_chosen_from_a_range_are_read_alone(folder, monkeypatch):
+def test_a_few_documents_of_a_range_are_read_without_the_others(folder, monkeypatch):
     """Held-out documents are one bucket over all ids: were the others read too, memory would grow with the corpus."""
     path = str(folder / "sparse.part")
     part = write_part(path, RECORD, make_blocks([(i, 0, 0, [900]) for i in range(200)], [200]), [], U16)
@@ -219,7 +219,7 @@ def test_a_part_of_few_documents_has_a_small_index_and_gives_a_range_without_the
     assert sum(num_bytes) <= 3 * (DOCUMENT.itemsize + 2 * 100 + 4 * 2) + 100
 
 
-def test_the_footer_says_what_the_part_holds(folder):
+def test_the_footer_describes_the_part(folder):
     path = str(folder / "f.part")
     rows = [(5, 0, 0, [2, 3]), (1, 9, 0, []), (3, 20, 0, [4])]
     rejects = [Reject(4, "not-json", "é"), Reject(8, "not-json", ""), Reject(9, "no-tokens", "", "\x01", "i", 2)]
@@ -242,7 +242,7 @@ def test_the_footer_says_what_the_part_holds(folder):
     }
 
 
-def test_a_part_of_nothing_can_be_read(folder):
+def test_an_empty_part_can_be_read(folder):
     path = str(folder / "n.part")
     part = write_part(path, RECORD, [], [], np.dtype(np.uint32))
     assert read_footer(path, PartRecord) == part and part.num_documents == 0 and read_rejects(path, part) == b""
@@ -250,7 +250,7 @@ def test_a_part_of_nothing_can_be_read(folder):
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 20, b"x" * 500])
-def test_a_file_that_is_no_part_is_named(folder, content):
+def test_a_file_that_is_not_a_part_is_named(folder, content):
     (folder / "bad.part").write_bytes(content)
     with pytest.raises(
         ValueError, match="bad.part is not a file of tokens: remove it, and the next start writes it again"
@@ -339,7 +339,7 @@ def make_parts(folder: Path, tmp_path: Path, name: str, config: str, kernel) -> 
 
 
 @EVERY_CASE
-def test_started_again_after_any_number_of_parts_the_parts_are_the_same_bytes(tmp_path, small_pieces, name, config):
+def test_a_restart_after_any_number_of_parts_gives_the_same_bytes(tmp_path, small_pieces, name, config):
     kernel = make_document_tokenizer()
     whole = make_parts(tmp_path / "whole", tmp_path, name, config, kernel)
     assert len(whole) > 1 or name == "e.txt"
@@ -356,7 +356,7 @@ def test_started_again_after_any_number_of_parts_the_parts_are_the_same_bytes(tm
 
 
 @EVERY_CASE
-def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, small_pieces, name, config):
+def test_the_parts_of_a_split_have_every_document_and_reject_once(tmp_path, small_pieces, name, config):
     parts = make_parts(tmp_path / "parts", tmp_path, name, config, make_document_tokenizer())
     split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
     items = list(read_documents(split, None, CONFIGS[config].text))
@@ -379,7 +379,7 @@ def test_the_parts_of_a_split_hold_every_document_and_reject_once(tmp_path, smal
     assert counts == expected
 
 
-def test_a_document_without_tokens_is_told_with_its_text_its_id_and_its_piece(tmp_path):
+def test_a_document_without_tokens_is_rejected_with_its_text_id_and_piece(tmp_path):
     name, texts = "a.jsonl", ["One. Two.", "\u0001\u200b", "Three."]
     rows = [json.dumps({"id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts)]
     (tmp_path / name).write_text("".join(rows))
@@ -398,7 +398,7 @@ def test_a_document_without_tokens_is_told_with_its_text_its_id_and_its_piece(tm
     }
 
 
-def test_a_parts_name_changes_with_everything_that_decides_what_it_holds(tmp_path):
+def test_a_parts_name_changes_with_everything_that_decides_its_content(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"x")
     source = find_sources([str(tmp_path / "a.txt")])[0]
     names = {
@@ -430,9 +430,7 @@ TXT, EVERY = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint"), "eve
         ("numpy", "no file", {}),
     ],
 )
-def test_another_version_of_a_library_makes_other_parts_of_those_files_alone_that_it_decides(
-    monkeypatch, package, form, options
-):
+def test_another_version_of_a_library_changes_only_the_parts_that_it_decides(monkeypatch, package, form, options):
     config = compose(TokenizeConfig, **options)
 
     def names() -> dict[str, str]:

@@ -40,7 +40,7 @@ SAMPLE = Path(__file__).parent.parent.parent / "jobs" / "sample"
 # ---- reading
 
 
-def test_a_word_has_the_number_of_its_line_as_id(tmp_path):
+def test_the_id_of_a_word_is_its_line_number(tmp_path):
     (tmp_path / "v.txt").write_text(f"{SPECIAL}\nthe\n##s\n")
     vocabulary = read_vocabulary(str(tmp_path / "v.txt"))
     assert vocabulary.words == (*SPECIAL_WORDS, "the", "##s")
@@ -48,7 +48,7 @@ def test_a_word_has_the_number_of_its_line_as_id(tmp_path):
     assert vocabulary.ids["##s"] == 6 and vocabulary.notes == ()
 
 
-def test_special_words_may_stand_anywhere():
+def test_special_words_may_be_in_any_line():
     vocabulary = parse_vocabulary(b"a\n[MASK]\n[SEP]\n[CLS]\n[UNK]\n[PAD]\n", "v")
     assert (vocabulary.pad, vocabulary.mask) == (5, 1)
     assert vocabulary.ordinary.tolist() == [0]
@@ -112,7 +112,7 @@ def test_continuation_and_ordinary_words_are_known_by_id():
     assert large.ordinary.dtype == np.uint32 and not large.continuation.any()
 
 
-def test_a_vocabulary_goes_to_a_worker_and_back():
+def test_a_vocabulary_can_be_pickled():
     _ = SMALL.ids, SMALL.ordinary
     copy = pickle.loads(pickle.dumps(SMALL))
     assert copy == SMALL and copy.sha256 == SMALL.sha256 and copy.ordinary.tolist() == SMALL.ordinary.tolist()
@@ -168,12 +168,12 @@ def test_training_joins_the_most_frequent_pairs_first():
     assert words[15:] == ["##ug", "hug", "pug", "hugs"]
 
 
-def test_a_pair_below_the_least_frequency_is_not_joined():
+def test_a_pair_below_the_minimum_frequency_is_not_joined():
     assert "ab" not in train_vocabulary({"ab": 2, "cd": 3}, vocab_size=100, min_frequency=3)
     assert "cd" in train_vocabulary({"ab": 2, "cd": 3}, vocab_size=100, min_frequency=3)
 
 
-def test_characters_outside_the_coverage_are_left_to_unk():
+def test_characters_outside_the_coverage_become_unk():
     counts = {"a": 900, "b": 99, "c": 1}
     assert "c" not in train_vocabulary(counts, 100, character_coverage=0.999)
     assert "c" in train_vocabulary(counts, 100, character_coverage=1.0)
@@ -187,7 +187,7 @@ def test_a_vocabulary_never_exceeds_its_size_and_keeps_the_most_frequent_charact
         train_vocabulary(counts, vocab_size=6)
 
 
-def test_a_large_corpus_is_trained_on_in_proportion(monkeypatch):
+def test_training_on_a_large_corpus_keeps_the_proportions(monkeypatch):
     counts = {"ab": 4_000_000, "cd": 2_000_000, "ef": 1}
     monkeypatch.setattr("pipeline.vocabulary.MAX_TRAINING_WORDS", 600)
     assert [word for word in train_vocabulary(counts, 100, character_coverage=1.0) if len(word) == 2] == ["ab", "cd"]
@@ -206,7 +206,7 @@ def test_training_gives_the_same_words_in_every_process():
     assert len(runs) == 1
 
 
-def test_coverage_counts_what_the_tokenizer_makes_of_the_text():
+def test_coverage_equals_a_count_of_the_tokenizers_output():
     text = (SAMPLE / "zh.txt").read_text("utf-8")[:70_000]
     counts = count_words([text.encode()], True, None)
     vocabulary = Vocabulary(tuple(train_vocabulary(counts, 2500)))
@@ -221,7 +221,7 @@ def test_coverage_counts_what_the_tokenizer_makes_of_the_text():
     assert list(scripts) == ["Chinese characters", "punctuation"] and scripts["punctuation"].num_unknown == 0
 
 
-def test_coverage_is_told_by_script():
+def test_coverage_is_reported_by_script():
     vocabulary = Vocabulary((*SPECIAL_WORDS, "the", "c", "##at", "中", "で", "##す", "!"))
     scripts = measure_coverage(vocabulary, {"the": 5, "cat": 2, "中": 3, "文": 1, "です": 2, "!": 1, "кот": 1, "42": 1})
     assert {name: (c.num_words, c.num_tokens, c.num_unknown) for name, c in scripts.items()} == {
@@ -234,12 +234,12 @@ def test_coverage_is_told_by_script():
     }
 
 
-def test_words_that_are_too_long_teach_nothing():
+def test_words_that_are_too_long_do_not_affect_training():
     counts = {"ab": 9, "abc": 5, "x": 1}
     assert train_vocabulary({**counts, "ด" * 101: 50}, 30) == train_vocabulary(counts, 30)
 
 
-def test_chinese_characters_above_a_frequency_are_kept_whatever_their_share():
+def test_frequent_chinese_characters_are_kept_whatever_their_share():
     counts = {"a": 10_000, "中": 5, "文": 4, "я": 5}
     assert "中" not in train_vocabulary(counts, 100, character_coverage=0.9)
     words = train_vocabulary(counts, 100, character_coverage=0.9, chinese_frequency=5)
@@ -261,7 +261,7 @@ def corpus(tmp_path):
     return tmp_path
 
 
-def test_the_job_writes_a_vocabulary_that_can_be_read_and_says_what_it_saw(corpus, capsys):
+def test_the_job_writes_a_readable_vocabulary_and_prints_what_it_read(corpus, capsys):
     out = corpus / "new" / "vocab.txt"
     assert main(arguments(corpus, "--out", str(out))) == 0
     vocabulary = read_vocabulary(str(out))
@@ -272,7 +272,7 @@ def test_the_job_writes_a_vocabulary_that_can_be_read_and_says_what_it_saw(corpu
     assert [path.name for path in out.parent.iterdir()] == ["vocab.txt"]
 
 
-def test_words_that_are_too_long_are_told_as_unknown_by_script(corpus, capsys):
+def test_words_that_are_too_long_are_reported_as_unknown_by_script(corpus, capsys):
     runs = [{"text": f"{'กขค'[i % 3] * 155} is Thai"} for i in range(50)]
     (corpus / "c.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
     assert main(arguments(corpus, "--out", str(corpus / "v"))) == 0
@@ -290,7 +290,7 @@ def test_words_that_are_too_long_are_told_as_unknown_by_script(corpus, capsys):
     ],
     ids=str,
 )
-def test_the_command_that_comes_next_can_be_pasted(tmp_path, flags):
+def test_the_printed_next_command_can_be_pasted(tmp_path, flags):
     words = ["--input", "a b/*.jsonl", "$HOME.txt", *flags]
     config = parse(BuildVocabConfig, [*words, "--vocab-size", "300", "--out", "my vocab.txt"], "build-vocab")
     printed = shlex.split(_next_command(config))
@@ -305,7 +305,7 @@ def test_the_command_that_comes_next_can_be_pasted(tmp_path, flags):
     assert (next_config.vocab, next_config.out) == ("my vocab.txt", "DATASET")
 
 
-def test_the_job_refuses_to_write_over_another_file_unless_asked(corpus, capsys):
+def test_the_job_refuses_to_overwrite_a_file_without_a_flag(corpus, capsys):
     out = corpus / "vocab.txt"
     out.write_text("mine")
     assert main(arguments(corpus, "--out", str(out))) == 2
@@ -316,7 +316,7 @@ def test_the_job_refuses_to_write_over_another_file_unless_asked(corpus, capsys)
     assert out.read_bytes() == before
 
 
-def test_how_the_input_is_cut_into_files_does_not_show(corpus):
+def test_a_vocabulary_does_not_depend_on_how_the_input_is_cut_into_files(corpus):
     first = build_vocab(BuildVocabConfig(input=(str(corpus / "*.jsonl"),), vocab_size=300, out=str(corpus / "1")))
     joined = (corpus / "a.jsonl").read_text("utf-8") + (corpus / "b.jsonl").read_text("utf-8")
     (corpus / "all.jsonl").write_text(joined, "utf-8")
@@ -324,7 +324,7 @@ def test_how_the_input_is_cut_into_files_does_not_show(corpus):
     assert first.words == second.words
 
 
-def test_no_file_no_text_and_senseless_numbers_are_errors(tmp_path, capsys):
+def test_missing_files_empty_texts_and_impossible_numbers_are_errors(tmp_path, capsys):
     out = ["--out", str(tmp_path / "v")]
     (tmp_path / "empty.jsonl").write_bytes(b"")
     assert main(arguments(tmp_path, *out)) == 2
@@ -336,7 +336,7 @@ def test_no_file_no_text_and_senseless_numbers_are_errors(tmp_path, capsys):
     assert not (tmp_path / "v").exists()
 
 
-def test_casing_is_kept_where_asked(corpus):
+def test_casing_is_kept_on_request(corpus):
     config = BuildVocabConfig(
         input=(str(corpus / "*.jsonl"),), vocab_size=300, out=str(corpus / "v"), do_lower_case=False
     )

@@ -47,7 +47,7 @@ PARTS = st.lists(st.lists(st.tuples(IDS, st.integers(0, 3)), max_size=8), min_si
 
 
 @given(parts=PARTS, most=st.integers(0, 2000), near=st.none() | st.lists(IDS, max_size=3, unique=True))
-def test_a_bucket_holds_each_document_once_from_the_source_that_sorts_first(folder, parts, most, near):
+def test_a_bucket_has_each_document_once_from_the_source_that_sorts_first(folder, parts, most, near):
     if not any(parts):
         return
     plan = plan_of([make_part(folder, i, documents) for i, documents in enumerate(parts)])
@@ -84,7 +84,7 @@ def test_many_copies_of_a_document_take_no_more_memory_than_few(folder, monkeypa
     assert peaks[1] < 1.2 * peaks[0] and peaks[2] < 1_000_000  # 200 copies are 2 MB, 400 are 4 MB
 
 
-def test_two_documents_of_one_id_are_named_with_their_sources(folder, monkeypatch):
+def test_two_documents_with_the_same_id_are_an_error_that_names_their_sources(folder, monkeypatch):
     for most in (0, 1 << 20):
         monkeypatch.setattr(weaving, "MAX_HELD_BYTES", most)
         plan = plan_of([make_part(folder, i, [(7, 0)], low=i == 2) for i in range(3)])

@@ -66,7 +66,7 @@ def read(folder: Path, name: str, data: bytes, start: int | None = None) -> list
     return list(read_documents(Split(source, 0, None), start))
 
 
-def test_text_that_was_taken_out_already_is_read_line_by_line(folder):
+def test_extracted_text_is_read_line_by_line(folder):
     items = read(folder, "a.warc.wet.gz", b"".join(map(gzip.compress, WET)))
     assert [getattr(item, "reason", "") or item.text.decode() for item in items] == [
         "not-a-page",
@@ -93,7 +93,7 @@ def test_the_main_content_of_a_page_is_its_text(folder):
 
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from(WET), max_size=5), st.sampled_from([1, 9, 1 << 20]))
-def test_an_archive_reads_the_same_however_it_streams_and_from_every_record(folder, records, chunk):
+def test_an_archive_reads_the_same_in_any_chunks_and_from_every_record(folder, records, chunk):
     data = b"".join(records)
     whole = read(folder, "a.wet", data)
     assert len(whole) == len(records)
@@ -127,7 +127,7 @@ def test_an_archive_is_not_cut_and_needs_its_packages(folder, monkeypatch):
         split_source(source, 10)
 
 
-def test_lines_of_pages_can_be_cleaned_as_others_can(folder):
+def test_lines_of_pages_can_be_cleaned(folder):
     (folder / "whole.wet").write_bytes(b"".join(WET))
     [source] = find_sources([str(folder / "whole.wet")])
     items = list(read_documents(Split(source, 0, None), None, TextConfig(clean=CleanConfig(min_characters=15))))
@@ -155,14 +155,14 @@ def read_one_before_another(folder: Path, one: bytes) -> Document | Reject:
     "charset",
     ["utf-8; x=1", '"utf-8"', "utf8mb4", "hex", "undefined", "unicode_escape", "utf-7", "x" * 300, "é", "utf-16;", ""],
 )
-def test_a_charset_that_is_none_is_found_by_the_bytes(folder, charset):
+def test_an_unknown_charset_is_replaced_by_a_guess_from_the_bytes(folder, charset):
     text = "Ein schöner Satz, größer als Fuß, und 中文。"
     html = f"<p>{text} +2AA- \\ud800 &#xD800;</p>".encode("utf-16-le" if charset == "utf-16;" else "utf-8")
     document = read_one_before_another(folder, page(html, f"text/html; charset={charset}"))
     assert document.text.decode().startswith(text)
 
 
-def test_a_charset_is_what_browsers_take_it_for(folder):
+def test_charsets_mean_what_they_mean_to_browsers(folder):
     """gb2312 is GBK, and iso-8859-1 Windows-1252: pages use the letters and quotes that only these have."""
     for text, charset, encoding in (("朱镕基说。", "gb2312", "gbk"), ("“Café”", "ISO-8859-1", "windows-1252")):
         html = f"<p>{text}</p>".encode(encoding)
@@ -185,7 +185,7 @@ PACKERS = {
 
 
 @pytest.mark.parametrize("coding", PACKERS)
-def test_a_page_is_unpacked_where_it_is_packed(folder, coding):
+def test_a_compressed_page_is_unpacked(folder, coding):
     html = "".join(f"<p>Paragraph {i}.</p>" for i in range(3000)).encode()
     packed = PACKERS[coding](html)
     for body in (packed, html):  # many crawlers unpack a page, and keep the header
@@ -215,7 +215,7 @@ def test_a_page_that_cannot_be_unpacked_is_rejected_and_the_next_is_read(folder,
 
 
 @pytest.mark.parametrize("coding", PACKERS)
-def test_a_page_that_is_too_long_is_rejected_before_it_is_held(folder, monkeypatch, coding):
+def test_a_page_that_is_too_long_is_rejected_without_being_read_whole(folder, monkeypatch, coding):
     monkeypatch.setattr(web, "MAX_PAGE_BYTES", 1000)
     for size, reason in ((1000, ""), (1001, "page-too-long"), (3_000_000, "page-too-long")):
         body = PACKERS[coding](b"<p>" + b"word " * 20 + b"</p>" + b" " * (size - 107))
@@ -225,7 +225,7 @@ def test_a_page_that_is_too_long_is_rejected_before_it_is_held(folder, monkeypat
     assert (one.reason, one.detail, one.text[:9]) == ("page-too-long", "over 1000 bytes", "word word")
 
 
-def test_what_is_no_page_is_never_held_whole(folder):
+def test_a_record_that_is_not_a_page_is_never_held_whole(folder):
     (folder / "video.warc").write_bytes(
         record("response", response(bytes(30_000_000), "video/mp4"), "https://a.example/v")
     )
@@ -238,7 +238,7 @@ def test_what_is_no_page_is_never_held_whole(folder):
         tracemalloc.stop()
 
 
-def test_a_response_without_address_or_head_does_not_end_the_archive(folder):
+def test_a_response_without_address_or_headers_does_not_end_the_archive(folder):
     assert read_one_before_another(folder, record("response", response(PAGE.encode()))).text.startswith(
         b"Heading\nFirst"
     )
@@ -246,7 +246,7 @@ def test_a_response_without_address_or_head_does_not_end_the_archive(folder):
         assert read_one_before_another(folder, record("response", block)).reason == "not-a-page"
 
 
-def test_an_archive_that_ends_behind_the_head_of_a_record_is_damaged(folder):
+def test_an_archive_that_ends_after_the_headers_of_a_record_is_damaged(folder):
     data = record("response", response(PAGE.encode()), "https://a.example/")
     [item] = read(folder, "head.warc", data[: data.index(b"HTTP/1.1")])
     assert item.reason == "damaged-file" and item.detail.startswith("the file ends within a record of")

@@ -131,7 +131,7 @@ def test_words_are_masked_whole_and_never_across_segments(many):
     assert all(all(hit) or not any(hit) for _, hit, _, _ in words_and_masks(many))
 
 
-def test_a_piece_at_the_start_of_b_is_a_word_of_its_own():
+def test_a_piece_at_the_start_of_b_is_a_separate_word():
     """A ends with w p, B begins with p: in Google's way the three are one word."""
     pair = ([20, 60], [60, 21, 22, 23, 24, 25])
     together = {False: 0, True: 0}
@@ -167,7 +167,7 @@ def test_a_word_is_masked_equally_often_whatever_its_length(many):
     assert np.mean(hits[1]) > 0.155 and np.mean(hits[6]) < 0.135
 
 
-def test_every_word_has_the_same_chance_even_where_one_token_is_wanted_or_all_but_one():
+def test_every_word_has_the_same_chance_also_when_one_token_or_all_but_one_are_wanted():
     """Words of 1, 2 and 5 tokens on a circle: a window of k of 8 tokens hits each with k/8."""
     n = 20_000
     for wanted in range(1, 9):
@@ -196,7 +196,7 @@ def test_all_pieces_of_a_word_are_treated_alike_eighty_ten_ten(many):
 
 @pytest.mark.parametrize("shares", [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.6, 0.3)])
 @pytest.mark.parametrize("scheme", [TOKENS, WHOLE_WORDS], ids=lambda scheme: scheme.name)
-def test_the_split_of_the_masks_is_that_of_the_options(shares, scheme):
+def test_the_replacement_shares_equal_the_options(shares, scheme):
     tokens = [FIRST_WORD + i % 40 for i in range(97)]
     n = 500
     ids = np.tile(np.array([VOCABULARY.cls, *tokens[:40], VOCABULARY.sep, *tokens[40:], VOCABULARY.sep], np.uint16), n)
@@ -213,7 +213,7 @@ def test_the_split_of_the_masks_is_that_of_the_options(shares, scheme):
         assert abs(share - wanted) <= 4 * (wanted * (1 - wanted) / len(flat)) ** 0.5
 
 
-def test_no_draw_decides_both_which_word_is_masked_and_how():
+def test_different_draws_decide_which_word_is_masked_and_how():
     """One mask wanted, half of the words too long for it, in Google's way: where the second word drawn was taken, the
     same draw said how, and it became [MASK] in 60 % of the cases."""
     n = 20_000

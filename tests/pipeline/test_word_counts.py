@@ -42,7 +42,7 @@ def _first_letter(word):
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(ODD_TEXT), st.booleans(), st.sampled_from([None, True, False]))
-def test_words_are_counted_as_bert_cuts_them(texts, do_lower_case, strip_accents):
+def test_words_are_counted_as_bert_separates_them(texts, do_lower_case, strip_accents):
     counts = count_words([text.encode() for text in texts], do_lower_case, strip_accents)
     assert counts == slowly_counted(texts, do_lower_case, strip_accents)
 
@@ -51,7 +51,7 @@ def test_chinese_characters_and_punctuation_are_words():
     assert count_words(["中文,中 abc".encode()], True, None) == {"中": 2, "文": 1, ",": 1, "abc": 1}
 
 
-def test_of_a_word_that_is_too_long_its_script_alone_is_kept():
+def test_only_the_script_of_a_word_that_is_too_long_is_kept():
     texts = [("ด" + "กขค"[i] * 154).encode() for i in range(3)] + [
         b"a" * 100,
         b"b" * 101,
@@ -75,7 +75,7 @@ WORDS = st.dictionaries(st.sampled_from(ODD_WORDS), st.integers(1, 9))
 
 @settings(max_examples=60, deadline=None)
 @given(parts=st.lists(WORDS, max_size=6), held=st.integers(0, 6), limit=st.integers(1, 10), seed=st.integers(0, 99))
-def test_the_sum_is_exact_in_whatever_order_and_however_little_is_held(tmp_path_factory, parts, held, limit, seed):
+def test_the_sum_is_exact_in_any_order_and_with_any_memory_limit(tmp_path_factory, parts, held, limit, seed):
     expected = Counter()
     for part in parts:
         expected.update(part)
@@ -103,7 +103,7 @@ def test_records_not_used_are_counted_and_the_first_of_each_kind_is_kept():
 
 
 @pytest.mark.parametrize("num_workers, split_bytes", [(1, 1 << 20), (1, 300), (2, 500)])
-def test_any_number_of_workers_and_splits_counts_the_same(tmp_path, monkeypatch, num_workers, split_bytes):
+def test_counts_do_not_depend_on_the_numbers_of_workers_and_splits(tmp_path, monkeypatch, num_workers, split_bytes):
     monkeypatch.setattr("pipeline.stages.word_counts.MAX_UNITS", 20)  # of workers in this process
     draw = random.Random(1)
     texts = [" ".join(f"w{draw.randrange(60)}" for _ in range(30)) for _ in range(40)]

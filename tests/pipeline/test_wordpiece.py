@@ -52,7 +52,7 @@ def test_ids_equal_those_of_the_reference_for_every_character_within_a_word(kern
 
 
 @pytest.mark.parametrize("casing", CASINGS)
-def test_the_reference_is_the_tokenizer_that_people_know(casing, tmp_path):
+def test_the_reference_equals_the_usual_bert_tokenizer(casing, tmp_path):
     """`BertWordPieceTokenizer`, with special words read as text."""
     do_lower_case, strip_accents = casing
     (tmp_path / "vocab.txt").write_bytes(VOCABULARY.text)
@@ -84,7 +84,7 @@ def test_the_table_is_emptied_when_it_is_too_large(monkeypatch):
 @pytest.mark.parametrize("slots, steps", [(1, 32), (3, 1), (18, 0)])
 @settings(max_examples=100)
 @given(texts=st.lists(ODD_TEXT, min_size=1, max_size=4), word=st.integers(1, 60))
-def test_neither_a_small_table_nor_a_long_word_changes_ids(slots, steps, texts, word):
+def test_a_small_table_and_a_long_word_change_no_ids(slots, steps, texts, word):
     """Where many units want one place of the table; where a word is longer than it is followed byte by byte."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.text.units.SLOT_BITS", slots)
@@ -103,7 +103,7 @@ def test_a_unit_is_tokenized_once():
 
 @VARIANTS
 @given(text=ODD_TEXT)
-def test_units_are_cut_as_their_twin_cuts_them(kernel, text):
+def test_units_equal_those_of_their_twin(kernel, text):
     data = text.encode()
     units, _ = kernel.units(data)
     found = [data[s : s + n].decode() for s, n in zip(units.starts.tolist(), units.lengths.tolist())]
@@ -121,7 +121,7 @@ def test_the_sizes_of_the_units_add_up_and_equal_their_own_encodings(kernel, tex
         assert size == len(reference(kernel, data[start : start + length].decode()))
 
 
-def test_units_are_what_the_docstring_says():
+def test_units_equal_the_docstrings_example():
     kernel = make_kernel(True, None)
     data = "It's 3.5, isn't it? café(x) 中文…z".encode()
     units, _ = kernel.units(data)
@@ -129,17 +129,17 @@ def test_units_are_what_the_docstring_says():
     assert found == ["It", "'", "s", "3", ".", "5", ",", "isn", "'", "t", "it", "?", "café(x)", "中", "文", "…", "z"]
 
 
-def test_the_same_word_in_another_case_is_one_unit_only_where_case_is_folded():
+def test_a_word_in_two_cases_is_one_unit_only_when_case_is_folded():
     assert make_kernel(True, None).units(b"The THE the")[1] == ["the"]
     assert make_kernel(False, None).units(b"The THE the")[1] == ["The", "THE", "the"]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "\x00", "\u0301", "\u200b \ufeff"])
-def test_a_text_of_nothing_has_no_ids(text):
+def test_an_empty_text_has_no_ids(text):
     assert ids(make_kernel(True, None), text) == []
 
 
-def test_a_unit_of_eight_bytes_and_one_of_nine_are_told_apart():
+def test_units_of_eight_and_nine_bytes_are_distinguished():
     kernel = make_kernel(True, None)
     words = ["abcdefgh", "abcdefghi", "abcdefg", "abcdefgh\x00", "中"]
     assert [ids(kernel, word) for word in words] == [reference(kernel, word) for word in words]
@@ -152,7 +152,7 @@ def test_a_large_vocabulary_has_ids_of_four_bytes():
     assert kernel.dtype == np.uint32 and make_kernel(True, None).dtype == np.uint16
 
 
-def test_a_tokenizer_that_takes_special_words_for_themselves_is_refused():
+def test_a_tokenizer_that_recognizes_special_words_is_refused():
     tokenizer = make_tokenizer(VOCABULARY, True, None)
     tokenizer.encode_special_tokens = False
     with pytest.raises(AssertionError, match="a special token's name in the text would become that token"):
