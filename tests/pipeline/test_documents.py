@@ -3,11 +3,11 @@ import gzip
 import json
 import lzma
 import re
-import subprocess
-import sys
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
+import orjson
 import pytest
 import zstandard
 from hypothesis import assume, given, settings
@@ -17,6 +17,7 @@ from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import plain_text, streamed
+from pipeline.inputs.formats.json_lines import read_json_lines
 from pipeline.inputs.sources import Split
 from pipeline.inputs.text_encodings import find_encoding
 from pipeline.options import compose
@@ -74,7 +75,7 @@ def test_a_blank_line_separates_documents_and_a_line_break_is_kept():
     assert [t for t, *_ in twins.text_documents(b"One.\nTwo.\n\nThree.\n", 100)] == [b"One.\nTwo.", b"Three."]
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(TEXT, st.booleans())
 def test_text_documents_equal_their_twin(folder, text, bom):
     assume(find_encoding(text.encode()) is None)
@@ -82,7 +83,7 @@ def test_text_documents_equal_their_twin(folder, text, bom):
     assert essence(read(folder, "twin.txt", data)) == twins.text_documents(data, MAX_DOCUMENT_BYTES)
 
 
-@settings(max_examples=600)
+@settings(max_examples=250)
 @given(TEXT, st.sampled_from([40, 41, 64, 100]), st.sampled_from([3, 4, 7, 16, 1 << 20]))
 def test_a_long_text_is_cut_into_the_same_pieces_however_it_streams(folder, text, most, chunk):
     """Blank lines are shorter than a document here: see the next test."""
@@ -131,7 +132,7 @@ def test_an_id_is_the_first_eight_bytes_of_the_sha256(folder):
     assert twins.identity(b"abc") == 0xBA7816BF8F01CFEA
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.lists(st.sampled_from([b"word ", b"b. ", b"line\n", b"\xe4\xb8\xad", b"\xff", b"\xff longer."]), min_size=12),
     st.booleans(),
@@ -153,11 +154,13 @@ def test_damaged_utf8_is_replaced_and_counted(folder):
 
 
 def test_bytes_that_never_begin_a_character_can_be_cut_anywhere(folder, monkeypatch):
-    """Not byte by byte, which would take hours for some megabytes."""
-    assert [plain_text._safe_cut(end) for end in (b"ab\x80\x80", b"a" + b"\x80" * 9, b"a\xf0\x9f\x98\x80")] == [1, 9, 1]
+    """In few bits: byte by byte would take hours for a few megabytes."""
     set_sizes(monkeypatch, most=32, chunk=5)
+    decode, bits = plain_text.decode_text, []
+    monkeypatch.setattr(plain_text, "decode_text", lambda raw: bits.append(raw) or decode(raw))
     [*pieces, last] = read(folder, "a.txt", b"a" + b"\x80" * 60 + b"b\n\nc")
     assert "".join(texts(pieces)) == "a" + "\ufffd" * 60 + "b" and texts([last]) == ["c"]
+    assert len(bits) < 6
     assert pieces[-1].num_replaced == 60
 
 
@@ -255,6 +258,7 @@ def test_null_is_not_an_id_of_a_record(folder, record_id, said):
 @given(st.lists(st.binary(max_size=12), max_size=5).map(b"\n".join))
 def test_any_bytes_as_json_lines_give_documents_or_rejects(folder, data):
     data = b"\n" + data  # or it might begin as an archive does
+    assume(find_encoding(data) is None)
     assert len(read(folder, "any.jsonl", data)) == len(data.removesuffix(b"\n").split(b"\n"))
 
 
@@ -277,7 +281,7 @@ def test_a_line_that_is_too_long_to_hold_is_rejected_by_its_length(folder, sizes
         at += width
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(text=st.lists(st.sampled_from([*BITS, "\n\n", "\ud83d", "\u2003\n", "\v"]), max_size=30).map("".join))
 def test_paragraphs_do_not_depend_on_how_the_text_is_sliced(text):
     whole, num_replaced = records.paragraphs(text)
@@ -296,28 +300,28 @@ def test_a_long_json_text_is_cut_into_pieces_too(folder, monkeypatch):
     assert essence(items)[1:] == [(b"One two.", 14, 0, key), (b"three four.", 14, 1, key), (b"five", 14, 2, key)]
 
 
-PEAK = """
-from pipeline.inputs.formats.json_lines import read_json_lines
+def test_a_long_line_and_its_text_are_not_held_longer_than_needed(monkeypatch):
+    loads = orjson.loads
 
-def peak():
-    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+    def loads_untraced(line):
+        record = loads(line)
+        tracemalloc.reset_peak()  # orjson reserves more memory than it uses
+        return record
 
-def chunks():
-    yield '{"text": "\U0001f600'.encode()  # four bytes a character, in a string of Python
-    for _ in range(16):
-        yield b"A line of a hundred thousand.\\\\n" * 30_000
-    yield b'"}'
+    def chunks():
+        yield '{"text": "\U0001f600'.encode()  # four bytes per character in a string of Python
+        for _ in range(16):
+            yield b"A line of a hundred thousand.\\n" * 30_000
+        yield b'"}'
 
-before = peak()
-size = sum(len(document.text) for document in read_json_lines(chunks(), 0, "text", "id"))
-print((peak() - before) / size)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="asks the system for the peak of memory")
-def test_a_long_line_takes_memory_of_a_few_times_its_size():
-    ran = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
-    assert 2 < float(ran.stdout) < 8  # fifteen times, where each step holds what the one before it had
+    monkeypatch.setattr(orjson, "loads", loads_untraced)
+    tracemalloc.start()
+    try:
+        size = sum(len(document.text) for document in read_json_lines(chunks(), 0, "text", "id"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6.5 * size  # 7.1 when the line or its text is held too
 
 
 # ---- compressed files
@@ -326,7 +330,8 @@ def test_a_long_line_takes_memory_of_a_few_times_its_size():
 def squeeze(ending: str, *streams: bytes) -> bytes:
     zstd = zstandard.ZstdCompressor().compress
     xz = partial(lzma.compress, preset=0)
-    one = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zstd, ".xz": xz}[ending]
+    bzip2 = partial(bz2.compress, compresslevel=1)  # blocks of 100 kB
+    one = {".gz": gzip.compress, ".bz2": bzip2, ".zst": zstd, ".xz": xz}[ending]
     return b"".join(one(stream) for stream in streams)
 
 
@@ -360,14 +365,15 @@ def incompressible(size: int) -> bytes:
 
 @CODECS
 @pytest.mark.parametrize("share", [0.67, 0.999])
-def test_a_truncated_file_keeps_what_came_before_and_rejects_the_rest(folder, ending, share):
-    text = incompressible(2_500_000)
+def test_a_truncated_file_keeps_what_came_before_and_rejects_the_rest(folder, monkeypatch, ending, share):
+    set_sizes(monkeypatch, chunk=1 << 16)
+    text = incompressible(400_000)
     data = squeeze(ending, text)
     items = read(folder, f"t.txt{ending}", data[: int(len(data) * share)])
     whole = text.decode().split()
     *kept, begun = texts(items)
     assert kept == whole[: len(kept)] and whole[len(kept)].startswith(begun)
-    assert len(items) > 10_000 * share
+    assert len(items) > 15_000 * share
     damage = items[-1]
     assert damage.reason == "damaged-file"
     assert damage.detail.endswith("what came before it was kept")

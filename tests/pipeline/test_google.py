@@ -7,7 +7,8 @@ figure if both sides are alike). Seeds are fixed."""
 
 import random
 from itertools import pairwise
-from statistics import mean, variance
+from statistics import fmean as mean  # a tenth of the time of `mean`
+from statistics import variance
 
 import numpy as np
 import pytest
