@@ -44,7 +44,7 @@ BEAM_COMMANDS = ("build-vocab", "preprocess")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `bertloom` with these words (default: the process's arguments) and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    commands = _available()
+    commands = available_commands()
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview(commands))
         return 0
@@ -87,7 +87,8 @@ def _wants_workers(arguments: list[str]) -> bool:
     return "--" not in arguments and bool(re.search(r"--num[-_]workers[ =](?!1\b)\d", " ".join(arguments)))
 
 
-def _available() -> dict[str, tuple[str, str]]:
+def available_commands() -> dict[str, tuple[str, str]]:
+    """Return the commands whose module is installed."""
     return {name: row for name, row in COMMANDS.items() if importlib.util.find_spec(row[0])}
 
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.arrays import I64
 from jobs.support.config import parse
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CONTEXT_SENTENCES = 2
 """Sentences shown before and after a segment."""
-Layout = tuple[NDArray[np.int64], list[tuple[int, int]]]
+Layout = tuple[I64, list[tuple[int, int]]]
 """(first token of each sentence, and the number of tokens; first and end character of each token)."""
 
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.arrays import I64, U64, Bools
 from pipeline.inputs.rejects import rejects_log
 from pipeline.text.records import Reject
 
@@ -57,7 +58,7 @@ class TokenBlock:
     """Tokens per sentence, at least 1: (sentences,)."""
     documents: NDArray[np.void]
     """DOCUMENT rows: (documents,)."""
-    inside_words: NDArray[np.bool_] | None = None
+    inside_words: Bools | None = None
     """Whether a token continues a Chinese word: (tokens,). None without a segmenter."""
 
 
@@ -217,11 +218,7 @@ def read_rejects(path: str, part: PartRecord) -> bytes:
 
 
 def read_range(
-    path: str,
-    part: TokenFile,
-    low: int,
-    high: int,
-    choose: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None,
+    path: str, part: TokenFile, low: int, high: int, choose: Callable[[U64], Bools] | None = None
 ) -> TokenBlock:
     """Return the documents with low <= id < high (0 ... 2^64) whose ids are chosen.
 
@@ -249,7 +246,7 @@ def read_range(
         tokens, sentences = (rows[name].astype(np.int64) for name in ("num_tokens", "num_sentences"))
         sparse = 2 * int(tokens[wanted].sum()) < int(tokens.sum())
 
-        def gather(name: str, kind: np.dtype[Any], begin: int, counts: NDArray[np.int64]) -> NDArray[Any]:
+        def gather(name: str, kind: np.dtype[Any], begin: int, counts: I64) -> NDArray[Any]:
             ends = np.cumsum(counts)
             if sparse:
                 pieces = [
@@ -281,5 +278,5 @@ def take_ranges(values: NDArray[Any], starts: NDArray[Any], lengths: NDArray[Any
     return np.frombuffer(taken.buffers()[1], values.dtype, len(index))
 
 
-def _starts(lengths: NDArray[Any]) -> NDArray[np.int64]:
+def _starts(lengths: NDArray[Any]) -> I64:
     return np.cumsum(lengths, dtype=np.int64) - lengths

@@ -26,6 +26,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordPieceTrainer
 
 from bertloom import storage
+from bertloom.arrays import Bools
 from pipeline.text.scripts import script_of
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -83,7 +84,7 @@ class Vocabulary:
         return self.ids["[MASK]"]
 
     @cached_property
-    def continuation(self) -> NDArray[np.bool_]:
+    def continuation(self) -> Bools:
         """Whether the word continues the one before it, such as "##ing": bool (words,)."""
         return np.array([word.startswith("##") and len(word) > 2 for word in self.words], bool)
 

@@ -10,7 +10,6 @@ one list, or one range, or the repeated lines.
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -23,11 +22,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.arrays import I64, U64
 from pipeline.inputs.documents import TextConfig, read_documents, text_versions
 from pipeline.inputs.sources import Split
 from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.stages.transform import transform
 from pipeline.text.cleaning import line_hashes
@@ -54,10 +55,10 @@ class LineList:
     num_entries: int
 
 
-def read_repeated(folder: str) -> NDArray[np.uint64]:
+def read_repeated(folder: str) -> U64:
     """Return the hashes of the repeated lines of a folder of parts or of a data set: uint64 (lines,), sorted."""
     with storage.open_read(storage.join(folder, REPEATED)) as file:
-        hashes: NDArray[np.uint64] = pq.read_table(file)["line"].to_numpy()
+        hashes: U64 = pq.read_table(file)["line"].to_numpy()
         return hashes
 
 
@@ -113,9 +114,7 @@ def plan_ranges(lists: Iterable[LineList]) -> list[tuple[int, int]]:
     return [range_edges(i, number) for i in range(number)]
 
 
-def count_range(
-    folder: str, names: Iterable[str], first: int, end: int, max_documents: int
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def count_range(folder: str, names: Iterable[str], first: int, end: int, max_documents: int) -> tuple[U64, I64]:
     """Return (hashes, documents) of the lines of a range that are in more than `max_documents` documents, sorted."""
     entries = _distinct([read_rows(storage.join(folder, name), ENTRY, first, end) for name in names])
     lines, documents = np.unique(entries["line"], return_counts=True)
@@ -156,14 +155,14 @@ class CountLines(beam.PTransform[Any, Any]):
     def count_range(self, first: int, end: int) -> int:
         names = json.loads(storage.read(self._list_names))
         lines, documents = count_range(self.places.lines, names, first, end, self.max_documents)
-        storage.write_whole(self._counts(first), [_as_parquet(lines, documents)])
+        table = pa.Table.from_arrays([pa.array(lines), pa.array(documents)], schema=SCHEMA)
+        storage.write_whole(self._counts(first), [parquet_bytes(table)])
         increment("lines-repeated", len(lines))
         return first
 
     def join_ranges(self, _: None, ranges: Iterable[int]) -> None:
         tables = [pq.read_table(pa.BufferReader(storage.read(self._counts(first)))) for first in sorted(ranges)]
-        table = pa.concat_tables(tables)
-        data = _as_parquet(table["line"].to_numpy(), table["documents"].to_numpy())
+        data = parquet_bytes(pa.concat_tables(tables).combine_chunks())
         storage.write_whole(storage.join(self.places.scratch, REPEATED), [data])
 
     @property
@@ -172,10 +171,3 @@ class CountLines(beam.PTransform[Any, Any]):
 
     def _counts(self, first: int) -> str:
         return storage.join(self.places.scratch, f"lines-{first:04d}.parquet")
-
-
-def _as_parquet(lines: NDArray[np.uint64], documents: NDArray[np.int64]) -> bytes:
-    sink = io.BytesIO()
-    table = pa.Table.from_arrays([pa.array(lines), pa.array(documents)], schema=SCHEMA)
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()

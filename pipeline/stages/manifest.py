@@ -3,7 +3,6 @@
 The presence of manifest.json means that a data set is complete. From then on it never changes.
 """
 
-import io
 import math
 import platform
 from collections import Counter
@@ -13,7 +12,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
@@ -25,6 +23,7 @@ from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.line_repeats import REPEATED
+from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Plan, read_plan
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
@@ -183,13 +182,6 @@ def write_manifest(
     return manifest
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """Return a table as a Parquet file."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
-
-
 def near_duplicates_page(rows: NDArray[np.void], plan: Plan) -> bytes:
     """Return near-duplicates.parquet: the documents left out, by id, and which document each one resembles."""
     table = pa.table(
@@ -210,13 +202,8 @@ def about_inputs(plan: Plan, sources: Sequence[Source]) -> list[dict[str, Any]]:
     names = ("documents", "sentences", "tokens", "text_bytes", "rejected")
     given = {source.name: dict.fromkeys(names, 0) for source in sources}
     for part in plan.parts:
-        values = (
-            part.num_documents,
-            part.num_sentences,
-            part.num_tokens,
-            part.text_bytes,
-            sum(part.rejected.values()),
-        )
+        num_rejected = sum(part.rejected.values())
+        values = (part.num_documents, part.num_sentences, part.num_tokens, part.text_bytes, num_rejected)
         for name, value in zip(names, values, strict=True):
             given[part.source][name] += value
     return [

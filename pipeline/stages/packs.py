@@ -42,7 +42,7 @@ class Pack:
 def pack_parts(parts: Sequence[PartRecord], folder: str) -> tuple[Pack, ...]:
     """Write the packs of all runs of small parts, unless they are there, and return them."""
     packs = []
-    for first, count in _runs([part.num_tokens + DOCUMENT_TOKENS * part.num_documents for part in parts]):
+    for first, count in small_runs([part.num_tokens + DOCUMENT_TOKENS * part.num_documents for part in parts]):
         if count >= FEWEST:
             packs.append(Pack(first, count, _write_pack(parts[first : first + count], folder)))
     return tuple(packs)
@@ -58,7 +58,7 @@ def token_files(parts: Sequence[PartRecord], packs: Sequence[Pack]) -> Iterator[
         number += pack.count if pack else 1
 
 
-def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+def small_runs(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield (first, count) of runs of small parts, none larger than FULL."""
     first = total = 0
     for i, size in enumerate([*sizes, SMALL]):  # the last run ends as if a large part followed

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.arrays import U64, Bools
 from bertloom.draws import VALIDATION, mix, threshold
 from bertloom.shards import SPLITS
 from pipeline.job import JobConfig
@@ -71,7 +72,7 @@ class Plan:
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
-def is_validation(ids: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+def is_validation(ids: U64, fraction: float) -> Bools:
     """Return which documents are held out. Their texts decide it, so a larger corpus holds out the same ones and more."""
     return mix(ids ^ np.uint64(VALIDATION)) < np.uint64(threshold(fraction, 64))
 
@@ -81,7 +82,7 @@ def make_plan(
     folder: str,
     validation_fraction: float,
     min_sources: int = 2,
-    near_duplicate_ids: NDArray[np.uint64] | None = None,
+    near_duplicate_ids: U64 | None = None,
 ) -> Plan:
     """Pack small parts, and return the plan for all parts, which may come in any order.
 
@@ -134,14 +135,12 @@ def make_plan(
                 f"come from another text: give at least two documents, or use --pairs none"
             )
         for number, (first, last) in enumerate(ranges):
-            buckets.append(Bucket(split, number, _edge(first, count), _edge(last + 1, count)))
+            buckets.append(Bucket(split, number, first_id(first, count), first_id(last + 1, count)))
     digest = "" if near_duplicate_ids is None else hashlib.sha256(near_duplicate_ids.tobytes()).hexdigest()
     return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), digest, packs)
 
 
-def _tables(
-    files: Sequence[TokenFile], folder: str, near_duplicate_ids: NDArray[np.uint64] | None
-) -> Iterator[NDArray[np.void]]:
+def _tables(files: Sequence[TokenFile], folder: str, near_duplicate_ids: U64 | None) -> Iterator[NDArray[np.void]]:
     """Yield the DOCUMENT rows of each file without near duplicates."""
     for file in files:
         rows = read_documents_table(storage.join(folder, file.name), file)
@@ -150,7 +149,7 @@ def _tables(
 
 def _source_keys(
     tables: Iterable[NDArray[np.void]], counts: dict[str, int], fraction: float
-) -> tuple[dict[str, NDArray[np.uint64]], dict[str, NDArray[np.uint64]]]:
+) -> tuple[dict[str, U64], dict[str, U64]]:
     """Return the lowest and the highest source key of each range, per split.
 
     Both are equal in a range with one source. In an empty range they are 2^64 - 1 and 0.
@@ -161,14 +160,14 @@ def _source_keys(
         validation = is_validation(rows["id"], fraction)
         for split, chosen in (("train", ~validation), ("validation", validation)):
             if split in counts:
-                edges = np.array([_edge(i, counts[split]) for i in range(counts[split])], np.uint64)
+                edges = np.array([first_id(i, counts[split]) for i in range(counts[split])], np.uint64)
                 bucket = np.searchsorted(edges, rows["id"][chosen], side="right") - 1
                 np.minimum.at(lowest[split], bucket, rows["source_key"][chosen])
                 np.maximum.at(highest[split], bucket, rows["source_key"][chosen])
     return lowest, highest
 
 
-def _edge(bucket: int, count: int) -> int:
+def first_id(bucket: int, count: int) -> int:
     """Return the smallest id with floor(id * count / 2^64) == bucket."""
     return -(-(bucket << 64) // count)
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.arrays import I64, U64
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.text.minhash import Banding, band_hashes, is_alike, shingles, similarity
 from pipeline.tokens import TokenFile, read_documents_table, read_range
@@ -133,7 +134,7 @@ def _verify_batch(pairs: NDArray[np.void], files: Files, search: Search) -> NDAr
     return np.array(found, NEAR_DUPLICATE)
 
 
-def _num_tokens(pairs: NDArray[np.void], files: Files, folder: str) -> NDArray[np.int64]:
+def _num_tokens(pairs: NDArray[np.void], files: Files, folder: str) -> I64:
     """Return the lengths of both documents of each pair: int64 (pairs, 2)."""
     ids = np.stack([pairs["id"], pairs["smaller"]], axis=1)
     file_of = np.stack([pairs["file"], pairs["smaller_file"]], axis=1)
@@ -146,12 +147,10 @@ def _num_tokens(pairs: NDArray[np.void], files: Files, folder: str) -> NDArray[n
     return num_tokens
 
 
-def read_shingles(
-    pairs: NDArray[np.void], files: Files, folder: str
-) -> tuple[dict[int, np.void], dict[int, NDArray[np.uint64]]]:
+def read_shingles(pairs: NDArray[np.void], files: Files, folder: str) -> tuple[dict[int, np.void], dict[int, U64]]:
     """Return (id -> DOCUMENT row, id -> shingle hashes) of all documents in the pairs."""
     documents: dict[int, np.void] = {}
-    hashes: dict[int, NDArray[np.uint64]] = {}
+    hashes: dict[int, U64] = {}
     ids = np.concatenate([pairs["id"], pairs["smaller"]])
     file_of = np.concatenate([pairs["file"], pairs["smaller_file"]])
     for i in np.unique(file_of).tolist():

@@ -8,9 +8,9 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.arrays import U64
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import Split
 from pipeline.job import JobConfig
@@ -52,7 +52,7 @@ def tokenize_split(
     places: Places,
     tokenizer: DocumentTokenizer,
     part_bytes: int,
-    repeated_lines: NDArray[np.uint64] | None = None,
+    repeated_lines: U64 | None = None,
     finished: Sequence[PartRecord] = (),
 ) -> Iterator[PartRecord]:
     """Write the parts of a split that are not finished, each of about `part_bytes` of text, and yield all of them.

@@ -5,7 +5,6 @@ retried bundle writes the same bytes under the same names.
 """
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,10 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
+from bertloom.arrays import U64, Bools
 from bertloom.shards import ShardName
 from pipeline.examples.decoding import plain_text
 from pipeline.examples.shards import write_shard
@@ -27,6 +26,7 @@ from pipeline.job import JobConfig
 from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Bucket, Plan, is_validation, read_plan
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
@@ -75,7 +75,7 @@ DOCUMENTS_SCHEMA = pa.schema(
 
 
 def read_bucket(
-    bucket: Bucket, plan: Plan, folder: str, near_duplicate_ids: NDArray[np.uint64] | None = None
+    bucket: Bucket, plan: Plan, folder: str, near_duplicate_ids: U64 | None = None
 ) -> tuple[TokenBlock, list[str], int, int]:
     """Return a bucket's documents in id order without duplicates.
 
@@ -88,7 +88,7 @@ def read_bucket(
     num_documents = num_bytes = 0
     max_bytes = MAX_HELD_BYTES
 
-    def of_split(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def of_split(ids: U64) -> Bools:
         return is_validation(ids, plan.validation_fraction) == (bucket.split == "validation")
 
     for first, file in plan.files:
@@ -155,11 +155,7 @@ def record_path(bucket: Bucket, plan: Plan, job: JobConfig, places: Places) -> s
 
 
 def weave_bucket(
-    bucket: Bucket,
-    plan: Plan,
-    job: JobConfig,
-    places: Places,
-    near_duplicate_ids: NDArray[np.uint64] | None = None,
+    bucket: Bucket, plan: Plan, job: JobConfig, places: Places, near_duplicate_ids: U64 | None = None
 ) -> BucketRecord:
     """Write the shards of a bucket and its page of documents, and return the bucket's record."""
     config, vocabulary = job.examples, cached_vocabulary(places.vocabulary(job.vocabulary_sha256))
@@ -218,13 +214,11 @@ def _documents_page(rows: NDArray[np.void], sources: list[str]) -> bytes:
     columns = [
         pa.array(sources) if name == "source" else pa.array(rows[name].copy()) for name in DOCUMENTS_SCHEMA.names
     ]
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(columns, schema=DOCUMENTS_SCHEMA), sink, compression="zstd")
-    return sink.getvalue()
+    return parquet_bytes(pa.Table.from_arrays(columns, schema=DOCUMENTS_SCHEMA))
 
 
 def _without_example(
-    tokens: TokenBlock, sources: list[str], which: NDArray[np.bool_], words: Sequence[str]
+    tokens: TokenBlock, sources: list[str], which: Bools, words: Sequence[str]
 ) -> Iterator[tuple[str, Reject]]:
     """Yield (source, reject) of documents that are in no example. Their text is gone, so the rejects show their tokens."""
     rows = tokens.documents
@@ -245,7 +239,7 @@ class WeaveBucket(beam.DoFn):
     def __init__(self, job: JobConfig, places: Places):
         self.job, self.places = job, places
         self.plan: Plan | None = None
-        self.near_duplicate_ids: NDArray[np.uint64] | None = None
+        self.near_duplicate_ids: U64 | None = None
 
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
         if self.plan is None:  # not in setup: the plan is written while the job runs

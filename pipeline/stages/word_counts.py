@@ -17,11 +17,11 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 from apache_beam.transforms.window import GlobalWindows
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
 from bertloom import storage
+from bertloom.arrays import I64
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Source, Split
@@ -59,7 +59,7 @@ class WordCounter:
 
     def _count(self) -> None:
         codes = self.interner.cut(b"\n".join(self.pending)).codes
-        seen: NDArray[np.int64] = np.bincount(codes, minlength=len(self.interner))
+        seen: I64 = np.bincount(codes, minlength=len(self.interner))
         seen[: len(self.unit_counts)] += self.unit_counts
         self.unit_counts, self.pending, self.pending_bytes = seen, [], 0
 

@@ -13,7 +13,7 @@ LOOKED_AT = 2000  # characters at the beginning of a text: the rest rarely chang
 
 def check_languages(languages: Sequence[str]) -> None:
     """Raise ValueError for an unknown language, or when py3langid is not installed."""
-    known = _identifier().labels
+    known = load_identifier().labels
     for language in languages:
         if language not in known:
             raise ValueError(f"--languages {language}: unknown. Expected some of the codes {' '.join(sorted(known))}")
@@ -21,11 +21,12 @@ def check_languages(languages: Sequence[str]) -> None:
 
 def language_of(text: str) -> tuple[str, float]:
     """Return (ISO 639-1 code, probability) for a text, judging by its beginning."""
-    return _identifier().classify(text[:LOOKED_AT])
+    return load_identifier().classify(text[:LOOKED_AT])
 
 
 @cache
-def _identifier() -> Any:
+def load_identifier() -> Any:
+    """Return py3langid's identifier with its model. Raises ValueError when py3langid is not installed."""
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ModuleNotFoundError:

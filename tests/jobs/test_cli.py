@@ -16,7 +16,7 @@ def command(monkeypatch):
         module = types.ModuleType("jobs.stand_in")
         module.main = function
         monkeypatch.setitem(sys.modules, "jobs.stand_in", module)
-        monkeypatch.setattr(cli, "_available", lambda: {"build-vocab": ("jobs.stand_in", "A stand-in")})
+        monkeypatch.setattr(cli, "available_commands", lambda: {"build-vocab": ("jobs.stand_in", "A stand-in")})
 
     return install
 
@@ -121,7 +121,7 @@ def test_a_reader_that_closes_the_pipe_early_causes_no_message(tmp_path):
     script.write_text("def main(argv):\n    for _ in range(100_000):\n        print('x' * 100)\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from jobs import cli;"
-        "cli._available = lambda: {'inspect': ('stand_in', '')}; sys.exit(cli.main(['inspect']))"
+        "cli.available_commands = lambda: {'inspect': ('stand_in', '')}; sys.exit(cli.main(['inspect']))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with process:

@@ -1,6 +1,7 @@
 """Preprocessing from and to s3://, against a real S3 server on loopback: what a local job gives, and nothing left behind."""
 
 import os
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -33,12 +34,13 @@ def server():
 
 
 @pytest.fixture
-def bucket(server: Store, tmp_path, monkeypatch) -> str:
+def bucket(server: Store, tmp_path) -> Iterator[str]:
     """A bucket of this test's own, and stores as a new process finds them."""
-    monkeypatch.setattr(storage, "_options", {})
+    storage.connect({})
     name = tmp_path.name.replace("_", "-")[:50].rstrip("-")
     server.client().create_bucket(Bucket=name)
-    return name
+    yield name
+    storage.connect({})
 
 
 def keys(store: Store, bucket: str) -> list[str]:

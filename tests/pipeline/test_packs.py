@@ -53,7 +53,7 @@ def test_packs_have_only_small_parts_and_are_as_large_as_possible(sizes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packs, "SMALL", 100)
         patch.setattr(packs, "FULL", 250)
-        runs = [range(first, first + count) for first, count in packs._runs(sizes) if count]
+        runs = [range(first, first + count) for first, count in packs.small_runs(sizes) if count]
     assert [i for run in runs for i in run] == [i for i, size in enumerate(sizes) if size < 100]
     for run in runs:
         total, after = sum(sizes[i] for i in run), run.stop

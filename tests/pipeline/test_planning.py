@@ -55,12 +55,12 @@ def folder(tmp_path_factory):
 @given(st.integers(1, 4096), IDS)
 def test_every_document_is_in_exactly_one_bucket(count, document):
     bucket = document * count // 2**64
-    assert planning._edge(bucket, count) <= document < planning._edge(bucket + 1, count)
+    assert planning.first_id(bucket, count) <= document < planning.first_id(bucket + 1, count)
 
 
 @given(st.integers(1, 4096))
 def test_the_first_bucket_begins_at_0_and_the_last_ends_at_2_to_the_64(count):
-    assert planning._edge(0, count) == 0 and planning._edge(count, count) == 2**64
+    assert planning.first_id(0, count) == 0 and planning.first_id(count, count) == 2**64
 
 
 @settings(max_examples=60)
