@@ -6,25 +6,27 @@ after its first step and 1.4 GiB after 200 steps, of which 0.9 GiB were free. Tr
 
 import ctypes
 import time
+from collections.abc import Callable
 
 SECONDS = 30.0
 """Time between two trims. A trim that returns half a GiB takes 0.1 to 0.2 s."""
 
 
-class Heap:
-    """Returns free memory to the operating system."""
+def trim_heap() -> bool:
+    """Return free memory to the operating system; whether there was any. Only glibc keeps enough to matter."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return bool(malloc_trim and malloc_trim(0))
 
-    def __init__(self) -> None:
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only; other C libraries keep less
-        self._last = time.monotonic()
+
+class Heap:
+    """Trims the heap at intervals."""
+
+    def __init__(self, trim: Callable[[], object] = trim_heap, clock: Callable[[], float] = time.monotonic) -> None:
+        self.trim, self.clock = trim, clock
+        self.last_trim = clock()
 
     def trim_if_due(self) -> None:
         """Trim the heap if the last trim was SECONDS ago or more."""
-        if time.monotonic() - self._last >= SECONDS:
+        if self.clock() - self.last_trim >= SECONDS:
             self.trim()
-
-    def trim(self) -> None:
-        """Trim the heap."""
-        if self._trim:
-            self._trim(0)
-        self._last = time.monotonic()
+            self.last_trim = self.clock()
