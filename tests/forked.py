@@ -6,6 +6,7 @@ waits for it and reports its exit status through a pipe.
 
 import atexit
 import functools
+import importlib
 import json
 import os
 import select
@@ -43,11 +44,27 @@ def server() -> socket.socket:
     return here
 
 
+def preload() -> None:
+    """Import what `pretrain` and `finetune` import only when they run, once for all forks."""
+    for name in (
+        "jobs.pretrain",
+        "jobs.finetune",
+        "jobs.support.pretraining",
+        "jobs.support.finetune_run",
+        "jobs.support.finetuning",
+        "model.runs.loop",
+        "model.runs.recorder",
+        "model.hub.initial_weights",
+        "model.optimizer",
+        "sklearn.metrics",
+        "torch._dynamo",  # by the first step of an optimizer
+    ):
+        importlib.import_module(name)
+
+
 def serve() -> str:
     """Answer requests; in each process that is asked for, return the code to run."""
-    import jobs.finetune
-    import jobs.pretrain  # noqa: F401
-
+    preload()
     connection = socket.socket(fileno=int(os.environ.pop("FORK_SERVER")))
     while True:
         message, files, _, _ = socket.recv_fds(connection, 1 << 16, 3)
@@ -141,4 +158,4 @@ class Forked:
         return first, second
 
 
-__all__ = ["DEVNULL", "PIPE", "STDOUT", "Forked", "TimeoutExpired", "serve"]
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "Forked", "TimeoutExpired", "preload", "serve"]

@@ -80,7 +80,12 @@ class _Half(io.BufferedWriter):
 def main() -> None:
     """Read [[kill point or "", argv], ...], run each in a fork of this process, which has imported everything, and write
     a JSON line for each: [exit status, seconds, output]."""
-    from jobs import cli, preprocess  # noqa: F401
+    from jobs import cli
+    from pipeline.local.beam_import import import_beam
+
+    import_beam(connectors=False)
+    import pipeline.output
+    import pipeline.preprocess  # noqa: F401
 
     for point, argv in json.load(sys.stdin):
         began, (reading, writing) = time.monotonic(), os.pipe()

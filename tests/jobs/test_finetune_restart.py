@@ -55,7 +55,8 @@ def test_a_run_that_was_killed_and_then_stopped_ends_with_the_numbers_of_an_unin
 # Runs in a process of its own. Fork N exits after the N-th change of the file system; another fork resumes its run.
 KILLER = """
 import os, shutil, sys
-import sklearn.metrics  # once, not in every fork
+from tests.forked import preload
+preload()
 from jobs.finetune import main
 import model.runs.checkpoint, model.hub.weights
 left = 10**9
