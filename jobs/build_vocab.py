@@ -23,6 +23,7 @@ from jobs.support.config import parse
 from jobs.support.messages import print_message
 from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.sources import Source
+from pipeline.local.beam_import import import_beam
 from pipeline.options import flat
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ class BuildVocabConfig:
 
 
 def main(argv: Sequence[str]) -> None:
-    build_vocab(parse(BuildVocabConfig, argv, prog="bertloom build-vocab"))
+    config = parse(BuildVocabConfig, argv, prog="bertloom build-vocab")
+    import_beam(connectors=False)
+    build_vocab(config)
 
 
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:

@@ -11,7 +11,6 @@ Exit status: 0 success; 1 a check failed (`verify`, or the gates of `preprocess`
 
 import difflib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -57,16 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(commands)}"
         print(f"bertloom: error: unknown command {name!r}: {advice}", file=sys.stderr)
         return 2
-    needs_beam = name in BEAM_COMMANDS and not {"-h", "--help"} & {*arguments}
     try:
-        if needs_beam and _wants_workers(arguments):
+        if name in BEAM_COMMANDS and _wants_workers(arguments):
             from pipeline.local import worker  # not at the top: `pretrain` runs where there is no pipeline
 
             worker.start()  # it imports what the workers need while the command imports the same
-        if needs_beam:
-            from pipeline.local.beam_import import import_beam
-
-            import_beam(connectors="--" in arguments)
         importlib.import_module("bertloom")  # sets OMP_WAIT_POLICY, before the command loads torch
         return int(importlib.import_module(commands[name][0]).main(arguments) or 0)
     except KeyboardInterrupt:
@@ -84,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _wants_workers(arguments: list[str]) -> bool:
     """Guess, before anything is parsed, whether the command will use worker processes. A wrong guess costs only time."""
-    return "--" not in arguments and bool(re.search(r"--num[-_]workers[ =](?!1\b)\d", " ".join(arguments)))
+    if {"-h", "--help", "--"} & {*arguments}:
+        return False
+    return bool(re.search(r"--num[-_]workers[ =](?!1\b)\d", " ".join(arguments)))
 
 
 def available_commands() -> dict[str, tuple[str, str]]:
@@ -109,6 +105,8 @@ def _overview(commands: dict[str, tuple[str, str]]) -> str:
 
 
 def _version() -> str:
+    import importlib.metadata  # slow to import
+
     try:
         return importlib.metadata.version("bertloom")
     except importlib.metadata.PackageNotFoundError:

@@ -131,7 +131,7 @@ class Explainer:
     def _bucket(self, split: str, number: int) -> Bucket:
         from pipeline.checks.replay import Bucket
         from pipeline.checks.sample import read_documents_page
-        from pipeline.stages.line_repeats import read_repeated
+        from pipeline.dataset import read_repeated
 
         if (split, number) not in self._buckets:
             page = read_documents_page(self.dataset, split, number)

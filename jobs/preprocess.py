@@ -27,6 +27,7 @@ from jobs.support.messages import print_message
 from pipeline.checks.gates import Gates
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import Source
+from pipeline.local.beam_import import import_beam
 from pipeline.places import Places
 from pipeline.tokenizer import TokenizeConfig, check_packages
 
@@ -75,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
     argv = list(argv)
     at = argv.index("--") if "--" in argv else len(argv)
     config = parse(PreprocessConfig, argv[:at], prog="bertloom preprocess")
+    import_beam(connectors=at < len(argv))
     print_summary(preprocess(config, argv[at + 1 :]))
     from jobs.support.report import write_report  # not at the top: imports jinja2
 
@@ -177,8 +179,8 @@ def make_data_set(
 
 def with_repeated_lines(places: Places) -> Places:
     """Copy the list of repeated lines into the folder of the parts without these lines. Return the places of that folder."""
+    from pipeline.dataset import REPEATED
     from pipeline.output import make_folder
-    from pipeline.stages.line_repeats import REPEATED
 
     lines = storage.read(storage.join(places.scratch, REPEATED))
     places = replace(places, repeated_lines=hashlib.sha256(lines).hexdigest()[:24])

@@ -1,7 +1,10 @@
 """Documents to blocks of tokens: the options that decide the tokens of a text, and the tokenizer of one worker."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +14,11 @@ from pipeline.text.icu import ICU, RULE, FindSentences, check_sentences, load_se
 from pipeline.text.records import Document, document_digest
 from pipeline.text.sentences import sentence_starts, unit_marks
 from pipeline.text.versions import version_of
-from pipeline.text.wordpiece import WordPiece
 from pipeline.tokens import DOCUMENT, TokenBlock
 from pipeline.vocabulary import Vocabulary, make_tokenizer
+
+if TYPE_CHECKING:
+    from pipeline.text.wordpiece import WordPiece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,8 @@ class DocumentTokenizer:
 
 def make_document_tokenizer(config: TokenizeConfig, vocabulary: Vocabulary) -> DocumentTokenizer:
     """Return the tokenizer of one worker."""
+    from pipeline.text.wordpiece import WordPiece  # not at the top: --help does not need pyarrow and tokenizers
+
     tokenizer = make_tokenizer(vocabulary, config.do_lower_case, config.strip_accents)
     wordpiece = WordPiece(tokenizer, config.do_lower_case, len(vocabulary.words))
     segment = load_segmenter() if config.chinese_words else None

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bertloom import storage
@@ -27,7 +25,6 @@ VERSION = 6  # raise it with any change in the content of a part for the same te
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: less than 1 MB and more than 10 MB are slower
 RANGES = 4096  # at most, in the index
 File = TypeVar("File", bound="TokenFile")
-_UNCHECKED = pc.TakeOptions(boundscheck=False)
 MAGIC = b"BLPART01"
 
 DOCUMENT = np.dtype(
@@ -266,6 +263,9 @@ def read_range(
 
 def take_ranges(values: NDArray[Any], starts: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
     """Return values[starts[0] : starts[0] + lengths[0]], then the next range, and so on, concatenated."""
+    import pyarrow as pa  # not at the top: --help does not need it
+    import pyarrow.compute as pc
+
     narrow = np.int32 if len(values) < 1 << 31 else np.int64  # halves the memory to move
     lengths = lengths.astype(np.int64)
     ends = np.cumsum(lengths)
@@ -274,7 +274,8 @@ def take_ranges(values: NDArray[Any], starts: NDArray[Any], lengths: NDArray[Any
     if len(index) == 0:
         return values[:0]
     numbers = values.view(np.uint8) if values.dtype == bool else values
-    taken = pc.call_function("take", [pa.array(numbers), pa.array(index)], _UNCHECKED)  # takes half as long as NumPy's
+    unchecked = pc.TakeOptions(boundscheck=False)
+    taken = pc.call_function("take", [pa.array(numbers), pa.array(index)], unchecked)  # takes half as long as NumPy's
     return np.frombuffer(taken.buffers()[1], values.dtype, len(index))
 
 

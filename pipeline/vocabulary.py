@@ -8,6 +8,8 @@ vocabularies contain U+2028 and U+0085 as words.
     '[MASK]'
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 import re
@@ -15,19 +17,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, CharDelimiterSplit
-from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import WordPieceTrainer
 
 from bertloom import storage
 from bertloom.arrays import Bools
 from pipeline.text.scripts import script_of
+
+if TYPE_CHECKING:  # functions import what they use: --help needs none of it
+    from tokenizers import Tokenizer
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MIN_WORDS = 6  # the five special words and one more
@@ -171,6 +171,9 @@ def make_tokenizer(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: b
 
     strip_accents: None strips them if the text is lower-cased, as BERT does.
     """
+    from tokenizers import Tokenizer, decoders
+    from tokenizers.models import WordPiece
+
     tokenizer = Tokenizer(WordPiece(vocabulary.ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS))
     tokenizer.add_special_tokens(list(SPECIAL_WORDS))
     cut_as_bert(tokenizer, do_lower_case, strip_accents)
@@ -181,6 +184,9 @@ def make_tokenizer(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: b
 
 def cut_as_bert(tokenizer: Tokenizer, do_lower_case: bool, strip_accents: bool | None) -> None:
     """Give a tokenizer BERT's normalizer and pre-tokenizer."""
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
     tokenizer.normalizer = BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=do_lower_case
     )
@@ -192,6 +198,8 @@ def tokenizer_json(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: b
 
     The file format cannot store `encode_special_tokens`: a tokenizer loaded from it reads "[MASK]" as the mask.
     """
+    from tokenizers.processors import TemplateProcessing
+
     tokenizer = make_tokenizer(vocabulary, do_lower_case, strip_accents)
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
@@ -220,6 +228,11 @@ def train_vocabulary(
     The same counts give the same words. `tokenizers` numbers characters in the order of a hash table and breaks ties by
     these numbers, so the characters are passed as special words, which gives them fixed numbers.
     """
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordPiece
+    from tokenizers.pre_tokenizers import CharDelimiterSplit
+    from tokenizers.trainers import WordPieceTrainer
+
     if vocab_size <= MIN_WORDS:
         raise ValueError(
             f"vocab_size={vocab_size}: expected more than {MIN_WORDS}; BERT's vocabularies have about 30,000 words"
@@ -287,6 +300,9 @@ class Coverage:
 
 def measure_coverage(vocabulary: Vocabulary, counts: Mapping[str, int]) -> dict[str, Coverage]:
     """Return script -> coverage of its words, for a text with these counts; the script with most words comes first."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordPiece
+
     tokenizer = Tokenizer(WordPiece(vocabulary.ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARACTERS))
     words = list(counts)
     found: dict[str, Coverage] = {}

@@ -18,9 +18,8 @@ from bertloom.json_files import Damaged
 from bertloom.manifest import manifest_sha256, manifest_text, parse_manifest
 from bertloom.shards import MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of
 from pipeline.checks.members import Page, check_batch
+from pipeline.dataset import DOCUMENTS_SCHEMA, is_validation
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.stages.plan import is_validation
-from pipeline.stages.weave import DOCUMENTS_SCHEMA
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
 ALWAYS = ("manifest.json", "shards.parquet", "vocab.txt")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.arrays import I64, U64
+from pipeline.dataset import REPEATED
 from pipeline.inputs.documents import TextConfig, read_documents, text_versions
 from pipeline.inputs.sources import Split
 from pipeline.options import flat
@@ -34,7 +35,6 @@ from pipeline.stages.transform import transform
 from pipeline.text.cleaning import line_hashes
 from pipeline.text.records import Document, document_digest, join_text_lines
 
-REPEATED = "repeated_lines.parquet"
 SCHEMA = pa.schema(
     [
         pa.field("line", pa.uint64(), nullable=False),  # the first 8 bytes, little-endian, of the SHA-256 of the line
@@ -53,13 +53,6 @@ class LineList:
 
     name: str
     num_entries: int
-
-
-def read_repeated(folder: str) -> U64:
-    """Return the hashes of the repeated lines of a folder of parts or of a data set: uint64 (lines,), sorted."""
-    with storage.open_read(storage.join(folder, REPEATED)) as file:
-        hashes: U64 = pq.read_table(file)["line"].to_numpy()
-        return hashes
 
 
 def list_lines(split: Split, config: TextConfig, folder: str) -> list[LineList]:

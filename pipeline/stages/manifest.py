@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from bertloom import storage
 from bertloom.manifest import FORMAT, manifest_sha256, manifest_text
 from bertloom.shards import FORMAT_VERSION, digest_of, shards_table
+from pipeline.dataset import REPEATED
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import Source
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
-from pipeline.stages.line_repeats import REPEATED
 from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Plan, read_plan
 from pipeline.stages.similar_documents import read_near_duplicates

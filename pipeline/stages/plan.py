@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertloom import storage
-from bertloom.arrays import U64, Bools
-from bertloom.draws import VALIDATION, mix, threshold
+from bertloom.arrays import U64
 from bertloom.shards import SPLITS
+from pipeline.dataset import is_validation
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
@@ -70,11 +70,6 @@ class Plan:
         buckets = [asdict(bucket) for bucket in self.buckets]
         key = [names, buckets, self.validation_fraction, self.near_duplicates_sha256]
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
-
-
-def is_validation(ids: U64, fraction: float) -> Bools:
-    """Return which documents are held out. Their texts decide it, so a larger corpus holds out the same ones and more."""
-    return mix(ids ^ np.uint64(VALIDATION)) < np.uint64(threshold(fraction, 64))
 
 
 def make_plan(

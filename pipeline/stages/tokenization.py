@@ -11,13 +11,13 @@ import numpy as np
 
 from bertloom import storage
 from bertloom.arrays import U64
+from pipeline.dataset import read_repeated
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import Split
 from pipeline.job import JobConfig
 from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
-from pipeline.stages.line_repeats import read_repeated
 from pipeline.stages.transform import transform
 from pipeline.text.records import Document, PassedOver, Record, Reject, first_characters
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bertloom import storage
 from bertloom.arrays import U64, Bools
 from bertloom.shards import ShardName
+from pipeline.dataset import DOCUMENTS_SCHEMA, is_validation
 from pipeline.examples.decoding import plain_text
 from pipeline.examples.shards import write_shard
 from pipeline.inputs.rejects import rejects_log
@@ -27,7 +28,7 @@ from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.parquet import parquet_bytes
-from pipeline.stages.plan import Bucket, Plan, is_validation, read_plan
+from pipeline.stages.plan import Bucket, Plan, read_plan
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.text.records import SHOWN_CHARACTERS, Reject
@@ -58,20 +59,6 @@ class BucketRecord:
     """Name, in the folder of records, of the log of documents that are in no example; empty if there are none."""
     counters: dict[str, int]
     """Pairs made and dropped, by "name/max_seq_length"."""
-
-
-DOCUMENTS_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.uint64(), nullable=False),
-        pa.field("source_key", pa.uint64(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("position", pa.int64(), nullable=False),
-        pa.field("length", pa.int64(), nullable=False),
-        pa.field("piece", pa.int32(), nullable=False),
-        pa.field("num_sentences", pa.int32(), nullable=False),
-        pa.field("num_tokens", pa.int32(), nullable=False),
-    ]
-)
 
 
 def read_bucket(

@@ -4,12 +4,17 @@ BERT reads Chinese character by character, so a segmenter has to find the words:
 which `pip install -e '.[chinese]'` installs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bertloom.arrays import Bools
-from pipeline.text.units import Units
+
+if TYPE_CHECKING:
+    from pipeline.text.units import Units
 
 Segment = Callable[[str], list[str]]
 _IDEOGRAPH_LEAD = 0xE3  # first byte of U+3000 and above, where ideographs begin; they take three bytes

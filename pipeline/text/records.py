@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 
 MAX_DOCUMENT_BYTES = 4_000_000
 SHOWN_CHARACTERS = 200  # of a reject
@@ -92,6 +91,8 @@ def is_utf8(raw: bytes) -> bool:
     """Return whether it is valid UTF-8, by Arrow, which is ten times as fast as decoding."""
     if raw.isascii():
         return True
+    import pyarrow as pa  # not at the top: --help does not need it
+
     buffers = [None, pa.py_buffer(np.array([0, len(raw)], np.int32)), pa.py_buffer(raw)]
     try:
         pa.Array.from_buffers(pa.utf8(), 1, buffers).validate(full=True)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.dataset import is_validation
 from pipeline.stages import plan as planning
-from pipeline.stages.plan import SPLITS, Plan, is_validation, make_plan, read_plan, write_plan
+from pipeline.stages.plan import SPLITS, Plan, make_plan, read_plan, write_plan
 from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock, write_part
 from tests.pipeline import twins
 

@@ -1,15 +1,18 @@
 """Arrow IPC files and streams, as `pyarrow.ipc` and Hugging Face `datasets` (`save_to_disk`) write them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from functools import partial
-from typing import BinaryIO
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, BinaryIO
 
 from bertloom import storage
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.tables import check_column, find_row_cuts, read_table
 from pipeline.inputs.sources import ReadConfig, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _FILE_MAGIC = b"ARROW1\0\0"  # an Arrow file is a stream between these bytes and a footer
 
@@ -18,6 +21,8 @@ def _read_batches(
     source: Source, file: BinaryIO, columns: list[str], start: int = 0
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield (first row, batch) of all batches. In a memory-mapped file, skipping those before `start` is free."""
+    import pyarrow as pa  # not at the top: --help does not need it
+
     if not source.codec and storage.is_local(source.path):
         file = pa.memory_map(source.path)
     begin = len(_FILE_MAGIC) if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0

@@ -1,22 +1,27 @@
 """Parquet files: the text of one column, a document in each row."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from functools import partial
-from typing import BinaryIO
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, BinaryIO
 
 from bertloom import storage
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.tables import check_column, find_row_cuts, read_table, rows_held
 from pipeline.inputs.sources import ReadConfig, Source
 
+if TYPE_CHECKING:  # functions import what they use: --help needs none of it
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
 
 def _read_batches(
     source: Source, file: BinaryIO, columns: list[str], start: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield (first row, batch) from the row group that holds row `start`."""
+    import pyarrow.parquet as pq
+
     parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
     check_column(source, parquet.schema_arrow, columns[0])
     wanted = [name for name in dict.fromkeys(columns) if name in parquet.schema_arrow.names]
@@ -38,6 +43,8 @@ def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int
 
 def _sizes(source: Source, text_column: str) -> Iterator[tuple[int, int]]:
     """Yield (rows, bytes of text) of each row group."""
+    import pyarrow.parquet as pq
+
     with storage.open_read(source.path) as file:
         parquet = pq.ParquetFile(file)
         check_column(source, parquet.schema_arrow, text_column)
