@@ -1,10 +1,10 @@
-"""Fine-tunes one or several models on the tasks of a file, and prints one table, next to what needs no model.
+"""Fine-tune one or more models on the tasks of a file, and print a table that compares them with simple baselines.
 
     bertloom bench-tasks tasks.toml --model RUN --model random --out BENCH
     bertloom bench-tasks tasks.toml --model small=RUN --model theirs=bert-base-uncased --out BENCH
 
-`random` is the first of the other models with all its weights drawn anew: what pretraining was worth. The file has a table
-for each task, with what `bertloom finetune` takes; what stands above the tables is for all of them:
+`random` is the first of the other models with random weights, which shows the benefit of pretraining. The file has a
+table for each task, with the options of `bertloom finetune`. Options above the tables apply to all tasks:
 
     num_epochs = 3
     seeds = [1, 2, 3]
@@ -14,8 +14,8 @@ for each task, with what `bertloom finetune` takes; what stands above the tables
     train = "banking/train.jsonl"
     dev = "banking/dev.jsonl"
 
-Paths are relative to the file. Writes BENCH/MODEL/TASK, run folders of `bertloom finetune`, and in the end
-BENCH/results.json and BENCH/results.md. Started again, it does what is not done yet.
+Paths are relative to the file. Writes BENCH/MODEL/TASK, run folders of `bertloom finetune`, and at the end
+BENCH/results.json and BENCH/results.md. The same command resumes a stopped one.
 """
 
 import json
@@ -37,34 +37,34 @@ NOT_IN_FILE = ("model", "out", "random_weights")
 
 @dataclass(frozen=True, kw_only=True)
 class BenchTasksConfig:
-    """Fine-tunes models on the tasks of a file, and prints one table."""
+    """Compare models with each other and with simple baselines on several tasks."""
 
     tasks: Annotated[Path, tyro.conf.Positional]
-    """The file of tasks, TOML."""
+    """TOML file of the tasks."""
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A run, or a directory in transformers' form, as PATH or NAME=PATH; or random. Can be given several times."""
+    """Run folder, or directory in transformers' form, as PATH or NAME=PATH; or random. Give it once for each model."""
     out: Path
-    """The folder for all runs and the table: a new one, or one to go on with."""
+    """Folder for all runs and the table: a new one, or one to resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """What was measured on a task."""
+    """The results on a task."""
 
     name: str
-    """Of the task, in the file."""
+    """Name of the task in the file."""
     metric: str
-    """The one that the table shows."""
+    """Metric in the table."""
     num_rows: int
-    """Dev rows."""
+    """Number of dev rows."""
     mean: dict[str, dict[str, float]]
-    """By baseline or model, by metric, over the seeds."""
+    """Mean over the seeds of each metric, by baseline or model."""
     deviation: dict[str, dict[str, float]]
-    """The same of several seeds."""
+    """Standard deviation over the seeds, likewise."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit status of `bertloom bench-tasks` with these words."""
+    """Run `bertloom bench-tasks` and return its exit status."""
     config = parse(BenchTasksConfig, argv, prog="bertloom bench-tasks")
     models = read_models(config.model)
     results = []
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def bench_tasks(config: BenchTasksConfig) -> Iterator[TaskResult | int]:
-    """What was measured on each task; or a signal's number as the last, if one came."""
+    """Yield the results on each task; after a signal, yield its number and stop."""
     from jobs.finetune import finetune, prepare
 
     models = read_models(config.model)
@@ -92,7 +92,7 @@ def bench_tasks(config: BenchTasksConfig) -> Iterator[TaskResult | int]:
         for task, values in tasks.items()
         for model, path in models.items()
     }
-    for job in jobs.values():  # what is wrong with the last task should not show after hours
+    for job in jobs.values():  # reports an error in the last task now, not after hours
         prepare(job)
     for task in tasks:
         first, num_rows, mean = measure_baselines(jobs[task, next(iter(models))])
@@ -108,7 +108,7 @@ def bench_tasks(config: BenchTasksConfig) -> Iterator[TaskResult | int]:
 
 
 def read_models(words: Sequence[str]) -> dict[str, Path]:
-    """The models by name; ValueError if two have one name, or all are random."""
+    """Return the models by name; ValueError if two have the same name, or all are random."""
     from model.tasks.baselines import BASELINES
 
     models: dict[str, Path] = {}
@@ -116,16 +116,16 @@ def read_models(words: Sequence[str]) -> dict[str, Path]:
         name, equals, path = word.rpartition("=")
         name = name if equals else Path(path).resolve().name if path != RANDOM else RANDOM
         if name in models or name in BASELINES or (equals and name == RANDOM) or not name or "/" in name:
-            raise ValueError(f"model={word}: the name {name!r} cannot be taken, or is taken: give it as NAME=PATH")
+            raise ValueError(f"model={word}: the name {name!r} is reserved, used twice or not a name: give NAME=PATH")
         models[name] = Path(path)
     others = [path for name, path in models.items() if name != RANDOM]
     if not others:
-        raise ValueError("random is the architecture of another model with new weights: give one --model more")
+        raise ValueError("random is another model with random weights: give that model, too, with a second --model")
     return {name: others[0] if name == RANDOM else path for name, path in models.items()}
 
 
 def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
-    """The tasks of a file by name, each with the fields of a FinetuneConfig that it sets."""
+    """Return the tasks of a file by name, each with the fields of FinetuneConfig that it sets."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -133,25 +133,25 @@ def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
     common = {key: value for key, value in content.items() if not isinstance(value, dict)}
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     if not tables:
-        raise ValueError(f"{path} has no task: expected a table for each, [name] with task, train and dev")
+        raise ValueError(f"{path} has no task: expected a table [NAME] with task, train and dev for each")
     tasks = {}
     for name, table in tables.items():
         values = common | table
         if "/" in name or name.startswith("."):
-            raise ValueError(f"{path}: [{name}] names a folder too: take letters, digits and _")
+            raise ValueError(f"{path}: [{name}] is also the name of a folder: use letters, digits and _")
         for key in NOT_IN_FILE:
             if key in values:
-                raise ValueError(f"{path}: [{name}] {key}: the command gives that, take it out")
+                raise ValueError(f"{path}: [{name}] {key} is set by the command: remove it")
         for key in ("task", "train", "dev"):
             if key not in values:
-                raise ValueError(f"{path}: [{name}] has no {key}")
+                raise ValueError(f"{path}: [{name}] has no {key}: add it")
         tasks[name] = checked_table(FinetuneConfig, values, str(path), f"{name}.")
         tasks[name] |= {key: path.parent / tasks[name][key] for key in ("train", "dev")}
     return tasks
 
 
 def measure_baselines(config: FinetuneConfig) -> tuple[str, int, dict[str, dict[str, float]]]:
-    """The first metric of a task, the number of its dev rows, and the metrics of each baseline."""
+    """Return a task's first metric, the number of its dev rows, and the metrics of each baseline."""
     import numpy as np
 
     from jobs.finetune import prepare
@@ -170,7 +170,7 @@ def measure_baselines(config: FinetuneConfig) -> tuple[str, int, dict[str, dict[
 
 
 def as_table(results: Sequence[TaskResult], models: Sequence[str]) -> str:
-    """The first metric of each task as a table in Markdown, the best of each line in bold."""
+    """Return the first metric of each task as a Markdown table, with the best of each line in bold."""
     from model.tasks.baselines import BASELINES
 
     columns = [name for name in BASELINES if any(name in result.mean for result in results)] + list(models)

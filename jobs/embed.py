@@ -1,10 +1,10 @@
-"""Vectors of texts by a pretrained or fine-tuned model, to a Parquet file.
+"""Compute a vector for each text with a pretrained or fine-tuned model, and write a Parquet file.
 
     bertloom embed --model RUN --input texts.jsonl --out vectors.parquet
 
-The columns are `row`, the number of the text among all rows, from 0; `id`, if rows have one; and `vector`, 32-bit floats.
-Texts go through as a stream, so an input may be larger than memory. A BERT that was not trained for it makes vectors that
-are good to learn from, and poor to compare by their angle.
+The columns are `row`, the index of the row from 0; `id`, if rows have one; and `vector`, in 32-bit floats. Texts are read as
+a stream, so the input may be larger than memory. Vectors of a BERT that was not trained for similarity are good features for
+a classifier, but their cosine is a poor measure of similarity.
 """
 
 import sys
@@ -22,54 +22,52 @@ from jobs.support.finetune_config import pairs
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """Vectors of texts, to a Parquet file."""
+    """Compute a vector for each text, and write a Parquet file."""
 
     model: Path
-    """A run folder, or a directory in transformers' form."""
+    """Run folder, or a directory in transformers' form."""
     input: Path
     """Texts: .jsonl, .csv, .tsv, .parquet, or - for JSONL on standard input."""
     out: Path
-    """The Parquet file to write."""
+    """Parquet file to write."""
     pooling: Literal["mean", "cls"] = "mean"
-    """mean: of all tokens, [CLS] and [SEP] among them. cls: that of [CLS]."""
+    """Vector of a text: mean is the mean over all tokens, including [CLS] and [SEP]; cls is the vector of [CLS]."""
     max_seq_length: int | None = None
-    """Tokens of a text that are read; what the model was trained on, if none is given. The rest is cut off, and counted."""
+    """Number of tokens to read of each text. The default is the length that the model was trained on. Truncated texts are
+    counted."""
     columns: tuple[str, ...] = ()
-    """The name of the column of texts, if it is not found by itself: text=sentence."""
+    """Name of the column of texts, if it is not found automatically: text=sentence."""
     on_bad_row: Literal["stop", "skip"] = "stop"
-    """What to do about a row that cannot be used: stop and name it, or leave it out."""
+    """What to do about an unusable row: stop and report it, or skip it."""
     device: str = "auto"
-    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
+    """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
 
     def __post_init__(self) -> None:
         pairs("columns", self.columns)
         if self.max_seq_length is not None and self.max_seq_length < 3:
-            raise ValueError(f"max_seq_length={self.max_seq_length} must be at least 3: a word between [CLS] and [SEP]")
+            raise ValueError(f"max_seq_length={self.max_seq_length} must be at least 3: [CLS], a token and [SEP]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """How many texts became vectors."""
+    """The result of a command."""
 
     num_rows: int
-    """Vectors written."""
+    """Number of vectors."""
     num_bad: int
-    """Rows left out."""
+    """Number of skipped rows."""
     num_cut: int
-    """Texts that were not read to their end."""
+    """Number of truncated texts."""
 
 
 def main(argv: Sequence[str]) -> None:
     config = parse(EmbedConfig, argv, prog="bertloom embed")
     done = embed(config)
-    print(
-        f"{config.out}: {done.num_rows:,} vectors; {done.num_bad:,} rows left out, {done.num_cut:,} texts too long and "
-        f"not read to their end"
-    )
+    print(f"{config.out}: {done.num_rows:,} vectors; {done.num_bad:,} rows skipped, {done.num_cut:,} texts truncated")
 
 
 def embed(config: EmbedConfig) -> Embedded:
-    """Writes the file, which is there under its name only when it is whole."""
+    """Write the file, which appears under its name only when it is complete."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -82,7 +80,9 @@ def embed(config: EmbedConfig) -> Embedded:
     longest, size = pretrained.config.shape.max_position_embeddings, pretrained.config.shape.hidden_size
     max_seq_length = config.max_seq_length or pretrained.max_seq_length
     if max_seq_length > longest:
-        raise ValueError(f"max_seq_length={max_seq_length} is above the {longest} positions of {config.model}")
+        raise ValueError(
+            f"max_seq_length={max_seq_length} is above the {longest} positions of {config.model}: give less"
+        )
     model = Embedder(pretrained, config.pooling, max_seq_length, config.device)
     schema = pa.schema([("row", pa.int64()), ("id", pa.string()), ("vector", pa.list_(pa.float32(), size))])
     num_rows = num_read = num_cut = 0

@@ -1,11 +1,11 @@
-"""How well a pretrained model does on held-out examples: its losses and accuracies on masked words and sentence pairs.
+"""Measure the losses and accuracies of a pretrained model on held-out examples, for masked words and sentence pairs.
 
     bertloom evaluate --model RUN --data DATASET
     bertloom evaluate --model DIRECTORY --data DATASET --max-examples 2048 --json
 
-The model is a run of `bertloom pretrain`, one of its checkpoints, what `bertloom import` wrote, or a directory in
-transformers' form. Each length of the data set is evaluated by itself, on the first examples of its first copy, with the
-masks that are there: the same ones every time, and those that `bertloom pretrain` evaluates on.
+The model is a run of `bertloom pretrain` or one of its checkpoints, a folder that `bertloom import` wrote, or a directory in
+transformers' form. Each length of the data set is evaluated separately, on the first examples of its first copy with the
+masks in the data set. These are the examples on which `bertloom pretrain` evaluates.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Losses and accuracies of a pretrained model on held-out examples."""
+    """Measure losses and accuracies of a pretrained model on held-out examples."""
 
     model: Path
-    """A run folder, a checkpoint of one, or a directory in transformers' form."""
+    """Run folder, a checkpoint, or a directory in transformers' form."""
     data: str
-    """The data set: a folder, or s3://…, gs://…, https://…"""
+    """Data set: a folder, or s3://…, gs://…, https://…"""
     split: Literal["validation", "train"] = "validation"
-    """Which examples."""
+    """Split whose examples are used."""
     max_examples: int | None = None
-    """Examples of each length, at most; all, if none is given. `bertloom pretrain` takes 2,048."""
+    """Largest number of examples of each length. The default is all. `bertloom pretrain` uses 2,048."""
     batch_size: int = 32
-    """Examples in memory at once. Changes no result beyond rounding."""
+    """Number of examples in memory. Changes results only by rounding."""
     json: bool = False
     """Print one JSON object instead of a table."""
     device: str = "auto"
-    """cuda, cuda:1, cpu …; auto takes cuda where there is one."""
+    """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16: matrix products in 16 bits. auto takes it on CUDA."""
+    """Precision of matrix products. auto is bf16 on CUDA, otherwise fp32."""
     num_threads: int | None = None
-    """Threads of the CPU's matrix products; torch's choice if none is given."""
+    """CPU threads. The default is torch's choice."""
     cache_dir: Path | None = None
-    """Of data behind a URL: the folder for what is fetched; ~/.cache/bertloom if none is given."""
+    """Local folder that caches data from a URL. The default is ~/.cache/bertloom."""
     cache_gb: float = DEFAULT_CACHE_GB
-    """How much of it to keep, in 10^9 bytes."""
+    """Size limit of the cache, in 10^9 bytes."""
 
     def __post_init__(self) -> None:
         for name in ("max_examples", "batch_size", "num_threads"):
@@ -59,20 +59,20 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was measured."""
+    """The evaluations of a model."""
 
     model: Path
-    """The folder of the weights."""
+    """Folder of the weights."""
     lengths: dict[int, Evaluation]
-    """By max_seq_length."""
+    """Evaluations by max_seq_length."""
     has_pair_head: bool
-    """Whether the model can tell next sentences; if not, no pair was looked at."""
+    """Whether the model has a head for next sentence prediction; without one, pairs are ignored."""
     too_long: list[int]
-    """Lengths of the data set that the model has no positions for."""
+    """Lengths of the data set for which the model has too few positions."""
 
     @property
     def total(self) -> Evaluation:
-        """Over all lengths, each masked token and each pair counting the same."""
+        """The evaluation over all lengths, with the same weight for each masked token and for each pair."""
         from model.step import Evaluation
 
         parts = list(self.lengths.values())
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def evaluate_model(config: EvaluateConfig) -> Result:
-    """The measurements; ValueError if the model cannot be measured on this data set."""
+    """Return the evaluations; ValueError if the model does not fit the data set."""
     import torch
 
     from model.heads import PretrainingModel
@@ -114,7 +114,9 @@ def evaluate_model(config: EvaluateConfig) -> Result:
     model = PretrainingModel(pretrained.config)
     missing = copy_weights(model, pretrained)
     if "mlm" in missing:
-        raise ValueError(f"{pretrained.path} is a {pretrained.architecture}, which predicts no masked words")
+        raise ValueError(
+            f"{pretrained.path} is a {pretrained.architecture}, which has no head for masked words: give a pretrained model"
+        )
     lengths = data_set.max_seq_lengths(config.split)
     if not lengths:
         raise ValueError(
@@ -123,7 +125,10 @@ def evaluate_model(config: EvaluateConfig) -> Result:
     longest = pretrained.config.shape.max_position_embeddings
     too_long = [length for length in lengths if length > longest]
     if len(too_long) == len(lengths):
-        raise ValueError(f"{pretrained.path} reads {longest} tokens, {config.data} has lengths from {min(lengths)} on")
+        raise ValueError(
+            f"{pretrained.path} has {longest} positions, but the shortest length of {config.data} is {min(lengths)}: "
+            f"preprocess with a smaller --max-seq-length"
+        )
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     model.to(device)
@@ -137,7 +142,7 @@ def evaluate_model(config: EvaluateConfig) -> Result:
 
 
 def drop_pairs(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
-    """The batches as if no example were a pair, for a model that has no head for them."""
+    """Yield the batches with labels that mean "no pair", for a model without a head for pairs."""
     import torch
 
     for batch in batches:
@@ -145,7 +150,7 @@ def drop_pairs(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
 
 
 def as_json(config: EvaluateConfig, result: Result) -> dict[str, Any]:
-    """All that was measured; null where there are no pairs or no head for them."""
+    """Return the evaluations as JSON; values without pairs, or without a head for pairs, are None."""
     return {
         "model": str(result.model),
         "data": config.data,
@@ -158,7 +163,7 @@ def as_json(config: EvaluateConfig, result: Result) -> dict[str, Any]:
 
 
 def values_of(evaluation: Evaluation) -> dict[str, float | None]:
-    """An evaluation, with None for what was not measured."""
+    """Return the values of an evaluation, with None for those that were not measured."""
     return {
         name: None if name in ("nsp_loss", "nsp_accuracy") and not evaluation.num_pairs else value
         for name, value in asdict(evaluation).items()
@@ -166,7 +171,7 @@ def values_of(evaluation: Evaluation) -> dict[str, float | None]:
 
 
 def as_table(config: EvaluateConfig, result: Result) -> str:
-    """All that was measured, for people."""
+    """Return the evaluations as a table of text."""
     lines = [
         f"{result.model} on the {config.split} examples of {config.data}",
         f"{'length':>6} {'examples':>10} {'masks':>10} {'MLM loss':>9} {'right':>7} "
@@ -178,7 +183,7 @@ def as_table(config: EvaluateConfig, result: Result) -> str:
         line += f"{part.mlm_loss:>9.4f} {part.mlm_accuracy:>7.2%} {part.num_pairs:>10,}"
         lines.append(line + (f" {part.nsp_loss:>9.4f} {part.nsp_accuracy:>7.2%}" if part.num_pairs else ""))
     if not result.has_pair_head:
-        lines.append("the model has no next sentence head: pairs were not looked at")
+        lines.append("the model has no head for next sentence prediction: pairs were not evaluated")
     for length in result.too_long:
         lines.append(f"length {length} was not evaluated: the model has fewer positions")
     return "\n".join(lines)

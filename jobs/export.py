@@ -8,8 +8,8 @@ the checkpoints of a pretraining run, which need not be finished. Writes
 
     DIRECTORY/config.json, model.safetensors                 the model
     DIRECTORY/tokenizer.json, vocab.txt, tokenizer_config.json, special_tokens_map.json
-    DIRECTORY/README.md                                      the model card: data, recipe, what was measured
-    DIRECTORY/model.onnx                                     with --onnx: the same for onnxruntime, on padded batches
+    DIRECTORY/README.md                                      the model card: data, settings, metrics
+    DIRECTORY/model.onnx                                     with --onnx: the model for onnxruntime, on padded batches
 
 The directory appears only when it is complete.
 """
@@ -35,11 +35,11 @@ class ExportConfig:
     """Write a model as a directory that Hugging Face transformers reads."""
 
     checkpoint: Path
-    """The run folder of a model, or one of its checkpoints, RUN/checkpoints/step-00001000."""
+    """Run folder, or one of its checkpoints, RUN/checkpoints/step-00001000."""
     out: Path
     """Directory to write: a new or empty one."""
     step: int | None = None
-    """Step of the checkpoint of a pretraining run. Default: the last one of a finished run."""
+    """Step of the checkpoint of a pretraining run. The default is the last one of a finished run."""
     onnx: bool = False
     """Also write model.onnx of a pretrained model, and check that onnxruntime computes the same as torch."""
 
@@ -61,15 +61,15 @@ def export(config: ExportConfig) -> Pretrained:
     from model.runs.checkpoint import TrainingState, read_state
 
     if (config.checkpoint / "config.json").exists():
-        raise ValueError(f"{config.checkpoint} is in transformers' form already: it can be used and copied as it is")
+        raise ValueError(f"{config.checkpoint} is already in transformers' form: use or copy it as it is")
     path = config.checkpoint if config.step is None else checkpoint_of(config.checkpoint, config.step)
     with whole_folder(config.out) as folder:
         pretrained = open_pretrained(path)
         state = read_state(pretrained.path, TrainingState) if (pretrained.path / "state.json").exists() else None
         if state and path == config.checkpoint != pretrained.path and not is_finished(state):
             raise ValueError(
-                f"{path} is not finished, it has done {state.step:,} steps: start `bertloom pretrain` again with its flags, "
-                f"or take the model as it is now by --step {state.step}"
+                f"{path} is not finished (step {state.step:,}): start `bertloom pretrain` again with its flags, or export "
+                f"the model as it is now with --step {state.step}"
             )
         if state:
             card = pretraining_card(pretrained, state, config.out.resolve().name)
@@ -99,7 +99,7 @@ def checkpoint_of(run: Path, step: int) -> Path:
     path = checkpoint_path(run / "checkpoints", step)
     if not path.is_dir():
         kept = sorted(int(other.name.removeprefix("step-")) for other in (run / "checkpoints").glob("step-*"))
-        found = f"it has those of {', '.join(f'{number:,}' for number in kept)}" if kept else "it has none"
+        found = f"its steps are {', '.join(f'{number:,}' for number in kept)}" if kept else "it has none"
         raise ValueError(f"{run} has no checkpoint of step {step:,}: {found}")
     return path
 

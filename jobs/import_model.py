@@ -1,17 +1,17 @@
-"""Reads a BERT from a directory in Hugging Face's form, checks it, and makes it a run folder to go on from.
+"""Check a BERT in a directory of Hugging Face transformers, and write it as a run folder that `pretrain` can continue.
 
     bertloom import --hf bert-base-uncased --out RUN
     bertloom preprocess --input 'texts/*.txt' --vocab RUN/model/vocab.txt --out DATASET
     bertloom pretrain RUN/config.toml --data DATASET --out MORE --num-steps 20000
     bertloom finetune --task classify --model RUN --train train.jsonl --dev dev.jsonl --out TUNED
 
-The directory holds config.json, model.safetensors or an older pytorch_model.bin, and tokenizer.json or vocab.txt; nothing
-is fetched, and nothing in it is run. Writes
+The directory has config.json, model.safetensors or the older pytorch_model.bin, and tokenizer.json or vocab.txt. Nothing
+is downloaded, and no code in the directory is run. Writes
 
-    RUN/config.toml    a preset for `bertloom pretrain`: the shape of the model, and where its weights are
-    RUN/model/         the model as transformers writes it today, every weight as it was
+    RUN/config.toml    a preset for `bertloom pretrain`: the shape of the model, and the place of its weights
+    RUN/model/         the model in the current format of transformers, with unchanged weights
 
-A model without a head for masked words or for the next sentence, as one for a task is, gets new ones in pretraining.
+A model may lack the head for masked words or for next sentence prediction. Pretraining then starts with a new one.
 """
 
 from collections.abc import Sequence
@@ -27,24 +27,24 @@ from jobs.support.config import parse
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """Reads a BERT from a directory in Hugging Face's form, checks it, and makes it a run folder to go on from."""
+    """Turn a BERT of Hugging Face transformers into a run folder that `pretrain` can continue."""
 
     hf: Path
-    """The directory."""
+    """Directory of the model, with config.json, the weights and the tokenizer."""
     out: Path
-    """The run folder to write: a new or empty one."""
+    """Run folder to write: a new or empty one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What was found in a directory."""
+    """The result of an import."""
 
     architecture: str
-    """The class that it is now: with all heads of pretraining, with that for masked words, or with none."""
+    """The model's class in transformers: with both pretraining heads, with the one for masked words, or with none."""
     missing: list[str]
-    """The heads of pretraining that it has no weights for."""
+    """Pretraining heads without weights."""
     left_out: list[str]
-    """Tensors that no pretraining has, such as the classifier of a task."""
+    """Tensors that are not used in pretraining, such as the classifier of a task."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -59,18 +59,18 @@ def main(argv: Sequence[str]) -> None:
         f"{shape['vocab_size']:,} words, {'un' if options['do_lower_case'] else ''}cased"
     )
     if found.left_out:
-        print(f"left out: {', '.join(found.left_out)}")
+        print(f"not imported: {', '.join(found.left_out)}")
     if found.missing:
-        print(f"it has no {', '.join(found.missing)}: pretraining will begin with new weights for that")
+        print(f"it has no {', '.join(found.missing)}: pretraining will start with new weights there")
     flags = "" if options["do_lower_case"] else " --no-do-lower-case"
     if options["strip_accents"] != options["do_lower_case"]:
         flags += f" --strip-accents {options['strip_accents']}"
-    print(f"to go on, bertloom preprocess … --vocab {model / 'vocab.txt'}{flags}")
+    print(f"to continue: bertloom preprocess … --vocab {model / 'vocab.txt'}{flags}")
     print(f"    and then bertloom pretrain {config.out / 'config.toml'} --data … --out … --num-steps …")
 
 
 def import_model(config: ImportConfig) -> Imported:
-    """Writes the run folder; ValueError if the directory holds no BERT that is like ours, or not its vocabulary."""
+    """Write the run folder; ValueError if the directory has no BERT that bertloom can train, or not its vocabulary."""
     from model.encoders import names_of
     from model.heads import PretrainingModel
     from model.hub.initial_weights import MAY_DIFFER, copy_weights
@@ -78,9 +78,9 @@ def import_model(config: ImportConfig) -> Imported:
     from model.hub.weights import to_hugging_face, write_pretrained
 
     if not (config.hf / "config.json").exists():
-        what = "there is no such folder" if not config.hf.is_dir() else "it has no config.json"
+        what = "it has no config.json" if config.hf.is_dir() else "there is no such folder"
         raise ValueError(
-            f"{config.hf} is no directory in transformers' form: {what}; models are not fetched by their name"
+            f"{config.hf} is not a model directory of transformers: {what}. Models are not downloaded: give a local folder"
         )
     with whole_folder(config.out) as folder:
         pretrained = open_pretrained(config.hf)

@@ -27,21 +27,21 @@ class PredictConfig:
     """Predict classes, numbers, tags or answers of rows, with their probabilities; or words for a [MASK]."""
 
     model: Path
-    """A run folder of `bertloom finetune`, or a directory in transformers' form; with --fill of a pretrained model."""
+    """Run folder of `bertloom finetune`, or a directory in transformers' form. With --fill: a pretrained model."""
     input: Path | None = None
-    """Rows: .jsonl, .csv, .tsv, .parquet, .json (SQuAD's form), or - for JSONL on standard input."""
+    """Rows: .jsonl, .csv, .tsv, .parquet, .json (SQuAD's format), or - for JSONL on standard input."""
     fill: str | None = None
-    """A text with one or more [MASK], for which to predict words."""
+    """Text with one or more [MASK], for which words are predicted."""
     out: Path = Path("-")
     """File to write, or - for standard output."""
     columns: tuple[str, ...] = ()
-    """Columns whose names are not recognised: text=review."""
+    """Names of columns that are not found automatically: text=review."""
     top_k: int = 5
     """Number of classes, or words, whose probabilities are written."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do with a row that cannot be used: stop and report it, or write {"error": …} in its place."""
     device: str = "auto"
-    """Device: cuda, cuda:1, cpu …; auto is cuda where there is one."""
+    """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
 
     def __post_init__(self) -> None:
         if (self.input is None) == (self.fill is None):
@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> None:
 
     with open_output(config.out) as file:
         for line in fill(config) if config.fill is not None else predict(config):
-            # Of an `id` that JSON has no form for, such as a time of a Parquet file, what str gives.
+            # default=str: the `id` of a row in a Parquet file may be a time, for example.
             file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
             if file is sys.stdout:
-                file.flush()  # who reads it may be waiting
+                file.flush()  # the reader may be waiting
 
 
 def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
@@ -104,4 +104,4 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
     if not num_rows:
         raise ValueError(f"{name} has no rows")
     if num_bad:
-        print(f"{num_bad:,} of {num_rows:,} rows could not be used: their lines say why", file=sys.stderr)
+        print(f"{num_bad:,} of {num_rows:,} rows could not be used: their lines give the reasons", file=sys.stderr)

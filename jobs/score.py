@@ -24,20 +24,20 @@ from jobs.support.finetune_config import pairs
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
-    """Pseudo-log-likelihood and pseudo-perplexity of texts."""
+    """Score texts by their pseudo-log-likelihood and pseudo-perplexity."""
 
     model: Path
-    """A run of `bertloom pretrain`, or a directory in transformers' form."""
+    """Run folder of `bertloom pretrain`, or a directory in transformers' form."""
     input: Path
     """Texts: .jsonl, .csv, .tsv, .parquet, or - for JSONL on standard input."""
     out: Path = Path("-")
     """File to write, or - for standard output."""
     columns: tuple[str, ...] = ()
-    """Column that holds the texts, if its name is not recognised: text=sentence."""
+    """Name of the column of texts, if it is not found automatically: text=sentence."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do with a row that cannot be used: stop and report it, or write {"error": …} in its place."""
     device: str = "auto"
-    """Device: cuda, cuda:1, cpu …; auto is cuda where there is one."""
+    """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
 
     def __post_init__(self) -> None:
         pairs("columns", self.columns)
@@ -72,7 +72,9 @@ def score(config: ScoreConfig) -> Iterator[dict[str, Any]]:
                     assert isinstance(row, Text)
                     reason = f"{row.place}: has {len(part):,} tokens, the model reads 1 to {longest}"
                     if config.on_bad_row == "stop":
-                        raise ValueError(f"{config.input}: {reason}: shorten it, or go on with --on-bad-row skip")
+                        raise ValueError(
+                            f"{config.input}: {reason}: shorten it, or skip such rows with --on-bad-row skip"
+                        )
                     rows[number], tokens[number] = BadRow(reason), None
             found = iter(log_likelihoods(model, [part for part in tokens if part is not None]))
             for row in rows:
@@ -89,4 +91,4 @@ def score(config: ScoreConfig) -> Iterator[dict[str, Any]]:
                 }
             bar.update(len(rows))
     if num_bad:
-        print(f"{num_bad:,} rows could not be used: their lines say why", file=sys.stderr)
+        print(f"{num_bad:,} rows could not be used: their lines give the reasons", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""To and from Hugging Face transformers: weights, tokenizer, configuration, initial weights, ONNX."""
+"""Conversion to and from Hugging Face transformers: weights, tokenizer, configuration, initial weights, ONNX."""

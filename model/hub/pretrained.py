@@ -84,7 +84,7 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
         if not found:
             raise ValueError(f"{path} has no checkpoint yet: `bertloom pretrain` saves one after --save-every steps")
         return _open_checkpoint(found[0])
-    hint = "" if path.exists() else "; models are read from disk and not fetched by their name"
+    hint = "" if path.exists() else "; models are read from disk and not downloaded"
     raise ValueError(
         f"{path} is no model: expected the folder of a run, or a directory with config.json and model.safetensors{hint}"
     )

@@ -1,7 +1,7 @@
-"""A model's own tokenizer: text to token ids, and the files that keep it.
+"""The tokenizer of a model: turns text into token ids, and is read from and written to files.
 
-The work is done by `tokenizers`. A "[MASK]" or "[SEP]" in a text is text, as everywhere here: the special words are put in
-by id. Offsets are counted in characters (code points) of the text as it was given, whatever its normalization drops.
+The library `tokenizers` does the work. A "[MASK]" or "[SEP]" in a text is text, as everywhere here: special words are added
+by id. Offsets count characters (code points) of the original text, including those that normalisation drops.
 """
 
 import json
@@ -30,22 +30,16 @@ CLASSES = {
     "PreTrainedTokenizerFast": False,
     "TokenizersBackend": False,
 }
-"""By the classes of transformers that are read: whether tokenizer_config.json says how texts are read, or tokenizer.json."""
+"""The supported classes of transformers, and whether tokenizer_config.json takes precedence over tokenizer.json there."""
 MAX_SPARE = 128
-"""Vectors that a model has at most beyond its words: the number is padded to a multiple, of 128 at most, for speed."""
+"""Largest number of a model's vectors beyond its words: for speed, their number is padded to a multiple of up to 128."""
 
 
 class TextTokenizer:
-    """Texts to ids, and the ids of the special words."""
+    """Turns texts into ids, and has the ids of the special words."""
 
     def __init__(self, tokenizer: Tokenizer, where: str) -> None:
-        """
-        Args:
-            where: what the tokenizer was read from, for errors.
-
-        Raises:
-            ValueError: it has not all special words.
-        """
+        """Raises ValueError if a special word is missing. where: the file, for errors."""
         tokenizer.no_padding()
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = True
@@ -58,25 +52,22 @@ class TextTokenizer:
         )
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Ids and offsets of each text, without special words."""
+        """Return the ids and offsets of each text, without special words."""
         return self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
 
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text, without special words."""
+        """Return the ids of each text, without special words, uint32."""
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in self.encode(texts)]
 
     def word_ids(self, texts: Sequence[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of texts in words: the ids of each text, and where in them each of its words begins.
+        """Return, for each list of words, the ids and the index of each word's first id.
 
-        A word of which nothing is left, such as a lone accent, is [UNK]: every word has a token.
+        A word that normalisation removes, such as a lone accent, becomes [UNK]: every word has a token.
         """
         pairs = []
-        for words, encoding in zip(
-            texts,
-            self.tokenizer.encode_batch(
-                [list(words) for words in texts], is_pretokenized=True, add_special_tokens=False
-            ),
-        ):
+        lists = [list(words) for words in texts]
+        encodings = self.tokenizer.encode_batch(lists, is_pretokenized=True, add_special_tokens=False)
+        for words, encoding in zip(lists, encodings):
             counts = np.bincount(np.array(encoding.word_ids, dtype=np.int64), minlength=len(words))
             ids = np.array(encoding.ids, dtype=np.uint32)
             empty = np.flatnonzero(counts == 0)
@@ -88,53 +79,54 @@ class TextTokenizer:
 
     @property
     def words(self) -> list[str]:
-        """The vocabulary in the order of its ids."""
+        """The vocabulary, in the order of ids."""
         return in_order(self.tokenizer.get_vocab())
 
 
 def in_order(vocabulary: dict[str, int]) -> list[str]:
-    """Words in the order of their ids."""
+    """Return the words of a vocabulary, in the order of ids."""
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def check_special(words: Collection[str], where: str) -> None:
-    """Raises ValueError unless all special words are among the words."""
+    """Raise ValueError if a special word is missing."""
     for word in SPECIAL_WORDS.values():
         if word not in words:
-            raise ValueError(f"{where}: the vocabulary has no {word}: it is none of a BERT")
+            raise ValueError(
+                f"{where}: the vocabulary has no {word}, so it is not that of a BERT: give the model's own"
+            )
 
 
 def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
-    """The tokenizer of a model: tokenizer.json in its folder, else vocab.txt; it reads texts as transformers' does.
+    """Return the tokenizer in a model's folder: tokenizer.json, or else vocab.txt. It equals the one of transformers.
 
     Args:
-        vocab_size: words that the model has vectors for. It may have some more than the vocabulary, where they are padded.
+        vocab_size: number of words that the model has vectors for. Padding may make it a little larger than the vocabulary.
 
     Raises:
-        ValueError: there is none, it is not a BERT's, or not this model's.
+        ValueError: there is no tokenizer, or it is not that of a BERT, or not that of this model.
     """
-    config_path, words_path, json_path = (
-        directory / n for n in ("tokenizer_config.json", "vocab.txt", "tokenizer.json")
-    )
+    names = ("tokenizer_config.json", "vocab.txt", "tokenizer.json")
+    config_path, words_path, json_path = (directory / name for name in names)
     config = read_json(config_path) if config_path.exists() else {}
     kind = config.get("tokenizer_class", "BertTokenizer")
     if kind not in CLASSES:
-        raise ValueError(f"{config_path}: tokenizer_class is {kind!r}, only BertTokenizer can be read")
+        raise ValueError(f"{config_path}: tokenizer_class is {kind!r}, expected BertTokenizer")
     words = words_path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if words_path.exists() else []
     if json_path.exists():
         tokenizer = read_tokenizer(json_path)
-        # transformers writes words that were added behind the others to tokenizer.json alone.
+        # transformers writes words that were added later to tokenizer.json alone.
         if words and words not in (tokenizer.words, in_order(tokenizer.tokenizer.get_vocab(with_added_tokens=False))):
             raise ValueError(
-                f"{directory}: vocab.txt and tokenizer.json hold other words ({len(words):,} and "
-                f"{tokenizer.vocab_size:,}): one of them is not the model's; put the right one back"
+                f"{directory}: vocab.txt and tokenizer.json have different words ({len(words):,} and "
+                f"{tokenizer.vocab_size:,}): one of them is not the model's; restore it"
             )
     elif words:
         check_special(set(words), str(words_path))
         tokenizer = TextTokenizer(BertWordPieceTokenizer(vocab=str(words_path))._tokenizer, str(words_path))
     else:
         raise ValueError(f"{directory} has neither tokenizer.json nor vocab.txt: copy the model's vocabulary there")
-    # The folder of a run has no tokenizer_config.json: its tokenizer.json is the data set's, and holds.
+    # A run folder has no tokenizer_config.json: its tokenizer.json, which is the data set's, decides.
     if not json_path.exists() or (config_path.exists() and CLASSES[kind]):
         tokenizer.tokenizer.normalizer = normalizer_of(config, config_path)
     check_size(tokenizer.vocab_size, vocab_size, directory)
@@ -142,17 +134,17 @@ def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
 
 
 def read_tokenizer(path: Path) -> TextTokenizer:
-    """What a tokenizer.json holds; ValueError if that is no BERT's tokenizer."""
+    """Return the tokenizer in a tokenizer.json; ValueError if it is not that of a BERT."""
     try:
         return TextTokenizer(Tokenizer.from_file(str(path)), str(path))
     except ValueError:
         raise
-    except Exception as error:  # what tokenizers raises has no type of its own
-        raise ValueError(f"{path} is no tokenizer: {error}") from None
+    except Exception as error:  # tokenizers raises plain Exceptions
+        raise ValueError(f"{path} is not a tokenizer.json of the library tokenizers: {error}") from None
 
 
 def normalizer_of(config: dict[str, Any], where: Path) -> BertNormalizer:
-    """What transformers' BertTokenizer does to a text before it looks for words, whatever tokenizer.json says of that.
+    """Return the normaliser that transformers' BertTokenizer would use; it ignores the one in tokenizer.json.
 
     Args:
         config: the content of tokenizer_config.json.
@@ -173,23 +165,23 @@ def normalizer_of(config: dict[str, Any], where: Path) -> BertNormalizer:
 
 
 def check_size(num_words: int, vocab_size: int, directory: Path) -> None:
-    """Raises ValueError unless a vocabulary of so many words can be that of a model with vectors for `vocab_size`."""
+    """Raise ValueError if a vocabulary of num_words cannot belong to a model with vectors for vocab_size words."""
     found = f"{directory}: the vocabulary has {num_words:,} words, the model has vectors for {vocab_size:,}"
     if num_words > vocab_size:
-        raise ValueError(f"{found}: it is another model's")
+        raise ValueError(f"{found}: it belongs to another model; copy the model's own vocabulary there")
     if vocab_size - num_words > MAX_SPARE:
         raise ValueError(
-            f"{found}: expected at least {vocab_size - MAX_SPARE:,} words, so it is likely another model's: put the right "
-            f"one there; or, if the rest is spare, load the model in transformers, "
-            f"model.resize_token_embeddings({num_words}), save it"
+            f"{found}: expected at least {vocab_size - MAX_SPARE:,} words, so it probably belongs to another model; copy "
+            f"the model's own there. If the other vectors are unused, load the model in transformers, call "
+            f"model.resize_token_embeddings({num_words}), and save it"
         )
 
 
 def save_tokenizer(tokenizer: TextTokenizer, directory: Path, max_length: int) -> None:
-    """Writes the files that `transformers.AutoTokenizer` reads, into a folder that exists.
+    """Write the files that `transformers.AutoTokenizer` reads into an existing folder.
 
     Args:
-        max_length: of sequences, in tokens.
+        max_length: length of the longest sequence that the model can read, in tokens.
     """
     tokenizer.tokenizer.save(str(directory / "tokenizer.json"))
     (directory / "vocab.txt").write_text("".join(word + "\n" for word in tokenizer.words), encoding="utf-8")
@@ -199,7 +191,7 @@ def save_tokenizer(tokenizer: TextTokenizer, directory: Path, max_length: int) -
 
 
 def tokenizer_configuration(tokenizer: dict[str, Any], max_length: int) -> dict[str, Any]:
-    """tokenizer_config.json for a tokenizer.json; without it, transformers takes any BERT for an uncased one."""
+    """Return the tokenizer_config.json for a tokenizer.json; without one, transformers treats every BERT as uncased."""
     normalizer = tokenizer.get("normalizer") or {}
     return {
         "tokenizer_class": "BertTokenizer",

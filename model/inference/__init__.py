@@ -1,1 +1,1 @@
-"""A trained model at work: predictions, scores, embeddings."""
+"""Predictions, scores and embeddings of a trained model."""

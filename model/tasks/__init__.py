@@ -1,1 +1,1 @@
-"""What a pretrained BERT is fine-tuned for: rows, heads, updates and measures of each task."""
+"""Tasks for fine-tuning: the rows, heads, updates and metrics of each."""

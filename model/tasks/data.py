@@ -1,8 +1,8 @@
-"""A task's rows as token ids: compact arrays, windows over what is too long, and batches without padding.
+"""A task's rows as token ids: compact arrays, windows over long texts, and batches without padding.
 
-Everything lies end to end in flat arrays, in 16 bits where the vocabulary allows. A row has one sequence, or several
-windows. What training draws and counts is an *item*: a row with all its windows (classify, pair, regress), or a single
-window (tag, span). What has a label is a *target*: an item, or one of the words of a window (tag).
+All rows are concatenated in flat arrays, with 16 bits per id if the vocabulary allows. A row has one sequence, or several
+windows. An *item* is what training draws and counts: a row with all its windows (classify, pair, regress), or one window
+(tag, span). A *target* is what has a label: an item, or a word of a window (tag).
 
 Dimensions in the comments: I items, S sequences, T tokens, U targets.
 """
@@ -20,19 +20,19 @@ from model.packing import PackedSequences, flat_ranges, grouped, pack_sequences,
 
 @dataclass(frozen=True, kw_only=True)
 class Windowing:
-    """How a text that is too long for one sequence is cut into windows."""
+    """How a text that is too long for one sequence is divided into windows."""
 
     max_seq_length: int
     """Maximum length of a sequence in tokens, including the special ones."""
     stride: int | None
-    """Tokens from the start of a window to the start of the next. None: half of a window's room for text."""
+    """Tokens from the start of a window to the start of the next. None: half of the window's room for text."""
     max_windows: int | None
     """Maximum number of windows of a row; the rest of its text is not read. None: no limit."""
 
     def windows(self, num_tokens: int, room: int) -> list[tuple[int, int]]:
-        """Return begin and end of each window over `num_tokens` tokens, of which `room` fit into one window.
+        """Return the begin and the end of each window over num_tokens tokens, of which `room` fit into one window.
 
-        A stride larger than the room, which a long question may leave small, would skip text: the step is then the room.
+        A stride above the room, which is small after a long question, would skip text: then the stride is the room.
 
         >>> Windowing(max_seq_length=8, stride=2, max_windows=None).windows(9, room=5)
         [(0, 5), (2, 7), (4, 9)]
@@ -44,12 +44,12 @@ class Windowing:
 
 
 def best_windows(windows: Sequence[tuple[int, int]], num_tokens: int) -> np.ndarray:
-    """For each token the window that shows most of what stands around it, as google-research/bert's run_squad.py.
+    """Return for each token the window with most context around it, as in google-research/bert's run_squad.py.
 
-    That is the window in which the lesser of its distances to the two ends is the largest, the first of equal ones.
+    It is the first window in which the smaller of the token's distances to the two ends is largest.
 
     Returns:
-        int64 (num_tokens,); -1 for tokens that no window has, behind the last of `max_windows`.
+        int64 (num_tokens,); -1 for tokens after the last window.
     """
     best, distance = np.full(num_tokens, -1), np.full(num_tokens, -1)
     for number, (begin, end) in enumerate(windows):
@@ -62,21 +62,21 @@ def best_windows(windows: Sequence[tuple[int, int]], num_tokens: int) -> np.ndar
 
 @dataclass(frozen=True, kw_only=True)
 class TaskBatch(PackedSequences):
-    """Items, their sequences end to end, and what is to be predicted of them."""
+    """Items with their sequences and labels."""
 
     item_of: Tensor
-    """int64 (N,), which item of the batch each sequence belongs to"""
+    """int64 (N,), the item in the batch to which each sequence belongs"""
     num_items: int
     """I"""
     positions: Tensor
-    """int64, where in the T tokens each target is: (U,) words for tag; of other tasks, which read it elsewhere, empty"""
+    """int64 (U,), index of each word's first token for tag; empty for other tasks"""
     labels: Tensor
-    """What is to be predicted: int64 or float32 (U,), or int64 (U, 2) first and last token of the answer"""
+    """Labels: int64 or float32 (U,), or int64 (U, 2) for the first and the last token of an answer"""
     weights: Tensor
-    """float32 (U,), how much each target counts in the loss"""
+    """float32 (U,), weight of each target in the loss"""
 
     def parts(self, max_tokens: int) -> list[PackedSequences]:
-        """The sequences in parts of at most so many tokens, unless one sequence has more."""
+        """Return the sequences in parts of at most max_tokens tokens; a longer sequence is a part by itself."""
         ends = np.cumsum(self.lengths)
         found = []
         for part in grouped(range(len(ends)), self.lengths.__getitem__, max_tokens):
@@ -101,35 +101,35 @@ class TaskData:
     input_ids: np.ndarray
     """uint16 or uint32 (T,)"""
     starts: np.ndarray
-    """int64 (S + 1,), where each sequence begins, and T"""
+    """int64 (S + 1,), the start of each sequence, and T"""
     segment_b_start: np.ndarray
-    """int32 (S,), index in its sequence of B's first token; the length where there is no B"""
+    """int32 (S,), index of B's first token in its sequence; the length of a sequence without B"""
     item_starts: np.ndarray
     """int64 (I + 1,), the first sequence of each item, and S"""
     row_of: np.ndarray
-    """int64 (I,), the row that each item comes from"""
+    """int64 (I,), the row of each item"""
     target_starts: np.ndarray
     """int64 (I + 1,), the first target of each item, and U"""
     positions: np.ndarray
-    """uint16 (U,) index of each target in its item's sequence, for tag; of other tasks empty"""
+    """uint16 (U,) index of each target in its item's sequence, for tag; empty for other tasks"""
     labels: np.ndarray
     """(U,) or (U, 2), see TaskBatch"""
     weights: np.ndarray
     """float32 (U,)"""
     num_cut: int
-    """Rows that are not read whole."""
+    """Number of truncated rows."""
 
     @property
     def num_items(self) -> int:
-        """I"""
+        """Return I."""
         return len(self.row_of)
 
     def num_tokens(self, items: np.ndarray) -> np.ndarray:
-        """The tokens of each of the given items."""
+        """Return the number of tokens of each of these items."""
         return self.starts[self.item_starts[items + 1]] - self.starts[self.item_starts[items]]
 
     def batch(self, items: np.ndarray) -> TaskBatch:
-        """The packed batch of the given items, in their order."""
+        """Return a batch of these items, in this order."""
         counts = self.item_starts[items + 1] - self.item_starts[items]  # sequences of each
         sequences = flat_ranges(self.item_starts[items], counts)
         lengths = self.starts[sequences + 1] - self.starts[sequences]
@@ -151,7 +151,7 @@ class TaskData:
 
 
 class DataBuilder:
-    """Collects sequences, items and targets, and makes TaskData of them."""
+    """Builds TaskData from one sequence and one item after the other."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._cls, self._sep = np.array([tokenizer.cls_id]), np.array([tokenizer.sep_id])
@@ -165,7 +165,7 @@ class DataBuilder:
         self._positions: list[np.ndarray] = []
 
     def add_sequence(self, first: np.ndarray, second: np.ndarray | None = None) -> None:
-        """A sequence [CLS] first [SEP], or [CLS] first [SEP] second [SEP], of the item that is added next."""
+        """Add a sequence [CLS] first [SEP], or [CLS] first [SEP] second [SEP], of the item that is added next."""
         parts = [self._cls, first, self._sep] + ([] if second is None else [second, self._sep])
         ids = np.concatenate(parts).astype(self._id_type)
         self._ids.append(ids)
@@ -173,17 +173,15 @@ class DataBuilder:
         self._b_starts.append(len(ids) if second is None else len(first) + 2)
 
     def add_item(self, row: int, num_targets: int = 1, positions: np.ndarray | None = None) -> None:
-        """An item of the sequences since the last one."""
+        """Add an item of the sequences since the last one."""
         self._item_sequences.append(len(self._lengths))
         self._rows.append(row)
         self._target_counts.append(num_targets)
         if positions is not None:
             self._positions.append(positions.astype(np.uint16))
 
-    def build(self, labels: np.ndarray, weights: np.ndarray | None = None, num_cut: int = 0) -> TaskData:
-        """The arrays, with the labels of all targets in their order; equal weights if none are given."""
-        if weights is None:
-            weights = np.ones(len(labels), dtype=np.float32)
+    def build(self, labels: np.ndarray, num_cut: int = 0) -> TaskData:
+        """Return the arrays, with the labels of all targets in their order and a weight of 1 for each."""
         return TaskData(
             input_ids=np.concatenate(self._ids),
             starts=np.concatenate([[0], np.cumsum(self._lengths)]),
@@ -193,6 +191,6 @@ class DataBuilder:
             target_starts=np.concatenate([[0], np.cumsum(self._target_counts)]),
             positions=np.concatenate(self._positions) if self._positions else np.zeros(0, dtype=np.uint16),
             labels=labels,
-            weights=weights,
+            weights=np.ones(len(labels), dtype=np.float32),
             num_cut=num_cut,
         )

@@ -1,7 +1,7 @@
-"""Entities in tags of the forms IOB1, IOB2, IOE, BIOES, BILOU and BMES, and how well they are found.
+"""Entities in tags of the schemes IOB1, IOB2, IOE, BIOES, BILOU and BMES, and their F1 score.
 
-The rule is that of CoNLL's conlleval and of seqeval's default: an entity begins wherever its tag, or a change of kind,
-says so, even where a B is missing. Only whole entities of the right kind count.
+The rule is that of CoNLL's conlleval and of seqeval's default mode: a tag, or a change of the kind, can begin an entity even
+if a B is missing. An entity counts only if both its words and its kind are right.
 """
 
 import re
@@ -10,27 +10,27 @@ from typing import NamedTuple
 
 TAG = re.compile(r"O|([BIESLUM])-(.+)")
 SAME = {"L": "E", "U": "S", "M": "I"}
-"""BILOU's letters for what BIOES calls the end and a single word, and BMES's for what is within."""
+"""The letters of BILOU and BMES, and the equal ones of BIOES."""
 
 
 class Entity(NamedTuple):
-    """Words of a sequence that name one thing."""
+    """A run of words that names one thing."""
 
     kind: str
-    """Such as PER."""
+    """Its kind, such as PER."""
     begin: int
-    """Its first word,"""
+    """Index of its first word."""
     end: int
-    """and the one behind its last."""
+    """Index after its last word."""
 
 
 def has_entities(tags: Sequence[str]) -> bool:
-    """Whether a set of tags is of these forms."""
+    """Return whether tags are of these schemes."""
     return all(TAG.fullmatch(tag) for tag in tags) and any(tag != "O" for tag in tags)
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:
-    """The entities of one sequence.
+    """Return the entities of one sequence.
 
     >>> entities(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"])
     [Entity(kind='PER', begin=0, end=2), Entity(kind='LOC', begin=3, end=4), Entity(kind='LOC', begin=4, end=5)]
@@ -50,15 +50,13 @@ def entities(tags: Sequence[str]) -> list[Entity]:
 
 
 def entity_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
-    """F1, precision and recall of the entities of all sequences together, each 0 to 1."""
+    """Return F1, precision and recall of the entities of all sequences together, each 0 to 1."""
     num_true = num_predicted = num_common = 0
     for true_tags, predicted_tags in zip(true, predicted, strict=True):
         first, second = set(entities(true_tags)), set(entities(predicted_tags))
-        num_true, num_predicted, num_common = (
-            num_true + len(first),
-            num_predicted + len(second),
-            num_common + len(first & second),
-        )
+        num_true += len(first)
+        num_predicted += len(second)
+        num_common += len(first & second)
     return {
         "f1": 2 * num_common / max(num_true + num_predicted, 1),
         "precision": num_common / max(num_predicted, 1),

@@ -1,8 +1,7 @@
-"""What BERT is fine-tuned with: a classifier of whole texts, of words, or of where an answer begins and ends.
+"""Models for fine-tuning: a classifier of texts, of words, or of the first and last token of an answer.
 
-Each is the class of transformers that it is named after in `architecture`, on packed tokens; `model/hub/weights.py` has
-the names. Differences: a text in several windows has the mean of their logits, and the softmax over the places of an
-answer takes in the sequence alone (transformers' takes in the padding too).
+Each is a class of transformers, named by `form`, on packed tokens. Differences: the logits of a text in several windows are
+the mean over the windows, and the softmax over the tokens of an answer does not include padding.
 
 Dimensions in the comments:
     T  real tokens in the batch     N  sequences     I  items     U  targets     L  labels     C  hidden_size
@@ -28,7 +27,7 @@ class TaskModel(nn.Module):
     """Second part of the class's name in transformers."""
 
     def __init__(self, config: EncoderConfig, num_labels: int) -> None:
-        """num_labels: numbers that the classifier gives."""
+        """num_labels: number of outputs of the classifier."""
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config)
@@ -37,11 +36,11 @@ class TaskModel(nn.Module):
 
     @abstractmethod
     def forward(self, batch: TaskBatch) -> Tensor:
-        """Logits."""
+        """Return the logits."""
 
     @abstractmethod
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
-        """The loss of each target (U,), from logits in 32 bits."""
+        """Return the loss of each target (U,), from logits in 32 bits."""
 
 
 class SequenceModel(TaskModel):
@@ -54,7 +53,7 @@ class SequenceModel(TaskModel):
         self.pooler = nn.Linear(config.shape.hidden_size, config.shape.hidden_size)
 
     def forward(self, batch: TaskBatch) -> Tensor:
-        """(I, L)"""
+        """Return logits (I, L)."""
         parts = batch.parts(MAX_TOKENS) if batch.num_items == 1 else [batch]
         logits = torch.cat([self._logits_of(part, in_parts=len(parts) > 1) for part in parts])  # (N, L)
         if batch.num_items == len(logits):
@@ -63,7 +62,7 @@ class SequenceModel(TaskModel):
         return sums / torch.bincount(batch.item_of, minlength=batch.num_items).unsqueeze(1)
 
     def _logits_of(self, part: PackedSequences, in_parts: bool) -> Tensor:
-        """(N, L). Of a text in several parts only the logits are kept: for the gradient each part is read again."""
+        """Return (N, L). For a text in several parts, the backward pass reads each part again instead of keeping it."""
         if in_parts and self.training:
             logits = checkpoint(self._read, part, use_reentrant=False)
             assert isinstance(logits, Tensor)
@@ -71,24 +70,24 @@ class SequenceModel(TaskModel):
         return self._read(part)
 
     def _read(self, part: PackedSequences) -> Tensor:
-        """(N, L)"""
+        """Return (N, L)."""
         hidden = self.encoder(part)[part.cu_seqlens[:-1]]  # (N, C), of [CLS]
         return self.classifier(self.dropout(torch.tanh(self.pooler(hidden)))).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
-        """Squared error where the labels are numbers, else cross-entropy."""
+        """Return squared errors if the labels are numbers, otherwise cross-entropies."""
         if batch.labels.is_floating_point():
             return (logits.squeeze(1) - batch.labels).square()
         return F.cross_entropy(logits, batch.labels, reduction="none")
 
 
 class TokenModel(TaskModel):
-    """A class for each word, read at its first token."""
+    """A class for each word, from its first token."""
 
     form = "ForTokenClassification"
 
     def forward(self, batch: TaskBatch) -> Tensor:
-        """(U, L)"""
+        """Return logits (U, L)."""
         return self.classifier(self.dropout(self.encoder(batch)[batch.positions])).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
@@ -96,15 +95,15 @@ class TokenModel(TaskModel):
 
 
 class SpanModel(TaskModel):
-    """Where an answer begins and where it ends; at [CLS], if the window has none."""
+    """The first and the last token of an answer; [CLS] for both if the window has no answer."""
 
     form = "ForQuestionAnswering"
 
     def forward(self, batch: TaskBatch) -> Tensor:
-        """(T, 2)"""
+        """Return logits (T, 2)."""
         return self.classifier(self.encoder(batch)).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
-        """The mean of two cross-entropies, over the tokens of each sequence."""
+        """Return the mean of the cross-entropies of the first and the last token, over the tokens of each sequence."""
         rows = nn.utils.rnn.pad_sequence(logits.split(batch.lengths), batch_first=True, padding_value=-torch.inf)
         return F.cross_entropy(rows, batch.labels, reduction="none").mean(1)  # (N, S, 2) and (N, 2)

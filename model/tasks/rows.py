@@ -1,15 +1,15 @@
-"""Rows of a task's files, one after the other, each with its place in the file.
+"""Reads the rows of a task's files as a stream, each with its place in the file.
 
 | name ends in | a row is                                                                                            |
 |--------------|-----------------------------------------------------------------------------------------------------|
-| .jsonl       | a line that holds a JSON object                                                                     |
-| .csv         | a record under a header, quoted where it needs to be (RFC 4180)                                     |
-| .tsv         | a line under a header; a quote is text like any other, as in GLUE's files, and swallows no lines    |
+| .jsonl       | a line with a JSON object                                                                           |
+| .csv         | a record below a header, quoted as in RFC 4180                                                      |
+| .tsv         | a line below a header; quotes have no meaning, as in GLUE's files                                   |
 | .parquet     | a row                                                                                               |
-| .json        | an object of a list, or a question of SQuAD 1.1 and 2.0 (CMRC 2018 and DRCD have the same form)     |
+| .json        | an object of a list, or a question of SQuAD 1.1 or 2.0 (CMRC 2018 and DRCD have the same format)    |
 
-All but Parquet may be compressed as .gz. Text is UTF-8, with or without a byte order mark; blank lines are no rows. A row
-that cannot be used comes in its turn as a BadRow, so that the caller may stop, or count it and go on.
+All except Parquet may be compressed as .gz. Text is UTF-8, with or without a byte order mark. Blank lines are ignored. An
+unusable row is returned as a BadRow in its place, so that the caller can stop, or count it and continue.
 """
 
 import csv
@@ -36,29 +36,29 @@ KNOWN_NAMES = {
     "context": ("context",),
     "answers": ("answers",),
 }
-"""What a column is for, and the names it is found by."""
-ALSO_GIVEN = ("id", "is_impossible")
-"""Columns that rows are given where they are there."""
+"""The purposes of columns, and the names by which a column is recognised."""
+OPTIONAL_COLUMNS = ("id", "is_impossible")
+"""Columns that are passed on if a row has them."""
 FORMATS = (".jsonl", ".csv", ".tsv", ".parquet", ".json")
 MAX_NAMED = 5
-"""Bad rows that an error names one by one."""
+"""Largest number of bad rows that an error lists."""
 MAX_HELD = 1000
-"""Rows in which one that has the columns is looked for."""
+"""Number of rows that are searched for one that has the columns."""
 
 
 class BadRow(ValueError):
-    """A row that cannot be used; the words say why."""
+    """An unusable row; the message is the reason."""
 
 
 class Rejected(NamedTuple):
-    """A row that was left out."""
+    """A skipped row."""
 
     file: str
     """Path of its file."""
     place: str
-    """Where in it: "line 3", "row 3"."""
+    """Its place in the file, such as "line 3"."""
     reason: str
-    """Why."""
+    """Why it is unusable."""
 
 
 def read_task(
@@ -68,14 +68,14 @@ def read_task(
     columns: Mapping[str, str],
     on_bad_row: str,
 ) -> tuple[list[Row], list[Rejected]]:
-    """All rows of a file that can be used, and those that cannot.
+    """Return the usable rows of a file, and the others.
 
     Args:
         forms, parse, columns: see `read_rows`.
-        on_bad_row: "skip" leaves bad rows out.
+        on_bad_row: "stop" raises an error about bad rows, "skip" does not.
 
     Raises:
-        ValueError: there is no row that can be used; or on_bad_row is "stop" and there are bad ones, the first are named.
+        ValueError: no row is usable; or on_bad_row is "stop" and there are bad rows.
     """
     rows, rejected = [], []
     for place, row in read_rows(path, read_records(path), forms, parse, columns):
@@ -86,7 +86,7 @@ def read_task(
     if rejected and (on_bad_row == "stop" or not rows):
         named = "; ".join(f"{place}: {reason}" for _, place, reason in rejected[:MAX_NAMED])
         more = f"; and {len(rejected) - MAX_NAMED} more" if len(rejected) > MAX_NAMED else ""
-        advice = "mend them, or leave them out with --on-bad-row skip" if rows else "is it the right file?"
+        advice = "fix them, or skip them with --on-bad-row skip" if rows else "is it the right file?"
         raise ValueError(
             f"{path}: {len(rejected)} of {len(rejected) + len(rows)} rows cannot be used: {named}{more}: {advice}"
         )
@@ -102,21 +102,21 @@ def read_rows(
     parse: Callable[[str, dict[str, Any]], Row],
     columns: Mapping[str, str],
 ) -> Iterator[tuple[str, Row | BadRow]]:
-    """The place and the row of each record, or what is wrong with it.
+    """Yield the place of each record, and its row or the reason why it is unusable.
 
     Args:
         path: for errors.
         records: from `read_records`.
-        forms: what is needed, such as [["text", "label"]]; of several forms the first one that the columns serve. They
-            are those of the first row that serves one; the rows before it, MAX_HELD at most, are bad.
-        parse: a row from its place and its values, by what they are for; raises BadRow.
-        columns: the names of columns that are not found by KNOWN_NAMES, such as {"text": "review"}.
+        forms: alternative lists of purposes, such as [["text", "label"]]. The first row that has the columns of one of
+            them decides; up to MAX_HELD rows before it are bad.
+        parse: a function of the place and of the values by purpose that returns a row or raises BadRow.
+        columns: names of columns that KNOWN_NAMES does not have, such as {"text": "review"}.
 
     Raises:
-        ValueError: the columns of the file have none of the forms.
+        ValueError: the columns of the file fit none of the forms.
     """
     names: dict[str, str] = {}
-    lacking: ValueError | None = None  # what the first row has not
+    lacking: ValueError | None = None  # about the first row
     held: list[tuple[str, dict[str, Any] | BadRow]] = []
     for place, values in records:
         held.append((place, values))
@@ -131,7 +131,7 @@ def read_rows(
             continue
         for place, values in held:
             try:
-                yield place, values if isinstance(values, BadRow) else parse(place, chosen_of(values, names))
+                yield place, values if isinstance(values, BadRow) else parse(place, by_purpose(values, names))
             except BadRow as error:
                 yield place, error
         held.clear()
@@ -139,25 +139,26 @@ def read_rows(
         raise lacking
 
 
-def chosen_of(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The values of a row by what they are for; BadRow if it lacks one, or its `id` cannot be written."""
+def by_purpose(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of a row by purpose; BadRow if one is missing, or if `id` cannot be written as UTF-8."""
     for name in names.values():
         if name not in values:
             raise BadRow(f"has no {name!r}")
     if isinstance(values.get("id"), str) and not is_utf8(values["id"]):
         raise BadRow("id is not valid UTF-8")
-    return {name: values.get(name) for name in ALSO_GIVEN} | {use: values[name] for use, name in names.items()}
+    optional = {name: values.get(name) for name in OPTIONAL_COLUMNS}
+    return optional | {purpose: values[name] for purpose, name in names.items()}
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a string can be written: half a surrogate pair, or what stands for a byte that is no UTF-8, cannot."""
+    """Return whether a string can be written as UTF-8. Surrogates cannot; Python makes them of bytes that are not UTF-8."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def find_columns(
     path: Path, found: Collection[str], forms: Sequence[Sequence[str]], columns: Mapping[str, str]
 ) -> dict[str, str]:
-    """The column for each purpose of the first form that can be served.
+    """Return the column of each purpose, for the first form whose columns are there.
 
     >>> find_columns(Path("x"), ["sentence", "label"], [["text", "label"]], {})
     {'text': 'sentence', 'label': 'label'}
@@ -165,9 +166,9 @@ def find_columns(
     purposes = list(dict.fromkeys(purpose for form in forms for purpose in form))
     for purpose, name in columns.items():
         if purpose not in purposes:
-            raise ValueError(f"columns: {purpose!r} is nothing that this task reads: expected {', '.join(purposes)}")
+            raise ValueError(f"columns: this task does not read {purpose!r}: expected one of {', '.join(purposes)}")
         if name not in found:
-            raise ValueError(f"{path}: there is no column {name!r} for {purpose}: it has {', '.join(found)}")
+            raise ValueError(f"{path} has no column {name!r} for {purpose}: its columns are {', '.join(found)}")
     lacking = []
     for form in forms:
         names: dict[str, str] = {}
@@ -179,18 +180,18 @@ def find_columns(
         lacking.append([purpose for purpose in form if not names[purpose]])
     purpose = min(lacking, key=len)[0]
     raise ValueError(
-        f"{path}: no column is found for {purpose}: expected {' or '.join(KNOWN_NAMES[purpose])}, it has "
-        f"{', '.join(found)}; is it a file for this task? Else name the column: --columns {purpose}=NAME"
+        f"{path} has no column for {purpose}: expected {' or '.join(KNOWN_NAMES[purpose])}, its columns are "
+        f"{', '.join(found)}; is it a file for this task? If so, name the column: --columns {purpose}=NAME"
     )
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    """Place and values by column of each row, in the order of the file; see the top of this file."""
+    """Yield the place of each row and its values by column, in the order of the file; see the top of this module."""
     suffixes = path.suffixes[-2:]
     compressed = suffixes[-1:] == [".gz"]
     suffix = "".join(suffixes[:-1][-1:] if compressed else suffixes[-1:])
     if suffix not in FORMATS or (compressed and suffix == ".parquet"):
-        raise ValueError(f"{path}: its format is unknown: expected a name that ends in {' '.join(FORMATS)}")
+        raise ValueError(f"{path}: unknown format: expected a name that ends in {' '.join(FORMATS)}")
     if suffix == ".parquet":
         yield from _parquet(path)
         return
@@ -204,34 +205,31 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
             else:
                 yield from _table(path, file, suffix)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: {error}: it is no gzip file, or is damaged or cut short") from None
+            raise ValueError(f"{path} is not a gzip file, or is damaged or truncated: {error}") from None
 
 
 def json_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    """Place and values of each line of JSONL."""
+    """Yield the place and the values of each line of JSONL."""
     for number, line in enumerate(_unmarked(lines), 1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
+            if not isinstance(values, dict):
+                values = BadRow(f'is {values!r:.40}, expected a JSON object such as {{"text": …}}')
         except ValueError as error:  # JSONDecodeError and UnicodeDecodeError both are
-            yield f"line {number}", BadRow(f"is not JSON ({error})")
-            continue
-        is_object = isinstance(values, dict)
-        yield (
-            f"line {number}",
-            values if is_object else BadRow(f'is no JSON object such as {{"text": …}}: {values!r:.40}'),
-        )
+            values = BadRow(f"is not JSON ({error})")
+        yield f"line {number}", values
 
 
 def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines without a byte order mark before the first."""
+    """Yield the lines, without a byte order mark."""
     for number, line in enumerate(lines):
         yield line if number else line.removeprefix(b"\xef\xbb\xbf")
 
 
 def _table(path: Path, file: IO[bytes], suffix: str) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    # What is no UTF-8 is kept as surrogates, which parsers refuse: the row can then be named.
+    # Bytes that are not UTF-8 become surrogates, which `string_of` refuses with the place of the row.
     lines = (line.decode("utf-8", "surrogateescape") for line in _unmarked(file))
     rows = _csv_rows(lines) if suffix == ".csv" else _tsv_rows(lines)
     header: list[str] | None = None
@@ -241,7 +239,7 @@ def _table(path: Path, file: IO[bytes], suffix: str) -> Iterator[tuple[str, dict
         elif header is None:
             header = [name.strip() for name in row]
             if len(set(header)) < len(header):
-                raise ValueError(f"{path}: the header names a column twice: {', '.join(header)}")
+                raise ValueError(f"{path}: the header has a column twice: {', '.join(header)}; rename one of them")
         elif len(row) != len(header):
             yield place, BadRow(f"has {len(row)} columns, the header has {len(header)}")
         else:
@@ -255,7 +253,7 @@ def _tsv_rows(lines: Iterable[str]) -> Iterator[tuple[str, list[str] | BadRow]]:
 
 
 def _csv_rows(lines: Iterable[str]) -> Iterator[tuple[str, list[str] | BadRow]]:
-    csv.field_size_limit(2**31 - 1)  # the limit is of the whole process, and by default less than a long document
+    csv.field_size_limit(2**31 - 1)  # the default is less than a long document
     reader = csv.reader(lines, strict=True)
     while True:
         begin = reader.line_num + 1
@@ -265,7 +263,7 @@ def _csv_rows(lines: Iterable[str]) -> Iterator[tuple[str, list[str] | BadRow]]:
             return
         except csv.Error as error:
             what = f"up to line {reader.line_num}" if reader.line_num > begin else "here"
-            yield f"line {begin}", BadRow(f"its quotes are wrong {what} ({error})")
+            yield f"line {begin}", BadRow(f"has wrong quotes {what} ({error})")
             continue
         if row:
             yield f"line {begin}", row
@@ -273,24 +271,25 @@ def _csv_rows(lines: Iterable[str]) -> Iterator[tuple[str, list[str] | BadRow]]:
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     try:
-        number = 0
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", values
+            rows = (values for batch in file.iter_batches(batch_size=1024) for values in batch.to_pylist())
+            for number, values in enumerate(rows, 1):
+                yield f"row {number}", values
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no Parquet file, or is damaged: {error}") from None
+        raise ValueError(f"{path} is not a Parquet file, or is damaged: {error}") from None
 
 
 def _json(path: Path, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
     try:
         content = json.loads(file.read().removeprefix(b"\xef\xbb\xbf"))
     except ValueError as error:
-        raise ValueError(f"{path} is not one JSON value ({error}): if each line is one, name it .jsonl") from None
+        raise ValueError(f"{path} is not a single JSON value ({error}): if each line is one, name it .jsonl") from None
     if isinstance(content, list):
         for number, values in enumerate(content, 1):
-            yield f"item {number}", values if isinstance(values, dict) else BadRow(f"is no object: {values!r:.40}")
+            yield (
+                f"item {number}",
+                values if isinstance(values, dict) else BadRow(f"is {values!r:.40}, expected an object"),
+            )
         return
     try:
         questions = [
@@ -301,10 +300,10 @@ def _json(path: Path, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any] | B
         ]
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: neither a list of objects nor SQuAD's form, data > paragraphs > context and qas ({error!r})"
+            f"{path}: expected a list of objects, or SQuAD's format, data > paragraphs > context and qas ({error!r})"
         ) from None
     numbers: dict[str, int] = {}
     for number, question in enumerate(questions, 1):
         name = repr(question.get("id", f"number {number}"))
-        same = numbers.setdefault(name, number)  # answers are told apart by it
+        same = numbers.setdefault(name, number)  # answers are identified by it
         yield f"question {number} (id {name})", BadRow(f"has the id of question {same}") if same < number else question

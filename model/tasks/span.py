@@ -1,9 +1,8 @@
-"""A question is answered by a part of its context: SQuAD 1.1 and 2.0, CMRC 2018, DRCD.
+"""span: a question is answered by a part of its context, as in SQuAD 1.1 and 2.0, CMRC 2018 and DRCD.
 
-As in google-research/bert's run_squad.py: the context is read in windows behind the question; a window that has not the
-whole answer is trained to point at [CLS]; the answer is the best pair of a beginning and an end over all windows, and a
-token may begin one only in the window that shows most of what stands around it. Places are counted in characters (code
-points) of the context.
+As in google-research/bert's run_squad.py, each sequence is the question and a window of the context. In windows without the
+whole answer, the label is [CLS]. The answer is the best pair of a first and a last token over all windows, where the first
+token must be in the window with most context around it. Places count characters (code points) of the context.
 """
 
 import contextlib
@@ -24,30 +23,30 @@ from model.tasks.sequence import ROWS_AT_ONCE
 from model.tasks.task import Task, text_of
 
 NUM_CANDIDATES = 20
-"""Beginnings and ends looked at in a window, and answers kept of all windows; run_squad's n_best_size."""
+"""Number of first and last tokens considered in a window, and of answers kept over all windows; n_best_size of run_squad."""
 
 
 class SpanRow(NamedTuple):
     """A row of span."""
 
     place: str
-    """Where it stands in its file."""
+    """Its place in the file, such as "line 3"."""
     id: Any
     """Its `id`, if it has one."""
     question: str
     context: str
     answers: list[tuple[str, int]] | None
-    """True answers and where in the context they begin; empty if there is none, None if that is not known."""
+    """The true answers and the place in the context where each begins; empty if there is none, None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpanData(TaskData):
-    """Items of span: an item is a window."""
+    """Items of span: each is a window."""
 
     token_places: list[np.ndarray]
-    """For each row int32 (tokens of its context, 2): where each token begins and ends in the context."""
+    """For each row int32 (tokens of its context, 2), begin and end of each token in the context"""
     windows: np.ndarray
-    """int32 (S, 2), the first token of the context that each sequence shows, and the one behind the last"""
+    """int32 (S, 2), begin and end of each sequence's window over the tokens of the context"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +54,11 @@ class SpanTask(Task[SpanRow]):
     """An answer to each question, as a part of its context."""
 
     max_answer_length: int = 200
-    """Characters of an answer, at most: those of the longest one in the training rows."""
+    """Largest length of an answer in characters: that of the longest answer in the training rows."""
     may_be_unanswerable: bool = False
-    """Whether the training rows had questions without an answer: the model may then give none."""
+    """Whether the training rows had questions without an answer, so that the model may give none."""
     answer_rules: Rules = "words"
-    """Whose rules answers are measured by: SQuAD's, or CMRC's for Chinese."""
+    """Rules of the metrics: SQuAD's by words, or CMRC's by characters for Chinese."""
 
     name = "span"
     model_class = SpanModel
@@ -70,7 +69,7 @@ class SpanTask(Task[SpanRow]):
 
     def __post_init__(self) -> None:
         if self.windowing.max_windows is not None:
-            raise ValueError("max_windows: the answer may stand anywhere, so all of a context is read: leave it out")
+            raise ValueError("max_windows: the answer may be anywhere, so the whole context is read: omit it")
 
     @property
     def num_outputs(self) -> int:
@@ -83,9 +82,8 @@ class SpanTask(Task[SpanRow]):
         question, context = text_of(values["question"], "question"), text_of(values["context"], "context")
         answers = None
         if "answers" in values:
-            answers = (
-                [] if parse_bool(values["is_impossible"], "is_impossible") else answers_of(values["answers"], context)
-            )
+            is_impossible = parse_bool(values["is_impossible"], "is_impossible")
+            answers = [] if is_impossible else answers_of(values["answers"], context)
         return SpanRow(place, values["id"], question, context, answers)
 
     def label_counts(self, rows: Sequence[SpanRow]) -> Mapping[str, int]:
@@ -94,7 +92,7 @@ class SpanTask(Task[SpanRow]):
     def learn(self, rows: Sequence[SpanRow]) -> Self:
         first = [row.answers[0][0] for row in rows if row.answers]
         if not first:
-            raise ValueError("no question has an answer: there is nothing to learn")
+            raise ValueError("no question in the training rows has an answer: give rows with answers")
         return replace(
             self,
             max_answer_length=max(map(len, first)),
@@ -147,7 +145,7 @@ class SpanTask(Task[SpanRow]):
         ]
 
     def _answer_row(self, row: SpanRow, data: SpanData, logits: np.ndarray, sequences: range) -> dict[str, Any]:
-        """The best answer of a row over its windows."""
+        """Return the best answer to a row over its windows."""
         places = data.token_places[data.row_of[sequences[0]]]
         best = best_windows([tuple(data.windows[sequence]) for sequence in sequences], len(places))
         candidates: list[tuple[float, int, int]] = []  # score, first and last character
@@ -163,10 +161,8 @@ class SpanTask(Task[SpanRow]):
             score = shown[starts, 0][:, None] + shown[ends, 1]  # (20, 20)
             first, last = places[begin + starts, 0][:, None], places[begin + ends, 1]
             fits = (starts[:, None] <= ends) & (last - first <= self.max_answer_length)
-            order = np.argsort(np.where(fits, -score, np.inf), axis=None, kind="stable")[
-                : min(NUM_CANDIDATES, fits.sum())
-            ]
-            for i, j in zip(*np.unravel_index(order, fits.shape)):
+            order = np.argsort(np.where(fits, -score, np.inf), axis=None, kind="stable")
+            for i, j in zip(*np.unravel_index(order[: min(NUM_CANDIDATES, fits.sum())], fits.shape)):
                 candidates.append((score[i, j], int(first[i, 0]), int(last[j])))
         candidates = sorted(candidates, key=lambda candidate: -candidate[0])[:NUM_CANDIDATES]
         if self.may_be_unanswerable or not candidates:
@@ -184,14 +180,14 @@ class SpanTask(Task[SpanRow]):
 
 
 def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
-    """The true answers of a question, as SQuAD's list or as columns; BadRow if they are not in the context.
+    """Return the true answers to a question; raise BadRow if they are not in the context.
 
-    A cell of a table holds either as JSON.
-    Columns ({"text": [], "answer_start": []}) without an entry are the form of SQuAD 2.0 for no answer; a list without
-    one is an error, unless the question is marked `is_impossible`.
+    Answers are a list of objects, as in SQuAD, or an object of two lists ({"text": [], "answer_start": []}), or either as
+    JSON in a cell of a table. Two empty lists mean no answer, as in SQuAD 2.0 in columns. An empty list is an error, unless
+    the question is marked `is_impossible`.
     """
     if isinstance(value, str):
-        with contextlib.suppress(ValueError):  # what is no JSON is told below
+        with contextlib.suppress(ValueError):  # other strings are refused below
             value = json.loads(value)
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")
@@ -201,7 +197,7 @@ def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
     elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
         found = [(answer.get("text"), answer.get("answer_start")) for answer in value]
         if not found:
-            raise BadRow("has no answers, and is not marked is_impossible")
+            raise BadRow("has no answers and is not marked is_impossible")
     else:
         raise BadRow(f"answers is {value!r:.60}, expected a list of text and answer_start, or that as JSON")
     for text, start in found:
@@ -210,23 +206,22 @@ def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
             raise BadRow(f"answer_start is {start!r:.40}, expected an integer")
         if start < 0 or context[start : start + len(text)] != text:
             place = context.find(text)
-            where = f"it begins at {place}" if place >= 0 else "it is nowhere in the context"
+            where = f"it begins at {place}" if place >= 0 else "it is not in the context"
             raise BadRow(f"answer {text!r:.40} does not begin at {start} of the context: {where}")
     return found
 
 
 def parse_bool(value: Any, name: str) -> bool:
-    """A truth value, also as a table writes it, false where there is none; BadRow if it is something else."""
-    try:
-        return {"": False, "false": False, "0": False, "true": True, "1": True}[
-            str("" if value is None else value).lower()
-        ]
-    except KeyError:
-        raise BadRow(f"{name} is {value!r:.40}, expected true or false") from None
+    """Return a truth value, also as a table writes it, and False for None; raise BadRow for other values."""
+    known = {"": False, "false": False, "0": False, "true": True, "1": True}
+    text = "" if value is None else str(value).lower()
+    if text not in known:
+        raise BadRow(f"{name} is {value!r:.40}, expected true or false")
+    return known[text]
 
 
 def read_contexts(contexts: Sequence[str], tokenizer: TextTokenizer) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Ids, and places int32 (tokens, 2), of the tokens of each context."""
+    """Return the ids of each context, and the places of its tokens, int32 (tokens, 2)."""
     ids, places = [], []
     for start in range(0, len(contexts), ROWS_AT_ONCE):
         for encoding in tokenizer.encode(contexts[start : start + ROWS_AT_ONCE]):
@@ -236,12 +231,12 @@ def read_contexts(contexts: Sequence[str], tokenizer: TextTokenizer) -> tuple[li
 
 
 def answer_tokens(row: SpanRow, places: np.ndarray) -> tuple[int, int]:
-    """First and last token of the first true answer; (-1, -1) if there is none."""
+    """Return the first and the last token of the first true answer; (-1, -1) if there is none."""
     if not row.answers:
         return -1, -1
     text, start = row.answers[0]
     first = int(np.searchsorted(places[:, 1], start, side="right"))
     last = int(np.searchsorted(places[:, 0], start + len(text), side="left")) - 1
     if first > last:
-        raise ValueError(f"{row.place}: nothing is left of the answer {text!r:.40} when it is tokenized")
+        raise ValueError(f"{row.place}: the answer {text!r:.40} has no tokens: correct it, or remove the row")
     return first, last

@@ -1,7 +1,7 @@
-"""A class for each word of a text: named entities, parts of speech.
+"""tag: each word of a text has a class, such as named entities or parts of speech.
 
-A word is read at its first token. A text that is too long is read in windows, each word in the one that shows most of
-what stands around it.
+The class of a word is predicted from its first token. A long text is read in windows, and each word is predicted in the
+window with most context around it.
 """
 
 import re
@@ -23,22 +23,22 @@ from model.tasks.task import Task, label_of, string_of, text_of
 
 CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
 WORD = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]")
-"""What counts as a word in a text that comes without words: as BERT's tokenizer, each Chinese character is one."""
+"""The words of a text that is not given as words. As in BERT's tokenizer, each Chinese character is a word."""
 
 
 class TagRow(NamedTuple):
     """A row of tag."""
 
     place: str
-    """Where it stands in its file."""
+    """Its place in the file, such as "line 3"."""
     id: Any
     """Its `id`, if it has one."""
     tokens: list[str]
     """The words."""
     places: list[tuple[int, int]] | None
-    """Where in the text each one begins and ends, if the row was a text."""
+    """Begin and end of each word in the text, if the row was a text."""
     tags: list[str] | None
-    """The class of each; None if they are not known."""
+    """The class of each word; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class TagTask(Task[TagRow]):
 
     def __post_init__(self) -> None:
         if self.windowing.max_windows is not None:
-            raise ValueError("max_windows: every word gets a tag, so all of a text is read: leave it out")
+            raise ValueError("max_windows: every word gets a tag, so the whole text is read: omit it")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class TagTask(Task[TagRow]):
                 windows = self.windowing.windows(len(ids), self.windowing.max_seq_length - 2)
                 best = best_windows(windows, len(ids))[words]
                 for window, (begin, end) in enumerate(windows):
-                    positions = words[best == window] - begin + 1  # behind [CLS]
+                    positions = words[best == window] - begin + 1  # after [CLS]
                     if len(positions):
                         builder.add_sequence(ids[begin:end])
                         builder.add_item(number, len(positions), positions)
@@ -123,15 +123,15 @@ class TagTask(Task[TagRow]):
 
 
 def per_row(rows: Sequence[TagRow], values: np.ndarray) -> Iterator[np.ndarray]:
-    """The part of `values`, one for each word of all rows, that belongs to each row."""
+    """Return the values of each row, from one value for each word of all rows."""
     ends = np.cumsum([len(row.tokens) for row in rows])
     return iter(np.split(values, ends[:-1]))
 
 
 def words_of(value: Any, name: str) -> Sequence[Any]:
-    """Words of a list, or of a string that is parted by spaces; BadRow if it is neither."""
+    """Return the words of a list, or of a string with spaces between words; raise BadRow for other values."""
     if isinstance(value, str):
         return value.split()
     if not isinstance(value, list):
-        raise BadRow(f"{name} is {value!r:.40}, expected a list of words, or words parted by spaces")
+        raise BadRow(f"{name} is {value!r:.40}, expected a list of words, or words with spaces between them")
     return value

@@ -1,7 +1,7 @@
-"""The interface of a task: how its rows are parsed, tokenized, learnt, measured and answered.
+"""The interface of a task: it parses and tokenizes rows, computes metrics and gives answers.
 
-A task is one file, such as `classify.py`, and one line of `registry.py`. It says everything about itself: nothing
-outside this folder compares the names of tasks. A task knows nothing of files or of the training loop.
+A task is one file, such as `classify.py`, and one line of `registry.py`. Nothing outside this folder compares the names of
+tasks, and a task does not depend on files or on the training loop.
 """
 
 from abc import ABC, abstractmethod
@@ -21,79 +21,79 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC, Generic[Row]):
-    """A task, with all that reading a row and a prediction needs. It is kept in config.json next to the weights."""
+    """A task, with everything needed to read rows and predictions. It is saved in config.json, next to the weights."""
 
     windowing: Windowing
-    """How long texts are cut."""
+    """How long texts are divided."""
     labels: tuple[str, ...] = ()
     """The classes in the order of their ids. Empty before `learn`, and for tasks without classes."""
 
     name: ClassVar[str]
-    """Its name in the registry."""
+    """Name in the registry."""
     model_class: ClassVar[type[TaskModel]]
-    """The model that learns it."""
+    """Class of the model."""
     has_classes: ClassVar[bool] = True
     """Whether a target's label is the index of one of `labels`."""
     has_two_segments: ClassVar[bool] = False
     """Whether every sequence has a segment A and a segment B."""
     baselines: ClassVar[tuple[str, ...]] = ()
-    """Names of the baselines that it can be compared with, see `model.tasks.baselines`."""
+    """Names of suitable baselines in `model.tasks.baselines`."""
     foreign: ClassVar[Mapping[str, Any]] = {}
-    """Values of fields for a model that was not fine-tuned by bertloom, whose files do not give them."""
+    """Values of fields for models that were not fine-tuned by bertloom, because their files do not have them."""
 
     @property
     def num_outputs(self) -> int:
-        """Numbers that the classifier gives."""
+        """Number of outputs of the classifier."""
         return len(self.labels)
 
     @property
     @abstractmethod
     def metrics(self) -> tuple[str, ...]:
-        """The names of what `measure` gives, the one that says which model is best first; more is better in all."""
+        """Names of the metrics that `measure` returns. The first one chooses the best model; higher is better for all."""
 
     @abstractmethod
     def forms(self, labelled: bool) -> Sequence[Sequence[str]]:
-        """What a row has to have, for `read_rows`; with what is to be predicted, or without."""
+        """Return the forms of rows for `read_rows`, with or without labels."""
 
     @abstractmethod
     def parse(self, place: str, values: Mapping[str, Any]) -> Row:
-        """A row from its values by what they are for; BadRow if they cannot be used."""
+        """Return a row from its place and its values by purpose; raise BadRow if they are unusable."""
 
     @abstractmethod
     def label_counts(self, rows: Sequence[Row]) -> Mapping[str, int]:
-        """How often each label occurs."""
+        """Return the number of occurrences of each label."""
 
     @abstractmethod
     def tokenize(self, rows: Sequence[Row], tokenizer: TextTokenizer) -> TaskData:
-        """The rows as token ids; rows without what is to be predicted get zeros for it."""
+        """Return the rows as token ids. The labels of rows without labels are 0."""
 
     @abstractmethod
     def measure(self, rows: Sequence[Row], data: TaskData, logits: np.ndarray) -> dict[str, float]:
-        """The metrics of a model's logits on labelled rows and their data."""
+        """Return the metrics of a model's logits on labelled rows."""
 
     @abstractmethod
     def answer(self, rows: Sequence[Row], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
-        """What the logits say of each row, in words and with probabilities, of the `top_k` most likely classes."""
+        """Return the answer to each row from a model's logits, with the probabilities of the top_k most likely classes."""
 
     def learn(self, rows: Sequence[Row]) -> Self:
-        """The task with what is found in its training rows: the labels, if none were given."""
+        """Return the task with what its training rows define: the labels, if none were given."""
         return self if self.labels else replace(self, labels=sorted_labels(self.label_counts(rows)))
 
     def check_label(self, label: str) -> None:
-        """Raises BadRow unless the label is one of the task's, if these are known."""
+        """Raise BadRow if the task's labels are known and this is not one of them."""
         if self.labels and label not in self.labels:
             known = ", ".join(self.labels[:10]) + (" …" if len(self.labels) > 10 else "")
-            raise BadRow(f"label {label!r} is none of the {len(self.labels)} labels: {known}")
+            raise BadRow(f"label {label!r} is not one of the {len(self.labels)} labels: {known}")
 
     def configuration(self) -> dict[str, Any]:
-        """What config.json says of the task: transformers' keys, and under "bertloom" what it has none for."""
+        """Return the entries of config.json about the task: keys of transformers, and others under "bertloom"."""
         names = dict(enumerate(self.labels))
         values = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if names else {}
         return values | {"bertloom": {"task": self.name, **vars(self.windowing)}}
 
 
 def sorted_labels(labels: Mapping[str, int]) -> tuple[str, ...]:
-    """Labels in the order of their ids: that of numbers if all are numbers, else of their characters.
+    """Return labels in the order of their ids: by number if all are numbers, otherwise alphabetically.
 
     >>> sorted_labels({"10": 1, "9": 1})
     ('9', '10')
@@ -105,15 +105,15 @@ def sorted_labels(labels: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def text_of(value: Any, name: str) -> str:
-    """A text that can be read; BadRow if it is none, or nothing in it can be seen."""
+    """Return a text; raise BadRow if it is not a string, or has no visible character."""
     value = string_of(value, name)
     if not any(character.isprintable() and not character.isspace() for character in value):
-        raise BadRow(f"{name} is empty" if not value.strip() else f"{name} holds nothing that can be seen")
+        raise BadRow(f"{name} is empty" if not value.strip() else f"{name} has no visible character")
     return value
 
 
 def string_of(value: Any, name: str) -> str:
-    """A string that a tokenizer takes; BadRow if it is none."""
+    """Return a string that a tokenizer accepts; raise BadRow if the value is not one."""
     if not isinstance(value, str):
         raise BadRow(f"{name} is {value!r:.40}, expected a string")
     if not is_utf8(value):
@@ -122,7 +122,7 @@ def string_of(value: Any, name: str) -> str:
 
 
 def label_of(value: Any, name: str = "label") -> str:
-    """A label as a string, without spaces around it; a number or a truth value as JSON writes it."""
+    """Return a label as a string without surrounding spaces; numbers and truth values are written as in JSON."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):

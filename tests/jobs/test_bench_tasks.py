@@ -105,10 +105,10 @@ def test_what_the_baselines_say_is_what_can_be_counted_by_hand():
         ("num_epochs = 3\n", "has no task: expected a table for each"),
         ("[a\n", "not valid TOML"),
         ('[a]\ntask = "classify"\ntrain = "t"\n', r"\[a\] has no dev"),
-        ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nmodel = "m"\n', r"\[a\] model: the command gives that"),
+        ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nmodel = "m"\n', r"\[a\] model is set by the command"),
         ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nnum_epoch = 2\n', "unknown key 'a.num_epoch': did you mean"),
         ('[a]\ntask = "classify"\ntrain = "t"\ndev = "d"\nnum_epochs = "2"\n', "a.num_epochs = '2': expected a number"),
-        ('["../a"]\ntask = "classify"\ntrain = "t"\ndev = "d"\n', r"\[../a\] names a folder too"),
+        ('["../a"]\ntask = "classify"\ntrain = "t"\ndev = "d"\n', r"\[../a\] is also the name of a folder"),
     ],
 )
 def test_a_file_of_tasks_that_cannot_be_read_is_refused(content, message, tmp_path):
@@ -121,8 +121,8 @@ def test_models_have_names_of_their_own(tmp_path):
     assert read_models(["runs/a", "b=runs/x", "random"]).keys() == {"a", "b", "random"}
     assert str(read_models(["random", "runs/a"])["random"]) == "runs/a"
     for words, message in {
-        ("a/run", "b/run"): "the name 'run' cannot be taken, or is taken: give it as NAME=PATH",
-        ("random",): "give one --model more",
+        ("a/run", "b/run"): "the name 'run' is reserved, used twice or not a name: give NAME=PATH",
+        ("random",): "give that model, too, with a second --model",
         ("random=runs/a",): "the name 'random' cannot be taken",
         ("majority=runs/a",): "the name 'majority' cannot be taken",
         ("a/b=c",): "the name 'a/b' cannot be taken",

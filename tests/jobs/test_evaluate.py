@@ -74,7 +74,7 @@ def test_without_pairs_or_without_a_head_for_them_only_words_are_measured(run, d
     assert content["all"]["nsp_loss"] is None and content["all"]["num_pairs"] == 0
     assert content["all"]["mlm_loss"] == pytest.approx(measure(run, data).total.mlm_loss)
     main(["--model", str(tmp_path / "out"), "--data", str(data)])
-    assert "the model has no next sentence head: pairs were not looked at" in capsys.readouterr().out
+    assert "the model has no head for next sentence prediction: pairs were not evaluated" in capsys.readouterr().out
 
 
 def test_lengths_that_the_model_cannot_read_are_named(data, tmp_path, capsys):
@@ -85,7 +85,7 @@ def test_lengths_that_the_model_cannot_read_are_named(data, tmp_path, capsys):
     main(["--model", str(short), "--data", str(data)])
     assert "length 64 was not evaluated: the model has fewer positions" in capsys.readouterr().out
     long = make_data(tmp_path / "long", max_seq_lengths=(64,))
-    with pytest.raises(ValueError, match="reads 32 tokens, .* has lengths from 64 on"):
+    with pytest.raises(ValueError, match="has 32 positions, but the shortest length of .* is 64"):
         measure(short, long)
 
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_measured_is_refused(run, data, tmp_path):
     save_file(
         {n: tensor for n, tensor in weights.items() if "predictions" not in n}, tmp_path / "out/model.safetensors"
     )
-    with pytest.raises(ValueError, match="which predicts no masked words"):
+    with pytest.raises(ValueError, match="which has no head for masked words"):
         measure(tmp_path / "out", data)
     with pytest.raises(ValueError, match="max_examples=0 must be at least 1"):
         measure(run, data, max_examples=0)

@@ -21,7 +21,7 @@ def test_bad_rows_are_an_error_or_are_skipped_counted_and_listed(encoder, task_f
     message = "train.jsonl: 1 of 41 rows cannot be used: line 41: text is empty"
     with pytest.raises(ValueError, match=message):
         finetune(config(encoder, task_files, tmp_path / "out", train=train, dev=dev))
-    message = "dev.jsonl: 1 of 11 rows cannot be used: line 11: label 'ugly' is none of the 2 labels: bad, good"
+    message = "dev.jsonl: 1 of 11 rows cannot be used: line 11: label 'ugly' is not one of the 2 labels: bad, good"
     with pytest.raises(ValueError, match=message):
         finetune(config(encoder, task_files, tmp_path / "out", dev=dev))
     finetune(config(encoder, task_files, tmp_path / "out", train=train, dev=dev, on_bad_row="skip"))
@@ -30,7 +30,7 @@ def test_bad_rows_are_an_error_or_are_skipped_counted_and_listed(encoder, task_f
     rejected = [json.loads(line) for line in (tmp_path / "out/bad_rows.jsonl").read_text().splitlines()]
     assert [(row["place"], row["reason"]) for row in rejected] == [
         ("line 41", "text is empty"),
-        ("line 11", "label 'ugly' is none of the 2 labels: bad, good"),
+        ("line 11", "label 'ugly' is not one of the 2 labels: bad, good"),
     ]
 
 
@@ -41,9 +41,9 @@ def test_bad_rows_are_an_error_or_are_skipped_counted_and_listed(encoder, task_f
         ({"frozen_layers": 3}, "frozen_layers=3, but"),
         ({"stride": 63}, "stride=63 is above the 62 tokens of text in a window"),
         ({"stride": 15, "max_seq_length": 16}, "stride=15 is above the 14 tokens of text in a window"),
-        ({"columns": ("text=review",)}, "there is no column 'review' for text: it has text, label"),
-        ({"task": "pair"}, "no column is found for text_a"),
-        ({"labels": ("good", "fine")}, "label 'bad' is none of the 2 labels: good, fine"),
+        ({"columns": ("text=review",)}, "has no column 'review' for text: its columns are text, label"),
+        ({"task": "pair"}, "has no column for text_a"),
+        ({"labels": ("good", "fine")}, "label 'bad' is not one of the 2 labels: good, fine"),
     ],
 )
 def test_options_that_do_not_fit_the_data_are_refused_before_anything_is_written(

@@ -121,7 +121,7 @@ def test_an_old_checkpoint_with_a_pickle_and_old_names_is_read_alike(hf, run, tm
     (old / "vocab.txt").write_bytes(VOCABULARY)
     main(["--hf", str(old), "--out", str(tmp_path / "run")])
     said = capsys.readouterr().out
-    assert "is a BertForPreTraining: 2 layers of 32, 145 words, uncased" in said and "left out" not in said
+    assert "is a BertForPreTraining: 2 layers of 32, 145 words, uncased" in said and "not imported" not in said
     assert (tmp_path / "run/model/model.safetensors").read_bytes() == (run / "model/model.safetensors").read_bytes()
 
 
@@ -233,7 +233,7 @@ def refused(message, change, hf, tmp_path):
         ("hidden_size", "32", "hidden_size is '32', expected a number"),
         ("hidden_size", 48, "has the shape .* config.json says"),
         ("num_hidden_layers", 3, "16 tensors are missing, bert.encoder.layer.2.attention.output.dense.weight first"),
-        ("vocab_size", 100, "the vocabulary has 145 words, the model has vectors for 100: it is another model's"),
+        ("vocab_size", 100, "the vocabulary has 145 words, the model has vectors for 100: it belongs to another model"),
     ],
 )
 def test_a_configuration_that_is_not_ours_is_refused(name, value, message, hf, tmp_path):
@@ -245,9 +245,11 @@ def test_a_configuration_that_is_not_ours_is_refused(name, value, message, hf, t
 
 
 def test_a_directory_that_lacks_something_is_refused(hf, run, tmp_path):
-    with pytest.raises(ValueError, match="is no directory .*: there is no such folder; models are not fetched"):
+    with pytest.raises(
+        ValueError, match="is not a model directory .*: there is no such folder. Models are not downloaded"
+    ):
         import_model(ImportConfig(hf=tmp_path / "bert-base-uncased", out=tmp_path / "out"))
-    with pytest.raises(ValueError, match="imported is no directory in transformers' form: it has no config.json"):
+    with pytest.raises(ValueError, match="imported is not a model directory of transformers: it has no config.json"):
         import_model(ImportConfig(hf=run, out=tmp_path / "out"))
     for name, message in {
         "model.safetensors": "has neither model.safetensors nor pytorch_model.bin",

@@ -87,7 +87,7 @@ def test_a_bad_row_stops_it_or_has_a_line_that_says_so(tuned, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [path], "nothing is left of a broken output"
     found = predicted("--model", tuned["classify"], "--input", path, "--out", out, "--on-bad-row", "skip")
     assert found[1] == {"error": "line 2: text is empty"} and "label" in found[0] and "label" in found[2]
-    assert "1 of 3 rows could not be used: their lines say why" in capsys.readouterr().err
+    assert "1 of 3 rows could not be used: their lines give the reasons" in capsys.readouterr().err
 
 
 def test_ids_that_json_has_no_form_for_are_written_as_strings(tuned, tmp_path):
@@ -121,9 +121,9 @@ def test_words_are_filled_in(encoder, tmp_path):
     [
         ("classify", ["--fill", "a [MASK]"], "cannot fill in words, it is a BertForSequenceClassification"),
         (None, ["--input", "{rows}"], "was not trained for a task, it is a BertForPreTraining"),
-        ("span", ["--input", "{rows}"], "no column is found for question: expected question, it has text, label"),
-        ("classify", ["--input", "{rows}", "--columns", "label=label"], "'label' is nothing that this task reads"),
-        ("classify", ["--input", "nothing.txt"], "its format is unknown"),
+        ("span", ["--input", "{rows}"], "has no column for question: expected question, its columns are text, label"),
+        ("classify", ["--input", "{rows}", "--columns", "label=label"], "this task does not read 'label'"),
+        ("classify", ["--input", "nothing.txt"], "unknown format"),
         ("classify", ["--input", "{rows}", "--fill", "[MASK]"], "give --input with rows to predict, or --fill"),
         ("classify", [], "give --input with rows to predict, or --fill"),
     ],

@@ -91,7 +91,7 @@ def test_what_is_cut_off_or_left_out_is_counted(model, tmp_path, capsys):
     assert sorted(tmp_path.iterdir()) == [file]
     words = ["--model", str(model), "--input", str(file), "--out", str(out), "--on-bad-row", "skip"]
     embed_main([*words, "--max-seq-length", "6"])
-    assert "3 vectors; 1 rows left out, 2 texts too long" in capsys.readouterr().out
+    assert "3 vectors; 1 rows skipped, 2 texts truncated" in capsys.readouterr().out
     table = pq.read_table(out)
     assert table["row"].to_pylist() == [0, 2, 3] and table["id"].null_count == 3
     assert len(table["vector"][0]) == 32

@@ -66,7 +66,7 @@ def test_rows_that_cannot_be_read_are_named(encoder, tmp_path):
         model.predict([5])
     with pytest.raises(ValueError, match=re.escape("row 1: ('a', 'b', 'c') is no row of pair")):
         model.predict([("a", "b", "c")])
-    with pytest.raises(ValueError, match="no column is found for text_a"):
+    with pytest.raises(ValueError, match="has no column for text_a"):
         model.predict(["one text"])
 
 

@@ -148,7 +148,7 @@ def test_a_run_whose_vocabulary_is_lost_or_another_is_refused(tmp_path):
 
 
 def test_what_is_no_model_is_refused(original, directory, tmp_path):
-    with pytest.raises(ValueError, match="models are read from disk and not fetched by their name"):
+    with pytest.raises(ValueError, match="models are read from disk and not downloaded"):
         open_pretrained("bert-base-uncased")
     with pytest.raises(ValueError, match="expected the folder of a run, or a directory with config.json"):
         open_pretrained(tmp_path)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def data():
     builder.add_item(1, 2, np.array([1, 7]))
     builder.add_sequence(np.array([40, 41, 42]))
     builder.add_item(2, 0, np.array([], dtype=int))
-    return builder.build(np.array([5, 6, 7]), np.array([1, 2, 3], dtype=np.float32))
+    return replace(builder.build(np.array([5, 6, 7])), weights=np.array([1, 2, 3], dtype=np.float32))
 
 
 def test_a_batch_holds_the_sequences_of_its_items_in_their_order(data):

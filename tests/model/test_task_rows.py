@@ -75,7 +75,7 @@ def test_lines_that_are_no_rows_are_named(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n[1]\n{"text": "\xff"}\n')
     good, bad = good_and_bad(tmp_path / "x.jsonl")
     assert len(good) == 1 and [place for place, _ in bad] == ["line 2", "line 3", "line 4"]
-    assert "is not JSON" in bad[0][1] and "no JSON object" in bad[1][1] and "is not JSON" in bad[2][1]
+    assert "is not JSON" in bad[0][1] and "expected a JSON object" in bad[1][1] and "is not JSON" in bad[2][1]
     (tmp_path / "x.tsv").write_text("text\tlabel\na\na\tb\tc\n")
     assert [reason for _, reason in good_and_bad(tmp_path / "x.tsv")[1]] == [
         "has 1 columns, the header has 2",
@@ -91,12 +91,12 @@ def test_what_is_no_utf8_in_a_table_is_kept_for_the_parser_to_refuse(tmp_path):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("x.txt", b"", "its format is unknown: expected a name that ends in .jsonl .csv .tsv .parquet .json"),
-        ("x.parquet", b"PAR", "is no Parquet file, or is damaged"),
-        ("x.json", b'{"text": "a"}\n{"text": "b"}', "is not one JSON value"),
-        ("x.json", b'{"rows": []}', "neither a list of objects nor SQuAD's form"),
-        ("x.jsonl.gz", b"no gzip", "it is no gzip file, or is damaged or cut short"),
-        ("x.csv", b"text,text\na,b\n", "the header names a column twice: text, text"),
+        ("x.txt", b"", "unknown format: expected a name that ends in .jsonl .csv .tsv .parquet .json"),
+        ("x.parquet", b"PAR", "is not a Parquet file, or is damaged"),
+        ("x.json", b'{"text": "a"}\n{"text": "b"}', "is not a single JSON value"),
+        ("x.json", b'{"rows": []}', "expected a list of objects, or SQuAD's format"),
+        ("x.jsonl.gz", b"no gzip", "is not a gzip file, or is damaged or truncated"),
+        ("x.csv", b"text,text\na,b\n", "the header has a column twice: text, text"),
     ],
 )
 def test_files_that_cannot_be_read_are_refused(tmp_path, name, content, message):
@@ -109,7 +109,7 @@ def test_a_damaged_gz_file_is_named(tmp_path):
     content = bytearray(gzip.compress(b'{"text": "a"}\n' * 50, mtime=0))
     content[12] ^= 0xFF  # in the compressed data
     (tmp_path / "x.jsonl.gz").write_bytes(content)
-    with pytest.raises(ValueError, match="x.jsonl.gz: .*: it is no gzip file, or is damaged or cut short"):
+    with pytest.raises(ValueError, match="x.jsonl.gz is not a gzip file, or is damaged or truncated"):
         list(read_records(tmp_path / "x.jsonl.gz"))
 
 
@@ -144,11 +144,11 @@ def test_columns_are_found_by_their_names_or_named(tmp_path):
         (
             ["id", "a", "b", "label"],
             {},
-            "f.csv: no column is found for text: expected text or sentence, it has id, a, b",
+            "f.csv has no column for text: expected text or sentence, its columns are id, a, b",
         ),
-        (["text"], {}, "no column is found for label: expected label or score"),
-        (["text", "label"], {"text": "review"}, "f.csv: there is no column 'review' for text: it has text, label"),
-        (["text", "label"], {"txt": "text"}, "'txt' is nothing that this task reads: expected text, label"),
+        (["text"], {}, "has no column for label: expected label or score"),
+        (["text", "label"], {"text": "review"}, "f.csv has no column 'review' for text: its columns are text, label"),
+        (["text", "label"], {"txt": "text"}, "this task does not read 'txt': expected one of text, label"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             find_columns(path, found, FORM, columns)
@@ -185,7 +185,9 @@ def test_where_no_row_has_the_columns_those_of_the_first_are_named(number):
         for seen in range(number):
             yield b'{"id": %d, "n%d": 0}' % (seen, seen)
 
-    with pytest.raises(ValueError, match="x: no column is found for text: expected text or sentence, it has id, n0;"):
+    with pytest.raises(
+        ValueError, match="x has no column for text: expected text or sentence, its columns are id, n0;"
+    ):
         list(read_rows(Path("x"), json_lines(lines()), FORM, parse, {}))
     assert seen < 1000, "it does not read a whole file for that"
 
@@ -198,7 +200,7 @@ def test_bad_rows_stop_with_their_places_or_are_left_out_and_given_back(tmp_path
     assert str(error.value) == (
         f"{path}: 7 of 8 rows cannot be used: line 3: text is bad; line 4: has 1 columns, the header has 2; line 5: has 1 "
         "columns, the header has 2; line 6: has 1 columns, the header has 2; line 7: has 1 columns, the header has 2; and "
-        "2 more: mend them, or leave them out with --on-bad-row skip"
+        "2 more: fix them, or skip them with --on-bad-row skip"
     )
     rows, rejected = read_task(path, FORM, parse, {}, "skip")
     assert rows == [("line 2", "a", "1")]

@@ -38,14 +38,14 @@ def test_labels_are_found_in_the_training_rows_and_sorted():
     [
         ({"text": "", "label": "a"}, "text is empty"),
         ({"text": " \n", "label": "a"}, "text is empty"),
-        ({"text": "\u200b\x00", "label": "a"}, "text holds nothing that can be seen"),
+        ({"text": "\u200b\x00", "label": "a"}, "text has no visible character"),
         ({"text": 5, "label": "a"}, "text is 5, expected a string"),
         ({"text": "caf\udce9", "label": "a"}, "text is not valid UTF-8"),
         ({"text": "x", "label": None}, "has no label"),
         ({"text": "x", "label": "  "}, "label is empty"),
         ({"text": "x", "label": "caf\udce9"}, "label is not valid UTF-8"),
         ({"text": "x", "label": 1.5}, "label is 1.5, expected a string or an integer"),
-        ({"text": "x", "label": "c"}, "label 'c' is none of the 2 labels: a, b"),
+        ({"text": "x", "label": "c"}, "label 'c' is not one of the 2 labels: a, b"),
     ],
 )
 def test_rows_that_cannot_be_used_say_why(values, reason):

@@ -57,10 +57,13 @@ def test_a_word_of_which_nothing_is_left_still_gets_a_tag():
     [
         ({"tokens": ["a", "b"], "tags": ["O"]}, "has 2 tokens and 1 tags"),
         ({"tokens": [], "tags": []}, "has no tokens"),
-        ({"tokens": {"a": 1}, "tags": []}, "tokens is {'a': 1}, expected a list of words, or words parted by spaces"),
+        (
+            {"tokens": {"a": 1}, "tags": []},
+            "tokens is {'a': 1}, expected a list of words, or",
+        ),
         ({"tokens": ["a", None], "tags": ["O", "O"]}, "a token is None, expected a string"),
         ({"tokens": ["a"], "tags": ["\ud800"]}, "a tag is not valid UTF-8"),
-        ({"tokens": ["a"], "tags": ["B-XYZ"]}, "label 'B-XYZ' is none of the 3 labels: B-LOC, I-LOC, O"),
+        ({"tokens": ["a"], "tags": ["B-XYZ"]}, "label 'B-XYZ' is not one of the 3 labels: B-LOC, I-LOC, O"),
     ],
 )
 def test_rows_that_cannot_be_used_say_why(values, reason):
@@ -88,5 +91,5 @@ def test_words_come_back_with_their_tags_and_those_of_a_text_with_the_places_of_
 
 
 def test_a_limit_of_windows_is_refused():
-    with pytest.raises(ValueError, match="every word gets a tag, so all of a text is read"):
+    with pytest.raises(ValueError, match="every word gets a tag, so the whole text is read"):
         task(max_windows=1)

@@ -119,18 +119,18 @@ def test_a_vocabulary_that_is_not_the_models_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f" {size + 129}: expected at least {size + 1} .*embeddings.{size}."):
         load_tokenizer(tmp_path, size + 129)
     (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in [*VOCABULARY[:-1], "other"]))
-    with pytest.raises(ValueError, match="vocab.txt and tokenizer.json hold other words"):
+    with pytest.raises(ValueError, match="vocab.txt and tokenizer.json have different words"):
         load_tokenizer(tmp_path, size)
     (tmp_path / "vocab.txt").unlink()
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no tokenizer"):
+    with pytest.raises(ValueError, match="is not a tokenizer.json"):
         load_tokenizer(tmp_path, size)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\na\n")
-    with pytest.raises(ValueError, match=re.escape("the vocabulary has no [PAD]: it is none of a BERT")):
+    with pytest.raises(ValueError, match=re.escape("the vocabulary has no [PAD], so it is not that of a BERT")):
         load_tokenizer(tmp_path, size)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertJapaneseTokenizer"}))
-    with pytest.raises(ValueError, match="tokenizer_class is 'BertJapaneseTokenizer', only BertTokenizer can be read"):
+    with pytest.raises(ValueError, match="tokenizer_class is 'BertJapaneseTokenizer', expected BertTokenizer"):
         load_tokenizer(tmp_path, size)
 
 
@@ -147,5 +147,5 @@ def test_words_that_were_added_stand_in_tokenizer_json_alone_as_transformers_sav
     save_tokenizer(ours, tmp_path, 64)  # and once more, all of them in vocab.txt
     assert load_tokenizer(tmp_path, len(VOCABULARY) + 2).words == ours.words
     (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in [*VOCABULARY[:-1], "other"]))
-    with pytest.raises(ValueError, match=r"hold other words \(125 and 127\)"):
+    with pytest.raises(ValueError, match=r"have different words \(125 and 127\)"):
         load_tokenizer(tmp_path, len(VOCABULARY) + 2)
