@@ -64,7 +64,7 @@ def test_the_model_directory_alone_and_labelled_rows_do_too(tuned, tmp_path):
 
 def test_rows_stream_from_standard_input_to_standard_output(tuned):
     """The first answers come before the input has ended, so its size does not matter."""
-    code = "import sys, jobs.predict as p; p.ROWS_AT_ONCE = 4; p.main(sys.argv[1:])"
+    code = "import sys, jobs.predict as p, jobs.support.texts as t; t.ROWS_AT_ONCE = 4; p.main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "--model", str(tuned["classify"]), "--input", "-", "--device", "cpu"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
