@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Sequence
 
 COMMANDS = {
-    "demo": ("jobs.demo", "Run every step on the sample texts, in about two minutes"),
+    "demo": ("jobs.demo", "Run every step on the sample texts, in a few minutes"),
     "build-vocab": ("jobs.build_vocab", "Build a WordPiece vocabulary from text"),
     "preprocess": ("jobs.preprocess", "Turn text into shards of training examples"),
     "inspect": ("jobs.inspect_shards", "Show what a data set or a shard contains, decoded"),

@@ -2,7 +2,7 @@
 
     bertloom demo --out demo
 
-It takes about two minutes on two cores. Each step runs the real command and shows how to do the same with your own texts.
+It takes a few minutes on two cores. Each step runs the real command and shows how to do the same with your own texts.
 """
 
 import json
@@ -27,7 +27,7 @@ OURS = ("vocab.txt", "dataset", "run", "hugging_face")
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """Run every step on the English and Chinese sample texts, in about two minutes."""
+    """Run every step on the English and Chinese sample texts, in a few minutes."""
 
     out: Path = Path("demo")
     """Folder to write. Files of an earlier demo in it are replaced."""

@@ -44,9 +44,9 @@ class InspectConfig:
     split: str = "train"
     """Split of a data set: train or validation."""
     max_seq_length: int | None = None
-    """Length of a data set's examples; None: its shortest."""
+    """Length of the examples to show, in tokens. The default is the shortest length of the data set."""
     vocab: str | None = None
-    """Vocabulary of a shard that is outside of its data set."""
+    """Vocabulary file, for a shard that is not inside its data set."""
     json: bool = False
     """Print one JSON object instead of text."""
 

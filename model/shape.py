@@ -42,7 +42,7 @@ class Shape:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}: "
-                f"BERT takes heads of 64, here {max(1, self.hidden_size // 64)}"
+                f"BERT uses heads of 64, which gives {max(1, self.hidden_size // 64)} here"
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:

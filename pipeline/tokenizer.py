@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeConfig:
-    """The options that decide the tokens of a text. A change of any of these makes other token parts."""
+    """Options that affect the tokens of a text. After a change, all texts are tokenized again."""
 
     text: TextConfig = field(default_factory=TextConfig)
     do_lower_case: bool = True

@@ -30,7 +30,7 @@ class FinetuneConfig:
     """classify: a class for a text. pair: a class for two texts. regress: a number for one text or two. tag: a class for
     each word. span: the answer to a question, as a part of its context."""
     model: Path
-    """Pretrained model: a run folder of `bertloom pretrain`, or a directory in transformers' form."""
+    """Pretrained model: a run folder of `bertloom pretrain`, or a directory in transformers' format."""
     train: Path
     """Training rows: .jsonl, .csv, .tsv, .parquet, or .json (SQuAD's format, for span)."""
     dev: Path

@@ -18,21 +18,25 @@ from model.shape import Shape
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Pretrain a BERT on a data set, or resume it. Presets: tiny, mini, small, base, large."""
+    """Pretrain a BERT on a data set, or resume a run.
+
+    A preset comes first: `bertloom pretrain tiny --data DATASET --out RUN`. Presets are tiny, mini, small, base, large, and
+    TOML files such as the config.toml of a run. Later presets and flags override earlier ones.
+    """
 
     data: str
     """Data set written by `bertloom preprocess`: a folder, or s3://…, gs://…, https://…"""
     out: Path
     """Run folder: a new one, or one to resume."""
     init_from: Path | None = None
-    """Model whose weights to start from, instead of random ones: a run, or a directory in transformers' form. Its shape
-    must equal that of --model: give the config.toml of its run folder as a preset (`bertloom import` writes one, too)."""
+    """Model whose weights to start from, instead of random ones: a run, or a directory in transformers' format. The
+    shapes must be equal: give the config.toml of its run folder as the preset. `bertloom import` writes one, too."""
     num_steps: int | None = None
-    """Number of updates."""
+    """Number of updates (steps) to train."""
     num_tokens: int | None = None
-    """Number of real tokens to train on, instead of num_steps. The schedule then counts in tokens."""
+    """Number of real tokens to train on, instead of --num-steps. The schedule then counts in tokens."""
     budget: str | None = None
-    """Wall-clock time to train, such as 1h30m, instead of num_steps. Unlike the other schedules it is not reproducible:
+    """Wall-clock time to train, such as 1h30m, instead of --num-steps. Unlike the other schedules it is not reproducible:
     the number of steps depends on the speed of the machine."""
     batch_size: int = 256
     """Examples per update, over all devices (the global batch). BERT used 256."""
@@ -116,10 +120,9 @@ class PretrainConfig:
         for name in (*sizes, "num_threads", "keep_every", "eval_every", "save_every", "log_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.learning_rate <= 0 or self.max_gradient_norm <= 0:
-            raise ValueError(
-                f"learning_rate={self.learning_rate:g} and max_gradient_norm={self.max_gradient_norm:g} must be above 0"
-            )
+        for name in ("learning_rate", "max_gradient_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name):g} must be above 0")
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError(
                 f"warmup_ratio={self.warmup_ratio:g} must be at least 0 and below 1: it is a share of training"

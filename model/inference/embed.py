@@ -32,7 +32,7 @@ class Embedder:
             pooling: mean is the mean over all tokens including [CLS] and [SEP], as in sentence-transformers; cls is the
                 vector of [CLS].
             max_seq_length: tokens of a text that are read, including these two.
-            device: cuda, cuda:1, cpu …; auto is cuda where there is one.
+            device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.
         """
         self.tokenizer = pretrained.tokenizer
         self.pooling, self.max_seq_length = pooling, max_seq_length

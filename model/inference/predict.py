@@ -36,8 +36,8 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> "TaskPredictor |
     """Return the model at a path, ready to use: a TaskPredictor if it was fine-tuned, else a WordPredictor.
 
     Args:
-        path: a run of `bertloom finetune` or `pretrain`, or a directory in transformers' form.
-        device: cuda, cuda:1, cpu …; auto is cuda where there is one.
+        path: a run of `bertloom finetune` or `pretrain`, or a directory in transformers' format.
+        device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.
 
     Raises:
         ValueError: there is no model at the path, or none of ours is like it.

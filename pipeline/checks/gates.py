@@ -14,23 +14,22 @@ from pipeline.examples.configuration import ExamplesConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Gates:
-    """Limits for which `preprocess` and `report` end with status 1. The data set is complete in any case; no limit changes
-    a byte of it."""
+    """Limits of a data set. If one is exceeded, `preprocess` and `report` end with status 1. No limit changes the data."""
 
     fail: bool = True
     """End with status 1 if a gate fails. With --gates.no-fail, failed gates are only printed."""
     max_unknown: float = 0.02
-    """Greatest share of [UNK] among the words."""
+    """Largest accepted share of [UNK] among the words."""
     max_rejected: float = 0.1
-    """Greatest share of rejected documents."""
+    """Largest accepted share of rejected documents."""
     max_empty_inputs: float = 0.1
-    """Greatest share of input files without a document."""
+    """Largest accepted share of input files without a document."""
     max_one_input: float = 0.95
-    """Greatest share of the tokens from one input file, if there are several files."""
+    """Largest accepted share of the tokens from one input file, if there are several files."""
     max_one_label: float = 0.75
-    """Greatest share of pairs with the same label."""
+    """Largest accepted share of pairs with the same label."""
     max_label_guess: float = 0.55
-    """Greatest share of labels that can be guessed from B's length alone; 0.5 is chance."""
+    """Largest accepted share of labels that can be guessed from B's length alone; 0.5 is chance."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -38,7 +38,7 @@ else:  # the choices that --help shows
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplesConfig:
-    """Everything that decides which examples are made of tokens. All of it may change without tokenizing again."""
+    """Options that affect the examples. They may change without tokenizing again (see --work-dir)."""
 
     max_seq_length: tuple[int, ...] = (128,)
     """Longest example in tokens, [CLS] and [SEP] included. Several lengths make a set of shards each; BERT's two phases
@@ -65,7 +65,7 @@ class ExamplesConfig:
     random_token_prob: float = 0.1
     """Share of the masked tokens that become a random word. The rest stays as it is."""
     compat: CompatName | None = None
-    """google: pairs and masks distributed as google-research/bert makes them, with its faults, to compare with it."""
+    """google: pairs and masks as google-research/bert makes them, including its faults, for comparison."""
     validation_fraction: float = 0.01
     """Share of documents in the validation split, chosen by a hash of their text."""
     near_duplicates: float | None = None
@@ -79,7 +79,7 @@ class ExamplesConfig:
         for length in lengths:
             if not MIN_SEQ_LENGTH <= length <= MAX_SEQ_LENGTH:
                 raise ValueError(
-                    f"--max-seq-length {length}: expected {MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH}; BERT has 128 512"
+                    f"--max-seq-length {length}: expected {MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH}; BERT used 128 and 512"
                 )
         if len(set(lengths)) != len(lengths) or not lengths:
             raise ValueError(f"--max-seq-length {' '.join(map(str, lengths))}: expected one or more different lengths")

@@ -368,7 +368,7 @@ def test_a_vocabulary_with_crlf_is_taken_and_said(one, vocab, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("--max-seq-length 7", "--max-seq-length 7: expected 8 to 65535; BERT has 128 512"),
+        ("--max-seq-length 7", "--max-seq-length 7: expected 8 to 65535; BERT used 128 and 512"),
         ("--max-seq-length 70000", "--max-seq-length 70000: expected 8 to 65535"),
         ("--max-seq-length 64 64", "--max-seq-length 64 64: expected one or more different lengths"),
         ("--dupe-factor 0", "--dupe-factor 0: expected 1 or more copies"),

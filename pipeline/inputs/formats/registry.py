@@ -40,7 +40,7 @@ def format_named(name: str) -> Format:
 def expected_names() -> str:
     """Return the names that are understood, for error messages."""
     endings = ", ".join(ending for form in FORMATS for ending in form.endings)
-    return f"a name that ends in {endings}, followed by {', '.join(CODECS)} where it is compressed"
+    return f"a name that ends in {endings}, followed by {', '.join(CODECS)} if it is compressed"
 
 
 def format_by_name(path: str) -> tuple[Format | None, str | None]:
