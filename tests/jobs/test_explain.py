@@ -28,12 +28,12 @@ KINDS = {
 
 
 def make(folder, **options):
-    """A data set of a few documents of the sample, English as JSON lines and Chinese as text. Of one text there are two."""
+    """A data set of a few documents of the sample, English as JSON lines and Chinese as text. One text occurs twice."""
     folder.mkdir(exist_ok=True)
     english = (SAMPLE / "en.jsonl").read_text("utf-8").splitlines(keepends=True)
     chinese = (SAMPLE / "zh.txt").read_text("utf-8").split("\n\n")
-    (folder / "en.jsonl").write_text("".join([*english[:5], "{broken\n", english[3]]), "utf-8")
-    (folder / "zh.txt").write_text("\n\n".join(chinese[:4]), "utf-8")
+    (folder / "en.jsonl").write_text("".join([*english[:3], "{broken\n", english[1]]), "utf-8")
+    (folder / "zh.txt").write_text("\n\n".join(chinese[:3]), "utf-8")
     inputs = [folder / "en.jsonl", folder / "zh.txt"]
     vocab = ROOT / "tests/golden/vocab.txt"
     run_job(inputs, folder / "out", vocab, max_seq_length=(32, 64), validation_fraction=0.0, **options)
@@ -164,27 +164,32 @@ def test_a_shard_of_another_seed_is_reported(dataset, tmp_path):
     assert found["agrees"] is False and found["shard_agrees"] is False and "input_ids" in found["differ"]
 
 
-# ---- sources that are no longer what they were
+# ---- sources that were changed or removed
 
 
-def test_an_example_is_shown_without_its_sources_and_the_missing_file_is_named(tmp_path, capsys):
-    dataset = make(tmp_path / "in")
-    (tmp_path / "in/zh.txt").unlink()
+@pytest.fixture
+def sources(dataset):
+    """The folder of the input files, which are restored after the test."""
+    files = {dataset.parent / name: (dataset.parent / name).read_bytes() for name in ("en.jsonl", "zh.txt")}
+    yield dataset.parent
+    for path, data in files.items():
+        path.write_bytes(data)
+
+
+def test_an_example_is_shown_without_its_sources_and_the_missing_file_is_named(dataset, sources, capsys):
+    (sources / "zh.txt").unlink()
     seen = set()
     for index in range(12):
         assert cli.main(["explain", str(dataset), str(index)]) == 0
         out = capsys.readouterr().out
-        assert (
-            f"Not recomputed: zh.txt is no longer at {tmp_path}/in/zh.txt, so its documents cannot be read again" in out
-        )
+        assert f"Not recomputed: zh.txt is no longer at {sources}/zh.txt, so its documents cannot be read again" in out
         seen |= {line[:9] for line in out.splitlines() if line.startswith(("  before ", "  its text cannot"))}
         assert "\nHow it was drawn" not in out and "\nMasks: " in out
     assert len(seen) == 2  # English texts are shown, Chinese ones cannot be
 
 
-def test_a_source_that_was_changed_is_reported(tmp_path, capsys):
-    dataset = make(tmp_path / "in")
-    path = tmp_path / "in/en.jsonl"
+def test_a_source_that_was_changed_is_reported(dataset, sources, capsys):
+    path = sources / "en.jsonl"
     path.write_text(path.read_text("utf-8").replace("the", "teh", 1), "utf-8")
     assert cli.main(["explain", str(dataset), "0", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
