@@ -247,7 +247,7 @@ def files_below(folder: str) -> list[str]:
 def match(pattern: str) -> dict[str, tuple[int, float]]:
     """Return the files of a store that a glob names: path -> (bytes, modification time in seconds).
 
-    `**` as a whole part of the path stands for any number of folders.
+    `**` as a whole part of the path matches any number of folders.
     """
     before = _WILDCARD.split(pattern)[0]
     folder = before[: before.rfind("/") + 1]

@@ -138,7 +138,15 @@ class Explainer:
             has_lines = self.job.tokenize.max_line_repeats is not None
             repeated_lines = read_repeated(self.dataset) if has_lines else None
             paths = {name: row["path"] for name, row in self.inputs.items()}
-            self._buckets[split, number] = Bucket(page, paths, self.job, self.vocabulary, split, number, repeated_lines)
+            self._buckets[split, number] = Bucket(
+                page=page,
+                paths=paths,
+                job=self.job,
+                vocabulary=self.vocabulary,
+                split=split,
+                number=number,
+                repeated_lines=repeated_lines,
+            )
         return self._buckets[split, number]
 
     @cached_property

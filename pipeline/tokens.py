@@ -101,7 +101,7 @@ class PartRecord(TokenFile):
     rejected: dict[str, int] = field(default_factory=dict)
     """Number of rejects by reason."""
     passed_over: dict[str, int] = field(default_factory=dict)
-    """Number of records that are no documents by design, such as redirects, by reason."""
+    """Number of skipped records, which are not meant to be documents, such as redirects, by reason."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Number of documents that a cleaning step changed, by its name."""
 

@@ -7,7 +7,7 @@ the documents of the bucket are read, tokenized and woven again by the functions
 import glob
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -43,24 +43,21 @@ class Woven:
     sha256: str
 
 
+@dataclass(eq=False, kw_only=True)
 class Bucket:
     """The documents of a bucket, read again from their sources."""
 
-    def __init__(
-        self,
-        page: pa.Table,
-        paths: dict[str, str],
-        job: JobConfig,
-        vocabulary: Vocabulary,
-        split: str,
-        number: int,
-        repeated_lines: U64 | None,
-    ):
-        """page: of documents/; paths: from the name of a source to its place; repeated_lines: those that are left out."""
-        self.page, self.paths, self.job, self.vocabulary = page, paths, job, vocabulary
-        self.split, self.number = split, number
-        self.repeated_lines = repeated_lines
-        self._woven: dict[tuple[int, int], Woven] = {}
+    page: pa.Table
+    """Of documents/."""
+    paths: dict[str, str]
+    """Name of a source -> its path."""
+    job: JobConfig
+    vocabulary: Vocabulary
+    split: str
+    number: int
+    repeated_lines: U64 | None
+    """Hashes of the lines that are left out."""
+    _woven: dict[tuple[int, int], Woven] = field(default_factory=dict)
 
     @cached_property
     def documents(self) -> list[Document]:

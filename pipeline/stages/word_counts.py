@@ -107,7 +107,7 @@ class Tally:
     documents: int = 0
     bytes: int = 0
     not_used: Counter[str] = field(default_factory=Counter)
-    """Rejects, and records that are no documents by design, by reason."""
+    """Number of rejects and skipped records by reason."""
     first: dict[str, tuple[str, int, str]] = field(default_factory=dict)
     """Reason -> the first such reject: (path, position, message)."""
 

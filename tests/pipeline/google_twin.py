@@ -100,7 +100,7 @@ def mask(tokens: list[str], vocabulary: Sequence[str], options: Options, rng: Ra
         if word in ("[CLS]", "[SEP]"):
             continue
         if options.do_whole_word_mask and groups and word.startswith("##"):
-            groups[-1].append(at)  # even where [SEP] lies between
+            groups[-1].append(at)  # also across [SEP]
         else:
             groups.append([at])
     rng.shuffle(groups)

@@ -49,7 +49,7 @@ def make_document_tokenizer(with_words: bool = True) -> DocumentTokenizer:
 
 
 def marked(text: str) -> str:
-    """The tokens of a text; one that goes on with a Chinese word has no space before it."""
+    """The tokens of a text; one that continues a Chinese word has no space before it."""
     block = make_document_tokenizer()([Document(text.encode(), 0)])
     tokens = [VOCABULARY.words[i] for i in block.ids]
     return "".join(token if inside else f" {token}" for token, inside in zip(tokens, block.inside_words)).strip()
@@ -129,7 +129,7 @@ def test_marks_are_written_to_a_part_and_read_by_range(tmp_path):
 
 
 def test_whole_word_masks_cover_chinese_words(tmp_path):
-    """And without the option, every character is a word."""
+    """Without the option every character is a word."""
     words = ["操作系统", "计算机", "核心", "学习", "人工智能", "北京大学", "工作", "研究", "自然语言", "处理"]
     parted = {}
     for with_words in (True, False):

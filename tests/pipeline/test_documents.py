@@ -60,7 +60,7 @@ def rejects(items) -> list[tuple[int, str]]:
 
 
 def essence(items) -> list[tuple[bytes, int, int, int]]:
-    """What reaches the shards of each document: text, position, piece, source key."""
+    """Return what reaches the shards of each document: text, position, piece, source key."""
     rows = []
     for item in items:
         key = twins.identity(item.text) if item.source_key is None else item.source_key
@@ -138,7 +138,7 @@ def test_an_id_is_the_first_eight_bytes_of_the_sha256(folder):
     st.booleans(),
 )
 def test_reading_from_a_later_document_gives_the_same_items_as_reading_all(folder, bits, after):
-    """Also where it is cut into pieces; so a job that starts again writes the parts that it would have written."""
+    """Also inside a text that is cut into pieces, so a restarted job writes the same parts."""
     data = b"three\n\n" * after + b"".join(bits) + b"\n\nlast"
     with pytest.MonkeyPatch.context() as patch:
         set_sizes(patch, most=32, chunk=5)
@@ -150,7 +150,7 @@ def test_reading_from_a_later_document_gives_the_same_items_as_reading_all(folde
 def test_damaged_utf8_is_replaced_and_counted(folder):
     [item] = read(folder, "a.txt", b"caf\xe9 \xff\xfe ol\xc3\xa9 \xef\xbf\xbd")
     assert item.text.decode() == "caf\ufffd \ufffd\ufffd olé \ufffd"
-    assert item.num_replaced == 3  # the last one stood in the file
+    assert item.num_replaced == 3  # the last one is in the file
 
 
 def test_bytes_that_never_begin_a_character_can_be_cut_anywhere(folder, monkeypatch):

@@ -51,14 +51,14 @@ def test_each_gate_fails_on_its_fault_and_passes_with_a_higher_threshold(name, c
 
 
 def test_chance_alone_fails_no_gate():
-    """Two of ten documents rejected, or 60 % of a few labels guessed, is nothing to say anything by."""
+    """Two of ten rejected documents, or 60 % of a few labels, may be chance."""
     assert closed(counters__documents_in=10, counters__documents_rejected=2) == []
     assert closed(lengths__128__label_guess={"accuracy": 0.6, "error": 0.03}) == []
     assert closed(words__unknown=0.03, sample__examples=500) == []
 
 
 def test_exact_shares_have_no_slack():
-    """One empty file of two is a corpus lost."""
+    """One empty file of two fails."""
     assert closed(inputs__files=2, inputs__num_empty=1, inputs__empty=["wiki.txt"]) == ["max_empty_inputs"]
     assert closed(Gates(max_rejected=0.0), counters__documents_rejected=1) == ["max_rejected"]
 
@@ -68,7 +68,7 @@ def test_gates_that_do_not_apply_are_left_out():
     assert [gate.name for gate in one_file] == ["max_rejected", "max_unknown", "max_one_label", "max_label_guess"]
     assert closed(lengths__128__one_label=None, lengths__128__label_guess=None) == []
     guessed = {"lengths__128__label_guess": {"accuracy": 0.9, "error": 0.004}}
-    assert closed(configuration__compat="google", **guessed) == []  # one of Google's faults, asked for
+    assert closed(configuration__compat="google", **guessed) == []  # one of the faults of Google's script
 
 
 def test_a_threshold_that_is_not_a_share_is_refused():

@@ -161,7 +161,7 @@ def test_whole_word_masks_have_the_distribution_of_googles_script(google_words):
 
 
 def test_the_comparison_detects_a_small_difference(google, twin):
-    """Passes with short_seq_prob 0.15 for 0.1 are told apart."""
+    """Passes with short_seq_prob 0.15 differ from those with 0.1."""
     other = [pair_figures(rows) for rows in twin_passes(12, short_seq_prob=0.15)]
     with pytest.raises(AssertionError, match="'full'"):
         agree([pair_figures(rows) for rows in google], other)
@@ -207,7 +207,7 @@ def test_a_random_b_never_comes_from_the_source_of_a(folder):
 
 
 def guessed(rows: list[Row], cells: list[int]) -> float:
-    """Share of the labels that a table of cells guesses, learned on one half and asked on the other, where both labels are
+    """Share of the labels that a table of cells guesses, learned on one half and tested on the other, with both labels
     equally frequent."""
     votes: dict[int, float] = {}
     weight = {1: 1 / sum(row.label for row in rows), 0: -1 / sum(1 - row.label for row in rows)}
@@ -221,7 +221,7 @@ def guessed(rows: list[Row], cells: list[int]) -> float:
 
 
 def test_the_length_of_b_does_not_tell_the_label(google, default):
-    """But for documents of one sentence, whose pairs are random by force."""
+    """Except for documents of one sentence, whose pairs have to be random."""
     found = []
     for passes_of_mode in (google, default):
         rows = [row for row in all_rows(passes_of_mode) if len(DOCUMENTS[row.document_a]) > 1]
@@ -230,8 +230,8 @@ def test_the_length_of_b_does_not_tell_the_label(google, default):
 
 
 def test_a_tenth_of_the_examples_has_a_short_target(folder):
-    """Next pairs of 512 tokens in long documents, their last tokens left out, are full but where their target is short.
-    Google draws it once a document, and a short one makes more examples."""
+    """Next pairs of 512 tokens in long documents, their last tokens left out, are full unless their target is short.
+    Google's script draws the target once per document, and a short one makes more examples."""
     r = random.Random(5)
     documents = [[make_sentence(r) for _ in range(120)] for _ in range(400)]
     sizes, block = [sum(map(len, document)) for document in documents], make_block(documents)
@@ -253,7 +253,7 @@ def shares_of_segments(found: list[list[Row]], test) -> tuple[float, float]:
 
 
 def test_segments_begin_where_sentences_begin(google, default):
-    """B always, and A where it has not lost its front, as one before a short B does."""
+    """B always does. A does unless it lost its front to fit."""
 
     def inside(document: int, token: int, size: int) -> bool:
         return token not in STARTS[document]

@@ -115,7 +115,7 @@ def test_the_pieces_of_a_text_share_the_id_of_the_rest_of_the_first():
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.txt"])
 def test_lines_are_those_of_the_source_also_when_line_breaks_become_spaces(folder, name):
-    """They are counted and left out as they stand in the file; what is left is joined."""
+    """Lines are counted and left out as they are in the file; the rest is joined."""
     rows = [f"Home | About\nText {i} is wrapped\nhere.\nPrivacy\n\nHome\n\nEnd {i}." for i in range(3)]
     config = TextConfig(read=ReadConfig(text_layout="file"))
     if name == "a.jsonl":

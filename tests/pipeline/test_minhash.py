@@ -49,7 +49,7 @@ def test_the_bands_of_a_document_do_not_depend_on_its_neighbours(documents, bloc
 
 @pytest.mark.parametrize("alike", [0.5, 0.7, 0.8, 0.9, 0.95, 0.99])
 def test_documents_of_the_requested_similarity_share_a_band_as_often_as_promised(alike):
-    """Sets of 400 shingles: documents of unlike runs, so that the similarity is chosen exactly."""
+    """Sets of 400 shingles: documents without common runs, so that the similarity is exact."""
     banding, draw = Banding.of(alike), np.random.default_rng(1)
     assert banding.num_bands * banding.num_rows <= 96 and banding.chance(alike) >= 0.99
     shared = round(800 * alike / (1 + alike))  # of 400: J = shared / (800 - shared)

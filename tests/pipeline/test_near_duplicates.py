@@ -116,7 +116,7 @@ def texts():
 
 @pytest.fixture(scope="module")
 def whole(texts, tmp_path_factory, tokenizer):
-    """What is found when all texts are in one part."""
+    """The near duplicates found when all texts are in one part."""
     return found_in(texts, tmp_path_factory.mktemp("near") / "whole", tokenizer)
 
 

@@ -43,7 +43,7 @@ def ends_of(s: Sentences, pairs: Pairs):
 
 
 def sentence(seed: int, size: int, share: float) -> list[int]:
-    """Token ids of which about this share are `##` pieces, even the first where all are."""
+    """Token ids of which about this share are `##` pieces, also the first when all are."""
     r = random.Random(seed)
     return [r.randrange(FIRST_CONTINUATION, NUM_WORDS) if r.random() < share else r.randrange(25) for _ in range(size)]
 
@@ -123,7 +123,7 @@ def test_pieces_of_long_sentences_lose_nothing_and_fit_in_half_the_room(document
         assert len(pieces) == 1 or max(pieces) <= (length - 3) // 2
         assert len(pieces) == 1 or end - start > length - 3
         for a, b in pairwise(inside[:-1]):
-            assert s.head[b] or not s.head[a + 1 : b + 1].any()  # cut within a word only where there is no other way
+            assert s.head[b] or not s.head[a + 1 : b + 1].any()  # a cut is inside a word only when the word is too long
 
 
 def words(count: int) -> list[int]:
@@ -148,7 +148,7 @@ def test_a_long_pair_loses_the_end_of_b_first_then_the_front_of_a():
 
 @pytest.mark.parametrize("count", [2, 3, 10, 200])
 def test_documents_of_one_sentence_give_only_random_pairs_and_all_but_one_are_dropped(count):
-    """There is no next pair in them; what is left says so, and the job stops on the share that was dropped."""
+    """They have no next pair. The counters show it, and the job stops because of the dropped share."""
     block, _ = make_block([(i, i, [words(4)]) for i in range(count)])
     pairs, counters = make_pairs(cut_sentences(block, CONTINUATION, 32), 32, 0, 0, 0.1)
     assert pairs.label.tolist() == [RANDOM]
@@ -196,7 +196,7 @@ def gap(one: np.ndarray, two: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", ["a_length", "b_length"])
 def test_the_length_of_a_segment_does_not_tell_the_label(corpus_pairs, name):
-    """But for pairs that are random by force: a last sentence that was left alone, and a B that fills the room."""
+    """Except for pairs that have to be random: their A is a single last sentence, and B fills the room."""
     s, pairs, _ = corpus_pairs
     forced = pairs.sentence == (s.first[pairs.document_a + 1] - s.first[pairs.document_a] - 1)
     assert len(pairs) > 5000 and forced.mean() < 0.1
@@ -205,7 +205,7 @@ def test_the_length_of_a_segment_does_not_tell_the_label(corpus_pairs, name):
 
 
 def test_lengths_and_ending_together_guess_the_label_no_better_than_a_coin(corpus_pairs):
-    """A table learned on one half and asked on the other: 50 % are right by chance, 54 % with 32 draws of each B."""
+    """A table is learned on one half and tested on the other: 50 % are right by chance, 54 % with 32 draws of each B."""
     s, pairs, _ = corpus_pairs
     at_end = s.is_edge[pairs.b_start + pairs.b_length]
     left = np.minimum(61 - pairs.a_length - pairs.b_length, 3)
@@ -223,7 +223,7 @@ def test_few_pairs_are_dropped_or_forced_to_be_random(corpus_pairs):
 
 
 def test_random_bs_begin_anywhere(corpus_pairs):
-    """In as many documents as a fair draw would reach, and not at their beginnings alone."""
+    """They are in as many documents as fair draws reach, and not only at their beginnings."""
     s, pairs, _ = corpus_pairs
     chosen = pairs.document_b[pairs.label == RANDOM]
     assert len(np.unique(chosen)) > 0.6 * len(s.ids_of_documents)
@@ -241,7 +241,7 @@ def test_another_copy_seed_or_length_makes_other_pairs(corpus_pairs):
 
 
 def test_the_pairs_of_a_document_do_not_depend_on_the_documents_before_it():
-    """Only labels repaid and dropped may: here are none of one sentence, and the chunks are the same."""
+    """Only labels that balance the pairs may depend on them. No document here has one sentence, and the chunks are the same."""
     block = corpus(60, 3)
     rows = block.documents
     skip = 20

@@ -69,7 +69,7 @@ def test_the_first_bucket_begins_at_0_and_the_last_ends_at_2_to_the_64(count):
     st.lists(st.tuples(IDS, st.sampled_from([0, 1, 2]), st.integers(1, 9)), min_size=2, max_size=30), st.integers(1, 20)
 )
 def test_every_bucket_has_two_sources_and_joins_as_few_ranges_as_possible(folder, documents, bucket_tokens):
-    """Source key 0 stands for a source of the document's own."""
+    """Source key 0 means that the document has a source of its own."""
     documents = [(document, key or document, tokens) for document, key, tokens in documents]
     total = sum(tokens for *_, tokens in documents)
     if len({key for _, key, _ in documents}) == 1:

@@ -96,7 +96,7 @@ def test_gopher_reports_why_it_rejects_a_text(text, fault):
 
 
 def repetition_by_hand(words: list[str]) -> list[tuple[int, bool]]:
-    """(n, is it too much) for each n in turn, with Python's lists and sets."""
+    """(n, whether it is too much) for each n, with Python's lists and sets."""
     size, found = sum(map(len, words)), []
     for n in range(2, 11):
         grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]

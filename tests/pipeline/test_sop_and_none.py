@@ -122,8 +122,8 @@ def swapped(request) -> tuple[Sentences, Pairs]:
 
 
 def test_lengths_do_not_tell_whether_segments_are_swapped(swapped):
-    """A table learned on one half and asked on the other. Where all documents were cut from their start, the first half of
-    a chunk was the longer one in 57 % of the examples of 128 tokens."""
+    """A table is learned on one half and tested on the other. When all documents were cut from their start, the first half
+    of a chunk was the longer one in 57 % of the examples of 128 tokens."""
     _, pairs = swapped
     cell = pairs.a_length // 4 * 64 + pairs.b_length // 4
     learned = np.arange(len(pairs)) % 2 == 0

@@ -99,7 +99,7 @@ def test_span_lengths_have_the_distribution_of_the_table():
 
 
 def test_span_lengths_in_the_window_have_the_distribution_of_the_table_except_at_its_edges():
-    """A window of 40 of 400 words holds a span of k words whole in 41 - k of the places where it can lie."""
+    """A window of 40 of 400 words holds a span of k words whole in 41 - k of its possible positions."""
     n, size, wanted = 4000, 400, 40
     words = np.arange(n + 1) * size
     edges = np.arange(n * size + 1)
@@ -128,7 +128,7 @@ def example(r: random.Random, room: int) -> tuple[list[int], list[int]]:
 
 @pytest.fixture(scope="module")
 def many():
-    """8,000 examples of 128 tokens of which 19 are wanted, and up to 28 allowed."""
+    """8,000 examples of 128 tokens with 19 masks wanted and at most 28."""
     r = random.Random(3)
     examples = [example(r, 125) for _ in range(8000)]
     return examples, *mask_examples(examples, fold(np.arange(8000)).tolist(), 28)
@@ -177,7 +177,7 @@ def test_every_word_has_the_same_chance_wherever_it_stands_and_however_long_it_i
 
 
 def test_masks_are_adjacent(many):
-    """Runs of masks are 4.9 tokens long, where single whole words make runs of 1.7."""
+    """Runs of masks have 4.9 tokens; those of single whole words have 1.7."""
     runs = [run for _, positions, _ in many[1] for run in runs_of(positions)]
     assert 4.7 < np.mean([len(run) for run in runs]) < 5.2
 
@@ -201,7 +201,7 @@ def test_all_tokens_of_a_span_are_treated_alike_eighty_ten_ten():
 
 
 def test_words_of_one_span_are_treated_alike_and_those_of_two_are_not():
-    """Both words of A masked: of one span, both are [MASK] or none; of two spans, in 0.8² + 0.2² of the cases."""
+    """Both words of A are masked. In one span both or none become [MASK], in two spans both do in 0.8² + 0.2² of the cases."""
     n = 20_000
     keys = fold(np.arange(n))
     masked, _ = mask_examples([([5, 6], [7, 8])] * n, keys.tolist(), 2, 0.4)

@@ -111,7 +111,7 @@ def test_a_row_records_where_its_document_comes_from():
 
 @pytest.mark.parametrize("word", ["é", "abcdé", "abcdefgé", "abcdefghijklé", "abcdefghijklmnopqrsé"])
 def test_a_nul_after_a_word_changes_neither_ids_nor_sentences(word):
-    """BERT deletes it; and words of up to 16 bytes are known again by their bytes with zeros behind them."""
+    """BERT deletes NULs, and words of up to 16 bytes are stored with zeros after them."""
     texts = [f"He asked {word}. The cat sat.", f"Oh {word}.\x00 The cat sat.", f"Oh {word}.\x00\x00 The cat sat."]
     for order in (texts, texts[::-1]):
         tokenizer = make_document_tokenizer()
@@ -194,7 +194,7 @@ def test_a_range_of_ids_read_from_a_part_equals_all_documents_filtered(folder, r
 
 
 def test_a_few_documents_of_a_range_are_read_without_the_others(folder, monkeypatch):
-    """Held-out documents are one bucket over all ids: were the others read too, memory would grow with the corpus."""
+    """Held-out documents are one bucket over all ids. If the others were read too, memory would grow with the corpus."""
     path = str(folder / "sparse.part")
     part = write_part(path, RECORD, make_blocks([(i, 0, 0, [900]) for i in range(200)], [200]), [], U16)
     num_bytes, read_at = [], storage.read_at
@@ -205,7 +205,7 @@ def test_a_few_documents_of_a_range_are_read_without_the_others(folder, monkeypa
 
 @pytest.mark.parametrize("count", [0, 1, 3, 40, 5000])
 def test_a_part_of_few_documents_has_a_small_index_and_gives_a_range_without_the_others(folder, monkeypatch, count):
-    """Else thousands of small files cost a hundred times their text."""
+    """Otherwise thousands of small files take a hundred times the space of their text."""
     path = str(folder / "small.part")
     rows = [(twins.mix(i), 0, 0, [50, 50]) for i in range(count)]
     part = write_part(path, RECORD, make_blocks(rows, [count]), [], U16)
@@ -270,7 +270,7 @@ def test_taking_ranges_equals_slicing_and_joining(ranges):
 
 
 def long_text() -> bytes:
-    """Short documents, and between them one that is cut into many pieces, with bytes that are no text."""
+    """Short documents and one that is cut into many pieces, with invalid bytes."""
     long = b" ".join(b"Line %d of it.\n" % i if i % 5 else b"word \xff %d" % i for i in range(60))
     return b"One.\nTwo.\n\nThree four.\n\n" + long + b"\n\nFive.\n\n\x01\n\nSix."
 

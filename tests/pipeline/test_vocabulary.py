@@ -72,7 +72,7 @@ def test_a_byte_order_mark_and_empty_lines_at_the_end_are_ignored_with_a_note():
 
 @given(st.sets(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1)))
 def test_only_a_line_feed_ends_a_word(words):
-    """Real vocabularies hold U+2028 and U+0085, where `str.splitlines` would cut."""
+    """Real vocabularies contain U+2028 and U+0085, at which `str.splitlines` splits."""
     words = [*SPECIAL_WORDS, *sorted(words - set(SPECIAL_WORDS)), "\u2028", "##\x85"]
     words = list(dict.fromkeys(words))
     assert parse_vocabulary("\n".join(words).encode(), "v").words == tuple(words)
@@ -312,7 +312,7 @@ def test_the_job_refuses_to_overwrite_a_file_without_a_flag(corpus, capsys):
     assert "already exists with other content" in capsys.readouterr().err and out.read_text() == "mine"
     assert main(arguments(corpus, "--out", str(out), "--overwrite")) == 0
     before = out.read_bytes()
-    assert main(arguments(corpus, "--out", str(out))) == 0  # the same vocabulary again is no other file
+    assert main(arguments(corpus, "--out", str(out))) == 0  # the same vocabulary again is not another file
     assert out.read_bytes() == before
 
 

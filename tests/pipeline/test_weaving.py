@@ -23,7 +23,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def make_part(folder: Path, number: int, documents: list[tuple[int, int]], size: int = 2, low: int = 0) -> PartRecord:
-    """A part of documents (id, position); their tokens and sentences tell their ids."""
+    """A part of documents (id, position); their tokens and sentences depend on the id."""
     rows = np.zeros(len(documents), DOCUMENT)
     for row, (document, position) in zip(rows, documents):
         row["id"], row["id_low"], row["position"] = document, low, position
@@ -71,7 +71,7 @@ def test_a_bucket_has_each_document_once_from_the_source_that_sorts_first(folder
 
 
 def test_many_copies_of_a_document_take_no_more_memory_than_few(folder, monkeypatch):
-    """All copies of a text have one id, and so are one bucket's."""
+    """All copies of a text have the same id, so they are in one bucket."""
     monkeypatch.setattr(weaving, "MAX_HELD_BYTES", 100_000)
     peaks = []
     for number, copies in ((20, 1), (200, 1), (20, 20)):

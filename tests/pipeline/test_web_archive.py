@@ -110,7 +110,7 @@ def test_an_archive_cut_anywhere_keeps_its_whole_records(folder, cut):
     data = b"".join(WET)
     ends = [sum(map(len, WET[: i + 1])) - 4 for i in range(len(WET))]
     whole = read(folder, "whole.wet", data)
-    if cut > 10:  # else it is no archive by its first bytes
+    if cut > 10:  # else its first bytes do not show an archive
         items = read(folder, "cut.wet", data[:cut])
         num_whole = sum(end <= cut for end in ends)
         assert items[:num_whole] == whole[:num_whole]
@@ -144,7 +144,7 @@ def page(body: bytes, kind: str = "text/html; charset=UTF-8", **headers: str) ->
 
 
 def read_one_before_another(folder: Path, one: bytes) -> Document | Reject:
-    """What the first of two pages gives; the second is read whatever the first one is."""
+    """Return the item of the first of two pages; the second is always read."""
     first, last = read(folder, "two.warc", one + page(b"<p>The next page.</p>"))
     assert isinstance(last, Document) and last.text == b"The next page."
     assert (first.position, last.position) == (0, len(one))
@@ -163,7 +163,7 @@ def test_an_unknown_charset_is_replaced_by_a_guess_from_the_bytes(folder, charse
 
 
 def test_charsets_mean_what_they_mean_to_browsers(folder):
-    """gb2312 is GBK, and iso-8859-1 Windows-1252: pages use the letters and quotes that only these have."""
+    """gb2312 means GBK and iso-8859-1 means Windows-1252: pages use characters that only these have."""
     for text, charset, encoding in (("朱镕基说。", "gb2312", "gbk"), ("“Café”", "ISO-8859-1", "windows-1252")):
         html = f"<p>{text}</p>".encode(encoding)
         assert read_one_before_another(folder, page(html, f"text/html;charset={charset}")).text.decode() == text

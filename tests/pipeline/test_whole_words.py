@@ -111,7 +111,7 @@ def example(r: random.Random, room: int) -> tuple[list[int], list[int]]:
 
 @pytest.fixture(scope="module")
 def many():
-    """8,000 examples of 128 tokens of which 19 are wanted, and up to 28 allowed."""
+    """8,000 examples of 128 tokens with 19 masks wanted and at most 28."""
     r = random.Random(3)
     examples = [example(r, 125) for _ in range(8000)]
     return examples, *mask_examples(examples, fold(np.arange(8000)).tolist(), 28)
@@ -132,7 +132,7 @@ def test_words_are_masked_whole_and_never_across_segments(many):
 
 
 def test_a_piece_at_the_start_of_b_is_a_separate_word():
-    """A ends with w p, B begins with p: in Google's way the three are one word."""
+    """A ends with w p, B begins with p: in Google's script the three are one word."""
     pair = ([20, 60], [60, 21, 22, 23, 24, 25])
     together = {False: 0, True: 0}
     for google in together:
@@ -151,7 +151,7 @@ def test_an_example_has_its_number_of_masks_on_average_and_at_most_the_limit(man
 
 
 def test_a_word_is_masked_equally_often_whatever_its_length(many):
-    """19 of 125 tokens, 15.2 %: within four standard errors for words of every length. Google's way, below, is far off, and
+    """19 of 125 tokens, 15.2 %: within four standard errors for words of every length. Google's script, below, is far off, and
     the draw that only gave the last word a chance masked words of six pieces in 13.7 %."""
     hits: dict[int, list[bool]] = {}
     for word, hit, _, _ in words_and_masks(many):
@@ -214,7 +214,7 @@ def test_the_replacement_shares_equal_the_options(shares, scheme):
 
 
 def test_different_draws_decide_which_word_is_masked_and_how():
-    """One mask wanted, half of the words too long for it, in Google's way: where the second word drawn was taken, the
+    """One mask is wanted and half of the words are too long for it, as in Google's script: where the second word drawn was taken, the
     same draw said how, and it became [MASK] in 60 % of the cases."""
     n = 20_000
     a = [word for i in range(20) for word in (FIRST_WORD + i, FIRST_PIECE)]

@@ -20,7 +20,7 @@ def make_kernel(do_lower_case: bool, strip_accents: bool | None, vocabulary: Voc
 
 @pytest.fixture(scope="module")
 def kernel(request) -> WordPiece:
-    """One kernel for all examples: what it remembers of one text must not show in the next."""
+    """One kernel for all examples: what it remembers of one text must not change the next."""
     return make_kernel(*request.param)
 
 
@@ -42,7 +42,7 @@ def test_ids_equal_those_of_the_reference_on_the_whole_text(kernel, text):
 
 @VARIANTS
 def test_ids_equal_those_of_the_reference_for_every_character_within_a_word(kernel):
-    """The whole basic plane, and what is used most of the others."""
+    """The whole basic plane, and the most used characters of the others."""
     ranges = (0, 0xD800), (0xE000, 0x11200), (0x1D100, 0x1D200), (0x1F000, 0x20200), (0x2F800, 0x2FA40)
     characters = [chr(point) for first, end in ranges for point in range(first, end)]
     text = " ".join(f"a{character}b" for character in characters)
@@ -85,7 +85,7 @@ def test_the_table_is_emptied_when_it_is_too_large(monkeypatch):
 @settings(max_examples=100)
 @given(texts=st.lists(ODD_TEXT, min_size=1, max_size=4), word=st.integers(1, 60))
 def test_a_small_table_and_a_long_word_change_no_ids(slots, steps, texts, word):
-    """Where many units want one place of the table; where a word is longer than it is followed byte by byte."""
+    """Many units have the same slot, and a word is longer than MAX_STEPS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.text.units.SLOT_BITS", slots)
         patch.setattr("pipeline.text.units.MAX_STEPS", steps)

@@ -119,7 +119,7 @@ class Unit:
 
 
 def isolates(tokenizer, character: str) -> bool:
-    """Is it a pre-token of its own even within a word? Only characters of three bytes are asked."""
+    """Return whether a character is always a separate pre-token. Only characters of three bytes can be."""
     if not 0x800 <= ord(character) < 0x10000:
         return False
     text = tokenizer.normalizer.normalize_str(f"a{character}b")
@@ -179,7 +179,7 @@ NUMERALS = "〇零一二三四五六七八九十百千万"
 
 
 def sentence_starts(units: list[Unit]) -> list[bool]:
-    """Does a sentence begin at this unit? Asked of every unit by itself."""
+    """Return whether a sentence begins at this unit, decided for each unit alone."""
     count = len(units)
 
     def spaced(i: int) -> bool:
@@ -212,7 +212,7 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
         return word(i) in tuple("。！？｡") or (word(i) == "．" and is_wide_stop(i))
 
     def is_wide_stop(i: int) -> bool:
-        """Does a full-width stop stand behind a Chinese character, and neither in a number nor in a row of such stops?"""
+        """Return whether a full-width stop follows a Chinese character and is neither in a number nor in a row of stops."""
         if spaced(i):
             return False
         before = units[i - 1].text[-1]
@@ -225,7 +225,7 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
         return word(i) in tuple(CLOSERS)
 
     def behind_closers(i: int, holds) -> bool:
-        """True for this unit, or for the one behind which this and at most one other closing mark stand."""
+        """Return whether it holds for this unit, or for the unit before this and at most one other closing mark."""
         for _ in range(2):
             if i < 0 or holds(i):
                 break

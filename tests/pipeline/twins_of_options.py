@@ -193,7 +193,7 @@ def apply(
     shares: tuple[float, float],
     alone: bool,
 ) -> tuple[list[int], list[int], list[int]]:
-    """The same of the positions in these groups, each treated alike; or, `alone`, each position for itself."""
+    """The same for the positions in these groups, all of a group with one decision, or each with its own if `alone`."""
     masked, rank, positions = list(input_ids), 0, []
     for group in groups:
         decided = draw(key, max_predictions + rank) >> 32
@@ -215,7 +215,7 @@ def apply(
 
 
 def share_up_to(words: int) -> Fraction:
-    """P(length <= words) of the geometric distribution with p = 0.2, cut off behind 10 words."""
+    """P(length <= words) of the geometric distribution with p = 0.2, cut off after 10 words."""
     shares = [Fraction(1, 5) * Fraction(4, 5) ** (k - 1) for k in range(1, 11)]
     return sum(shares[:words]) / sum(shares)
 

@@ -15,7 +15,7 @@ class Text:
     id: int
     source_key: int
     sentences: list[tuple[int, int]]
-    """(first token, the token behind the last) of each, in the bucket's ids."""
+    """(first token, the token after the last) of each, in the bucket's ids."""
 
     @property
     def end(self) -> int:
@@ -100,7 +100,7 @@ def walk(texts: list[Text], max_seq_length: int, copy: int, seed: int, short_seq
                 i = chunk.end
             elif chunk.coin and owed <= 0:
                 chunk.label = RANDOM
-                i = chunk.middle  # the rest begins the next chunk, but for a single sentence
+                i = chunk.middle  # the rest begins the next chunk, unless it is a single sentence
                 if i == len(text.sentences) - 1:
                     i += 1
             else:
