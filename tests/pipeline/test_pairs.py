@@ -241,7 +241,7 @@ def test_another_copy_seed_or_length_makes_other_pairs(corpus_pairs):
 
 
 def test_the_pairs_of_a_document_do_not_depend_on_the_documents_before_it():
-    """Only labels that balance the pairs may depend on them. No document here has one sentence, and the chunks are the same."""
+    """Only labels that balance the pairs may depend on them. No document here has one sentence, so chunks are the same."""
     block = corpus(60, 3)
     rows = block.documents
     skip = 20

@@ -201,7 +201,8 @@ def test_all_tokens_of_a_span_are_treated_alike_eighty_ten_ten():
 
 
 def test_words_of_one_span_are_treated_alike_and_those_of_two_are_not():
-    """Both words of A are masked. In one span both or none become [MASK], in two spans both do in 0.8² + 0.2² of the cases."""
+    """Both words of A are masked. In one span both become [MASK] or neither does; in two spans that happens in
+    0.8² + 0.2² of the cases."""
     n = 20_000
     keys = fold(np.arange(n))
     masked, _ = mask_examples([([5, 6], [7, 8])] * n, keys.tolist(), 2, 0.4)

@@ -151,8 +151,8 @@ def test_an_example_has_its_number_of_masks_on_average_and_at_most_the_limit(man
 
 
 def test_a_word_is_masked_equally_often_whatever_its_length(many):
-    """19 of 125 tokens, 15.2 %: within four standard errors for words of every length. Google's script, below, is far off, and
-    the draw that only gave the last word a chance masked words of six pieces in 13.7 %."""
+    """19 of 125 tokens, 15.2 %: within four standard errors for words of every length. Google's script, below, is far off,
+    and the draw that only gave the last word a chance masked words of six pieces in 13.7 %."""
     hits: dict[int, list[bool]] = {}
     for word, hit, _, _ in words_and_masks(many):
         hits.setdefault(len(word), []).append(hit[0])
@@ -214,8 +214,8 @@ def test_the_replacement_shares_equal_the_options(shares, scheme):
 
 
 def test_different_draws_decide_which_word_is_masked_and_how():
-    """One mask is wanted and half of the words are too long for it, as in Google's script: where the second word drawn was taken, the
-    same draw said how, and it became [MASK] in 60 % of the cases."""
+    """One mask is wanted and half of the words are too long for it, in Google's script. When one draw decided both that the
+    second word is masked and how, it became [MASK] in 60 % of the cases."""
     n = 20_000
     a = [word for i in range(20) for word in (FIRST_WORD + i, FIRST_PIECE)]
     b = [FIRST_WORD + i for i in range(20)]
