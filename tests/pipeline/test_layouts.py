@@ -1,7 +1,6 @@
-"""Plain text in its other two layouts: one document a line, one document a file."""
+"""Plain text in its other two layouts: a document in each line, or one in each file."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -90,18 +89,14 @@ def test_a_file_as_one_document_has_the_same_text_as_in_json(folder, text, chunk
     assert [i.text for i in items if isinstance(i, Document)] == [i.text for i in expected if isinstance(i, Document)]
 
 
-def test_a_file_of_many_paragraphs_is_read_in_time_in_proportion_to_its_length(folder):
-    path = source_of(folder, "verse.txt", "A line of verse\nand another.\n\n" * 130_000).path
-    seconds = {}
-    for layout in ("blank-line", "file"):
-        start = time.process_time()
-        split = Split(find_sources([path])[0], 0, None)
-        assert (
-            len(list(read_documents(split, None, TextConfig(read=ReadConfig(text_layout=layout)))))
-            == (130_000, 1)[layout == "file"]
-        )
-        seconds[layout] = time.process_time() - start
-    assert seconds["file"] < 5 * seconds["blank-line"]  # twenty times, where every paragraph copies those before it
+def test_paragraphs_of_a_file_are_joined_only_when_they_fill_a_piece():
+    """Joining each would copy all before it: twenty times the work for a file of 130,000 paragraphs."""
+    pieces = records.Pieces(0)
+    for _ in range(1000):
+        assert list(pieces.add(b"A line of verse\n", 0, last=False)) == []
+    assert len(pieces.held) == 1000
+    [document] = pieces.add(b"", 0, last=True)
+    assert document.text == b"\n".join([b"A line of verse"] * 1000)
 
 
 @settings(max_examples=100)
