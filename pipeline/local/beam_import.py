@@ -39,7 +39,7 @@ def _without(names: Sequence[str]) -> Iterator[None]:
     """Make imports of these modules fail, and replace Beam's HTTP client, whose import is slow, until it is used."""
     client: Any = ModuleType(HTTP_CLIENT)
     client.get_new_http = _get_new_http
-    stand_ins = dict.fromkeys(names) | {HTTP_CLIENT: client}
+    stand_ins: dict[str, Any] = dict.fromkeys(names) | {HTTP_CLIENT: client}
     stand_ins = {name: module for name, module in stand_ins.items() if name not in sys.modules}
     sys.modules.update(stand_ins)  # None makes an import fail
     try:
