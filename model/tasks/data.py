@@ -126,7 +126,8 @@ class TaskData:
 
     def num_tokens(self, items: np.ndarray) -> np.ndarray:
         """Return the number of tokens of each of these items."""
-        return self.starts[self.item_starts[items + 1]] - self.starts[self.item_starts[items]]
+        counts: np.ndarray = self.starts[self.item_starts[items + 1]] - self.starts[self.item_starts[items]]
+        return counts
 
     def batch(self, items: np.ndarray) -> TaskBatch:
         """Return a batch of these items, in this order."""

@@ -106,10 +106,10 @@ def sorted_labels(labels: Mapping[str, int]) -> tuple[str, ...]:
 
 def text_of(value: Any, name: str) -> str:
     """Return a text; raise BadRow if it is not a string, or has no visible character."""
-    value = string_of(value, name)
-    if not any(character.isprintable() and not character.isspace() for character in value):
-        raise BadRow(f"{name} is empty" if not value.strip() else f"{name} has no visible character")
-    return value
+    text = string_of(value, name)
+    if not any(character.isprintable() and not character.isspace() for character in text):
+        raise BadRow(f"{name} is empty" if not text.strip() else f"{name} has no visible character")
+    return text
 
 
 def string_of(value: Any, name: str) -> str:

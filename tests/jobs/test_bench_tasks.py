@@ -28,7 +28,7 @@ def tasks(tmp_path_factory):
     return folder / "tasks.toml"
 
 
-def test_every_task_is_run_on_every_model_and_one_table_is_written(tasks, encoder, tmp_path, capsys):
+def test_every_model_is_trained_on_every_task_and_one_table_is_written(tasks, encoder, tmp_path, capsys):
     words = [str(tasks), "--model", f"small={encoder}", "--model", "random", "--out", str(tmp_path)]
     assert main(words) == 0
     table = (tmp_path / "results.md").read_text()
@@ -80,7 +80,7 @@ def predict_baselines(task: str, *arguments) -> dict[str, np.ndarray]:
     return {name: BASELINES[name](*arguments) for name in task_class(task).baselines}
 
 
-def test_what_the_baselines_say_is_what_can_be_counted_by_hand():
+def test_baselines_equal_a_count_by_hand():
     rows = [TextRow("", None, text, None, None) for text in ("a good film", "a bad film", "good !", "bad !", "so good")]
     labels = np.array([1, 0, 1, 0, 1])
     found = predict_baselines("classify", rows, labels, rows[:2], 2)
@@ -117,7 +117,7 @@ def test_a_file_of_tasks_that_cannot_be_read_is_refused(content, message, tmp_pa
         read_tasks(tmp_path / "tasks.toml")
 
 
-def test_models_have_names_of_their_own(tmp_path):
+def test_models_have_distinct_names(tmp_path):
     assert read_models(["runs/a", "b=runs/x", "random"]).keys() == {"a", "b", "random"}
     assert str(read_models(["random", "runs/a"])["random"]) == "runs/a"
     for words, message in {
@@ -133,7 +133,7 @@ def test_models_have_names_of_their_own(tmp_path):
     assert parse(BenchTasksConfig, words, "test").model == ("a", "b")
 
 
-def test_what_is_wrong_with_the_last_task_shows_before_the_first_is_trained(tasks, encoder, tmp_path):
+def test_an_error_in_the_last_task_is_raised_before_the_first_is_trained(tasks, encoder, tmp_path):
     bad = tasks.with_name("bad.toml")
     bad.write_text(tasks.read_text() + '[last]\ntask = "classify"\ntrain = "classify.jsonl"\ndev = "nowhere.jsonl"\n')
     with pytest.raises((ValueError, OSError), match="nowhere.jsonl"):

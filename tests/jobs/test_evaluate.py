@@ -26,7 +26,7 @@ def measure(run, data, **changes):
     )
 
 
-def test_it_says_what_pretraining_said_of_the_same_checkpoint(run, data):
+def test_results_equal_those_of_pretraining_at_the_same_checkpoint(run, data):
     line = [line for line in read_metrics(run / "metrics.jsonl") if line["split"] == "validation"][-1]
     found = measure(run, data, max_examples=40, batch_size=8)
     assert found.lengths.keys() == {32, 64} and found.lengths[64].num_examples == 40
@@ -34,7 +34,7 @@ def test_it_says_what_pretraining_said_of_the_same_checkpoint(run, data):
     assert found == measure(run, data, max_examples=40, batch_size=8)
 
 
-def test_a_run_and_its_export_are_measured_alike_over_all_lengths(run, data, tmp_path):
+def test_a_run_and_its_export_have_equal_results_at_all_lengths(run, data, tmp_path):
     export(ExportConfig(checkpoint=run, out=tmp_path / "out"))
     ours, theirs = measure(run, data), measure(tmp_path / "out", data)
     assert ours.lengths == theirs.lengths
@@ -44,7 +44,7 @@ def test_a_run_and_its_export_are_measured_alike_over_all_lengths(run, data, tmp
     assert total.nsp_accuracy == pytest.approx(sum(part.nsp_accuracy * part.num_pairs for part in parts) / 120)
 
 
-def test_what_is_printed_is_a_table_or_json(run, data, capsys):
+def test_results_are_printed_as_a_table_or_json(run, data, capsys):
     main(["--model", str(run), "--data", str(data), "--max-examples", "20"])
     table = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in table[2:]] == ["32", "64", "all"] and "on the validation examples" in table[0]
@@ -62,7 +62,7 @@ def test_what_is_printed_is_a_table_or_json(run, data, capsys):
     }
 
 
-def test_without_pairs_or_without_a_head_for_them_only_words_are_measured(run, data, tmp_path, capsys):
+def test_without_pairs_or_a_head_for_them_only_words_are_evaluated(run, data, tmp_path, capsys):
     bare = make_data(tmp_path / "bare", pairs=False)
     assert measure(run, bare).total.num_pairs == 0
     export(ExportConfig(checkpoint=run, out=tmp_path / "out"))
@@ -77,7 +77,7 @@ def test_without_pairs_or_without_a_head_for_them_only_words_are_measured(run, d
     assert "the model has no head for next sentence prediction: pairs were not evaluated" in capsys.readouterr().out
 
 
-def test_lengths_that_the_model_cannot_read_are_named(data, tmp_path, capsys):
+def test_lengths_above_the_models_positions_are_reported(data, tmp_path, capsys):
     short = make_run(
         data, tmp_path / "short", num_steps=1, model=type(TINY)(**vars(TINY) | {"max_position_embeddings": 32})
     )
@@ -89,7 +89,7 @@ def test_lengths_that_the_model_cannot_read_are_named(data, tmp_path, capsys):
         measure(short, long)
 
 
-def test_what_cannot_be_measured_is_refused(run, data, tmp_path):
+def test_a_model_that_does_not_fit_the_data_set_is_refused(run, data, tmp_path):
     other = make_data(tmp_path / "other", vocabulary=VOCABULARY.replace(b"house", b"home"))
     with pytest.raises(ValueError, match="'home' and 'house'; preprocess with the model's vocab.txt"):
         measure(run, other)

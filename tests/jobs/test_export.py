@@ -70,7 +70,7 @@ def loading_info(kind, directory):
     return set(info["unexpected_keys"])
 
 
-def test_the_directory_is_whole(exported, run):
+def test_the_directory_is_complete(exported, run):
     assert sorted(path.name for path in exported.iterdir()) == [
         "README.md",
         "config.json",
@@ -86,7 +86,7 @@ def test_the_directory_is_whole(exported, run):
     assert list(exported.parent.iterdir()) == [exported]
 
 
-def test_transformers_finds_every_weight_and_no_other_than_heads_that_a_class_has_not(exported):
+def test_transformers_finds_every_weight_and_no_unexpected_one(exported):
     pooler = {f"bert.pooler.dense.{kind}" for kind in ("weight", "bias")}
     pairs = {f"cls.seq_relationship.{kind}" for kind in ("weight", "bias")}
     assert loading_info(AutoModelForPreTraining, exported) == set()
@@ -94,14 +94,14 @@ def test_transformers_finds_every_weight_and_no_other_than_heads_that_a_class_ha
     assert all(name.startswith("cls.") for name in loading_info(AutoModel, exported))
 
 
-def test_weights_come_out_and_in_again_bit_for_bit(exported, run):
+def test_weights_are_exported_and_read_again_bit_for_bit(exported, run):
     before, after = load_model(run / "checkpoints/step-00000006").state_dict(), load_pretrained(exported).state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     theirs = BertForPreTraining.from_pretrained(exported).state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in open_pretrained(run).weights.items())
 
 
-def test_what_transformers_has_saved_is_read_bit_for_bit(tmp_path):
+def test_weights_saved_by_transformers_are_read_bit_for_bit(tmp_path):
     torch.manual_seed(0)
     theirs = BertForPreTraining(BertConfig(vocab_size=53, **vars(TINY)))
     theirs.save_pretrained(tmp_path)
@@ -140,7 +140,7 @@ def test_a_masked_word_is_filled(exported):
     assert len(found) == 5 and 0 < found[0]["score"] < 1 and "[MASK]" not in found[0]["sequence"]
 
 
-def test_the_model_card_says_what_the_run_says(exported, run, data):
+def test_the_model_card_agrees_with_the_run(exported, run, data):
     card = (exported / "README.md").read_text()
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["split"] == "validation" and last["step"] == 6
@@ -159,14 +159,14 @@ def test_the_model_card_says_what_the_run_says(exported, run, data):
         assert fact in card, fact
 
 
-def test_the_card_of_a_run_without_pairs_says_that_the_head_is_not_trained(tmp_path):
+def test_the_card_of_a_run_without_pairs_states_that_the_head_is_not_trained(tmp_path):
     data = make_data(tmp_path / "data", pairs=False, max_seq_lengths=(32,))
     export(ExportConfig(checkpoint=make_run(data, tmp_path / "run", num_steps=1), out=tmp_path / "out"))
     card = (tmp_path / "out/README.md").read_text()
     assert "not trained: the data has no pairs" in card and "next sentence, cross-entropy" not in card
 
 
-def test_a_step_can_be_asked_for(run, tmp_path, capsys):
+def test_a_step_can_be_chosen(run, tmp_path, capsys):
     main(["--checkpoint", str(run), "--out", str(tmp_path / "four"), "--step", "4"])
     assert "step-00000004, with its tokenizer and a model card" in capsys.readouterr().out
     expected = load_model(run / "checkpoints/step-00000004").state_dict()
@@ -194,13 +194,13 @@ def test_an_unfinished_run_is_refused_unless_the_step_is_named(data, run, tmp_pa
 
 
 @pytest.mark.parametrize("lengths", [{"num_tokens": 500}, {"budget": "1s", "save_every": 1}])
-def test_runs_by_tokens_and_by_the_clock_end_too(data, tmp_path, lengths):
+def test_runs_counted_in_tokens_or_seconds_are_finished_too(data, tmp_path, lengths):
     out = make_run(data, tmp_path / "run", **{"num_steps": None} | lengths)
     export(ExportConfig(checkpoint=out, out=tmp_path / "out"))
     assert (tmp_path / "out/model.safetensors").exists()
 
 
-def test_what_cannot_be_exported_is_refused_and_leaves_nothing(data, run, exported, tmp_path):
+def test_a_refused_export_leaves_nothing(data, run, exported, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="is already in transformers' form"):
         export(ExportConfig(checkpoint=exported, out=out))
@@ -217,7 +217,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(data, run, export
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "batch"]
 
 
-def test_a_folder_that_holds_something_is_not_touched(run, tmp_path):
+def test_a_folder_that_is_not_empty_is_not_changed(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds notes.txt already: give a new or empty folder"):
         export(ExportConfig(checkpoint=run, out=tmp_path))
@@ -228,7 +228,7 @@ def test_a_folder_that_holds_something_is_not_touched(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "notes.txt"]
 
 
-def test_the_graph_for_onnxruntime_gives_what_transformers_gives(run, exported, data, tmp_path):
+def test_the_onnx_model_equals_transformers(run, exported, data, tmp_path):
     export(ExportConfig(checkpoint=run, out=tmp_path / "out", onnx=True))
     session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"])
     tokenizer, model = AutoTokenizer.from_pretrained(exported), AutoModelForPreTraining.from_pretrained(exported).eval()
@@ -249,7 +249,7 @@ def test_the_graph_for_onnxruntime_gives_what_transformers_gives(run, exported, 
         torch.testing.assert_close(pairs, expected.seq_relationship_logits, atol=1e-4, rtol=1e-4)
 
 
-def test_a_graph_with_other_numbers_or_without_onnxruntime_is_refused(run, tmp_path, monkeypatch):
+def test_an_onnx_model_with_other_numbers_or_without_onnxruntime_is_refused(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ValueError, match="last_hidden_state of onnxruntime is off by"):
         patch.setattr(padded, "CLOSE", -1.0)
         export(ExportConfig(checkpoint=run, out=tmp_path / "out", onnx=True))
@@ -260,7 +260,7 @@ def test_a_graph_with_other_numbers_or_without_onnxruntime_is_refused(run, tmp_p
 
 
 @pytest.mark.parametrize("seeds", [(1,), (1, 2)])
-def test_a_fine_tuned_model_is_exported_with_its_labels_and_what_was_measured(seeds, tmp_path):
+def test_a_fine_tuned_model_is_exported_with_its_labels_and_metrics(seeds, tmp_path):
     model = write_model(tmp_path / "encoder")
     train, dev = (write_jsonl(tmp_path / f"{n}.jsonl", sentiment_rows(n)) for n in (40, 20))
     tuned = finetune(

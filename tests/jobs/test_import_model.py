@@ -95,7 +95,7 @@ def first_batch(data, size=16):
     }
 
 
-def test_every_weight_comes_in_and_goes_out_again_bit_for_bit(hf, run, tmp_path):
+def test_every_weight_is_imported_and_exported_bit_for_bit(hf, run, tmp_path):
     export(ExportConfig(checkpoint=run, out=tmp_path / "out"))
     before, after = load_file(hf / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
     assert all(name.startswith("cls.predictions.decoder.") for name in before.keys() - after.keys())
@@ -106,7 +106,7 @@ def test_every_weight_comes_in_and_goes_out_again_bit_for_bit(hf, run, tmp_path)
     assert (tmp_path / "out/vocab.txt").read_bytes() == VOCABULARY
 
 
-def test_an_old_checkpoint_with_a_pickle_and_old_names_is_read_alike(hf, run, tmp_path, capsys):
+def test_an_old_checkpoint_with_a_pickle_and_old_names_gives_the_same_model(hf, run, tmp_path, capsys):
     old = tmp_path / "old"
     old.mkdir()
     state = load_file(hf / "model.safetensors")
@@ -125,7 +125,7 @@ def test_an_old_checkpoint_with_a_pickle_and_old_names_is_read_alike(hf, run, tm
     assert (tmp_path / "run/model/model.safetensors").read_bytes() == (run / "model/model.safetensors").read_bytes()
 
 
-def test_pretraining_goes_on_with_the_loss_that_transformers_has(hf, run, data, tmp_path, capsys):
+def test_pretraining_continues_with_the_loss_of_transformers(hf, run, data, tmp_path, capsys):
     config = begin(run, data, tmp_path / "more")
     assert config.model == type(TINY)(**SHAPE)
     pretrain(config)
@@ -140,7 +140,7 @@ def test_pretraining_goes_on_with_the_loss_that_transformers_has(hf, run, data, 
     assert "| initial weights | those of imported |" in (tmp_path / "out/README.md").read_text()
 
 
-def test_a_run_goes_on_without_what_it_began_with(hf, run, data, tmp_path):
+def test_a_run_resumes_without_its_initial_model(hf, run, data, tmp_path):
     pretrain(begin(run, data, tmp_path / "whole"))
     moved = shutil.copytree(run, tmp_path / "moved")
     config = begin(run, data, tmp_path / "out", init_from=moved)
@@ -157,7 +157,7 @@ def test_a_run_goes_on_without_what_it_began_with(hf, run, data, tmp_path):
         pretrain(begin(run, data, tmp_path / "out", init_from=None))
 
 
-def test_a_run_of_ours_and_a_directory_of_theirs_are_begun_with_as_well(hf, run, data, tmp_path):
+def test_pretraining_also_starts_from_a_run_or_a_directory_of_transformers(hf, run, data, tmp_path):
     first = begin(run, data, tmp_path / "one", num_steps=1)
     pretrain(first)
     pretrain(begin(run, data, tmp_path / "two", num_steps=1, init_from=hf))
@@ -181,7 +181,7 @@ def test_a_run_of_ours_and_a_directory_of_theirs_are_begun_with_as_well(hf, run,
         ),
     ],
 )
-def test_what_a_model_has_not_is_said_and_drawn_anew(kind, architecture, missing, left_out, data, tmp_path, capsys):
+def test_missing_heads_are_reported_and_initialised(kind, architecture, missing, left_out, data, tmp_path, capsys):
     theirs(tmp_path / "hf", kind)
     main(["--hf", str(tmp_path / "hf"), "--out", str(tmp_path / "run")])
     said = capsys.readouterr().out
@@ -193,7 +193,7 @@ def test_what_a_model_has_not_is_said_and_drawn_anew(kind, architecture, missing
     assert f"new ones for {', '.join(missing)}" in capsys.readouterr().out
 
 
-def test_the_import_says_how_to_preprocess_for_a_cased_model(hf, tmp_path, capsys):
+def test_the_import_prints_how_to_preprocess_for_a_cased_model(hf, tmp_path, capsys):
     cased = shutil.copytree(hf, tmp_path / "cased")
     BertTokenizer(str(hf / "vocab.txt"), do_lower_case=False).save_pretrained(cased)
     main(["--hf", str(cased), "--out", str(tmp_path / "run")])
@@ -202,7 +202,7 @@ def test_the_import_says_how_to_preprocess_for_a_cased_model(hf, tmp_path, capsy
     assert f"bertloom pretrain {tmp_path / 'run/config.toml'}" in said
 
 
-def test_the_casing_of_the_configuration_holds_where_the_tokenizer_says_another(hf, tmp_path, capsys):
+def test_the_casing_of_the_configuration_takes_precedence_over_the_tokenizers(hf, tmp_path, capsys):
     mixed = shutil.copytree(hf, tmp_path / "mixed")
     assert json.loads((mixed / "tokenizer.json").read_text())["normalizer"]["lowercase"] is True
     (mixed / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "model_max_length": 64}))
@@ -236,7 +236,7 @@ def refused(message, change, hf, tmp_path):
         ("vocab_size", 100, "the vocabulary has 145 words, the model has vectors for 100: it belongs to another model"),
     ],
 )
-def test_a_configuration_that_is_not_ours_is_refused(name, value, message, hf, tmp_path):
+def test_an_unsupported_configuration_is_refused(name, value, message, hf, tmp_path):
     def change(directory):
         content = json.loads((directory / "config.json").read_text())
         (directory / "config.json").write_text(json.dumps(content | {name: value}))
@@ -244,7 +244,7 @@ def test_a_configuration_that_is_not_ours_is_refused(name, value, message, hf, t
     refused(message, change, hf, tmp_path)
 
 
-def test_a_directory_that_lacks_something_is_refused(hf, run, tmp_path):
+def test_an_incomplete_directory_is_refused(hf, run, tmp_path):
     with pytest.raises(
         ValueError, match="is not a model directory .*: there is no such folder. Models are not downloaded"
     ):
@@ -262,7 +262,7 @@ def test_a_directory_that_lacks_something_is_refused(hf, run, tmp_path):
             import_model(ImportConfig(hf=bad, out=tmp_path / "out"))
 
 
-def test_pretraining_refuses_what_does_not_fit(hf, run, data, tmp_path):
+def test_pretraining_refuses_a_model_that_does_not_fit(hf, run, data, tmp_path):
     def attempt(message, **changes):
         with pytest.raises(ValueError, match=message):
             pretrain(begin(run, **{"data": data, "out": tmp_path / "out"} | changes))

@@ -55,7 +55,7 @@ def test_every_format_gives_the_same_answers_in_the_order_of_the_rows(tuned, tmp
     assert found == [answer | {"id": str(answer["id"])} for answer in expected]
 
 
-def test_the_model_directory_alone_and_labelled_rows_do_too(tuned, tmp_path):
+def test_the_model_directory_and_labelled_rows_work_too(tuned, tmp_path):
     rows = write_jsonl(tmp_path / "x.jsonl", sentiment_rows(5))
     out = tmp_path / "out.jsonl"
     found = predicted("--model", tuned["classify"] / "model", "--input", rows, "--out", out, "--top-k", "1")
@@ -79,7 +79,7 @@ def test_rows_stream_from_standard_input_to_standard_output(tuned):
     assert process.returncode == 0 and len(rest.splitlines()) == 1 and "label" in first[0]
 
 
-def test_a_bad_row_stops_it_or_has_a_line_that_says_so(tuned, tmp_path, capsys):
+def test_a_bad_row_stops_the_command_or_gives_an_error_line(tuned, tmp_path, capsys):
     path = write_jsonl(tmp_path / "x.jsonl", [{"text": "good"}, {"text": " "}, {"text": "bad"}])
     out = tmp_path / "out.jsonl"
     with pytest.raises(ValueError, match=re.escape(f"{path}: line 2: text is empty: fix it, or skip such rows")):
@@ -90,7 +90,7 @@ def test_a_bad_row_stops_it_or_has_a_line_that_says_so(tuned, tmp_path, capsys):
     assert "1 of 3 rows could not be used: their lines give the reasons" in capsys.readouterr().err
 
 
-def test_ids_that_json_has_no_form_for_are_written_as_strings(tuned, tmp_path):
+def test_ids_without_a_json_type_are_written_as_strings(tuned, tmp_path):
     when = datetime(2024, 5, 6, 7, 8, 9)
     pq.write_table(pa.table({"id": [when, None], "text": ["good", "bad"]}), tmp_path / "x.parquet")
     found = predicted("--model", tuned["classify"], "--input", tmp_path / "x.parquet", "--out", tmp_path / "out.jsonl")
@@ -128,14 +128,14 @@ def test_words_are_filled_in(encoder, tmp_path):
         ("classify", [], "give --input with rows to predict, or --fill"),
     ],
 )
-def test_a_model_that_does_not_fit_is_told_in_a_line(tuned, encoder, tmp_path, capsys, task, words, message):
+def test_a_model_that_does_not_fit_is_reported_in_one_line(tuned, encoder, tmp_path, capsys, task, words, message):
     rows = write_jsonl(tmp_path / "x.jsonl", sentiment_rows(3))
     words = [word.format(rows=rows) for word in words]
     assert cli(["predict", "--model", str(tuned[task] if task else encoder), *words]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_no_rows_are_told(tuned, monkeypatch):
+def test_an_input_without_rows_is_refused(tuned, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     with pytest.raises(ValueError, match="standard input has no rows"):
         main(["--model", str(tuned["classify"]), "--input", "-", "--device", "cpu"])

@@ -80,7 +80,7 @@ def test_weights_in_16_bits_become_32(original, directory):
         assert torch.equal(state[name], tensor.half().float())
 
 
-def test_the_pooler_is_taken_where_there_is_one_and_drawn_from_the_seed_where_not(original, directory):
+def test_the_pooler_is_copied_if_there_is_one_and_otherwise_drawn_from_the_seed(original, directory):
     def model(path, seed):
         pretrained = open_pretrained(path)
         made = SequenceModel(pretrained.config, 3)
@@ -95,7 +95,7 @@ def test_the_pooler_is_taken_where_there_is_one_and_drawn_from_the_seed_where_no
     assert model(directory, 1)[1] == ["classifier", "pooler"]
 
 
-def test_random_weights_take_nothing_but_the_shape(original):
+def test_random_weights_use_only_the_shape(original):
     pretrained = open_pretrained(original)
     model = SequenceModel(pretrained.config, 3)
     assert load_encoder(model, pretrained, 1, random_weights=True) == ["all"]
@@ -136,7 +136,7 @@ def test_a_pretraining_run_is_its_last_checkpoint_and_knows_its_length(tmp_path)
     assert len(pretrained.digest()) == 64
 
 
-def test_a_run_whose_vocabulary_is_lost_or_another_is_refused(tmp_path):
+def test_a_run_with_a_missing_or_other_vocabulary_is_refused(tmp_path):
     write_run(tmp_path)
     words = (tmp_path / "vocab.txt").read_text()
     (tmp_path / "vocab.txt").write_text(words.replace("paris", "rome"))
@@ -147,7 +147,7 @@ def test_a_run_whose_vocabulary_is_lost_or_another_is_refused(tmp_path):
         open_pretrained(tmp_path)
 
 
-def test_what_is_no_model_is_refused(original, directory, tmp_path):
+def test_a_path_that_is_not_a_model_is_refused(original, directory, tmp_path):
     with pytest.raises(ValueError, match="models are read from disk and not downloaded"):
         open_pretrained("bert-base-uncased")
     with pytest.raises(ValueError, match="expected the folder of a run, or a directory with config.json"):
@@ -186,7 +186,7 @@ def test_a_bin_file_runs_no_code(directory, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_bin_file_that_holds_more_or_other_than_a_models_weights_is_refused(directory):
+def test_a_bin_file_with_anything_but_weights_is_refused(directory):
     state = load_file(directory / "model.safetensors")
     (directory / "model.safetensors").unlink()
     torch.save({"state_dict": state, "epoch": 3}, directory / "pytorch_model.bin")
@@ -199,7 +199,7 @@ def test_a_bin_file_that_holds_more_or_other_than_a_models_weights_is_refused(di
         open_pretrained(directory)
 
 
-def test_models_of_others_say_what_they_were_trained_for(directory):
+def test_the_task_of_other_peoples_models_is_in_their_configuration(directory):
     def change(**values):
         config = json.loads((directory / "config.json").read_text())
         (directory / "config.json").write_text(json.dumps(config | values))

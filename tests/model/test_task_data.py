@@ -41,7 +41,7 @@ def test_the_best_window_is_that_of_run_squad(num_tokens, room):
     assert (np.diff(best) >= 0).all(), "windows follow each other"
 
 
-def test_tokens_behind_the_last_window_have_none():
+def test_tokens_after_the_last_window_belong_to_no_window():
     assert best_windows([(0, 3)], 5).tolist() == [0, 0, 0, -1, -1]
 
 
@@ -80,5 +80,5 @@ def test_token_ids_take_two_bytes_each(data):
     assert data.input_ids.dtype == np.uint16 and data.batch(np.array([0])).input_ids.dtype == torch.int64
 
 
-def test_a_step_is_no_longer_than_the_room_so_that_no_text_is_left_out():
+def test_a_stride_is_at_most_the_room_so_that_no_text_is_skipped():
     assert windowing(stride=9).windows(14, 6) == [(0, 6), (6, 12), (8, 14)]

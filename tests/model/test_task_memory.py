@@ -49,12 +49,12 @@ def seen(monkeypatch) -> list[int]:
     return sizes
 
 
-def test_neighbours_are_taken_together_up_to_a_limit_and_what_is_above_it_stands_alone():
+def test_neighbours_are_grouped_up_to_a_limit_and_a_larger_one_is_alone():
     assert list(grouped([3, 2, 4, 9, 1, 5], int, 6)) == [[3, 2], [4], [9], [1, 5]]
     assert list(grouped([], int, 6)) == []
 
 
-def test_a_micro_batch_has_no_more_windows_than_it_may_have_items_but_for_one_long_text():
+def test_a_micro_batch_has_at_most_its_size_in_windows_except_for_one_long_text():
     found = texts_of(1, 2, 9, 1, 3, 1, 1, 1)
     batches = micro_batches(found, np.arange(8), 4)
     assert sum(batch.num_items for batch in batches) == 8
@@ -77,7 +77,7 @@ def test_predictions_go_through_the_model_in_parts_and_are_those_of_whole_texts(
 
 
 @pytest.mark.parametrize("name", ["tag", "span"])
-def test_windows_of_words_and_answers_go_through_it_in_parts_too(name, seen):
+def test_windows_of_words_and_answers_go_through_the_model_in_parts_too(name, seen):
     task = make_task(name, Windowing(max_seq_length=16, stride=None, max_windows=None))
     rows = [task.parse("x", {"id": None, "is_impossible": None} | row) for row in ROWS[name](12)]
     task = task.learn(rows)
@@ -86,7 +86,7 @@ def test_windows_of_words_and_answers_go_through_it_in_parts_too(name, seen):
     assert max(seen) <= 20 and len(logits) == (len(found.labels) if name == "tag" else len(found.input_ids))
 
 
-def test_a_step_on_a_long_text_in_parts_has_the_gradient_of_the_whole_one(seen, monkeypatch):
+def test_a_long_text_in_parts_has_the_gradient_of_the_whole_text(seen, monkeypatch):
     gradients = []
     for limit in (20, 8192):
         monkeypatch.setattr(heads, "MAX_TOKENS", limit)
@@ -99,7 +99,7 @@ def test_a_step_on_a_long_text_in_parts_has_the_gradient_of_the_whole_one(seen, 
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_read_again_for_the_gradient_has_the_dropout_of_the_first_time(seen):
+def test_the_second_reading_for_the_gradient_has_the_same_dropout(seen):
     """A step downhill along the gradient changes the loss, under the same dropout, as the gradient says."""
     model, found = small_model(hidden_dropout_prob=0.3).double(), texts_of(12)
     batch = found.batch(np.array([0]))

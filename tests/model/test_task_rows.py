@@ -44,18 +44,18 @@ def test_the_same_rows_come_from_every_format(tmp_path):
         assert list(read_records(tmp_path / name)) == list(zip(expected, rows)), name
 
 
-def test_a_byte_order_mark_may_stand_before_a_quoted_header(tmp_path):
+def test_a_byte_order_mark_may_precede_a_quoted_header(tmp_path):
     (tmp_path / "x.csv").write_text('\ufeff"text","label"\r\n"a, b","c"\r\n')
     assert list(read_records(tmp_path / "x.csv")) == [("line 2", {"text": "a, b", "label": "c"})]
 
 
-def test_a_quote_in_a_tsv_file_swallows_no_lines(tmp_path):
+def test_a_quote_in_a_tsv_file_has_no_meaning(tmp_path):
     (tmp_path / "x.tsv").write_text('text\tlabel\n"never closed\ta\nnext\tb\n')
     good, bad = good_and_bad(tmp_path / "x.tsv")
     assert [values["text"] for _, values in good] == ['"never closed', "next"] and not bad
 
 
-def test_wrong_quotes_in_a_csv_file_are_named_with_the_lines_they_cost(tmp_path):
+def test_wrong_quotes_in_a_csv_file_are_reported_with_the_lines_they_affect(tmp_path):
     (tmp_path / "x.csv").write_text(
         'text,label\none,a\n"open,b\nthree,c\n"four" x,d\nfive,e\n"never closed,f\ngone,g\n'
     )
@@ -71,7 +71,7 @@ def test_a_record_of_a_csv_file_may_have_several_lines_and_is_named_by_its_first
     assert good == [("line 2", {"text": "one\ntwo", "label": "a"}), ("line 4", {"text": "three", "label": "b"})]
 
 
-def test_lines_that_are_no_rows_are_named(tmp_path):
+def test_lines_that_are_not_rows_are_reported(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n[1]\n{"text": "\xff"}\n')
     good, bad = good_and_bad(tmp_path / "x.jsonl")
     assert len(good) == 1 and [place for place, _ in bad] == ["line 2", "line 3", "line 4"]
@@ -83,7 +83,7 @@ def test_lines_that_are_no_rows_are_named(tmp_path):
     ]
 
 
-def test_what_is_no_utf8_in_a_table_is_kept_for_the_parser_to_refuse(tmp_path):
+def test_bytes_that_are_not_utf8_in_a_table_are_kept_for_the_parser_to_refuse(tmp_path):
     (tmp_path / "x.tsv").write_bytes(b"text\tlabel\ncaf\xe9\ta\n")
     assert list(read_records(tmp_path / "x.tsv"))[0][1]["text"] == "caf\udce9"
 
@@ -105,7 +105,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, name, content, message)
         list(read_records(tmp_path / name))
 
 
-def test_a_damaged_gz_file_is_named(tmp_path):
+def test_a_damaged_gz_file_is_reported(tmp_path):
     content = bytearray(gzip.compress(b'{"text": "a"}\n' * 50, mtime=0))
     content[12] ^= 0xFF  # in the compressed data
     (tmp_path / "x.jsonl.gz").write_bytes(content)
@@ -113,7 +113,7 @@ def test_a_damaged_gz_file_is_named(tmp_path):
         list(read_records(tmp_path / "x.jsonl.gz"))
 
 
-def test_squads_form_is_a_row_a_question(tmp_path):
+def test_each_question_in_squads_format_is_a_row(tmp_path):
     paragraphs = [
         {"context": "one", "qas": [{"id": "1", "question": "a", "answers": []}, {"id": "2", "question": "b"}]},
         {"context": "two", "qas": [{"id": "1", "question": "c", "answers": [], "is_impossible": True}]},
@@ -126,7 +126,7 @@ def test_squads_form_is_a_row_a_question(tmp_path):
     assert str(records[2][1]) == "has the id of question 1"
 
 
-def test_columns_are_found_by_their_names_or_named(tmp_path):
+def test_columns_are_recognised_or_given_by_name(tmp_path):
     path = Path("f.csv")
     assert find_columns(path, ["sentence1", "sentence2", "score"], [["text_a", "text_b", "label"]], {}) == {
         "text_a": "sentence1",
@@ -162,7 +162,7 @@ def test_a_row_that_lacks_a_column_is_bad_and_extra_columns_are_not(tmp_path):
     assert rows[2][1]["text"] == "c"
 
 
-def test_an_id_that_is_no_utf8_is_a_bad_row():
+def test_an_id_that_is_not_utf8_is_a_bad_row():
     lines = [b'{"text": "a", "label": 1, "id": "\\ud800"}', b'{"text": "b", "label": 1, "id": "\xe4\xb8\xad"}']
     rows = list(read_rows(Path("x"), json_lines(lines), FORM, lambda place, values: values, {}))
     assert str(rows[0][1]) == "id is not valid UTF-8" and rows[1][1]["id"] == "中"
@@ -177,7 +177,7 @@ def test_rows_before_the_first_that_has_the_columns_are_bad_rows():
 
 
 @pytest.mark.parametrize("number", [1, 3, 2000])
-def test_where_no_row_has_the_columns_those_of_the_first_are_named(number):
+def test_if_no_row_has_the_columns_the_error_lists_those_of_the_first(number):
     seen = 0
 
     def lines():
@@ -192,7 +192,7 @@ def test_where_no_row_has_the_columns_those_of_the_first_are_named(number):
     assert seen < 1000, "it does not read a whole file for that"
 
 
-def test_bad_rows_stop_with_their_places_or_are_left_out_and_given_back(tmp_path):
+def test_bad_rows_raise_an_error_with_their_places_or_are_skipped_and_returned(tmp_path):
     path = tmp_path / "x.tsv"
     path.write_text("text\tlabel\na\t1\nbad\t1\n" + "short\n" * 6)
     with pytest.raises(ValueError) as error:
@@ -207,7 +207,7 @@ def test_bad_rows_stop_with_their_places_or_are_left_out_and_given_back(tmp_path
     assert len(rejected) == 7 and rejected[0] == (str(path), "line 3", "text is bad")
 
 
-def test_a_file_without_a_row_that_can_be_used_is_refused_either_way(tmp_path):
+def test_a_file_without_usable_rows_is_refused_in_both_cases(tmp_path):
     path = tmp_path / "x.tsv"
     for content, message in (("text\tlabel\n", "has no rows"), ("text\tlabel\nbad\t1\n", "is it the right file?")):
         path.write_text(content)

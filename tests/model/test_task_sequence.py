@@ -25,7 +25,7 @@ def sequences(data) -> list[str]:
     return [" ".join(VOCABULARY[i] for i in part) for part in np.split(data.input_ids, data.starts[1:-1])]
 
 
-def test_labels_are_found_in_the_training_rows_and_sorted():
+def test_labels_of_the_training_rows_are_sorted():
     rows = [task("classify").parse("x", {"id": None, "text": "a", "label": label}) for label in ("b", "a", " b ")]
     learnt = task("classify").learn(rows)
     assert learnt.labels == ("a", "b")
@@ -48,18 +48,18 @@ def test_labels_are_found_in_the_training_rows_and_sorted():
         ({"text": "x", "label": "c"}, "label 'c' is not one of the 2 labels: a, b"),
     ],
 )
-def test_rows_that_cannot_be_used_say_why(values, reason):
+def test_unusable_rows_have_a_reason(values, reason):
     with pytest.raises(BadRow, match=re.escape(reason)):
         task("classify", labels=("a", "b")).parse("line 3", {"id": None} | values)
 
 
-def test_labels_are_the_same_however_a_format_writes_them():
+def test_labels_do_not_depend_on_how_a_format_writes_them():
     assert [label_of(value) for value in (1, 1.0, "1", " 1 ", True, "true")] == ["1", "1", "1", "1", "true", "true"]
     assert text_of("中", "text") == "中"
 
 
 @pytest.mark.parametrize("value", ["good", None, float("nan"), True, [1]])
-def test_what_is_no_number_is_refused_for_regress(value):
+def test_labels_that_are_not_numbers_are_refused_for_regress(value):
     with pytest.raises(BadRow):
         task("regress").parse("x", {"id": None, "text": "a", "label": value})
 
@@ -84,7 +84,7 @@ def test_a_long_text_is_read_in_windows_as_one_item():
 
 
 @given(st.integers(1, 30), st.integers(1, 30))
-def test_two_texts_are_cut_as_by_google(first, second):
+def test_two_texts_are_truncated_as_by_google(first, second):
     """The twin: truncate_seq_pair of google-research/bert's run_classifier.py."""
     row = TextRow("x", None, "good " * first, "bad " * second, "a")
     data = task("pair", 16, ("a", "b")).tokenize([row], TOKENIZER)

@@ -37,7 +37,7 @@ def pointing(data, places: dict[int, tuple[int, int]]) -> np.ndarray:
     return logits
 
 
-def test_the_answer_is_labelled_in_the_windows_that_have_all_of_it():
+def test_the_answer_is_labelled_in_windows_with_the_whole_answer():
     data = task(12).tokenize([row("film film film film bad anna lives in paris", "lives in paris")], TOKENIZER)
     question = ["[CLS]", "where", "is", "anna", "[SEP]"]
     assert [tokens(data, sequence) for sequence in range(data.num_items)] == [
@@ -57,7 +57,7 @@ def test_the_answer_is_labelled_in_the_windows_that_have_all_of_it():
         ("goodness is bad", "goodness", ["good", "##n", "##e", "##s", "##s"]),
     ],
 )
-def test_answers_are_found_and_given_back_by_characters(context, answer, pieces):
+def test_answers_are_found_and_returned_by_characters(context, answer, pieces):
     rows = [row(context, answer)]
     data = task().tokenize(rows, TOKENIZER)
     first, last = data.labels[0]
@@ -81,7 +81,7 @@ def test_the_best_answer_of_all_windows_is_taken_and_none_ends_before_it_begins(
     assert found["answer"] == "london" and found["end"] == len(rows[0].context)
 
 
-def test_a_question_without_an_answer_gets_one_only_if_none_was_ever_missing():
+def test_a_question_may_have_no_answer_only_if_a_training_row_had_none():
     rows = [row("anna lives in paris", "paris"), row("anna lives", None)]
     learnt = task().learn(rows)
     assert learnt.may_be_unanswerable and learnt.max_answer_length == 5 and learnt.answer_rules == "words"
@@ -94,7 +94,7 @@ def test_a_question_without_an_answer_gets_one_only_if_none_was_ever_missing():
     assert all(answer["answer"] for answer in always.answer(rows, data, logits, 1))
 
 
-def test_an_answer_is_no_longer_than_the_longest_that_was_seen():
+def test_an_answer_is_at_most_as_long_as_the_longest_training_answer():
     rows = [row("paris london paris london", "paris")]
     learnt = task().learn(rows)
     data = learnt.tokenize(rows, TOKENIZER)
@@ -140,7 +140,7 @@ def test_answers_that_are_not_in_the_context_are_refused(answers, reason):
         task().parse("x", values)
 
 
-def test_answers_may_be_columns_and_then_none_means_there_is_none():
+def test_answers_may_be_columns_and_two_empty_lists_mean_no_answer():
     values = {"id": 1, "is_impossible": None, "question": "?", "context": CONTEXT}
     answers = {"text": ["中文", "here"], "answer_start": [9, 17]}
     assert task().parse("x", values | {"answers": answers}).answers == [("中文", 9), ("here", 17)]
@@ -171,6 +171,6 @@ def test_a_question_is_marked_impossible_by_a_truth_value():
     assert [parse_bool(value, "x") for value in (True, 1, "True", "1")] == [True] * 4
 
 
-def test_an_answer_of_which_no_token_is_left_is_named_with_its_row():
+def test_an_answer_without_tokens_is_reported_with_its_row():
     with pytest.raises(ValueError, match="question 1: the answer .* has no tokens"):
         task().tokenize([row("anna \u0301 paris", "\u0301")], TOKENIZER)

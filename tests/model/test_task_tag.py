@@ -33,7 +33,7 @@ def test_a_word_is_labelled_at_its_first_token():
     assert [tokens[place] for place in data.positions] == ["anna", "film"] and data.labels.tolist() == [2, 0]
 
 
-def test_over_windows_each_word_is_read_once_where_most_is_around_it():
+def test_each_word_is_predicted_once_in_the_window_with_most_context():
     words = "good bad film of paris is in the capital"
     labels = "O O O O B-LOC I-LOC O O O"
     data = task(6).tokenize([row(words, labels)], TOKENIZER)
@@ -46,7 +46,7 @@ def test_over_windows_each_word_is_read_once_where_most_is_around_it():
     assert [LABELS[number] for number in data.labels] == labels.split()
 
 
-def test_a_word_of_which_nothing_is_left_still_gets_a_tag():
+def test_a_word_without_tokens_still_gets_a_tag():
     data = task().tokenize([row("good \u0301 film", "O B-LOC O")], TOKENIZER)
     assert len(data.positions) == 3
     assert VOCABULARY[data.input_ids[data.positions[1]]] == "[UNK]"
@@ -66,7 +66,7 @@ def test_a_word_of_which_nothing_is_left_still_gets_a_tag():
         ({"tokens": ["a"], "tags": ["B-XYZ"]}, "label 'B-XYZ' is not one of the 3 labels: B-LOC, I-LOC, O"),
     ],
 )
-def test_rows_that_cannot_be_used_say_why(values, reason):
+def test_unusable_rows_have_a_reason(values, reason):
     with pytest.raises(BadRow, match=re.escape(reason)):
         task().parse("x", {"id": None} | values)
 
@@ -81,7 +81,7 @@ def test_entities_are_measured_whole_and_other_tags_word_by_word():
     assert set(speech.measure(rows, data, one_hot("B-LOC O O B-LOC O"))) == {"accuracy", "macro_f1"}
 
 
-def test_words_come_back_with_their_tags_and_those_of_a_text_with_the_places_of_entities():
+def test_words_are_returned_with_tags_and_texts_with_the_places_of_entities():
     answer = task().answer([row("in paris")], None, one_hot("O B-LOC"), 1)[0]
     assert answer == {"tokens": ["in", "paris"], "tags": ["O", "B-LOC"], "probabilities": [0.999753, 0.999753]}
     text = task().parse("x", {"id": None, "text": "in 北京, 2008年"})

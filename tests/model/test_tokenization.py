@@ -22,7 +22,7 @@ def test_a_special_word_in_a_text_is_text():
 
 
 @given(st.text())
-def test_offsets_are_code_points_of_the_text_as_it_is_given(text):
+def test_offsets_count_code_points_of_the_original_text(text):
     encoding = TOKENIZER.encode([text])[0]
     for token, (begin, end) in zip(encoding.tokens, encoding.offsets):
         assert 0 <= begin < end <= len(text)
@@ -32,7 +32,7 @@ def test_offsets_are_code_points_of_the_text_as_it_is_given(text):
             assert "".join(part.removeprefix("##") for part in again) == piece
 
 
-def test_offsets_survive_emoji_combining_accents_and_what_is_dropped():
+def test_offsets_are_right_after_emoji_combining_accents_and_dropped_characters():
     text = "😀 \u200bp\u0301aris 北京"
     encoding = TOKENIZER.encode([text])[0]
     assert [(token, text[begin:end]) for token, (begin, end) in zip(encoding.tokens, encoding.offsets)] == [
@@ -63,7 +63,7 @@ def test_transformers_reads_the_files_and_gives_the_same_ids(tmp_path):
     assert load_tokenizer(tmp_path, len(VOCABULARY)).words == VOCABULARY
 
 
-def test_a_folder_with_vocab_txt_alone_is_read_by_its_casing(tmp_path):
+def test_a_folder_with_only_vocab_txt_is_read_with_the_configured_casing(tmp_path):
     (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in [*VOCABULARY, "Paris"]))
     size = len(VOCABULARY) + 1
     assert load_tokenizer(tmp_path, size).encode(["Paris"])[0].tokens == ["paris"]
@@ -134,7 +134,7 @@ def test_a_vocabulary_that_is_not_the_models_is_refused(tmp_path):
         load_tokenizer(tmp_path, size)
 
 
-def test_words_that_were_added_stand_in_tokenizer_json_alone_as_transformers_saves_them(tmp_path):
+def test_added_words_are_in_tokenizer_json_alone_as_transformers_saves_them(tmp_path):
     (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in VOCABULARY))
     theirs = BertTokenizer(str(tmp_path / "vocab.txt"))
     theirs.add_tokens(["New York", "<new>"])
