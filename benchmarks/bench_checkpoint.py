@@ -1,19 +1,24 @@
-"""What a checkpoint costs the training loop, where it is written beside it.
+"""Measure what a checkpoint costs the training loop while another thread writes it.
 
     python benchmarks/bench_checkpoint.py --data DATASET --preset base --batch-size 4 --steps 4
 
-Pairs of rounds of so many steps (forward, backward, update), the second of each with a checkpoint of all weights and
-moments begun before its first step, as `bertloom pretrain` does. The loop waits for the copy in memory; the rest is CPU
-time of the thread that writes, which slows the steps where no core is idle. Without --data: the shipped sample, a small
-model.
+Rounds of steps (forward, backward, update) come in pairs. The second round of a pair saves a checkpoint of all weights and
+moments before its first step, as `bertloom pretrain` does. The loop waits only for the copy in memory. The rest is CPU time
+of the writing thread, which slows the steps if no core is idle. Without --data: the shipped sample and a small model.
 """
 
 import argparse
+import sys
 import tempfile
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import bertloom  # noqa: F401  (sets OMP_WAIT_POLICY, before torch is imported)
+
+# isort: split
 import numpy as np
 import torch
 from bench_train import add_arguments, batches_of, model_of, num_pairs, run, timed
@@ -30,8 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=3, help="pairs of a round without a checkpoint and one with it")
-    parser.add_argument("--steps", type=int, default=20, help="in a round")
-    parser.add_argument("--name", default="checkpoint", help="of the file in benchmarks/results/")
+    parser.add_argument("--steps", type=int, default=20, help="steps in a round")
+    parser.add_argument("--name", default="checkpoint", help="name of the file in benchmarks/results/")
     run(parser, measure)
 
 
@@ -75,8 +80,8 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
         ),
         f"| the copy in memory, which the loop waits for | {spread(copies)} | |",
         "",
-        f"A checkpoint takes {wall:.1f} s of the loop's time, and **{cpu:.1f} s of CPU time**: where no core is idle, under "
-        f"5 % of training if there is one every {cpu / 0.05:.0f} s or less often.",
+        f"A checkpoint takes {wall:.1f} s of the loop's time, and **{cpu:.1f} s of CPU time**: where no core is idle, a "
+        f"checkpoint every {cpu / 0.05:.0f} s or less often takes under 5 % of training.",
     ]
 
 

@@ -1,10 +1,10 @@
-"""Pairs, masks and shards of tokens that are there: our kernels against Google's algorithm, one example at a time.
+"""Compare the kernels that make pairs, masks and shards from tokens with Google's algorithm, one example at a time.
 
     python benchmarks/bench_examples.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --dupe-factor 1 10
 
-The twin is plain Python (`tests/pipeline/google_twin.py`) over words that are strings, as google-research/bert has them.
-The kernels also permute the examples and write them to shards in a temporary folder; the twin writes nothing. Sentences
-and tokens are there before the clock starts, for both. Without arguments the text is made of the shipped sample.
+The twin is plain Python (`tests/pipeline/google_twin.py`) and works on words as strings, like google-research/bert. The
+kernels also permute the examples and write them to shards in a temporary folder; the twin writes nothing. Both get sentences
+and tokens that were made before the clock starts. Without arguments the text is made from the shipped sample.
 """
 
 import argparse
@@ -43,16 +43,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "--do-whole-word-mask": (WORDS, {"do_whole_word_mask": True}),
     "--mask-spans": (WORDS, {"mask_spans": True}),
 }
-"""Options, and the twin that they are compared with."""
+"""Name -> (the twin to compare with, options)."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_text_arguments(parser)
-    parser.add_argument("--megabytes", type=float, help="paragraphs of the input drawn anew; 10 for the shipped sample")
+    parser.add_argument(
+        "--megabytes", type=float, help="make a text of this size from the paragraphs; default for the sample: 10"
+    )
     parser.add_argument("--dupe-factor", type=int, nargs="+", default=[1, 10])
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each but the twin; the median is printed")
-    parser.add_argument("--name", default="examples", help="of the file in benchmarks/results/")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each except the twin; the median is printed")
+    parser.add_argument("--name", default="examples", help="name of the file in benchmarks/results/")
     arguments = parser.parse_args()
     pin(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +102,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def weave(block: TokenBlock, vocabulary: Vocabulary, config: ExamplesConfig, folder: Path) -> int:
-    """Writes the shards; the number of examples."""
+    """Write the shards and return the number of examples."""
     sentences, number = config.sentences(block, vocabulary.continuation, LENGTH), 0
     masking = config.masking(LENGTH, vocabulary)
     for copy in range(config.dupe_factor):
@@ -111,7 +113,7 @@ def weave(block: TokenBlock, vocabulary: Vocabulary, config: ExamplesConfig, fol
 
 
 def read_texts(inputs: list[str], megabytes: float) -> list[Document]:
-    """The documents of the inputs, or so many megabytes made of their paragraphs."""
+    """Return the documents of the inputs, or this many megabytes made from their paragraphs."""
     if megabytes:
         return [
             Document(text.replace("\n\n", "\n").encode(), 0) for text in documents(paragraphs_of(inputs), megabytes)
@@ -127,7 +129,7 @@ def timed(run: Callable[[], int]) -> tuple[float, int]:
 
 
 def as_strings(block: TokenBlock, vocabulary: Vocabulary) -> list[list[list[str]]]:
-    """Documents as lists of sentences as lists of words, those without a token left out."""
+    """Return documents as lists of sentences, each a list of words, without documents that have no token."""
     words, lengths = iter([vocabulary.words[i] for i in block.ids]), iter(block.sentence_lengths.tolist())
     documents = [
         [[next(words) for _ in range(next(lengths))] for _ in range(n)] for n in block.documents["num_sentences"]

@@ -1,18 +1,17 @@
-"""A step of fine-tuning against a plain loop around transformers, on the same rows.
+"""Compare a step of fine-tuning with a plain loop around transformers, on the same rows.
 
     python benchmarks/bench_finetune.py --task pair --train train.jsonl --model RUN --preset small
     python benchmarks/bench_finetune.py
 
-Both have the same random weights of the preset's shape, the model's vocabulary, AdamW, and the same rows in a batch, whose
-losses are compared first. transformers gets them padded to the longest of the batch: once of a batch in the order of
-training, once of rows of like length, as its `group_by_length` has them. That order is nearly free of padding, but not
-that of chance, and it is not what bertloom trains on. Rounds are interleaved; the first ones warm up. Without arguments:
-sentences of the shipped sample as texts of two classes.
+Both have the same random weights in the preset's shape, the model's vocabulary, AdamW, and the same rows in a batch. The
+losses must agree. transformers gets rows padded to the longest of the batch: once in training order, and once grouped by
+length, as `group_by_length` does. Groups need almost no padding, but the order is no longer random, so bertloom does not
+train on it. Rounds are interleaved, and the first two are a warm-up. Without arguments: sentences of the shipped sample in
+two classes.
 """
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -22,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import bertloom  # noqa: F401  (sets OMP_WAIT_POLICY, before torch is imported)
+
+# isort: split
 import numpy as np
 import torch
 from bench_train import timed
@@ -41,21 +42,21 @@ from model.tasks.registry import make_task
 from model.tasks.rows import read_task
 from model.tasks.training import BETAS, EPSILON, build_optimizer, micro_batches, train_step
 
-SORTED_AT_ONCE = 50
-"""Batches that are sorted together, as transformers' `group_by_length` does."""
+GROUPED_BATCHES = 50
+"""Number of batches that are sorted by length together, as transformers' `group_by_length` does."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=["classify", "pair", "regress"], default="classify")
-    parser.add_argument("--train", type=Path, help="rows; by default sentences of the shipped sample")
-    parser.add_argument("--model", type=Path, help="whose vocabulary to take; by default one is made of the sample")
+    parser.add_argument("--train", type=Path, help="file of rows; default: sentences of the shipped sample")
+    parser.add_argument("--model", type=Path, help="model whose vocabulary to use; default: one made from the sample")
     parser.add_argument("--preset", default="mini")
     parser.add_argument("--max-seq-length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--name", default="finetune", help="of the file in benchmarks/results/")
+    parser.add_argument("--name", default="finetune", help="name of the file in benchmarks/results/")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def sample_rows(folder: Path) -> Path:
-    """Sentences of the sample, in two classes by whether they are long."""
+    """Write sentences of the sample in two classes, short and long, and return the file."""
     texts = [json.loads(line)["text"] for line in Path(SAMPLE).read_text(encoding="utf-8").splitlines()]
     sentences = [sentence for text in texts for sentence in text.replace("\n", " ").split(". ") if sentence.strip()]
     lines = [json.dumps({"text": sentence, "label": int(len(sentence) > 100)}) + "\n" for sentence in sentences]
@@ -116,17 +117,17 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
 
     size = arguments.batch_size
     order = TrainingOrder([data.num_items], 1, arguments.max_seq_length)
-    _, items = order.items(0, SORTED_AT_ONCE * size)
-    batches = items.reshape(SORTED_AT_ONCE, size)
-    grouped = items[np.argsort(-data.num_tokens(items), kind="stable")].reshape(SORTED_AT_ONCE, size)
+    _, items = order.items(0, GROUPED_BATCHES * size)
+    batches = items.reshape(GROUPED_BATCHES, size)
+    grouped = items[np.argsort(-data.num_tokens(items), kind="stable")].reshape(GROUPED_BATCHES, size)
     grouped = np.random.default_rng(1).permutation(grouped)
     timings: dict[str, list[tuple[float, float]]] = {}
     tokens: dict[str, int] = {}
     for number in range(arguments.rounds + 2):
         calls = {
             "bertloom": (our_step, batches[number]),
-            "transformers, rows in the order of training": (their_step, batches[number]),
-            "transformers, rows of like length": (their_step, grouped[number]),
+            "transformers, rows in training order": (their_step, batches[number]),
+            "transformers, rows grouped by length": (their_step, grouped[number]),
         }
         losses = {}
         for name, (step, chosen) in calls.items():
@@ -141,9 +142,9 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
 
     lengths = data.num_tokens(np.arange(data.num_items))
     what = (
-        f"{arguments.task}, {arguments.preset}, {size} rows a step of {lengths.mean():.0f} tokens in the mean, at most "
+        f"{arguments.task}, {arguments.preset}, {size} rows a step with {lengths.mean():.0f} tokens on average and at most "
         f"{lengths.max()}, {arguments.rounds} rounds, fp32, {torch.get_num_threads()} CPU threads; forward, backward and "
-        f"update. Seconds are those of a thousand real tokens."
+        f"update. Seconds per thousand real tokens."
     )
     report = [
         *header("A step of fine-tuning against transformers", what, "torch", "transformers"),
@@ -158,7 +159,7 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
 
 
 def pad(data: TaskData, items: np.ndarray) -> dict[str, Any]:
-    """A batch as transformers takes it, padded to its longest row."""
+    """Return a batch in the form of transformers, padded to its longest row."""
     batch = data.batch(items)
 
     def padded(values: torch.Tensor) -> torch.Tensor:

@@ -1,19 +1,26 @@
-"""What each lever of a training step brings: the step as it is, against the step with one thing changed.
+"""Measure what each optimization of a training step saves: the normal step against the step with one thing changed.
 
     python benchmarks/bench_levers.py --data DATASET --preset base --max-seq-length 128 --batch-size 8
 
-A step is forward, backward and update, on real examples; rounds are interleaved, each with a batch of its own. Padding and
-the head at all positions go through the same model, so that nothing else differs: padding tokens are computed like others,
-positions that are not masked have no loss. The median of the rounds' ratios is quoted, by the clock and by CPU time, which
-is the steadier one where others use the machine too. Without --data: the shipped sample, a small model.
+A step is forward, backward and update on real examples. Rounds are interleaved, and each has its own batch. The variants
+with padding and with predictions at all positions use the same model, so nothing else differs: padding tokens are computed
+like others, and positions without a mask have no loss. The report shows the median of the rounds' ratios by the clock and by
+CPU time, which is steadier on a shared machine. Without --data: the shipped sample and a small model.
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import bertloom  # noqa: F401  (sets OMP_WAIT_POLICY, before torch is imported)
+
+# isort: split
 import numpy as np
 import torch
 from bench_train import add_arguments, batches_of, model_of, num_pairs, run, shape_of, timed
@@ -34,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--name", default="levers", help="of the file in benchmarks/results/")
+    parser.add_argument("--name", default="levers", help="name of the file in benchmarks/results/")
     run(parser, measure)
 
 
@@ -47,22 +54,22 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
     for optimizer in (fused, other, loop):
         for group in optimizer.param_groups:
             group["lr"] = RATE
-    as_it_is = (plain, fused, "fp32", lambda batch: batch)
+    normal = (plain, fused, "fp32", lambda batch: batch)
     changed: dict[str, tuple[PretrainingModel, torch.optim.Optimizer, str, Callable[[PackedBatch], PackedBatch]]] = {
         "examples padded to the batch's longest": (plain, fused, "fp32", pad_examples),
         "words predicted at all positions": (plain, fused, "fp32", predict_everywhere),
-        "AdamW, a parameter at a time": (plain, loop, "fp32", lambda batch: batch),
+        "AdamW, one parameter at a time": (plain, loop, "fp32", lambda batch: batch),
         "bf16": (plain, fused, "bf16", lambda batch: batch),
         "torch.compile": (compiled, other, "fp32", partial(pad_batch, shape=shape)),
     }
-    timings: dict[str, list[np.ndarray]] = {name: [] for name in ("as it is", *changed)}
+    timings: dict[str, list[np.ndarray]] = {name: [] for name in ("normal", *changed)}
     flops: dict[str, list[float]] = {name: [] for name in timings}
     for number, batch in enumerate(batches_of(examples, size, arguments.rounds + 1)):
         counts = len(batch.masked_ids), num_pairs(batch)
-        for name, (model, optimizer, precision, form) in ({"as it is": as_it_is} | changed).items():
+        for name, (model, optimizer, precision, form) in ({"normal": normal} | changed).items():
             formed = form(batch)
             _, *timing = timed(partial(step, model, optimizer, precision, formed, *counts))
-            if number:  # the first one is for warming up
+            if number:  # the first round is a warm-up
                 timings[name].append(np.array(timing))
                 lengths = np.array(formed.lengths if name != "torch.compile" else batch.lengths)
                 words = len(formed.masked_ids) if name == "words predicted at all positions" else counts[0]
@@ -73,13 +80,13 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
         f"fp32, {torch.get_num_threads()} CPU threads; forward, backward and update."
     )
     lines = [
-        *header("What each lever of a step brings", what, "torch"),
-        "| step | median seconds | times the step as it is | by CPU time | by the count of operations |",
+        *header("What each optimization of a step saves", what, "torch"),
+        "| step | median seconds | times the normal step | by CPU time | by the count of operations |",
         "|---|---|---|---|---|",
     ]
     for name, values in timings.items():
-        wall, cpu = np.median(np.array(values) / np.array(timings["as it is"]), axis=0)
-        counted = np.mean(np.array(flops[name]) / np.array(flops["as it is"]))
+        wall, cpu = np.median(np.array(values) / np.array(timings["normal"]), axis=0)
+        counted = np.mean(np.array(flops[name]) / np.array(flops["normal"]))
         median = np.median([value[0] for value in values])
         lines.append(f"| {name} | {median:.3f} | {wall:.2f} | {cpu:.2f} | {counted:.2f} |")
     fill = np.mean([np.mean(b.lengths) / max(b.lengths) for b in batches_of(examples, size, arguments.rounds + 1)[1:]])
@@ -103,7 +110,7 @@ def step(
 
 
 def pad_examples(batch: PackedBatch) -> PackedBatch:
-    """Each example as long as the longest; the padding is computed, and has no loss."""
+    """Pad each example to the longest. The padding is computed and has no loss."""
     longest, number = max(batch.lengths), len(batch.lengths)
 
     def padded(values: torch.Tensor) -> torch.Tensor:
@@ -123,7 +130,7 @@ def pad_examples(batch: PackedBatch) -> PackedBatch:
 
 
 def predict_everywhere(batch: PackedBatch) -> PackedBatch:
-    """The head at every position; the loss is that of the masked ones."""
+    """Apply the head at every position; only masked positions have a loss."""
     words = torch.full_like(batch.input_ids, IGNORED)
     words[batch.masked_positions] = batch.masked_ids
     return replace(batch, masked_positions=torch.arange(len(words)), masked_ids=words)

@@ -1,13 +1,13 @@
-"""The loader alone, one process, shards to packed batches: ours in global and in windowed order against others.
+"""Compare our loader, in global and in windowed order, with others: one process, from shards to packed batches.
 
     python benchmarks/bench_loader.py --data DATASET --max-seq-length 128 --members 10000 --examples 65536
 
-With --members the shards of copy 0 are copied until there are so many; that takes some 0.4 MB of disk a member. The
-other readers get examples of the same data, written for each in its own form: plain webdataset with .npy columns and
-with one pickle an example; Hugging Face datasets and mosaicml-streaming where they are installed. Every reader gives
-the same columns as packed torch tensors in batches of the same size. All files are read once before. Rounds are
-interleaved, each of ours with examples that no round before it read. Rates are by CPU time of the process, which other
-work on the machine disturbs less; by the clock they stand beside it. Without --data: the shipped sample.
+With --members the shards of copy 0 are copied until they have this number of members, which takes about 0.4 MB of disk per
+member. Each of the other readers gets examples of the same data in its own format: plain webdataset with .npy columns and
+with one pickle per example, and Hugging Face datasets and mosaicml-streaming if they are installed. Every reader returns the
+same columns as packed torch tensors in batches of the same size. All files are read once before. Rounds are interleaved, and
+our readers read new examples in each. The report shows rates by CPU time, which other work on the machine disturbs less, and
+by the clock. Without --data: the shipped sample.
 """
 
 import argparse
@@ -49,40 +49,40 @@ from model.loading.webdataset_pipeline import example_pipeline as pipeline_of
 COLUMNS = ("input_ids", "segment_b_start", "masked_lm_positions", "masked_lm_ids", "next_sentence_label")
 EXAMPLES_PER_TAR = 10_000
 SLOWER = 8
-"""The readers that take an example at a time get so many times fewer of them."""
+"""Readers that take one example at a time get this number of times fewer examples."""
 BASE = "webdataset, npy per example"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One way to read, and what it took."""
+    """One way to read, and its rates."""
 
     name: str
     read: Callable[[int], Iterator[int]]
-    """The examples in each batch of a round, by the number of the round."""
+    """Yields the number of examples in each batch of a round, given the number of the round."""
     cpu_rates: list[float] = field(default_factory=list)
-    """Examples per second of the process's CPU time, a round each."""
+    """Examples per second of the process's CPU time, for each round."""
     rates: list[float] = field(default_factory=list)
     """Examples per second by the clock."""
 
     def run(self, number: int) -> None:
         cpu, clock, seen = time.process_time(), time.perf_counter(), sum(self.read(number))
-        if number:  # the first round is for what is done once
+        if number:  # the first round is a warm-up
             self.cpu_rates.append(seen / (time.process_time() - cpu))
             self.rates.append(seen / (time.perf_counter() - clock))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="a data set; by default one is made of the shipped sample")
-    parser.add_argument("--max-seq-length", type=int, help="the shortest of the data set by default")
-    parser.add_argument("--members", type=int, help="copy the shards of copy 0 until there are so many")
+    parser.add_argument("--data", help="data set; default: one made from the shipped sample")
+    parser.add_argument("--max-seq-length", type=int, help="default: the shortest of the data set")
+    parser.add_argument("--members", type=int, help="copy the shards of copy 0 until they have this number of members")
     parser.add_argument(
-        "--examples", type=int, default=8192, help=f"in a round; {SLOWER} times fewer of the slow readers"
+        "--examples", type=int, default=8192, help=f"examples in a round; slow readers get {SLOWER} times fewer"
     )
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--name", default="loader", help="of the file in benchmarks/results/")
+    parser.add_argument("--name", default="loader", help="name of the file in benchmarks/results/")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -133,8 +133,8 @@ def measure(arguments: argparse.Namespace, data: Path, folder: Path) -> list[str
         "The loader",
         f"One process, one thread, length {length}, batches of {size}. Our data set has "
         f"{len(examples.shards.member_bytes):,} members and {examples.rows_per_copy[0]:,} examples. {arguments.rounds} "
-        f"interleaved rounds of {count:,} examples ({len(few):,} where one is taken at a time): medians [least, most], and "
-        f"the median of the rounds' ratios.",
+        f"interleaved rounds of {count:,} examples ({len(few):,} for readers of one example at a time): medians [least, "
+        f"most], and the median of the rounds' ratios.",
         *packages,
     )
     lines += [
@@ -160,7 +160,7 @@ def measure(arguments: argparse.Namespace, data: Path, folder: Path) -> list[str
 
 
 def repeated(data: Path, out: Path, length: int, members: int) -> Path:
-    """A data set with the training shards of copy 0 of this length, copied until there are so many members."""
+    """Make a data set of the training shards of copy 0 of this length, copied until it has this number of members."""
     table = pq.read_table(data / "shards.parquet")
     wanted = ("train", length, 0)
     rows = [row for row in table.to_pylist() if (row["split"], row["max_seq_length"], row["copy"]) == wanted]
@@ -184,10 +184,10 @@ def repeated(data: Path, out: Path, length: int, members: int) -> Path:
 
 
 def ours(data: Path, length: int, shuffle: str, seed: int, count: int, size: int) -> Callable[[int], Iterator[int]]:
-    """The trainer's own reader, stream digest and counts for the losses included, without its thread."""
+    """Return the trainer's own reader without its thread; it computes the stream digest and the counts for the losses."""
     reader = BatchReader(DataSet(data), [length], seed, size, Ranks(device=torch.device("cpu")), shuffle)
     leg = Leg(step=0, max_seq_length=length, item=0, batch_size=size, seed=seed, shuffle=shuffle, shards_digest="")
-    for _ in reader.examples[length].in_order(8192):  # opens all members; and all files then lie in memory
+    for _ in reader.examples[length].in_order(8192):  # opens all members and brings all files into memory
         pass
 
     def read(number: int) -> Iterator[int]:
@@ -198,7 +198,7 @@ def ours(data: Path, length: int, shuffle: str, seed: int, count: int, size: int
 
 
 def undigested(read: Callable[[int], Iterator[int]]) -> Callable[[int], Iterator[int]]:
-    """The same without the work for the digest."""
+    """Return the same reader without the work for the digest."""
 
     @contextmanager
     def off() -> Iterator[None]:
@@ -224,7 +224,7 @@ def in_order(data: Path, length: int, count: int, size: int) -> Callable[[int], 
 
 
 def rows_of(examples: Examples, count: int) -> Iterator[dict[str, np.ndarray]]:
-    """The first rows of copy 0, each as five arrays."""
+    """Yield the first rows of copy 0, each as five arrays."""
     for start in range(0, count, 1024):
         rows = np.arange(start, min(start + 1024, count))
         columns = examples.read(np.zeros_like(rows), rows)
@@ -287,7 +287,7 @@ def one_by_one(
 
 
 def batched(rows: Iterable[dict[str, Any]], size: int) -> Iterator[int]:
-    """Rows collated as a careful person would: concatenated by NumPy, then to torch."""
+    """Yield the sizes of batches that are collated efficiently: concatenated by NumPy, then converted to torch."""
     iterator = iter(rows)
     while part := list(islice(iterator, size)):
         yield len(pack([[row[name] for row in part] for name in COLUMNS])["labels"])
@@ -324,7 +324,7 @@ def hugging_face(rows: list[dict[str, np.ndarray]], size: int) -> Callable[[int]
 
 
 def arrays(column: pa.Array) -> list[Any]:
-    """The lists of a column as views of its values, or its numbers."""
+    """Return the lists of a column as views of its values, or its numbers."""
     if not pa.types.is_list(column.type):
         return column.to_pylist()
     offsets, values = column.offsets.to_numpy(), column.values.to_numpy()

@@ -1,10 +1,10 @@
-"""Is preprocessing's memory flat? Peak of all its processes together on a small and on a large corpus.
+"""Measure the peak memory of preprocessing, all processes together, on a small and on a large corpus.
 
     python benchmarks/bench_memory.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --megabytes 200 2000 --extremes
 
---extremes adds one .gz of half the large size, one document of 300 MB, and one line of 20 MB in either format; their names
-behind it choose among them. Counted is the proportional set size of the process tree, sampled ten times a second: pages
-that processes share count once. Without arguments: a quick look at 4 and 16 MB of the shipped sample.
+--extremes adds one .gz of half the large size, one document of 300 MB, and one line of 20 MB in each of two formats, or only
+the cases that are named after it. Memory is the proportional set size of the process tree, sampled ten times a second, so
+pages that processes share count once. Without arguments: a quick look at 4 and 16 MB of the shipped sample.
 """
 
 import argparse
@@ -30,10 +30,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_text_arguments(parser)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[4, 16])
-    parser.add_argument("--extremes", nargs="*", choices=EXTREMES, help="all of them where none is named")
+    parser.add_argument("--extremes", nargs="*", choices=EXTREMES, help="default: all of them")
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--dupe-factor", type=int, default=1)
-    parser.add_argument("--name", default="memory", help="of the file in benchmarks/results/")
+    parser.add_argument("--name", default="memory", help="name of the file in benchmarks/results/")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         lines = measure(arguments, Path(name))
@@ -72,7 +72,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def make(kind: str, folder: Path, inputs: list[str], megabytes: float) -> Path:
-    """The corpus of one case. What is one document or one line has company: pairs need another text."""
+    """Write the corpus of one case. One document or line gets others in addition, because pairs need several texts."""
     if kind in ("jsonl", "gz"):
         path = folder / "corpus.jsonl"
         write_corpus(path, inputs, megabytes)
@@ -95,7 +95,7 @@ def make(kind: str, folder: Path, inputs: list[str], megabytes: float) -> Path:
 
 
 def numbered(paragraphs: list[str], megabytes: float) -> Iterator[str]:
-    """The paragraphs again and again, each with a number of its own, until there are so many megabytes."""
+    """Yield the paragraphs repeatedly, each with its own number, until they have this many megabytes."""
     size = 0
     while size < megabytes * 1e6:
         for paragraph in paragraphs:
@@ -114,7 +114,7 @@ def pack(path: Path) -> Path:
 
 
 def run(path: Path, vocab: str, out: Path, arguments: argparse.Namespace) -> tuple[float, float]:
-    """(peak MB, seconds) of one job."""
+    """Run one job and return (peak MB, seconds)."""
     words = [
         sys.executable,
         "-m",

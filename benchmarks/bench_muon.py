@@ -1,10 +1,10 @@
-"""An update by Muon: ours against torch's, on the matrices of a preset's layers, in one process.
+"""Compare an update by our Muon with one by torch's, on the matrices of a preset's layers, in one process.
 
     python benchmarks/bench_muon.py --presets tiny mini base --threads 1
 
-Ours orthogonalises in 32 bits on a CPU, torch's in 16 everywhere: which is faster depends on whether the processor has
-instructions for bfloat16. Gradients are drawn at random; rounds are interleaved, and the median of the rounds' ratios is
-quoted, by CPU time. AdamW's update of the same matrices stands beside them. Needs no data.
+On a CPU, ours orthogonalizes in 32 bits and torch's in 16. Which is faster depends on whether the processor has instructions
+for bfloat16. Gradients are random. Rounds are interleaved. The report has the median of the rounds' ratios by CPU time,
+with AdamW's update of the same matrices for comparison. Needs no data.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["tiny", "mini"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--name", default="muon", help="of the file in benchmarks/results/")
+    parser.add_argument("--name", default="muon", help="name of the file in benchmarks/results/")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     lines = header("An update by Muon", f"{arguments.threads} threads, {arguments.rounds} interleaved rounds.", "torch")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measure(preset: str, rounds: int) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())
     shape = BertShape(**values.get("model", {}))
     layers = [BertLayer(shape) for _ in range(shape.num_hidden_layers)]

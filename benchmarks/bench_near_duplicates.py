@@ -1,11 +1,11 @@
-"""Near duplicates planted in real text: how many are found, how many of those left out are alike, and what it costs.
+"""Measure how many near duplicates planted in real text are found, and what the search costs.
 
     python benchmarks/bench_near_duplicates.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt
 
-For each similarity some documents are copied with words changed at random until the exact similarity of their shingles is
-just above it. Then the whole search is run on documents and copies, by the functions of the job on one core, and its
-processor time is put beside that of `encode_batch_fast` of `tokenizers` on the same text. Needs a few GB of memory for
-large input. Without arguments the text is the shipped sample.
+For each similarity some documents are copied, and random words of the copies are changed until the exact similarity of the
+shingles is just above it. Then the functions of the job search all documents and copies on one core. The report compares
+their CPU time with that of `encode_batch_fast` of `tokenizers` on the same text. Needs a few GB of memory for large input.
+Without arguments the text is the shipped sample.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def read(patterns: list[str], megabytes: float) -> list[str]:
 
 
 def edited(text: str, least: float, draw: random.Random, words: list[str], hashes) -> str:
-    """The text with words changed, one run after another, as long as it stays at least so alike."""
+    """Return the text with as many random words changed as possible while its similarity stays at least `least`."""
     parts, original = text.split(" "), hashes(text)
     step = max(1, len(parts) // 200)
     while True:
@@ -69,9 +69,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_text_arguments(parser)
     parser.add_argument("--similarity", type=float, default=0.8)
-    parser.add_argument("--megabytes", type=float, default=20, help="to take of the input, at most")
-    parser.add_argument("--planted", type=int, default=100, help="copies at each similarity, at most")
-    parser.add_argument("--name", default="near_duplicates", help="of the file in benchmarks/results/")
+    parser.add_argument("--megabytes", type=float, default=20, help="limit of the text to read from the input")
+    parser.add_argument("--planted", type=int, default=100, help="limit of the copies at each similarity")
+    parser.add_argument("--name", default="near_duplicates", help="name of the file in benchmarks/results/")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         lines = measure(arguments, read_vocabulary(vocabulary_of(arguments, Path(folder))), folder)
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, vocabulary: Vocabulary, folder: str) -> list[str]:
-    """The report."""
+    """Return the lines of the report."""
     texts = list(dict.fromkeys(read(inputs_of(arguments), arguments.megabytes)))
     tokenize = make_document_tokenizer(TokenizeConfig(), vocabulary)
     draw = random.Random(1)
@@ -128,7 +128,7 @@ def measure(arguments: argparse.Namespace, vocabulary: Vocabulary, folder: str) 
     lines = header(
         "Near duplicates",
         f"{len(everything):,} documents, {size / 1e6:.1f} MB, {len(planted)} of them copies with words changed at random "
-        f"until the exact similarity is just above what is asked. One core; {len(parts)} parts.",
+        f"until the exact similarity is just above the planted one. One core; {len(parts)} parts.",
         *("numpy", "tokenizers"),
     )
     lines += ["| planted at | mean similarity | left out |", "|---|---|---|"]
@@ -141,8 +141,8 @@ def measure(arguments: argparse.Namespace, vocabulary: Vocabulary, folder: str) 
     return [
         *lines,
         "",
-        f"{sum(map(len, pairs)):,} pairs were compared, {len(rows):,} documents left out; each is alike by its whole set of "
-        f"shingles. What was planted below {arguments.similarity:g} is left out where it is alike to some other document.",
+        f"{sum(map(len, pairs)):,} pairs were compared, {len(rows):,} documents left out; each is similar by its exact set "
+        f"of shingles. A copy planted below {arguments.similarity:g} is left out only if it is similar to another document.",
         "",
         "| | seconds | MB/s |",
         "|---|---|---|",

@@ -1,10 +1,10 @@
-"""How well the sentence rule finds the ends that people marked: precision, recall and F1, beside other splitters.
+"""Measure how well the sentence rule and other splitters find the ends that annotators marked: precision, recall and F1.
 
     python benchmarks/bench_sentences.py FOLDER
 
-FOLDER holds .jsonl files of {"text": …, "ends": [character offset behind each sentence]}; their names begin with the two
-letters of the language. UD English-EWT and UD Chinese-GSDSimp are good ones. The end of a text counts as an end, for all.
-syntok and blingfire take part where they are installed. Writes nothing.
+FOLDER holds .jsonl files of {"text": …, "ends": [character offset after each sentence]} whose names begin with the two
+letters of the language, made for example from UD English-EWT and UD Chinese-GSDSimp. The end of a text always counts.
+syntok and blingfire take part if they are installed. Writes no file.
 """
 
 import json
@@ -30,7 +30,7 @@ def regex_ends(text: str) -> set[int]:
 
 
 class Rule:
-    """The rule of pipeline/text/sentences.py, on characters."""
+    """The rule of pipeline/text/sentences.py, with offsets in characters."""
 
     def __init__(self):
         words = Vocabulary((*SPECIAL_WORDS, "a"))

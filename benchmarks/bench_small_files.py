@@ -1,10 +1,10 @@
-"""Many small files: what a bucket costs that reads every part, and one that reads packs of them; and what packing costs.
+"""Measure what a bucket of many small files costs if it reads every part or packs of parts, and what packing costs.
 
     python benchmarks/bench_small_files.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --files 20000
 
-Every file is one document of a few paragraphs, tokenized to a part of its own, as `bertloom preprocess` does. Then one
-bucket, a sixteenth of all documents, is read again and again, in turn from the parts and from the packs. A corpus is
-read once for each of its buckets, of about 8 million tokens, so a row's seconds count as often as it has these.
+Every file is one document of a few paragraphs and becomes a part, as in `bertloom preprocess`. Then one bucket, a sixteenth
+of all documents, is read repeatedly, alternately from the parts and from the packs. A job reads its parts once for each
+bucket of about 8 million tokens, so its cost is the seconds of a row times the number of buckets.
 """
 
 import argparse
@@ -78,8 +78,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
             for name, each in (("parts", plan), ("packs", packed))
         ),
         "",
-        f"From packs it takes **1 / {ratio:.0f}** of the time. Packing took {packing:.1f} s, once; to write the files and "
-        f"tokenize them, in one process, {tokenizing:.1f} s.",
+        f"From packs it takes **1 / {ratio:.0f}** of the time. Packing took {packing:.1f} s, once. Writing the files and "
+        f"tokenizing them in one process took {tokenizing:.1f} s.",
     ]
 
 
@@ -88,7 +88,7 @@ def places_in(folder: Path) -> Places:
 
 
 def tokenize(arguments: argparse.Namespace, folder: Path) -> list[PartRecord]:
-    """The parts of the files, in the order of the files' names."""
+    """Write and tokenize the files. Return their parts in the order of the files' names."""
     vocabulary = read_vocabulary(vocabulary_of(arguments, folder))
     texts = documents(paragraphs_of(inputs_of(arguments)), megabytes=float("inf"))
     (folder / "in").mkdir()

@@ -1,18 +1,17 @@
-"""A training step, forward and backward, against transformers' BertForPreTraining with its fastest attention.
+"""Compare a training step, forward and backward, with transformers' BertForPreTraining and its fastest attention.
 
     python benchmarks/bench_train.py --data DATASET --preset base --max-seq-length 128 --batch-size 8
     python benchmarks/bench_train.py --preset base --short-seq-prob 0.8
     python benchmarks/bench_train.py --data DATASET --preset base --batch-size 256 --device cuda
 
-Both have the same weights and read the same real examples; transformers gets them padded to the longest of the batch,
-with SDPA and with eager attention, and gives logits for every position, as its stock call does. Losses are compared
-first. Rounds are interleaved, each with a batch of its own; the median of the rounds' ratios to the faster attention is
-quoted beside what the count of floating-point operations allows at the fill of these batches. On a CPU that others use
-too, the ratio of CPU times is the steadier one. Without --data: the shipped sample, a small model.
+Both have the same weights and read the same real examples. transformers gets them padded to the longest of the batch, runs
+with SDPA and with eager attention, and returns logits for every position, as its normal call does. The losses must agree.
+Rounds are interleaved, and each has its own batch. The report shows the median of the rounds' ratios to the faster attention
+and the ratio that the number of floating-point operations allows for these batches. On a shared CPU the ratio of CPU times
+is steadier. Without --data: the shipped sample and a small model.
 """
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -25,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import bertloom  # noqa: F401  (sets OMP_WAIT_POLICY, before torch is imported)
+
+# isort: split
 import numpy as np
 import torch
 from setting import SAMPLE, header, run_command, spread, write_report
@@ -50,26 +51,28 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], help="bf16 on cuda by default, else fp32")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on cuda, else fp32")
     parser.add_argument("--compile", action="store_true", help="torch.compile for both")
-    parser.add_argument("--name", default="train", help="of the file in benchmarks/results/")
+    parser.add_argument("--name", default="train", help="name of the file in benchmarks/results/")
     run(parser, measure)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this script and its neighbours have in common."""
-    parser.add_argument("--data", help="a data set; by default one is made of the shipped sample")
-    parser.add_argument("--short-seq-prob", default="0.1", help="of the sample: more of it, and examples are shorter")
+    """Add the flags that several benchmarks of training share."""
+    parser.add_argument("--data", help="data set; default: one made from the shipped sample")
+    parser.add_argument(
+        "--short-seq-prob", default="0.1", help="for the sample; with a larger share, examples are shorter"
+    )
     parser.add_argument("--preset", default="mini")
     parser.add_argument(
-        "--max-seq-length", type=int, help="the shortest of the data set by default; 128 for the sample"
+        "--max-seq-length", type=int, help="default: the shortest of the data set, or 128 for the sample"
     )
     parser.add_argument("--batch-size", type=int, default=8, help="examples in a round")
-    parser.add_argument("--threads", type=int, help="of the CPU")
+    parser.add_argument("--threads", type=int, help="CPU threads")
 
 
 def run(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Examples], list[str]]) -> None:
-    """Measures on the examples that the arguments say, and writes the report."""
+    """Measure on the examples that the arguments choose, and write the report."""
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -81,7 +84,7 @@ def run(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, 
 
 
 def sample_data_set(folder: Path, max_seq_length: int = 128, short_seq_prob: str = "0.1") -> Path:
-    """The shipped sample as a data set, made by the real commands."""
+    """Make a data set from the shipped sample with the real commands, and return its path."""
     vocabulary, out = str(folder / "vocab.txt"), folder / "set"
     run_command("build-vocab", "--input", SAMPLE, "--vocab-size", "8000", "--out", vocabulary)
     options = ["--max-seq-length", str(max_seq_length), "--short-seq-prob", short_seq_prob]
@@ -90,7 +93,7 @@ def sample_data_set(folder: Path, max_seq_length: int = 128, short_seq_prob: str
 
 
 def model_of(preset: str, examples: Examples) -> PretrainingModel:
-    """A model of that shape with random weights, for the vocabulary of these examples."""
+    """Return a model of a preset's shape with random weights, for the vocabulary of these examples."""
     values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())
     config = EncoderConfig(shape=BertShape(**values["model"]), vocab_size=examples.data_set.vocabulary_size)
     model = PretrainingModel(config)
@@ -99,13 +102,13 @@ def model_of(preset: str, examples: Examples) -> PretrainingModel:
 
 
 def batches_of(examples: Examples, size: int, number: int) -> list[PackedBatch]:
-    """The first batches of training."""
+    """Return the first batches of training."""
     order = TrainingOrder(examples.rows_per_copy, 1, examples.max_seq_length)
     return [examples.gather(*order.items(i * size, (i + 1) * size)) for i in range(number)]
 
 
 def shape_of(examples: Examples, size: int) -> StaticShape:
-    """What batches of so many examples are padded to for torch.compile."""
+    """Return the shape to which batches of this size are padded for torch.compile."""
     rows = np.arange(min(1024, examples.rows_per_copy[0]))
     sample = examples.read(np.zeros_like(rows), rows, with_tokens=False)
     return static_shape(
@@ -156,7 +159,7 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
         for name, model in models.items():
             call = partial(step, model, *packed) if model is ours else partial(step, model, **padded)
             losses[name], *timing = timed(call)
-            if number:  # the first one is for warming up
+            if number:  # the first round is a warm-up
                 timings[name].append(tuple(timing))
         if max(losses.values()) - min(losses.values()) > (1e-4 if precision == "fp32" else 2e-2) * min(losses.values()):
             raise SystemExit(f"the losses differ: {losses}")
@@ -178,7 +181,7 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
     what = (
         f"{arguments.preset} at {examples.max_seq_length}, {size} examples a round, {arguments.rounds} interleaved "
         f"rounds, {precision}, {where}{', all compiled' if arguments.compile else ''}; forward and backward. "
-        f"transformers' examples are padded to the batch's longest."
+        f"transformers gets examples padded to the longest of the batch."
     )
     seconds = {name: [wall for wall, _ in values] for name, values in timings.items()}
     return [

@@ -1,12 +1,12 @@
-"""Two workers against one, and what Beam costs: the whole job on a large text, three ways, the same bytes each time.
+"""Compare two workers with one, and both with plain calls without Beam: the whole job on a large text, with equal bytes.
 
     python benchmarks/bench_workers.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --megabytes 1000
 
-`plain_job.py` runs the stages as plain calls in one process on one core, its clock started behind the imports. The job
-itself is timed from outside, from the command to its end: with one worker on one core, with two on two. So Beam's share,
-1 - plain / one worker, also holds the start of Python and all imports: it is an upper bound. Runs are interleaved. Beside
-the seconds stand those of the processors, of all processes together: where they differ much, others were at work.
-Without arguments the text is made of the shipped sample.
+`plain_job.py` runs the stages as plain calls in one process on one core and starts its clock after the imports. The job
+itself is timed from outside, from the start of the command to its end: with one worker on one core, and with two on two.
+Beam's share, 1 - plain / one worker, therefore includes the start of Python and all imports: it is an upper bound. Runs are
+interleaved. The report also shows CPU seconds of all processes together: if they differ much from the clock, other work
+disturbed the run. Without arguments the text is made from the shipped sample.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=1000)
     parser.add_argument("--dupe-factor", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=1, help="runs of each; the medians are compared")
-    parser.add_argument("--name", default="workers", help="of the file in benchmarks/results/")
+    parser.add_argument("--name", default="workers", help="name of the file in benchmarks/results/")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         lines = measure(arguments, Path(folder))
@@ -60,9 +60,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
     digests = set()
     for _ in range(arguments.repeat):
         for kind, found in seconds.items():
-            out, before = folder / "out", processor_seconds()
+            out, before = folder / "out", cpu_seconds()
             taken, digest = run(kind, str(text), vocab, str(out), arguments.dupe_factor)
-            busy[kind].append(processor_seconds() - before)
+            busy[kind].append(cpu_seconds() - before)
             found.append(taken)
             digests.add(digest)
             shutil.rmtree(out)
@@ -70,12 +70,12 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
         raise SystemExit(f"the shards differ: {digests}")
     plain, one, two = middle = [statistics.median(found) for found in seconds.values()]
     what = (
-        f"{size:g} MB of text, paragraphs of real English drawn anew, L=128, dupe factor {arguments.dupe_factor}; "
+        f"{size:g} MB of text, random paragraphs of the input, L=128, dupe factor {arguments.dupe_factor}; "
         f"seconds of {arguments.repeat} interleaved runs each, median [min, max]. The shards are the same, byte for byte."
     )
     return [
         *header("One worker, two workers, and no Beam", what, "apache-beam", "pyarrow", "numpy", "tokenizers"),
-        "| what | seconds | MB/s | processor seconds |",
+        "| what | seconds | MB/s | CPU seconds |",
         "|---|---|---|---|",
         *(
             f"| {kind} | {spread(found)} | {size / taken:.1f} | {statistics.median(busy[kind]):.1f} |"
@@ -84,18 +84,18 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
         "",
         f"Two workers are **{one / two:.2f}** times as fast as one. "
         f"Beam's share of the job with one worker is at most **{1 - plain / one:.1%}**: "
-        f"{one - plain:.1f} s with the start of Python and all imports.",
+        f"{one - plain:.1f} s, which includes the start of Python and all imports.",
     ]
 
 
-def processor_seconds() -> float:
-    """Of all processes that this one has started and seen the end of."""
+def cpu_seconds() -> float:
+    """Return the CPU seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def run(kind: str, text: str, vocab: str, out: str, dupe: int) -> tuple[float, str]:
-    """(seconds, digest of the shards) of one run, in processes of its own."""
+    """Run the job in new processes. Return (seconds, digest of the shards)."""
     pin(2 if kind == TWO else 1)
     if kind == PLAIN:
         return in_process(plain_job, text, vocab, out, dupe)

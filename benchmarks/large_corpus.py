@@ -1,8 +1,9 @@
-"""A corpus of any size, made of real text: paragraphs of many documents, drawn by seed and put together anew.
+"""Make a corpus of any size from real text: paragraphs of its documents, drawn at random and joined to new documents.
 
     python benchmarks/large_corpus.py --input 'corpus_en/*.jsonl.gz' --megabytes 2000 --out large.jsonl
 
-Word frequencies are real, documents are not: with 2 GB from 50 MB most paragraphs return forty times, in other company.
+Word frequencies are real, documents are not: in 2 GB made from 50 MB, a paragraph occurs about forty times, each time among
+others.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pipeline.text.records import Document
 
 
 def paragraphs_of(inputs: list[str]) -> list[str]:
-    """Every paragraph of these inputs of 20 characters or more."""
+    """Return every paragraph of these inputs that has 20 characters or more."""
     found = []
     for source in find_sources(inputs):
         for item in read_documents(Split(source, 0, None)):
@@ -29,7 +30,7 @@ def paragraphs_of(inputs: list[str]) -> list[str]:
 
 
 def documents(paragraphs: list[str], megabytes: float, seed: int = 0) -> Iterator[str]:
-    """Documents of 4 to 60 paragraphs until there are so many megabytes of text."""
+    """Yield documents of 4 to 60 paragraphs until they have this many megabytes of text."""
     draw, size = random.Random(seed), 0
     while size < megabytes * 1e6:
         text = "\n\n".join(draw.choices(paragraphs, k=draw.randint(4, 60)))
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--input", nargs="*", default=[str(files("jobs") / "sample")])
     parser.add_argument("--megabytes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="default: say only how many documents it would be")
+    parser.add_argument("--out", type=Path, help="file to write; default: only print the number of documents")
     arguments = parser.parse_args()
     if arguments.out:
         write_corpus(arguments.out, arguments.input, arguments.megabytes, arguments.seed)

@@ -1,6 +1,7 @@
 """The stages of `bertloom preprocess` as plain calls in one process, without Beam: the same splits, parts and shards.
 
-`bench_workers.py` tells from it what Beam costs. Not for use: it does not resume, knows no lock and takes one core.
+`bench_workers.py` measures with it what Beam costs. It is not for real work: it cannot resume, takes no lock and uses one
+core.
 """
 
 import time
@@ -20,7 +21,7 @@ from pipeline.vocabulary import read_vocabulary
 
 
 def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float, str]:
-    """Makes the data set that `bertloom preprocess` makes of this text with the defaults: (seconds, shards_digest)."""
+    """Make the data set that `bertloom preprocess` makes of this text by default. Return (seconds, shards_digest)."""
     start = time.perf_counter()
     vocabulary, places = read_vocabulary(vocab), Places(out, storage.join(out, ".work"))
     job = JobConfig(TokenizeConfig(), ExamplesConfig(dupe_factor=dupe_factor), vocabulary.sha256)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the text that they run on, their cores, what they ran with, and where the report goes."""
+"""What the benchmarks share: their input text, the cores they use, the head of a report, and the file it goes to."""
 
 import argparse
 import os
@@ -32,7 +32,7 @@ def inputs_of(arguments: argparse.Namespace) -> list[str]:
 
 
 def vocabulary_of(arguments: argparse.Namespace, folder: Path) -> str:
-    """The path of the vocabulary that was given, or of one made from the input."""
+    """Return the path of the given vocabulary, or of one made from the input."""
     if arguments.vocab:
         return arguments.vocab
     path = str(folder / "vocab.txt")
@@ -41,28 +41,28 @@ def vocabulary_of(arguments: argparse.Namespace, folder: Path) -> str:
 
 
 def run_command(*words: str) -> None:
-    """`bertloom` with these words; what it writes to standard output is dropped."""
+    """Run `bertloom` with these words and drop its standard output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "jobs.cli", *words]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def in_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """What the function gives back, called in a new process: nothing is warm, and nothing stays."""
+    """Call the function in a new process and return its result, so that no cache is warm before or after."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def pin(number: int) -> None:
-    """Keeps this process, and those that it starts from now on, on so many cores, where the system can do that."""
+    """Limit this process, and those that it starts from now on, to this number of cores, if the system can do that."""
     if CORES and len(CORES) < number:
-        raise SystemExit(f"this needs {number} cores, and here are {len(CORES)}")
+        raise SystemExit(f"this benchmark needs {number} cores, and this machine offers {len(CORES)}")
     if CORES:
         os.sched_setaffinity(0, CORES[-number:])
 
 
 def header(title: str, what: str, *packages: str) -> list[str]:
-    """The first lines of a report: what was measured, when, by which command, on what."""
+    """Return the first lines of a report: what was measured, when, with which command and on which machine."""
     words = [word if "/" not in word else "/".join(word.split("/")[-2:]) for word in sys.argv[1:]]
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
@@ -81,14 +81,14 @@ def header(title: str, what: str, *packages: str) -> list[str]:
 
 
 def write_report(name: str, lines: list[str], is_sample: bool) -> None:
-    """Prints a report and puts it into benchmarks/results/; one on the shipped sample never over a better one."""
+    """Print a report and write it to benchmarks/results/. A report on the shipped sample has a file of its own."""
     report = "\n".join(lines) + "\n"
     print(report)
     (ROOT / "benchmarks" / "results" / f"{name}{'-sample' * is_sample}.md").write_text(report, encoding="utf-8")
 
 
 def spread(values: list[float]) -> str:
-    """The median of seconds, and their range."""
+    """Return the median of these seconds and their range."""
     return f"{statistics.median(values):.4g} [{min(values):.4g}, {max(values):.4g}]"
 
 
