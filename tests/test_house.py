@@ -172,6 +172,8 @@ def run_without(blocked: str, code: str) -> subprocess.CompletedProcess[str]:
         ("apache_beam", "pretrain", "--data"),
         ("torch", "build-vocab", "--input"),
         ("torch", "preprocess", "--input"),
+        ("torch", "pretrain", "--model.encoder"),
+        ("torch", "finetune", "--task"),
     ],
 )
 def test_each_half_runs_where_the_library_of_the_other_is_not_installed(blocked, command, flag):
