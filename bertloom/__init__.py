@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bertloom.shards import read_shard
     from model.batch import PackedBatch
-    from model.inference.embed import Embedder
+    from model.inference.embed import Embedder, embed
     from model.inference.predict import TaskPredictor, WordPredictor, load
     from model.inference.score import log_likelihoods
     from model.loading.data import DataSet
@@ -26,6 +26,7 @@ __all__ = [
     "PackedBatch",
     "TaskPredictor",
     "WordPredictor",
+    "embed",
     "example_pipeline",
     "load",
     "log_likelihoods",
@@ -43,6 +44,7 @@ _MODULES = {
     "PackedBatch": "model.batch",
     "TaskPredictor": "model.inference.predict",
     "WordPredictor": "model.inference.predict",
+    "embed": "model.inference.embed",
     "example_pipeline": "model.loading.webdataset_pipeline",
     "load": "model.inference.predict",
     "log_likelihoods": "model.inference.score",

@@ -77,13 +77,8 @@ def embed(config: EmbedConfig) -> Embedded:
     from model.inference.embed import Embedder
 
     pretrained = open_pretrained(config.model)
-    longest, size = pretrained.config.shape.max_position_embeddings, pretrained.config.shape.hidden_size
-    max_seq_length = config.max_seq_length or pretrained.max_seq_length
-    if max_seq_length > longest:
-        raise ValueError(
-            f"max_seq_length={max_seq_length} is above the {longest} positions of {config.model}: give less"
-        )
-    model = Embedder(pretrained, config.pooling, max_seq_length, config.device)
+    size = pretrained.config.shape.hidden_size
+    model = Embedder(pretrained, config.pooling, config.max_seq_length, config.device)
     schema = pa.schema([("row", pa.int64()), ("id", pa.string()), ("vector", pa.list_(pa.float32(), size))])
     num_rows = num_read = num_cut = 0
     with (

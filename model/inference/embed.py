@@ -3,6 +3,7 @@
 Dimensions in the comments: T real tokens, N sequences, C hidden_size.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from model.encoders import build_encoder
-from model.hub.pretrained import Pretrained
+from model.hub.pretrained import Pretrained, open_pretrained
 from model.hub.weights import from_hugging_face, load_weights
 from model.packing import MAX_TOKENS, grouped, pack_texts
 from model.step import autocast, choose_device, choose_precision
@@ -20,22 +21,32 @@ Pooling = Literal["mean", "cls"]
 
 
 class Embedder:
-    """A pretrained or fine-tuned model that turns texts into vectors.
+    """A pretrained or fine-tuned model that turns texts into vectors."""
 
-    >>> from model.hub.pretrained import open_pretrained  # doctest: +SKIP
-    >>> vectors, num_cut = Embedder(open_pretrained("run"), "mean", 128).embed(["a text"])  # doctest: +SKIP
-    """
-
-    def __init__(self, pretrained: Pretrained, pooling: Pooling, max_seq_length: int, device: str = "auto") -> None:
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        pooling: Pooling = "mean",
+        max_seq_length: int | None = None,
+        device: str = "auto",
+    ) -> None:
         """
         Args:
             pooling: mean is the mean over all tokens including [CLS] and [SEP], as in sentence-transformers; cls is the
                 vector of [CLS].
-            max_seq_length: tokens of a text that are read, including these two.
+            max_seq_length: tokens of a text that are read, including these two; None: as many as in its training.
             device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.
+
+        Raises:
+            ValueError: max_seq_length is above the number of the model's positions.
         """
         self.tokenizer = pretrained.tokenizer
-        self.pooling, self.max_seq_length = pooling, max_seq_length
+        self.pooling, self.max_seq_length = pooling, max_seq_length or pretrained.max_seq_length
+        longest = pretrained.config.shape.max_position_embeddings
+        if self.max_seq_length > longest:
+            raise ValueError(
+                f"max_seq_length={self.max_seq_length} is above the {longest} positions of {pretrained.path}: give less"
+            )
         self.encoder = build_encoder(pretrained.config)
         state = from_hugging_face(pretrained.weights, pretrained.config, "Model")
         load_weights(nn.ModuleDict({"encoder": self.encoder}), state, str(pretrained.path))
@@ -61,3 +72,22 @@ class Embedder:
                 pooled = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, rows, hidden) / lengths[:, None]
             vectors.append(pooled.cpu().numpy())  # (N, C)
         return np.concatenate(vectors), sum(len(part) > room for part in ids)
+
+
+def embed(
+    path: str | os.PathLike[str],
+    texts: Sequence[str],
+    pooling: Pooling = "mean",
+    max_seq_length: int | None = None,
+    device: str = "auto",
+) -> np.ndarray:
+    """Return the vectors of texts, float32 (texts, C). Texts that are too long lose their end.
+
+    >>> vectors = bertloom.embed("run", ["a text", "another"])  # doctest: +SKIP
+
+    Args:
+        path: a run, or a directory in transformers' format.
+        pooling, max_seq_length, device: see `Embedder`.
+    """
+    vectors, _ = Embedder(open_pretrained(path), pooling, max_seq_length, device).embed(texts)
+    return vectors

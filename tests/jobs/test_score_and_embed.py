@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+import bertloom
 from jobs.embed import EmbedConfig, embed
 from jobs.embed import main as embed_main
 from jobs.score import ScoreConfig, score
@@ -83,7 +84,14 @@ def test_vectors_are_those_of_transformers(model, file, tmp_path, monkeypatch):
             torch.testing.assert_close(torch.tensor(vector), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_what_is_cut_off_or_left_out_is_counted(model, tmp_path, capsys):
+def test_in_python_the_vectors_are_those_of_the_command(model, file, tmp_path):
+    embed(EmbedConfig(model=model, input=file, out=tmp_path / "v.parquet", pooling="cls", device="cpu"))
+    vectors = bertloom.embed(model, TEXTS, pooling="cls", device="cpu")
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors, pq.read_table(tmp_path / "v.parquet")["vector"].to_pylist())
+
+
+def test_truncated_texts_and_skipped_rows_are_counted(model, tmp_path, capsys):
     rows = [{"text": "good"}, {"text": ""}, {"text": "good " * 9}, {"text": "bad " * 9}]
     file, out = write_jsonl(tmp_path / "texts.jsonl", rows), tmp_path / "v.parquet"
     with pytest.raises(ValueError, match="line 2: text is empty: fix it, or skip such rows"):
