@@ -75,7 +75,7 @@ def test_a_blank_line_separates_documents_and_a_line_break_is_kept():
     assert [t for t, *_ in twins.text_documents(b"One.\nTwo.\n\nThree.\n", 100)] == [b"One.\nTwo.", b"Three."]
 
 
-@settings(max_examples=200)
+@settings(max_examples=400)
 @given(TEXT, st.booleans())
 def test_text_documents_equal_their_twin(folder, text, bom):
     assume(find_encoding(text.encode()) is None)
@@ -83,7 +83,7 @@ def test_text_documents_equal_their_twin(folder, text, bom):
     assert essence(read(folder, "twin.txt", data)) == twins.text_documents(data, MAX_DOCUMENT_BYTES)
 
 
-@settings(max_examples=250)
+@settings(max_examples=600)
 @given(TEXT, st.sampled_from([40, 41, 64, 100]), st.sampled_from([3, 4, 7, 16, 1 << 20]))
 def test_a_long_text_is_cut_into_the_same_pieces_however_it_streams(folder, text, most, chunk):
     """Blank lines are shorter than a document here: see the next test."""
@@ -132,7 +132,7 @@ def test_an_id_is_the_first_eight_bytes_of_the_sha256(folder):
     assert twins.identity(b"abc") == 0xBA7816BF8F01CFEA
 
 
-@settings(max_examples=150)
+@settings(max_examples=300)
 @given(
     st.lists(st.sampled_from([b"word ", b"b. ", b"line\n", b"\xe4\xb8\xad", b"\xff", b"\xff longer."]), min_size=12),
     st.booleans(),
@@ -281,7 +281,7 @@ def test_a_line_that_is_too_long_to_hold_is_rejected_by_its_length(folder, sizes
         at += width
 
 
-@settings(max_examples=150)
+@settings(max_examples=300)
 @given(text=st.lists(st.sampled_from([*BITS, "\n\n", "\ud83d", "\u2003\n", "\v"]), max_size=30).map("".join))
 def test_paragraphs_do_not_depend_on_how_the_text_is_sliced(text):
     whole, num_replaced = records.paragraphs(text)
