@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,6 +40,7 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "h
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _WILDCARD = re.compile(r"[*?\[]")
 _options: Options = {}
 
@@ -133,6 +135,24 @@ def make_folder(path: str) -> None:
     elif scheme_of(path) in RENAMES:
         with _remote(path) as (system, within):
             system.makedirs(within, exist_ok=True)
+
+
+def file_below(folder: str, name: str) -> str:
+    """Return the path of a file below a folder. A stranger may have written the file that gives its name.
+
+    Raises:
+        ValueError: the name is not a plain relative one, or the file on the local disk is a device, a pipe or a folder.
+        FileNotFoundError: there is no such file on the local disk. Stores are not asked.
+    """
+    if not _PLAIN_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not the name of a file inside {folder}: expected letters, digits, '.', '-' and '_', with '/' "
+            f"between folders"
+        )
+    path = join(folder, *name.split("/"))
+    if is_local(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is not a regular file: put the real file there")
+    return path
 
 
 def open_read(path: str) -> BinaryIO:

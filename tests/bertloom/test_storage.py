@@ -174,3 +174,36 @@ def test_a_worker_takes_the_options_from_the_places_of_a_job(monkeypatch):
     assert storage.file_system("hdfs://folder/file")[0].url == "http://node:50070/webhdfs/v1"
     assert pickle.loads(pickle.dumps(Places("out", "work"))) == places
     assert storage.file_system("hdfs://folder/file")[0].url == "http://node:50070/webhdfs/v1"
+
+
+def test_a_file_below_a_folder_has_a_plain_relative_name_and_is_a_regular_file(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "00000.tar").write_bytes(b"a shard")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "link.tar").symlink_to(tmp_path / "train" / "00000.tar")
+    folder = str(tmp_path)
+    assert storage.file_below(folder, "train/00000.tar") == f"{folder}/train/00000.tar"
+    assert storage.file_below(folder, "link.tar") == f"{folder}/link.tar"
+    assert storage.file_below("s3://bucket/set", "train/00000.tar") == "s3://bucket/set/train/00000.tar"
+    for name in (
+        "",
+        "/etc/passwd",
+        "../up",
+        "train/../../up",
+        "a//b",
+        "./a",
+        "a/",
+        "a\\b",
+        "a?b",
+        "s3://b/c",
+        "a\n",
+        "a\0",
+    ):
+        with pytest.raises(ValueError, match=r"is not the name of a file inside"):
+            storage.file_below(folder, name)
+    for name in ("pipe", "zero", "train"):
+        with pytest.raises(ValueError, match=rf"{name} is not a regular file"):
+            storage.file_below(folder, name)
+    with pytest.raises(FileNotFoundError):
+        storage.file_below(folder, "train/00001.tar")
