@@ -15,9 +15,10 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Any, BinaryIO
 
 from bertloom import whole_files
@@ -37,6 +38,7 @@ NO_LISTING_CACHE = ("s3", "s3a", "gs", "gcs")
 READ_AHEAD_BYTES = 4 << 20
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 """The extra of bertloom that installs a scheme's client."""
+FOLDER = "folder"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
@@ -264,30 +266,67 @@ def files_below(folder: str) -> list[str]:
     return sorted(found)
 
 
-def match(pattern: str) -> dict[str, tuple[int, float]]:
-    """Return the files of a store that a glob names: path -> (bytes, modification time in seconds).
+def info(path: str) -> tuple[int, float] | str | None:
+    """Return (bytes, modification time in seconds) of a file of a store, FOLDER, or None if there is neither."""
+    with _remote(path) as (system, within):
+        try:
+            entry = system.info(within)
+        except FileNotFoundError:
+            return None
+        return _of_file(entry) if entry["type"] == "file" else FOLDER
 
-    `**` as a whole part of the path matches any number of folders.
+
+def find(folder: str) -> dict[str, tuple[int, float]]:
+    """Return the files below a folder of a store: path -> (bytes, modification time). Hidden ones are left out."""
+    folder = folder.rstrip("/")
+    with _remote(folder) as (system, within):
+        try:
+            found = system.find(within, detail=True)
+        except FileNotFoundError:
+            return {}
+    entries = {name[len(within) :]: entry for name, entry in found.items() if entry["type"] == "file"}
+    return {folder + name: _of_file(entry) for name, entry in entries.items() if matches("**", name.strip("/"))}
+
+
+def match(pattern: str) -> tuple[dict[str, tuple[int, float]], list[str]]:
+    """Return what a glob names in a store: path -> (bytes, modification time in seconds) of files, and folders.
+
+    `**` as a whole part of the path matches any number of folders, and the files in them alone.
     """
     before = _WILDCARD.split(pattern)[0]
     folder = before[: before.rfind("/") + 1]
     with _remote(pattern) as (system, within):
         root = within[: len(within) - (len(pattern) - len(folder))]
         found = system.glob(_plain_stars(within), detail=True)
-    files = {name: entry for name, entry in found.items() if entry["type"] == "file"}
-    return {folder + name[len(root) :]: (int(entry["size"] or 0), _modified(entry)) for name, entry in files.items()}
+    entries = {folder + name[len(root) :].rstrip("/"): entry for name, entry in found.items()}
+    entries = {path: entry for path, entry in entries.items() if matches(pattern, path)}
+    files = {path: _of_file(entry) for path, entry in entries.items() if entry["type"] == "file"}
+    return files, [] if pattern.endswith("**") else sorted(entries.keys() - files.keys())
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Return whether a glob, read as `match` reads it, names a path."""
-    from fsspec.utils import glob_translate
+    """Return whether a glob names a path. `*` and `**` leave out names that begin with a dot, as in a shell."""
+    return _parts_match(pattern.split("/"), path.split("/"))
 
-    return re.match(glob_translate(_plain_stars(pattern)), path) is not None
+
+def _parts_match(pattern: Sequence[str], names: Sequence[str]) -> bool:
+    if not pattern:
+        return not names
+    part, rest = pattern[0], pattern[1:]
+    if part != "**":
+        is_named = bool(names) and (part.startswith(".") or not names[0].startswith("."))
+        return is_named and fnmatchcase(names[0], part) and _parts_match(rest, names[1:])
+    num_shown = next((i for i, name in enumerate(names) if name.startswith(".")), len(names))
+    return any(_parts_match(rest, names[i:]) for i in range(num_shown + 1))
 
 
 def _plain_stars(pattern: str) -> str:
     """`a**` means `a*`, as in Python's `glob`: only `**` alone crosses folders."""
     return "/".join(part if part == "**" else re.sub(r"\*+", "*", part) for part in pattern.split("/"))
+
+
+def _of_file(entry: Mapping[str, Any]) -> tuple[int, float]:
+    return int(entry["size"] or 0), _modified(entry)
 
 
 def _modified(entry: Mapping[str, Any]) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bertloom import storage
+from pipeline.inputs.discovery import expand_lists
 from pipeline.inputs.sources import Source, Split
 from pipeline.job import JobConfig
 from pipeline.places import Places
@@ -25,7 +26,7 @@ SHARED_SECONDS = 3600  # in a shared --work-dir, a half-written file of this age
 def check_apart(inputs: Sequence[str], out: str, work_dir: str | None) -> None:
     """Raise ValueError if the next start would read files of this job as texts."""
     for flag, folder in (("--out", out), ("--work-dir", work_dir)):
-        for pattern in inputs:
+        for pattern in expand_lists(inputs):
             if folder and any(_matches(pattern, storage.join(folder, *name.split("/"))) for name in OWN_FILES[flag]):
                 raise ValueError(
                     f"{flag} {folder} is inside --input {pattern}: the next start would read the files of this job as "

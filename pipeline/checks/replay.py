@@ -4,7 +4,6 @@ A finished data set does not record how its pairs were drawn, and a random B is 
 the documents of the bucket are read, tokenized and woven again by the functions that made the shard.
 """
 
-import glob
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +118,7 @@ def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U6
     wanted = {(row["position"], row["piece"]): row["id"] for row in rows.to_pylist()}
     name = rows["source"][0].as_py()
     try:
-        (source,) = find_sources([glob.escape(path) if storage.is_local(path) else path], None, config.read.encoding)
+        (source,) = find_sources([path], None, config.read.encoding)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{name} is no longer at {path}, so its documents cannot be read again: put it back there"

@@ -5,49 +5,56 @@
 
 import glob
 import hashlib
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from bertloom import storage
+from bertloom.counts import counted
+from bertloom.json_files import parse_json
 from pipeline.inputs.formats.registry import expected_names, find_format, format_by_name
+from pipeline.inputs.listing import File, Listing, list_files
 from pipeline.inputs.sources import Source
 from pipeline.inputs.streams import CODECS, HEAD
 from pipeline.inputs.text_encodings import encoding_name, find_encoding, is_mostly_utf8
 
-_WILDCARD = re.compile(r"[*?\[]")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 
 
 def find_sources(patterns: Sequence[str], notes: list[str] | None = None, encoding: str = "auto") -> list[Source]:
     """Return the input files, sorted by name, and append to `notes` what the user should know about them."""
     notes = [] if notes is None else notes
-    found: dict[str, tuple[str, int, float]] = {}  # path -> root, size, modification time
-    for pattern in _without_lists(patterns):
-        root, matches = _match(pattern, notes)
-        if not matches:
-            raise ValueError(f"--input {pattern}: no file matches. Expected {expected_names()}")
-        for path, (size, modified) in matches.items():
+    found: dict[str, File] = {}
+    roots: dict[str, str] = {}
+    for pattern in expand_lists(patterns):
+        listing = list_files(pattern)
+        chosen = {**listing.named, **_readable(pattern, listing, notes)}
+        if not chosen:
+            raise ValueError(f"--input {pattern}: {_nothing_found(pattern, listing)}")
+        for path, file in chosen.items():
             if _SURROGATE.search(path):  # Python's form of bytes that are not UTF-8
                 raise ValueError(f"{path!r}: its name is not UTF-8. Rename the file or its folder")
-            found.setdefault(path, (root, size, modified))
-    names = _names({path: root for path, (root, _, _) in found.items()})
+            found.setdefault(path, file)
+            roots.setdefault(path, listing.root)
+    for path in (links := _second_names(found)):
+        del found[path], roots[path]
+    if links:
+        notes.append(f"{_some(links)}: not read, because another name of the same file is")
+    names = _names(roots)
     sources, unknown = [], []
-    for path, (_, size, modified) in sorted(found.items()):
-        with storage.open_read(path) as file:
-            head = file.read(HEAD)
-            form, codec, text = find_format(path, head, file)
+    for path, listed in sorted(found.items()):
+        with storage.open_read(path) as opened:
+            head = opened.read(HEAD)
+            form, codec, text = find_format(path, head, opened)
         text_encoding = None
         if form.has_encodings:
             text_encoding = find_encoding(text) if encoding == "auto" else encoding_name(encoding)
             if encoding == "auto" and not text_encoding and not is_mostly_utf8(text):
                 unknown.append(names[path])
-        key = f"{names[path]}\0{size}\0{modified!r}\0".encode() + head
-        sources.append(
-            Source(path, names[path], form.name, codec, text_encoding, size, hashlib.sha256(key).hexdigest())
-        )
+        key = f"{names[path]}\0{listed.size}\0{listed.modified!r}\0".encode() + head
+        digest = hashlib.sha256(key).hexdigest()
+        sources.append(Source(path, names[path], form.name, codec, text_encoding, listed.size, digest))
     if encoding == "auto":
         for name in sorted({source.encoding for source in sources if source.encoding}):
             files = [source.name for source in sources if source.encoding == name]
@@ -59,16 +66,38 @@ def find_sources(patterns: Sequence[str], notes: list[str] | None = None, encodi
     return sorted(sources, key=lambda source: source.name)
 
 
+def _nothing_found(pattern: str, listing: Listing) -> str:
+    """Return what is wrong with a pattern that names no file to read."""
+    if storage.is_local(pattern) and not os.path.lexists(pattern) and not glob.has_magic(pattern):
+        return "there is no such file or folder"
+    return f"no file matches. Expected {expected_names()}"
+
+
+def _second_names(found: Mapping[str, File]) -> list[str]:
+    """Return the paths of files that have another path here too, through links."""
+    paths_of: dict[tuple[int, int], list[str]] = {}
+    for path, file in sorted(found.items()):
+        if file.identity:
+            paths_of.setdefault(file.identity, []).append(path)
+    second: list[str] = []
+    for paths in paths_of.values():
+        if len(paths) > 1:  # hard links are different files
+            ordered = sorted(paths, key=lambda p: (os.path.islink(p), os.path.realpath(p) != os.path.abspath(p), p))
+            reals = [os.path.realpath(path) for path in ordered]
+            second += [path for i, path in enumerate(ordered) if reals[i] in reals[:i]]
+    return sorted(second)
+
+
 def _some(names: list[str]) -> str:
     """Return the first names and the number of the others."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more files" if len(names) > 3 else "")
 
 
-def _without_lists(patterns: Iterable[str]) -> list[str]:
+def expand_lists(patterns: Iterable[str]) -> list[str]:
     """Return the patterns, each @LIST replaced by the patterns that it lists."""
     plain = []
     for pattern in patterns:
-        if not pattern.startswith("@"):
+        if not pattern.startswith("@") or (storage.is_local(pattern) and os.path.lexists(pattern)):
             plain.append(pattern)
             continue
         try:
@@ -84,49 +113,61 @@ def _without_lists(patterns: Iterable[str]) -> list[str]:
     return plain
 
 
-def _match(pattern: str, notes: list[str]) -> tuple[str, dict[str, tuple[int, float]]]:
-    """Return (root, {path: (size, modification time)}) for one pattern."""
-    before_wildcard = re.split(_WILDCARD, pattern)[0]
-    if not storage.is_local(pattern):
-        folder, root = pattern.endswith("/"), before_wildcard.rpartition("/")[0]
-        try:
-            files = storage.match(pattern + "**" if folder else pattern)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--input {pattern}: cannot be listed: {error}") from error
-        named, below = (set(), set(files)) if folder else (set(files), set())
-    else:
-        folder = os.path.isdir(pattern)
-        root = pattern if folder else os.path.dirname(before_wildcard)
-        paths = [pattern] if folder else glob.glob(pattern, recursive=True) or [pattern]
-        named = set(filter(os.path.isfile, paths))
-        wanted = [os.path.join(glob.escape(path), "**") for path in paths if os.path.isdir(path)]
-        below = {p for one in wanted for p in glob.glob(one, recursive=True) if os.path.isfile(p)} - named
-        files = {path: (os.path.getsize(path), os.path.getmtime(path)) for path in named | below}
-    chosen = named.union(_readable(pattern, sorted(below), notes))  # files that are not named may be ignored
-    return root, {path: files[path] for path in chosen}
-
-
-def _readable(folder: str, paths: list[str], notes: list[str]) -> list[str]:
-    """Return the files of a folder whose names show a format. In a folder that `datasets` saved, only its data files."""
-    states = {os.path.dirname(path): _data_files(path) for path in paths if os.path.basename(path) == "state.json"}
-    chosen = []
-    for path in paths:
-        saved = states.get(os.path.dirname(path))
-        if format_by_name(path)[0] and (saved is None or os.path.basename(path) in saved):
-            chosen.append(path)
-    ignored = Counter(_ending(path) for path in set(paths) - set(chosen))
+def _readable(pattern: str, listing: Listing, notes: list[str]) -> dict[str, File]:
+    """Return the files below folders whose names show a format. In a folder that `datasets` saved, only its data files."""
+    below = listing.below
+    saved = _saved_by_datasets(below)
+    chosen = {}
+    for path, file in below.items():
+        listed = saved.get(os.path.dirname(path))
+        if format_by_name(path)[0] and (listed is None or os.path.basename(path) in listed):
+            chosen[path] = file
+    ignored = Counter(_ending(path) for path in below.keys() - chosen.keys())
     if ignored:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(ignored.items())[:10])
-        number = f"{ignored.total()} of {len(paths)} files"
-        notes.append(f"{folder}: {number} skipped ({kinds}). Expected {expected_names()}")
+        number = f"{ignored.total()} of {counted(len(below), 'file')}"
+        notes.append(f"{pattern}: {number} skipped ({kinds}). Expected {expected_names()}")
+    for what, paths in sorted(_by_kind(listing.left_out).items()):
+        notes.append(f"{pattern}: {len(paths)} skipped: {what}: {_some([_shown(path) for path in paths])}")
     return chosen
+
+
+def _by_kind(left_out: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    kinds: dict[str, list[str]] = {}
+    for path, what in sorted(set(left_out)):
+        kinds.setdefault(what, []).append(path)
+    return kinds
 
 
 def _ending(path: str) -> str:
     """Return the ending of a file's name, such as .md or .wat.gz, or a name without a dot as it is."""
     stem, ending = os.path.splitext(os.path.basename(path))
     ending = os.path.splitext(stem)[1] + ending if ending in CODECS else ending or stem
-    return ending.encode(errors="backslashreplace").decode()  # a name need not be UTF-8
+    return _shown(ending)
+
+
+def _shown(name: str) -> str:
+    """Return a name, which need not be UTF-8, as it can be printed."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _saved_by_datasets(paths: Collection[str]) -> dict[str, set[str]]:
+    """Return folder -> its data files, of the folders that `datasets` saved. ValueError if one of the files is missing."""
+    saved: dict[str, set[str]] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        read = _LISTS.get(name)
+        names = read(path) if read else None
+        if names is None:
+            continue
+        if name == "state.json":
+            saved[folder] = names
+        if missing := sorted(name for name in names if storage.join(folder, *name.split("/")) not in paths):
+            raise ValueError(
+                f"{path}: lists {', '.join(missing[:3])}, but {len(missing)} of {len(names)} listed files are not there: "
+                f"copy the whole folder again, or name the files to read one by one"
+            )
+    return saved
 
 
 def _data_files(state: str) -> set[str] | None:
@@ -135,9 +176,22 @@ def _data_files(state: str) -> set[str] | None:
     None for a state.json of another program.
     """
     try:
-        return {entry["filename"] for entry in json.loads(storage.read(state))["_data_files"]}
+        names = {entry["filename"] for entry in parse_json(storage.read(state), state)["_data_files"]}
     except (ValueError, KeyError, TypeError):
         return None
+    return names if all(isinstance(name, str) for name in names) else None
+
+
+def _splits(listed: str) -> set[str] | None:
+    """Return the state.json of each split that a dataset_dict.json of `datasets` lists; None for another program's."""
+    try:
+        splits = parse_json(storage.read(listed), listed)["splits"]
+    except (ValueError, KeyError):
+        return None
+    return {f"{split}/state.json" for split in splits} if isinstance(splits, list) else None
+
+
+_LISTS = {"state.json": _data_files, "dataset_dict.json": _splits}
 
 
 def _names(roots: dict[str, str]) -> dict[str, str]:

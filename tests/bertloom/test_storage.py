@@ -118,8 +118,8 @@ def test_a_glob_of_a_store_means_what_it_means_on_a_local_disk(tmp_path, pattern
         storage.write_whole(f"{root}/{name}", [b"abc"])
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"abc")
-    listed = storage.match(f"{root}/{pattern}")
-    assert sorted(listed) == [f"{root}/{name}" for name in found]
+    listed, folders = storage.match(f"{root}/{pattern}")
+    assert sorted(listed) == [f"{root}/{name}" for name in found] and folders == []
     assert all(size == 3 and abs(modified - time.time()) < 100 for size, modified in listed.values())
     local = [name for name in NAMES if storage.matches(f"{tmp_path}/{pattern}", f"{tmp_path}/{name}")]
     assert local == found

@@ -9,6 +9,7 @@ import pytest
 from bertloom import storage
 from bertloom.locks import output_lock
 from jobs import cli
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig
 from pipeline.local.runner import pipeline_options, run_over_splits
 from pipeline.places import Places
@@ -97,6 +98,30 @@ def test_commands_that_read_accept_s3_urls(bucket, capsys, command):
 def test_a_vocabulary_is_built_from_a_text_on_s3(bucket, tmp_path):
     flags = ["--input", "s3://texts/in/a.txt", "--vocab-size", "400", "--out", f"{tmp_path}/vocab.txt"]
     assert cli.main(["build-vocab", *flags]) == 0
+
+
+KEYS = ["a.jsonl", "._a.jsonl", ".ipynb_checkpoints/a.jsonl", "my data/a b.jsonl", "br/part[1].jsonl", "br/part1.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "pattern, names",
+    [
+        ("", ["a.jsonl", "br/part1.jsonl", "br/part[1].jsonl", "my data/a b.jsonl"]),
+        ("br", ["part1.jsonl", "part[1].jsonl"]),
+        ("br/part[1].jsonl", ["part[1].jsonl"]),
+        ("br/*.jsonl", ["part1.jsonl", "part[1].jsonl"]),
+        ("*/*.jsonl", ["br/part1.jsonl", "br/part[1].jsonl", "my data/a b.jsonl"]),
+        ("m*", ["my data/a b.jsonl"]),
+        (".ipynb_checkpoints/", ["a.jsonl"]),
+    ],
+)
+def test_names_in_s3_are_found_as_on_a_disk(server, bucket, tmp_path, pattern, names):
+    for key in KEYS:
+        server.client().put_object(Bucket=bucket, Key=f"in/{key}", Body=b"{}")
+        (tmp_path / "in" / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / key).write_bytes(b"{}")
+    for root in (f"s3://{bucket}/in", f"{tmp_path}/in"):
+        assert [source.name for source in find_sources([f"{root}/{pattern}"])] == names
 
 
 def test_an_empty_file_can_be_written(server, bucket):

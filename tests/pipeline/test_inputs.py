@@ -1,3 +1,4 @@
+import gzip
 import os
 from pathlib import Path
 
@@ -106,12 +107,17 @@ def test_a_large_input_gets_larger_splits():
 # ---- finding
 
 
-@pytest.mark.parametrize("pattern", ["missing.txt", "*.txt", "nowhere/**", "."])
+@pytest.mark.parametrize("pattern", ["*.txt", "nowhere/**", "."])
 def test_a_pattern_that_matches_nothing_is_named(tmp_path, pattern):
     said = r"--input .*: no file matches. Expected a name that ends in \.txt, \.jsonl"
     with pytest.raises(ValueError, match=said) as error:
         find_sources([str(tmp_path / pattern)])
     assert str(tmp_path / pattern) in str(error.value)
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(ValueError, match=r"--input .*missing\.txt: there is no such file or folder"):
+        find_sources([str(tmp_path / "missing.txt")])
 
 
 def test_sources_are_sorted_by_name_whatever_the_order_of_the_patterns(tmp_path):
@@ -242,9 +248,151 @@ def test_only_the_first_of_several_files_with_the_same_name_gets_the_short_name(
         assert all(sources[source.path] == source for source in find_sources(folders[:number]))
 
 
-def test_a_file_name_that_looks_like_a_glob_is_found(tmp_path):
-    (tmp_path / "a[1].txt").write_bytes(b"x")
-    assert [s.path for s in find_sources([str(tmp_path / "a[1].txt")])] == [str(tmp_path / "a[1].txt")]
+@pytest.mark.parametrize("name", ["a[1].txt", "a?.txt", "*.txt", "[b]/a.txt", "@a.txt"])
+def test_a_path_that_exists_is_not_read_as_a_pattern(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for path in (name, "a1.txt", "b/a.txt", "a.txt"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+        storage.write_whole(f"memory://{tmp_path.name}/{path}", [b"x"])
+    Path("list").write_text(name)
+    assert [s.path for s in find_sources([name])] == [name]
+    assert [s.path for s in find_sources(["@list"])] == [name]
+    url = f"memory://{tmp_path.name}/{name}"
+    assert [s.path for s in find_sources([url])] == [url]
+    assert [s.name for s in find_sources([os.path.dirname(url) + "/"])] == (
+        ["a.txt"] if "/" in name else sorted([name, "a1.txt", "b/a.txt", "a.txt"])
+    )
+
+
+def test_a_folder_whose_name_looks_like_a_glob_is_taken_as_it_is_within_a_pattern(tmp_path):
+    for path in ("[12]/a.txt", "1/a.txt"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_bytes(b"x")
+    assert [s.path for s in find_sources([f"{tmp_path}/[12]/*.txt"])] == [f"{tmp_path}/[12]/a.txt"]
+
+
+# ---- links, and what cannot be read
+
+
+def test_a_loop_of_links_ends_and_each_file_is_read_once(tmp_path):
+    (tmp_path / "c/sub").mkdir(parents=True)
+    for name in ("a.txt", "sub/b.txt"):
+        (tmp_path / "c" / name).write_bytes(b"x")
+    for name, target in (("latest", "."), ("newest", "."), ("sub/up", ".."), ("0.txt", "a.txt"), ("self", "self")):
+        (tmp_path / "c" / name).symlink_to(target)
+    notes: list[str] = []
+    assert [s.name for s in find_sources([f"{tmp_path}/c"], notes)] == ["a.txt", "sub/b.txt"]
+    assert notes == [
+        f"{tmp_path}/c: 1 skipped: a link that cannot be followed (Too many levels of symbolic links): {tmp_path}/c/self",
+        f"{tmp_path}/c: 3 skipped: a link to a folder that is read already: {tmp_path}/c/latest, {tmp_path}/c/newest, "
+        f"{tmp_path}/c/sub/up",
+        f"{tmp_path}/c/0.txt: not read, because another name of the same file is",
+    ]
+    assert [s.name for s in find_sources([f"{tmp_path}/c/**/*.txt"])] == ["a.txt", "sub/b.txt"]
+    (tmp_path / "linked").symlink_to("c")
+    assert [s.name for s in find_sources([f"{tmp_path}/linked"])] == ["a.txt", "sub/b.txt"]
+
+
+def test_files_behind_links_are_read_under_the_name_of_the_link(tmp_path):
+    (tmp_path / "disk/deep").mkdir(parents=True)
+    (tmp_path / "disk/deep/a.txt").write_bytes(b"x")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/more").symlink_to("../disk")
+    (tmp_path / "in/b.txt").symlink_to("../disk/deep/a.txt")
+    assert [s.name for s in find_sources([f"{tmp_path}/in/*.txt"])] == ["b.txt"]
+    assert [s.name for s in find_sources([f"{tmp_path}/in"])] == ["more/deep/a.txt"]
+    assert [s.name for s in find_sources([f"{tmp_path}/**/more/**/a.txt"])] == ["in/more/deep/a.txt"]
+
+
+def test_a_link_that_leads_nowhere_is_an_error_where_it_was_named_and_reported_in_a_folder(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"{}")
+    (tmp_path / "b.jsonl").symlink_to("gone/b.jsonl")
+    (tmp_path / "disk2").symlink_to("/nowhere/disk2")
+    for pattern in ("b.jsonl", "*.jsonl"):
+        with pytest.raises(
+            ValueError, match=r"b\.jsonl: is a link to gone/b\.jsonl, which cannot be read \(No such file"
+        ):
+            find_sources([f"{tmp_path}/{pattern}"])
+    notes: list[str] = []
+    assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.jsonl"]
+    assert notes == [
+        f"{tmp_path}: 2 skipped: a link that cannot be followed (No such file or directory): {tmp_path}/b.jsonl, "
+        f"{tmp_path}/disk2"
+    ]
+
+
+def test_a_pipe_is_an_error_where_it_was_named_and_reported_in_a_folder(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"x")
+    os.mkfifo(tmp_path / "p.txt")
+    with pytest.raises(ValueError, match=r"p\.txt: is a pipe\. Expected a regular file"):
+        find_sources([f"{tmp_path}/*.txt"])
+    with pytest.raises(ValueError, match="/dev/zero: is a device"):
+        find_sources(["/dev/zero"])
+    notes: list[str] = []
+    assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt"]
+    assert notes == [f"{tmp_path}: 1 skipped: a pipe: {tmp_path}/p.txt"]
+
+
+@pytest.mark.parametrize("pattern", ["", "/", "/**/*.txt", "/*/*.txt"])
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch, pattern):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "a.txt").write_bytes(b"x")
+    scan = os.scandir
+
+    def locked(folder):
+        if folder.endswith("x"):  # root may list every folder, so no test can lock one
+            raise PermissionError(13, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(ValueError, match=r"/x: cannot be listed: Permission denied\. Make the folder readable"):
+        find_sources([f"{tmp_path}{pattern}"])
+
+
+@pytest.mark.parametrize(
+    "listed, content, missing",
+    [
+        (
+            "state.json",
+            '{"_data_files": [{"filename": "a.arrow"}, {"filename": "b.arrow"}]}',
+            "lists b.arrow, but 1 of 2",
+        ),
+        ("dataset_dict.json", '{"splits": ["train"]}', "lists train/state.json, but 1 of 1"),
+    ],
+)
+def test_a_folder_saved_by_datasets_that_lacks_a_file_is_an_error(tmp_path, listed, content, missing):
+    with pa.ipc.new_stream(tmp_path / "a.arrow", pa.schema({"text": pa.string()})):
+        pass
+    (tmp_path / listed).write_text(content)
+    with pytest.raises(ValueError, match=rf"{listed}: {missing} listed files are not there: copy the whole folder"):
+        find_sources([str(tmp_path)])
+
+
+def test_hidden_files_of_a_store_are_left_out_as_on_a_disk(tmp_path):
+    root = f"memory://{tmp_path.name}"
+    for name in ("a.txt", "._a.txt", ".ipynb_checkpoints/a.txt", "sub/.b.txt", "sub/c.txt"):
+        storage.write_whole(f"{root}/{name}", [b"x"])
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for folder in (root, str(tmp_path)):
+        for pattern in ("/", "/**", "/*"):
+            assert [s.name for s in find_sources([folder + pattern])] == ["a.txt", "sub/c.txt"]
+        assert [s.name for s in find_sources([f"{folder}/.*/*.txt"])] == [".ipynb_checkpoints/a.txt"]
+
+
+def test_names_in_capitals_mean_the_same(tmp_path):
+    (tmp_path / "A.TXT").write_bytes(b"x")
+    (tmp_path / "B.JSONL").write_bytes(b'{"text": "x"}')
+    (tmp_path / "C.Txt.GZ").write_bytes(gzip.compress(b"x"))
+    (tmp_path / "d.ndjson").write_bytes(b'{"text": "x"}')
+    found = [(s.name, s.format, s.codec) for s in find_sources([str(tmp_path)])]
+    assert found == [
+        ("A.TXT", "txt", None),
+        ("B.JSONL", "jsonl", None),
+        ("C.Txt.GZ", "txt", "gzip"),
+        ("d.ndjson", "jsonl", None),
+    ]
 
 
 def test_a_fingerprint_changes_with_the_content_the_time_and_the_size(tmp_path):

@@ -92,5 +92,10 @@ def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int
 
 
 JSON_LINES = Format(
-    name="jsonl", description="JSON Lines", endings=(".jsonl",), read=_read, find_cuts=_find_cuts, has_encodings=True
+    name="jsonl",
+    description="JSON Lines",
+    endings=(".jsonl", ".ndjson"),
+    read=_read,
+    find_cuts=_find_cuts,
+    has_encodings=True,
 )

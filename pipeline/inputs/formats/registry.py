@@ -45,8 +45,9 @@ def expected_names() -> str:
 
 def format_by_name(path: str) -> tuple[Format | None, str | None]:
     """Return (format, codec) by the endings of a file's name; None for what they do not show."""
-    codec = next((codec for ending, codec in CODECS.items() if path.endswith(ending)), None)
-    stem = path.rpartition(".")[0] if codec else path
+    name = path.lower()  # capitals mean the same
+    codec = next((codec for ending, codec in CODECS.items() if name.endswith(ending)), None)
+    stem = name.rpartition(".")[0] if codec else name
     for form in FORMATS:
         if stem.endswith(form.endings) or (form.name_pattern and re.search(rf"(?:{form.name_pattern})\Z", stem)):
             return form, codec

@@ -1,0 +1,197 @@
+"""The files that one `--input` names: a file, the files below a folder, or those that a glob names; on a disk or in a store.
+
+A path that exists is never read as a glob. What was named and cannot be read is an error. What a folder holds besides
+readable files is listed in `Listing.left_out`. Links are followed, but each folder is listed once. A name that begins with a
+dot is hidden: only a pattern that spells the dot names it.
+"""
+
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bertloom import storage
+
+_WILDCARD = re.compile(r"[*?\[]")
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+READ_ALREADY = "a link to a folder that is read already"
+
+
+@dataclass(frozen=True)
+class File:
+    """What a listing shows of a file."""
+
+    size: int
+    modified: float
+    """Seconds."""
+    identity: tuple[int, int] | None = None
+    """Device and inode of a local file; a link to it has the same."""
+
+
+@dataclass
+class Listing:
+    """The files that one pattern names."""
+
+    root: str
+    """The folder, or the folders before the first wildcard."""
+    named: dict[str, File] = field(default_factory=dict)
+    """Path -> file, of the files that the pattern names itself."""
+    below: dict[str, File] = field(default_factory=dict)
+    """Path -> file, of the files in folders that the pattern names."""
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    """(path, what it is) of what is in these folders but is neither a file nor another folder."""
+
+
+def list_files(pattern: str) -> Listing:
+    """Return what a pattern names. ValueError if some of it cannot be read."""
+    listing = _list_local(pattern) if storage.is_local(pattern) else _list_store(pattern)
+    for path in listing.named:
+        listing.below.pop(path, None)
+    return listing
+
+
+def _root(pattern: str) -> str:
+    return _WILDCARD.split(pattern)[0].rpartition("/")[0]
+
+
+# ---- stores
+
+
+def _list_store(pattern: str) -> Listing:
+    try:
+        entry = None if pattern.endswith("/") else storage.info(pattern)
+        if isinstance(entry, tuple):
+            return Listing(pattern.rpartition("/")[0], {pattern: File(*entry)})
+        if pattern.endswith("/") or entry == storage.FOLDER:
+            folders, listing = [pattern], Listing(pattern.rstrip("/"))
+        else:
+            files, folders = storage.match(pattern)
+            listing = Listing(_root(pattern), {path: File(*found) for path, found in files.items()})
+        for folder in folders:
+            listing.below |= {path: File(*found) for path, found in storage.find(folder).items()}
+        return listing
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--input {pattern}: cannot be listed: {error}") from error
+
+
+# ---- local disks
+
+
+def _list_local(pattern: str) -> Listing:
+    if os.path.lexists(pattern):
+        listing = Listing(pattern if os.path.isdir(pattern) else os.path.dirname(pattern))
+        paths = [pattern]
+    else:
+        listing = Listing(_root(pattern) or ("/" if pattern.startswith("/") else ""))
+        is_absolute = pattern.startswith("/")
+        paths = sorted(set(_expand("/" if is_absolute else "", pattern.split("/")[is_absolute:], listing)))
+    for path in paths:
+        if os.path.isdir(path):
+            for folder in _folders_below(path, listing):
+                _add_files(folder, listing)
+        else:
+            listing.named[path] = _named_file(path)
+    return listing
+
+
+def _expand(folder: str, parts: Sequence[str], listing: Listing) -> Iterator[str]:
+    """Yield the paths below a folder that the parts of a glob name."""
+    if not parts:
+        yield folder
+        return
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        for below in _folders_below(folder, listing):
+            if rest:
+                yield from _expand(below, rest, listing)
+            else:
+                entries = (entry for entry in _entries(below) if not _is_folder(entry))
+                yield from (entry.path.removeprefix("./") for entry in entries if not entry.name.startswith("."))
+    elif os.path.lexists(path := os.path.join(folder, part)):
+        yield from _expand(path, rest, listing)
+    elif _WILDCARD.search(part):
+        for entry in _entries(folder):
+            if storage.matches(part, entry.name) and (not rest or _is_folder(entry)):
+                yield from _expand(os.path.join(folder, entry.name), rest, listing)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, by name; nothing where there is no folder. ValueError where it may not be listed."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ValueError(
+            f"{folder or '.'}: cannot be listed: {error.strerror}. Make the folder readable, or name the files and folders "
+            f"to read one by one"
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _folders_below(top: str, listing: Listing) -> Iterator[str]:
+    """Yield a folder and all below it that are not hidden. Real folders come before links, and each comes once."""
+    seen: set[str] = set()
+    folders, links = deque([top]), deque[str]()
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        real = os.path.realpath(folder)
+        if real in seen:
+            listing.left_out.append((folder, READ_ALREADY))
+            continue
+        seen.add(real)
+        yield folder
+        for entry in _entries(folder):
+            if _is_folder(entry) and not entry.name.startswith("."):
+                (links if entry.is_symlink() else folders).append(os.path.join(folder, entry.name))
+
+
+def _add_files(folder: str, listing: Listing) -> None:
+    """Add the files that are directly in a folder."""
+    for entry in _entries(folder):
+        if entry.name.startswith(".") or _is_folder(entry):
+            continue
+        path = os.path.join(folder, entry.name)
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            what = "a link that cannot be followed" if entry.is_symlink() else "a file that vanished"
+            listing.left_out.append((path, f"{what} ({error.strerror})"))
+            continue
+        if kind := _special_kind(found.st_mode):
+            listing.left_out.append((path, kind))
+        else:
+            listing.below[path] = _file(found)
+
+
+def _named_file(path: str) -> File:
+    """Return a file that was asked for."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        target = f"is a link to {os.readlink(path)}, which" if os.path.islink(path) else "it"
+        raise ValueError(
+            f"{path}: {target} cannot be read ({error.strerror}). Repair or remove it, or name the other files"
+        ) from error
+    if kind := _special_kind(found.st_mode):
+        raise ValueError(f"{path}: is {kind}. Expected a regular file, which can be read twice: write the text to one")
+    return _file(found)
+
+
+def _special_kind(mode: int) -> str | None:
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
+
+
+def _file(found: os.stat_result) -> File:
+    return File(found.st_size, found.st_mtime, (found.st_dev, found.st_ino))
