@@ -13,6 +13,7 @@ import numpy as np
 
 MAX_DOCUMENT_BYTES = 4_000_000
 SHOWN_CHARACTERS = 200  # of a reject
+ID_CHARACTERS = 1000  # of a record's own id, which may be anything
 SLICE = 1_000_000  # characters of a text processed at a time
 
 _PARAGRAPHS = re.compile(r"\r\s*\r")
@@ -144,6 +145,11 @@ def join_text_lines(text: bytes) -> bytes:
 def first_characters(raw: bytes) -> str:
     """Return the first characters of a record, for the list of rejects."""
     return raw[: 4 * SHOWN_CHARACTERS].decode(errors="replace")[:SHOWN_CHARACTERS].rstrip("\r\n")
+
+
+def shown_id(value: object) -> str:
+    """Return a record's own id as the list of rejects shows it. UTF-8 cannot hold the lone surrogates that JSON can."""
+    return str(value)[:ID_CHARACTERS].encode(errors="replace").decode()
 
 
 def whole_or_pieces(

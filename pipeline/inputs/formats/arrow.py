@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from bertloom import storage
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.tables import check_column, find_row_cuts, read_table
+from pipeline.inputs.formats.tables import check_columns, find_row_cuts, read_table
 from pipeline.inputs.sources import ReadConfig, Source
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def _read_batches(
     begin = len(_FILE_MAGIC) if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0
     file.seek(begin)
     schema = pa.ipc.open_stream(file).schema
-    check_column(source, schema, columns[0])
-    wanted = [schema.get_field_index(name) for name in columns if name in schema.names]
+    check_columns(source, schema, *columns)
+    wanted = [schema.get_field_index(name) for name in dict.fromkeys(columns) if name in schema.names]
     file.seek(begin)
     row = 0
     for batch in pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=wanted)):
@@ -40,14 +40,17 @@ def _read_batches(
 def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
     if not storage.is_local(source.path):
         return []  # the sizes of the batches are known only after all of the file is read
-    return find_row_cuts(_sizes(source, config.text_column), split_bytes)
+    return find_row_cuts(_sizes(source, [config.text_column, config.id_column]), split_bytes)
 
 
-def _sizes(source: Source, text_column: str) -> Iterator[tuple[int, int]]:
+def _sizes(source: Source, columns: list[str]) -> Iterator[tuple[int, int]]:
     """Yield (rows, bytes of text) of each batch."""
     with storage.open_read(source.path) as file:
-        for _, batch in _read_batches(source, file, [text_column]):
-            yield batch.num_rows, batch.column(0).nbytes
+        for _, batch in _read_batches(source, file, columns):
+            yield (
+                batch.num_rows,
+                batch.column(columns[0]).get_total_buffer_size(),
+            )  # nothing of the batch is checked yet
 
 
 ARROW = Format(

@@ -20,6 +20,7 @@ from pipeline.text.records import (
     first_characters,
     or_empty,
     paragraphs,
+    shown_id,
     whole_or_pieces,
 )
 
@@ -65,7 +66,7 @@ def _text_of_line(line: bytes, position: int, text_column: str, id_column: str) 
     if not isinstance(record, dict):
         return Reject(position, "not-an-object", "", first_characters(line))
     record_id = record.get(id_column)
-    record_id = None if record_id is None else _plain(str(record_id))
+    record_id = None if record_id is None else shown_id(record_id)
     if text_column not in record:
         detail = _plain(f"fields: {', '.join(record)}"[:SHOWN_CHARACTERS])
         return Reject(position, "no-text-field", detail, first_characters(line), record_id)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from bertloom import storage
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.tables import check_column, find_row_cuts, read_table, rows_held
+from pipeline.inputs.formats.parquet_footer import read_row_groups
+from pipeline.inputs.formats.table_columns import read_errors
+from pipeline.inputs.formats.tables import check_columns, find_row_cuts, read_table, rows_held
 from pipeline.inputs.sources import ReadConfig, Source
 
 if TYPE_CHECKING:  # functions import what they use: --help needs none of it
@@ -18,44 +20,57 @@ if TYPE_CHECKING:  # functions import what they use: --help needs none of it
 
 def _read_batches(
     source: Source, file: BinaryIO, columns: list[str], start: int
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield (first row, batch) from the row group that holds row `start`."""
+) -> Iterator[tuple[int, pa.RecordBatch | str]]:
+    """Yield (first row, batch or error) from the row group that holds row `start`."""
     import pyarrow.parquet as pq
 
     parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
-    check_column(source, parquet.schema_arrow, columns[0])
+    check_columns(source, parquet.schema_arrow, *columns)
     wanted = [name for name in dict.fromkeys(columns) if name in parquet.schema_arrow.names]
-    row = 0
+    first = 0
     for i in range(parquet.num_row_groups):
         group = parquet.metadata.row_group(i)
-        if row + group.num_rows <= start:
-            row += group.num_rows
-            continue
-        rows = rows_held(group.num_rows, _text_bytes(group, columns[0]))
-        for batch in parquet.iter_batches(rows, [i], wanted):
+        if group.num_rows < 0:
+            raise OSError(f"row group {i} has {group.num_rows} rows")
+        if first + group.num_rows > start:
+            rows = rows_held(group.num_rows, group.total_byte_size)
+            yield from _read_group(parquet, i, wanted, rows, first, first + group.num_rows)
+        first += group.num_rows
+
+
+def _read_group(
+    parquet: pq.ParquetFile, number: int, columns: list[str], rows: int, first: int, end: int
+) -> Iterator[tuple[int, pa.RecordBatch | str]]:
+    """Yield (first row, batch) of a row group, and the error where it is damaged. Other row groups can still be read."""
+    row, error = first, "it ends early"
+    try:
+        for batch in parquet.iter_batches(rows, [number], columns):
+            if row + batch.num_rows > end:
+                error = "it has more rows than the footer lists"
+                break
             yield row, batch
             row += batch.num_rows
+        else:
+            if row == end:
+                return
+    except read_errors() as broken:
+        error = str(broken)
+    row = min(row, end - 1)
+    yield row, f"row group {number}: {error}: rows {row} to {end - 1} are left out"
 
 
 def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
-    return find_row_cuts(_sizes(source, config.text_column), split_bytes)
+    return find_row_cuts(_sizes(source, config), split_bytes)
 
 
-def _sizes(source: Source, text_column: str) -> Iterator[tuple[int, int]]:
+def _sizes(source: Source, config: ReadConfig) -> Iterator[tuple[int, int]]:
     """Yield (rows, bytes of text) of each row group."""
     import pyarrow.parquet as pq
 
     with storage.open_read(source.path) as file:
-        parquet = pq.ParquetFile(file)
-        check_column(source, parquet.schema_arrow, text_column)
-        for i in range(parquet.num_row_groups):
-            group = parquet.metadata.row_group(i)
-            yield group.num_rows, _text_bytes(group, text_column)
-
-
-def _text_bytes(group: pq.RowGroupMetaData, text_column: str) -> int:
-    columns = (group.column(i) for i in range(group.num_columns))
-    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == text_column)
+        check_columns(source, pq.read_schema(file), config.text_column, config.id_column)
+        for group in read_row_groups(file, config.text_column):
+            yield group.num_rows, group.text_bytes
 
 
 PARQUET = Format(

@@ -3,43 +3,74 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+
 from bertloom import storage
+from bertloom.arrays import I64
+from pipeline.inputs.formats.table_columns import Columns, check_id_type, check_text_type, id_texts, read_errors
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import Damaged, read_chunks
-from pipeline.text.records import Document, Record, Reject, or_empty, paragraphs, whole_or_pieces
+from pipeline.text.records import Record, Reject, or_empty, paragraphs, whole_or_pieces
 
 if TYPE_CHECKING:  # functions import it: --help does not need it
     import pyarrow as pa
 
 BATCH_BYTES, BATCH_ROWS = 8_000_000, 4096  # most text and rows held as Python objects at a time, about
+ROWS_PER_BYTE = 1000  # at most, in a file: nulls take no space, and a false number of them would never end
 
-ReadBatches = Callable[[Source, BinaryIO, list[str], int], Iterator[tuple[int, "pa.RecordBatch"]]]
-"""(source, its uncompressed file, columns, row to start from) -> (first row, batch), in order."""
+ReadBatches = Callable[[Source, BinaryIO, list[str], int], Iterator[tuple[int, "pa.RecordBatch | str"]]]
+"""(source, its uncompressed file, columns, row to start from) -> (first row, batch), in order. Instead of a batch that is
+damaged while others can be read: the error."""
 
 
 def read_table(read_batches: ReadBatches, split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
-    """Yield the records of a split of a table from row `start`, then a reject when the file is damaged."""
-    import pyarrow as pa
+    """Yield the records of a split of a table from row `start`, and a reject for each place where the file is damaged.
 
+    Each batch is checked completely before it is used: offsets and indices outside of their buffers would crash Arrow.
+    """
     source, row, broken = split.source, start, ""
     with storage.open_read(source.path) as packed, tempfile.TemporaryFile() if source.codec else packed as file:
         if source.codec:
             broken = _unpack(packed, source.codec, file)
+        columns = Columns(config.text_column, config.id_column)
         try:
             for first, batch in read_batches(source, file, [config.text_column, config.id_column], start):
                 if split.end is not None and first >= split.end:
                     return
-                step = rows_held(batch.num_rows, batch.column(config.text_column).nbytes)
-                for begin in range(max(0, start - first), batch.num_rows, step):
-                    yield from _read_rows(batch[begin : begin + step], first + begin, config)
-                row = max(start, first + batch.num_rows)
-        except (pa.ArrowInvalid, OSError) as error:
+                if isinstance(batch, str):
+                    yield Reject(first, "damaged-file", batch)
+                    continue
+                end = first + batch.num_rows
+                if end <= start:
+                    continue
+                if end > ROWS_PER_BYTE * source.size:
+                    raise OSError(f"{end} rows are more than a file of {source.size} bytes can hold")
+                try:
+                    columns.check(batch)
+                except read_errors() as error:
+                    yield Reject(first, "damaged-file", f"{error}: rows {first} to {end - 1} are left out")
+                else:
+                    for begin, stop in _slices(columns.lengths(batch), max(0, start - first)):
+                        yield from _read_rows(batch, columns, begin, stop, first)
+                row = end
+        except read_errors() as error:
             broken = broken or str(error)
     if broken:
         yield Reject(row, "damaged-file", f"{broken}: what came before it was kept")
+
+
+def _slices(lengths: I64, begin: int) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of the rows to hold at a time. lengths: bytes of each row."""
+    ends = np.cumsum(lengths)
+    while begin < len(lengths):
+        before = int(ends[begin - 1]) if begin else 0
+        end = int(np.searchsorted(ends, before + BATCH_BYTES, side="right"))
+        end = min(max(end, begin + 1), begin + BATCH_ROWS, len(lengths))
+        yield begin, end
+        begin = end
 
 
 def find_row_cuts(sizes: Iterator[tuple[int, int]], split_bytes: int) -> list[int]:
@@ -47,8 +78,6 @@ def find_row_cuts(sizes: Iterator[tuple[int, int]], split_bytes: int) -> list[in
 
     sizes: (rows, bytes of text) of each row group or record batch; cuts are between two of them.
     """
-    import pyarrow as pa
-
     cuts: list[int] = []
     row = size = 0
     try:
@@ -57,31 +86,27 @@ def find_row_cuts(sizes: Iterator[tuple[int, int]], split_bytes: int) -> list[in
                 cuts.append(row)
                 size = 0
             row, size = row + num_rows, size + num_bytes
-    except (pa.ArrowInvalid, OSError):
+    except read_errors():
         pass  # the reader will report it
     return cuts
 
 
-def check_column(source: Source, schema: pa.Schema, text_column: str) -> None:
-    """Raise ValueError where a table has no such column, or the column holds no strings."""
-    import pyarrow as pa
-
-    text_types = (
-        *(pa.string(), pa.large_string(), pa.string_view()),
-        *(pa.binary(), pa.large_binary(), pa.binary_view(), pa.null()),
-    )
+def check_columns(source: Source, schema: pa.Schema, text_column: str, id_column: str | None = None) -> None:
+    """Raise ValueError where a table has no such text column, two of a name, or one that does not hold what is read."""
     if text_column not in schema.names:
         raise ValueError(
             f"{source.path}: has no column {text_column!r}. Its columns are {', '.join(schema.names)}: choose one with "
             f"--text-column"
         )
-    kind = schema.field(text_column).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if kind not in text_types:
-        raise ValueError(
-            f"{source.path}: column {text_column!r} holds {kind}. Expected strings: choose another column with "
-            f"--text-column"
-        )
+    for flag, column in (("--text-column", text_column), ("--id-column", id_column)):
+        if column and (number := schema.names.count(column)) > 1:
+            raise ValueError(
+                f"{source.path}: has {number} columns of the name {column!r}. Expected one: rename the others, or choose "
+                f"another column with {flag}"
+            )
+    check_text_type(source.path, text_column, schema.field(text_column).type)
+    if id_column and id_column in schema.names:
+        check_id_type(source.path, id_column, schema.field(id_column).type)
 
 
 def rows_held(num_rows: int, num_bytes: int) -> int:
@@ -100,16 +125,10 @@ def _unpack(packed: BinaryIO, codec: str, file: BinaryIO) -> str:
     return ""
 
 
-def _read_rows(batch: pa.RecordBatch, first: int, config: ReadConfig) -> Iterator[Document | Reject]:
-    import pyarrow as pa
-
-    texts = batch.column(config.text_column).cast(pa.large_binary()).to_pylist()
-    ids = batch.column(config.id_column) if config.id_column in batch.schema.names else pa.nulls(len(texts))
-    if pa.types.is_temporal(ids.type) and not pa.types.is_interval(ids.type):
-        ids = ids.cast(pa.string())  # Python's own times have no nanoseconds
-    names: Sequence[object] = ids.to_pylist()
-    for row, (raw, name) in enumerate(zip(texts, names, strict=True), first):
-        record_id = None if name is None else str(name)
+def _read_rows(batch: pa.RecordBatch, columns: Columns, begin: int, end: int, first: int) -> Iterator[Record]:
+    """Yield the records of the rows begin ... end - 1 of a batch whose first row is number `first` of the table."""
+    texts, names = columns.texts(batch, begin, end), id_texts(columns.ids(batch, begin, end))
+    for row, (raw, record_id) in enumerate(zip(texts, names, strict=True), first + begin):
         if raw is None:
             yield Reject(row, "text-not-a-string", "null", record_id=record_id)
             continue

@@ -1,0 +1,189 @@
+"""The two columns that are read of a table: its texts and its ids, checked completely before they are used.
+
+Arrow trusts the offsets, views and indices in a file. With wrong ones it reads outside of their buffers, which ends the
+process, so nothing here touches the values of a batch before `Columns.check`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bertloom.arrays import I64
+from pipeline.text.records import shown_id
+
+if TYPE_CHECKING:  # functions import it: --help does not need it
+    import pyarrow as pa
+
+MAX_VALUES = 100  # of an id that is a list
+
+
+def read_errors() -> tuple[type[Exception], ...]:
+    """Return the errors with which a damaged table ends: Arrow's own, and those of its names and sizes in Python."""
+    import pyarrow as pa
+
+    return pa.ArrowException, OSError, UnicodeError, OverflowError
+
+
+def check_text_type(path: str, column: str, kind: pa.DataType) -> None:
+    """Raise ValueError for a column that holds no strings."""
+    import pyarrow as pa
+
+    plain = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+    texts = (*plain, pa.string_view(), pa.binary_view(), pa.null())
+    if kind.value_type not in plain if pa.types.is_dictionary(kind) else kind not in texts:
+        raise ValueError(
+            f"{path}: column {column!r} holds {kind}. Expected strings: choose another column with --text-column"
+        )
+
+
+def check_id_type(path: str, column: str, kind: pa.DataType) -> None:
+    """Raise ValueError for lists of lists and the like: a small file can hold a huge value of such a type."""
+    import pyarrow as pa
+
+    inner = [kind.field(i).type for i in range(kind.num_fields)] if pa.types.is_nested(kind) else []
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if inner and not ((is_list or pa.types.is_struct(kind)) and all(map(_is_single, inner))):
+        raise ValueError(
+            f"{path}: column {column!r} holds {kind}. Expected single values, or lists of them: choose another column "
+            f"with --id-column, or a name that no column has"
+        )
+
+
+def _is_single(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    unbounded = (pa.string_view(), pa.binary_view())
+    of_others = (pa.types.is_nested, pa.types.is_dictionary, pa.types.is_run_end_encoded)
+    return kind not in unbounded and not any(test(kind) for test in of_others) and kind.num_fields == 0
+
+
+class Columns:
+    """Reads the texts and the ids of a table's batches. Every batch goes through `check` first."""
+
+    def __init__(self, text_column: str, id_column: str):
+        self.text_column, self.id_column = text_column, id_column
+        self._dictionaries: dict[str, tuple[pa.Array, I64]] = {}  # column -> its last dictionary, lengths of its values
+
+    def check(self, batch: pa.RecordBatch) -> None:
+        """Raise one of `read_errors` where a column of the batch is not what it should be."""
+        for name in self._names(batch):
+            column = batch.column(name)
+            if _is_dictionary(column):
+                self._check_dictionary(name, column)
+            else:  # invalid UTF-8 in a text is replaced later, and counted
+                (_as_bytes(column) if name == self.text_column else column).validate(full=True)
+
+    def _check_dictionary(self, name: str, column: pa.Array) -> None:
+        """Check the indices, and the dictionary unless it is that of the last batch: all batches of a file may share it."""
+        column.indices.validate(full=True)
+        known = self._dictionaries.get(name)
+        if known is None or not _is_same(known[0], column.dictionary):
+            values = column.dictionary
+            (_as_bytes(values) if name == self.text_column else values).validate(full=True)
+            self._dictionaries[name] = values, _lengths(values)
+        _take_lengths(self._dictionaries[name][1], column.indices)
+
+    def lengths(self, batch: pa.RecordBatch) -> I64:
+        """Return the bytes of each row, about: int64 (rows,)."""
+        total = np.zeros(batch.num_rows, np.int64)
+        for name in self._names(batch):
+            column = batch.column(name)
+            if _is_dictionary(column):
+                total += _take_lengths(self._dictionaries[name][1], column.indices)
+            else:
+                total += _lengths(column)
+        return total
+
+    def texts(self, batch: pa.RecordBatch, begin: int, end: int) -> list[bytes | None]:
+        """Return the texts of some rows."""
+        import pyarrow as pa
+
+        found: list[bytes | None] = (
+            _plain(batch.column(self.text_column)[begin:end]).cast(pa.large_binary()).to_pylist()
+        )
+        return found
+
+    def ids(self, batch: pa.RecordBatch, begin: int, end: int) -> pa.Array:
+        """Return the ids of some rows; nulls without such a column."""
+        import pyarrow as pa
+
+        if self.id_column not in batch.schema.names:
+            return pa.nulls(end - begin)
+        return _plain(batch.column(self.id_column)[begin:end])
+
+    def _names(self, batch: pa.RecordBatch) -> list[str]:
+        return [name for name in dict.fromkeys((self.text_column, self.id_column)) if name in batch.schema.names]
+
+
+def id_texts(ids: pa.Array) -> list[str | None]:
+    """Return checked ids as the list of rejects shows them."""
+    return [None if value is None else shown_id(value) for value in _values(ids)]
+
+
+def _values(ids: pa.Array) -> list[Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = ids.type
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        try:
+            return list(ids.cast(pa.string()).to_pylist())
+        except pa.ArrowInvalid:  # a time zone that this machine does not know
+            ids = ids.view(pa.timestamp(kind.unit))
+    if pa.types.is_temporal(ids.type) and not pa.types.is_interval(ids.type):
+        ids = ids.cast(pa.string())  # Python's own times have no nanoseconds and end in the year 9999
+    elif pa.types.is_nested(kind) and not pa.types.is_struct(kind):
+        ids = pc.list_slice(ids, 0, MAX_VALUES, return_fixed_size_list=False)
+    try:
+        return list(ids.to_pylist())
+    except (ValueError, OverflowError, NotImplementedError, KeyError):  # times in lists, as above
+        return [f"a value of {kind}" if valid else None for valid in ids.is_valid().to_pylist()]
+
+
+def _is_dictionary(column: pa.Array) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_dictionary(column.type)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Return the values of a column without a dictionary."""
+    return column.dictionary.take(column.indices) if _is_dictionary(column) else column
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    import pyarrow as pa
+
+    bytes_of = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+    return column.view(bytes_of[column.type]) if column.type in bytes_of else column
+
+
+def _is_same(one: pa.Array, other: pa.Array) -> bool:
+    """Return whether two arrays use the same memory."""
+    places = ([buffer and buffer.address for buffer in array.buffers()] for array in (one, other))
+    first, second = places
+    return bool(first == second) and (len(one), one.offset) == (len(other), other.offset)
+
+
+def _lengths(column: pa.Array) -> I64:
+    """Return the bytes of each string of a checked column; 0 for other types, whose size that of the batch bounds."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if column.type in (pa.string_view(), pa.binary_view()):  # each view begins with its length: 16 bytes
+        views = np.frombuffer(column.buffers()[1], np.int32)[4 * column.offset : 4 * (column.offset + len(column)) : 4]
+        return np.where(column.is_valid().to_numpy(zero_copy_only=False), views, 0).astype(np.int64)
+    if column.type in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        lengths: I64 = pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        return lengths
+    return np.zeros(len(column), np.int64)
+
+
+def _take_lengths(lengths: I64, indices: pa.Array) -> I64:
+    """Return lengths[indices], 0 for null. Raises ArrowIndexError for an index outside of the dictionary."""
+    import pyarrow as pa
+
+    taken: I64 = pa.array(lengths).take(indices).fill_null(0).to_numpy(zero_copy_only=False)
+    return taken
