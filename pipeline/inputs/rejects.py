@@ -15,6 +15,13 @@ def rejects_log(rejects: Iterable[tuple[str, Reject]]) -> bytes:
     return gzip_member(lines.encode()) if lines else b""
 
 
+def first_reject(log: bytes) -> str:
+    """Return the first reject of a log for an error message: its file, position and detail."""
+    fields = json.loads(zlib.decompress(log, wbits=31).partition(b"\n")[0])
+    shown = " ".join(f"{fields['detail']} {fields['text'][:100]}".split())
+    return f"{fields['source']}, position {fields['position']}: {fields['reason']} {shown}".rstrip()
+
+
 def gzip_member(data: bytes) -> bytes:
     """Compress bytes. The header is written here, because that of `gzip.compress` depends on the version of Python."""
     checksum, size = zlib.crc32(data), len(data) & 0xFFFFFFFF

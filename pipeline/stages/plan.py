@@ -7,6 +7,7 @@ neighbour, because no random pair can be drawn from it.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,13 +20,14 @@ from bertloom import storage
 from bertloom.arrays import U64
 from bertloom.shards import SPLITS
 from pipeline.dataset import is_validation
+from pipeline.inputs.rejects import first_reject
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.packs import Pack, pack_parts, token_files
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
-from pipeline.tokens import PartRecord, TokenFile, read_documents_table
+from pipeline.tokens import PartRecord, TokenFile, read_documents_table, read_rejects
 
 BUCKET_TOKENS = 1 << 23
 MAX_BUCKETS = 4096
@@ -92,8 +94,7 @@ def make_plan(
     files = [file for _, file in token_files(ordered, packs)]
     num_documents = sum(part.num_documents for part in ordered)
     if num_documents == 0:
-        rejected = sum(sum(part.rejected.values()) for part in ordered)
-        raise ValueError(f"no documents: the input has no text that can be read ({rejected} records rejected)")
+        raise ValueError(f"no documents: the input has no text that can be read ({_why(ordered, folder)})")
 
     notes: list[str] = []
     held_out: set[int] = set()
@@ -133,6 +134,20 @@ def make_plan(
             buckets.append(Bucket(split, number, first_id(first, count), first_id(last + 1, count)))
     digest = "" if near_duplicate_ids is None else hashlib.sha256(near_duplicate_ids.tobytes()).hexdigest()
     return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), digest, packs)
+
+
+def _why(parts: Sequence[PartRecord], folder: str) -> str:
+    """Return the number of rejects by reason, and the first one."""
+    reasons: Counter[str] = Counter()
+    for part in parts:
+        reasons.update(part.rejected)
+    total = f"{reasons.total()} records rejected"
+    numbers = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+    for part in parts:
+        if part.rejected:
+            first = first_reject(read_rejects(storage.join(folder, part.name), part))
+            return f"{total}: {numbers}. The first is {first}"
+    return total
 
 
 def _tables(files: Sequence[TokenFile], folder: str, near_duplicate_ids: U64 | None) -> Iterator[NDArray[np.void]]:

@@ -149,7 +149,11 @@ def first_characters(raw: bytes) -> str:
 
 def shown_id(value: object) -> str:
     """Return a record's own id as the list of rejects shows it. UTF-8 cannot hold the lone surrogates that JSON can."""
-    return str(value)[:ID_CHARACTERS].encode(errors="replace").decode()
+    try:
+        text = str(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} that is nested too deeply"
+    return text[:ID_CHARACTERS].encode(errors="replace").decode()
 
 
 def whole_or_pieces(

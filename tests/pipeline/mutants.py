@@ -64,7 +64,9 @@ def parquet() -> Seeds:
         for version, page, codec in (("1.0", "1.0", "none"), ("2.6", "2.0", "zstd"), ("2.6", "1.0", "snappy")):
             sink = io.BytesIO()
             pq.write_table(
-                table.cast(pa.schema([(f.name, pa.string() if f.type == pa.string_view() else f.type) for f in table.schema])),
+                table.cast(
+                    pa.schema([(f.name, pa.string() if f.type == pa.string_view() else f.type) for f in table.schema])
+                ),
                 sink,
                 row_group_size=5,
                 version=version,

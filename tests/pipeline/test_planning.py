@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.dataset import is_validation
 from pipeline.stages import plan as planning
 from pipeline.stages.plan import SPLITS, Plan, make_plan, read_plan, write_plan
+from pipeline.text.records import Reject
 from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock, write_part
 from tests.pipeline import twins
 
@@ -127,6 +128,19 @@ def test_where_a_text_is_cut_into_parts_does_not_move_the_buckets(folder, monkey
 def test_a_corpus_without_documents_is_an_error_that_counts_the_rejects(folder):
     with pytest.raises(ValueError, match=r"the input has no text that can be read \(0 records rejected\)"):
         plan_of(folder, [])
+
+
+def test_a_corpus_of_rejects_is_an_error_that_shows_the_first(folder):
+    record = {"name": "r", "source": "a.jsonl", "path": "a.jsonl", "start": 0, "end": 9, "end_piece": 0, "last": True}
+    record |= {"read_bytes": 9, "text_bytes": 9}
+    rejects = [Reject(7, "no-text-field", "fields: id,\n body", "{}"), Reject(9, "not-json"), Reject(12, "not-json")]
+    part = write_part(str(folder / "r"), record, [], rejects, np.dtype(np.uint16))
+    with pytest.raises(ValueError, match="no documents") as error:
+        make_plan([part], str(folder), 0.0)
+    assert str(error.value).endswith(
+        "(3 records rejected: 2 not-json, 1 no-text-field. The first is a.jsonl, position 7: no-text-field fields: id, "
+        "body {})"
+    )
 
 
 def test_a_single_text_cannot_be_paired(folder):

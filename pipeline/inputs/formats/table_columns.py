@@ -162,9 +162,10 @@ def _as_bytes(column: pa.Array) -> pa.Array:
 
 def _is_same(one: pa.Array, other: pa.Array) -> bool:
     """Return whether two arrays use the same memory."""
-    places = ([buffer and buffer.address for buffer in array.buffers()] for array in (one, other))
-    first, second = places
-    return bool(first == second) and (len(one), one.offset) == (len(other), other.offset)
+    first, second = (
+        [len(array), array.offset, *(buffer and buffer.address for buffer in array.buffers())] for array in (one, other)
+    )
+    return first == second
 
 
 def _lengths(column: pa.Array) -> I64:
