@@ -145,7 +145,7 @@ def _values(ids: pa.Array) -> list[Any]:
 def _is_dictionary(column: pa.Array) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_dictionary(column.type)
+    return bool(pa.types.is_dictionary(column.type))
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -162,10 +162,11 @@ def _as_bytes(column: pa.Array) -> pa.Array:
 
 def _is_same(one: pa.Array, other: pa.Array) -> bool:
     """Return whether two arrays use the same memory."""
-    first, second = (
-        [len(array), array.offset, *(buffer and buffer.address for buffer in array.buffers())] for array in (one, other)
-    )
-    return first == second
+
+    def places(array: pa.Array) -> list[int | None]:
+        return [len(array), array.offset, *(buffer and buffer.address for buffer in array.buffers())]
+
+    return places(one) == places(other)
 
 
 def _lengths(column: pa.Array) -> I64:
