@@ -235,7 +235,7 @@ def sweep_temporary(folder: str, older_seconds: float = 0) -> None:
 
 
 def names_in(folder: str) -> set[str]:
-    """Return the names of the files in a folder, an empty set if there is no folder."""
+    """Return the names of the files and folders in a folder, an empty set if there is no folder."""
     if is_local(folder):
         return set(os.listdir(folder)) if os.path.isdir(folder) else set()
     with _remote(folder) as (system, within):
@@ -243,7 +243,8 @@ def names_in(folder: str) -> set[str]:
             entries = system.ls(within, detail=True)
         except FileNotFoundError:
             return set()
-        return {entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file"}
+        paths = {entry["name"].rstrip("/") for entry in entries} - {within.rstrip("/")}  # a folder may be an object too
+        return {path.rpartition("/")[2] for path in paths}
 
 
 def remove(path: str) -> None:

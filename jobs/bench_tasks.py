@@ -30,6 +30,7 @@ import tyro
 from bertloom.whole_files import write_text
 from jobs.support.config import checked_table, parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
+from jobs.support.outputs import own_folder
 
 RANDOM = "random"
 NOT_IN_FILE = ("model", "out", "random_weights")
@@ -67,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
     """Run `bertloom bench-tasks` and return its exit status."""
     config = parse(BenchTasksConfig, argv, prog="bertloom bench-tasks")
     models = read_models(config.model)
+    own_folder(config.out, "bench-tasks")
     results = []
     for result in bench_tasks(config):
         if isinstance(result, int):

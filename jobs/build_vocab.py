@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from bertloom import storage
+from bertloom.counts import counted
 from jobs.support.config import parse
 from jobs.support.messages import print_message
 from pipeline.inputs.documents import TextConfig
@@ -86,20 +87,22 @@ def main(argv: Sequence[str]) -> None:
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     """Make the vocabulary, write it, print what it covers, and return it."""
     from pipeline.inputs.discovery import find_sources
+    from pipeline.inputs.rejects import advice
     from pipeline.vocabulary import MAX_WORD_CHARACTERS, measure_coverage, parse_vocabulary, train_vocabulary
 
     notes: list[str] = []
     sources = find_sources(config.input, notes, config.text.read.encoding)
     for note in notes:
         say(note)
+    _check_out(config, sources)
     counts, tally = _count(config, sources)
     for reason, (_, _, message) in sorted(tally.first.items()):
-        say(f"rejected: {reason}: {message}")
+        say("; ".join(filter(None, [f"rejected: {reason}: {message}", advice(reason, config.text.read)])))
     not_used = "".join(f", {number:,} {reason}" for reason, number in sorted(tally.not_used.items()))
     if all(len(word) > MAX_WORD_CHARACTERS for word in counts):
         raise ValueError(
-            f"no text in {len(sources)} files{not_used}: expected documents with words of up to {MAX_WORD_CHARACTERS} "
-            f"characters, see --help"
+            f"no text in {counted(len(sources), 'file')}{not_used}: expected documents with words of up to "
+            f"{MAX_WORD_CHARACTERS} characters, see --help"
         )
     words = train_vocabulary(
         counts, config.vocab_size, config.min_frequency, config.character_coverage, config.chinese_frequency
@@ -152,8 +155,19 @@ def _print_coverage(scripts: dict[str, Coverage]) -> None:
         )
 
 
-def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
+def _check_out(config: BuildVocabConfig, sources: list[Source]) -> None:
+    """Raise ValueError if the vocabulary would replace one of the texts, or cannot be a file."""
+    if not storage.is_local(config.out):
+        is_input = config.out in {source.path for source in sources}
+    else:
+        if os.path.isdir(config.out):
+            raise ValueError(f"--out {config.out} is a folder: expected the name of a file, such as vocab.txt")
+        is_input = os.path.realpath(config.out) in {os.path.realpath(source.path) for source in sources}
+    if is_input:
+        raise ValueError(f"--out {config.out} is one of the inputs: choose another file")
 
+
+def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
     if storage.exists(config.out) and not config.overwrite and storage.read(config.out) != vocabulary.text:
         raise ValueError(
             f"{config.out} already exists with other content and was not changed: choose another --out, or add "

@@ -19,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from jobs.support.config import parse
+from jobs.support.outputs import own_folder
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 92
@@ -100,21 +101,14 @@ def demo(config: DemoConfig) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Make `out` an empty folder. Only files of an earlier demo are deleted."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: expected a folder, or a path that does not exist yet")
-    others = sorted(path.name for path in out.iterdir() if path.name not in OURS) if out.exists() else []
-    if others:
-        raise ValueError(
-            f"--out {out} contains {', '.join(others[:5])}, which is not from a demo: choose an empty or new folder"
-        )
+    """Make `out` a folder without files of an earlier demo. What no demo wrote is not deleted."""
+    own_folder(out, "demo")
     for name in OURS:
         path = out / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _step(title: str, what: str, own_data: str) -> None:

@@ -129,7 +129,7 @@ def make_data_set(
     from pipeline.inputs.splitting import split_size, split_source
     from pipeline.local.disk_estimate import check_room
     from pipeline.local.runner import is_local, run_over_splits
-    from pipeline.output import claim, count_finished, make_folder, prepare_folders
+    from pipeline.output import claim, count_finished, has_shards, make_folder, prepare_folders
     from pipeline.preprocess import Preprocess
     from pipeline.stages.line_repeats import CountLines
 
@@ -166,7 +166,11 @@ def make_data_set(
         progress = JobProgress(places, total_bytes)
     try:
         run(Preprocess(job, places, part_bytes, sources, notes), progress=progress)
-    except ValueError as error:  # about the texts. It may suggest other flags, which this output refuses from now on
+    except ValueError as error:  # about the texts. It may suggest other flags, which an output with shards refuses
+        if not has_shards(places):
+            raise ValueError(
+                f"{error}; {config.out} has no shards yet, so it can be used again with other flags"
+            ) from error
         raise ValueError(
             f"{error}; other flags or inputs need another --out, and can reuse the tokens with --work-dir {places.work}"
         ) from error

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from bertloom import storage
+from bertloom.manifest import parse_manifest
 from pipeline.inputs.discovery import expand_lists
 from pipeline.inputs.sources import Source, Split
 from pipeline.job import JobConfig
 from pipeline.places import Places
+from pipeline.stages.rejected import REJECTS
 from pipeline.stages.tokenization import part_names
 
 OWN_FILES = {
-    "--out": ("vocab.txt", "shards.parquet", "documents/train/00000.parquet", "rejects/rejects.jsonl.gz"),
+    "--out": ("vocab.txt", "shards.parquet", "documents/train/00000.parquet", REJECTS),
     "--work-dir": ("parts/0.part",),
 }
 """Files of a job that an --input could take for texts."""
@@ -57,7 +59,7 @@ def finished_manifest(places: Places, job: JobConfig, sources: Sequence[Source])
     """Return the manifest if the data set is complete, else None. ValueError if it belongs to another job."""
     if not storage.exists(places.manifest):
         return None
-    manifest: dict[str, Any] = json.loads(storage.read(places.manifest))
+    manifest = parse_manifest(storage.read(places.manifest), places.manifest)
     if manifest.get("configuration_digest") != job.digest:
         raise ValueError(
             f"{places.dataset} holds a complete data set with another configuration{_differences(manifest, job)}: "
@@ -69,36 +71,52 @@ def finished_manifest(places: Places, job: JobConfig, sources: Sequence[Source])
 
 
 def claim(places: Places, job: JobConfig, sources: Sequence[Source]) -> bool:
-    """Mark the output as this job's. Return whether an earlier start of the same job did so; ValueError if another did."""
-    fingerprints = _fingerprints(sources)
+    """Mark the output as this job's. Return whether an earlier start of the same job did so; ValueError if another did.
+
+    A job that ended before its first shard leaves the output to the next one, which uses its tokens where they are the same.
+    """
+    own = {
+        "configuration": job.as_dict(),
+        "vocabulary": {"sha256": job.vocabulary_sha256},
+        "configuration_digest": job.digest,
+        "inputs": _fingerprints(sources),
+    }
     if not storage.exists(places.claim):
-        folders = ("train", "validation", "documents")
-        found = [name for name in folders if storage.exists(storage.join(places.dataset, name))]
-        if found:
+        _check_unused(places)
+    else:
+        other = json.loads(storage.read(places.claim))
+        if (other["configuration_digest"], other["inputs"]) == (own["configuration_digest"], own["inputs"]):
+            return True
+        if has_shards(places):
+            if other["configuration_digest"] != job.digest:
+                raise ValueError(
+                    f"{places.dataset} holds an unfinished data set with another configuration{_differences(other, job)}: "
+                    f"use the same flags to finish it, or choose another --out"
+                )
             raise ValueError(
-                f"{places.dataset} holds {', '.join(found)}, which no unfinished job has written: choose an empty --out"
+                f"{places.dataset} holds an unfinished data set of other input files: choose another --out; with a "
+                f"--work-dir of its own the job can reuse the same tokens"
             )
-        own = {
-            "configuration": job.as_dict(),
-            "vocabulary": {"sha256": job.vocabulary_sha256},
-            "configuration_digest": job.digest,
-            "inputs": fingerprints,
-        }
-        make_folder("--out", places.scratch)
-        storage.write_whole(places.claim, [json.dumps(own).encode()])
-        return False
-    other = json.loads(storage.read(places.claim))
-    if other["configuration_digest"] != job.digest:
-        raise ValueError(
-            f"{places.dataset} holds an unfinished data set with another configuration{_differences(other, job)}: "
-            f"use the same flags to finish it, or choose another --out"
-        )
-    if other["inputs"] != fingerprints:
-        raise ValueError(
-            f"{places.dataset} holds an unfinished data set of other input files: choose another --out; with a "
-            f"--work-dir of its own the job can reuse the same tokens"
-        )
-    return True
+        for name in storage.names_in(places.scratch) - {"parts"}:
+            storage.remove(storage.join(places.scratch, name))
+        storage.remove(storage.join(places.dataset, *REJECTS.split("/")))
+    make_folder("--out", places.scratch)
+    storage.write_whole(places.claim, [json.dumps(own).encode()])
+    return False
+
+
+def has_shards(places: Places) -> bool:
+    """Return whether a job has begun to write shards in the output."""
+    return any(storage.exists(storage.join(places.dataset, name)) for name in ("train", "validation", "documents"))
+
+
+def _check_unused(places: Places) -> None:
+    """Raise ValueError if the output, which no job has claimed, is not empty."""
+    found = {name for name in storage.names_in(places.dataset) if not name.startswith(".")}
+    found |= {f".work/{name}" for name in storage.names_in(places.scratch) if not name.startswith(".tmp-")}
+    if found:
+        names = ", ".join(sorted(found)[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        raise ValueError(f"{places.dataset} holds {names}, which no unfinished job has written: choose an empty --out")
 
 
 def prepare_folders(places: Places, job: JobConfig) -> None:

@@ -4,22 +4,27 @@ import json
 import zlib
 from collections.abc import Iterable
 
+from pipeline.inputs.sources import ReadConfig
 from pipeline.text.records import Reject
 
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"  # deflate, no time, best compression, Unix
+
+
+def advice(reason: str, config: ReadConfig) -> str:
+    """Return what to do about rejects of a reason, or nothing where the reason says it."""
+    return {
+        "no-text-field": f"there is no field {config.text_column!r}; name the field with the text with --text-column",
+        "text-not-a-string": f"the field {config.text_column!r} is no text; choose another with --text-column",
+        "not-json": "expected one JSON object in each line; convert a JSON array with: jq -c '.[]' FILE > FILE.jsonl",
+        "not-an-object": "expected one JSON object in each line",
+        "damaged-file": "copy the file again",
+    }.get(reason, "")
 
 
 def rejects_log(rejects: Iterable[tuple[str, Reject]]) -> bytes:
     """Return the lines of these (source, reject) as one gzip member, or nothing if there are none."""
     lines = "".join(_line(source, reject) for source, reject in rejects)
     return gzip_member(lines.encode()) if lines else b""
-
-
-def first_reject(log: bytes) -> str:
-    """Return the first reject of a log for an error message: its file, position and detail."""
-    fields = json.loads(zlib.decompress(log, wbits=31).partition(b"\n")[0])
-    shown = " ".join(f"{fields['detail']} {fields['text'][:100]}".split())
-    return f"{fields['source']}, position {fields['position']}: {fields['reason']} {shown}".rstrip()
 
 
 def gzip_member(data: bytes) -> bytes:

@@ -25,12 +25,12 @@ from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Plan, read_plan
+from pipeline.stages.rejected import REJECTS, rejects_of
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.stages.weave import BucketRecord
 from pipeline.text.versions import version_of
 from pipeline.tokenizer import TokenizeConfig, token_versions
-from pipeline.tokens import read_rejects
 from pipeline.vocabulary import cached_vocabulary, tokenizer_json
 
 MAX_DROPPED = 0.1  # share of pairs
@@ -114,8 +114,7 @@ def write_files(
         _, files[name] = storage.write_whole(storage.join(places.dataset, *name.split("/")), chunks)
 
     def rejects() -> Iterator[bytes]:  # concatenated gzip members are one gzip file
-        for part in plan.parts:
-            yield read_rejects(storage.join(places.parts, part.name), part)
+        yield from rejects_of(plan.parts, places.parts)
         for bucket in buckets:
             if bucket.rejects:
                 yield storage.read(storage.join(places.records, bucket.rejects))
@@ -124,7 +123,7 @@ def write_files(
         write(REPEATED, [storage.read(storage.join(places.parts, REPEATED))])
     if has_rejects:
         storage.make_folder(storage.join(places.dataset, "rejects"))
-        write("rejects/rejects.jsonl.gz", rejects())
+        write(REJECTS, rejects())
     if job.examples.near_duplicates is not None:
         write("near-duplicates.parquet", [near_duplicates_page(read_near_duplicates(places.near_duplicates), plan)])
     vocabulary = cached_vocabulary(places.vocabulary(job.vocabulary_sha256))

@@ -7,7 +7,6 @@ neighbour, because no random pair can be drawn from it.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,16 +17,17 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.arrays import U64
+from bertloom.counts import counted
 from bertloom.shards import SPLITS
 from pipeline.dataset import is_validation
-from pipeline.inputs.rejects import first_reject
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.packs import Pack, pack_parts, token_files
+from pipeline.stages.rejected import explain_rejects
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
-from pipeline.tokens import PartRecord, TokenFile, read_documents_table, read_rejects
+from pipeline.tokens import PartRecord, TokenFile, read_documents_table
 
 BUCKET_TOKENS = 1 << 23
 MAX_BUCKETS = 4096
@@ -94,7 +94,10 @@ def make_plan(
     files = [file for _, file in token_files(ordered, packs)]
     num_documents = sum(part.num_documents for part in ordered)
     if num_documents == 0:
-        raise ValueError(f"no documents: the input has no text that can be read ({_why(ordered, folder)})")
+        rejected = sum(sum(part.rejected.values()) for part in ordered)
+        raise ValueError(
+            f"no documents: the input has no text that can be read ({counted(rejected, 'record')} rejected)"
+        )
 
     notes: list[str] = []
     held_out: set[int] = set()
@@ -134,20 +137,6 @@ def make_plan(
             buckets.append(Bucket(split, number, first_id(first, count), first_id(last + 1, count)))
     digest = "" if near_duplicate_ids is None else hashlib.sha256(near_duplicate_ids.tobytes()).hexdigest()
     return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), digest, packs)
-
-
-def _why(parts: Sequence[PartRecord], folder: str) -> str:
-    """Return the number of rejects by reason, and the first one."""
-    reasons: Counter[str] = Counter()
-    for part in parts:
-        reasons.update(part.rejected)
-    total = f"{reasons.total()} records rejected"
-    numbers = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
-    for part in parts:
-        if part.rejected:
-            first = first_reject(read_rejects(storage.join(folder, part.name), part))
-            return f"{total}: {numbers}. The first is {first}"
-    return total
 
 
 def _tables(files: Sequence[TokenFile], folder: str, near_duplicate_ids: U64 | None) -> Iterator[NDArray[np.void]]:
@@ -230,10 +219,15 @@ class PlanBuckets(beam.PTransform[Any, Any]):
         )
 
     def make_plan(self, _: None, parts: Iterable[PartRecord]) -> tuple[Bucket, ...]:
-        examples, ids = self.job.examples, None
+        examples, ids, parts = self.job.examples, None, list(parts)
         if examples.near_duplicates is not None:
             ids = read_near_duplicates(self.places.near_duplicates)["id"]
-        plan = make_plan(parts, self.places.parts, examples.validation_fraction, examples.min_sources, ids)
+        try:
+            plan = make_plan(parts, self.places.parts, examples.validation_fraction, examples.min_sources, ids)
+        except ValueError as error:
+            ordered = sorted(parts, key=lambda part: part.sort_key)
+            rejects = explain_rejects(ordered, self.places, self.job.tokenize.text.read)
+            raise ValueError(f"{error}. {rejects}" if rejects else str(error)) from error
         write_plan(self.places.plan, plan)
         increment("packs-out", len(plan.packs))
         increment("buckets-out", len(plan.buckets))

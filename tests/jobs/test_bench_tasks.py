@@ -139,3 +139,12 @@ def test_an_error_in_the_last_task_is_raised_before_the_first_is_trained(tasks, 
     with pytest.raises((ValueError, OSError), match="nowhere.jsonl"):
         list(bench_tasks(BenchTasksConfig(tasks=bad, model=(str(encoder),), out=tmp_path / "out")))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_files_is_refused(tasks, encoder, tmp_path):
+    (tmp_path / "results.json").write_text("mine")
+    with pytest.raises(
+        ValueError, match=r"holds results.json, which `bertloom bench-tasks` has not written: give a new"
+    ):
+        main([str(tasks), "--model", str(encoder), "--out", str(tmp_path)])
+    assert (tmp_path / "results.json").read_text() == "mine"

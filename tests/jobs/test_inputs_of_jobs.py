@@ -263,3 +263,22 @@ def test_repeated_lines_are_left_out_the_same_however_the_job_is_done(tmp_path, 
     )
     assert again["shards_digest"] == one["shards_digest"]
     assert "splits tokenized" in capsys.readouterr().err
+
+
+def test_a_vocabulary_does_not_replace_a_text(tmp_path):
+    text = write(tmp_path / "a.txt", TEXTS[:20])
+    (tmp_path / "b.txt").symlink_to("a.txt")
+    before = text.read_bytes()
+    for out, says in (("a.txt", "is one of the inputs"), ("b.txt", "is one of the inputs"), ("", "is a folder")):
+        with pytest.raises(ValueError, match=f"--out .* {says}"):
+            build_vocab(["--input", str(text), "--vocab-size", "300", "--overwrite", "--out", str(tmp_path / out)])
+    assert text.read_bytes() == before
+
+
+def test_a_vocabulary_of_no_text_says_which_field_was_looked_for(tmp_path, capsys):
+    text = write(tmp_path / "a.jsonl", TEXTS[:20])
+    with pytest.raises(ValueError, match="no text in 1 file, 20 no-text-field: expected documents"):
+        build_vocab(["--input", str(text), "--vocab-size", "300", "--text-column", "content", "--out", f"{tmp_path}/v"])
+    said = capsys.readouterr().err
+    assert "a.jsonl, byte 0: fields: id, text" in said
+    assert "there is no field 'content'; name the field with the text with --text-column" in said

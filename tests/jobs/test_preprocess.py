@@ -336,7 +336,7 @@ def test_an_input_without_text_says_so(refused, tmp_path, content):
 
 def test_an_archive_that_is_none_says_so_with_the_number_of_rejects(refused, tmp_path):
     (tmp_path / "in.txt.gz").write_bytes(b"this is no gzip")
-    assert "no documents: the input has no text that can be read (1 records rejected" in refused(
+    assert "no documents: the input has no text that can be read (1 record rejected" in refused(
         source=tmp_path / "in.txt.gz"
     )
 

@@ -1,5 +1,6 @@
 """One job per output, one configuration per output, and work folders that several outputs share."""
 
+import gzip
 import os
 import re
 import signal
@@ -8,9 +9,10 @@ import sys
 
 import pytest
 
+from bertloom import storage
 from bertloom.locks import output_lock
 from jobs import cli
-from tests.jobs.corpus import documents, run_job, write
+from tests.jobs.corpus import digests, documents, run_job, write
 from tests.jobs.restartable_job import ROOT, TIMEOUT_SECONDS, assert_whole, environment_of, identities, run_in_forks
 
 
@@ -134,3 +136,65 @@ def test_old_half_written_parts_are_removed_from_a_shared_work_folder(job, unbro
     os.utime(work / "parts/.tmp-1-1-old.part", (0, 0))
     run_job(job.folder / "in", tmp_path / "out", job.vocab, work_dir=work)
     assert [path.name for path in (work / "parts").glob(".tmp-*")] == [".tmp-1-1-new.part"]
+
+
+@pytest.mark.parametrize(
+    "theirs, says",
+    [
+        ("vocab.txt", "holds vocab.txt, which no unfinished job has written"),
+        ("report.html", "holds report.html, which"),
+        ("rejects/notes.md", "holds rejects, which"),
+        (".work/thesis.txt", "holds .work/thesis.txt, which"),
+        ("manifest.json", "manifest.json is not JSON"),
+    ],
+)
+def test_a_folder_with_files_of_the_users_own_is_refused_and_not_changed(job, tmp_path, capsys, theirs, says):
+    path = tmp_path / "out" / theirs
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    assert cli.main(job.argv(tmp_path / "out")) == 2
+    assert says in capsys.readouterr().err
+    assert path.read_text() == "mine" and [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
+
+
+def test_a_folder_in_a_store_with_files_of_the_users_own_is_refused(job, tmp_path):
+    out = f"memory://{tmp_path.name}"
+    for name in ("vocab.txt", "sub/notes.md"):
+        storage.write_whole(f"{out}/{name}", [b"mine"])
+    with pytest.raises(
+        ValueError, match="holds sub, vocab.txt, which no unfinished job has written: choose an empty --out"
+    ):
+        run_job(job.folder / "in", out, job.vocab)
+
+
+def test_an_output_without_a_shard_can_be_started_again_with_other_flags_and_inputs(job, tmp_path, capsys):
+    out = tmp_path / "out"
+    texts = write(tmp_path / "a.jsonl", documents(60))
+    command = ["preprocess", "--vocab", str(job.vocab), "--out", str(out), "--max-seq-length", "32", "--gates.no-fail"]
+    assert cli.main([*command, "--input", str(texts), "--text-column", "content"]) == 2
+    said = capsys.readouterr().err
+    assert "60 of 60 records rejected (60 no-text-field, the first in a.jsonl at byte 0: fields: id, text {" in said
+    assert ": there is no field 'content'; name the field with the text with --text-column); see" in said
+    assert "has no shards yet, so it can be used again with other flags" in said
+    with gzip.open(out / "rejects/rejects.jsonl.gz", "rt") as log:
+        assert len(log.readlines()) == 60
+    one = write(tmp_path / "one.txt", documents(1))
+    assert cli.main([*command, "--input", str(one)]) == 2
+    assert "give at least two documents" in capsys.readouterr().err
+    assert not (out / "rejects/rejects.jsonl.gz").exists()
+    assert cli.main([*command, "--input", str(texts)]) == 0
+    assert cli.main([*command[:3], "--out", str(tmp_path / "new"), *command[5:], "--input", str(texts)]) == 0
+    assert digests(out) == digests(tmp_path / "new")
+
+
+def test_a_json_array_is_named_as_the_reason(job, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text("[\n" + ",\n".join(f'{{"text": "{i}"}}' for i in range(30)) + "\n]\n")
+    assert (
+        cli.main(
+            ["preprocess", "--vocab", str(job.vocab), "--out", str(tmp_path / "o"), "--input", f"{tmp_path}/a.jsonl"]
+        )
+        == 2
+    )
+    said = capsys.readouterr().err
+    assert "31 of 32 records rejected (31 not-json, the first in a.jsonl at byte 0: " in said
+    assert "convert a JSON array with: jq -c '.[]' FILE" in said

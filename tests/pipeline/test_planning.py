@@ -1,5 +1,6 @@
 """The plan stage: buckets, the validation split, and the plan on disk."""
 
+import gzip
 from fractions import Fraction
 
 import numpy as np
@@ -8,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.dataset import is_validation
+from pipeline.inputs.sources import ReadConfig
+from pipeline.places import Places
 from pipeline.stages import plan as planning
 from pipeline.stages.plan import SPLITS, Plan, make_plan, read_plan, write_plan
+from pipeline.stages.rejected import explain_rejects
 from pipeline.text.records import Reject
 from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock, write_part
 from tests.pipeline import twins
@@ -130,17 +134,22 @@ def test_a_corpus_without_documents_is_an_error_that_counts_the_rejects(folder):
         plan_of(folder, [])
 
 
-def test_a_corpus_of_rejects_is_an_error_that_shows_the_first(folder):
+def test_a_corpus_of_rejects_is_explained_by_the_first_of_each_reason(folder, monkeypatch):
     record = {"name": "r", "source": "a.jsonl", "path": "a.jsonl", "start": 0, "end": 9, "end_piece": 0, "last": True}
     record |= {"read_bytes": 9, "text_bytes": 9}
     rejects = [Reject(7, "no-text-field", "fields: id,\n body", "{}"), Reject(9, "not-json"), Reject(12, "not-json")]
-    part = write_part(str(folder / "r"), record, [], rejects, np.dtype(np.uint16))
-    with pytest.raises(ValueError, match="no documents") as error:
-        make_plan([part], str(folder), 0.0)
-    assert str(error.value).endswith(
-        "(3 records rejected: 2 not-json, 1 no-text-field. The first is a.jsonl, position 7: no-text-field fields: id, "
-        "body {})"
+    work = str(folder / "work")
+    (folder / "work").mkdir()
+    part = write_part(f"{work}/r", record, [], rejects, np.dtype(np.uint16))
+    places = Places(str(folder / "out"), str(folder))
+    monkeypatch.setattr(Places, "parts", work)
+    assert explain_rejects([part], places, ReadConfig(text_column="text")) == (
+        "3 of 3 records rejected (2 not-json, the first in a.jsonl at byte 9: expected one JSON object in each line; "
+        "convert a JSON array with: jq -c '.[]' FILE > FILE.jsonl; 1 no-text-field, the first in a.jsonl at byte 7: fields: "
+        "id, body {}: there is no field 'text'; name the field with the text with --text-column); see "
+        f"{folder}/out/rejects/rejects.jsonl.gz"
     )
+    assert len(gzip.decompress((folder / "out/rejects/rejects.jsonl.gz").read_bytes()).splitlines()) == 3
 
 
 def test_a_single_text_cannot_be_paired(folder):
