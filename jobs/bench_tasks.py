@@ -19,7 +19,6 @@ BENCH/results.json and BENCH/results.md. The same command resumes a stopped one.
 """
 
 import json
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from bertloom.json_files import read_toml
 from bertloom.whole_files import write_text
 from jobs.support.config import checked_table, parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
@@ -128,10 +128,7 @@ def read_models(words: Sequence[str]) -> dict[str, Path]:
 
 def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
     """Return the tasks of a file by name, each with the fields of FinetuneConfig that it sets."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid TOML: {error}") from None
+    content = read_toml(path)
     common = {key: value for key, value in content.items() if not isinstance(value, dict)}
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     if not tables:

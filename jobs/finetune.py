@@ -25,13 +25,12 @@ import json
 import os
 import shutil
 import statistics
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertloom.json_files import read_json
+from bertloom.json_files import read_json, read_toml
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
@@ -147,7 +146,7 @@ def check_folders(config: FinetuneConfig) -> None:
     if config.out.resolve() == config.model.resolve():
         raise ValueError(f"{config.out} is the model itself: give a new folder as --out")
     path = config.out / "config.toml"
-    if path.exists() and "task" not in tomllib.loads(path.read_text(encoding="utf-8")):
+    if path.exists() and "task" not in read_toml(path):
         raise ValueError(f"{config.out} is a run of another command: give a new folder as --out")
     other = config.out / "metrics.jsonl" if len(config.seeds) > 1 else next(config.out.glob("seed-*"), None)
     if other and other.exists():

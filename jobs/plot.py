@@ -18,6 +18,7 @@ import tyro
 from bertloom.whole_files import whole_file
 from jobs.support.config import parse
 from model.runs.metrics import read_metrics
+from model.runs.sinks import numbers
 
 PANELS = (
     ("loss", "loss (nats)"),
@@ -86,8 +87,10 @@ def plot(config: PlotConfig) -> None:
     except ImportError:
         raise ValueError("plot needs matplotlib: run `pip install matplotlib`") from None
 
-    known = {key for lines in runs.values() for line in lines for key, value in line.items() if value is not None}
+    known = {key for lines in runs.values() for line in lines for key in numbers(line)}
     panels = [(key, title) for key, title in PANELS if key in known]
+    if not panels:
+        raise ValueError(f"{config.runs[0]}/metrics.jsonl has no number that can be drawn, such as a loss")
     num_rows = -(-len(panels) // 3)
     figure = Figure(figsize=(15, 3.6 * num_rows), layout="constrained")
     FigureCanvasAgg(figure)
@@ -128,8 +131,9 @@ def tokens_of(lines: list[dict[str, Any]]) -> list[int]:
 
 
 def curve(lines: list[dict[str, Any]], key: str, x: str, split: str = "train") -> tuple[list[float], list[float]]:
-    """Return the points of one curve, without steps that have no value."""
-    points = [(line[x], line[key]) for line in lines if line["split"] == split and line.get(key) is not None]
+    """Return the points of one curve, without steps that have no number."""
+    own = (numbers(line) for line in lines if line["split"] == split)
+    points = [(values[x], values[key]) for values in own if x in values and key in values]
     return [at for at, _ in points], [value for _, value in points]
 
 

@@ -6,6 +6,7 @@ An encoder is imported when it is built: the names and shapes are known without 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,13 +37,27 @@ ENCODERS: dict[str, EncoderKind] = {
 def shape_class(name: str | None) -> type[Shape]:
     """Return the class of the shape of the encoder of that name; BERT's if there is no name."""
     if name is not None and name not in ENCODERS:
-        raise ValueError(f"model.encoder is {name!r}: expected one of {', '.join(ENCODERS)}")
+        raise ValueError(f"model.encoder is {name[:80]!r}: expected one of {', '.join(ENCODERS)}")
     return ENCODERS[name or "bert"].shape
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
-    """Return a new encoder with torch's default initial weights."""
-    encoder: Encoder = resolve_name(ENCODERS[config.shape.encoder].encoder)(config)
+    """Return a new encoder with torch's default initial weights; ValueError if it is larger than the machine's memory."""
+    import torch
+
+    from model.devices import memory_bytes
+
+    make = resolve_name(ENCODERS[config.shape.encoder].encoder)
+    with torch.device("meta"):
+        num_parameters = sum(parameter.numel() for parameter in make(config).parameters())
+    if 4 * num_parameters > memory_bytes() and torch.get_default_device().type != "meta":
+        raise ValueError(
+            f"a model of this shape has {num_parameters:,} parameters, and its weights alone need "
+            f"{4 * num_parameters / 1e9:,.1f} GB, but this machine has {memory_bytes() / 1e9:,.1f} GB of memory: give a "
+            f"smaller shape (hidden_size={config.shape.hidden_size}, num_hidden_layers={config.shape.num_hidden_layers}, "
+            f"intermediate_size={config.shape.intermediate_size}, vocab_size={config.vocab_size})"
+        )
+    encoder: Encoder = make(config)
     return encoder
 
 
@@ -52,6 +67,11 @@ def names_of(config: EncoderConfig) -> HuggingFaceNames:
 
 
 def config_from(values: Mapping[str, Any]) -> EncoderConfig:
-    """Return the configuration that `EncoderConfig.values` gave."""
+    """Return the configuration that `EncoderConfig.values` gave; ValueError if it gave something else."""
+    kind = shape_class(str(values.get("encoder")))
+    names = {field.name for field in fields(kind)} | {"vocab_size"}
+    if unknown := sorted(values.keys() ^ names):
+        what = "is unknown" if unknown[0] in values else "is missing"
+        raise ValueError(f"model.{unknown[0][:80]} {what}: expected {', '.join(sorted(names))}")
     shape = {name: value for name, value in values.items() if name != "vocab_size"}
-    return EncoderConfig(shape=shape_class(values["encoder"])(**shape), vocab_size=values["vocab_size"])
+    return EncoderConfig(shape=kind(**shape), vocab_size=values["vocab_size"])

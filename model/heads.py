@@ -137,3 +137,9 @@ class PretrainingModel(nn.Module):
         # In 32 bits also under autocast: 8 bits of mantissa are too few for a sum over 30,000 words.
         loss = F.cross_entropy(logits.float(), masked_ids, reduction="sum")
         return loss, (logits.argmax(-1) == masked_ids).sum()
+
+
+def expected_tensors(config: EncoderConfig) -> dict[str, Tensor]:
+    """Return the tensors of a pretraining model of this configuration, with names and shapes but no memory."""
+    with torch.device("meta"):
+        return PretrainingModel(config).state_dict()

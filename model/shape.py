@@ -1,8 +1,37 @@
 """The configuration of an encoder, without torch: its shape, and how transformers names its parts."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+LIMITS = {
+    "hidden_size": (1, 1 << 16),
+    "num_hidden_layers": (1, 1000),
+    "num_attention_heads": (1, 1 << 16),
+    "intermediate_size": (1, 1 << 20),
+    "max_position_embeddings": (8, 1 << 20),
+    "type_vocab_size": (1, 1 << 16),
+    "vocab_size": (1, 1 << 24),
+    "hidden_dropout_prob": (0, 1),
+    "attention_probs_dropout_prob": (0, 1),
+    "initializer_range": (0, 1),
+    "layer_norm_eps": (0, 1),
+}
+"""Lowest and highest value of each number of a shape. They are generous: no published model is near the highest."""
+
+
+def check_number(name: str, value: Any, kind: type) -> None:
+    """Raise ValueError unless a number of a shape is of its kind and within its limits."""
+    is_kind = type(value) is kind or (kind is float and type(value) is int)
+    if not is_kind or not math.isfinite(value):
+        expected = "a whole number" if kind is int else "a finite number"
+        raise ValueError(f"{name}={value if isinstance(value, float) else repr(value)[:80]}: expected {expected}")
+    lowest, highest = LIMITS.get(name, (-math.inf, math.inf))
+    if value < lowest:
+        raise ValueError(f"{name}={value} must be at least {lowest}")
+    if value > highest:
+        raise ValueError(f"{name}={value} must be at most {highest:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +63,16 @@ class Shape:
     """Standard deviation of the normal distribution of the initial weights, before truncation."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "type_vocab_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.max_position_embeddings < 8:
-            raise ValueError(f"max_position_embeddings={self.max_position_embeddings} must be at least 8")
+        for field in fields(self):
+            if field.type in (int, float):
+                check_number(field.name, getattr(self, field.name), field.type)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}: "
                 f"BERT uses heads of 64, which gives {max(1, self.hidden_size // 64)} here"
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
+            if getattr(self, name) == 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
 
 
@@ -59,8 +86,7 @@ class EncoderConfig:
     """Number of words in vocab.txt."""
 
     def __post_init__(self) -> None:
-        if self.vocab_size < 1:
-            raise ValueError(f"vocab_size={self.vocab_size} must be at least 1")
+        check_number("vocab_size", self.vocab_size, int)
 
     def values(self) -> dict[str, Any]:
         """Return shape and vocabulary size as one flat table, as checkpoints store them."""

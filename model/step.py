@@ -5,6 +5,7 @@ micro-batch, so a checkpoint needs no random state.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -74,13 +75,27 @@ class Evaluation:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device with this name; "auto" is cuda if available, otherwise cpu."""
+    """Return the device with this name; "auto" is cuda if available, otherwise cpu.
+
+    Raises:
+        ValueError: there is no device of that name, or this machine does not have it.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", name):
+        raise ValueError(f"device={name!r}: expected auto, cpu, cuda, cuda:N for the GPU of number N, or mps")
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device={name}, but torch finds no CUDA device: use --device cpu, or install a CUDA build of torch"
         )
+    if number and int(number) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={name}, but torch finds {torch.cuda.device_count()} CUDA devices: expected cuda:0 to "
+            f"cuda:{torch.cuda.device_count() - 1}"
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={name}, but this machine has no GPU of Apple: use --device cpu")
     return torch.device(name)
 
 

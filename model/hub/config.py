@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from model.encoders import ENCODERS, names_of
+from model.runs.plain_values import shown
 from model.shape import EncoderConfig
 
 
@@ -33,13 +34,16 @@ def read_config(configuration: Mapping[str, Any], where: str) -> EncoderConfig:
     kind = next((kind for kind in kinds if model_type == kind.names.model_type), kinds[0])
     for name, known in kind.names.readable.items():
         if (found := configuration.get(name)) not in known:
-            raise ValueError(f"{where}: {name} is {found!r}, only {known[0]!r} can be read")
+            raise ValueError(f"{where}: {name} is {shown(found)}, only {known[0]!r} can be read")
     left_out = ("encoder", *kind.names.not_theirs)
     defaults = {field.name: field.default for field in fields(kind.shape) if field.name not in left_out}
     required = {name: None for name, default in defaults.items() if default is MISSING} | {"vocab_size": None}
     values = required | {name: configuration[name] for name in (*defaults, "vocab_size") if name in configuration}
     for name, value in values.items():
         if type(value) not in (type(defaults.get(name, 0)), int):
-            raise ValueError(f"{where}: {name} is {value!r}, expected a number")
+            raise ValueError(f"{where}: {name} is {shown(value)}, expected a number")
     vocab_size = values.pop("vocab_size")
-    return EncoderConfig(shape=kind.shape(**values), vocab_size=vocab_size)
+    try:
+        return EncoderConfig(shape=kind.shape(**values), vocab_size=vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None

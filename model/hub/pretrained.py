@@ -9,21 +9,21 @@ Each has its vocabulary in the same folder. It is checked to be the model's.
 
 import hashlib
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
-from bertloom.json_files import read_json
+from bertloom.json_files import read_json, read_regular, read_toml
 from model.encoders import config_from, names_of
+from model.heads import expected_tensors
 from model.hub.config import read_config
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
-from model.hub.weights import read_weights, to_hugging_face, weights_file
+from model.hub.weights import read_weights, to_hugging_face, weights_files
 from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
 from model.shape import EncoderConfig
+from model.tensor_files import read_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,13 @@ class Pretrained:
         return names_of(self.config).heads["ForMaskedLM"]["mlm.bias"] in self.weights
 
     def digest(self) -> str:
-        """Return the sha256 of the file of its weights."""
-        with open(weights_file(self.path), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """Return the sha256 of the file of its weights, or of its files, one after the other."""
+        digest = hashlib.sha256()
+        for path in weights_files(self.path):
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
 
 
 def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
@@ -97,7 +101,7 @@ def _open_checkpoint(path: Path) -> Pretrained:
     words = run / "vocab.txt"
     if not words.exists():
         raise ValueError(f"{run} has no vocab.txt: copy vocab.txt and tokenizer.json of its data set there")
-    if hashlib.sha256(words.read_bytes()).hexdigest() != state.vocabulary_sha256:
+    if hashlib.sha256(read_regular(words)).hexdigest() != state.vocabulary_sha256:
         raise ValueError(
             f"{words} is not the vocabulary that the model was trained with (sha256 {state.vocabulary_sha256[:12]}…): "
             f"copy vocab.txt and tokenizer.json of its data set to {run}"
@@ -106,7 +110,7 @@ def _open_checkpoint(path: Path) -> Pretrained:
     return Pretrained(
         path=path,
         config=config,
-        weights=to_hugging_face(load_file(path / "model.safetensors"), config),
+        weights=to_hugging_face(read_tensors(path / "model.safetensors", expected_tensors(config)), config),
         tokenizer=load_tokenizer(run, config.vocab_size),
         configuration={"architectures": [names_of(config).prefix + "ForPreTraining"]},
         max_seq_length=state.max_seq_length,
@@ -117,11 +121,12 @@ def _open_directory(directory: Path) -> Pretrained:
     """A directory in transformers' form."""
     configuration = read_json(directory / "config.json")
     config = read_config(configuration, f"{directory}/config.json")
+    tokenizer = load_tokenizer(directory, config.vocab_size)
     return Pretrained(
         path=directory,
         config=config,
         weights=read_weights(directory, config),
-        tokenizer=load_tokenizer(directory, config.vocab_size),
+        tokenizer=tokenizer,
         configuration=configuration,
         max_seq_length=min(512, config.shape.max_position_embeddings),
     )
@@ -129,6 +134,6 @@ def _open_directory(directory: Path) -> Pretrained:
 
 def _run_config(run: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+        return read_toml(run / "config.toml")
     except (OSError, ValueError):
         return {}

@@ -14,7 +14,7 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.normalizers import BertNormalizer
 
-from bertloom.json_files import read_json
+from bertloom.json_files import read_json, read_regular
 
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 SPECIAL_WORDS = {
@@ -109,10 +109,10 @@ def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
     names = ("tokenizer_config.json", "vocab.txt", "tokenizer.json")
     config_path, words_path, json_path = (directory / name for name in names)
     config = read_json(config_path) if config_path.exists() else {}
-    kind = config.get("tokenizer_class", "BertTokenizer")
+    kind = str(config.get("tokenizer_class", "BertTokenizer"))
     if kind not in CLASSES:
-        raise ValueError(f"{config_path}: tokenizer_class is {kind!r}, expected BertTokenizer")
-    words = words_path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if words_path.exists() else []
+        raise ValueError(f"{config_path}: tokenizer_class is {kind[:80]!r}, expected BertTokenizer")
+    words = read_words(words_path) if words_path.exists() else []
     if json_path.exists():
         tokenizer = read_tokenizer(json_path)
         # transformers writes words that were added later to tokenizer.json alone.
@@ -133,10 +133,18 @@ def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
     return tokenizer
 
 
+def read_words(path: Path) -> list[str]:
+    """Return the words in a vocab.txt, in the order of their ids; ValueError if it is not UTF-8."""
+    try:
+        return read_regular(path).decode().removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): copy the model's vocabulary there") from None
+
+
 def read_tokenizer(path: Path) -> TextTokenizer:
     """Return the tokenizer in a tokenizer.json; ValueError if it is not that of a BERT."""
     try:
-        return TextTokenizer(Tokenizer.from_file(str(path)), str(path))
+        return TextTokenizer(Tokenizer.from_str(read_regular(path).decode()), str(path))
     except ValueError:
         raise
     except Exception as error:  # tokenizers raises plain Exceptions

@@ -4,23 +4,32 @@ No number changes. Fused tensors are split, and the tied decoder is not stored t
 """
 
 import json
+import logging
 import os
-import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bertloom.json_files import read_json
+from bertloom.json_files import check_regular, read_json
 from model.encoders import names_of
-from model.heads import PretrainingModel
+from model.heads import PretrainingModel, expected_tensors
 from model.hub.config import read_config, write_config
 from model.hub.tokenizer import TextTokenizer, save_tokenizer
+from model.runs.plain_values import shown
 from model.shape import EncoderConfig
+from model.tensor_files import read_tensors, write_tensors
+
+SHARD_NAME = re.compile(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]\.(safetensors|bin)")
+"""Names of files in an index: plain names, without a folder."""
+WRAPPERS = re.compile(r"((module|_orig_mod|model)\.)+")
+"""What DistributedDataParallel, torch.compile and Lightning put in front of the names of tensors."""
+
+logger = logging.getLogger("bertloom")
 
 
 class HasForm(Protocol):
@@ -113,7 +122,8 @@ def write_pretrained(
     if tokenizer is not None:
         content["pad_token_id"] = tokenizer.pad_id
         save_tokenizer(tokenizer, directory, config.shape.max_position_embeddings)
-    save_file({name: tensor.cpu() for name, tensor in state.items()}, directory / "model.safetensors", {"format": "pt"})
+    cpu = {name: tensor.cpu() for name, tensor in state.items()}
+    write_tensors(cpu, directory / "model.safetensors", {"format": "pt"})
     (directory / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     # safetensors makes files that only their owner may read.
     (directory / "model.safetensors").chmod((directory / "config.json").stat().st_mode)
@@ -125,58 +135,156 @@ def load_pretrained(directory: str | os.PathLike[str]) -> PretrainingModel:
     Raises:
         ValueError: no encoder of ours is like it, or it does not have both heads.
     """
-    model = PretrainingModel(read_config(read_json(Path(directory) / "config.json"), f"{directory}/config.json"))
-    state = read_weights(Path(directory), model.config)
-    load_weights(model, from_hugging_face(state, model.config), str(directory))
+    config = read_config(read_json(Path(directory) / "config.json"), f"{directory}/config.json")
+    state = from_hugging_face(read_weights(Path(directory), config), config)
+    model = PretrainingModel(config)
+    load_weights(model, state, str(directory))
     return model
 
 
-def weights_file(directory: Path) -> Path:
-    """Return the file in a model directory that holds the weights."""
+def weights_files(directory: Path) -> list[Path]:
+    """Return the files in a model directory that hold the weights: one, or those that an index lists."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (directory / name).exists():
-            return directory / name
+            return [directory / name]
+        if (directory / f"{name}.index.json").exists():
+            return listed_files(directory / f"{name}.index.json")
     raise ValueError(f"{directory} has neither model.safetensors nor pytorch_model.bin: there are no weights to read")
+
+
+def listed_files(index: Path) -> list[Path]:
+    """Return the files that an index of transformers lists; ValueError if one has not the form of their names."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ValueError(f"{index} has no weight_map: expected the names of tensors, each with the name of its file")
+    for name in places.values():
+        if not isinstance(name, str) or not SHARD_NAME.fullmatch(name):
+            raise ValueError(
+                f"{index} names the file {shown(name)}: expected one like model-00001-of-00002.safetensors"
+            )
+        if not (index.parent / name).exists():
+            raise ValueError(f"{index.parent / name} is missing: {index.name} lists it; copy all files of the model")
+    return [index.parent / name for name in sorted(set(places.values()))]
 
 
 def read_weights(directory: Path, config: EncoderConfig) -> dict[str, Tensor]:
     """Return the weights in a model directory in fp32, under the names that transformers gives them today.
 
     Those of a bare encoder get its name in front, such as `bert.`; `gamma` and `beta` of old checkpoints become weight
-    and bias.
+    and bias; what DistributedDataParallel, torch.compile and Lightning put in front of names is removed.
 
     Raises:
-        ValueError: there are none, the file is damaged, or it holds something else too.
+        ValueError: there are none, the file is damaged, it holds something else too, or the shapes are not those that
+            config.json gives.
     """
-    path = weights_file(directory)
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)  # refuses what would run code
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} cannot be read, it is damaged or holds more than weights: {what}") from None
-    check_weights(state, path)
+    state: dict[str, Tensor] = {}
+    paths = weights_files(directory)
+    for path in paths:
+        state |= read_tensors(path) if path.suffix == ".safetensors" else read_pickled(path)
+    where = paths[0] if len(paths) == 1 else directory
     names = names_of(config)
     base = f"{names.base}."
-    prefix = base if names.word_embeddings.removeprefix(base) in state else ""
-    today = {name: prefix + name.replace(".gamma", ".weight").replace(".beta", ".bias") for name in state}
-    return {today[name]: tensor.float() for name, tensor in state.items()}
+    wrapped = wrapper_of(state, names.word_embeddings.removeprefix(base), base, where)
+    prefix = base if names.word_embeddings.removeprefix(base) in {name.removeprefix(wrapped) for name in state} else ""
+    today = {
+        name: prefix + name.removeprefix(wrapped).replace(".gamma", ".weight").replace(".beta", ".bias")
+        for name in state
+    }
+    renamed = {today[name]: tensor for name, tensor in state.items()}
+    check_shapes(renamed, config, where)
+    return {name: tensor.float() for name, tensor in renamed.items()}
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """Return the tensors that `torch.save` wrote; ValueError if the file holds anything else, or claims what it has not."""
+    check_regular(path)
+    if zipfile.is_zipfile(path):
+        check_stored(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # refuses what would run code
+    except Exception as error:  # its unpickler raises whatever a wrong opcode leads to
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be read, it is damaged or holds more than weights: {what[:200]}") from None
+    check_weights(state, path)
+    weights: dict[str, Tensor] = state
+    return weights
+
+
+def check_stored(path: Path) -> None:
+    """Raise ValueError if an archive of `torch.save` is compressed, which torch never does: it may grow without bound."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        raise ValueError(f"{path} cannot be read, it is damaged: {error}") from None
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError(f"{path} is compressed, which torch.save does not do: save the model's state_dict() again")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError(f"{path} cannot be read, it is damaged: its parts are larger than the file")
+
+
+def wrapper_of(state: Mapping[str, Tensor], words: str, base: str, where: Path) -> str:
+    """Return what wrappers put in front of the names, such as `module.`, with a note in the log; "" if nothing.
+
+    Args:
+        words: name of the word embeddings in a bare encoder.
+        base: what a model with a head puts before it.
+
+    Raises:
+        ValueError: something else is in front.
+    """
+    found = [name.removesuffix(words).removesuffix(base) for name in state if name.endswith(words)]
+    if not found or "" in found:
+        return ""
+    if len(found) > 1 or not WRAPPERS.fullmatch(found[0]):
+        raise ValueError(
+            f"{where}: the names of the tensors begin with {found[0][:80]!r}, as in {found[0][:80] + words!r}, expected "
+            f"{base + words!r}: save the state_dict() of that part of the model alone"
+        )
+    logger.warning("%s: %r was removed from the beginning of the tensors' names: a wrapper added it", where, found[0])
+    return found[0]
 
 
 def check_weights(state: object, path: Path) -> None:
-    """Raise ValueError unless a file holds a dict of names and tensors."""
-    if isinstance(state, dict):
-        others = [name for name, value in state.items() if not isinstance(value, Tensor)]
-        if not others:
-            return
-        wrong = f"{path}: {others[0]!r} is a {type(state[others[0]]).__name__}"
-    else:
+    """Raise ValueError unless a file holds a dict of names and plain tensors."""
+    if not isinstance(state, dict):
         wrong = f"{path} holds a {type(state).__name__}"
+    elif others := [name for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]:
+        wrong = f"{path}: {shown(others[0])} is a {type(state[others[0]]).__name__}"
+    elif others := [name for name, tensor in state.items() if not is_whole(tensor)]:
+        wrong = f"{path}: {shown(others[0])} is a tensor without numbers of its own"
+    else:
+        return
     raise ValueError(
         f"{wrong}, expected a dict of names and their tensors: save the model's state_dict() there, and nothing else"
     )
+
+
+def is_whole(tensor: Tensor) -> bool:
+    """Return whether a tensor is in memory with all its numbers: not sparse, and not one number that is repeated."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def check_shapes(state: Mapping[str, Tensor], config: EncoderConfig, where: Path) -> None:
+    """Raise ValueError unless the encoder is complete and every tensor has the shape that config.json gives.
+
+    It is called before a model is made, so config.json cannot ask for a model that is larger than its weights.
+    """
+    names = [name for theirs in name_table(config, "Model").values() for name in theirs]
+    if missing := [name for name in names if name not in state]:
+        raise ValueError(
+            f"{where}: {len(missing)} tensors are missing, {missing[0]} first: this is not a "
+            f"{names_of(config).prefix}Model of {config.shape.num_hidden_layers} layers, as config.json says"
+        )
+    for name, tensor in to_hugging_face(expected_tensors(config), config).items():
+        if name in state and state[name].shape != tensor.shape:
+            raise ValueError(
+                f"{where}: {name} has the shape {tuple(state[name].shape)}, config.json says {tuple(tensor.shape)}"
+            )
+        if name in state and not state[name].is_floating_point():
+            raise ValueError(f"{where}: {name} holds {state[name].dtype}, expected floating-point numbers")
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

@@ -13,23 +13,30 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bertloom.json_files import Damaged, check_regular, read_json
 from bertloom.whole_files import remove_folder, whole_folder
 from model.distributed import Ranks
 from model.encoders import config_from
-from model.heads import PretrainingModel
+from model.heads import PretrainingModel, expected_tensors
 from model.optimizer import moment_names
+from model.runs.plain_values import from_plain, shown
 from model.runs.progress import Progress
+from model.tensor_files import read_tensors, write_tensors
 
 FORMAT_VERSION = 1
+FILES = ("model.safetensors", "optimizer.safetensors")
+"""The files of tensors. Nothing else that state.json may name is opened."""
 NAME = re.compile(r"step-(\d{8,})")
+
+NOT_OURS = "it was damaged or written by something else"
 
 logger = logging.getLogger("bertloom")
 
@@ -49,8 +56,18 @@ class CheckpointState:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Return the state that `dataclasses.asdict` and JSON made these values of."""
-        return cls(**values | {"progress": Progress.from_json(values["progress"])})
+        """Return the state that `dataclasses.asdict` and JSON made these values of.
+
+        Raises:
+            ValueError: a value has another type, or is impossible.
+        """
+        state: Self = from_plain(cls, values, "state")
+        state.check()
+        return state
+
+    def check(self) -> None:
+        """Raise ValueError if a value is impossible."""
+        self.progress.check()
 
 
 State = TypeVar("State", bound=CheckpointState)
@@ -75,6 +92,18 @@ class TrainingState(CheckpointState):
     """The other settings that decide the numbers: batch size, steps, learning rate, ..."""
     changes: list[dict[str, Any]]
     """Settings changed on resuming, each `{"step", "name", "before", "after"}`; see `model/runs/resume.py`."""
+
+    def check(self) -> None:
+        super().check()
+        if not self.progress.legs:
+            raise ValueError("state.progress.legs is empty")
+        config_from(self.model)
+        for name, kind in (("budget", str), ("num_tokens", int), ("num_steps", int), ("init_from", str)):
+            from_plain(kind | None, self.schedule.get(name), f"state.schedule.{name}")
+        for number, change in enumerate(self.changes):
+            if change.keys() != {"step", "name", "before", "after"}:
+                raise ValueError(f"state.changes[{number}] has the keys {shown(', '.join(change))}")
+            from_plain(int, change["step"], f"state.changes[{number}].step")
 
     @property
     def max_seq_length(self) -> int:
@@ -111,10 +140,9 @@ def write_checkpoint(
     path = checkpoint_path(folder, state.step)
     folder.mkdir(parents=True, exist_ok=True)
     with whole_folder(path, replace=True) as temporary:  # replaces a checkpoint that was found damaged
-        save_file(weights, temporary / "model.safetensors")
-        save_file(moments, temporary / "optimizer.safetensors")
         files = {}
-        for name in ("model.safetensors", "optimizer.safetensors"):
+        for name, tensors in zip(FILES, (weights, moments)):
+            write_tensors(tensors, temporary / name)
             files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
         content = {"format": state.FORMAT, "format_version": FORMAT_VERSION, "state": asdict(state), "files": files}
         (temporary / "state.json").write_text(json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n")
@@ -160,43 +188,67 @@ def read_state(path: Path, kind: type[State]) -> State:
     """Return the state in a checkpoint's state.json; ValueError if it is missing, damaged, or of another kind."""
     content = _read_content(path)
     if content["format"] != kind.FORMAT:
-        raise ValueError(f"{path}/state.json: format is {content['format']!r}, expected {kind.FORMAT!r}")
+        raise ValueError(f"{path}/state.json: format is {shown(content['format'])}, expected {kind.FORMAT!r}")
     try:
-        return kind.from_json(content["state"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}/state.json: {error}") from None
+        return kind.from_json(content.get("state", {}))
+    except ValueError as error:
+        raise Damaged(f"{path}/state.json: {error}: {NOT_OURS}") from None
 
 
 def check_files(path: Path) -> None:
     """Raise ValueError unless the checkpoint's files have the sizes and checksums in its state.json."""
-    for name, expected in _read_content(path)["files"].items():
+    records = _read_content(path).get("files")
+    if not isinstance(records, dict) or records.keys() != set(FILES):
+        raise Damaged(f"{path}/state.json: files is not a table of {' and '.join(FILES)}: {NOT_OURS}")
+    for name, expected in records.items():
+        if not isinstance(expected, dict) or expected.keys() != {"bytes", "sha256"}:
+            raise Damaged(f"{path}/state.json: {name} has no bytes and sha256: {NOT_OURS}")
         file = path / name
         if not file.exists():
             raise ValueError(f"{file} is missing")
+        check_regular(file)
         if file.stat().st_size != expected["bytes"]:
-            raise ValueError(f"{file} has {file.stat().st_size} bytes, but state.json records {expected['bytes']}")
+            raise ValueError(
+                f"{file} has {file.stat().st_size} bytes, but state.json records {shown(expected['bytes'])}"
+            )
         if _sha256(file) != expected["sha256"]:
             raise ValueError(f"{file} does not match its sha256 in state.json")
 
 
 def load_model(path: Path) -> PretrainingModel:
     """Return the model of a pretraining checkpoint, on the CPU."""
-    state = read_state(path, TrainingState)
-    model = PretrainingModel(config_from(state.model))
-    model.load_state_dict(load_file(path / "model.safetensors"))
+    config = config_from(read_state(path, TrainingState).model)
+    weights = read_tensors(path / FILES[0], expected_tensors(config))
+    model = PretrainingModel(config)
+    model.load_state_dict(weights)
     return model
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Load a checkpoint's weights and moments into a model of the same shape and its optimizer."""
-    model.load_state_dict(load_file(path / "model.safetensors"))
-    tensors = load_file(path / "optimizer.safetensors")
+    """Load a checkpoint's weights and moments into a model of the same shape and its optimizer.
+
+    Raises:
+        ValueError: its files hold tensors of other names or shapes.
+    """
+    model.load_state_dict(read_tensors(path / FILES[0], model.state_dict()))
+    tensors = read_tensors(path / FILES[1])
+    check_moments(tensors, model, path / FILES[1])
     kept = moment_names(optimizer)
     for name, parameter in model.named_parameters():
         labels = {key: f"{key}.{name}" for key in kept.get(parameter, ())}
         if labels and tensors.keys() >= set(labels.values()):  # else it was saved by another optimizer
             moments = {key: tensors[label].to(parameter.device, copy=True) for key, label in labels.items()}
             optimizer.state[parameter] = moments
+
+
+def check_moments(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
+    """Raise ValueError unless each tensor is a number, or has the shape of the parameter in its name."""
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for label, tensor in tensors.items():
+        key, _, name = label.partition(".")
+        expected = torch.Size() if key == "step" else shapes.get(name)
+        if name not in shapes or tensor.shape != expected or not tensor.is_floating_point():
+            raise ValueError(f"{path}: {shown(label)} has the shape {tuple(tensor.shape)}: it belongs to another model")
 
 
 def share_checkpoint(ranks: Ranks, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -232,18 +284,17 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def _read_content(path: Path) -> dict[str, Any]:
     file = path / "state.json"
     try:
-        content: dict[str, Any] = json.loads(file.read_bytes())
+        content = read_json(file)
         checksum = content.pop("sha256")
         name, version = content["format"], content["format_version"]
-        whole = checksum == _digest(content)
     except FileNotFoundError:
         raise ValueError(f"{file} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{file} is damaged: expected the JSON of a checkpoint") from None
+    except (Damaged, KeyError):
+        raise Damaged(f"{file} is damaged: expected the JSON of a checkpoint") from None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{file}: {name!r} has version {version!r}, expected {FORMAT_VERSION}")
-    if not whole:
-        raise ValueError(f"{file} is damaged: its content does not match its sha256")
+        raise ValueError(f"{file}: {shown(name)} has version {shown(version)}, expected {FORMAT_VERSION}")
+    if checksum != _digest(content):
+        raise Damaged(f"{file} is damaged: its content does not match its sha256")
     return content
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bertloom.json_files import check_regular, decode_json
 from bertloom.whole_files import write_text
 from model.runs.sinks import Sink
 
@@ -27,16 +28,28 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def read_lines(path: Path) -> list[dict[str, Any] | None]:
     """Return all complete lines, with None for damaged ones: a power failure may leave zero bytes."""
-    content = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    lines: list[dict[str, Any] | None] = []
-    for text in content:
-        try:
-            line = json.loads(text.decode("utf-8"))
-        except ValueError:  # UnicodeDecodeError and JSONDecodeError both are
-            line = None
-        is_whole = isinstance(line, dict) and isinstance(line.get("step"), int) and "split" in line
-        lines.append(line if is_whole else None)
-    return lines
+    content = check_regular(path).read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [parse_line(text) for text in content]
+
+
+def parse_line(text: bytes) -> dict[str, Any] | None:
+    """Return a line: its step and split, and numbers, strings or nulls by name; None if it is damaged."""
+    try:
+        line = decode_json(text, "")
+    except ValueError:
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int or not isinstance(line.get("split"), str):
+        return None
+    is_whole = line["step"] >= 0 and all(is_plain(value) for value in line.values())
+    is_counted = all(type(line.get(name, 0)) is int for name in ("tokens", "num_examples"))
+    return line if is_whole and is_counted and isinstance(line.get("seconds", 0.0), (int, float)) else None
+
+
+def is_plain(value: object) -> bool:
+    """Return whether a value of a line is one that `MetricsWriter` writes: no list, no infinity, no endless number."""
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def undamaged(path: Path, lines: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:

@@ -1,14 +1,18 @@
 """How far a training run is: one value, replaced after every step and saved in every checkpoint."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal
 
+from model.loading.order import parse_shuffle
 from model.loading.stream import START, Leg, extend
 
 Unit = Literal["steps", "tokens", "seconds"]
 OLD_WEIGHT, NEW_WEIGHT = 0.98, 0.02
 """Weights of the mean so far and of the new loss in the running mean."""
+LEG_LIMITS = (("max_seq_length", 1, 1 << 20), ("batch_size", 1, 1 << 24), ("item", 0, 1 << 62), ("seed", 0, 1 << 63))
+"""Lowest value of each number of a leg, and the bound above it, generous enough for any run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,19 @@ class Progress:
             legs=tuple(legs),
         )
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Return the progress that `dataclasses.asdict` and JSON made these values of."""
-        return cls(**values | {"legs": tuple(Leg(**leg) for leg in values["legs"])})
+    def check(self) -> None:
+        """Raise ValueError if a value is impossible: a file may hold anything."""
+        if self.step < 0 or self.tokens < 0 or self.seconds < 0:
+            raise ValueError(f"step {self.step}, tokens {self.tokens} and seconds {self.seconds:g} must be at least 0")
+        if not re.fullmatch("[0-9a-f]{16}", self.stream):
+            raise ValueError(f"the stream digest {self.stream[:20]!r} is not 16 hexadecimal digits")
+        starts = [leg.step for leg in self.legs]
+        if starts and (starts[0] != 0 or starts != sorted(starts)):
+            raise ValueError(f"the legs begin at the steps {str(starts)[:80]}, expected 0 and then later ones")
+        for leg in self.legs:
+            parse_shuffle(leg.shuffle)
+            for name, lowest, limit in LEG_LIMITS:
+                if not lowest <= getattr(leg, name) < limit:
+                    raise ValueError(
+                        f"{name} of a leg is {getattr(leg, name)}: expected at least {lowest}, below {limit}"
+                    )

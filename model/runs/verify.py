@@ -5,22 +5,24 @@ read again in the recorded order, and the stream digest is compared with every l
 The first step that differs is reported. The weights are not trained again.
 """
 
-import json
 import os
-import tomllib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bertloom.json_files import check_regular, read_toml
 from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.data import DataSet, Examples
 from model.loading.order import ORDER_VERSION, ItemsAhead
 from model.loading.stream import START, Leg, extend, rows_sum
 from model.runs.checkpoint import TrainingState, check_files, checkpoint_path, read_state
+from model.runs.metrics import parse_line
 
 ROWS_PER_READ = 8192
+STREAM = re.compile("[0-9a-f]{16}")
 
 
 def check_run(
@@ -49,9 +51,13 @@ def check_run(
     lines: dict[int, dict[str, Any]] = {}
     yield from read_train_lines(run / "metrics.jsonl", lines)
     config = read_config(run)
-    if latest.step >= config.get("log_every", 1) and min(lines, default=latest.step + 1) > latest.step:
+    log_every = config.get("log_every")
+    if (
+        latest.step >= (log_every if type(log_every) is int else 1)
+        and min(lines, default=latest.step + 1) > latest.step
+    ):
         yield f"metrics.jsonl: expected lines of steps up to {latest.step}, the latest checkpoint, and found none"
-    if data is None and "data" not in config:
+    if data is None and not isinstance(config.get("data"), str):
         raise ValueError(f"{run / 'config.toml'} does not name the data set of the run: give it as --data")
     data_set = DataSet(data or config["data"], cache_dir, cache_gb)
     yield from check_stream(data_set, latest, states, lines, last_steps)
@@ -77,18 +83,15 @@ def read_train_lines(path: Path, lines: dict[int, dict[str, Any]]) -> Iterator[s
     A last line that a kill left incomplete is ignored.
     """
     last = 0
-    content = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    content = check_regular(path).read_bytes().splitlines(keepends=True) if path.exists() else []
     for number, text in enumerate(content, 1):
-        try:
-            line = json.loads(text)
-            expected = {"step", "split"} | ({"stream", "tokens"} if line.get("split") == "train" else set())
-            if not expected <= set(line):
-                raise ValueError
-        except (ValueError, TypeError, AttributeError):
+        line = parse_line(text)
+        is_train = line is not None and line["split"] == "train"
+        if line is None or (is_train and not ("tokens" in line and STREAM.fullmatch(str(line.get("stream"))))):
             if text.endswith(b"\n"):
                 yield f"metrics.jsonl: line {number} is damaged"
             continue
-        if line["split"] != "train":
+        if not is_train:
             continue
         if line["step"] <= last:
             yield f"metrics.jsonl: step {line['step']} appears after step {last}: the lines are out of order"
@@ -158,6 +161,6 @@ def read_step(examples: Examples, items: ItemsAhead, start: int, batch_size: int
 def read_config(run: Path) -> dict[str, Any]:
     """Return the values in a run's config.toml; none if it is missing or damaged."""
     try:
-        return tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+        return read_toml(run / "config.toml")
     except (OSError, ValueError):
         return {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +42,6 @@ class FinetuneState(CheckpointState):
     best: Best
     settings: dict[str, Any]
     """Settings that decide the numbers, with digests of model and data."""
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        return super().from_json(values | {"best": Best(**values["best"])})
 
 
 def build_optimizer(model: TaskModel, weight_decay: float, layer_decay: float) -> torch.optim.Optimizer:

@@ -235,7 +235,7 @@ def exit_at(stage):
             event()
             return result
         return call
-    checkpoint.save_file = watched(checkpoint.save_file, halve=True)
+    checkpoint.write_tensors = watched(checkpoint.write_tensors, halve=True)
     Path.write_text = watched(Path.write_text, halve=True)
     Path.mkdir = watched(Path.mkdir)
     for name in ("fsync", "rename", "unlink", "rmdir"):
