@@ -94,11 +94,11 @@ def export(config: ExportConfig) -> Pretrained:
 
 def checkpoint_of(run: Path, step: int) -> Path:
     """Return the path of the checkpoint of a step; ValueError if the run has none."""
-    from model.runs.checkpoint import checkpoint_path
+    from model.runs.checkpoint import checkpoint_path, checkpoints_in
 
     path = checkpoint_path(run / "checkpoints", step)
     if not path.is_dir():
-        kept = sorted(int(other.name.removeprefix("step-")) for other in (run / "checkpoints").glob("step-*"))
+        kept = sorted(number for number, _ in checkpoints_in(run / "checkpoints"))
         found = f"its steps are {', '.join(f'{number:,}' for number in kept)}" if kept else "it has none"
         raise ValueError(f"{run} has no checkpoint of step {step:,}: {found}")
     return path
@@ -107,8 +107,8 @@ def checkpoint_of(run: Path, step: int) -> Path:
 def is_finished(state: TrainingState) -> bool:
     """Return whether a training has reached the end of its schedule."""
     plan, progress = state.schedule, state.progress
-    if plan["budget"] is not None:
+    if plan.get("budget") is not None:
         return progress.seconds >= parse_budget(plan["budget"])
-    if plan["num_tokens"] is not None:
-        return progress.tokens >= plan["num_tokens"]
-    return progress.step >= plan["num_steps"]
+    if plan.get("num_tokens") is not None:
+        return progress.tokens >= int(plan["num_tokens"])
+    return progress.step >= (plan.get("num_steps") or 0)

@@ -24,7 +24,7 @@ LIMITS = {
 def check_number(name: str, value: Any, kind: type) -> None:
     """Raise ValueError unless a number of a shape is of its kind and within its limits."""
     is_kind = type(value) is kind or (kind is float and type(value) is int)
-    if not is_kind or not math.isfinite(value):
+    if not is_kind or not abs(value) < 1 << 63:  # also NaN
         expected = "a whole number" if kind is int else "a finite number"
         raise ValueError(f"{name}={value if isinstance(value, float) else repr(value)[:80]}: expected {expected}")
     lowest, highest = LIMITS.get(name, (-math.inf, math.inf))

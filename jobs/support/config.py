@@ -18,8 +18,8 @@ TOML has no null: the string "None" means None, as on the command line.
 
 import dataclasses
 import difflib
+import math
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +30,8 @@ from typing import Any, Literal, TypeVar
 
 import tomli_w
 import tyro
+
+from bertloom.json_files import read_toml
 
 Config = TypeVar("Config")
 
@@ -68,7 +70,9 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
             for value in re.findall(rf"(?<!\S)--{name}[.]{chosen.key}[ =](\S+)", " ".join(words)):
                 _merge(table, {name: {chosen.key: value}})
     with _plain_errors(config_class, table):
-        return tyro.cli(config_class, args=words, prog=prog, default=_instance(config_class, table))
+        config = tyro.cli(config_class, args=words, prog=prog, default=_instance(config_class, table))
+    _check_numbers(config)  # also of classes without a check of their own
+    return config
 
 
 def dump(config: Any) -> str:
@@ -98,11 +102,9 @@ def _find_preset(word: str) -> Path:
 
 def _read_preset(config_class: type, path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8"))
+        table = read_toml(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: this preset file does not exist") from None
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError both are
-        raise ValueError(f"{path}: not valid TOML: {error}") from None
     return checked_table(config_class, table, str(path), "")
 
 
@@ -128,7 +130,7 @@ def checked_table(config_class: type, table: dict[str, Any], file: str, prefix: 
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
             known = f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(keys)}"
-            raise ValueError(f"{file}: unknown key {prefix + key!r}: {known}")
+            raise ValueError(f"{file}: unknown key {_shown(prefix + key)}: {known}")
         (*parents, name), hint = keys[key]
         target = checked
         for parent in parents:
@@ -139,14 +141,16 @@ def checked_table(config_class: type, table: dict[str, Any], file: str, prefix: 
 
 def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
     """Return `value` converted to the type `hint`, or raise an error with the file, the key and what was expected."""
-    wrong = ValueError(f"{file}: {key} = {value!r}: expected {_in_words(hint)}")
+    wrong = ValueError(f"{file}: {key} = {_shown(value)}: expected {_in_words(hint)}")
+    if not _is_in_range(value):
+        raise ValueError(f"{file}: {key} = {_shown(value)}: expected a finite number below 2^63")
     if _choice(hint) and isinstance(value, dict):
         hint = _nested_class(hint, value)
     hint = _bare(hint)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
-            raise ValueError(f"{file}: {key} = {value!r}: expected a table, [{key}]")
+            raise ValueError(f"{file}: {key} = {_shown(value)}: expected a table, [{key}]")
         return checked_table(typing.cast(type, hint), value, file, key + ".")
     if origin in (typing.Union, types.UnionType):
         if type(None) in arguments and value == "None":
@@ -172,6 +176,30 @@ def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
     elif type(value) is hint or hint is Any:  # not isinstance: True is an int in Python, but not in TOML
         return value
     raise wrong
+
+
+def _is_in_range(value: Any) -> bool:
+    """Return whether a value is no number, or one that can be computed with: finite, and not of hundreds of digits."""
+    return math.isfinite(value) if isinstance(value, float) else not isinstance(value, int) or abs(value) < 1 << 63
+
+
+def _check_numbers(config: Any) -> None:
+    """Raise ValueError if a number of a configuration is not finite or too large, wherever it came from."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for item in value if isinstance(value, tuple) else [value]:
+            if not _is_in_range(item):
+                raise ValueError(f"{field.name}={_shown(item)}: expected a finite number below 2^63")
+            if dataclasses.is_dataclass(item):
+                _check_numbers(item)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as an error shows it: not longer than a line."""
+    if isinstance(value, int) and not _is_in_range(value):
+        return "a number of more than 18 digits"
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _in_words(hint: Any) -> str:
@@ -302,6 +330,7 @@ def _plain_errors(config_class: type, table: dict[str, Any]) -> Iterator[None]:
     def carrying(check: Any) -> Any:
         def __post_init__(self: Any) -> None:
             try:
+                _check_numbers(self)
                 check(self)
             except ValueError as error:
                 raise _Refused(error) from error

@@ -3,15 +3,17 @@
 Language, licence and intended use are unknown here. Whoever publishes the model adds them.
 """
 
-import json
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bertloom.json_files import parse_json, read_json
 from model.hub.pretrained import Pretrained
 from model.runs.checkpoint import TrainingState
 from model.runs.metrics import read_metrics
+from model.runs.plain_values import from_plain
+from model.runs.sinks import numbers
 
 PIPELINES = {
     "ForPreTraining": ("AutoModelForPreTraining", "fill-mask"),
@@ -47,10 +49,10 @@ def run_card(pretrained: Pretrained, name: str) -> str:
     results = pretrained.path.parent / "results.json"
     if not results.exists():
         return "\n".join(_head(pretrained, name, "Imported from a directory in transformers' form."))
-    content = json.loads(results.read_bytes())
+    content = read_results(results)
     best = content  # with several seeds, the settings are in the folder of the best one
     if "best_seed" in content:
-        best = json.loads((results.parent / f"seed-{content['best_seed']}" / "results.json").read_bytes())
+        best = read_results(results.parent / f"seed-{content['best_seed']}" / "results.json")
     return "\n".join(
         [
             *_head(pretrained, name, f"Fine-tuned for the task `{best['settings']['task']}` with {_software()}."),
@@ -62,10 +64,34 @@ def run_card(pretrained: Pretrained, name: str) -> str:
     )
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """Return the content of a results.json, of one seed or of several; ValueError if fine-tuning did not write it."""
+    content = read_json(path)
+    kinds: dict[str, Any] = {
+        "step": int,
+        "best_step": int,
+        "metrics": dict[str, float | None],
+        "settings": dict[str, Any],
+    }
+    if "best_seed" in content:
+        numbers = dict[str, float | None]
+        kinds = {"best_seed": int, "mean": numbers, "deviation": numbers, "seeds": dict[str, numbers]}
+    for name, kind in kinds.items():
+        from_plain(kind, content.get(name), f"{path}: {name}")
+    names = content["mean"].keys() if "best_seed" in content else {"task", "model", "train", "dev"}
+    if missing := sorted(names - content["deviation" if "best_seed" in content else "settings"].keys()):
+        raise ValueError(f"{path}: {missing[0]!r} is missing: it was damaged or written by something else")
+    return content
+
+
 def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
+    if pretrained.form not in PIPELINES:
+        raise ValueError(
+            f"{pretrained.path}: a {pretrained.architecture} has no model card: expected {', '.join(PIPELINES)}"
+        )
     kind, pipeline = PIPELINES[pretrained.form]
     shape = pretrained.config.shape
-    normalizer = json.loads(pretrained.tokenizer.tokenizer.to_str()).get("normalizer") or {}
+    normalizer = parse_json(pretrained.tokenizer.tokenizer.to_str(), "tokenizer.json").get("normalizer") or {}
     facts = {
         "layers": shape.num_hidden_layers,
         "hidden size": shape.hidden_size,
@@ -113,11 +139,11 @@ def _tuning(result: dict[str, Any]) -> list[str]:
     return ["## Training", "", *_table(("", ""), (facts | digests).items()), ""]
 
 
-def _tuned(metrics: dict[str, float], content: dict[str, Any]) -> list[str]:
+def _tuned(metrics: dict[str, float | None], content: dict[str, Any]) -> list[str]:
     if "seeds" not in content:
-        return _table(("metric", "value"), ((key, f"{value:.4f}") for key, value in metrics.items()))
-    numbers = (metrics, content["mean"], content["deviation"])
-    rows = ((key, *(f"{values[key]:.4f}" for values in numbers)) for key in metrics)
+        return _table(("metric", "value"), ((key, _number(value)) for key, value in metrics.items()))
+    columns = (metrics, content["mean"], content["deviation"])
+    rows = ((key, *(_number(values[key]) for values in columns)) for key in metrics if key in content["mean"])
     return _table(("metric", "this model", f"mean of the seeds {', '.join(content['seeds'])}", "deviation"), rows)
 
 
@@ -161,10 +187,12 @@ def _measured(state: TrainingState, lines: list[dict[str, Any]]) -> list[str]:
         if not found:
             continue
         last = found[-1]
-        where += f", step {last['step']:,}" + (f", {last['num_examples']:,} examples" if split == "validation" else "")
-        has_pairs = last["nsp_loss"] != 0
-        names = [key for key in MEASURED if has_pairs or not key.startswith("nsp")]
-        rows += [(MEASURED[key], where, f"{last[key]:.4f}" if last[key] is not None else "none") for key in names]
+        where += f", step {last['step']:,}" + (
+            f", {last.get('num_examples', 0):,} examples" if split == "validation" else ""
+        )
+        has_pairs = last.get("nsp_loss") != 0
+        names = [key for key in MEASURED if key in numbers(last) and (has_pairs or not key.startswith("nsp"))]
+        rows += [(MEASURED[key], where, _number(last[key])) for key in names]
         if not has_pairs and split == "train":
             rows.append(("next sentence", where, "not trained: the data has no pairs"))
     return ["## Metrics", "", *_table(("", "on", "value"), rows), ""] if rows else []
@@ -177,6 +205,10 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
 
 def _row(cells: Iterable[Any]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
 
 
 def _value(value: Any) -> str:

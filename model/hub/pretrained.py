@@ -22,6 +22,7 @@ from model.hub.config import read_config
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
 from model.hub.weights import read_weights, to_hugging_face, weights_files
 from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
+from model.runs.plain_values import from_plain
 from model.shape import EncoderConfig
 from model.tensor_files import read_tensors
 
@@ -121,6 +122,7 @@ def _open_directory(directory: Path) -> Pretrained:
     """A directory in transformers' form."""
     configuration = read_json(directory / "config.json")
     config = read_config(configuration, f"{directory}/config.json")
+    from_plain(list[str] | None, configuration.get("architectures"), f"{directory}/config.json: architectures")
     tokenizer = load_tokenizer(directory, config.vocab_size)
     return Pretrained(
         path=directory,

@@ -146,7 +146,7 @@ def write_checkpoint(
             files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
         content = {"format": state.FORMAT, "format_version": FORMAT_VERSION, "state": asdict(state), "files": files}
         (temporary / "state.json").write_text(json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n")
-    older = sorted(other for other in _checkpoints(folder) if other[0] <= state.step)
+    older = sorted(other for other in checkpoints_in(folder) if other[0] <= state.step)
     for step, other in older[:-keep]:
         if not keep_every or step % keep_every:
             remove_folder(other)
@@ -163,7 +163,7 @@ def latest_checkpoint(folder: Path, kind: type[State]) -> tuple[Path, State] | N
     """
     found = []
     damaged = 0
-    for _, path in _checkpoints(folder):
+    for _, path in checkpoints_in(folder):
         try:
             found.append((read_state(path, kind), path))
         except ValueError as error:
@@ -274,7 +274,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     }
 
 
-def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
     """Return the step in the name and the path of everything named like a checkpoint."""
     if not folder.is_dir():
         return []

@@ -87,7 +87,7 @@ def read_train_lines(path: Path, lines: dict[int, dict[str, Any]]) -> Iterator[s
     for number, text in enumerate(content, 1):
         line = parse_line(text)
         is_train = line is not None and line["split"] == "train"
-        if line is None or (is_train and not ("tokens" in line and STREAM.fullmatch(str(line.get("stream"))))):
+        if line is None or (is_train and not ("tokens" in line and isinstance(line.get("stream"), str))):
             if text.endswith(b"\n"):
                 yield f"metrics.jsonl: line {number} is damaged"
             continue
@@ -111,7 +111,8 @@ def check_stream(
         raise ValueError(f"the run has order version {latest.order_version}, expected {ORDER_VERSION}")
     step, digest, tokens = 0, START, 0
     if last_steps is not None and latest.step > last_steps:
-        step = max((known for known in lines if known <= latest.step - last_steps), default=0)
+        chained = (known for known, line in lines.items() if STREAM.fullmatch(line["stream"]))
+        step = max((known for known in chained if known <= latest.step - last_steps), default=0)
         if step:
             digest, tokens = lines[step]["stream"], lines[step]["tokens"]
     readers: dict[Leg, tuple[Examples, ItemsAhead]] = {}

@@ -136,11 +136,36 @@ def test_a_flag_corrects_a_value_of_a_preset_that_post_init_would_refuse(tmp_pat
         ("optimizer = 3", r"preset.toml: optimizer = 3: expected a table, \[optimizer\]"),
         ('[optimizer]\nschedule = "cosine"', r"optimizer.schedule = 'cosine': expected one of 'linear', 'constant'"),
         ("num_steps = ", r"preset.toml: not valid TOML"),
+        (f"num_steps = {'[' * 100_000}", r"preset.toml: not valid TOML: it is nested in more than 100 levels"),
+        ("[optimizer]\nlearning_rate = inf", r"preset.toml: optimizer.learning_rate = inf: expected a finite number"),
+        ("[optimizer]\nlearning_rate = nan", r"preset.toml: optimizer.learning_rate = nan: expected a finite number"),
+        ("betas = [0.9, -inf]", r"preset.toml: betas\[1\] = -inf: expected a finite number"),
+        (
+            "num_steps = 9223372036854775808",
+            r"preset.toml: num_steps = a number of more than 18 digits: expected a fin",
+        ),
+        (f"num_steps = 0x{'f' * 9999}", r"preset.toml: num_steps = a number of more than 18 digits: expected a finite"),
+        (f"data = ['{'x' * 9999}']", r"preset.toml: data = \['x{198}…: expected a string"),
     ],
 )
 def test_a_wrong_preset_is_refused_with_file_key_and_expectation(tmp_path, toml, says):
     with pytest.raises(ValueError, match=says):
         parse_with(tmp_path, toml, "--data", "d")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--optimizer.learning-rate", "inf"], "^learning_rate=inf: expected a finite number"),
+        (["--optimizer.learning-rate", "nan"], "^learning_rate=nan: expected a finite number"),
+        (["--betas", "0.9", "-inf"], "^betas=-inf: expected a finite number"),
+        (["--num-steps", "9" * 19], "^num_steps=a number of more than 18 digits: expected a finite number"),
+        (["--max-seq-length", "8", "9" * 30], "^max_seq_length=a number of more than 18 digits: expected a finite"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_in_a_flag_too(flags, says):
+    with pytest.raises(ValueError, match=says):
+        parse(Training, ["--data", "d", *flags], "x")
 
 
 def test_a_word_that_is_not_a_preset_is_refused():

@@ -71,7 +71,7 @@ def counted(f):
     return call
 os.rename, os.replace, shutil.rmtree = counted(os.rename), counted(os.replace), counted(shutil.rmtree)
 for module in (model.runs.checkpoint, model.hub.weights):
-    module.save_file = counted(module.save_file)
+    module.write_tensors = counted(module.write_tensors)
 out, words = sys.argv[1], sys.argv[2:]
 stage, alive = 0, True
 while alive:
