@@ -253,3 +253,84 @@ def test_every_item_is_a_document_a_reject_or_passed_over(folder):
         Reject,
         PassedOver,
     }
+
+
+# ---- dumps with all revisions
+
+
+def revision(time: str, text: str) -> str:
+    return f"    <revision>\n      <id>1</id>\n      <timestamp>{time}</timestamp>\n<text>{escape(text)}</text></revision>\n"
+
+
+def history(title: str, *revisions: str) -> str:
+    return f"  <page>\n    <title>{title}</title>\n    <ns>0</ns>\n{''.join(revisions)}  </page>\n"
+
+
+@pytest.mark.parametrize("held_bytes", [1, 200, 8_000_000])
+@pytest.mark.parametrize("chunk", [1, 50, 1 << 20])
+def test_the_newest_revision_of_a_page_is_read_and_the_others_are_counted(folder, monkeypatch, held_bytes, chunk):
+    monkeypatch.setattr(mediawiki, "HELD_BYTES", held_bytes)
+    monkeypatch.setattr(streams, "CHUNK", chunk)
+    old, new, older = (
+        revision("2005-01-01T00:00:00Z", "Old."),
+        revision("2011-02-03T04:05:06Z", "New."),
+        revision("2004-01-01T00:00:00Z", "Older."),
+    )
+    twice = [revision("2001-01-01T00:00:00Z", "One."), revision("2001-01-01T00:00:00Z", "Two.")]
+    pages = [
+        history("A", old, new, older),
+        history("B", *twice),
+        history("C", new),
+        history("D", revision("", "D."), old),
+    ]
+    data = dump(*pages, page("E", "No time."))
+    items = read(folder, "history.xml", data)
+    assert [item.text.decode() for item in items if isinstance(item, Document)] == [
+        "New.",
+        "Two.",
+        "New.",
+        "Old.",
+        "No time.",
+    ]
+    assert [item.reason for item in items if isinstance(item, PassedOver)] == ["older-revision"] * 4
+    assert [data[item.position :][:6] for item in items] == [b"<page>"] * 9
+    assert [item.record_id for item in items if isinstance(item, Document)] == list("ABCDE")
+
+
+def test_a_page_with_many_revisions_takes_the_memory_of_two(folder, monkeypatch):
+    monkeypatch.setattr(mediawiki, "HELD_BYTES", 100_000)
+    monkeypatch.setattr(mediawiki, "MAX_PAGE_BYTES", 300_000)
+    monkeypatch.setattr(streams, "CHUNK", 10_000)
+    revisions = [revision(f"2005-01-01T00:{i // 60:02}:{i % 60:02}Z", f"{i} " + "x" * 2000) for i in range(1000)]
+    items = read(folder, "many.xml", dump(history("A", *revisions), page("B", "Next.")))
+    assert [item.text[:5] for item in items if isinstance(item, Document)] == [b"999 x", b"Next."]
+    assert len(items) == 1001
+
+
+# ---- dumps that are made to do harm
+
+
+def test_a_dump_cannot_define_entities(folder):
+    entities = (
+        '<!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY c SYSTEM "file:///etc/passwd">]>\n'
+    )
+    with pytest.raises(ValueError, match=r"its first bytes are not those of a MediaWiki dump"):
+        read(folder, "bomb.xml", entities.encode() + dump(page("A", "One.")))
+    b, c = (page("B", "x").replace(">x<", f">&{name};<") for name in "bc")
+    inside = page("D", "x").replace("<page>", "<page>" + entities)
+    data = dump(page("A", "One."), b, c, inside).replace(b"<siteinfo>", b"<siteinfo>" + entities.encode())
+    items = read(folder, "inside.xml", data)
+    assert [getattr(item, "reason", item.text) for item in items] == [b"One.", "not-xml", "not-xml", "not-xml"]
+    assert [item.detail.partition(":")[0] for item in items[1:3]] == ["undefined entity"] * 2
+
+
+def test_a_page_of_more_wikitext_than_mediawiki_allows_is_rejected(folder, monkeypatch):
+    monkeypatch.setattr(mediawiki, "MAX_CHARACTERS", 100)
+    kept, rejected = read(folder, "long.xml", dump(page("A", "中" * 100), page("B", "x" * 101)))
+    assert kept.record_id == "A"
+    assert (rejected.reason, rejected.detail) == ("page-too-long", "101 characters, over 100")
+
+
+def test_a_page_with_marks_that_are_never_closed_is_rejected_and_the_next_is_read(folder):
+    rejected, kept = read(folder, "marks.xml", dump(page("A", "[[a|" * 20_000), page("B", "Two.")))
+    assert (rejected.reason, rejected.record_id, kept.text) == ("not-wikitext", "A", b"Two.")

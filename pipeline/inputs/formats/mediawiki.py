@@ -1,9 +1,10 @@
 """MediaWiki dumps (`pages-articles*.xml.bz2`): their articles as text.
 
 A dump is read as a stream, page by page. A page's position is the byte where its `<page>` begins. Pages in other namespaces
-and redirects are skipped. `wikitext` converts the mark-up of the others.
+and redirects are skipped. Of a page's revisions, the newest is read. `wikitext` converts the mark-up.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 from bertloom import storage
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.streamed import find_borders, read_stream
+from pipeline.inputs.formats.wiki_namespaces import HIDDEN
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import first_bytes
 from pipeline.text.records import (
@@ -25,10 +27,14 @@ from pipeline.text.records import (
     whole_or_pieces,
 )
 
-MAX_PAGE_BYTES = 100_000_000  # MediaWiki's own limit is 2 MB of text
+MAX_PAGE_BYTES = 100_000_000  # of XML, with one revision
+MAX_CHARACTERS = 2_097_152  # of wikitext. MediaWiki's own limit is as many bytes
+HELD_BYTES = 8_000_000  # of a page with many revisions, before those that are not the newest are dropped
 
 _PAGE, _PAGE_END = b"<page>", b"</page>"
-_REDIRECT = re.compile(r"\s*#\w+\s*:?\s*\[\[")  # #REDIRECT, #WEITERLEITUNG, #重定向
+_REVISION, _REVISION_END = b"<revision>", b"</revision>"
+_TIMESTAMP = re.compile(rb"<timestamp>\s*([^<\s]+)")  # 2001-02-03T04:05:06Z
+_REDIRECT = re.compile(r"\s*#\w+\s*+(?::\s*+)?\[\[")  # #REDIRECT, #WEITERLEITUNG, #重定向
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class Site:
 
     namespaces: frozenset[str] = frozenset()
     """All names, in lower case. A title that begins with one of them and a colon is not an article."""
-    hidden: frozenset[str] = frozenset(("file", "image", "category", "media"))
-    """Namespaces of pictures and categories: a link to a page in one of them is not text."""
+    hidden: frozenset[str] = HIDDEN
+    """Namespaces of pictures, media and categories: a link to a page in one of them is not text."""
 
 
 def read_site(head: bytes) -> Site:
@@ -56,8 +62,10 @@ def read_site(head: bytes) -> Site:
 
 
 def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> Iterator[Record]:
-    """Yield a record for each page. whole: these bytes end where the file ends."""
+    """Yield a record for each page, and one for each older revision. whole: these bytes end where the file ends."""
     held, at, too_long = b"", start, False  # bytes not used yet, the position of the first
+    num_older = num_dropped = 0  # revisions of the page in `held` that were dropped, and their bytes
+    most = HELD_BYTES
     for chunk in chunks:
         searched = max(0, len(held) - len(_PAGE_END) + 1)
         held += chunk
@@ -66,20 +74,47 @@ def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> 
             end = searched = end + len(_PAGE_END)
             page = held.find(_PAGE, begin, end)
             if page >= 0:
-                yield from _read_page(held[page:end], at + page, site)
+                raw, num_more = _newest_revision(held[page:end])
+                yield from _read_page(raw, at + page, site)
+                yield from itertools.repeat(PassedOver(at + page, "older-revision"), num_older + num_more)
             elif not too_long:
                 shown = first_characters(held[begin:end])
                 yield Reject(at + begin, "damaged-file", "a page without <page>", shown)
-            begin, too_long = end, False
+            at += num_dropped
+            begin, too_long, num_older, num_dropped, most = end, False, 0, 0, HELD_BYTES
         held, at = held[begin:], at + begin
+        if len(held) > most:
+            kept, num_more = _newest_revision(held)
+            num_dropped += len(held) - len(kept)
+            held, num_older, most = kept, num_older + num_more, len(kept) + HELD_BYTES
         if len(held) > MAX_PAGE_BYTES:
             if not too_long:
                 yield Reject(at, "page-too-long", f"over {MAX_PAGE_BYTES} bytes", first_characters(held))
             keep = len(held) - len(_PAGE_END)
-            held, at, too_long = held[keep:], at + keep, True
+            held, at, too_long = held[keep:], at + keep + num_dropped, True
+            num_older, num_dropped, most = 0, 0, HELD_BYTES
     if whole and b"</mediawiki>" not in held:
         detail = "the file ends before </mediawiki>: what came before it was kept"
         yield Reject(at, "damaged-file", detail, first_characters(held))
+
+
+def _newest_revision(page: bytes) -> tuple[bytes, int]:
+    """Return (a page, or its beginning, with only the newest of its whole revisions; number of the others).
+
+    Of two revisions of the same second, the later one in the dump is the newer.
+    """
+    first = at = page.find(_REVISION)
+    num_revisions, newest, newest_time = 0, b"", b""
+    while at >= 0 and (end := page.find(_REVISION_END, at)) >= 0:
+        end += len(_REVISION_END)
+        time = _TIMESTAMP.search(page, at, end)
+        if not num_revisions or (time[1] if time else b"") >= newest_time:
+            newest, newest_time = page[at:end], time[1] if time else b""
+        num_revisions, last = num_revisions + 1, end
+        at = page.find(_REVISION, end)
+    if num_revisions < 2:
+        return page, 0
+    return page[:first] + newest + page[last:], num_revisions - 1
 
 
 def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
@@ -100,6 +135,9 @@ def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
         yield PassedOver(position, "redirect")
     elif (model := page.findtext("revision/model", "wikitext")) != "wikitext":
         yield Reject(position, "not-wikitext", model, wikitext[:SHOWN_CHARACTERS], title)
+    elif len(wikitext) > MAX_CHARACTERS:
+        detail = f"{len(wikitext)} characters, over {MAX_CHARACTERS}"
+        yield Reject(position, "page-too-long", detail, wikitext[:SHOWN_CHARACTERS], title)
     else:
         try:
             lines = plain_text(wikitext, site.hidden)
