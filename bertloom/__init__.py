@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bertloom.shards import read_shard
+    from bertloom.members import read_shard
     from model.batch import PackedBatch
     from model.inference.embed import Embedder, embed
     from model.inference.predict import TaskPredictor, WordPredictor, load
@@ -49,7 +49,7 @@ _MODULES = {
     "load": "model.inference.predict",
     "log_likelihoods": "model.inference.score",
     "member_pipeline": "model.loading.webdataset_pipeline",
-    "read_shard": "bertloom.shards",
+    "read_shard": "bertloom.members",
 }
 
 

@@ -8,14 +8,65 @@ import json
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bertloom import storage
 from bertloom.json_files import Damaged, parse_json
-from bertloom.shards import FORMAT_VERSION
+from bertloom.parquet_files import parse_parquet
+from bertloom.shapes import COUNT, NULL_OR_TEXT, SHA256, SHARE, TEXT, Kind, MapOf, check_shape
+from bertloom.shards import FORMAT_VERSION, MAX_SEQ_LENGTH, MIN_SEQ_LENGTH, SHARDS_SCHEMA, shards_faults
 
 FORMAT = "bertloom-dataset"
 DAMAGED = "`bertloom verify DATASET` reports what is damaged"
+MAX_BYTES = 1 << 28
+"""Size of the largest manifest.json or shards.parquet that is read: a million input files or shards."""
+SHARD_ROW_BYTES = 32
+"""Of each row of shards.parquet that cannot be compressed: a sha256."""
+
+_LENGTHS = Kind(
+    f"a list of different whole numbers from {MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH}",
+    lambda value: (
+        isinstance(value, list)
+        and 0 < len(value) <= MAX_SEQ_LENGTH
+        and all(type(length) is int and MIN_SEQ_LENGTH <= length <= MAX_SEQ_LENGTH for length in value)
+        and len({*value}) == len(value)
+    ),
+)
+_COPIES = Kind("a whole number from 1 to 2^31 - 1", lambda value: type(value) is int and 0 < value < 1 << 31)
+_SEED = Kind("a whole number from 0 to 2^63 - 1", lambda value: type(value) is int and 0 <= value < 1 << 63)
+_FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+_FILE = Kind("a file inside the data set", lambda value: isinstance(value, str) and storage.is_plain_name(value))
+_COUNTS = MapOf(TEXT, COUNT)
+MANIFEST = {
+    "configuration": {
+        "max_seq_length": _LENGTHS,
+        "dupe_factor": _COPIES,
+        "seed": _SEED,
+        "mask_token_prob": SHARE,
+        "random_token_prob": SHARE,
+        "validation_fraction": SHARE,
+    },
+    "masking": {"scheme": TEXT, "can_be_redrawn": _FLAG},
+    "vocabulary": {"sha256": SHA256, "size": COUNT},
+    "versions": MapOf(TEXT, TEXT),
+    "counters": {
+        **dict.fromkeys(("documents_in", "documents_used", "documents_rejected", "documents_duplicate"), COUNT),
+        **dict.fromkeys(("sentences", "tokens", "text_bytes"), COUNT),
+        **dict.fromkeys(("rejected", "pairs", "examples"), _COUNTS),
+    },
+    "notes": [TEXT],
+    "inputs": [
+        {
+            **dict.fromkeys(("name", "path", "format", "fingerprint"), TEXT),
+            **dict.fromkeys(("codec", "encoding"), NULL_OR_TEXT),
+            **dict.fromkeys(("bytes", "documents", "sentences", "tokens", "text_bytes", "rejected"), COUNT),
+        }
+    ],
+    "shards_parquet": {"sha256": SHA256, "rows": COUNT},
+    "shards_digest": SHA256,
+    "documents": MapOf(_FILE, SHA256),
+    "files": MapOf(_FILE, SHA256),
+}
+"""What readers use of manifest.json. It may hold more."""
 
 
 def manifest_text(manifest: dict[str, Any]) -> bytes:
@@ -32,7 +83,8 @@ def parse_manifest(content: bytes, name: str) -> dict[str, Any]:
     """Return the manifest in the content of a file of this name.
 
     Raises:
-        ValueError: it has another format version, or (Damaged) is not as it was written.
+        ValueError: it has another format version, lacks a part, has a value that is not possible, or (Damaged) is not as
+            it was written.
     """
     manifest = parse_json(content, name)
     if manifest.get("format") != FORMAT:
@@ -42,19 +94,35 @@ def parse_manifest(content: bytes, name: str) -> dict[str, Any]:
             f"{name}: format_version is {manifest.get('format_version')!r}, this program reads {FORMAT_VERSION}: "
             f"preprocess again, or use the version of bertloom that wrote it"
         )
-    if manifest_sha256(manifest) != manifest.get("sha256"):
+    try:
+        found = manifest_sha256(manifest)
+    except UnicodeEncodeError as error:
+        raise Damaged(
+            f"{name} is not as it was written: it holds half of a character ({error}); copy it again"
+        ) from None
+    if found != manifest.get("sha256"):
         raise Damaged(f"{name} is not as it was written: its sha256 is not the one that it holds; copy it again")
+    check_shape(manifest, MANIFEST, name)
     return manifest
 
 
-def check_shards_parquet(content: bytes, name: str, sha256: str) -> None:
-    """Raise Damaged unless the content has the checksum that the manifest gives."""
+def parse_shards(content: bytes, name: str, manifest: dict[str, Any]) -> pa.Table:
+    """Return the rows of shards.parquet from its content.
+
+    Raises:
+        ValueError: it is not that of the manifest (Damaged), or a row is not possible.
+    """
+    expected = manifest["shards_parquet"]
     found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
+    if found != expected["sha256"]:
         raise Damaged(
-            f"{name} has sha256 {found[:12]}…, manifest.json has {sha256[:12]}…: the data set was changed or copied in "
-            f"part; copy it again"
+            f"{name} has sha256 {found[:12]}…, manifest.json has {expected['sha256'][:12]}…: the data set was changed or "
+            f"copied in part; copy it again"
         )
+    shards = parse_parquet(content, name, SHARDS_SCHEMA, SHARD_ROW_BYTES)
+    for fault in shards_faults(shards, manifest):
+        raise ValueError(f"{name}: {fault}")
+    return shards
 
 
 def read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
@@ -66,10 +134,15 @@ def read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
             f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it"
         )
     try:
-        manifest = parse_manifest(storage.read(path), path)
+        manifest = parse_manifest(read_below(dataset, "manifest.json"), path)
         path = storage.join(dataset, "shards.parquet")
-        content = storage.read(path)
-        check_shards_parquet(content, path, manifest["shards_parquet"]["sha256"])
-        return manifest, pq.read_table(pa.BufferReader(content))
-    except (OSError, ValueError) as error:
+        return manifest, parse_shards(read_below(dataset, "shards.parquet"), path, manifest)
+    except OSError as error:
         raise ValueError(f"{path} cannot be read ({error}); {DAMAGED}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}; {DAMAGED}") from error
+
+
+def read_below(dataset: str, name: str) -> bytes:
+    """Return a file of a data set that is no shard, by its name there."""
+    return storage.read(storage.file_below(dataset, name), MAX_BYTES)

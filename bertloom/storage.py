@@ -10,18 +10,19 @@ nothing there.
 
 import errno
 import hashlib
+import http
 import os
 import re
 import shutil
-import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, BinaryIO
 
 from bertloom import whole_files
+from bertloom.json_files import check_regular
 from bertloom.whole_files import temporary_name, whole_file
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -36,6 +37,11 @@ RENAMES = ("hdfs", "webhdfs", "sftp", "ssh", "smb")
 NO_LISTING_CACHE = ("s3", "s3a", "gs", "gcs")
 """Schemes whose client would keep listings of folders for good; other processes write there too."""
 READ_AHEAD_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 18
+READ_SECONDS = 60
+"""Time limit of a read from a store, plus what its size takes at SLOWEST."""
+SLOWEST = 1_000_000
+"""Bytes per second."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 """The extra of bertloom that installs a scheme's client."""
 FOLDER = "folder"
@@ -139,6 +145,11 @@ def make_folder(path: str) -> None:
             system.makedirs(within, exist_ok=True)
 
 
+def is_plain_name(name: str) -> bool:
+    """Return whether a name is a relative one that cannot leave its folder."""
+    return _PLAIN_NAME.fullmatch(name) is not None
+
+
 def file_below(folder: str, name: str) -> str:
     """Return the path of a file below a folder. A stranger may have written the file that gives its name.
 
@@ -146,14 +157,14 @@ def file_below(folder: str, name: str) -> str:
         ValueError: the name is not a plain relative one, or the file on the local disk is a device, a pipe or a folder.
         FileNotFoundError: there is no such file on the local disk. Stores are not asked.
     """
-    if not _PLAIN_NAME.fullmatch(name):
+    if not is_plain_name(name):
         raise ValueError(
             f"{name!r} is not the name of a file inside {folder}: expected letters, digits, '.', '-' and '_', with '/' "
             f"between folders"
         )
     path = join(folder, *name.split("/"))
-    if is_local(path) and not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{path} is not a regular file: put the real file there")
+    if is_local(path):
+        check_regular(path)
     return path
 
 
@@ -172,18 +183,96 @@ def open_read(path: str) -> BinaryIO:
             return whole
 
 
-def read(path: str) -> bytes:
-    """Return the whole content of a file."""
-    with open_read(path) as file:
-        return file.read()
+def read(path: str, most: int | None = None) -> bytes:
+    """Return the whole content of a file; ValueError if it has more than `most` bytes."""
+    if most is None:
+        with open_read(path) as file:
+            return file.read()
+    content = read_range(path, None, most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes, so it is not what its name says: copy it again")
+    return content
+
+
+def read_range(path: str, start: int | None, most: int) -> bytes:
+    """Return at most `most` bytes of a file from byte `start`, or of a whole file if that is None."""
+    if is_local(path):
+        with open(path, "rb") as file:
+            file.seek(start or 0)
+            return file.read(min(most, max(0, os.fstat(file.fileno()).st_size - (start or 0))))
+    with _remote(path) as (system, within):
+        return fetch(system, within, start, most, READ_SECONDS + most / SLOWEST)
+
+
+def fetch(system: Any, within: str, start: int | None, most: int, seconds: float) -> bytes:
+    """Return at most `most` bytes of a file of a store from byte `start`, or of a whole file if that is None, in one try.
+
+    No more is kept in memory, whatever the store sends: a web server or an S3 endpoint may be a stranger's.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    from fsspec.asyn import sync
+    from fsspec.exceptions import FSTimeoutError
+
+    protocols = {system.protocol} if isinstance(system.protocol, str) else {*system.protocol}
+    kind = next((kind for protocol, kind in _STREAMS.items() if protocol in protocols), None)
+    try:
+        if kind:
+            content: bytes = sync(system.loop, kind, system, within, start, most, timeout=seconds)
+        else:
+            options = {"timeout": seconds} if system.async_impl else {}
+            content = system.cat_file(within, start=start or 0, end=(start or 0) + most, **options)
+    except FSTimeoutError:
+        raise TimeoutError(f"it took longer than {seconds:.3g} s") from None
+    return content[:most]
+
+
+async def _fetch_http(system: Any, url: str, start: int | None, most: int) -> bytes:
+    session, options = await system.set_session(), dict(system.kwargs)
+    options["headers"] = {**options.get("headers", {}), **_range(start, most)}
+    async with session.get(system.encode_url(url), **options) as response:
+        system._raise_not_found_for_status(response, url)
+        skip = 0 if response.status == http.HTTPStatus.PARTIAL_CONTENT else start or 0  # or it sends the whole file
+        return await _first(response.content.iter_chunked(CHUNK_BYTES), skip, most)
+
+
+async def _fetch_s3(system: Any, path: str, start: int | None, most: int) -> bytes:
+    bucket, key, _ = system.split_path(path)
+    response = await system._call_s3("get_object", Bucket=bucket, Key=key, **_range(start, most))
+    async with response["Body"] as body:
+        skip = 0 if "ContentRange" in response else start or 0
+        return await _first(body.iter_chunks(CHUNK_BYTES), skip, most)
+
+
+def _range(start: int | None, most: int) -> dict[str, str]:
+    return {} if start is None else {"Range": f"bytes={start}-{start + most - 1}"}
+
+
+async def _first(chunks: AsyncIterator[bytes], skip: int, most: int) -> bytes:
+    """Return the first `most` bytes after `skip` bytes, and read no further."""
+    content = bytearray()
+    async for chunk in chunks:
+        content += chunk[skip:]
+        skip = max(0, skip - len(chunk))
+        if len(content) >= most:
+            break
+    return bytes(content[:most])
+
+
+_STREAMS = {"http": _fetch_http, "https": _fetch_http, "s3": _fetch_s3}
+"""Protocols whose `cat_file` would keep all that a server sends."""
 
 
 def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     """Return `length` bytes of an open file from `offset`; ValueError if the file ends earlier."""
+    end = file.seek(0, os.SEEK_END)  # before memory is taken for what a stranger says that the file has
+    if offset + length > end:
+        raise ValueError(f"ends {offset + length - end} bytes early: expected {length} bytes at {offset}")
     file.seek(offset)
     data = file.read(length)
     if len(data) != length:
-        raise ValueError(f"ends {length - len(data)} bytes early: expected {length} bytes at {offset}")
+        raise ValueError(f"gave {len(data)} bytes: expected {length} bytes at {offset}")
     return data
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from bertloom import storage
 from bertloom.arrays import I64
 from jobs.support.config import parse
 
@@ -63,13 +62,13 @@ class Explainer:
 
     def __init__(self, dataset: str):
         from bertloom.manifest import read_dataset
+        from pipeline.dataset import vocabulary_of
         from pipeline.job import JobConfig
-        from pipeline.vocabulary import parse_vocabulary
 
         self.dataset = dataset
         self.manifest, shards = read_dataset(dataset)
         self.rows = shards.to_pylist()
-        self.vocabulary = parse_vocabulary(storage.read(storage.join(dataset, "vocab.txt")), "vocab.txt")
+        self.vocabulary = vocabulary_of(dataset, self.manifest)
         self.job = JobConfig.from_manifest(self.manifest)
         self.inputs = {row["name"]: row for row in self.manifest["inputs"]}
         self._buckets: dict[tuple[str, int], Bucket] = {}
@@ -108,35 +107,30 @@ class Explainer:
 
     def _read(self, shard: dict[str, Any], place: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return (the example's row, what is shown of it)."""
-        from bertloom.manifest import DAMAGED
-        from bertloom.shards import MEMBER_EXAMPLES
         from pipeline.checks.sample import read_members
         from pipeline.examples.decoding import decode, segments
 
-        member, at = divmod(place, MEMBER_EXAMPLES)
-        try:
-            (batch,) = read_members(self.dataset, shard, [member])
-            example = batch.slice(at, 1).to_pylist()[0]
-            shown = {
-                "example": decode(example, self.vocabulary, self.job.examples.objective.labels),
-                "masks": _masks(example, segments(example, self.vocabulary)),
-            }
-        except (OSError, ValueError, IndexError, KeyError) as error:
-            raise ValueError(
-                f"{shard['path']}: row {at} of member {member} cannot be read ({error}); {DAMAGED}"
-            ) from error
+        firsts = np.cumsum([0, *shard["member_examples"]])
+        member = int(np.searchsorted(firsts, place, side="right")) - 1
+        at = place - int(firsts[member])
+        (batch,) = read_members(self.dataset, shard, len(self.vocabulary.words), [member])
+        example = batch.slice(at, 1).to_pylist()[0]
+        shown = {
+            "example": decode(example, self.vocabulary, self.job.examples.objective.labels),
+            "masks": _masks(example, segments(example, self.vocabulary)),
+        }
         names = {name: shard[name] for name in ("split", "max_seq_length", "copy")}
         return example, {"shard": shard["path"], "member": member, "row": at, **names, **shown}
 
     def _bucket(self, split: str, number: int) -> Bucket:
         from pipeline.checks.replay import Bucket
         from pipeline.checks.sample import read_documents_page
-        from pipeline.dataset import read_repeated
+        from pipeline.dataset import repeated_lines_of
 
         if (split, number) not in self._buckets:
-            page = read_documents_page(self.dataset, split, number)
+            page = read_documents_page(self.dataset, split, number, self.manifest)
             has_lines = self.job.tokenize.max_line_repeats is not None
-            repeated_lines = read_repeated(self.dataset) if has_lines else None
+            repeated_lines = repeated_lines_of(self.dataset, self.manifest) if has_lines else None
             paths = {name: row["path"] for name, row in self.inputs.items()}
             self._buckets[split, number] = Bucket(
                 page=page,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,7 +62,10 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
 
     from bertloom.draws import bounded, draw, fold
     from bertloom.manifest import read_dataset
+    from bertloom.members import check_ids, metadata_of
+    from pipeline.dataset import vocabulary_of
     from pipeline.examples.decoding import decode
+    from pipeline.vocabulary import read_vocabulary
 
     if config.examples < 0:
         raise ValueError(f"--examples {config.examples}: expected 0 or more")
@@ -77,13 +79,17 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
             found["versions"], found["shards"] = manifest["versions"], rows.num_rows
             found["bytes"] = sum(rows["bytes"].to_pylist())
             shard = _choose_shard(config, rows)
-    vocabulary = _vocabulary(config, dataset)
+    vocabulary = (
+        read_vocabulary(config.vocab) if config.vocab else vocabulary_of(dataset, manifest) if dataset else None
+    )
     table = _open(shard)
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    metadata = metadata_of(table.schema)
     if vocabulary and metadata.get("vocabulary_sha256") != vocabulary.sha256:
         raise ValueError(
             f"{shard} was made with another vocabulary than that of {config.vocab or dataset}: give its own with --vocab"
         )
+    if vocabulary:
+        check_ids(table, len(vocabulary.words))
     found["shard"] = shard
     found["schema"] = {field.name: str(field.type) for field in table.schema}
     found["metadata"] = metadata
@@ -118,20 +124,17 @@ def _choose_shard(config: InspectConfig, table: pa.Table) -> str:
     if length not in lengths:
         raise ValueError(f"--max-seq-length {length}: the data set has {', '.join(map(str, lengths))}")
     first = next(row for row in rows if row["max_seq_length"] == length)
-    return storage.join(config.path, *first["path"].split("/"))
+    return storage.file_below(config.path, first["path"])
 
 
 def _open(path: str) -> pa.Table:
-    import pyarrow as pa
-
     from bertloom.manifest import DAMAGED
-    from bertloom.shards import read_shard
+    from bertloom.members import read_shard
 
     try:
         return read_shard(path)
-    except (OSError, tarfile.TarError, pa.ArrowInvalid, ValueError) as error:
-        reason = str(error).partition(":\n")[0]  # without tarfile's list of what it tried
-        raise ValueError(f"{path} cannot be read as a shard ({reason}); {DAMAGED}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a shard ({error}); {DAMAGED}") from error
 
 
 def _dataset_of(path: str) -> str | None:
@@ -140,13 +143,6 @@ def _dataset_of(path: str) -> str | None:
         return path
     folder = os.path.normpath(os.path.join(os.path.dirname(path), "..", "..", ".."))
     return folder if storage.is_local(path) and os.path.exists(os.path.join(folder, "manifest.json")) else None
-
-
-def _vocabulary(config: InspectConfig, dataset: str | None) -> Vocabulary | None:
-    from pipeline.vocabulary import read_vocabulary
-
-    path = config.vocab or (storage.join(dataset, "vocab.txt") if dataset else None)
-    return read_vocabulary(path) if path else None
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -1,5 +1,11 @@
 """What stages write in a data set in addition to its shards, and what reads it. Imports no Beam."""
 
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,6 +13,11 @@ import pyarrow.parquet as pq
 from bertloom import storage
 from bertloom.arrays import U64, Bools
 from bertloom.draws import VALIDATION, mix, threshold
+from bertloom.json_files import Damaged, parse_json
+from bertloom.manifest import read_below
+from bertloom.parquet_files import parse_parquet
+from bertloom.shapes import TEXT, Kind, check_shape
+from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
 DOCUMENTS_SCHEMA = pa.schema(
     [
@@ -23,6 +34,21 @@ DOCUMENTS_SCHEMA = pa.schema(
 """Of a table in `documents/`: the used documents of a bucket, in id order."""
 REPEATED = "repeated_lines.parquet"
 """The file of repeated lines, which --max-line-repeats leaves out of the texts."""
+REPEATED_SCHEMA = pa.schema(
+    [
+        pa.field("line", pa.uint64(), nullable=False),  # the first 8 bytes, little-endian, of the SHA-256 of the line
+        pa.field("documents", pa.int64(), nullable=False),
+    ]
+)
+ROW_BYTES = 8
+"""Of each row of these tables that cannot be compressed: a hash."""
+MAX_REJECT_BYTES = 1 << 26
+"""Longest line of the log of rejects that is read. It holds 200 characters of a text, but the whole id of a record."""
+REJECT = {
+    **dict.fromkeys(("source", "reason", "detail", "text"), TEXT),
+    "position": Kind("a whole number", lambda value: type(value) is int),
+}
+"""What readers use of a reject."""
 
 
 def is_validation(ids: U64, fraction: float) -> Bools:
@@ -31,7 +57,51 @@ def is_validation(ids: U64, fraction: float) -> Bools:
 
 
 def read_repeated(folder: str) -> U64:
-    """Return the hashes of the repeated lines of a folder of parts or of a data set: uint64 (lines,), sorted."""
+    """Return the hashes of the repeated lines in a folder of parts: uint64 (lines,), sorted."""
     with storage.open_read(storage.join(folder, REPEATED)) as file:
         hashes: U64 = pq.read_table(file)["line"].to_numpy()
         return hashes
+
+
+def repeated_lines_of(dataset: str, manifest: Mapping[str, Any]) -> U64:
+    """Return the hashes of the repeated lines in a data set: uint64 (lines,), sorted."""
+    hashes: U64 = read_table(dataset, REPEATED, manifest["files"], REPEATED_SCHEMA)["line"].to_numpy()
+    return hashes
+
+
+def vocabulary_of(dataset: str, manifest: Mapping[str, Any]) -> Vocabulary:
+    """Return the vocabulary of a data set; ValueError if it is not that of the manifest."""
+    vocabulary = parse_vocabulary(read_below(dataset, "vocab.txt"), "vocab.txt")
+    expected, found = manifest["vocabulary"], {"sha256": vocabulary.sha256, "size": len(vocabulary.words)}
+    for name, value in found.items():
+        if value != expected[name]:
+            raise ValueError(
+                f"vocab.txt of {dataset} has the {name} {value}, manifest.json has {expected[name]}: copy it again"
+            )
+    return vocabulary
+
+
+def read_table(dataset: str, name: str, listed: Mapping[str, str], schema: pa.Schema) -> pa.Table:
+    """Return a Parquet file of a data set. listed: the sha256 of each file that the manifest lists in this place."""
+    if name not in listed:
+        raise ValueError(f"{name}: manifest.json of {dataset} does not list it")
+    content = read_below(dataset, name)
+    if hashlib.sha256(content).hexdigest() != listed[name]:
+        raise Damaged(f"{name}: its sha256 is not that of manifest.json")
+    return parse_parquet(content, name, schema, ROW_BYTES)
+
+
+def read_rejects(dataset: str, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the rejects of a log, one line at a time: what is compressed may be a thousand times as large as the file."""
+    with storage.open_read(storage.file_below(dataset, name)) as file, gzip.open(file) as lines:
+        number = 0
+        try:
+            while line := lines.readline(MAX_REJECT_BYTES + 1):
+                number += 1
+                if len(line) > MAX_REJECT_BYTES:
+                    raise ValueError(f"{name}: line {number} has more than {MAX_REJECT_BYTES:,} bytes")
+                reject = parse_json(line, f"{name}: line {number}")
+                check_shape(reject, REJECT, f"{name}: line {number}")
+                yield reject
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{name}: it is not a whole gzip file ({error})") from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.options import compose, flat, option_names
+from pipeline.options import check_types, compose, flat, option_names
 from pipeline.tokenizer import TokenizeConfig
 
 
@@ -30,6 +30,7 @@ class JobConfig:
                 f"the configuration in manifest.json lacks, or has in addition, the options {', '.join(differing)}: "
                 f"expected those of this version of bertloom; preprocess the texts again"
             )
+        check_types(TokenizeConfig, values, "the configuration in manifest.json")
         return cls(
             compose(TokenizeConfig, **{name: values[name] for name in of_tokenize}),
             ExamplesConfig.of(values),

@@ -4,8 +4,11 @@ A configuration is a dataclass whose fields are options or other configurations.
 options of all of them in one table, so no two configurations of a job may have an option of the same name.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
 
@@ -51,3 +54,30 @@ def _take(config_class: type[Config], options: dict[str, Any]) -> Config:
         elif is_dataclass(hints[field.name]):
             values[field.name] = _take(hints[field.name], options)
     return config_class(**values)
+
+
+def check_types(config_class: Any, values: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError unless the values have the types of a configuration's options. name: of the file that holds them.
+
+    A list of JSON passes for a tuple. Options that are missing, and values that are no options, are not looked at.
+    """
+    hints = get_type_hints(config_class)
+    for field in fields(config_class):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            check_types(hint, values, name)
+        elif field.name in values and not _fits(values[field.name], hint):
+            raise ValueError(f"{name} has a value that is not possible: {field.name} is {values[field.name]!r:.200}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is tuple:
+        return isinstance(value, (list, tuple)) and all(_fits(item, arguments[0]) for item in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is hint

@@ -15,6 +15,7 @@ import pytest
 
 from bertloom import draws as randomness
 from bertloom import manifest, shards
+from bertloom.members import read_shard
 from jobs.verify import verify
 from model.loading import order
 from model.loading.data import DataSet
@@ -297,7 +298,7 @@ def test_a_vocabulary_of_65536_words_takes_32_bits(tmp_path):
         wide.write_text("\n".join(words + [f"[unused{i}]" for i in range(9, 9 + size - len(words))]) + "\n", "utf-8")
         out = tmp_path / str(size)
         run_job(tmp_path / "in.txt", out, wide, max_seq_length=(32,), dupe_factor=1)
-        table = shards.read_shard(str(out / "train/seq32/copy0/00000.tar"))
+        table = read_shard(str(out / "train/seq32/copy0/00000.tar"))
         assert str(table.schema.field("input_ids").type.value_type) == kind
         assert str(table.schema.field("masked_lm_ids").type.value_type) == kind
         assert verify(str(out))[0] == []
@@ -315,7 +316,7 @@ def test_the_trainer_reads_the_rows_that_the_pipeline_wrote(split, length):
     examples = DataSet(GOLDEN).examples(split, length)
     for copy in (0, 1):
         chosen = [r for r in ROWS if (r["split"], r["max_seq_length"], r["copy"]) == (split, length, copy)]
-        wrote = pa.concat_tables([shards.read_shard(str(GOLDEN / row["path"])) for row in chosen])
+        wrote = pa.concat_tables([read_shard(str(GOLDEN / row["path"])) for row in chosen])
         assert examples.rows_per_copy[copy] == wrote.num_rows == sum(row["examples"] for row in chosen)
         backwards = np.arange(wrote.num_rows)[::-1]
         read = examples.read(np.full(wrote.num_rows, copy), backwards)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bertloom.shards import read_shard
+from bertloom.members import read_shard
 
 ROOT = Path(__file__).parent.parent
 SHARD = ROOT / "tests/golden/dataset/train/seq24/copy0/00000.tar"

@@ -1,9 +1,7 @@
 """The report of a data set, report.html and report.json, from the manifest's counters and a sample of the examples."""
 
-import gzip
 import hashlib
 import itertools
-import json
 import sys
 from dataclasses import asdict
 from importlib.resources import files
@@ -34,9 +32,10 @@ from pipeline.checks.report import (
     words_by_source,
 )
 from pipeline.checks.sample import read_documents_page, read_members, sample_buckets, sample_examples
+from pipeline.dataset import read_rejects, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import decode, segments
-from pipeline.vocabulary import Vocabulary, parse_vocabulary
+from pipeline.vocabulary import Vocabulary
 
 FORMAT = "bertloom-report"
 EXAMPLES = 20
@@ -49,7 +48,7 @@ READ_REJECTS = 2000  # lines of the log that these come from
 def write_report(dataset: str, gates: Gates) -> int:
     """Write report.html and report.json into the data set, print the gates that fail, and return the exit status."""
     manifest, shards = read_dataset(dataset)
-    vocabulary = parse_vocabulary(storage.read(storage.join(dataset, "vocab.txt")), "vocab.txt")
+    vocabulary = vocabulary_of(dataset, manifest)
     report, examples = collect(dataset, manifest, shards.to_pylist(), vocabulary)
     checked = check_gates(gates, report)
     report["gates"] = [gate.as_dict() for gate in checked]
@@ -98,12 +97,12 @@ def collect(
     dataset: str, manifest: dict[str, Any], shards: list[dict[str, Any]], vocabulary: Vocabulary
 ) -> tuple[dict[str, Any], pa.Table]:
     """Return (everything in the report but the gates, the examples that it shows)."""
-    buckets = sample_buckets(shards)
-    pages = [read_documents_page(dataset, "train", number) for number in buckets]
+    buckets, size = sample_buckets(shards), len(vocabulary.words)
+    pages = [read_documents_page(dataset, "train", number, manifest) for number in buckets]
     documents = pa.concat_tables(pages)
     lengths = manifest["configuration"]["max_seq_length"]
     labels = ExamplesConfig.of(manifest["configuration"]).objective.labels
-    samples = {length: sample_examples(dataset, shards, buckets, length) for length in lengths}
+    samples = {length: sample_examples(dataset, shards, buckets, length, size) for length in lengths}
     flat = {length: flatten(table) for length, (table, _) in samples.items()}
     first = flat[lengths[0]]
     table, numbers = samples[lengths[0]]
@@ -138,7 +137,11 @@ def collect(
         "coverage": coverage(
             pages[0]["id"].to_numpy()[:few],
             num_tokens[:few],
-            [read_members(dataset, row) for row in shards if row["split"] == "train" and row["number"] == buckets[0]],
+            [
+                read_members(dataset, row, size)
+                for row in shards
+                if row["split"] == "train" and row["number"] == buckets[0]
+            ],
         ),
         "examples": [decode(row, vocabulary, labels) | {"number": row["number"]} for row in shown.to_pylist()],
     }, shown
@@ -205,12 +208,10 @@ def some_rejects(dataset: str, manifest: dict[str, Any]) -> dict[str, list[dict[
     found: dict[str, list[dict[str, Any]]] = {}
     for name in manifest["files"]:
         if name.startswith("rejects/"):
-            with storage.open_read(storage.join(dataset, *name.split("/"))) as file, gzip.open(file) as lines:
-                for line in itertools.islice(lines, READ_REJECTS):
-                    reject = json.loads(line)
-                    of_reason = found.setdefault(reject["reason"], [])
-                    if len(of_reason) < REJECTS:
-                        of_reason.append(reject)
+            for reject in itertools.islice(read_rejects(dataset, name), READ_REJECTS):
+                of_reason = found.setdefault(reject["reason"], [])
+                if len(of_reason) < REJECTS:
+                    of_reason.append(reject)
     return found
 
 

@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from bertloom.manifest import check_shards_parquet, parse_manifest
+from bertloom.manifest import parse_manifest, parse_shards
 from model.batch import PackedBatch
 from model.loading.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
 from model.loading.folder import RemoteFolder, open_folder
@@ -47,21 +45,19 @@ class DataSet:
         self._cache: MemberCache | None = None
         manifest_path, shards_path = f"{self.folder}/manifest.json", f"{self.folder}/shards.parquet"
         try:
-            content = self.folder.read("manifest.json", lambda content: parse_manifest(content, manifest_path))
+            self.manifest = self.folder.parse("manifest.json", lambda content: parse_manifest(content, manifest_path))
         except FileNotFoundError:
             raise ValueError(
                 f"{self.folder} has no manifest.json: it is not a data set, or `bertloom preprocess` has not finished it; "
                 f"start that command again with the same flags to finish it"
             ) from None
-        self.manifest = parse_manifest(content, manifest_path)
-        self.shards_digest = str(self.manifest["shards_parquet"]["sha256"])
         try:
-            content = self.folder.read(
-                "shards.parquet", lambda content: check_shards_parquet(content, shards_path, self.shards_digest)
+            self.shards = self.folder.parse(
+                "shards.parquet", lambda content: parse_shards(content, shards_path, self.manifest)
             )
         except FileNotFoundError:
             raise ValueError(f"{shards_path} is missing: copy the whole data set again") from None
-        self.shards = pq.read_table(pa.BufferReader(content))
+        self.shards_digest = str(self.manifest["shards_parquet"]["sha256"])
         self.vocabulary_sha256 = str(self.manifest["vocabulary"]["sha256"])
         self.vocabulary_size = int(self.manifest["vocabulary"]["size"])
         self.num_copies = int(self.manifest["configuration"]["dupe_factor"])
@@ -106,19 +102,14 @@ class Examples:
         self.data_set = data_set
         self.split = split
         self.max_seq_length = max_seq_length
-        self.shards = ShardTable.from_arrow(data_set.shards, split, max_seq_length, data_set.vocabulary_sha256)
+        self.shards = ShardTable.from_arrow(
+            data_set.shards, split, max_seq_length, data_set.vocabulary_sha256, data_set.vocabulary_size
+        )
         copies = self.shards.copies
-        for shard in np.flatnonzero((copies < 0) | (copies >= data_set.num_copies)):
-            raise ValueError(
-                f"shard {self.shards.paths[shard]} has copy {copies[shard]}, but dupe_factor is {data_set.num_copies}: "
-                f"the data set is damaged"
-            )
         self.rows_per_copy = [int(self.shards.examples[copies == copy].sum()) for copy in range(data_set.num_copies)]
         self.num_tokens = int(self.shards.tokens.sum())
         self._copy_starts = np.concatenate([[0], np.cumsum(self.rows_per_copy)])
         self._member_starts = np.concatenate([[0], np.cumsum(self.shards.member_examples)])
-        if self._member_starts[-1] != self._copy_starts[-1]:
-            raise ValueError(f"{data_set.folder}/shards.parquet: member_examples do not add up to examples")
         self.is_remote = isinstance(data_set.folder, RemoteFolder)
         files: Files
         if isinstance(data_set.folder, RemoteFolder):

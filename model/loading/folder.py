@@ -11,20 +11,18 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-
-from fsspec.exceptions import FSTimeoutError
+from typing import TypeVar
 
 from bertloom import storage
 from bertloom.json_files import Damaged
+from bertloom.manifest import MAX_BYTES, read_below
+from bertloom.storage import READ_SECONDS, SLOWEST
 
 TRIES = 5
 FIRST_WAIT_SECONDS = 0.5
 """Wait before the second try."""
-READ_SECONDS = 60
-"""Time limit of a read, plus what its size takes at SLOWEST."""
-SLOWEST = 1_000_000
-"""Bytes per second."""
+LISTED_PER_SECOND = 1000
+"""Least number of files that a store lists in a second."""
 
 Result = TypeVar("Result")
 
@@ -44,12 +42,13 @@ class LocalFolder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def read(self, name: str, check: Callable[[bytes], object] | None = None) -> bytes:
-        """Return a whole file; FileNotFoundError if there is none. check: raises Damaged for wrong content."""
-        content = (self.path / name).read_bytes()
-        if check:
-            check(content)
-        return content
+    def read(self, name: str) -> bytes:
+        """Return a whole small file; FileNotFoundError if there is none."""
+        return read_below(str(self.path), name)
+
+    def parse(self, name: str, parse: Callable[[bytes], Result]) -> Result:
+        """Return what a function makes of a whole small file; FileNotFoundError if there is none."""
+        return parse(self.read(name))
 
 
 class RemoteFolder:
@@ -62,44 +61,43 @@ class RemoteFolder:
     def __str__(self) -> str:
         return self.url
 
-    def read(self, name: str, check: Callable[[bytes], object] | None = None) -> bytes:
-        """Return a whole file; FileNotFoundError if there is none. check: raises Damaged for wrong content.
+    def read(self, name: str) -> bytes:
+        """Return a whole small file; FileNotFoundError if there is none, ValueError if every try failed."""
+        return self.parse(name, bytes)
+
+    def parse(self, name: str, parse: Callable[[bytes], Result]) -> Result:
+        """Return what a function makes of a whole small file; FileNotFoundError if there is none.
 
         Raises:
-            ValueError: every try failed or gave wrong content.
+            ValueError: every try failed or gave content for which the function raised Damaged.
         """
 
-        def read_and_check() -> bytes:
-            content = self.read_once(name)
-            if check:
-                check(content)
-            return content
+        def read_and_parse() -> Result:
+            content = storage.fetch(self._system, f"{self._root}/{name}", None, MAX_BYTES + 1, READ_SECONDS)
+            if len(content) > MAX_BYTES:
+                raise ValueError(f"{self.url}/{name} has more than {MAX_BYTES:,} bytes: it is not a data set's {name}")
+            return parse(content)
 
-        return retry(f"{self.url}/{name}", read_and_check)
+        return retry(f"{self.url}/{name}", read_and_parse)
 
-    def read_once(self, name: str, start: int = 0, size: int | None = None) -> bytes:
-        """Return `size` bytes of a file from `start`, or all of it, in one try."""
-        options: dict[str, Any] = {} if size is None else {"start": start, "end": start + size}
-        seconds = READ_SECONDS + (size or 0) / SLOWEST
-        if self._system.async_impl:
-            options["timeout"] = seconds
-        try:
-            content: bytes = self._system.cat_file(f"{self._root}/{name}", **options)
-        except FSTimeoutError:
-            raise TimeoutError(f"it took longer than {seconds:.3g} s") from None
-        if size is not None and len(content) > size:  # a server without byte ranges sends the whole file
-            content = content[start : start + size]
-        if size is not None and len(content) != size:
+    def read_once(self, name: str, start: int, size: int) -> bytes:
+        """Return `size` bytes of a file from `start`, in one try."""
+        content = storage.fetch(self._system, f"{self._root}/{name}", start, size, READ_SECONDS + size / SLOWEST)
+        if len(content) != size:
             raise Damaged(f"received {len(content)} bytes, expected {size}")
         return content
 
-    def sizes(self) -> dict[str, int] | None:
-        """Return the bytes of each file by name, or None if files cannot be listed, as over HTTP."""
+    def sizes(self, expected: int) -> dict[str, int | None] | None:
+        """Return the bytes of each file by name, or None if files cannot be listed, as over HTTP.
+
+        expected: number of files. A store that goes on listing others for too long is given up.
+        """
         if self.url.startswith(("http://", "https://")):
             return None
-        found = retry(f"the list of {self.url}", lambda: self._system.find(self._root, detail=True))
+        options = {"timeout": READ_SECONDS + expected / LISTED_PER_SECOND} if self._system.async_impl else {}
+        found = retry(f"the list of {self.url}", lambda: self._system.find(self._root, detail=True, **options))
         root = self._root.rstrip("/") + "/"
-        return {path.removeprefix(root): int(entry["size"]) for path, entry in found.items()}
+        return {path.removeprefix(root): entry["size"] for path, entry in found.items()}
 
 
 def open_folder(location: str | os.PathLike[str]) -> LocalFolder | RemoteFolder:

@@ -1,8 +1,9 @@
 """The members of shards: Arrow files in which rows are found by index arithmetic.
 
-Opening a member with pyarrow copies nothing and gives the address of each column. These places go into a table with one
-line per member. From then on a few NumPy calls on one array over all files (`model/loading/mapping.py`) read any rows of any
-members. `docs/shard-format.md` is the contract.
+Opening a member with pyarrow copies nothing and gives the address of each column. A member is checked whole when it is
+opened (`bertloom/members.py`). The places of its columns go into a table with one line per member. From then on a few
+NumPy calls on one array over all files (`model/loading/mapping.py`) read any rows of any members. `docs/shard-format.md` is
+the contract.
 
 Dimensions in the comments: N rows, T tokens, M masked positions; K members.
 """
@@ -16,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bertloom.json_files import check_regular
+from bertloom.members import check_ids, check_values, metadata_of, read_member
 from bertloom.shards import FORMAT_VERSION
 from model.loading.folder import LocalFolder
 from model.loading.mapping import MappedFiles
@@ -44,6 +47,7 @@ class ShardTable:
 
     max_seq_length: int
     vocabulary_sha256: str
+    vocabulary_size: int
     paths: list[str]
     """Paths relative to the data set."""
     copies: np.ndarray
@@ -60,7 +64,9 @@ class ShardTable:
     member_examples: np.ndarray
 
     @classmethod
-    def from_arrow(cls, shards: pa.Table, split: str, max_seq_length: int, vocabulary_sha256: str) -> "ShardTable":
+    def from_arrow(
+        cls, shards: pa.Table, split: str, max_seq_length: int, vocabulary_sha256: str, vocabulary_size: int
+    ) -> "ShardTable":
         """Return the rows of shards.parquet of this split and length."""
         chosen = pc.and_(pc.equal(shards["split"], split), pc.equal(shards["max_seq_length"], max_seq_length))
         table = shards.filter(chosen).sort_by([("copy", "ascending"), ("number", "ascending")]).combine_chunks()
@@ -73,6 +79,7 @@ class ShardTable:
         return cls(
             max_seq_length=max_seq_length,
             vocabulary_sha256=vocabulary_sha256,
+            vocabulary_size=vocabulary_size,
             paths=table["path"].to_pylist(),
             sha256=table["sha256"].to_pylist(),
             copies=integers("copy"),
@@ -129,7 +136,7 @@ class LocalShards:
     def open(self, number: int) -> BinaryIO:
         """Open a shard."""
         self._check(number)
-        return open(self.name(number), "rb")
+        return open(check_regular(self.name(number)), "rb")
 
     def expect(self, members: np.ndarray) -> None:
         """Do nothing: the files are local."""
@@ -261,26 +268,28 @@ class Members:
         self._places[np.isin(self.files.file_of_member, files)] = -1
 
     def _find_columns(self, member: int) -> list[int]:
-        """Read a member's Arrow header and return its line of the table of places."""
+        """Check a member whole and return its line of the table of places. Only rows of checked members are read."""
         begin = int(self._mapped.starts[self.files.file_of_member[member]] + self.files.offsets[member])
         size = int(self.table.member_bytes[member])
         payload = pa.py_buffer(self._mapped.bytes[begin : begin + size])
         try:
-            reader = pa.ipc.open_file(payload)
-            batch = reader.get_batch(0)
-        except (pa.ArrowInvalid, OSError) as error:
+            batch = read_member(payload)
+            metadata = metadata_of(batch.schema)
+            for name, value in self._expected_metadata(member).items():
+                if metadata[name] != value:
+                    raise ValueError(f"its {name} is {metadata[name]!r}, expected {value!r}")
+            check_values(batch, self.table.max_seq_length)
+            check_ids(batch, self.table.vocabulary_size)
+        except ValueError as error:
             raise self.damaged(member, str(error)) from None
-        metadata = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
-        for name, value in self._expected_metadata(member).items():
-            if metadata.get(name) != value:
-                raise self.damaged(member, f"its {name} is {metadata.get(name)!r}, expected {value!r}")
         num_rows = int(self.table.member_examples[member])
-        if batch.num_rows != num_rows or reader.num_record_batches != 1:
+        if batch.num_rows != num_rows:
             raise self.damaged(member, f"it has {batch.num_rows} examples, shards.parquet says {num_rows}")
-        id_type = batch.schema.field("input_ids").type
-        if self._id_type is None:
-            self._id_type = UINT32 if "uint32" in str(id_type) else UINT16
-        types = {"input_ids": self._id_type, "masked_lm_ids": self._id_type, "masked_lm_positions": UINT16}
+        id_type = UINT32 if pa.types.is_uint32(batch.schema.field("input_ids").type.value_type) else UINT16
+        self._id_type = self._id_type or id_type
+        if self._id_type != id_type:
+            raise self.damaged(member, f"its ids have the type {id_type}, those of other members {self._id_type}")
+        types = {"input_ids": id_type, "masked_lm_ids": id_type, "masked_lm_positions": UINT16}
         places, first = [0] * NUM_PLACES, self._mapped.bytes.ctypes.data
 
         def place(name: str, buffer: pa.Buffer | None, kind: np.dtype, num_items: int) -> int:
@@ -289,15 +298,13 @@ class Members:
                 return 0
             found = buffer.address - first if buffer else -1
             if not buffer or not begin <= found <= begin + size - buffer.size or found % 4:
-                raise self.damaged(member, f"its column {name} is compressed or not aligned")
+                raise self.damaged(member, f"its column {name} is not aligned")
             if buffer.size < num_items * kind.itemsize:
                 raise self.damaged(member, f"its column {name} is too short")
             return found // kind.itemsize
 
         for column, name in enumerate(LISTS):
             array, kind = batch.column(name), types[name]
-            if not pa.types.is_list(array.type) or array.type.value_type != pa.from_numpy_dtype(kind):
-                raise self.damaged(member, f"its column {name} has type {array.type}")
             _, offsets, _, values = array.buffers()
             count = values.size // kind.itemsize if values else 0
             places[column], places[3 + column] = (
@@ -306,10 +313,8 @@ class Members:
             )
             places[6 + column] = count
         for column, name in enumerate(SCALARS, 9):
-            array, kind = batch.column(name), UINT16 if name == "segment_b_start" else INT8
-            if array.type != pa.from_numpy_dtype(kind):
-                raise self.damaged(member, f"its column {name} has type {array.type}")
-            places[column] = place(name, array.buffers()[1], kind, num_rows)
+            item = UINT16 if name == "segment_b_start" else INT8
+            places[column] = place(name, batch.column(name).buffers()[1], item, num_rows)
         return places
 
     def _expected_metadata(self, member: int) -> dict[str, str]:

@@ -8,13 +8,16 @@ member about once, not a whole shard for each of its members.
 
 import hashlib
 import logging
+import tarfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 
 from bertloom.json_files import Damaged
+from bertloom.manifest import DAMAGED
 from model.loading.cache import MemberCache
 from model.loading.folder import RemoteFolder, retry
 from model.loading.members import ShardTable
@@ -55,7 +58,7 @@ class RemoteMembers:
 
     def check(self) -> None:
         """Raise ValueError if a shard is missing or its size differs from shards.parquet, if the store lists sizes."""
-        sizes = self.folder.sizes()
+        sizes = self.folder.sizes(len(self.shards.paths))
         if sizes is None:
             return
         for path, expected in zip(self.shards.paths, self.shards.bytes.tolist()):
@@ -110,7 +113,7 @@ class RemoteMembers:
                 self._bring(shard, [ordinal])
                 continue
             checksums = self.cache.checksums(key[0])
-            if checksums and hashlib.file_digest(file, "sha256").digest() == checksums[ordinal]:
+            if checksums and hashlib.file_digest(file, "sha256").digest() in checksums[ordinal : ordinal + 1]:
                 return file
             file.close()
             logger.warning("%s is damaged and is fetched again", self.cache.file(*key))
@@ -145,14 +148,14 @@ class RemoteMembers:
                 checksums = self.cache.checksums(sha256)
                 if checksums is None and ordinals:
                     content = retry(url, lambda: self._read(path, 0, int(self.shards.bytes[shard]), sha256))
-                    view, num_members = memoryview(content), int((self.shards.shard_of_member == shard).sum())
-                    begins = self.shards.member_offsets[first : first + num_members].tolist()
-                    sizes = self.sizes[first : first + num_members].tolist()
-                    members = {i: view[begin : begin + size] for i, (begin, size) in enumerate(zip(begins, sizes))}
-                    self.cache.put_shard(sha256, members, ordinals)
+                    self.cache.put_shard(sha256, self._cut(shard, content), ordinals)
                     return
                 for ordinal in ordinals:
                     assert checksums
+                    if ordinal >= len(checksums):
+                        raise ValueError(
+                            f"{url} has {len(checksums)} members, but shards.parquet lists more: {DAMAGED}"
+                        )
                     begin, size = (int(column[first + ordinal]) for column in (self.shards.member_offsets, self.sizes))
                     content = retry(
                         f"member {ordinal} of {url}",
@@ -161,6 +164,30 @@ class RemoteMembers:
                     self.cache.put(sha256, {ordinal: content}, [ordinal])
         except FileNotFoundError:
             raise ValueError(f"shard {url} is missing: copy the data set again, all of it") from None
+
+    def _cut(self, shard: int, content: bytes) -> dict[int, memoryview]:
+        """Return the members of a shard.
+
+        Every data set that lists the shard will read what is cut here, so the tar headers must agree with the places.
+        """
+        first, view = self._firsts[shard], memoryview(content)
+        members = {}
+        for i in range(int((self.shards.shard_of_member == shard).sum())):
+            begin, size = (int(column[first + i]) for column in (self.shards.member_offsets, self.sizes))
+            name = f"{PurePosixPath(self.shards.paths[shard]).stem}-{i:06d}.arrow"
+            try:
+                header = tarfile.TarInfo.frombuf(content[begin - tarfile.BLOCKSIZE : begin], "ascii", "strict")
+            except (tarfile.TarError, ValueError) as error:
+                raise ValueError(
+                    f"{self.name(int(first))}: member {i} has no tar header ({error}); {DAMAGED}"
+                ) from None
+            if (header.name, header.size, header.type) != (name, size, tarfile.REGTYPE):
+                raise ValueError(
+                    f"{self.name(int(first))}: its tar header has {header.name} of {header.size} bytes where shards.parquet "
+                    f"has member {name} of {size}; {DAMAGED}"
+                )
+            members[i] = view[begin : begin + size]
+        return members
 
     def _read(self, path: str, start: int, size: int, sha256: str) -> bytes:
         if self._is_closed:

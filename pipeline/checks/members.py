@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bertloom.arrays import I64, U64, Bools
+from bertloom.members import metadata_of
 from bertloom.shards import FORMAT_VERSION, schema
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.objectives.objective import PlacedPairs
@@ -84,7 +85,7 @@ def check_batch(
         page: of its bucket; `used` is filled in.
     """
     ids_type = np.dtype(np.uint16 if len(vocabulary.words) < 65536 else np.uint32)
-    metadata = {key.decode(): value.decode() for key, value in (batch.schema.metadata or {}).items()}
+    metadata = metadata_of(batch.schema)
     expected = {
         "format_version": str(FORMAT_VERSION),
         "max_seq_length": str(row["max_seq_length"]),

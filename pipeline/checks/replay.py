@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from bertloom import storage
 from bertloom.arrays import U64
-from bertloom.shards import ShardName, read_shard
+from bertloom.members import read_shard
+from bertloom.shards import ShardName
 from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences
 from pipeline.examples.shards import shard_order, write_shard

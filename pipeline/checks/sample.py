@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.arrays import I64
 from bertloom.draws import draw, fold
+from bertloom.manifest import DAMAGED
+from bertloom.members import check_ids, check_values, read_member
 from bertloom.shards import MEMBER_EXAMPLES
+from pipeline.dataset import DOCUMENTS_SCHEMA, read_table
 
 SAMPLE_BUCKETS = 4
 SAMPLE_TOKENS = 4_000_000  # of each length
@@ -28,7 +30,7 @@ def sample_buckets(rows: list[dict[str, Any]]) -> list[int]:
 
 
 def sample_examples(
-    dataset: str, rows: list[dict[str, Any]], buckets: list[int], max_seq_length: int
+    dataset: str, rows: list[dict[str, Any]], buckets: list[int], max_seq_length: int, vocabulary_size: int
 ) -> tuple[pa.Table, I64]:
     """Return (examples, their numbers) of members of these buckets' train shards of one length, in keyed order.
 
@@ -36,30 +38,47 @@ def sample_examples(
     """
     firsts = np.cumsum([0, *(row["examples"] for row in rows)])
     members = [
-        (row, i, first + MEMBER_EXAMPLES * i)
+        (row, i, first + sum(row["member_examples"][:i]))
         for row, first in zip(rows, firsts)
         if (row["split"], row["max_seq_length"]) == ("train", max_seq_length) and row["number"] in buckets
         for i in range(len(row["member_offsets"]))
     ]
     most = max(1, SAMPLE_TOKENS // (MEMBER_EXAMPLES * max_seq_length))
     chosen = [members[i] for i in _shuffled(len(members), max_seq_length)[:most]]
-    batches = [next(read_members(dataset, row, [i])) for row, i, _ in chosen]
+    batches = [next(read_members(dataset, row, vocabulary_size, [i])) for row, i, _ in chosen]
+    if not batches:
+        raise ValueError(f"{dataset}: the first buckets have no train examples of length {max_seq_length}; {DAMAGED}")
     numbers = [first + np.arange(batch.num_rows) for batch, (_, _, first) in zip(batches, chosen)]
     return pa.Table.from_batches(batches), np.concatenate(numbers)
 
 
-def read_members(dataset: str, row: dict[str, Any], which: list[int] | None = None) -> Iterator[pa.RecordBatch]:
+def read_members(
+    dataset: str, row: dict[str, Any], vocabulary_size: int, which: list[int] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Yield the members of a shard with these numbers, or all of them. row: of shards.parquet."""
-    with storage.open_read(storage.join(dataset, *row["path"].split("/"))) as file:
-        for i in range(len(row["member_offsets"])) if which is None else which:
-            payload = storage.read_at(file, row["member_offsets"][i], row["member_bytes"][i])
-            yield pa.ipc.open_file(pa.BufferReader(payload)).get_batch(0)
+    for i in range(len(row["member_offsets"])) if which is None else which:
+        try:
+            path, size = storage.file_below(dataset, row["path"]), row["member_bytes"][i]
+            payload = storage.read_range(path, row["member_offsets"][i], size)
+            if len(payload) != size:
+                raise ValueError(f"the shard ends {size - len(payload)} bytes early")
+            batch = read_member(pa.py_buffer(payload))
+            check_values(batch, row["max_seq_length"])
+            check_ids(batch, vocabulary_size)
+            if batch.num_rows != row["member_examples"][i]:
+                raise ValueError(f"it has {batch.num_rows} examples, shards.parquet says {row['member_examples'][i]}")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"member {i} of {row['path']} cannot be read: {error}; {DAMAGED}") from error
+        yield batch
 
 
-def read_documents_page(dataset: str, split: str, number: int) -> pa.Table:
+def read_documents_page(dataset: str, split: str, number: int, manifest: dict[str, Any]) -> pa.Table:
     """Read the page of documents/ of a bucket."""
-    path = storage.join(dataset, "documents", split, f"{number:05d}.parquet")
-    return pq.read_table(pa.BufferReader(storage.read(path)))
+    name = f"documents/{split}/{number:05d}.parquet"
+    try:
+        return read_table(dataset, name, manifest["documents"], DOCUMENTS_SCHEMA)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}; {DAMAGED}") from error
 
 
 def _shuffled(n: int, key: int) -> NDArray[np.intp]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typing_extensions import Doc
 
 from bertloom.arrays import Bools
+from bertloom.shards import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
 from pipeline.examples.masking.masks import Masking, default_max_predictions
 from pipeline.examples.masking.registry import find_scheme
 from pipeline.examples.masking.scheme import MaskingScheme
@@ -15,10 +16,10 @@ from pipeline.examples.objectives.objective import Objective
 from pipeline.examples.objectives.registry import OBJECTIVES, find_objective
 from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences
+from pipeline.options import check_types
 from pipeline.tokens import TokenBlock
 from pipeline.vocabulary import Vocabulary
 
-MIN_SEQ_LENGTH, MAX_SEQ_LENGTH = 8, 65_535
 SHARES = {
     "masked_lm_prob": 1.0,
     "short_seq_prob": 1.0,
@@ -112,6 +113,7 @@ class ExamplesConfig:
     @classmethod
     def of(cls, configuration: Mapping[str, Any]) -> "ExamplesConfig":
         """Return the part of a manifest's `configuration` that is about examples."""
+        check_types(cls, configuration, "the configuration in manifest.json")
         values: dict[str, Any] = {}
         for field in fields(cls):
             if field.name in configuration:

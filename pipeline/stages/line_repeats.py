@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.arrays import I64, U64
-from pipeline.dataset import REPEATED
+from pipeline.dataset import REPEATED, REPEATED_SCHEMA
 from pipeline.inputs.documents import TextConfig, read_documents, text_versions
 from pipeline.inputs.sources import Split
 from pipeline.options import flat
@@ -34,13 +34,6 @@ from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, writ
 from pipeline.stages.transform import transform
 from pipeline.text.cleaning import line_hashes
 from pipeline.text.records import Document, document_digest, join_text_lines
-
-SCHEMA = pa.schema(
-    [
-        pa.field("line", pa.uint64(), nullable=False),  # the first 8 bytes, little-endian, of the SHA-256 of the line
-        pa.field("documents", pa.int64(), nullable=False),
-    ]
-)
 
 ENTRY = np.dtype([("line", "<u8"), ("document", "<u8")])
 MAX_ENTRIES = 1 << 22  # of a list, and about of a range: 64 MB
@@ -148,7 +141,7 @@ class CountLines(beam.PTransform[Any, Any]):
     def count_range(self, first: int, end: int) -> int:
         names = json.loads(storage.read(self._list_names))
         lines, documents = count_range(self.places.lines, names, first, end, self.max_documents)
-        table = pa.Table.from_arrays([pa.array(lines), pa.array(documents)], schema=SCHEMA)
+        table = pa.Table.from_arrays([pa.array(lines), pa.array(documents)], schema=REPEATED_SCHEMA)
         storage.write_whole(self._counts(first), [parquet_bytes(table)])
         increment("lines-repeated", len(lines))
         return first

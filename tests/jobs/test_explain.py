@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bertloom.manifest import manifest_sha256, manifest_text
-from bertloom.shards import read_shard
+from bertloom.members import read_shard
 from jobs import cli
 from jobs.explain import Explainer
 from tests.jobs.corpus import run_job
@@ -138,16 +138,19 @@ def test_a_changed_value_is_shown_with_both_values_and_status_1(dataset, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("column", "change"),
-    [("masked_lm_positions", lambda at: [*at[:-1], 60_000]), ("input_ids", lambda ids: [*ids[:2], 60_000, *ids[3:]])],
+    ("column", "change", "message"),
+    [
+        ("masked_lm_positions", lambda at: [*at[:-1], 60_000], "example 5 has a masked_lm_position outside of it"),
+        ("input_ids", lambda ids: [*ids[:2], 60_000, *ids[3:]], "input_ids has the token id 60000, but the vocabulary"),
+    ],
 )
-def test_values_out_of_range_are_reported_as_damage(dataset, tmp_path, capsys, column, change):
+def test_values_out_of_range_are_reported_as_damage(dataset, tmp_path, capsys, column, change, message):
     copy = shutil.copytree(dataset, tmp_path / "set")
     _flip(copy, 5, column, change)
     rows = pq.read_table(dataset / "shards.parquet").to_pylist()
     start = sum(row["examples"] for row in rows[: [row["path"] for row in rows].index(SHARD)])
     assert cli.main(["explain", str(copy), str(start + 5)]) == 2
-    assert f"{SHARD}: row 5 of member 0 cannot be read" in (err := capsys.readouterr().err) and "verify" in err
+    assert f"member 0 of {SHARD} cannot be read: {message}" in (err := capsys.readouterr().err) and "verify" in err
 
 
 def test_a_shard_of_another_seed_is_reported(dataset, tmp_path):

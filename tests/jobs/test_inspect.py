@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from bertloom.shards import read_shard
+from bertloom.members import read_shard
 from jobs import cli
 from jobs.inspect_shards import InspectConfig, inspect
 from pipeline.examples.decoding import decode

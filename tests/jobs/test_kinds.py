@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from bertloom.shards import read_shard
+from bertloom.members import read_shard
 from jobs.preprocess import PreprocessConfig
 from jobs.verify import verify
 from model.loading.data import DataSet

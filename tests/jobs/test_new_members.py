@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertloom.shards import read_shard
+from bertloom.members import read_shard
 from jobs.explain import Explainer
 from jobs.support.explanation import explanation_lines
 from jobs.support.report import write_report

@@ -8,7 +8,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from bertloom.shards import read_shard
+from bertloom.members import read_shard
 from jobs import cli
 from jobs.verify import verify
 from tests.jobs.corpus import as_jsonl, as_txt, digests, documents, run_job, shard_digests, write, write_vocabulary

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from bertloom.shards import read_shard
+from bertloom.members import read_shard
 from jobs import cli
 from jobs.support.figures import draw_length
 from pipeline.examples.decoding import decode

@@ -125,22 +125,21 @@ def place_of(shard: Path, column: str, buffer: int) -> int:
     return values.address - content.address
 
 
-SHARDS_SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("split", pa.string()),
-        ("max_seq_length", pa.int32()),
-        ("copy", pa.int32()),
-        ("number", pa.int32()),
-        ("examples", pa.int64()),
-        ("tokens", pa.int64()),
-        ("bytes", pa.int64()),
-        ("sha256", pa.string()),
-        ("member_offsets", pa.list_(pa.int64())),
-        ("member_bytes", pa.list_(pa.int64())),
-        ("member_examples", pa.list_(pa.int32())),
-    ]
-)
+COLUMNS_OF_SHARDS = {
+    "path": pa.string(),
+    "split": pa.string(),
+    "max_seq_length": pa.int32(),
+    "copy": pa.int32(),
+    "number": pa.int32(),
+    "examples": pa.int64(),
+    "tokens": pa.int64(),
+    "bytes": pa.int64(),
+    "sha256": pa.string(),
+    "member_offsets": pa.list_(pa.int64()),
+    "member_bytes": pa.list_(pa.int64()),
+    "member_examples": pa.list_(pa.int32()),
+}
+SHARDS_SCHEMA = pa.schema([pa.field(name, kind, nullable=False) for name, kind in COLUMNS_OF_SHARDS.items()])
 
 
 def write_data_set(
@@ -183,9 +182,25 @@ def write_data_set(
             "seed": seed,
             "mask_token_prob": 0.8,
             "random_token_prob": 0.1,
+            "validation_fraction": 0.1,
         },
         "masking": {"scheme": "token", "can_be_redrawn": True},
         "vocabulary": {"sha256": digest, "size": len(vocabulary.splitlines())},
+        "versions": {},
+        "counters": {
+            **dict.fromkeys(("documents_in", "documents_used", "documents_rejected", "documents_duplicate"), 0),
+            "sentences": 0,
+            "tokens": 0,
+            "text_bytes": 0,
+            "rejected": {},
+            "pairs": {},
+            "examples": {},
+        },
+        "notes": [],
+        "inputs": [],
+        "shards_digest": "0" * 64,
+        "documents": {},
+        "files": {},
         "shards_parquet": {
             "sha256": hashlib.sha256((directory / "shards.parquet").read_bytes()).hexdigest(),
             "rows": len(shards),

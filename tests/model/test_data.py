@@ -267,7 +267,7 @@ def test_a_member_of_another_length_copy_or_vocabulary_is_named(own):
     shutil.copyfile(own / "train/seq64/copy0/00000.tar", own / mine["path"])
     pq.write_table(pa.Table.from_pylist(list(rows.values()), schema=table.schema), own / "shards.parquet")
     digest = hashlib.sha256((own / "shards.parquet").read_bytes()).hexdigest()
-    edit_manifest(own, shards_parquet={"sha256": digest})
+    edit_manifest(own, shards_parquet={"sha256": digest, "rows": len(rows)})
     with says("its max_seq_length is '64', expected '32'"):
         read_all(own)
 
@@ -278,19 +278,45 @@ def test_offsets_and_ids_that_make_no_sense_are_named(own):
     place = place_of(path, "input_ids", 1) + 4
     for wrong in (2**30, 2**31 - 1, 2**32 - 1, 30_000):  # out of the data set, out of the member, backwards
         overwrite(path, place, wrong.to_bytes(4, "little"))
-        with says(
-            f"member 0 of shard {path} cannot be read: its offsets of input_ids lead outside the member or backwards"
-        ):
+        with says(f"member 0 of shard {path} cannot be read: its column input_ids is not valid (Offset invariant"):
             read_all(own)
     path.write_bytes(whole)
     overwrite(path, place_of(path, "masked_lm_ids", 1) + 4, (0).to_bytes(4, "little"))
-    with says(f"member 0 of shard {path} cannot be read: an example has 21 input_ids, 3 masked_lm_positions, 0 mas"):
+    with says(f"member 0 of shard {path} cannot be read: example 0 has more or fewer masked_lm_positions than masked"):
         read_all(own)
-    path.write_bytes(whole)
+    for column, value, message in [
+        ("segment_b_start", 40, "example 0 has a segment_b_start outside of it"),
+        ("masked_lm_positions", 60000, "example 0 has a masked_lm_position outside of it"),
+        ("next_sentence_label", 258, "example 0 has a label that is none of (-1, 0, 1)"),
+        ("input_ids", 60000, "input_ids has the token id 60000, but the vocabulary has 53 words"),
+        ("masked_lm_ids", 53, "masked_lm_ids has the token id 53, but the vocabulary has 53 words"),
+    ]:
+        path.write_bytes(whole)
+        buffer = 2 if column in ("input_ids", "masked_lm_positions", "masked_lm_ids") else 1
+        overwrite(path, place_of(path, column, buffer), value.to_bytes(2, "little"))
+        with says(f"member 0 of shard {path} cannot be read: {message}; run `bertloom verify`"):
+            read_all(own)
+
+
+def test_a_shard_that_changes_after_it_was_opened_is_named(own):
+    path = own / "train/seq32/copy0/00000.tar"
+    place, whole = place_of(path, "input_ids", 1) + 4, path.read_bytes()
+    examples = DataSet(own).examples("train", 32)
+    one = np.zeros(1, dtype=np.int64)
+    examples.gather(one, one)
+    for wrong in (2**30, 2**31 - 1, 2**32 - 1, 30_000):
+        overwrite(path, place, wrong.to_bytes(4, "little"))
+        with says(f"member 0 of shard {path} cannot be read: its offsets of input_ids lead outside the member or"):
+            examples.gather(one, one)
+    overwrite(path, 0, whole)
+    overwrite(path, place_of(path, "masked_lm_ids", 1) + 4, (0).to_bytes(4, "little"))
+    with says(f"member 0 of shard {path} cannot be read: an example has 21 input_ids, 3 masked_lm_positions, 0 mas"):
+        examples.gather(one, one)
+    overwrite(path, 0, whole)
     overwrite(path, place_of(path, "segment_b_start", 1), (40).to_bytes(2, "little"))
     with says(f"member 0 of shard {path} cannot be read: a segment_b_start is beyond its example"):
-        read_all(own)
-    path.write_bytes(whole)
+        examples.gather(one, one)
+    overwrite(path, 0, whole)
     overwrite(path, place_of(path, "input_ids", 2), (60000).to_bytes(2, "little"))
     with says("has token ids beyond its vocabulary of 53 words"):
-        read_all(own)
+        examples.gather(one, one)

@@ -180,7 +180,7 @@ def test_what_may_not_be_read_or_is_missing_is_said_at_once(store, local, tmp_pa
     store.fail("403", "manifest.json", 9)
     with says(f"{URL}/manifest.json may not be read: "):
         DataSet(URL)
-    assert len(store.fetched("manifest.json")) == 1
+    assert len(store.fetched("set/manifest.json")) == 1
     store.reset()
     url = store.upload(local, "lacking")
     examples = open_remote(tmp_path, url=url)

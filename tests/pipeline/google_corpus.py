@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bertloom.shards import ShardName, read_shard
+from bertloom.members import read_shard
+from bertloom.shards import ShardName
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.shards import write_shard
 from pipeline.tokens import DOCUMENT, TokenBlock

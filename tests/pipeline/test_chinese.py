@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bertloom import storage
-from bertloom.shards import ShardName, read_shard
+from bertloom.members import read_shard
+from bertloom.shards import ShardName
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.shards import write_shard
 from pipeline.job import JobConfig

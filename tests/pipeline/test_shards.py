@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bertloom.shards import SHARDS_SCHEMA, ShardName, digest_of, read_shard, schema, shards_table
+from bertloom.members import read_shard
+from bertloom.shards import SHARDS_SCHEMA, ShardName, digest_of, schema, shards_table
 from pipeline.examples import shards
 from pipeline.examples.masking.masks import Masking
 from pipeline.examples.masking.scheme import mask_counts

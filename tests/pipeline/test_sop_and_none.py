@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertloom.shards import ShardName, read_shard
+from bertloom.members import read_shard
+from bertloom.shards import ShardName
 from pipeline.examples.masking.masks import Masking
 from pipeline.examples.masking.scheme import mask_counts
 from pipeline.examples.masking.tokens import TOKENS
