@@ -238,7 +238,7 @@ def load_initial_weights(training: Pretraining, init_from: Path) -> None:
 def write_inputs(training: Pretraining) -> None:
     """Write the vocabulary and the configuration into the run folder."""
     for name in ("vocab.txt", "tokenizer.json"):
-        training.recorder.write_text(name, training.data_set.folder.read(name).decode())
+        training.recorder.write_text(name, training.data_set.read(name).decode())
     training.recorder.write_text("config.toml", dump(training.config))
 
 

@@ -17,7 +17,7 @@ MAY_DIFFER = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initialize
 
 def check_vocabulary(pretrained: Pretrained, data_set: DataSet) -> None:
     """Raise ValueError unless a data set has the model's vocabulary and was tokenized with its text options."""
-    words = data_set.folder.read("vocab.txt").decode().removesuffix("\n").split("\n")
+    words = data_set.read("vocab.txt").decode().removesuffix("\n").split("\n")
     ours = pretrained.tokenizer.words
     if words != ours:
         first = next((i for i, (a, b) in enumerate(zip(words, ours)) if a != b), min(len(words), len(ours)))
@@ -26,7 +26,7 @@ def check_vocabulary(pretrained: Pretrained, data_set: DataSet) -> None:
             f"the vocabulary of {data_set.folder} ({len(words):,} words) is not that of {pretrained.path} ({len(ours):,}): "
             f"word {first} is {said}; preprocess with the model's vocab.txt"
         )
-    made = text_options(parse_json(data_set.folder.read("tokenizer.json"), f"{data_set.folder}/tokenizer.json"))
+    made = text_options(parse_json(data_set.read("tokenizer.json"), f"{data_set.folder}/tokenizer.json"))
     reads = text_options(json.loads(pretrained.tokenizer.tokenizer.to_str()))
     for name, value in made.items():
         if value != reads[name]:

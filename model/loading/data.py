@@ -6,6 +6,7 @@ mapped from there. In both cases rows are found by index arithmetic (`model/load
 Dimensions in the comments: T real tokens, N examples, M masked positions of a batch.
 """
 
+import hashlib
 import os
 import weakref
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bertloom.json_files import Damaged
 from bertloom.manifest import parse_manifest, parse_shards
 from model.batch import PackedBatch
 from model.loading.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
@@ -61,6 +63,20 @@ class DataSet:
         self.vocabulary_sha256 = str(self.manifest["vocabulary"]["sha256"])
         self.vocabulary_size = int(self.manifest["vocabulary"]["size"])
         self.num_copies = int(self.manifest["configuration"]["dupe_factor"])
+
+    def read(self, name: str) -> bytes:
+        """Return vocab.txt or tokenizer.json; ValueError if it is missing or not that of the manifest."""
+        listed = {"vocab.txt": self.vocabulary_sha256, **self.manifest["files"]}
+
+        def checked(content: bytes) -> bytes:
+            if hashlib.sha256(content).hexdigest() != listed.get(name):
+                raise Damaged(f"{self.folder}/{name}: its sha256 is not that of manifest.json; copy it again")
+            return content
+
+        try:
+            return self.folder.parse(name, checked)
+        except FileNotFoundError:
+            raise ValueError(f"{self.folder}/{name} is missing: copy the whole data set again") from None
 
     def cache(self) -> MemberCache:
         """Return the cache of remote members, which is opened at the first call."""

@@ -47,14 +47,14 @@ def remasking_of(data_set: DataSet) -> Remasking:
     Raises:
         ValueError: the manifest does not say that its masks can be redrawn.
     """
-    configuration, masking = data_set.manifest["configuration"], data_set.manifest.get("masking", {})
-    if masking.get("can_be_redrawn") is not True:
+    configuration, masking = data_set.manifest["configuration"], data_set.manifest["masking"]
+    if not masking["can_be_redrawn"]:
         raise ValueError(
-            f"remask: the masks of {data_set.folder} have the scheme {masking.get('scheme')!r}, and its manifest does not "
+            f"remask: the masks of {data_set.folder} have the scheme {masking['scheme']!r}, and its manifest does not "
             f"say that they can be redrawn. Leave --remask out: the {data_set.num_copies} copies of the data set have "
             f"different masks"
         )
-    words = data_set.folder.read("vocab.txt").decode().removesuffix("\n").split("\n")
+    words = data_set.read("vocab.txt").decode().removesuffix("\n").split("\n")
     below = threshold(configuration["mask_token_prob"], 32)
     return Remasking(
         mask_id=words.index("[MASK]"),

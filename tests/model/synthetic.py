@@ -200,7 +200,7 @@ def write_data_set(
         "inputs": [],
         "shards_digest": "0" * 64,
         "documents": {},
-        "files": {},
+        "files": {"tokenizer.json": hashlib.sha256((directory / "tokenizer.json").read_bytes()).hexdigest()},
         "shards_parquet": {
             "sha256": hashlib.sha256((directory / "shards.parquet").read_bytes()).hexdigest(),
             "rows": len(shards),

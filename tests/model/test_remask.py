@@ -185,17 +185,26 @@ def test_the_words_and_shares_come_from_the_data_set(data_set, tmp_path):
     [
         ({"scheme": "whole_word", "can_be_redrawn": False}, "'whole_word'"),
         ({"scheme": "of_another_year", "can_be_redrawn": False}, "'of_another_year'"),
-        ({"scheme": "of_another_year"}, "'of_another_year'"),
-        (None, "None"),
     ],
 )
 def test_masks_are_redrawn_only_where_the_manifest_says_that_they_can_be(data_set, tmp_path, masking, scheme):
     data = Path(shutil.copytree(data_set, tmp_path / "set"))
     manifest = json.loads((data / "manifest.json").read_text())
-    del manifest["masking"]
-    write_manifest(data, manifest | ({"masking": masking} if masking else {}))
+    write_manifest(data, manifest | {"masking": masking})
     with pytest.raises(ValueError, match=rf"remask: the masks of .*set have the scheme {scheme}, .*: the 2 copies of"):
         remasking_of(DataSet(data))
+
+
+@pytest.mark.parametrize(
+    ("masking", "lost"), [({"scheme": "of_another_year"}, "masking.can_be_redrawn"), (None, "masking")]
+)
+def test_a_manifest_that_does_not_say_how_its_masks_were_drawn_is_refused(data_set, tmp_path, masking, lost):
+    data = Path(shutil.copytree(data_set, tmp_path / "set"))
+    manifest = json.loads((data / "manifest.json").read_text())
+    del manifest["masking"]
+    write_manifest(data, manifest | ({"masking": masking} if masking else {}))
+    with pytest.raises(ValueError, match=rf"manifest.json has lost a part: it has no {lost}; copy it again"):
+        DataSet(data)
 
 
 def test_an_example_that_cannot_be_is_refused():
