@@ -1,12 +1,13 @@
-"""Check a BERT in a directory of Hugging Face transformers, and write it as a run folder that `pretrain` can continue.
+"""Check a BERT of transformers or google-research/bert, and write it as a run folder that `pretrain` can continue.
 
     bertloom import --hf bert-base-uncased --out RUN
     bertloom preprocess --input 'texts/*.txt' --vocab RUN/model/vocab.txt --out DATASET
     bertloom pretrain RUN/config.toml --data DATASET --out MORE --num-steps 20000
     bertloom finetune --task classify --model RUN --train train.jsonl --dev dev.jsonl --out TUNED
 
-The directory has config.json, model.safetensors or the older pytorch_model.bin, and tokenizer.json or vocab.txt. Nothing
-is downloaded, and no code in the directory is run. Writes
+The directory has config.json, model.safetensors or the older pytorch_model.bin, and tokenizer.json or vocab.txt. It may
+also be one of google-research/bert, with bert_config.json, bert_model.ckpt.* and vocab.txt; TensorFlow is not needed.
+Nothing is downloaded, and no code in the directory is run. Writes
 
     RUN/config.toml    a preset for `bertloom pretrain`: the shape of the model, and the place of its weights
     RUN/model/         the model in the current format of transformers, with unchanged weights
@@ -30,7 +31,7 @@ class ImportConfig:
     """Turn a BERT of Hugging Face transformers into a run folder that `pretrain` can continue."""
 
     hf: Path
-    """Directory of the model, with config.json, the weights and the tokenizer."""
+    """Directory of the model, with config.json (or bert_config.json), the weights and the tokenizer."""
     out: Path
     """Run folder to write: a new or empty one."""
 
@@ -74,11 +75,11 @@ def import_model(config: ImportConfig) -> Imported:
     from model.encoders import names_of
     from model.heads import PretrainingModel
     from model.hub.initial_weights import MAY_DIFFER, copy_weights
-    from model.hub.pretrained import open_pretrained
+    from model.hub.pretrained import configuration_file, open_pretrained
     from model.hub.weights import to_hugging_face, write_pretrained
 
-    if not (config.hf / "config.json").exists():
-        what = "it has no config.json" if config.hf.is_dir() else "there is no such folder"
+    if not configuration_file(config.hf):
+        what = "it has no config.json or bert_config.json" if config.hf.is_dir() else "there is no such folder"
         raise ValueError(
             f"{config.hf} is not a model directory of transformers: {what}. Models are not downloaded: give a local folder"
         )

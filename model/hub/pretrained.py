@@ -3,6 +3,7 @@
     RUN                                a pretraining run: its last checkpoint, or one of them, RUN/checkpoints/step-00001000
     RUN                                a fine-tuned run: RUN/model
     DIRECTORY with config.json         any BERT that transformers wrote
+    DIRECTORY with bert_config.json    a TensorFlow checkpoint of google-research/bert: bert_model.ckpt.index, …
 
 Each has its vocabulary in the same folder. It is checked to be the model's.
 """
@@ -80,8 +81,8 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
     if (path / "state.json").exists():
         return _open_checkpoint(path)
     for directory in (path, path / "model"):
-        if (directory / "config.json").exists():
-            return _open_directory(directory)
+        if configuration := configuration_file(directory):
+            return _open_directory(directory, configuration)
     if (path / "checkpoints").is_dir():
         if "task" in _run_config(path):
             raise ValueError(f"{path}: its fine-tuning is not finished: start `bertloom finetune` again with its flags")
@@ -118,11 +119,17 @@ def _open_checkpoint(path: Path) -> Pretrained:
     )
 
 
-def _open_directory(directory: Path) -> Pretrained:
-    """A directory in transformers' form."""
-    configuration = read_json(directory / "config.json")
-    config = read_config(configuration, f"{directory}/config.json")
-    from_plain(list[str] | None, configuration.get("architectures"), f"{directory}/config.json: architectures")
+def configuration_file(directory: Path) -> Path | None:
+    """Return the configuration of the model in a directory: transformers' or google-research/bert's, or None."""
+    found = (directory / name for name in ("config.json", "bert_config.json"))
+    return next((path for path in found if path.exists()), None)
+
+
+def _open_directory(directory: Path, path: Path) -> Pretrained:
+    """A directory in transformers' form, or in that of google-research/bert, with its configuration."""
+    configuration = read_json(path)
+    config = read_config(configuration, str(path))
+    from_plain(list[str] | None, configuration.get("architectures"), f"{path}: architectures")
     tokenizer = load_tokenizer(directory, config.vocab_size)
     return Pretrained(
         path=directory,

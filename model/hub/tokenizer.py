@@ -109,6 +109,11 @@ def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
     names = ("tokenizer_config.json", "vocab.txt", "tokenizer.json")
     config_path, words_path, json_path = (directory / name for name in names)
     config = read_json(config_path) if config_path.exists() else {}
+    if (
+        directory / "bert_config.json"
+    ).exists() and words_path.exists():  # of google-research/bert, which does not record it
+        is_cased = any(word.lower() != word for word in read_words(words_path) if word not in SPECIAL_WORDS.values())
+        config = {"do_lower_case": not is_cased} | config
     kind = str(config.get("tokenizer_class", "BertTokenizer"))
     if kind not in CLASSES:
         raise ValueError(f"{config_path}: tokenizer_class is {kind[:80]!r}, expected BertTokenizer")

@@ -19,6 +19,8 @@ from bertloom.json_files import check_regular, read_json
 from model.encoders import names_of
 from model.heads import PretrainingModel, expected_tensors
 from model.hub.config import read_config, write_config
+from model.hub.tensor_bundle import read_index
+from model.hub.tensorflow_names import index_file, read_checkpoint
 from model.hub.tokenizer import TextTokenizer, save_tokenizer
 from model.runs.plain_values import shown
 from model.shape import EncoderConfig
@@ -149,6 +151,8 @@ def weights_files(directory: Path) -> list[Path]:
             return [directory / name]
         if (directory / f"{name}.index.json").exists():
             return listed_files(directory / f"{name}.index.json")
+    if index := index_file(directory):
+        return [index, *read_index(index)[1]]
     raise ValueError(f"{directory} has neither model.safetensors nor pytorch_model.bin: there are no weights to read")
 
 
@@ -179,8 +183,11 @@ def read_weights(directory: Path, config: EncoderConfig) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     paths = weights_files(directory)
-    for path in paths:
-        state |= read_tensors(path) if path.suffix == ".safetensors" else read_pickled(path)
+    if paths[0].suffix == ".index":
+        state = read_checkpoint(paths[0])
+    else:
+        for path in paths:
+            state |= read_tensors(path) if path.suffix == ".safetensors" else read_pickled(path)
     where = paths[0] if len(paths) == 1 else directory
     names = names_of(config)
     base = f"{names.base}."
@@ -249,7 +256,9 @@ def check_weights(state: object, path: Path) -> None:
     """Raise ValueError unless a file holds a dict of names and plain tensors."""
     if not isinstance(state, dict):
         wrong = f"{path} holds a {type(state).__name__}"
-    elif others := [name for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]:
+    elif others := [name for name in state if not isinstance(name, str)]:
+        wrong = f"{path}: one of the names is {shown(others[0])}"
+    elif others := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         wrong = f"{path}: {shown(others[0])} is a {type(state[others[0]]).__name__}"
     elif others := [name for name, tensor in state.items() if not is_whole(tensor)]:
         wrong = f"{path}: {shown(others[0])} is a tensor without numbers of its own"

@@ -114,7 +114,7 @@ def test_a_bin_file_that_is_none_is_refused_in_one_line(directory, content, mess
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda state: state | {5: torch.zeros(2)}, "5 is a Tensor, expected a dict of names"),
+        (lambda state: state | {5: torch.zeros(2)}, "one of the names is 5, expected a dict of names"),
         (lambda state: state | {"a": torch.zeros(2).to_sparse()}, "'a' is a tensor without numbers of its own"),
         (lambda state: state | {"a": torch.zeros(2, device="meta")}, "'a' is a tensor without numbers of its own"),
         (lambda state: state | {"a": torch.zeros(1).expand(10**12)}, "'a' is a tensor without numbers of its own"),
