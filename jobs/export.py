@@ -81,6 +81,7 @@ def export(config: ExportConfig) -> Pretrained:
             pretrained.form,
             folder,
             pretrained.tokenizer,
+            pretrained.max_seq_length,
             **pretrained.configuration,
         )
         write_text(folder / "README.md", card)

@@ -9,7 +9,8 @@ The directory has config.json, model.safetensors or the older pytorch_model.bin,
 also be one of google-research/bert, with bert_config.json, bert_model.ckpt.* and vocab.txt; TensorFlow is not needed.
 Nothing is downloaded, and no code in the directory is run. Writes
 
-    RUN/config.toml    a preset for `bertloom pretrain`: the shape of the model, and the place of its weights
+    RUN/config.toml    a preset for `bertloom pretrain`: the shape of the model, the place of its weights, and a batch size
+                       and learning rate for more training
     RUN/model/         the model in the current format of transformers, with unchanged weights
 
 A model may lack the head for masked words or for next sentence prediction. Pretraining then starts with a new one.
@@ -24,6 +25,14 @@ import tomli_w
 from bertloom.json_files import read_json
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
+
+CONTINUE = {"batch_size": 32, "learning_rate": 5e-5, "eval_every": 200, "num_eval_examples": 256, "save_every": 200}
+"""Settings of the preset: those of google-research/bert's example of more pretraining, with evaluations that are short on a
+CPU. The defaults of `pretrain` are for a model that begins with random weights, on a GPU."""
+COMMENT = """\
+# Continues the pretraining of this model. The small batch and learning rate are for some thousand steps on your own texts;
+# raise both for long training on a GPU (BERT used 256 and 1e-4).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +105,11 @@ def import_model(config: ImportConfig) -> Imported:
             missing=missing,
             left_out=sorted(n for n in pretrained.weights if n not in weights and not n.endswith(names.copies)),
         )
-        write_pretrained(weights, pretrained.config, form, folder / "model", pretrained.tokenizer)
+        length = pretrained.max_seq_length
+        write_pretrained(weights, pretrained.config, form, folder / "model", pretrained.tokenizer, length)
         shape = {name: value for name, value in pretrained.config.values().items() if name not in MAY_DIFFER}
-        write_text(folder / "config.toml", tomli_w.dumps({"init_from": str(config.out.resolve()), "model": shape}))
+        write_text(
+            folder / "config.toml",
+            COMMENT + tomli_w.dumps({"init_from": str(config.out.resolve()), **CONTINUE, "model": shape}),
+        )
     return found

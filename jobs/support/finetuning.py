@@ -119,7 +119,8 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
         if self.best.value is None or values[job.metric] > self.best.value:
             # A killed run may have got further than its checkpoint, and written this model already.
             with whole_folder(model_path(self.recorder.out, progress.step), replace=True) as folder:
-                save_pretrained(self.model, folder, job.pretrained.tokenizer, **job.task.configuration())
+                longest = max(job.pretrained.max_seq_length, job.task.windowing.max_seq_length)
+                save_pretrained(self.model, folder, job.pretrained.tokenizer, longest, **job.task.configuration())
             self.best = Best(step=progress.step, value=values[job.metric])
         else:
             self.best = replace(self.best, num_worse=self.best.num_worse + 1)

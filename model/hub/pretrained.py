@@ -20,7 +20,7 @@ from bertloom.json_files import read_json, read_regular, read_toml
 from model.encoders import config_from, names_of
 from model.heads import expected_tensors
 from model.hub.config import read_config
-from model.hub.tokenizer import TextTokenizer, load_tokenizer
+from model.hub.tokenizer import TextTokenizer, load_tokenizer, longest_sequence
 from model.hub.weights import read_weights, to_hugging_face, weights_files
 from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
 from model.runs.plain_values import from_plain
@@ -43,7 +43,8 @@ class Pretrained:
     configuration: dict[str, Any]
     """The content of its config.json; for a pretraining run, what export would add to it."""
     max_seq_length: int
-    """Length of the longest sequences it was trained on. If unknown: the longest it can read, up to 512."""
+    """Length of the longest sequences it was trained on: of a directory, what its tokenizer_config.json says. If unknown:
+    the longest it can read, up to 512."""
 
     @property
     def architecture(self) -> str:
@@ -137,7 +138,7 @@ def _open_directory(directory: Path, path: Path) -> Pretrained:
         weights=read_weights(directory, config),
         tokenizer=tokenizer,
         configuration=configuration,
-        max_seq_length=min(512, config.shape.max_position_embeddings),
+        max_seq_length=min(longest_sequence(directory), config.shape.max_position_embeddings),
     )
 
 

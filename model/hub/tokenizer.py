@@ -194,13 +194,20 @@ def save_tokenizer(tokenizer: TextTokenizer, directory: Path, max_length: int) -
     """Write the files that `transformers.AutoTokenizer` reads into an existing folder.
 
     Args:
-        max_length: length of the longest sequence that the model can read, in tokens.
+        max_length: length of the longest sequence that the model should read, in tokens.
     """
     tokenizer.tokenizer.save(str(directory / "tokenizer.json"))
     (directory / "vocab.txt").write_text("".join(word + "\n" for word in tokenizer.words), encoding="utf-8")
     config = tokenizer_configuration(read_json(directory / "tokenizer.json"), max_length)
     for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", SPECIAL_WORDS)):
         (directory / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def longest_sequence(directory: Path) -> int:
+    """Return the length in a model's tokenizer_config.json at which texts are truncated, or else 512."""
+    path = directory / "tokenizer_config.json"
+    length = read_json(path).get("model_max_length") if path.exists() else None
+    return length if isinstance(length, int) and 8 <= length < 512 else 512  # transformers writes 10^30 for "unknown"
 
 
 def tokenizer_configuration(tokenizer: dict[str, Any], max_length: int) -> dict[str, Any]:

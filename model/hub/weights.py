@@ -95,18 +95,24 @@ def from_hugging_face(
 
 
 def save_pretrained(
-    model: HasForm, directory: str | os.PathLike[str], tokenizer: TextTokenizer | None = None, **configuration: Any
+    model: HasForm,
+    directory: str | os.PathLike[str],
+    tokenizer: TextTokenizer | None = None,
+    max_seq_length: int | None = None,
+    **configuration: Any,
 ) -> None:
     """Write a directory that `from_pretrained` of the model's class in transformers reads.
 
     Args:
         directory: made if it does not exist; gets config.json and model.safetensors.
         tokenizer: written too if it is given, so that AutoTokenizer reads the directory.
+        max_seq_length: length of the longest sequences that the model was trained on, where tokenizers will truncate; by
+            default the longest that it can read.
         configuration: more of config.json, such as id2label.
     """
     assert isinstance(model, nn.Module)
     state = to_hugging_face(model.state_dict(), model.config, model.form)
-    write_pretrained(state, model.config, model.form, directory, tokenizer, **configuration)
+    write_pretrained(state, model.config, model.form, directory, tokenizer, max_seq_length, **configuration)
 
 
 def write_pretrained(
@@ -115,6 +121,7 @@ def write_pretrained(
     form: str,
     directory: str | os.PathLike[str],
     tokenizer: TextTokenizer | None = None,
+    max_seq_length: int | None = None,
     **configuration: Any,
 ) -> None:
     """Write the directory of `save_pretrained` from weights that already have transformers' names."""
@@ -123,7 +130,7 @@ def write_pretrained(
     content = write_config(config, form) | configuration
     if tokenizer is not None:
         content["pad_token_id"] = tokenizer.pad_id
-        save_tokenizer(tokenizer, directory, config.shape.max_position_embeddings)
+        save_tokenizer(tokenizer, directory, max_seq_length or config.shape.max_position_embeddings)
     cpu = {name: tensor.cpu() for name, tensor in state.items()}
     write_tensors(cpu, directory / "model.safetensors", {"format": "pt"})
     (directory / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

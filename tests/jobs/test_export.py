@@ -20,6 +20,7 @@ from transformers import (
 
 from jobs.export import ExportConfig, export, main
 from jobs.finetune import FinetuneConfig, finetune
+from jobs.import_model import ImportConfig, import_model
 from model.hub import onnx_export as padded
 from model.hub.pretrained import open_pretrained
 from model.hub.weights import load_pretrained
@@ -132,7 +133,22 @@ def test_the_tokenizer_of_transformers_gives_our_ids_on_nasty_texts(exported, ru
     words = theirs.convert_ids_to_tokens(pair.input_ids[0])
     assert words == ["[CLS]", "the", "house", "[SEP]", "北", "京", "[SEP]"]
     assert pair.token_type_ids[0].tolist() == [0, 0, 0, 0, 1, 1, 1]
-    assert theirs.model_max_length == 64
+    assert theirs.model_max_length == 32  # the length of training, of 64 positions
+
+
+def test_the_length_of_training_is_kept_by_export_and_import(exported, run, tmp_path):
+    assert open_pretrained(run).max_seq_length == open_pretrained(exported).max_seq_length == 32
+    import_model(ImportConfig(hf=exported, out=tmp_path / "imported"))
+    assert open_pretrained(tmp_path / "imported").max_seq_length == 32
+    assert json.loads((tmp_path / "imported/model/tokenizer_config.json").read_text())["model_max_length"] == 32
+
+
+@pytest.mark.parametrize("length, expected", [(10**30, 64), (128, 64), (16, 16), (2, 64), ("x", 64), (None, 64)])
+def test_the_length_in_a_tokenizer_configuration_counts_if_it_is_one(exported, tmp_path, length, expected):
+    directory = shutil.copytree(exported, tmp_path / "model")
+    path = directory / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": length}))
+    assert open_pretrained(directory).max_seq_length == expected
 
 
 def test_a_masked_word_is_filled(exported):

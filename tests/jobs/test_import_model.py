@@ -193,6 +193,13 @@ def test_missing_heads_are_reported_and_initialised(kind, architecture, missing,
     assert f"new ones for {', '.join(missing)}" in capsys.readouterr().out
 
 
+def test_the_preset_of_an_import_is_for_more_training_on_any_machine(run):
+    text = (run / "config.toml").read_text()
+    preset = parse(PretrainConfig, [str(run / "config.toml"), "--data", "-", "--out", "-", "--num-steps", "1"], "test")
+    assert (preset.batch_size, preset.learning_rate, preset.num_eval_examples) == (32, 5e-5, 256)
+    assert text.startswith("# Continues the pretraining of this model.")
+
+
 def test_the_import_prints_how_to_preprocess_for_a_cased_model(hf, tmp_path, capsys):
     cased = shutil.copytree(hf, tmp_path / "cased")
     BertTokenizer(str(hf / "vocab.txt"), do_lower_case=False).save_pretrained(cased)
