@@ -1,11 +1,13 @@
 """Text that is not UTF-8: its encoding is recognized by the first bytes, and it is converted to UTF-8.
 
 UTF-16 and UTF-32, GB18030 and Windows-1252 (which includes Latin-1) are recognized, and only when the bytes leave little
-doubt. Other bytes are read as UTF-8, and those that are not valid become U+FFFD.
+doubt. Other bytes are read as UTF-8, and those that are not valid become U+FFFD. Text of central Europe and the Baltic in
+its own encodings is not recognized: its letters are others in Windows-1252, and only a person can tell which are meant.
 """
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from pipeline.inputs.streams import Damaged
@@ -23,10 +25,21 @@ _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _HIGH = re.compile(rb"[\x80-\xff]+")
 # curly quotes, dashes, the no-break space, ¡¿«»°, and the letters of western Europe but for the rarest
 _WESTERN = re.compile(
-    rb"[\x85\x91-\x97\xa0\xa1\xa7\xab\xb0\xb4\xb7\xba\xbb\xbf\xc0-\xcf\xd1-\xd6\xd8-\xdc\xdf-\xef\xf1-\xf6\xf8-\xfc]"
+    rb"(?<![A-Za-z])\x91|[\x85\x92-\x97\xa0\xa1\xa7\xab\xb0\xb4\xb7\xba\xbb\xbf\xc0-\xcf\xd1-\xd6\xd8-\xdc\xdf-\xef\xf1-\xf6\xf8-\xfc]"
 )
-# Latin, Greek, Cyrillic, Chinese, Japanese, Korean and punctuation
-_USUAL = re.compile("[\t\n\r -\u052f\u2010-\u2027\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff00-\uff60]")
+# the alphabets from Latin to Khmer, Vietnamese letters, Chinese, Japanese, Korean and punctuation
+_USUAL = re.compile("[\t\n\r -\u1fff\u2010-\u2027\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff00-\uff60]")
+# Encodings whose text looks like Windows-1252: (encoding, letters of a language beyond ASCII, those of them that show it)
+_NOT_WESTERN = (
+    ("cp1250", "áéíóöőúüű", "őű"),  # Hungarian
+    ("iso8859-16", "áéíóöőúüű", "őű"),
+    ("cp1250", "áčďéěíňóřšťúůýž", "šýž"),  # Czech
+    ("iso8859-2", "áčďéěíňóřšťúůýž", "šýž"),
+    ("cp1250", "áäčďéíĺľňóôŕšťúýž", "ľšýž"),  # Slovak
+    ("iso8859-2", "áäčďéíĺľňóôŕšťúýž", "ľšýž"),
+    ("cp1257", "ąćęłńóśźż", "ęł"),  # Polish
+    ("cp1257", "āčēģīķļņšūž", "š"),  # Latvian
+)
 # a third of the characters of modern Chinese text are in this list
 _COMMON_CHINESE = frozenset(
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"
@@ -53,9 +66,12 @@ def find_encoding(head: bytes) -> str | None:
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             return encoding
+    for encoding in ("utf-32-le", "utf-32-be"):
+        if _is_utf32(head, encoding):
+            return encoding
     utf8 = _is_cut_utf8(head)
-    # control characters are rare in ASCII, but every second byte of Latin text in UTF-16 is one
-    if not utf8 or 3 * len(_CONTROLS.findall(head)) > len(head):
+    # control characters are rare in ASCII, but every second byte of an alphabet's text in UTF-16 is one
+    if not utf8 or 3 * sum(byte < 0x20 for byte in head) > len(head):
         for encoding in ("utf-16-le", "utf-16-be"):
             if _is_utf16(head, encoding):
                 return encoding
@@ -67,12 +83,13 @@ def find_encoding(head: bytes) -> str | None:
         return None
     if sum(len(run) for run in runs if len(run) > 1) > 0.9 * num_high:
         return "gb18030" if _is_gb18030(head) else None
-    return "windows-1252" if len(_WESTERN.findall(head)) > 0.95 * num_high else None
+    is_western = len(_WESTERN.findall(head)) > 0.95 * num_high and not _may_be_other_latin(b"".join(runs))
+    return "windows-1252" if is_western else None
 
 
 def is_mostly_utf8(head: bytes) -> bool:
-    """Return whether at most one byte in a hundred is not valid UTF-8."""
-    return _num_replaced(head) * 100 <= len(head)
+    """Return whether it is valid UTF-8 but for one byte in a hundred, and not full of control characters."""
+    return _num_replaced(head) * 100 <= len(head) and not _is_full_of_controls(head)
 
 
 def as_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
@@ -109,6 +126,33 @@ def _is_damaged_utf8(head: bytes) -> bool:
     """Return whether it has as many characters of several bytes as invalid bytes: by chance there would be few."""
     num_good = sum(character > "\x7f" and character != "\ufffd" for character in head.decode(errors="replace"))
     return num_good >= _num_replaced(head)
+
+
+def _is_full_of_controls(head: bytes) -> bool:
+    return 3 * len(_CONTROLS.findall(head)) > len(head)
+
+
+def _is_utf32(head: bytes, encoding: str) -> bool:
+    """Return whether it is UTF-32, which other text is not even by chance."""
+    try:
+        text = head[: len(head) // 4 * 4].decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return len(head) >= _LEAST and not re.search("[\0-\x08\x0e-\x1f]", text)
+
+
+def _may_be_other_latin(high: bytes) -> bool:
+    """Return whether these non-ASCII bytes are as good as all the letters of a language that Windows-1252 does not hold."""
+    counts = Counter(high)
+    for encoding, letters, telling in _NOT_WESTERN:
+        known, shown = ((text + text.upper()).encode(encoding) for text in (letters, telling))
+        num_letters = sum(
+            n for byte, n in counts.items() if byte >= 0xB5 or byte in known
+        )  # the others are punctuation
+        num_known, num_shown = (sum(counts[byte] for byte in set(some)) for some in (known, shown))
+        if num_known > 0.98 * num_letters and num_shown > 0.02 * num_letters:
+            return True
+    return False
 
 
 def _is_utf16(head: bytes, encoding: str) -> bool:

@@ -62,6 +62,81 @@ def test_other_encodings_are_recognized_when_there_is_little_doubt(text, encodin
     assert {find_encoding(head) for head in sizes(text.encode(encoding, errors="ignore"))} == {found}
 
 
+OTHER_LATIN = {
+    "Hungarian": "Minden emberi lény szabadon születik és egyenlő méltósága és joga van. Az őszi eső után a fű zöld.",
+    "Polish": "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności i swych praw. Są obdarzeni rozumem.",
+    "Czech": "Všichni lidé rodí se svobodní a sobě rovní co do důstojnosti a práv. Jsou nadáni rozumem a svědomím.",
+    "Slovak": "Všetci ľudia sa rodia slobodní a sebe rovní, čo sa týka ich dôstojnosti a práv. Sú obdarení rozumom.",
+    "Croatian": "Sva ljudska bića rađaju se slobodna i jednaka u dostojanstvu i pravima. Čovječe, što želiš?",
+    "Slovene": "Obdarjeni so z razumom in vestjo in bi morali ravnati drug z drugim kakor bratje. Človek, če želiš, pridi.",
+    "Romanian": "Toate fiinţele umane se nasc libere şi egale în demnitate şi în drepturi. Ele sunt înzestrate cu raţiune.",
+    "Turkish": "Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar. Akıl ve vicdana sahiptirler.",
+    "Latvian": "Visi cilvēki piedzimst brīvi un vienlīdzīgi savā pašcieņā un tiesībās. Viņi ir apveltīti ar saprātu.",
+    "Lithuanian": "Visi žmonės gimsta laisvi ir lygūs savo orumu ir teisėmis. Jiems suteiktas protas ir sąžinė.",
+    "Welsh": "Mae'r dŵr yn y tŷ; ŵyn a sêr, môr a thân, a dylai pawb ymddwyn y naill at y llall.",
+    "Maltese": "Il-bnedmin kollha jitwieldu ħielsa u ugwali fid-dinjità. Huma mogħnija bir-raġuni u għandhom iġibu ruħhom.",
+    "Albanian": "Të gjithë njerëzit lindin të lirë dhe të barabartë në dinjitet dhe në të drejta.",
+}
+WESTERN = {
+    "Portuguese": "Todos os seres humanos nascem livres e iguais. As nações não são ilhas; põem corações em canções.",
+    "Italian": "Tutti nascono liberi in dignità e diritti. Perché è così? La città, più giù, però lunedì sarà.",
+    "Spanish": "Dotados como están de razón y conciencia. El año pasado mañana será así, ¿qué más? ¡Él sí!",
+    "German": "Alle Menschen sind frei und gleich an Würde. Über große Straßen führen Wege für ältere Bürger.",
+    "Swedish": "Alla människor är födda fria och lika i värde och rättigheter. På sjön åker båten.",
+    "Dutch": "Eén idee: coördinatie, beëindiging, geïnteresseerd, reünie, één, vóór, hè, crêpe.",
+    "Estonian": "Kõik inimesed sünnivad vabadena ja võrdsetena oma väärikuselt ja õigustelt. Neile on antud mõistus.",
+}
+CENTRAL = [
+    "cp1250",
+    "iso8859-2",
+    "iso8859-16",
+    "cp1254",
+    "cp1257",
+    "iso8859-13",
+    "iso8859-3",
+    "iso8859-14",
+    "mac_roman",
+]
+
+
+@pytest.mark.parametrize("language", OTHER_LATIN)
+def test_letters_that_windows_1252_lacks_are_never_read_as_others(language):
+    text = f"{OTHER_LATIN[language]}\n" * 3
+    tried = 0
+    for encoding in CENTRAL:
+        try:
+            data = text.encode(encoding)
+        except UnicodeEncodeError:
+            continue
+        if data.decode("cp1252", errors="replace") != text:
+            tried += 1
+            assert find_encoding(data) is None, encoding
+    assert tried
+
+
+@pytest.mark.parametrize("language", WESTERN)
+def test_western_languages_are_recognized(language):
+    for copies in (2, 30):
+        assert find_encoding((f"{WESTERN[language]}\n" * copies).encode("cp1252")) == "windows-1252"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *OTHER_LATIN.values(),
+        ENGLISH,
+        "Tất cả mọi người sinh ra đều được tự do và bình đẳng.",
+        "כל בני האדם נולדו בני חורין",
+        "يولد جميع الناس أحرارا",
+        "सभी मनुष्यों को गौरव",
+        "มนุษย์ทั้งหลาย เกิดมามีอิสระ",
+    ],
+)
+def test_unicode_without_its_mark_is_recognized_in_every_alphabet(text, encoding):
+    assert find_encoding(text.encode(encoding)) == encoding
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -154,6 +229,13 @@ def test_an_unrecognized_encoding_is_reported(tmp_path):
     assert notes == [
         "0.txt, 1.txt, 2.txt and 2 more files: not UTF-8, nor any encoding that can be recognized. Name it with --encoding"
     ]
+
+
+def test_text_full_of_control_characters_is_reported(tmp_path):
+    (tmp_path / "a.txt").write_bytes("มนุษย์ทั้งหลายเกิดมามีอิสระ".encode("utf-16-le"))  # valid UTF-8, but without a space
+    notes: list[str] = []
+    assert find_sources([str(tmp_path)], notes)[0].encoding is None
+    assert notes == ["a.txt: not UTF-8, nor any encoding that can be recognized. Name it with --encoding"]
 
 
 def test_bytes_that_are_invalid_in_their_encoding_are_replaced_and_counted(tmp_path):
