@@ -48,8 +48,8 @@ class BuildVocabConfig:
     do_lower_case: bool = True
     """Lower-case the text, for an uncased vocabulary. Use the same value in `preprocess`."""
     strip_accents: bool | None = None
-    """Remove accents. By default they are removed when the text is lower-cased, as in BERT. Use the same value in
-    `preprocess`."""
+    """Remove accents. By default they are removed when the text is lower-cased, as in BERT. False for languages whose
+    words differ by them, such as Japanese, Korean, Hindi or Vietnamese. Use the same value in `preprocess`."""
     min_frequency: int = 2
     """Number of times that a pair of pieces must occur to be merged."""
     character_coverage: float = 0.9995
@@ -121,12 +121,15 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
 
 def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, int], Tally]:
     """Return (word -> count, what was read)."""
+    from pipeline.accents import accent_warning
     from pipeline.inputs.splitting import split_size, split_source
     from pipeline.local.runner import pipeline_options, run_over_splits
     from pipeline.stages.word_counts import CountWords, read_counts
 
     size = split_size(sum(source.size for source in sources))
     splits = [split for source in sources for split in split_source(source, size, config.text.read)]
+    if warning := accent_warning(splits, config.text.read, config.do_lower_case, config.strip_accents):
+        say(warning)
     with TemporaryDirectory(prefix="bertloom-") as folder:
         run_over_splits(
             pipeline_options(config.num_workers, ()),

@@ -90,13 +90,14 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     from pipeline.local.runner import pipeline_options
     from pipeline.output import check_apart, finished_manifest, make_folder
     from pipeline.storage_flags import storage_options
-    from pipeline.vocabulary import read_vocabulary
+    from pipeline.vocabulary import check_casing, read_vocabulary
 
     options = pipeline_options(config.num_workers, beam_flags)
     store_options = storage_options(options)
     storage.connect(store_options)
     check_apart(config.input, config.out, config.work_dir)
     vocabulary = read_vocabulary(config.vocab)
+    check_casing(vocabulary, config.tokenize.do_lower_case, config.tokenize.strip_accents, config.vocab)
     check_packages(config.tokenize)
     job = JobConfig(config.tokenize, config.examples, vocabulary.sha256)
     notes = list(vocabulary.notes)
@@ -126,6 +127,7 @@ def make_data_set(
 ) -> dict[str, Any]:
     """Claim the output and run the pipeline. Return the manifest. notes: messages about the sources."""
     from jobs.support.progress import JobProgress
+    from pipeline.accents import accent_warning
     from pipeline.inputs.splitting import split_size, split_source
     from pipeline.local.disk_estimate import check_room
     from pipeline.local.runner import is_local, run_over_splits
@@ -136,6 +138,10 @@ def make_data_set(
     total_bytes = sum(source.size for source in sources)
     part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total_bytes)
     splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize.text.read)]
+    if warning := accent_warning(
+        splits, job.tokenize.text.read, job.tokenize.do_lower_case, job.tokenize.strip_accents
+    ):
+        say(warning)
     if room := check_room(places, job, vocabulary, splits, part_bytes):
         say(room)
     is_continued = claim(places, job, sources)

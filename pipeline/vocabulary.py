@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # functions import what they use: --help needs none of it
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MIN_WORDS = 6  # the five special words and one more
 MAX_WORD_CHARACTERS = 100  # `tokenizers` returns [UNK] for longer words
+MAX_LOST = 0.01  # share of the words of a vocabulary that may have capitals or accents where the text has none
 MAX_TRAINING_WORDS = (
     20_000_000  # words of the trainer's text, to which a larger corpus is scaled down: about 10 seconds
 )
@@ -164,6 +165,30 @@ def _check_words(words: list[str], name: str) -> None:
             f"{name}: {' '.join(missing)} missing{hint}; BERT needs {' '.join(SPECIAL_WORDS)}: replace [unusedN] "
             f"lines by them, or make a vocabulary with `bertloom build-vocab`"
         )
+
+
+def check_casing(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None, name: str) -> None:
+    """Raise ValueError if many words can never occur, because texts are lower-cased or lose their accents.
+
+    strip_accents: None removes them if the text is lower-cased. `name` is the file's name.
+    """
+    from tokenizers.normalizers import BertNormalizer
+
+    def check(is_on: bool, lowercase: bool, why: str, flag: str) -> None:
+        normalizer = BertNormalizer(
+            clean_text=False, handle_chinese_chars=False, strip_accents=not lowercase, lowercase=lowercase
+        )
+        words = [word for word in vocabulary.words if word not in SPECIAL_WORDS]
+        lost = [word for word in words if is_on and normalizer.normalize_str(word) != word]
+        if len(lost) > MAX_LOST * len(words):
+            raise ValueError(
+                f"{name}: {len(lost):,} of {len(words):,} words can never occur, such as {', '.join(lost[-3:])}, because "
+                f"{why}: give {flag}, or a vocabulary that was made without it"
+            )
+
+    check(do_lower_case, True, "the text is lower-cased", "--no-do-lower-case")
+    is_stripped = do_lower_case if strip_accents is None else strip_accents
+    check(is_stripped, False, "accents are removed from the text", "--strip-accents False")
 
 
 def make_tokenizer(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None) -> Tokenizer:

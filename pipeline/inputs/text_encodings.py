@@ -71,7 +71,7 @@ def find_encoding(head: bytes) -> str | None:
             return encoding
     utf8 = _is_cut_utf8(head)
     # control characters are rare in ASCII, but every second byte of an alphabet's text in UTF-16 is one
-    if not utf8 or 3 * sum(byte < 0x20 for byte in head) > len(head):
+    if not utf8 or 3 * (len(head) - len(head.translate(None, bytes(range(32))))) > len(head):
         for encoding in ("utf-16-le", "utf-16-be"):
             if _is_utf16(head, encoding):
                 return encoding

@@ -22,6 +22,7 @@ from pipeline.stages.word_counts import count_words
 from pipeline.vocabulary import (
     SPECIAL_WORDS,
     Vocabulary,
+    check_casing,
     make_tokenizer,
     measure_coverage,
     parse_vocabulary,
@@ -328,7 +329,7 @@ def test_missing_files_empty_texts_and_impossible_numbers_are_errors(tmp_path, c
     out = ["--out", str(tmp_path / "v")]
     (tmp_path / "empty.jsonl").write_bytes(b"")
     assert main(arguments(tmp_path, *out)) == 2
-    assert "no text in 1 files" in capsys.readouterr().err
+    assert "no text in 1 file" in capsys.readouterr().err
     assert main(["build-vocab", "--input", str(tmp_path / "*.txt"), "--vocab-size", "300", *out]) == 2
     assert "no file matches" in capsys.readouterr().err
     assert main(["build-vocab", "--input", "x.txt", "--vocab-size", "3", *out]) == 2
@@ -346,3 +347,35 @@ def test_casing_is_kept_on_request(corpus):
 def test_the_files_of_the_data_set_are_plain_text_and_json():
     assert SMALL.text.decode().split("\n")[:5] == list(SPECIAL_WORDS)
     assert json.loads(tokenizer_json(SMALL, True, None))["model"]["type"] == "WordPiece"
+
+
+CASED = [*SPECIAL_WORDS, *"abcdefghij", *"ABCDEFGHIJ", "é", "##É"]
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (
+            (True, None),
+            r"v.txt: 11 of 22 words can never occur, such as I, J, ##É, because the text is lower-cased: give --no",
+        ),
+        (
+            (False, True),
+            r"2 of 22 words can never occur, .*because accents are removed from the text: give --strip-accents F",
+        ),
+        ((False, None), None),
+        ((False, False), None),
+    ],
+)
+def test_a_vocabulary_whose_words_cannot_occur_is_refused_with_the_flag(flags, said):
+    vocabulary = parse_vocabulary("\n".join(CASED).encode(), "v.txt")
+    if said is None:
+        check_casing(vocabulary, *flags, "v.txt")
+        return
+    with pytest.raises(ValueError, match=said):
+        check_casing(vocabulary, *flags, "v.txt")
+
+
+def test_a_few_odd_words_are_accepted_as_in_the_vocabulary_of_chinese_bert():
+    words = [*SPECIAL_WORDS, "<S>", "<T>", *(f"w{i}" for i in range(300))]
+    check_casing(parse_vocabulary("\n".join(words).encode(), "v.txt"), True, None, "v.txt")

@@ -1,0 +1,63 @@
+"""What a text loses where accents are removed, measured on the first documents of some of its splits.
+
+BERT removes accents from lower-cased text. English, French or German lose little. In Japanese, Korean, Hindi or Vietnamese
+most words change, and different words become the same.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.sources import ReadConfig, Split
+from pipeline.text.records import Document
+
+MAX_CHANGED = 0.2
+"""Share of words that accents may change without a warning. French has about 0.1, Vietnamese 0.7."""
+SPLITS, DOCUMENTS, BYTES = 8, 20, 20_000
+"""How much is read: splits, documents of each, and bytes of each document."""
+
+
+def accent_warning(splits: Sequence[Split], config: ReadConfig, do_lower_case: bool, strip_accents: bool | None) -> str:
+    """Return a warning if removing accents, which was not asked for, changes many words of these splits; otherwise ""."""
+    if strip_accents is not None or not do_lower_case:
+        return ""
+    counts = _count_words(splits, config)
+    changed = {word: without for word in counts if (without := _without_accents(word)) != word}
+    share = sum(counts[word] for word in changed) / max(1, counts.total())
+    if share <= MAX_CHANGED:
+        return ""
+    shown = sorted(changed, key=lambda word: (-counts[word] * (len(word) > 1), word))[:3]
+    examples = ", ".join(_change(word, changed[word]) for word in shown)
+    return (
+        f"removing accents, as BERT does where it lower-cases, changes {share:.0%} of the words of the first texts "
+        f"({examples}). To keep them, give --strip-accents False to build-vocab and to preprocess"
+    )
+
+
+def _change(word: str, without: str) -> str:
+    if unicodedata.normalize("NFC", without) == word:  # Korean
+        return f"{word} becomes the {len(without)} letters {' '.join(without)}"
+    return f"{word} becomes {without}"
+
+
+def _count_words(splits: Sequence[Split], config: ReadConfig) -> Counter[str]:
+    """Return how often each lower-cased word occurs in a few documents; words are BERT's, without punctuation."""
+    from tokenizers.normalizers import BertNormalizer  # not at the top: --help does not need it
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    normalizer, cutter = BertNormalizer(strip_accents=False, lowercase=True), BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for split in splits[:: max(1, len(splits) // SPLITS)][:SPLITS]:
+        records = read_documents(split, config=TextConfig(read=config))
+        for record in islice((record for record in records if isinstance(record, Document)), DOCUMENTS):
+            text = normalizer.normalize_str(record.text[:BYTES].decode(errors="ignore"))
+            counts.update(word for word, _ in cutter.pre_tokenize_str(text) if any(map(str.isalpha, word)))
+    return counts
+
+
+def _without_accents(word: str) -> str:
+    from tokenizers.normalizers import BertNormalizer
+
+    return BertNormalizer(strip_accents=True, lowercase=False, handle_chinese_chars=False).normalize_str(word)
