@@ -13,6 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+MAX_LINKS = 40
+"""Largest number of links that are followed, as in Linux."""
+
 
 def temporary_name(path: str | Path) -> str:
     """Return a name in the same folder that no other process or thread uses: a killed job's workers may live on."""
@@ -35,6 +38,46 @@ def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             os.remove(temporary)
         raise
     sync(os.path.dirname(path) or ".")
+
+
+@contextmanager
+def output_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open the file that a user named as the output of a command.
+
+    A regular file is whole or absent, as by `whole_file`; where the path is a link, the file that it leads to. A device, a
+    pipe, or an open file of the process, such as /dev/stdout, is written through.
+
+    Raises:
+        ValueError: it is a folder, or its own folder is missing or cannot be written to.
+    """
+    target = _regular_target(path)
+    if target is None:
+        with open(path, mode.replace("w", "a"), encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        return
+    folder = os.path.dirname(target) or "."
+    if os.path.isdir(target):
+        raise ValueError(f"{path} is a folder: give the name of a file as --out")
+    if not os.path.isdir(folder):
+        raise ValueError(f"{path}: there is no folder {folder}: make it first, or give another --out")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: the folder {folder} cannot be written to: give another --out")
+    with whole_file(target, mode) as file:
+        yield file
+
+
+def _regular_target(path: str | Path) -> str | None:
+    """Return the path that a path leads to; None if that is something that a new file cannot take the place of."""
+    target = os.fspath(path)
+    for _ in range(MAX_LINKS):
+        if not os.path.islink(target):
+            special = os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target)
+            return None if special else target
+        folder = os.path.realpath(os.path.dirname(target))
+        if folder.startswith("/proc/"):
+            return None
+        target = os.path.join(folder, os.readlink(target))
+    raise ValueError(f"{path} is a link that leads to itself: give another --out")
 
 
 def write_text(path: str | Path, text: str) -> None:

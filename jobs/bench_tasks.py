@@ -30,6 +30,7 @@ from bertloom.json_files import read_toml
 from bertloom.whole_files import write_text
 from jobs.support.config import checked_table, parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
+from jobs.support.messages import errors_of
 from jobs.support.outputs import own_folder
 
 RANDOM = "random"
@@ -94,8 +95,9 @@ def bench_tasks(config: BenchTasksConfig) -> Iterator[TaskResult | int]:
         for task, values in tasks.items()
         for model, path in models.items()
     }
-    for job in jobs.values():  # reports an error in the last task now, not after hours
-        prepare(job)
+    for (task, _), job in jobs.items():  # reports an error in the last task now, not after hours
+        with errors_of(f"{config.tasks}: [{task}]"):
+            prepare(job)
     for task in tasks:
         first, num_rows, mean = measure_baselines(jobs[task, next(iter(models))])
         deviation = {}

@@ -20,8 +20,10 @@ import tyro
 
 from bertloom import storage
 from bertloom.counts import counted
+from bertloom.whole_files import output_file
 from jobs.support.config import parse
 from jobs.support.messages import print_message
+from jobs.support.outputs import check_output
 from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.sources import Source
 from pipeline.local.beam_import import import_beam
@@ -94,7 +96,7 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     sources = find_sources(config.input, notes, config.text.read.encoding)
     for note in notes:
         say(note)
-    _check_out(config, sources)
+    check_output(config.out, [source.path for source in sources])
     counts, tally = _count(config, sources)
     for reason, (_, _, message) in sorted(tally.first.items()):
         say("; ".join(filter(None, [f"rejected: {reason}: {message}", advice(reason, config.text.read)])))
@@ -158,27 +160,21 @@ def _print_coverage(scripts: dict[str, Coverage]) -> None:
         )
 
 
-def _check_out(config: BuildVocabConfig, sources: list[Source]) -> None:
-    """Raise ValueError if the vocabulary would replace one of the texts, or cannot be a file."""
-    if not storage.is_local(config.out):
-        is_input = config.out in {source.path for source in sources}
-    else:
-        if os.path.isdir(config.out):
-            raise ValueError(f"--out {config.out} is a folder: expected the name of a file, such as vocab.txt")
-        is_input = os.path.realpath(config.out) in {os.path.realpath(source.path) for source in sources}
-    if is_input:
-        raise ValueError(f"--out {config.out} is one of the inputs: choose another file")
-
-
 def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
-    if storage.exists(config.out) and not config.overwrite and storage.read(config.out) != vocabulary.text:
+    is_local = storage.is_local(config.out)
+    is_file = storage.exists(config.out) and (not is_local or os.path.isfile(config.out))
+    if is_file and not config.overwrite and storage.read(config.out) != vocabulary.text:
         raise ValueError(
             f"{config.out} already exists with other content and was not changed: choose another --out, or add "
             f"--overwrite"
         )
-    if storage.is_local(config.out) and os.path.dirname(config.out):
+    if not is_local:
+        storage.write_whole(config.out, [vocabulary.text])
+        return
+    if os.path.dirname(config.out):
         storage.make_folder(os.path.dirname(config.out))
-    storage.write_whole(config.out, [vocabulary.text])
+    with output_file(config.out) as file:
+        file.write(vocabulary.text)
 
 
 def _next_command(config: BuildVocabConfig) -> str:

@@ -1,10 +1,16 @@
 """Compute a vector for each text with a pretrained or fine-tuned model, and write a Parquet file.
 
-    bertloom embed --model RUN --input texts.jsonl --out vectors.parquet
+    bertloom embed --model RUN --input texts.txt --out vectors.parquet
 
-The columns are `row`, the index of the row from 0; `id`, if rows have one; and `vector`, in 32-bit floats. Texts are read as
-a stream, so the input may be larger than memory. Vectors of a BERT that was not trained for similarity are good features for
-a classifier, but their cosine is a poor measure of similarity.
+The columns are
+
+    row      int64; the index of the row in the input, from 0, so that skipped rows leave gaps
+    id       string; the row's id, null if it has none
+    text     string; the text, with --keep-text
+    vector   list of hidden_size float32; the vector
+
+Texts are read as a stream, so the input may be larger than memory. Vectors of a BERT that was not trained for similarity are
+good features for a classifier, but their cosine is a poor measure of similarity.
 """
 
 import sys
@@ -15,9 +21,10 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from bertloom.whole_files import whole_file
+from bertloom.whole_files import output_file
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
+from jobs.support.outputs import STANDARD, check_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +34,7 @@ class EmbedConfig:
     model: Path
     """Run folder, or a directory in transformers' form."""
     input: Path
-    """Texts: .jsonl, .csv, .tsv, .parquet, or - for JSONL on standard input."""
+    """Texts: .txt (a text in each line), .jsonl, .csv, .tsv, .parquet, .arrow, or - for JSONL on standard input."""
     out: Path
     """Parquet file to write."""
     pooling: Literal["mean", "cls"] = "mean"
@@ -35,6 +42,8 @@ class EmbedConfig:
     max_seq_length: int | None = None
     """Number of tokens to read of each text. The default is the length that the model was trained on. Truncated texts are
     counted."""
+    keep_text: bool = False
+    """Write the texts, too, as the column `text`."""
     columns: tuple[str, ...] = ()
     """Name of the column of texts, if it is not found automatically: text=sentence."""
     on_bad_row: Literal["stop", "skip"] = "stop"
@@ -44,6 +53,8 @@ class EmbedConfig:
 
     def __post_init__(self) -> None:
         pairs("columns", self.columns)
+        if str(self.out) == STANDARD:
+            raise ValueError("out=-: a Parquet file is not written to standard output: give the name of a file")
         if self.max_seq_length is not None and self.max_seq_length < 3:
             raise ValueError(f"max_seq_length={self.max_seq_length} must be at least 3: [CLS], a token and [SEP]")
 
@@ -72,32 +83,36 @@ def embed(config: EmbedConfig) -> Embedded:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from jobs.support.texts import Text, read_texts
+    from jobs.support.texts import TEXT_FORMS, parse_text, read_input
     from model.hub.pretrained import open_pretrained
     from model.inference.embed import Embedder
+    from model.tasks.values import BadRow
 
+    check_output(config.out, [config.input])
+    texts = read_input(config.input, TEXT_FORMS, parse_text, pairs("columns", config.columns), config.on_bad_row)
     pretrained = open_pretrained(config.model)
     size = pretrained.config.shape.hidden_size
     model = Embedder(pretrained, config.pooling, config.max_seq_length, config.device)
-    schema = pa.schema([("row", pa.int64()), ("id", pa.string()), ("vector", pa.list_(pa.float32(), size))])
+    types = {"row": pa.int64(), "id": pa.string()} | ({"text": pa.string()} if config.keep_text else {})
+    schema = pa.schema(types | {"vector": pa.list_(pa.float32(), size)})
     num_rows = num_read = num_cut = 0
     with (
-        whole_file(config.out) as file,
+        output_file(config.out) as file,
         pq.ParquetWriter(file, schema) as writer,
         tqdm(desc="embed", unit=" rows", file=sys.stderr, disable=None) as bar,
     ):
-        for rows in read_texts(config.input, pairs("columns", config.columns), config.on_bad_row):
-            good = [(number, row) for number, row in enumerate(rows, num_read) if isinstance(row, Text)]
+        for chunk in texts:
+            good = [(number, row) for number, (_, row) in enumerate(chunk, num_read) if not isinstance(row, BadRow)]
             if good:
                 vectors, cut = model.embed([row.text for _, row in good])
-                flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
                 columns = [
                     pa.array([number for number, _ in good], pa.int64()),
                     pa.array([None if row.id is None else str(row.id) for _, row in good], pa.string()),
-                    pa.FixedSizeListArray.from_arrays(flat, size),
+                    *([pa.array([row.text for _, row in good], pa.string())] if config.keep_text else []),
+                    pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), size),
                 ]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 num_cut += cut
-            num_rows, num_read = num_rows + len(good), num_read + len(rows)
-            bar.update(len(rows))
+            num_rows, num_read = num_rows + len(good), num_read + len(chunk)
+            bar.update(len(chunk))
     return Embedded(num_rows=num_rows, num_bad=num_read - num_rows, num_cut=num_cut)

@@ -34,6 +34,7 @@ from bertloom.json_files import read_json, read_toml
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 from jobs.support.finetune_config import FinetuneConfig, pairs
+from jobs.support.messages import errors_of
 from model.tasks.registry import make_task, task_class
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
     check_model(config, pretrained, windowing)
     task = make_task(config.task, windowing, config.labels)
     columns = pairs("columns", config.columns)
-    train_rows, bad_train = read_task(config.train, task.forms(True), task.parse, columns, config.on_bad_row)
+    with errors_of("--train"):
+        train_rows, bad_train = read_task(config.train, task.forms(True), task.parse, columns, config.on_bad_row)
     task = task.learn(train_rows)
     if task.has_classes and len(task.labels) < 2:
         raise ValueError(
@@ -124,7 +126,8 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         raise ValueError(
             f"metric={config.metric!r} is not a metric of {config.task}: expected one of {', '.join(task.metrics)}"
         )
-    dev_rows, bad_dev = read_task(config.dev, task.forms(True), task.parse, columns, config.on_bad_row)
+    with errors_of("--dev"):
+        dev_rows, bad_dev = read_task(config.dev, task.forms(True), task.parse, columns, config.on_bad_row)
     train = task.tokenize(train_rows, pretrained.tokenizer)
     dev = task.tokenize(dev_rows, pretrained.tokenizer)
     digests = {"model": pretrained.digest(), "train": file_digest(config.train), "dev": file_digest(config.dev)}

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from bertloom.whole_files import whole_file
+from bertloom.whole_files import output_file
 from jobs.support.config import parse
+from jobs.support.outputs import check_output
 from model.runs.metrics import read_metrics
 from model.runs.sinks import numbers
 
@@ -72,6 +73,7 @@ def main(argv: Sequence[str]) -> None:
 
 def plot(config: PlotConfig) -> None:
     """Draw the curves and write the file."""
+    check_output(config.out, [run / "metrics.jsonl" for run in config.runs])
     runs = {}
     for run in config.runs:
         lines = read_metrics(run / "metrics.jsonl")
@@ -111,7 +113,7 @@ def plot(config: PlotConfig) -> None:
         axes.grid(alpha=0.3)
         if len(runs) > 1 and place == 1:
             axes.legend(fontsize="small")
-    with whole_file(config.out) as file:
+    with output_file(config.out) as file:
         figure.savefig(file, format=config.out.suffix[1:] or None, dpi=110)
 
 

@@ -4,12 +4,11 @@
     head -3 questions.jsonl | bertloom predict --model TUNED --input - --out -
     bertloom predict --model RUN --fill "Paris is the [MASK] of France."
 
-Input is in the formats of `bertloom finetune`, without labels; standard input is JSONL. Output is JSONL, one line per row,
-in the order of the rows, with the row's `id` if it has one. Rows are read as a stream, so an input may be larger than
-memory (except a .json file, which is read whole).
+Input is in the formats of `bertloom finetune`, without labels, or .txt with a text in each line; standard input is JSONL.
+Output is JSONL, one line per row, in the order of the rows, with the row's `id` if it has one. Rows are read as a stream, so
+an input may be larger than memory (except a .json file, which is read whole).
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ class PredictConfig:
     model: Path
     """Run folder of `bertloom finetune`, or a directory in transformers' form. With --fill: a pretrained model."""
     input: Path | None = None
-    """Rows: .jsonl, .csv, .tsv, .parquet, .json (SQuAD's format), or - for JSONL on standard input."""
+    """Rows: .jsonl, .csv, .tsv, .parquet, .arrow, .txt (a text in each line), .json (SQuAD's format), or - for JSONL on
+    standard input."""
     fill: str | None = None
     """Text with one or more [MASK], for which words are predicted."""
     out: Path = Path("-")
@@ -53,14 +53,10 @@ class PredictConfig:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(PredictConfig, argv, prog="bertloom predict")
-    from jobs.support.texts import open_output
+    from jobs.support.outputs import check_output, write_rows
 
-    with open_output(config.out) as file:
-        for line in fill(config) if config.fill is not None else predict(config):
-            # default=str: the `id` of a row in a Parquet file may be a time, for example.
-            file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-            if file is sys.stdout:
-                file.flush()  # the reader may be waiting
+    check_output(config.out, [] if config.input is None else [config.input])
+    write_rows(config.out, predict(config) if config.fill is None else fill(config))
 
 
 def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
@@ -77,31 +73,22 @@ def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
 
 def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
     """Yield one output line per row."""
-    from jobs.support.texts import ROWS_AT_ONCE
+    from jobs.support.texts import read_input
     from model.hub.pretrained import open_pretrained
     from model.inference.predict import TaskPredictor
-    from model.tasks.rows import BadRow, json_lines, read_records, read_rows
+    from model.tasks.values import BadRow
 
-    path = config.input
-    assert path is not None
-    is_piped = str(path) == "-"
+    assert config.input is not None
     model = TaskPredictor(open_pretrained(config.model), config.device)
-    records = json_lines(sys.stdin.buffer) if is_piped else read_records(path)
-    name = Path("standard input") if is_piped else path
-    rows = read_rows(name, records, model.task.forms(False), model.task.parse, pairs("columns", config.columns))
+    columns = pairs("columns", config.columns)
     num_rows = num_bad = 0
     with tqdm(desc="predict", unit=" rows", file=sys.stderr, disable=None) as bar:
-        while chunk := [row for _, row in zip(range(ROWS_AT_ONCE), rows)]:
-            for place, row in chunk:
-                if isinstance(row, BadRow) and config.on_bad_row == "stop":
-                    raise ValueError(f"{name}: {place}: {row}: fix it, or skip such rows with --on-bad-row skip")
+        for chunk in read_input(config.input, model.task.forms(False), model.task.parse, columns, config.on_bad_row):
             answers = iter(model.answer([row for _, row in chunk if not isinstance(row, BadRow)], config.top_k))
             for place, row in chunk:
                 yield {"error": f"{place}: {row}"} if isinstance(row, BadRow) else next(answers)
                 num_bad += isinstance(row, BadRow)
             num_rows += len(chunk)
             bar.update(len(chunk))
-    if not num_rows:
-        raise ValueError(f"{name} has no rows")
     if num_bad:
         print(f"{num_bad:,} of {num_rows:,} rows could not be used: their lines give the reasons", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Score texts by their pseudo-log-likelihood and pseudo-perplexity under a pretrained model (Salazar et al. 2020).
 
-    bertloom score --model RUN --input sentences.jsonl --out scores.jsonl
+    bertloom score --model RUN --input sentences.txt --out scores.jsonl
     echo '{"text": "Paris is the capital of France."}' | bertloom score --model RUN --input - --out -
 
 Each token is masked by itself and predicted from all others: `log_likelihood` is the sum of the log-probabilities in nats,
@@ -8,7 +8,6 @@ Each token is masked by itself and predicted from all others: `log_likelihood` i
 A text of n tokens is read n times. Output is JSONL, one line per row, in the order of the rows.
 """
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ class ScoreConfig:
     model: Path
     """Run folder of `bertloom pretrain`, or a directory in transformers' form."""
     input: Path
-    """Texts: .jsonl, .csv, .tsv, .parquet, or - for JSONL on standard input."""
+    """Texts: .txt (a text in each line), .jsonl, .csv, .tsv, .parquet, .arrow, or - for JSONL on standard input."""
     out: Path = Path("-")
     """File to write, or - for standard output."""
     columns: tuple[str, ...] = ()
@@ -45,42 +44,42 @@ class ScoreConfig:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(ScoreConfig, argv, prog="bertloom score")
-    from jobs.support.texts import open_output
+    from jobs.support.outputs import check_output, write_rows
 
-    with open_output(config.out) as file:
-        for line in score(config):
-            file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+    check_output(config.out, [config.input])
+    write_rows(config.out, score(config))
 
 
 def score(config: ScoreConfig) -> Iterator[dict[str, Any]]:
     """Yield one output line per row."""
-    from jobs.support.texts import Text, read_texts
+    from jobs.support.texts import TEXT_FORMS, parse_text, read_input
     from model.hub.pretrained import open_pretrained
     from model.inference.predict import WordPredictor
     from model.inference.score import log_likelihoods
-    from model.tasks.rows import BadRow
+    from model.tasks.values import BadRow
 
     model = WordPredictor(open_pretrained(config.model), config.device)
     longest = model.config.shape.max_position_embeddings - 2
+    columns = pairs("columns", config.columns)
     num_bad = 0
     with tqdm(desc="score", unit=" rows", file=sys.stderr, disable=None) as bar:
-        for rows in read_texts(config.input, pairs("columns", config.columns), config.on_bad_row):
-            ids = iter(model.tokenizer.ids([row.text for row in rows if isinstance(row, Text)]))
-            tokens = [next(ids) if isinstance(row, Text) else None for row in rows]
-            for number, (row, part) in enumerate(zip(rows, tokens)):
+        for chunk in read_input(config.input, TEXT_FORMS, parse_text, columns, config.on_bad_row):
+            ids = iter(model.tokenizer.ids([row.text for _, row in chunk if not isinstance(row, BadRow)]))
+            rows = []
+            for place, row in chunk:
+                part = None if isinstance(row, BadRow) else next(ids)
                 if part is not None and not 0 < len(part) <= longest:
-                    assert isinstance(row, Text)
-                    reason = f"{row.place}: has {len(part):,} tokens, the model reads 1 to {longest}"
+                    row, part = BadRow(f"has {len(part):,} tokens, the model reads 1 to {longest}"), None
                     if config.on_bad_row == "stop":
                         raise ValueError(
-                            f"{config.input}: {reason}: shorten it, or skip such rows with --on-bad-row skip"
+                            f"--input {config.input}: {place}: {row}: shorten it, or skip such rows with --on-bad-row skip"
                         )
-                    rows[number], tokens[number] = BadRow(reason), None
-            found = iter(log_likelihoods(model, [part for part in tokens if part is not None]))
-            for row in rows:
+                rows.append((place, row, part))
+            found = iter(log_likelihoods(model, [part for _, row, part in rows if part is not None]))
+            for place, row, _ in rows:
                 if isinstance(row, BadRow):
                     num_bad += 1
-                    yield {"error": str(row)}
+                    yield {"error": f"{place}: {row}"}
                     continue
                 chances = next(found)
                 name = {} if row.id is None else {"id": row.id}

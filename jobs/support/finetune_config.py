@@ -32,7 +32,7 @@ class FinetuneConfig:
     model: Path
     """Pretrained model: a run folder of `bertloom pretrain`, or a directory in transformers' format."""
     train: Path
-    """Training rows: .jsonl, .csv, .tsv, .parquet, or .json (SQuAD's format, for span)."""
+    """Training rows: .jsonl, .csv, .tsv, .parquet, .arrow, or .json (SQuAD's format, for span)."""
     dev: Path
     """Dev rows, which choose the best model."""
     out: Path

@@ -1,12 +1,19 @@
-"""Folders that one command owns. What is the user's own is never written over or deleted."""
+"""What a command writes. What is the user's own is never written over or deleted."""
 
+import json
 import os
+import stat
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from bertloom.whole_files import write_text
+from bertloom.whole_files import output_file, write_text
 
 MARK = ".bertloom"
-"""The file in such a folder that names its command."""
+"""The file in a folder of one command that names the command."""
+STANDARD = "-"
+"""The name of standard input and of standard output."""
 
 
 def own_folder(out: Path, command: str) -> None:
@@ -25,3 +32,59 @@ def own_folder(out: Path, command: str) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     write_text(mark, text)
+
+
+def check_output(out: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Check the file that a command will write. Files are the same by any name, also as standard input or output.
+
+    Raises:
+        ValueError: it is one of the inputs, or a folder.
+    """
+    written = _status(out, 1)
+    if written is not None and stat.S_ISDIR(written.st_mode):
+        raise ValueError(f"--out {out} is a folder: expected the name of a file")
+    for path in inputs:
+        read = _status(path, 0)
+        if written is None or read is None:
+            is_same = written is read and str(out) == str(path) != STANDARD  # as in an object store
+        else:
+            is_same = os.path.samestat(written, read) and not stat.S_ISCHR(written.st_mode)
+        if is_same:
+            name = "standard output" if str(out) == STANDARD else f"--out {out}"
+            source = "standard input" if str(path) == STANDARD else path
+            raise ValueError(f"{name} is one of the inputs, {source}, which would be lost: choose another file")
+
+
+def _status(path: str | Path, standard: int) -> os.stat_result | None:
+    """Return what the system knows of a file, or of the open file `standard` for -; None if there is none."""
+    try:
+        return os.fstat(standard) if str(path) == STANDARD else os.stat(path)
+    except (OSError, ValueError):
+        return None
+
+
+def write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a line of JSON for each row, to standard output as they come, or to a file that is whole or absent."""
+    if str(out) == STANDARD:
+        for row in rows:
+            sys.stdout.write(json_line(row, sys.stdout.encoding))
+            sys.stdout.flush()  # the reader may be waiting
+        return
+    with output_file(out, "w") as file:
+        for row in rows:
+            file.write(json_line(row, "utf-8"))
+
+
+def json_line(row: Mapping[str, Any], encoding: str) -> str:
+    """Return a line of JSON; with escapes if the encoding lacks a character in it.
+
+    >>> json_line({"text": "北京"}, "gbk"), json_line({"text": "北京"}, "latin-1")
+    ('{"text": "北京"}\\n', '{"text": "\\\\u5317\\\\u4eac"}\\n')
+    """
+    # default=str: the `id` of a row in a Parquet file may be a time, for example.
+    line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
+    try:
+        line.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(row, default=str) + "\n"
+    return line

@@ -1,17 +1,27 @@
-"""What the commands that apply a model share: texts of a file or of standard input as a stream, and the output."""
+"""What the commands that apply a model share: rows of a file or of standard input as a stream."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from io import BufferedReader
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
-from bertloom.whole_files import whole_file
-from model.tasks.rows import BadRow, json_lines, read_records, read_rows
+from jobs.support.messages import errors_of
+from jobs.support.outputs import STANDARD
+from model.tasks.records import json_lines, read_records
+from model.tasks.rows import read_rows
 from model.tasks.task import text_of
+from model.tasks.values import BadRow
+
+Row = TypeVar("Row")
 
 ROWS_AT_ONCE = 1024
 """Rows that go through a model together: `tokenizers` shares them among all cores."""
+TEXT_FORMS = [("text",)]
+"""The columns of a row that is a text."""
 OnBadRow = Literal["stop", "skip"]
 
 
@@ -25,37 +35,51 @@ class Text(NamedTuple):
     text: str
 
 
-def read_texts(path: Path, columns: Mapping[str, str], on_bad_row: OnBadRow) -> Iterator[list[Text | BadRow]]:
-    """Yield the rows of a file, or of JSONL on standard input if the path is -, in lists of up to ROWS_AT_ONCE.
+def read_input(
+    path: Path,
+    forms: Sequence[Sequence[str]],
+    parse: Callable[[str, dict[str, Any]], Row],
+    columns: Mapping[str, str],
+    on_bad_row: OnBadRow,
+) -> Iterator[list[tuple[str, Row | BadRow]]]:
+    """Return the places and rows of a file, or of JSONL on standard input if the path is -, in lists of up to ROWS_AT_ONCE.
+
+    Args:
+        forms, parse, columns: see `read_rows`.
 
     Raises:
-        ValueError: there is no row; or a row cannot be used, and on_bad_row is "stop".
+        ValueError: now, if there is no such file or its name has no known ending; later, if there is no row, the file cannot
+            be read, or a row cannot be used and on_bad_row is "stop".
     """
-    is_piped = str(path) == "-"
+    is_piped = str(path) == STANDARD
     name = Path("standard input") if is_piped else path
-    records = json_lines(sys.stdin.buffer) if is_piped else read_records(path)
-    rows = read_rows(name, records, [("text",)], parse, columns)
+    named = nullcontext if is_piped else partial(errors_of, "--input")
+    with named():
+        records = json_lines(name, cast(BufferedReader, sys.stdin.buffer)) if is_piped else read_records(path)
+    return _chunks(named, name, read_rows(name, records, forms, parse, columns), on_bad_row)
+
+
+def _chunks(
+    named: Callable[[], AbstractContextManager[None]],
+    name: Path,
+    rows: Iterator[tuple[str, Row | BadRow]],
+    on_bad_row: OnBadRow,
+) -> Iterator[list[tuple[str, Row | BadRow]]]:
     is_empty = True
-    while chunk := [row for _, row in zip(range(ROWS_AT_ONCE), rows)]:
+    while True:
+        with named():
+            chunk = list(islice(rows, ROWS_AT_ONCE))
+            if is_empty and not chunk:
+                raise ValueError(f"{name} has no rows")
+            for place, row in chunk:
+                if isinstance(row, BadRow) and on_bad_row == "stop":
+                    raise ValueError(f"{name}: {place}: {row}: fix it, or skip such rows with --on-bad-row skip")
+        if not chunk:
+            return
         is_empty = False
-        for place, row in chunk:
-            if isinstance(row, BadRow) and on_bad_row == "stop":
-                raise ValueError(f"{name}: {place}: {row}: fix it, or skip such rows with --on-bad-row skip")
-        yield [BadRow(f"{place}: {row}") if isinstance(row, BadRow) else row for place, row in chunk]
-    if is_empty:
-        raise ValueError(f"{name} has no rows")
+        yield chunk
 
 
-def parse(place: str, values: Mapping[str, Any]) -> Text:
+def parse_text(place: str, values: Mapping[str, Any]) -> Text:
     """Return a row from its values; raise BadRow if its text cannot be used."""
     return Text(place, values.get("id"), text_of(values["text"], "text"))
-
-
-@contextmanager
-def open_output(path: Path) -> Iterator[IO[str]]:
-    """Open standard output if the path is -, else a file that has its name only once it is whole."""
-    if str(path) == "-":
-        yield sys.stdout
-        return
-    with whole_file(path, "w") as file:
-        yield file

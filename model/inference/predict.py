@@ -25,8 +25,9 @@ from model.hub.weights import from_hugging_face, load_weights
 from model.packing import pack_sequences
 from model.step import choose_device, choose_precision
 from model.tasks.registry import task_of
-from model.tasks.rows import BadRow, read_rows
+from model.tasks.rows import read_rows
 from model.tasks.training import predict_all
+from model.tasks.values import BadRow
 
 BATCH_SIZE = 32
 """Maximum number of items in memory together; fewer if texts are long."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from model.tasks.data import TaskData
-from model.tasks.rows import BadRow
 from model.tasks.sequence import SequenceTask, TextRow
+from model.tasks.values import BadRow, ClassName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,9 @@ class RegressTask(SequenceTask):
 def number_of(value: Any) -> float:
     """Return the number to predict; BadRow if the value is none."""
     try:
+        value = value.number if isinstance(value, ClassName) else value
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # an integer of 400 digits overflows
         number = math.nan
     if not math.isfinite(number):
         raise BadRow(f"label is {value!r:.40}, expected a number")

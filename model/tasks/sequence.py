@@ -4,6 +4,7 @@ A text that is too long is read in windows, whose logits are averaged. If two te
 loses its end, token by token, as in google-research/bert.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from scipy.special import softmax
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import DataBuilder, TaskData
 from model.tasks.heads import SequenceModel
-from model.tasks.rows import BadRow
 from model.tasks.task import Task, label_of, text_of
+from model.tasks.values import BadRow
 
 ROWS_AT_ONCE = 1024
 """Rows tokenized in one call: `tokenizers` shares them out to all cores, and its objects are larger than our arrays."""
@@ -55,6 +56,8 @@ class SequenceTask(Task[TextRow]):
 
     def parse_label(self, value: Any) -> str | float:
         """Return the label of a row; BadRow if it cannot be used."""
+        if isinstance(value, float) and not value.is_integer():
+            raise BadRow(f"label is {value}, expected a string or an integer: to predict numbers, use --task regress")
         label = label_of(value)
         self.check_label(label)
         return label
@@ -74,7 +77,7 @@ class SequenceTask(Task[TextRow]):
         return TextRow(place, values["id"], texts[0], texts[1] if len(texts) == 2 else None, label)
 
     def label_counts(self, rows: Sequence[TextRow]) -> Mapping[str, int]:
-        return Counter(str(row.label) for row in rows)
+        return Counter(row.label for row in rows if isinstance(row.label, str))
 
     def learn(self, rows: Sequence[TextRow]) -> Self:
         for name in ("stride", "max_windows"):
@@ -83,7 +86,13 @@ class SequenceTask(Task[TextRow]):
                     f"{name}={value}: two texts share one sequence, and {self.name} reads no windows of them: leave it "
                     f"out. A pair that is too long loses its end"
                 )
-        return super().learn(rows)
+        learnt = super().learn(rows)
+        if not self.labels and learnt.labels and (number := some_decimal(learnt.labels)):
+            raise ValueError(
+                f"the {len(learnt.labels):,} labels are numbers, such as {number}: to predict numbers, use --task regress; "
+                f"if they are classes, list them with --labels"
+            )
+        return learnt
 
     def tokenize(self, rows: Sequence[TextRow], tokenizer: TextTokenizer) -> TaskData:
         builder = DataBuilder(tokenizer)
@@ -126,6 +135,21 @@ class SequenceTask(Task[TextRow]):
 
     def configuration(self) -> dict[str, Any]:
         return super().configuration() | {"problem_type": "single_label_classification"}
+
+
+def some_decimal(labels: Sequence[str]) -> str | None:
+    """Return a label that is not a whole number, if all labels are numbers.
+
+    >>> some_decimal(["1", "2.5"]), some_decimal(["1.0", "2.0"]), some_decimal(["2.5", "nan"])
+    ('2.5', None, None)
+    """
+    try:
+        numbers = {label: float(label) for label in labels}
+    except ValueError:
+        return None
+    if not all(map(math.isfinite, numbers.values())):
+        return None
+    return next((label for label, number in numbers.items() if not number.is_integer()), None)
 
 
 @dataclass(frozen=True, kw_only=True)

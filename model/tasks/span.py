@@ -6,7 +6,6 @@ token must be in the window with most context around it. Places count characters
 """
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
@@ -14,13 +13,14 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy.special import softmax
 
+from bertloom.json_files import decode_json
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.answer_rules import Rules, rules_for, scores
 from model.tasks.data import DataBuilder, TaskData, best_windows
 from model.tasks.heads import SpanModel
-from model.tasks.rows import BadRow
 from model.tasks.sequence import ROWS_AT_ONCE
 from model.tasks.task import Task, text_of
+from model.tasks.values import BadRow
 
 NUM_CANDIDATES = 20
 """Number of first and last tokens considered in a window, and of answers kept over all windows; n_best_size of run_squad."""
@@ -188,7 +188,7 @@ def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
     """
     if isinstance(value, str):
         with contextlib.suppress(ValueError):  # other strings are refused below
-            value = json.loads(value)
+            value = decode_json(value, "answers")
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):

@@ -4,7 +4,9 @@ The class of a word is predicted from its first token. A long text is read in wi
 window with most context around it.
 """
 
+import functools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +19,40 @@ from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import DataBuilder, TaskData, best_windows
 from model.tasks.entities import entities, entity_scores, has_entities
 from model.tasks.heads import TokenModel
-from model.tasks.rows import BadRow
 from model.tasks.sequence import ROWS_AT_ONCE
 from model.tasks.task import Task, label_of, string_of, text_of
+from model.tasks.values import BadRow
 
 CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
-WORD = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]")
-"""The words of a text that is not given as words. As in BERT's tokenizer, each Chinese character is a word."""
+
+LETTER = rf"[^\W{CHINESE}]"
+RUN = f"{LETTER}+(?:\u0301+{LETTER}*)*"
+WORD = re.compile(rf"{RUN}|[{CHINESE}]\u0301*|\u0301+(?:{RUN})?|[^\w\s\u200b]\u0301*")
+"""The words of a text in which U+0301 stands for all joined characters."""
+
+
+@functools.cache
+def joined_characters() -> dict[int, str]:
+    """Return a table that replaces what belongs to the character before it by U+0301: marks and format characters.
+
+    They are vowel signs, accents, joiners and the like (rule WB4 of Unicode's UAX 29). The zero-width space separates words,
+    as it does in Thai and Khmer.
+    """
+    codes = (*range(0x20000), *range(0xE0000, 0xE0200))  # there are none elsewhere
+    kinds = ("Mn", "Mc", "Me", "Cf")
+    return {code: "\u0301" for code in codes if unicodedata.category(chr(code)) in kinds and code != 0x200B}
+
+
+def words_in(text: str) -> list[tuple[int, int]]:
+    """Return the begin and the end of each word of a text that is not given as words.
+
+    As in BERT's tokenizer, each Chinese character is a word, and so is each sign. A word has a visible character.
+
+    >>> words_in("राम हैं।"), words_in("北京 2024")
+    ([(0, 3), (4, 7), (7, 8)], [(0, 1), (1, 2), (3, 7)])
+    """
+    places = [match.span() for match in WORD.finditer(text.translate(joined_characters()))]
+    return [(begin, end) for begin, end in places if any(map(str.isprintable, text[begin:end]))]
 
 
 class TagRow(NamedTuple):
@@ -63,8 +92,8 @@ class TagTask(Task[TagRow]):
     def parse(self, place: str, values: Mapping[str, Any]) -> TagRow:
         if "text" in values:
             text = text_of(values["text"], "text")
-            matches = list(WORD.finditer(text))
-            return TagRow(place, values["id"], [m[0] for m in matches], [m.span() for m in matches], None)
+            places = words_in(text)
+            return TagRow(place, values["id"], [text[begin:end] for begin, end in places], places, None)
         tokens = [string_of(token, "a token") for token in words_of(values["tokens"], "tokens")]
         if not tokens:
             raise BadRow("has no tokens")

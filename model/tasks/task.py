@@ -14,7 +14,7 @@ import numpy as np
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import TaskData, Windowing
 from model.tasks.heads import TaskModel
-from model.tasks.rows import BadRow, is_utf8
+from model.tasks.values import BadRow, ClassName, is_utf8
 
 Row = TypeVar("Row")
 
@@ -83,7 +83,8 @@ class Task(ABC, Generic[Row]):
         """Raise BadRow if the task's labels are known and this is not one of them."""
         if self.labels and label not in self.labels:
             known = ", ".join(self.labels[:10]) + (" …" if len(self.labels) > 10 else "")
-            raise BadRow(f"label {label!r} is not one of the {len(self.labels)} labels: {known}")
+            advice = "; a file with numbers needs numbers in --labels" if label.isdecimal() else ""
+            raise BadRow(f"label {label!r:.60} is not one of the {len(self.labels)} labels: {known}{advice}")
 
     def configuration(self) -> dict[str, Any]:
         """Return the entries of config.json about the task: keys of transformers, and others under "bertloom"."""
@@ -93,11 +94,14 @@ class Task(ABC, Generic[Row]):
 
 
 def sorted_labels(labels: Mapping[str, int]) -> tuple[str, ...]:
-    """Return labels in the order of their ids: by number if all are numbers, otherwise alphabetically.
+    """Return labels in the order of their ids: that of their file if it has one, by number, or else alphabetically.
 
     >>> sorted_labels({"10": 1, "9": 1})
     ('9', '10')
     """
+    numbers = {str(label): label.number for label in labels if isinstance(label, ClassName)}
+    if len(numbers) == len(labels):
+        return tuple(sorted(numbers, key=numbers.__getitem__))
     try:
         return tuple(sorted(labels, key=float))
     except ValueError:
@@ -123,6 +127,9 @@ def string_of(value: Any, name: str) -> str:
 
 def label_of(value: Any, name: str = "label") -> str:
     """Return a label as a string without surrounding spaces; numbers and truth values are written as in JSON."""
+    if isinstance(value, ClassName) and value:
+        string_of(value, name)
+        return value
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):

@@ -1,9 +1,10 @@
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bertloom.whole_files import remove_folder, sweep_temporary, whole_file, whole_folder, write_text
+from bertloom.whole_files import output_file, remove_folder, sweep_temporary, whole_file, whole_folder, write_text
 
 
 def test_a_file_has_its_name_once_it_is_whole(tmp_path):
@@ -64,3 +65,62 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path):
     sweep_temporary(tmp_path)
     assert os.listdir(tmp_path / "sub") == ["file"]
     sweep_temporary(tmp_path / "nowhere")
+
+
+def test_an_output_that_is_a_device_or_a_pipe_is_written_through(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        content = pool.submit(pipe.read_text)
+        with output_file(pipe, "w") as file:
+            file.write("größer\n")
+        assert content.result(timeout=60) == "größer\n"
+    assert pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+    main, terminal = os.openpty()
+    try:
+        with output_file(os.ttyname(terminal)) as file:
+            file.write(b"shown")
+        assert os.read(main, 5) == b"shown" and os.path.exists(os.ttyname(terminal))
+    finally:
+        os.close(main)
+        os.close(terminal)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_output_that_is_a_link_is_followed(tmp_path, exists):
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "folder/real"
+    if exists:
+        target.write_text("old")
+    (tmp_path / "link").symlink_to("folder/real")
+    (tmp_path / "second").symlink_to(tmp_path / "link")
+    with output_file(tmp_path / "second", "w") as file:
+        file.write("new")
+        assert target.exists() == exists, "it is whole or absent"
+    assert target.read_text() == "new" and not target.is_symlink()
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "second").is_symlink()
+    assert os.listdir(tmp_path / "folder") == ["real"]
+
+
+def test_an_open_file_of_the_process_keeps_what_it_holds(tmp_path):
+    with open(tmp_path / "log", "w") as log:
+        log.write("before\n")
+        log.flush()
+        (tmp_path / "stdout").symlink_to(f"/proc/self/fd/{log.fileno()}")
+        with output_file(tmp_path / "stdout", "w") as file:
+            file.write("after\n")
+    assert (tmp_path / "log").read_text() == "before\nafter\n"
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("missing/file")
+    for name, message in (
+        (".", "is a folder: give the name of a file as --out"),
+        ("missing/file", "missing/file: there is no folder .*/missing: make it first, or give another --out"),
+        ("nowhere", "nowhere: there is no folder .*/missing: make it first, or give another --out"),
+        ("loop", "loop is a link that leads to itself"),
+    ):
+        with pytest.raises(ValueError, match=message), output_file(tmp_path / name):
+            raise AssertionError("the block is not entered")
+    assert sorted(os.listdir(tmp_path)) == ["loop", "nowhere"]

@@ -152,4 +152,4 @@ def test_the_command_shows_its_flags_and_reports_an_error_in_one_line(encoder, t
         "nothing.csv",
     ]
     assert cli([*words, "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "bertloom finetune: error: nothing.csv: No such file or directory\n"
+    assert capsys.readouterr().err == "bertloom finetune: error: --train nothing.csv: no such file\n"

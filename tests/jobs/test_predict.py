@@ -123,7 +123,8 @@ def test_words_are_filled_in(encoder, tmp_path):
         (None, ["--input", "{rows}"], "was not trained for a task, it is a BertForPreTraining"),
         ("span", ["--input", "{rows}"], "has no column for question: expected question, its columns are text, label"),
         ("classify", ["--input", "{rows}", "--columns", "label=label"], "this task does not read 'label'"),
-        ("classify", ["--input", "nothing.txt"], "unknown format"),
+        ("classify", ["--input", __file__], "unknown format"),
+        ("classify", ["--input", "nothing.jsonl"], "--input nothing.jsonl: no such file"),
         ("classify", ["--input", "{rows}", "--fill", "[MASK]"], "give --input with rows to predict, or --fill"),
         ("classify", [], "give --input with rows to predict, or --fill"),
     ],
@@ -136,7 +137,7 @@ def test_a_model_that_does_not_fit_is_reported_in_one_line(tuned, encoder, tmp_p
 
 
 def test_an_input_without_rows_is_refused(tuned, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"\n"))))
     with pytest.raises(ValueError, match="standard input has no rows"):
         main(["--model", str(tuned["classify"]), "--input", "-", "--device", "cpu"])
 

@@ -60,7 +60,7 @@ def test_a_score_is_the_sum_of_what_each_masked_token_has(model, file, monkeypat
 
 def test_scores_go_from_standard_input_to_standard_output(model, monkeypatch, capsys):
     lines = b'{"text": "good film"}\n{"text": " "}\n' + json.dumps({"text": "good " * 70}).encode()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(lines))))
     score_main(["--model", str(model), "--input", "-", "--on-bad-row", "skip"])
     printed = capsys.readouterr()
     found = [json.loads(line) for line in printed.out.splitlines()]

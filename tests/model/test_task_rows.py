@@ -1,13 +1,16 @@
 import gzip
 import json
 import re
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model.tasks.rows import BadRow, find_columns, json_lines, read_records, read_rows, read_task
+from model.tasks.records import json_lines, read_records
+from model.tasks.rows import find_columns, read_rows, read_task
+from model.tasks.values import BadRow
 
 FORM = [["text", "label"]]
 
@@ -16,6 +19,10 @@ def parse(place, values):
     if values["text"] == "bad":
         raise BadRow("text is bad")
     return place, values["text"], values["label"]
+
+
+def records(*lines: bytes):
+    return json_lines(Path("x"), BufferedReader(BytesIO(b"\n".join(lines))))
 
 
 def good_and_bad(path: Path) -> tuple[list, list]:
@@ -31,8 +38,15 @@ def test_the_same_rows_come_from_every_format(tmp_path):
     (tmp_path / "x.csv").write_text('text,label\n"eins, „zwei“",a\n"""quoted"" 中文",b\n')
     (tmp_path / "x.tsv").write_text('\ufefftext\tlabel\r\neins, „zwei“\ta\r\n"quoted" 中文\tb\r\n')
     (tmp_path / "x.tsv.gz").write_bytes(gzip.compress((tmp_path / "x.tsv").read_bytes()))
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pa.OSFile(str(tmp_path / "x.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write(table)
+    with pa.OSFile(str(tmp_path / "X.ARROW"), "wb") as file, pa.ipc.new_file(file, table.schema) as whole:
+        whole.write(table)
     places = {
+        "x.arrow": ["row 1", "row 2"],
+        "X.ARROW": ["row 1", "row 2"],
         "x.jsonl": ["line 1", "line 3"],
         "x.json": ["item 1", "item 2"],
         "x.csv": ["line 2", "line 3"],
@@ -91,7 +105,7 @@ def test_bytes_that_are_not_utf8_in_a_table_are_kept_for_the_parser_to_refuse(tm
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("x.txt", b"", "unknown format: expected a name that ends in .jsonl .csv .tsv .parquet .json"),
+        ("x.doc", b"", "unknown format: expected a name that ends in .jsonl .txt .csv .tsv .json .parquet .arrow"),
         ("x.parquet", b"PAR", "is not a Parquet file, or is damaged"),
         ("x.json", b'{"text": "a"}\n{"text": "b"}', "is not a single JSON value"),
         ("x.json", b'{"rows": []}', "expected a list of objects, or SQuAD's format"),
@@ -156,7 +170,7 @@ def test_columns_are_recognised_or_given_by_name(tmp_path):
 
 def test_a_row_that_lacks_a_column_is_bad_and_extra_columns_are_not(tmp_path):
     lines = [b'{"text": "a", "label": 1, "id": 7}', b'{"text": "b"}', b'{"text": "c", "label": 2, "more": 3}']
-    rows = list(read_rows(Path("x"), json_lines(lines), FORM, lambda place, values: values, {}))
+    rows = list(read_rows(Path("x"), records(*lines), FORM, lambda place, values: values, {}))
     assert rows[0] == ("line 1", {"id": 7, "is_impossible": None, "text": "a", "label": 1})
     assert rows[1][0] == "line 2" and str(rows[1][1]) == "has no 'label'"
     assert rows[2][1]["text"] == "c"
@@ -164,13 +178,13 @@ def test_a_row_that_lacks_a_column_is_bad_and_extra_columns_are_not(tmp_path):
 
 def test_an_id_that_is_not_utf8_is_a_bad_row():
     lines = [b'{"text": "a", "label": 1, "id": "\\ud800"}', b'{"text": "b", "label": 1, "id": "\xe4\xb8\xad"}']
-    rows = list(read_rows(Path("x"), json_lines(lines), FORM, lambda place, values: values, {}))
+    rows = list(read_rows(Path("x"), records(*lines), FORM, lambda place, values: values, {}))
     assert str(rows[0][1]) == "id is not valid UTF-8" and rows[1][1]["id"] == "中"
 
 
 def test_rows_before_the_first_that_has_the_columns_are_bad_rows():
     lines = [b"[]", b'{"id": 0}', b"{", b'{"text": "a", "label": 1}', b'{"id": 1}']
-    rows = list(read_rows(Path("x"), json_lines(lines), FORM, parse, {}))
+    rows = list(read_rows(Path("x"), records(*lines), FORM, parse, {}))
     assert [place for place, _ in rows] == [f"line {number}" for number in range(1, 6)]
     assert [isinstance(row, BadRow) for _, row in rows] == [True, True, True, False, True]
     assert str(rows[1][1]) == str(rows[4][1]) == "has no 'text'"
@@ -180,16 +194,17 @@ def test_rows_before_the_first_that_has_the_columns_are_bad_rows():
 def test_if_no_row_has_the_columns_the_error_lists_those_of_the_first(number):
     seen = 0
 
-    def lines():
+    def counted():
         nonlocal seen
-        for seen in range(number):
-            yield b'{"id": %d, "n%d": 0}' % (seen, seen)
+        for record in records(*(b'{"id": %d, "n%d": 0}' % (i, i) for i in range(number))):
+            seen += 1
+            yield record
 
     with pytest.raises(
         ValueError, match="x has no column for text: expected text or sentence, its columns are id, n0;"
     ):
-        list(read_rows(Path("x"), json_lines(lines()), FORM, parse, {}))
-    assert seen < 1000, "it does not read a whole file for that"
+        list(read_rows(Path("x"), counted(), FORM, parse, {}))
+    assert seen <= 1000, "it does not read a whole file for that"
 
 
 def test_bad_rows_raise_an_error_with_their_places_or_are_skipped_and_returned(tmp_path):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from model.tasks.data import Windowing
 from model.tasks.registry import make_task
 from model.tasks.regress import correlations
-from model.tasks.rows import BadRow
 from model.tasks.sequence import TextRow
 from model.tasks.task import label_of, sorted_labels, text_of
+from model.tasks.values import BadRow, ClassName
 from tests.model.small_task import VOCABULARY, small_tokenizer
 
 TOKENIZER = small_tokenizer()
@@ -44,7 +44,11 @@ def test_labels_of_the_training_rows_are_sorted():
         ({"text": "x", "label": None}, "has no label"),
         ({"text": "x", "label": "  "}, "label is empty"),
         ({"text": "x", "label": "caf\udce9"}, "label is not valid UTF-8"),
-        ({"text": "x", "label": 1.5}, "label is 1.5, expected a string or an integer"),
+        (
+            {"text": "x", "label": 1.5},
+            "label is 1.5, expected a string or an integer: to predict numbers, use --task regress",
+        ),
+        ({"text": "x", "label": 1}, "label '1' is not one of the 2 labels: a, b; a file with numbers needs numbers in"),
         ({"text": "x", "label": "c"}, "label 'c' is not one of the 2 labels: a, b"),
     ],
 )
@@ -53,12 +57,36 @@ def test_unusable_rows_have_a_reason(values, reason):
         task("classify", labels=("a", "b")).parse("line 3", {"id": None} | values)
 
 
+def test_names_of_classes_keep_the_order_of_their_numbers():
+    names = [ClassName("pos", 0), ClassName("neg", 1)]
+    rows = [task("classify").parse("x", {"id": None, "text": "a", "label": name}) for name in reversed(names)]
+    assert task("classify").learn(rows).labels == ("pos", "neg")
+    assert task("regress").parse("x", {"id": None, "text": "a", "label": names[1]}).label == 1.0
+
+
+@pytest.mark.parametrize("labels", [["1.5", "2", "2.5"], ["0.1", "-3"]])
+def test_labels_of_a_table_that_are_numbers_suggest_regress(labels):
+    rows = [task("classify").parse("x", {"id": None, "text": "a", "label": label}) for label in labels]
+    message = (
+        f"the {len(labels)} labels are numbers, such as .*: to predict numbers, use --task regress; if they are classes"
+    )
+    with pytest.raises(ValueError, match=message):
+        task("classify").learn(rows)
+    assert task("classify", labels=tuple(labels)).learn(rows).labels == tuple(labels)
+
+
+@pytest.mark.parametrize("labels", [["1.0", "2.0"], ["1", "2"], ["1.5", "good"], ["1.5", "nan"]])
+def test_other_labels_are_classes(labels):
+    rows = [task("classify").parse("x", {"id": None, "text": "a", "label": label}) for label in labels]
+    assert set(task("classify").learn(rows).labels) == {*labels}
+
+
 def test_labels_do_not_depend_on_how_a_format_writes_them():
     assert [label_of(value) for value in (1, 1.0, "1", " 1 ", True, "true")] == ["1", "1", "1", "1", "true", "true"]
     assert text_of("中", "text") == "中"
 
 
-@pytest.mark.parametrize("value", ["good", None, float("nan"), True, [1]])
+@pytest.mark.parametrize("value", ["good", None, float("nan"), True, [1], 10**400])
 def test_labels_that_are_not_numbers_are_refused_for_regress(value):
     with pytest.raises(BadRow):
         task("regress").parse("x", {"id": None, "text": "a", "label": value})

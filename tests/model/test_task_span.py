@@ -7,8 +7,9 @@ import pytest
 
 from model.tasks.data import Windowing
 from model.tasks.registry import make_task
-from model.tasks.rows import BadRow, read_task
+from model.tasks.rows import read_task
 from model.tasks.span import parse_bool
+from model.tasks.values import BadRow
 from tests.model.small_task import VOCABULARY, small_tokenizer
 
 TOKENIZER = small_tokenizer()

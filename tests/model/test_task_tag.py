@@ -1,12 +1,16 @@
 import re
+import sys
+import unicodedata
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.tasks.data import Windowing
 from model.tasks.registry import make_task
-from model.tasks.rows import BadRow
-from model.tasks.tag import TagRow
+from model.tasks.tag import CHINESE, TagRow, joined_characters, words_in
+from model.tasks.values import BadRow
 from tests.model.small_task import VOCABULARY, small_tokenizer
 
 TOKENIZER = small_tokenizer()
@@ -93,3 +97,39 @@ def test_words_are_returned_with_tags_and_texts_with_the_places_of_entities():
 def test_a_limit_of_windows_is_refused():
     with pytest.raises(ValueError, match="every word gets a tag, so the whole text is read"):
         task(max_windows=1)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("राम दिल्ली में रहता है।", ["राम", "दिल्ली", "में", "रहता", "है", "।"]),
+        ("שָׁלוֹם, עולם", ["שָׁלוֹם", ",", "עולם"]),
+        ("مُحَمَّد", ["مُحَمَّد"]),
+        ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("co\u00adoperate", ["co\u00adoperate"]),
+        ("cafe\u0301s, too", ["cafe\u0301s", ",", "too"]),
+        ("か\u3099きく", ["か\u3099きく"]),
+        ("葛\U000e0100城市", ["葛\U000e0100", "城", "市"]),
+        ("ភាសា\u200bខ្មែរ", ["ភាសា", "ខ្មែរ"]),
+        ("\u200eabc \u200e def", ["\u200eabc", "def"]),
+        ("北京是2024年, don't 5€ x_y", ["北", "京", "是", "2024", "年", ",", "don", "'", "t", "5", "€", "x_y"]),
+        ("カタカナと漢字。", ["カタカナと", "漢", "字", "。"]),
+    ],
+)
+def test_marks_and_joiners_do_not_cut_a_word(text, words):
+    row = task().parse("x", {"id": None, "text": text})
+    assert row.tokens == words and [text[begin:end] for begin, end in row.places] == words
+
+
+def test_all_marks_and_format_characters_are_known():
+    """The twin looks at every character; the table looks only where there are any."""
+    kinds = ("Mn", "Mc", "Me", "Cf")
+    expected = {code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in kinds}
+    assert {*joined_characters()} == expected - {0x200B}
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Mn", "Mc", "Me", "C"])))
+def test_without_marks_the_words_are_runs_of_letters_chinese_characters_and_signs(text):
+    twin = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]")
+    assert words_in(text) == [match.span() for match in twin.finditer(text)]
