@@ -9,6 +9,7 @@ package hold what preprocessing and training share.
 
 import os
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,8 +57,17 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; its names are {', '.join(__all__)}")
+    _check_not_hidden(_MODULES[name].partition(".")[0])
     value = globals()[name] = getattr(import_module(_MODULES[name]), name)
     return value
+
+
+def _check_not_hidden(package: str) -> None:
+    """Raise an error if a file of the user's has the name of one of our packages and is found before it."""
+    ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), package, "__init__.py")
+    found = find_spec(package)
+    if found and found.origin and os.path.realpath(found.origin) != os.path.realpath(ours):
+        raise ImportError(f"{found.origin} hides {ours}, which bertloom needs: rename it or move it")
 
 
 def __dir__() -> list[str]:

@@ -11,13 +11,13 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from bertloom.processes import command_of
 from jobs.support.config import parse
 from jobs.support.outputs import own_folder
 
@@ -118,7 +118,7 @@ def _step(title: str, what: str, own_data: str) -> None:
 def _bertloom(*words: object, kill_at: tuple[Path, int] | None = None) -> None:
     """Run a command in its own process. `kill_at`: kill it once this file of metrics has more lines than this."""
     print("$ bertloom " + shlex.join(str(word) for word in words), flush=True)
-    process = subprocess.Popen([sys.executable, "-m", "jobs.cli", *(str(word) for word in words)])
+    process = subprocess.Popen(command_of("jobs.cli", *map(str, words)))
     if kill_at:
         metrics, lines = kill_at
         while process.poll() is None and not (metrics.exists() and len(metrics.read_bytes().splitlines()) > lines):

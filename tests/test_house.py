@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("bertloom", "pipeline", "model", "jobs")
-SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+ENTRY = ROOT / "bertloom_entry.py"  # a module of its own, which finds the packages
+SOURCES = [ENTRY, *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
@@ -75,7 +76,7 @@ def test_no_package_imports_what_it_must_not():
         (name(path), full)
         for path in SOURCES
         for full in imports(TREES[path])
-        if path != PUBLIC and full.partition(".")[0] in FORBIDDEN[path.relative_to(ROOT).parts[0]]
+        if path not in (PUBLIC, ENTRY) and full.partition(".")[0] in FORBIDDEN[path.relative_to(ROOT).parts[0]]
     }
     assert faults == set()
 

@@ -7,10 +7,12 @@ dies; the hook for such exceptions ends the job and tells the user how to contin
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
 from typing import Any, NoReturn
 
 import apache_beam as beam
@@ -29,6 +31,8 @@ from pipeline.local import worker as local_worker
 
 WORKER_LOST = 70  # exit status, EX_SOFTWARE in sysexits.h
 LOCAL = "FnApiRunner"
+SECONDS_TO_REPORT = 60  # of a worker process, from its start to its connection
+_NO_PROXY = "no_grpc_proxy"
 _THREAD = "bertloom worker"
 _FORKED = "bertloom:environment:forked:v1"
 
@@ -48,6 +52,7 @@ def is_local(options: PipelineOptions) -> bool:
 
 def run(options: PipelineOptions, build: Callable[[beam.Pipeline], object]) -> PipelineResult:
     """Run a pipeline to its end."""
+    connect_locally_without_proxy()
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
     result = pipeline.run()
@@ -103,11 +108,33 @@ def _runner(options: PipelineOptions) -> FnApiRunner | None:
     num_workers = options.view_as(DirectOptions).direct_num_workers
     if not is_local(options) or num_workers == 1:
         return None
+    check_loopback(num_workers)
     local_worker.start()
     # By default Beam passes no options to worker processes, and they could not find a store that a flag names.
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options(drop_default=True))
     provision = ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
     return FnApiRunner(_ForkedEnvironment.from_command_string(""), provision_info=provision)
+
+
+def check_loopback(num_workers: int) -> None:
+    """Raise an error if processes on this machine cannot connect to each other."""
+    try:
+        with socket.create_server(("localhost", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"--num-workers {num_workers}: a process cannot connect to another one through localhost ({error}). "
+            "Start this machine's loopback interface (ip link set lo up), or use --num-workers 1"
+        ) from error
+
+
+def connect_locally_without_proxy() -> None:
+    """Let gRPC, in this process and in those that it starts, ignore the environment's proxies for this machine.
+
+    Only gRPC reads this variable. If it is not set, gRPC reads the general one instead, which is kept.
+    """
+    names = (os.environ.get(_NO_PROXY) or os.environ.get("no_proxy", "")).split(",")
+    os.environ[_NO_PROXY] = ",".join(filter(None, dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"])))
 
 
 class _ForkedEnvironment(SubprocessSDKEnvironment):
@@ -130,8 +157,20 @@ class _ForkedWorkerHandler(GrpcWorkerHandler):
             LOGGING_API_SERVICE_DESCRIPTOR=text_format.MessageToString(self.logging_api_service_descriptor()),
             PIPELINE_OPTIONS=json_format.MessageToJson(self.provision_info.provision_info.pipeline_options),
         )
-        self.thread = threading.Thread(name=_THREAD, target=local_worker.work, args=(environment,))
+        self.thread = threading.Thread(name=_THREAD, target=self._work, args=(environment,))
         self.thread.start()
+
+    def _work(self, environment: dict[str, str]) -> None:
+        ended = threading.Event()
+
+        def check_report() -> None:
+            if not ended.wait(SECONDS_TO_REPORT) and self.control_conn._input is None:
+                raise TimeoutError(f"did not connect within {SECONDS_TO_REPORT} seconds")
+
+        try:
+            local_worker.work(environment, threading.Thread(name=_THREAD, target=check_report, daemon=True).start)
+        finally:
+            ended.set()
 
     def stop_worker(self) -> None:
         self.thread.join()
@@ -158,7 +197,7 @@ def _without_beam(text: str) -> str:
 def watch_workers(command: str, how_to_continue: str) -> Iterator[None]:
     """End this process with status WORKER_LOST as soon as a worker process dies.
 
-    On Ctrl-C, end the workers and raise KeyboardInterrupt.
+    SIGINT and SIGTERM end the workers, too, and raise KeyboardInterrupt.
 
     how_to_continue: the beginning of the sentence that ends with "the same command again to continue".
     """
@@ -173,28 +212,17 @@ def watch_workers(command: str, how_to_continue: str) -> Iterator[None]:
         if thread is not None and thread.name == _THREAD and not lost.is_set():
             lost.set()
             local_worker.end()  # otherwise the other workers would write for a moment longer
-            os.write(
-                stderr,
-                f"\nbertloom {command}: error: a worker process died ({arguments.exc_value}). It was killed or ran out of "
-                f"memory. {how_to_continue} the same command again to continue\n".encode(),
-            )
+            what = _what_happened(arguments.exc_value)
+            again = f"{how_to_continue} the same command again to continue"
+            os.write(stderr, f"\nbertloom {command}: error: a worker process {what}. {again}\n".encode())
             os._exit(WORKER_LOST)
         if not lost.wait(0.5):  # otherwise it is a consequence of the dead worker, in another of Beam's threads
             before(arguments)
 
-    def interrupt(*_: object) -> NoReturn:
-        interrupted.set()
-        local_worker.end()  # Beam would wait for its workers
-        raise KeyboardInterrupt
-
     threading.excepthook = hook
-    in_main = threading.current_thread() is threading.main_thread()  # only it may set signal handlers
-    handler = signal.getsignal(signal.SIGINT)
-    is_handled = in_main and handler is not signal.SIG_IGN  # as in a shell's background job
-    if is_handled:
-        signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        with _end_workers_on_signals(interrupted):
+            yield
     except Exception as error:
         if interrupted.is_set():
             raise KeyboardInterrupt from None
@@ -203,9 +231,42 @@ def watch_workers(command: str, how_to_continue: str) -> Iterator[None]:
         raise
     finally:
         threading.excepthook = before
-        if is_handled:
-            signal.signal(signal.SIGINT, handler)
         os.close(stderr)
+
+
+@contextmanager
+def _end_workers_on_signals(interrupted: threading.Event) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the workers, which Beam would wait for, and then raise KeyboardInterrupt.
+
+    A signal that is ignored, as in a shell's background job, or that ends the process at once, is left as it is.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only it may set signal handlers
+        yield
+        return
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        interrupted.set()
+        local_worker.end()
+        handlers[signal.Signals(number)](number, frame)
+        raise KeyboardInterrupt
+
+    for number in handlers:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _what_happened(error: BaseException | None) -> str:
+    if isinstance(error, TimeoutError):
+        return (
+            f"{error}: see if a firewall or a security policy forbids connections to localhost, or use --num-workers 1"
+        )
+    return f"died ({error}). It was killed or ran out of memory"
 
 
 @contextmanager

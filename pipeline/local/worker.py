@@ -11,11 +11,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 
+from bertloom.processes import command_of
 from pipeline.local.beam_import import import_beam
 
 _DONE = b"done"
@@ -29,7 +30,7 @@ def start() -> None:
     if _running:
         return
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "pipeline.local.worker"]
+    command = command_of("pipeline.local.worker", options=("-W", "ignore::DeprecationWarning"))
     quiet = subprocess.DEVNULL  # a worker writes to the standard error of its job instead
     with theirs:  # a process group of its own, because the job handles Ctrl-C
         process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet, process_group=0)
@@ -48,8 +49,10 @@ def end() -> None:
         connection.close()
 
 
-def work(environment: dict[str, str]) -> None:
+def work(environment: dict[str, str], started: Callable[[], object]) -> None:
     """Run a worker to its end, in this folder, with these environment variables and this standard error.
+
+    started: called once the worker's process exists, which is after the imports of the server.
 
     Raises:
         RuntimeError: the worker died, or the server has ended. An interrupted job may ask for a worker after `end` was
@@ -63,6 +66,7 @@ def work(environment: dict[str, str]) -> None:
             connection = running[1]
             socket.send_fds(connection, [b"1"], [theirs.fileno(), 2])
             connection.recv(1)  # macOS may lose a descriptor that is closed before it is received
+        started()
         ours.sendall(json.dumps([os.getcwd(), environment]).encode() + b"\n")
         if ours.makefile("rb").read() != _DONE:  # until the connection ends, with the worker
             raise RuntimeError("its connection was closed")

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tempfile
 import types
 
 import pytest
@@ -84,13 +85,60 @@ def test_bertloom_debug_adds_the_traceback(command, capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_programming_error_is_not_caught(command):
+@pytest.mark.parametrize(
+    "error", [AssertionError("cannot happen"), RecursionError("too deep"), OverflowError("a\nb"), KeyError("x")]
+)
+def test_an_error_that_nobody_foresaw_is_one_line_that_names_the_file_with_its_traceback(
+    command, capsys, monkeypatch, tmp_path, error
+):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command(fail)
+    assert cli.main(["build-vocab"]) == 70
+    err = capsys.readouterr().err
+    (written,) = tmp_path.iterdir()
+    assert err.startswith(f"bertloom build-vocab: error: {type(error).__name__}: ") and err.count("\n") == 1
+    assert "This is a bug in bertloom, or a damaged file" in err and str(written) in err
+    assert "in fail\n    raise error" in written.read_text()
+
+
+def test_without_room_for_a_traceback_it_is_printed(command, capsys, monkeypatch, tmp_path):
     def fail(argv):
         raise AssertionError("cannot happen")
 
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     command(fail)
-    with pytest.raises(AssertionError):
-        cli.main(["build-vocab"])
+    assert cli.main(["build-vocab"]) == 70
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.splitlines()[-1].endswith("The traceback is above")
+
+
+OUT_OF_MEMORY = type("OutOfMemoryError", (RuntimeError,), {})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("cannot allocate 8 GB"),
+        OUT_OF_MEMORY("CUDA out of memory.\nTried 8 GB"),  # torch's class
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(command, capsys, error):
+    def fail(argv):
+        raise error
+
+    command(fail)
+    assert cli.main(["build-vocab"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("bertloom build-vocab: error: out of memory: ") and err.count("\n") == 1
+
+
+def test_a_message_is_one_line_without_control_characters_and_not_endless():
+    assert cli.one_line("  a\n  b\x1b[31m\x07 ") == "a b\\x1b[31m\\x07"
+    assert cli.one_line("x" * 10_000) == f"{'x' * 1000} … {'x' * 1000}"
 
 
 def test_an_interrupt_gives_status_130_and_system_exit_passes_through(command, capsys):

@@ -18,13 +18,23 @@ def heeded():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_an_interrupted_job_ends_with_status_130_and_a_message_and_ends_its_workers(job, heeded, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "sent", "word"),
+    [
+        (0, signal.SIGINT, "interrupted"),
+        (1, signal.SIGINT, "interrupted"),
+        (2, signal.SIGINT, "interrupted"),
+        (2, signal.SIGTERM, "terminated"),
+    ],
+)
+def test_an_interrupted_job_ends_with_a_status_and_a_message_and_ends_its_workers(
+    job, heeded, tmp_path, number, sent, word
+):
     process = job.start(tmp_path / "out", "--num-workers", "2", MARK=str(tmp_path))
     wait_for(lambda: len(workers(str(tmp_path))) > number)  # and their server
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 130 and said.splitlines()[-1] == "bertloom preprocess: interrupted"
+    assert process.returncode == 128 + sent and said.splitlines()[-1] == f"bertloom preprocess: {word}"
     assert "Traceback" not in said
     wait_for(lambda: not workers(str(tmp_path)))
 
@@ -34,9 +44,9 @@ import os, signal, subprocess, sys, threading
 from jobs.cli import main
 from pipeline.local import worker as local_worker
 work = local_worker.work
-def interrupted(environment):
+def interrupted(environment, started):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    work(environment)
+    work(environment, started)
 local_worker.work = interrupted
 """
 
@@ -74,5 +84,5 @@ def test_a_worker_requested_after_the_server_has_ended_starts_no_other_server(mo
     assert len(workers(str(tmp_path))) == 1
     local_worker.end()
     with pytest.raises(RuntimeError, match="the server of the workers has ended"):
-        local_worker.work({})
+        local_worker.work({}, lambda: None)
     assert not workers(str(tmp_path))

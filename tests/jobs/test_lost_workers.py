@@ -1,9 +1,20 @@
 """Worker processes that are killed, or that outlive their job."""
 
+import subprocess
+import sys
+
 import pytest
 
 from jobs import cli
-from tests.jobs.restartable_job import TIMEOUT_SECONDS, WORKER_LOST, armed_workers, assert_whole, wait_for, workers
+from tests.jobs.restartable_job import (
+    ROOT,
+    TIMEOUT_SECONDS,
+    WORKER_LOST,
+    armed_workers,
+    assert_whole,
+    wait_for,
+    workers,
+)
 
 
 def test_a_job_gives_the_same_bytes_while_orphaned_workers_still_write(job, unbroken, tmp_path):
@@ -65,3 +76,33 @@ def test_a_job_that_is_killed_while_its_workers_start_leaves_no_worker_running(j
     process.kill()
     process.communicate()
     wait_for(lambda: not workers(str(tmp_path)))
+
+
+PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+
+
+def test_workers_connect_to_their_job_without_the_proxies_of_the_environment(job, unbroken, tmp_path):
+    process = job.start(tmp_path / "out", "--num-workers", "2", **PROXIES)  # nothing listens there
+    _, said = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 0, said
+    assert_whole(tmp_path / "out", unbroken)
+
+
+SILENT = """
+import sys, time
+from jobs.cli import main
+from pipeline.local import runner, worker
+runner.SECONDS_TO_REPORT = 1
+def work(environment, started):
+    started()
+    time.sleep(600)
+worker.work = work
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_worker_that_does_not_connect_ends_the_job_with_the_reason(job, tmp_path):
+    command = [sys.executable, "-c", SILENT, *job.argv(tmp_path / "out", "--num-workers", "2")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    assert ran.returncode == WORKER_LOST
+    assert "error: a worker process did not connect within 1 seconds: see if a firewall" in ran.stderr.splitlines()[-1]
