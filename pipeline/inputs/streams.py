@@ -1,8 +1,16 @@
-"""The uncompressed bytes of a file in chunks, up to the place where a compressed file is damaged."""
+"""The uncompressed bytes of a file in chunks, up to the place where a compressed file is damaged.
+
+A decoder cannot see at once that a file was changed: it goes on for a while, or to the next checksum, and gives out a text
+that nobody wrote. Only text that is surely right is used: that of a whole frame (gzip calls it a member), that of a whole
+block of bzip2, and all that a file holds which merely ends early. So files of gzip, zstd and xz, whose frames may be as long
+as the file, are decoded twice, first to find out how far they are right. bzip2 takes ten times as long to decode. Its blocks
+have checksums, so a bounded piece of text is held back.
+"""
 
 import bz2
 import lzma
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -13,15 +21,26 @@ from isal import isal_zlib
 CHUNK = 1 << 20
 HEAD = 1 << 16
 CODECS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".xz": "xz"}
+MAX_WINDOW = 1 << 31  # bytes that zstd and xz may refer back to, and so hold: what `zstd --long=31` writes
 
-_READ = 1 << 14  # compressed bytes read at a time: repetitive text can grow a thousandfold
+_READ = 1 << 14  # compressed bytes read at a time
+_ZSTD_READ = 1 << 10  # decoded at a time: at most 32 MB of text, since 4 bytes can be a block of 128 KB
+_BZIP2_BLOCK = 900_000 * 259 // 5  # bytes of text, at most: 259 equal bytes are 5 in a block
 _FRAMES: dict[str, Callable[[], Any]] = {
     "gzip": lambda: isal_zlib.decompressobj(wbits=31),  # like zlib, three times as fast
     "bzip2": bz2.BZ2Decompressor,
-    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
-    "xz": lzma.LZMADecompressor,
+    "zstd": lambda: zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj(),
+    "xz": lambda: lzma.LZMADecompressor(memlimit=MAX_WINDOW),
 }
-_BROKEN: tuple[Any, ...] = (EOFError, OSError, isal_zlib.error, lzma.LZMAError, zstandard.ZstdError)
+_BROKEN: tuple[Any, ...] = (EOFError, OSError, ValueError, isal_zlib.error, lzma.LZMAError, zstandard.ZstdError)
+
+
+class _BadFrame(Exception):
+    """A frame that its decoder or its checksum rejects."""
+
+
+class _EndsEarly(_BadFrame):
+    """A frame without its end."""
 
 
 class Damaged(Exception):
@@ -38,8 +57,8 @@ def first_bytes(file: BinaryIO, codec: str | None) -> bytes:
     if codec is None:
         return file.read(HEAD)
     head = b""
-    with suppress(*_BROKEN):
-        for data in _frames(file, _FRAMES[codec]):
+    with suppress(_BadFrame):
+        for data in _Frames(file, codec):
             head += data
             if len(head) >= HEAD:
                 break
@@ -54,22 +73,72 @@ def read_chunks(file: BinaryIO, codec: str | None, start: int = 0, end: int | No
     if codec is None:
         yield from _plain_chunks(file, start, end)
         return
-    file.seek(0)
-    position, held, size = 0, [], 0
+    held, size = [], 0
+    position = 0
     try:
-        for data in _frames(file, _FRAMES[codec]):
-            position += len(data)
+        for text in _right_blocks(file, codec) if codec == "bzip2" else _right_frames(file, codec):
+            position += len(text)
             if position > start:
-                held.append(data[max(0, len(data) - (position - start)) :])
+                held.append(text[max(0, len(text) - (position - start)) :])
                 size += len(held[-1])
             if size >= CHUNK:
                 yield b"".join(held)
                 held, size = [], 0
-    except _BROKEN as error:
-        yield b"".join(held)
+    except _BadFrame as error:
+        if held:
+            yield b"".join(held)
         raise Damaged(position, f"{codec} stream broke after {position} bytes of text ({error})") from error
     if held:
         yield b"".join(held)
+
+
+def _right_frames(file: BinaryIO, codec: str) -> Iterator[bytes]:
+    """Yield the text of whole frames, and of one that ends early. Raises _BadFrame after it."""
+    frames, last = _Frames(file, codec), 0
+    broken: _BadFrame | None = None
+    try:
+        for text in frames:
+            last += len(text)
+    except _BadFrame as error:
+        broken = error if isinstance(error, _EndsEarly) else _counted(error, file, frames.begin)
+        last = last if isinstance(error, _EndsEarly) else frames.position
+    position = 0
+    for text in _Frames(file, codec) if last else ():
+        position += len(text)
+        yield text[: len(text) - max(0, position - last)]
+        if position >= last:
+            break
+    if broken:
+        raise broken
+
+
+def _right_blocks(file: BinaryIO, codec: str) -> Iterator[bytes]:
+    """Yield the text of whole blocks of bzip2. Raises _BadFrame after it."""
+    frames, held, size, position = _Frames(file, codec), deque[tuple[int, bytes]](), 0, 0
+    try:
+        for text in frames:
+            held.append((frames.at, text))
+            size += len(text)
+            while held and (position < frames.position or size - len(held[0][1]) >= _BZIP2_BLOCK):
+                _, right = held.popleft()
+                size -= len(right)
+                position += len(right)
+                yield right
+    except _EndsEarly:
+        yield from (text for _, text in held)
+        raise
+    except _BadFrame as error:
+        while position < frames.position:  # the rest of the frame before
+            position += len(held[0][1])
+            yield held.popleft()[1]
+        raise _counted(error, file, held[0][0] if held else frames.begin) from error
+    yield from (text for _, text in held)
+
+
+def _counted(error: _BadFrame, file: BinaryIO, begin: int) -> _BadFrame:
+    """Return the error with the number of bytes that are not used, those from `begin` on."""
+    size = file.seek(0, 2)
+    return _BadFrame(f"{error}; {size - begin} of {size} compressed bytes, from byte {begin} on, are not used")
 
 
 def _plain_chunks(file: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
@@ -80,24 +149,74 @@ def _plain_chunks(file: BinaryIO, start: int, end: int | None) -> Iterator[bytes
         yield chunk
 
 
-def _frames(file: BinaryIO, new_frame: Callable[[], Any]) -> Iterator[bytes]:
-    """Yield the content of each frame of a compressed file.
+class _Frames:
+    """The content of all frames of a compressed file in pieces of about CHUNK (zstd: 32 MB) at most.
 
     The libraries' own readers lose the text before a damaged place, or accept a truncated file as complete.
     """
-    frame = None
-    while data := file.read(_READ):
-        while data:
-            if frame is None:
-                data = data.lstrip(b"\0")  # padding between frames
-                if not data:
-                    break
-                frame = new_frame()
-            text = frame.decompress(data)
-            if text:
-                yield text
-            data = b""
-            if frame.eof:
-                data, frame = frame.unused_data, None
-    if frame is not None:
-        raise EOFError("the file ends before the end-of-stream marker was reached")
+
+    def __init__(self, file: BinaryIO, codec: str):
+        self.file, self.codec = file, codec
+        self.begin = 0  # of the frame that is read now, in the compressed file ...
+        self.position = 0  # ... and in the text
+        self.at = 0  # of the bytes that the last piece of text was decoded from
+
+    def __iter__(self) -> Iterator[bytes]:
+        decode = _DECODE[self.codec]
+        frame, position = None, 0
+        packed = self.file.seek(0)
+        while data := self.file.read(_READ):
+            packed += len(data)
+            more = False
+            while data or more:
+                if frame is None:
+                    data = data.lstrip(b"\0")  # padding between frames
+                    if not data:
+                        break
+                    frame = _FRAMES[self.codec]()
+                    self.begin, self.position = packed - len(data), position
+                self.at = packed - len(data)
+                try:
+                    text, data, more = decode(frame, data)
+                except _BROKEN as error:
+                    raise _BadFrame(_explained(error)) from error
+                position += len(text)
+                if text:
+                    yield text
+                if frame.eof:
+                    frame, more = None, False
+        if frame is not None:
+            raise _EndsEarly("the file ends before the end-of-stream marker was reached")
+
+
+# Each decodes some bytes of a frame to a text of bounded size, since a few bytes of a bomb hold gigabytes. It returns (text,
+# bytes that are left, whether there is more text before other bytes are needed).
+
+
+def _decode_gzip(frame: Any, data: bytes) -> tuple[bytes, bytes, bool]:
+    text = frame.decompress(data, CHUNK)
+    return text, frame.unused_data if frame.eof else frame.unconsumed_tail, len(text) == CHUNK
+
+
+def _decode_bounded(frame: Any, data: bytes) -> tuple[bytes, bytes, bool]:
+    text = frame.decompress(data, CHUNK)
+    return text, frame.unused_data if frame.eof else b"", not frame.needs_input
+
+
+def _decode_zstd(frame: Any, data: bytes) -> tuple[bytes, bytes, bool]:
+    text = frame.decompress(data[:_ZSTD_READ])  # has no bound for the text
+    return text, frame.unused_data + data[_ZSTD_READ:], False
+
+
+_DECODE: dict[str, Callable[[Any, bytes], tuple[bytes, bytes, bool]]] = {
+    "gzip": _decode_gzip,
+    "bzip2": _decode_bounded,
+    "zstd": _decode_zstd,
+    "xz": _decode_bounded,
+}
+
+
+def _explained(error: Exception) -> str:
+    if isinstance(error, (zstandard.ZstdError, lzma.LZMAError)) and ("memory" in str(error) or "limit" in str(error)):
+        return f"it refers back by more than the limit of {MAX_WINDOW >> 20} MB: pack it again with a smaller window"
+    return str(error)

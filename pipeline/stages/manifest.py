@@ -29,6 +29,7 @@ from pipeline.stages.rejected import REJECTS, rejects_of
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.stages.weave import BucketRecord
+from pipeline.text.records import DAMAGED
 from pipeline.text.versions import version_of
 from pipeline.tokenizer import TokenizeConfig, token_versions
 from pipeline.vocabulary import cached_vocabulary, tokenizer_json
@@ -199,7 +200,8 @@ def near_duplicates_page(rows: NDArray[np.void], plan: Plan) -> bytes:
 def about_inputs(plan: Plan, sources: Sequence[Source]) -> list[dict[str, Any]]:
     """Return the input files and how much text each has, before duplicates are dropped."""
     names = ("documents", "sentences", "tokens", "text_bytes", "rejected")
-    given = {source.name: dict.fromkeys(names, 0) for source in sources}
+    given: dict[str, dict[str, Any]] = {source.name: dict.fromkeys(names, 0) for source in sources}
+    damaged = {part.source for part in plan.parts if DAMAGED in part.rejected}
     for part in plan.parts:
         num_rejected = sum(part.rejected.values())
         values = (part.num_documents, part.num_sentences, part.num_tokens, part.text_bytes, num_rejected)
@@ -208,6 +210,7 @@ def about_inputs(plan: Plan, sources: Sequence[Source]) -> list[dict[str, Any]]:
     return [
         {name: getattr(source, name) for name in ("name", "path", "format", "codec", "encoding")}
         | {"bytes": source.size, "fingerprint": source.fingerprint}
+        | ({"damaged": True} if source.name in damaged else {})
         | given[source.name]
         for source in sources
     ]

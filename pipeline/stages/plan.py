@@ -27,6 +27,7 @@ from pipeline.stages.packs import Pack, pack_parts, token_files
 from pipeline.stages.rejected import explain_rejects
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
+from pipeline.text.records import DAMAGED
 from pipeline.tokens import PartRecord, TokenFile, read_documents_table
 
 BUCKET_TOKENS = 1 << 23
@@ -122,6 +123,10 @@ def make_plan(
         )
         validation_fraction = 0.0
         tokens = {"train": sum(tokens.values()), "validation": 0}
+
+    if damaged := sorted({part.source for part in ordered if DAMAGED in part.rejected}):
+        names = ", ".join(damaged[:3]) + (f" and {len(damaged) - 3} more files" if len(damaged) > 3 else "")
+        notes.append(f"{names}: damaged. What is right of it was used, and rejects.jsonl.gz names the place")
 
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
     lowest, highest = _source_keys(_tables(files, folder, near_duplicate_ids), counts, validation_fraction)

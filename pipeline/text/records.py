@@ -14,6 +14,7 @@ import numpy as np
 MAX_DOCUMENT_BYTES = 4_000_000
 SHOWN_CHARACTERS = 200  # of a reject
 ID_CHARACTERS = 1000  # of a record's own id, which may be anything
+DAMAGED = "damaged-file"  # the reason for the reject of what cannot be read of a file
 SLICE = 1_000_000  # characters of a text processed at a time
 
 _PARAGRAPHS = re.compile(r"\r\s*\r")

@@ -17,6 +17,7 @@ from pipeline.inputs.formats.wiki_namespaces import HIDDEN
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import first_bytes
 from pipeline.text.records import (
+    DAMAGED,
     SHOWN_CHARACTERS,
     PassedOver,
     Record,
@@ -79,7 +80,7 @@ def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> 
                 yield from itertools.repeat(PassedOver(at + page, "older-revision"), num_older + num_more)
             elif not too_long:
                 shown = first_characters(held[begin:end])
-                yield Reject(at + begin, "damaged-file", "a page without <page>", shown)
+                yield Reject(at + begin, DAMAGED, "a page without <page>", shown)
             at += num_dropped
             begin, too_long, num_older, num_dropped, most = end, False, 0, 0, HELD_BYTES
         held, at = held[begin:], at + begin
@@ -95,7 +96,7 @@ def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> 
             num_older, num_dropped, most = 0, 0, HELD_BYTES
     if whole and b"</mediawiki>" not in held:
         detail = "the file ends before </mediawiki>: what came before it was kept"
-        yield Reject(at, "damaged-file", detail, first_characters(held))
+        yield Reject(at, DAMAGED, detail, first_characters(held))
 
 
 def _newest_revision(page: bytes) -> tuple[bytes, int]:

@@ -9,7 +9,7 @@ from bertloom import storage
 from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import CHUNK, Damaged, read_chunks
 from pipeline.inputs.text_encodings import as_utf8
-from pipeline.text.records import Record, Reject
+from pipeline.text.records import DAMAGED, Record, Reject
 
 BOM = b"\xef\xbb\xbf"
 LINE_END = re.compile(rb"\n")
@@ -60,7 +60,7 @@ def read_stream(
             if readable.damage:
                 raise readable.damage
         except Damaged as damage:
-            yield Reject(damage.position, "damaged-file", f"{damage}: what came before it was kept")
+            yield Reject(damage.position, DAMAGED, f"{damage}: what came before it was kept")
 
 
 def _from_byte(start: int, chunks: Iterable[bytes]) -> Iterator[bytes]:

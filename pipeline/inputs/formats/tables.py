@@ -13,7 +13,7 @@ from bertloom.arrays import I64
 from pipeline.inputs.formats.table_columns import Columns, check_id_type, check_text_type, id_texts, read_errors
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import Damaged, read_chunks
-from pipeline.text.records import Record, Reject, or_empty, paragraphs, whole_or_pieces
+from pipeline.text.records import DAMAGED, Record, Reject, or_empty, paragraphs, whole_or_pieces
 
 if TYPE_CHECKING:  # functions import it: --help does not need it
     import pyarrow as pa
@@ -41,7 +41,7 @@ def read_table(read_batches: ReadBatches, split: Split, start: int, config: Read
                 if split.end is not None and first >= split.end:
                     return
                 if isinstance(batch, str):
-                    yield Reject(first, "damaged-file", batch)
+                    yield Reject(first, DAMAGED, batch)
                     continue
                 end = first + batch.num_rows
                 if end <= start:
@@ -51,7 +51,7 @@ def read_table(read_batches: ReadBatches, split: Split, start: int, config: Read
                 try:
                     columns.check(batch)
                 except read_errors() as error:
-                    yield Reject(first, "damaged-file", f"{error}: rows {first} to {end - 1} are left out")
+                    yield Reject(first, DAMAGED, f"{error}: rows {first} to {end - 1} are left out")
                 else:
                     for begin, stop in _slices(columns.lengths(batch), max(0, start - first)):
                         yield from _read_rows(batch, columns, begin, stop, first)
@@ -59,7 +59,7 @@ def read_table(read_batches: ReadBatches, split: Split, start: int, config: Read
         except read_errors() as error:
             broken = broken or str(error)
     if broken:
-        yield Reject(row, "damaged-file", f"{broken}: what came before it was kept")
+        yield Reject(row, DAMAGED, f"{broken}: what came before it was kept")
 
 
 def _slices(lengths: I64, begin: int) -> Iterator[tuple[int, int]]:

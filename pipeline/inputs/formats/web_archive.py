@@ -14,7 +14,16 @@ from typing import Any
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.streamed import read_stream
 from pipeline.inputs.sources import ReadConfig, Split
-from pipeline.text.records import PassedOver, Record, Reject, decode_text, first_characters, or_empty, whole_or_pieces
+from pipeline.text.records import (
+    DAMAGED,
+    PassedOver,
+    Record,
+    Reject,
+    decode_text,
+    first_characters,
+    or_empty,
+    whole_or_pieces,
+)
 
 MAX_PAGE_BYTES = 8_000_000  # compressed or not. Resiliparse takes forty times as much; Common Crawl cuts pages at 5 MB
 
@@ -49,7 +58,7 @@ def read_archive(chunks: Iterable[bytes], start: int) -> Iterator[Record]:
 
 
 def _damaged(position: int, detail: str, shown: bytes) -> Reject:
-    return Reject(position, "damaged-file", f"{detail}: what came before it was kept", first_characters(shown))
+    return Reject(position, DAMAGED, f"{detail}: what came before it was kept", first_characters(shown))
 
 
 class _Stream(io.RawIOBase):
