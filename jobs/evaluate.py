@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.support.config import parse
 from model.loading.cache import DEFAULT_CACHE_GB
+from model.precision import Precision
 
 if TYPE_CHECKING:
     from model.batch import PackedBatch
@@ -42,7 +43,7 @@ class EvaluateConfig:
     """Print one JSON object instead of a table."""
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Precision of matrix products. auto is bf16 on CUDA, otherwise fp32."""
     num_threads: int | None = None
     """CPU threads. The default is torch's choice."""

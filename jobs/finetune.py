@@ -131,7 +131,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
     train = task.tokenize(train_rows, pretrained.tokenizer)
     dev = task.tokenize(dev_rows, pretrained.tokenizer)
     digests = {"model": pretrained.digest(), "train": file_digest(config.train), "dev": file_digest(config.dev)}
-    return FinetuneJob(
+    job = FinetuneJob(
         config=config,
         task=task,
         pretrained=pretrained,
@@ -142,6 +142,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         bad_dev=bad_dev,
         settings=config.settings() | {"max_seq_length": windowing.max_seq_length} | digests,
     )
+    return replace(job, settings=job.settings | {"learning_rate": job.learning_rate})
 
 
 def check_folders(config: FinetuneConfig) -> None:

@@ -26,6 +26,7 @@ Exit status: 0 when the run is finished. SIGTERM and SIGINT (Ctrl-C) finish the 
 from __future__ import annotations
 
 import signal
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -38,6 +39,7 @@ from jobs.support.pretrain_config import PretrainConfig, too_long
 if TYPE_CHECKING:
     from jobs.support.pretraining import Pretraining
     from model.distributed import Ranks
+    from model.runs.checkpoint import TrainingState
     from model.runs.progress import Progress
     from model.runs.recorder import NullRecorder
 
@@ -72,16 +74,17 @@ def main(argv: Sequence[str]) -> int:
 
 def pretrain(config: PretrainConfig) -> PretrainResult:
     """Train until the end of the schedule or a signal, from the last checkpoint if there is one."""
+    begun = time.monotonic()
     from model.distributed import join_ranks
     from model.runs.recorder import make_recorder
     from model.step import choose_device
 
     with join_ranks(choose_device(config.device)) as ranks:
-        return pretrain_rank(config, make_recorder(config.out, ranks), ranks)
+        return pretrain_rank(config, make_recorder(config.out, ranks), ranks, begun)
 
 
-def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> PretrainResult:
-    """Train as one of the ranks."""
+def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, begun: float) -> PretrainResult:
+    """Train as one of the ranks. `begun` is the `time.monotonic()` of the command's start, which a budget counts from."""
     from model.runs.checkpoint import checkpoint_path
     from model.runs.loop import train
     from model.runs.recorder import RecorderOptions
@@ -110,7 +113,8 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) 
         with stop_signals() as signals, training.reader, recorder.open(progress, options):
             if ranks.share_json(recorder.is_evaluated(progress.step)):
                 training.evaluated_step = progress.step
-            progress, stop_signal = train(training, progress, signals)
+            is_timed = training.schedule.unit == "seconds"
+            progress, stop_signal = train(training, progress, signals, begun if is_timed else None)
     result = result_of(training, progress, stop_signal)
     if stop_signal:
         name = signal.Signals(stop_signal).name
@@ -145,7 +149,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
-    schedule = config.schedule(data_set.examples("train").max_seq_length)
+    schedule = config.schedule(data_set)
     lengths = {phase.max_seq_length for phase in schedule.phases}
     remasking = remasking_of(data_set) if config.remask else None
     reader = BatchReader(data_set, lengths, config.seed, config.micro_batch_size, ranks, config.shuffle, remasking)
@@ -188,19 +192,23 @@ def resume(training: Pretraining) -> Progress:
         ValueError: settings that decide the numbers have changed without permission.
     """
     from model.encoder import initialize_weights
-    from model.optimizer import build_optimizer
+    from model.optimizer import AdamConstants, build_optimizer
     from model.runs.checkpoint import TrainingState, load_checkpoint, share_checkpoint
     from model.runs.progress import Progress
     from model.runs.resume import changes_between, settings_of
 
     config, recorder, ranks = training.config, training.recorder, training.ranks
     found = recorder.find_checkpoint(TrainingState)
+    if not found and config.resume_from and ranks.is_first:
+        found = open_checkpoint_of_other_run(config, recorder)
     saved = ranks.share_json(asdict(found[1]) if found else None)
     start = Progress()
     progress = Progress(legs=tuple(training.legs_at(start)))
     if saved:
         state = TrainingState.from_json(saved)
         progress = state.progress
+        training.best = state.best
+        training.reserve(state.evaluation_seconds)
         training.data_set.check_vocabulary(state.vocabulary_sha256)
         before, now = settings_of(state), settings_of(training.state(progress))
         changes = changes_between(before, now, progress.step, config.allow_change)
@@ -209,16 +217,46 @@ def resume(training: Pretraining) -> Progress:
             recorder.print("changed at step {step:,}: {name} from {before} to {after}".format(**change))
         if training.is_over(progress):
             return progress
+        progress = progress.in_precision(training.precision)
     else:
+        progress = progress.in_precision(training.precision)
         initialize_weights(training.model, config.model.initializer_range, config.seed)
         if config.init_from and ranks.is_first:
             load_initial_weights(training, config.init_from)
     training.model.to(ranks.device)
-    training.optimizer = build_optimizer(training.model, config.weight_decay, config.optimizer)
+    training.optimizer = build_optimizer(
+        training.model,
+        config.weight_decay,
+        config.optimizer,
+        AdamConstants(beta1=config.adam_beta1, beta2=config.adam_beta2, epsilon=config.adam_epsilon),
+    )
     if found:
         load_checkpoint(found[0], training.model, training.optimizer)
     share_checkpoint(ranks, training.model, training.optimizer)
     return progress
+
+
+def open_checkpoint_of_other_run(config: PretrainConfig, recorder: NullRecorder) -> tuple[Path, TrainingState]:
+    """Return the checkpoint that --resume-from names and its state, and copy the other run's metrics up to its step."""
+    from model.runs.checkpoint import TrainingState, check_files, read_state
+
+    path = config.resume_from
+    assert path is not None
+    if not (path / "state.json").exists():
+        raise ValueError(
+            f"resume_from={path} is not a checkpoint: expected a folder such as RUN/checkpoints/step-00002000"
+        )
+    state = read_state(path, TrainingState)
+    check_files(path)
+    unit, total = config.length_of_training()
+    if unit in ("steps", "tokens", "seconds") and state.progress.count(unit) >= total:
+        raise ValueError(
+            f"resume_from={path} is at step {state.step:,}, where this schedule is over: give a larger --num-steps, and "
+            f"--allow-change num_steps"
+        )
+    recorder.copy_metrics(path.parent.parent / "metrics.jsonl", state.step)
+    recorder.print(f"continues {path} in {config.out}")
+    return path, state
 
 
 def load_initial_weights(training: Pretraining, init_from: Path) -> None:

@@ -7,6 +7,7 @@ decay. The learning rate comes from `model/schedule.py`.
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
@@ -18,7 +19,7 @@ from model.normalization import follow_updates
 from model.optimizers import OPTIMIZERS, OptimizerName
 
 BETAS = (0.9, 0.98)
-"""AdamW's. 0.98 instead of Adam's 0.999, as in RoBERTa, is more stable at batches of thousands."""
+"""Adam's decay rates in pretraining. 0.98 instead of 0.999, as in RoBERTa, is more stable at batches of thousands."""
 LAMB_BETAS = (0.9, 0.999)
 MUON_MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -26,6 +27,26 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 EPSILON = 1e-6
 ADAM_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What an optimizer keeps of a parameter, unless its group names other tensors as `moments`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamConstants:
+    """The constants of Adam that a user has chosen; None leaves the optimizer's own."""
+
+    beta1: float | None = None
+    """Decay rate of the mean of the gradients."""
+    beta2: float | None = None
+    """Decay rate of the mean of their squares."""
+    epsilon: float | None = None
+    """Addend of the denominator."""
+
+    def over(self, betas: tuple[float, float], epsilon: float = EPSILON) -> dict[str, Any]:
+        """Return betas and eps as torch's optimizers take them, with these defaults."""
+        beta1, beta2 = (own if chosen is None else chosen for chosen, own in zip((self.beta1, self.beta2), betas))
+        return {"betas": (beta1, beta2), "eps": epsilon if self.epsilon is None else self.epsilon}
+
+
+OWN = AdamConstants()
 
 
 class Lamb(torch.optim.Optimizer):
@@ -117,8 +138,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
     Muon's update has the size of AdamW's, so both use the same learning rate and weight decay.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], weight_decay: float, others: list[dict[str, Any]]) -> None:
-        self.parts = (Muon(matrices, weight_decay), adamw_of(others))
+    def __init__(
+        self, matrices: list[nn.Parameter], weight_decay: float, others: list[dict[str, Any]], adam: AdamConstants
+    ) -> None:
+        self.parts = (Muon(matrices, weight_decay), adamw_of(others, adam))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         for part in self.parts:
             part.state = self.state
@@ -144,33 +167,35 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def adamw_of(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+def adamw_of(groups: list[dict[str, Any]], adam: AdamConstants) -> torch.optim.AdamW:
     """Return AdamW for these groups; it updates all parameters of a group in one pass over memory."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, fused=True, **adam.over(BETAS))
 
 
-def build_adamw(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+def build_adamw(model: nn.Module, weight_decay: float, adam: AdamConstants) -> torch.optim.Optimizer:
     """Return AdamW (Loshchilov and Hutter 2019), the default."""
-    return adamw_of(decay_groups(trained(model), weight_decay))
+    return adamw_of(decay_groups(trained(model), weight_decay), adam)
 
 
-def build_lamb(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+def build_lamb(model: nn.Module, weight_decay: float, adam: AdamConstants) -> torch.optim.Optimizer:
     """Return LAMB."""
-    return Lamb(decay_groups(trained(model), weight_decay), lr=0.0, betas=LAMB_BETAS, eps=EPSILON)
+    return Lamb(decay_groups(trained(model), weight_decay), lr=0.0, **adam.over(LAMB_BETAS))
 
 
-def build_muon(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+def build_muon(model: nn.Module, weight_decay: float, adam: AdamConstants) -> torch.optim.Optimizer:
     """Return Muon for the matrices of the layers and AdamW for embeddings, heads and one-dimensional parameters."""
     assert isinstance(model.encoder, Encoder)
     layers = {parameter for block in model.encoder.blocks[1:] for parameter in block.parameters()}
     hidden = [parameter for parameter in trained(model) if parameter in layers and parameter.ndim == 2]
     others = [parameter for parameter in trained(model) if parameter not in set(hidden)]
-    return MuonWithAdamW(hidden, weight_decay, decay_groups(others, weight_decay))
+    return MuonWithAdamW(hidden, weight_decay, decay_groups(others, weight_decay), adam)
 
 
-def build_optimizer(model: nn.Module, weight_decay: float, name: OptimizerName = "adamw") -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, weight_decay: float, name: OptimizerName = "adamw", adam: AdamConstants = OWN
+) -> torch.optim.Optimizer:
     """Return the optimizer of that name. Its learning rate is 0 until `set_learning_rate` sets it, at every step."""
-    optimizer: torch.optim.Optimizer = resolve_name(OPTIMIZERS[name])(model, weight_decay)
+    optimizer: torch.optim.Optimizer = resolve_name(OPTIMIZERS[name])(model, weight_decay, adam)
     follow_updates(model, optimizer)
     return optimizer
 

@@ -37,6 +37,8 @@ class Schedule:
     """Peak learning rate."""
     warmup_ratio: float
     """Share of the total that is learning-rate warm-up, which is linear."""
+    warmup_steps: int | None = None
+    """Number of steps of the warm-up, instead of its share; only for a total in steps."""
     shape: Decay
     """Decay after the warm-up: linear or cosine to 0; or wsd (warm-up, stable, decay; Hu et al. 2024, MiniCPM), which
     keeps the peak and decays linearly in the last `decay_ratio`."""
@@ -59,7 +61,7 @@ class Schedule:
         """
         warmup = self.total * self.warmup_ratio
         if self.unit == "steps":
-            warmup = int(warmup)
+            warmup = int(warmup) if self.warmup_steps is None else self.warmup_steps
         if position < warmup:
             return self.peak * min(1.0, (position + size) / warmup)
         left = max(0.0, (self.total - position) / (self.total - warmup))

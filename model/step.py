@@ -43,6 +43,10 @@ class StepResult:
         """Whether loss and gradient are finite."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
+    def is_overflow(self, loss_scale: float | None) -> bool:
+        """Whether the gradient is not finite only because of the loss scale, which a smaller one may correct."""
+        return loss_scale is not None and loss_scale > 1 and math.isfinite(self.loss) and not self.is_finite
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingResult(StepResult):
@@ -100,15 +104,18 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Return "fp32" or "bf16"; "auto" is bf16 on CUDA, otherwise fp32."""
-    if name == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
-    return name
+    """Return fp32, bf16 or fp16; auto is bf16 on CUDA devices that have it, fp16 on older ones, and fp32 elsewhere."""
+    if name != "auto":
+        return name
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return the context of a forward pass. With bf16, matrix products use 16 bits; weights and sums keep 32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    """Return the context of a forward pass. In bf16 and fp16 matrix products use 16 bits; weights and sums keep 32."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def train_step(
@@ -123,11 +130,15 @@ def train_step(
     precision: str = "fp32",
     ranks: Ranks = ALONE,
     highest_loss: float = math.inf,
+    loss_scale: float | None = None,
 ) -> PretrainingResult:
     """Update the weights once, with the gradient of a global batch summed over micro-batches and ranks.
 
     The update is skipped, and weights and moments stay unchanged, if the loss or the gradient is not finite or the loss
     is above `highest_loss`.
+
+    Args:
+        loss_scale: factor of the loss in the backward pass, for fp16. The gradient is divided by it.
     """
     device = next(model.parameters()).device
     model.train()
@@ -137,10 +148,11 @@ def train_step(
         torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
         with autocast(device, precision):
             output = model(part.to(device), batch.num_masked, batch.num_pairs)
-        output.loss.backward()
+        (output.loss if loss_scale is None else output.loss * loss_scale).backward()
         sums += torch.stack([value.double() for value in output[1:]])
     ranks.sum_gradients(model.parameters())
     ranks.sum_tensor(sums)
+    divide_gradients(model.parameters(), loss_scale)
     gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
     means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # a GPU sync: the update depends on it
     result = PretrainingResult(loss=means["mlm_loss"] + means["nsp_loss"], gradient_norm=float(gradient_norm), **means)
@@ -148,6 +160,12 @@ def train_step(
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
     return result
+
+
+def divide_gradients(parameters: Iterable[torch.nn.Parameter], loss_scale: float | None) -> None:
+    """Divide the gradients by the loss scale, if there is one."""
+    if loss_scale is not None:
+        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], loss_scale)
 
 
 def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, float]:

@@ -13,6 +13,10 @@ in it, appear at the level of their parent in TOML and on the command line:
 
 The class of a nested configuration may depend on one of its values: see `ChosenBy`.
 
+Fields of which only one can count, such as num_steps and budget, are listed in the class attribute `ALTERNATIVES`, a
+tuple of tuples of names. A value in a later preset or a flag takes the place of the others' earlier values; two of them in
+one preset or on one command line are an error.
+
 TOML has no null: the string "None" means None, as on the command line.
 """
 
@@ -64,7 +68,11 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
     _keys(config_class)
     if not any(_is_marked(hint, tyro.conf.Positional) for hint in _hints(config_class).values()):
         while words and not words[0].startswith("-"):
-            _merge(table, _read_preset(config_class, _find_preset(words.pop(0))))
+            preset = _find_preset(words.pop(0))
+            values = _read_preset(config_class, preset)
+            _replace_alternatives(config_class, table, _given(config_class, values), str(preset))
+            _merge(table, values)
+    _replace_alternatives(config_class, table, _flags(words), prog)
     for name, hint in _hints(config_class).items():
         if chosen := _choice(hint):
             for value in re.findall(rf"(?<!\S)--{name}[.]{chosen.key}[ =](\S+)", " ".join(words)):
@@ -106,6 +114,27 @@ def _read_preset(config_class: type, path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path}: this preset file does not exist") from None
     return checked_table(config_class, table, str(path), "")
+
+
+def _replace_alternatives(config_class: type, table: dict[str, Any], given: set[str], source: str) -> None:
+    """Remove from the table what the given fields are alternatives of; ValueError if two alternatives are given."""
+    for names in getattr(config_class, "ALTERNATIVES", ()):
+        chosen = [name for name in names if name in given]
+        if len(chosen) > 1:
+            raise ValueError(f"{source}: {' and '.join(chosen)} are alternatives: give only one of {', '.join(names)}")
+        for name in names if chosen else ():
+            table.pop(name, None)
+
+
+def _given(config_class: type, values: dict[str, Any]) -> set[str]:
+    """Return the fields for which a preset has another value than the default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
+    return {name for name, value in values.items() if value != defaults.get(name)}
+
+
+def _flags(words: Sequence[str]) -> set[str]:
+    """Return the names of the fields that flags set."""
+    return {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
 
 
 def _merge(into: dict[str, Any], table: dict[str, Any]) -> None:

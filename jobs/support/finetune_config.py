@@ -2,8 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from model.precision import Precision
 from model.tasks.registry import TaskName, task_class
 
 NOT_DECIDING = (
@@ -25,6 +26,8 @@ NOT_DECIDING = (
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """Fine-tune a pretrained BERT for a task, or resume it."""
+
+    ALTERNATIVES: ClassVar = (("warmup_ratio", "warmup_steps"),)
 
     task: TaskName
     """classify: a class for a text. pair: a class for two texts. regress: a number for one text or two. tag: a class for
@@ -58,10 +61,13 @@ class FinetuneConfig:
     micro_batch_size: int = 32
     """Largest number of sequences in memory. A text with several windows counts as several, and is not divided. Changes
     results only by rounding, and by the dropout that is drawn."""
-    learning_rate: float = 5e-5
-    """Peak learning rate, followed by a linear decay to 0. BERT used 2e-5 to 5e-5; use more for smaller models."""
+    learning_rate: float | Literal["auto"] = "auto"
+    """Peak learning rate, followed by a linear decay to 0. auto chooses it by the model's width: 5e-5 for 768 as in BERT,
+    and more for smaller models (docs/finetuning.md)."""
     warmup_ratio: float = 0.1
     """Share of training that is learning-rate warm-up. BERT used 0.1."""
+    warmup_steps: int | None = None
+    """Number of steps of the learning-rate warm-up, instead of --warmup-ratio."""
     layer_decay: float = 1.0
     """Factor of the learning rate from each layer to the one below. ELECTRA used 0.8 for base and 0.9 for large."""
     frozen_layers: int = 0
@@ -91,8 +97,9 @@ class FinetuneConfig:
     """Steps between checkpoints. Every evaluation saves one, too."""
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of matrix products; weights always have 32 bits. auto is bf16 on CUDA, otherwise fp32."""
+    precision: Precision = "auto"
+    """Precision of matrix products; weights always have 32 bits. auto is bf16 on CUDA (fp16 on GPUs before Ampere),
+    otherwise fp32."""
     num_threads: int | None = None
     """CPU threads. The default is torch's choice. Results differ in rounding between numbers of threads."""
 
@@ -110,8 +117,10 @@ class FinetuneConfig:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("num_epochs", "learning_rate", "max_gradient_norm", "layer_decay"):
-            if getattr(self, name) <= 0:
+            if getattr(self, name) != "auto" and getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name):g} must be above 0")
+        if self.warmup_steps is not None and self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must be at least 0")
         for name in ("warmup_ratio", "dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name):g} must be at least 0 and below 1")

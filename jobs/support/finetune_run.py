@@ -13,6 +13,7 @@ from bertloom.whole_files import write_text
 from jobs.support.config import dump
 from jobs.support.finetuning import FinetuneJob, Finetuning, describe_metrics, model_path, remove_other_models
 from model.distributed import Ranks
+from model.runs.best import Best
 from model.runs.checkpoint import load_checkpoint
 from model.runs.loop import train
 from model.runs.metrics import read_metrics
@@ -22,7 +23,7 @@ from model.runs.resume import changes_between
 from model.step import choose_device, choose_precision
 from model.tasks.heads import TaskModel
 from model.tasks.initial_weights import load_encoder
-from model.tasks.training import Best, FinetuneState, build_optimizer, freeze
+from model.tasks.training import FinetuneState, build_optimizer, freeze
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
     ranks = Ranks(device=choose_device(config.device))
     recorder = make_recorder(out, ranks)
     found = recorder.find_checkpoint(FinetuneState)
+    precision = choose_precision(config.precision, ranks.device)
     state = found[1] if found else FinetuneState(progress=Progress(), best=Best(), settings=settings)
     changes_between(state.settings, settings, state.step)
     out.mkdir(parents=True, exist_ok=True)
@@ -93,11 +95,11 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
         recorder=recorder,
         model=model,
         optimizer=optimizer,
-        precision=choose_precision(config.precision, ranks.device),
+        precision=precision,
         start_step=state.step,
         best=state.best,
     )
-    return training, state.progress
+    return training, state.progress.in_precision(precision)
 
 
 def write_inputs(job: FinetuneJob) -> None:

@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from model.hub.pretrained import Pretrained
 from model.hub.weights import save_pretrained
 from model.loading.order import TrainingOrder
 from model.runs.bad_steps import BadStepPolicy, describe_bad_step
+from model.runs.best import Best
 from model.runs.loop import Training
 from model.runs.meter import SpeedMeter
 from model.runs.progress import Progress
@@ -26,7 +27,7 @@ from model.tasks.data import TaskBatch, TaskData
 from model.tasks.heads import TaskModel
 from model.tasks.rows import Rejected
 from model.tasks.task import Task
-from model.tasks.training import Best, FinetuneState, micro_batches, predict_all, train_step
+from model.tasks.training import FinetuneState, learning_rate_of_width, micro_batches, predict_all, train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,12 @@ class FinetuneJob:
     def metric(self) -> str:
         """Name of the metric that chooses the best model."""
         return self.config.metric or self.task.metrics[0]
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate."""
+        rate = self.config.learning_rate
+        return learning_rate_of_width(self.pretrained.config.shape.hidden_size) if rate == "auto" else rate
 
     @property
     def num_steps(self) -> int:
@@ -92,8 +99,9 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
         self.schedule = Schedule(
             unit="steps",
             total=self.job.num_steps,
-            peak=config.learning_rate,
+            peak=self.job.learning_rate,
             warmup_ratio=config.warmup_ratio,
+            warmup_steps=config.warmup_steps,
             shape="linear",
             decay_ratio=1.0,
             phases=(),
@@ -116,14 +124,12 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
         job = self.job
         logits, loss = predict_all(self.model, job.dev, job.config.micro_batch_size, self.precision)
         values = job.task.measure(job.dev_rows, job.dev, logits)
-        if self.best.value is None or values[job.metric] > self.best.value:
+        self.best = self.best.after(progress.step, values[job.metric])
+        if self.best.step == progress.step:
             # A killed run may have got further than its checkpoint, and written this model already.
             with whole_folder(model_path(self.recorder.out, progress.step), replace=True) as folder:
                 longest = max(job.pretrained.max_seq_length, job.task.windowing.max_seq_length)
                 save_pretrained(self.model, folder, job.pretrained.tokenizer, longest, **job.task.configuration())
-            self.best = Best(step=progress.step, value=values[job.metric])
-        else:
-            self.best = replace(self.best, num_worse=self.best.num_worse + 1)
         return {"loss": loss, **values}
 
     def describe_evaluation(self, step: int, values: dict[str, float]) -> str:
@@ -146,7 +152,15 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
     def learning_rate(self, progress: Progress, batch: list[TaskBatch]) -> float:
         return self.schedule.learning_rate(progress.step, 1)
 
-    def train_step(self, batch: list[TaskBatch], *, step: int, learning_rate: float, highest_loss: float) -> StepResult:
+    def train_step(
+        self,
+        batch: list[TaskBatch],
+        *,
+        step: int,
+        learning_rate: float,
+        highest_loss: float,
+        loss_scale: float | None,
+    ) -> StepResult:
         return train_step(
             self.model,
             self.optimizer,
@@ -156,6 +170,7 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
             seed=self.seed,
             step=step,
             precision=self.precision,
+            loss_scale=loss_scale,
         )
 
     def advance(self, progress: Progress, batch: list[TaskBatch], loss: float | None, seconds: float) -> Progress:

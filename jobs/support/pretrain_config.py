@@ -1,19 +1,26 @@
 """The configuration of pretraining, which `jobs/pretrain.py` runs."""
 
+from __future__ import annotations
+
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from jobs.support.config import ChosenBy
 from model.bert_config import BertShape
 from model.encoders import shape_class
 from model.loading.cache import DEFAULT_CACHE_GB
-from model.loading.order import parse_shuffle
+from model.loading.order import TrainingOrder, parse_shuffle
 from model.optimizers import OptimizerName
+from model.precision import Precision
 from model.runs.resume import CHANGEABLE
 from model.runs.sinks import SinkName
 from model.schedule import Decay, Schedule, parse_budget, parse_phases
 from model.shape import Shape
+
+if TYPE_CHECKING:
+    from model.loading.data import DataSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +31,12 @@ class PretrainConfig:
     TOML files such as the config.toml of a run. Later presets and flags override earlier ones.
     """
 
+    ALTERNATIVES: ClassVar = (
+        ("num_steps", "num_epochs", "num_tokens", "budget"),
+        ("warmup_ratio", "warmup_steps"),
+        ("max_seq_length", "phases"),
+    )
+
     data: str
     """Data set written by `bertloom preprocess`: a folder, or s3://…, gs://…, https://…"""
     out: Path
@@ -31,13 +44,19 @@ class PretrainConfig:
     init_from: Path | None = None
     """Model whose weights to start from, instead of random ones: a run, or a directory in transformers' format. The
     shapes must be equal: give the config.toml of its run folder as the preset. `bertloom import` writes one, too."""
+    resume_from: Path | None = None
+    """Checkpoint of another run to continue in this run folder, such as OTHER/checkpoints/step-00002000, with its moments
+    and its place in the data. The other run stays as it is. Give its config.toml as the preset."""
     num_steps: int | None = None
     """Number of updates (steps) to train."""
+    num_epochs: float | None = None
+    """Passes over the examples, instead of --num-steps. A pass reads one of the data set's copies."""
     num_tokens: int | None = None
     """Number of real tokens to train on, instead of --num-steps. The schedule then counts in tokens."""
     budget: str | None = None
-    """Wall-clock time to train, such as 1h30m, instead of --num-steps. Unlike the other schedules it is not reproducible:
-    the number of steps depends on the speed of the machine."""
+    """Wall-clock time to train, such as 1h30m, instead of --num-steps. It includes the set-up, the evaluations
+    and the last checkpoint. Unlike the other schedules it is not reproducible: the number of steps depends on the speed of
+    the machine."""
     batch_size: int = 256
     """Examples per update, over all devices (the global batch). BERT used 256."""
     micro_batch_size: int = 32
@@ -54,6 +73,8 @@ class PretrainConfig:
     """Peak learning rate. BERT used 1e-4 with batches of 256; use more for smaller models and larger batches."""
     warmup_ratio: float = 0.06
     """Share of training that is learning-rate warm-up. BERT used 0.01, RoBERTa 0.06."""
+    warmup_steps: int | None = None
+    """Number of steps of the learning-rate warm-up, instead of --warmup-ratio. BERT used 10,000."""
     decay: Decay = "linear"
     """Learning-rate decay after the warm-up: linear or cosine to 0; wsd keeps the peak and decays linearly at the end."""
     decay_ratio: float = 0.2
@@ -63,6 +84,13 @@ class PretrainConfig:
     and leaves the rest to adamw, with the same learning rate (Jordan et al. 2024; see docs/experiments.md)."""
     weight_decay: float = 0.01
     """Weight decay of matrices and embeddings. BERT used 0.01."""
+    adam_beta1: float | None = None
+    """Adam's decay rate of the mean of the gradients. The default is 0.9."""
+    adam_beta2: float | None = None
+    """Adam's decay rate of the mean of the squared gradients. The default is 0.98, as in RoBERTa; with lamb 0.999. BERT
+    used 0.999."""
+    adam_epsilon: float | None = None
+    """Addend of Adam's denominator. The default is 1e-6, as in BERT."""
     max_gradient_norm: float = 1.0
     """Norm for gradient clipping, applied to the gradient of the global batch. BERT used 1.0."""
     cache_dir: Path | None = None
@@ -79,15 +107,18 @@ class PretrainConfig:
     """Shape of the model."""
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of matrix products; weights always have 32 bits. auto is bf16 on CUDA, otherwise fp32. A resumed run
-    keeps its precision."""
+    precision: Precision = "auto"
+    """Precision of matrix products; weights always have 32 bits. auto is bf16 on CUDA (fp16 on GPUs before Ampere),
+    otherwise fp32. A resumed run keeps its precision."""
     num_threads: int | None = None
     """CPU threads. The default is torch's choice. Results differ in rounding between numbers of threads."""
     eval_every: int = 1000
     """Steps between evaluations on the validation split. The start and the end are always evaluated."""
     num_eval_examples: int = 2048
     """Largest number of validation examples per evaluation."""
+    patience: int | None = None
+    """Number of evaluations in a row without a lower validation MLM loss that ends training. The default is not to end it
+    early."""
     save_every: int = 1000
     """Steps between checkpoints. The end is always saved."""
     keep_checkpoints: int = 2
@@ -117,12 +148,15 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         sizes = ("num_steps", "num_tokens", "batch_size", "micro_batch_size", "num_eval_examples", "keep_checkpoints")
-        for name in (*sizes, "num_threads", "keep_every", "eval_every", "save_every", "log_every"):
+        for name in (*sizes, "patience", "num_threads", "keep_every", "eval_every", "save_every", "log_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("learning_rate", "max_gradient_norm"):
-            if getattr(self, name) <= 0:
+        for name in ("learning_rate", "max_gradient_norm", "num_epochs", "adam_epsilon"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name):g} must be above 0")
+        for name in ("adam_beta1", "adam_beta2"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name):g} must be at least 0 and below 1")
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError(
                 f"warmup_ratio={self.warmup_ratio:g} must be at least 0 and below 1: it is a share of training"
@@ -143,7 +177,24 @@ class PretrainConfig:
         longest = max([*lengths, self.max_seq_length or 0])
         if longest > self.model.max_position_embeddings:
             raise ValueError(too_long(longest, self.model.max_position_embeddings))
-        self.length_of_training()
+        unit, total = self.length_of_training()
+        if self.warmup_steps is not None and unit in ("tokens", "seconds"):
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps}, but this run counts in {unit}: give --warmup-ratio, or --num-steps"
+            )
+        if self.warmup_steps is not None and not 0 <= self.warmup_steps < (total if unit == "steps" else math.inf):
+            raise ValueError(f"warmup_steps={self.warmup_steps} must be at least 0 and below num_steps={total:g}")
+        if len(self.phases) > 1 and (self.num_epochs is not None or self.patience is not None):
+            name = "num_epochs" if self.num_epochs is not None else "patience"
+            raise ValueError(
+                f"{name}={getattr(self, name):g} and {len(self.phases)} phases: phases differ in their examples; "
+                f"{'give --num-steps' if name == 'num_epochs' else 'omit --patience'}"
+            )
+        if self.resume_from is not None and self.init_from is not None and self.resume_from == self.init_from:
+            raise ValueError(
+                f"resume_from and init_from are both {self.init_from}: give --resume-from to continue its training, or "
+                f"--init-from for a new training of its weights"
+            )
         parse_shuffle(self.shuffle)
         if self.cache_gb <= 0:
             raise ValueError(f"cache_gb={self.cache_gb:g} must be above 0")
@@ -157,26 +208,47 @@ class PretrainConfig:
                     f"allow_change: {name!r} cannot change when a run is resumed: expected {', '.join(CHANGEABLE)}"
                 )
 
-    def length_of_training(self) -> tuple[Literal["steps", "tokens", "seconds"], float]:
-        """Return the unit and the length of training. A budget takes precedence over tokens, and tokens over steps."""
-        if self.budget is not None:
-            return "seconds", parse_budget(self.budget)
-        if self.num_tokens is not None:
-            return "tokens", self.num_tokens
-        if self.num_steps is not None:
-            return "steps", self.num_steps
-        raise ValueError("the length of training is missing: give --num-steps, --num-tokens, --budget, or a preset")
+    def length_of_training(self) -> tuple[Literal["steps", "epochs", "tokens", "seconds"], float]:
+        """Return the unit and the length of training."""
+        given = {
+            unit: value
+            for unit, value in (
+                ("steps", self.num_steps),
+                ("epochs", self.num_epochs),
+                ("tokens", self.num_tokens),
+                ("seconds", None if self.budget is None else parse_budget(self.budget)),
+            )
+            if value is not None
+        }
+        if len(given) > 1:
+            raise ValueError(
+                f"the length of training is given in {' and in '.join(given)}: give only one of num_steps, num_epochs, "
+                f"num_tokens, budget"
+            )
+        for unit, total in given.items():
+            return unit, total  # type: ignore[return-value]
+        raise ValueError(
+            "the length of training is missing: give --num-steps, --num-epochs, --num-tokens, --budget, or a preset"
+        )
 
-    def schedule(self, shortest: int) -> Schedule:
-        """Return the schedule, for a data set with this shortest length."""
+    def schedule(self, data_set: DataSet) -> Schedule:
+        """Return the schedule for this data set, on its shortest length unless the configuration has others."""
         unit, total = self.length_of_training()
-        length = self.max_seq_length or shortest
+        length = self.max_seq_length or data_set.examples("train").max_seq_length
         phases = parse_phases(self.phases or [f"{length}:1"], self.batch_size)
+        if unit == "epochs":
+            rows = data_set.examples("train", phases[0].max_seq_length).rows_per_copy
+            order = TrainingOrder(rows, self.seed, phases[0].max_seq_length)
+            first, last = order.epoch_start(int(total)), order.epoch_start(int(total) + 1)
+            unit, total = "steps", math.ceil((first + total % 1 * (last - first)) / phases[0].batch_size)
+            if self.warmup_steps is not None and self.warmup_steps >= total:
+                raise ValueError(f"warmup_steps={self.warmup_steps} must be below the {total:,} steps of the epochs")
         return Schedule(
             unit=unit,
             total=total,
             peak=self.learning_rate,
             warmup_ratio=self.warmup_ratio,
+            warmup_steps=self.warmup_steps,
             shape=self.decay,
             decay_ratio=self.decay_ratio,
             phases=phases,
@@ -186,24 +258,27 @@ class PretrainConfig:
         """Return the settings that decide the numbers, except model, data and seed; checkpoints hold them."""
         values = {name: getattr(self, name) for name in DECIDING_FIELDS}
         values["init_from"] = None if self.init_from is None else str(self.init_from)
-        unit, _ = self.length_of_training()
-        lengths = {"seconds": "budget", "tokens": "num_tokens", "steps": "num_steps"}
-        values |= {name: getattr(self, name) if kind == unit else None for kind, name in lengths.items()}
         return values | {"phases": list(self.phases)}
 
 
 DECIDING_FIELDS = (
     "num_steps",
+    "num_epochs",
     "num_tokens",
     "budget",
     "batch_size",
     "phases",
     "learning_rate",
     "warmup_ratio",
+    "warmup_steps",
     "decay",
     "decay_ratio",
     "optimizer",
     "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "patience",
     "max_gradient_norm",
     "remask",
     "shuffle",

@@ -1,7 +1,8 @@
 """Pretraining, as the training loop sees it: batches, learning rate, evaluation and checkpoints."""
 
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from model.loading.data import DataSet, Examples
 from model.loading.order import ORDER_VERSION
 from model.loading.stream import Leg, continue_legs
 from model.runs.bad_steps import BAD_STEPS, BadStepPolicy, describe_bad_step
+from model.runs.best import Best
 from model.runs.checkpoint import TrainingState
 from model.runs.loop import Training
 from model.runs.meter import PretrainingMeter
@@ -23,6 +25,8 @@ from model.schedule import Schedule
 from model.step import PretrainingResult, evaluate, train_step
 
 NUM_SHOWN_EXAMPLES = 3
+WRITING_SPEED = 200e6
+"""Bytes per second at which a budget expects the last checkpoint to be written: a network disk's."""
 
 
 @dataclass(kw_only=True)
@@ -43,6 +47,10 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     meter: PretrainingMeter
     optimizer: torch.optim.Optimizer = field(init=False)
     """Built when the weights are on their device."""
+    best: Best = Best()
+    """The best evaluation so far; its value is minus the MLM loss."""
+    evaluation_seconds: float = 0.0
+    """Duration of the longest evaluation so far."""
     changes: list[dict[str, Any]] = field(default_factory=list)
     """Settings changed on resuming."""
     evaluated_step: int = -1
@@ -53,6 +61,16 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     def __post_init__(self) -> None:
         self.log_every = self.config.log_every
         self.step_seconds = self.schedule.total / 1000
+        self.reserve(0.0)
+
+    def reserve(self, evaluation_seconds: float) -> None:
+        """End a schedule in seconds early enough for the last checkpoint and an evaluation of at least this duration."""
+        self.evaluation_seconds = max(self.evaluation_seconds, evaluation_seconds)
+        if self.schedule.unit == "seconds":
+            _, budget = self.config.length_of_training()
+            num_bytes = 3 * sum(4 * parameter.numel() for parameter in self.model.parameters())  # with Adam's moments
+            closing = self.evaluation_seconds + num_bytes / WRITING_SPEED
+            self.schedule = replace(self.schedule, total=max(budget - closing, budget / 2))
 
     def legs_at(self, progress: Progress) -> list[Leg]:
         """Return the legs of the run up to and including the next step."""
@@ -79,10 +97,14 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             model=self.model.config.values(),
             schedule=self.config.settings() | settings,
             changes=self.changes,
+            best=self.best,
+            evaluation_seconds=self.evaluation_seconds,
         )
 
     def is_over(self, progress: Progress) -> bool:
-        return self.schedule.is_over(progress.count(self.schedule.unit))
+        patience = self.config.patience
+        is_patience_over = patience is not None and self.best.num_worse >= patience
+        return self.schedule.is_over(progress.count(self.schedule.unit)) or is_patience_over
 
     def is_evaluation_due(self, progress: Progress, *, is_stopping: bool) -> bool:
         if progress.step == self.evaluated_step or progress.legs[-1].max_seq_length not in self.validation:
@@ -91,12 +113,16 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
         return self.is_over(progress) or (progress.step % self.config.eval_every == 0 and not is_stopping)
 
     def evaluate(self, progress: Progress) -> dict[str, float]:
+        start = time.monotonic()
         self.evaluated_step = progress.step
         length = progress.legs[-1].max_seq_length
         batches = self.validation[length].in_order(
             self.reader.micro_batch_sizes[length], self.config.num_eval_examples, self.ranks.rank, self.ranks.size
         )
-        return asdict(evaluate(self.model, batches, precision=self.precision, ranks=self.ranks))
+        result = evaluate(self.model, batches, precision=self.precision, ranks=self.ranks)
+        self.best = self.best.after(progress.step, -result.mlm_loss)
+        self.reserve(self.ranks.share_json(time.monotonic() - start))
+        return asdict(result)
 
     def describe_evaluation(self, step: int, values: dict[str, float]) -> str:
         return (
@@ -126,7 +152,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
         return self.schedule.learning_rate(progress.count(unit), sizes[unit])
 
     def train_step(
-        self, batch: GlobalBatch, *, step: int, learning_rate: float, highest_loss: float
+        self, batch: GlobalBatch, *, step: int, learning_rate: float, highest_loss: float, loss_scale: float | None
     ) -> PretrainingResult:
         return train_step(
             self.model,
@@ -139,6 +165,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             precision=self.precision,
             ranks=self.ranks,
             highest_loss=highest_loss,
+            loss_scale=loss_scale,
         )
 
     def advance(self, progress: Progress, batch: GlobalBatch, loss: float | None, seconds: float) -> Progress:

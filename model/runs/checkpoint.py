@@ -27,6 +27,7 @@ from model.distributed import Ranks
 from model.encoders import config_from
 from model.heads import PretrainingModel, expected_tensors
 from model.optimizer import moment_names
+from model.runs.best import Best
 from model.runs.plain_values import from_plain, shown
 from model.runs.progress import Progress
 from model.tensor_files import read_tensors, write_tensors
@@ -92,13 +93,23 @@ class TrainingState(CheckpointState):
     """The other settings that decide the numbers: batch size, steps, learning rate, ..."""
     changes: list[dict[str, Any]]
     """Settings changed on resuming, each `{"step", "name", "before", "after"}`; see `model/runs/resume.py`."""
+    best: Best = Best()
+    """The best evaluation so far; its value is minus the MLM loss."""
+    evaluation_seconds: float = 0.0
+    """Duration of the longest evaluation so far, which a budget reserves for the last one."""
 
     def check(self) -> None:
         super().check()
         if not self.progress.legs:
             raise ValueError("state.progress.legs is empty")
         config_from(self.model)
-        for name, kind in (("budget", str), ("num_tokens", int), ("num_steps", int), ("init_from", str)):
+        for name, kind in (
+            ("budget", str),
+            ("num_tokens", int),
+            ("num_steps", int),
+            ("num_epochs", float),
+            ("init_from", str),
+        ):
             from_plain(kind | None, self.schedule.get(name), f"state.schedule.{name}")
         for number, change in enumerate(self.changes):
             if change.keys() != {"step", "name", "before", "after"}:

@@ -59,7 +59,9 @@ class Training(ABC, Generic[Batch, Result]):
         """Return the learning rate of the next step."""
 
     @abstractmethod
-    def train_step(self, batch: Batch, *, step: int, learning_rate: float, highest_loss: float) -> Result:
+    def train_step(
+        self, batch: Batch, *, step: int, learning_rate: float, highest_loss: float, loss_scale: float | None
+    ) -> Result:
         """Update the weights once, unless loss or gradient are not finite or the loss is above the highest."""
 
     @abstractmethod
@@ -87,18 +89,21 @@ class Training(ABC, Generic[Batch, Result]):
         """Return the text after the progress bar."""
 
 
-def train(training: Training[Any, Any], progress: Progress, signals: Sequence[Signals]) -> tuple[Progress, int]:
+def train(
+    training: Training[Any, Any], progress: Progress, signals: Sequence[Signals], begun: float | None = None
+) -> tuple[Progress, int]:
     """Train until the end or a signal.
 
     Args:
         progress: where to start.
+        begun: the `time.monotonic()` from which the time of this process counts; now if None.
         signals: the signals received so far, see `stop_signals`; the current step is finished and saved.
 
     Returns:
         The progress at the end, and the number of the signal that stopped training, or 0.
     """
     ranks, recorder = training.ranks, training.recorder
-    start = time.monotonic() - progress.seconds
+    start = (time.monotonic() if begun is None else begun) - progress.seconds
     saved_step = progress.step
     stop_signal = 0
     heap = Heap()
@@ -126,14 +131,20 @@ def train(training: Training[Any, Any], progress: Progress, signals: Sequence[Si
         wait_seconds = time.monotonic() - step_start
         learning_rate = training.learning_rate(progress, batch)
         highest_loss = training.bad_steps.highest_loss(progress.loss_mean)
-        result = training.train_step(batch, step=progress.step, learning_rate=learning_rate, highest_loss=highest_loss)
-        is_bad = not result.is_finite or result.loss > highest_loss
-        if is_bad:
+        result = training.train_step(
+            batch,
+            step=progress.step,
+            learning_rate=learning_rate,
+            highest_loss=highest_loss,
+            loss_scale=progress.loss_scale,
+        )
+        is_skipped = not result.is_finite or result.loss > highest_loss
+        if is_skipped and not result.is_overflow(progress.loss_scale):
             handle_bad_step(training, progress, result, learning_rate, is_saved=progress.step == saved_step)
         # All ranks stop after the same step, and use the clock of rank 0.
         num_signals, seconds = ranks.sum_and_share(len(signals), time.monotonic() - start)
         stop_signal = max(signals, default=Signals.SIGTERM) if num_signals else 0
-        progress = training.advance(progress, batch, None if is_bad else result.loss, seconds)
+        progress = training.advance(progress, batch, None if is_skipped else result.loss, seconds)
 
         # Log.
         step_seconds = time.monotonic() - step_start
@@ -147,7 +158,8 @@ def train(training: Training[Any, Any], progress: Progress, signals: Sequence[Si
                 tokens=progress.tokens,
                 seconds=seconds,
                 **measured,
-                **({"skipped": True} if is_bad else {}),
+                **({"skipped": True} if is_skipped else {}),
+                **({} if progress.loss_scale is None else {"loss_scale": progress.loss_scale}),
             )
         recorder.show(progress, training.status())
         heap.trim_if_due()

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from model.loading.order import parse_shuffle
 from model.loading.stream import START, Leg, extend
+from model.precision import LARGEST_LOSS_SCALE, SCALE_STEPS, first_loss_scale
 
 Unit = Literal["steps", "tokens", "seconds"]
 OLD_WEIGHT, NEW_WEIGHT = 0.98, 0.02
@@ -31,10 +32,19 @@ class Progress:
     """Stream digest after the last step, see `model/loading/stream.py`; fine-tuning has none."""
     legs: tuple[Leg, ...] = ()
     """Which rows were read from which step on; fine-tuning has none."""
+    loss_scale: float | None = None
+    """Factor of the loss in the next backward pass in fp16, where small gradients would be 0; None in other precisions."""
+    scale_steps: int = 0
+    """Number of steps since the loss scale changed."""
 
     def count(self, unit: Unit) -> float:
         """Return the progress in one unit, as a schedule counts it."""
         return {"steps": self.step, "tokens": self.tokens, "seconds": self.seconds}[unit]
+
+    def in_precision(self, precision: str) -> "Progress":
+        """Return the progress with a loss scale if the precision needs one, and else without."""
+        scale = first_loss_scale(precision)
+        return self if (scale is None) == (self.loss_scale is None) else replace(self, loss_scale=scale, scale_steps=0)
 
     def after_step(
         self,
@@ -57,7 +67,14 @@ class Progress:
         mean = self.loss_mean
         if loss is not None:
             mean = loss if mean is None else OLD_WEIGHT * mean + NEW_WEIGHT * loss
+        scale, scale_steps = self.loss_scale, self.scale_steps + 1
+        if scale is not None and loss is None:
+            scale, scale_steps = max(1.0, scale / 2), 0
+        elif scale is not None and scale_steps == SCALE_STEPS:
+            scale, scale_steps = min(LARGEST_LOSS_SCALE, scale * 2), 0
         return Progress(
+            loss_scale=scale,
+            scale_steps=0 if scale is None else scale_steps,
             step=self.step + 1,
             tokens=self.tokens + num_tokens,
             seconds=seconds,
@@ -72,6 +89,10 @@ class Progress:
             raise ValueError(f"step {self.step}, tokens {self.tokens} and seconds {self.seconds:g} must be at least 0")
         if not re.fullmatch("[0-9a-f]{16}", self.stream):
             raise ValueError(f"the stream digest {self.stream[:20]!r} is not 16 hexadecimal digits")
+        if self.scale_steps < 0 or (self.loss_scale is not None and not 1 <= self.loss_scale <= LARGEST_LOSS_SCALE):
+            raise ValueError(
+                f"the loss scale {self.loss_scale} after {self.scale_steps} steps: expected 1 to {LARGEST_LOSS_SCALE:g}"
+            )
         starts = [leg.step for leg in self.legs]
         if starts and (starts[0] != 0 or starts != sorted(starts)):
             raise ValueError(f"the legs begin at the steps {str(starts)[:80]}, expected 0 and then later ones")

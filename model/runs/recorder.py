@@ -1,5 +1,6 @@
 """What a run writes and prints while it trains. Rank 0 has a `Recorder`; the other ranks have a `NullRecorder`."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from model.runs.bad_steps import BAD_STEPS, Action, append_bad_step, cut_back
 from model.runs.checkpoint import CheckpointState, State, latest_checkpoint
 from model.runs.checkpoint_writer import CheckpointWriter
 from model.runs.lock import run_lock
-from model.runs.metrics import MetricsWriter
+from model.runs.metrics import MetricsWriter, read_metrics
 from model.runs.progress import Progress, Unit
 from model.runs.sinks import SinkName, open_sinks
 from model.step import StepResult
@@ -76,6 +77,9 @@ class NullRecorder:
     def is_evaluated(self, step: int) -> bool:
         """Return whether the model of this step was evaluated before the run was stopped."""
         return False
+
+    def copy_metrics(self, path: Path, step: int) -> None:
+        """Begin metrics.jsonl with the lines of another run up to a step."""
 
     def note(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -139,6 +143,10 @@ class Recorder(NullRecorder):
 
     def is_evaluated(self, step: int) -> bool:
         return self._metrics.is_evaluated(step)
+
+    def copy_metrics(self, path: Path, step: int) -> None:
+        lines = [line for line in read_metrics(path) if line["step"] <= step]
+        write_text(self.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
     def note(self, text: str) -> None:
         self._bar.write(text, file=sys.stderr)

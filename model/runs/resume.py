@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 CHANGEABLE = (
     "num_steps",
+    "num_epochs",
     "num_tokens",
     "budget",
     "batch_size",
@@ -17,10 +18,15 @@ CHANGEABLE = (
     "max_seq_length",
     "learning_rate",
     "warmup_ratio",
+    "warmup_steps",
     "decay",
     "decay_ratio",
     "optimizer",
     "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "patience",
     "max_gradient_norm",
     "seed",
     "shuffle",
@@ -68,7 +74,8 @@ def _refusal(name: str, old: Any, new: Any, *, can_permit: bool) -> str:
             f"the data set is not the one that this run was trained on (sha256 of shards.parquet is {new[:12]}…, "
             f"expected {old[:12]}…): give the original data set, or a new --out{permit}"
         )
-    reason = "the learning rate of every step depends on it; " if name in ("num_steps", "num_tokens", "budget") else ""
+    is_length = name in ("num_steps", "num_epochs", "num_tokens", "budget")
+    reason = "the learning rate of every step depends on it; " if is_length else ""
     return (
         f"{name} is {new}, but this run began with {old}: {reason}resume with {old}, or give a new --out to start "
         f"another run{permit}"

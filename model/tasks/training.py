@@ -13,25 +13,16 @@ from model.encoder import Encoder
 from model.loading.batches import cut_by_length
 from model.optimizer import set_learning_rate
 from model.packing import MAX_TOKENS, grouped
+from model.runs.best import Best
 from model.runs.checkpoint import CheckpointState
-from model.step import DROPOUT, StepResult, autocast
+from model.step import DROPOUT, StepResult, autocast, divide_gradients
 from model.tasks.data import TaskBatch, TaskData
 from model.tasks.heads import TaskModel
 
 BETAS, EPSILON = (0.9, 0.999), 1e-6
 """AdamW's hyperparameters in BERT's fine-tuning."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Best:
-    """The best model of a run so far."""
-
-    step: int | None = None
-    """Its step; None before the first evaluation."""
-    value: float | None = None
-    """Its metric; more is better."""
-    num_worse: int = 0
-    """Number of evaluations since then."""
+LARGEST_RATE = 1e-3
+"""Largest learning rate that is chosen by width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +33,15 @@ class FinetuneState(CheckpointState):
     best: Best
     settings: dict[str, Any]
     """Settings that decide the numbers, with digests of model and data."""
+
+
+def learning_rate_of_width(hidden_size: int) -> float:
+    """Return a peak learning rate for fine-tuning a model of this width: BERT's 5e-5 at 768, and more below.
+
+    >>> [f"{learning_rate_of_width(width):.2g}" for width in (128, 256, 384, 512, 768, 1024)]
+    ['0.001', '0.00045', '0.0002', '0.00011', '5e-05', '2.8e-05']
+    """
+    return min(LARGEST_RATE, 5e-5 * (768 / hidden_size) ** 2)
 
 
 def build_optimizer(model: TaskModel, weight_decay: float, layer_decay: float) -> torch.optim.Optimizer:
@@ -99,10 +99,11 @@ def train_step(
     seed: int,
     step: int,
     precision: str = "fp32",
+    loss_scale: float | None = None,
 ) -> StepResult:
     """Update the weights once, with the gradient of a global batch summed over its micro-batches.
 
-    The update is skipped if the loss or the gradient is not finite.
+    The update is skipped if the loss or the gradient is not finite. `loss_scale` is that of `model.step.train_step`.
     """
     device = next(model.parameters()).device
     model.train()
@@ -115,9 +116,10 @@ def train_step(
         with autocast(device, precision):
             logits = model(batch)
         loss = (model.losses(logits, batch) * batch.weights).sum() / weight
-        loss.backward()
+        (loss if loss_scale is None else loss * loss_scale).backward()
         total += loss.detach().double()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    divide_gradients(parameters, loss_scale)
     gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
     result = StepResult(loss=float(total), gradient_norm=float(gradient_norm))
     if result.is_finite:

@@ -38,6 +38,8 @@ def run_config(data: Path, out: Path, **changes) -> PretrainConfig:
         "save_every": 4,
         "num_threads": 1,
     }
+    if changes.keys() & {"num_epochs", "num_tokens", "budget"}:
+        del values["num_steps"]
     return PretrainConfig(data=str(data), out=out, **values | changes)
 
 

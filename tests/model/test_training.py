@@ -107,9 +107,11 @@ def test_recomputed_activations_change_no_gradient_beyond_rounding(examples):
         torch.testing.assert_close(part, whole, atol=1e-6, rtol=1e-4)
 
 
-def test_device_and_precision_choose_themselves():
+def test_device_and_precision_choose_themselves(monkeypatch):
     assert choose_precision("auto", torch.device("cpu")) == "fp32"
-    assert choose_precision("auto", torch.device("cuda")) == "bf16"
+    for capability, precision in [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+        assert choose_precision("auto", torch.device("cuda")) == precision
     assert choose_precision("bf16", torch.device("cpu")) == "bf16"
     if not torch.cuda.is_available():
         assert choose_device("auto") == torch.device("cpu")
