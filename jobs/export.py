@@ -23,11 +23,9 @@ from typing import TYPE_CHECKING
 
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
-from model.schedule import parse_budget
 
 if TYPE_CHECKING:
     from model.hub.pretrained import Pretrained
-    from model.runs.checkpoint import TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ def export(config: ExportConfig) -> Pretrained:
     with whole_folder(config.out) as folder:
         pretrained = open_pretrained(path)
         state = read_state(pretrained.path, TrainingState) if (pretrained.path / "state.json").exists() else None
-        if state and path == config.checkpoint != pretrained.path and not is_finished(state):
+        if state and path == config.checkpoint != pretrained.path and not state.is_finished:
             raise ValueError(
                 f"{path} is not finished (step {state.step:,}): start `bertloom pretrain` again with its flags, or export "
                 f"the model as it is now with --step {state.step}"
@@ -103,13 +101,3 @@ def checkpoint_of(run: Path, step: int) -> Path:
         found = f"its steps are {', '.join(f'{number:,}' for number in kept)}" if kept else "it has none"
         raise ValueError(f"{run} has no checkpoint of step {step:,}: {found}")
     return path
-
-
-def is_finished(state: TrainingState) -> bool:
-    """Return whether a training has reached the end of its schedule."""
-    plan, progress = state.schedule, state.progress
-    if plan.get("budget") is not None:
-        return progress.seconds >= parse_budget(plan["budget"])
-    if plan.get("num_tokens") is not None:
-        return progress.tokens >= int(plan["num_tokens"])
-    return progress.step >= (plan.get("num_steps") or 0)

@@ -98,6 +98,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             schedule=self.config.settings() | settings,
             changes=self.changes,
             best=self.best,
+            is_finished=self.is_over(progress),
             evaluation_seconds=self.evaluation_seconds,
         )
 

@@ -95,6 +95,8 @@ class TrainingState(CheckpointState):
     """Settings changed on resuming, each `{"step", "name", "before", "after"}`; see `model/runs/resume.py`."""
     best: Best = Best()
     """The best evaluation so far; its value is minus the MLM loss."""
+    is_finished: bool = False
+    """Whether no step of the schedule is left."""
     evaluation_seconds: float = 0.0
     """Duration of the longest evaluation so far, which a budget reserves for the last one."""
 
@@ -103,14 +105,7 @@ class TrainingState(CheckpointState):
         if not self.progress.legs:
             raise ValueError("state.progress.legs is empty")
         config_from(self.model)
-        for name, kind in (
-            ("budget", str),
-            ("num_tokens", int),
-            ("num_steps", int),
-            ("num_epochs", float),
-            ("init_from", str),
-        ):
-            from_plain(kind | None, self.schedule.get(name), f"state.schedule.{name}")
+        from_plain(str | None, self.schedule.get("init_from"), "state.schedule.init_from")
         for number, change in enumerate(self.changes):
             if change.keys() != {"step", "name", "before", "after"}:
                 raise ValueError(f"state.changes[{number}] has the keys {shown(', '.join(change))}")

@@ -306,7 +306,7 @@ def test_a_fine_tuned_model_is_exported_with_its_labels_and_metrics(seeds, tmp_p
         f"| initial weights, sha256 | `{digests[0]}` |",
         f"| training rows, sha256 | `{digests[1]}` |",
         f"| dev rows, sha256 | `{digests[2]}` |",
-        "| learning rate | 5e-05 |",
+        "| learning rate | 0.001 |",
         "| num epochs | 1 |",
         "| batch size | 32 |",
         "| max seq length | 64 |",
