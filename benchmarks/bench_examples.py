@@ -103,7 +103,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
 
 def weave(block: TokenBlock, vocabulary: Vocabulary, config: ExamplesConfig, folder: Path) -> int:
     """Write the shards and return the number of examples."""
-    sentences, number = config.sentences(block, vocabulary.continuation, LENGTH), 0
+    sentences, number = config.sentences(block, vocabulary.kinds, LENGTH), 0
     masking = config.masking(LENGTH, vocabulary)
     for copy in range(config.dupe_factor):
         pairs, _ = config.make_pairs(sentences, LENGTH, copy)

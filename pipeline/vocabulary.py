@@ -37,7 +37,22 @@ MAX_TRAINING_WORDS = (
     20_000_000  # words of the trainer's text, to which a larger corpus is scaled down: about 10 seconds
 )
 
+SENTENCE_ENDS = frozenset(".!?…。！？；｡؟۔।॥")
+CLOSING_MARKS = frozenset("\"'”’»」』）)]】》〉")
+
 _UNUSED = re.compile(r"\[unused\d+\]")
+
+
+@dataclass(frozen=True)
+class WordKinds:
+    """What each word of a vocabulary may be in a sentence. All arrays (words,)."""
+
+    continuation: Bools
+    """Whether it continues the word before it, such as "##ing"."""
+    ends: Bools
+    """Whether it ends a sentence, such as "?"."""
+    closes: Bools
+    """Whether it may come after the end of a sentence, such as a closing quotation mark."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,13 @@ class Vocabulary:
     @property
     def mask(self) -> int:
         return self.ids["[MASK]"]
+
+    @cached_property
+    def kinds(self) -> WordKinds:
+        """What each word may be in a sentence."""
+        bare = [word[2:] if inside else word for word, inside in zip(self.words, self.continuation, strict=True)]
+        ends = np.array([word[-1:] in SENTENCE_ENDS for word in bare], bool)
+        return WordKinds(self.continuation, ends, np.array([word in CLOSING_MARKS for word in bare], bool))
 
     @cached_property
     def continuation(self) -> Bools:

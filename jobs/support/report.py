@@ -15,6 +15,7 @@ from markupsafe import Markup
 from bertloom import storage
 from bertloom.manifest import manifest_sha256, manifest_text, read_dataset
 from jobs.support.figures import draw_documents, draw_length
+from pipeline.checks.borders import guess_from_borders
 from pipeline.checks.gates import Gate, Gates, check_gates
 from pipeline.checks.report import (
     Examples,
@@ -156,7 +157,7 @@ def about_length(
     examples, tokens = (sum(row[name] for row in rows) for name in ("examples", "tokens"))
     objective = ExamplesConfig.of(configuration).objective
     random = pairs.get(f"pairs-random/{length}", 0) / examples if objective.predicts_label else None
-    guess = guess_from_length(e.b_length, e.label)
+    guess, border_guess = guess_from_length(e.b_length, e.label), guess_from_borders(e, vocabulary)
     kept = round(1 - configuration["mask_token_prob"] - configuration["random_token_prob"], 6)
     return {
         "examples": examples,
@@ -165,6 +166,7 @@ def about_length(
         "random_share": random,
         "one_label": None if random is None else max(random, 1 - random),
         "label_guess": asdict(guess) if guess else None,
+        "border_guess": asdict(border_guess) if border_guess else None,
         "pairs": {name.partition("/")[0]: n for name, n in pairs.items() if name.endswith(f"/{length}")},
         "sample": shape(e, objective.labels),
         "b_lengths": lengths_of_b(e, objective.labels),

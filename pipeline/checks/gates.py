@@ -30,6 +30,9 @@ class Gates:
     """Largest accepted share of pairs with the same label."""
     max_label_guess: float = 0.55
     """Largest accepted share of labels that can be guessed from B's length alone; 0.5 is chance."""
+    max_border_guess: float = 0.52
+    """Largest accepted share of labels that can be guessed from the lengths of A and B and from whether they begin and end
+    inside a sentence; 0.5 is chance."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -121,7 +124,7 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
                 "documents of one sentence make no next pair: is there a blank line after every sentence of the input?",
                 share_error("max_one_label", found["examples"]),
             )
-        if found["label_guess"] is not None and not objective.length_tells_label:
+        if found["label_guess"] is not None and not objective.form_tells_label:
             guess = found["label_guess"]
             yield (
                 "max_label_guess",
@@ -129,5 +132,15 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
                 f"of the labels of length {length} are guessed from B's length alone",
                 "a model would learn lengths and not language. Many documents of one or two sentences, or few documents, "
                 "can cause this; the report shows the lengths for each label",
+                guess["error"],
+            )
+        if found["border_guess"] is not None and not objective.form_tells_label:
+            guess = found["border_guess"]
+            yield (
+                "max_border_guess",
+                guess["accuracy"],
+                f"of the labels of length {length} are guessed from lengths and ends of A and B",
+                "a model would learn how the pairs were made and not language. With --pairs sop, the first sentences of "
+                "short documents may differ in length from the last ones; --pairs nsp does not depend on that",
                 guess["error"],
             )

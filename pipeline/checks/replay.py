@@ -103,7 +103,7 @@ class Bucket:
         if key not in self._woven:
             config = self.job.examples
             name = ShardName(split=self.split, max_seq_length=max_seq_length, copy=copy, number=self.number)
-            sentences = config.sentences(self.tokens, self.vocabulary.continuation, max_seq_length)
+            sentences = config.sentences(self.tokens, self.vocabulary.kinds, max_seq_length)
             pairs, _ = config.make_pairs(sentences, max_seq_length, copy)
             masking = config.masking(max_seq_length, self.vocabulary)
             with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-from bertloom.arrays import Bools
 from bertloom.shards import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
 from pipeline.examples.masking.masks import Masking, default_max_predictions
 from pipeline.examples.masking.registry import find_scheme
@@ -18,7 +17,7 @@ from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences
 from pipeline.options import check_types
 from pipeline.tokens import TokenBlock
-from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary import Vocabulary, WordKinds
 
 SHARES = {
     "masked_lm_prob": 1.0,
@@ -148,9 +147,9 @@ class ExamplesConfig:
         counts = scheme.count_masks(max_seq_length, self.masked_lm_prob, most)
         return Masking(scheme, counts, most, vocabulary, self.mask_token_prob, self.random_token_prob)
 
-    def sentences(self, tokens: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
+    def sentences(self, tokens: TokenBlock, words: WordKinds, max_seq_length: int) -> Sentences:
         """Return the sentences of a bucket, cut as the objective needs them."""
-        return self.objective.cut_sentences(tokens, continuation, max_seq_length)
+        return self.objective.cut_sentences(tokens, words, max_seq_length)
 
     def make_pairs(self, sentences: Sentences, max_seq_length: int, copy: int) -> tuple[Pairs, dict[str, int]]:
         """Return the examples of one copy of a bucket before masking, and counters."""

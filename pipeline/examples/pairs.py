@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertloom.arrays import I64, U64, Bools
-from bertloom.draws import SURPLUS, fold, threshold
+from bertloom.draws import SURPLUS, bounded, draw, fold, threshold
 from pipeline.examples.sentences import Sentences
 
 NO_PAIR = -1
 """Label of a single segment."""
+PLACE_TRIES = 32  # draws of a place inside a sentence before the pair is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +61,18 @@ def without_surplus(
     priority = fold(seed, SURPLUS, max_seq_length, copy, s.ids_of_documents[document], sentence - s.first[document])
     drop = among[np.argsort(priority, kind="stable")[:surplus]]
     return np.delete(np.arange(len(label)), drop)
+
+
+def draw_places(allowed: Bools, keys: U64, first_draw: int, start: I64, end: I64) -> I64:
+    """Return a place that is allowed, drawn uniformly from start + 1 ... end - 1, for each key; -1 where none was found.
+
+    allowed: bool (tokens,). Draws first_draw ... first_draw + PLACE_TRIES - 1 of each key are taken in turn.
+    """
+    found = np.full(len(keys), -1)
+    open_ = np.flatnonzero(end - start > 1)
+    for j in range(first_draw, first_draw + PLACE_TRIES):
+        place = start[open_] + 1 + bounded(draw(keys[open_], j), end[open_] - start[open_] - 1)
+        good = allowed[place]
+        found[open_[good]] = place[good]
+        open_ = open_[~good]
+    return found

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import GOLDEN, PAIRS, bounded_low, chance, draw, fold, mix
 from pipeline.tokens import TokenBlock
+from pipeline.vocabulary import WordKinds
 
 MIN_TARGET = 2
 """Shortest target length, in tokens."""
@@ -32,7 +33,9 @@ class Sentences:
     source_keys: U64
     """Of each document: (documents,)."""
     is_edge: Bools
-    """Whether a sentence begins, or the last one ends, at this token: bool (tokens + 1,)."""
+    """Whether a sentence of the text begins, or the last one ends, at this token; a cut is no edge: bool (tokens + 1,)."""
+    is_marked: Bools
+    """Whether a sentence ends before this token with a mark that ends sentences: bool (tokens + 1,)."""
     full_end: I64
     """For each sentence, the first sentence that begins `room` or more tokens after its start: (sentences,)."""
 
@@ -42,19 +45,23 @@ class Sentences:
         return np.arange(len(self.document)) - self.first[self.document]
 
 
-def split_sentences(block: TokenBlock, continuation: Bools, *, room: int, longest: int | None, piece: int) -> Sentences:
+def split_sentences(block: TokenBlock, words: WordKinds, *, room: int, longest: int | None, piece: int) -> Sentences:
     """Return the sentences of a bucket, with those of more than `longest` tokens cut into pieces at word starts.
 
     Args:
-        continuation: whether each word of the vocabulary is a `##` piece, bool (words,).
+        words: kinds of the words of the vocabulary.
         room: tokens of an example without [CLS] and [SEP].
         longest: longest sentence that is kept whole; None keeps all.
         piece: longest piece of a sentence that is cut.
     """
-    head = ~continuation[block.ids]
+    head = ~words.continuation[block.ids]
     if block.inside_words is not None:
         head &= ~block.inside_words
     edges = np.concatenate([[0], np.cumsum(block.sentence_lengths, dtype=np.int64)])
+    is_edge = np.zeros(len(block.ids) + 1, bool)
+    is_edge[edges] = True
+    is_marked = np.zeros(len(is_edge), bool)
+    is_marked[edges[1:]] = _ends_with_a_mark(block.ids, edges, words)
     document = np.repeat(np.arange(len(block.documents)), block.documents["num_sentences"])
     long = np.flatnonzero(block.sentence_lengths > longest) if longest is not None else np.zeros(0, np.int64)
     if len(long):
@@ -65,13 +72,28 @@ def split_sentences(block: TokenBlock, continuation: Bools, *, room: int, longes
         edges = np.insert(edges, where + 1, flat)
     counts = np.bincount(document, minlength=len(block.documents))
     first = np.concatenate([[0], np.cumsum(counts)])
-    is_edge = np.zeros(len(block.ids) + 1, bool)
-    is_edge[edges] = True
     full_end = np.searchsorted(edges, edges[:-1] + room)
     rows = block.documents
     return Sentences(
-        block.ids, head, edges, document, first, rows["id"].copy(), rows["source_key"].copy(), is_edge, full_end
+        block.ids,
+        head,
+        edges,
+        document,
+        first,
+        rows["id"].copy(),
+        rows["source_key"].copy(),
+        is_edge,
+        is_marked,
+        full_end,
     )
+
+
+def _ends_with_a_mark(ids: NDArray[Any], edges: I64, words: WordKinds) -> Bools:
+    """Return whether each sentence ends with a mark, which may have a closing mark after it: (sentences,)."""
+    last = ids[edges[1:] - 1]
+    before = ids[np.maximum(edges[1:] - 2, edges[:-1])]
+    found: Bools = words.ends[last] | (words.closes[last] & words.ends[before])
+    return found
 
 
 def _cut(head: Bools, start: int, end: int, piece: int) -> list[int]:

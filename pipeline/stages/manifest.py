@@ -35,6 +35,7 @@ from pipeline.tokenizer import TokenizeConfig, token_versions
 from pipeline.vocabulary import cached_vocabulary, tokenizer_json
 
 MAX_DROPPED = 0.1  # share of pairs
+MAX_DIVIDED = 0.5
 
 
 def versions(config: TokenizeConfig, sources: Sequence[Source]) -> dict[str, str]:
@@ -94,14 +95,20 @@ def check_pairs(counters: dict[str, Any], config: ExamplesConfig) -> None:
         kept, dropped = (counters["pairs"].get(f"{name}/{length}", 0) for name in ("pairs", "pairs-dropped"))
         if kept == 0:
             raise ValueError(f"--max-seq-length {length}: the documents give no example; give more text")
-        random = counters["pairs"].get(f"pairs-random/{length}", 0)
+        random, divided = (
+            counters["pairs"].get(f"{name}/{length}", 0) for name in ("pairs-random", "pairs-of-one-sentence")
+        )
         most = MAX_DROPPED * (kept + dropped) + 4 * math.sqrt(kept + dropped)  # with few pairs, chance alone drops more
         if config.objective.predicts_label and (random == kept or dropped > most):
             raise ValueError(
                 f"--max-seq-length {length}: {kept} pairs ({kept - random} next, {random} random) and {dropped} dropped: "
-                f"too many documents have a single sentence, which gives no next pair. A blank line ends a document: check "
-                f"that the input has no blank line after every sentence. If the documents are really that short, use "
-                f"--pairs none"
+                f"the labels cannot be learned from so few pairs; give more text, or use --pairs none"
+            )
+        if divided > MAX_DIVIDED * (kept + dropped) + 2 * math.sqrt(kept + dropped):
+            raise ValueError(
+                f"--max-seq-length {length}: {divided:,} of {kept + dropped:,} pairs are parts of one sentence: too many "
+                f"documents have a single sentence. A blank line ends a document: check that the input has no blank line "
+                f"after every sentence. If the documents are really that short, use --pairs none"
             )
 
 

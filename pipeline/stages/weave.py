@@ -151,7 +151,7 @@ def weave_bucket(
     shards: list[dict[str, Any]] = []
     counters: Counter[str] = Counter()
     for length in config.max_seq_length:
-        sentences = config.sentences(tokens, vocabulary.continuation, length)
+        sentences = config.sentences(tokens, vocabulary.kinds, length)
         masking = config.masking(length, vocabulary)
         for copy in range(config.dupe_factor):
             pairs, counted = config.make_pairs(sentences, length, copy)

@@ -192,10 +192,10 @@ def test_single_segments_hold_every_token_of_any_corpus(texts, options, vocab, t
     "pairs, message",
     [
         ("sop", "the documents give no example"),
-        ("nsp", "single sentence, which gives no next pair"),
+        ("nsp", "60 of 60 pairs are parts of one sentence: too many documents have a single sentence"),
     ],
 )
-def test_documents_of_one_sentence_make_no_pairs(pairs, message, vocab, tmp_path):
+def test_documents_of_one_sentence_make_no_data_set_of_pairs(pairs, message, vocab, tmp_path):
     source = write(tmp_path / "texts.txt", [[f"bada kile {i}."] for i in range(30)])
     with pytest.raises(ValueError, match=message):
         run_job(source, tmp_path / "out", vocab, pairs=pairs, validation_fraction=0.0)

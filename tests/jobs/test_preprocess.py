@@ -439,11 +439,11 @@ def test_no_validation_split_is_said_aloud(vocab, tmp_path, capsys):
 
 
 def test_short_documents_lose_few_pairs_to_the_balance_of_the_labels(vocab, tmp_path):
-    """Of one to three sentences: the lone ones are random pairs by force, and repaid once by the others."""
+    """Of one to three sentences: the lone ones are divided between two words."""
     texts = [[paragraphs[0]] for paragraphs in documents(300, chinese=0)]
     texts = [[". ".join(text[0].split(". ")[: 1 + i % 3])] for i, text in enumerate(texts)]
     source = write(tmp_path / "in.txt", texts)
     manifest = run_job(source, tmp_path / "out", vocab, max_seq_length=(64,), validation_fraction=0)
     pairs = manifest["counters"]["pairs"]
-    assert pairs["pairs-forced-random/64"] > 100 and pairs["pairs-dropped/64"] < 0.1 * pairs["pairs/64"]
+    assert pairs["pairs-of-one-sentence/64"] > 100 and pairs["pairs-dropped/64"] < 0.1 * pairs["pairs/64"]
     assert abs(pairs["pairs/64"] - 2 * pairs["pairs-random/64"]) <= 2  # one a copy

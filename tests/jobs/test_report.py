@@ -126,7 +126,7 @@ def test_the_examples_to_read_have_the_number_that_explain_takes(dataset, report
 def test_a_report_made_again_has_the_same_bytes(dataset, folder, capsys):
     before = digests(dataset)
     assert cli.main(["report", str(dataset)]) == 0
-    assert capsys.readouterr().out == f"{dataset}/report.html: 8 of 8 gates passed\n"
+    assert capsys.readouterr().out == f"{dataset}/report.html: 10 of 10 gates passed\n"
     assert digests(dataset) == before
     assert cli.main(argv(folder, dataset)) == 0
     assert "already complete" in capsys.readouterr().err
@@ -150,7 +150,7 @@ def test_a_failed_gate_ends_with_status_1_until_its_threshold_is_raised(folder, 
     assert cli.main(["report", str(tmp_path / "out")]) == 1
     assert cli.main(["report", str(tmp_path / "out"), "--gates.max-unknown", "0.5"]) == 0
     assert cli.main([*flags, "--gates.no-fail"]) == 0
-    assert ": gate: 33" in capsys.readouterr().err
+    assert ": gate: 32.9 %" in capsys.readouterr().err
     assert digests(tmp_path / "out", "train/", "manifest.json") == shards
 
 
@@ -171,6 +171,7 @@ def test_every_pair_objective_has_a_report(folder, tmp_path, pairs):
     text, report = (out / "report.html").read_text(), json.loads((out / "report.json").read_text())
     assert ("swapped" in text) == (pairs == "sop") and ("no pairs" in text) == (pairs == "none")
     assert (report["lengths"]["32"]["label_guess"] is None) == (pairs == "none")
+    assert (report["lengths"]["32"]["border_guess"] is None) == (pairs == "none")
 
 
 def test_figures_are_svg_with_titles_and_labels_in_ascii(report):

@@ -100,7 +100,7 @@ def rows_of_copy(block: TokenBlock, folder: Path, copy: int = 0, **options: Any)
     """One copy of the bucket by way of a shard, so that all that a job does to examples is in it."""
     config = ExamplesConfig(**options)
     length = config.max_seq_length[0]
-    sentences = config.sentences(block, VOCABULARY.continuation, length)
+    sentences = config.sentences(block, VOCABULARY.kinds, length)
     pairs, _ = config.make_pairs(sentences, length, copy)
     name = ShardName(split="train", max_seq_length=length, copy=copy, number=0)
     row = write_shard(str(folder), name, sentences, pairs, config.seed, config.masking(length, VOCABULARY))

@@ -136,7 +136,7 @@ def test_whole_word_masks_cover_chinese_words(tmp_path):
     for with_words in (True, False):
         tokens = make_document_tokenizer(with_words)([Document(TEXT.encode(), 0)])
         config = ExamplesConfig(max_seq_length=(64,), do_whole_word_mask=True, pairs="none", short_seq_prob=0.0)
-        sentences = config.sentences(tokens, VOCABULARY.continuation, 64)
+        sentences = config.sentences(tokens, VOCABULARY.kinds, 64)
         parted[with_words] = 0
         for copy in range(40):
             pairs, _ = config.make_pairs(sentences, 64, copy)

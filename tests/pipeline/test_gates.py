@@ -12,8 +12,16 @@ GOOD = {
     "inputs": {"files": 4, "num_empty": 0, "empty": [], "largest": [{"name": "a.txt", "share": 0.5}]},
     "words": {"unknown": 0.001},
     "sample": {"examples": 30_000},
-    "lengths": {"128": {"examples": 50_000, "one_label": 0.5, "label_guess": {"accuracy": 0.505, "error": 0.004}}},
+    "lengths": {
+        "128": {
+            "examples": 50_000,
+            "one_label": 0.5,
+            "label_guess": {"accuracy": 0.505, "error": 0.004},
+            "border_guess": {"accuracy": 0.51, "error": 0.003},
+        }
+    },
 }
+GUESSES = ["max_label_guess", "max_border_guess"]
 
 
 def closed(gates=None, **changes):
@@ -28,8 +36,8 @@ def closed(gates=None, **changes):
     return [gate.name for gate in check_gates(gates or Gates(), report) if not gate.passed]
 
 
-def test_good_data_passes_all_six_gates():
-    assert closed() == [] and len(check_gates(Gates(), GOOD)) == 6
+def test_good_data_passes_all_seven_gates():
+    assert closed() == [] and len(check_gates(Gates(), GOOD)) == 7
 
 
 @pytest.mark.parametrize(
@@ -41,6 +49,7 @@ def test_good_data_passes_all_six_gates():
         ("max_unknown", {"words__unknown": 0.03}),
         ("max_one_label", {"lengths__128__one_label": 0.8}),
         ("max_label_guess", {"lengths__128__label_guess": {"accuracy": 0.58, "error": 0.004}}),
+        ("max_border_guess", {"lengths__128__border_guess": {"accuracy": 0.533, "error": 0.003}}),
     ],
 )
 def test_each_gate_fails_on_its_fault_and_passes_with_a_higher_threshold(name, changes):
@@ -54,6 +63,7 @@ def test_chance_alone_fails_no_gate():
     """Two of ten rejected documents, or 60 % of a few labels, may be chance."""
     assert closed(counters__documents_in=10, counters__documents_rejected=2) == []
     assert closed(lengths__128__label_guess={"accuracy": 0.6, "error": 0.03}) == []
+    assert closed(lengths__128__border_guess={"accuracy": 0.6, "error": 0.03}) == []
     assert closed(words__unknown=0.03, sample__examples=500) == []
 
 
@@ -65,9 +75,10 @@ def test_exact_shares_have_no_slack():
 
 def test_gates_that_do_not_apply_are_left_out():
     one_file = check_gates(Gates(), {**GOOD, "inputs": {"files": 1, "num_empty": 0, "empty": [], "largest": []}})
-    assert [gate.name for gate in one_file] == ["max_rejected", "max_unknown", "max_one_label", "max_label_guess"]
-    assert closed(lengths__128__one_label=None, lengths__128__label_guess=None) == []
-    guessed = {"lengths__128__label_guess": {"accuracy": 0.9, "error": 0.004}}
+    assert [gate.name for gate in one_file] == ["max_rejected", "max_unknown", "max_one_label", *GUESSES]
+    nothing = dict.fromkeys(("one_label", "label_guess", "border_guess"))
+    assert closed(**{f"lengths__128__{name}": value for name, value in nothing.items()}) == []
+    guessed = {f"lengths__128__{name}_guess": {"accuracy": 0.9, "error": 0.004} for name in ("label", "border")}
     assert closed(configuration__compat="google", **guessed) == []  # one of the faults of Google's script
 
 

@@ -253,10 +253,10 @@ def shares_of_segments(found: list[list[Row]], test) -> tuple[float, float]:
 
 
 def test_segments_begin_where_sentences_begin(google, default):
-    """B always does. A does unless it lost its front to fit."""
+    """B does unless its document has one sentence, which is divided. A does unless it lost its front to fit."""
 
     def inside(document: int, token: int, size: int) -> bool:
-        return token not in STARTS[document]
+        return token not in STARTS[document] and len(DOCUMENTS[document]) > 1
 
     theirs, ours = shares_of_segments(google, inside), shares_of_segments(default, inside)
     assert theirs[0] > 0.2 and theirs[1] > 0.3, theirs

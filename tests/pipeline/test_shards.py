@@ -38,7 +38,7 @@ def make_block(num_documents: int, dtype=np.uint16) -> TokenBlock:
 
 def write(folder: Path, num_documents: int, name: ShardName = NAME, dtype=np.uint16, max_pairs: int | None = None):
     """(row of shards.parquet, the sentences, the pairs) of a shard that was written."""
-    sentences = cut_sentences(make_block(num_documents, dtype), VOCABULARY.continuation, LENGTH)
+    sentences = cut_sentences(make_block(num_documents, dtype), VOCABULARY.kinds, LENGTH)
     pairs, _ = make_pairs(sentences, LENGTH, name.copy, SEED, 0.1)
     if max_pairs is not None:
         pairs = pairs.take(np.arange(max_pairs))

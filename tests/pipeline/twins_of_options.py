@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 from tests.pipeline.twins import PAIRS, SURPLUS, bounded, bounded_low, chance, draw, fold
-from tests.pipeline.twins_of_pairs import Pair, Text
+from tests.pipeline.twins_of_pairs import Pair, Text, draw_place
 
 NO_PAIR = -1
 FIRST_WORD_DRAW = 131_072
@@ -23,7 +23,7 @@ def cut_long(texts: list[Text], is_head: list[bool], longest: int, most: int) ->
 
     def cut(text: Text) -> Text:
         cuts = [pieces(a, b) if b - a > longest else [(a, b)] for a, b in text.sentences]
-        return Text(text.id, text.source_key, [piece for each in cuts for piece in each])
+        return Text(text.id, text.source_key, [piece for each in cuts for piece in each], text.edges)
 
     return [cut(text) for text in texts]
 
@@ -40,10 +40,31 @@ def tokens_of(sentences: list[tuple[int, int]]) -> int:
 # ---------------------------------------------------------------------------------------------------- pairs
 
 
+def borders(
+    text: Text, key: int, start: int, stop: int, is_head: list[bool], marked: set[int]
+) -> tuple[int, int, int] | None:
+    """Where the first half begins, where it ends and the second one begins, and where that ends."""
+    between = sorted(edge for edge in text.edges if start < edge < stop and edge in marked)
+    if between and start in text.edges and stop in marked:
+        return start, between[bounded(draw(key, 1), len(between))], stop
+    inside = [at for at in range(start, stop + 1) if at < len(is_head) and is_head[at]]
+    inside = [at for at in inside if not text.edges & {at - 2, at - 1, at, at + 1, at + 2}]
+    if len(inside) < 3:
+        return None
+    place = draw_place(key, 2, inside[0], inside[-1], [at in inside for at in range(stop + 1)])
+    return None if place is None else (inside[0], place, inside[-1])
+
+
 def swapped_of(
-    text: Text, number: int, room: int, key: tuple[int, ...], short_seq_prob: float
+    text: Text,
+    number: int,
+    room: int,
+    key: tuple[int, ...],
+    short_seq_prob: float,
+    is_head: list[bool],
+    marked: set[int],
 ) -> tuple[list[Pair], int]:
-    """The pairs of one document for sentence order prediction, and how many single sentences were left over."""
+    """The pairs of one document for sentence order prediction, and how many chunks could not be divided."""
     left = list(range(len(text.sentences)))
     backward = chance(draw(fold(*key, text.id), 0), 0.5)
     pairs, alone = [], 0
@@ -59,13 +80,13 @@ def swapped_of(
             size += 1
         chunk = left[-size:] if backward else left[:size]
         left = left[:-size] if backward else left[size:]
-        if size == 1:
+        start, stop = text.sentences[chunk[0]][0], text.sentences[chunk[-1]][1]
+        found = borders(text, own, start, stop, is_head, marked) if size > 1 else None
+        if found is None:
             alone += 1
             continue
-        a_size = 1 + bounded(draw(own, 1), size - 1)
-        halves = [
-            (text.sentences[half[0]][0], text.sentences[half[-1]][1]) for half in (chunk[:a_size], chunk[a_size:])
-        ]
+        start, middle, stop = found
+        halves = [(start, middle), (middle, stop)]
         label = int(draw(own, 1) & 0xFFFFFFFF < 2**31)
         (a, a_end), (b, b_end) = reversed(halves) if label else halves
         pairs.append(Pair(a, a_end - a, b, b_end - b, label, number, number, chunk[0]))
@@ -73,13 +94,19 @@ def swapped_of(
 
 
 def make_swapped(
-    texts: list[Text], max_seq_length: int, copy: int, seed: int, short_seq_prob: float
+    texts: list[Text],
+    is_head: list[bool],
+    marked: set[int],
+    max_seq_length: int,
+    copy: int,
+    seed: int,
+    short_seq_prob: float,
 ) -> tuple[list[Pair], dict[str, int]]:
     pairs: list[Pair] = []
     without_second = 0
     for number, text in enumerate(texts):
         key = (seed, PAIRS, max_seq_length, copy)
-        found, alone = swapped_of(text, number, max_seq_length - 3, key, short_seq_prob)
+        found, alone = swapped_of(text, number, max_seq_length - 3, key, short_seq_prob, is_head, marked)
         pairs += found
         without_second += alone
     sides = [[pair for pair in pairs if pair.label == label] for label in (0, 1)]

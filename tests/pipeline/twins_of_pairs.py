@@ -16,6 +16,8 @@ class Text:
     source_key: int
     sentences: list[tuple[int, int]]
     """(first token, the token after the last) of each, in the bucket's ids."""
+    edges: frozenset[int]
+    """Where a sentence of the text begins or ends; a cut is no edge."""
 
     @property
     def end(self) -> int:
@@ -49,7 +51,7 @@ def cut_sentences(texts: list[Text], is_head: list[bool], max_seq_length: int) -
 
     def cut(text: Text) -> Text:
         cuts = [pieces(a, b) if b - a > room else [(a, b)] for a, b in text.sentences]
-        return Text(text.id, text.source_key, [piece for each in cuts for piece in each])
+        return Text(text.id, text.source_key, [piece for each in cuts for piece in each], text.edges)
 
     return [cut(text) for text in texts]
 
@@ -60,13 +62,20 @@ class Chunk:
 
     document: int
     sentence: int
-    target: int
+    key: int
     middle: int
     """First sentence of the second part; `end` where there is none."""
     end: int
-    coin: bool
-    """The coin said random."""
-    label: int = NEXT
+    label: int
+
+
+def draw_place(key: int, first_draw: int, start: int, end: int, allowed: list[bool]) -> int | None:
+    """A place between start and end that is allowed, drawn until one is, 32 times."""
+    for j in range(32 if end - start > 1 else 0):
+        place = start + 1 + bounded(draw(key, first_draw + j), end - start - 1)
+        if allowed[place]:
+            return place
+    return None
 
 
 def chunk_at(text: Text, number: int, i: int, room: int, prefix: tuple[int, ...], short_seq_prob: float) -> Chunk:
@@ -83,31 +92,23 @@ def chunk_at(text: Text, number: int, i: int, room: int, prefix: tuple[int, ...]
     middle = end
     if end - i > 1:
         middle = i + 1 + bounded(draw(key, 1), end - i - 1)
-    return Chunk(number, i, target, middle, end, coin=draw(key, 1) & 0xFFFFFFFF < 2**31)
+    return Chunk(number, i, key, middle, end, label=RANDOM if draw(key, 1) & 0xFFFFFFFF < 2**31 else NEXT)
 
 
 def walk(texts: list[Text], max_seq_length: int, copy: int, seed: int, short_seq_prob: float) -> list[Chunk]:
-    """The chunks of all documents, one after the other, with their labels."""
-    chunks, owed = [], 0
+    """The chunks of all documents, one after the other."""
+    chunks = []
     for number, text in enumerate(texts):
         i = 0
         while i < len(text.sentences):
             prefix = (seed, PAIRS, max_seq_length, copy)
             chunk = chunk_at(text, number, i, max_seq_length - 3, prefix, short_seq_prob)
-            if chunk.end - i == 1:
-                chunk.label = RANDOM  # by force
-                owed += 1
-                i = chunk.end
-            elif chunk.coin and owed <= 0:
-                chunk.label = RANDOM
+            chunks.append(chunk)
+            i = chunk.end
+            if chunk.label == RANDOM:
                 i = chunk.middle  # the rest begins the next chunk, unless it is a single sentence
                 if i == len(text.sentences) - 1:
                     i += 1
-            else:
-                if chunk.coin:
-                    owed -= 2
-                i = chunk.end
-            chunks.append(chunk)
     return chunks
 
 
@@ -121,84 +122,107 @@ def balance(chunks: list[Chunk], texts: list[Text], key: tuple[int, ...]) -> lis
     return [chunk for chunk in chunks if not any(chunk is other for other in dropped)]
 
 
-def random_b(texts: list[Text], a: int, key: int, length: int, whole: bool) -> tuple[int, int]:
-    """(document, sentence) with which a random B begins."""
-    others = [(d, i) for d, text in enumerate(texts) if d != a for i in range(len(text.sentences))]
-    best: dict[str, tuple[int, int]] = {}
-    for j in range(128 if others else 0):
-        d, i = others[bounded(draw(key, 2 + j), len(others))]
-        if texts[d].source_key == texts[a].source_key:
-            continue
-        best.setdefault("of another source", (d, i))
-        stop = texts[d].sentences[i][0] + length
-        if stop > texts[d].end:
-            continue
-        best.setdefault("long enough", (d, i))
-        if whole == any(end == stop for _, end in texts[d].sentences):
-            return d, i
-    for quality in ("long enough", "of another source"):
-        if quality in best:
-            return best[quality]
-    for step in range(1, len(texts)):
-        d = (a + step) % len(texts)
-        if texts[d].source_key != texts[a].source_key and texts[d].sentences:
-            return d, 0
-    raise ValueError("one source")
+@dataclass
+class B:
+    """The true B of a pair."""
+
+    text: Text
+    document: int
+    key: int
+    start: int
+    wanted: int
+    """Its length before its end was moved back to that of a word."""
+    length: int
+
+    is_free: bool
+    """It ends with its last sentence, and not because the room is full."""
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        return self.start in self.text.edges, self.is_free
+
+
+def back_to_word(start: int, end: int, is_head: list[bool]) -> int:
+    return max((at for at in range(start + 1, end + 1) if at == len(is_head) or is_head[at]), default=end)
+
+
+def random_b(texts: list[Text], bs: list[B], own: B, room: int, is_head: list[bool]) -> tuple[int, int, int, bool]:
+    """(document, start, length, whether it is like the true one) of the B of a random pair."""
+    like = sorted((b for b in bs if b.kind == own.kind), key=lambda b: (b.wanted, draw(b.key, 2)))
+    rank = next(i for i, b in enumerate(like) if b is own)
+    by_source = sorted(bs, key=lambda b: b.text.source_key)
+    others = [b for b in by_source if b.text.source_key != own.text.source_key] or [own]
+    for j in range(35, 35 + 128):
+        if j < 35 + 64:
+            reach = 8 << (j - 35) // 4
+            near = like[max(0, rank - reach) : rank + reach + 1]
+            other = near[bounded(draw(own.key, j), len(near))]
+        else:
+            other = others[bounded(draw(own.key, j), len(others))]
+        length = other.length
+        if not own.is_free:
+            length = back_to_word(other.start, min(other.start + own.wanted, other.text.end), is_head) - other.start
+        fits = (other.start + length in other.text.edges) == (own.start + own.length in own.text.edges)
+        if own.is_free:
+            fits = abs(length - own.length) <= own.length // 8
+        if other.text.source_key != own.text.source_key and other.kind == own.kind and fits and length <= room:
+            return other.document, other.start, length, True
+    document, start = other.document, other.start
+    if other is own:
+        following = [(own.document + step) % len(texts) for step in range(1, len(texts))]
+        document = next((d for d in following if texts[d].source_key != own.text.source_key), -1)
+        if document < 0:
+            raise ValueError("one source")
+        start = texts[document].sentences[0][0]
+    end = back_to_word(start, min(start + min(own.wanted, room), texts[document].end), is_head)
+    return document, start, end - start, False
 
 
 def make_pairs(
     texts: list[Text], is_head: list[bool], max_seq_length: int, copy: int, seed: int, short_seq_prob: float
 ) -> tuple[list[Pair], dict[str, int]]:
-    """What pipeline.pairs makes of a bucket whose sentences are cut, example by example."""
+    """What the objective nsp makes of a bucket whose sentences are cut, example by example."""
     room = max_seq_length - 3
     least = max(1, room // 4)
-    chunks = walk(texts, max_seq_length, copy, seed, short_seq_prob)
+    chunks, middles = [], {}
+    walked = walk(texts, max_seq_length, copy, seed, short_seq_prob)
+    for chunk in walked:
+        start, end = texts[chunk.document].sentences[chunk.sentence]
+        place: int | None = texts[chunk.document].sentences[chunk.middle - 1][1]
+        if chunk.middle == chunk.end:
+            place = draw_place(chunk.key, 3, start, end, is_head)
+        if place is not None:
+            middles[id(chunk)] = place
+            chunks.append(chunk)
     kept = balance(chunks, texts, (seed, SURPLUS, max_seq_length, copy))
-    pairs, num_short = [], 0
+    bs, a_starts = [], []
     for chunk in kept:
-        text = texts[chunk.document]
-        start, middle = text.sentences[chunk.sentence][0], text.sentences[chunk.middle - 1][1]
-        forced = chunk.middle == chunk.end
-        b_length = text.sentences[chunk.end - 1][1] - middle
-        if forced:
-            b_length = max(chunk.target - (middle - start), least)
-        whole = not forced
-        while middle - start + b_length > room and b_length > least:
-            b_length -= 1  # B loses its end first
-            whole = False
-        a_start = start
-        while middle - a_start + b_length > room:
+        text, middle = texts[chunk.document], middles[id(chunk)]
+        a_start = text.sentences[chunk.sentence][0]
+        stop = text.sentences[chunk.end - 1][1]
+        wanted = stop - middle
+        while middle - a_start + wanted > room and wanted > least:
+            wanted -= 1  # B loses its end first
+        while middle - a_start + wanted > room:
             a_start += 1  # then A its front
-        heads = [at for at in range(a_start, middle) if is_head[at]]
-        a_start = min(heads, default=a_start)
-
-        document_b, b_start = chunk.document, middle
+        a_starts.append(min((at for at in range(a_start, middle) if is_head[at]), default=a_start))
+        length = back_to_word(middle, middle + wanted, is_head) - middle
+        is_free = middle + wanted == stop and stop in text.edges
+        bs.append(B(text, chunk.document, chunk.key, middle, wanted, length, is_free))
+    pairs, unmatched = [], 0
+    for chunk, a_start, own in zip(kept, a_starts, bs):
+        document, b_start, b_length = own.document, own.start, own.length
         if chunk.label == RANDOM:
-            key = fold(seed, PAIRS, max_seq_length, copy, text.id, chunk.sentence)
-            document_b, sentence = random_b(texts, chunk.document, key, b_length, whole)
-            b_start = texts[document_b].sentences[sentence][0]
-            left = texts[document_b].end - b_start
-            num_short += left < b_length
-            b_length = min(b_length, left)
-        b_end = b_start + b_length
-        ends = [at for at in range(b_start + 1, b_end + 1) if at == len(is_head) or is_head[at]]
-        b_end = max(ends, default=b_end)
-        pairs.append(
-            Pair(
-                a_start,
-                middle - a_start,
-                b_start,
-                b_end - b_start,
-                chunk.label,
-                chunk.document,
-                document_b,
-                chunk.sentence,
-            )
-        )
+            room_of_b = room - (own.start - a_start)
+            document, b_start, b_length, alike = random_b(texts, bs, own, room_of_b, is_head)
+            unmatched += not alike
+        row = (a_start, own.start - a_start, b_start, b_length, chunk.label, chunk.document, document, chunk.sentence)
+        pairs.append(Pair(*row))
     counters = {
-        "pairs-forced-random": sum(chunk.middle == chunk.end for chunk in chunks),
+        "pairs-of-one-sentence": sum(chunk.middle == chunk.end for chunk in chunks),
+        "pairs-without-second": len(walked) - len(chunks),
         "pairs-dropped": len(chunks) - len(kept),
-        "pairs-short-random-b": num_short,
+        "pairs-unmatched-random-b": unmatched,
     }
     return pairs, counters
 

@@ -26,16 +26,17 @@ from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedP
 from pipeline.examples.pairs import Pairs, coins
 from pipeline.examples.sentences import MIN_TARGET, Sentences, sentence_keys, split_sentences, walk_chunks
 from pipeline.tokens import TokenBlock
+from pipeline.vocabulary import WordKinds
 
 NEXT, RANDOM = nsp.NEXT, nsp.RANDOM
 TRIES = 10
 FIRST_CUT_DRAW = 2 + 2 * TRIES
 
 
-def cut_sentences(block: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
+def cut_sentences(block: TokenBlock, words: WordKinds, max_seq_length: int) -> Sentences:
     """Return the sentences of a bucket, all whole."""
     room = max_seq_length - 3
-    return split_sentences(block, continuation, room=room, longest=None, piece=room)
+    return split_sentences(block, words, room=room, longest=None, piece=room)
 
 
 def make_pairs(
@@ -142,7 +143,7 @@ GOOGLE = Objective(
     labels=nsp.LABELS,
     min_sources=2,
     tokens_per_token=nsp.TOKENS_PER_TOKEN,
-    length_tells_label=True,
+    form_tells_label=True,
     cut_sentences=cut_sentences,
     make_pairs=make_pairs,
     label_faults=label_faults,

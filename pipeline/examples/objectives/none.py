@@ -6,7 +6,6 @@ An example is as many whole sentences of one document as fit the target length, 
 
 import numpy as np
 
-from bertloom.arrays import Bools
 from pipeline.examples.objectives.objective import DrawnPair, Objective
 from pipeline.examples.pairs import NO_PAIR, Pairs
 from pipeline.examples.sentences import (
@@ -18,12 +17,13 @@ from pipeline.examples.sentences import (
     walk_chunks,
 )
 from pipeline.tokens import TokenBlock
+from pipeline.vocabulary import WordKinds
 
 
-def cut_sentences(block: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
+def cut_sentences(block: TokenBlock, words: WordKinds, max_seq_length: int) -> Sentences:
     """Return the sentences of a bucket, none longer than a whole segment."""
     room = max_seq_length - 2
-    return split_sentences(block, continuation, room=room, longest=room, piece=room)
+    return split_sentences(block, words, room=room, longest=room, piece=room)
 
 
 def make_segments(
@@ -52,7 +52,7 @@ NONE = Objective(
     labels={NO_PAIR: "none"},
     min_sources=1,
     tokens_per_token=1.0,
-    length_tells_label=False,
+    form_tells_label=False,
     cut_sentences=cut_sentences,
     make_pairs=make_segments,
     label_faults=lambda pairs: iter(()),

@@ -1,23 +1,25 @@
-"""Next sentence prediction: B is the text after A, or random text of another source.
+"""Next sentence prediction: B is the text after A, or text of another source.
 
-A chunk of sentences is filled up to the target length; its first sentences are A. Where the pair is "next", the rest of
-the chunk is B. Where it is "random", B comes from another source and the rest goes back to begin the next chunk (Devlin
-et al. 2018, appendix A.2, as in google-research/bert). Differences from Google's script, with the reasons:
+A chunk of sentences is filled up to the target length; its first sentences are A, the rest is B. Where the pair is "next",
+that is all. Where it is "random", A gets the B of another chunk and the rest goes back to begin the next chunk (Devlin et
+al. 2018, appendix A.2, as in google-research/bert). Differences from Google's script, with the reasons:
 
 - The target length is drawn for each example, not for each document: 10 % of the examples are then short, not up to 38 %.
-- A chunk has at least two sentences, and no chunk leaves a single last sentence. Only a document of one sentence makes a
-  pair that has to be random.
+- Every chunk has an A and a B before a coin decides its label, so A does not depend on the label. A chunk has at least two
+  sentences, and none leaves a single last sentence. A document of one sentence is divided between two of its words.
 - The numbers of random and next pairs differ by at most one. In Google's data 50 to 70 % are random.
-- A random B never has the source of A, begins at a uniformly drawn sentence, and is as long as the true B would have
-  been. It ends at the end of a sentence exactly where the true B would have. Neither length nor ending tells the label.
+- The B of a random pair is the B of another chunk, of another source, that begins and ends alike: at the border of a
+  sentence or inside one. It has the length of the true B if that fills the room, else about that length. So neither its
+  length, nor how it begins and ends, nor the kind of its text tells the label.
 - What is too long loses the end of B, down to a quarter of the room, then the front of A, at word starts. No word is cut.
 - A sentence longer than the room is cut into pieces of at most half of it. Google's script drops what does not fit.
 
-Every possible chunk is computed for every sentence at once. Only the walk from chunk to chunk is a loop, with a few list
-look-ups per example.
+Every possible chunk is computed for every sentence at once. Only the walk from chunk to chunk is a loop, with one list
+look-up per chunk.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,21 +28,26 @@ from numpy.typing import NDArray
 from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import bounded, draw
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
-from pipeline.examples.pairs import Pairs, coins, without_surplus
-from pipeline.examples.sentences import Sentences, sentence_keys, split_sentences, target_lengths
+from pipeline.examples.pairs import PLACE_TRIES, Pairs, coins, draw_places, without_surplus
+from pipeline.examples.sentences import Sentences, sentence_keys, split_sentences, target_lengths, walk_chunks
 from pipeline.tokens import TokenBlock
+from pipeline.vocabulary import WordKinds
 
 NEXT, RANDOM = 0, 1
 LABELS = {NEXT: "next", RANDOM: "random"}
 TOKENS_PER_TOKEN = 1.3  # measured; the random segments come on top of the text
-TRIES = 128  # draws of a random B before the best of them is taken; with 32, one in four ends where no true B would
-EXACT, ENOUGH, OTHER = range(3)  # what is wanted of a random B, and what is accepted where no draw gave it
+TRIES = 64  # draws of a random B, each four from twice as many Bs
+NEAR = 8  # the first four are from this many next shorter and next longer Bs
+TIE_DRAW = 2
+FIRST_PLACE_DRAW = 3
+FIRST_B_DRAW = FIRST_PLACE_DRAW + PLACE_TRIES
+FIRST_FAR_DRAW = FIRST_B_DRAW + TRIES
 
 
-def cut_sentences(block: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
+def cut_sentences(block: TokenBlock, words: WordKinds, max_seq_length: int) -> Sentences:
     """Return the sentences of a bucket, those longer than the room cut so that a pair of the pieces fits."""
     room = max_seq_length - 3
-    return split_sentences(block, continuation, room=room, longest=room, piece=room // 2)
+    return split_sentences(block, words, room=room, longest=room, piece=room // 2)
 
 
 def make_pairs(
@@ -48,7 +55,6 @@ def make_pairs(
 ) -> tuple[Pairs, dict[str, int]]:
     """Return all pairs of one copy of a bucket in the order of its documents, and counters."""
     s = sentences
-    counters = {"pairs-forced-random": 0, "pairs-dropped": 0, "pairs-short-random-b": 0}
     room = max_seq_length - 3
     keys = sentence_keys(s, max_seq_length, copy, seed)
 
@@ -60,142 +66,165 @@ def make_pairs(
     end[short] = np.searchsorted(s.edges, s.edges[short] + target[short])
     last = s.first[s.document + 1]
     end = np.minimum(np.maximum(end, here + 2), last)
-    end = np.where(last - end == 1, last, end)  # a single sentence left over could only make a random pair
-    size = end - here
+    end = np.where(last - end == 1, last, end)  # a single sentence left over could only be divided inside
     draws = draw(keys, 1)
-    a_end = here + 1 + bounded(draws, np.maximum(size - 1, 1))
-    put_back = np.where(last - a_end == 1, last, a_end)  # so it is not put back either
+    a_end = here + 1 + bounded(draws, np.maximum(end - here - 1, 1))
     coin = coins(draws)
+    put_back = np.where(last - a_end == 1, last, a_end)  # so it is not put back either
+    chosen = walk_chunks(np.where(coin & (a_end < end), put_back, end))
 
-    chosen, label = _walk(size, coin, put_back, end)
-    counters["pairs-forced-random"] = int((size[chosen] == 1).sum())
+    middle = s.edges[a_end[chosen]]
+    one = np.flatnonzero(a_end[chosen] == end[chosen])
+    of_one = chosen[one]
+    middle[one] = draw_places(s.head, keys[of_one], FIRST_PLACE_DRAW, s.edges[of_one], s.edges[of_one + 1])
+    has_b = middle >= 0
+    chosen, middle = chosen[has_b], middle[has_b]
+    label = coin[chosen].astype(np.int8)
     keep = without_surplus(s, chosen, label, max_seq_length, copy, seed)
-    counters["pairs-dropped"] = len(chosen) - len(keep)
-    chosen, label = chosen[keep], label[keep]
+    counters = {
+        "pairs-of-one-sentence": int(has_b[one].sum()),
+        "pairs-without-second": int((~has_b).sum()),
+        "pairs-dropped": len(chosen) - len(keep),
+    }
+    chosen, middle, label = chosen[keep], middle[keep], label[keep]
 
     # cut what is too long; the label makes no difference
-    a_start, b_start = s.edges[chosen], s.edges[a_end[chosen]]
-    a_length, b_length = b_start - a_start, s.edges[end[chosen]] - b_start
-    forced = b_length == 0
-    b_length[forced] = np.maximum(target[chosen[forced]] - a_length[forced], room // 4)
-    a_start, b_length, b_cut = _cut_to_room(s.head, a_start, b_start, b_length, room)
-    a_length = b_start - a_start
-
-    document_b = s.document[chosen].copy()
+    stop = s.edges[end[chosen]]
+    a_start, wanted = _cut_to_room(s.head, s.edges[chosen], middle, stop - middle, room)
+    is_free = (middle + wanted == stop) & s.is_edge[stop]
+    document = s.document[chosen]
+    length = _back_to_word(s.head, middle, middle + wanted) - middle
+    own = _Bs(middle, wanted, length, is_free, document, keys[chosen])
     random = np.flatnonzero(label == RANDOM)
-    whole = (b_cut[random] == 0) & ~forced[random]
-    start, length = _random_b(s, keys[chosen[random]], s.document[chosen[random]], b_length[random], whole)
-    counters["pairs-short-random-b"] = int((length < b_length[random]).sum())
-    b_start, b_length[random] = b_start.copy(), length
-    b_start[random] = s.edges[start]
-    document_b[random] = s.document[start]
-    b_length = _back_to_word(s.head, b_start, b_start + b_length) - b_start
-
-    document_a = s.document[chosen]
-    ordinal = chosen - s.first[document_a]
-    return Pairs(a_start, a_length, b_start, b_length, label, document_a, document_b, ordinal), counters
+    b_start, b_length, document_b = middle.copy(), own.length.copy(), document.copy()
+    b_start[random], b_length[random], document_b[random], counters["pairs-unmatched-random-b"] = _random_bs(
+        s, own, random, room - (middle - a_start)[random]
+    )
+    ordinal = chosen - s.first[document]
+    return Pairs(a_start, middle - a_start, b_start, b_length, label, document, document_b, ordinal), counters
 
 
-def _cut_to_room(head: Bools, a_start: I64, b_start: I64, b_length: I64, room: int) -> tuple[I64, I64, I64]:
-    """Return (a_start, b_length, tokens cut from B) that make consecutive segments A and B fit the room.
+def _cut_to_room(head: Bools, a_start: I64, b_start: I64, b_length: I64, room: int) -> tuple[I64, I64]:
+    """Return (a_start, b_length) that make consecutive segments A and B fit the room.
 
     B loses its end, down to a quarter of the room, then A its front, at a word start. B's end may still cut a word.
     """
     excess = np.maximum(b_start - a_start + b_length - room, 0)
     b_cut = np.minimum(excess, b_length - np.minimum(b_length, max(1, room // 4)))
-    return _forward_to_word(head, a_start + (excess - b_cut), b_start), b_length - b_cut, b_cut
+    return _forward_to_word(head, a_start + (excess - b_cut), b_start), b_length - b_cut
 
 
-def _walk(size: I64, coin: Bools, put_back: I64, end: I64) -> tuple[I64, NDArray[np.int8]]:
-    """Walk from chunk to chunk and return (first sentence of each, its label).
+@dataclass(frozen=True, slots=True)
+class _Bs:
+    """The true Bs of all pairs. All arrays (pairs,)."""
 
-    A pair that has to be random shifts the balance of the labels by one; turning a random pair into a next one shifts it
-    back by two. So after every second forced pair, the following pair whose coin says random becomes a next pair.
+    start: I64
+    wanted: I64
+    """Tokens, before the end was moved back to that of a word."""
+    length: I64
+    is_free: Bools
+    """Whether it ends with its last sentence, and not because the room is full."""
+    document: I64
+    keys: U64
+    """Of their chunks."""
+
+
+def _random_bs(s: Sentences, own: _Bs, random: I64, room: I64) -> tuple[I64, I64, I64, int]:
+    """Return (start, length, document) of the B of each random pair, and the number of those that are not alike.
+
+    The Bs of all pairs are sorted by how they begin and why they end, then by length. One is drawn from the neighbours of
+    the true B, at first from the nearest ones. All neighbours may be of A's source, if it has most of the text. Then one is
+    drawn from the Bs of all other sources.
 
     Args:
-        size: sentences of the chunk that begins at each sentence; 1 means that its pair has to be random.
-        coin: whether its pair is random.
-        put_back: first sentence of the following chunk if the pair is random.
-        end: first sentence of the following chunk if it is not.
+        random: the pairs that are random.
+        room: tokens that A leaves to B, for each of them.
     """
-    n = len(size)
-    forced = size == 1
-    steps = (np.where(coin, put_back, end) * np.where(forced, -1, 1)).data  # negative: a forced random pair
-    ends = end.data
-    chosen: list[int] = []
-    repaid: list[int] = []  # pairs made next to restore the balance
-    add = chosen.append
-    at = debt = 0
-    while at < n:
-        add(at)
-        step = steps[at]
-        if step > 0:
-            at = step
-            continue
-        at, debt = -step, debt + 1
-        while debt > 0 and at < n:
-            add(at)
-            if steps[at] < 0:
-                debt += 1
-            elif coin[at]:
-                debt -= 2
-                repaid.append(at)
-            at = ends[at]
-    label = (coin | forced).astype(np.int8)
-    label[repaid] = NEXT
-    index = np.array(chosen, np.int64)
-    return index, label[index]
+    found, length = np.full(len(random), -1), np.zeros(len(random), np.int64)
+    kind = 2 * s.is_edge[own.start] + own.is_free
+    source = s.source_keys[own.document]
+    near = _Sorted(np.lexsort((draw(own.keys, TIE_DRAW), own.wanted, kind)), kind)
+    left, far = np.arange(len(random)), None
+    for j in range(FIRST_B_DRAW, FIRST_FAR_DRAW + TRIES):
+        if len(left) == 0:
+            break
+        i = random[left]
+        draws = draw(own.keys[i], j)
+        if j < FIRST_FAR_DRAW:
+            other = near.draw_neighbour(i, NEAR << (j - FIRST_B_DRAW) // 4, draws)
+        else:
+            far = far or _Sorted(np.argsort(source, kind="stable"), source)
+            other = far.draw_from_other_groups(i, draws)
+        size, fits = _fit(s, own, i, other)
+        good = fits & (kind[other] == kind[i]) & (source[other] != source[i]) & (size <= room[left])
+        found[left[good]], length[left[good]] = other[good], size[good]
+        left = left[~good]
+        other = other[~good]
+    document, start = own.document[found], own.start[found]
+    if len(left):
+        document[left], start[left], length[left] = _unlike(s, own, random[left], other, room[left])
+    return start, length, document, len(left)
 
 
-def _random_b(s: Sentences, keys: U64, document_a: I64, length: I64, whole: Bools) -> tuple[I64, I64]:
-    """Return (first sentence, length) of a random B for each pair.
+class _Sorted:
+    """Bs in groups: each group is a range of their order."""
 
-    Up to TRIES sentences are drawn uniformly from the other documents. The first choice is one of another source with
-    enough text after it, and with the end of a sentence at exactly that length where the true B was `whole`, or no end
-    there where it was cut. The second choice is the first one with enough text, the third the first one of another
-    source, which is then shorter.
+    def __init__(self, order: NDArray[np.intp], group: NDArray[Any]):
+        """order: the numbers of the Bs; group: the group of each B, never less than that of a B before it in the order."""
+        self.order = order
+        self.rank = np.empty(len(order), np.int64)
+        self.rank[order] = np.arange(len(order))
+        ordered = group[order]
+        self.first = np.searchsorted(ordered, group, side="left")
+        self.past = np.searchsorted(ordered, group, side="right")
+
+    def draw_neighbour(self, i: I64, reach: int, draws: U64) -> NDArray[np.intp]:
+        """Return one of the Bs of the same group that are at most `reach` places away, for each B of `i`."""
+        first = np.maximum(self.rank[i] - reach, self.first[i])
+        past = np.minimum(self.rank[i] + reach + 1, self.past[i])
+        return self.order[first + bounded(draws, past - first)]
+
+    def draw_from_other_groups(self, i: I64, draws: U64) -> NDArray[np.intp]:
+        """Return one of the Bs of other groups for each B of `i`, or the B itself if there is no other group."""
+        size = self.past[i] - self.first[i]
+        place = bounded(draws, np.maximum(len(self.order) - size, 1))
+        other = self.order[np.minimum(place + (place >= self.first[i]) * size, len(self.order) - 1)]
+        return np.where(size == len(self.order), i, other)
+
+
+def _fit(s: Sentences, own: _Bs, i: I64, other: I64) -> tuple[I64, Bools]:
+    """Return (length, whether it is about as long and ends alike) of each `other` B in the place of the true B of pair `i`.
+
+    Where the true B is free, the other one keeps its own end. Elsewhere it gets the length of the true one.
     """
-    found = np.full(len(keys), -1)
-    own_size = s.first[document_a + 1] - s.first[document_a]
-    for wanted in (EXACT, ENOUGH, OTHER):
-        open_ = np.flatnonzero((found < 0) & (own_size < len(s.document)))
-        columns: tuple[NDArray[Any], ...] = (
-            keys,
-            s.first[document_a],
-            own_size,
-            s.source_keys[document_a],
-            length,
-            whole,
-        )
-        asked = [column[open_] for column in columns]
-        for j in range(TRIES):
-            if len(open_) == 0:
-                break
-            key, own, size, source, tokens, ends = asked
-            at = bounded(draw(key, 2 + j), len(s.document) - size)
-            at += (at >= own) * size
-            document = s.document[at]
-            good = s.source_keys[document] != source
-            stop = s.edges[at] + tokens
-            if wanted != OTHER:
-                good &= stop <= s.edges[s.first[document + 1]]
-            if wanted == EXACT:
-                good &= np.take(s.is_edge, stop, mode="clip") == ends
-            found[open_[good]] = at[good]
-            left = np.flatnonzero(~good)
-            open_, asked = open_[left], [column[left] for column in asked]
-    for i in np.flatnonzero(found < 0):  # all draws gave A's own source: take the next other one
-        found[i] = _next_other_source(s, int(document_a[i]))
-    left = s.edges[s.first[s.document[found] + 1]] - s.edges[found]
-    return found, np.minimum(length, left)
+    free, ends = own.is_free[i], s.is_edge[own.start[i] + own.length[i]]
+    start, past = own.start[other], s.edges[s.first[own.document[other] + 1]]
+    stop = np.minimum(start + np.where(free, own.length[other], own.wanted[i]), past)
+    stop = np.where(free, stop, _back_to_word(s.head, start, stop))
+    about_as_long = np.abs(stop - start - own.length[i]) <= own.length[i] // 8
+    return stop - start, np.where(free, about_as_long, s.is_edge[stop] == ends)
+
+
+def _unlike(s: Sentences, own: _Bs, i: I64, other: I64, room: I64) -> tuple[I64, I64, I64]:
+    """Return (document, start, length) of Bs of other sources that are not like the true Bs of pairs `i`.
+
+    other: a B for each of them. Where it is of the same source, no other source has a B, and any of its text is taken.
+    """
+    document, start = own.document[other], own.start[other]
+    for k in np.flatnonzero(s.source_keys[document] == s.source_keys[own.document[i]]):
+        document[k] = _next_other_source(s, int(document[k]))
+        start[k] = s.edges[s.first[document[k]]]
+    stop = np.minimum(start + np.minimum(own.wanted[i], room), s.edges[s.first[document + 1]])
+    return document, start, _back_to_word(s.head, start, stop) - start
 
 
 def _next_other_source(s: Sentences, document: int) -> int:
+    """Return the next document of another source."""
     n = len(s.source_keys)
     for step in range(1, n):
         other = (document + step) % n
         if s.source_keys[other] != s.source_keys[document] and s.first[other] < s.first[other + 1]:
-            return int(s.first[other])
+            return other
     raise ValueError(
         "next sentence prediction needs documents from two sources in every bucket, but a bucket has one source: "
         "add documents or lower --validation-fraction"
@@ -233,15 +262,15 @@ def label_faults(pairs: PlacedPairs) -> Iterator[tuple[str, Bools]]:
 
 def explain(drawn: DrawnPair) -> list[str]:
     """Describe how a pair was drawn."""
-    sentences = [drawn.about_target(drawn.max_seq_length - 3)]
-    coin = RANDOM if coins(draw(drawn.key, 1))[0] else NEXT
-    if coin == drawn.label:
-        sentences.append(f"a coin made it a {LABELS[drawn.label]} pair")
-    elif drawn.label == RANDOM:
-        sentences.append("one sentence of the document was left, so the pair had to be random")
-    else:
-        sentences.append("its coin said random, but it became a next pair to balance the pairs that had to be random")
-    return [*sentences, *drawn.about_front(), *drawn.about_random_b()]
+    s = drawn.sentences
+    sentences = [drawn.about_target(drawn.max_seq_length - 3), f"a coin made it a {LABELS[drawn.label]} pair"]
+    if s.first[drawn.pair.document_a[0] + 1] - s.first[drawn.pair.document_a[0]] == 1:
+        sentences.append("its document has one sentence, so a draw divided it between two words")
+    if drawn.label == RANDOM:
+        sentences.append(
+            "B was drawn from the Bs of other pairs, of other sources, that begin and end alike and are about as long"
+        )
+    return [*sentences, *drawn.about_front()]
 
 
 NSP = Objective(
@@ -250,7 +279,7 @@ NSP = Objective(
     labels=LABELS,
     min_sources=2,
     tokens_per_token=TOKENS_PER_TOKEN,
-    length_tells_label=False,
+    form_tells_label=False,
     cut_sentences=cut_sentences,
     make_pairs=make_pairs,
     label_faults=label_faults,

@@ -10,9 +10,10 @@ from bertloom.arrays import I64, U64, Bools
 from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences, sentence_keys, target_lengths
 from pipeline.tokens import TokenBlock
+from pipeline.vocabulary import WordKinds
 
-CutSentences = Callable[[TokenBlock, Bools, int], Sentences]
-"""(tokens of a bucket, whether each word of the vocabulary is a `##` piece, max_seq_length) -> its sentences."""
+CutSentences = Callable[[TokenBlock, WordKinds, int], Sentences]
+"""(tokens of a bucket, kinds of the words of the vocabulary, max_seq_length) -> its sentences."""
 MakePairs = Callable[[Sentences, int, int, int, float], tuple[Pairs, dict[str, int]]]
 """(sentences, max_seq_length, copy, seed, short_seq_prob) -> (pairs in the order of the documents, counters)."""
 
@@ -109,8 +110,8 @@ class Objective:
     """Source texts that every bucket needs; 2 where a random B must come from another one."""
     tokens_per_token: float
     """Tokens in the examples of one copy for each token of text, for the estimate of disk space."""
-    length_tells_label: bool
-    """Whether B's length is known to give the label away, so that no gate is applied to it."""
+    form_tells_label: bool
+    """Whether lengths and ends of segments are known to give the label away, so that no gate is applied to them."""
     cut_sentences: CutSentences
     make_pairs: MakePairs
     label_faults: Callable[[PlacedPairs], Iterator[tuple[str, Bools]]]

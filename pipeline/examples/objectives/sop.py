@@ -1,17 +1,19 @@
 """Sentence order prediction (Lan et al. 2020, ALBERT): A and B are the halves of one chunk, in half of the examples swapped.
 
-A chunk is as many whole sentences as fit the target length, which is drawn as for next sentence prediction. ALBERT fills
-the target up and cuts what is too long. Here nothing is cut, because a half without its end would tell which half it is.
+A chunk is as many sentences as fit the target length, which is drawn as for next sentence prediction. ALBERT fills the
+target up and cuts what is too long; the half without its end then tells which half it is. Here both halves begin and end
+alike. If a chunk begins and ends with sentences and has a border of sentences in it, both halves are whole sentences. If it
+has no such border, or holds a piece of a sentence that is too long, both halves begin and end inside sentences.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from bertloom.arrays import Bools
+from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import PAIRS, bounded, chance, draw, fold
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
-from pipeline.examples.pairs import Pairs, coins, without_surplus
+from pipeline.examples.pairs import Pairs, coins, draw_places, without_surplus
 from pipeline.examples.sentences import (
     Sentences,
     chunk_ends,
@@ -21,14 +23,17 @@ from pipeline.examples.sentences import (
     walk_chunks,
 )
 from pipeline.tokens import TokenBlock
+from pipeline.vocabulary import WordKinds
 
 IN_ORDER, SWAPPED = 0, 1
+MARGIN = 2  # tokens; a border inside a sentence is farther from its ends
+FIRST_PLACE_DRAW = 2
 
 
-def cut_sentences(block: TokenBlock, continuation: Bools, max_seq_length: int) -> Sentences:
+def cut_sentences(block: TokenBlock, words: WordKinds, max_seq_length: int) -> Sentences:
     """Return the sentences of a bucket, none longer than half the room, so that any two of them fit."""
     room = max_seq_length - 3
-    return split_sentences(block, continuation, room=room, longest=room // 2, piece=room // 2)
+    return split_sentences(block, words, room=room, longest=room // 2, piece=room // 2)
 
 
 def make_pairs(
@@ -50,17 +55,19 @@ def make_pairs(
     mirror = np.where(backward, first + last - 1 - here, here)  # step of the walk -> sentence where it is
     at = mirror[walk_chunks(here + size[mirror])]
     single = size[at] == 1
-    counters = {"pairs-without-second": int(single.sum())}
     at = at[~single]
-    draws = draw(keys[at], 1)
-    label = coins(draws).astype(np.int8)
     begin = np.where(backward[at], begin[at], at)
-    middle, end = begin + 1 + bounded(draws, size[at] - 1), begin + size[at]
+    start, stop = s.edges[begin], s.edges[begin + size[at]]
+    start, middle, stop = _borders(s, keys[at], start, stop)
+    made = middle >= 0
+    begin, start, middle, stop = begin[made], start[made], middle[made], stop[made]
+    label = coins(draw(keys[at[made]], 1)).astype(np.int8)
+    counters = {"pairs-without-second": int(single.sum() + (~made).sum())}
     keep = without_surplus(s, begin, label, max_seq_length, copy, seed)
     counters["pairs-dropped"] = len(begin) - len(keep)
     label, document, ordinal = label[keep], s.document[begin[keep]], s.ordinal[begin[keep]]
 
-    start, middle, stop = (s.edges[edge[keep]] for edge in (begin, middle, end))
+    start, middle, stop = start[keep], middle[keep], stop[keep]
     swapped = label == SWAPPED
     return Pairs(
         np.where(swapped, middle, start),
@@ -72,6 +79,42 @@ def make_pairs(
         document,
         ordinal,
     ), counters
+
+
+def _borders(s: Sentences, keys: U64, start: I64, stop: I64) -> tuple[I64, I64, I64]:
+    """Return (start, middle, stop) of the two halves of each chunk; a middle of -1 where it cannot be divided.
+
+    All three are borders of sentences if the chunk has such borders, with a mark before the last two, or else all are inside
+    sentences. If the halves began or ended in different ways, how A and B begin and end would tell the order.
+    """
+    edges = s.edges[s.is_marked[s.edges]]
+    low, high = np.searchsorted(edges, start, side="right"), np.searchsorted(edges, stop, side="left")
+    whole = s.is_edge[start] & s.is_marked[stop] & (low < high)
+    middle = np.full(len(start), -1)
+    middle[whole] = edges[low[whole] + bounded(draw(keys[whole], 1), (high - low)[whole])]
+    cut = np.flatnonzero(~whole)
+    if len(cut) == 0:
+        return start, middle, stop
+    inside = np.append(s.head, False) & ~s.is_edge
+    for distance in range(1, MARGIN + 1):
+        inside[distance:] &= ~s.is_edge[:-distance]
+        inside[:-distance] &= ~s.is_edge[distance:]
+    start, stop = start.copy(), stop.copy()
+    start[cut] = _seek(inside, start[cut], stop[cut], 1)
+    stop[cut] = _seek(inside, stop[cut], start[cut], -1)
+    middle[cut] = draw_places(inside, keys[cut], FIRST_PLACE_DRAW, start[cut], stop[cut])
+    return start, middle, stop
+
+
+def _seek(allowed: Bools, at: I64, limit: I64, step: int) -> I64:
+    """Return the first allowed place from `at` on, in steps of 1 or -1, or `limit` where there is none before it."""
+    moved = at.copy()
+    move = np.flatnonzero(~allowed[moved] & (moved != limit))
+    while len(move):
+        moved[move] += step
+        move = move[moved[move] != limit[move]]
+        move = move[~allowed[moved[move]]]
+    return moved
 
 
 def _backward(s: Sentences, max_seq_length: int, copy: int, seed: int) -> Bools:
@@ -99,7 +142,7 @@ SOP = Objective(
     labels={IN_ORDER: "next", SWAPPED: "swapped"},
     min_sources=1,
     tokens_per_token=1.0,
-    length_tells_label=False,
+    form_tells_label=False,
     cut_sentences=cut_sentences,
     make_pairs=make_pairs,
     label_faults=label_faults,
