@@ -8,7 +8,6 @@ folder is synced (local). An object store gets the whole object under its final 
 nothing there.
 """
 
-import errno
 import hashlib
 import http
 import os
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO
 
 from bertloom import whole_files
 from bertloom.json_files import check_regular
-from bertloom.whole_files import temporary_name, whole_file
+from bertloom.whole_files import NO_ROOM, temporary_name, whole_file
 
 Options = Mapping[str, Mapping[str, Any]]
 """Scheme -> keyword arguments of its fsspec file system.
@@ -45,7 +44,6 @@ SLOWEST = 1_000_000
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 """The extra of bertloom that installs a scheme's client."""
 FOLDER = "folder"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")

@@ -4,6 +4,7 @@ Each is written under a temporary name in the same folder (`.tmp-PROCESS-THREAD-
 is synced. `sweep_temporary` removes what killed processes left.
 """
 
+import errno
 import os
 import shutil
 import threading
@@ -15,6 +16,8 @@ from typing import IO, Any
 
 MAX_LINKS = 40
 """Largest number of links that are followed, as in Linux."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors about a full disk, a full quota, or a limit on the size of files."""
 
 
 def temporary_name(path: str | Path) -> str:
@@ -28,7 +31,7 @@ def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that gets its name when the block ends. If the block fails, what was there before stays."""
     temporary = temporary_name(path)
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with named_errors(path, temporary), open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -105,17 +108,29 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        for parent, _, names in os.walk(temporary):
-            for name in names:
-                sync(os.path.join(parent, name))
-            sync(parent)
+        with named_errors(path, temporary):
+            yield temporary
+            for parent, _, names in os.walk(temporary):
+                for name in names:
+                    sync(os.path.join(parent, name))
+                sync(parent)
         if replace:
             remove_folder(path)
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync(path.parent)
+
+
+@contextmanager
+def named_errors(path: str | Path, temporary: str | Path | None = None) -> Iterator[None]:
+    """Let errors about a full disk name the file that was asked for: those of `write` and `fsync` name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            error.filename = str(error.filename or path).replace(str(temporary or path), str(path))
+        raise
 
 
 def remove_folder(path: str | Path) -> None:

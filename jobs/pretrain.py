@@ -233,6 +233,7 @@ def resume(training: Pretraining) -> Progress:
     if found:
         load_checkpoint(found[0], training.model, training.optimizer)
     share_checkpoint(ranks, training.model, training.optimizer)
+    recorder.check_space(training.model, training.optimizer, config.keep_checkpoints)
     return progress
 
 

@@ -5,6 +5,7 @@ What a file says of its tensors is compared with what is expected before any of 
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,5 +53,6 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str,
     try:
         save_file(dict(tensors), path, metadata)
     except SafetensorError as error:
-        number = errno.ENOSPC if "No space left" in str(error) or "os error 28" in str(error) else errno.EIO
-        raise OSError(number, os.strerror(number) if number == errno.ENOSPC else str(error), str(path)) from None
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from None

@@ -196,7 +196,8 @@ def save_tokenizer(tokenizer: TextTokenizer, directory: Path, max_length: int) -
     Args:
         max_length: length of the longest sequence that the model should read, in tokens.
     """
-    tokenizer.tokenizer.save(str(directory / "tokenizer.json"))
+    # Not `save` of the library, whose error about a full disk is a plain Exception.
+    (directory / "tokenizer.json").write_text(tokenizer.tokenizer.to_str(pretty=True), encoding="utf-8")
     (directory / "vocab.txt").write_text("".join(word + "\n" for word in tokenizer.words), encoding="utf-8")
     config = tokenizer_configuration(read_json(directory / "tokenizer.json"), max_length)
     for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", SPECIAL_WORDS)):

@@ -1,5 +1,6 @@
 """Writes checkpoints in the background: training waits for a copy in memory, not for the disk."""
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,36 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.runs.checkpoint import CheckpointState, snapshot, write_checkpoint
+from model.optimizer import moment_names
+from model.runs.checkpoint import CheckpointState, checkpoints_in, snapshot, write_checkpoint
+
+
+def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Return the size of a checkpoint, also before the first update has made the moments."""
+    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    moments: int = sum(
+        sum(key != "step" for key in keys) * parameter.numel() * parameter.element_size()
+        for parameter, keys in moment_names(optimizer).items()
+    )
+    return weights + moments
+
+
+def check_space(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> None:
+    """Raise ValueError unless the disk has room for the checkpoints to come: those kept, and the one being written.
+
+    Args:
+        folder: RUN/checkpoints, which need not exist; the run folder does.
+        keep: number of checkpoints to keep.
+    """
+    size = checkpoint_bytes(model, optimizer)
+    num_more = max(keep + 1 - len(checkpoints_in(folder)), 1)
+    free = shutil.disk_usage(folder.parent).free
+    if free < num_more * size:
+        raise ValueError(
+            f"{folder} needs {num_more * size / 1e6:,.1f} MB for {num_more} checkpoints of {size / 1e6:,.1f} MB (those that "
+            f"are kept, and the one being written), but its disk has {free / 1e6:,.1f} MB free: make room, keep fewer, or "
+            f"give an --out on another disk"
+        )
 
 
 class CheckpointWriter:
@@ -49,6 +79,11 @@ class CheckpointWriter:
         # Not a daemon, so that the process does not exit before the checkpoint is complete.
         self._thread = threading.Thread(target=write, name="checkpoint")
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written, if there is one; do not wait for a writing thread."""
+        if self._error:
+            self.wait()
 
     def wait(self) -> None:
         """Wait until the last checkpoint is on disk."""

@@ -9,11 +9,12 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bertloom.json_files import check_regular, decode_json
-from bertloom.whole_files import write_text
+from bertloom.whole_files import named_errors, write_text
 from model.runs.sinks import Sink
 
 TIMING_KEYS = ("seconds", "tokens_per_second", "data_wait_share", "mfu")
@@ -90,15 +91,17 @@ class MetricsWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # every line has been flushed; after a full disk, that error is already under way
+            self._file.close()
         for sink in self._sinks:
             sink.close()
 
     def write(self, step: int, split: str, **values: float | str) -> None:
         """Append one line. JSON has no infinity or NaN: they become null."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, "split": split, **plain}) + "\n")
-        self._file.flush()
+        with named_errors(self._file.name):
+            self._file.write(json.dumps({"step": step, "split": split, **plain}) + "\n")
+            self._file.flush()
         for sink in self._sinks:
             sink.write(step, split, values)
 

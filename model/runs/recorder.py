@@ -17,7 +17,7 @@ from bertloom.whole_files import sweep_temporary, write_text
 from model.distributed import Ranks
 from model.runs.bad_steps import BAD_STEPS, Action, append_bad_step, cut_back
 from model.runs.checkpoint import CheckpointState, State, latest_checkpoint
-from model.runs.checkpoint_writer import CheckpointWriter
+from model.runs.checkpoint_writer import CheckpointWriter, check_space
 from model.runs.lock import run_lock
 from model.runs.metrics import MetricsWriter, read_metrics
 from model.runs.progress import Progress, Unit
@@ -59,6 +59,9 @@ class NullRecorder:
     def find_checkpoint(self, kind: type[State]) -> tuple[Path, State] | None:
         """Remove what killed writers left, and return the latest intact checkpoint and its state, if there is one."""
         return None
+
+    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 1) -> None:
+        """Raise ValueError unless the disk has room for the checkpoints of this model."""
 
     def print(self, text: str) -> None:
         """Print a line before or after training."""
@@ -118,6 +121,9 @@ class Recorder(NullRecorder):
         sweep_temporary(self.out / "checkpoints")
         return found
 
+    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 1) -> None:
+        check_space(self.out / "checkpoints", model, optimizer, keep)
+
     def print(self, text: str) -> None:
         print(text, flush=True)  # at once, also into a file
 
@@ -158,6 +164,7 @@ class Recorder(NullRecorder):
         append_bad_step(self.out / BAD_STEPS, step, result, action, examples)
 
     def show(self, progress: Progress, status: str) -> None:
+        self._writer.check()  # a full disk ends training at once, and not at the next checkpoint
         self._bar.set_postfix_str(status, refresh=False)
         self._bar.update(min(progress.count(self._options.unit), self._options.total) - self._bar.n)
 
