@@ -50,6 +50,9 @@ class PreprocessConfig:
 
     input: tuple[str, ...]
     """Files, folders or quoted globs, local or on an object store. @LIST is a file with one of these per line."""
+    validation_input: tuple[str, ...] = ()
+    """Files, folders or globs of texts for the validation split. By default --validation-fraction chooses documents of
+    --input. Texts of --input that equal one of these are not trained on."""
     vocab: str
     """The vocabulary file, one word per line. `bertloom build-vocab` makes one."""
     out: str
@@ -70,6 +73,11 @@ class PreprocessConfig:
             raise ValueError(f"--num-workers {self.num_workers}: expected 1 or more")
         if self.split_mb is not None and self.split_mb <= 0:
             raise ValueError(f"--split-mb {self.split_mb}: expected more than 0")
+        fraction = self.examples.validation_fraction
+        if self.validation_input and fraction not in (0.0, ExamplesConfig.validation_fraction):
+            raise ValueError(
+                f"--validation-fraction {fraction} and --validation-input both choose the validation split: give one of them"
+            )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -96,12 +104,14 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     store_options = storage_options(options)
     storage.connect(store_options)
     check_apart(config.input, config.out, config.work_dir)
+    check_apart(config.validation_input, config.out, config.work_dir, "--validation-input")
     vocabulary = read_vocabulary(config.vocab)
     check_casing(vocabulary, config.tokenize.do_lower_case, config.tokenize.strip_accents, config.vocab)
     check_packages(config.tokenize)
-    job = JobConfig(config.tokenize, config.examples, vocabulary.sha256)
+    examples = replace(config.examples, validation_fraction=0.0) if config.validation_input else config.examples
+    job = JobConfig(config.tokenize, examples, vocabulary.sha256)
     notes = list(vocabulary.notes)
-    sources = find_sources(config.input, notes, config.tokenize.text.read.encoding)
+    sources = find_sources(config.input, notes, config.tokenize.text.read.encoding, config.validation_input)
     for note in notes:
         say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"), store_options=store_options)

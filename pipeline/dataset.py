@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,23 @@ REJECT = {
 def is_validation(ids: U64, fraction: float) -> Bools:
     """Return which documents are held out. Their texts decide it, so a larger corpus holds out the same ones and more."""
     return mix(ids ^ np.uint64(VALIDATION)) < np.uint64(threshold(fraction, 64))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which documents are in the validation split."""
+
+    fraction: float
+    """Share of the documents, see `is_validation`."""
+    ids: U64 | None = None
+    """The documents of --validation-input, sorted: these and their equals are held out. None: the fraction decides."""
+
+    def __call__(self, ids: U64) -> Bools:
+        """Return which of these documents are held out: bool (n,)."""
+        if self.ids is None:
+            return is_validation(ids, self.fraction)
+        found: Bools = np.searchsorted(self.ids, ids, "right") > np.searchsorted(self.ids, ids, "left")
+        return found
 
 
 def read_repeated(folder: str) -> U64:

@@ -25,13 +25,13 @@ OWN_FILES = {
 SHARED_SECONDS = 3600  # in a shared --work-dir, a half-written file of this age belongs to no running job
 
 
-def check_apart(inputs: Sequence[str], out: str, work_dir: str | None) -> None:
-    """Raise ValueError if the next start would read files of this job as texts."""
+def check_apart(inputs: Sequence[str], out: str, work_dir: str | None, input_flag: str = "--input") -> None:
+    """Raise ValueError if the next start would read files of this job as texts. inputs: patterns of the flag."""
     for flag, folder in (("--out", out), ("--work-dir", work_dir)):
-        for pattern in expand_lists(inputs):
+        for pattern in expand_lists(inputs, input_flag):
             if folder and any(_matches(pattern, storage.join(folder, *name.split("/"))) for name in OWN_FILES[flag]):
                 raise ValueError(
-                    f"{flag} {folder} is inside --input {pattern}: the next start would read the files of this job as "
+                    f"{flag} {folder} is inside {input_flag} {pattern}: the next start would read the files of this job as "
                     f"texts; choose a folder outside of the input"
                 )
 

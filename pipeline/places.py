@@ -59,6 +59,11 @@ class Places:
         return storage.join(self.scratch, "plan.json")
 
     @property
+    def held_out(self) -> str:
+        """The file that lists the documents of --validation-input."""
+        return storage.join(self.scratch, "held-out")
+
+    @property
     def near_duplicates(self) -> str:
         """The file that lists the near duplicates found."""
         return storage.join(self.scratch, "near-duplicates")

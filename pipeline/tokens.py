@@ -104,6 +104,8 @@ class PartRecord(TokenFile):
     """Number of skipped records, which are not meant to be documents, such as redirects, by reason."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Number of documents that a cleaning step changed, by its name."""
+    held_out: bool = False
+    """Whether --validation-input names the input file."""
 
     @property
     def sort_key(self) -> tuple[str, int, int, str]:

@@ -24,7 +24,7 @@ from bertloom.members import read_member
 from bertloom.parquet_files import parse_parquet
 from bertloom.shards import MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of, shards_faults
 from pipeline.checks.members import Page, check_batch
-from pipeline.dataset import DOCUMENTS_SCHEMA, ROW_BYTES, is_validation, read_rejects
+from pipeline.dataset import DOCUMENTS_SCHEMA, ROW_BYTES, HeldOut, read_rejects
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
@@ -101,7 +101,7 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[Fault]:
     for name, sha256 in manifest["documents"].items():
         yield from _of_file(_check_documents(dataset, name, sha256, found))
     yield from _check_document_totals(found, manifest["counters"])
-    yield from _check_places(found.pages, config.validation_fraction)
+    yield from _check_places(found.pages, manifest)
     if impossible:
         yield "The shards were not checked, because shards.parquet says where they are"
         return
@@ -215,9 +215,13 @@ def _check_document_totals(found: _Found, counters: dict[str, Any]) -> Iterator[
             yield f"documents/: holds {number} {what}, but manifest.json counts {expected}"
 
 
-def _check_places(pages: dict[str, Page], validation_fraction: float) -> Iterator[str]:
+def _check_places(pages: dict[str, Page], manifest: dict[str, Any]) -> Iterator[str]:
     """Yield pages with documents whose id belongs in another split or bucket."""
-    has_validation = any(name.split("/")[1] == "validation" for name in pages)
+    of_validation = [page.ids for name, page in pages.items() if name.split("/")[1] == "validation"]
+    has_validation = bool(of_validation)
+    is_given = any(row.get("split") == "validation" for row in manifest["inputs"])  # by --validation-input
+    ids = np.unique(np.concatenate([np.zeros(0, np.uint64), *of_validation])) if is_given else None
+    is_held_out = HeldOut(manifest["configuration"]["validation_fraction"], ids)
     for split in SPLITS:
         last = -1
         for name, page in sorted(pages.items()):
@@ -226,7 +230,7 @@ def _check_places(pages: dict[str, Page], validation_fraction: float) -> Iterato
             if int(page.ids[0]) <= last:
                 yield f"{name}: holds documents that belong in the page before it"
             last = int(page.ids[-1])
-            held_out = is_validation(page.ids, validation_fraction)
+            held_out = is_held_out(page.ids)
             if has_validation and (held_out != (split == "validation")).any():
                 yield f"{name}: holds documents of the other split"
 

@@ -22,28 +22,32 @@ from pipeline.inputs.text_encodings import encoding_name, find_encoding, is_most
 _SURROGATE = re.compile("[\udc80-\udcff]")
 
 
-def find_sources(patterns: Sequence[str], notes: list[str] | None = None, encoding: str = "auto") -> list[Source]:
-    """Return the input files, sorted by name, and append to `notes` what the user should know about them."""
+def find_sources(
+    patterns: Sequence[str],
+    notes: list[str] | None = None,
+    encoding: str = "auto",
+    validation_patterns: Sequence[str] = (),
+) -> list[Source]:
+    """Return the input files, sorted by name, and append to `notes` what the user should know about them.
+
+    validation_patterns: of files that are held out. A file that `patterns` name too is held out.
+    """
     notes = [] if notes is None else notes
-    found: dict[str, File] = {}
-    roots: dict[str, str] = {}
-    for pattern in expand_lists(patterns):
-        listing = list_files(pattern)
-        chosen = {**listing.named, **_readable(pattern, listing, notes)}
-        if not chosen:
-            raise ValueError(f"--input {pattern}: {_nothing_found(pattern, listing)}")
-        for path, file in chosen.items():
-            if _SURROGATE.search(path):  # Python's form of bytes that are not UTF-8
-                raise ValueError(f"{path!r}: its name is not UTF-8. Rename the file or its folder")
-            found.setdefault(path, file)
-            roots.setdefault(path, listing.root)
-    for path in (links := _second_names(found)):
-        del found[path], roots[path]
-    if links:
-        notes.append(f"{_some(links)}: not read, because another name of the same file is")
-    names = _names(roots)
+    found = _find(patterns, "--input", notes)
+    held_out = _find(validation_patterns, "--validation-input", notes)
+    if held_out:
+        real = set(map(_real_path, held_out))
+        both = [path for path in found if _real_path(path) in real]
+        found = {path: file for path, file in found.items() if path not in both}
+        if both:
+            notes.append(f"{_some(both)}: held out by --validation-input, so not trained on")
+        if not found:
+            raise ValueError("--validation-input names all files of --input: nothing is left to train on")
+    names = _names({path: root for path, (root, _) in found.items()}, set())
+    held_out_names = _names({path: root for path, (root, _) in held_out.items()}, set(names.values()))
     sources, unknown = [], []
-    for path, listed in sorted(found.items()):
+    for path, (_, listed) in sorted({**found, **held_out}.items()):
+        name = names.get(path) or held_out_names[path]
         with storage.open_read(path) as opened:
             head = opened.read(HEAD)
             form, codec, text = find_format(path, head, opened)
@@ -51,19 +55,43 @@ def find_sources(patterns: Sequence[str], notes: list[str] | None = None, encodi
         if form.has_encodings:
             text_encoding = find_encoding(text) if encoding == "auto" else encoding_name(encoding)
             if encoding == "auto" and not text_encoding and not is_mostly_utf8(text):
-                unknown.append(names[path])
-        key = f"{names[path]}\0{listed.size}\0{listed.modified!r}\0".encode() + head
+                unknown.append(name)
+        key = b"held out\0" * (path in held_out) + f"{name}\0{listed.size}\0{listed.modified!r}\0".encode() + head
         digest = hashlib.sha256(key).hexdigest()
-        sources.append(Source(path, names[path], form.name, codec, text_encoding, listed.size, digest))
+        sources.append(Source(path, name, form.name, codec, text_encoding, listed.size, digest, path in held_out))
     if encoding == "auto":
-        for name in sorted({source.encoding for source in sources if source.encoding}):
-            files = [source.name for source in sources if source.encoding == name]
+        for read_as in sorted({source.encoding for source in sources if source.encoding}):
+            files = [source.name for source in sources if source.encoding == read_as]
             notes.append(
-                f"{_some(files)}: read as {name}, judging by the first bytes. Use --encoding utf-8 if they are UTF-8"
+                f"{_some(files)}: read as {read_as}, judging by the first bytes. Use --encoding utf-8 if they are UTF-8"
             )
     if unknown:
         notes.append(f"{_some(unknown)}: not UTF-8, nor any encoding that can be recognized. Name it with --encoding")
     return sorted(sources, key=lambda source: source.name)
+
+
+def _find(patterns: Sequence[str], flag: str, notes: list[str]) -> dict[str, tuple[str, File]]:
+    """Return path -> (root, file) of the files that the patterns of a flag name."""
+    found: dict[str, tuple[str, File]] = {}
+    for pattern in expand_lists(patterns, flag):
+        listing = list_files(pattern, flag)
+        chosen = {**listing.named, **_readable(pattern, listing, notes)}
+        if not chosen:
+            raise ValueError(f"{flag} {pattern}: {_nothing_found(pattern, listing)}")
+        for path, file in chosen.items():
+            if _SURROGATE.search(path):  # Python's form of bytes that are not UTF-8
+                raise ValueError(f"{path!r}: its name is not UTF-8. Rename the file or its folder")
+            found.setdefault(path, (listing.root, file))
+    links = _second_names({path: file for path, (_, file) in found.items()})
+    for path in links:
+        del found[path]
+    if links:
+        notes.append(f"{_some(links)}: not read, because another name of the same file is")
+    return found
+
+
+def _real_path(path: str) -> str:
+    return os.path.realpath(path) if storage.is_local(path) else path
 
 
 def _nothing_found(pattern: str, listing: Listing) -> str:
@@ -93,8 +121,8 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more files" if len(names) > 3 else "")
 
 
-def expand_lists(patterns: Iterable[str]) -> list[str]:
-    """Return the patterns, each @LIST replaced by the patterns that it lists."""
+def expand_lists(patterns: Iterable[str], flag: str = "--input") -> list[str]:
+    """Return the patterns of a flag, each @LIST replaced by the patterns that it lists."""
     plain = []
     for pattern in patterns:
         if not pattern.startswith("@") or (storage.is_local(pattern) and os.path.lexists(pattern)):
@@ -103,12 +131,12 @@ def expand_lists(patterns: Iterable[str]) -> list[str]:
         try:
             lines = storage.read(pattern[1:]).decode("utf-8-sig").splitlines()
         except OSError as error:
-            raise ValueError(f"--input {pattern}: the list cannot be read: {error}") from None
+            raise ValueError(f"{flag} {pattern}: the list cannot be read: {error}") from None
         except UnicodeDecodeError as error:
-            raise ValueError(f"--input {pattern}: the list is not UTF-8: {error}") from None
+            raise ValueError(f"{flag} {pattern}: the list is not UTF-8: {error}") from None
         listed = [line.strip() for line in lines if line.strip()]
         if not listed:
-            raise ValueError(f"--input {pattern}: the list is empty. Expected a file, folder or glob in each line")
+            raise ValueError(f"{flag} {pattern}: the list is empty. Expected a file, folder or glob in each line")
         plain += listed
     return plain
 
@@ -194,13 +222,14 @@ def _splits(listed: str) -> set[str] | None:
 _LISTS = {"state.json": _data_files, "dataset_dict.json": _splits}
 
 
-def _names(roots: dict[str, str]) -> dict[str, str]:
+def _names(roots: dict[str, str], taken: set[str]) -> dict[str, str]:
     """Return a name for each path: relative to its root, or the whole path when an earlier path has that name.
 
     Names are part of fingerprints, so they must not change when files are added in folders that sort later.
+
+    taken: names that other files have; the new names are added.
     """
     names: dict[str, str] = {}
-    taken: set[str] = set()
     for path, root in sorted(roots.items()):
         short = path[len(root) :].lstrip("/\\") if root else path
         names[path] = path if short in taken else short

@@ -1,4 +1,4 @@
-"""The files that one `--input` names: a file, the files below a folder, or those that a glob names; on a disk or in a store.
+"""The files that a pattern of `--input` names: a file, those below a folder, or those of a glob; on a disk or in a store.
 
 A path that exists is never read as a glob. What was named and cannot be read is an error. What a folder holds besides
 readable files is listed in `Listing.left_out`. Links are followed, but each folder is listed once. A name that begins with a
@@ -49,9 +49,9 @@ class Listing:
     """(path, what it is) of what is in these folders but is neither a file nor another folder."""
 
 
-def list_files(pattern: str) -> Listing:
-    """Return what a pattern names. ValueError if some of it cannot be read."""
-    listing = _list_local(pattern) if storage.is_local(pattern) else _list_store(pattern)
+def list_files(pattern: str, flag: str = "--input") -> Listing:
+    """Return what a pattern of a flag names. ValueError if some of it cannot be read."""
+    listing = _list_local(pattern) if storage.is_local(pattern) else _list_store(pattern, flag)
     for path in listing.named:
         listing.below.pop(path, None)
     return listing
@@ -64,7 +64,7 @@ def _root(pattern: str) -> str:
 # ---- stores
 
 
-def _list_store(pattern: str) -> Listing:
+def _list_store(pattern: str, flag: str) -> Listing:
     try:
         entry = None if pattern.endswith("/") else storage.info(pattern)
         if isinstance(entry, tuple):
@@ -78,7 +78,7 @@ def _list_store(pattern: str) -> Listing:
             listing.below |= {path: File(*found) for path, found in storage.find(folder).items()}
         return listing
     except (OSError, ValueError) as error:
-        raise ValueError(f"--input {pattern}: cannot be listed: {error}") from error
+        raise ValueError(f"{flag} {pattern}: cannot be listed: {error}") from error
 
 
 # ---- local disks

@@ -43,6 +43,8 @@ class Source:
     """Bytes on disk."""
     fingerprint: str
     """Digest of name, size, modification time and first bytes. Token parts are used again only while it is the same."""
+    held_out: bool = False
+    """Whether --validation-input names it."""
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,7 @@ def about_inputs(plan: Plan, sources: Sequence[Source]) -> list[dict[str, Any]]:
         {name: getattr(source, name) for name in ("name", "path", "format", "codec", "encoding")}
         | {"bytes": source.size, "fingerprint": source.fingerprint}
         | ({"damaged": True} if source.name in damaged else {})
+        | ({"split": "validation"} if source.held_out else {})
         | given[source.name]
         for source in sources
     ]

@@ -19,7 +19,7 @@ from bertloom import storage
 from bertloom.arrays import U64
 from bertloom.counts import counted
 from bertloom.shards import SPLITS
-from pipeline.dataset import is_validation
+from pipeline.dataset import HeldOut
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
@@ -61,6 +61,8 @@ class Plan:
     """Digest of the ids of near duplicates; empty if these are not left out."""
     packs: tuple[Pack, ...] = ()
     """Files that each hold many small parts and are read instead of them."""
+    held_out_sha256: str = ""
+    """Digest of the ids of the documents of --validation-input; empty without that flag."""
 
     @property
     def files(self) -> Iterator[tuple[int, TokenFile]]:
@@ -71,7 +73,7 @@ class Plan:
     def digest(self) -> str:
         names = [part.name for part in self.parts]
         buckets = [asdict(bucket) for bucket in self.buckets]
-        key = [names, buckets, self.validation_fraction, self.near_duplicates_sha256]
+        key = [names, buckets, self.validation_fraction, self.near_duplicates_sha256, self.held_out_sha256]
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
@@ -81,6 +83,7 @@ def make_plan(
     validation_fraction: float,
     min_sources: int = 2,
     near_duplicate_ids: U64 | None = None,
+    held_out_ids: U64 | None = None,
 ) -> Plan:
     """Pack small parts, and return the plan for all parts, which may come in any order.
 
@@ -89,6 +92,7 @@ def make_plan(
     Args:
         min_sources: sources that every bucket needs: 2 for random next segments, else 1.
         near_duplicate_ids: documents to leave out.
+        held_out_ids: documents of --validation-input, sorted, if there is that flag.
     """
     ordered = tuple(sorted(parts, key=lambda part: part.sort_key))
     packs = pack_parts(ordered, folder)
@@ -101,11 +105,12 @@ def make_plan(
         )
 
     notes: list[str] = []
+    is_held_out = HeldOut(validation_fraction, held_out_ids)
     held_out: set[int] = set()
     num_single = 0
     tokens = dict.fromkeys(SPLITS, 0)
     for rows in _tables(files, folder, near_duplicate_ids):
-        validation = is_validation(rows["id"], validation_fraction)
+        validation = is_held_out(rows["id"])
         tokens["validation"] += int(rows["num_tokens"][validation].sum())
         tokens["train"] += int(rows["num_tokens"][~validation].sum())
         num_single += int((rows["num_sentences"] == 1).sum())
@@ -116,12 +121,19 @@ def make_plan(
             f"{num_single:,} of {num_documents:,} documents have a single sentence. A blank line ends a document: check "
             f"that the input has no blank line after every sentence"
         )
+    if not tokens["train"] or (held_out_ids is not None and not tokens["validation"]):
+        raise ValueError(
+            "no document is left for training: all texts of --input are in --validation-input too"
+            if not tokens["train"]
+            else "--validation-input: its files have no document that can be used"
+        )
     if validation_fraction and len(held_out) < MIN_VALIDATION_DOCUMENTS:
         notes.append(
             f"no validation split: --validation-fraction {validation_fraction} selects only {len(held_out)} texts, and "
             f"pairs need at least {MIN_VALIDATION_DOCUMENTS}; all documents are used for training"
         )
         validation_fraction = 0.0
+        is_held_out = HeldOut(0.0)
         tokens = {"train": sum(tokens.values()), "validation": 0}
 
     if damaged := sorted({part.source for part in ordered if DAMAGED in part.rejected}):
@@ -129,7 +141,7 @@ def make_plan(
         notes.append(f"{names}: damaged. What is right of it was used, and rejects.jsonl.gz names the place")
 
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
-    lowest, highest = _source_keys(_tables(files, folder, near_duplicate_ids), counts, validation_fraction)
+    lowest, highest = _source_keys(_tables(files, folder, near_duplicate_ids), counts, is_held_out)
     buckets = []
     for split, count in counts.items():
         ranges = _merge(lowest[split].tolist(), highest[split].tolist(), min_sources)
@@ -140,8 +152,28 @@ def make_plan(
             )
         for number, (first, last) in enumerate(ranges):
             buckets.append(Bucket(split, number, first_id(first, count), first_id(last + 1, count)))
-    digest = "" if near_duplicate_ids is None else hashlib.sha256(near_duplicate_ids.tobytes()).hexdigest()
-    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), digest, packs)
+    near, held = _digest(near_duplicate_ids), _digest(held_out_ids)
+    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), near, packs, held)
+
+
+def _digest(ids: U64 | None) -> str:
+    return "" if ids is None else hashlib.sha256(ids.tobytes()).hexdigest()
+
+
+def write_held_out(parts: Iterable[PartRecord], places: Places) -> U64 | None:
+    """Write the ids of the documents of --validation-input, and return them, sorted; None without that flag."""
+    held_out = [part for part in parts if part.held_out]
+    if not held_out:
+        return None
+    ids = [read_documents_table(storage.join(places.parts, part.name), part)["id"] for part in held_out]
+    found: U64 = np.unique(np.concatenate(ids))
+    storage.write_whole(places.held_out, [found.tobytes()])
+    return found
+
+
+def read_held_out(path: str) -> U64:
+    """Return the ids that `write_held_out` wrote."""
+    return np.frombuffer(storage.read(path), np.uint64)
 
 
 def _tables(files: Sequence[TokenFile], folder: str, near_duplicate_ids: U64 | None) -> Iterator[NDArray[np.void]]:
@@ -152,7 +184,7 @@ def _tables(files: Sequence[TokenFile], folder: str, near_duplicate_ids: U64 | N
 
 
 def _source_keys(
-    tables: Iterable[NDArray[np.void]], counts: dict[str, int], fraction: float
+    tables: Iterable[NDArray[np.void]], counts: dict[str, int], is_held_out: HeldOut
 ) -> tuple[dict[str, U64], dict[str, U64]]:
     """Return the lowest and the highest source key of each range, per split.
 
@@ -161,7 +193,7 @@ def _source_keys(
     lowest = {split: np.full(n, 2**64 - 1, np.uint64) for split, n in counts.items()}
     highest = {split: np.zeros(n, np.uint64) for split, n in counts.items()}
     for rows in tables:
-        validation = is_validation(rows["id"], fraction)
+        validation = is_held_out(rows["id"])
         for split, chosen in (("train", ~validation), ("validation", validation)):
             if split in counts:
                 edges = np.array([first_id(i, counts[split]) for i in range(counts[split])], np.uint64)
@@ -228,7 +260,10 @@ class PlanBuckets(beam.PTransform[Any, Any]):
         if examples.near_duplicates is not None:
             ids = read_near_duplicates(self.places.near_duplicates)["id"]
         try:
-            plan = make_plan(parts, self.places.parts, examples.validation_fraction, examples.min_sources, ids)
+            held_out = write_held_out(parts, self.places)
+            plan = make_plan(
+                parts, self.places.parts, examples.validation_fraction, examples.min_sources, ids, held_out
+            )
         except ValueError as error:
             ordered = sorted(parts, key=lambda part: part.sort_key)
             rejects = explain_rejects(ordered, self.places, self.job.tokenize.text.read)

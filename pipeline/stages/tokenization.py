@@ -133,6 +133,7 @@ class _Part:
             "read_bytes": 0 if following else split.num_bytes,
             "passed_over": dict(self.passed_over),
             "cleaned": dict(self.cleaned),
+            "held_out": source.held_out,
         }
         dtype = tokenizer.wordpiece.dtype
         return write_part(storage.join(folder, name), record, self.blocks, self.rejects, dtype)

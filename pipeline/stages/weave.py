@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bertloom import storage
 from bertloom.arrays import U64, Bools
 from bertloom.shards import ShardName
-from pipeline.dataset import DOCUMENTS_SCHEMA, is_validation
+from pipeline.dataset import DOCUMENTS_SCHEMA, HeldOut
 from pipeline.examples.decoding import plain_text
 from pipeline.examples.shards import write_shard
 from pipeline.inputs.rejects import rejects_log
@@ -28,7 +28,7 @@ from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.parquet import parquet_bytes
-from pipeline.stages.plan import Bucket, Plan, read_plan
+from pipeline.stages.plan import Bucket, Plan, read_held_out, read_plan
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.text.records import SHOWN_CHARACTERS, Reject
@@ -62,7 +62,11 @@ class BucketRecord:
 
 
 def read_bucket(
-    bucket: Bucket, plan: Plan, folder: str, near_duplicate_ids: U64 | None = None
+    bucket: Bucket,
+    plan: Plan,
+    folder: str,
+    near_duplicate_ids: U64 | None = None,
+    held_out_ids: U64 | None = None,
 ) -> tuple[TokenBlock, list[str], int, int]:
     """Return a bucket's documents in id order without duplicates.
 
@@ -75,8 +79,10 @@ def read_bucket(
     num_documents = num_bytes = 0
     max_bytes = MAX_HELD_BYTES
 
+    is_held_out = HeldOut(plan.validation_fraction, held_out_ids)
+
     def of_split(ids: U64) -> Bools:
-        return is_validation(ids, plan.validation_fraction) == (bucket.split == "validation")
+        return is_held_out(ids) == (bucket.split == "validation")
 
     for first, file in plan.files:
         block = read_range(storage.join(folder, file.name), file, bucket.low, bucket.high, of_split)
@@ -142,11 +148,18 @@ def record_path(bucket: Bucket, plan: Plan, job: JobConfig, places: Places) -> s
 
 
 def weave_bucket(
-    bucket: Bucket, plan: Plan, job: JobConfig, places: Places, near_duplicate_ids: U64 | None = None
+    bucket: Bucket,
+    plan: Plan,
+    job: JobConfig,
+    places: Places,
+    near_duplicate_ids: U64 | None = None,
+    held_out_ids: U64 | None = None,
 ) -> BucketRecord:
     """Write the shards of a bucket and its page of documents, and return the bucket's record."""
     config, vocabulary = job.examples, cached_vocabulary(places.vocabulary(job.vocabulary_sha256))
-    tokens, sources, num_duplicates, num_near = read_bucket(bucket, plan, places.parts, near_duplicate_ids)
+    tokens, sources, num_duplicates, num_near = read_bucket(
+        bucket, plan, places.parts, near_duplicate_ids, held_out_ids
+    )
     used = np.zeros(len(tokens.documents), bool)
     shards: list[dict[str, Any]] = []
     counters: Counter[str] = Counter()
@@ -227,18 +240,22 @@ class WeaveBucket(beam.DoFn):
         self.job, self.places = job, places
         self.plan: Plan | None = None
         self.near_duplicate_ids: U64 | None = None
+        self.held_out_ids: U64 | None = None
 
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
         if self.plan is None:  # not in setup: the plan is written while the job runs
             self.plan = read_plan(self.places.plan)
             if self.job.examples.near_duplicates is not None:
                 self.near_duplicate_ids = read_near_duplicates(self.places.near_duplicates)["id"]
+            if self.plan.held_out_sha256:
+                self.held_out_ids = read_held_out(self.places.held_out)
         path = record_path(bucket, self.plan, self.job, self.places)
         if storage.exists(path):
             record = read_record(path)
             increment("buckets-reused", 1)
         else:
-            record = weave_bucket(bucket, self.plan, self.job, self.places, self.near_duplicate_ids)
+            ids = self.near_duplicate_ids, self.held_out_ids
+            record = weave_bucket(bucket, self.plan, self.job, self.places, *ids)
         count_bucket(record)
         yield record
 

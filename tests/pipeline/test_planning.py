@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dataset import is_validation
+from pipeline.dataset import HeldOut, is_validation
 from pipeline.inputs.sources import ReadConfig
 from pipeline.places import Places
 from pipeline.stages import plan as planning
@@ -150,6 +150,13 @@ def test_a_corpus_of_rejects_is_explained_by_the_first_of_each_reason(folder, mo
         f"{folder}/out/rejects/rejects.jsonl.gz"
     )
     assert len(gzip.decompress((folder / "out/rejects/rejects.jsonl.gz").read_bytes()).splitlines()) == 3
+
+
+@given(st.lists(IDS, max_size=20), st.sets(IDS, max_size=20))
+def test_given_ids_alone_are_held_out(ids, given_ids):
+    is_held_out = HeldOut(0.5, np.array(sorted(given_ids), np.uint64))
+    found = is_held_out(np.array([*ids, *sorted(given_ids)], np.uint64))
+    assert found.tolist() == [one in given_ids for one in [*ids, *sorted(given_ids)]]
 
 
 def test_a_single_text_cannot_be_paired(folder):
