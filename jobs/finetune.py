@@ -217,6 +217,9 @@ def print_start(job: FinetuneJob) -> None:
         print(f"{len(counts)} labels: {named}{', …' if len(counts) > 12 else ''}")
         if rare := [label for label, count in zip(job.task.labels, counts) if count == 1]:
             print(f"labels that occur only once, perhaps by mistake: {', '.join(rare[:12])}")
+    width = job.pretrained.config.shape.hidden_size
+    chosen = f", chosen for a width of {width}" if config.learning_rate == "auto" else ""
+    print(f"peak learning rate {job.learning_rate:.2g}{chosen}")
     print(f"{job.num_steps:,} steps of {config.batch_size} items; {job.metric} chooses the best model", flush=True)
 
 

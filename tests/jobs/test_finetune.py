@@ -121,6 +121,25 @@ def test_the_best_model_is_kept_and_patience_ends_training(encoder, task_files, 
     assert result.seeds[0].step == best_step + 10 < 100
 
 
+def test_the_learning_rate_is_chosen_by_the_width_of_the_model_and_printed(encoder, task_files, tmp_path, capsys):
+    short = {"num_epochs": 0.5, "warmup_steps": 2}
+    finetune(config(encoder, task_files, tmp_path / "auto", learning_rate="auto", **short))
+    assert "peak learning rate 0.001, chosen for a width of 32" in capsys.readouterr().out
+    finetune(config(encoder, task_files, tmp_path / "stated", learning_rate=1e-3, **short))
+    assert "peak learning rate 0.001\n" in capsys.readouterr().out
+    assert weights(tmp_path / "auto") == weights(tmp_path / "stated")
+    rates = [line["learning_rate"] for line in lines(tmp_path / "auto") if line["split"] == "train"]
+    assert rates[:3] == pytest.approx([5e-4, 1e-3, 1e-3])
+
+
+def test_fine_tuning_in_fp16_learns_as_in_fp32(encoder, task_files, tmp_path):
+    losses = []
+    for precision in ("fp32", "fp16"):
+        finetune(config(encoder, task_files, tmp_path / precision, num_epochs=1.0, precision=precision))
+        losses.append([line["loss"] for line in lines(tmp_path / precision) if line["split"] == "train"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
 def test_a_flag_names_the_metric_that_chooses_the_best_model(encoder, task_files, tmp_path):
     with pytest.raises(
         ValueError, match="metric='bleu' is not a metric of classify: expected one of accuracy, macro_f1, matthews"
