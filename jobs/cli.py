@@ -76,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     commands = available_commands()
+    if words[0:1] == ["help"] and words[1:]:
+        words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview(commands))
         return 0
@@ -117,7 +119,7 @@ def _overview(commands: dict[str, tuple[str, str]]) -> str:
             "",
             *(f"  {name:{width}}  {what}" for name, (_, what) in commands.items()),
             "",
-            "bertloom COMMAND --help lists the options of a command. bertloom --version prints the version.",
+            "bertloom help COMMAND lists the flags of a command. bertloom --version prints the version.",
             "With BERTLOOM_DEBUG=1 in the environment, errors come with a traceback.",
         ]
     )

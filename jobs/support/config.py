@@ -27,7 +27,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -36,6 +36,7 @@ import tomli_w
 import tyro
 
 from bertloom.json_files import read_toml
+from jobs.support.flags import HELP, check_flags, plain_help
 
 Config = TypeVar("Config")
 
@@ -66,7 +67,8 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
     words = list(argv)
     table: dict[str, Any] = {}
     _keys(config_class)
-    if not any(_is_marked(hint, tyro.conf.Positional) for hint in _hints(config_class).values()):
+    has_presets = not any(_is_marked(hint, tyro.conf.Positional) for hint in _hints(config_class).values())
+    if has_presets:
         while words and not words[0].startswith("-"):
             preset = _find_preset(words.pop(0))
             values = _read_preset(config_class, preset)
@@ -77,7 +79,9 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
         if chosen := _choice(hint):
             for value in re.findall(rf"(?<!\S)--{name}[.]{chosen.key}[ =](\S+)", " ".join(words)):
                 _merge(table, {name: {chosen.key: value}})
-    with _plain_errors(config_class, table):
+    check_flags(words, _flags(config_class, table), prog)
+    help_page = plain_help(has_presets) if {*HELP} & {*words} else nullcontext()
+    with _plain_errors(config_class, table), help_page:
         config = tyro.cli(config_class, args=words, prog=prog, default=_instance(config_class, table))
     _check_numbers(config)  # also of classes without a check of their own
     return config
@@ -112,7 +116,13 @@ def _read_preset(config_class: type, path: Path) -> dict[str, Any]:
     try:
         table = read_toml(path)
     except FileNotFoundError:
-        raise ValueError(f"{path}: this preset file does not exist") from None
+        shipped = path.name.removesuffix(".toml") in preset_names()
+        near = (
+            f"did you mean {path.name.removesuffix('.toml')}?"
+            if shipped
+            else f"presets are {', '.join(preset_names())}"
+        )
+        raise ValueError(f"{path}: this preset file does not exist; {near}") from None
     return checked_table(config_class, table, str(path), "")
 
 
@@ -292,6 +302,20 @@ def _keys(config_class: type, flat: bool = False) -> dict[str, tuple[tuple[str, 
         assert not twice, f"{config_class.__name__} has two fields with the name {', '.join(sorted(twice))}"
         keys |= more
     return keys
+
+
+def _flags(config_class: type, table: Mapping[str, Any], prefix: str = "", flat: bool = False) -> Iterator[str]:
+    """Yield each flag of the configuration; `table` holds the values that are known."""
+    for name, hint in _hints(config_class).items():
+        given = table.get(name)
+        if nested := _nested_class(hint, given if isinstance(given, dict) else None):
+            is_flat = flat or _is_marked(hint, tyro.conf.OmitArgPrefixes)
+            inner = prefix if is_flat else f"{prefix}{name}."
+            yield from _flags(nested, given if isinstance(given, dict) else {}, inner, is_flat)
+        elif not _is_marked(hint, tyro.conf.Positional):
+            yield f"--{prefix}{name}".replace("_", "-")
+            if _bare(hint) is bool:
+                yield f"--{prefix}no-{name}".replace("_", "-")
 
 
 def _instance(config_class: type[Config], table: dict[str, Any], over: Any = None) -> Config:

@@ -1,0 +1,64 @@
+"""Flags as people type them: an unknown one gets a suggestion. And the help page: plain titles, and presets in its usage."""
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO, cast
+
+HELP = ("-h", "--help")
+
+
+def check_flags(words: Sequence[str], flags: Iterable[str], prog: str) -> None:
+    """Raise a ValueError for the first word that is no flag of the command but looks like one."""
+    known = list(flags)
+    for word in words:
+        flag = word.partition("=")[0].replace("_", "-")
+        if re.match(r"--[a-z]", flag) and not flag.startswith("--tyro-") and flag not in (*known, *HELP):
+            near = _similar(flag, known)
+            advice = f"did you mean {' or '.join(near)}?" if near else f"{prog} --help lists the flags"
+            raise ValueError(f"unknown flag {word.partition('=')[0]}: {advice}")
+
+
+def _similar(flag: str, known: Sequence[str]) -> list[str]:
+    """Return flags that somebody who types this one may mean.
+
+    >>> _similar("--lr", ["--learning-rate", "--layers"]), _similar("--epochs", ["--num-epochs"])
+    (['--learning-rate'], ['--num-epochs'])
+    """
+    name = flag.removeprefix("--")
+    parts = {other: other.removeprefix("--").rpartition(".")[2].split("-") for other in known}
+    return (
+        difflib.get_close_matches(flag, known, n=1, cutoff=0.8)
+        or [other for other, words in parts.items() if "".join(word[:1] for word in words) == name]
+        or sorted((other for other, words in parts.items() if {*name.split("-")} <= {*words}), key=len)[:3]
+        or difflib.get_close_matches(flag, known, n=1, cutoff=0.7)
+    )
+
+
+@contextmanager
+def plain_help(has_presets: bool) -> Iterator[None]:
+    """Change the help page that tyro prints: no paths of fields in titles, and presets in the usage."""
+    with redirect_stdout(cast(TextIO, _Page(sys.stdout, has_presets))):
+        yield
+
+
+class _Page:
+    def __init__(self, output: TextIO, has_presets: bool):
+        self.output, self.has_presets = output, has_presets
+
+    def write(self, text: str) -> int:
+        if self.has_presets:
+            text = text.replace("[-h]", "[PRESET ...] [-h]", 1)
+        # The line keeps its length. On a terminal there are codes for colours before and between the words.
+        text = re.sub(r"((?:\x1b\[[\d;]*m)?)((?:[a-z_]+\.)+)([a-z_]+\S* *\S*options.*?)(─+| {2,})", _short_title, text)
+        return self.output.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.output, name)
+
+
+def _short_title(found: re.Match[str]) -> str:
+    color, path, title, line = found.groups()
+    return f"{color}{title}{line[0] * len(path)}{line}"
