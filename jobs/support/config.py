@@ -79,7 +79,7 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
         if chosen := _choice(hint):
             for value in re.findall(rf"(?<!\S)--{name}[.]{chosen.key}[ =](\S+)", " ".join(words)):
                 _merge(table, {name: {chosen.key: value}})
-    check_flags(words, _flags(config_class, table), prog)
+    check_flag_names(words, _flags(config_class, table), prog)
     help_page = plain_help(has_presets) if {*HELP} & {*words} else nullcontext()
     with _plain_errors(config_class, table), help_page:
         config = tyro.cli(config_class, args=words, prog=prog, default=_instance(config_class, table))
@@ -304,14 +304,14 @@ def _keys(config_class: type, flat: bool = False) -> dict[str, tuple[tuple[str, 
     return keys
 
 
-def _flags(config_class: type, table: Mapping[str, Any], prefix: str = "", flat: bool = False) -> Iterator[str]:
+def _flag_names(config_class: type, table: Mapping[str, Any], prefix: str = "", flat: bool = False) -> Iterator[str]:
     """Yield each flag of the configuration; `table` holds the values that are known."""
     for name, hint in _hints(config_class).items():
         given = table.get(name)
         if nested := _nested_class(hint, given if isinstance(given, dict) else None):
             is_flat = flat or _is_marked(hint, tyro.conf.OmitArgPrefixes)
             inner = prefix if is_flat else f"{prefix}{name}."
-            yield from _flags(nested, given if isinstance(given, dict) else {}, inner, is_flat)
+            yield from _flag_names(nested, given if isinstance(given, dict) else {}, inner, is_flat)
         elif not _is_marked(hint, tyro.conf.Positional):
             yield f"--{prefix}{name}".replace("_", "-")
             if _bare(hint) is bool:
