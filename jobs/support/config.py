@@ -79,7 +79,7 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
         if chosen := _choice(hint):
             for value in re.findall(rf"(?<!\S)--{name}[.]{chosen.key}[ =](\S+)", " ".join(words)):
                 _merge(table, {name: {chosen.key: value}})
-    check_flag_names(words, _flags(config_class, table), prog)
+    check_flags(words, _flag_names(config_class, table), prog)
     help_page = plain_help(has_presets) if {*HELP} & {*words} else nullcontext()
     with _plain_errors(config_class, table), help_page:
         config = tyro.cli(config_class, args=words, prog=prog, default=_instance(config_class, table))
