@@ -112,10 +112,10 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     vocabulary = parse_vocabulary("".join(f"{word}\n" for word in words).encode(), config.out)
     _write(config, vocabulary)
 
-    print(f"{config.out}: {len(words):,} words, sha256 {vocabulary.sha256}")
+    print(f"{config.out}: {counted(len(words), 'word')}, sha256 {vocabulary.sha256}")
     if len(words) < config.vocab_size:
         print(f"  fewer than the {config.vocab_size:,} requested: no more pairs occur {config.min_frequency} times")
-    print(f"  from       {tally.documents:,} documents, {tally.bytes / 1e6:,.1f} MB of text{not_used}")
+    print(f"  from       {counted(tally.documents, 'document')}, {tally.bytes / 1e6:,.1f} MB of text{not_used}")
     _print_coverage(measure_coverage(vocabulary, counts))
     print(f"  next       {_next_command(config)}")
     return vocabulary

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from bertloom import storage
+from bertloom.counts import counted
 from bertloom.locks import output_lock
 from jobs.support.config import parse
 from jobs.support.messages import print_message
@@ -175,7 +176,8 @@ def make_data_set(
     if is_continued or num_tokenized:
         what = "an unfinished run" if is_continued else f"the tokens in {places.work}"
         say(
-            f"continuing with {what}: {num_tokenized} of {len(splits)} splits tokenized, {num_buckets} buckets finished"
+            f"continuing with {what}: {num_tokenized} of {counted(len(splits), 'split')} tokenized, "
+            f"{counted(num_buckets, 'bucket')} finished"
         )
     progress: AbstractContextManager[object] | None = None
     if on_disk and is_local(options):
@@ -230,14 +232,15 @@ def print_summary(manifest: dict[str, Any]) -> None:
         print(f"  replaced   {counters['characters_replaced']:>13,} bytes that are not UTF-8, by U+FFFD")
     print(
         f"  text       {counters['text_bytes'] / 1e6:>13,.1f} MB,"
-        f" {counters['sentences']:,} sentences, {counters['tokens']:,} tokens"
+        f" {counted(counters['sentences'], 'sentence')}, {counted(counters['tokens'], 'token')}"
     )
     pairs, objective = counters["pairs"], ExamplesConfig.of(configuration).objective
+    copies = counted(configuration["dupe_factor"], "copy", "copies")
     for length in configuration["max_seq_length"]:
-        line = f"  length {length:<4}{pairs[f'pairs/{length}']:>14,} examples in {configuration['dupe_factor']} copies"
+        line = f"  length {length:<4}{pairs[f'pairs/{length}']:>14,} examples in {copies}"
         if objective.predicts_label:
             random, dropped = pairs[f"pairs-random/{length}"], pairs.get(f"pairs-dropped/{length}", 0)
-            line += f", {random:,} {objective.labels[1]}, {dropped:,} pairs dropped"
+            line += f", {random:,} {objective.labels[1]}, {counted(dropped, 'pair')} dropped"
         print(line)
     print(f"  held out   {counters['examples']['validation']:>13,} validation examples")
     print(f"  digest of all shards {manifest['shards_digest']}")

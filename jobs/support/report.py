@@ -13,6 +13,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from bertloom import storage
+from bertloom.counts import counted
 from bertloom.manifest import manifest_sha256, manifest_text, read_dataset
 from jobs.support.figures import draw_documents, draw_length
 from pipeline.checks.borders import guess_from_borders
@@ -64,7 +65,7 @@ def write_report(dataset: str, gates: Gates) -> int:
     failed = [gate for gate in checked if not gate.passed]
     for gate in failed:
         print(f"bertloom: gate: {sentence(gate)}", file=sys.stderr)
-    print(f"{path}: {len(checked) - len(failed)} of {len(checked)} gates passed")
+    print(f"{path}: {len(checked) - len(failed)} of {counted(len(checked), 'gate')} passed")
     if not failed or not gates.fail:
         return 0
     print(

@@ -79,6 +79,7 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
     """Yield (name, value, what it is a share of, advice, standard error) of each gate."""
     counters, words, inputs = report["counters"], report["words"], report["inputs"]
     objective = ExamplesConfig.of(report["configuration"]).objective
+    layout = "".join(f". {note}" for note in report["notes"] if "--text-layout" in note)
 
     def share_error(name: str, number: int) -> float:
         threshold = getattr(gates, name)
@@ -88,7 +89,8 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
         "max_rejected",
         counters["documents_rejected"] / counters["documents_in"],
         "of the documents were rejected",
-        "rejects/rejects.jsonl.gz lists each with its file, position and reason; documents excluded by options count too",
+        f"rejects/rejects.jsonl.gz lists each with its file, position and reason; documents excluded by options count too"
+        f"{layout}",
         share_error("max_rejected", counters["documents_in"]),
     )
     if inputs["files"] > 1:
@@ -121,7 +123,8 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
                 "max_one_label",
                 found["one_label"],
                 f"of the pairs of length {length} have the same label",
-                "documents of one sentence make no next pair: is there a blank line after every sentence of the input?",
+                "documents of one sentence make no next pair: is there a blank line after every sentence of the input?"
+                f"{layout}",
                 share_error("max_one_label", found["examples"]),
             )
         if found["label_guess"] is not None and not objective.form_tells_label:

@@ -23,6 +23,7 @@ from pipeline.inputs.sources import Source
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.layouts import layout_advice
 from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Plan, read_plan
 from pipeline.stages.rejected import REJECTS, rejects_of
@@ -89,8 +90,11 @@ def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return total
 
 
-def check_pairs(counters: dict[str, Any], config: ExamplesConfig) -> None:
-    """Raise ValueError if next sentence prediction, or a similar objective, cannot be learned from these pairs."""
+def check_pairs(counters: dict[str, Any], config: ExamplesConfig, advice: str = "") -> None:
+    """Raise ValueError if next sentence prediction, or a similar objective, cannot be learned from these pairs.
+
+    advice: about the layout of the texts, for the error.
+    """
     for length in config.max_seq_length:
         kept, dropped = (counters["pairs"].get(f"{name}/{length}", 0) for name in ("pairs", "pairs-dropped"))
         if kept == 0:
@@ -109,6 +113,7 @@ def check_pairs(counters: dict[str, Any], config: ExamplesConfig) -> None:
                 f"--max-seq-length {length}: {divided:,} of {kept + dropped:,} pairs are parts of one sentence: too many "
                 f"documents have a single sentence. A blank line ends a document: check that the input has no blank line "
                 f"after every sentence. If the documents are really that short, use --pairs none"
+                + (f". {advice}" if advice else "")
             )
 
 
@@ -159,7 +164,7 @@ def write_manifest(
             f"{len(buckets)} of {len(plan.buckets)} buckets came back: start the job again to make the others"
         )
     counters = add_up(plan, buckets)
-    check_pairs(counters, job.examples)
+    check_pairs(counters, job.examples, layout_advice(plan.parts, job.tokenize.text.read))
     rows = [row for bucket in buckets for row in bucket.shards]
     shards = parquet_bytes(shards_table(rows))
     _, shards_sha256 = storage.write_whole(storage.join(places.dataset, "shards.parquet"), [shards])

@@ -8,7 +8,8 @@ neighbour, because no random pair can be drawn from it.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import apache_beam as beam
@@ -18,11 +19,14 @@ from numpy.typing import NDArray
 from bertloom import storage
 from bertloom.arrays import U64
 from bertloom.counts import counted
+from bertloom.draws import VALIDATION, mix
 from bertloom.shards import SPLITS
 from pipeline.dataset import HeldOut
+from pipeline.examples.configuration import SHARES
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.layouts import layout_advice
 from pipeline.stages.packs import Pack, pack_parts, token_files
 from pipeline.stages.rejected import explain_rejects
 from pipeline.stages.similar_documents import read_near_duplicates
@@ -33,6 +37,7 @@ from pipeline.tokens import PartRecord, TokenFile, read_documents_table
 BUCKET_TOKENS = 1 << 23
 MAX_BUCKETS = 4096
 MIN_VALIDATION_DOCUMENTS = 8
+MAX_TRIED = 4096  # documents of a file, in the order in which they would be held out
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,9 @@ def make_plan(
         )
     if validation_fraction and len(held_out) < MIN_VALIDATION_DOCUMENTS:
         notes.append(
-            f"no validation split: --validation-fraction {validation_fraction} selects only {len(held_out)} texts, and "
-            f"pairs need at least {MIN_VALIDATION_DOCUMENTS}; all documents are used for training"
+            f"no validation split: --validation-fraction {validation_fraction} selects only "
+            f"{counted(len(held_out), 'text')}, and pairs need at least {MIN_VALIDATION_DOCUMENTS}; all documents are used "
+            f"for training. {_enough(_tables(files, folder, near_duplicate_ids))}"
         )
         validation_fraction = 0.0
         is_held_out = HeldOut(0.0)
@@ -154,6 +160,22 @@ def make_plan(
             buckets.append(Bucket(split, number, first_id(first, count), first_id(last + 1, count)))
     near, held = _digest(near_duplicate_ids), _digest(held_out_ids)
     return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), near, packs, held)
+
+
+def _enough(tables: Iterable[NDArray[np.void]]) -> str:
+    """Return which --validation-fraction selects enough texts."""
+    lowest: dict[int, int] = {}  # source key -> the smallest draw of its documents
+    for rows in tables:
+        draws = mix(rows["id"] ^ np.uint64(VALIDATION))
+        for i in np.argsort(draws, kind="stable")[:MAX_TRIED].tolist():
+            key, draw = int(rows["source_key"][i]), int(draws[i])
+            lowest[key] = min(draw, lowest.get(key, draw))
+        lowest = dict(sorted(lowest.items(), key=itemgetter(1))[:MIN_VALIDATION_DOCUMENTS])
+    last = max(lowest.values(), default=0)
+    fraction = (last * 100 // 2**64 + 1) / 100
+    if len(lowest) < MIN_VALIDATION_DOCUMENTS or fraction > SHARES["validation_fraction"]:
+        return "The input is too small for one; --validation-input takes one from other files"
+    return f"--validation-fraction {fraction} would make one"
 
 
 def _digest(ids: U64 | None) -> str:
@@ -266,8 +288,11 @@ class PlanBuckets(beam.PTransform[Any, Any]):
             )
         except ValueError as error:
             ordered = sorted(parts, key=lambda part: part.sort_key)
-            rejects = explain_rejects(ordered, self.places, self.job.tokenize.text.read)
-            raise ValueError(f"{error}. {rejects}" if rejects else str(error)) from error
+            read = self.job.tokenize.text.read
+            more = (layout_advice(ordered, read), explain_rejects(ordered, self.places, read))
+            raise ValueError(". ".join(filter(None, [str(error), *more]))) from error
+        if advice := layout_advice(plan.parts, self.job.tokenize.text.read):
+            plan = replace(plan, notes=(*plan.notes, advice))
         write_plan(self.places.plan, plan)
         increment("packs-out", len(plan.packs))
         increment("buckets-out", len(plan.buckets))

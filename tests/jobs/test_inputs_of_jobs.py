@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import cli
 from jobs.build_vocab import main as build_vocab
 from jobs.explain import main as explain
 from jobs.preprocess import print_summary
@@ -282,3 +283,28 @@ def test_a_vocabulary_of_no_text_says_which_field_was_looked_for(tmp_path, capsy
     said = capsys.readouterr().err
     assert "a.jsonl, byte 0: fields: id, text" in said
     assert "there is no field 'content'; name the field with the text with --text-column" in said
+
+
+def test_files_that_are_documents_are_noted_where_blank_lines_cut_them(tmp_path, vocab, capsys):
+    for i in range(6):
+        paragraphs = [[paragraph] for text in TEXTS[i * 20 : i * 20 + 20] for paragraph in text]
+        write(tmp_path / f"in/{i}.txt", paragraphs[:25])
+        write(tmp_path / f"single/{i}.txt", [[f"word{i} and nothing else {j}."] for j in range(60)])
+    says = "if each file is one document, give --text-layout file"
+    command = ["preprocess", "--vocab", str(vocab), "--max-seq-length", "32", "--gates.no-fail"]
+    assert cli.main([*command, "--input", f"{tmp_path}/in", "--out", f"{tmp_path}/out"]) == 0
+    assert f"6 text files gave 150 documents of 2.8 sentences on average: {says}" in capsys.readouterr().err
+    assert says in json.loads((tmp_path / "out/manifest.json").read_text())["notes"][-1]
+    assert cli.main([*command, "--input", f"{tmp_path}/single", "--out", f"{tmp_path}/none"]) == 2
+    assert f"6 text files gave 360 documents of 1.0 sentences on average: {says}" in capsys.readouterr().err
+    flags = ["--text-layout", "file", "--out", f"{tmp_path}/file"]
+    assert cli.main([*command, "--input", f"{tmp_path}/in", *flags]) == 0
+    assert says not in capsys.readouterr().err
+
+
+def test_a_file_whose_lines_are_documents_is_named_where_it_is_one_document(tmp_path, vocab, capsys):
+    (tmp_path / "a.txt").write_text("\n".join(paragraph for text in TEXTS for paragraph in text), encoding="utf-8")
+    command = ["preprocess", "--input", f"{tmp_path}/a.txt", "--vocab", str(vocab), "--out", f"{tmp_path}/out"]
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert "1 text file gave 1 document of " in said and "if each line is a document, give --text-layout line" in said

@@ -9,6 +9,7 @@ from pipeline.checks.gates import Gates, check_gates
 GOOD = {
     "counters": {"documents_in": 1000, "documents_rejected": 20},
     "configuration": {"compat": None},
+    "notes": [],
     "inputs": {"files": 4, "num_empty": 0, "empty": [], "largest": [{"name": "a.txt", "share": 0.5}]},
     "words": {"unknown": 0.001},
     "sample": {"examples": 30_000},
@@ -85,3 +86,11 @@ def test_gates_that_do_not_apply_are_left_out():
 def test_a_threshold_that_is_not_a_share_is_refused():
     with pytest.raises(ValueError, match=r"--gates.max-unknown 2: expected a share from 0 to 1"):
         Gates(max_unknown=2)
+
+
+def test_gates_about_documents_repeat_what_was_noted_about_their_layout():
+    note = "30 text files gave 23,096 documents: if each file is one document, give --text-layout file"
+    plain = {gate.name: gate.advice for gate in check_gates(Gates(), GOOD)}
+    noted = {gate.name: gate.advice for gate in check_gates(Gates(), GOOD | {"notes": ["another", note]})}
+    assert {name for name in plain if noted[name] != plain[name]} == {"max_rejected", "max_one_label"}
+    assert all(noted[name] == f"{plain[name]}. {note}" for name in ("max_rejected", "max_one_label"))

@@ -1,6 +1,7 @@
 """The plan stage: buckets, the validation split, and the plan on disk."""
 
 import gzip
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -210,9 +211,22 @@ def test_fewer_than_eight_validation_documents_give_none_and_a_note(folder, frac
     assert few < 8
     plan = plan_of(folder, spread(count), fraction)
     assert plan.validation_fraction == 0.0 and {bucket.split for bucket in plan.buckets} == {"train"}
+    texts = "1 text" if few == 1 else f"{few} texts"
     assert plan.notes[0].startswith(
-        f"no validation split: --validation-fraction {fraction} selects only {few} texts, and pairs need at least 8"
+        f"no validation split: --validation-fraction {fraction} selects only {texts}, and pairs need at least 8"
     )
+
+
+@pytest.mark.parametrize("count", [10, 20, 60, 300])
+def test_the_fraction_that_the_note_proposes_is_enough(folder, count):
+    note = plan_of(folder, spread(count), 0.001).notes[0]
+    if count == 10:
+        assert note.endswith("The input is too small for one; --validation-input takes one from other files")
+        return
+    proposed = float(re.search(r"--validation-fraction (0\.\d+) would make one", note)[1])
+    plan = plan_of(folder, spread(count), proposed)
+    assert plan.validation_fraction == proposed and held_out(count, proposed) >= 8
+    assert held_out(count, round(proposed - 0.01, 2)) < 8
 
 
 @pytest.mark.parametrize("enough", [False, True])
@@ -228,7 +242,7 @@ def test_many_pieces_of_one_text_are_one_validation_document(folder):
     held = [(document, 5, 10) for document, *_ in documents if twins.is_validation(document, 0.1)]
     assert len(held) > 8
     rest = [row for row in documents if not twins.is_validation(row[0], 0.1)]
-    assert "selects only 1 texts" in plan_of(folder, held + rest, 0.1).notes[0]
+    assert "selects only 1 text, and" in plan_of(folder, held + rest, 0.1).notes[0]
 
 
 def test_a_note_reports_that_most_documents_have_one_sentence(folder):

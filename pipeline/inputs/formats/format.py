@@ -33,6 +33,8 @@ class Format:
     for files that are neither compressed nor in another encoding than UTF-8. None: a file is always one split."""
     has_encodings: bool = False
     """Whether it is text that may be in another encoding than UTF-8."""
+    has_layouts: bool = False
+    """Whether --text-layout decides what its documents are."""
     text_per_byte: float = 1.0
     """Bytes of text in a byte of the file, about. Used for formats whose positions are rows; others are measured."""
     versions: tuple[str, ...] = ()

@@ -133,5 +133,11 @@ def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int
 
 
 PLAIN_TEXT = Format(
-    name="txt", description="plain text", endings=(".txt",), read=_read, find_cuts=_find_cuts, has_encodings=True
+    name="txt",
+    description="plain text",
+    endings=(".txt",),
+    read=_read,
+    find_cuts=_find_cuts,
+    has_encodings=True,
+    has_layouts=True,
 )

@@ -1,0 +1,32 @@
+"""Advice about --text-layout, from the numbers of documents and sentences that the plain-text files gave."""
+
+from collections.abc import Iterable
+
+from bertloom.counts import counted
+from pipeline.inputs.formats.registry import format_by_name
+from pipeline.inputs.sources import ReadConfig
+from pipeline.tokens import PartRecord
+
+MANY_DOCUMENTS, FEW_SENTENCES, SEVERAL_FILES = 20, 10, 5
+"""From this number of documents per file, below this number of sentences per document, in this number of files or more, a
+file of text is probably one document."""
+MANY_SENTENCES = 20
+
+
+def layout_advice(parts: Iterable[PartRecord], config: ReadConfig) -> str:
+    """Return which layout to try if the plain-text files seem to have another one than was given, otherwise ""."""
+    files, documents, sentences = set(), 0, 0
+    for part in parts:
+        form, _ = format_by_name(part.path)
+        if form and form.has_layouts:
+            files.add(part.path)
+            documents += part.num_documents
+            sentences += part.num_sentences
+    given = f"{counted(len(files), 'text file')} gave {counted(documents, 'document')} of "
+    given += f"{sentences / max(1, documents):.1f} sentences on average"
+    is_cut = documents >= MANY_DOCUMENTS * len(files) and sentences < FEW_SENTENCES * documents
+    if config.text_layout != "file" and is_cut and len(files) >= SEVERAL_FILES:
+        return f"{given}: if each file is one document, give --text-layout file"
+    if config.text_layout == "blank-line" and 0 < documents <= len(files) and sentences > MANY_SENTENCES * documents:
+        return f"{given}: if each line is a document, give --text-layout line"
+    return ""
