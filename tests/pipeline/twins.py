@@ -52,7 +52,7 @@ def is_validation(document: int, fraction: float) -> bool:
 
 # ---------------------------------------------------------------------------------------------------- documents
 
-BLANK = " \t\v\f\u00a0\u3000"
+BLANK = "".join(c for c in map(chr, range(0x10000)) if c.isspace() and c not in "\r\n")
 WHITE = b" \t\n\r\v\f"
 
 

@@ -10,12 +10,18 @@ from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import CHUNK
 from pipeline.text.records import MAX_DOCUMENT_BYTES, Document, Pieces, Record, Reject, decode_text, whole_or_pieces
 
-_BLANK = rb"(?:[ \t\v\f]|\xc2\xa0|\xe3\x80\x80)*"  # also the no-break space and the ideographic space
+_WHITE_SPACE = (  # other than line breaks: what str.strip() removes, as in Google's reader
+    rb"[ \t\v\f\x1c-\x1f]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8a\xa8\xa9\xaf]|\x81\x9f)|\xe3\x80\x80"
+)
+_BLANK = rb"(?:" + _WHITE_SPACE + rb")*+"
 _BREAK = rb"(?:\n|\r\n?+)"  # possessive, so that a CRLF is never taken for two line breaks
 BLANK_LINES = re.compile(_BREAK + rb"(?:" + _BLANK + _BREAK + rb")+")
 _BLANK_LINES_LF = re.compile(rb"\n(?:" + _BLANK + rb"\n)+")  # the same for text without CR; ten times as fast
 _LEADING_BLANK_LINES = re.compile(rb"(?:" + _BLANK + rb"(?:" + _BREAK + rb"|\Z))*")
-_BLANK_BYTES = b" \t\v\f\r\n\xc2\xa0\xe3\x80"  # the bytes that a border can have
+_BLANK_LINE = re.compile(rb"(?:" + _WHITE_SPACE + rb"|[\r\n])*+")
+_BLANK_BYTES = bytes(
+    [*range(9, 14), *range(28, 33), *range(0x80, 0x8B), *b"\x9a\x9f\xa0\xa8\xa9\xaf\xc2\xe1\xe2\xe3"]
+)  # of a border
 
 
 def read_texts(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
@@ -54,11 +60,11 @@ def read_lines_as_texts(chunks: Iterable[bytes], start: int) -> Iterator[Documen
             yield line_too_long(at, line)
             at += line
             continue
-        text, num_replaced = decode_text(line.strip())
-        if text:
-            yield from whole_or_pieces(text.replace(b"\n", b" "), at, num_replaced)
-        else:
+        if _BLANK_LINE.fullmatch(line):
             yield Reject(at, "blank-line")
+        else:
+            text, num_replaced = decode_text(line.strip())
+            yield from whole_or_pieces(text.replace(b"\n", b" "), at, num_replaced)
         at += len(line)
 
 
