@@ -92,17 +92,6 @@ def test_a_blank_line_separates_documents_and_a_line_break_is_kept():
     assert [t for t, *_ in twins.text_documents(b"One.\nTwo.\n\nThree.\n", 100)] == [b"One.\nTwo.", b"Three."]
 
 
-@pytest.mark.parametrize("chunk", [1, 1 << 20])
-@pytest.mark.parametrize("blank", [*twins.BLANK, twins.BLANK, "\u3000\r", "\u2003\n\u2003"], ids=ascii)
-def test_a_line_of_any_white_space_is_blank(folder, monkeypatch, blank, chunk):
-    monkeypatch.setattr(streams, "CHUNK", chunk)
-    data = f"{blank}\nOne.\nTwo.\n{blank}\nThree.\nFour.\n{blank}".encode()
-    assert texts(read(folder, "blank.txt", data)) == ["One.\nTwo.", "Three.\nFour."]
-    in_lines = read(folder, "blank.txt", data, text_layout="line")
-    assert texts(in_lines) == ["One.", "Two.", "Three.", "Four."]
-    assert {reason for _, reason in rejects(in_lines)} == {"blank-line"}
-
-
 @settings(max_examples=400)
 @given(TEXT, st.booleans())
 def test_text_documents_equal_their_twin(folder, text, bom):

@@ -15,6 +15,7 @@ from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.inputs.splitting import split_source
 from pipeline.text import records
 from pipeline.text.records import Document, Reject
+from tests.pipeline import twins
 
 BITS = ["a", "word", "b. ", "中文。", "é", " ", "\t", "\u3000", "\x00", "\n", "\r\n", "\r"]
 TEXT = st.lists(st.sampled_from([*BITS, "\n\n", "\n \n", "\r\n\r\n"]), max_size=40).map("".join)
@@ -49,6 +50,17 @@ def test_the_layout_line_has_a_document_in_each_line(folder):
         ("", 21, 0, "blank-line"),
         (b"Four.", 22, 0, ""),
     ]
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+@pytest.mark.parametrize("blank", [*twins.BLANK, twins.BLANK, "\u3000\r", "\u2003\n\u2003"], ids=ascii)
+def test_a_line_of_any_white_space_is_blank(folder, monkeypatch, blank, chunk):
+    monkeypatch.setattr(streams, "CHUNK", chunk)
+    text = f"{blank}\nOne.\nTwo.\n{blank}\nThree.\nFour.\n{blank}"
+    assert [item.text for item in read(folder, text, "blank-line")] == [b"One.\nTwo.", b"Three.\nFour."]
+    items = read(folder, text, "line")
+    assert [item.text for item in items if isinstance(item, Document)] == [b"One.", b"Two.", b"Three.", b"Four."]
+    assert {item.reason for item in items if isinstance(item, Reject)} == {"blank-line"}
 
 
 def test_the_layout_file_has_one_document_in_each_file(folder):

@@ -14,6 +14,7 @@ from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import web_archive as web
+from pipeline.inputs.formats.html_tree import parse_html
 from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_source
 from pipeline.text.cleaning import CleanConfig
@@ -250,3 +251,67 @@ def test_an_archive_that_ends_after_the_headers_of_a_record_is_damaged(folder):
     data = record("response", response(PAGE.encode()), "https://a.example/")
     [item] = read(folder, "head.warc", data[: data.index(b"HTTP/1.1")])
     assert item.reason == "damaged-file" and item.detail.startswith("the file ends within a record of")
+
+
+# ---- pages that are made to take long
+
+
+@pytest.mark.parametrize(
+    "html, said",
+    [
+        ("<div>" * 200_000, "elements are nested more than 50 deep"),
+        ("<div>" * 600, "elements are nested more than 512 deep"),
+        ("<ul><li>" * 100_000, "elements are nested more than 50 deep"),
+        ("<a><div>" * 100_000, "elements are nested more than 50 deep"),
+        (
+            "<p>" + "".join(f"<b id={i}>" for i in range(5000)) + "</p><p>x" * 5000,
+            "elements are nested more than 512 deep",
+        ),
+        ("<div " + " ".join(f"a{i}" for i in range(20_000)) + ">", "a tag has 20000 attributes, over 1000"),
+        ("<div " + " ".join(f"a{i}='>'" for i in range(20_000)) + ">", "a tag has 20000 attributes, over 1000"),
+        (
+            '<!-- a="> --><p/' + "/".join(f'a{i}="<b"' for i in range(20_000)) + ">",
+            "a tag has 20000 attributes, over 1000",
+        ),
+    ],
+    ids=range(8),
+)
+def test_a_page_whose_tree_takes_long_is_rejected_and_the_next_is_read(folder, html, said):
+    reject = read_one_before_another(folder, page(html.encode() + b"Hello there."))
+    assert (reject.reason, reject.detail, reject.record_id) == ("page-too-deep", said, "https://a.example/")
+
+
+def test_a_page_may_be_as_deep_as_in_a_browser():
+    assert extracted("<div>" * 500 + "Hello there.") == "Hello there."
+    with pytest.raises(ValueError, match="nested more than 512 deep"):
+        extracted("<div>" * 512 + "Hello there.")
+
+
+def test_bold_that_is_never_closed_is_not_repeated_without_end():
+    html = "".join(f"<p><b id={i}>{i}</p>" for i in range(2000))
+    assert extracted(html).split() == [str(i) for i in range(2000)]
+
+
+@pytest.mark.parametrize("num", [1000, 1001])
+@pytest.mark.parametrize("attribute", ["a{}", "a{}=b", 'a{}="b c"', "a{} = '>'", 'a{}="<b x=y>"', "a{}=b/"])
+def test_attributes_are_counted_as_a_browser_does(num, attribute):
+    html = "<p " + " ".join(map(attribute.format, range(num))) + ">Hello there." + "<i>x</i>" * 20
+    if num > 1000:
+        with pytest.raises(ValueError, match="a tag has 1001 attributes, over 1000"):
+            parse_html(html)
+    else:
+        assert len(parse_html(html).body.query_selector("p").attrs) == num
+
+
+def test_long_texts_scripts_and_values_are_not_attributes():
+    words = 'word "quoted" <b>bold</b> a=b ' * 3000
+    script = f"<script>if (a<b) {{ x = '<p {'c=d ' * 50}>' }}</script>"
+    html = f"{script}<!-- <p {'a ' * 3000}> --><img src='{'x y ' * 3000}'><p>{words}</p>"
+    assert parse_html(html).body.query_selector("img") is not None
+
+
+def extracted(html: str) -> str:
+    [document] = web.read_archive([page(html.encode())], 0)
+    if isinstance(document, Reject):
+        raise ValueError(document.detail)
+    return document.text.decode()

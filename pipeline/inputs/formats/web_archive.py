@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline.inputs.formats.format import Format
+from pipeline.inputs.formats.html_tree import parse_html
 from pipeline.inputs.formats.streamed import read_stream
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.text.records import (
@@ -106,7 +107,11 @@ def _read_page(raw: bytes, position: int, headers: Any, address: str | None) -> 
     if len(page) > MAX_PAGE_BYTES:
         yield Reject(position, "page-too-long", f"over {MAX_PAGE_BYTES} bytes", shown, address)
         return
-    text, num_replaced = (_text_of_page(headers, page).encode(), 0) if headers else decode_text(page)
+    try:
+        text, num_replaced = (_text_of_page(headers, page).encode(), 0) if headers else decode_text(page)
+    except ValueError as error:
+        yield Reject(position, "page-too-deep", str(error), shown, address)
+        return
     lines = b"\n".join(filter(None, map(bytes.strip, text.split(b"\n"))))
     documents = whole_or_pieces(lines, position, num_replaced, address)
     yield from or_empty(documents, position, page, address, "no text in the page")
@@ -148,6 +153,7 @@ def _unpacked(headers: Any, raw: bytes) -> bytes:
 
 
 def _text_of_page(headers: Any, page: bytes) -> str:
+    """Return the text of a page in HTML. Raises ValueError for a page that takes too long."""
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
@@ -155,7 +161,7 @@ def _text_of_page(headers: Any, page: bytes) -> str:
     charset = map_encoding_to_html5(named[1], fallback_utf8=False) if named else None
     html = bytes_to_str(page, charset or detect_encoding(page) or "utf-8")
     return extract_plain_text(
-        html, main_content=True, list_bullets=False, alt_texts=False, comments=False, skip_elements=_SKIPPED
+        parse_html(html), main_content=True, list_bullets=False, alt_texts=False, comments=False, skip_elements=_SKIPPED
     )
 
 
