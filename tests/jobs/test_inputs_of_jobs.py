@@ -293,7 +293,7 @@ def test_files_that_are_documents_are_noted_where_blank_lines_cut_them(tmp_path,
     says = "if each file is one document, give --text-layout file"
     command = ["preprocess", "--vocab", str(vocab), "--max-seq-length", "32", "--gates.no-fail"]
     assert cli.main([*command, "--input", f"{tmp_path}/in", "--out", f"{tmp_path}/out"]) == 0
-    assert f"6 text files gave 150 documents of 2.8 sentences on average: {says}" in capsys.readouterr().err
+    assert f"6 text files gave 150 documents of 4.0 sentences on average: {says}" in capsys.readouterr().err
     assert says in json.loads((tmp_path / "out/manifest.json").read_text())["notes"][-1]
     assert cli.main([*command, "--input", f"{tmp_path}/single", "--out", f"{tmp_path}/none"]) == 2
     assert f"6 text files gave 360 documents of 1.0 sentences on average: {says}" in capsys.readouterr().err
