@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from model.inference.predict import TaskPredictor, WordPredictor, load
     from model.inference.score import log_likelihoods
     from model.loading.data import DataSet
+    from model.loading.shard_dataset import ShardDataset
+    from model.loading.transformers_batch import collate
     from model.loading.webdataset_pipeline import example_pipeline, member_pipeline
 
 __all__ = [
     "DataSet",
     "Embedder",
     "PackedBatch",
+    "ShardDataset",
     "TaskPredictor",
     "WordPredictor",
+    "collate",
     "embed",
     "example_pipeline",
     "load",
@@ -43,8 +47,10 @@ _MODULES = {
     "DataSet": "model.loading.data",
     "Embedder": "model.inference.embed",
     "PackedBatch": "model.batch",
+    "ShardDataset": "model.loading.shard_dataset",
     "TaskPredictor": "model.inference.predict",
     "WordPredictor": "model.inference.predict",
+    "collate": "model.loading.transformers_batch",
     "embed": "model.inference.embed",
     "example_pipeline": "model.loading.webdataset_pipeline",
     "load": "model.inference.predict",

@@ -5,8 +5,8 @@
         example["input_ids"], example["segment_b_start"]
 
 webdataset opens paths, brace globs and URLs, gives each node and each worker of a DataLoader shards of its own, and
-shuffles in a buffer. It does not resume, and its batches depend on the number of ranks; the loader of `bertloom pretrain`
-(`model/loading/batches.py`) has neither limit.
+shuffles in a buffer. It does not resume, and its batches depend on the number of ranks; `ShardDataset`
+(`model/loading/shard_dataset.py`) has neither limit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
