@@ -36,6 +36,23 @@ def file_lock(path: str | Path, taken: Callable[[str], str] | None = None) -> It
 
 
 @contextmanager
+def shared_lock(path: str | Path, if_alone: Callable[[], object]) -> Iterator[None]:
+    """Hold the lock of a local file together with other processes. The file stays.
+
+    if_alone: called first, while no other process has the lock or can get it; not called if another has it.
+    """
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if_alone()
+        except BlockingIOError:
+            pass
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
 def output_lock(folder: str) -> Iterator[None]:
     """Hold `folder`/.lock while a job writes there; the file is removed at the end.
 

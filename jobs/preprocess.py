@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,7 +97,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     from pipeline.inputs.discovery import find_sources
     from pipeline.job import JobConfig
     from pipeline.local.runner import pipeline_options
-    from pipeline.output import check_apart, finished_manifest, make_folder
+    from pipeline.output import check_apart, finished_manifest, make_folder, work_folder
     from pipeline.storage_flags import storage_options
     from pipeline.vocabulary import check_casing, read_vocabulary
 
@@ -117,7 +117,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
         say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"), store_options=store_options)
     make_folder("--out", config.out)
-    with output_lock(config.out):
+    with output_lock(config.out), work_folder(places) if config.work_dir else nullcontext():
         manifest = finished_manifest(places, job, sources)
         if manifest is not None:
             say(f"{config.out} is already complete: nothing to do")

@@ -5,10 +5,14 @@ An output never holds two configurations, two vocabularies or two sets of inputs
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from bertloom import storage
+from bertloom.json_files import parse_json
+from bertloom.locks import shared_lock
 from bertloom.manifest import parse_manifest
 from pipeline.inputs.discovery import expand_lists
 from pipeline.inputs.sources import Source, Split
@@ -22,7 +26,7 @@ OWN_FILES = {
     "--work-dir": ("parts/0.part",),
 }
 """Files of a job that an --input could take for texts."""
-SHARED_SECONDS = 3600  # in a shared --work-dir, a half-written file of this age belongs to no running job
+SHARED_SECONDS = 3600  # in a --work-dir that other jobs use, a half-written file of this age belongs to none of them
 
 
 def check_apart(inputs: Sequence[str], out: str, work_dir: str | None, input_flag: str = "--input") -> None:
@@ -84,7 +88,7 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source]) -> bool:
     if not storage.exists(places.claim):
         _check_unused(places)
     else:
-        other = json.loads(storage.read(places.claim))
+        other = _read_claim(places)
         if (other["configuration_digest"], other["inputs"]) == (own["configuration_digest"], own["inputs"]):
             return True
         if has_shards(places):
@@ -105,6 +109,16 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source]) -> bool:
     return False
 
 
+def _read_claim(places: Places) -> dict[str, Any]:
+    other = parse_json(storage.read(places.claim), places.claim)
+    if missing := {"configuration", "vocabulary", "configuration_digest", "inputs"} - other.keys():
+        raise ValueError(
+            f"{places.claim} is damaged: it has no {', '.join(sorted(missing))}. Choose another --out; a --work-dir of its "
+            f"own keeps the tokens"
+        )
+    return other
+
+
 def has_shards(places: Places) -> bool:
     """Return whether a job has begun to write shards in the output."""
     return any(storage.exists(storage.join(places.dataset, name)) for name in ("train", "validation", "documents"))
@@ -113,21 +127,35 @@ def has_shards(places: Places) -> bool:
 def _check_unused(places: Places) -> None:
     """Raise ValueError if the output, which no job has claimed, is not empty."""
     found = {name for name in storage.names_in(places.dataset) if not name.startswith(".")}
-    found |= {f".work/{name}" for name in storage.names_in(places.scratch) if not name.startswith(".tmp-")}
+    found |= {f".work/{name}" for name in storage.names_in(places.scratch) if not name.startswith(".")}
     if found:
         names = ", ".join(sorted(found)[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         raise ValueError(f"{places.dataset} holds {names}, which no unfinished job has written: choose an empty --out")
 
 
+@contextmanager
+def work_folder(places: Places) -> Iterator[None]:
+    """Make the folder of --work-dir, and use it together with other jobs.
+
+    What killed jobs left half-written there is removed: at once if no other job uses the folder, else when it is old.
+    """
+    make_folder("--work-dir", places.work)
+    if not storage.is_local(places.work):
+        yield
+        return
+    with shared_lock(storage.join(places.work, ".lock"), partial(storage.sweep_temporary, places.work)):
+        storage.sweep_temporary(places.work, SHARED_SECONDS)
+        yield
+
+
 def prepare_folders(places: Places, job: JobConfig) -> None:
-    """Make the folders that the stages write to, and remove half-written files."""
+    """Make the folders that the stages write to, and remove half-written files and the plan of an earlier start."""
     make_folder("--work-dir", places.parts)
     make_folder("--out", places.records)
+    storage.remove(places.plan)
     storage.sweep_temporary(places.dataset)
-    storage.sweep_temporary(places.parts, SHARED_SECONDS)
     if job.examples.near_duplicates is not None:
         make_folder("--work-dir", places.near_duplicate_search)
-        storage.sweep_temporary(places.near_duplicate_search, SHARED_SECONDS)
 
 
 def count_finished(places: Places, job: JobConfig, splits: Sequence[Split]) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """Files of tokens: the tokenized documents of a few megabytes of text, sorted by id, read by ranges of ids.
 
-    magic | token ids | inside_words | sentence lengths | documents | index | rejects | footer, JSON | its length, magic
+    magic, checksum | token ids | inside_words | sentence lengths | documents | index | rejects | footer, JSON | its length,
+    magic
 
 The ids are cut into at most RANGES equal ranges. The index holds, for each range, the numbers of its first document,
 sentence and token, so the documents of a bucket are one range of every section. A token part is such a file. Parts are
-internal to a job and its --work-dir.
+internal to a job and its --work-dir. The checksum is that of bertloom/sealed_files.py.
 """
 
 import json
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.arrays import I64, U64, Bools
+from bertloom.sealed_files import BODY, is_sealed, write_sealed
 from pipeline.inputs.rejects import rejects_log
 from pipeline.text.records import Reject
 
-VERSION = 6  # raise it with any change in the content of a part for the same text
+VERSION = 7  # raise it with any change in the content of a part for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: less than 1 MB and more than 10 MB are slower
 RANGES = 4096  # at most, in the index
 File = TypeVar("File", bound="TokenFile")
@@ -150,7 +152,7 @@ def write_tokens(
     lengths = take_ranges(lengths, _starts(rows["num_sentences"])[order], rows["num_sentences"][order])
     rows = rows[order]
 
-    sections, chunks, offset = {}, [MAGIC], len(MAGIC)
+    sections, chunks, offset = {}, list[bytes](), BODY
     contents: dict[str, NDArray[Any] | bytes] = {
         "ids": ids,
         "inside_words": inside,
@@ -174,7 +176,7 @@ def write_tokens(
         ids_dtype=np.dtype(dtype).name,
     )
     text = json.dumps(asdict(footer)).encode()
-    storage.write_whole(path, [*chunks, text, len(text).to_bytes(8, "little"), MAGIC])
+    write_sealed(path, [*chunks, text, len(text).to_bytes(8, "little"), MAGIC])
     return footer
 
 
@@ -194,7 +196,7 @@ def _index(rows: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def read_footer(path: str, kind: type[File]) -> File:
-    """Return the footer of a file of tokens. ValueError if the file is not a whole one."""
+    """Return the footer of a file of tokens that was just written. ValueError if the file is not a whole one."""
     size = storage.size(path) or 0
     with storage.open_read(path) as file:
         tail = storage.read_at(file, size - 16, 16) if size > 32 else b""
@@ -202,6 +204,11 @@ def read_footer(path: str, kind: type[File]) -> File:
             raise ValueError(f"{path} is not a file of tokens: remove it, and the next start writes it again")
         length = int.from_bytes(tail[:8], "little")
         return kind.from_json(json.loads(storage.read_at(file, size - 16 - length, length)))
+
+
+def read_finished(path: str, kind: type[File]) -> File | None:
+    """Return the footer of a file of tokens of an earlier start, None if there is none or the file is damaged."""
+    return read_footer(path, kind) if is_sealed(path) else None
 
 
 def read_documents_table(path: str, part: TokenFile) -> NDArray[np.void]:

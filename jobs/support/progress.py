@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pipeline.places import Places
 from pipeline.stages.plan import Plan, read_plan
-from pipeline.tokens import PartRecord, read_footer
+from pipeline.tokens import PartRecord, read_finished
 
 SECONDS = 0.5  # between updates
 
@@ -72,8 +72,9 @@ class JobProgress:
     def _read_new_parts(self) -> None:
         for name in _names(self.places.parts, ".part"):
             if name not in self.parts:
-                part = read_footer(os.path.join(self.places.parts, name), PartRecord)
-                self.parts[name] = (part.read_bytes, part.text_bytes, part.num_documents)
+                part = read_finished(os.path.join(self.places.parts, name), PartRecord)
+                if part:  # else it is damaged, and will be made again
+                    self.parts[name] = (part.read_bytes, part.text_bytes, part.num_documents)
 
 
 def _names(folder: str, ending: str) -> list[str]:

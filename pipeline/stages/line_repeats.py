@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.arrays import I64, U64
+from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from pipeline.dataset import REPEATED, REPEATED_SCHEMA
 from pipeline.inputs.documents import TextConfig, read_documents, text_versions
 from pipeline.inputs.sources import Split
@@ -37,7 +38,7 @@ from pipeline.text.records import Document, document_digest, join_text_lines
 
 ENTRY = np.dtype([("line", "<u8"), ("document", "<u8")])
 MAX_ENTRIES = 1 << 22  # of a list, and about of a range: 64 MB
-VERSION = 3  # raise it with any change in the content of a list for the same text
+VERSION = 4  # raise it with any change in the content of a list for the same text
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,15 @@ def list_lines(split: Split, config: TextConfig, folder: str) -> list[LineList]:
     key = [VERSION, source.fingerprint, source.encoding, split.start, split.end, flat(config), versions]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     finished = storage.join(folder, f"{digest}.json")
-    if storage.exists(finished):
-        return [LineList(**fields) for fields in json.loads(storage.read(finished))]
+    if is_sealed(finished):
+        found = [LineList(**fields) for fields in json.loads(read_sealed(finished))]
+        if all(is_sealed(storage.join(folder, one.name)) for one in found):
+            return found
     lists: list[LineList] = []
     for entries in _entries(split, config):
         lists.append(LineList(f"{digest}-{len(lists):05d}.lines", len(entries)))
         write_rows(storage.join(folder, lists[-1].name), entries, "line")
-    storage.write_whole(finished, [json.dumps(list(map(asdict, lists))).encode()])
+    write_sealed(finished, [json.dumps(list(map(asdict, lists))).encode()])
     return lists
 
 

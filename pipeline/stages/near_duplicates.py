@@ -20,7 +20,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from bertloom import storage
+from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
@@ -54,14 +54,14 @@ def write_list(parts: Sequence[PartRecord], search: Search) -> str:
     """Pack the small parts and write the list of all files. Return its path, which depends on its content."""
     path = search.path("list", [part.name for part in parts])
     content = {"parts": list(map(asdict, parts)), "packs": list(map(asdict, pack_parts(parts, search.parts)))}
-    storage.write_whole(path, [json.dumps(content).encode()])
+    write_sealed(path, [json.dumps(content).encode()])
     return path
 
 
 @lru_cache(maxsize=2)
 def read_list(path: str) -> tuple[list[PartRecord], Files]:
     """Return (parts, files) of a list. Cached: its path depends on its content."""
-    content = json.loads(storage.read(path))
+    content = json.loads(read_sealed(path))
     parts = [PartRecord.from_json(fields) for fields in content["parts"]]
     return parts, list(token_files(parts, [Pack.from_json(fields) for fields in content["packs"]]))
 
@@ -113,7 +113,7 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
 
     def pair(self, hashes: Range) -> Range:
         path = self._pairs(hashes)
-        if not storage.exists(path):
+        if not is_sealed(path):
             files = [file for _, file in read_list(hashes.list)[1]]
             pairs = find_pairs(hashes.number, hashes.count, files, self.search)
             write_rows(path, pairs, "id")
@@ -122,17 +122,17 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
 
     def verify(self, ids: Range) -> Range:
         path = self._verified(ids)
-        if not storage.exists(path):
+        if not is_sealed(path):
             edges = range_edges(ids.number, ids.count)
             paths = (self._pairs(Range(i, ids.count, ids.list)) for i in range(ids.count))
             pairs = np.unique(np.concatenate([read_rows(name, PAIR, *edges) for name in paths]))
-            storage.write_whole(path, [verify_pairs(pairs, read_list(ids.list)[1], self.search).tobytes()])
+            write_sealed(path, [verify_pairs(pairs, read_list(ids.list)[1], self.search).tobytes()])
         return ids
 
     def join(self, _: None, ranges: Iterable[Range]) -> Iterator[PartRecord]:
         ranges = sorted(ranges, key=lambda ids: ids.number)
-        found = b"".join(storage.read(self._verified(ids)) for ids in ranges)
-        storage.write_whole(self.places.near_duplicates, [found])
+        found = b"".join(read_sealed(self._verified(ids)) for ids in ranges)
+        write_sealed(self.places.near_duplicates, [found])
         increment("near-duplicates-found", len(found) // NEAR_DUPLICATE.itemsize)
         yield from read_list(ranges[0].list)[0]
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from bertloom import storage
-from pipeline.tokens import PartRecord, TokenFile, read_footer, read_range, write_tokens
+from pipeline.tokens import PartRecord, TokenFile, read_finished, read_range, write_tokens
 
 VERSION = 1  # raise it with any change in the content of a pack of the same parts
 SMALL = 1 << 18  # tokens; a smaller part is packed
@@ -73,8 +73,8 @@ def _write_pack(parts: Sequence[PartRecord], folder: str) -> TokenFile:
     key = json.dumps([VERSION, [part.name for part in parts]])
     name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.pack"
     path = storage.join(folder, name)
-    if storage.exists(path):
-        return read_footer(path, TokenFile)
+    if finished := read_finished(path, TokenFile):
+        return finished
     blocks = []
     for i, part in enumerate(parts):
         if part.num_documents:

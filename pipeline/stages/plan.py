@@ -20,6 +20,7 @@ from bertloom import storage
 from bertloom.arrays import U64
 from bertloom.counts import counted
 from bertloom.draws import VALIDATION, mix
+from bertloom.sealed_files import read_sealed, write_sealed
 from bertloom.shards import SPLITS
 from pipeline.dataset import HeldOut
 from pipeline.examples.configuration import SHARES
@@ -248,13 +249,13 @@ def _merge(lowest: Sequence[int], highest: Sequence[int], min_sources: int = 2) 
 
 
 def write_plan(path: str, plan: Plan) -> None:
-    """Write a plan as JSON."""
-    storage.write_whole(path, [json.dumps(asdict(plan)).encode()])
+    """Write a plan as JSON, with a checksum."""
+    write_sealed(path, [json.dumps(asdict(plan)).encode()])
 
 
 def read_plan(path: str) -> Plan:
     """Return the plan in a file."""
-    fields = json.loads(storage.read(path))
+    fields = json.loads(read_sealed(path))
     fields["parts"] = tuple(map(PartRecord.from_json, fields["parts"]))
     fields["buckets"] = tuple(Bucket(**bucket) for bucket in fields["buckets"])
     fields["packs"] = tuple(map(Pack.from_json, fields["packs"]))

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.arrays import I64, U64
+from bertloom.sealed_files import is_sealed, read_sealed
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.text.minhash import Banding, band_hashes, is_alike, shingles, similarity
 from pipeline.tokens import TokenFile, read_documents_table, read_range
 
-VERSION = 3  # raise it with any change in what is found, or in the layout of a file
+VERSION = 4  # raise it with any change in what is found, or in the layout of a file
 RANGE_ROWS = 1 << 20  # rows of all sketches together in one range
 MAX_HELD_TOKENS = 1 << 22  # of the documents compared in one batch: about 200 MB while they are read
 DOCUMENT_TOKENS = 64  # the memory for a document besides its tokens, in tokens
@@ -64,7 +65,7 @@ class Search:
 def write_sketch(file: TokenFile, search: Search) -> None:
     """Write the band hashes of a file's documents, unless they are there."""
     path = search.sketch(file)
-    if storage.exists(path):
+    if is_sealed(path):
         return
     block = read_range(storage.join(search.parts, file.name), file, 0, 1 << 64)
     ids = block.documents["id"]
@@ -166,4 +167,4 @@ def read_shingles(pairs: NDArray[np.void], files: Files, folder: str) -> tuple[d
 
 def read_near_duplicates(path: str) -> NDArray[np.void]:
     """Return the NEAR_DUPLICATE rows of a finished search, by id."""
-    return np.frombuffer(storage.read(path), NEAR_DUPLICATE)
+    return np.frombuffer(read_sealed(path), NEAR_DUPLICATE)

@@ -21,7 +21,7 @@ from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
 from pipeline.text.records import Document, PassedOver, Record, Reject, first_characters
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
-from pipeline.tokens import BLOCK_BYTES, VERSION, PartRecord, TokenBlock, read_footer, write_part
+from pipeline.tokens import BLOCK_BYTES, VERSION, PartRecord, TokenBlock, read_finished, write_part
 from pipeline.vocabulary import cached_vocabulary
 
 
@@ -36,13 +36,13 @@ def part_names(split: Split, job: JobConfig) -> Callable[[int], str]:
 
 
 def finished_parts(folder: str, part_name: Callable[[int], str]) -> list[PartRecord]:
-    """Return the footers of the parts of a split that are there already, in order."""
+    """Return the footers of the parts of a split that are there already, in order, up to a damaged one."""
     found: list[PartRecord] = []
     while not (found and found[-1].last):
-        path = storage.join(folder, part_name(len(found)))
-        if not storage.exists(path):
+        footer = read_finished(storage.join(folder, part_name(len(found))), PartRecord)
+        if footer is None:
             break
-        found.append(read_footer(path, PartRecord))
+        found.append(footer)
     return found
 
 

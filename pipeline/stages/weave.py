@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.arrays import U64, Bools
+from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from bertloom.shards import ShardName
 from pipeline.dataset import DOCUMENTS_SCHEMA, HeldOut
 from pipeline.examples.decoding import plain_text
@@ -199,15 +200,21 @@ def weave_bucket(
         rejects=log,
         counters=dict(counters),
     )
-    storage.write_whole(path, [json.dumps(asdict(record)).encode()])
+    write_sealed(path, [json.dumps(asdict(record)).encode()])
     return record
 
 
-def read_record(path: str) -> BucketRecord:
-    """Return the record in a file."""
-    fields = json.loads(storage.read(path))
-    fields["shards"] = tuple(fields["shards"])
-    return BucketRecord(**fields)
+def finished_bucket(path: str, places: Places) -> BucketRecord | None:
+    """Return a bucket's record, None if there is none, it is damaged, or a file that it lists does not have its size."""
+    if not is_sealed(path):
+        return None
+    fields = json.loads(read_sealed(path))
+    record = BucketRecord(**fields | {"shards": tuple(fields["shards"])})
+    page = storage.join(places.dataset, "documents", record.split, f"{record.number:05d}.parquet")
+    log = storage.join(places.records, record.rejects) if record.rejects else page
+    sizes = [(storage.join(places.dataset, *row["path"].split("/")), row["bytes"]) for row in record.shards]
+    whole = all(storage.size(shard) == size for shard, size in sizes)
+    return record if whole and storage.exists(page) and storage.exists(log) else None
 
 
 def _documents_page(rows: NDArray[np.void], sources: list[str]) -> bytes:
@@ -250,8 +257,8 @@ class WeaveBucket(beam.DoFn):
             if self.plan.held_out_sha256:
                 self.held_out_ids = read_held_out(self.places.held_out)
         path = record_path(bucket, self.plan, self.job, self.places)
-        if storage.exists(path):
-            record = read_record(path)
+        record = finished_bucket(path, self.places)
+        if record:
             increment("buckets-reused", 1)
         else:
             ids = self.near_duplicate_ids, self.held_out_ids
