@@ -233,7 +233,9 @@ def resume(training: Pretraining) -> Progress:
     if found:
         load_checkpoint(found[0], training.model, training.optimizer)
     share_checkpoint(ranks, training.model, training.optimizer)
-    recorder.check_space(training.model, training.optimizer, config.keep_checkpoints)
+    recorder.check_space(
+        training.model, training.optimizer, min(config.keep_checkpoints + 1, training.num_saves(progress))
+    )
     return progress
 
 

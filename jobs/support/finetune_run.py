@@ -82,7 +82,7 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
     freeze(model.encoder, config.frozen_layers)
     model.to(ranks.device)
     optimizer = build_optimizer(model, config.weight_decay, config.layer_decay)
-    recorder.check_space(model, optimizer)
+    recorder.check_space(model, optimizer, 2)
     if found:
         load_checkpoint(found[0], model, optimizer)
         recorder.print(f"seed {seed}: resuming at step {state.step:,}")

@@ -1,5 +1,6 @@
 """Pretraining, as the training loop sees it: batches, learning rate, evaluation and checkpoints."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -136,6 +137,12 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
 
     def save(self, progress: Progress) -> None:
         self.recorder.save(self.model, self.optimizer, self.state(progress))
+
+    def num_saves(self, progress: Progress) -> int:
+        """Return the number of checkpoints to come; 3 if the number of steps is not known."""
+        if self.schedule.unit != "steps":
+            return 3
+        return math.ceil((self.schedule.total - progress.step) / self.config.save_every)
 
     def next_batch(self, progress: Progress) -> GlobalBatch:
         legs = self.legs_at(progress)

@@ -150,6 +150,8 @@ def read_tokenizer(path: Path) -> TextTokenizer:
     """Return the tokenizer in a tokenizer.json; ValueError if it is not that of a BERT."""
     try:
         return TextTokenizer(Tokenizer.from_str(read_regular(path).decode()), str(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): copy the model's tokenizer.json there") from None
     except ValueError:
         raise
     except Exception as error:  # tokenizers raises plain Exceptions

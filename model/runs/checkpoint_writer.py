@@ -22,20 +22,20 @@ def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     return weights + moments
 
 
-def check_space(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> None:
-    """Raise ValueError unless the disk has room for the checkpoints to come: those kept, and the one being written.
+def check_space(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+    """Raise ValueError unless the disk has room for the checkpoints of a run.
 
     Args:
         folder: RUN/checkpoints, which need not exist; the run folder does.
-        keep: number of checkpoints to keep.
+        number: largest number of them at a time, those on disk and the one being written included.
     """
     size = checkpoint_bytes(model, optimizer)
-    num_more = max(keep + 1 - len(checkpoints_in(folder)), 1)
+    num_more = max(number - len(checkpoints_in(folder)), 1)
     free = shutil.disk_usage(folder.parent).free
     if free < num_more * size:
         raise ValueError(
-            f"{folder} needs {num_more * size / 1e6:,.1f} MB for {num_more} checkpoints of {size / 1e6:,.1f} MB (those that "
-            f"are kept, and the one being written), but its disk has {free / 1e6:,.1f} MB free: make room, keep fewer, or "
+            f"{folder} needs {num_more * size / 1e6:,.1f} MB for {num_more} more checkpoints of {size / 1e6:,.1f} MB, "
+            f"but its disk has {free / 1e6:,.1f} MB free: make room, keep fewer, or "
             f"give an --out on another disk"
         )
 

@@ -60,8 +60,8 @@ class NullRecorder:
         """Remove what killed writers left, and return the latest intact checkpoint and its state, if there is one."""
         return None
 
-    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 1) -> None:
-        """Raise ValueError unless the disk has room for the checkpoints of this model."""
+    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+        """Raise ValueError unless the disk has room for this number of checkpoints at a time."""
 
     def print(self, text: str) -> None:
         """Print a line before or after training."""
@@ -121,8 +121,8 @@ class Recorder(NullRecorder):
         sweep_temporary(self.out / "checkpoints")
         return found
 
-    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 1) -> None:
-        check_space(self.out / "checkpoints", model, optimizer, keep)
+    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+        check_space(self.out / "checkpoints", model, optimizer, number)
 
     def print(self, text: str) -> None:
         print(text, flush=True)  # at once, also into a file

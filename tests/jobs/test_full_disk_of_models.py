@@ -67,7 +67,7 @@ def test_training_does_not_begin_without_room_for_its_checkpoints(data, tmp_path
     error = capsys.readouterr().err.splitlines()[-1]
     assert (
         f"{out}/checkpoints needs " in error
-        and "MB for 3 checkpoints of " in error
+        and "MB for 2 more checkpoints of " in error
         and "make room, keep fewer" in error
     )
     assert not (out / "checkpoints").exists() and not (out / "metrics.jsonl").exists()
@@ -77,11 +77,16 @@ def test_checkpoints_that_will_be_replaced_need_no_more_room(tmp_path, monkeypat
     model, optimizer = trained()
     size, folder = checkpoint_bytes(model, optimizer), tmp_path / "checkpoints"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, size))
-    with pytest.raises(ValueError, match="for 3 checkpoints"):
-        check_space(folder, model, optimizer, keep=2)
+    with pytest.raises(ValueError, match="for 3 more checkpoints"):
+        check_space(folder, model, optimizer, 3)
     for step in (1, 2):
         save_checkpoint(folder, model, optimizer, state(step, model), keep=2)
-    check_space(folder, model, optimizer, keep=2)
+    check_space(folder, model, optimizer, 3)
+
+
+def test_room_is_needed_only_for_checkpoints_that_will_be_written(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 900_000))
+    assert cli.main(["pretrain", *flags(data, tmp_path / "run"), "--keep-checkpoints", str(2**40)]) == 0
 
 
 def test_a_disk_that_becomes_full_leaves_the_last_whole_checkpoint(data, tmp_path, capsys):

@@ -98,8 +98,10 @@ def block(rows: list[tuple[bytes, bytes]], every: int = 16) -> bytes:
     return out + b"".join(at.to_bytes(4, "little") for at in restarts) + len(restarts).to_bytes(4, "little")
 
 
-def write_bundle(stem: Path, tensors: dict[str, np.ndarray], num_shards: int = 1, rows_per_block: int = 20) -> None:
-    """Write STEM.index and STEM.data-*."""
+def write_bundle(
+    stem: Path, tensors: dict[str, np.ndarray], num_shards: int = 1, rows_per_block: int = 20
+) -> list[tuple[bytes, bytes]]:
+    """Write STEM.index and STEM.data-*, and return the rows of the index."""
     rows = [(b"", PROTOS["Header"](num_shards=num_shards, version={"producer": 1}).SerializeToString())]
     data = [b""] * num_shards
     for number, name in enumerate(sorted(tensors)):
@@ -118,9 +120,13 @@ def write_bundle(stem: Path, tensors: dict[str, np.ndarray], num_shards: int = 1
     for shard, content in enumerate(data):
         Path(f"{stem}.data-{shard:05d}-of-{num_shards:05d}").write_bytes(content)
     write_table(Path(f"{stem}.index"), rows, rows_per_block)
+    return rows
 
 
-def write_table(path: Path, rows: list[tuple[bytes, bytes]], rows_per_block: int = 20) -> None:
+def write_table(
+    path: Path, rows: list[tuple[bytes, bytes]], rows_per_block: int = 20, raw: bytes | None = None
+) -> None:
+    """Write a table; `raw` is the content of its only block, instead of the rows."""
     out = b""
 
     def add(content: bytes) -> bytes:
@@ -130,7 +136,7 @@ def write_table(path: Path, rows: list[tuple[bytes, bytes]], rows_per_block: int
         return handle
 
     groups = [rows[at : at + rows_per_block] for at in range(0, len(rows), rows_per_block)]
-    handles = [(group[-1][0] + b"\xff", add(block(group))) for group in groups]
+    handles = [(group[-1][0] + b"\xff", add(block(group))) for group in groups] if raw is None else [(b"z", add(raw))]
     meta = add(block([]))
     footer = meta + add(block(handles, every=1))
     path.write_bytes(out + footer.ljust(40, b"\0") + (0xDB4775248B80FB57).to_bytes(8, "little"))
