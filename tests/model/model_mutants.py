@@ -312,7 +312,9 @@ def _use(use: Callable[..., None], original: Path, mutant: Path, draw: random.Ra
         if "\n" in str(error) or len(str(error)) > 2000:
             traceback.print_exc()
             return 1
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate" in str(error):
+            return 0  # `jobs/cli.py` makes one line of it
         traceback.print_exc()
         return 1
     return 0
