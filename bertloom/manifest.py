@@ -5,6 +5,7 @@ The presence of manifest.json means that the data set is complete; from then on 
 
 import hashlib
 import json
+import os
 from typing import Any
 
 import pyarrow as pa
@@ -132,6 +133,7 @@ def read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
         what = "is not a data set, or not a finished one" if storage.exists(dataset) else "does not exist"
         raise ValueError(
             f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it"
+            + what_it_is(dataset)
         )
     try:
         manifest = parse_manifest(read_below(dataset, "manifest.json"), path)
@@ -141,6 +143,15 @@ def read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
         raise ValueError(f"{path} cannot be read ({error}); {DAMAGED}") from error
     except ValueError as error:
         raise ValueError(f"{error}; {DAMAGED}") from error
+
+
+def what_it_is(path: str) -> str:
+    """Return the end of an error about a local path without a manifest.json: what else the path is, if that is known."""
+    if path.endswith(".tar"):
+        return "; this is a shard, which `bertloom inspect` shows: give the folder of its data set"
+    if any(os.path.exists(os.path.join(path, name)) for name in ("metrics.jsonl", "checkpoints", "config.json")):
+        return "; this is a model or a run: give the data set that it was trained on"
+    return ""
 
 
 def read_below(dataset: str, name: str) -> bytes:

@@ -51,13 +51,13 @@ class PreprocessConfig:
 
     input: tuple[str, ...]
     """Files, folders or quoted globs, local or on an object store. @LIST is a file with one of these per line."""
-    validation_input: tuple[str, ...] = ()
-    """Files, folders or globs of texts for the validation split. By default --validation-fraction chooses documents of
-    --input. Texts of --input that equal one of these are not trained on."""
     vocab: str
     """The vocabulary file, one word per line. `bertloom build-vocab` makes one."""
     out: str
     """Folder of the data set to write. After an interruption, the same command does the rest."""
+    validation_input: tuple[str, ...] = ()
+    """Files, folders or globs of texts for the validation split. By default --validation-fraction chooses documents of
+    --input. Texts of --input that equal one of these are not trained on."""
     work_dir: str | None = None
     """Folder for tokenized text. Later jobs over the same texts with the same folder do not tokenize them again, whatever
     their lengths, copies or masks. By default it is inside --out and is removed at the end."""

@@ -139,6 +139,10 @@ def cached_vocabulary(path: str) -> Vocabulary:
 def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
     """Return the vocabulary in these bytes. `name` is the file's name in errors."""
     notes = []
+    if data.lstrip()[:1] == b"{" and b'"vocab"' in data:
+        raise ValueError(
+            f"{name} is a tokenizer in JSON: expected a text file with one word per line, such as the vocab.txt beside it"
+        )
     if data.startswith(b"\xef\xbb\xbf"):
         data = data[3:]
         notes.append(f"{name}: a byte order mark at the start was ignored")

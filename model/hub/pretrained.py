@@ -92,6 +92,8 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
             raise ValueError(f"{path} has no checkpoint yet: `bertloom pretrain` saves one after --save-every steps")
         return _open_checkpoint(found[0])
     hint = "" if path.exists() else "; models are read from disk and not downloaded"
+    if (path / "manifest.json").exists():
+        hint = "; this is a data set"
     raise ValueError(
         f"{path} is no model: expected the folder of a run, or a directory with config.json and model.safetensors{hint}"
     )

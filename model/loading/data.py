@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bertloom.json_files import Damaged
-from bertloom.manifest import parse_manifest, parse_shards
+from bertloom.manifest import parse_manifest, parse_shards, what_it_is
 from model.batch import PackedBatch
 from model.loading.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
 from model.loading.folder import RemoteFolder, open_folder
@@ -51,7 +51,7 @@ class DataSet:
         except FileNotFoundError:
             raise ValueError(
                 f"{self.folder} has no manifest.json: it is not a data set, or `bertloom preprocess` has not finished it; "
-                f"start that command again with the same flags to finish it"
+                f"start that command again with the same flags to finish it{what_it_is(str(self.folder))}"
             ) from None
         try:
             self.shards = self.folder.parse(

@@ -19,6 +19,7 @@ from bertloom.manifest import (
     manifest_text,
     parse_manifest,
     read_below,
+    what_it_is,
 )
 from bertloom.members import read_member
 from bertloom.parquet_files import parse_parquet
@@ -43,7 +44,7 @@ def check_dataset(dataset: str) -> Iterator[Fault]:
     if not storage.exists(path):
         raise ValueError(
             f"{dataset} has no manifest.json: it is not a data set, or an unfinished one; "
-            f"start `bertloom preprocess` again to finish it"
+            f"start `bertloom preprocess` again to finish it{what_it_is(dataset)}"
         )
     try:
         text = read_below(dataset, "manifest.json")
