@@ -11,7 +11,7 @@ if they differ. Sentences, tokens and bytes are counted from 0, and the end of a
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ import tyro
 
 from bertloom.arrays import I64
 from jobs.support.config import parse
+from jobs.support.outputs import json_line
 
 if TYPE_CHECKING:
     import tokenizers
@@ -53,7 +54,10 @@ def main(argv: Sequence[str]) -> int:
     from jobs.support.explanation import explanation_lines
 
     found = Explainer(config.dataset).explain(config.index)
-    print(json.dumps(found, ensure_ascii=False, indent=1) if config.json else "\n".join(explanation_lines(found)))
+    if config.json:
+        print(json_line(found, sys.stdout.encoding, indent=1), end="")
+    else:
+        print("\n".join(explanation_lines(found)))
     return 1 if found["agrees"] is False else 0
 
 

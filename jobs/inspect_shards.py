@@ -9,8 +9,8 @@ became a random word, ⟦=paris⟧ for the 10 % that were kept.
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ import tyro
 
 from bertloom import storage
 from jobs.support.config import parse
+from jobs.support.outputs import json_line
 from pipeline.examples.configuration import ExamplesConfig
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ class InspectConfig:
 def main(argv: Sequence[str]) -> None:
     config = parse(InspectConfig, argv, prog="bertloom inspect")
     found = inspect(config)
-    print(json.dumps(found, ensure_ascii=False, indent=1) if config.json else "\n".join(_lines(found)))
+    if config.json:
+        print(json_line(found, sys.stdout.encoding, indent=1), end="")
+    else:
+        print("\n".join(_lines(found)))
 
 
 def inspect(config: InspectConfig) -> dict[str, Any]:

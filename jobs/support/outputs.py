@@ -75,16 +75,16 @@ def write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(json_line(row, "utf-8"))
 
 
-def json_line(row: Mapping[str, Any], encoding: str) -> str:
+def json_line(row: Mapping[str, Any], encoding: str, indent: int | None = None) -> str:
     """Return a line of JSON; with escapes if the encoding lacks a character in it.
 
     >>> json_line({"text": "北京"}, "gbk"), json_line({"text": "北京"}, "latin-1")
     ('{"text": "北京"}\\n', '{"text": "\\\\u5317\\\\u4eac"}\\n')
     """
     # default=str: the `id` of a row in a Parquet file may be a time, for example.
-    line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
+    line = json.dumps(row, ensure_ascii=False, default=str, indent=indent) + "\n"
     try:
         line.encode(encoding)
     except UnicodeEncodeError:
-        return json.dumps(row, default=str) + "\n"
+        return json.dumps(row, default=str, indent=indent) + "\n"
     return line

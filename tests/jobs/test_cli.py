@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import tempfile
@@ -164,19 +165,47 @@ def test_the_overview_imports_no_command():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_a_reader_that_closes_the_pipe_early_causes_no_message(tmp_path):
-    script = tmp_path / "stand_in.py"
-    script.write_text("def main(argv):\n    for _ in range(100_000):\n        print('x' * 100)\n")
+def start_command(tmp_path, body: str, **environment: str) -> subprocess.Popen:
+    """Start `bertloom inspect` in a process, with these lines as the body of its `main`."""
+    (tmp_path / "stand_in.py").write_text(f"def main(argv):\n    {body}\n", encoding="utf-8")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from jobs import cli;"
         "cli.available_commands = lambda: {'inspect': ('stand_in', '')}; sys.exit(cli.main(['inspect']))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with process:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", code], env=os.environ | environment, **streams)
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # one waits in a buffer until the command ends
+def test_a_reader_that_closes_the_pipe_early_causes_no_message(tmp_path, lines):
+    body = f"print('x', flush=True); import time; time.sleep(0.5); print(*['x' * 100] * {lines}, sep='\\n')"
+    with start_command(tmp_path, body) as process:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_a_broken_pipe_to_something_else_is_an_error(tmp_path):
+    process = start_command(tmp_path, "raise BrokenPipeError(32, 'Broken pipe')")
+    out, err = process.communicate()
+    assert process.returncode == 2 and err == b"bertloom inspect: error: [Errno 32] Broken pipe\n"
+
+
+def test_a_full_disk_under_the_output_is_an_error_even_if_the_output_is_short(tmp_path):
+    process = start_command(tmp_path, "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); print('x')")
+    assert process.communicate()[1] == b"bertloom inspect: error: [Errno 28] No space left on device\n"
+    assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("ascii", "?a? ??"), ("latin-1", "?a? ??"), ("gbk", "?a? 北京"), ("utf-8", "⟦a⟧ 北京")],
+)
+def test_an_output_that_is_not_utf_8_shows_question_marks_for_what_it_lacks(tmp_path, encoding, shown):
+    process = start_command(tmp_path, "print('⟦a⟧ 北京')", PYTHONIOENCODING=encoding)
+    out, err = process.communicate()
+    assert (process.returncode, out.decode(encoding), err) == (0, shown + "\n", b"")
 
 
 @pytest.mark.parametrize(

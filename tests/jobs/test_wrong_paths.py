@@ -32,7 +32,10 @@ def here(tmp_path, monkeypatch):
         ("pretrain tiny --data run --out new --num-steps 1", "this is a model or a run"),
         ("score --model data --input a.txt", "data is no model: .*; this is a data set"),
         ("export --checkpoint data --out new", "data is no model: .*; this is a data set"),
-        ("preprocess --input a.txt --out new --vocab tokenizer.json", "tokenizer.json is a tokenizer in JSON: expected"),
+        (
+            "preprocess --input a.txt --out new --vocab tokenizer.json",
+            "tokenizer.json is a tokenizer in JSON: expected",
+        ),
     ],
 )
 def test_a_path_of_the_wrong_kind_is_named_in_one_line(here, capsys, words, says):
