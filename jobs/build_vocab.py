@@ -126,6 +126,7 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
     from pipeline.accents import accent_warning
     from pipeline.inputs.splitting import split_size, split_source
     from pipeline.local.runner import pipeline_options, run_over_splits
+    from pipeline.stages.sampling import FindShare, read_share, sampled
     from pipeline.stages.word_counts import CountWords, read_counts
 
     size = split_size(sum(source.size for source in sources))
@@ -133,14 +134,19 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
     if warning := accent_warning(splits, config.text.read, config.do_lower_case, config.strip_accents):
         say(warning)
     with TemporaryDirectory(prefix="bertloom-") as folder:
-        run_over_splits(
+        run = partial(
+            run_over_splits,
             pipeline_options(config.num_workers, ()),
             splits,
-            CountWords(folder, config.text, config.do_lower_case, config.strip_accents),
             command="build-vocab",
             how_to_continue="No work is kept. Start",
             log=os.path.join(folder, "beam.log"),
         )
+        text, share = config.text, os.path.join(folder, "sample.json")
+        if text.clean.sample > 1:
+            run(FindShare(text, bool(text.clean.quality_filter), share))
+            text = sampled(text, read_share(share))
+        run(CountWords(folder, text, config.do_lower_case, config.strip_accents))
         return read_counts(folder)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -166,13 +166,14 @@ def make_data_set(
         how_to_continue="Finished work is kept. " + ("Start" if on_disk else f"Remove {config.out}/.lock, then start"),
         log=os.path.join(places.scratch, "beam.log") if on_disk else os.devnull,
     )
+    reading = take_sample(run, job, places)
     if job.tokenize.max_line_repeats is not None:
         say("counting the lines of all documents, for --max-line-repeats")
         make_folder("--work-dir", places.lines)
-        run(CountLines(job.tokenize.text, job.tokenize.max_line_repeats, places))
+        run(CountLines(reading.tokenize.text, job.tokenize.max_line_repeats, places))
         places = with_repeated_lines(places)
     prepare_folders(places, job)
-    num_tokenized, num_buckets = count_finished(places, job, splits)
+    num_tokenized, num_buckets = count_finished(places, reading, splits)
     if is_continued or num_tokenized:
         what = "an unfinished run" if is_continued else f"the tokens in {places.work}"
         say(
@@ -183,7 +184,7 @@ def make_data_set(
     if on_disk and is_local(options):
         progress = JobProgress(places, total_bytes)
     try:
-        run(Preprocess(job, places, part_bytes, sources, notes), progress=progress)
+        run(Preprocess(job, reading, places, part_bytes, sources, notes), progress=progress)
     except ValueError as error:  # about the texts. It may suggest other flags, which an output with shards refuses
         if not has_shards(places):
             raise ValueError(
@@ -197,6 +198,21 @@ def make_data_set(
         if note not in notes:
             say(note)
     return manifest
+
+
+def take_sample(run: Callable[[Any], object], job: JobConfig, places: Places) -> JobConfig:
+    """Return the job with the share that --sample takes, if that is a number of documents. run: runs a transform."""
+    from bertloom.sealed_files import is_sealed
+    from pipeline.stages.sampling import FindShare, read_share, sampled
+
+    text = job.tokenize.text
+    if text.clean.sample <= 1:
+        return job
+    if not is_sealed(places.sample):
+        say(f"reading all documents once, to take {counted(int(text.clean.sample), 'document')} of them")
+        keeps_lines = job.tokenize.max_line_repeats is not None or bool(text.clean.quality_filter)
+        run(FindShare(text, keeps_lines, places.sample))
+    return replace(job, tokenize=replace(job.tokenize, text=sampled(text, read_share(places.sample))))
 
 
 def with_repeated_lines(places: Places) -> Places:

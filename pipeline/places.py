@@ -59,6 +59,11 @@ class Places:
         return storage.join(self.scratch, "plan.json")
 
     @property
+    def sample(self) -> str:
+        """The file with the share that --sample takes."""
+        return storage.join(self.scratch, "sample.json")
+
+    @property
     def held_out(self) -> str:
         """The file that lists the documents of --validation-input."""
         return storage.join(self.scratch, "held-out")

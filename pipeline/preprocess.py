@@ -28,6 +28,8 @@ class Preprocess(beam.PTransform[Any, Any]):
     """Splits -> the manifest of a complete data set."""
 
     job: JobConfig
+    reading: JobConfig
+    """The same with the share that --sample takes, if that is a number of documents."""
     places: Places
     part_bytes: int
     """Text of a token part, about."""
@@ -37,7 +39,7 @@ class Preprocess(beam.PTransform[Any, Any]):
 
     def expand(self, splits: Any) -> Any:
         job, places = self.job, self.places
-        parts = splits | "tokenize" >> Tokenize(job, places, self.part_bytes)
+        parts = splits | "tokenize" >> Tokenize(self.reading, places, self.part_bytes)
         if job.examples.near_duplicates is not None:
             parts = parts | "near duplicates" >> FindNearDuplicates(job, places)
         return (

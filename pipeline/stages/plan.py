@@ -190,13 +190,13 @@ def write_held_out(parts: Iterable[PartRecord], places: Places) -> U64 | None:
         return None
     ids = [read_documents_table(storage.join(places.parts, part.name), part)["id"] for part in held_out]
     found: U64 = np.unique(np.concatenate(ids))
-    storage.write_whole(places.held_out, [found.tobytes()])
+    write_sealed(places.held_out, [found.tobytes()])
     return found
 
 
 def read_held_out(path: str) -> U64:
     """Return the ids that `write_held_out` wrote."""
-    return np.frombuffer(storage.read(path), np.uint64)
+    return np.frombuffer(read_sealed(path), np.uint64)
 
 
 def _tables(files: Sequence[TokenFile], folder: str, near_duplicate_ids: U64 | None) -> Iterator[NDArray[np.void]]:

@@ -35,6 +35,8 @@ from pipeline.text.records import (
 # The characters of a text of MAX_DOCUMENT_BYTES: at most, in ASCII, and at least, in characters of four bytes.
 MOST_CHARACTERS, LEAST_CHARACTERS = 4_000_000, 1_000_000
 
+MOST_SAMPLED = 10_000_000  # documents: their draws are held in memory
+
 Step = Callable[[str], str]
 
 
@@ -49,7 +51,8 @@ class CleanConfig:
     remove_control_characters: bool = False
     """Remove control and invisible format characters. BERT's tokenizer ignores them in any case."""
     sample: float = 1.0
-    """Share of documents to use. A hash of the text decides which, so a larger share includes the smaller one."""
+    """Share of documents to use or, if it is above 1, their greatest number, for which all input is read twice. A hash of
+    the text decides which, so a larger sample includes the smaller one."""
     min_characters: int = 0
     """Reject texts with fewer characters."""
     max_characters: int | None = None
@@ -60,8 +63,10 @@ class CleanConfig:
     """Filters for English web pages, with their published thresholds. Both reject pages; c4 also removes lines."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.sample <= 1:
-            raise ValueError(f"--sample {self.sample}: expected more than 0, at most 1")
+        if not (0 < self.sample <= 1 or (1 < self.sample <= MOST_SAMPLED and self.sample == int(self.sample))):
+            raise ValueError(
+                f"--sample {self.sample}: expected a share, from 0 to 1, or a number of documents, up to {MOST_SAMPLED:,}"
+            )
         if not 0 <= self.min_characters <= LEAST_CHARACTERS:
             raise ValueError(f"--min-characters {self.min_characters}: expected 0 to {LEAST_CHARACTERS}")
         least, most = max(1, self.min_characters), self.max_characters

@@ -134,6 +134,40 @@ def test_a_sample_is_the_same_documents_however_they_lie_in_files(tmp_path, voca
     assert shards[0] == shards[1]
 
 
+def test_a_sample_of_a_number_of_documents_is_exact_and_the_same_however_it_is_read(tmp_path, vocab):
+    write(tmp_path / "one/in.txt", [*TEXTS, *TEXTS[:50]])  # equal texts count once
+    for i in range(0, 120, 20):
+        write(tmp_path / f"many/{i}.jsonl", TEXTS[i : i + 20][::-1])
+    made = {}
+    for out, source, options in (
+        ("a", "one", {"sample": 30}),
+        ("b", "many", {"sample": 30, "num_workers": 2, "split_mb": 0.001}),
+        ("all", "many", {"sample": 500}),
+        ("lines", "many", {"sample": 30, "max_line_repeats": 100, "unicode_normalization": "NFC"}),
+    ):
+        made[out] = run_job(tmp_path / source, tmp_path / out, vocab, **ONE, **options)
+        assert made[out]["configuration"]["sample"] == options["sample"]
+    assert shard_digests(tmp_path / "a") == shard_digests(tmp_path / "b")
+    counters = {out: manifest["counters"] for out, manifest in made.items()}
+    found = [of["documents_used"] + of["rejected"].get("no-example", 0) for of in counters.values()]
+    assert found == [30, 30, 120, 30]  # some are too short for an example of their own
+    assert counters["b"]["passed_over"] == {"not-sampled": 90} and counters["all"]["passed_over"] == {}
+    assert verify(str(tmp_path / "a"))[0] == []
+    run_job(tmp_path / "many", tmp_path / "more", vocab, **ONE, sample=60)
+    ids = [
+        {i for page in (tmp_path / out).glob("documents/*/*.parquet") for i in pq.read_table(page)["id"].to_pylist()}
+        for out in ("a", "more")
+    ]
+    assert ids[0] < ids[1] and len(ids[1]) == 60
+
+
+def test_a_vocabulary_of_a_sample_counts_its_documents(tmp_path, capsys):
+    write(tmp_path / "in.jsonl", TEXTS)
+    flags = ["--input", f"{tmp_path}/in.jsonl", "--vocab-size", "300", "--out", f"{tmp_path}/v.txt", "--sample", "25"]
+    build_vocab(flags)
+    assert "from       25 documents" in capsys.readouterr().out
+
+
 def test_cleaning_is_counted_said_and_in_the_manifest(tmp_path, vocab, capsys):
     texts = [[f"{paragraph} cafe\u0301" for paragraph in paragraphs] for paragraphs in TEXTS[:30]]
     write(tmp_path / "a.txt", [*TEXTS[30:], *texts, ["Short."], ["Ladida. " * 999], ["\u200b\u200d"]])

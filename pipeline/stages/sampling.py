@@ -1,0 +1,125 @@
+"""The stage of a sample of a given number of documents: all input is read once to find which share of it is that number.
+
+Each text has a draw, a hash of its id, and a share takes the texts of smallest draw. So the texts with the N smallest draws
+are found first, and then the share that takes these and no others. Equal texts have the same draw and count as one.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from bertloom.arrays import U64
+from bertloom.draws import SAMPLE, mix, threshold
+from bertloom.sealed_files import read_sealed, write_sealed
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.sources import Split
+from pipeline.stages.counters import increment
+from pipeline.stages.transform import transform
+from pipeline.text.records import Document, document_digest, join_text_lines
+
+MAX_HELD = 1 << 20  # ids of a split that are held before the largest draws are left out
+
+
+def smallest_draws(ids: Iterable[int], number: int) -> U64:
+    """Return the smallest different draws of these ids, at most `number`, sorted: uint64 (n,)."""
+    kept, held = np.zeros(0, np.uint64), []
+    for one in ids:
+        held.append(one)
+        if len(held) >= MAX_HELD:
+            kept, held = _smallest([kept, mix(np.array(held, np.uint64) ^ np.uint64(SAMPLE))], number), []
+    return _smallest([kept, mix(np.array(held, np.uint64) ^ np.uint64(SAMPLE))], number)
+
+
+def _smallest(draws: list[U64], number: int) -> U64:
+    found: U64 = np.unique(np.concatenate(draws))[:number]
+    return found
+
+
+def share_of(draws: U64, number: int) -> float:
+    """Return a share that takes the texts with the `number` smallest draws: of `number` + 1 draws, sorted, or of all.
+
+    Where no number in floating point lies between two draws, it takes fewer texts.
+    """
+    if len(draws) <= number:
+        return 1.0
+    for last in range(number - 1, -1, -1):
+        low, high = int(draws[last]), int(draws[last + 1])
+        share = (low + high + 1) // 2 / 2**64
+        if low < threshold(share, 64) <= high:
+            return share
+    raise ValueError(f"--sample {number}: no share takes so few documents; take more")
+
+
+def sampled(config: TextConfig, share: float) -> TextConfig:
+    """Return the options of reading with a share in the place of the number of documents."""
+    return replace(config, clean=replace(config.clean, sample=share))
+
+
+def read_share(path: str) -> float:
+    """Return the share that `FindShare` wrote."""
+    share: float = json.loads(read_sealed(path))
+    return share
+
+
+class Smallest(beam.CombineFn):
+    """Arrays of draws -> the smallest of all."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def create_accumulator(self) -> U64:
+        return np.zeros(0, np.uint64)
+
+    def add_input(self, kept: U64, draws: U64) -> U64:
+        return _smallest([kept, draws], self.number)
+
+    def merge_accumulators(self, kept: Iterable[U64]) -> U64:
+        return _smallest([np.zeros(0, np.uint64), *kept], self.number)
+
+    def extract_output(self, kept: U64) -> U64:
+        return kept
+
+
+@transform
+class FindShare(beam.PTransform[Any, Any]):
+    """Splits -> a file with the share that takes a number of documents, for `read_share`."""
+
+    config: TextConfig
+    keep_lines: bool
+    """Whether texts are cleaned with their line breaks, which later steps need."""
+    path: str
+
+    def expand(self, splits: Any) -> Any:
+        return (
+            splits
+            | "draw" >> beam.Map(self.draw)
+            | "smallest" >> beam.CombineGlobally(Smallest(self.number + 1))
+            | "share" >> beam.Map(self.write)
+        )
+
+    @property
+    def number(self) -> int:
+        return int(self.config.clean.sample)
+
+    def draw(self, split: Split) -> U64:
+        draws = smallest_draws(self._ids(split), self.number + 1)
+        increment("texts-drawn", len(draws))
+        return draws
+
+    def _ids(self, split: Split) -> Iterator[int]:
+        """Yield the id that decides for each text: its own, or that of its first piece."""
+        clean = replace(
+            self.config.clean, sample=1.0, min_characters=0, max_characters=None, languages=(), quality_filter=()
+        )
+        config = replace(self.config, clean=clean)
+        for record in read_documents(split, config=config, keep_lines=self.keep_lines):
+            if isinstance(record, Document):
+                own = document_digest(join_text_lines(record.text))[:8]
+                yield int.from_bytes(own, "big") if record.source_key is None else record.source_key
+
+    def write(self, draws: U64) -> None:
+        write_sealed(self.path, [json.dumps(share_of(draws, self.number)).encode()])
