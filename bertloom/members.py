@@ -14,7 +14,6 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bertloom import storage
 from bertloom.json_files import check_regular
@@ -117,10 +116,10 @@ def check_values(batch: pa.RecordBatch, max_seq_length: int) -> None:
     )
 
 
-def check_ids(examples: pa.RecordBatch | pa.Table, vocabulary_size: int) -> None:
+def check_ids(batch: pa.RecordBatch, vocabulary_size: int) -> None:
     """Raise ValueError unless every token id is that of a word. vocabulary_size: number of words."""
     for name in ("input_ids", "masked_lm_ids"):
-        largest = pc.max(pc.list_flatten(examples.column(name))).as_py() or 0
+        largest = int(batch.column(name).flatten().to_numpy().max(initial=0))
         if largest >= vocabulary_size:
             raise ValueError(f"{name} has the token id {largest}, but the vocabulary has {vocabulary_size} words")
 

@@ -127,6 +127,7 @@ class Explainer:
         return example, {"shard": shard["path"], "member": member, "row": at, **names, **shown}
 
     def _bucket(self, split: str, number: int) -> Bucket:
+        from bertloom.manifest import DAMAGED
         from pipeline.checks.replay import Bucket
         from pipeline.checks.sample import read_documents_page
         from pipeline.dataset import repeated_lines_of
@@ -135,6 +136,10 @@ class Explainer:
             page = read_documents_page(self.dataset, split, number, self.manifest)
             has_lines = self.job.tokenize.max_line_repeats is not None
             repeated_lines = repeated_lines_of(self.dataset, self.manifest) if has_lines else None
+            if unknown := sorted({*page["source"].to_pylist()} - self.inputs.keys()):
+                raise ValueError(
+                    f"documents/ names {unknown[0]!r}, which is not among the inputs of manifest.json; {DAMAGED}"
+                )
             paths = {name: row["path"] for name, row in self.inputs.items()}
             self._buckets[split, number] = Bucket(
                 page=page,

@@ -41,6 +41,14 @@ REPEATED_SCHEMA = pa.schema(
         pa.field("documents", pa.int64(), nullable=False),
     ]
 )
+DOCUMENT_LIMITS = {
+    "position": (0, (1 << 63) - 1),
+    "piece": (0, (1 << 31) - 1),
+    "length": (1, 1 << 24),
+    "num_sentences": (1, 1 << 24),
+    "num_tokens": (1, 1 << 24),
+}
+"""Least and greatest value of columns of documents/: a text of more than 4 MB is cut into documents."""
 ROW_BYTES = 8
 """Of each row of these tables that cannot be compressed: a hash."""
 MAX_REJECT_BYTES = 1 << 26
@@ -83,7 +91,8 @@ def read_repeated(folder: str) -> U64:
 
 def repeated_lines_of(dataset: str, manifest: Mapping[str, Any]) -> U64:
     """Return the hashes of the repeated lines in a data set: uint64 (lines,), sorted."""
-    hashes: U64 = read_table(dataset, REPEATED, manifest["files"], REPEATED_SCHEMA)["line"].to_numpy()
+    content = read_listed(dataset, REPEATED, manifest["files"])
+    hashes: U64 = parse_parquet(content, REPEATED, REPEATED_SCHEMA, ROW_BYTES)["line"].to_numpy()
     return hashes
 
 
@@ -99,14 +108,26 @@ def vocabulary_of(dataset: str, manifest: Mapping[str, Any]) -> Vocabulary:
     return vocabulary
 
 
-def read_table(dataset: str, name: str, listed: Mapping[str, str], schema: pa.Schema) -> pa.Table:
-    """Return a Parquet file of a data set. listed: the sha256 of each file that the manifest lists in this place."""
+def read_listed(dataset: str, name: str, listed: Mapping[str, str]) -> bytes:
+    """Return a file of a data set. listed: the sha256 of each file that the manifest lists in this place."""
     if name not in listed:
         raise ValueError(f"{name}: manifest.json of {dataset} does not list it")
     content = read_below(dataset, name)
     if hashlib.sha256(content).hexdigest() != listed[name]:
         raise Damaged(f"{name}: its sha256 is not that of manifest.json")
-    return parse_parquet(content, name, schema, ROW_BYTES)
+    return content
+
+
+def parse_documents(content: bytes, name: str) -> pa.Table:
+    """Return a page of documents/ from its content; ValueError if a value is not possible."""
+    table = parse_parquet(content, name, DOCUMENTS_SCHEMA, ROW_BYTES)
+    for column, (least, most) in DOCUMENT_LIMITS.items():
+        values = table[column].to_numpy()
+        if len(values) and not least <= int(values.min()) <= int(values.max()) <= most:
+            raise ValueError(
+                f"{name} has {column} {values.min()} to {values.max()}, which is not possible: expected {least} to {most}"
+            )
+    return table
 
 
 def read_rejects(dataset: str, name: str) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ A finished data set does not record how its pairs were drawn, and a random B is 
 the documents of the bucket are read, tokenized and woven again by the functions that made the shard.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from bertloom import storage
 from bertloom.arrays import U64
+from bertloom.json_files import check_regular
 from bertloom.members import read_shard
 from bertloom.shards import ShardName
 from pipeline.examples.pairs import Pairs
@@ -119,6 +121,10 @@ def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U6
     wanted = {(row["position"], row["piece"]): row["id"] for row in rows.to_pylist()}
     name = rows["source"][0].as_py()
     try:
+        if storage.is_local(path):
+            path = str(check_regular(os.path.abspath(path)))  # one file: no folder, pattern, list of files or device
+        elif storage.size(path) is None:
+            raise FileNotFoundError(path)
         (source,) = find_sources([path], None, config.read.encoding)
     except (ValueError, OSError) as error:
         raise ValueError(

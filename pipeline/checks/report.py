@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import mix
+from bertloom.manifest import DAMAGED
 from pipeline.examples.decoding import plain_text
 from pipeline.text.scripts import script_of
 from pipeline.vocabulary import Vocabulary
@@ -305,6 +306,10 @@ def coverage(ids: U64, num_tokens: I64, shards: Iterable[Iterable[pa.RecordBatch
                 wanted = np.flatnonzero((columns[f"document_{segment}"] <= ids[-1]) & (size > 0))
                 document = np.searchsorted(ids, columns[f"document_{segment}"][wanted])
                 start = first[document] + columns[f"token_{segment}"][wanted]
+                if (ids[document] != columns[f"document_{segment}"][wanted]).any() or (
+                    start + size[wanted] > first[document] + num_tokens[document]
+                ).any():
+                    raise ValueError(f"a shard has an example outside of the documents of its page; {DAMAGED}")
                 np.add.at(steps, start, 1)
                 np.add.at(steps, start + size[wanted], -1)
         here = np.cumsum(steps[:-1], dtype=np.int32) > 0

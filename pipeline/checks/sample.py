@@ -16,7 +16,7 @@ from bertloom.draws import draw, fold
 from bertloom.manifest import DAMAGED
 from bertloom.members import check_ids, check_values, read_member
 from bertloom.shards import MEMBER_EXAMPLES
-from pipeline.dataset import DOCUMENTS_SCHEMA, read_table
+from pipeline.dataset import parse_documents, read_listed
 
 SAMPLE_BUCKETS = 4
 SAMPLE_TOKENS = 4_000_000  # of each length
@@ -76,7 +76,7 @@ def read_documents_page(dataset: str, split: str, number: int, manifest: dict[st
     """Read the page of documents/ of a bucket."""
     name = f"documents/{split}/{number:05d}.parquet"
     try:
-        return read_table(dataset, name, manifest["documents"], DOCUMENTS_SCHEMA)
+        return parse_documents(read_listed(dataset, name, manifest["documents"]), name)
     except (OSError, ValueError) as error:
         raise ValueError(f"{error}; {DAMAGED}") from error
 

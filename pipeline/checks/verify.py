@@ -25,7 +25,11 @@ from bertloom.members import read_member
 from bertloom.parquet_files import parse_parquet
 from bertloom.shards import MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of, shards_faults
 from pipeline.checks.members import Page, check_batch
+<<<<<<< HEAD
 from pipeline.dataset import DOCUMENTS_SCHEMA, ROW_BYTES, HeldOut, read_rejects
+=======
+from pipeline.dataset import is_validation, parse_documents, read_rejects
+>>>>>>> 719cd03 (Data sets of strangers: bounded answers of servers, a cache that none can spoil, possible pages of documents, rejects as a stream, sources of explain; mutants)
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
@@ -80,7 +84,11 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[Fault]:
         return
     yield None
     name = "shards.parquet"
-    shards = _read_table(dataset, name, manifest["shards_parquet"]["sha256"], SHARDS_SCHEMA, SHARD_ROW_BYTES)
+    data = _read_checked(dataset, name, manifest["shards_parquet"]["sha256"])
+    try:
+        shards = parse_parquet(data, name, SHARDS_SCHEMA, SHARD_ROW_BYTES)
+    except ValueError as error:
+        raise _Unreadable(str(error)) from None
     impossible = [f"shards.parquet: {fault}" for fault in shards_faults(shards, manifest)]
     yield from impossible
     yield None
@@ -140,15 +148,6 @@ def _read_checked(dataset: str, name: str, sha256: str, listed_in: str = "manife
     return data
 
 
-def _read_table(dataset: str, name: str, sha256: str, schema: pa.Schema, row_bytes: int) -> pa.Table:
-    """Return the rows of a Parquet file."""
-    data = _read_checked(dataset, name, sha256)
-    try:
-        return parse_parquet(data, name, schema, row_bytes)
-    except ValueError as error:
-        raise _Unreadable(str(error)) from None
-
-
 def _check_file(dataset: str, name: str, sha256: str, counters: dict[str, Any]) -> Iterator[str]:
     try:
         with storage.open_read(storage.file_below(dataset, name)) as file:
@@ -193,7 +192,11 @@ def _check_documents(dataset: str, name: str, sha256: str, found: _Found) -> Ite
     """Check a page of documents/ and add it to what was found."""
     if not _PAGE.fullmatch(name):
         raise _Unreadable(f"{name}: is not a page of documents/, though manifest.json lists it as one")
-    table = _read_table(dataset, name, sha256, DOCUMENTS_SCHEMA, ROW_BYTES)
+    data = _read_checked(dataset, name, sha256)
+    try:
+        table = parse_documents(data, name)
+    except ValueError as error:
+        raise _Unreadable(str(error)) from None
     ids = table["id"].to_numpy()
     if (ids[1:] <= ids[:-1]).any():
         yield f"{name}: its documents are out of order, or one is there twice"
