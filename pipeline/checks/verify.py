@@ -25,11 +25,7 @@ from bertloom.members import read_member
 from bertloom.parquet_files import parse_parquet
 from bertloom.shards import MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of, shards_faults
 from pipeline.checks.members import Page, check_batch
-<<<<<<< HEAD
-from pipeline.dataset import DOCUMENTS_SCHEMA, ROW_BYTES, HeldOut, read_rejects
-=======
-from pipeline.dataset import is_validation, parse_documents, read_rejects
->>>>>>> 719cd03 (Data sets of strangers: bounded answers of servers, a cache that none can spoil, possible pages of documents, rejects as a stream, sources of explain; mutants)
+from pipeline.dataset import HeldOut, parse_documents, read_rejects
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.vocabulary import Vocabulary, parse_vocabulary
 
