@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 from jobs.support.messages import errors_of
 from jobs.support.outputs import STANDARD
 from model.tasks.records import json_lines, read_records
-from model.tasks.rows import read_rows
+from model.tasks.rows import needed_columns, read_rows
 from model.tasks.task import text_of
 from model.tasks.values import BadRow
 
@@ -55,7 +55,11 @@ def read_input(
     name = Path("standard input") if is_piped else path
     named = nullcontext if is_piped else partial(errors_of, "--input")
     with named():
-        records = json_lines(name, cast(BufferedReader, sys.stdin.buffer)) if is_piped else read_records(path)
+        records = (
+            json_lines(name, cast(BufferedReader, sys.stdin.buffer))
+            if is_piped
+            else read_records(path, needed_columns(forms, columns))
+        )
     return _chunks(named, name, read_rows(name, records, forms, parse, columns), on_bad_row)
 
 

@@ -21,7 +21,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
@@ -45,8 +45,10 @@ Records = Iterator[tuple[str, dict[str, Any] | BadRow]]
 """The place of each record, and its values by column."""
 
 
-def read_records(path: Path) -> Records:
+def read_records(path: Path, needed: Collection[str]) -> Records:
     """Return the place of each record and its values by column, in the order of the file; see the top of this module.
+
+    needed: columns whose values are read if the file is a table; those of others are None.
 
     Raises:
         ValueError: now, if there is no such file or its name has no known ending; later, if the file cannot be read.
@@ -59,7 +61,7 @@ def read_records(path: Path) -> Records:
     compressed = name.endswith(".gz")
     ending = Path(name.removesuffix(".gz")).suffix
     if ending in TABLES and not compressed:
-        return TABLES[ending](path)
+        return TABLES[ending](path, needed)
     if ending not in TEXTS:
         raise ValueError(f"{path}: unknown format: expected a name that ends in {' '.join((*TEXTS, *TABLES))}")
     return _read_text(path, compressed, TEXTS[ending])

@@ -60,7 +60,7 @@ def read_task(
         ValueError: no row is usable; or on_bad_row is "stop" and there are bad rows.
     """
     rows, rejected = [], []
-    for place, row in read_rows(path, read_records(path), forms, parse, columns):
+    for place, row in read_rows(path, read_records(path, needed_columns(forms, columns)), forms, parse, columns):
         if isinstance(row, BadRow):
             rejected.append(Rejected(str(path), place, str(row)))
         else:
@@ -119,6 +119,12 @@ def read_rows(
         held.clear()
     if lacking and not names:
         raise lacking
+
+
+def needed_columns(forms: Sequence[Sequence[str]], columns: Mapping[str, str]) -> set[str]:
+    """Return the names of the columns that `read_rows` may look at, for a file with rows in these forms."""
+    known = {name for form in forms for purpose in form for name in KNOWN_NAMES[purpose]}
+    return known | {*columns.values(), *OPTIONAL_COLUMNS}
 
 
 def by_purpose(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -2,23 +2,32 @@
 
 A batch is validated completely before any value of it is read: pyarrow does not check offsets and indices when it reads
 them, and one outside of its buffer ends the process. A value that Python cannot hold, such as a date after the year 9999,
-makes its row unusable if the column is needed.
+makes its row unusable. Dictionaries and lists let a small file claim any amount of text, so sizes are computed before values
+are made. Only the columns that a task may need are read.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bertloom.arrays import I64
 from bertloom.json_files import decode_json
 from model.tasks.values import BadRow, ClassName
 
 ROWS_AT_ONCE = 1024
-"""Rows whose values are Python objects at the same time."""
-MAX_ROWS_PER_BYTE = 1000
-"""Largest number of rows for each byte of a file. A column of nulls takes no space, so a small file can claim any number."""
+"""Rows whose values are Python objects at the same time, if they have less than BYTES_AT_ONCE."""
+BYTES_AT_ONCE = 1 << 26
+ROWS_MEASURED = 1 << 16
+"""Rows whose sizes are computed together."""
+MAX_PER_BYTE = 1000
+"""Largest number of rows, of values in lists, and of bytes of text for each byte of a file, as in a .gz file."""
+MIN_BYTES = 1 << 28
+"""Number of bytes of text that any file may hold."""
 FILE_MAGIC = b"ARROW1\0\0"
 """Beginning of an Arrow file, which is a stream between this and a footer."""
 BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
@@ -27,46 +36,104 @@ LISTS = ("Sequence", "List", "LargeList")
 """Types of features of `datasets` that hold values of one other feature."""
 
 
-def parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    """Yield the place and the values of each row of a Parquet file."""
+def parquet_rows(path: Path, needed: Collection[str]) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+    """Yield the place and the values of each row of a Parquet file; None for columns that are not needed."""
     try:
-        with pq.ParquetFile(path) as file:
-            yield from _rows(path, file.schema_arrow, file.iter_batches(batch_size=ROWS_AT_ONCE))
+        schema = pq.read_schema(path)
+        columns = [name for name in schema.names if name in needed]
+        # As dictionaries, texts that are repeated take no more memory than in the file.
+        texts = [field.name for field in schema if field.name in needed and field.type in BYTES]
+        with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
+            yield from _rows(path, schema, columns, file.iter_batches(ROWS_AT_ONCE, columns=columns))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a Parquet file, or is damaged: {_line(error)}") from None
 
 
-def arrow_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    """Yield the place and the values of each row of an Arrow file or stream."""
+def arrow_rows(path: Path, needed: Collection[str]) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+    """Yield the place and the values of each row of an Arrow file or stream; None for columns that are not needed."""
     try:
         with pa.OSFile(str(path)) as file:
-            if file.read(len(FILE_MAGIC)) != FILE_MAGIC:
-                file.seek(0)
-            with pa.ipc.open_stream(file) as stream:
-                yield from _rows(path, stream.schema, stream)
+            begin = len(FILE_MAGIC) if file.read(len(FILE_MAGIC)) == FILE_MAGIC else 0
+            file.seek(begin)
+            schema = pa.ipc.open_stream(file).schema
+            columns = [name for name in schema.names if name in needed]
+            places = [place for place, name in enumerate(schema.names) if name in needed]
+            file.seek(begin)
+            with pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=places)) as stream:
+                yield from _rows(path, schema, columns, stream)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not an Arrow file, or is damaged: {_line(error)}") from None
 
 
 def _rows(
-    path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+    path: Path, schema: pa.Schema, needed: Sequence[str], batches: Iterable[pa.RecordBatch]
 ) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
-    names = schema.names
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path} has a column twice: {', '.join(names)}; rename one of them")
-    classes = class_names(path, schema)
-    most = MAX_ROWS_PER_BYTE * path.stat().st_size
-    number = 0
+    """Yield the rows of batches that have the needed columns."""
+    if len(set(schema.names)) < len(schema.names):
+        raise ValueError(f"{path} has a column twice: {', '.join(schema.names)}; rename one of them")
+    nothing = dict.fromkeys(schema.names)
+    if not needed:  # the caller will name the columns that there are
+        yield "row 1", nothing
+        return
+    kinds = [schema.field(name).type for name in needed]
+    all_classes = class_names(path, schema)
+    classes = [all_classes.get(name) for name in needed]
+    most = MAX_PER_BYTE * path.stat().st_size
+    number = num_bytes = 0
     for batch in batches:
-        if number + batch.num_rows > most:
-            raise ValueError(f"{path} claims to have more than {most:,} rows: it is damaged, or made to mislead")
+        _limit(path, "rows", number + batch.num_rows, most)
         columns = [_checked(column) for column in batch.columns]
-        for start in range(0, batch.num_rows, ROWS_AT_ONCE):
-            parts = [column.slice(start, ROWS_AT_ONCE) for column in columns]
-            values = [_values(part, field.type, classes.get(field.name)) for part, field in zip(parts, schema)]
-            for row in zip(*values):
-                number += 1
-                yield f"row {number}", dict(zip(names, row))
+        for start in range(0, batch.num_rows, ROWS_MEASURED):
+            parts = [column.slice(start, ROWS_MEASURED) for column in columns]
+            sizes = np.sum([_sizes(path, part, most) for part in parts], axis=0)
+            num_bytes += int(sizes.sum())
+            _limit(path, "bytes", num_bytes, max(most, MIN_BYTES))
+            step = max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // int(sizes.max())))
+            for begin in range(0, len(sizes), step):
+                steps = zip(parts, kinds, classes)
+                values = [_values(part.slice(begin, step), kind, names) for part, kind, names in steps]
+                for row in zip(*values):
+                    number += 1
+                    yield f"row {number}", nothing | dict(zip(needed, row))
+
+
+def _limit(path: Path, what: str, found: int, most: int) -> None:
+    """Raise ValueError if a file claims to hold more than is plausible for its size."""
+    if found > most:
+        raise ValueError(
+            f"{path} claims to hold {found:,} {what}, too many for its size: it is damaged or made to mislead"
+        )
+
+
+def _sizes(path: Path, column: pa.Array, most: int) -> I64:
+    """Return the bytes of each value of a checked column, about: int64 (rows,)."""
+    kind = column.type
+    if kind in BYTES or kind in BYTES.values():
+        if pa.types.is_string_view(kind) or pa.types.is_binary_view(
+            kind
+        ):  # views of 16 bytes, which begin with a length
+            views = np.frombuffer(column.buffers()[1], np.int32)[4 * column.offset : 4 * (column.offset + len(column))]
+            return 8 + np.where(column.is_valid().to_numpy(zero_copy_only=False), views[::4], 0).astype(np.int64)
+        return 8 + _numbers(pc.binary_length(column))
+    if pa.types.is_dictionary(kind) and not pa.types.is_nested(kind.value_type):
+        return 8 + _numbers(pa.array(_sizes(path, column.dictionary, most)).take(column.indices))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        values = column.flatten()
+        _limit(path, "values in lists", len(values), most)
+        ends = np.cumsum(_numbers(pc.list_value_length(column)))
+        totals = np.concatenate([[0], np.cumsum(_sizes(path, values, most))])[ends]
+        return 8 + np.diff(totals, prepend=0)
+    if pa.types.is_struct(kind):
+        return 8 + sum((_sizes(path, field, most) for field in column.flatten()), np.zeros(len(column), np.int64))
+    if pa.types.is_nested(kind) or pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        raise ValueError(f"{path} holds {kind}: expected single values, and lists or structs of them")
+    return np.full(len(column), kind.byte_width if pa.types.is_fixed_size_binary(kind) else 8, np.int64)
+
+
+def _numbers(column: pa.Array) -> I64:
+    """Return numbers with 0 for null."""
+    numbers: I64 = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers
 
 
 def _checked(column: pa.Array) -> pa.Array:
@@ -74,11 +141,15 @@ def _checked(column: pa.Array) -> pa.Array:
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        if column.type not in BYTES:
-            raise
-        column = column.view(BYTES[column.type])
+        column = _as_bytes(column)
         column.validate(full=True)
     return column
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary), safe=False)
+    return column.view(BYTES[column.type]) if column.type in BYTES else column
 
 
 def _values(column: pa.Array, kind: pa.DataType, names: Sequence[ClassName] | None) -> list[Any]:
@@ -88,7 +159,7 @@ def _values(column: pa.Array, kind: pa.DataType, names: Sequence[ClassName] | No
     except Exception:  # Arrow's conversions raise errors of many kinds: OverflowError, KeyError, ArrowInvalid, ...
         values = [_value(scalar) for scalar in column]
     if column.type != kind:
-        values = [None if value is None else _decoded(value) for value in values]
+        values = [_decoded(value) if isinstance(value, bytes) else value for value in values]
     return values if names is None else [_named(value, names) for value in values]
 
 

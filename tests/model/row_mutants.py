@@ -23,7 +23,7 @@ from jobs.support.outputs import json_line
 from model.tasks.data import Windowing
 from model.tasks.records import read_records
 from model.tasks.registry import TASKS, make_task
-from model.tasks.rows import read_rows, read_task
+from model.tasks.rows import KNOWN_NAMES, read_rows, read_task
 from model.tasks.values import BadRow
 from tests.model.small_task import ROWS
 from tests.pipeline.mutants import Seeds, fault, mutate
@@ -119,6 +119,7 @@ def parquet() -> Seeds:
 TASKS_BY_NAME = {  # made here, so that each process need not import them
     name: make_task(name, Windowing(max_seq_length=16, stride=None, max_windows=None)) for name in TASKS
 }
+NEEDED = {name for names in KNOWN_NAMES.values() for name in names} | {"id", "n"}
 SEEDS = {"jsonl": jsonl, "json": json_files, "csv": csv_files, "arrow": arrow, "parquet": parquet}
 
 
@@ -130,7 +131,7 @@ def read_for_every_task(path: Path) -> None:
             with suppress(BadRow):
                 rows, _ = read_task(path, task.forms(True), task.parse, {}, "skip")
                 task.label_counts(rows)
-            for _, row in read_rows(path, read_records(path), task.forms(False), task.parse, {}):
+            for _, row in read_rows(path, read_records(path, NEEDED), task.forms(False), task.parse, {}):
                 str(row) if isinstance(row, BadRow) else json_line({"id": row.id}, "utf-8").encode()
         except ValueError as error:
             if path.name not in str(error) or "\n" in str(error):

@@ -13,9 +13,11 @@ from model.tasks.values import BadRow
 
 ROWS = [{"text": "ein größerer Film", "label": "neg"}, {"text": "北京", "label": "pos"}]
 
+COLUMNS = ("text", "label")
+
 
 def rows_of(path) -> list[dict]:
-    return [values for _, values in read_records(path)]
+    return [values for _, values in read_records(path, COLUMNS)]
 
 
 @pytest.mark.parametrize("depth", [101, 100_000])
@@ -63,7 +65,7 @@ def test_a_quote_inside_a_field_does_not_make_spaces_before_fields_vanish(tmp_pa
 
 def test_a_line_of_a_txt_file_is_a_text(tmp_path):
     (tmp_path / "x.txt.gz").write_bytes(gzip.compress("one, two\r\n\n 北京\n".encode()))
-    assert list(read_records(tmp_path / "x.txt.gz")) == [
+    assert list(read_records(tmp_path / "x.txt.gz", COLUMNS)) == [
         ("line 1", {"text": "one, two"}),
         ("line 3", {"text": " 北京"}),
     ]
@@ -92,16 +94,16 @@ def test_a_file_without_usable_lines_is_refused_by_name(tmp_path, monkeypatch, n
 def test_a_quote_that_is_never_closed_takes_no_more_than_the_longest_field(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "MAX_CHARACTERS", 100)
     (tmp_path / "x.csv").write_text('text,label\n"never closed,a\n' + "b,b\n" * 60)
-    (place, bad), *rest = read_records(tmp_path / "x.csv")
+    (place, bad), *rest = read_records(tmp_path / "x.csv", COLUMNS)
     assert place == "line 2" and "field larger than field limit (100)" in str(bad) and len(rest) > 10
 
 
 def test_a_missing_file_and_a_folder_are_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/x.parquet: no such file")):
-        read_records(tmp_path / "x.parquet")
+        read_records(tmp_path / "x.parquet", COLUMNS)
     (tmp_path / "x.jsonl").mkdir()
     with pytest.raises(ValueError, match="x.jsonl is a folder: give a file of rows"):
-        read_records(tmp_path / "x.jsonl")
+        read_records(tmp_path / "x.jsonl", COLUMNS)
 
 
 def test_a_table_without_a_header_is_refused_with_advice(tmp_path):
@@ -118,6 +120,8 @@ def test_a_table_without_a_header_is_refused_with_advice(tmp_path):
 def test_an_id_that_holds_what_is_not_utf8_is_a_bad_row(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"text": "a", "id": ["\\ud800"]}\n{"text": "a", "id": [7]}\n')
     found = list(
-        read_rows(tmp_path, read_records(tmp_path / "x.jsonl"), [["text"]], lambda place, values: values["id"], {})
+        read_rows(
+            tmp_path, read_records(tmp_path / "x.jsonl", COLUMNS), [["text"]], lambda place, values: values["id"], {}
+        )
     )
     assert [str(row) for _, row in found] == ["id is not valid UTF-8", "[7]"]

@@ -14,6 +14,8 @@ from model.tasks.values import BadRow
 
 FORM = [["text", "label"]]
 
+COLUMNS = ("text", "label")
+
 
 def parse(place, values):
     if values["text"] == "bad":
@@ -26,7 +28,7 @@ def records(*lines: bytes):
 
 
 def good_and_bad(path: Path) -> tuple[list, list]:
-    records = list(read_records(path))
+    records = list(read_records(path, COLUMNS))
     bad = [(place, str(values)) for place, values in records if isinstance(values, BadRow)]
     return [(place, values) for place, values in records if not isinstance(values, BadRow)], bad
 
@@ -55,12 +57,12 @@ def test_the_same_rows_come_from_every_format(tmp_path):
         "x.parquet": ["row 1", "row 2"],
     }
     for name, expected in places.items():
-        assert list(read_records(tmp_path / name)) == list(zip(expected, rows)), name
+        assert list(read_records(tmp_path / name, COLUMNS)) == list(zip(expected, rows)), name
 
 
 def test_a_byte_order_mark_may_precede_a_quoted_header(tmp_path):
     (tmp_path / "x.csv").write_text('\ufeff"text","label"\r\n"a, b","c"\r\n')
-    assert list(read_records(tmp_path / "x.csv")) == [("line 2", {"text": "a, b", "label": "c"})]
+    assert list(read_records(tmp_path / "x.csv", COLUMNS)) == [("line 2", {"text": "a, b", "label": "c"})]
 
 
 def test_a_quote_in_a_tsv_file_has_no_meaning(tmp_path):
@@ -99,7 +101,7 @@ def test_lines_that_are_not_rows_are_reported(tmp_path):
 
 def test_bytes_that_are_not_utf8_in_a_table_are_kept_for_the_parser_to_refuse(tmp_path):
     (tmp_path / "x.tsv").write_bytes(b"text\tlabel\ncaf\xe9\ta\n")
-    assert list(read_records(tmp_path / "x.tsv"))[0][1]["text"] == "caf\udce9"
+    assert list(read_records(tmp_path / "x.tsv", COLUMNS))[0][1]["text"] == "caf\udce9"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_bytes_that_are_not_utf8_in_a_table_are_kept_for_the_parser_to_refuse(tm
 def test_files_that_cannot_be_read_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(message)):
-        list(read_records(tmp_path / name))
+        list(read_records(tmp_path / name, COLUMNS))
 
 
 def test_a_damaged_gz_file_is_reported(tmp_path):
@@ -124,7 +126,7 @@ def test_a_damaged_gz_file_is_reported(tmp_path):
     content[12] ^= 0xFF  # in the compressed data
     (tmp_path / "x.jsonl.gz").write_bytes(content)
     with pytest.raises(ValueError, match="x.jsonl.gz is not a gzip file, or is damaged or truncated"):
-        list(read_records(tmp_path / "x.jsonl.gz"))
+        list(read_records(tmp_path / "x.jsonl.gz", COLUMNS))
 
 
 def test_each_question_in_squads_format_is_a_row(tmp_path):
@@ -134,7 +136,7 @@ def test_each_question_in_squads_format_is_a_row(tmp_path):
         {"context": "", "qas": []},
     ]
     (tmp_path / "x.json").write_text(json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}))
-    records = list(read_records(tmp_path / "x.json"))
+    records = list(read_records(tmp_path / "x.json", COLUMNS))
     assert [place for place, _ in records] == ["question 1 (id '1')", "question 2 (id '2')", "question 3 (id '1')"]
     assert records[1][1] == {"context": "one", "id": "2", "question": "b", "answers": None}
     assert str(records[2][1]) == "has the id of question 1"
@@ -232,4 +234,4 @@ def test_a_file_without_usable_rows_is_refused_in_both_cases(tmp_path):
 
 def test_a_field_longer_than_the_csv_modules_limit_is_read(tmp_path):
     (tmp_path / "x.csv").write_text("text,label\n" + "x" * 300_000 + ",a\n")
-    assert len(list(read_records(tmp_path / "x.csv"))[0][1]["text"]) == 300_000
+    assert len(list(read_records(tmp_path / "x.csv", COLUMNS))[0][1]["text"]) == 300_000

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from model.tasks import tables
 from model.tasks.records import read_records
 from model.tasks.rows import read_task
 from model.tasks.values import BadRow
@@ -28,8 +29,11 @@ def path(request, tmp_path):
     return tmp_path / request.param
 
 
+NEEDED = {"id", "text", "label", "tags", "other", "when", "n", "tokens"}
+
+
 def rows_of(path) -> list[dict]:
-    return [values for _, values in read_records(path)]
+    return [values for _, values in read_records(path, NEEDED)]
 
 
 def with_features(table, **features):
@@ -149,5 +153,86 @@ def test_offsets_and_indices_outside_of_their_buffers_are_refused_and_no_crash(t
 def test_a_small_file_cannot_claim_any_number_of_rows(tmp_path):
     path = tmp_path / "x.arrow"
     write(path, pa.Table.from_arrays([pa.Array.from_buffers(pa.null(), 2**31 - 1, [None])], ["text"]))
-    with pytest.raises(ValueError, match="x.arrow claims to have more than .* rows"):
+    with pytest.raises(ValueError, match="x.arrow claims to hold 2,147,483,647 rows, too many for its size"):
         rows_of(path)
+
+
+def write_compressed(path, table):
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, compression="zstd")
+    else:
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema, options=options) as stream:
+            stream.write(table)
+
+
+def test_a_small_file_cannot_hold_one_long_text_in_every_row(path, monkeypatch):
+    monkeypatch.setattr(tables, "MIN_BYTES", 1 << 24)
+    indices = pa.array([0] * 900, pa.int32())
+    write_compressed(path, pa.table({"text": pa.DictionaryArray.from_arrays(indices, pa.array(["a" * 2_000_000]))}))
+    with pytest.raises(ValueError, match="claims to hold 1,800,0.* bytes, too many for its size"):
+        rows_of(path)
+
+
+def test_views_and_lists_cannot_claim_any_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MIN_BYTES", 1 << 24)
+    path, text = tmp_path / "x.arrow", "a" * 2_000_000
+    view = pa.array([text], pa.string_view()).buffers()[1].to_pybytes()[:16]
+    views = pa.Array.from_buffers(pa.string_view(), 900, [None, pa.py_buffer(view * 900), pa.py_buffer(text.encode())])
+    write_compressed(path, pa.table({"text": views}))
+    with pytest.raises(ValueError, match="claims to hold 1,800,0.* bytes, too many for its size"):
+        rows_of(path)
+    nulls = pa.Array.from_buffers(pa.null(), 2**31 - 1, [None])
+    write_compressed(path, pa.table({"tokens": pa.ListArray.from_arrays(pa.array([0, 2**31 - 1], pa.int32()), nulls)}))
+    with pytest.raises(ValueError, match="claims to hold 2,147,483,647 values in lists, too many for its size"):
+        rows_of(path)
+
+
+def test_long_texts_are_made_a_few_rows_at_a_time(path, monkeypatch):
+    table = pa.table({"text": [f"{i}" * 100 for i in range(50)], "tags": [["a", None], None] * 25})
+    write(path, table)
+    expected = rows_of(path)
+    monkeypatch.setattr(tables, "BYTES_AT_ONCE", 1000)
+    assert rows_of(path) == expected == table.to_pylist()
+
+
+def test_columns_that_are_not_needed_are_not_read(path):
+    write(path, pa.table({"image": [b"x", b"y"], "text": ["a", "b"]}))
+    assert list(read_records(path, ["text"])) == [
+        ("row 1", {"image": None, "text": "a"}),
+        ("row 2", {"image": None, "text": "b"}),
+    ]
+    with pytest.raises(
+        ValueError, match="has no column for label: expected label or score, its columns are image, text"
+    ):
+        read_task(path, [["label"]], lambda place, values: values, {}, "stop")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
+        pa.DictionaryArray.from_arrays(pa.array([0]), pa.array([["a"]])),
+        pa.RunEndEncodedArray.from_arrays(pa.array([1], pa.int32()), pa.array(["a"])),
+    ],
+)
+def test_columns_of_other_types_are_refused(tmp_path, column):
+    write(tmp_path / "x.arrow", pa.table({"text": column}))
+    with pytest.raises(ValueError, match="x.arrow holds .*: expected single values, and lists or structs of them"):
+        rows_of(tmp_path / "x.arrow")
+
+
+def test_values_of_every_other_type_are_those_of_pyarrow(path):
+    columns = {
+        "text": pa.array(["a", None, "北京"]).dictionary_encode(),
+        "label": pa.array([1.5, None, 2.0]),
+        "n": pa.array([True, None, False]),
+        "tags": pa.array([[["a"], []], None, [None]]),
+        "other": pa.array([{"text": ["x"], "answer_start": [1]}, None, {"text": [], "answer_start": None}]),
+        "when": pa.array([b"ab", b"cd", None], pa.binary(2)),
+        "tokens": pa.array([["a", "b"], ["c", None], ["d", "e"]], pa.list_(pa.string(), 2)),
+    }
+    write(path, pa.table(columns | {"id": pa.nulls(3)}))
+    assert [row.pop("id") for row in rows_of(path)] == [None] * 3
+    write(path, pa.table(columns))
+    assert rows_of(path) == pa.table(columns).to_pylist()
