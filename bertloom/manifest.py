@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from bertloom import storage
 from bertloom.json_files import Damaged, parse_json
+from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
 from bertloom.parquet_files import parse_parquet
 from bertloom.shapes import COUNT, NULL_OR_TEXT, SHA256, SHARE, TEXT, Kind, MapOf, check_shape
-from bertloom.shards import FORMAT_VERSION, MAX_SEQ_LENGTH, MIN_SEQ_LENGTH, SHARDS_SCHEMA, shards_faults
+from bertloom.shards import FORMAT_VERSION, SHARDS_SCHEMA, shards_faults
 
 FORMAT = "bertloom-dataset"
 DAMAGED = "`bertloom verify DATASET` reports what is damaged"

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
+
 FORMAT_VERSION = 1
 MEMBER_EXAMPLES = 1024
 SPLITS = ("train", "validation")
-MIN_SEQ_LENGTH, MAX_SEQ_LENGTH = 8, 65_535
 MAX_MEMBER_BYTES = 1 << 30
 """1,024 examples of 65,535 ids of 4 bytes with as many masks have 0.8 * 10^9."""
 

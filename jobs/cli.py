@@ -33,6 +33,7 @@ COMMANDS = {
     "explain": ("jobs.explain", "Trace one example back to the bytes of its source files"),
     "report": ("jobs.report", "Measure a data set and check that it is fit for training"),
     "verify": ("jobs.verify", "Check a data set against its manifest, or what a run has read"),
+    "export-data": ("jobs.export_data", "Write the examples of a data set as Parquet"),
     "pretrain": ("jobs.pretrain", "Train a BERT on shards, or resume a run"),
     "evaluate": ("jobs.evaluate", "Measure losses and accuracies of a model on held-out examples"),
     "finetune": ("jobs.finetune", "Train a model for a task: classes, pairs, numbers, tags or answers"),

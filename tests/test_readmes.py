@@ -14,6 +14,7 @@ from jobs.embed import EmbedConfig
 from jobs.evaluate import EvaluateConfig
 from jobs.explain import ExplainConfig
 from jobs.export import ExportConfig
+from jobs.export_data import ExportDataConfig
 from jobs.finetune import FinetuneConfig
 from jobs.import_model import ImportConfig
 from jobs.inspect_shards import InspectConfig
@@ -38,6 +39,7 @@ CONFIGS = {
     "explain": ExplainConfig,
     "report": ReportConfig,
     "verify": VerifyConfig,
+    "export-data": ExportDataConfig,
     "pretrain": PretrainConfig,
     "evaluate": EvaluateConfig,
     "finetune": FinetuneConfig,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-from bertloom.shards import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
+from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
 from pipeline.examples.masking.masks import Masking, default_max_predictions
 from pipeline.examples.masking.registry import find_scheme
 from pipeline.examples.masking.scheme import MaskingScheme

@@ -54,7 +54,8 @@ def test_a_small_job_imports_beam_without_its_connectors_and_no_drawing_library(
     assert small_job[0] == {"apache_beam", "jinja2", "pyarrow", "tokenizers"}
 
 
-@pytest.mark.parametrize("command", ["verify", "inspect", "report", "explain"])
-def test_commands_that_read_a_data_set_import_no_beam_and_print_no_warning(small_job, command):
-    imported, printed = run_and_list_imports(command, small_job[1], *(["0"] if command == "explain" else []))
+@pytest.mark.parametrize("command", ["verify", "inspect", "report", "explain", "export-data"])
+def test_commands_that_read_a_data_set_import_no_beam_and_print_no_warning(small_job, tmp_path, command):
+    more = {"explain": ["0"], "export-data": ["--out", tmp_path / "out.parquet"]}
+    imported, printed = run_and_list_imports(command, small_job[1], *more.get(command, []))
     assert "apache_beam" not in imported and printed == ""

@@ -1,0 +1,3 @@
+"""Limits of the shard format that flags are compared with before pyarrow is loaded."""
+
+MIN_SEQ_LENGTH, MAX_SEQ_LENGTH = 8, 65_535
