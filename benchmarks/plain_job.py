@@ -36,7 +36,13 @@ def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float,
     parts = []
     for split in splits:
         parts += tokenize_split(split, job, places, tokenizer, part_bytes)
-    plan = make_plan(parts, places.parts, job.examples.validation_fraction, job.examples.min_sources)
+    plan = make_plan(
+        parts,
+        places.parts,
+        job.examples.validation_fraction,
+        job.examples.min_sources,
+        min_shards=job.examples.min_shards,
+    )
     write_plan(places.plan, plan)
     buckets = [weave_bucket(bucket, plan, job, places) for bucket in plan.buckets]
     manifest = write_manifest(plan, buckets, job, places, sources, [])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
+from bertloom.limits import MAX_SEQ_LENGTH, MAX_SHARDS, MIN_SEQ_LENGTH
 from pipeline.examples.masking.masks import Masking, default_max_predictions
 from pipeline.examples.masking.registry import find_scheme
 from pipeline.examples.masking.scheme import MaskingScheme
@@ -68,6 +68,9 @@ class ExamplesConfig:
     """google: pairs and masks as google-research/bert makes them, including its faults, for comparison."""
     validation_fraction: float = 0.01
     """Share of documents in the validation split, chosen by a hash of their text."""
+    min_shards: int = 1
+    """Fewest shards of each copy in the train split, for trainers in which every GPU and worker reads shards of its own. By
+    default a shard is made of about 8 million tokens of text. Each shard needs texts of its own."""
     near_duplicates: float | None = None
     """Leave out documents whose similarity to another one is at least this, such as 0.8: the Jaccard similarity of their
     runs of five tokens. None: only equal documents are left out."""
@@ -89,6 +92,8 @@ class ExamplesConfig:
             value = getattr(self, name)
             if not 0 <= value <= most or (name == "masked_lm_prob" and value == 0):
                 raise ValueError(f"--{name.replace('_', '-')} {value}: expected a share from 0.0 to {most}")
+        if not 1 <= self.min_shards <= MAX_SHARDS:
+            raise ValueError(f"--min-shards {self.min_shards}: expected 1 to {MAX_SHARDS:,}")
         if self.near_duplicates is not None and not 0.5 <= self.near_duplicates < 1:
             raise ValueError(
                 f"--near-duplicates {self.near_duplicates}: expected 0.5 to 0.99, such as 0.8; "

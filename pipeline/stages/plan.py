@@ -7,7 +7,7 @@ neighbour, because no random pair can be drawn from it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from typing import Any
@@ -20,6 +20,7 @@ from bertloom import storage
 from bertloom.arrays import U64
 from bertloom.counts import counted
 from bertloom.draws import VALIDATION, mix
+from bertloom.limits import MAX_SHARDS
 from bertloom.sealed_files import read_sealed, write_sealed
 from bertloom.shards import SPLITS
 from pipeline.dataset import HeldOut
@@ -36,7 +37,7 @@ from pipeline.text.records import DAMAGED
 from pipeline.tokens import PartRecord, TokenFile, read_documents_table
 
 BUCKET_TOKENS = 1 << 23
-MAX_BUCKETS = 4096
+MAX_BUCKETS = MAX_SHARDS
 MIN_VALIDATION_DOCUMENTS = 8
 MAX_TRIED = 4096  # documents of a file, in the order in which they would be held out
 
@@ -90,6 +91,7 @@ def make_plan(
     min_sources: int = 2,
     near_duplicate_ids: U64 | None = None,
     held_out_ids: U64 | None = None,
+    min_shards: int = 1,
 ) -> Plan:
     """Pack small parts, and return the plan for all parts, which may come in any order.
 
@@ -99,6 +101,7 @@ def make_plan(
         min_sources: sources that every bucket needs: 2 for random next segments, else 1.
         near_duplicate_ids: documents to leave out.
         held_out_ids: documents of --validation-input, sorted, if there is that flag.
+        min_shards: fewest train buckets, as far as the documents allow.
     """
     ordered = tuple(sorted(parts, key=lambda part: part.sort_key))
     packs = pack_parts(ordered, folder)
@@ -148,19 +151,48 @@ def make_plan(
         notes.append(f"{names}: damaged. What is right of it was used, and rejects.jsonl.gz names the place")
 
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
-    lowest, highest = _source_keys(_tables(files, folder, near_duplicate_ids), counts, is_held_out)
-    buckets = []
-    for split, count in counts.items():
-        ranges = _merge(lowest[split].tolist(), highest[split].tolist(), min_sources)
-        if not ranges:
+    counts["train"] = max(counts["train"], min_shards)
+    buckets = _make_buckets(
+        lambda: _tables(files, folder, near_duplicate_ids), is_held_out, counts, min_sources, min_shards
+    )
+    if (found := sum(bucket.split == "train" for bucket in buckets)) < min_shards:
+        notes.append(
+            f"--min-shards {min_shards}: the documents make only {counted(found, 'shard')} of each copy, because a shard "
+            f"needs {counted(min_sources, 'text')} of its own"
+        )
+    near, held = _digest(near_duplicate_ids), _digest(held_out_ids)
+    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), near, packs, held)
+
+
+def _make_buckets(
+    tables: Callable[[], Iterable[NDArray[np.void]]],
+    is_held_out: HeldOut,
+    counts: dict[str, int],
+    min_sources: int,
+    min_shards: int,
+) -> list[Bucket]:
+    """Return the buckets of all splits.
+
+    counts: ranges of ids to begin with, per split. Where so many of these have too few sources that fewer than `min_shards`
+    train buckets are left, twice as many are tried.
+    """
+    while True:
+        lowest, highest = _source_keys(tables(), counts, is_held_out)
+        ranges = {split: _merge(lowest[split].tolist(), highest[split].tolist(), min_sources) for split in counts}
+        if len(ranges["train"]) >= min_shards or counts["train"] >= MAX_BUCKETS:
+            break
+        counts = {**counts, "train": min(2 * counts["train"], MAX_BUCKETS)}
+    for split, found in ranges.items():
+        if not found:
             raise ValueError(
                 f"the {split} documents are all pieces of one text, but the random segments of next sentence prediction "
                 f"come from another text: give at least two documents, or use --pairs none"
             )
-        for number, (first, last) in enumerate(ranges):
-            buckets.append(Bucket(split, number, first_id(first, count), first_id(last + 1, count)))
-    near, held = _digest(near_duplicate_ids), _digest(held_out_ids)
-    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), near, packs, held)
+    return [
+        Bucket(split, number, first_id(first, counts[split]), first_id(last + 1, counts[split]))
+        for split, found in ranges.items()
+        for number, (first, last) in enumerate(found)
+    ]
 
 
 def _enough(tables: Iterable[NDArray[np.void]]) -> str:
@@ -285,7 +317,13 @@ class PlanBuckets(beam.PTransform[Any, Any]):
         try:
             held_out = write_held_out(parts, self.places)
             plan = make_plan(
-                parts, self.places.parts, examples.validation_fraction, examples.min_sources, ids, held_out
+                parts,
+                self.places.parts,
+                examples.validation_fraction,
+                examples.min_sources,
+                ids,
+                held_out,
+                examples.min_shards,
             )
         except ValueError as error:
             ordered = sorted(parts, key=lambda part: part.sort_key)

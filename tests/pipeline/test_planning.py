@@ -3,6 +3,7 @@
 import gzip
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -111,6 +112,30 @@ def test_there_are_at_most_4096_buckets(folder, monkeypatch):
     assert len(plan_of(folder, spread(20_000, 1)).buckets) <= 4096
     monkeypatch.setattr(planning, "MAX_BUCKETS", 7)
     assert len(plan_of(folder, spread(2000, 1)).buckets) == 7
+
+
+@pytest.mark.parametrize("min_sources", [1, 2])
+@pytest.mark.parametrize("min_shards", [1, 2, 7, 30])
+def test_min_shards_makes_at_least_so_many_train_buckets_of_distinct_documents(folder, min_shards, min_sources):
+    """Also where chance leaves a range without two texts: 80 training documents in 30 buckets."""
+    documents = spread(100)
+    parts = [make_part(folder, f"m{i}", documents[i::2], start=i) for i in range(2)]
+    plan, again = (make_plan(p, str(folder), 0.2, min_sources, min_shards=min_shards) for p in (parts, parts[::-1]))
+    assert plan == again and plan.notes == ()
+    train = [bucket for bucket in plan.buckets if bucket.split == "train"]
+    assert min_shards <= len(train) <= 2 * min_shards
+    assert (train[0].low, train[-1].high) == (0, 2**64) and sum(b.split == "validation" for b in plan.buckets) == 1
+    assert all(one.high == two.low for one, two in pairwise(train))
+
+
+def test_more_shards_than_the_texts_make_are_a_note(folder):
+    parts = [make_part(folder, "few", spread(10))]
+    plan = make_plan(parts, str(folder), 0.0, min_shards=100)
+    assert 1 <= len(plan.buckets) <= 5
+    assert plan.notes == (
+        f"--min-shards 100: the documents make only {len(plan.buckets)} shards of each copy, because a shard needs "
+        f"2 texts of its own",
+    )
 
 
 def test_the_plan_does_not_depend_on_the_order_of_the_parts(folder):
