@@ -192,7 +192,7 @@ def mutate_bundle(original: Path, folder: Path, draw: random.Random) -> None:
     for _ in range(draw.choice((1, 1, 2, 4))):
         at = draw.randrange(len(rows))
         key, value = rows[at]
-        rows[at] = (key, mutate(value, [value], draw)) if draw.random() < 0.9 else (mutate(key, [key], draw), value)
+        rows[at] = (key, mutate(value, [value or b"x"], draw)) if draw.random() < 0.9 else (mutate(key, [value or b"x"], draw), value)
     write_table(index, rows)
 
 
