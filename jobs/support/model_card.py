@@ -78,9 +78,13 @@ def read_results(path: Path) -> dict[str, Any]:
         kinds = {"best_seed": int, "mean": numbers, "deviation": numbers, "seeds": dict[str, numbers]}
     for name, kind in kinds.items():
         from_plain(kind, content.get(name), f"{path}: {name}")
-    names = content["mean"].keys() if "best_seed" in content else {"task", "model", "train", "dev"}
-    if missing := sorted(names - content["deviation" if "best_seed" in content else "settings"].keys()):
-        raise ValueError(f"{path}: {missing[0]!r} is missing: it was damaged or written by something else")
+    if "best_seed" not in content:
+        for name in ("task", "model", "train", "dev"):
+            from_plain(str, content["settings"].get(name), f"{path}: settings.{name}")
+    elif content["mean"].keys() != content["deviation"].keys():
+        raise ValueError(
+            f"{path}: mean and deviation are of other metrics: it was damaged or written by something else"
+        )
     return content
 
 

@@ -24,7 +24,9 @@ def from_plain(kind: Any, value: Any, key: str) -> Any:
     if is_dataclass(kind):
         hints = get_type_hints(kind)
         names = [field.name for field in fields(kind)]
-        if isinstance(value, dict) and value.keys() == set(names):
+        if isinstance(value, dict):
+            for name in sorted(value.keys() ^ set(names)):
+                raise ValueError(f"{key} {'has an unknown' if name in value else 'has no'} {shown(name)}")
             return kind(**{name: from_plain(hints[name], value[name], f"{key}.{name}") for name in names})  # type: ignore[operator]
     elif origin in (types.UnionType, Union):
         [inner] = [option for option in arguments if option is not types.NoneType]

@@ -29,15 +29,19 @@ from safetensors.torch import load_file
 
 from jobs.evaluate import EvaluateConfig, evaluate_model
 from jobs.export import ExportConfig, export
+from jobs.finetune import FinetuneConfig, finetune
 from jobs.import_model import ImportConfig, import_model
 from jobs.plot import PlotConfig, plot
 from jobs.pretrain import PretrainConfig, pretrain
+from jobs.support import finetune_run
 from jobs.support.config import parse
 from model.hub.pretrained import open_pretrained
+from model.inference.predict import load
 from model.runs.verify import check_run
+from tests.jobs import small_finetune
 from tests.jobs.small_run import TINY, make_data, make_run
 from tests.model.small_model import random_model
-from tests.model.small_task import VOCABULARY, write_model
+from tests.model.small_task import VOCABULARY, sentiment_rows, write_jsonl, write_model
 from tests.model.tensor_bundle_writer import block, write_bundle, write_table
 from tests.pipeline.mutants import EXTREMES, mutate
 
@@ -192,8 +196,34 @@ def mutate_bundle(original: Path, folder: Path, draw: random.Random) -> None:
     for _ in range(draw.choice((1, 1, 2, 4))):
         at = draw.randrange(len(rows))
         key, value = rows[at]
-        rows[at] = (key, mutate(value, [value or b"x"], draw)) if draw.random() < 0.9 else (mutate(key, [value or b"x"], draw), value)
+        others = [value or b"x"]
+        rows[at] = (key, mutate(value, others, draw)) if draw.random() < 0.9 else (mutate(key, others, draw), value)
     write_table(index, rows)
+
+
+def mutate_tuned(original: Path, folder: Path, draw: random.Random) -> None:
+    shutil.copytree(original / draw.choice(("tuned", "tuned", "unfinished")), folder)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    change_file(draw.choice([*files, *(path for path in files if path.suffix == ".json")]), draw)
+    for checkpoint in folder.glob("checkpoints/*"):
+        seal(checkpoint)
+
+
+def use_tuned(original: Path, folder: Path, draw: random.Random) -> None:
+    kind = draw.randrange(4)
+    if kind == 0:
+        plot(PlotConfig(runs=(folder,), out=folder / "plot.svg"))
+    elif kind == 1:
+        load(folder, "cpu").predict([{"text": "a good film"}, {"text": "paris"}])
+    elif kind == 2:
+        export(ExportConfig(checkpoint=folder, out=folder / "out"))
+    else:
+        finetune(tuning(original, folder))
+
+
+def tuning(original: Path, out: Path) -> FinetuneConfig:
+    files = {"classify": (original / "train.jsonl", original / "train.jsonl")}
+    return small_finetune.config(original / "hf", files, out, num_epochs=1, save_every=2, num_threads=1)
 
 
 def mutate_preset(original: Path, folder: Path, draw: random.Random) -> None:
@@ -228,6 +258,7 @@ TARGETS: dict[str, tuple[Callable[..., None], Callable[..., None]]] = {
     "checkpoint": (mutate_run, use_run),
     "directory": (mutate_directory, use_directory),
     "bundle": (mutate_bundle, use_directory),
+    "tuned": (mutate_tuned, use_tuned),
     "preset": (mutate_preset, use_preset),
 }
 
@@ -249,12 +280,24 @@ def make_originals(folder: Path) -> Path:
     places = {name: f"pytorch_model-0000{1 + at % 2}-of-00002.bin" for at, name in enumerate(names)}
     (folder / "several/pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
     make_bundle(folder / "bundle")
+    write_jsonl(folder / "train.jsonl", sentiment_rows(40))
+    finetune(tuning(folder, folder / "tuned"))
+    make_unfinished(folder)
     preset = {"learning_rate": 1e-3, "seed": 1, "shuffle": "global", "phases": ["32:1"], "decay": "linear"}
     preset |= {"weight_decay": 0.1, "warmup_ratio": 0.1, "optimizer": "adamw", "eval_every": 5, "compile": False}
     preset |= {"cache_gb": 1.0, "spike_factor": "None", "keep_checkpoints": 1, "save_every": 3, "log_every": 1}
     shape = {name: value for name, value in vars(TINY).items() if name != "normalization"}
     (folder / "preset.json").write_text(json.dumps(preset | {"model": shape}))
     return folder
+
+
+def make_unfinished(folder: Path) -> None:
+    """A fine-tuning that was killed after its last step."""
+    if (child := os.fork()) == 0:
+        finetune_run.finish = lambda *arguments: os._exit(0)
+        finetune(tuning(folder, folder / "unfinished"))
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 def make_bundle(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from jobs.support.model_card import read_results
 from model.bert_config import BertShape
 from model.encoders import build_encoder, config_from
 from model.heads import PretrainingModel
@@ -95,8 +96,8 @@ def test_a_state_comes_back_from_its_json():
         ("state.progress.legs", [asdict(LEG) | {"batch_size": 0}]),
         ("state.progress.legs", [asdict(LEG) | {"shuffle": "x"}]),
         ("state.schedule", []),
-        ("state.schedule.budget", 5),
-        ("state.schedule.num_steps", "many"),
+        ("state.is_finished", 1),
+        ("state.best", {"step": "x"}),
         ("state.schedule.init_from", ["a"]),
         ("state.changes", [5]),
         ("state.changes", [{"step": 1}]),
@@ -288,3 +289,30 @@ def test_a_device_that_the_machine_does_not_have_is_refused(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ValueError, match="^device=mps, but this machine has no GPU of Apple"):
         choose_device("mps")
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        ("settings", []),
+        ("settings.model", False),
+        ("settings.task", None),
+        ("step", "x"),
+        ("metrics", {"accuracy": "high"}),
+        ("metrics", {"accuracy": 10**400}),
+        ("best_seed", "../../elsewhere"),
+    ],
+)
+def test_results_that_fine_tuning_does_not_write_are_refused(tmp_path, path, value):
+    settings = {"task": "classify", "model": "ab", "train": "cd", "dev": "ef", "batch_size": 3}
+    content = {"step": 3, "best_step": 2, "metrics": {"accuracy": 0.5, "pearson": None}, "settings": settings}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    assert read_results(tmp_path / "results.json") == content
+    *parents, name = path.split(".")
+    target = content
+    for parent in parents:
+        target = target[parent]
+    target[name] = value
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"results\.json: .*, expected"):
+        read_results(tmp_path / "results.json")
