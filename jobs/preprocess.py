@@ -58,6 +58,9 @@ class PreprocessConfig:
     validation_input: tuple[str, ...] = ()
     """Files, folders or globs of texts for the validation split. By default --validation-fraction chooses documents of
     --input. Texts of --input that equal one of these are not trained on."""
+    leave_out: tuple[str, ...] = ()
+    """Input files that are not read, by the names that error messages and manifest.json give them. Each is counted as a
+    reject. For a file that ends a worker process whenever it is read."""
     work_dir: str | None = None
     """Folder for tokenized text. Later jobs over the same texts with the same folder do not tokenize them again, whatever
     their lengths, copies or masks. By default it is inside --out and is removed at the end."""
@@ -95,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any]:
     """Make the data set, or the missing rest of it. Return its manifest, with the additional key `out`."""
     from pipeline.inputs.discovery import find_sources
+    from pipeline.inputs.sources import leave_out
     from pipeline.job import JobConfig
     from pipeline.local.runner import pipeline_options
     from pipeline.output import check_apart, finished_manifest, make_folder, work_folder
@@ -113,6 +117,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     job = JobConfig(config.tokenize, examples, vocabulary.sha256)
     notes = list(vocabulary.notes)
     sources = find_sources(config.input, notes, config.tokenize.text.read.encoding, config.validation_input)
+    sources = leave_out(sources, config.leave_out)
     for note in notes:
         say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"), store_options=store_options)
@@ -165,6 +170,7 @@ def make_data_set(
         command="preprocess",
         how_to_continue="Finished work is kept. " + ("Start" if on_disk else f"Remove {config.out}/.lock, then start"),
         log=os.path.join(places.scratch, "beam.log") if on_disk else os.devnull,
+        notes=places.reading_notes if on_disk else "",
     )
     reading = take_sample(run, job, places)
     if job.tokenize.max_line_repeats is not None:

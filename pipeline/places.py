@@ -54,6 +54,11 @@ class Places:
         return storage.join(self.scratch, "job.json")
 
     @property
+    def reading_notes(self) -> str:
+        """Folder of the notes of what the workers read."""
+        return storage.join(self.scratch, "reading")
+
+    @property
     def plan(self) -> str:
         """The plan, written by the plan stage."""
         return storage.join(self.scratch, "plan.json")

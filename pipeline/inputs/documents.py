@@ -11,7 +11,7 @@ from bertloom.arrays import U64
 from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.text.cleaning import CleanConfig, clean
-from pipeline.text.records import Record
+from pipeline.text.records import Record, Reject
 from pipeline.text.versions import cleaning_versions, version_of
 
 
@@ -42,6 +42,9 @@ def read_documents(
     keep_lines: give a line break within a paragraph as a carriage return, not as a space.
     """
     config = config or TextConfig()
+    if split.source.left_out:
+        yield Reject(0, "left-out", "--leave-out names this file")
+        return
     read = format_named(split.source.format).read
     records = read(split, split.start if start is None else start, config.read)
     yield from clean(records, config.clean, repeated_lines, keep_lines)

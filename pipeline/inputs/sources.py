@@ -1,6 +1,7 @@
 """Input files and ranges of them, and the options that decide how they are read."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.inputs.text_encodings import encoding_name
@@ -45,6 +46,21 @@ class Source:
     """Digest of name, size, modification time and first bytes. Token parts are used again only while it is the same."""
     held_out: bool = False
     """Whether --validation-input names it."""
+    left_out: bool = False
+    """Whether --leave-out names it: it is counted as one reject and not read."""
+
+
+def leave_out(sources: Sequence[Source], names: Sequence[str]) -> list[Source]:
+    """Return the sources, those of these names marked. ValueError for a name that no source has."""
+    if unknown := set(names) - {source.name for source in sources}:
+        raise ValueError(
+            f"--leave-out {sorted(unknown)[0]}: no input file has this name. Expected a path below the folder of --input, "
+            f"as error messages and manifest.json write it"
+        )
+    return [
+        replace(source, left_out=True, fingerprint=f"left out {source.fingerprint}") if source.name in names else source
+        for source in sources
+    ]
 
 
 @dataclass(frozen=True)

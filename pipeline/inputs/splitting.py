@@ -12,6 +12,8 @@ def split_source(source: Source, split_bytes: int, config: ReadConfig | None = N
 
     Raises ValueError where the file cannot be read: a package or the text column is missing.
     """
+    if source.left_out:
+        return [Split(source, 0, None, 0)]
     form = format_named(source.format)
     form.check_packages(source.path)
     cuts = [0]

@@ -28,6 +28,7 @@ from google.protobuf import json_format, text_format
 
 from pipeline.inputs.sources import Split
 from pipeline.local import worker as local_worker
+from pipeline.stages.reading_notes import clear_notes, record_deaths
 
 WORKER_LOST = 70  # exit status, EX_SOFTWARE in sysexits.h
 LOCAL = "FnApiRunner"
@@ -69,6 +70,7 @@ def run_over_splits(
     how_to_continue: str,
     log: str,
     progress: AbstractContextManager[object] | None = None,
+    notes: str = "",
 ) -> PipelineResult:
     """Apply a transform to splits and run it to its end. An error for the user is raised without Beam's traceback.
 
@@ -79,11 +81,12 @@ def run_over_splits(
         how_to_continue: the beginning of a message after a worker died, see `watch_workers`.
         log: path of the file for the log messages of workers on this machine.
         progress: a progress bar, shown while the pipeline runs.
+        notes: local folder of the workers' notes of what they read (pipeline/stages/reading_notes.py), if they keep any.
     """
     watch: AbstractContextManager[object] = nullcontext()
     quiet: AbstractContextManager[object] = nullcontext()
     if is_local(options):
-        watch, quiet = watch_workers(command, how_to_continue), quiet_workers(log)
+        watch, quiet = watch_workers(command, how_to_continue, notes), quiet_workers(log)
     dealt = balanced(splits, options.view_as(DirectOptions).direct_num_workers)
     try:
         with watch, quiet, progress or nullcontext():
@@ -194,13 +197,16 @@ def _without_beam(text: str) -> str:
 
 
 @contextmanager
-def watch_workers(command: str, how_to_continue: str) -> Iterator[None]:
-    """End this process with status WORKER_LOST as soon as a worker process dies.
+def watch_workers(command: str, how_to_continue: str, notes: str = "") -> Iterator[None]:
+    """End this process as soon as a worker process dies, with status WORKER_LOST, or 2 if a file causes it again.
 
     SIGINT and SIGTERM end the workers, too, and raise KeyboardInterrupt.
 
-    how_to_continue: the beginning of the sentence that ends with "the same command again to continue".
+    Args:
+        how_to_continue: the beginning of the sentence that ends with "the same command again to continue".
+        notes: folder of the workers' notes of what they read, if they keep any.
     """
+    clear_notes(notes)
     before = threading.excepthook
     lost, interrupted = threading.Event(), threading.Event()
     stderr = os.dup(2)  # the terminal, also while the workers' messages go to a file
@@ -211,11 +217,16 @@ def watch_workers(command: str, how_to_continue: str) -> Iterator[None]:
             return
         if thread is not None and thread.name == _THREAD and not lost.is_set():
             lost.set()
+            deaths = record_deaths(notes) if notes else {}
             local_worker.end()  # otherwise the other workers would write for a moment longer
-            what = _what_happened(arguments.exc_value)
-            again = f"{how_to_continue} the same command again to continue"
-            os.write(stderr, f"\nbertloom {command}: error: a worker process {what}. {again}\n".encode())
-            os._exit(WORKER_LOST)
+            message = f"a worker process {_what_happened(arguments.exc_value)}. "
+            if deaths:
+                message += f"It was reading {', '.join(deaths)}. "
+            message += f"{how_to_continue} the same command again to continue"
+            if again := [name for name, number in deaths.items() if number > 1]:
+                message = _leave_out(again[0], deaths[again[0]])
+            os.write(stderr, f"\nbertloom {command}: error: {message}\n".encode(errors="replace"))
+            os._exit(2 if again else WORKER_LOST)
         if not lost.wait(0.5):  # otherwise it is a consequence of the dead worker, in another of Beam's threads
             before(arguments)
 
@@ -259,6 +270,13 @@ def _end_workers_on_signals(interrupted: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _leave_out(name: str, number: int) -> str:
+    return (
+        f"{name} has ended a worker process {number} times at the same place: the worker crashed or ran out of memory. "
+        f"Repair or remove the file, or leave it out with --leave-out {name!r}"
+    )
 
 
 def _what_happened(error: BaseException | None) -> str:

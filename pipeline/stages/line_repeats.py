@@ -31,6 +31,7 @@ from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.parquet import parquet_bytes
+from pipeline.stages.reading_notes import reading
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.stages.transform import transform
 from pipeline.text.cleaning import line_hashes
@@ -132,7 +133,8 @@ class CountLines(beam.PTransform[Any, Any]):
         )
 
     def list_lines(self, split: Split) -> list[LineList]:
-        lists = list_lines(split, self.config, self.places.lines)
+        with reading(split, self.places.reading_notes):
+            lists = list_lines(split, self.config, self.places.lines)
         increment("line-entries", sum(one.num_entries for one in lists))
         return lists
 

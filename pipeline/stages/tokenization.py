@@ -18,6 +18,7 @@ from pipeline.job import JobConfig
 from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.reading_notes import reading
 from pipeline.stages.transform import transform
 from pipeline.text.records import Document, PassedOver, Record, Reject, first_characters
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
@@ -160,16 +161,23 @@ class TokenizeSplit(beam.DoFn):
     def process(self, split: Split) -> Iterator[PartRecord]:
         finished = finished_parts(self.places.parts, part_names(split, self.job))
         increment("parts-reused", len(finished))
-        for part in tokenize_split(
+        parts = tokenize_split(
             split, self.job, self.places, self.tokenizer, self.part_bytes, self.repeated_lines, finished
-        ):
-            num_rejected = sum(part.rejected.values())
-            increment("documents-in", part.num_documents + num_rejected)
-            increment("documents-rejected", num_rejected)
-            increment("records-passed-over", sum(part.passed_over.values()))
-            increment("text-bytes", part.text_bytes)
-            increment("parts-out", 1)
-            yield part
+        )
+        with reading(split, self.places.reading_notes) as note:
+            for number, part in enumerate(parts, 1):
+                note(number)
+                _count(part)
+                yield part
+
+
+def _count(part: PartRecord) -> None:
+    num_rejected = sum(part.rejected.values())
+    increment("documents-in", part.num_documents + num_rejected)
+    increment("documents-rejected", num_rejected)
+    increment("records-passed-over", sum(part.passed_over.values()))
+    increment("text-bytes", part.text_bytes)
+    increment("parts-out", 1)
 
 
 @transform

@@ -1,0 +1,79 @@
+"""Notes of what the workers read, so that a job can name a file that ends its workers.
+
+A worker keeps a note and the note's lock while it reads a split. The kernel frees the lock when the worker dies, so a note
+without a lock names what a dead worker was reading. Only a local folder can hold notes.
+"""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bertloom import storage
+from bertloom.whole_files import write_text
+from pipeline.inputs.sources import Split
+
+SECONDS_TO_DIE = 1.0  # until the kernel has freed the locks of a worker whose connection is already closed
+_DEATHS = "deaths.json"
+_ENDING = ".note"
+
+
+@contextmanager
+def reading(split: Split, folder: str) -> Iterator[Callable[[int], None]]:
+    """Keep a note that this process reads a split. Yields a function to call with the number of the part that is next."""
+    if not storage.is_local(folder):
+        yield lambda part: None
+        return
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"{os.getpid()}-{threading.get_ident()}{_ENDING}")
+    with open(path, "w", encoding="utf-8") as file:
+
+        def note(part: int) -> None:
+            file.seek(0)
+            file.truncate()
+            json.dump([split.source.name, split.start, part], file)
+            file.flush()
+
+        fcntl.flock(file, fcntl.LOCK_SH)
+        note(0)
+        try:
+            yield note
+        finally:
+            with suppress(FileNotFoundError):
+                os.remove(path)
+
+
+def clear_notes(folder: str) -> None:
+    """Remove the notes of an earlier start. What they told of dead workers stays."""
+    for path in Path(folder).glob(f"*{_ENDING}"):
+        path.unlink(missing_ok=True)
+
+
+def record_deaths(folder: str) -> dict[str, int]:
+    """Return name -> how often a worker has died at one place of this input file, for the files whose readers are dead.
+
+    Also counts deaths of earlier starts of the job.
+    """
+    until = time.monotonic() + SECONDS_TO_DIE
+    while not (found := _notes_of_the_dead(folder)) and time.monotonic() < until:
+        time.sleep(0.05)
+    path = Path(folder) / _DEATHS
+    deaths = json.loads(path.read_text("utf-8")) if path.exists() else []
+    deaths += found
+    if found:
+        write_text(path, json.dumps(deaths))
+    return {place[0]: deaths.count(place) for place in found}
+
+
+def _notes_of_the_dead(folder: str) -> list[list[Any]]:
+    found = []
+    for path in sorted(Path(folder).glob(f"*{_ENDING}")):
+        with suppress(FileNotFoundError, BlockingIOError, ValueError), open(path, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found.append(list(json.load(file)))
+    return found
