@@ -14,8 +14,8 @@ FEW = [
     ("before \\.part$ 2", "1 of 4 splits tokenized, 0 buckets"),
     ("within plan.json 1", "4 of 4 splits tokenized, 0 buckets"),
     ("within train/.*\\.tar$ 3", "4 of 4 splits tokenized, 0 buckets"),
-    ("before documents/ 2", "4 of 4 splits tokenized, 1 buckets"),
-    ("after weave/.*\\.json$ 1", "4 of 4 splits tokenized, 1 buckets"),
+    ("before documents/ 2", "4 of 4 splits tokenized, 1 bucket finished"),
+    ("after weave/.*\\.json$ 1", "4 of 4 splits tokenized, 1 bucket finished"),
     ("within manifest.json 1", "4 of 4 splits tokenized, 2 buckets"),
     ("after manifest.json 1", "is already complete: nothing to do"),
 ]
