@@ -21,6 +21,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from bertloom.counts import counted
 from bertloom.whole_files import output_file
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
@@ -74,7 +75,9 @@ class Embedded:
 def main(argv: Sequence[str]) -> None:
     config = parse(EmbedConfig, argv, prog="bertloom embed")
     done = embed(config)
-    print(f"{config.out}: {done.num_rows:,} vectors; {done.num_bad:,} rows skipped, {done.num_cut:,} texts truncated")
+    print(
+        f"{config.out}: {counted(done.num_rows, 'vector')}; {counted(done.num_bad, 'row')} skipped, {counted(done.num_cut, 'text')} truncated"
+    )
 
 
 def embed(config: EmbedConfig) -> Embedded:

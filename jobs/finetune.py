@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertloom.counts import counted
 from bertloom.json_files import read_json, read_toml
 from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
@@ -207,8 +208,12 @@ def print_start(job: FinetuneJob) -> None:
     print(f"model: {job.pretrained.path}, a {job.pretrained.architecture}")
     for name, data, bad in (("train", job.train, job.bad_train), ("dev", job.dev, job.bad_dev)):
         num_rows = int(data.row_of[-1]) + 1
-        words = [f"{num_rows:,} rows", f"{len(data.starts) - 1:,} sequences", f"{len(data.input_ids):,} tokens"]
-        words += [f"{data.num_cut:,} rows truncated"] if data.num_cut else []
+        words = [
+            counted(num_rows, "row"),
+            counted(len(data.starts) - 1, "sequence"),
+            counted(len(data.input_ids), "token"),
+        ]
+        words += [f"{counted(data.num_cut, 'row')} truncated"] if data.num_cut else []
         words += [f"{len(bad):,} bad rows skipped, see {config.out / 'bad_rows.jsonl'}"] if bad else []
         print(f"{name}: {', '.join(words)}")
     if job.task.has_classes:
@@ -220,7 +225,10 @@ def print_start(job: FinetuneJob) -> None:
     width = job.pretrained.config.shape.hidden_size
     chosen = f", chosen for a width of {width}" if config.learning_rate == "auto" else ""
     print(f"peak learning rate {job.learning_rate:.2g}{chosen}")
-    print(f"{job.num_steps:,} steps of {config.batch_size} items; {job.metric} chooses the best model", flush=True)
+    print(
+        f"{counted(job.num_steps, 'step')} of {config.batch_size} items; {job.metric} chooses the best model",
+        flush=True,
+    )
 
 
 def summarize(job: FinetuneJob, results: list[SeedResult]) -> FinetuneResult:
@@ -246,7 +254,7 @@ def summarize(job: FinetuneJob, results: list[SeedResult]) -> FinetuneResult:
                 shutil.copytree(best.out / "model", temporary, dirs_exist_ok=True)
             write_text(path, json.dumps(content, indent=2) + "\n")
         spread = ", ".join(f"{name} {mean[name]:.4f} ± {deviation[name]:.4f}" for name in names if name != "loss")
-        print(f"{len(results)} seeds: {spread}")
+        print(f"{counted(len(results), 'seed')}: {spread}")
     print(
         f"{describe_metrics(best.metrics)} at step {best.best_step:,} of seed {best.seed}; the model is {out / 'model'}"
     )

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from bertloom.counts import counted
 from bertloom.whole_files import output_file
 from jobs.support.config import parse
 from jobs.support.outputs import check_output
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     """Run `bertloom plot`."""
     config = parse(PlotConfig, argv, prog="bertloom plot")
     plot(config)
-    print(f"{config.out}: {len(config.runs)} runs")
+    print(f"{config.out}: {counted(len(config.runs), 'run')}")
 
 
 def plot(config: PlotConfig) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from bertloom.counts import counted
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
 
@@ -91,4 +92,7 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
             num_rows += len(chunk)
             bar.update(len(chunk))
     if num_bad:
-        print(f"{num_bad:,} of {num_rows:,} rows could not be used: their lines give the reasons", file=sys.stderr)
+        print(
+            f"{num_bad:,} of {counted(num_rows, 'row')} could not be used: their lines give the reasons",
+            file=sys.stderr,
+        )

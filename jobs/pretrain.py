@@ -33,6 +33,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bertloom.counts import counted
 from jobs.support.config import dump, parse
 from jobs.support.pretrain_config import PretrainConfig, too_long
 
@@ -95,7 +96,7 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
         progress = resume(training)
         if training.is_over(progress):
             path = checkpoint_path(config.out / "checkpoints", progress.step)
-            recorder.print(f"{config.out} is finished after {progress.step:,} steps; the model is {path}")
+            recorder.print(f"{config.out} is finished after {counted(progress.step, 'step')}; the model is {path}")
             return result_of(training, progress)
         write_inputs(training)
         print_start(training, progress)
@@ -123,7 +124,7 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
         )
     else:
         speed = f"{result.tokens_per_second:,.0f} real tokens/s"
-        recorder.print(f"finished {result.step:,} steps at {speed}; the model is {result.checkpoint}")
+        recorder.print(f"finished {counted(result.step, 'step')} at {speed}; the model is {result.checkpoint}")
     return result
 
 
@@ -311,7 +312,9 @@ def print_start(training: Pretraining, progress: Progress) -> None:
             phases = [phase for phase in training.schedule.phases if phase.max_seq_length == length]
             items = sum(phase.share * training.schedule.total * phase.batch_size for phase in phases)
             epochs = f", read for {items / (sum(rows) / len(rows)):.1f} epochs of one copy each"
-        recorder.print(f"length {length}: {sum(rows):,} examples in {len(rows)} copies{epochs}")
+        recorder.print(
+            f"length {length}: {counted(sum(rows), 'example')} in {counted(len(rows), 'copy', 'copies')}{epochs}"
+        )
     if not model.nsp.classifier.weight.requires_grad:
         recorder.print("the examples are not pairs: next sentence prediction is not trained")
     if progress.step:

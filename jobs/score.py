@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from bertloom.counts import counted
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
 
@@ -90,4 +91,4 @@ def score(config: ScoreConfig) -> Iterator[dict[str, Any]]:
                 }
             bar.update(len(rows))
     if num_bad:
-        print(f"{num_bad:,} rows could not be used: their lines give the reasons", file=sys.stderr)
+        print(f"{counted(num_bad, 'row')} could not be used: the output gives the reasons", file=sys.stderr)

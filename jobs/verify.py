@@ -20,6 +20,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
+from bertloom.counts import counted
 from jobs.support.config import parse
 from model.loading.cache import DEFAULT_CACHE_GB
 
@@ -53,15 +54,15 @@ def main(argv: Sequence[str]) -> int:
     config = parse(VerifyConfig, argv, prog="bertloom verify")
     if is_run(config.path):
         faults, count = verify_run(Path(config.path), config.data, config.last_steps, config.cache_dir, config.cache_gb)
-        what = f"{count:,} steps read again"
+        what = f"{counted(count, 'step')} read again"
     else:
         faults, count = verify(config.path)
-        what = f"{count} files read"
+        what = f"{counted(count, 'file')} read"
     for fault in faults[:MAX_FAULTS]:
         print(fault)
     if len(faults) > MAX_FAULTS:
         print(f"… and {len(faults) - MAX_FAULTS} more")
-    print(f"{config.path}: {what}, {len(faults)} faults")
+    print(f"{config.path}: {what}, {counted(len(faults), 'fault')}")
     return 1 if faults else 0
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from bertloom.whole_files import sweep_temporary, write_text
 from model.distributed import Ranks
@@ -21,6 +20,7 @@ from model.runs.checkpoint_writer import CheckpointWriter, check_space
 from model.runs.lock import run_lock
 from model.runs.metrics import MetricsWriter, read_metrics
 from model.runs.progress import Progress, Unit
+from model.runs.progress_bar import ProgressBar
 from model.runs.sinks import SinkName, open_sinks
 from model.step import StepResult
 
@@ -108,7 +108,7 @@ class Recorder(NullRecorder):
 
     _metrics: MetricsWriter
     _writer: CheckpointWriter
-    _bar: "tqdm[Any]"
+    _bar: ProgressBar
     _options: RecorderOptions
 
     @contextmanager
@@ -144,7 +144,7 @@ class Recorder(NullRecorder):
             self._writer = stack.enter_context(
                 CheckpointWriter(checkpoints, options.keep_checkpoints, options.keep_every)
             )
-            self._bar = stack.enter_context(progress_bar(options.total, progress.count(options.unit), options.unit))
+            self._bar = stack.enter_context(ProgressBar(options.total, progress.count(options.unit), options.unit))
             yield
 
     def is_evaluated(self, step: int) -> bool:
@@ -178,17 +178,3 @@ class Recorder(NullRecorder):
 def make_recorder(out: Path, ranks: Ranks) -> NullRecorder:
     """Return the recorder of this rank."""
     return Recorder(out) if ranks.is_first else NullRecorder(out)
-
-
-def progress_bar(total: float, initial: float, unit: Unit) -> "tqdm[Any]":
-    """Return a progress bar on stderr; in a file, it writes a line every half minute."""
-    seconds = 0.1 if sys.stderr.isatty() else 30.0
-    return tqdm(
-        total=total,
-        initial=initial,
-        unit=f" {unit}",
-        unit_scale=unit == "tokens",
-        dynamic_ncols=True,
-        mininterval=seconds,
-        maxinterval=max(seconds, 10.0),
-    )

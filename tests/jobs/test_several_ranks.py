@@ -1,9 +1,9 @@
 """Training in several processes that talk by gloo: the same global batches, and losses that agree, in any layout."""
 
+import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -69,17 +69,21 @@ def alone(data: Path, out: Path, num_steps: int, micro_batch_size: int, **change
     )
 
 
+@functools.cache
+def meeting_place() -> dist.TCPStore:
+    """A store such as torchrun opens for its ranks. It chooses a port that is free, and nobody else can take it."""
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
 def start_ranks(size: int, arguments: list[str]) -> list[Forked]:
     """What torchrun starts, without torchrun."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [start_rank(rank, size, port, [CODE, *arguments]) for rank in range(size)]
+    return [start_rank(rank, size, meeting_place().port, [CODE, *arguments]) for rank in range(size)]
 
 
 def start_rank(rank: int, size: int, port: int, code: list[str], **environment: str) -> Forked:
     common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     common |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     return Forked(*code, env=common | environment)
 
 
@@ -181,7 +185,7 @@ def test_ranks_meet_again_in_a_store_that_torchrun_keeps_whatever_each_machine_h
     for number, counts in enumerate([(0, 0), (1, 0)], start=1):
         ranks = []
         for rank, count in enumerate(counts):
-            environment = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": str(count)}
+            environment = {"TORCHELASTIC_RESTART_COUNT": str(count)}
             ranks.append(start_rank(rank, 2, store.port, [JOIN], ROUND=str(number), **environment))
         try:
             ended = finish(ranks)
