@@ -75,9 +75,8 @@ class Embedded:
 def main(argv: Sequence[str]) -> None:
     config = parse(EmbedConfig, argv, prog="bertloom embed")
     done = embed(config)
-    print(
-        f"{config.out}: {counted(done.num_rows, 'vector')}; {counted(done.num_bad, 'row')} skipped, {counted(done.num_cut, 'text')} truncated"
-    )
+    skipped, cut = counted(done.num_bad, "row"), counted(done.num_cut, "text")
+    print(f"{config.out}: {counted(done.num_rows, 'vector')}; {skipped} skipped, {cut} truncated")
 
 
 def embed(config: EmbedConfig) -> Embedded:

@@ -99,7 +99,7 @@ def test_truncated_texts_and_skipped_rows_are_counted(model, tmp_path, capsys):
     assert sorted(tmp_path.iterdir()) == [file]
     words = ["--model", str(model), "--input", str(file), "--out", str(out), "--on-bad-row", "skip"]
     embed_main([*words, "--max-seq-length", "6"])
-    assert "3 vectors; 1 rows skipped, 2 texts truncated" in capsys.readouterr().out
+    assert "3 vectors; 1 row skipped, 2 texts truncated" in capsys.readouterr().out
     table = pq.read_table(out)
     assert table["row"].to_pylist() == [0, 2, 3] and table["id"].null_count == 3
     assert len(table["vector"][0]) == 32
