@@ -37,7 +37,7 @@ def parse_html(html: str) -> Any:
         html = _as_spans(html, _FORMATTING)  # a browser repeats at most three that are equal
     if num_tags**2 > MAX_MOVED and len(_LINK_TAG.findall(html)) * num_tags > MAX_MOVED:
         html = _as_spans(html, "a")
-    tree = HTMLTree.parse(html)
+    tree: Any = HTMLTree.parse(html)
     most = min(MAX_DEPTH, max(LEAST_DEPTH, MAX_STEPS // max(1, num_tags)))
     if tree.document.query_selector("*>" * most + "*") is not None:
         raise ValueError(f"elements are nested more than {most} deep")
