@@ -65,6 +65,12 @@ class DocumentTokenizer:
         texts = [document.text for document in documents]
         block = b"\n".join(texts) + b"\n"
         text_starts = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
+        borders = np.zeros(0, np.int64)
+        if self.find_sentences:
+            borders = self.find_sentences(block)
+            block, added = self.wordpiece.interner.with_spaces(block, borders)
+            text_starts += np.searchsorted(added, text_starts, side="right")
+            borders += np.searchsorted(added, borders, side="right")
         units, new = self.wordpiece.units(block)
         if len(self.marks) + len(new) != len(self.wordpiece.sizes):  # the table of units was emptied
             self.marks = np.zeros(0, np.uint8)
@@ -73,8 +79,7 @@ class DocumentTokenizer:
             self.marks = np.concatenate([self.marks, marks])
         ids, sizes = self.wordpiece.ids_of(units.codes)
         if self.find_sentences:
-            starts = np.searchsorted(units.starts, self.find_sentences(block))  # inside a unit: at the next unit
-            first_units = np.unique(starts)
+            first_units = np.unique(np.searchsorted(units.starts, borders))  # a border inside a unit: at the next unit
             first_units = first_units[first_units < len(units.starts)]
         else:
             text = np.frombuffer(block, np.uint8)

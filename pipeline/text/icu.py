@@ -1,7 +1,7 @@
 """Sentence boundaries for other languages, by ICU: `--sentences icu:LOCALE`.
 
-The rules are Unicode's (UAX 29), with CLDR's abbreviations for the locales that have them. The package icu4py includes
-both; `pip install -e '.[icu]'` installs it. One rule is added: an opening bracket after a stop begins the next sentence
+The rules are Unicode's (UAX 29), as in the package icu4py, which `pip install -e '.[icu]'` installs. Two are added: no
+sentence ends after an abbreviation (`abbreviations`), and an opening bracket after a stop begins the next sentence
 (「はい。」「いいえ。」). By Unicode's rules it would end the previous one.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bertloom.arrays import I64
+from pipeline.text.abbreviations import load_abbreviation_finder
 
 RULE, ICU = "rule", "icu:"
 _LOCALE = re.compile(r"([a-z]{2})([-_][A-Za-z0-9]{2,8})*")
@@ -46,14 +47,19 @@ def load_sentence_finder(sentences: str) -> FindSentences | None:
         from icu4py.breakers import SentenceBreaker
     except ImportError:
         raise ValueError(f"--sentences {sentences} needs the package icu4py: pip install -e '.[icu]'") from None
-    locale = f"{sentences.removeprefix(ICU)}@ss=standard"  # ss: abbreviations do not end a sentence
+    locale = sentences.removeprefix(ICU)
+    is_abbreviated = load_abbreviation_finder(locale)
 
     def find(block: bytes) -> I64:
         # measures the sentences themselves, because ICU's offsets count UTF-16 units
-        pieces = list(SentenceBreaker(block.decode(), locale))
+        pieces = list(map(str, SentenceBreaker(block.decode(), locale)))
         ends = np.cumsum([0, *(len(piece.encode()) for piece in pieces)])
         assert ends[-1] == len(block), "ICU lost text"
         openers = [len(piece) - len(piece.rstrip(_OPENERS)) for piece in pieces]
-        return ends[:-1] - _OPENER_BYTES * np.array([0, *openers[:-1]])
+        starts = ends[:-1] - _OPENER_BYTES * np.array([0, *openers[:-1]])
+        if is_abbreviated is None:
+            return starts
+        is_inside = [is_abbreviated(piece.rstrip(" \t\xa0")) for piece in pieces[:-1]]
+        return np.delete(starts, np.flatnonzero(is_inside) + 1)
 
     return find

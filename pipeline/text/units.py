@@ -44,6 +44,7 @@ _CLASS = bytes(
     else PUNCTUATION
     for byte in range(256)
 )
+_KIND = np.frombuffer(_CLASS, np.uint8)
 _NO_UNIT = np.uint64(2**64 - 1)  # UTF-8 never holds the byte 0xFF
 _PAD = b" " * 8
 
@@ -61,7 +62,7 @@ class Units:
 
 
 class IsolatingCharacters:
-    """Which code points from U+0800 to U+FFFF are always a pre-token of their own, by asking the tokenizer once for each."""
+    """Which code points up to U+FFFF are always a pre-token of their own, by asking the tokenizer once for each."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
@@ -99,6 +100,21 @@ class Interner:
 
     def __len__(self) -> int:
         return len(self._short) + len(self._long)
+
+    def with_spaces(self, block: bytes, borders: I64) -> tuple[bytes, I64]:
+        """Return (the block with a space at each border after a mark, as after the ? in か?はい; the bytes before them).
+
+        Else such a border would be inside a unit. The tokens stay the same, because the mark is a pre-token of its own.
+        """
+        data = np.frombuffer(block, np.uint8)
+        at = borders[borders > 0]
+        before, last = data[np.maximum(at - 2, 0)].astype(np.uint16), data[at - 1].astype(np.uint16)
+        has_two_bytes = (before >= 0xC2) & (before < 0xE0) & (last >= 0x80)
+        point = np.where(has_two_bytes, (before & 31) << 6 | (last & 63), last)
+        may = (has_two_bytes | (last < 0x80)) & (_KIND[last] != SPACE) & (_KIND[data[at]] != SPACE)
+        at, point = at[may], point[may]
+        at = at[self.isolating(point) == ISOLATED]
+        return (np.insert(data, at, ord(" ")).tobytes(), at) if len(at) else (block, at)
 
     def cut(self, block: bytes) -> Units:
         """Return the units of a block of valid UTF-8 that ends at the end of a word."""

@@ -1,6 +1,7 @@
 """Sentences of other languages by ICU: worked examples, exact offsets, and nothing that depends on the neighbours."""
 
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import Source, Split
 from pipeline.job import JobConfig
 from pipeline.stages.tokenization import part_names
+from pipeline.text.abbreviations import abbreviations_of
 from pipeline.text.icu import load_sentence_finder
 from pipeline.text.records import Document
-from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
+from pipeline.tokenizer import DocumentTokenizer, TokenizeConfig, make_document_tokenizer
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
 # read by eye; "|" where a sentence ends
@@ -43,14 +45,41 @@ EXAMPLES = {
         "«Куда ты идёшь?» — спросила она. |Никто не ответил…",
         "Пришли поэты и др. гости. |На ул. Ленина было тихо, т. е. пусто.",
     ],
+    "es": ["Vimos al doctor. |Después vino el Sr. Gómez. |Vive en la Av. Norte, p.ej. Madrid. |¿Quién es? |Nadie."],
+    "pt": ["Ele foi ao bar. |Depois voltou com a Dra. Silva. |Ela mora ali. |Fim."],
+    "it": ["Vide il mare. |Poi arrivò, pag. Dieci, il dott. Rossi. |Era un nazional. |Che cosa?"],
+    "fr": ["Il est dans l’air. |Puis M. Petit arriva. |Le film. |La fin ?"],
     "de": [
         "Das Haus ist alt. |Wer wohnt dort? |Niemand!",
         "Dr. Müller kam um acht. |„Guten Tag.“ |Er setzte sich, usw. und so fort.",
+        "Das ist mein Vater. |Er gab die Stelle ab. |Gegen Abend, z. B. um acht, kam Dr. Bau.",
         "Es kostet 3.5 Mio. Euro. |Das ist viel 💶. |Zu viel.",
     ],
 }
 ENDS = st.sampled_from(
-    [". ", "? ", "! ", "。", "「", "」", "。」「", "।", "؟ ", "\n", " ", "Dr. ", "z. B. ", "\u2028", "…"]
+    [
+        "!か",
+        "?」か",
+        "Vater. ",
+        "ca. ",
+        "n. Chr. ",
+        "».",
+        ". ",
+        "? ",
+        "! ",
+        "。",
+        "「",
+        "」",
+        "。」「",
+        "।",
+        "؟ ",
+        "\n",
+        " ",
+        "Dr. ",
+        "z. B. ",
+        "\u2028",
+        "…",
+    ]
 )
 TEXTS = st.lists(ENDS | ODD_TEXT, max_size=12).map("".join)
 
@@ -72,8 +101,14 @@ def test_sentences_end_where_a_reader_would_end_them(locale, text):
 def slow_starts(text: str, locale: str) -> list[int]:
     """By ICU's own offsets, which count UTF-16 units."""
     wide, starts = text.encode("utf-16-le"), []
-    for offset, _ in SentenceBreaker(text, f"{locale}@ss=standard").segments():
+    for offset, _ in SentenceBreaker(text, locale).segments():
         start = len(wide[: 2 * offset].decode("utf-16-le"))
+        before = text[:start].rstrip(" \t\xa0")
+        if any(
+            before.endswith(word) and not before[: -len(word)][-1:].isalnum()
+            for word in sorted(abbreviations_of(locale))
+        ):
+            continue
         while start > max([0, *starts]) and text[start - 1] in "「『（〈《【〔［｛":
             start -= 1
         starts.append(start)
@@ -107,11 +142,33 @@ def test_sentences_of_a_document_do_not_depend_on_its_neighbours(tokenizer, text
     [
         ("the cat. Mr. he sat! I", [3, 6, 1]),
         ("he。went", [2, 1]),
-        ("é?Ab the", [4, 1]),  # a boundary inside a unit: the next unit begins the sentence
+        ("é?Ab the", [2, 3]),
+        ("かな!かな?かな。かな", [2, 2, 2, 1]),
+        ("か?」か!?か", [3, 3, 1]),
+        ("да»?Он?Ab", [3, 2, 2]),
+        ("é?\u0300Ab the", [4, 1]),  # not after a combining mark: the next unit begins the sentence
     ],
 )
 def test_sentences_begin_at_the_start_of_a_unit(tokenizer, text, lengths):
+    """A border after a mark inside a word cuts the word."""
     assert tokenizer([Document(text.encode(), 0)]).sentence_lengths.tolist() == lengths
+
+
+@settings(max_examples=100)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=3), lower=st.booleans(), accents=st.sampled_from([None, False]))
+def test_the_tokens_are_those_of_the_rule(texts, lower, accents):
+    documents = [Document(text.replace("\r", " ").encode(), i) for i, text in enumerate(texts)]
+    by_rule, by_icu = (
+        tokenizer_of(TokenizeConfig(sentences=sentences, do_lower_case=lower, strip_accents=accents))(documents)
+        for sentences in ("rule", "icu:ja")
+    )
+    assert by_icu.ids.tolist() == by_rule.ids.tolist()
+    assert by_icu.documents["num_tokens"].tolist() == by_rule.documents["num_tokens"].tolist()
+
+
+@cache
+def tokenizer_of(config: TokenizeConfig) -> DocumentTokenizer:
+    return make_document_tokenizer(config, VOCABULARY)
 
 
 @pytest.mark.parametrize(
