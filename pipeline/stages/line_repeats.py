@@ -39,7 +39,7 @@ from pipeline.text.records import Document, document_digest, join_text_lines
 
 ENTRY = np.dtype([("line", "<u8"), ("document", "<u8")])
 MAX_ENTRIES = 1 << 22  # of a list, and about of a range: 64 MB
-VERSION = 4  # raise it with any change in the content of a list for the same text
+VERSION = 5  # raise it with any change in the content of a list for the same text
 
 
 @dataclass(frozen=True)
