@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from jobs.report import ReportConfig
 from jobs.score import ScoreConfig
 from jobs.support.config import preset_names
 from jobs.verify import VerifyConfig
+from model.bert_config import BertShape
 from pipeline.options import option_names
 from tests.model.small_task import write_model
 
@@ -75,6 +77,14 @@ def commands_in_text(path):
 
 def flags_of(config):
     return {"--" + name.replace("_", "-") for name in (*option_names(config), *config.__dataclass_fields__)}
+
+
+def test_every_counterpart_of_another_programs_option_exists():
+    known = {flag for config in CONFIGS.values() for flag in flags_of(config)}
+    known |= {f"--model.{field.name.replace('_', '-')}" for field in fields(BertShape)}
+    rows = [line for line in (ROOT / "docs/coming-from.md").read_text("utf-8").splitlines() if line.startswith("| `--")]
+    named = {flag for row in rows for flag in re.findall(r"--[\w.-]+", row.split("|")[2])}
+    assert len(named) > 60 and named <= known, named - known
 
 
 def test_every_command_has_its_configuration_here():
