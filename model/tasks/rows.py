@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from bertloom.json_files import check_regular
 from model.tasks.records import names_columns, read_records
 from model.tasks.values import BadRow, is_utf8
 
@@ -57,8 +58,11 @@ def read_task(
         on_bad_row: "stop" raises an error about bad rows, "skip" does not.
 
     Raises:
-        ValueError: no row is usable; or on_bad_row is "stop" and there are bad rows.
+        ValueError: no row is usable; or on_bad_row is "stop" and there are bad rows; or it is a pipe, which cannot be read
+            again when the command is resumed.
     """
+    if path.exists():
+        check_regular(path)
     rows, rejected = [], []
     for place, row in read_rows(path, read_records(path, needed_columns(forms, columns)), forms, parse, columns):
         if isinstance(row, BadRow):

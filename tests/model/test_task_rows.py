@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import re
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -235,3 +236,9 @@ def test_a_file_without_usable_rows_is_refused_in_both_cases(tmp_path):
 def test_a_field_longer_than_the_csv_modules_limit_is_read(tmp_path):
     (tmp_path / "x.csv").write_text("text,label\n" + "x" * 300_000 + ",a\n")
     assert len(list(read_records(tmp_path / "x.csv", COLUMNS))[0][1]["text"]) == 300_000
+
+
+def test_a_pipe_is_refused_where_rows_are_read_again(tmp_path):
+    os.mkfifo(tmp_path / "x.jsonl")
+    with pytest.raises(ValueError, match="x.jsonl is not a regular file: devices, pipes and folders are not read"):
+        read_task(tmp_path / "x.jsonl", FORM, parse, {}, "stop")
