@@ -27,6 +27,8 @@ import zstandard
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.splitting import split_source
+from pipeline.tokens import PartRecord, read_documents_table, read_finished, read_range
+from tests.jobs.corpus import as_jsonl, documents, run_job, write_vocabulary
 
 MEMORY_BYTES, SECONDS = 3_000_000_000, 20  # of address space and of time, for one mutant
 EXTREMES = [0, 1, 7, 127, 128, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1]
@@ -116,6 +118,24 @@ def dump() -> Seeds:
     return {"a.xml": f"<mediawiki>\n{site}\n{pages}</mediawiki>\n".encode()}
 
 
+def parts() -> Seeds:
+    """The files that a job leaves in its work folder: parts, and records of finished buckets."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "a.jsonl"
+        source.write_bytes(as_jsonl(documents(20)))
+        work = Path(folder) / "work"
+        run_job(source, Path(folder) / "out", write_vocabulary(Path(folder) / "vocab.txt"), work_dir=work)
+        return {path.name: path.read_bytes() for path in work.rglob("*.part")}
+
+
+def use_part(path: Path) -> None:
+    """Use a part as the next start of a job does. A part that was changed is not used."""
+    part = read_finished(str(path), PartRecord)
+    if part is not None:
+        block = read_range(str(path), part, 0, 1 << 64)
+        assert len(block.documents) == part.num_documents and len(read_documents_table(str(path), part))
+
+
 def read_input(path: Path) -> None:
     """Read all documents of an input file, as the stages do."""
     for source in find_sources([str(path)]):
@@ -125,7 +145,8 @@ def read_input(path: Path) -> None:
 
 
 TARGETS: dict[str, tuple[Callable[[], Seeds], Callable[[Path], None]]] = {
-    name.__name__: (name, read_input) for name in (arrow, parquet, packed, web, dump)
+    "parts": (parts, use_part),
+    **{name.__name__: (name, read_input) for name in (arrow, parquet, packed, web, dump)},
 }
 
 
@@ -195,10 +216,10 @@ def _use(path: Path, use: Callable[[Path], None]) -> int:
     except ValueError as error:
         if path.name in str(error) and "\n" not in str(error):
             return 0
-        traceback.print_exc()
+        traceback.print_exc(file=sys.__stderr__)
         return 1
     except BaseException:
-        traceback.print_exc()
+        traceback.print_exc(file=sys.__stderr__)
         return 1
     return 0
 

@@ -2,12 +2,13 @@
 
 import bz2
 import gzip
+import itertools
 import json
 import lzma
 import re
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
+from pipeline.inputs.formats.json_lines import read_json_lines
+from pipeline.inputs.formats.plain_text import read_lines_as_texts
 from pipeline.inputs.sources import Split
 from pipeline.inputs.streams import CHUNK, read_chunks
 from pipeline.text.records import Document, Record
@@ -138,3 +141,24 @@ def test_a_window_over_the_limit_is_a_reject_that_says_so(folder):
     assert re.search(
         "it refers back by more than the limit of 2048 MB: pack it again with a smaller window", last.detail
     )
+
+
+def as_json_lines(chunks: Iterable[bytes]) -> Iterator[Record]:
+    return read_json_lines(chunks, 0, "text", "id")
+
+
+def as_plain_lines(chunks: Iterable[bytes]) -> Iterator[Record]:
+    return read_lines_as_texts(chunks, 0)
+
+
+@pytest.mark.parametrize("read_lines", [as_json_lines, as_plain_lines])
+def test_one_line_of_five_gigabytes_is_a_reject_and_takes_little_memory(read_lines):
+    piece = b"x" * CHUNK
+    tracemalloc.start()
+    try:
+        items = list(read_lines(itertools.chain([b'{"text": "'], itertools.repeat(piece, 5000), [b'"}\n'])))
+        assert tracemalloc.get_traced_memory()[1] < 80 * CHUNK
+    finally:
+        tracemalloc.stop()
+    assert [(item.position, item.reason) for item in items] == [(0, "line-too-long")]
+    assert items[0].detail.startswith(f"{5000 * CHUNK + 13} bytes")

@@ -29,6 +29,7 @@ from pipeline.text.records import (
 )
 
 MAX_PAGE_BYTES = 100_000_000  # of XML, with one revision
+MAX_TAGS = 10_000  # of a page, which has about thirty: each takes fifty times its size. Mark-up is escaped
 MAX_CHARACTERS = 2_097_152  # of wikitext. MediaWiki's own limit is as many bytes
 HELD_BYTES = 8_000_000  # of a page with many revisions, before those that are not the newest are dropped
 
@@ -121,6 +122,9 @@ def _newest_revision(page: bytes) -> tuple[bytes, int]:
 def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
     from pipeline.inputs.formats.wikitext import plain_text  # its parser takes 0.1 s to import
 
+    if raw.count(b"<") > MAX_TAGS:
+        yield Reject(position, "not-xml", f"more than {MAX_TAGS} tags", first_characters(raw))
+        return
     data, num_replaced = decode_text(raw)
     try:
         page = ElementTree.fromstring(data)
