@@ -92,8 +92,9 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
         raise ValueError(
             f"{shard} was made with another vocabulary than that of {config.vocab or dataset}: give its own with --vocab"
         )
-    for batch in table.to_batches() if vocabulary else ():
-        check_ids(batch, len(vocabulary.words))
+    if vocabulary:
+        for batch in table.to_batches():
+            check_ids(batch, len(vocabulary.words))
     found["shard"] = shard
     found["schema"] = {field.name: str(field.type) for field in table.schema}
     found["metadata"] = metadata

@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 import webdataset as wds
 
+from bertloom.members import check_values, metadata_of, read_member
+
 
 def member_pipeline(urls: str | Sequence[str], **options: Any) -> wds.WebDataset:
     """Return a pipeline of members: `{"__key__": "00000-000003", "__url__": …, "member": a pyarrow.RecordBatch}`.
@@ -47,7 +49,11 @@ def _open_member(sample: dict[str, Any]) -> dict[str, Any]:
             f"{sample['__url__']} holds {sample['__key__']} without .arrow: it is not a shard of bertloom. Give the tar "
             f"files below DATASET/train or DATASET/validation"
         )
-    member = pa.ipc.open_file(sample["arrow"]).get_batch(0)
+    try:
+        member = read_member(pa.py_buffer(sample["arrow"]))
+        check_values(member, int(metadata_of(member.schema)["max_seq_length"]))
+    except ValueError as error:
+        raise ValueError(f"{sample['__url__']}: {sample['__key__']}.arrow cannot be read: {error}") from None
     return {"__key__": sample["__key__"], "__url__": sample["__url__"], "member": member}
 
 

@@ -12,7 +12,7 @@ import pytest
 import webdataset as wds
 
 from model.loading.webdataset_pipeline import example_pipeline, member_pipeline
-from tests.model.synthetic import write_data_set
+from tests.model.synthetic import place_of, write_data_set
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +86,15 @@ def test_a_tar_of_something_else_is_named(tmp_path):
         ValueError, match=re.escape(f"{tmp_path}/other.tar holds picture without .arrow: it is not a sha")
     ):
         list(example_pipeline(str(tmp_path / "other.tar")))
+
+
+def test_a_damaged_member_is_named(data, tmp_path):
+    shard = tmp_path / "00000.tar"
+    content = bytearray((data / "train/seq32/copy0/00000.tar").read_bytes())
+    place = place_of(data / "train/seq32/copy0/00000.tar", "input_ids", 1) + 4
+    content[place : place + 4] = (1 << 29).to_bytes(4, "little")
+    shard.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=rf"{shard}: 00000-000000.arrow cannot be read: its column input_ids is not valid"
+    ):
+        list(member_pipeline(str(shard)))
