@@ -14,7 +14,8 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.normalizers import BertNormalizer
 
-from bertloom.json_files import read_json, read_regular
+from bertloom.json_files import parse_json, read_json, read_regular
+from model.runs.plain_values import shown
 
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 SPECIAL_WORDS = {
@@ -31,6 +32,13 @@ CLASSES = {
     "TokenizersBackend": False,
 }
 """The supported classes of transformers, and whether tokenizer_config.json takes precedence over tokenizer.json there."""
+PARTS = {
+    "normalizer": ("BertNormalizer", "Lowercase", "StripAccents", "Strip", "NFC", "NFD", "NFKC", "NFKD"),
+    "pre_tokenizer": ("BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits"),
+}
+"""The parts of a tokenizer.json that may be anything else, and their supported kinds, alone or in a Sequence."""
+LONGEST_WORD = 1000
+"""Largest number of characters of a word that is looked up; BERT's is 100. The time grows with its square."""
 MAX_SPARE = 128
 """Largest number of a model's vectors beyond its words: for speed, their number is padded to a multiple of up to 128."""
 
@@ -148,14 +156,40 @@ def read_words(path: Path) -> list[str]:
 
 def read_tokenizer(path: Path) -> TextTokenizer:
     """Return the tokenizer in a tokenizer.json; ValueError if it is not that of a BERT."""
+    content = read_regular(path)
+    check_parts(parse_json(content, str(path)), path)
     try:
-        return TextTokenizer(Tokenizer.from_str(read_regular(path).decode()), str(path))
+        return TextTokenizer(Tokenizer.from_str(content.decode()), str(path))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 ({error}): copy the model's tokenizer.json there") from None
     except ValueError:
         raise
     except Exception as error:  # tokenizers raises plain Exceptions
         raise ValueError(f"{path} is not a tokenizer.json of the library tokenizers: {error}") from None
+
+
+def check_parts(content: dict[str, Any], path: Path) -> None:
+    """Raise ValueError unless a tokenizer.json has only parts of a BERT's tokenizer.
+
+    Others may run expressions of the file's own, which take any time or end the process, or make a text any times longer.
+    """
+    model = content.get("model")
+    limit = model.get("max_input_chars_per_word", 100) if isinstance(model, dict) else 0
+    if not isinstance(model, dict) or model.get("type", "WordPiece") != "WordPiece" or "merges" in model:
+        raise ValueError(
+            f"{path} is not a tokenizer.json of a BERT: its model is not WordPiece; copy the model's own there"
+        )
+    if not isinstance(limit, int) or limit > LONGEST_WORD:
+        raise ValueError(f"{path}: max_input_chars_per_word is {shown(limit)}: expected at most {LONGEST_WORD:,}")
+    for name, kinds in PARTS.items():
+        parts = [content.get(name)]
+        for part in parts:
+            kind = part.get("type") if isinstance(part, dict) else part
+            inner = part.get(f"{name}s") if isinstance(part, dict) else None
+            if kind == "Sequence" and isinstance(inner, list):
+                parts += inner
+            elif kind is not None and kind not in kinds:
+                raise ValueError(f"{path}: its {name} is {shown(kind)}: expected {', '.join(kinds)}")
 
 
 def normalizer_of(config: dict[str, Any], where: Path) -> BertNormalizer:

@@ -162,3 +162,42 @@ def test_architectures_are_a_list_of_names(directory, architectures):
     (directory / "config.json").write_text(json.dumps(content | {"architectures": architectures}))
     with pytest.raises(ValueError, match="config.json: architectures.* is .*, expected"):
         open_pretrained(directory)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        (
+            "pre_tokenizer",
+            {"type": "Split", "pattern": {"Regex": "(a+)+$"}},
+            "its pre_tokenizer is 'Split': expected Bert",
+        ),
+        ("normalizer", {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}, "its normalizer is 'Replace'"),
+        (
+            "normalizer",
+            {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Precompiled"}]},
+            "its normalizer is 'Precompiled'",
+        ),
+        ("normalizer", [], "its normalizer is a list of 0 items"),
+        ("model", {"type": "BPE", "vocab": {}, "merges": []}, "its model is not WordPiece"),
+        ("model", None, "its model is not WordPiece"),
+        (
+            "model",
+            {"type": "WordPiece", "max_input_chars_per_word": 10**9},
+            "max_input_chars_per_word is 1000000000: exp",
+        ),
+    ],
+)
+def test_a_tokenizer_that_is_not_that_of_a_bert_is_refused(directory, name, value, message):
+    path = directory / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=f"tokenizer.json.*: {message}"):
+        open_pretrained(directory)
+
+
+def test_a_tokenizer_in_parts_is_read(directory):
+    path = directory / "tokenizer.json"
+    parts = [{"type": "NFD"}, {"type": "Lowercase"}, {"type": "StripAccents"}]
+    content = json.loads(path.read_text()) | {"normalizer": {"type": "Sequence", "normalizers": parts}}
+    path.write_text(json.dumps(content | {"pre_tokenizer": {"type": "Whitespace"}}))
+    assert open_pretrained(directory).tokenizer.vocab_size > 0
