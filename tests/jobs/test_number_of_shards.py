@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
 
 def test_every_copy_has_at_least_so_many_shards_in_every_job(folder, tmp_path):
     manifests = [
-        run_job(folder / "in.txt", tmp_path / name, folder / "vocab.txt", dupe_factor=2, min_shards=8, **options)
+        run_job(folder / "in.txt", tmp_path / name, folder / "vocab.txt", max_seq_length=(32,), min_shards=8, **options)
         for name, options in (("one", {}), ("two", {"num_workers": 2, "split_mb": 0.01}))
     ]
     assert manifests[0]["shards_digest"] == manifests[1]["shards_digest"]
