@@ -128,16 +128,6 @@ def test_a_kept_work_folder_is_reused_with_other_lengths_copies_masks_and_more_f
     assert "splits tokenized" not in capsys.readouterr().err  # other tokens
 
 
-def test_old_half_written_parts_are_removed_from_a_shared_work_folder(job, unbroken, tmp_path):
-    work = tmp_path / "work"
-    (work / "parts").mkdir(parents=True)
-    for name in ("old", "new"):
-        (work / f"parts/.tmp-1-1-{name}.part").write_bytes(b"half")
-    os.utime(work / "parts/.tmp-1-1-old.part", (0, 0))
-    run_job(job.folder / "in", tmp_path / "out", job.vocab, work_dir=work)
-    assert [path.name for path in (work / "parts").glob(".tmp-*")] == [".tmp-1-1-new.part"]
-
-
 @pytest.mark.parametrize(
     "theirs, says",
     [
