@@ -211,8 +211,9 @@ def read_weights(directory: Path, config: EncoderConfig) -> dict[str, Tensor]:
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
     """Return the tensors that `torch.save` wrote; ValueError if the file holds anything else, or claims what it has not."""
-    check_regular(path)
-    if zipfile.is_zipfile(path):
+    with open(check_regular(path), "rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"  # as torch decides
+    if is_archive:
         check_stored(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # refuses what would run code

@@ -151,6 +151,17 @@ def test_a_pipe_or_a_device_in_a_model_directory_is_not_read(directory, name):
         open_pretrained(directory)
 
 
+def test_an_archive_with_a_damaged_end_is_refused(directory):
+    path = bin_of(directory)
+    content = path.read_bytes()
+    at = content.rindex(b"PK\x06\x07")  # where the end of a large archive is: on disk 5 of several
+    path.write_bytes(content[: at + 4] + b"\x05\0\0\0" + content[at + 8 :])
+    with pytest.raises(
+        ValueError, match="pytorch_model.bin cannot be read, it is damaged: zipfiles that span multiple"
+    ):
+        open_pretrained(directory)
+
+
 def test_the_names_of_a_model_are_as_they_were():
     """The prefixes above are those of no tensor of ours."""
     assert not any(name.startswith(("module.", "_orig_mod.", "model.")) for name in random_model().state_dict())
