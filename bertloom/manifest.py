@@ -15,7 +15,7 @@ from bertloom.json_files import Damaged, parse_json
 from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
 from bertloom.parquet_files import parse_parquet
 from bertloom.shapes import COUNT, NULL_OR_TEXT, SHA256, SHARE, TEXT, Kind, MapOf, check_shape
-from bertloom.shards import FORMAT_VERSION, SHARDS_SCHEMA, shards_faults
+from bertloom.shards import FORMAT_VERSION, SHARDS_SCHEMA, SPLITS, shards_faults
 
 FORMAT = "bertloom-dataset"
 DAMAGED = "`bertloom verify DATASET` reports what is damaged"
@@ -53,7 +53,8 @@ MANIFEST = {
     "counters": {
         **dict.fromkeys(("documents_in", "documents_used", "documents_rejected", "documents_duplicate"), COUNT),
         **dict.fromkeys(("sentences", "tokens", "text_bytes"), COUNT),
-        **dict.fromkeys(("rejected", "pairs", "examples"), _COUNTS),
+        **dict.fromkeys(("rejected", "passed_over", "cleaned", "pairs"), _COUNTS),
+        "examples": dict.fromkeys(SPLITS, COUNT),
     },
     "notes": [TEXT],
     "inputs": [

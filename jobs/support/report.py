@@ -192,7 +192,8 @@ def about_inputs(
     ids = documents["id"].to_numpy()
     order = np.argsort(ids)
     source = np.array([names.get(name, -1) for name in documents["source"].to_pylist()])[order]
-    words = words_by_source(e, source[np.searchsorted(ids[order], e.document_a)], vocabulary)
+    at = np.minimum(np.searchsorted(ids[order], e.document_a), len(ids) - 1)
+    words = words_by_source(e, np.where(ids[order][at] == e.document_a, source[at], -1), vocabulary)
     columns = ("name", "bytes", "documents", "sentences", "tokens", "text_bytes", "rejected")
     return {
         "files": len(inputs),

@@ -98,6 +98,7 @@ def test_a_manifest_without_a_part_names_it(path):
         (("vocabulary", "size"), "5", "vocabulary.size is '5', expected a whole number from 0 to 2^53"),
         (("counters",), [], "counters is [], expected an object"),
         (("counters", "rejected"), {"a": -1}, "counters.rejected['a'] is -1, expected a whole number from 0 to 2^53"),
+        (("counters", "cleaned"), 7, "counters.cleaned is 7, expected an object"),
         (("inputs",), {}, "inputs is {}, expected a list"),
         (("inputs", 0, "bytes"), 10**300, "inputs[0].bytes is 1000000000"),
         (("files",), {"../../dev/zero": "0" * 64}, "a name in files is '../../dev/zero', expected a file inside the"),
