@@ -284,7 +284,7 @@ def make_originals(folder: Path) -> Path:
     finetune(tuning(folder, folder / "tuned"))
     make_unfinished(folder)
     preset = {"learning_rate": 1e-3, "seed": 1, "shuffle": "global", "phases": ["32:1"], "decay": "linear"}
-    preset |= {"weight_decay": 0.1, "warmup_ratio": 0.1, "optimizer": "adamw", "eval_every": 5, "compile": False}
+    preset |= {"weight_decay": 0.1, "warmup_ratio": 0.1, "optimizer": "adamw", "eval_every": 5}
     preset |= {"cache_gb": 1.0, "spike_factor": "None", "keep_checkpoints": 1, "save_every": 3, "log_every": 1}
     shape = {name: value for name, value in vars(TINY).items() if name != "normalization"}
     (folder / "preset.json").write_text(json.dumps(preset | {"model": shape}))

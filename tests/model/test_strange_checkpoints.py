@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from jobs.support.model_card import read_results
 from model.bert_config import BertShape
-from model.encoders import build_encoder, config_from
+from model.encoders import build_encoder, config_from, shape_class
 from model.heads import PretrainingModel
 from model.hub.config import read_config, write_config
 from model.hub.pretrained import open_pretrained
@@ -316,3 +316,9 @@ def test_results_that_fine_tuning_does_not_write_are_refused(tmp_path, path, val
     (tmp_path / "results.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"results\.json: .*, expected"):
         read_results(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("name", [1e300, [], {}, True, "gpt", "x" * 999])
+def test_an_encoder_that_is_none_is_refused_whatever_a_preset_holds(name):
+    with pytest.raises(ValueError, match="^model.encoder is .{,80}: expected one of bert$"):
+        shape_class(name)
