@@ -26,7 +26,7 @@ GOPHER_MAX_TOP_NGRAM = {2: 0.2, 3: 0.18, 4: 0.16}
 GOPHER_MAX_REPEATED_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-_SENTENCE_END = re.compile(r"[.?!]+[\"”’)\]]*(?:\s|$)")
+_SENTENCE_END = re.compile(r"(?<![.?!])[.?!]++[\"”’)\]]*+(?:\s|$)")
 _BULLETS = ("•", "‣", "◦", "-", "*", "·", "–")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
