@@ -15,7 +15,7 @@ from pipeline.text.records import Document
 
 MAX_CHANGED = 0.2
 """Share of words that accents may change without a warning. French has about 0.1, Vietnamese 0.7."""
-SPLITS, DOCUMENTS, BYTES = 8, 20, 20_000
+SPLITS, DOCUMENTS, BYTES = 8, 10, 4_000
 """How much is read: splits, documents of each, and bytes of each document."""
 
 
@@ -24,7 +24,8 @@ def accent_warning(splits: Sequence[Split], config: ReadConfig, do_lower_case: b
     if strip_accents is not None or not do_lower_case:
         return ""
     counts = _count_words(splits, config)
-    changed = {word: without for word in counts if (without := _without_accents(word)) != word}
+    accented = (word for word in counts if not word.isascii())
+    changed = {word: without for word in accented if (without := _without_accents(word)) != word}
     share = sum(counts[word] for word in changed) / max(1, counts.total())
     if share <= MAX_CHANGED:
         return ""
