@@ -28,6 +28,7 @@ from google.protobuf import json_format, text_format
 
 from pipeline.inputs.sources import Split
 from pipeline.local import worker as local_worker
+from pipeline.local.remote_workers import remote_error, watch_remote_workers
 from pipeline.stages.reading_notes import clear_notes, record_deaths
 
 WORKER_LOST = 70  # exit status, EX_SOFTWARE in sysexits.h
@@ -51,12 +52,18 @@ def is_local(options: PipelineOptions) -> bool:
     return bool(options.view_as(StandardOptions).runner == LOCAL)
 
 
-def run(options: PipelineOptions, build: Callable[[beam.Pipeline], object]) -> PipelineResult:
-    """Run a pipeline to its end."""
+def run(
+    options: PipelineOptions,
+    build: Callable[[beam.Pipeline], object],
+    accepted: Callable[[Any], object] | None = None,
+) -> PipelineResult:
+    """Run a pipeline to its end. accepted: called once the runner has accepted it."""
     connect_locally_without_proxy()
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
     result = pipeline.run()
+    if accepted:
+        accepted(result)
     result.wait_until_finish()
     return result
 
@@ -74,7 +81,8 @@ def run_over_splits(
 ) -> PipelineResult:
     """Apply a transform to splits and run it to its end. An error for the user is raised without Beam's traceback.
 
-    On this machine, the workers are watched, and their log messages go to a file.
+    On this machine, the workers are watched, and their log messages go to a file. Of a portable runner, a message names
+    the workers that do not report.
 
     Args:
         command: name of the command, for messages.
@@ -83,16 +91,18 @@ def run_over_splits(
         progress: a progress bar, shown while the pipeline runs.
         notes: local folder of the workers' notes of what they read (pipeline/stages/reading_notes.py), if they keep any.
     """
-    watch: AbstractContextManager[object] = nullcontext()
-    quiet: AbstractContextManager[object] = nullcontext()
-    if is_local(options):
-        watch, quiet = watch_workers(command, how_to_continue, notes), quiet_workers(log)
+    watch: AbstractContextManager[Callable[[Any], object] | None]
+    if on_this_machine := is_local(options):
+        watch = watch_workers(command, how_to_continue, notes)
+    else:
+        watch = watch_remote_workers(options, command)
     dealt = balanced(splits, options.view_as(DirectOptions).direct_num_workers)
     try:
-        with watch, quiet, progress or nullcontext():
-            return run(options, lambda pipeline: pipeline | "splits" >> beam.Create(dealt) | transform)
+        with watch as accepted, quiet_workers(log) if on_this_machine else nullcontext(), progress or nullcontext():
+            return run(options, lambda pipeline: pipeline | "splits" >> beam.Create(dealt) | transform, accepted)
     except Exception as error:
-        raise user_error(error) from error
+        found = user_error(error)
+        raise (found if on_this_machine else remote_error(found, options)) from error
 
 
 def balanced(splits: Sequence[Split], num_workers: int) -> list[Split]:

@@ -85,7 +85,7 @@ def test_only_workers_of_this_machine_are_watched(monkeypatch, tmp_path, flags, 
     monkeypatch.setattr("pipeline.local.runner.run", lambda *_: None)
     words = {"command": "preprocess", "how_to_continue": "Start", "log": str(tmp_path / "log")}
     run_over_splits(pipeline_options(2, flags), [], CountLines(TextConfig(), 2, Places("", "")), **words)
-    assert calls == (["preprocess", "Start"] if watched else [])
+    assert calls == (["preprocess", "Start", ""] if watched else [])
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify", "report", "explain"])
