@@ -8,9 +8,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
+REGISTERED = "registered"
+"""Marks, in `Annotated`, the name of a member of a registry. The registry may get members after the import, so the
+configuration looks for the name when it is made."""
 
 
 def option_names(config_class: Any) -> list[str]:
@@ -61,7 +64,7 @@ def check_types(config_class: Any, values: Mapping[str, Any], name: str) -> None
 
     A list of JSON passes for a tuple. Options that are missing, and values that are no options, are not looked at.
     """
-    hints = get_type_hints(config_class)
+    hints = get_type_hints(config_class, include_extras=True)
     for field in fields(config_class):
         hint = hints[field.name]
         if is_dataclass(hint):
@@ -72,6 +75,8 @@ def check_types(config_class: Any, values: Mapping[str, Any], name: str) -> None
 
 def _fits(value: Any, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return isinstance(value, str) if REGISTERED in arguments else _fits(value, arguments[0])
     if origin is Literal:
         return isinstance(value, str) and value in arguments
     if origin in (Union, UnionType):

@@ -15,7 +15,7 @@ from pipeline.examples.objectives.objective import Objective
 from pipeline.examples.objectives.registry import OBJECTIVES, find_objective
 from pipeline.examples.pairs import Pairs
 from pipeline.examples.sentences import Sentences
-from pipeline.options import check_types
+from pipeline.options import REGISTERED, check_types
 from pipeline.tokens import TokenBlock
 from pipeline.vocabulary import Vocabulary, WordKinds
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     ObjectiveName = str
     CompatName = str
 else:  # the choices that --help shows
-    ObjectiveName = Literal[tuple(o.name for o in OBJECTIVES if o.compat is None)]
-    CompatName = Literal[tuple(o.compat for o in OBJECTIVES if o.compat is not None)]
+    ObjectiveName = Annotated[Literal[tuple(o.name for o in OBJECTIVES if o.compat is None)], REGISTERED]
+    CompatName = Annotated[Literal[tuple(o.compat for o in OBJECTIVES if o.compat is not None)], REGISTERED]
 
 
 @dataclass(frozen=True, kw_only=True)
