@@ -11,6 +11,7 @@ from bertloom import storage
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import streamed
+from pipeline.inputs.formats.plain_text import BLANK_LINES
 from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_size, split_source
 
@@ -47,6 +48,26 @@ def test_a_text_file_cut_at_any_size_gives_the_same_documents(folder, text, bom,
         patch.setattr(streamed, "CHUNK", chunk)
         splits = split_source(source, split_bytes)
     assert read_all(splits) == whole
+
+
+def test_a_file_of_blank_lines_is_searched_once_and_cut_everywhere(tmp_path, monkeypatch):
+    searched: list[int] = []
+
+    class Counted:
+        def search(self, data):
+            searched.append(len(data))
+            return BLANK_LINES.search(data)
+
+    monkeypatch.setattr(streamed, "CHUNK", 1000)
+    source = source_of(tmp_path, "blank.txt", b"a\n" + b"\n" * 200_000 + b"b\n")
+    cuts = streamed.find_borders(Counted(), source, 20_000)
+    assert cuts == [21_000, 42_000, 63_000, 84_000, 105_000, 126_000, 147_000, 168_000, 189_000]
+    assert searched == [1000] * 9
+    ends = [*cuts[1:], None]
+    assert [item.text for item in read_all([Split(source, 0, cuts[0]), *map(Split, [source] * 9, cuts, ends)])] == [
+        b"a",
+        b"b",
+    ]
 
 
 @settings(max_examples=200)

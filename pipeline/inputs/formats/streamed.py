@@ -74,7 +74,8 @@ def _from_byte(start: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
 def find_borders(border: re.Pattern[bytes], source: Source, split_bytes: int) -> list[int]:
     """Return the first document border at or after each multiple of `split_bytes`.
 
-    border: matches what is between two documents; the next one begins where the match ends.
+    border: matches what is between two documents; the next one begins where the match ends. A long border may be cut in
+    two: readers skip the rest of it at the start of a split.
     """
     cuts: list[int] = []
     cut = 0
@@ -88,21 +89,13 @@ def find_borders(border: re.Pattern[bytes], source: Source, split_bytes: int) ->
 
 
 def _next_border(file: BinaryIO, border: re.Pattern[bytes], start: int, size: int) -> int:
-    """Return where the first border at or after `start` ends. The search holds at most two chunks in memory."""
+    """Return where the first border at or after `start` ends. The search holds about a chunk in memory."""
     kept, position = b"", start
     file.seek(start)
     while chunk := file.read(CHUNK):
         data = kept + chunk
         base = position - len(kept)
-        match = border.search(data)
-        while match and match.end() == len(data):  # blank lines may continue in the next chunk
-            more = file.read(CHUNK)
-            if not more:
-                return size
-            data += more
-            position += len(more)
-            match = border.search(data)
-        if match:
+        if match := border.search(data):
             return base + match.end()
         position = base + len(data)
         kept = data[-4096:]  # a border may begin here
