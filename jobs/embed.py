@@ -90,7 +90,7 @@ def embed(config: EmbedConfig) -> Embedded:
     from model.inference.embed import Embedder
     from model.tasks.values import BadRow
 
-    check_output(config.out, [config.input])
+    check_output(config.out, [config.input], config.model)
     texts = read_input(config.input, TEXT_FORMS, parse_text, pairs("columns", config.columns), config.on_bad_row)
     pretrained = open_pretrained(config.model)
     size = pretrained.config.shape.hidden_size

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse(PredictConfig, argv, prog="bertloom predict")
     from jobs.support.outputs import check_output, write_rows
 
-    check_output(config.out, [] if config.input is None else [config.input])
+    check_output(config.out, [] if config.input is None else [config.input], config.model)
     write_rows(config.out, predict(config) if config.fill is None else fill(config))
 
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse(ScoreConfig, argv, prog="bertloom score")
     from jobs.support.outputs import check_output, write_rows
 
-    check_output(config.out, [config.input])
+    check_output(config.out, [config.input], config.model)
     write_rows(config.out, score(config))
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Decay = Literal["linear", "cosine", "wsd"]
+MAX_LEARNING_RATE = 1.0
+"""With Adam and its kin a step changes each weight by about the learning rate, and weights are far below 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,23 @@ def parse_phases(words: Sequence[str], batch_size: int) -> tuple[Phase, ...]:
             f"phases: the shares of {' '.join(words)} add up to {sum(p.share for p in phases):g}, expected 1"
         )
     return tuple(phases)
+
+
+def check_learning_rate(rate: float, usual_exponent: int) -> None:
+    """Raise ValueError for a learning rate of which an exponent, or its minus sign, was probably forgotten.
+
+    >>> check_learning_rate(5.0, -5)
+    Traceback (most recent call last):
+    ValueError: learning_rate=5 must be above 0 and at most 1: was 5e-05 meant?
+    """
+    if 0 < rate <= MAX_LEARNING_RATE:
+        return
+    advice = ""
+    if rate > 0:
+        digits, exponent = f"{rate:e}".split("e")
+        meant = -int(exponent) if 3 <= int(exponent) <= 8 else usual_exponent
+        advice = f": was {float(f'{digits}e{meant}'):g} meant?"
+    raise ValueError(f"learning_rate={rate:g} must be above 0 and at most {MAX_LEARNING_RATE:g}{advice}")
 
 
 def parse_budget(text: str) -> float:

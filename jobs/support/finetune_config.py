@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from model.precision import Precision
+from model.schedule import check_learning_rate
 from model.tasks.registry import TaskName, task_class
 
 NOT_DECIDING = (
@@ -116,9 +117,11 @@ class FinetuneConfig:
         ):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("num_epochs", "learning_rate", "max_gradient_norm", "layer_decay"):
-            if getattr(self, name) != "auto" and getattr(self, name) <= 0:
+        for name in ("num_epochs", "max_gradient_norm", "layer_decay"):
+            if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name):g} must be above 0")
+        if self.learning_rate != "auto":
+            check_learning_rate(self.learning_rate, usual_exponent=-5)
         if self.warmup_steps is not None and self.warmup_steps < 0:
             raise ValueError(f"warmup_steps={self.warmup_steps} must be at least 0")
         for name in ("warmup_ratio", "dropout", "attention_dropout"):

@@ -34,11 +34,14 @@ def own_folder(out: Path, command: str) -> None:
     write_text(mark, text)
 
 
-def check_output(out: str | Path, inputs: Iterable[str | Path]) -> None:
+def check_output(out: str | Path, inputs: Iterable[str | Path], model: Path | None = None) -> None:
     """Check the file that a command will write. Files are the same by any name, also as standard input or output.
 
+    Args:
+        model: a file or folder that the command reads. A new file may be added to the folder.
+
     Raises:
-        ValueError: it is one of the inputs, or a folder.
+        ValueError: it is one of the inputs, a file of the model, or a folder.
     """
     written = _status(out, 1)
     if written is not None and stat.S_ISDIR(written.st_mode):
@@ -53,6 +56,13 @@ def check_output(out: str | Path, inputs: Iterable[str | Path]) -> None:
             name = "standard output" if str(out) == STANDARD else f"--out {out}"
             source = "standard input" if str(path) == STANDARD else path
             raise ValueError(f"{name} is one of the inputs, {source}, which would be lost: choose another file")
+    if model is None or written is None or str(out) == STANDARD:
+        return
+    path, folder = Path(out), Path(os.path.realpath(model))
+    # Both where a link is and where it leads, because a file of a model may be a link to another folder.
+    for place in (Path(os.path.realpath(path)), Path(os.path.realpath(path.parent), path.name)):
+        if place.is_relative_to(folder):
+            raise ValueError(f"--out {out} is a file of --model {model}, which would be lost: choose another file")
 
 
 def _status(path: str | Path, standard: int) -> os.stat_result | None:

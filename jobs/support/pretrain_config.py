@@ -16,7 +16,7 @@ from model.optimizers import OptimizerName
 from model.precision import Precision
 from model.runs.resume import CHANGEABLE
 from model.runs.sinks import SinkName
-from model.schedule import Decay, Schedule, parse_budget, parse_phases
+from model.schedule import Decay, Schedule, check_learning_rate, parse_budget, parse_phases
 from model.shape import Shape
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ class PretrainConfig:
         for name in (*sizes, "patience", "num_threads", "keep_every", "eval_every", "save_every", "log_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("learning_rate", "max_gradient_norm", "num_epochs", "adam_epsilon"):
+        check_learning_rate(self.learning_rate, usual_exponent=-4)
+        for name in ("max_gradient_norm", "num_epochs", "adam_epsilon"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name):g} must be above 0")
         for name in ("adam_beta1", "adam_beta2"):

@@ -7,6 +7,7 @@ The first step that differs is reported. The weights are not trained again.
 
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from model.runs.checkpoint import TrainingState, check_files, checkpoint_path, r
 from model.runs.metrics import parse_line
 
 ROWS_PER_READ = 8192
+MAX_STEPS_APART = 100_000
+"""Steps between two records of a digest that are read again. A state may claim any number of steps, but each line of
+metrics.jsonl and each checkpoint took some bytes."""
 STREAM = re.compile("[0-9a-f]{16}")
 
 
@@ -106,7 +110,10 @@ def check_stream(
     lines: Mapping[int, dict[str, Any]],
     last_steps: int | None,
 ) -> Iterator[str | None]:
-    """Yield None after each step up to the latest checkpoint, and a sentence for the first step that differs."""
+    """Yield None after each step up to the latest checkpoint, and a sentence for the first step that differs.
+
+    Steps are not read on where the next record of a digest is more than MAX_STEPS_APART later.
+    """
     if latest.order_version != ORDER_VERSION:
         raise ValueError(f"the run has order version {latest.order_version}, expected {ORDER_VERSION}")
     step, digest, tokens = 0, START, 0
@@ -116,7 +123,15 @@ def check_stream(
         if step:
             digest, tokens = lines[step]["stream"], lines[step]["tokens"]
     readers: dict[Leg, tuple[Examples, ItemsAhead]] = {}
+    recorded = sorted({*lines, *states})
     while step < latest.step:
+        following = recorded[bisect_right(recorded, step)]  # the latest checkpoint at most
+        if following - step > MAX_STEPS_APART:
+            yield (
+                f"step {step + 1}: neither metrics.jsonl nor a checkpoint has a digest of the next {MAX_STEPS_APART:,} "
+                f"steps, so that step {latest.step:,} cannot be verified"
+            )
+            return
         leg = next(leg for leg in reversed(latest.progress.legs) if leg.step <= step)
         if leg.shards_digest != data_set.shards_digest:
             yield (

@@ -43,8 +43,8 @@ def bad_steps(out: Path) -> list[dict]:
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_a_checkpoint_or_is_skipped(data, tmp_path):
-    # Weights of 1e38 after the first step: what they give is no number.
-    changes = {"learning_rate": 1e38, "num_steps": 5, "save_every": 100}
+    # Weights of 1e36 after the first step: what they give is no number.
+    changes = {"weight_decay": 1e38, "learning_rate": 1.0, "num_steps": 5, "save_every": 100}
     out = tmp_path / "stopped"
     for _ in range(2):
         with pytest.raises(ValueError, match=r"at step 2 the loss is nan .* or continue with --on-bad-step skip"):
@@ -61,7 +61,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_checkpoint_or_is_skipped(
 
 def test_a_spike_names_its_examples_and_stops_or_is_skipped(data, tmp_path, capsys):
     # Far too high a learning rate: the loss soon is several times its mean.
-    changes = {"learning_rate": 3.0, "spike_factor": 1.5, "num_steps": 8, "save_every": 3}
+    changes = {"learning_rate": 1.0, "spike_factor": 1.5, "num_steps": 8, "save_every": 3}
     with pytest.raises(ValueError, match=r"at step \d the loss is .*; its examples are rows \d+, .*: check these"):
         pretrain(config(data, tmp_path / "stopped", **changes))
     pretrain(config(data, tmp_path / "run", on_bad_step="skip", keep_checkpoints=9, **changes))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,25 @@ def test_no_command_writes_over_its_input(command, texts, tmp_path, capsys):
             in capsys.readouterr().err
         )
     assert texts.read_bytes() == before
+
+
+def test_no_command_writes_over_a_file_of_its_model(command, texts, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(command[-1], model)
+    (model / "vocab.txt").unlink(missing_ok=True)
+    (tmp_path / "stored.txt").write_text("[PAD]\n")
+    (model / "vocab.txt").symlink_to(tmp_path / "stored.txt")  # as in the cache of huggingface_hub
+    (tmp_path / "link").symlink_to("model")
+    config = next(path for path in sorted(model.iterdir()) if path.name.startswith("config."))
+    before = config.read_bytes()
+    for out in (model / "vocab.txt", tmp_path / "link/vocab.txt", model / config.name, tmp_path / "link" / config.name):
+        assert cli([*command[:-1], str(model), "--input", str(texts), "--out", str(out)]) == 2
+        assert (
+            f"--out {out} is a file of --model {model}, which would be lost: choose another file"
+            in capsys.readouterr().err
+        )
+    assert config.read_bytes() == before and (model / "vocab.txt").read_text() == "[PAD]\n"
+    check_output(model / "new.jsonl", [texts], model)
 
 
 def test_a_vocabulary_does_not_replace_its_text(tmp_path, capsys):

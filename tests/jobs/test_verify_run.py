@@ -11,6 +11,7 @@ from jobs.pretrain import PretrainConfig, pretrain
 from jobs.verify import VerifyConfig, main, verify_run
 from model.bert_config import BertShape
 from model.runs.metrics import read_metrics
+from tests.model.model_mutants import seal
 from tests.model.synthetic import place_of, write_data_set
 
 TINY = BertShape(
@@ -101,6 +102,28 @@ def test_a_damaged_checkpoint_is_a_fault_and_the_rest_is_still_read(run):
     file = run / "checkpoints/step-00000010/model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     assert verify_run(run) == ([f"{file} does not match its sha256 in state.json"], 12)
+
+
+def test_steps_that_nothing_records_are_not_read_on_and_on(run):
+    state = json.loads((run / "checkpoints/step-00000012/state.json").read_text())
+    assert state["state"]["progress"]["step"] == 12
+    state["state"]["progress"]["step"] = 10**15
+    (run / "checkpoints/step-00000012/state.json").write_text(json.dumps(state))
+    seal(run / "checkpoints/step-00000012")
+    (run / "checkpoints/step-00000012").rename(run / f"checkpoints/step-{10**15}")
+    message = (
+        "step 13: neither metrics.jsonl nor a checkpoint has a digest of the next 100,000 steps, so that step "
+        "1,000,000,000,000,000 cannot be verified"
+    )
+    assert verify_run(run) == ([message], 12)
+    (run / "metrics.jsonl").unlink()
+    assert verify_run(run) == (
+        [
+            f"metrics.jsonl: expected lines of steps up to {10**15}, the latest checkpoint, and found none",
+            message.replace("step 13", "step 11"),
+        ],
+        10,
+    )
 
 
 def test_changed_data_is_found_at_the_first_step_that_reads_it(original, run, tmp_path):
