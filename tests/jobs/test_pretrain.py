@@ -344,7 +344,7 @@ def test_two_processes_cannot_train_in_one_folder(data, unbroken):
         ({"keep_checkpoints": 0}, "keep_checkpoints=0 must be at least 1"),
         ({"num_threads": 0}, "num_threads=0 must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate=0 must be above 0 and at most 1"),
-        ({"learning_rate": 2.0}, "learning_rate=2 must be above 0 and at most 1: was 0.0002 meant[?]"),
+        ({"learning_rate": 2.0}, "learning_rate=2 must be above 0 and at most 1: was 0.0002 meant?"),
         ({"warmup_ratio": 1.0}, "warmup_ratio=1 must be at least 0 and below 1"),
         ({"num_steps": None}, "the length of training is missing: give --num-steps, --num-epochs, --num-tokens"),
         ({"num_epochs": 1.0}, "the length of training is given in steps and in epochs: give only one of num_steps"),
