@@ -348,7 +348,7 @@ def test_two_processes_cannot_train_in_one_folder(data, unbroken):
         ({"warmup_ratio": 1.0}, "warmup_ratio=1 must be at least 0 and below 1"),
         ({"num_steps": None}, "the length of training is missing: give --num-steps, --num-epochs, --num-tokens"),
         ({"num_epochs": 1.0}, "the length of training is given in steps and in epochs: give only one of num_steps"),
-        ({"warmup_steps": 6}, "warmup_steps=6 must be at least 0 and below num_steps=6"),
+        ({"warmup_steps": 12}, "warmup_steps=12 must be at least 0 and below num_steps=12"),
         ({"adam_beta2": 1.0}, "adam_beta2=1 must be at least 0 and below 1"),
         ({"adam_epsilon": 0.0}, "adam_epsilon=0 must be above 0"),
         ({"patience": 2, "phases": ("32:0.5", "64:0.5")}, "patience=2 and 2 phases: phases differ in their examples"),
