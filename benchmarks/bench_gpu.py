@@ -46,11 +46,16 @@ RATE, SEED = 1e-4, 1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="data set with the lengths of the cases")
+    parser.add_argument("--data", help="data set with the lengths of the cases")
     parser.add_argument("--cases", nargs="*", default=CASES)
     parser.add_argument("--num-steps", type=int, default=8, help="timed steps of each case, after two for warm-up")
     parser.add_argument("--name", default="gpu", help="name of the file in benchmarks/results/")
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("skipped: torch finds no CUDA device")
+        return
+    if not arguments.data:
+        parser.error("give --data: the shipped sample is too small for a GPU")
     data_set = DataSet(arguments.data)
     lines = [*parity(data_set), "", *ceilings(), "", *HEAD]
     for case in arguments.cases:
