@@ -114,11 +114,14 @@ def with_rejects(dataset: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"a" * 10_000), "rejects/rejects.jsonl.gz: line 1 has more than 5,000 bytes"),
-        (gzip.compress(b"{}\n"), "rejects/rejects.jsonl.gz: line 1 has lost a part: it has no source"),
-        (gzip.compress(b"[" * 4000 + b"\n"), "rejects/rejects.jsonl.gz: line 1 is not JSON (it is nested in more than"),
-        (gzip.compress(b"\xff\n"), "rejects/rejects.jsonl.gz: line 1 is not JSON"),
-        (gzip.compress(b"{}")[:-5], "rejects/rejects.jsonl.gz: it is not a whole gzip file"),
+        (gzip.compress(b"a" * 10_000, mtime=0), "rejects/rejects.jsonl.gz: line 1 has more than 5,000 bytes"),
+        (gzip.compress(b"{}\n", mtime=0), "rejects/rejects.jsonl.gz: line 1 has lost a part: it has no source"),
+        (
+            gzip.compress(b"[" * 4000 + b"\n", mtime=0),
+            "rejects/rejects.jsonl.gz: line 1 is not JSON (it is nested in more than",
+        ),
+        (gzip.compress(b"\xff\n", mtime=0), "rejects/rejects.jsonl.gz: line 1 is not JSON"),
+        (gzip.compress(b"{}", mtime=0)[:-5], "rejects/rejects.jsonl.gz: it is not a whole gzip file"),
         (b"no gzip file", "rejects/rejects.jsonl.gz: it is not a whole gzip file (Not a gzipped file"),
     ],
     ids=["long", "empty", "deep", "not-utf8", "cut", "other"],

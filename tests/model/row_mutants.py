@@ -33,7 +33,7 @@ NESTED = '{"text": "a", "label": "b", "x": ' + "[" * 99 + "]" * 99 + "}\n"
 
 def jsonl() -> Seeds:
     seeds = {f"{task}.jsonl": text_of(rows(9)) for task, rows in ROWS.items()}
-    packed = {f"{name}.gz": gzip.compress(data) for name, data in seeds.items()}
+    packed = {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in seeds.items()}
     wide = {"wide.jsonl": text_of(ROWS["classify"](3)).decode().encode("utf-16"), "deep.jsonl": NESTED.encode() * 2}
     return seeds | packed | wide
 

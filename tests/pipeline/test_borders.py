@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertloom.shards import ShardName, read_shard
+from bertloom.members import read_shard
+from bertloom.shards import ShardName
 from pipeline.checks.borders import guess_from_borders
 from pipeline.checks.report import Examples, Guess, flatten
 from pipeline.examples.configuration import ExamplesConfig
