@@ -6,6 +6,8 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bertloom.decoding import bounded_decoding
+
 UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 """What pyarrow raises for damaged files. A length that was changed asks for more memory than there is."""
 
@@ -26,8 +28,9 @@ def parse_parquet(content: bytes, name: str, schema: pa.Schema, row_bytes: int) 
             raise ValueError(f"{len(content):,} bytes cannot hold {num_rows:,} rows")
         if not found.equals(schema):
             raise ValueError(f"its columns are not those of the format: {', '.join(found.names)[:200]}")
-        table = file.read(use_threads=False)  # a small file; threads could outlive the error
-        table.validate(full=True)
+        with bounded_decoding():
+            table = file.read(use_threads=False)  # a small file; threads could outlive the error
+            table.validate(full=True)
         if table.num_rows != num_rows:
             raise ValueError(f"it has {table.num_rows} rows, but its footer promises {num_rows}")
         for column in table.columns:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bertloom.arrays import I64
+from bertloom.decoding import decoded
 from bertloom.json_files import decode_json
 from model.tasks.values import BadRow, ClassName
 
@@ -44,7 +45,7 @@ def parquet_rows(path: Path, needed: Collection[str]) -> Iterator[tuple[str, dic
         # As dictionaries, texts that are repeated take no more memory than in the file.
         texts = [field.name for field in schema if field.name in needed and field.type in BYTES]
         with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
-            yield from _rows(path, schema, columns, file.iter_batches(ROWS_AT_ONCE, columns=columns))
+            yield from _rows(path, schema, columns, file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a Parquet file, or is damaged: {_line(error)}") from None
 
@@ -59,7 +60,9 @@ def arrow_rows(path: Path, needed: Collection[str]) -> Iterator[tuple[str, dict[
             columns = [name for name in schema.names if name in needed]
             places = [place for place, name in enumerate(schema.names) if name in needed]
             file.seek(begin)
-            with pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=places)) as stream:
+            with pa.ipc.open_stream(
+                file, options=pa.ipc.IpcReadOptions(included_fields=places, use_threads=False)
+            ) as stream:
                 yield from _rows(path, schema, columns, stream)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not an Arrow file, or is damaged: {_line(error)}") from None
@@ -80,7 +83,7 @@ def _rows(
     classes = [all_classes.get(name) for name in needed]
     most = MAX_PER_BYTE * path.stat().st_size
     number = num_bytes = 0
-    for batch in batches:
+    for batch in decoded(batches):
         _limit(path, "rows", number + batch.num_rows, most)
         columns = [_checked(column) for column in batch.columns]
         for start in range(0, batch.num_rows, ROWS_MEASURED):

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertloom import decoding
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import tables
@@ -235,6 +236,18 @@ def test_a_text_that_a_dictionary_repeats_is_held_a_few_times_only(tmp_path, mon
     read(tmp_path, "a.arrow", as_arrow(pa.table({"text": repeated}), 50))
     read(tmp_path, "b.arrow", as_arrow(pa.table({"text": pa.array(["x" * 400] * 50, pa.string_view())}), 50))
     assert held == [2] * 50
+
+
+@pytest.mark.skipif(not decoding.STATM.exists(), reason="only Linux bounds the memory of decoding")
+def test_a_small_file_whose_dictionary_repeats_a_large_text_is_a_reject(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_BYTES", 1 << 26)
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), pa.array(["a b. " * 200_000]))
+    data = as_parquet(pa.table({"text": repeated}), 4000, compression="zstd", store_schema=False)
+    assert len(data) < 1000
+    [reject] = read(tmp_path, "table.parquet", data)
+    assert reject.reason == "damaged-file"
+    assert reject.detail.startswith("row group 0: it takes more than 67,108,864 bytes of memory at once")
+    assert reject.detail.endswith("rows 0 to 3999 are left out")
 
 
 def test_a_number_of_rows_that_the_file_cannot_hold_is_a_reject(tmp_path):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from bertloom import storage
+from bertloom.decoding import decoded
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.tables import check_columns, find_row_cuts, read_table
 from pipeline.inputs.sources import ReadConfig, Source
@@ -32,7 +33,8 @@ def _read_batches(
     wanted = [schema.get_field_index(name) for name in dict.fromkeys(columns) if name in schema.names]
     file.seek(begin)
     row = 0
-    for batch in pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=wanted)):
+    options = pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
+    for batch in decoded(pa.ipc.open_stream(file, options=options)):
         yield row, batch
         row += batch.num_rows
 

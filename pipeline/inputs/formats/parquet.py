@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from bertloom import storage
+from bertloom.decoding import decoded
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.parquet_footer import read_row_groups
 from pipeline.inputs.formats.table_columns import read_errors
@@ -44,7 +45,7 @@ def _read_group(
     """Yield (first row, batch) of a row group, and the error where it is damaged. Other row groups can still be read."""
     row, error = first, "it ends early"
     try:
-        for batch in parquet.iter_batches(rows, [number], columns):
+        for batch in decoded(parquet.iter_batches(rows, [number], columns, use_threads=False)):
             if row + batch.num_rows > end:
                 error = "it has more rows than the footer lists"
                 break
