@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bertloom.counts import counted
 from bertloom.json_files import parse_json, read_json
 from model.hub.pretrained import Pretrained
 from model.runs.checkpoint import TrainingState
@@ -37,7 +38,7 @@ def pretraining_card(pretrained: Pretrained, state: TrainingState, name: str) ->
     lines = read_metrics(pretrained.path.parent.parent / "metrics.jsonl")
     return "\n".join(
         [
-            *_head(pretrained, name, f"Pretrained for {state.step:,} steps with {_software()}."),
+            *_head(pretrained, name, f"Pretrained for {counted(state.step, 'step')} with {_software()}."),
             *_training(state),
             *_measured(state, [line for line in lines if line["step"] <= state.step]),
         ]
@@ -168,7 +169,12 @@ def _training(state: TrainingState) -> list[str]:
         "stream digest": f"`{state.progress.stream}`",
     }
     rows = [
-        (f"{leg.step + 1:,} to {end:,}", leg.max_seq_length, leg.batch_size, f"`{leg.shards_digest}`")
+        (
+            f"{leg.step + 1:,}" + (f" to {end:,}" if end > leg.step + 1 else ""),
+            leg.max_seq_length,
+            leg.batch_size,
+            f"`{leg.shards_digest}`",
+        )
         for leg, end in zip(legs, ends)
         if end > leg.step
     ]
@@ -191,9 +197,9 @@ def _measured(state: TrainingState, lines: list[dict[str, Any]]) -> list[str]:
         if not found:
             continue
         last = found[-1]
-        where += f", step {last['step']:,}" + (
-            f", {last.get('num_examples', 0):,} examples" if split == "validation" else ""
-        )
+        where += f", step {last['step']:,}"
+        if split == "validation":
+            where += f", {counted(last.get('num_examples', 0), 'example')}"
         has_pairs = last.get("nsp_loss") != 0
         names = [key for key in MEASURED if key in numbers(last) and (has_pairs or not key.startswith("nsp"))]
         rows += [(MEASURED[key], where, _number(last[key])) for key in names]

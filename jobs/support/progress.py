@@ -9,6 +9,7 @@ from typing import Self
 
 from tqdm import tqdm
 
+from bertloom.counts import counted
 from pipeline.places import Places
 from pipeline.stages.plan import Plan, read_plan
 from pipeline.tokens import PartRecord, read_finished
@@ -66,7 +67,8 @@ class JobProgress:
             documents = sum(number for _, _, number in self.parts.values())
             text = sum(size for name, (_, size, _) in self.parts.items() if name not in self.known)
         seconds = time.monotonic() - self.started
-        self.bar.set_postfix_str(f"{documents:,} documents, {text / 1e6 / max(seconds, 1e-9):.1f} MB/s", refresh=False)
+        speed = text / 1e6 / max(seconds, 1e-9)
+        self.bar.set_postfix_str(f"{counted(documents, 'document')}, {speed:.1f} MB/s", refresh=False)
         self.bar.refresh()
 
     def _read_new_parts(self) -> None:

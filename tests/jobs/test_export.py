@@ -180,6 +180,7 @@ def test_the_card_of_a_run_without_pairs_states_that_the_head_is_not_trained(tmp
     export(ExportConfig(checkpoint=make_run(data, tmp_path / "run", num_steps=1), out=tmp_path / "out"))
     card = (tmp_path / "out/README.md").read_text()
     assert "not trained: the data has no pairs" in card and "next sentence, cross-entropy" not in card
+    assert "Pretrained for 1 step with" in card and "| 1 | 32 | 16 |" in card
 
 
 def test_a_step_can_be_chosen(run, tmp_path, capsys):
