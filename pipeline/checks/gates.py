@@ -143,7 +143,7 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
                 "max_border_guess",
                 guess["accuracy"],
                 f"of the labels of length {length} are guessed from lengths and ends of A and B",
-                "a model would learn how the pairs were made and not language. With --pairs sop, the first sentences of "
-                "short documents may differ in length from the last ones; --pairs nsp does not depend on that",
+                "a model would learn how the pairs were made and not language. Very few documents, or one source with most "
+                "of the text, can cause this; `bertloom explain` shows how an example was made",
                 guess["error"],
             )

@@ -63,16 +63,22 @@ def without_surplus(
     return np.delete(np.arange(len(label)), drop)
 
 
-def draw_places(allowed: Bools, keys: U64, first_draw: int, start: I64, end: I64) -> I64:
+def draw_places(allowed: Bools, keys: U64, first_draw: int, start: I64, end: I64, mirrored: bool = False) -> I64:
     """Return a place that is allowed, drawn uniformly from start + 1 ... end - 1, for each key; -1 where none was found.
 
-    allowed: bool (tokens,). Draws first_draw ... first_draw + PLACE_TRIES - 1 of each key are taken in turn.
+    Draws first_draw ... first_draw + PLACE_TRIES - 1 of each key are taken in turn.
+
+    Args:
+        allowed: bool (tokens,).
+        mirrored: whether the place as far from the end as this one is from the start must be allowed, too.
     """
     found = np.full(len(keys), -1)
     open_ = np.flatnonzero(end - start > 1)
     for j in range(first_draw, first_draw + PLACE_TRIES):
         place = start[open_] + 1 + bounded(draw(keys[open_], j), end[open_] - start[open_] - 1)
         good = allowed[place]
+        if mirrored:
+            good &= allowed[start[open_] + end[open_] - place]
         found[open_[good]] = place[good]
         open_ = open_[~good]
     return found

@@ -85,7 +85,18 @@ def is_head(block: TokenBlock) -> list[bool]:
 @settings(max_examples=200)
 @given(buckets(), LENGTHS, st.integers(0, 3), SEEDS, SHORT)
 def test_swapped_pairs_equal_their_twin_example_by_example(bucket, length, copy, seed, short_seq_prob):
-    block, texts = bucket
+    swapped_as_by_the_twin(*bucket, length, copy, seed, short_seq_prob)
+
+
+@pytest.mark.parametrize("tokens", [6, 18])
+def test_swapped_pairs_of_many_documents_equal_their_twin(tokens):
+    """Many halves find partners of opposite lengths, some after a few tries, and some find none."""
+    swapped_as_by_the_twin(*corpus(120, 2, tokens), 64, 1, 3, 0.1)
+
+
+def swapped_as_by_the_twin(
+    block: TokenBlock, texts: list[Text], length: int, copy: int, seed: int, short_seq_prob: float
+) -> None:
     half = (length - 3) // 2
     texts = twins.cut_long(texts, is_head(block), half, half)
     s = sop.cut_sentences(block, WORDS, length)
@@ -123,7 +134,7 @@ def test_the_halves_of_a_swapped_pair_are_adjacent_begin_and_end_alike_and_the_l
     assert covered.max(initial=0) <= 1
 
 
-def corpus(num_documents: int, seed: int, tokens: int = 18) -> TokenBlock:
+def corpus(num_documents: int, seed: int, tokens: int) -> tuple[TokenBlock, list[Text]]:
     """Documents of 3 to 60 sentences of 3 to 60 tokens or more, most of them short; a third of all tokens are pieces. One
     sentence in ten has no mark at its end."""
     r = random.Random(seed)
@@ -134,13 +145,13 @@ def corpus(num_documents: int, seed: int, tokens: int = 18) -> TokenBlock:
         for body in documents[-1]:
             body.append(1 if r.random() < 0.1 else END)
         documents[-1][-1][-1] = 1 if r.random() < 0.5 else END  # many a text ends without one
-    return make_block(documents, list(range(num_documents)))[0]
+    return make_block(documents, list(range(num_documents)))
 
 
 @pytest.fixture(scope="module", params=[(64, 18), (128, 18), (128, 60)])
 def swapped(request) -> tuple[Sentences, Pairs]:
     length, tokens = request.param
-    s = sop.cut_sentences(corpus(2500, 1, tokens), WORDS, length)
+    s = sop.cut_sentences(corpus(2500, 1, tokens)[0], WORDS, length)
     return s, sop.make_pairs(s, length, 0, 1, 0.1)[0]
 
 
@@ -172,6 +183,28 @@ def test_how_segments_begin_and_end_does_not_tell_whether_they_are_swapped(swapp
     cell = sum(found.astype(int) << bit for bit, found in enumerate([*begins, *ends]))
     assert guessed(cell, pairs.label) < 0.5 + 4 * 0.5 / (len(pairs) / 2) ** 0.5
     assert (begins[0] == begins[1]).all() and (ends[0] == ends[1]).all()
+
+
+@pytest.mark.parametrize(("shortest", "longest", "share_whole"), [(3, 40, 0.75), (3, 20, 0.17), (3, 11, 0)])
+def test_lengths_do_not_tell_whether_segments_are_swapped_where_first_sentences_are_short(
+    shortest, longest, share_whole
+):
+    """Documents of two sentences, the second one of 12 to 40 tokens. When all halves were whole sentences, the first one was
+    the shorter one in 61, 91 and 100 % of them."""
+    r = random.Random(4)
+    sizes = [(r.randint(shortest, longest), r.randint(12, 40)) for _ in range(6000)]
+    block, _ = make_block([[[1] * (size - 1) + [END] for size in two] for two in sizes], list(range(len(sizes))))
+    s = sop.cut_sentences(block, WORDS, 128)
+    pairs, counters = sop.make_pairs(s, 128, 0, 1, 0.0)
+    swapped = pairs.label == 1
+    first = np.where(swapped, pairs.b_length, pairs.a_length)
+    second = np.where(swapped, pairs.a_length, pairs.b_length)
+    whole = s.is_edge[pairs.a_start]
+    assert abs(int(np.sign(first - second)[whole].sum())) <= counters["pairs-dropped"]
+    assert whole.mean() == pytest.approx(share_whole, abs=0.05) and len(pairs) > 0.9 * len(sizes)
+    assert (
+        guessed(pairs.a_length // 4 * 64 + pairs.b_length // 4, pairs.label) < 0.5 + 4 * 0.5 / (len(pairs) / 2) ** 0.5
+    )
 
 
 # ---- single segments

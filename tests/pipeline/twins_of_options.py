@@ -1,5 +1,7 @@
 """Slow, obvious twins of sentence order prediction, single segments, whole-word and span masks. See twins_of_pairs.py."""
 
+from bisect import bisect_left
+from dataclasses import dataclass
 from fractions import Fraction
 
 from tests.pipeline.twins import PAIRS, SURPLUS, bounded, bounded_low, chance, draw, fold
@@ -40,34 +42,26 @@ def tokens_of(sentences: list[tuple[int, int]]) -> int:
 # ---------------------------------------------------------------------------------------------------- pairs
 
 
-def borders(
-    text: Text, key: int, start: int, stop: int, is_head: list[bool], marked: set[int]
-) -> tuple[int, int, int] | None:
-    """Where the first half begins, where it ends and the second one begins, and where that ends."""
-    between = sorted(edge for edge in text.edges if start < edge < stop and edge in marked)
-    if between and start in text.edges and stop in marked:
-        return start, between[bounded(draw(key, 1), len(between))], stop
-    inside = [at for at in range(start, stop + 1) if at < len(is_head) and is_head[at]]
-    inside = [at for at in inside if not text.edges & {at - 2, at - 1, at, at + 1, at + 2}]
-    if len(inside) < 3:
-        return None
-    place = draw_place(key, 2, inside[0], inside[-1], [at in inside for at in range(stop + 1)])
-    return None if place is None else (inside[0], place, inside[-1])
+@dataclass
+class SwapChunk:
+    """Some sentences of a document that sentence order prediction would halve."""
+
+    document: int
+    sentence: int
+    key: int
+    start: int
+    stop: int
+    places: list[int]
+    """Borders of sentences at which it may be halved into whole sentences."""
 
 
-def swapped_of(
-    text: Text,
-    number: int,
-    room: int,
-    key: tuple[int, ...],
-    short_seq_prob: float,
-    is_head: list[bool],
-    marked: set[int],
-) -> tuple[list[Pair], int]:
-    """The pairs of one document for sentence order prediction, and how many chunks could not be divided."""
+def swap_chunks(
+    text: Text, number: int, room: int, key: tuple[int, ...], short_seq_prob: float, marked: set[int]
+) -> tuple[list[SwapChunk], int]:
+    """The chunks of one document, and how many are single sentences instead."""
     left = list(range(len(text.sentences)))
     backward = chance(draw(fold(*key, text.id), 0), 0.5)
-    pairs, alone = [], 0
+    chunks, alone = [], 0
     while left:
         at = left[-1] if backward else left[0]
         own = fold(*key, text.id, at)
@@ -80,17 +74,47 @@ def swapped_of(
             size += 1
         chunk = left[-size:] if backward else left[:size]
         left = left[:-size] if backward else left[size:]
-        start, stop = text.sentences[chunk[0]][0], text.sentences[chunk[-1]][1]
-        found = borders(text, own, start, stop, is_head, marked) if size > 1 else None
-        if found is None:
+        if size == 1:
             alone += 1
             continue
-        start, middle, stop = found
-        halves = [(start, middle), (middle, stop)]
-        label = int(draw(own, 1) & 0xFFFFFFFF < 2**31)
-        (a, a_end), (b, b_end) = reversed(halves) if label else halves
-        pairs.append(Pair(a, a_end - a, b, b_end - b, label, number, number, chunk[0]))
-    return pairs, alone
+        start, stop = text.sentences[chunk[0]][0], text.sentences[chunk[-1]][1]
+        places = sorted(edge for edge in text.edges if start < edge < stop and edge in marked)
+        whole = start in text.edges and stop in marked
+        chunks.append(SwapChunk(number, chunk[0], own, start, stop, places if whole else []))
+    return chunks, alone
+
+
+def whole_halves(chunks: list[SwapChunk]) -> list[tuple[SwapChunk, int]]:
+    """The chunks that are halved into whole sentences, each with its middle."""
+    found = []
+    left = sorted((chunk for chunk in chunks if chunk.places), key=lambda chunk: draw(chunk.key, 34))
+    for j, bins in enumerate((64, 64, 32, 32, 16, 16, 8, 8)):
+        middles = [chunk.places[bounded(draw(chunk.key, 35 + j), len(chunk.places))] for chunk in left]
+        halves = [(middle - chunk.start, chunk.stop - middle) for chunk, middle in zip(left, middles)]
+        lengths = sorted(length for both in halves for length in both)
+        kinds = []
+        for one, two in halves:
+            in_bins = sorted(bisect_left(lengths, length) * bins // len(lengths) for length in (one, two))
+            kinds.append((in_bins, (one > two) - (one < two)))
+        stay = []
+        for i, (in_bins, longer) in enumerate(kinds):
+            if kinds[:i].count(kinds[i]) < kinds.count((in_bins, -longer)):
+                found.append((left[i], middles[i]))
+            else:
+                stay.append(left[i])
+        left = stay
+    return found
+
+
+def halves_inside(text: Text, chunk: SwapChunk, is_head: list[bool]) -> tuple[int, int, int] | None:
+    """Three places inside sentences: where the first half begins, where it ends and the second one begins, and ends."""
+    inside = [at for at in range(chunk.start, chunk.stop + 1) if at < len(is_head) and is_head[at]]
+    inside = [at for at in inside if not text.edges & {at - 2, at - 1, at, at + 1, at + 2}]
+    if len(inside) < 3:
+        return None
+    allowed = [at in inside for at in range(chunk.stop + 1)]
+    place = draw_place(chunk.key, 2, inside[0], inside[-1], allowed, mirrored=True)
+    return None if place is None else (inside[0], place, inside[-1])
 
 
 def make_swapped(
@@ -102,13 +126,28 @@ def make_swapped(
     seed: int,
     short_seq_prob: float,
 ) -> tuple[list[Pair], dict[str, int]]:
-    pairs: list[Pair] = []
+    chunks: list[SwapChunk] = []
     without_second = 0
     for number, text in enumerate(texts):
         key = (seed, PAIRS, max_seq_length, copy)
-        found, alone = swapped_of(text, number, max_seq_length - 3, key, short_seq_prob, is_head, marked)
-        pairs += found
+        found, alone = swap_chunks(text, number, max_seq_length - 3, key, short_seq_prob, marked)
+        chunks += found
         without_second += alone
+    middles = {chunk.key: middle for chunk, middle in whole_halves(chunks)}
+    pairs: list[Pair] = []
+    for chunk in chunks:
+        if chunk.key in middles:
+            halved = (chunk.start, middles[chunk.key], chunk.stop)
+        else:
+            halved = halves_inside(texts[chunk.document], chunk, is_head)
+        if halved is None:
+            without_second += 1
+            continue
+        start, middle, stop = halved
+        halves = [(start, middle), (middle, stop)]
+        label = int(draw(chunk.key, 1) & 0xFFFFFFFF < 2**31)
+        (a, a_end), (b, b_end) = reversed(halves) if label else halves
+        pairs.append(Pair(a, a_end - a, b, b_end - b, label, chunk.document, chunk.document, chunk.sentence))
     sides = [[pair for pair in pairs if pair.label == label] for label in (0, 1)]
     more = max(sides, key=len)
     surplus = max(abs(len(sides[0]) - len(sides[1])) - 1, 0)

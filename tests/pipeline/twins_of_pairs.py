@@ -69,11 +69,13 @@ class Chunk:
     label: int
 
 
-def draw_place(key: int, first_draw: int, start: int, end: int, allowed: list[bool]) -> int | None:
-    """A place between start and end that is allowed, drawn until one is, 32 times."""
+def draw_place(
+    key: int, first_draw: int, start: int, end: int, allowed: list[bool], mirrored: bool = False
+) -> int | None:
+    """A place between start and end that is allowed, and its mirror image too if so wanted, drawn until one is, 32 times."""
     for j in range(32 if end - start > 1 else 0):
         place = start + 1 + bounded(draw(key, first_draw + j), end - start - 1)
-        if allowed[place]:
+        if allowed[place] and (allowed[start + end - place] or not mirrored):
             return place
     return None
 

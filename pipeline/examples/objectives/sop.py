@@ -2,8 +2,12 @@
 
 A chunk is as many sentences as fit the target length, which is drawn as for next sentence prediction. ALBERT fills the
 target up and cuts what is too long; the half without its end then tells which half it is. Here both halves begin and end
-alike. If a chunk begins and ends with sentences and has a border of sentences in it, both halves are whole sentences. If it
-has no such border, or holds a piece of a sentence that is too long, both halves begin and end inside sentences.
+alike, and the first half is as often the shorter one as the longer one, whatever the two lengths:
+
+- If a chunk begins and ends with sentences and has a border of sentences in it, both halves are whole sentences. Such chunks
+  are used in twos that have about the same two lengths in opposite order. Otherwise a text whose paragraphs begin with a
+  short sentence would tell the order by the lengths.
+- Both halves of all other chunks begin and end inside sentences. The place between them is as likely as its mirror image.
 """
 
 from collections.abc import Iterator
@@ -13,7 +17,7 @@ import numpy as np
 from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import PAIRS, bounded, chance, draw, fold
 from pipeline.examples.objectives.objective import DrawnPair, Objective, PlacedPairs
-from pipeline.examples.pairs import Pairs, coins, draw_places, without_surplus
+from pipeline.examples.pairs import PLACE_TRIES, Pairs, coins, draw_places, without_surplus
 from pipeline.examples.sentences import (
     Sentences,
     chunk_ends,
@@ -28,6 +32,9 @@ from pipeline.vocabulary import WordKinds
 IN_ORDER, SWAPPED = 0, 1
 MARGIN = 2  # tokens; a border inside a sentence is farther from its ends
 FIRST_PLACE_DRAW = 2
+PARTNER_DRAW = FIRST_PLACE_DRAW + PLACE_TRIES
+FIRST_BORDER_DRAW = PARTNER_DRAW + 1
+BINS = (64, 64, 32, 32, 16, 16, 8, 8)  # bins of lengths in each try to find a partner
 
 
 def cut_sentences(block: TokenBlock, words: WordKinds, max_seq_length: int) -> Sentences:
@@ -84,15 +91,11 @@ def make_pairs(
 def _borders(s: Sentences, keys: U64, start: I64, stop: I64) -> tuple[I64, I64, I64]:
     """Return (start, middle, stop) of the two halves of each chunk; a middle of -1 where it cannot be divided.
 
-    All three are borders of sentences if the chunk has such borders, with a mark before the last two, or else all are inside
-    sentences. If the halves began or ended in different ways, how A and B begin and end would tell the order.
+    All three are borders of sentences, with a mark before the last two, or else all are inside sentences. If the halves
+    began or ended in different ways, how A and B begin and end would tell the order.
     """
-    edges = s.edges[s.is_marked[s.edges]]
-    low, high = np.searchsorted(edges, start, side="right"), np.searchsorted(edges, stop, side="left")
-    whole = s.is_edge[start] & s.is_marked[stop] & (low < high)
-    middle = np.full(len(start), -1)
-    middle[whole] = edges[low[whole] + bounded(draw(keys[whole], 1), (high - low)[whole])]
-    cut = np.flatnonzero(~whole)
+    middle = _whole_halves(s, keys, start, stop)
+    cut = np.flatnonzero(middle < 0)
     if len(cut) == 0:
         return start, middle, stop
     inside = np.append(s.head, False) & ~s.is_edge
@@ -102,8 +105,45 @@ def _borders(s: Sentences, keys: U64, start: I64, stop: I64) -> tuple[I64, I64, 
     start, stop = start.copy(), stop.copy()
     start[cut] = _seek(inside, start[cut], stop[cut], 1)
     stop[cut] = _seek(inside, stop[cut], start[cut], -1)
-    middle[cut] = draw_places(inside, keys[cut], FIRST_PLACE_DRAW, start[cut], stop[cut])
+    middle[cut] = draw_places(inside, keys[cut], FIRST_PLACE_DRAW, start[cut], stop[cut], mirrored=True)
     return start, middle, stop
+
+
+def _whole_halves(s: Sentences, keys: U64, start: I64, stop: I64) -> I64:
+    """Return the border of sentences that halves each chunk, or -1 where it has none or found no partner.
+
+    Each try draws a border for every chunk that is left. Chunks whose halves have about the same two lengths in opposite
+    order then become partners. What "about" means is wider in later tries. A draw decides which chunks come first.
+    """
+    edges = s.edges[s.is_marked[s.edges]]
+    low, high = np.searchsorted(edges, start, side="right"), np.searchsorted(edges, stop, side="left")
+    middle = np.full(len(start), -1)
+    left = np.flatnonzero(s.is_edge[start] & s.is_marked[stop] & (low < high))
+    left = left[np.argsort(draw(keys[left], PARTNER_DRAW), kind="stable")]
+    for j, bins in enumerate(BINS):
+        border = edges[low[left] + bounded(draw(keys[left], FIRST_BORDER_DRAW + j), (high - low)[left])]
+        found = _have_partners(border - start[left], stop[left] - border, bins)
+        middle[left[found]] = border[found]
+        left = left[~found]
+    return middle
+
+
+def _have_partners(first: I64, second: I64, bins: int) -> Bools:
+    """Return which pairs of lengths have a partner: its lengths are in the same two bins, and its other one is the longer.
+
+    Each bin has about as many of all these lengths. Of more pairs than partners, the first ones have one. A pair of equal
+    lengths needs none.
+    """
+    counts = np.bincount(np.concatenate([first, second]))
+    bin_ = (np.cumsum(counts) - counts) * bins // max(2 * len(first), 1)
+    one, two, longer = bin_[first], bin_[second], np.sign(first - second)
+    group = (np.minimum(one, two) * bins + np.maximum(one, two)) * 3 + 1 + longer
+    sizes = np.bincount(group, minlength=3 * bins * bins)
+    order = np.argsort(group.astype(np.uint16), kind="stable")  # 16 bits are sorted in linear time
+    rank = np.empty(len(group), np.int64)
+    rank[order] = np.arange(len(group)) - (np.cumsum(sizes) - sizes)[group[order]]
+    found: Bools = rank < sizes[group - 2 * longer]
+    return found
 
 
 def _seek(allowed: Bools, at: I64, limit: I64, step: int) -> I64:
@@ -130,10 +170,17 @@ def label_faults(pairs: PlacedPairs) -> Iterator[tuple[str, Bools]]:
 
 def explain(drawn: DrawnPair) -> list[str]:
     """Describe how a pair was drawn."""
-    return [
-        "a draw chose the sentence between its halves",
-        f"a coin {'swapped its halves' if drawn.label == SWAPPED else 'left its halves in order'}",
-    ]
+    if drawn.sentences.is_edge[drawn.pair.a_start[0]]:
+        halves = (
+            "a draw chose the border of sentences between its halves, and another piece of text has about the same two "
+            "lengths in opposite order"
+        )
+    else:
+        halves = (
+            "its halves begin and end inside sentences, because a sentence at an end is cut or has no mark, there is no "
+            "border to choose, or no piece of text was left that has about the same two lengths in opposite order"
+        )
+    return [halves, f"a coin {'swapped its halves' if drawn.label == SWAPPED else 'left its halves in order'}"]
 
 
 SOP = Objective(
