@@ -1,8 +1,6 @@
-"""Mutated runs, model directories and presets, each used in a process of its own with limits on memory and time.
+"""Runs, model directories and presets to change and use, see `tests/mutants.py`.
 
-    python -m tests.model.model_mutants checkpoint 1000 7    1000 mutants of a pretraining run, from seed 7
-
-A mutant may be used, or give one line of error. A traceback, a signal or an endless loop is printed and its folder is kept.
+python -m tests.model.model_mutants checkpoint 1000 7
 """
 
 import hashlib
@@ -10,17 +8,12 @@ import io
 import json
 import os
 import random
-import resource
 import shutil
-import signal
-import sys
-import tempfile
-import traceback
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tomli_w
@@ -40,38 +33,15 @@ from model.inference.predict import load
 from model.runs.verify import check_run
 from tests.jobs import small_finetune
 from tests.jobs.small_run import TINY, make_data, make_run
-from tests.model.small_model import random_model
 from tests.model.small_task import VOCABULARY, sentiment_rows, write_jsonl, write_model
 from tests.model.tensor_bundle_writer import block, write_bundle, write_table
-from tests.pipeline.mutants import EXTREMES, mutate
-
-MORE_MEMORY, SECONDS = 2_000_000_000, 60  # of address space beyond what the process has, and of time, for one mutant
-VALUES: list[Any] = [*EXTREMES, -1, 10**30, 0.5, 1e300, -0.0, float("inf"), float("nan"), "", "x", "../../dev/zero"]
-VALUES += ["é" * 300, "a\0b", [], {}, None, True, False, [[]], [0], {"a": {}}, "1", "\ud800"]
-
-
-def change(value: Any, draw: random.Random) -> Any:
-    """Return a JSON value with one part of it replaced, removed, renamed or repeated."""
-    if not isinstance(value, (dict, list)) or not value or draw.random() < 0.1:
-        return draw.choice(VALUES)
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    key = draw.choice(list(copy)) if isinstance(copy, dict) else draw.randrange(len(copy))
-    kind = draw.randrange(10)
-    if kind == 0:
-        del copy[key]
-    elif kind == 1 and isinstance(copy, dict):
-        copy[draw.choice(["other", "", "../x", "é", key[:-1]])] = copy.pop(key)
-    elif kind == 1:
-        copy.append(copy[key])
-    else:
-        copy[key] = change(copy[key], draw)
-    return copy
+from tests.mutants import Target, change_value, main, mutate
 
 
 def change_json(content: bytes, draw: random.Random) -> bytes:
     value = json.loads(content)
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
-        value = change(value, draw)
+        value = change_value(value, draw)
     return json.dumps(value).encode()
 
 
@@ -233,7 +203,7 @@ def mutate_preset(original: Path, folder: Path, draw: random.Random) -> None:
         with suppress(TypeError, ValueError, AttributeError):
             values = json.loads((original / "preset.json").read_text())
             for _ in range(draw.choice((1, 1, 2, 3))):
-                values = change(values, draw)
+                values = change_value(values, draw)
             table = tomli_w.dumps(values)
     content = table.encode(errors="replace")
     (folder / "preset.toml").write_bytes(mutate(content, [content], draw) if draw.random() < 0.3 else content)
@@ -252,15 +222,6 @@ def use_preset(original: Path, folder: Path, draw: random.Random) -> None:
     ]
     flags += ["--num-steps", "1", "--batch-size", "4", "--micro-batch-size", "4", "--cache-dir", str(folder / "cache")]
     pretrain(parse(PretrainConfig, [str(folder / "preset.toml"), *flags], "x"))
-
-
-TARGETS: dict[str, tuple[Callable[..., None], Callable[..., None]]] = {
-    "checkpoint": (mutate_run, use_run),
-    "directory": (mutate_directory, use_directory),
-    "bundle": (mutate_bundle, use_directory),
-    "tuned": (mutate_tuned, use_tuned),
-    "preset": (mutate_preset, use_preset),
-}
 
 
 def make_originals(folder: Path) -> Path:
@@ -314,65 +275,30 @@ def make_bundle(folder: Path) -> None:
     (folder / "rows.json").write_text(json.dumps([(key.hex(), value.hex()) for key, value in rows]))
 
 
-def faults(target: str, number: int, seed: int, folder: Path) -> Iterator[str]:
-    """Yield what is wrong with each mutant that is not handled well; it stays in the folder."""
-    make, use = TARGETS[target]
-    original = make_originals(folder / "originals")
-    random_model()
-    draw = random.Random(seed)
-    for i in range(number):
-        mutant = folder / f"{i:06d}-{target}"
-        make(original, mutant, draw)
-        if found := fault(use, original, mutant, random.Random(i)):
-            yield f"{mutant}: {found}"
-        else:
-            shutil.rmtree(mutant)
+def target(change: Callable[[Path, Path, random.Random], None], use: Callable[..., None]) -> Target:
+    def make(original: Path, folder: Path, draw: random.Random) -> Path:
+        change(original, folder, draw)
+        return folder
+
+    return Target(make_originals, make, lambda *arguments: [partial(in_memory, use, *arguments)], 200, seconds=60)
 
 
-def fault(use: Callable[..., None], original: Path, mutant: Path, draw: random.Random) -> str:
-    """Return what is wrong, or nothing, with how a mutant is used in a process of its own."""
-    with tempfile.TemporaryFile() as said:
-        if (child := os.fork()) == 0:
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
-            os._exit(_use(use, original, mutant, draw))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        said.seek(0)
-        text = said.read().decode(errors="replace").strip()
-    return "" if status == 0 else f"{signal.Signals(-status).name if status < 0 else 'error'} {text[-1500:]}"
-
-
-def _use(use: Callable[..., None], original: Path, mutant: Path, draw: random.Random) -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + MORE_MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.alarm(SECONDS)
+def in_memory(use: Callable[..., None], *arguments: object) -> None:
+    """Use a mutant; `jobs/cli.py` makes one line of a lack of memory."""
     try:
-        with redirect_stdout(io.StringIO()):
-            use(original, mutant, draw)
-    except (ValueError, OSError) as error:
-        if "\n" in str(error) or len(str(error)) > 2000:
-            traceback.print_exc()
-            return 1
-    except BaseException as error:
-        if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate" in str(error):
-            return 0  # `jobs/cli.py` makes one line of it
-        traceback.print_exc()
-        return 1
-    return 0
+        use(*arguments)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "DefaultCPUAllocator: can't allocate" not in str(error):
+            raise
 
 
-def main() -> None:
-    target, number, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    folder = Path(sys.argv[4] if len(sys.argv) > 4 else tempfile.mkdtemp())
-    found = 0
-    for line in faults(target, number, seed, folder):
-        found += 1
-        print(line, flush=True)
-    print(f"{target}: {number} mutants, {found} faults")
-    sys.exit(found > 0)
-
+TARGETS = {
+    "checkpoint": target(mutate_run, use_run),
+    "directory": target(mutate_directory, use_directory),
+    "bundle": target(mutate_bundle, use_directory),
+    "tuned": target(mutate_tuned, use_tuned),
+    "preset": target(mutate_preset, use_preset),
+}
 
 if __name__ == "__main__":
-    main()
+    main(TARGETS)

@@ -1,0 +1,119 @@
+"""Input files and token parts to change and read, see `tests/mutants.py`: documents, rejects, or a line that names the file.
+
+python -m tests.pipeline.input_mutants arrow 1000 7
+"""
+
+import bz2
+import gzip
+import json
+import lzma
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import zstandard
+
+from pipeline.inputs.discovery import find_sources
+from pipeline.inputs.documents import read_documents
+from pipeline.inputs.splitting import split_source
+from pipeline.tokens import PartRecord, read_documents_table, read_finished, read_range
+from tests.jobs.corpus import as_jsonl, documents, run_job, write_vocabulary
+from tests.mutants import Seeds, Use, arrow_files, main, parquet_files, target_of_files
+
+TEXTS = [f"Text {i} has a sentence. " + "And one more, of words. " * (i % 5) for i in range(12)]
+
+
+def tables() -> dict[str, pa.Table]:
+    """Tables with every kind of text column and of id."""
+    text = pa.array([*TEXTS, None])
+    nested = pa.array([[i, i + 1] if i % 3 else None for i in range(13)])
+    times = pa.array(range(13), pa.timestamp("us", "Asia/Tokyo"))
+    kinds = [pa.string(), pa.large_string(), pa.binary(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+    ids = [text, nested, times, pa.array(range(13), pa.date32()), text.dictionary_encode()]
+    texts = [text.dictionary_encode() if pa.types.is_dictionary(kind) else text.cast(kind) for kind in kinds]
+    return {str(i): pa.table({"n": range(13), "text": texts[i], "id": ids[i]}) for i in range(5)}
+
+
+def packed() -> Seeds:
+    lines = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS)).encode()
+    halves = lines[: len(lines) // 2], lines[len(lines) // 2 :]
+    frames: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.compress,
+        "bz2": bz2.compress,
+        "xz": lzma.compress,
+        "zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+    }
+    return {f"{n}.jsonl.{name}": b"".join(map(pack, halves[:n])) for name, pack in frames.items() for n in (1, 2)}
+
+
+def web() -> Seeds:
+    page = b"<html><body><p>A page of a site. It has words.</p></body></html>"
+    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"
+    bodies = [http + b"\r\n" + page]
+    bodies.append(http + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(page))
+    bodies.append(http + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(page), page))
+    records = [(b"warcinfo", b"software: none\r\n")] + [(b"response", body) for body in bodies]
+    records.append((b"conversion", b"Plain text of a page.\nAnother line."))
+    data = b"".join(
+        b"WARC/1.0\r\nWARC-Type: %s\r\nWARC-Target-URI: http://a.b/\r\nContent-Type: application/http\r\n"
+        b"Content-Length: %d\r\n\r\n%s\r\n\r\n" % (kind, len(body), body)
+        for kind, body in records
+    )
+    return {"a.warc": data, "b.warc.gz": gzip.compress(data, mtime=0)}
+
+
+def dump() -> Seeds:
+    pages = "".join(
+        f"<page><title>Page {i}</title><ns>0</ns><revision><text>{text} [[a|b]] &lt;ref&gt; ''x''</text></revision></page>\n"
+        for i, text in enumerate(TEXTS)
+    )
+    site = '<siteinfo><namespaces><namespace key="6">File</namespace></namespaces></siteinfo>'
+    return {"a.xml": f"<mediawiki>\n{site}\n{pages}</mediawiki>\n".encode()}
+
+
+def parts() -> Seeds:
+    """The files that a job leaves in its work folder: parts, and records of finished buckets."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "a.jsonl"
+        source.write_bytes(as_jsonl(documents(20)))
+        work = Path(folder) / "work"
+        run_job(source, Path(folder) / "out", write_vocabulary(Path(folder) / "vocab.txt"), work_dir=work)
+        return {path.name: path.read_bytes() for path in work.rglob("*.part")}
+
+
+def use_part(path: Path) -> None:
+    """Use a part as the next start of a job does. A part that was changed is not used."""
+    part = read_finished(str(path), PartRecord)
+    if part is not None:
+        block = read_range(str(path), part, 0, 1 << 64)
+        assert len(block.documents) == part.num_documents and len(read_documents_table(str(path), part))
+
+
+def read_input(path: Path) -> None:
+    """Read all documents of an input file, as the stages do."""
+    for source in find_sources([str(path)]):
+        for split in split_source(source, 200):
+            for _ in read_documents(split):
+                pass
+
+
+def one_use(use: Callable[[Path], None]) -> Callable[[Path], list[Use]]:
+    return lambda path: [partial(use, path)]
+
+
+SEEDS = {
+    "arrow": lambda: arrow_files(tables()),
+    "parquet": lambda: parquet_files(tables()),
+    "packed": packed,
+    "web": web,
+    "dump": dump,
+}
+TARGETS = {
+    "parts": target_of_files(parts, one_use(use_part), 500),
+    **{name: target_of_files(seeds, one_use(read_input), 500) for name, seeds in SEEDS.items()},
+}
+
+if __name__ == "__main__":
+    main(TARGETS)
