@@ -14,7 +14,7 @@ from bertloom import storage
 from bertloom.json_files import Damaged, parse_json
 from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
 from bertloom.parquet_files import parse_parquet
-from bertloom.shapes import COUNT, NULL_OR_TEXT, SHA256, SHARE, TEXT, Kind, MapOf, check_shape
+from bertloom.shapes import COUNT, SHA256, SHARE, TEXT, Kind, MapOf, check_shape
 from bertloom.shards import FORMAT_VERSION, SHARDS_SCHEMA, SPLITS, shards_faults
 
 FORMAT = "bertloom-dataset"
@@ -35,7 +35,6 @@ _LENGTHS = Kind(
 )
 _COPIES = Kind("a whole number from 1 to 2^31 - 1", lambda value: type(value) is int and 0 < value < 1 << 31)
 _SEED = Kind("a whole number from 0 to 2^63 - 1", lambda value: type(value) is int and 0 <= value < 1 << 63)
-_FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 _FILE = Kind("a file inside the data set", lambda value: isinstance(value, str) and storage.is_plain_name(value))
 _COUNTS = MapOf(TEXT, COUNT)
 MANIFEST = {
@@ -47,7 +46,7 @@ MANIFEST = {
         "random_token_prob": SHARE,
         "validation_fraction": SHARE,
     },
-    "masking": {"scheme": TEXT, "can_be_redrawn": _FLAG},
+    "masking": {"scheme": TEXT, "can_be_redrawn": bool},
     "vocabulary": {"sha256": SHA256, "size": COUNT},
     "versions": MapOf(TEXT, TEXT),
     "counters": {
@@ -60,7 +59,7 @@ MANIFEST = {
     "inputs": [
         {
             **dict.fromkeys(("name", "path", "format", "fingerprint"), TEXT),
-            **dict.fromkeys(("codec", "encoding"), NULL_OR_TEXT),
+            **dict.fromkeys(("codec", "encoding"), str | None),
             **dict.fromkeys(("bytes", "documents", "sentences", "tokens", "text_bytes", "rejected"), COUNT),
         }
     ],

@@ -1,14 +1,28 @@
-"""Shapes of JSON values: which parts an object must have, and which values are possible there.
+"""Values of JSON: checked against a shape, and made into values of Python.
 
-A shape is a dict (an object with at least these keys), a list of one shape (a list of such values), a `MapOf` or a `Kind`.
+| a shape is                        | what has it                                              | what is made of it      |
+|-----------------------------------|----------------------------------------------------------|-------------------------|
+| a dataclass                       | an object with the names of its fields and no others     | one of the dataclass    |
+| `list[X]`, `tuple[X, ...]`        | a list                                                   | a list or a tuple       |
+| `dict[str, X]`                    | an object                                                | a dict                  |
+| `X \\| None`                       | null, or what has the shape X                            | None, or the same as of X |
+| `Literal["a", "b"]`               | one of these texts                                       | itself                  |
+| `Annotated[X, …]`                 | what has the shape X, or is of a `Kind` among the others | the same as of these    |
+| `int`, `float`, `str`, `bool`     | a value of this type; numbers are finite and below 2^63  | one of this type        |
+| a dict `{"a": X}`                 | an object with at least these names                      | itself                  |
+| a list `[X]`, or a `MapOf`        | a list or an object with any number of values            | itself                  |
+| a `Kind`                          | a value for which its function returns true              | itself                  |
 """
 
+import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+LARGEST = 2**63
+"""Bound of whole numbers: numpy and torch hold no larger ones."""
 
 
 @dataclass(frozen=True)
@@ -22,44 +36,118 @@ class Kind:
 
 @dataclass(frozen=True)
 class MapOf:
-    """An object with any number of keys of one kind, and values of one kind."""
+    """An object with any number of keys of one kind, and values of one shape."""
 
     keys: Kind
-    values: Kind
+    values: Any
 
 
+class LostPart(ValueError):
+    """An object lacks a part."""
+
+
+_HEX = re.compile(r"[0-9a-f]{64}")
 COUNT = Kind("a whole number from 0 to 2^53", lambda value: type(value) is int and 0 <= value <= 1 << 53)
 SHARE = Kind("a number from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1)
+SHA256 = Kind("64 hexadecimal digits", lambda value: isinstance(value, str) and _HEX.fullmatch(value) is not None)
 TEXT = Kind("text", lambda value: isinstance(value, str))
-NULL_OR_TEXT = Kind("text or null", lambda value: value is None or isinstance(value, str))
-SHA256 = Kind("64 hexadecimal digits", lambda value: isinstance(value, str) and _SHA256.fullmatch(value) is not None)
+_TYPES = {
+    Any: Kind("any value", lambda value: True),
+    bool: Kind("true or false", lambda value: isinstance(value, bool)),
+    int: Kind("a whole number", lambda value: type(value) is int and abs(value) < LARGEST),
+    float: Kind(
+        "a number",
+        lambda value: abs(value) < LARGEST if type(value) is int else type(value) is float and math.isfinite(value),
+    ),
+    str: TEXT,
+}
 
 
-def check_shape(value: Any, shape: Any, name: str, where: str = "") -> None:
-    """Raise ValueError unless a value of the file of this name has a shape. where: the value's place in the file."""
-    if isinstance(shape, (dict, MapOf)) and not isinstance(value, dict):
-        raise _wrong(value, "an object", name, where)
-    if isinstance(shape, dict):
-        for key, inner in shape.items():
-            place = f"{where}.{key}".lstrip(".")
-            if key not in value:
-                raise ValueError(f"{name} has lost a part: it has no {place}; copy it again, or make it again")
-            check_shape(value[key], inner, name, place)
-    elif isinstance(shape, MapOf):
-        for key, item in value.items():
-            if not shape.keys.holds(key):
-                raise _wrong(key, shape.keys.what, name, f"a name in {where}")
-            check_shape(item, shape.values, name, f"{where}[{key!r:.80}]")
+def check_shape(value: Any, shape: Any, name: str) -> None:
+    """Raise ValueError unless the value in the file of this name has a shape."""
+    try:
+        shaped(value, shape)
+    except LostPart as error:
+        raise ValueError(f"{name} has lost a part: it {error}; copy it again, or make it again") from None
+    except ValueError as error:
+        raise ValueError(f"{name} has a value that is not possible: {error}") from None
+
+
+def shaped(value: Any, shape: Any, place: str = "") -> Any:
+    """Return what is made of a value of JSON that has a shape; see the top of this module.
+
+    Args:
+        place: what the value is, for errors.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    if isinstance(shape, type) and (kind := _TYPES.get(shape)):
+        _check_kind(value, kind, place)
+        return float(value) if shape is float else value
+    origin, arguments = get_origin(shape), get_args(shape)
+    if isinstance(shape, Kind):
+        _check_kind(value, shape, place)
+    elif origin is Literal:
+        _check_kind(value, Kind(" or ".join(map(repr, arguments)), lambda found: found in arguments), place)
+    elif origin in (UnionType, Union):
+        [inner] = [option for option in arguments if option is not NoneType]
+        return None if value is None else shaped(value, inner, place)
+    elif origin is Annotated:
+        kinds = [other for other in arguments if isinstance(other, Kind)]
+        return shaped(value, (*kinds, arguments[0])[0], place)
+    elif origin in (list, tuple):
+        return origin(_items(value, arguments[0], place))
     elif isinstance(shape, list):
-        if not isinstance(value, list):
-            raise _wrong(value, "a list", name, where)
-        for number, item in enumerate(value):
-            check_shape(item, shape[0], name, f"{where}[{number}]")
-    elif not shape.holds(value):
-        raise _wrong(value, shape.what, name, where)
+        for _ in _items(value, shape[0], place):
+            pass
+    elif not isinstance(value, dict):
+        raise _wrong(value, "an object", place)
+    elif origin is dict:
+        return {name: shaped(item, arguments[1], f"{place}.{name}") for name, item in value.items()}
+    elif isinstance(shape, MapOf):
+        for name, item in value.items():
+            _check_kind(name, shape.keys, f"a name in {place}")
+            shaped(item, shape.values, f"{place}[{name!r:.80}]")
+    elif isinstance(shape, dict):
+        _parts(value, shape, place)
+    else:
+        hints = get_type_hints(shape)
+        names = [field.name for field in fields(shape)]
+        for name in sorted(value.keys() - set(names)):
+            raise ValueError(f"{place} has an unknown {shown(name)}")
+        return shape(**_parts(value, {name: hints[name] for name in names}, place))
+    return value
 
 
-def _wrong(value: Any, expected: str, name: str, where: str) -> ValueError:
-    found = repr(value)
-    found = found if len(found) <= 80 else f"{found[:80]}…"
-    return ValueError(f"{name} has a value that is not possible: {where} is {found}, expected {expected}")
+def shown(value: Any) -> str:
+    """Return a value as an error shows it: not longer than a line."""
+    if isinstance(value, (dict, list)) and len(value) > 2:
+        return f"a {type(value).__name__} of {len(value)} items"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _items(value: Any, shape: Any, place: str) -> Iterator[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise _wrong(value, "a list", place)
+    return (shaped(item, shape, f"{place}[{number}]") for number, item in enumerate(value))
+
+
+def _parts(value: dict[str, Any], shapes: dict[str, Any], place: str) -> dict[str, Any]:
+    parts = {}
+    for name, shape in shapes.items():
+        part = f"{place}.{name}".lstrip(".")
+        if name not in value:
+            raise LostPart(f"has no {part}")
+        parts[name] = shaped(value[name], shape, part)
+    return parts
+
+
+def _check_kind(value: Any, kind: Kind, place: str) -> None:
+    if not kind.holds(value):
+        raise _wrong(value, kind.what, place)
+
+
+def _wrong(value: Any, expected: str, place: str) -> ValueError:
+    return ValueError(f"{place} is {shown(value)}, expected {expected}")

@@ -4,7 +4,6 @@ A shard is a ustar tar of Arrow files. `bertloom/members.py` reads them.
 """
 
 import hashlib
-import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
+from bertloom.shapes import SHA256
 
 FORMAT_VERSION = 1
 MEMBER_EXAMPLES = 1024
 SPLITS = ("train", "validation")
 MAX_MEMBER_BYTES = 1 << 30
 """1,024 examples of 65,535 ids of 4 bytes with as many masks have 0.8 * 10^9."""
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 SHARDS_SCHEMA = pa.schema(
     [
@@ -136,8 +134,8 @@ def _row_fault(row: Mapping[str, Any], dupe_factor: int) -> str | None:
     names = {name: row[name] for name in ("split", "max_seq_length", "copy", "number")}
     if row["path"] != (path := ShardName(**names).path):
         return f"names {row['path']!r:.200}, which is not inside the data set: expected {path}"
-    if not _SHA256.fullmatch(row["sha256"]):
-        return f"has the sha256 {row['sha256']!r:.80}, expected 64 hexadecimal digits"
+    if not SHA256.holds(row["sha256"]):
+        return f"has the sha256 {row['sha256']!r:.80}, expected {SHA256.what}"
     return None
 
 

@@ -4,14 +4,14 @@ A configuration is a dataclass whose fields are options or other configurations.
 options of all of them in one table, so no two configurations of a job may have an option of the same name.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
+
+from bertloom.shapes import Kind, check_shape
 
 Config = TypeVar("Config")
-REGISTERED = "registered"
+REGISTERED = Kind("a name", lambda value: isinstance(value, str))
 """Marks, in `Annotated`, the name of a member of a registry. The registry may get members after the import, so the
 configuration looks for the name when it is made."""
 
@@ -69,20 +69,5 @@ def check_types(config_class: Any, values: Mapping[str, Any], name: str) -> None
         hint = hints[field.name]
         if is_dataclass(hint):
             check_types(hint, values, name)
-        elif field.name in values and not _fits(values[field.name], hint):
-            raise ValueError(f"{name} has a value that is not possible: {field.name} is {values[field.name]!r:.200}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return isinstance(value, str) if REGISTERED in arguments else _fits(value, arguments[0])
-    if origin is Literal:
-        return isinstance(value, str) and value in arguments
-    if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in arguments)
-    if origin is tuple:
-        return isinstance(value, (list, tuple)) and all(_fits(item, arguments[0]) for item in value)
-    if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is hint
+        elif field.name in values:
+            check_shape({field.name: values[field.name]}, {field.name: hint}, name)

@@ -10,10 +10,10 @@ from typing import Any
 
 from bertloom.counts import counted
 from bertloom.json_files import parse_json, read_json
+from bertloom.shapes import shaped
 from model.hub.pretrained import Pretrained
 from model.runs.checkpoint import TrainingState
 from model.runs.metrics import read_metrics
-from model.runs.plain_values import from_plain
 from model.runs.sinks import numbers
 
 PIPELINES = {
@@ -78,10 +78,10 @@ def read_results(path: Path) -> dict[str, Any]:
         numbers = dict[str, float | None]
         kinds = {"best_seed": int, "mean": numbers, "deviation": numbers, "seeds": dict[str, numbers]}
     for name, kind in kinds.items():
-        from_plain(kind, content.get(name), f"{path}: {name}")
+        shaped(content.get(name), kind, f"{path}: {name}")
     if "best_seed" not in content:
         for name in ("task", "model", "train", "dev"):
-            from_plain(str, content["settings"].get(name), f"{path}: settings.{name}")
+            shaped(content["settings"].get(name), str, f"{path}: settings.{name}")
     elif content["mean"].keys() != content["deviation"].keys():
         raise ValueError(
             f"{path}: mean and deviation are of other metrics: it was damaged or written by something else"

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from bertloom.shapes import shown
 from model.encoders import ENCODERS, names_of
-from model.runs.plain_values import shown
 from model.shape import EncoderConfig
 
 

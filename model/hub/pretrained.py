@@ -17,13 +17,13 @@ from typing import Any
 from torch import Tensor
 
 from bertloom.json_files import read_json, read_regular, read_toml
+from bertloom.shapes import shaped
 from model.encoders import config_from, names_of
 from model.heads import expected_tensors
 from model.hub.config import read_config
 from model.hub.tokenizer import TextTokenizer, load_tokenizer, longest_sequence
 from model.hub.weights import read_weights, to_hugging_face, weights_files
 from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
-from model.runs.plain_values import from_plain
 from model.shape import EncoderConfig
 from model.tensor_files import read_tensors
 
@@ -132,7 +132,7 @@ def _open_directory(directory: Path, path: Path) -> Pretrained:
     """A directory in transformers' form, or in that of google-research/bert, with its configuration."""
     configuration = read_json(path)
     config = read_config(configuration, str(path))
-    from_plain(list[str] | None, configuration.get("architectures"), f"{path}: architectures")
+    shaped(configuration.get("architectures"), list[str] | None, f"{path}: architectures")
     tokenizer = load_tokenizer(directory, config.vocab_size)
     return Pretrained(
         path=directory,

@@ -15,7 +15,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.normalizers import BertNormalizer
 
 from bertloom.json_files import parse_json, read_json, read_regular
-from model.runs.plain_values import shown
+from bertloom.shapes import shown
 
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 SPECIAL_WORDS = {

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from bertloom.json_files import check_regular, read_json
+from bertloom.shapes import shown
 from model.encoders import names_of
 from model.heads import PretrainingModel, expected_tensors
 from model.hub.config import read_config, write_config
 from model.hub.tensor_bundle import read_index
 from model.hub.tensorflow_names import index_file, read_checkpoint
 from model.hub.tokenizer import TextTokenizer, save_tokenizer
-from model.runs.plain_values import shown
 from model.shape import EncoderConfig
 from model.tensor_files import read_tensors, write_tensors
 

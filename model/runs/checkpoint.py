@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from bertloom.json_files import Damaged, check_regular, read_json
+from bertloom.shapes import shaped, shown
 from bertloom.whole_files import remove_folder, whole_folder
 from model.distributed import Ranks
 from model.encoders import config_from
 from model.heads import PretrainingModel, expected_tensors
 from model.optimizer import moment_names
 from model.runs.best import Best
-from model.runs.plain_values import from_plain, shown
 from model.runs.progress import Progress
 from model.tensor_files import read_tensors, write_tensors
 
@@ -62,7 +62,7 @@ class CheckpointState:
         Raises:
             ValueError: a value has another type, or is impossible.
         """
-        state: Self = from_plain(cls, values, "state")
+        state: Self = shaped(values, cls, "state")
         state.check()
         return state
 
@@ -105,11 +105,11 @@ class TrainingState(CheckpointState):
         if not self.progress.legs:
             raise ValueError("state.progress.legs is empty")
         config_from(self.model)
-        from_plain(str | None, self.schedule.get("init_from"), "state.schedule.init_from")
+        shaped(self.schedule.get("init_from"), str | None, "state.schedule.init_from")
         for number, change in enumerate(self.changes):
             if change.keys() != {"step", "name", "before", "after"}:
                 raise ValueError(f"state.changes[{number}] has the keys {shown(', '.join(change))}")
-            from_plain(int, change["step"], f"state.changes[{number}].step")
+            shaped(change["step"], int, f"state.changes[{number}].step")
 
     @property
     def max_seq_length(self) -> int:

@@ -52,7 +52,7 @@ def web() -> Seeds:
     page = b"<html><body><p>A page of a site. It has words.</p></body></html>"
     http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"
     bodies = [http + b"\r\n" + page]
-    bodies.append(http + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(page))
+    bodies.append(http + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(page, mtime=0))
     bodies.append(http + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(page), page))
     records = [(b"warcinfo", b"software: none\r\n")] + [(b"response", body) for body in bodies]
     records.append((b"conversion", b"Plain text of a page.\nAnother line."))
