@@ -40,6 +40,9 @@ def read_documents(
     start: position of the first record to read; by default the start of the split.
     repeated_lines: hashes of lines to leave out, sorted (pipeline/stages/line_repeats.py).
     keep_lines: give a line break within a paragraph as a carriage return, not as a space.
+
+    Raises:
+        MemoryError: there is too little memory for the file, which the message names.
     """
     config = config or TextConfig()
     if split.source.left_out:
@@ -47,4 +50,9 @@ def read_documents(
         return
     read = format_named(split.source.format).read
     records = read(split, split.start if start is None else start, config.read)
-    yield from clean(records, config.clean, repeated_lines, keep_lines)
+    try:
+        yield from clean(records, config.clean, repeated_lines, keep_lines)
+    except MemoryError as error:
+        raise MemoryError(
+            f"{split.source.path} needs more than there is{f' ({error})' if str(error) else ''}"
+        ) from None

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom import storage
+from pipeline.inputs import documents
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import streamed
@@ -48,6 +49,16 @@ def test_a_text_file_cut_at_any_size_gives_the_same_documents(folder, text, bom,
         patch.setattr(streamed, "CHUNK", chunk)
         splits = split_source(source, split_bytes)
     assert read_all(splits) == whole
+
+
+def test_a_file_that_needs_too_much_memory_is_named(folder, monkeypatch):
+    def take_all(*_):
+        yield bytearray(1 << 60)
+
+    source = source_of(folder, "huge.txt", b"a")
+    monkeypatch.setattr(documents, "clean", take_all)
+    with pytest.raises(MemoryError, match=r"huge\.txt needs more than there is$"):
+        read_all([Split(source, 0, None)])
 
 
 def test_a_file_of_blank_lines_is_searched_once_and_cut_everywhere(tmp_path, monkeypatch):
