@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bertloom.arrays import I64
+from bertloom.arrow_texts import BYTES, TEXTS, as_bytes, numbers, seek_stream, text_lengths
 from bertloom.decoding import decoded
 from bertloom.json_files import decode_json
 from model.tasks.values import BadRow, ClassName
@@ -29,10 +30,6 @@ MAX_PER_BYTE = 1000
 """Largest number of rows, of values in lists, and of bytes of text for each byte of a file, as in a .gz file."""
 MIN_BYTES = 1 << 28
 """Number of bytes of text that any file may hold."""
-FILE_MAGIC = b"ARROW1\0\0"
-"""Beginning of an Arrow file, which is a stream between this and a footer."""
-BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
-"""The types of strings, and of their bytes."""
 LISTS = ("Sequence", "List", "LargeList")
 """Types of features of `datasets` that hold values of one other feature."""
 
@@ -54,8 +51,7 @@ def arrow_rows(path: Path, needed: Collection[str]) -> Iterator[tuple[str, dict[
     """Yield the place and the values of each row of an Arrow file or stream; None for columns that are not needed."""
     try:
         with pa.OSFile(str(path)) as file:
-            begin = len(FILE_MAGIC) if file.read(len(FILE_MAGIC)) == FILE_MAGIC else 0
-            file.seek(begin)
+            begin = seek_stream(file)
             schema = pa.ipc.open_stream(file).schema
             columns = [name for name in schema.names if name in needed]
             places = [place for place, name in enumerate(schema.names) if name in needed]
@@ -111,19 +107,14 @@ def _limit(path: Path, what: str, found: int, most: int) -> None:
 def _sizes(path: Path, column: pa.Array, most: int) -> I64:
     """Return the bytes of each value of a checked column, about: int64 (rows,)."""
     kind = column.type
-    if kind in BYTES or kind in BYTES.values():
-        if pa.types.is_string_view(kind) or pa.types.is_binary_view(
-            kind
-        ):  # views of 16 bytes, which begin with a length
-            views = np.frombuffer(column.buffers()[1], np.int32)[4 * column.offset : 4 * (column.offset + len(column))]
-            return 8 + np.where(column.is_valid().to_numpy(zero_copy_only=False), views[::4], 0).astype(np.int64)
-        return 8 + _numbers(pc.binary_length(column))
+    if kind in TEXTS:
+        return 8 + text_lengths(column)
     if pa.types.is_dictionary(kind) and not pa.types.is_nested(kind.value_type):
-        return 8 + _numbers(pa.array(_sizes(path, column.dictionary, most)).take(column.indices))
+        return 8 + numbers(pa.array(_sizes(path, column.dictionary, most)).take(column.indices))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         values = column.flatten()
         _limit(path, "values in lists", len(values), most)
-        ends = np.cumsum(_numbers(pc.list_value_length(column)))
+        ends = np.cumsum(numbers(pc.list_value_length(column)))
         totals = np.concatenate([[0], np.cumsum(_sizes(path, values, most))])[ends]
         return 8 + np.diff(totals, prepend=0)
     if pa.types.is_struct(kind):
@@ -133,26 +124,14 @@ def _sizes(path: Path, column: pa.Array, most: int) -> I64:
     return np.full(len(column), kind.byte_width if pa.types.is_fixed_size_binary(kind) else 8, np.int64)
 
 
-def _numbers(column: pa.Array) -> I64:
-    """Return numbers with 0 for null."""
-    numbers: I64 = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return numbers
-
-
 def _checked(column: pa.Array) -> pa.Array:
     """Return a column that is completely valid; its bytes if a string in it is not UTF-8."""
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        column = _as_bytes(column)
+        column = as_bytes(column)
         column.validate(full=True)
     return column
-
-
-def _as_bytes(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary), safe=False)
-    return column.view(BYTES[column.type]) if column.type in BYTES else column
 
 
 def _values(column: pa.Array, kind: pa.DataType, names: Sequence[ClassName] | None) -> list[Any]:

@@ -15,8 +15,6 @@ from pipeline.inputs.sources import ReadConfig, Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FILE_MAGIC = b"ARROW1\0\0"  # an Arrow file is a stream between these bytes and a footer
-
 
 def _read_batches(
     source: Source, file: BinaryIO, columns: list[str], start: int = 0
@@ -24,10 +22,11 @@ def _read_batches(
     """Yield (first row, batch) of all batches. In a memory-mapped file, skipping those before `start` is free."""
     import pyarrow as pa  # not at the top: --help does not need it
 
+    from bertloom.arrow_texts import seek_stream
+
     if not source.codec and storage.is_local(source.path):
         file = pa.memory_map(source.path)
-    begin = len(_FILE_MAGIC) if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0
-    file.seek(begin)
+    begin = seek_stream(file)
     schema = pa.ipc.open_stream(file).schema
     check_columns(source, schema, *columns)
     wanted = [schema.get_field_index(name) for name in dict.fromkeys(columns) if name in schema.names]

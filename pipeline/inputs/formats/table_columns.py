@@ -30,9 +30,10 @@ def check_text_type(path: str, column: str, kind: pa.DataType) -> None:
     """Raise ValueError for a column that holds no strings."""
     import pyarrow as pa
 
-    plain = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-    texts = (*plain, pa.string_view(), pa.binary_view(), pa.null())
-    if kind.value_type not in plain if pa.types.is_dictionary(kind) else kind not in texts:
+    from bertloom.arrow_texts import TEXTS
+
+    plain = TEXTS - {pa.string_view(), pa.binary_view()}
+    if kind.value_type not in plain if pa.types.is_dictionary(kind) else kind not in {*TEXTS, pa.null()}:
         raise ValueError(
             f"{path}: column {column!r} holds {kind}. Expected strings: choose another column with --text-column"
         )
@@ -68,20 +69,24 @@ class Columns:
 
     def check(self, batch: pa.RecordBatch) -> None:
         """Raise one of `read_errors` where a column of the batch is not what it should be."""
+        from bertloom.arrow_texts import as_bytes
+
         for name in self._names(batch):
             column = batch.column(name)
             if _is_dictionary(column):
                 self._check_dictionary(name, column)
             else:  # invalid UTF-8 in a text is replaced later, and counted
-                (_as_bytes(column) if name == self.text_column else column).validate(full=True)
+                (as_bytes(column) if name == self.text_column else column).validate(full=True)
 
     def _check_dictionary(self, name: str, column: pa.Array) -> None:
         """Check the indices, and the dictionary unless it is that of the last batch: all batches of a file may share it."""
+        from bertloom.arrow_texts import as_bytes
+
         column.indices.validate(full=True)
         known = self._dictionaries.get(name)
         if known is None or not _is_same(known[0], column.dictionary):
             values = column.dictionary
-            (_as_bytes(values) if name == self.text_column else values).validate(full=True)
+            (as_bytes(values) if name == self.text_column else values).validate(full=True)
             self._dictionaries[name] = values, _lengths(values)
         _take_lengths(self._dictionaries[name][1], column.indices)
 
@@ -153,13 +158,6 @@ def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary.take(column.indices) if _is_dictionary(column) else column
 
 
-def _as_bytes(column: pa.Array) -> pa.Array:
-    import pyarrow as pa
-
-    bytes_of = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
-    return column.view(bytes_of[column.type]) if column.type in bytes_of else column
-
-
 def _is_same(one: pa.Array, other: pa.Array) -> bool:
     """Return whether two arrays use the same memory."""
 
@@ -171,21 +169,15 @@ def _is_same(one: pa.Array, other: pa.Array) -> bool:
 
 def _lengths(column: pa.Array) -> I64:
     """Return the bytes of each string of a checked column; 0 for other types, whose size that of the batch bounds."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    from bertloom.arrow_texts import TEXTS, text_lengths
 
-    if column.type in (pa.string_view(), pa.binary_view()):  # each view begins with its length: 16 bytes
-        views = np.frombuffer(column.buffers()[1], np.int32)[4 * column.offset : 4 * (column.offset + len(column)) : 4]
-        return np.where(column.is_valid().to_numpy(zero_copy_only=False), views, 0).astype(np.int64)
-    if column.type in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
-        lengths: I64 = pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-        return lengths
-    return np.zeros(len(column), np.int64)
+    return text_lengths(column) if column.type in TEXTS else np.zeros(len(column), np.int64)
 
 
 def _take_lengths(lengths: I64, indices: pa.Array) -> I64:
     """Return lengths[indices], 0 for null. Raises ArrowIndexError for an index outside of the dictionary."""
     import pyarrow as pa
 
-    taken: I64 = pa.array(lengths).take(indices).fill_null(0).to_numpy(zero_copy_only=False)
-    return taken
+    from bertloom.arrow_texts import numbers
+
+    return numbers(pa.array(lengths).take(indices))
