@@ -139,6 +139,6 @@ def parse_budget(text: str) -> float:
     """
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
     seconds = sum(float(part) * scale for part, scale in zip(match.groups("0"), (3600, 60, 1))) if match else 0.0
-    if seconds <= 0:
+    if not 0 < seconds < 2**63:
         raise ValueError(f"budget={text!r} is not a duration: write 1h, 90m, 1h30m or 45s")
     return seconds

@@ -22,7 +22,6 @@ TOML has no null: the string "None" means None, as on the command line.
 
 import dataclasses
 import difflib
-import math
 import re
 import types
 import typing
@@ -219,7 +218,7 @@ def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
 
 def _is_in_range(value: Any) -> bool:
     """Return whether a value is no number, or one that can be computed with: finite, and not of hundreds of digits."""
-    return math.isfinite(value) if isinstance(value, float) else not isinstance(value, int) or abs(value) < 1 << 63
+    return not isinstance(value, (int, float)) or abs(value) < 1 << 63
 
 
 def _check_numbers(config: Any) -> None:

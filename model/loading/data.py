@@ -41,6 +41,8 @@ class DataSet:
     ) -> None:
         """location: a local folder, or a URL that fsspec knows. What is read from a URL goes through a cache of
         cache_gb · 10^9 bytes in cache_dir, by default ~/.cache/bertloom."""
+        if not 0 < cache_gb < 2**63:
+            raise ValueError(f"cache_gb={cache_gb:g} must be above 0 and below 2^63: it is in 10^9 bytes")
         self.folder = open_folder(location)
         self._cache_dir = Path(cache_dir or default_directory())
         self._cache_bytes = int(cache_gb * 1e9)

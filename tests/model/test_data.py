@@ -198,6 +198,12 @@ def test_what_is_no_data_set_or_not_finished_is_refused(own, tmp_path):
         DataSet(own)
 
 
+@pytest.mark.parametrize("cache_gb", [0.0, -1.0, 1e300, float("inf"), float("nan")])
+def test_a_cache_without_size_or_end_is_refused(data_set, cache_gb):
+    with says(f"cache_gb={cache_gb:g} must be above 0 and below 2^63"):
+        DataSet(data_set, cache_gb=cache_gb)
+
+
 def test_another_format_or_version_is_refused(own):
     edit_manifest(own, format_version=2)
     with says("format_version is 2, this program reads 1"):
