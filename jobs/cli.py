@@ -215,7 +215,8 @@ def _message(error: Exception) -> str:
 def _is_out_of_memory(error: Exception) -> bool:
     """Return whether Python, NumPy, pyarrow or torch could not allocate memory. This module does not import torch."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator: can't allocate" in str(error)
+    texts = ("DefaultCPUAllocator: can't allocate", "failed to map segment from shared object")  # torch; any library
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(text in str(error) for text in texts)
 
 
 def one_line(text: str) -> str:

@@ -125,6 +125,7 @@ OUT_OF_MEMORY = type("OutOfMemoryError", (RuntimeError,), {})
         MemoryError("cannot allocate 8 GB"),
         OUT_OF_MEMORY("CUDA out of memory.\nTried 8 GB"),  # torch's class
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
 )
 def test_a_lack_of_memory_is_one_line(command, capsys, error):
