@@ -50,8 +50,8 @@ class BuildVocabConfig:
     do_lower_case: bool = True
     """Lower-case the text, for an uncased vocabulary. Use the same value in `preprocess`."""
     strip_accents: bool | None = None
-    """Remove accents. By default they are removed when the text is lower-cased, as in BERT. False for languages whose
-    words differ by them, such as Japanese, Korean, Hindi or Vietnamese. Use the same value in `preprocess`."""
+    """Remove accents. By default they are removed when the text is lower-cased, as in BERT. Use False for languages in which
+    accents distinguish words, such as Japanese, Korean, Hindi or Vietnamese. Use the same value in `preprocess`."""
     min_frequency: int = 2
     """Number of times that a pair of pieces must occur to be merged."""
     character_coverage: float = 0.9995

@@ -47,7 +47,7 @@ COMMANDS = {
 }
 BEAM_COMMANDS = ("build-vocab", "preprocess")
 BUG = 70  # exit status, EX_SOFTWARE in sysexits.h
-LONGEST_MESSAGE = 2000  # characters; a message may quote a value of any length from somebody's file
+LONGEST_MESSAGE = 2000  # characters; a message may quote a value of any length from a file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,7 +139,7 @@ def _version() -> str:
 
 
 class Signals:
-    """Makes SIGINT and SIGTERM raise KeyboardInterrupt, and remembers which of them came."""
+    """Makes SIGINT and SIGTERM raise KeyboardInterrupt, and records which of them was received."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -164,7 +164,7 @@ class Signals:
         raise KeyboardInterrupt
 
     def _raise_again(self, lost: "sys.UnraisableHookArgs") -> None:
-        """Send the signal again if its exception was raised where Python drops exceptions, as while it frees an object."""
+        """Send the signal again if Python dropped its exception, as it does while it frees an object."""
         if isinstance(lost.exc_value, KeyboardInterrupt):
             import threading
 
@@ -234,7 +234,7 @@ def _print_traceback(file: Any = None) -> None:
 
 
 def _write_traceback() -> str:
-    """Write the traceback of the exception that is handled to a file, and return its place: standard error if it fails."""
+    """Write the traceback of the current exception to a file, or to standard error if that fails. Return where it is."""
     import tempfile
 
     try:

@@ -4,7 +4,7 @@
 
 The columns are
 
-    row      int64; the index of the row in the input, from 0, so that skipped rows leave gaps
+    row      int64; the index of the row in the input, from 0; indices of skipped rows are missing
     id       string; the row's id, null if it has none
     text     string; the text, with --keep-text
     vector   list of hidden_size float32; the vector
@@ -55,7 +55,7 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         pairs("columns", self.columns)
         if str(self.out) == STANDARD:
-            raise ValueError("out=-: a Parquet file is not written to standard output: give the name of a file")
+            raise ValueError("out=-: a Parquet file cannot be written to standard output: give the name of a file")
         if self.max_seq_length is not None and self.max_seq_length < 3:
             raise ValueError(f"max_seq_length={self.max_seq_length} must be at least 3: [CLS], a token and [SEP]")
 

@@ -138,7 +138,7 @@ class Explainer:
             repeated_lines = repeated_lines_of(self.dataset, self.manifest) if has_lines else None
             if unknown := sorted({*page["source"].to_pylist()} - self.inputs.keys()):
                 raise ValueError(
-                    f"documents/ names {unknown[0]!r}, which is not among the inputs of manifest.json; {DAMAGED}"
+                    f"documents/ names the input {unknown[0]!r}, which manifest.json does not list; {DAMAGED}"
                 )
             paths = {name: row["path"] for name, row in self.inputs.items()}
             self._buckets[split, number] = Bucket(

@@ -8,7 +8,7 @@ train/seq128/copy0/00000.parquet. The columns of the shards (docs/shard-format.m
 
     token_type_ids                    list of uint8; 0 before segment_b_start, 1 from there on
     split, max_seq_length, copy       where the example is in the data set
-    shard, member, row                number of its shard, of the member in it, and of the example in that
+    shard, member, row                number of the shard, of the member in the shard, and of the example in the member
     tokens                            list of string, with --with-text; the word pieces, masks applied
     text_a, text_b                    string, with --with-text; the true text of the segments
 """
@@ -46,7 +46,8 @@ class ExportDataConfig:
     dataset: Annotated[str, tyro.conf.Positional]
     """The data set, a local folder or a URL."""
     out: Path
-    """Parquet file to write, NAME.parquet, or else a folder with a Parquet file for each shard. It must not exist."""
+    """Parquet file to write if it ends in .parquet, otherwise a folder with a Parquet file for each shard. It must not exist
+    yet."""
     split: Literal["all", "train", "validation"] = "all"
     """Split to write."""
     max_seq_length: tuple[int, ...] = ()
@@ -100,11 +101,11 @@ def check_out(config: ExportDataConfig) -> None:
     """Raise ValueError if the output exists, has no folder to be in, or is inside the data set."""
     out = config.out.absolute()
     if os.path.lexists(out):
-        raise ValueError(f"--out {config.out} exists already: give a new name, or remove it first")
+        raise ValueError(f"--out {config.out} already exists: give a new name, or remove it first")
     if not out.parent.is_dir():
         raise ValueError(f"--out {config.out}: there is no folder {out.parent}; make it first")
     if storage.is_local(config.dataset) and out.resolve().is_relative_to(Path(config.dataset).resolve()):
-        raise ValueError(f"--out {config.out} is inside the data set, which never changes: give a name outside of it")
+        raise ValueError(f"--out {config.out} is inside the data set, which must not change: give a path outside it")
 
 
 def chosen_shards(config: ExportDataConfig, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -27,11 +27,11 @@ from bertloom.whole_files import whole_folder, write_text
 from jobs.support.config import parse
 
 CONTINUE = {"batch_size": 32, "learning_rate": 5e-5, "eval_every": 200, "num_eval_examples": 256, "save_every": 200}
-"""Settings of the preset: those of google-research/bert's example of more pretraining, with evaluations that are short on a
-CPU. The defaults of `pretrain` are for a model that begins with random weights, on a GPU."""
+"""Settings of the preset, as in google-research/bert's example of further pretraining, with evaluations that are short on a
+CPU. The defaults of `pretrain` are for a new model on a GPU."""
 COMMENT = """\
-# Continues the pretraining of this model. The small batch and learning rate are for some thousand steps on your own texts;
-# raise both for long training on a GPU (BERT used 256 and 1e-4).
+# Continues the pretraining of this model. The batch size and the learning rate suit some thousand steps on your own texts.
+# Raise both for long training on a GPU (BERT used 256 and 1e-4).
 """
 
 

@@ -90,7 +90,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     metadata = metadata_of(table.schema)
     if vocabulary and metadata.get("vocabulary_sha256") != vocabulary.sha256:
         raise ValueError(
-            f"{shard} was made with another vocabulary than that of {config.vocab or dataset}: give its own with --vocab"
+            f"{shard} was not made with the vocabulary of {config.vocab or dataset}: give the right one with --vocab"
         )
     if vocabulary:
         for batch in table.to_batches():

@@ -57,10 +57,10 @@ class PreprocessConfig:
     """Folder of the data set to write. After an interruption, the same command does the rest."""
     validation_input: tuple[str, ...] = ()
     """Files, folders or globs of texts for the validation split. By default --validation-fraction chooses documents of
-    --input. Texts of --input that equal one of these are not trained on."""
+    --input. Texts of --input that equal a text of these files are not trained on."""
     leave_out: tuple[str, ...] = ()
-    """Input files that are not read, by the names that error messages and manifest.json give them. Each is counted as a
-    reject. For a file that ends a worker process whenever it is read."""
+    """Names of input files to leave out, as in error messages and manifest.json. Each is counted as a reject. Use this for a
+    file that ends a worker process whenever it is read."""
     work_dir: str | None = None
     """Folder for tokenized text. Later jobs over the same texts with the same folder do not tokenize them again, whatever
     their lengths, copies or masks. By default it is inside --out and is removed at the end."""
@@ -207,7 +207,7 @@ def make_data_set(
 
 
 def take_sample(run: Callable[[Any], object], job: JobConfig, places: Places) -> JobConfig:
-    """Return the job with the share that --sample takes, if that is a number of documents. run: runs a transform."""
+    """Return the job; if --sample is a number of documents, with the share that it stands for. run: runs a transform."""
     from bertloom.sealed_files import is_sealed
     from pipeline.stages.sampling import FindShare, read_share, sampled
 
@@ -215,7 +215,7 @@ def take_sample(run: Callable[[Any], object], job: JobConfig, places: Places) ->
     if text.clean.sample <= 1:
         return job
     if not is_sealed(places.sample):
-        say(f"reading all documents once, to take {counted(int(text.clean.sample), 'document')} of them")
+        say(f"reading all documents once, to choose {counted(int(text.clean.sample), 'document')}")
         keeps_lines = job.tokenize.max_line_repeats is not None or bool(text.clean.quality_filter)
         run(FindShare(text, keeps_lines, places.sample))
     return replace(job, tokenize=replace(job.tokenize, text=sampled(text, read_share(places.sample))))

@@ -255,8 +255,8 @@ def open_checkpoint_of_other_run(config: PretrainConfig, recorder: NullRecorder)
     unit, total = config.length_of_training()
     if unit in ("steps", "tokens", "seconds") and state.progress.count(unit) >= total:
         raise ValueError(
-            f"resume_from={path} is at step {state.step:,}, where this schedule is over: give a larger --num-steps, and "
-            f"--allow-change num_steps"
+            f"resume_from={path} is at step {state.step:,}, which is the end of this schedule or after it: give a larger "
+            f"--num-steps, and --allow-change num_steps"
         )
     recorder.copy_metrics(path.parent.parent / "metrics.jsonl", state.step)
     recorder.print(f"continues {path} in {config.out}")

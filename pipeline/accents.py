@@ -1,4 +1,4 @@
-"""What a text loses where accents are removed, measured on the first documents of some of its splits.
+"""A warning if removing accents changes many words of a text, measured on the first documents of some of its splits.
 
 BERT removes accents from lower-cased text. English, French or German lose little. In Japanese, Korean, Hindi or Vietnamese
 most words change, and different words become the same.
@@ -32,8 +32,8 @@ def accent_warning(splits: Sequence[Split], config: ReadConfig, do_lower_case: b
     shown = sorted(changed, key=lambda word: (-counts[word] * (len(word) > 1), word))[:3]
     examples = ", ".join(_change(word, changed[word]) for word in shown)
     return (
-        f"removing accents, as BERT does where it lower-cases, changes {share:.0%} of the words of the first texts "
-        f"({examples}). To keep them, give --strip-accents False to build-vocab and to preprocess"
+        f"removing accents, which is the default with lower-casing, changes {share:.0%} of the words of the first texts "
+        f"({examples}). To keep the accents, give --strip-accents False to build-vocab and to preprocess"
     )
 
 

@@ -50,14 +50,14 @@ DOCUMENT_LIMITS = {
 }
 """Least and greatest value of columns of documents/: a text of more than 4 MB is cut into documents."""
 ROW_BYTES = 8
-"""Of each row of these tables that cannot be compressed: a hash."""
+"""Bytes of each row of these tables that cannot be compressed: a hash."""
 MAX_REJECT_BYTES = 1 << 26
 """Longest line of the log of rejects that is read. It holds 200 characters of a text, but the whole id of a record."""
 REJECT = {
     **dict.fromkeys(("source", "reason", "detail", "text"), TEXT),
     "position": Kind("a whole number", lambda value: type(value) is int),
 }
-"""What readers use of a reject."""
+"""The fields of a reject that readers use."""
 
 
 def is_validation(ids: U64, fraction: float) -> Bools:
@@ -72,7 +72,8 @@ class HeldOut:
     fraction: float
     """Share of the documents, see `is_validation`."""
     ids: U64 | None = None
-    """The documents of --validation-input, sorted: these and their equals are held out. None: the fraction decides."""
+    """Sorted ids of the documents of --validation-input. Only documents with these ids are held out. None: the fraction
+    decides."""
 
     def __call__(self, ids: U64) -> Bools:
         """Return which of these documents are held out: bool (n,)."""
@@ -97,13 +98,13 @@ def repeated_lines_of(dataset: str, manifest: Mapping[str, Any]) -> U64:
 
 
 def vocabulary_of(dataset: str, manifest: Mapping[str, Any]) -> Vocabulary:
-    """Return the vocabulary of a data set; ValueError if it is not that of the manifest."""
+    """Return the vocabulary of a data set; ValueError if it differs from the manifest's."""
     vocabulary = parse_vocabulary(read_below(dataset, "vocab.txt"), "vocab.txt")
     expected, found = manifest["vocabulary"], {"sha256": vocabulary.sha256, "size": len(vocabulary.words)}
     for name, value in found.items():
         if value != expected[name]:
             raise ValueError(
-                f"vocab.txt of {dataset} has the {name} {value}, manifest.json has {expected[name]}: copy it again"
+                f"vocab.txt of {dataset} has the {name} {value}, but manifest.json has {expected[name]}: copy it again"
             )
     return vocabulary
 
@@ -111,10 +112,10 @@ def vocabulary_of(dataset: str, manifest: Mapping[str, Any]) -> Vocabulary:
 def read_listed(dataset: str, name: str, listed: Mapping[str, str]) -> bytes:
     """Return a file of a data set. listed: the sha256 of each file that the manifest lists in this place."""
     if name not in listed:
-        raise ValueError(f"{name}: manifest.json of {dataset} does not list it")
+        raise ValueError(f"manifest.json of {dataset} does not list {name}")
     content = read_below(dataset, name)
     if hashlib.sha256(content).hexdigest() != listed[name]:
-        raise Damaged(f"{name}: its sha256 is not that of manifest.json")
+        raise Damaged(f"{name}: its sha256 differs from the one in manifest.json")
     return content
 
 
@@ -125,13 +126,13 @@ def parse_documents(content: bytes, name: str) -> pa.Table:
         values = table[column].to_numpy()
         if len(values) and not least <= int(values.min()) <= int(values.max()) <= most:
             raise ValueError(
-                f"{name} has {column} {values.min()} to {values.max()}, which is not possible: expected {least} to {most}"
+                f"{name} has values of {column} from {values.min()} to {values.max()}: expected {least} to {most}"
             )
     return table
 
 
 def read_rejects(dataset: str, name: str) -> Iterator[dict[str, Any]]:
-    """Yield the rejects of a log, one line at a time: what is compressed may be a thousand times as large as the file."""
+    """Yield the rejects of a log, one line at a time: the uncompressed log may be a thousand times as large as the file."""
     with storage.open_read(storage.file_below(dataset, name)) as file, gzip.open(file) as lines:
         number = 0
         try:
@@ -143,4 +144,4 @@ def read_rejects(dataset: str, name: str) -> Iterator[dict[str, Any]]:
                 check_shape(reject, REJECT, f"{name}: line {number}")
                 yield reject
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{name}: it is not a whole gzip file ({error})") from None
+            raise ValueError(f"{name}: not a complete gzip file ({error})") from None

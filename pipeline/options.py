@@ -62,7 +62,7 @@ def _take(config_class: type[Config], options: dict[str, Any]) -> Config:
 def check_types(config_class: Any, values: Mapping[str, Any], name: str) -> None:
     """Raise ValueError unless the values have the types of a configuration's options. name: of the file that holds them.
 
-    A list of JSON passes for a tuple. Options that are missing, and values that are no options, are not looked at.
+    A JSON list is accepted for a tuple. Missing options, and values that are not options, are not checked.
     """
     hints = get_type_hints(config_class, include_extras=True)
     for field in fields(config_class):

@@ -26,7 +26,7 @@ OWN_FILES = {
     "--work-dir": ("parts/0.part",),
 }
 """Files of a job that an --input could take for texts."""
-SHARED_SECONDS = 3600  # in a --work-dir that other jobs use, a half-written file of this age belongs to none of them
+SHARED_SECONDS = 3600  # in a --work-dir that other jobs use, a half-written file of this age belongs to a killed job
 
 
 def check_apart(inputs: Sequence[str], out: str, work_dir: str | None, input_flag: str = "--input") -> None:
@@ -70,14 +70,16 @@ def finished_manifest(places: Places, job: JobConfig, sources: Sequence[Source])
             f"choose another --out"
         )
     if sorted(row["fingerprint"] for row in manifest["inputs"]) != _fingerprints(sources):
-        raise ValueError(f"{places.dataset} holds a complete data set of other input files: choose another --out")
+        raise ValueError(
+            f"{places.dataset} holds a complete data set made from other input files: choose another --out"
+        )
     return manifest
 
 
 def claim(places: Places, job: JobConfig, sources: Sequence[Source]) -> bool:
     """Mark the output as this job's. Return whether an earlier start of the same job did so; ValueError if another did.
 
-    A job that ended before its first shard leaves the output to the next one, which uses its tokens where they are the same.
+    An output without a shard can be taken over by a job with other flags. It reuses the tokens that fit.
     """
     own = {
         "configuration": job.as_dict(),
@@ -98,8 +100,8 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source]) -> bool:
                     f"use the same flags to finish it, or choose another --out"
                 )
             raise ValueError(
-                f"{places.dataset} holds an unfinished data set of other input files: choose another --out; with a "
-                f"--work-dir of its own the job can reuse the same tokens"
+                f"{places.dataset} holds an unfinished data set made from other input files: use the same files to finish "
+                f"it, or choose another --out, which can reuse the tokens with --work-dir {places.work}"
             )
         for name in storage.names_in(places.scratch) - {"parts"}:
             storage.remove(storage.join(places.scratch, name))
@@ -113,8 +115,8 @@ def _read_claim(places: Places) -> dict[str, Any]:
     other = parse_json(storage.read(places.claim), places.claim)
     if missing := {"configuration", "vocabulary", "configuration_digest", "inputs"} - other.keys():
         raise ValueError(
-            f"{places.claim} is damaged: it has no {', '.join(sorted(missing))}. Choose another --out; a --work-dir of its "
-            f"own keeps the tokens"
+            f"{places.claim} is damaged: it has no {', '.join(sorted(missing))}. Choose another --out, which can reuse the "
+            f"tokens with --work-dir {places.work}"
         )
     return other
 
@@ -130,14 +132,16 @@ def _check_unused(places: Places) -> None:
     found |= {f".work/{name}" for name in storage.names_in(places.scratch) if not name.startswith(".")}
     if found:
         names = ", ".join(sorted(found)[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-        raise ValueError(f"{places.dataset} holds {names}, which no unfinished job has written: choose an empty --out")
+        raise ValueError(
+            f"{places.dataset} holds {names}, which `bertloom preprocess` did not write: choose a new or empty --out"
+        )
 
 
 @contextmanager
 def work_folder(places: Places) -> Iterator[None]:
     """Make the folder of --work-dir, and use it together with other jobs.
 
-    What killed jobs left half-written there is removed: at once if no other job uses the folder, else when it is old.
+    Half-written files of killed jobs are removed: at once if no other job uses the folder, otherwise when they are old.
     """
     make_folder("--work-dir", places.work)
     if not storage.is_local(places.work):

@@ -55,7 +55,7 @@ class Places:
 
     @property
     def reading_notes(self) -> str:
-        """Folder of the notes of what the workers read."""
+        """Folder in which workers note what they read."""
         return storage.join(self.scratch, "reading")
 
     @property

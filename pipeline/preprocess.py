@@ -29,7 +29,7 @@ class Preprocess(beam.PTransform[Any, Any]):
 
     job: JobConfig
     reading: JobConfig
-    """The same with the share that --sample takes, if that is a number of documents."""
+    """The same job; if --sample is a number of documents, with the share of documents that it stands for."""
     places: Places
     part_bytes: int
     """Text of a token part, about."""

@@ -29,8 +29,8 @@ class TokenizeConfig:
     do_lower_case: bool = True
     """Lower-case the text, for an uncased vocabulary. Use the value that the vocabulary was made with."""
     strip_accents: bool | None = None
-    """Remove accents. By default they are removed when the text is lower-cased, as in BERT. False for languages whose
-    words differ by them, such as Japanese, Korean, Hindi or Vietnamese."""
+    """Remove accents. By default they are removed when the text is lower-cased, as in BERT. Use False for languages in which
+    accents distinguish words, such as Japanese, Korean, Hindi or Vietnamese."""
     chinese_words: bool = False
     """Find Chinese words with jieba, so that --do-whole-word-mask masks whole words instead of single characters."""
     max_line_repeats: int | None = None

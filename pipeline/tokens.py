@@ -5,7 +5,7 @@
 
 The ids are cut into at most RANGES equal ranges. The index holds, for each range, the numbers of its first document,
 sentence and token, so the documents of a bucket are one range of every section. A token part is such a file. Parts are
-internal to a job and its --work-dir. The checksum is that of bertloom/sealed_files.py.
+internal to a job and its --work-dir. bertloom/sealed_files.py describes the checksum.
 """
 
 import json
@@ -196,7 +196,7 @@ def _index(rows: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def read_footer(path: str, kind: type[File]) -> File:
-    """Return the footer of a file of tokens that was just written. ValueError if the file is not a whole one."""
+    """Return the footer of a file of tokens that was just written. ValueError if the file is incomplete."""
     size = storage.size(path) or 0
     with storage.open_read(path) as file:
         tail = storage.read_at(file, size - 16, 16) if size > 32 else b""
@@ -207,7 +207,7 @@ def read_footer(path: str, kind: type[File]) -> File:
 
 
 def read_finished(path: str, kind: type[File]) -> File | None:
-    """Return the footer of a file of tokens of an earlier start, None if there is none or the file is damaged."""
+    """Return the footer of a file of tokens from an earlier start, or None if the file is missing or damaged."""
     return read_footer(path, kind) if is_sealed(path) else None
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # functions import what they use: --help needs none of it
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MIN_WORDS = 6  # the five special words and one more
 MAX_WORD_CHARACTERS = 100  # `tokenizers` returns [UNK] for longer words
-MAX_LOST = 0.01  # share of the words of a vocabulary that may have capitals or accents where the text has none
+MAX_LOST = 0.01  # largest share of a vocabulary's words with capitals or accents if the text has none
 MAX_TRAINING_WORDS = (
     20_000_000  # words of the trainer's text, to which a larger corpus is scaled down: about 10 seconds
 )
@@ -141,7 +141,7 @@ def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
     notes = []
     if data.lstrip()[:1] == b"{" and b'"vocab"' in data:
         raise ValueError(
-            f"{name} is a tokenizer in JSON: expected a text file with one word per line, such as the vocab.txt beside it"
+            f"{name} is a tokenizer.json: expected a text file with one word per line, such as the vocab.txt beside it"
         )
     if data.startswith(b"\xef\xbb\xbf"):
         data = data[3:]

@@ -13,9 +13,9 @@ in it, appear at the level of their parent in TOML and on the command line:
 
 The class of a nested configuration may depend on one of its values: see `ChosenBy`.
 
-Fields of which only one can count, such as num_steps and budget, are listed in the class attribute `ALTERNATIVES`, a
-tuple of tuples of names. A value in a later preset or a flag takes the place of the others' earlier values; two of them in
-one preset or on one command line are an error.
+Fields of which only one can be set, such as num_steps and budget, are listed in the class attribute `ALTERNATIVES`, a tuple
+of tuples of names. A value in a later preset or a flag replaces earlier values of its alternatives. Two alternatives in one
+preset or on one command line are an error.
 
 TOML has no null: the string "None" means None, as on the command line.
 """
@@ -126,7 +126,7 @@ def _read_preset(config_class: type, path: Path) -> dict[str, Any]:
 
 
 def _replace_alternatives(config_class: type, table: dict[str, Any], given: set[str], source: str) -> None:
-    """Remove from the table what the given fields are alternatives of; ValueError if two alternatives are given."""
+    """Remove the alternatives of the given fields from the table; ValueError if two alternatives are given."""
     for names in getattr(config_class, "ALTERNATIVES", ()):
         chosen = [name for name in names if name in given]
         if len(chosen) > 1:
@@ -217,7 +217,7 @@ def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
 
 
 def _is_in_range(value: Any) -> bool:
-    """Return whether a value is no number, or one that can be computed with: finite, and not of hundreds of digits."""
+    """Return whether a value is not a number, or a number of usual size: finite and below 2^63."""
     return not isinstance(value, (int, float)) or abs(value) < 1 << 63
 
 
@@ -233,7 +233,7 @@ def _check_numbers(config: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as an error shows it: not longer than a line."""
+    """Return a value as an error shows it, shortened to a line."""
     if isinstance(value, int) and not _is_in_range(value):
         return "a number of more than 18 digits"
     text = repr(value)

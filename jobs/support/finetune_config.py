@@ -63,8 +63,8 @@ class FinetuneConfig:
     """Largest number of sequences in memory. A text with several windows counts as several, and is not divided. Changes
     results only by rounding, and by the dropout that is drawn."""
     learning_rate: float | Literal["auto"] = "auto"
-    """Peak learning rate, followed by a linear decay to 0. auto chooses it by the model's width: 5e-5 for 768 as in BERT,
-    and more for smaller models (docs/finetuning.md)."""
+    """Peak learning rate, followed by a linear decay to 0. auto depends on the model's width: 5e-5 for a width of 768 as in
+    BERT, and more for smaller models (docs/finetuning.md)."""
     warmup_ratio: float = 0.1
     """Share of training that is learning-rate warm-up. BERT used 0.1."""
     warmup_steps: int | None = None

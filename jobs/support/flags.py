@@ -1,4 +1,4 @@
-"""Flags as people type them: an unknown one gets a suggestion. And the help page: plain titles, and presets in its usage."""
+"""Suggestions for unknown flags, and a plainer help page: short titles, and presets in the usage."""
 
 import difflib
 import re
@@ -11,7 +11,7 @@ HELP = ("-h", "--help")
 
 
 def check_flags(words: Sequence[str], flags: Iterable[str], prog: str) -> None:
-    """Raise a ValueError for the first word that is no flag of the command but looks like one."""
+    """Raise a ValueError for the first word that looks like a flag but is not one of the command's."""
     known = list(flags)
     for word in words:
         flag = word.partition("=")[0].replace("_", "-")
@@ -22,7 +22,7 @@ def check_flags(words: Sequence[str], flags: Iterable[str], prog: str) -> None:
 
 
 def _similar(flag: str, known: Sequence[str]) -> list[str]:
-    """Return flags that somebody who types this one may mean.
+    """Return the known flags that a user who types this flag may mean.
 
     >>> _similar("--lr", ["--learning-rate", "--layers"]), _similar("--epochs", ["--num-epochs"])
     (['--learning-rate'], ['--num-epochs'])
@@ -39,7 +39,7 @@ def _similar(flag: str, known: Sequence[str]) -> list[str]:
 
 @contextmanager
 def plain_help(has_presets: bool) -> Iterator[None]:
-    """Change the help page that tyro prints: no paths of fields in titles, and presets in the usage."""
+    """Change the help page that tyro prints: titles without the paths of fields, and presets in the usage."""
     with redirect_stdout(cast(TextIO, _Page(sys.stdout, has_presets))):
         yield
 

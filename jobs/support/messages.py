@@ -12,7 +12,7 @@ def print_message(command: str, text: str) -> None:
 
 @contextmanager
 def errors_of(name: str) -> Iterator[None]:
-    """Put a name, such as that of the flag that gave the value, before the errors of a block."""
+    """Put a name, such as the flag that gave the value, before the message of a ValueError from a block."""
     try:
         yield
     except ValueError as error:

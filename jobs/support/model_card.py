@@ -84,7 +84,7 @@ def read_results(path: Path) -> dict[str, Any]:
             shaped(content["settings"].get(name), str, f"{path}: settings.{name}")
     elif content["mean"].keys() != content["deviation"].keys():
         raise ValueError(
-            f"{path}: mean and deviation are of other metrics: it was damaged or written by something else"
+            f"{path}: mean and deviation have different metrics: the file is damaged, or fine-tuning did not write it"
         )
     return content
 
@@ -92,7 +92,8 @@ def read_results(path: Path) -> dict[str, Any]:
 def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
     if pretrained.form not in PIPELINES:
         raise ValueError(
-            f"{pretrained.path}: a {pretrained.architecture} has no model card: expected {', '.join(PIPELINES)}"
+            f"{pretrained.path}: no model card can be made for a {pretrained.architecture}: expected one of "
+            f"{', '.join(PIPELINES)}"
         )
     kind, pipeline = PIPELINES[pretrained.form]
     shape = pretrained.config.shape

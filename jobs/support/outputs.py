@@ -1,4 +1,4 @@
-"""What a command writes. What is the user's own is never written over or deleted."""
+"""Outputs of commands. The user's own files are never overwritten or deleted."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def own_folder(out: Path, command: str) -> None:
     """Make a folder for a command, unless an earlier start of the command made it.
 
     Raises:
-        ValueError: there is a file, or a folder with other content.
+        ValueError: `out` is a file, or a folder with other files.
     """
     mark, text = out / MARK, f"bertloom {command}\n"
     if out.exists() and not out.is_dir():
@@ -28,20 +28,20 @@ def own_folder(out: Path, command: str) -> None:
     is_ours = mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == text
     if out.is_dir() and not is_ours and (names := sorted(os.listdir(out))):
         raise ValueError(
-            f"--out {out} holds {', '.join(names[:5])}, which `{text.strip()}` has not written: give a new or empty folder"
+            f"--out {out} holds {', '.join(names[:5])}, which `{text.strip()}` did not write: give a new or empty folder"
         )
     out.mkdir(parents=True, exist_ok=True)
     write_text(mark, text)
 
 
 def check_output(out: str | Path, inputs: Iterable[str | Path], model: Path | None = None) -> None:
-    """Check the file that a command will write. Files are the same by any name, also as standard input or output.
+    """Check the file that a command will write. A file is recognized under any name, also as standard input or output.
 
     Args:
         model: a file or folder that the command reads. A new file may be added to the folder.
 
     Raises:
-        ValueError: it is one of the inputs, a file of the model, or a folder.
+        ValueError: the file is one of the inputs, a file of the model, or a folder.
     """
     written = _status(out, 1)
     if written is not None and stat.S_ISDIR(written.st_mode):
@@ -55,18 +55,18 @@ def check_output(out: str | Path, inputs: Iterable[str | Path], model: Path | No
         if is_same:
             name = "standard output" if str(out) == STANDARD else f"--out {out}"
             source = "standard input" if str(path) == STANDARD else path
-            raise ValueError(f"{name} is one of the inputs, {source}, which would be lost: choose another file")
+            raise ValueError(f"{name} is one of the inputs, {source}, which it would overwrite: give another file")
     if model is None or written is None or str(out) == STANDARD:
         return
     path, folder = Path(out), Path(os.path.realpath(model))
     # Both where a link is and where it leads, because a file of a model may be a link to another folder.
     for place in (Path(os.path.realpath(path)), Path(os.path.realpath(path.parent), path.name)):
         if place.is_relative_to(folder):
-            raise ValueError(f"--out {out} is a file of --model {model}, which would be lost: choose another file")
+            raise ValueError(f"--out {out} is a file of --model {model}, which it would overwrite: give another file")
 
 
 def _status(path: str | Path, standard: int) -> os.stat_result | None:
-    """Return what the system knows of a file, or of the open file `standard` for -; None if there is none."""
+    """Return the status of a file, or of the open file `standard` if the path is -; None if there is no such file."""
     try:
         return os.fstat(standard) if str(path) == STANDARD else os.stat(path)
     except (OSError, ValueError):
@@ -74,7 +74,7 @@ def _status(path: str | Path, standard: int) -> os.stat_result | None:
 
 
 def write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a line of JSON for each row, to standard output as they come, or to a file that is whole or absent."""
+    """Write a line of JSON for each row: to standard output at once, or to a file that appears when it is complete."""
     if str(out) == STANDARD:
         for row in rows:
             sys.stdout.write(json_line(row, sys.stdout.encoding))
@@ -86,7 +86,7 @@ def write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def json_line(row: Mapping[str, Any], encoding: str, indent: int | None = None) -> str:
-    """Return a line of JSON; with escapes if the encoding lacks a character in it.
+    """Return a line of JSON, with escapes if the encoding lacks one of its characters.
 
     >>> json_line({"text": "北京"}, "gbk"), json_line({"text": "北京"}, "latin-1")
     ('{"text": "北京"}\\n', '{"text": "\\\\u5317\\\\u4eac"}\\n')

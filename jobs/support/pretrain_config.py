@@ -117,8 +117,8 @@ class PretrainConfig:
     num_eval_examples: int = 2048
     """Largest number of validation examples per evaluation."""
     patience: int | None = None
-    """Number of evaluations in a row without a lower validation MLM loss that ends training. The default is not to end it
-    early."""
+    """Number of evaluations in a row without a lower validation MLM loss after which training ends. By default it does not
+    end early."""
     save_every: int = 1000
     """Steps between checkpoints. The end is always saved."""
     keep_checkpoints: int = 2
@@ -181,20 +181,21 @@ class PretrainConfig:
         unit, total = self.length_of_training()
         if self.warmup_steps is not None and unit in ("tokens", "seconds"):
             raise ValueError(
-                f"warmup_steps={self.warmup_steps}, but this run counts in {unit}: give --warmup-ratio, or --num-steps"
+                f"warmup_steps={self.warmup_steps} cannot be used with a length in {unit}: give --warmup-ratio, or "
+                f"--num-steps"
             )
         if self.warmup_steps is not None and not 0 <= self.warmup_steps < (total if unit == "steps" else math.inf):
             raise ValueError(f"warmup_steps={self.warmup_steps} must be at least 0 and below num_steps={total:g}")
         if len(self.phases) > 1 and (self.num_epochs is not None or self.patience is not None):
             name = "num_epochs" if self.num_epochs is not None else "patience"
             raise ValueError(
-                f"{name}={getattr(self, name):g} and {len(self.phases)} phases: phases differ in their examples; "
-                f"{'give --num-steps' if name == 'num_epochs' else 'omit --patience'}"
+                f"{name}={getattr(self, name):g} cannot be used with {len(self.phases)} phases, which have different "
+                f"examples: {'give --num-steps' if name == 'num_epochs' else 'omit --patience'}"
             )
         if self.resume_from is not None and self.init_from is not None and self.resume_from == self.init_from:
             raise ValueError(
                 f"resume_from and init_from are both {self.init_from}: give --resume-from to continue its training, or "
-                f"--init-from for a new training of its weights"
+                f"--init-from to start a new training from its weights"
             )
         parse_shuffle(self.shuffle)
         if self.cache_gb <= 0:
@@ -233,7 +234,7 @@ class PretrainConfig:
         )
 
     def schedule(self, data_set: DataSet) -> Schedule:
-        """Return the schedule for this data set, on its shortest length unless the configuration has others."""
+        """Return the schedule for this data set. Without other settings it is for the data set's shortest length."""
         unit, total = self.length_of_training()
         length = self.max_seq_length or data_set.examples("train").max_seq_length
         phases = parse_phases(self.phases or [f"{length}:1"], self.batch_size)

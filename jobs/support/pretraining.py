@@ -27,7 +27,7 @@ from model.step import PretrainingResult, evaluate, train_step
 
 NUM_SHOWN_EXAMPLES = 3
 WRITING_SPEED = 200e6
-"""Bytes per second at which a budget expects the last checkpoint to be written: a network disk's."""
+"""Expected speed of writing the last checkpoint of a budget, in bytes per second: the speed of a network disk."""
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""What the commands that apply a model share: rows of a file or of standard input as a stream."""
+"""Rows of a file or of standard input as a stream, for the commands that apply a model."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence

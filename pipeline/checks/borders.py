@@ -1,6 +1,6 @@
 """How well the label of a pair can be guessed from the lengths of its segments and the kinds of their first and last tokens.
 
-None of this is what an objective is for: a model that guesses labels from it learns how the pairs were made.
+A model that guesses labels from these learns how the pairs were made, and not what the segments mean.
 """
 
 import unicodedata
@@ -18,7 +18,7 @@ ROUNDS, RATE, RIDGE = 20, 0.3, 8.0
 
 
 def guess_from_borders(e: Examples, vocabulary: Vocabulary) -> Guess | None:
-    """Learn the labels of one half of the examples from the other half's, each from the other, and return the accuracy.
+    """Learn the labels on each half of the examples, predict those of the other half, and return the accuracy.
 
     Examples are in random order, so every second one is a random half. Returns None unless both halves have both labels.
     """
@@ -51,7 +51,7 @@ def never_first(vocabulary: Vocabulary) -> Bools:
 def cells(e: Examples, vocabulary: Vocabulary) -> list[I64]:
     """Return the cell of each example in each table: two lengths, or a length and how one segment begins and ends.
 
-    How A and B begin and end is never in one table, because which ends and beginnings go together is language.
+    No table has the borders of both segments: which end of A goes with which beginning of B is language.
     """
     kinds, inside = vocabulary.kinds, never_first(vocabulary)
     a, b = e.segment_b - 2, e.b_length

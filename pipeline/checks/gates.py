@@ -123,7 +123,7 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
                 "max_one_label",
                 found["one_label"],
                 f"of the pairs of length {length} have the same label",
-                "documents of one sentence make no next pair: is there a blank line after every sentence of the input?"
+                "documents of one sentence make no next pair: check that the input has no blank line after every sentence"
                 f"{layout}",
                 share_error("max_one_label", found["examples"]),
             )
@@ -142,8 +142,8 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
             yield (
                 "max_border_guess",
                 guess["accuracy"],
-                f"of the labels of length {length} are guessed from lengths and ends of A and B",
-                "a model would learn how the pairs were made and not language. Very few documents, or one source with most "
+                f"of the labels of length {length} can be guessed from the lengths and ends of A and B",
+                "a model would learn how the pairs were made, and not language. Very few documents, or one source with most "
                 "of the text, can cause this; `bertloom explain` shows how an example was made",
                 guess["error"],
             )

@@ -309,7 +309,9 @@ def coverage(ids: U64, num_tokens: I64, shards: Iterable[Iterable[pa.RecordBatch
                 if (ids[document] != columns[f"document_{segment}"][wanted]).any() or (
                     start + size[wanted] > first[document] + num_tokens[document]
                 ).any():
-                    raise ValueError(f"a shard has an example outside of the documents of its page; {DAMAGED}")
+                    raise ValueError(
+                        f"a shard has an example with a document that is not in its page of documents/; {DAMAGED}"
+                    )
                 np.add.at(steps, start, 1)
                 np.add.at(steps, start + size[wanted], -1)
         here = np.cumsum(steps[:-1], dtype=np.int32) > 0

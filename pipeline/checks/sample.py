@@ -47,7 +47,7 @@ def sample_examples(
     chosen = [members[i] for i in _shuffled(len(members), max_seq_length)[:most]]
     batches = [next(read_members(dataset, row, vocabulary_size, [i])) for row, i, _ in chosen]
     if not batches:
-        raise ValueError(f"{dataset}: the first buckets have no train examples of length {max_seq_length}; {DAMAGED}")
+        raise ValueError(f"{dataset} has no train examples of length {max_seq_length} in its first buckets; {DAMAGED}")
     numbers = [first + np.arange(batch.num_rows) for batch, (_, _, first) in zip(batches, chosen)]
     return pa.Table.from_batches(batches), np.concatenate(numbers)
 
@@ -66,7 +66,9 @@ def read_members(
             check_values(batch, row["max_seq_length"])
             check_ids(batch, vocabulary_size)
             if batch.num_rows != row["member_examples"][i]:
-                raise ValueError(f"it has {batch.num_rows} examples, shards.parquet says {row['member_examples'][i]}")
+                raise ValueError(
+                    f"it has {batch.num_rows} examples, but shards.parquet has {row['member_examples'][i]}"
+                )
         except (OSError, ValueError) as error:
             raise ValueError(f"member {i} of {row['path']} cannot be read: {error}; {DAMAGED}") from error
         yield batch

@@ -52,7 +52,7 @@ def check_dataset(dataset: str) -> Iterator[Fault]:
         if manifest_text(manifest) != text:
             raise Damaged("manifest.json is not as it was written: its white space is different; copy it again")
     except ValueError as error:
-        yield f"{error}. The other files were not checked, because the manifest says what they should be"
+        yield f"{error}. The other files were not checked, because the manifest describes them"
         return
     try:
         yield from _check_contents(dataset, manifest)
@@ -76,7 +76,7 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[Fault]:
     try:
         config, found = ExamplesConfig.of(manifest["configuration"]), _Found()
     except ValueError as error:
-        yield f"manifest.json has a value that is not possible in its configuration: {error}"
+        yield f"manifest.json: its configuration has an invalid value: {error}"
         return
     yield None
     name = "shards.parquet"
@@ -101,14 +101,14 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[Fault]:
         yield from _of_file(_check_file(dataset, name, sha256, manifest["counters"]))
     rows = shards.to_pylist()
     if digest_of(rows) != manifest["shards_digest"]:
-        yield "shards.parquet: the digest of its shards is not that of manifest.json"
+        yield "shards.parquet: the digest of its shards differs from the one in manifest.json"
     yield from _check_totals(rows, manifest)
     for name, sha256 in manifest["documents"].items():
         yield from _of_file(_check_documents(dataset, name, sha256, found))
     yield from _check_document_totals(found, manifest["counters"])
     yield from _check_places(found.pages, manifest)
     if impossible:
-        yield "The shards were not checked, because shards.parquet says where they are"
+        yield "The shards were not checked, because shards.parquet describes them"
         return
     for row in rows:
         yield from _of_file(_check_shard(dataset, row, config, vocabulary, found))
@@ -140,7 +140,7 @@ def _read_checked(dataset: str, name: str, sha256: str, listed_in: str = "manife
     except (OSError, ValueError) as error:
         raise _Unreadable(f"{name}: cannot be read ({error})") from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise _Unreadable(f"{name}: its sha256 is not that of {listed_in}")
+        raise _Unreadable(f"{name}: its sha256 differs from the one in {listed_in}")
     return data
 
 
@@ -155,7 +155,7 @@ def _check_file(dataset: str, name: str, sha256: str, counters: dict[str, Any]) 
     except (OSError, ValueError) as error:
         raise _Unreadable(f"{name}: cannot be read ({error})") from None
     if digest.hexdigest() != sha256:
-        raise _Unreadable(f"{name}: its sha256 is not that of manifest.json")
+        raise _Unreadable(f"{name}: its sha256 differs from the one in manifest.json")
     if not name.startswith("rejects/"):
         return
     try:
@@ -187,7 +187,7 @@ def _check_totals(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> Itera
 def _check_documents(dataset: str, name: str, sha256: str, found: _Found) -> Iterator[str]:
     """Check a page of documents/ and add it to what was found."""
     if not _PAGE.fullmatch(name):
-        raise _Unreadable(f"{name}: is not a page of documents/, though manifest.json lists it as one")
+        raise _Unreadable(f"{name}: manifest.json lists it among the pages of documents/, but its name is not a page's")
     data = _read_checked(dataset, name, sha256)
     try:
         table = parse_documents(data, name)
@@ -266,10 +266,10 @@ def _check_shard(
     if len(data) != row["bytes"]:
         yield f"{name}: has {storage.size(path)} bytes, expected {row['bytes']}"
     elif hashlib.sha256(data).hexdigest() != row["sha256"]:
-        yield f"{name}: its sha256 is not that of shards.parquet"
+        yield f"{name}: its sha256 differs from the one in shards.parquet"
     offsets, sizes, counts = row["member_offsets"], row["member_bytes"], row["member_examples"]
     if counts[:-1] != [MEMBER_EXAMPLES] * (len(counts) - 1):
-        yield f"{name}: has members of {sorted(set(counts[:-1]))} examples before its last, expected {MEMBER_EXAMPLES}"
+        yield f"{name}: members before the last have {sorted(set(counts[:-1]))} examples, expected {MEMBER_EXAMPLES}"
     no_documents = Page(*(np.zeros(0, kind) for kind in (np.uint64, np.uint64, np.int64, bool)))
     page = found.pages.get(f"documents/{row['split']}/{row['number']:05d}.parquet", no_documents)
     tokens = 0
@@ -281,7 +281,7 @@ def _check_shard(
                 yield f"{place}: its tar header has the name {header.name} and {header.size} bytes"
             batch = read_member(pa.py_buffer(data[offset : offset + size]))
             if batch.num_rows != count:
-                yield f"{place}: {batch.num_rows} examples in 1 batches, expected {count} in 1"
+                yield f"{place}: {batch.num_rows} examples, expected {count}"
             tokens += len(batch.column("input_ids").flatten())
             for fault in check_batch(batch, row, config, vocabulary, page):
                 yield f"{place}: {fault}"
@@ -310,7 +310,7 @@ def _check_report(dataset: str, manifest: dict[str, Any]) -> Iterator[str]:
     if manifest_sha256(report) != sha256 or manifest_text(report) != text:
         yield f"{data}: was changed after it was written: its sha256 does not match"
     elif of_manifest != manifest["sha256"]:
-        yield f"{data}: is of another data set"
+        yield f"{data}: belongs to another data set"
     _read_checked(dataset, page, of_page, data)
 
 

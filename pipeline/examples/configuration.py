@@ -69,8 +69,8 @@ class ExamplesConfig:
     validation_fraction: float = 0.01
     """Share of documents in the validation split, chosen by a hash of their text."""
     min_shards: int = 1
-    """Fewest shards of each copy in the train split, for trainers in which every GPU and worker reads shards of its own. By
-    default a shard is made of about 8 million tokens of text. Each shard needs texts of its own."""
+    """Smallest number of shards of each copy in the train split, for trainers in which every GPU and worker reads its own
+    shards. By default a shard is made of about 8 million tokens of text. No two shards share a text."""
     near_duplicates: float | None = None
     """Leave out documents whose similarity to another one is at least this, such as 0.8: the Jaccard similarity of their
     runs of five tokens. None: only equal documents are left out."""

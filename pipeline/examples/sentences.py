@@ -33,7 +33,7 @@ class Sentences:
     source_keys: U64
     """Of each document: (documents,)."""
     is_edge: Bools
-    """Whether a sentence of the text begins, or the last one ends, at this token; a cut is no edge: bool (tokens + 1,)."""
+    """Whether a sentence of the text begins here, or the last one ends; a cut does not count: bool (tokens + 1,)."""
     is_marked: Bools
     """Whether a sentence ends before this token with a mark that ends sentences: bool (tokens + 1,)."""
     full_end: I64

@@ -30,7 +30,7 @@ def find_sources(
 ) -> list[Source]:
     """Return the input files, sorted by name, and append to `notes` what the user should know about them.
 
-    validation_patterns: of files that are held out. A file that `patterns` name too is held out.
+    validation_patterns: patterns of the files that are held out, even if `patterns` match them, too.
     """
     notes = [] if notes is None else notes
     found = _find(patterns, "--input", notes)
@@ -40,9 +40,12 @@ def find_sources(
         both = [path for path in found if _real_path(path) in real]
         found = {path: file for path, file in found.items() if path not in both}
         if both:
-            notes.append(f"{_some(both)}: held out by --validation-input, so not trained on")
+            notes.append(f"{_some(both)}: held out by --validation-input, and not trained on")
         if not found:
-            raise ValueError("--validation-input names all files of --input: nothing is left to train on")
+            raise ValueError(
+                "--validation-input names all files of --input, so no file is left to train on: give other files with "
+                "--input"
+            )
     names = _names({path: root for path, (root, _) in found.items()}, set())
     held_out_names = _names({path: root for path, (root, _) in held_out.items()}, set(names.values()))
     sources, unknown = [], []
@@ -80,13 +83,13 @@ def _find(patterns: Sequence[str], flag: str, notes: list[str]) -> dict[str, tup
             raise ValueError(f"{flag} {pattern}: {_nothing_found(pattern, listing)}")
         for path, file in chosen.items():
             if _SURROGATE.search(path):  # Python's form of bytes that are not UTF-8
-                raise ValueError(f"{path!r}: its name is not UTF-8. Rename the file or its folder")
+                raise ValueError(f"{path!r}: the name is not UTF-8. Rename the file or its folder")
             found.setdefault(path, (listing.root, file))
     links = _second_names({path: file for path, (_, file) in found.items()})
     for path in links:
         del found[path]
     if links:
-        notes.append(f"{_some(links)}: not read, because another name of the same file is")
+        notes.append(f"{_some(links)}: skipped, because the same file is read under another name")
     return found
 
 
@@ -95,7 +98,7 @@ def _real_path(path: str) -> str:
 
 
 def _nothing_found(pattern: str, listing: Listing) -> str:
-    """Return what is wrong with a pattern that names no file to read."""
+    """Return what is wrong with a pattern that matches no file to read."""
     if storage.is_local(pattern) and not os.path.lexists(pattern) and not glob.has_magic(pattern):
         return "there is no such file or folder"
     return f"no file matches. Expected {expected_names()}"
@@ -175,7 +178,7 @@ def _ending(path: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """Return a name, which need not be UTF-8, as it can be printed."""
+    """Return a name in a form that can be printed, even if it is not UTF-8."""
     return name.encode(errors="backslashreplace").decode()
 
 
@@ -192,8 +195,8 @@ def _saved_by_datasets(paths: Collection[str]) -> dict[str, set[str]]:
             saved[folder] = names
         if missing := sorted(name for name in names if storage.join(folder, *name.split("/")) not in paths):
             raise ValueError(
-                f"{path}: lists {', '.join(missing[:3])}, but {len(missing)} of {len(names)} listed files are not there: "
-                f"copy the whole folder again, or name the files to read one by one"
+                f"{path}: {len(missing)} of {counted(len(names), 'listed file')} missing, such as {missing[0]}: copy the "
+                f"whole folder again, or name the files to read one by one"
             )
     return saved
 

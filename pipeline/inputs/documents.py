@@ -46,7 +46,7 @@ def read_documents(
     """
     config = config or TextConfig()
     if split.source.left_out:
-        yield Reject(0, "left-out", "--leave-out names this file")
+        yield Reject(0, "left-out", "--leave-out names this file, so it was not read")
         return
     read = format_named(split.source.format).read
     records = read(split, split.start if start is None else start, config.read)

@@ -1,8 +1,8 @@
-"""The files that a pattern of `--input` names: a file, those below a folder, or those of a glob; on a disk or in a store.
+"""The files that a pattern of `--input` names (a file, a folder or a glob), on a disk or in a store.
 
-A path that exists is never read as a glob. What was named and cannot be read is an error. What a folder holds besides
-readable files is listed in `Listing.left_out`. Links are followed, but each folder is listed once. A name that begins with a
-dot is hidden: only a pattern that spells the dot names it.
+A path that exists is never treated as a glob. A path that the user names and that cannot be read is an error. Entries of a
+folder that cannot be read are listed in `Listing.left_out`. Links are followed, but each folder is listed once. A name that
+begins with a dot is hidden: only a pattern that contains the dot matches it.
 """
 
 import os
@@ -21,12 +21,12 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-READ_ALREADY = "a link to a folder that is read already"
+READ_ALREADY = "a link to a folder that is already read"
 
 
 @dataclass(frozen=True)
 class File:
-    """What a listing shows of a file."""
+    """A file as a listing describes it."""
 
     size: int
     modified: float
@@ -46,11 +46,11 @@ class Listing:
     below: dict[str, File] = field(default_factory=dict)
     """Path -> file, of the files in folders that the pattern names."""
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    """(path, what it is) of what is in these folders but is neither a file nor another folder."""
+    """(path, what it is) of entries of these folders that are not read, such as pipes and broken links."""
 
 
 def list_files(pattern: str, flag: str = "--input") -> Listing:
-    """Return what a pattern of a flag names. ValueError if some of it cannot be read."""
+    """Return the files that a pattern of a flag names. ValueError if one that the user names cannot be read."""
     listing = _list_local(pattern) if storage.is_local(pattern) else _list_store(pattern, flag)
     for path in listing.named:
         listing.below.pop(path, None)
@@ -123,7 +123,7 @@ def _expand(folder: str, parts: Sequence[str], listing: Listing) -> Iterator[str
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """Return what is in a folder, by name; nothing where there is no folder. ValueError where it may not be listed."""
+    """Return the entries of a folder by name; none if there is no such folder. ValueError if it may not be listed."""
     try:
         with os.scandir(folder or ".") as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -131,8 +131,8 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         return []
     except OSError as error:
         raise ValueError(
-            f"{folder or '.'}: cannot be listed: {error.strerror}. Make the folder readable, or name the files and folders "
-            f"to read one by one"
+            f"{folder or '.'}: the folder cannot be listed: {error.strerror}. Make it readable, or name the files and "
+            f"folders to read one by one"
         ) from error
 
 
@@ -180,12 +180,14 @@ def _named_file(path: str) -> File:
     try:
         found = os.stat(path)
     except OSError as error:
-        target = f"is a link to {os.readlink(path)}, which" if os.path.islink(path) else "it"
+        target = f"is a link to {os.readlink(path)}, which cannot" if os.path.islink(path) else "cannot"
         raise ValueError(
-            f"{path}: {target} cannot be read ({error.strerror}). Repair or remove it, or name the other files"
+            f"{path}: {target} be read ({error.strerror}). Repair or remove it, or name the other files"
         ) from error
     if kind := _special_kind(found.st_mode):
-        raise ValueError(f"{path}: is {kind}. Expected a regular file, which can be read twice: write the text to one")
+        raise ValueError(
+            f"{path}: is {kind}. Expected a regular file, because inputs are read more than once: write the text to a file"
+        )
     return _file(found)
 
 

@@ -11,10 +11,10 @@ GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"  # deflate, no time, b
 
 
 def advice(reason: str, config: ReadConfig) -> str:
-    """Return what to do about rejects of a reason, or nothing where the reason says it."""
+    """Return what to do about rejects of a reason, or "" if the reason is enough."""
     return {
-        "no-text-field": f"there is no field {config.text_column!r}; name the field with the text with --text-column",
-        "text-not-a-string": f"the field {config.text_column!r} is no text; choose another with --text-column",
+        "no-text-field": f"there is no field {config.text_column!r}; name the field that holds the text with --text-column",
+        "text-not-a-string": f"the field {config.text_column!r} is not a string; choose another with --text-column",
         "not-json": "expected one JSON object in each line; convert a JSON array with: jq -c '.[]' FILE > FILE.jsonl",
         "not-an-object": "expected one JSON object in each line",
         "damaged-file": "copy the file again",

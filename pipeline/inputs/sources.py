@@ -51,11 +51,11 @@ class Source:
 
 
 def leave_out(sources: Sequence[Source], names: Sequence[str]) -> list[Source]:
-    """Return the sources, those of these names marked. ValueError for a name that no source has."""
+    """Return the sources; those with these names are marked as left out. ValueError for a name that no source has."""
     if unknown := set(names) - {source.name for source in sources}:
         raise ValueError(
-            f"--leave-out {sorted(unknown)[0]}: no input file has this name. Expected a path below the folder of --input, "
-            f"as error messages and manifest.json write it"
+            f"--leave-out {sorted(unknown)[0]}: no input file has this name. Expected the name of a file below the folder "
+            f"of --input, as in error messages and manifest.json"
         )
     return [
         replace(source, left_out=True, fingerprint=f"left out {source.fingerprint}") if source.name in names else source

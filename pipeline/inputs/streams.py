@@ -1,10 +1,10 @@
 """The uncompressed bytes of a file in chunks, up to the place where a compressed file is damaged.
 
-A decoder cannot see at once that a file was changed: it goes on for a while, or to the next checksum, and gives out a text
-that nobody wrote. Only text that is surely right is used: that of a whole frame (gzip calls it a member), that of a whole
-block of bzip2, and all that a file holds which merely ends early. So files of gzip, zstd and xz, whose frames may be as long
-as the file, are decoded twice, first to find out how far they are right. bzip2 takes ten times as long to decode. Its blocks
-have checksums, so a bounded piece of text is held back.
+A decoder does not detect at once that a file was changed. It goes on for a while, or up to the next checksum, and returns
+wrong text. Only text that is known to be right is used: whole frames (gzip calls them members), whole blocks of bzip2, and
+everything in a file that only ends early. In gzip, zstd and xz, a frame may be as long as the file, so these files are
+decoded twice, first to find out how far they are right. bzip2 takes ten times as long to decode. Its blocks have checksums,
+so it is decoded once, and a bounded piece of text is held back.
 """
 
 import bz2
@@ -136,7 +136,7 @@ def _right_blocks(file: BinaryIO, codec: str) -> Iterator[bytes]:
 
 
 def _counted(error: _BadFrame, file: BinaryIO, begin: int) -> _BadFrame:
-    """Return the error with the number of bytes that are not used, those from `begin` on."""
+    """Return the error with the number of bytes from `begin` on, which are not used."""
     size = file.seek(0, 2)
     return _BadFrame(f"{error}; {size - begin} of {size} compressed bytes, from byte {begin} on, are not used")
 
@@ -189,8 +189,8 @@ class _Frames:
             raise _EndsEarly("the file ends before the end-of-stream marker was reached")
 
 
-# Each decodes some bytes of a frame to a text of bounded size, since a few bytes of a bomb hold gigabytes. It returns (text,
-# bytes that are left, whether there is more text before other bytes are needed).
+# Each function decodes some bytes of a frame to text of bounded size, because a few bytes can expand to gigabytes. It
+# returns (text, bytes that are left, whether there is more text before more bytes are needed).
 
 
 def _decode_gzip(frame: Any, data: bytes) -> tuple[bytes, bytes, bool]:
@@ -218,5 +218,5 @@ _DECODE: dict[str, Callable[[Any, bytes], tuple[bytes, bytes, bool]]] = {
 
 def _explained(error: Exception) -> str:
     if isinstance(error, (zstandard.ZstdError, lzma.LZMAError)) and ("memory" in str(error) or "limit" in str(error)):
-        return f"it refers back by more than the limit of {MAX_WINDOW >> 20} MB: pack it again with a smaller window"
+        return f"its window is larger than the limit of {MAX_WINDOW >> 20} MB: compress it again with a smaller window"
     return str(error)

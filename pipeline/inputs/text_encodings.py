@@ -2,7 +2,7 @@
 
 UTF-16 and UTF-32, GB18030 and Windows-1252 (which includes Latin-1) are recognized, and only when the bytes leave little
 doubt. Other bytes are read as UTF-8, and those that are not valid become U+FFFD. Text of central Europe and the Baltic in
-its own encodings is not recognized: its letters are others in Windows-1252, and only a person can tell which are meant.
+its own encodings is not recognized: the same bytes are other letters in Windows-1252, and only a person can decide.
 """
 
 import codecs
@@ -29,7 +29,7 @@ _WESTERN = re.compile(
 )
 # the alphabets from Latin to Khmer, Vietnamese letters, Chinese, Japanese, Korean and punctuation
 _USUAL = re.compile("[\t\n\r -\u1fff\u2010-\u2027\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff00-\uff60]")
-# Encodings whose text looks like Windows-1252: (encoding, letters of a language beyond ASCII, those of them that show it)
+# Encodings whose text looks like Windows-1252: (encoding, non-ASCII letters of a language, those that other ones lack)
 _NOT_WESTERN = (
     ("cp1250", "áéíóöőúüű", "őű"),  # Hungarian
     ("iso8859-16", "áéíóöőúüű", "őű"),
@@ -133,7 +133,7 @@ def _is_full_of_controls(head: bytes) -> bool:
 
 
 def _is_utf32(head: bytes, encoding: str) -> bool:
-    """Return whether it is UTF-32, which other text is not even by chance."""
+    """Return whether it is UTF-32. Other text is never valid UTF-32 by chance."""
     try:
         text = head[: len(head) // 4 * 4].decode(encoding)
     except UnicodeDecodeError:
@@ -142,7 +142,7 @@ def _is_utf32(head: bytes, encoding: str) -> bool:
 
 
 def _may_be_other_latin(high: bytes) -> bool:
-    """Return whether these non-ASCII bytes are as good as all the letters of a language that Windows-1252 does not hold."""
+    """Return whether nearly all of these non-ASCII bytes are letters of a language that Windows-1252 cannot write."""
     counts = Counter(high)
     for encoding, letters, telling in _NOT_WESTERN:
         known, shown = ((text + text.upper()).encode(encoding) for text in (letters, telling))

@@ -142,9 +142,9 @@ def check_loopback(num_workers: int) -> None:
 
 
 def connect_locally_without_proxy() -> None:
-    """Let gRPC, in this process and in those that it starts, ignore the environment's proxies for this machine.
+    """Make gRPC ignore the environment's proxies for connections within this machine, here and in child processes.
 
-    Only gRPC reads this variable. If it is not set, gRPC reads the general one instead, which is kept.
+    Only gRPC reads no_grpc_proxy. If it is not set, gRPC reads no_proxy, so its names are kept.
     """
     names = (os.environ.get(_NO_PROXY) or os.environ.get("no_proxy", "")).split(",")
     os.environ[_NO_PROXY] = ",".join(filter(None, dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"])))
@@ -259,7 +259,7 @@ def watch_workers(command: str, how_to_continue: str, notes: str = "") -> Iterat
 def _end_workers_on_signals(interrupted: threading.Event) -> Iterator[None]:
     """Let SIGINT and SIGTERM end the workers, which Beam would wait for, and then raise KeyboardInterrupt.
 
-    A signal that is ignored, as in a shell's background job, or that ends the process at once, is left as it is.
+    A signal that is ignored (as in a shell's background job) or that ends the process at once is not changed.
     """
     if threading.current_thread() is not threading.main_thread():  # only it may set signal handlers
         yield
@@ -291,9 +291,7 @@ def _leave_out(name: str, number: int) -> str:
 
 def _what_happened(error: BaseException | None) -> str:
     if isinstance(error, TimeoutError):
-        return (
-            f"{error}: see if a firewall or a security policy forbids connections to localhost, or use --num-workers 1"
-        )
+        return f"{error}: check that no firewall or security policy forbids connections to localhost, or use --num-workers 1"
     return f"died ({error}). It was killed or ran out of memory"
 
 

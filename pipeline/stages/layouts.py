@@ -1,4 +1,4 @@
-"""Advice about --text-layout, from the numbers of documents and sentences that the plain-text files gave."""
+"""Advice about --text-layout, from the numbers of documents and sentences in the plain-text files."""
 
 from collections.abc import Iterable
 
@@ -8,13 +8,13 @@ from pipeline.inputs.sources import ReadConfig
 from pipeline.tokens import PartRecord
 
 MANY_DOCUMENTS, FEW_SENTENCES, SEVERAL_FILES = 20, 10, 5
-"""From this number of documents per file, below this number of sentences per document, in this number of files or more, a
-file of text is probably one document."""
+"""With at least this number of documents per file, fewer than this number of sentences per document, and at least this
+number of files, each file is probably one document."""
 MANY_SENTENCES = 20
 
 
 def layout_advice(parts: Iterable[PartRecord], config: ReadConfig) -> str:
-    """Return which layout to try if the plain-text files seem to have another one than was given, otherwise ""."""
+    """Return which layout to try if the plain-text files seem to have another layout than the given one, otherwise ""."""
     files, documents, sentences = set(), 0, 0
     for part in parts:
         form, _ = format_by_name(part.path)

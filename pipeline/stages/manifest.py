@@ -110,9 +110,9 @@ def check_pairs(counters: dict[str, Any], config: ExamplesConfig, advice: str = 
             )
         if divided > MAX_DIVIDED * (kept + dropped) + 2 * math.sqrt(kept + dropped):
             raise ValueError(
-                f"--max-seq-length {length}: {divided:,} of {kept + dropped:,} pairs are parts of one sentence: too many "
-                f"documents have a single sentence. A blank line ends a document: check that the input has no blank line "
-                f"after every sentence. If the documents are really that short, use --pairs none"
+                f"--max-seq-length {length}: {divided:,} of {kept + dropped:,} pairs are parts of one sentence, because too "
+                f"many documents have a single sentence. A blank line ends a document: check that the input has no blank "
+                f"line after every sentence. If the documents are really that short, use --pairs none"
                 + (f". {advice}" if advice else "")
             )
 

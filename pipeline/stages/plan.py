@@ -132,9 +132,10 @@ def make_plan(
         )
     if not tokens["train"] or (held_out_ids is not None and not tokens["validation"]):
         raise ValueError(
-            "no document is left for training: all texts of --input are in --validation-input too"
+            "no document is left for training, because --validation-input has all texts of --input: give other texts with "
+            "--input"
             if not tokens["train"]
-            else "--validation-input: its files have no document that can be used"
+            else "--validation-input: its files have no document that can be used: give files with text"
         )
     if validation_fraction and len(held_out) < MIN_VALIDATION_DOCUMENTS:
         notes.append(
@@ -148,7 +149,7 @@ def make_plan(
 
     if damaged := sorted({part.source for part in ordered if DAMAGED in part.rejected}):
         names = ", ".join(damaged[:3]) + (f" and {len(damaged) - 3} more files" if len(damaged) > 3 else "")
-        notes.append(f"{names}: damaged. What is right of it was used, and rejects.jsonl.gz names the place")
+        notes.append(f"{names}: damaged. The undamaged parts were used; rejects.jsonl.gz lists what was not")
 
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
     counts["train"] = max(counts["train"], min_shards)
@@ -157,8 +158,8 @@ def make_plan(
     )
     if (found := sum(bucket.split == "train" for bucket in buckets)) < min_shards:
         notes.append(
-            f"--min-shards {min_shards}: the documents make only {counted(found, 'shard')} of each copy, because a shard "
-            f"needs {counted(min_sources, 'text')} of its own"
+            f"--min-shards {min_shards}: the documents are only enough for {counted(found, 'shard')} of each copy, because "
+            f"a shard needs at least {counted(min_sources, 'text')}"
         )
     near, held = _digest(near_duplicate_ids), _digest(held_out_ids)
     return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), near, packs, held)
@@ -173,8 +174,8 @@ def _make_buckets(
 ) -> list[Bucket]:
     """Return the buckets of all splits.
 
-    counts: ranges of ids to begin with, per split. Where so many of these have too few sources that fewer than `min_shards`
-    train buckets are left, twice as many are tried.
+    counts: number of ranges of ids to begin with, per split. Ranges with too few sources are merged. If fewer than
+    `min_shards` train buckets are left, twice as many ranges are tried.
     """
     while True:
         lowest, highest = _source_keys(tables(), counts, is_held_out)
@@ -207,8 +208,8 @@ def _enough(tables: Iterable[NDArray[np.void]]) -> str:
     last = max(lowest.values(), default=0)
     fraction = (last * 100 // 2**64 + 1) / 100
     if len(lowest) < MIN_VALIDATION_DOCUMENTS or fraction > SHARES["validation_fraction"]:
-        return "The input is too small for one; --validation-input takes one from other files"
-    return f"--validation-fraction {fraction} would make one"
+        return "The input is too small for a validation split; --validation-input can take it from other files"
+    return f"--validation-fraction {fraction} is enough for a validation split"
 
 
 def _digest(ids: U64 | None) -> str:

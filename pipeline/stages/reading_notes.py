@@ -1,6 +1,6 @@
-"""Notes of what the workers read, so that a job can name a file that ends its workers.
+"""Notes in which workers record what they read, so that a job can name the file that ended a worker.
 
-A worker keeps a note and the note's lock while it reads a split. The kernel frees the lock when the worker dies, so a note
+A worker keeps a note, and a lock on it, while it reads a split. The kernel releases the lock when the worker dies, so a note
 without a lock names what a dead worker was reading. Only a local folder can hold notes.
 """
 
@@ -49,15 +49,15 @@ def reading(split: Split, folder: str) -> Iterator[Callable[[int], None]]:
 
 
 def clear_notes(folder: str) -> None:
-    """Remove the notes of an earlier start. What they told of dead workers stays."""
+    """Remove the notes of an earlier start. The recorded deaths of workers stay."""
     for path in Path(folder).glob(f"*{_ENDING}"):
         path.unlink(missing_ok=True)
 
 
 def record_deaths(folder: str) -> dict[str, int]:
-    """Return name -> how often a worker has died at one place of this input file, for the files whose readers are dead.
+    """Return file name -> number of workers that died at the same place of this file, for the files that dead workers read.
 
-    Also counts deaths of earlier starts of the job.
+    Deaths in earlier starts of the job count, too.
     """
     until = time.monotonic() + SECONDS_TO_DIE
     while not (found := _notes_of_the_dead(folder)) and time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""The rejects of a job's token parts: the file that lists them, and what an error tells about them."""
+"""The rejects of a job's token parts: the file that lists them, and their summary for an error."""
 
 import gzip
 import json
@@ -27,9 +27,9 @@ def rejects_of(parts: Sequence[PartRecord], folder: str) -> Iterator[bytes]:
 
 
 def explain_rejects(parts: Sequence[PartRecord], places: Places, config: ReadConfig) -> str:
-    """List the rejects of a job that cannot go on in its output. Return a text about them, empty if there are none.
+    """Write the rejects of a job that cannot go on to its output. Return a summary, or "" if there are none.
 
-    The text has the first reject of the commonest reasons, and what to do.
+    The summary has the first reject of each of the two most frequent reasons, and what to do.
     """
     reasons = Counter[str]()
     for part in parts:

@@ -1,7 +1,7 @@
-"""The stage of a sample of a given number of documents: all input is read once to find which share of it is that number.
+"""The stage that turns a number of documents (`--sample 5000`) into a share of all documents, by reading all input once.
 
-Each text has a draw, a hash of its id, and a share takes the texts of smallest draw. So the texts with the N smallest draws
-are found first, and then the share that takes these and no others. Equal texts have the same draw and count as one.
+Each text has a draw, a hash of its id, and a share takes the texts with the smallest draws. This stage finds the N smallest
+draws, and then the share that takes exactly these texts. Equal texts have the same draw and count as one.
 """
 
 import json
@@ -40,9 +40,12 @@ def _smallest(draws: list[U64], number: int) -> U64:
 
 
 def share_of(draws: U64, number: int) -> float:
-    """Return a share that takes the texts with the `number` smallest draws: of `number` + 1 draws, sorted, or of all.
+    """Return a share that takes the texts with the `number` smallest draws.
 
-    Where no number in floating point lies between two draws, it takes fewer texts.
+    If no floating-point number is between two draws, the share takes fewer texts.
+
+    Args:
+        draws: the `number` + 1 smallest draws, or all if there are fewer; sorted.
     """
     if len(draws) <= number:
         return 1.0
@@ -51,11 +54,11 @@ def share_of(draws: U64, number: int) -> float:
         share = (low + high + 1) // 2 / 2**64
         if low < threshold(share, 64) <= high:
             return share
-    raise ValueError(f"--sample {number}: no share takes so few documents; take more")
+    raise ValueError(f"--sample {number}: no share takes so few documents: give a larger number")
 
 
 def sampled(config: TextConfig, share: float) -> TextConfig:
-    """Return the options of reading with a share in the place of the number of documents."""
+    """Return the options for reading with a share instead of the number of documents."""
     return replace(config, clean=replace(config.clean, sample=share))
 
 
@@ -111,7 +114,7 @@ class FindShare(beam.PTransform[Any, Any]):
         return draws
 
     def _ids(self, split: Split) -> Iterator[int]:
-        """Yield the id that decides for each text: its own, or that of its first piece."""
+        """Yield the id that decides for each text: its own id, or the id of its first piece."""
         clean = replace(
             self.config.clean, sample=1.0, min_characters=0, max_characters=None, languages=(), quality_filter=()
         )

@@ -1,7 +1,7 @@
-"""Abbreviations whose full stop does not end a sentence: those of the Unicode CLDR, version 46 (license Unicode-3.0).
+"""Abbreviations whose full stop does not end a sentence, from the Unicode CLDR, version 46 (license Unicode-3.0).
 
-ICU has the same lists, but it also finds them at the end of longer words: by its German list, which has "b." and "r.", no
-sentence ends after "Vater" or "ab". Here an abbreviation begins at the start of a word.
+ICU has the same lists, but it also finds the abbreviations at the end of longer words. Its German list has "b." and "r.", so
+no sentence ends after "Vater" or "ab". Here an abbreviation begins at the start of a word.
 """
 
 import re

@@ -35,7 +35,7 @@ from pipeline.text.records import (
 # The characters of a text of MAX_DOCUMENT_BYTES: at most, in ASCII, and at least, in characters of four bytes.
 MOST_CHARACTERS, LEAST_CHARACTERS = 4_000_000, 1_000_000
 
-MOST_SAMPLED = 10_000_000  # documents: their draws are held in memory
+MOST_SAMPLED = 10_000_000  # documents; their draws are held in memory
 
 Step = Callable[[str], str]
 
@@ -51,8 +51,8 @@ class CleanConfig:
     remove_control_characters: bool = False
     """Remove control and invisible format characters. BERT's tokenizer ignores them in any case."""
     sample: float = 1.0
-    """Share of documents to use or, if it is above 1, their greatest number, for which all input is read twice. A hash of
-    the text decides which, so a larger sample includes the smaller one."""
+    """Share of documents to use or, if it is above 1, the largest number of documents to use; then all input is read twice.
+    A hash of the text decides which documents are used, so a larger sample includes a smaller one."""
     min_characters: int = 0
     """Reject texts with fewer characters."""
     max_characters: int | None = None

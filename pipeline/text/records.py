@@ -14,7 +14,7 @@ import numpy as np
 MAX_DOCUMENT_BYTES = 4_000_000
 SHOWN_CHARACTERS = 200  # of a reject
 ID_CHARACTERS = 1000  # of a record's own id, which may be anything
-DAMAGED = "damaged-file"  # the reason for the reject of what cannot be read of a file
+DAMAGED = "damaged-file"  # the reason of a reject for a part of a file that cannot be read
 SLICE = 1_000_000  # characters of a text processed at a time
 
 _PARAGRAPHS = re.compile(r"\r\s*\r")
@@ -149,7 +149,7 @@ def first_characters(raw: bytes) -> str:
 
 
 def shown_id(value: object) -> str:
-    """Return a record's own id as the list of rejects shows it. UTF-8 cannot hold the lone surrogates that JSON can."""
+    """Return a record's own id as the list of rejects shows it. JSON can hold lone surrogates, which UTF-8 cannot."""
     try:
         text = str(value)
     except RecursionError:

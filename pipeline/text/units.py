@@ -102,9 +102,10 @@ class Interner:
         return len(self._short) + len(self._long)
 
     def with_spaces(self, block: bytes, borders: I64) -> tuple[bytes, I64]:
-        """Return (the block with a space at each border after a mark, as after the ? in か?はい; the bytes before them).
+        """Return (the block with a space at each border after a mark, as after the ? in か?はい; these borders).
 
-        Else such a border would be inside a unit. The tokens stay the same, because the mark is a pre-token of its own.
+        Without the space, such a border would be inside a unit. The tokens stay the same, because the mark is a pre-token of
+        its own.
         """
         data = np.frombuffer(block, np.uint8)
         at = borders[borders > 0]

@@ -143,8 +143,6 @@ def test_an_error_in_the_last_task_is_raised_before_the_first_is_trained(tasks, 
 
 def test_a_folder_with_other_files_is_refused(tasks, encoder, tmp_path):
     (tmp_path / "results.json").write_text("mine")
-    with pytest.raises(
-        ValueError, match=r"holds results.json, which `bertloom bench-tasks` has not written: give a new"
-    ):
+    with pytest.raises(ValueError, match=r"holds results.json, which `bertloom bench-tasks` did not write: give a new"):
         main([str(tasks), "--model", str(encoder), "--out", str(tmp_path)])
     assert (tmp_path / "results.json").read_text() == "mine"

@@ -86,12 +86,12 @@ def test_an_output_that_exists_or_is_in_the_data_set_is_refused(dataset, tmp_pat
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for out, message in (
-        (tmp_path / "file.parquet", "exists already: give a new name"),
-        (tmp_path / "folder", "exists already: give a new name"),
-        (tmp_path / "link", "exists already: give a new name"),
+        (tmp_path / "file.parquet", "already exists: give a new name"),
+        (tmp_path / "folder", "already exists: give a new name"),
+        (tmp_path / "link", "already exists: give a new name"),
         (tmp_path / "no/where.parquet", "there is no folder"),
-        (dataset / "examples.parquet", "is inside the data set, which never changes"),
-        (dataset / "train/more", "is inside the data set, which never changes"),
+        (dataset / "examples.parquet", "is inside the data set, which must not change"),
+        (dataset / "train/more", "is inside the data set, which must not change"),
     ):
         assert cli.main(["export-data", str(dataset), "--out", str(out)]) == 2
         assert message in capsys.readouterr().err

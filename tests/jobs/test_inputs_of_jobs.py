@@ -316,7 +316,7 @@ def test_a_vocabulary_of_no_text_says_which_field_was_looked_for(tmp_path, capsy
         build_vocab(["--input", str(text), "--vocab-size", "300", "--text-column", "content", "--out", f"{tmp_path}/v"])
     said = capsys.readouterr().err
     assert "a.jsonl, byte 0: fields: id, text" in said
-    assert "there is no field 'content'; name the field with the text with --text-column" in said
+    assert "there is no field 'content'; name the field that holds the text with --text-column" in said
 
 
 def test_files_that_are_documents_are_noted_where_blank_lines_cut_them(tmp_path, vocab, capsys):

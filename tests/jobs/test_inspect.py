@@ -167,7 +167,7 @@ def test_a_shard_outside_its_data_set_is_decoded_with_a_given_vocabulary(whole, 
         (["{set}", "--split", "test"], "--split test: the data set has train and validation"),
         (["{set}", "--max-seq-length", "128"], "--max-seq-length 128: the data set has 32, 64"),
         (["{set}", "--examples", "-1"], "--examples -1: expected 0 or more"),
-        (["{set}", "--vocab", "{tmp}/other.txt"], "was made with another vocabulary than"),
+        (["{set}", "--vocab", "{tmp}/other.txt"], "was not made with the vocabulary of"),
     ],
 )
 def test_what_cannot_be_shown_is_a_clear_error(whole, tmp_path, capsys, words, message):

@@ -192,7 +192,7 @@ def test_single_segments_hold_every_token_of_any_corpus(texts, options, vocab, t
     "pairs, message",
     [
         ("sop", "the documents give no example"),
-        ("nsp", "60 of 60 pairs are parts of one sentence: too many documents have a single sentence"),
+        ("nsp", "60 of 60 pairs are parts of one sentence, because too many documents have a single sentence"),
     ],
 )
 def test_documents_of_one_sentence_make_no_data_set_of_pairs(pairs, message, vocab, tmp_path):

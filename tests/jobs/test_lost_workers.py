@@ -105,4 +105,7 @@ def test_a_worker_that_does_not_connect_ends_the_job_with_the_reason(job, tmp_pa
     command = [sys.executable, "-c", SILENT, *job.argv(tmp_path / "out", "--num-workers", "2")]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     assert ran.returncode == WORKER_LOST
-    assert "error: a worker process did not connect within 1 seconds: see if a firewall" in ran.stderr.splitlines()[-1]
+    assert (
+        "error: a worker process did not connect within 1 seconds: check that no firewall"
+        in ran.stderr.splitlines()[-1]
+    )

@@ -115,7 +115,9 @@ def test_a_checkpoint_of_another_run_is_continued_as_that_run_would_have_been(da
     assert pretrain(run_config(data, tmp_path / "longer", **longer)).step == 10
     assert {path: path.read_bytes() for path in sorted(unbroken.rglob("*")) if path.is_file()} == before
     last = unbroken / "checkpoints" / "step-00000008"
-    with pytest.raises(ValueError, match="is at step 8, where this schedule is over: give a larger --num-steps"):
+    with pytest.raises(
+        ValueError, match="is at step 8, which is the end of this schedule or after it: give a larger --num-steps"
+    ):
         pretrain(run_config(data, tmp_path / "over", num_steps=8, resume_from=last))
     with pytest.raises(ValueError, match="is not a checkpoint: expected a folder such as RUN/checkpoints/step-0000"):
         pretrain(run_config(data, tmp_path / "none", num_steps=8, resume_from=unbroken))

@@ -37,7 +37,7 @@ def test_no_command_writes_over_its_input(command, texts, tmp_path, capsys):
         out = tmp_path / out
         assert cli([*command, "--input", str(texts), "--out", str(out)]) == 2
         assert (
-            f"--out {out} is one of the inputs, {texts}, which would be lost: choose another file"
+            f"--out {out} is one of the inputs, {texts}, which it would overwrite: give another file"
             in capsys.readouterr().err
         )
     assert texts.read_bytes() == before
@@ -55,7 +55,7 @@ def test_no_command_writes_over_a_file_of_its_model(command, texts, tmp_path, ca
     for out in (model / "vocab.txt", tmp_path / "link/vocab.txt", model / config.name, tmp_path / "link" / config.name):
         assert cli([*command[:-1], str(model), "--input", str(texts), "--out", str(out)]) == 2
         assert (
-            f"--out {out} is a file of --model {model}, which would be lost: choose another file"
+            f"--out {out} is a file of --model {model}, which it would overwrite: give another file"
             in capsys.readouterr().err
         )
     assert config.read_bytes() == before and (model / "vocab.txt").read_text() == "[PAD]\n"
@@ -82,7 +82,7 @@ def test_standard_input_and_output_count_as_the_files_that_they_are(texts):
     command = [sys.executable, "-c", code]
     with open(texts, "a+") as file:
         done = subprocess.run([*command, "-", texts], stdout=file, stderr=subprocess.PIPE, text=True)
-        assert f"standard output is one of the inputs, {texts}, which would be lost" in done.stderr
+        assert f"standard output is one of the inputs, {texts}, which it would overwrite" in done.stderr
         done = subprocess.run([*command, texts, "-"], stdin=file, stderr=subprocess.PIPE, text=True)
         assert f"--out {texts} is one of the inputs, standard input" in done.stderr
 
@@ -142,7 +142,7 @@ def test_a_text_file_is_a_text_in_each_line_and_embed_can_keep_it(encoder, tmp_p
 
 def test_vectors_are_not_written_to_standard_output(encoder, texts, capsys):
     assert cli(["embed", "--model", str(encoder), "--input", str(texts), "--out", "-"]) == 2
-    assert "a Parquet file is not written to standard output: give the name of a file" in capsys.readouterr().err
+    assert "a Parquet file cannot be written to standard output: give the name of a file" in capsys.readouterr().err
 
 
 def test_errors_of_rows_name_the_flag(command, texts, tmp_path, capsys):

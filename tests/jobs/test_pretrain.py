@@ -351,7 +351,10 @@ def test_two_processes_cannot_train_in_one_folder(data, unbroken):
         ({"warmup_steps": 12}, "warmup_steps=12 must be at least 0 and below num_steps=12"),
         ({"adam_beta2": 1.0}, "adam_beta2=1 must be at least 0 and below 1"),
         ({"adam_epsilon": 0.0}, "adam_epsilon=0 must be above 0"),
-        ({"patience": 2, "phases": ("32:0.5", "64:0.5")}, "patience=2 and 2 phases: phases differ in their examples"),
+        (
+            {"patience": 2, "phases": ("32:0.5", "64:0.5")},
+            "patience=2 cannot be used with 2 phases, which have different examples",
+        ),
         ({"decay_ratio": 0.0}, "decay_ratio=0 must be above 0 and at most 1 - warmup_ratio = 0.94"),
         ({"max_seq_length": 32, "phases": ("32:1",)}, "max_seq_length=32 and phases: give one"),
         ({"phases": ("32:0.5", "128:0.5")}, "max_seq_length=128 is above model.max_position_embeddings=64"),

@@ -120,8 +120,8 @@ def with_rejects(dataset: Path, content: bytes) -> None:
             "rejects/rejects.jsonl.gz: line 1 is not JSON (it is nested in more than",
         ),
         (gzip.compress(b"\xff\n", mtime=0), "rejects/rejects.jsonl.gz: line 1 is not JSON"),
-        (gzip.compress(b"{}", mtime=0)[:-5], "rejects/rejects.jsonl.gz: it is not a whole gzip file"),
-        (b"no gzip file", "rejects/rejects.jsonl.gz: it is not a whole gzip file (Not a gzipped file"),
+        (gzip.compress(b"{}", mtime=0)[:-5], "rejects/rejects.jsonl.gz: not a complete gzip file"),
+        (b"no gzip file", "rejects/rejects.jsonl.gz: not a complete gzip file (Not a gzipped file"),
     ],
     ids=["long", "empty", "deep", "not-utf8", "cut", "other"],
 )
@@ -171,5 +171,5 @@ def test_a_page_of_documents_with_values_that_are_not_possible_is_refused(datase
         manifest["documents"][name] = hashlib.sha256((copy / name).read_bytes()).hexdigest()
         seal(copy, None, manifest, "manifest.json")
         status, text = said("explain", copy, capsys)
-        expected = f"documents/ names {value!r}" if column == "source" else f"{name} has {column} "
+        expected = f"documents/ names the input {value!r}" if column == "source" else f"{name} has values of {column} "
         assert status == 2 and expected in text

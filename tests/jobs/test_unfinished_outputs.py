@@ -78,7 +78,7 @@ def test_an_unfinished_output_refuses_another_configuration_vocabulary_or_input(
             ["--vocab", str(tmp_path / "other.txt")],
             "unfinished data set with another configuration (vocabulary differ)",
         ),
-        (["--input", str(job.folder / "in/a.txt")], "unfinished data set of other input files"),
+        (["--input", str(job.folder / "in/a.txt")], "unfinished data set made from other input files"),
     ):
         assert cli.main(job.argv(half, *flags)) == 2
         said = capsys.readouterr().err
@@ -99,14 +99,16 @@ def test_a_finished_output_is_not_changed(job, unbroken, tmp_path, capsys):
     assert cli.main(job.argv(out, "--seed", "2")) == 2
     assert "complete data set with another configuration (seed differ): choose another --out" in capsys.readouterr().err
     assert cli.main(job.argv(out, "--input", f"{job.folder}/in/a.txt")) == 2
-    assert "complete data set of other input files: choose another --out" in capsys.readouterr().err
+    assert "complete data set made from other input files: choose another --out" in capsys.readouterr().err
     assert identities(out) == before and not list(out.glob(".*"))
 
 
 def test_an_output_with_shards_but_without_an_unfinished_job_is_refused(job, tmp_path, capsys):
     (tmp_path / "out/train").mkdir(parents=True)
     assert cli.main(job.argv(tmp_path / "out")) == 2
-    assert "holds train, which no unfinished job has written: choose an empty --out" in capsys.readouterr().err
+    assert (
+        "holds train, which `bertloom preprocess` did not write: choose a new or empty --out" in capsys.readouterr().err
+    )
 
 
 def test_a_kept_work_folder_is_reused_with_other_lengths_copies_masks_and_more_files(job, unbroken, tmp_path, capsys):
@@ -131,7 +133,7 @@ def test_a_kept_work_folder_is_reused_with_other_lengths_copies_masks_and_more_f
 @pytest.mark.parametrize(
     "theirs, says",
     [
-        ("vocab.txt", "holds vocab.txt, which no unfinished job has written"),
+        ("vocab.txt", "holds vocab.txt, which `bertloom preprocess` did not write"),
         ("report.html", "holds report.html, which"),
         ("rejects/notes.md", "holds rejects, which"),
         (".work/thesis.txt", "holds .work/thesis.txt, which"),
@@ -152,7 +154,7 @@ def test_a_folder_in_a_store_with_files_of_the_users_own_is_refused(job, tmp_pat
     for name in ("vocab.txt", "sub/notes.md"):
         storage.write_whole(f"{out}/{name}", [b"mine"])
     with pytest.raises(
-        ValueError, match="holds sub, vocab.txt, which no unfinished job has written: choose an empty --out"
+        ValueError, match="holds sub, vocab.txt, which `bertloom preprocess` did not write: choose a new or empty --out"
     ):
         run_job(job.folder / "in", out, job.vocab)
 
@@ -164,7 +166,7 @@ def test_an_output_without_a_shard_can_be_started_again_with_other_flags_and_inp
     assert cli.main([*command, "--input", str(texts), "--text-column", "content"]) == 2
     said = capsys.readouterr().err
     assert "60 of 60 records rejected (60 no-text-field, the first in a.jsonl at byte 0: fields: id, text {" in said
-    assert ": there is no field 'content'; name the field with the text with --text-column); see" in said
+    assert ": there is no field 'content'; name the field that holds the text with --text-column); see" in said
     assert "has no shards yet, so it can be used again with other flags" in said
     with gzip.open(out / "rejects/rejects.jsonl.gz", "rt") as log:
         assert len(log.readlines()) == 60

@@ -68,7 +68,7 @@ def test_a_file_in_a_folder_of_the_input_may_be_held_out(vocab, tmp_path, capsys
     for i, held in enumerate(("in/valid.txt", "link.txt")):
         out = tmp_path / f"out{i}"
         run_job(tmp_path / "in", out, vocab, **SMALL, validation_input=(str(tmp_path / held),))
-        assert "valid.txt: held out by --validation-input, so not trained on" in capsys.readouterr().err
+        assert "valid.txt: held out by --validation-input, and not trained on" in capsys.readouterr().err
         assert (len(ids_of(out, "train")), len(ids_of(out, "validation"))) == (40, 20)
 
 
@@ -84,7 +84,11 @@ def test_what_is_trained_on_and_what_is_held_out_share_no_tokens_by_mistake(voca
 @pytest.mark.parametrize(
     "held, options, says",
     [
-        (TEXTS[:40], {}, "no document is left for training: all texts of --input are in --validation-input too"),
+        (
+            TEXTS[:40],
+            {},
+            "no document is left for training, because --validation-input has all texts of --input: give other",
+        ),
         ([["\u200b"]], {}, "--validation-input: its files have no document that can be used"),
         (TEXTS[40:41], {}, "the validation documents are all pieces of one text"),
         (TEXTS[40:], {"validation_fraction": 0.2}, "--validation-fraction 0.2 and --validation-input both choose"),
@@ -99,5 +103,7 @@ def test_a_validation_input_that_cannot_be_used_is_an_error(vocab, tmp_path, hel
         run_job(
             tmp_path / "a.txt", tmp_path / "out", vocab, **SMALL | options, validation_input=(f"{tmp_path}/held.txt",)
         )
-    with pytest.raises(ValueError, match="names all files of --input: nothing is left to train on"):
+    with pytest.raises(
+        ValueError, match="names all files of --input, so no file is left to train on: give other files"
+    ):
         run_job(tmp_path / "a.txt", tmp_path / "o", vocab, **SMALL, validation_input=(f"{tmp_path}/a.txt",))

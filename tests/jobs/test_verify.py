@@ -25,7 +25,7 @@ from tests.jobs.corpus import digests, documents, run_job, write, write_vocabula
 SHARD = "train/seq32/copy0/00000.tar"
 NO_MASKS = {"masked_lm_positions": [], "masked_lm_ids": []}
 GOLDEN = Path(__file__).parent.parent / "golden/dataset"
-NOT_CHECKED = ". The other files were not checked, because the manifest says what they should be"
+NOT_CHECKED = ". The other files were not checked, because the manifest describes them"
 NOT_AS_WRITTEN = (
     "manifest.json is not as it was written: its sha256 is not the one that it holds; copy it again" + NOT_CHECKED
 )
@@ -136,7 +136,7 @@ def test_the_command_prints_the_place_and_exits_with_status_1(dataset, capsys):
     (dataset / SHARD).write_bytes(data)
     assert cli.main(["verify", str(dataset)]) == 1
     out = capsys.readouterr().out
-    assert f"{SHARD}: its sha256 is not that of shards.parquet\n" in out
+    assert f"{SHARD}: its sha256 differs from the one in shards.parquet\n" in out
     assert re.search(r"files read, [1-9]\d* faults?\n$", out)
 
 
@@ -320,7 +320,7 @@ def _set(column, at, value):
         (lambda examples, *_: examples[7]["masked_lm_ids"].append(9), "example 7 has masks without a word"),
         (lambda examples, *_: examples[7].update(NO_MASKS), "example 7 has no masks or too many"),
         (lambda examples, *_: examples[7]["input_ids"].extend([9] * 40), "example 7 is longer than max_seq_length"),
-        (lambda examples, *_: examples.pop(), "examples in 1 batches, expected"),
+        (lambda examples, *_: examples.pop(), "examples, expected"),
         (lambda examples, metadata, row: metadata.update(copy="1"), "expected .*'copy': '0'"),
         (lambda examples, metadata, row: metadata.update(vocabulary_sha256="0" * 64), "vocabulary_sha256"),
         (lambda examples, metadata, row: row.update(tokens=row["tokens"] + 1), f"{SHARD}: holds \\d+ tokens, expected"),
@@ -371,7 +371,7 @@ def test_a_document_in_the_other_split_is_found_though_all_checksums_are_right(d
 
 def test_a_report_of_another_data_set_or_half_of_one_is_found(dataset):
     _rewrite_manifest(dataset, lambda manifest: manifest["notes"].append("another"), of_report="0" * 64)
-    assert faults(dataset) == ["report.json: is of another data set"]
+    assert faults(dataset) == ["report.json: belongs to another data set"]
     assert write_report(str(dataset), Gates()) == 0
     assert faults(dataset) == []
     for name in ("report.html", "report.json"):

@@ -97,7 +97,7 @@ def test_a_damaged_input_is_marked_in_the_manifest(tmp_path):
         ("good.txt", None),
     ]
     assert (
-        "bad.txt.gz: damaged. What is right of it was used, and rejects.jsonl.gz names the place" in manifest["notes"]
+        "bad.txt.gz: damaged. The undamaged parts were used; rejects.jsonl.gz lists what was not" in manifest["notes"]
     )
     lines = gzip.decompress((tmp_path / "out/rejects/rejects.jsonl.gz").read_bytes()).splitlines()
     log = [json.loads(line) for line in lines]
@@ -139,7 +139,7 @@ def test_a_window_over_the_limit_is_a_reject_that_says_so(folder):
     [*kept, last] = read(folder / "w.txt.zst", good + b"\x28\xb5\x2f\xfd\x00" + bytes([23 << 3]) + b"\x01\x00\x00")
     assert texts(kept) == FIRST and last.reason == "damaged-file"
     assert re.search(
-        "it refers back by more than the limit of 2048 MB: pack it again with a smaller window", last.detail
+        "its window is larger than the limit of 2048 MB: compress it again with a smaller window", last.detail
     )
 
 

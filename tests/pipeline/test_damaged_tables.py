@@ -179,7 +179,7 @@ def test_a_damaged_footer_is_an_error_in_a_short_time(footer):
     data = b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1"
     with pytest.raises(OSError, match="its footer cannot be read"):
         read_row_groups(io.BytesIO(data), "text")
-    with pytest.raises(OSError, match="does not end with a footer"):
+    with pytest.raises(OSError, match="does not end with a Parquet footer"):
         read_row_groups(io.BytesIO(data[:-1]), "text")
 
 
@@ -189,10 +189,10 @@ def test_two_columns_of_the_chosen_name_are_an_error_that_names_file_and_column(
     with pytest.raises(ValueError) as error:
         read(tmp_path, name, FORMS[name](twice))
     assert str(error.value) == (
-        f"{tmp_path / name}: has 2 columns of the name 'text'. Expected one: rename the others, or choose another column "
+        f"{tmp_path / name}: has 2 columns with the name 'text'. Expected one: rename the others, or choose another column "
         f"with --text-column"
     )
-    with pytest.raises(ValueError, match="has 2 columns of the name 'text'.*--id-column"):
+    with pytest.raises(ValueError, match="has 2 columns with the name 'text'.*--id-column"):
         read(tmp_path, name, FORMS[name](twice), text_column="id", id_column="text")
     assert texts(read(tmp_path, name, FORMS[name](twice), text_column="id")) == ["b"]
 
@@ -223,7 +223,7 @@ def test_an_id_that_python_cannot_hold_is_shown_in_another_way(tmp_path, name, o
 
 def test_ids_that_are_lists_of_lists_are_an_error_that_says_what_to_do(tmp_path):
     data = as_arrow(pa.table({"text": ["a"], "id": pa.array([[[1]]])}))
-    with pytest.raises(ValueError, match="column 'id' holds list<.*Expected single values.*--id-column"):
+    with pytest.raises(ValueError, match="column 'id' has the type list<.*Expected single values.*--id-column"):
         read(tmp_path, "a.arrow", data)
     assert texts(read(tmp_path, "a.arrow", data, id_column="none")) == ["a"]
 

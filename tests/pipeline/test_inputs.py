@@ -248,7 +248,7 @@ def test_a_folder_that_a_glob_matches_is_read_as_a_folder(tmp_path):
 @pytest.mark.parametrize("named", ["", "caf\udce9.txt", "*"])
 def test_a_file_name_that_is_not_utf8_is_an_error(tmp_path, named):
     (tmp_path / "caf\udce9.txt").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"caf\\udce9.txt': its name is not UTF-8. Rename the file or its folder"):
+    with pytest.raises(ValueError, match=r"caf\\udce9.txt': the name is not UTF-8. Rename the file or its folder"):
         find_sources([str(tmp_path / named)])
 
 
@@ -317,9 +317,9 @@ def test_a_loop_of_links_ends_and_each_file_is_read_once(tmp_path):
     assert [s.name for s in find_sources([f"{tmp_path}/c"], notes)] == ["a.txt", "sub/b.txt"]
     assert notes == [
         f"{tmp_path}/c: 1 skipped: a link that cannot be followed (Too many levels of symbolic links): {tmp_path}/c/self",
-        f"{tmp_path}/c: 3 skipped: a link to a folder that is read already: {tmp_path}/c/latest, {tmp_path}/c/newest, "
+        f"{tmp_path}/c: 3 skipped: a link to a folder that is already read: {tmp_path}/c/latest, {tmp_path}/c/newest, "
         f"{tmp_path}/c/sub/up",
-        f"{tmp_path}/c/0.txt: not read, because another name of the same file is",
+        f"{tmp_path}/c/0.txt: skipped, because the same file is read under another name",
     ]
     assert [s.name for s in find_sources([f"{tmp_path}/c/**/*.txt"])] == ["a.txt", "sub/b.txt"]
     (tmp_path / "linked").symlink_to("c")
@@ -378,7 +378,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch, patte
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", locked)
-    with pytest.raises(ValueError, match=r"/x: cannot be listed: Permission denied\. Make the folder readable"):
+    with pytest.raises(ValueError, match=r"/x: the folder cannot be listed: Permission denied\. Make it readable"):
         find_sources([f"{tmp_path}{pattern}"])
 
 
@@ -388,16 +388,16 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch, patte
         (
             "state.json",
             '{"_data_files": [{"filename": "a.arrow"}, {"filename": "b.arrow"}]}',
-            "lists b.arrow, but 1 of 2",
+            "1 of 2 listed files missing, such as b.arrow",
         ),
-        ("dataset_dict.json", '{"splits": ["train"]}', "lists train/state.json, but 1 of 1"),
+        ("dataset_dict.json", '{"splits": ["train"]}', "1 of 1 listed file missing, such as train/state.json"),
     ],
 )
 def test_a_folder_saved_by_datasets_that_lacks_a_file_is_an_error(tmp_path, listed, content, missing):
     with pa.ipc.new_stream(tmp_path / "a.arrow", pa.schema({"text": pa.string()})):
         pass
     (tmp_path / listed).write_text(content)
-    with pytest.raises(ValueError, match=rf"{listed}: {missing} listed files are not there: copy the whole folder"):
+    with pytest.raises(ValueError, match=rf"{listed}: {missing}: copy the whole folder"):
         find_sources([str(tmp_path)])
 
 

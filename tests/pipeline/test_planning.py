@@ -133,8 +133,8 @@ def test_more_shards_than_the_texts_make_are_a_note(folder):
     plan = make_plan(parts, str(folder), 0.0, min_shards=100)
     assert 1 <= len(plan.buckets) <= 5
     assert plan.notes == (
-        f"--min-shards 100: the documents make only {len(plan.buckets)} shards of each copy, because a shard needs "
-        f"2 texts of its own",
+        f"--min-shards 100: the documents are only enough for {len(plan.buckets)} shards of each copy, because a "
+        f"shard needs at least 2 texts",
     )
 
 
@@ -172,7 +172,7 @@ def test_a_corpus_of_rejects_is_explained_by_the_first_of_each_reason(folder, mo
     assert explain_rejects([part], places, ReadConfig(text_column="text")) == (
         "3 of 3 records rejected (2 not-json, the first in a.jsonl at byte 9: expected one JSON object in each line; "
         "convert a JSON array with: jq -c '.[]' FILE > FILE.jsonl; 1 no-text-field, the first in a.jsonl at byte 7: fields: "
-        "id, body {}: there is no field 'text'; name the field with the text with --text-column); see "
+        "id, body {}: there is no field 'text'; name the field that holds the text with --text-column); see "
         f"{folder}/out/rejects/rejects.jsonl.gz"
     )
     assert len(gzip.decompress((folder / "out/rejects/rejects.jsonl.gz").read_bytes()).splitlines()) == 3
@@ -246,9 +246,11 @@ def test_fewer_than_eight_validation_documents_give_none_and_a_note(folder, frac
 def test_the_fraction_that_the_note_proposes_is_enough(folder, count):
     note = plan_of(folder, spread(count), 0.001).notes[0]
     if count == 10:
-        assert note.endswith("The input is too small for one; --validation-input takes one from other files")
+        assert note.endswith(
+            "The input is too small for a validation split; --validation-input can take it from other files"
+        )
         return
-    proposed = float(re.search(r"--validation-fraction (0\.\d+) would make one", note)[1])
+    proposed = float(re.search(r"--validation-fraction (0\.\d+) is enough for a validation split", note)[1])
     plan = plan_of(folder, spread(count), proposed)
     assert plan.validation_fraction == proposed and held_out(count, proposed) >= 8
     assert held_out(count, round(proposed - 0.01, 2)) < 8

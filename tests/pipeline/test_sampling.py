@@ -27,7 +27,7 @@ def test_a_share_takes_fewer_texts_where_no_number_lies_between_two_draws():
     draws = np.array([1 << 40, (1 << 63) + 5, (1 << 63) + 6], np.uint64)
     share = share_of(draws, 2)
     assert [draw < threshold(share, 64) for draw in draws.tolist()] == [True, False, False]
-    with pytest.raises(ValueError, match="--sample 1: no share takes so few documents; take more"):
+    with pytest.raises(ValueError, match="--sample 1: no share takes so few documents: give a larger number"):
         share_of(draws[1:], 1)
 
 

@@ -172,7 +172,7 @@ def test_a_large_batch_is_read_in_slices(folder, name, monkeypatch):
     "column, said",
     [
         ("body", "has no column 'body'. Its columns are n, text: choose one with --text-column"),
-        ("n", "column 'n' holds int64. Expected strings: choose another column with --text-column"),
+        ("n", "column 'n' has the type int64. Expected strings: choose another column with --text-column"),
     ],
 )
 def test_a_table_without_such_a_column_is_an_error_before_the_work_begins(folder, name, column, said):

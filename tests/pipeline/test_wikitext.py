@@ -116,7 +116,7 @@ HANGING = [
 @pytest.mark.parametrize("mark", HANGING)
 def test_a_page_of_marks_that_are_never_closed_is_not_parsed(mark, monkeypatch):
     monkeypatch.setattr(wikitext_module.mwparserfromhell, "parse", lambda *_, **__: pytest.fail("parsed"))
-    with pytest.raises(ValueError, match=r"^20000 marks such as \{\{, \[\[ or <b> are not closed, or are nested"):
+    with pytest.raises(ValueError, match=r"^20000 marks such as \{\{, \[\[ or <b> are not closed or are nested"):
         plain_text(mark * 20_000, HIDDEN)
 
 

@@ -1,16 +1,16 @@
 """Next sentence prediction: B is the text after A, or text of another source.
 
-A chunk of sentences is filled up to the target length; its first sentences are A, the rest is B. Where the pair is "next",
-that is all. Where it is "random", A gets the B of another chunk and the rest goes back to begin the next chunk (Devlin et
-al. 2018, appendix A.2, as in google-research/bert). Differences from Google's script, with the reasons:
+A chunk of sentences is filled up to the target length. Its first sentences are A, and the rest is B. If the label is
+"next", this is the pair. If it is "random", A gets the B of another chunk, and the next chunk begins with the rest (Devlin
+et al. 2018, appendix A.2, as in google-research/bert). Differences from Google's script, with the reasons:
 
 - The target length is drawn for each example, not for each document: 10 % of the examples are then short, not up to 38 %.
 - Every chunk has an A and a B before a coin decides its label, so A does not depend on the label. A chunk has at least two
   sentences, and none leaves a single last sentence. A document of one sentence is divided between two of its words.
 - The numbers of random and next pairs differ by at most one. In Google's data 50 to 70 % are random.
-- The B of a random pair is the B of another chunk, of another source, that begins and ends alike: at the border of a
-  sentence or inside one. It has the length of the true B if that fills the room, else about that length. So neither its
-  length, nor how it begins and ends, nor the kind of its text tells the label.
+- The B of a random pair is the B of another chunk from another source. It begins and ends like the true B: at the border of
+  a sentence, or inside one. It has the length of the true B if that fills the room, and otherwise about that length. So the
+  label cannot be guessed from its length, from how it begins and ends, or from the kind of its text.
 - What is too long loses the end of B, down to a quarter of the room, then the front of A, at word starts. No word is cut.
 - A sentence longer than the room is cut into pieces of at most half of it. Google's script drops what does not fit.
 
@@ -37,7 +37,7 @@ NEXT, RANDOM = 0, 1
 LABELS = {NEXT: "next", RANDOM: "random"}
 TOKENS_PER_TOKEN = 1.3  # measured; the random segments come on top of the text
 TRIES = 64  # draws of a random B, each four from twice as many Bs
-NEAR = 8  # the first four are from this many next shorter and next longer Bs
+NEAR = 8  # the first four are drawn from the 8 next shorter and the 8 next longer Bs
 TIE_DRAW = 2
 FIRST_PLACE_DRAW = 3
 FIRST_B_DRAW = FIRST_PLACE_DRAW + PLACE_TRIES
@@ -120,21 +120,21 @@ class _Bs:
 
     start: I64
     wanted: I64
-    """Tokens, before the end was moved back to that of a word."""
+    """Number of tokens before the end was moved back to the end of a word."""
     length: I64
     is_free: Bools
     """Whether it ends with its last sentence, and not because the room is full."""
     document: I64
     keys: U64
-    """Of their chunks."""
+    """Keys of the draws for their chunks."""
 
 
 def _random_bs(s: Sentences, own: _Bs, random: I64, room: I64) -> tuple[I64, I64, I64, int]:
-    """Return (start, length, document) of the B of each random pair, and the number of those that are not alike.
+    """Return (start, length, document) of the B of each random pair, and the number of pairs without a matching B.
 
-    The Bs of all pairs are sorted by how they begin and why they end, then by length. One is drawn from the neighbours of
-    the true B, at first from the nearest ones. All neighbours may be of A's source, if it has most of the text. Then one is
-    drawn from the Bs of all other sources.
+    The Bs of all pairs are sorted by how they begin and why they end, then by length. The random B is drawn from the
+    neighbours of the true B, at first from the nearest ones. If A's source has most of the text, all neighbours may be from
+    this source. Then it is drawn from the Bs of all other sources.
 
     Args:
         random: the pairs that are random.
@@ -170,7 +170,7 @@ class _Sorted:
     """Bs in groups: each group is a range of their order."""
 
     def __init__(self, order: NDArray[np.intp], group: NDArray[Any]):
-        """order: the numbers of the Bs; group: the group of each B, never less than that of a B before it in the order."""
+        """order: the numbers of the Bs, sorted by group; group: the group of each B."""
         self.order = order
         self.rank = np.empty(len(order), np.int64)
         self.rank[order] = np.arange(len(order))
@@ -206,9 +206,10 @@ def _fit(s: Sentences, own: _Bs, i: I64, other: I64) -> tuple[I64, Bools]:
 
 
 def _unlike(s: Sentences, own: _Bs, i: I64, other: I64, room: I64) -> tuple[I64, I64, I64]:
-    """Return (document, start, length) of Bs of other sources that are not like the true Bs of pairs `i`.
+    """Return (document, start, length) of Bs of other sources for the pairs `i`, which have no B that is like the true one.
 
-    other: a B for each of them. Where it is of the same source, no other source has a B, and any of its text is taken.
+    other: a B for each pair. If it is from the same source, no other source has a B, and the start of a text of another
+    source is taken.
     """
     document, start = own.document[other], own.start[other]
     for k in np.flatnonzero(s.source_keys[document] == s.source_keys[own.document[i]]):
@@ -268,7 +269,7 @@ def explain(drawn: DrawnPair) -> list[str]:
         sentences.append("its document has one sentence, so a draw divided it between two words")
     if drawn.label == RANDOM:
         sentences.append(
-            "B was drawn from the Bs of other pairs, of other sources, that begin and end alike and are about as long"
+            "B was drawn from the Bs of pairs from other sources that begin and end like the true B and are about as long"
         )
     return [*sentences, *drawn.about_front()]
 

@@ -111,7 +111,7 @@ class Objective:
     tokens_per_token: float
     """Tokens in the examples of one copy for each token of text, for the estimate of disk space."""
     form_tells_label: bool
-    """Whether lengths and ends of segments are known to give the label away, so that no gate is applied to them."""
+    """Whether the label is known to be predictable from the lengths and ends of the segments. Then no gate limits it."""
     cut_sentences: CutSentences
     make_pairs: MakePairs
     label_faults: Callable[[PlacedPairs], Iterator[tuple[str, Bools]]]

@@ -1,12 +1,12 @@
 """Sentence order prediction (Lan et al. 2020, ALBERT): A and B are the halves of one chunk, in half of the examples swapped.
 
 A chunk is as many sentences as fit the target length, which is drawn as for next sentence prediction. ALBERT fills the
-target up and cuts what is too long; the half without its end then tells which half it is. Here both halves begin and end
-alike, and the first half is as often the shorter one as the longer one, whatever the two lengths:
+target up and cuts what is too long; a half whose end was cut off is then known to be the second. Here both halves begin and
+end in the same way, and the first half is the shorter one as often as it is the longer one, for any two lengths:
 
-- If a chunk begins and ends with sentences and has a border of sentences in it, both halves are whole sentences. Such chunks
-  are used in twos that have about the same two lengths in opposite order. Otherwise a text whose paragraphs begin with a
-  short sentence would tell the order by the lengths.
+- If a chunk begins and ends at sentence borders and has a sentence border inside, both halves are whole sentences. Such
+  chunks are used in pairs that have about the same two lengths in opposite order. Otherwise the lengths would show the order
+  in a text whose paragraphs begin with a short sentence.
 - Both halves of all other chunks begin and end inside sentences. The place between them is as likely as its mirror image.
 """
 
@@ -91,8 +91,8 @@ def make_pairs(
 def _borders(s: Sentences, keys: U64, start: I64, stop: I64) -> tuple[I64, I64, I64]:
     """Return (start, middle, stop) of the two halves of each chunk; a middle of -1 where it cannot be divided.
 
-    All three are borders of sentences, with a mark before the last two, or else all are inside sentences. If the halves
-    began or ended in different ways, how A and B begin and end would tell the order.
+    Either all three are borders of sentences, with a mark before the last two, or all three are inside sentences. If the
+    halves began or ended in different ways, a model could learn their order from that.
     """
     middle = _whole_halves(s, keys, start, stop)
     cut = np.flatnonzero(middle < 0)

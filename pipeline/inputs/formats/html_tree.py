@@ -1,8 +1,8 @@
-"""HTML to a tree, without pages that would take minutes or gigabytes. A page of 30 KB can.
+"""HTML to a tree. Pages that would take minutes or gigabytes are rejected; a page of 30 KB can.
 
-Elements that are nested deeply, and thousands of attributes in one tag, take quadratic time: such pages are rejected. Bold
-and the like that is never closed is repeated in every later paragraph, as in a browser. Where a page has so much of it that
-it matters, it is read as `<span>`, which is never repeated. All limits are counts, so every machine rejects the same pages.
+Deeply nested elements, and thousands of attributes in one tag, take quadratic time, so such pages are rejected. An unclosed
+`<b>`, `<i>` or the like is repeated in every later paragraph, as in a browser. In a page with too many of these, they are
+read as `<span>`, which is never repeated. All limits are counts, so every machine rejects the same pages.
 """
 
 import re
@@ -31,7 +31,7 @@ def parse_html(html: str) -> Any:
 
     num_attributes = _most_attributes(html)
     if num_attributes > MAX_ATTRIBUTES:
-        raise ValueError(f"a tag has {num_attributes} attributes, over {MAX_ATTRIBUTES}")
+        raise ValueError(f"a tag has {num_attributes} attributes, the limit is {MAX_ATTRIBUTES}")
     num_tags = html.count("<")
     if num_tags**2 > MAX_REPEATED and 3 * len(set(_FORMATTING_TAG.findall(html))) * num_tags > MAX_REPEATED:
         html = _as_spans(html, _FORMATTING)  # a browser repeats at most three that are equal
@@ -53,7 +53,7 @@ def _most_attributes(html: str) -> int:
 
     Nearly all pages have neither a long tag nor many brackets in the values of attributes, and need no closer look.
     """
-    least = 2 * MAX_ATTRIBUTES  # characters of so many
+    least = 2 * MAX_ATTRIBUTES  # characters that so many attributes take
     long = [tag for tag in html.split("<") if len(tag) > least]
     if any(not 0 <= tag.find(">") <= least for tag in long) or len(_BRACKET_IN_VALUE.findall(html)) > 10:
         for tag in _COMMENT_OR_TAG.finditer(html):

@@ -29,9 +29,9 @@ from pipeline.text.records import (
 )
 
 MAX_PAGE_BYTES = 100_000_000  # of XML, with one revision
-MAX_TAGS = 10_000  # of a page, which has about thirty: each takes fifty times its size. Mark-up is escaped
+MAX_TAGS = 10_000  # of a page; usual pages have about thirty (markup is escaped). A parsed tag takes 50 times its size
 MAX_CHARACTERS = 2_097_152  # of wikitext. MediaWiki's own limit is as many bytes
-HELD_BYTES = 8_000_000  # of a page with many revisions, before those that are not the newest are dropped
+HELD_BYTES = 8_000_000  # of a page with many revisions; then older revisions are dropped
 
 _PAGE, _PAGE_END = b"<page>", b"</page>"
 _REVISION, _REVISION_END = b"<revision>", b"</revision>"

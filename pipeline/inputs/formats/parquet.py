@@ -42,7 +42,7 @@ def _read_batches(
 def _read_group(
     parquet: pq.ParquetFile, number: int, columns: list[str], rows: int, first: int, end: int
 ) -> Iterator[tuple[int, pa.RecordBatch | str]]:
-    """Yield (first row, batch) of a row group, and the error where it is damaged. Other row groups can still be read."""
+    """Yield (first row, batch) of a row group, then (first row, error) if it is damaged. Others can still be read."""
     row, error = first, "it ends early"
     try:
         for batch in decoded(parquet.iter_batches(rows, [number], columns, use_threads=False)):

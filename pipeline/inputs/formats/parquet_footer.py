@@ -1,7 +1,7 @@
-"""The sizes in a Parquet file's footer, read here because Arrow's own reader of them can end the process.
+"""The sizes in a Parquet file's footer. They are read here because Arrow's own reader of them can end the process.
 
-`pyarrow.parquet.RowGroupMetaData.column` lets a C++ exception through when a footer has odd statistics. What is read here
-decides only where a file is cut and how many rows are held at a time. Statistics and page indexes are not used.
+`pyarrow.parquet.RowGroupMetaData.column` does not catch a C++ exception if a footer has invalid statistics. These sizes only
+decide where a file is cut and how many rows are held at a time. Statistics and page indexes are not used.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _BOOLEAN, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _MAP, _STRUCT = (1, 2), 3,
 
 @dataclass(frozen=True)
 class RowGroup:
-    """What the footer says of a row group."""
+    """Sizes of a row group."""
 
     num_rows: int
     text_bytes: int
@@ -28,7 +28,7 @@ def read_row_groups(file: BinaryIO, text_column: str) -> list[RowGroup]:
     tail = _read(file, max(0, end - 8), 8)
     length = int.from_bytes(tail[:4], "little")
     if tail[4:] != MAGIC or length > end - 8:
-        raise OSError("the file does not end with a footer of Parquet")
+        raise OSError("the file does not end with a Parquet footer")
     try:
         footer = _Compact(_read(file, end - 8 - length, length)).struct()
         return [_row_group(fields, text_column) for fields in footer[4]]

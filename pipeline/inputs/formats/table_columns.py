@@ -20,7 +20,7 @@ MAX_VALUES = 100  # of an id that is a list
 
 
 def read_errors() -> tuple[type[Exception], ...]:
-    """Return the errors with which a damaged table ends: Arrow's own, and those of its names and sizes in Python."""
+    """Return the exceptions that reading a damaged table raises: Arrow's, and Python's for invalid names and sizes."""
     import pyarrow as pa
 
     return pa.ArrowException, OSError, UnicodeError, OverflowError
@@ -35,20 +35,20 @@ def check_text_type(path: str, column: str, kind: pa.DataType) -> None:
     plain = TEXTS - {pa.string_view(), pa.binary_view()}
     if kind.value_type not in plain if pa.types.is_dictionary(kind) else kind not in {*TEXTS, pa.null()}:
         raise ValueError(
-            f"{path}: column {column!r} holds {kind}. Expected strings: choose another column with --text-column"
+            f"{path}: column {column!r} has the type {kind}. Expected strings: choose another column with --text-column"
         )
 
 
 def check_id_type(path: str, column: str, kind: pa.DataType) -> None:
-    """Raise ValueError for lists of lists and the like: a small file can hold a huge value of such a type."""
+    """Raise ValueError for nested lists and the like, because a small file can hold a huge value of such a type."""
     import pyarrow as pa
 
     inner = [kind.field(i).type for i in range(kind.num_fields)] if pa.types.is_nested(kind) else []
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if inner and not ((is_list or pa.types.is_struct(kind)) and all(map(_is_single, inner))):
         raise ValueError(
-            f"{path}: column {column!r} holds {kind}. Expected single values, or lists of them: choose another column "
-            f"with --id-column, or a name that no column has"
+            f"{path}: column {column!r} has the type {kind}. Expected single values, or lists of them: choose another "
+            f"column with --id-column, or a name that no column has to read no ids"
         )
 
 
@@ -68,7 +68,7 @@ class Columns:
         self._dictionaries: dict[str, tuple[pa.Array, I64]] = {}  # column -> its last dictionary, lengths of its values
 
     def check(self, batch: pa.RecordBatch) -> None:
-        """Raise one of `read_errors` where a column of the batch is not what it should be."""
+        """Raise one of `read_errors` if a column of the batch is invalid."""
         from bertloom.arrow_texts import as_bytes
 
         for name in self._names(batch):
@@ -79,7 +79,7 @@ class Columns:
                 (as_bytes(column) if name == self.text_column else column).validate(full=True)
 
     def _check_dictionary(self, name: str, column: pa.Array) -> None:
-        """Check the indices, and the dictionary unless it is that of the last batch: all batches of a file may share it."""
+        """Check the indices, and the dictionary unless the last batch had the same: all batches of a file may share one."""
         from bertloom.arrow_texts import as_bytes
 
         column.indices.validate(full=True)
@@ -168,7 +168,7 @@ def _is_same(one: pa.Array, other: pa.Array) -> bool:
 
 
 def _lengths(column: pa.Array) -> I64:
-    """Return the bytes of each string of a checked column; 0 for other types, whose size that of the batch bounds."""
+    """Return the bytes of each string of a checked column; 0 for other types, whose values are no larger than the batch."""
     from bertloom.arrow_texts import TEXTS, text_lengths
 
     return text_lengths(column) if column.type in TEXTS else np.zeros(len(column), np.int64)

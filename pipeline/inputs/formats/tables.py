@@ -22,8 +22,8 @@ BATCH_BYTES, BATCH_ROWS = 8_000_000, 4096  # most text and rows held as Python o
 ROWS_PER_BYTE = 1000  # at most, in a file: nulls take no space, and a false number of them would never end
 
 ReadBatches = Callable[[Source, BinaryIO, list[str], int], Iterator[tuple[int, "pa.RecordBatch | str"]]]
-"""(source, its uncompressed file, columns, row to start from) -> (first row, batch), in order. Instead of a batch that is
-damaged while others can be read: the error."""
+"""(source, its uncompressed file, columns, row to start from) -> (first row, batch), in order. If a batch is damaged and
+later ones can be read, the error takes the place of the batch."""
 
 
 def read_table(read_batches: ReadBatches, split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
@@ -92,7 +92,7 @@ def find_row_cuts(sizes: Iterator[tuple[int, int]], split_bytes: int) -> list[in
 
 
 def check_columns(source: Source, schema: pa.Schema, text_column: str, id_column: str | None = None) -> None:
-    """Raise ValueError where a table has no such text column, two of a name, or one that does not hold what is read."""
+    """Raise ValueError if a table has no such text column, two columns with one name, or a type that cannot be read."""
     if text_column not in schema.names:
         raise ValueError(
             f"{source.path}: has no column {text_column!r}. Its columns are {', '.join(schema.names)}: choose one with "
@@ -101,7 +101,7 @@ def check_columns(source: Source, schema: pa.Schema, text_column: str, id_column
     for flag, column in (("--text-column", text_column), ("--id-column", id_column)):
         if column and (number := schema.names.count(column)) > 1:
             raise ValueError(
-                f"{source.path}: has {number} columns of the name {column!r}. Expected one: rename the others, or choose "
+                f"{source.path}: has {number} columns with the name {column!r}. Expected one: rename the others, or choose "
                 f"another column with {flag}"
             )
     check_text_type(source.path, text_column, schema.field(text_column).type)

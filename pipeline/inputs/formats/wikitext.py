@@ -3,8 +3,8 @@
 Tables, references, templates, files and categories are left out. Every paragraph, list item and heading becomes a line. A
 heading without text below it is left out, too.
 
-mwparserfromhell reads on to the end of the page for each mark that is never closed. So that no page takes more than
-seconds, those marks are counted first, and a page with too many is rejected.
+mwparserfromhell reads to the end of the page for each mark that is never closed. These marks are counted first, and a page
+with too many is rejected, so that no page takes more than seconds.
 """
 
 import re
@@ -64,7 +64,7 @@ def plain_text(wikitext: str, hidden: frozenset[str]) -> str:
     """
     num_unclosed, again = read_again(wikitext)
     if again > MAX_READ_AGAIN:
-        raise ValueError(f"{num_unclosed} marks such as {{{{, [[ or <b> are not closed, or are nested too deeply")
+        raise ValueError(f"{num_unclosed} marks such as {{{{, [[ or <b> are not closed or are nested too deeply")
     try:
         code = mwparserfromhell.parse(wikitext, skip_style_tags=True)
     except ParserError as error:
@@ -143,7 +143,7 @@ def _without_quotes(text: str) -> str:
 
 
 def _literal(text: str, characters: str = "'{}") -> str:
-    """Return a text whose apostrophes and braces no later step takes for mark-up."""
+    """Return a text with its apostrophes and braces protected, so that no later step takes them for markup."""
     for character in characters:
         text = text.replace(character, _LITERAL + character + _LITERAL)
     return text
