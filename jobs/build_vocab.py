@@ -27,7 +27,7 @@ from jobs.support.outputs import check_output
 from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.sources import Source
 from pipeline.local.beam_import import import_beam
-from pipeline.options import flat
+from pipeline.options import check_num_workers, flat
 
 if TYPE_CHECKING:
     from pipeline.stages.word_counts import Tally
@@ -74,8 +74,7 @@ class BuildVocabConfig:
             raise ValueError(f"min_frequency={self.min_frequency}: expected 1 or more")
         if self.chinese_frequency is not None and self.chinese_frequency < 1:
             raise ValueError(f"chinese_frequency={self.chinese_frequency}: expected 1 or more")
-        if self.num_workers < 1:
-            raise ValueError(f"num_workers={self.num_workers}: expected 1 or more")
+        check_num_workers(self.num_workers)
         if not 0 < self.character_coverage <= 1:
             raise ValueError(f"character_coverage={self.character_coverage}: expected more than 0, at most 1")
 

@@ -29,6 +29,7 @@ from pipeline.checks.gates import Gates
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import Source
 from pipeline.local.beam_import import import_beam
+from pipeline.options import check_num_workers
 from pipeline.places import Places
 from pipeline.tokenizer import TokenizeConfig, check_packages
 
@@ -73,8 +74,7 @@ class PreprocessConfig:
     gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
-        if self.num_workers < 1:
-            raise ValueError(f"--num-workers {self.num_workers}: expected 1 or more")
+        check_num_workers(self.num_workers)
         if self.split_mb is not None and self.split_mb <= 0:
             raise ValueError(f"--split-mb {self.split_mb}: expected more than 0")
         fraction = self.examples.validation_fraction

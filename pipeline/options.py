@@ -10,6 +10,9 @@ from typing import Any, TypeVar, get_type_hints
 
 from bertloom.shapes import Kind, check_shape
 
+MAX_WORKERS = 1024
+"""Most worker processes of a job on one machine."""
+
 Config = TypeVar("Config")
 REGISTERED = Kind("a name", lambda value: isinstance(value, str))
 """Marks, in `Annotated`, the name of a member of a registry. The registry may get members after the import, so the
@@ -71,3 +74,11 @@ def check_types(config_class: Any, values: Mapping[str, Any], name: str) -> None
             check_types(hint, values, name)
         elif field.name in values:
             check_shape({field.name: values[field.name]}, {field.name: hint}, name)
+
+
+def check_num_workers(num_workers: int) -> None:
+    """Check a number of worker processes on one machine."""
+    if not 1 <= num_workers <= MAX_WORKERS:
+        raise ValueError(
+            f"--num-workers {num_workers}: expected 1 to {MAX_WORKERS:,}, such as the number of processor cores"
+        )

@@ -73,7 +73,7 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
             values = _read_preset(config_class, preset)
             _replace_alternatives(config_class, table, _given(config_class, values), str(preset))
             _merge(table, values)
-    _replace_alternatives(config_class, table, _flags(words), prog)
+    _replace_alternatives(config_class, table, _flags(words), "the flags")
     for name, hint in _hints(config_class).items():
         if chosen := _choice(hint):
             for value in re.findall(rf"(?<!\S)--{name}[.]{chosen.key}[ =](\S+)", " ".join(words)):

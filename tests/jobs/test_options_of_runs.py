@@ -62,7 +62,7 @@ def test_a_run_folders_configuration_can_be_given_another_length(tmp_path):
     ],
 )
 def test_two_alternatives_in_one_command_or_one_preset_are_refused(words, names, tmp_path):
-    with pytest.raises(ValueError, match=f"bertloom pretrain: {names} are alternatives: give only one of"):
+    with pytest.raises(ValueError, match=f"^the flags: {names} are alternatives: give only one of"):
         parsed("tiny", *words)
 
 
