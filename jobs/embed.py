@@ -38,6 +38,8 @@ class EmbedConfig:
     """Texts: .txt (a text in each line), .jsonl, .csv, .tsv, .parquet, .arrow, or - for JSONL on standard input."""
     out: Path
     """Parquet file to write."""
+    overwrite: bool = False
+    """Replace the file of --out if it exists."""
     pooling: Literal["mean", "cls"] = "mean"
     """Vector of a text: mean is the mean over all tokens, including [CLS] and [SEP]; cls is the vector of [CLS]."""
     max_seq_length: int | None = None
@@ -90,7 +92,7 @@ def embed(config: EmbedConfig) -> Embedded:
     from model.inference.embed import Embedder
     from model.tasks.values import BadRow
 
-    check_output(config.out, [config.input], config.model)
+    check_output(config.out, [config.input], config.model, overwrite=config.overwrite)
     texts = read_input(config.input, TEXT_FORMS, parse_text, pairs("columns", config.columns), config.on_bad_row)
     pretrained = open_pretrained(config.model)
     size = pretrained.config.shape.hidden_size

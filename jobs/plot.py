@@ -51,6 +51,8 @@ class PlotConfig:
     """Run folders."""
     out: Path = Path("plot.png")
     """File to write: .png, .svg or .pdf."""
+    overwrite: bool = False
+    """Replace the file of --out if it exists."""
     x: Literal["step", "tokens", "seconds"] = "step"
     """Unit of the horizontal axis."""
     smooth: int = 20
@@ -74,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
 
 def plot(config: PlotConfig) -> None:
     """Draw the curves and write the file."""
-    check_output(config.out, [run / "metrics.jsonl" for run in config.runs])
+    check_output(config.out, [run / "metrics.jsonl" for run in config.runs], overwrite=config.overwrite)
     runs = {}
     for run in config.runs:
         lines = read_metrics(run / "metrics.jsonl")

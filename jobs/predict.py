@@ -35,6 +35,8 @@ class PredictConfig:
     """Text with one or more [MASK], for which words are predicted."""
     out: Path = Path("-")
     """File to write, or - for standard output."""
+    overwrite: bool = False
+    """Replace the file of --out if it exists."""
     columns: tuple[str, ...] = ()
     """Names of columns that are not found automatically: text=review."""
     top_k: int = 5
@@ -56,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse(PredictConfig, argv, prog="bertloom predict")
     from jobs.support.outputs import check_output, write_rows
 
-    check_output(config.out, [] if config.input is None else [config.input], config.model)
+    check_output(config.out, [] if config.input is None else [config.input], config.model, overwrite=config.overwrite)
     write_rows(config.out, predict(config) if config.fill is None else fill(config))
 
 

@@ -32,6 +32,8 @@ class ScoreConfig:
     """Texts: .txt (a text in each line), .jsonl, .csv, .tsv, .parquet, .arrow, or - for JSONL on standard input."""
     out: Path = Path("-")
     """File to write, or - for standard output."""
+    overwrite: bool = False
+    """Replace the file of --out if it exists."""
     columns: tuple[str, ...] = ()
     """Name of the column of texts, if it is not found automatically: text=sentence."""
     on_bad_row: Literal["stop", "skip"] = "stop"
@@ -47,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse(ScoreConfig, argv, prog="bertloom score")
     from jobs.support.outputs import check_output, write_rows
 
-    check_output(config.out, [config.input], config.model)
+    check_output(config.out, [config.input], config.model, overwrite=config.overwrite)
     write_rows(config.out, score(config))
 
 

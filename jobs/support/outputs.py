@@ -34,14 +34,17 @@ def own_folder(out: Path, command: str) -> None:
     write_text(mark, text)
 
 
-def check_output(out: str | Path, inputs: Iterable[str | Path], model: Path | None = None) -> None:
+def check_output(
+    out: str | Path, inputs: Iterable[str | Path], model: Path | None = None, *, overwrite: bool = True
+) -> None:
     """Check the file that a command will write. A file is recognized under any name, also as standard input or output.
 
     Args:
-        model: a file or folder that the command reads. A new file may be added to the folder.
+        model: a file or folder that the command reads. Nothing is written into the folder.
+        overwrite: whether an existing file may be replaced. Empty files, devices and pipes may be written always.
 
     Raises:
-        ValueError: the file is one of the inputs, a file of the model, or a folder.
+        ValueError: the file is one of the inputs, in the folder of the model, a folder, or a file that may not be replaced.
     """
     written = _status(out, 1)
     if written is not None and stat.S_ISDIR(written.st_mode):
@@ -56,13 +59,17 @@ def check_output(out: str | Path, inputs: Iterable[str | Path], model: Path | No
             name = "standard output" if str(out) == STANDARD else f"--out {out}"
             source = "standard input" if str(path) == STANDARD else path
             raise ValueError(f"{name} is one of the inputs, {source}, which it would overwrite: give another file")
-    if model is None or written is None or str(out) == STANDARD:
+    if str(out) == STANDARD:
+        return
+    if written is not None and stat.S_ISREG(written.st_mode) and written.st_size and not overwrite:
+        raise ValueError(f"--out {out} exists: give another file, or --overwrite to replace it")
+    if model is None:
         return
     path, folder = Path(out), Path(os.path.realpath(model))
     # Both where a link is and where it leads, because a file of a model may be a link to another folder.
     for place in (Path(os.path.realpath(path)), Path(os.path.realpath(path.parent), path.name)):
         if place.is_relative_to(folder):
-            raise ValueError(f"--out {out} is a file of --model {model}, which it would overwrite: give another file")
+            raise ValueError(f"--out {out} is in the folder of --model {model}: give a file outside of it")
 
 
 def _status(path: str | Path, standard: int) -> os.stat_result | None:
