@@ -20,6 +20,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
+from bertloom import storage
 from bertloom.counts import counted
 from jobs.support.config import parse
 from model.loading.cache import DEFAULT_CACHE_GB
@@ -52,6 +53,8 @@ class VerifyConfig:
 def main(argv: Sequence[str]) -> int:
     """Run `bertloom verify` and return its exit status."""
     config = parse(VerifyConfig, argv, prog="bertloom verify")
+    if not storage.exists(config.path):
+        raise ValueError(f"{config.path} does not exist: expected a data set or a run folder")
     if is_run(config.path):
         faults, count = verify_run(Path(config.path), config.data, config.last_steps, config.cache_dir, config.cache_gb)
         what = f"{counted(count, 'step')} read again"

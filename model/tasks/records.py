@@ -126,7 +126,7 @@ def json_lines(path: Path, file: BufferedReader) -> Records:
 
 def _json_object(line: str) -> dict[str, Any] | BadRow:
     if not is_utf8(line):
-        return BadRow("is not JSON (it is not valid UTF-8)")
+        return BadRow("is not valid UTF-8: save the file in UTF-8")
     try:
         values = json.loads(line)
         check_depth(values)

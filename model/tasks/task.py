@@ -121,7 +121,7 @@ def string_of(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise BadRow(f"{name} is {value!r:.40}, expected a string")
     if not is_utf8(value):
-        raise BadRow(f"{name} is not valid UTF-8")
+        raise BadRow(f"{name} is not valid UTF-8: save the file in UTF-8")
     return value
 
 

@@ -48,9 +48,12 @@ def test_every_format_gives_the_same_answers_in_the_order_of_the_rows(tuned, tmp
     out = tmp_path / "out.jsonl"
     assert predicted("--model", tuned["classify"], "--input", tmp_path / "x.jsonl", "--out", out) == expected
     assert [answer["id"] for answer in expected] == list(range(2100))
-    assert predicted("--model", tuned["classify"], "--input", tmp_path / "x.parquet", "--out", out) == expected
+    words = ["--model", tuned["classify"], "--input", tmp_path / "x.parquet", "--out", out]
+    with pytest.raises(ValueError, match="out.jsonl exists: give another file, or --overwrite to replace it"):
+        predicted(*words)
+    assert predicted(*words, "--overwrite") == expected
     found = predicted(
-        "--model", tuned["classify"], "--input", tmp_path / "x.tsv", "--out", out, "--columns", "text=review"
+        "--model", tuned["classify"], "--input", tmp_path / "x.tsv", "--out", tmp_path / "t", "--columns", "text=review"
     )
     assert found == [answer | {"id": str(answer["id"])} for answer in expected]
 
@@ -104,7 +107,7 @@ def test_tags_and_answers_come_with_their_places(tuned, tmp_path):
 
     paragraphs = [{"context": "anna lives in 北京", "qas": [{"id": "q1", "question": "where is anna ?"}]}]
     (tmp_path / "x.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
-    answer = predicted("--model", tuned["span"], "--input", tmp_path / "x.json", "--out", tmp_path / "out.jsonl")[0]
+    answer = predicted("--model", tuned["span"], "--input", tmp_path / "x.json", "--out", tmp_path / "b.jsonl")[0]
     assert answer["id"] == "q1" and answer["answer"] == "anna lives in 北京"[answer["start"] : answer["end"]]
 
 

@@ -74,8 +74,9 @@ def test_vectors_are_those_of_transformers(model, file, tmp_path, monkeypatch):
     monkeypatch.setattr(embed_module, "MAX_TOKENS", 12)
     tokenizer, theirs = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
     for pooling in ("mean", "cls"):
-        embed(EmbedConfig(model=model, input=file, out=tmp_path / "v.parquet", pooling=pooling, device="cpu"))
-        table = pq.read_table(tmp_path / "v.parquet")
+        out = tmp_path / f"{pooling}.parquet"
+        embed(EmbedConfig(model=model, input=file, out=out, pooling=pooling, device="cpu"))
+        table = pq.read_table(out)
         assert table["row"].to_pylist() == [0, 1, 2, 3] and table["id"].to_pylist() == ["1", "2", "3", "4"]
         for text, vector in zip(TEXTS, table["vector"].to_pylist()):
             with torch.no_grad():

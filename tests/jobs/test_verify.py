@@ -152,9 +152,9 @@ def test_every_file_that_is_missing_is_named(whole, tmp_path):
 
 def test_a_folder_without_a_manifest_is_wrong_use(dataset, tmp_path, capsys):
     (dataset / "manifest.json").unlink()
-    for path in (dataset, tmp_path / "nowhere"):
+    for path, what in ((dataset, "has no manifest.json"), (tmp_path / "nowhere", "does not exist")):
         assert cli.main(["verify", str(path)]) == 2
-        assert f"{path} has no manifest.json" in capsys.readouterr().err
+        assert f"{path} {what}" in capsys.readouterr().err
 
 
 def test_a_file_too_many_is_named_but_what_a_killed_job_leaves_is_not(dataset):

@@ -92,7 +92,8 @@ def test_lines_that_are_not_rows_are_reported(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n[1]\n{"text": "\xff"}\n')
     good, bad = good_and_bad(tmp_path / "x.jsonl")
     assert len(good) == 1 and [place for place, _ in bad] == ["line 2", "line 3", "line 4"]
-    assert "is not JSON" in bad[0][1] and "expected a JSON object" in bad[1][1] and "is not JSON" in bad[2][1]
+    assert "is not JSON" in bad[0][1] and "expected a JSON object" in bad[1][1]
+    assert "is not valid UTF-8: save the file in UTF-8" in bad[2][1]
     (tmp_path / "x.tsv").write_text("text\tlabel\na\na\tb\tc\n")
     assert [reason for _, reason in good_and_bad(tmp_path / "x.tsv")[1]] == [
         "has 1 columns, the header has 2",
