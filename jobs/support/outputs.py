@@ -61,15 +61,19 @@ def check_output(
             raise ValueError(f"{name} is one of the inputs, {source}, which it would overwrite: give another file")
     if str(out) == STANDARD:
         return
-    if written is not None and stat.S_ISREG(written.st_mode) and written.st_size and not overwrite:
+    is_file = written is not None and stat.S_ISREG(written.st_mode) and written.st_size > 0
+    if model is not None:
+        _check_not_in(Path(out), model)
+    if is_file and not overwrite:
         raise ValueError(f"--out {out} exists: give another file, or --overwrite to replace it")
-    if model is None:
-        return
-    path, folder = Path(out), Path(os.path.realpath(model))
+
+
+def _check_not_in(path: Path, model: Path) -> None:
+    folder = Path(os.path.realpath(model))
     # Both where a link is and where it leads, because a file of a model may be a link to another folder.
     for place in (Path(os.path.realpath(path)), Path(os.path.realpath(path.parent), path.name)):
         if place.is_relative_to(folder):
-            raise ValueError(f"--out {out} is in the folder of --model {model}: give a file outside of it")
+            raise ValueError(f"--out {path} is in the folder of --model {model}: give a file outside of it")
 
 
 def _status(path: str | Path, standard: int) -> os.stat_result | None:

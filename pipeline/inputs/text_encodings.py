@@ -70,8 +70,11 @@ def find_encoding(head: bytes) -> str | None:
         if _is_utf32(head, encoding):
             return encoding
     utf8 = _is_cut_utf8(head)
+    if utf8 and head.startswith(codecs.BOM_UTF8):
+        return None
     # control characters are rare in ASCII, but every second byte of an alphabet's text in UTF-16 is one
-    if not utf8 or 3 * (len(head) - len(head.translate(None, bytes(range(32))))) > len(head):
+    num_controls = len(head) - len(head.translate(None, bytes(range(32))))
+    if not utf8 or (3 * num_controls > len(head) and num_controls >= _LEAST):
         for encoding in ("utf-16-le", "utf-16-be"):
             if _is_utf16(head, encoding):
                 return encoding

@@ -52,14 +52,11 @@ def test_no_command_writes_over_a_file_of_its_model(command, texts, tmp_path, ca
     (tmp_path / "link").symlink_to("model")
     config = next(path for path in sorted(model.iterdir()) if path.name.startswith("config."))
     before = config.read_bytes()
-    for out in (model / "vocab.txt", tmp_path / "link/vocab.txt", model / config.name, tmp_path / "link" / config.name):
+    files = [model / "vocab.txt", tmp_path / "link/vocab.txt", model / config.name, tmp_path / "link" / config.name]
+    for out in (*files, model / "new.txt"):
         assert cli([*command[:-1], str(model), "--input", str(texts), "--out", str(out)]) == 2
-        assert (
-            f"--out {out} is a file of --model {model}, which it would overwrite: give another file"
-            in capsys.readouterr().err
-        )
+        assert f"--out {out} is in the folder of --model {model}: give a file outside of it" in capsys.readouterr().err
     assert config.read_bytes() == before and (model / "vocab.txt").read_text() == "[PAD]\n"
-    check_output(model / "new.jsonl", [texts], model)
 
 
 def test_a_vocabulary_does_not_replace_its_text(tmp_path, capsys):
@@ -132,9 +129,10 @@ def test_a_text_file_is_a_text_in_each_line_and_embed_can_keep_it(encoder, tmp_p
     words = ["--model", str(encoder), "--input", str(tmp_path / "texts.txt"), "--out", str(out), "--device", "cpu"]
     assert cli(["score", *words]) == 0
     assert [json.loads(line)["num_tokens"] for line in out.read_text().splitlines()] == [2, 2]
-    assert cli(["embed", *words]) == 0
+    assert cli(["embed", *words]) == 2, "it exists"
+    assert cli(["embed", *words, "--overwrite"]) == 0
     assert pq.read_schema(out).names == ["row", "id", "vector"]
-    assert cli(["embed", *words, "--keep-text"]) == 0
+    assert cli(["embed", *words, "--keep-text", "--overwrite"]) == 0
     table = pq.read_table(out)
     assert table.column_names == ["row", "id", "text", "vector"]
     assert table["text"].to_pylist() == ["good film", "北京"] and table["row"].to_pylist() == [0, 1]

@@ -29,7 +29,7 @@ def test_texts_unfit_for_pairs_can_be_used_as_the_error_says(preprocess, tmp_pat
     assert status == 2 and "If the documents are really that short, use --pairs none" in said
     assert "; other flags or inputs need another --out, and can reuse the tokens with --work-dir out/.work" in said
     status, said = preprocess("in.txt", "--pairs", "none", "--out", "other", "--work-dir", "out/.work")
-    assert status == 0 and "1 of 1 splits tokenized, 0 buckets finished" in said
+    assert status == 0 and "1 of 1 split tokenized, 0 buckets finished" in said
 
 
 @pytest.mark.parametrize(

@@ -390,9 +390,12 @@ def test_a_value_out_of_range_names_the_flag_and_the_range(refused, flags, says)
 
 @pytest.mark.parametrize("flags", [["--max-seq-len", "64"], ["--dupe-factor", "many"], []], ids=str)
 def test_a_wrong_flag_is_status_2_and_names_it(capsys, flags, tmp_path):
-    with pytest.raises(SystemExit) as exit:
-        cli.main(["preprocess", "--vocab", "v", "--out", "o", *(["--input", "i"] if flags else []), *flags])
-    assert exit.value.code == 2
+    words = ["preprocess", "--vocab", "v", "--out", "o", *(["--input", "i"] if flags else []), *flags]
+    try:
+        status = cli.main(words)
+    except SystemExit as exit:  # of the library that parses flags
+        status = exit.code
+    assert status == 2
     err = capsys.readouterr().err
     assert (flags or ["--input"])[0] in err and "Traceback" not in err
 

@@ -211,8 +211,14 @@ def test_a_text_is_sampled_with_all_its_pieces():
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"sample": 0}, "--sample 0: expected more than 0, at most 1"),
-        ({"sample": 1.5}, "--sample 1.5: expected more than 0, at most 1"),
+        (
+            {"sample": 0},
+            "--sample 0: expected a share above 0 and at most 1, or a number of documents up to 10,000,000",
+        ),
+        (
+            {"sample": 1.5},
+            "--sample 1.5: expected a share above 0 and at most 1, or a number of documents up to 10,000,000",
+        ),
         ({"min_characters": -1}, "--min-characters -1: expected 0 to 1000000"),
         ({"max_characters": 0}, "--max-characters 0: expected 1 to 4000000"),
         ({"min_characters": 9, "max_characters": 8}, "--max-characters 8: expected 9 to 4000000"),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs import streams
@@ -13,6 +13,7 @@ from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import plain_text, streamed
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.inputs.splitting import split_source
+from pipeline.inputs.text_encodings import find_encoding
 from pipeline.text import records
 from pipeline.text.records import Document, Reject
 from tests.pipeline import twins
@@ -86,6 +87,7 @@ def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, spli
 @settings(max_examples=100)
 @given(text=TEXT, chunk=st.sampled_from([1, 3, 7, 1 << 20]))
 def test_a_file_as_one_document_has_the_same_text_as_in_json(folder, text, chunk):
+    assume(find_encoding(text.encode()) is None)  # of many NULs it would be UTF-16
     text = text.replace("\u3000", "")  # alone on the first or last line it is text in JSON, but a blank line here
     config = TextConfig(read=ReadConfig(text_layout="file"))
     source = source_of(folder, "file.txt", text)

@@ -46,5 +46,7 @@ def test_the_smallest_draws_are_found_in_any_bundles(ids, number, bundles):
 
 @pytest.mark.parametrize("sample", [0, -1, 1.5, 10_000_001, float("nan"), float("inf")])
 def test_a_sample_is_a_share_or_a_number(sample):
-    with pytest.raises(ValueError, match=f"--sample {sample}: expected a share, from 0 to 1, or a number of documents"):
+    with pytest.raises(
+        ValueError, match=f"--sample {sample}: expected a share above 0 and at most 1, or a number of documents"
+    ):
         CleanConfig(sample=sample)
