@@ -65,7 +65,8 @@ class CleanConfig:
     def __post_init__(self) -> None:
         if not (0 < self.sample <= 1 or (1 < self.sample <= MOST_SAMPLED and self.sample == int(self.sample))):
             raise ValueError(
-                f"--sample {self.sample}: expected a share above 0 and at most 1, or a number of documents up to {MOST_SAMPLED:,}"
+                f"--sample {self.sample}: expected a share above 0 and at most 1, or a number of documents up to "
+                f"{MOST_SAMPLED:,}"
             )
         if not 0 <= self.min_characters <= LEAST_CHARACTERS:
             raise ValueError(f"--min-characters {self.min_characters}: expected 0 to {LEAST_CHARACTERS}")
