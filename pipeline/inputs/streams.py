@@ -23,6 +23,11 @@ HEAD = 1 << 16
 CODECS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".xz": "xz"}
 MAX_WINDOW = 1 << 31  # bytes that zstd and xz may refer back to, and so hold: what `zstd --long=31` writes
 
+MAX_EXPANSION = 10_000
+"""Most bytes of text for a compressed byte, beyond the first FREE_TEXT. Text has about 4; a file of one repeated byte that
+is made to fill a disk has up to 1,400,000 in bzip2."""
+FREE_TEXT = 1 << 28
+
 _READ = 1 << 14  # compressed bytes read at a time
 _ZSTD_READ = 1 << 10  # decoded at a time: at most 32 MB of text, since 4 bytes can be a block of 128 KB
 _BZIP2_BLOCK = 900_000 * 259 // 5  # bytes of text, at most: 259 equal bytes are 5 in a block
@@ -181,6 +186,10 @@ class _Frames:
                 except _BROKEN as error:
                     raise _BadFrame(_explained(error)) from error
                 position += len(text)
+                if position > max(FREE_TEXT, MAX_EXPANSION * packed):
+                    raise _BadFrame(
+                        f"{packed} compressed bytes hold over {MAX_EXPANSION:,} times as much: this is no text"
+                    )
                 if text:
                     yield text
                 if frame.eof:

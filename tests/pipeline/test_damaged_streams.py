@@ -16,6 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats.json_lines import read_json_lines
@@ -162,3 +163,16 @@ def test_one_line_of_five_gigabytes_is_a_reject_and_takes_little_memory(read_lin
         tracemalloc.stop()
     assert [(item.position, item.reason) for item in items] == [(0, "line-too-long")]
     assert items[0].detail.startswith(f"{5000 * CHUNK + 13} bytes")
+
+
+@pytest.mark.parametrize("ending", [".bz2", ".zst"])
+def test_a_file_that_expands_without_end_is_read_only_up_to_a_bound(tmp_path, ending, monkeypatch):
+    monkeypatch.setattr(streams, "FREE_TEXT", 1 << 20)
+    text = bytes(1 << 26)
+    packed = bz2.compress(text) if ending == ".bz2" else zstandard.compress(text, 19)
+    (tmp_path / "bomb").write_bytes(packed)
+    size = 0
+    with open(tmp_path / "bomb", "rb") as file, pytest.raises(streams.Damaged, match="over 10,000 times as much"):
+        for chunk in streams.read_chunks(file, streams.CODECS[ending]):
+            size += len(chunk)
+    assert size <= 10_000 * len(packed) < len(text)
