@@ -73,7 +73,8 @@ def find_encoding(head: bytes) -> str | None:
     if utf8 and head.startswith(codecs.BOM_UTF8):
         return None
     # control characters are rare in ASCII, but every second byte of an alphabet's text in UTF-16 is one
-    num_controls = len(head) - len(head.translate(None, bytes(range(32))))
+    lines = head.replace(b"\r\n", b"")
+    num_controls = len(lines) - len(lines.translate(None, bytes(range(32))))
     if not utf8 or (3 * num_controls > len(head) and num_controls >= _LEAST):
         for encoding in ("utf-16-le", "utf-16-be"):
             if _is_utf16(head, encoding):
