@@ -1,7 +1,7 @@
 """The entry of the command, and of the processes that it starts: they run bertloom, whatever else is on the path.
 
 `bertloom`, `jobs`, `model` and `pipeline` are names that people give to their own files. Such a file on PYTHONPATH or in
-the current folder would hide the package. This module has a name of its own, and finds the packages beside itself.
+the current folder would hide the package. The name of this module is rare, and it loads the packages from its own folder.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""Texts in the Arrow and Parquet files of strangers.
+"""Texts in Arrow and Parquet files of unknown origin.
 
 pyarrow trusts the offsets, views and indices in a file, and wrong ones end the process. Only `as_bytes` may be called for a
 column before `validate(full=True)`.

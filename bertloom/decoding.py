@@ -1,8 +1,8 @@
-"""A bound on the memory that the decoding of a stranger's Parquet or Arrow data may take.
+"""A bound on the memory for decoding Parquet or Arrow data of unknown origin.
 
-A file of some hundred bytes can claim gigabytes: a dictionary or a prefix repeats a large value, a list has a billion equal
-items, a buffer is compressed a thousandfold. pyarrow has no option that bounds what it decodes, and a footer may lie, so
-Linux is asked to refuse the memory. Elsewhere there is no such bound.
+A file of some hundred bytes can decode to gigabytes: a dictionary or a prefix repeats a large value, a list has a billion
+equal items, or a buffer is compressed a thousandfold. pyarrow has no option to bound its output, and a footer can be false.
+On Linux, a limit of the process makes the allocation fail. Other systems have no such limit, and memory is not bounded.
 """
 
 import mmap
@@ -28,7 +28,7 @@ def bounded_decoding() -> Iterator[None]:
     """Let decoding fail that takes more than MAX_BYTES. Threads must not be started inside: each takes its stack at once.
 
     Raises:
-        OSError: it took more, or there is no more memory.
+        OSError: decoding took more than MAX_BYTES, or the machine is out of memory.
     """
     if not (used := _used_bytes()):
         yield
@@ -59,7 +59,7 @@ def decoded(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield what an iterable decodes, each within the bound. It must decode in the thread that asks for it.
 
     Raises:
-        OSError: a batch took more, or there is no more memory.
+        OSError: a batch took more than MAX_BYTES, or the machine is out of memory.
     """
     iterator = iter(batches)
     while True:

@@ -80,7 +80,7 @@ def read_regular(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
 
     Raises:
         ValueError: it is a device, a pipe or a folder, which may have no end, or it has more than `max_bytes`.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     with open(check_regular(path), "rb") as file:
         content = file.read(max_bytes + 1)

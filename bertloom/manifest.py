@@ -156,5 +156,5 @@ def what_it_is(path: str) -> str:
 
 
 def read_below(dataset: str, name: str) -> bytes:
-    """Return a file of a data set that is no shard, by its name there."""
+    """Return the content of a file of a data set, by its name there. Shards are read elsewhere."""
     return storage.read(storage.file_below(dataset, name), MAX_BYTES)

@@ -1,4 +1,4 @@
-"""Parquet files of data sets, which strangers may have written: read after their footer was checked, then validated.
+"""Parquet files of data sets of unknown origin: the footer is checked before the file is read, then the values.
 
 `RowGroupMetaData.column` is never called: it ends the process where statistics are damaged.
 """

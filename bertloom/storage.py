@@ -149,11 +149,11 @@ def is_plain_name(name: str) -> bool:
 
 
 def file_below(folder: str, name: str) -> str:
-    """Return the path of a file below a folder. A stranger may have written the file that gives its name.
+    """Return the path of a file below a folder. The name may come from a file of unknown origin.
 
     Raises:
         ValueError: the name is not a plain relative one, or the file on the local disk is a device, a pipe or a folder.
-        FileNotFoundError: there is no such file on the local disk. Stores are not asked.
+        FileNotFoundError: the file does not exist on the local disk. In a store, existence is not checked.
     """
     if not is_plain_name(name):
         raise ValueError(
@@ -205,7 +205,7 @@ def read_range(path: str, start: int | None, most: int) -> bytes:
 def fetch(system: Any, within: str, start: int | None, most: int, seconds: float) -> bytes:
     """Return at most `most` bytes of a file of a store from byte `start`, or of a whole file if that is None, in one try.
 
-    No more is kept in memory, whatever the store sends: a web server or an S3 endpoint may be a stranger's.
+    No more is kept in memory, whatever the store sends: a web server or an S3 endpoint may send anything.
 
     Raises:
         TimeoutError: it took longer.
@@ -264,7 +264,7 @@ _STREAMS = {"http": _fetch_http, "https": _fetch_http, "s3": _fetch_s3}
 
 def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     """Return `length` bytes of an open file from `offset`; ValueError if the file ends earlier."""
-    end = file.seek(0, os.SEEK_END)  # before memory is taken for what a stranger says that the file has
+    end = file.seek(0, os.SEEK_END)  # the stated size may be false, so it is checked before memory is taken
     if offset + length > end:
         raise ValueError(f"ends {offset + length - end} bytes early: expected {length} bytes at {offset}")
     file.seek(offset)
@@ -322,7 +322,7 @@ def sweep_temporary(folder: str, older_seconds: float = 0) -> None:
 
 
 def names_in(folder: str) -> set[str]:
-    """Return the names of the files and folders in a folder, an empty set if there is no folder."""
+    """Return the names of the files and folders in a folder, an empty set if the folder does not exist."""
     if is_local(folder):
         return set(os.listdir(folder)) if os.path.isdir(folder) else set()
     with _remote(folder) as (system, within):

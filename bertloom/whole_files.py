@@ -62,7 +62,7 @@ def output_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     if os.path.isdir(target):
         raise ValueError(f"{path} is a folder: give the name of a file as --out")
     if not os.path.isdir(folder):
-        raise ValueError(f"{path}: there is no folder {folder}: make it first, or give another --out")
+        raise ValueError(f"{path}: the folder {folder} does not exist: create it first, or give another --out")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{path}: the folder {folder} cannot be written to: give another --out")
     with whole_file(target, mode) as file:

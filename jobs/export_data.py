@@ -103,7 +103,7 @@ def check_out(config: ExportDataConfig) -> None:
     if os.path.lexists(out):
         raise ValueError(f"--out {config.out} already exists: give a new name, or remove it first")
     if not out.parent.is_dir():
-        raise ValueError(f"--out {config.out}: there is no folder {out.parent}; make it first")
+        raise ValueError(f"--out {config.out}: the folder {out.parent} does not exist: create it first")
     if storage.is_local(config.dataset) and out.resolve().is_relative_to(Path(config.dataset).resolve()):
         raise ValueError(f"--out {config.out} is inside the data set, which must not change: give a path outside it")
 

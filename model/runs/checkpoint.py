@@ -6,7 +6,7 @@
 
 A checkpoint is written to a temporary folder. Every file is synced to disk, the folder is renamed, and its parent is
 synced. A kill at any moment leaves the older checkpoints and at most a temporary folder. Loading reads safetensors and
-JSON, never pickle, so a checkpoint from a stranger cannot run code.
+JSON, never pickle, so a checkpoint of unknown origin cannot run code.
 """
 
 import hashlib

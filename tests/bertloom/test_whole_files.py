@@ -117,8 +117,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     (tmp_path / "nowhere").symlink_to("missing/file")
     for name, message in (
         (".", "is a folder: give the name of a file as --out"),
-        ("missing/file", "missing/file: there is no folder .*/missing: make it first, or give another --out"),
-        ("nowhere", "nowhere: there is no folder .*/missing: make it first, or give another --out"),
+        ("missing/file", "missing/file: the folder .*/missing does not exist: create it first, or give another --out"),
+        ("nowhere", "nowhere: the folder .*/missing does not exist: create it first, or give another --out"),
         ("loop", "loop is a link that leads to itself"),
     ):
         with pytest.raises(ValueError, match=message), output_file(tmp_path / name):
