@@ -6,8 +6,8 @@
 Both have the same random weights in the preset's shape, the model's vocabulary, AdamW, and the same rows in a batch. The
 losses must agree. transformers gets rows padded to the longest of the batch: once in training order, and once grouped by
 length, as its `group_by_length` does. Grouped rows need almost no padding. bertloom does not train on them, because their
-order is not random. Rounds are interleaved, and the first two are a warm-up. Without arguments: sentences of the shipped sample in
-two classes.
+order is not random. Rounds are interleaved, and the first two are a warm-up. Without arguments: sentences of the shipped
+sample in two classes.
 """
 
 import argparse
