@@ -185,6 +185,14 @@ def test_how_segments_begin_and_end_does_not_tell_whether_they_are_swapped(swapp
     assert (begins[0] == begins[1]).all() and (ends[0] == ends[1]).all()
 
 
+def test_a_half_that_is_cut_inside_sentences_has_at_least_an_eighth_of_its_chunk(swapped):
+    """With any place between its ends, 2 % of the halves had one token or two."""
+    s, pairs = swapped
+    cut = ~s.is_edge[pairs.a_start]
+    shorter, both = np.minimum(pairs.a_length, pairs.b_length)[cut], (pairs.a_length + pairs.b_length)[cut]
+    assert cut.sum() > 100 and (shorter > both // 8).all()
+
+
 @pytest.mark.parametrize(("shortest", "longest", "share_whole"), [(3, 40, 0.75), (3, 20, 0.17), (3, 11, 0)])
 def test_lengths_do_not_tell_whether_segments_are_swapped_where_first_sentences_are_short(
     shortest, longest, share_whole

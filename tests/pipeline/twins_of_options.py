@@ -113,7 +113,8 @@ def halves_inside(text: Text, chunk: SwapChunk, is_head: list[bool]) -> tuple[in
     if len(inside) < 3:
         return None
     allowed = [at in inside for at in range(chunk.stop + 1)]
-    place = draw_place(chunk.key, 2, inside[0], inside[-1], allowed, mirrored=True)
+    least = (inside[-1] - inside[0]) // 8
+    place = draw_place(chunk.key, 2, inside[0] + least, inside[-1] - least, allowed, mirrored=True)
     return None if place is None else (inside[0], place, inside[-1])
 
 

@@ -7,7 +7,8 @@ end in the same way, and the first half is the shorter one as often as it is the
 - If a chunk begins and ends at sentence borders and has a sentence border inside, both halves are whole sentences. Such
   chunks are used in pairs that have about the same two lengths in opposite order. Otherwise the lengths would show the order
   in a text whose paragraphs begin with a short sentence.
-- Both halves of all other chunks begin and end inside sentences. The place between them is as likely as its mirror image.
+- Both halves of all other chunks begin and end inside sentences. The place between them is as likely as its mirror image, and
+  each has at least an eighth of the tokens.
 """
 
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from pipeline.vocabulary import WordKinds
 
 IN_ORDER, SWAPPED = 0, 1
 MARGIN = 2  # tokens; a border inside a sentence is farther from its ends
+LEAST_SHARE = 8  # a half that is cut inside sentences has at least an eighth of its chunk
 FIRST_PLACE_DRAW = 2
 PARTNER_DRAW = FIRST_PLACE_DRAW + PLACE_TRIES
 FIRST_BORDER_DRAW = PARTNER_DRAW + 1
@@ -105,7 +107,8 @@ def _borders(s: Sentences, keys: U64, start: I64, stop: I64) -> tuple[I64, I64, 
     start, stop = start.copy(), stop.copy()
     start[cut] = _seek(inside, start[cut], stop[cut], 1)
     stop[cut] = _seek(inside, stop[cut], start[cut], -1)
-    middle[cut] = draw_places(inside, keys[cut], FIRST_PLACE_DRAW, start[cut], stop[cut], mirrored=True)
+    least = (stop[cut] - start[cut]) // LEAST_SHARE
+    middle[cut] = draw_places(inside, keys[cut], FIRST_PLACE_DRAW, start[cut] + least, stop[cut] - least, mirrored=True)
     return start, middle, stop
 
 
