@@ -7,8 +7,8 @@ end in the same way, and the first half is the shorter one as often as it is the
 - If a chunk begins and ends at sentence borders and has a sentence border inside, both halves are whole sentences. Such
   chunks are used in pairs that have about the same two lengths in opposite order. Otherwise the lengths would show the order
   in a text whose paragraphs begin with a short sentence.
-- Both halves of all other chunks begin and end inside sentences. The place between them is as likely as its mirror image, and
-  each has at least an eighth of the tokens.
+- Both halves of all other chunks begin and end inside sentences. The place between them is as likely as its mirror image.
+  Each half has at least an eighth of the tokens.
 """
 
 from collections.abc import Iterator
