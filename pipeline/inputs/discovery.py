@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from bertloom import storage
-from bertloom.counts import counted
+from bertloom.counts import counted, first_files
 from bertloom.json_files import parse_json
 from pipeline.inputs.formats.registry import expected_names, find_format, format_by_name
 from pipeline.inputs.listing import File, Listing, list_files
@@ -38,9 +38,9 @@ def find_sources(
     if held_out:
         real = set(map(_real_path, held_out))
         both = [path for path in found if _real_path(path) in real]
-        found = {path: file for path, file in found.items() if path not in both}
+        found = {path: found[path] for path in found.keys() - both}
         if both:
-            notes.append(f"{_some(both)}: held out by --validation-input, and not trained on")
+            notes.append(f"{first_files(both)}: held out by --validation-input, and not trained on")
         if not found:
             raise ValueError(
                 "--validation-input names all files of --input, so no file is left to train on: give other files with "
@@ -66,10 +66,13 @@ def find_sources(
         for read_as in sorted({source.encoding for source in sources if source.encoding}):
             files = [source.name for source in sources if source.encoding == read_as]
             notes.append(
-                f"{_some(files)}: read as {read_as}, judging by the first bytes. Use --encoding utf-8 if they are UTF-8"
+                f"{first_files(files)}: read as {read_as}, judging by the first bytes. Use --encoding utf-8 if they are "
+                f"UTF-8"
             )
     if unknown:
-        notes.append(f"{_some(unknown)}: not UTF-8, nor any encoding that can be recognized. Name it with --encoding")
+        notes.append(
+            f"{first_files(unknown)}: not UTF-8, nor any encoding that can be recognized. Name it with --encoding"
+        )
     return sorted(sources, key=lambda source: source.name)
 
 
@@ -89,7 +92,7 @@ def _find(patterns: Sequence[str], flag: str, notes: list[str]) -> dict[str, tup
     for path in links:
         del found[path]
     if links:
-        notes.append(f"{_some(links)}: skipped, because the same file is read under another name")
+        notes.append(f"{first_files(links)}: skipped, because the same file is read under another name")
     return found
 
 
@@ -117,11 +120,6 @@ def _second_names(found: Mapping[str, File]) -> list[str]:
             reals = [os.path.realpath(path) for path in ordered]
             second += [path for i, path in enumerate(ordered) if reals[i] in reals[:i]]
     return sorted(second)
-
-
-def _some(names: list[str]) -> str:
-    """Return the first names and the number of the others."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more files" if len(names) > 3 else "")
 
 
 def expand_lists(patterns: Iterable[str], flag: str = "--input") -> list[str]:
@@ -159,7 +157,7 @@ def _readable(pattern: str, listing: Listing, notes: list[str]) -> dict[str, Fil
         number = f"{ignored.total()} of {counted(len(below), 'file')}"
         notes.append(f"{pattern}: {number} skipped ({kinds}). Expected {expected_names()}")
     for what, paths in sorted(_by_kind(listing.left_out).items()):
-        notes.append(f"{pattern}: {len(paths)} skipped: {what}: {_some([_shown(path) for path in paths])}")
+        notes.append(f"{pattern}: {len(paths)} skipped: {what}: {first_files([_shown(path) for path in paths])}")
     return chosen
 
 

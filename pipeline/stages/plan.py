@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.arrays import U64
-from bertloom.counts import counted
+from bertloom.counts import counted, first_files
 from bertloom.draws import VALIDATION, mix
 from bertloom.limits import MAX_SHARDS
 from bertloom.sealed_files import read_sealed, write_sealed
@@ -130,13 +130,6 @@ def make_plan(
             f"{num_single:,} of {num_documents:,} documents have a single sentence. A blank line ends a document: check "
             f"that the input has no blank line after every sentence"
         )
-    if not tokens["train"] or (held_out_ids is not None and not tokens["validation"]):
-        raise ValueError(
-            "no document is left for training, because --validation-input has all texts of --input: give other texts with "
-            "--input"
-            if not tokens["train"]
-            else "--validation-input: its files have no document that can be used: give files with text"
-        )
     if validation_fraction and len(held_out) < MIN_VALIDATION_DOCUMENTS:
         notes.append(
             f"no validation split: --validation-fraction {validation_fraction} selects only "
@@ -146,10 +139,22 @@ def make_plan(
         validation_fraction = 0.0
         is_held_out = HeldOut(0.0)
         tokens = {"train": sum(tokens.values()), "validation": 0}
+    if held_out_ids is not None and not tokens["validation"]:
+        raise ValueError("--validation-input: its files have no document that can be used: give files with text")
+    if not tokens["train"]:
+        raise ValueError(
+            "no document is left for training, because "
+            + (
+                f"--validation-fraction {validation_fraction} selects all: give a smaller fraction, or more text"
+                if held_out_ids is None
+                else "--validation-input has all texts of --input: give other texts with --input"
+            )
+        )
 
     if damaged := sorted({part.source for part in ordered if DAMAGED in part.rejected}):
-        names = ", ".join(damaged[:3]) + (f" and {len(damaged) - 3} more files" if len(damaged) > 3 else "")
-        notes.append(f"{names}: damaged. The undamaged parts were used; rejects.jsonl.gz lists what was not")
+        notes.append(
+            f"{first_files(damaged)}: damaged. The undamaged parts were used; rejects.jsonl.gz lists what was not"
+        )
 
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
     counts["train"] = max(counts["train"], min_shards)

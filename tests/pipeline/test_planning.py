@@ -242,6 +242,15 @@ def test_fewer_than_eight_validation_documents_give_none_and_a_note(folder, frac
     )
 
 
+def test_a_few_documents_that_the_fraction_selects_without_exception_are_used_for_training(folder):
+    selected = [row for row in spread(2000) if twins.is_validation(row[0], 0.01)]
+    plan = plan_of(folder, selected[:3], 0.01)
+    assert [bucket.split for bucket in plan.buckets] == ["train"]
+    assert plan.notes[0].startswith("no validation split: --validation-fraction 0.01 selects only 3 texts")
+    with pytest.raises(ValueError, match=r"because --validation-fraction 0\.01 selects all: give a smaller fraction"):
+        plan_of(folder, selected[:8], 0.01)
+
+
 @pytest.mark.parametrize("count", [10, 20, 60, 300])
 def test_the_fraction_that_the_note_proposes_is_enough(folder, count):
     note = plan_of(folder, spread(count), 0.001).notes[0]
