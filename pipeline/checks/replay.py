@@ -28,7 +28,7 @@ from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Split
 from pipeline.inputs.streams import CHUNK
 from pipeline.job import JobConfig
-from pipeline.text.records import Document, document_digest
+from pipeline.text.records import Document, document_id
 from pipeline.tokenizer import make_document_tokenizer
 from pipeline.tokens import BLOCK_BYTES, TokenBlock
 from pipeline.vocabulary import Vocabulary
@@ -141,15 +141,11 @@ def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U6
             if isinstance(item, Document) and (item.position, item.piece) in wanted:
                 found[wanted[item.position, item.piece]] = item
     for (position, piece), document in wanted.items():
-        if document not in found or _id(found[document]) != document:
+        if document not in found or document_id(found[document].text) != document:
             raise ValueError(
                 f"{path} was changed: document {document:016x} is no longer at position {position}, piece {piece}"
             )
     return found
-
-
-def _id(document: Document) -> int:
-    return int.from_bytes(document_digest(document.text)[:8], "big")
 
 
 def _blocks(documents: Sequence[Document]) -> Iterator[list[Document]]:

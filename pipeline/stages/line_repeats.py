@@ -35,7 +35,7 @@ from pipeline.stages.reading_notes import reading
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.stages.transform import transform
 from pipeline.text.cleaning import line_hashes
-from pipeline.text.records import Document, document_digest, join_text_lines
+from pipeline.text.records import Document, document_id
 
 ENTRY = np.dtype([("line", "<u8"), ("document", "<u8")])
 MAX_ENTRIES = 1 << 22  # of a list, and about of a range: 64 MB
@@ -52,8 +52,8 @@ class LineList:
 
 def list_lines(split: Split, config: TextConfig, folder: str) -> list[LineList]:
     """Write the lists of a split, unless they are there, and return them."""
-    clean = replace(config.clean, min_characters=0, max_characters=None, languages=(), quality_filter=())
-    config = replace(config, clean=clean)  # these four steps come after the count
+    clean = config.clean.without_rejection()  # these steps come after the count
+    config = replace(config, clean=clean)
     source = split.source
     versions = text_versions(clean, source.format)
     key = [VERSION, source.fingerprint, source.encoding, split.start, split.end, flat(config), versions]
@@ -80,7 +80,7 @@ def _entries(split: Split, config: TextConfig) -> Iterator[NDArray[np.void]]:
             lines = np.unique(line_hashes(item.text.decode()))
             entries = np.empty(len(lines), ENTRY)
             entries["line"] = lines
-            entries["document"] = int.from_bytes(document_digest(join_text_lines(item.text))[:8], "big")
+            entries["document"] = document_id(item.text)
             held.append(entries)
             size += len(entries)
             if size >= MAX_ENTRIES:

@@ -7,6 +7,7 @@ draws, and then the share that takes exactly these texts. Equal texts have the s
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import apache_beam as beam
@@ -19,19 +20,17 @@ from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.sources import Split
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
-from pipeline.text.records import Document, document_digest, join_text_lines
+from pipeline.text.records import Document, document_id
 
 MAX_HELD = 1 << 20  # ids of a split that are held before the largest draws are left out
 
 
 def smallest_draws(ids: Iterable[int], number: int) -> U64:
     """Return the smallest different draws of these ids, at most `number`, sorted: uint64 (n,)."""
-    kept, held = np.zeros(0, np.uint64), []
-    for one in ids:
-        held.append(one)
-        if len(held) >= MAX_HELD:
-            kept, held = _smallest([kept, mix(np.array(held, np.uint64) ^ np.uint64(SAMPLE))], number), []
-    return _smallest([kept, mix(np.array(held, np.uint64) ^ np.uint64(SAMPLE))], number)
+    kept, left = np.zeros(0, np.uint64), iter(ids)
+    while held := list(islice(left, MAX_HELD)):
+        kept = _smallest([kept, mix(np.array(held, np.uint64) ^ np.uint64(SAMPLE))], number)
+    return kept
 
 
 def _smallest(draws: list[U64], number: int) -> U64:
@@ -115,14 +114,10 @@ class FindShare(beam.PTransform[Any, Any]):
 
     def _ids(self, split: Split) -> Iterator[int]:
         """Yield the id that decides for each text: its own id, or the id of its first piece."""
-        clean = replace(
-            self.config.clean, sample=1.0, min_characters=0, max_characters=None, languages=(), quality_filter=()
-        )
-        config = replace(self.config, clean=clean)
+        config = sampled(replace(self.config, clean=self.config.clean.without_rejection()), 1.0)
         for record in read_documents(split, config=config, keep_lines=self.keep_lines):
             if isinstance(record, Document):
-                own = document_digest(join_text_lines(record.text))[:8]
-                yield int.from_bytes(own, "big") if record.source_key is None else record.source_key
+                yield document_id(record.text) if record.source_key is None else record.source_key
 
     def write(self, draws: U64) -> None:
         write_sealed(self.path, [json.dumps(share_of(draws, self.number)).encode()])

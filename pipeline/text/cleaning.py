@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from hashlib import sha256
 from types import ModuleType
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from pipeline.text.records import (
     PassedOver,
     Record,
     Reject,
-    document_digest,
+    document_id,
     first_characters,
     join_lines,
     join_text_lines,
@@ -78,6 +78,10 @@ class CleanConfig:
         if self.languages:
             check_languages(self.languages)
 
+    def without_rejection(self) -> Self:
+        """Return these options without the limits, languages and filters, which come after the sample and repeated lines."""
+        return replace(self, min_characters=0, max_characters=None, languages=(), quality_filter=())
+
 
 def clean(
     records: Iterable[Record], config: CleanConfig, repeated: U64 | None = None, keep_lines: bool = False
@@ -109,8 +113,8 @@ def _cleaned(records: Iterable[Record], config: CleanConfig, repeated: U64 | Non
             first = key = None
         document = _apply(before, record)
         if document.text and config.sample < 1:
-            first = document_id = _id_of(document) if record.source_key is None or first is None else first
-            if int(mix(document_id ^ SAMPLE)[0]) >= threshold(config.sample, 64):
+            first = own = document_id(document.text) if record.source_key is None or first is None else first
+            if int(mix(own ^ SAMPLE)[0]) >= threshold(config.sample, 64):
                 yield PassedOver(record.position, "not-sampled", record.piece)
                 continue
         document = _apply(after, document)
@@ -118,14 +122,10 @@ def _cleaned(records: Iterable[Record], config: CleanConfig, repeated: U64 | Non
             yield _reject(record, "empty-text", f"nothing is left after {', '.join(document.cleaned)}")
             continue
         if record.source_key is not None:
-            key = _id_of(document) if key is None else key
+            key = document_id(document.text) if key is None else key
             document = replace(document, source_key=key)
         reason, detail = _find_fault(document, config)
         yield _reject(document, reason, detail) if reason else document
-
-
-def _id_of(document: Document) -> int:
-    return int.from_bytes(document_digest(join_text_lines(document.text))[:8], "big")
 
 
 def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:

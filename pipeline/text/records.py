@@ -74,6 +74,11 @@ def document_digest(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()
 
 
+def document_id(text: bytes) -> int:
+    """Return the id of a text whose line breaks within paragraphs may not be joined yet."""
+    return int.from_bytes(document_digest(join_text_lines(text))[:8], "big")
+
+
 def decode_text(raw: bytes) -> tuple[bytes, int]:
     """Return (valid UTF-8 whose line breaks are line feeds, number of U+FFFD inserted).
 
@@ -203,7 +208,7 @@ class Pieces:
         while end - begin > MAX_DOCUMENT_BYTES:
             cut = begin + _piece_end(text[begin : begin + MAX_DOCUMENT_BYTES])
             if self.source_key is None:
-                self.source_key = int.from_bytes(document_digest(join_text_lines(text[begin:cut].strip()))[:8], "big")
+                self.source_key = document_id(text[begin:cut].strip())
             yield from self._piece(text[begin:cut], 0)
             begin = _begin(text, cut)
         self.held, self.size = [text[begin:]], len(text) - begin
