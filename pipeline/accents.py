@@ -23,9 +23,12 @@ def accent_warning(splits: Sequence[Split], config: ReadConfig, do_lower_case: b
     """Return a warning if removing accents, which was not asked for, changes many words of these splits; otherwise ""."""
     if strip_accents is not None or not do_lower_case:
         return ""
+    from tokenizers.normalizers import BertNormalizer  # not at the top: --help does not need it
+
     counts = _count_words(splits, config)
+    remove = BertNormalizer(strip_accents=True, lowercase=False, handle_chinese_chars=False).normalize_str
     accented = (word for word in counts if not word.isascii())
-    changed = {word: without for word in accented if (without := _without_accents(word)) != word}
+    changed = {word: without for word in accented if (without := remove(word)) != word}
     share = sum(counts[word] for word in changed) / max(1, counts.total())
     if share <= MAX_CHANGED:
         return ""
@@ -45,7 +48,7 @@ def _change(word: str, without: str) -> str:
 
 def _count_words(splits: Sequence[Split], config: ReadConfig) -> Counter[str]:
     """Return how often each lower-cased word occurs in a few documents; words are BERT's, without punctuation."""
-    from tokenizers.normalizers import BertNormalizer  # not at the top: --help does not need it
+    from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
 
     normalizer, cutter = BertNormalizer(strip_accents=False, lowercase=True), BertPreTokenizer()
@@ -56,9 +59,3 @@ def _count_words(splits: Sequence[Split], config: ReadConfig) -> Counter[str]:
             text = normalizer.normalize_str(record.text[:BYTES].decode(errors="ignore"))
             counts.update(word for word, _ in cutter.pre_tokenize_str(text) if any(map(str.isalpha, word)))
     return counts
-
-
-def _without_accents(word: str) -> str:
-    from tokenizers.normalizers import BertNormalizer
-
-    return BertNormalizer(strip_accents=True, lowercase=False, handle_chinese_chars=False).normalize_str(word)

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bertloom import storage
@@ -94,8 +94,8 @@ def _list_local(pattern: str) -> Listing:
         paths = sorted(set(_expand("/" if is_absolute else "", pattern.split("/")[is_absolute:], listing)))
     for path in paths:
         if os.path.isdir(path):
-            for folder in _folders_below(path, listing):
-                _add_files(folder, listing)
+            for _, entries in _folders_below(path, listing):
+                _add_files(entries, listing)
         else:
             listing.named[path] = _named_file(path)
     return listing
@@ -108,12 +108,12 @@ def _expand(folder: str, parts: Sequence[str], listing: Listing) -> Iterator[str
         return
     part, rest = parts[0], parts[1:]
     if part == "**":
-        for below in _folders_below(folder, listing):
+        for below, entries in _folders_below(folder, listing):
             if rest:
                 yield from _expand(below, rest, listing)
             else:
-                entries = (entry for entry in _entries(below) if not _is_folder(entry))
-                yield from (entry.path.removeprefix("./") for entry in entries if not entry.name.startswith("."))
+                files = (entry for entry in entries if not _is_folder(entry))
+                yield from (entry.path.removeprefix("./") for entry in files if not entry.name.startswith("."))
     elif os.path.lexists(path := os.path.join(folder, part)):
         yield from _expand(path, rest, listing)
     elif _WILDCARD.search(part):
@@ -140,8 +140,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def _folders_below(top: str, listing: Listing) -> Iterator[str]:
-    """Yield a folder and all below it that are not hidden. Real folders come before links, and each comes once."""
+def _folders_below(top: str, listing: Listing) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Yield (folder, its entries) of a folder and all below it that are not hidden.
+
+    Real folders come before links, and each comes once.
+    """
     seen: set[str] = set()
     folders, links = deque([top]), deque[str]()
     while folders or links:
@@ -151,18 +154,19 @@ def _folders_below(top: str, listing: Listing) -> Iterator[str]:
             listing.left_out.append((folder, READ_ALREADY))
             continue
         seen.add(real)
-        yield folder
-        for entry in _entries(folder):
+        entries = _entries(folder)
+        yield folder, entries
+        for entry in entries:
             if _is_folder(entry) and not entry.name.startswith("."):
                 (links if entry.is_symlink() else folders).append(os.path.join(folder, entry.name))
 
 
-def _add_files(folder: str, listing: Listing) -> None:
-    """Add the files that are directly in a folder."""
-    for entry in _entries(folder):
+def _add_files(entries: Iterable[os.DirEntry[str]], listing: Listing) -> None:
+    """Add the files among the entries of a folder."""
+    for entry in entries:
         if entry.name.startswith(".") or _is_folder(entry):
             continue
-        path = os.path.join(folder, entry.name)
+        path = entry.path
         try:
             found = os.stat(path)
         except OSError as error:
