@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterable
 
 from pipeline.inputs.sources import ReadConfig
-from pipeline.text.records import Reject
+from pipeline.text.records import DAMAGED, Reject
 
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"  # deflate, no time, best compression, Unix
 
@@ -17,7 +17,7 @@ def advice(reason: str, config: ReadConfig) -> str:
         "text-not-a-string": f"the field {config.text_column!r} is not a string; choose another with --text-column",
         "not-json": "expected one JSON object in each line; convert a JSON array with: jq -c '.[]' FILE > FILE.jsonl",
         "not-an-object": "expected one JSON object in each line",
-        "damaged-file": "copy the file again",
+        DAMAGED: "copy the file again",
     }.get(reason, "")
 
 

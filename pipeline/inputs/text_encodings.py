@@ -72,9 +72,9 @@ def find_encoding(head: bytes) -> str | None:
     utf8 = _is_cut_utf8(head)
     if utf8 and head.startswith(codecs.BOM_UTF8):
         return None
-    # control characters are rare in ASCII, but every second byte of an alphabet's text in UTF-16 is one
-    lines = head.replace(b"\r\n", b"")
-    num_controls = len(lines) - len(lines.translate(None, bytes(range(32))))
+    # UTF-8 has few control characters but CR LF. In UTF-16, every second byte of an alphabet's text is one
+    without_ends = head.replace(b"\r\n", b"")
+    num_controls = len(without_ends) - len(without_ends.translate(None, bytes(range(32))))
     if not utf8 or (3 * num_controls > len(head) and num_controls >= _LEAST):
         for encoding in ("utf-16-le", "utf-16-be"):
             if _is_utf16(head, encoding):
@@ -150,9 +150,7 @@ def _may_be_other_latin(high: bytes) -> bool:
     counts = Counter(high)
     for encoding, letters, telling in _NOT_WESTERN:
         known, shown = ((text + text.upper()).encode(encoding) for text in (letters, telling))
-        num_letters = sum(
-            n for byte, n in counts.items() if byte >= 0xB5 or byte in known
-        )  # the others are punctuation
+        num_letters = sum(n for byte, n in counts.items() if byte >= 0xB5 or byte in known)  # not punctuation
         num_known, num_shown = (sum(counts[byte] for byte in set(some)) for some in (known, shown))
         if num_known > 0.98 * num_letters and num_shown > 0.02 * num_letters:
             return True

@@ -36,7 +36,7 @@ from pipeline.tokenizer import TokenizeConfig, token_versions
 from pipeline.vocabulary import cached_vocabulary, tokenizer_json
 
 MAX_DROPPED = 0.1  # share of pairs
-MAX_DIVIDED = 0.5
+MAX_DIVIDED = 0.5  # share of pairs that are parts of one sentence
 
 
 def versions(config: TokenizeConfig, sources: Sequence[Source]) -> dict[str, str]:

@@ -79,7 +79,6 @@ def read_bucket(
     held: list[Held] = []
     num_documents = num_bytes = 0
     max_bytes = MAX_HELD_BYTES
-
     is_held_out = HeldOut(plan.validation_fraction, held_out_ids)
 
     def of_split(ids: U64) -> Bools:

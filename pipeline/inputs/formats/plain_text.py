@@ -19,9 +19,8 @@ BLANK_LINES = re.compile(_BREAK + rb"(?:" + _BLANK + _BREAK + rb")+")
 _BLANK_LINES_LF = re.compile(rb"\n(?:" + _BLANK + rb"\n)+")  # the same for text without CR; ten times as fast
 _LEADING_BLANK_LINES = re.compile(rb"(?:" + _BLANK + rb"(?:" + _BREAK + rb"|\Z))*")
 _BLANK_LINE = re.compile(rb"(?:" + _WHITE_SPACE + rb"|[\r\n])*+")
-_BLANK_BYTES = bytes(
-    [*range(9, 14), *range(28, 33), *range(0x80, 0x8B), *b"\x9a\x9f\xa0\xa8\xa9\xaf\xc2\xe1\xe2\xe3"]
-)  # of a border
+# the bytes that a border can have
+_BLANK_BYTES = bytes([*range(9, 14), *range(28, 33), *range(0x80, 0x8B)]) + b"\x9a\x9f\xa0\xa8\xa9\xaf\xc2\xe1\xe2\xe3"
 
 
 def read_texts(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
@@ -73,11 +72,8 @@ def _bits(chunks: Iterable[bytes], start: int) -> Iterator[tuple[int, bytes, boo
 
     A text is one bit, or several when it is too long to hold.
     """
-    held, at, begun = (
-        b"",
-        start,
-        False,
-    )  # bytes not given out yet, the position of the first, whether it is inside a text
+    held, at = b"", start  # bytes not given out yet, the position of the first
+    begun = False  # whether it is inside a text
     for chunk in itertools.chain(chunks, [b"\n"]):  # the last line may have no line feed
         searched = len(held.rstrip(_BLANK_BYTES))  # a border cannot begin before this byte
         held += chunk

@@ -19,9 +19,7 @@ from mwparserfromhell.wikicode import Wikicode
 from pipeline.inputs.formats.apostrophes import without_quotes
 from pipeline.inputs.formats.language_variants import with_one_variant
 
-MAX_READ_AGAIN = (
-    10_000_000  # characters that the parser may read again, at under 1 µs each; real pages need 0.4 million
-)
+MAX_READ_AGAIN = 10_000_000  # characters that the parser may read again: under 1 µs each; real pages need 0.4 million
 MAX_NESTED = 40  # the parser's own limit: it takes deeper marks for unclosed ones
 
 _HIDDEN_TAGS = frozenset(
@@ -31,9 +29,8 @@ _HIDDEN_TAGS = frozenset(
 _BLOCK_TAGS = frozenset("p div br hr li dt dd ul ol dl blockquote center poem".split())
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*|simple")
 _SPACES = re.compile(r"[ \t\xa0]+")
-_LEFTOVER = re.compile(
-    r"^(?:[^\S\n]|\x02)*+(\{\||\||!|\}\}).*", re.MULTILINE
-)  # tables that the parser did not recognize
+# tables that the parser did not recognize
+_LEFTOVER = re.compile(r"^(?:[^\S\n]|\x02)*+(\{\||\||!|\}\}).*", re.MULTILINE)
 _SHOWN = "\1"  # around what is not bare text: it may begin with a character that looks like mark-up
 _LITERAL = "\2"  # around an apostrophe or brace that is text; in place of what is left out
 _EDGE = "\3\n"  # of a block: a line ends here, but not for bold and italic
