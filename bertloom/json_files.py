@@ -37,10 +37,18 @@ def parse_json(content: bytes | str, name: str) -> dict[str, Any]:
 def decode_json(content: bytes | str, name: str) -> Any:
     """Return the JSON value in the content of a file of this name, or in a line of it; Damaged if there is none."""
     try:
+        return loads(content)
+    except ValueError as error:
+        raise Damaged(f"{name} is not JSON ({error}): it was damaged or written by another program") from None
+
+
+def loads(content: bytes | str) -> Any:
+    """Return the JSON value in a text. ValueError, whose message is the reason alone, if it is not JSON."""
+    try:
         value = json.loads(content)
         check_depth(value)
     except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
-        raise Damaged(f"{name} is not JSON ({_why(error)}): it was damaged or written by another program") from None
+        raise ValueError(_why(error)) from None
     return value
 
 

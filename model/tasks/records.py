@@ -18,7 +18,6 @@ caller can stop, or count it and continue. No file makes a reader crash, or hold
 import csv
 import gzip
 import itertools
-import json
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -27,7 +26,7 @@ from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from bertloom.json_files import MAX_DEPTH, check_depth
+from bertloom.json_files import loads
 from model.tasks.tables import arrow_rows, parquet_rows
 from model.tasks.values import BadRow, is_utf8
 
@@ -128,12 +127,9 @@ def _json_object(line: str) -> dict[str, Any] | BadRow:
     if not is_utf8(line):
         return BadRow("is not valid UTF-8: save the file in UTF-8")
     try:
-        values = json.loads(line)
-        check_depth(values)
+        values = loads(line)
     except ValueError as error:
         return BadRow(f"is not JSON ({error})")
-    except RecursionError:
-        return BadRow(f"is nested in more than {MAX_DEPTH} levels")
     if not isinstance(values, dict):
         return BadRow(f'is {values!r:.40}, expected a JSON object such as {{"text": …}}')
     return values
@@ -226,12 +222,9 @@ def _json(path: Path, file: BufferedReader) -> Records:
             f"{path} has more than {MAX_BYTES:,} bytes in one JSON value: write a line for each row, as .jsonl"
         )
     try:
-        values = json.loads(content.removeprefix(b"\xef\xbb\xbf"))
-        check_depth(values)
+        values = loads(content.removeprefix(b"\xef\xbb\xbf"))
     except ValueError as error:
         raise ValueError(f"{path} is not a single JSON value ({error}): if each line is one, name it .jsonl") from None
-    except RecursionError:
-        raise ValueError(f"{path} is nested in more than {MAX_DEPTH} levels: is it a file of rows?") from None
     return _questions(path, values) if isinstance(values, dict) else _items(path, values)
 
 

@@ -149,7 +149,8 @@ def test_errors_of_rows_name_the_flag(command, texts, tmp_path, capsys):
     out = tmp_path / "out"
     assert cli([*command, "--input", str(texts), "--out", str(out)]) == 2
     message = (
-        f"--input {texts}: line 4: is nested in more than 100 levels: fix it, or skip such rows with --on-bad-row skip"
+        f"--input {texts}: line 4: is not JSON (it is nested in more than 100 levels): fix it, or skip such rows with "
+        f"--on-bad-row skip"
     )
     assert capsys.readouterr().err == f"bertloom {command[0]}: error: {message}\n" and not out.exists()
     assert cli([*command, "--input", str(tmp_path / "no.csv"), "--out", str(out)]) == 2

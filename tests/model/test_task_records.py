@@ -25,14 +25,14 @@ def test_a_line_that_is_nested_too_deeply_is_a_bad_row(tmp_path, depth):
     path = tmp_path / "x.jsonl"
     path.write_text('{"text": "a"}\n{"text": "b", "x": ' + "[" * depth + "]" * depth + '}\n{"text": "c"}\n')
     good, bad, last = rows_of(path)
-    assert isinstance(bad, BadRow) and str(bad) == "is nested in more than 100 levels"
+    assert isinstance(bad, BadRow) and str(bad) == "is not JSON (it is nested in more than 100 levels)"
     assert (good, last) == ({"text": "a"}, {"text": "c"})
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "[" * 200 + "]" * 200])
 def test_a_json_file_that_is_nested_too_deeply_is_refused(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(ValueError, match="x.json is nested in more than 100 levels"):
+    with pytest.raises(ValueError, match="x.json is not a single JSON value .it is nested in more than 100 levels"):
         rows_of(tmp_path / "x.json")
 
 
