@@ -28,6 +28,8 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from bertloom.counts import counted
+
 TIMEOUT = timedelta(minutes=30)
 """Longest time to wait for another rank. Rank 0 may be writing a large checkpoint to a slow disk."""
 BUCKET_NUMBERS = 16 * 2**20
@@ -205,8 +207,9 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise ValueError(
-                f"rank {rank} has local rank {local}, but this machine has {torch.cuda.device_count()} CUDA devices: "
-                f"use torchrun --nproc-per-node {torch.cuda.device_count()}, or --device cpu"
+                f"rank {rank} has local rank {local}, but this machine has "
+                f"{counted(torch.cuda.device_count(), 'CUDA device')}: use torchrun --nproc-per-node "
+                f"{torch.cuda.device_count()}, or --device cpu"
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)

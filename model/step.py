@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bertloom.counts import counted
 from bertloom.draws import fold_int
 from model.batch import PackedBatch
 from model.distributed import Ranks
@@ -95,8 +96,8 @@ def choose_device(name: str) -> torch.device:
         )
     if number and int(number) >= torch.cuda.device_count():
         raise ValueError(
-            f"device={name}, but torch finds {torch.cuda.device_count()} CUDA devices: expected cuda:0 to "
-            f"cuda:{torch.cuda.device_count() - 1}"
+            f"device={name}, but torch finds {counted(torch.cuda.device_count(), 'CUDA device')}: expected cuda:N with "
+            f"N below {torch.cuda.device_count()}"
         )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device={name}, but this machine has no GPU of Apple: use --device cpu")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from bertloom.counts import counted
 from model.hub.tensor_bundle import read_bundle, read_index
 
 WEIGHT = re.compile(r"(^|/)(kernel|bias|gamma|beta|output_bias|output_weights|\w+_embeddings)$")
@@ -45,7 +46,8 @@ def read_checkpoint(index: Path) -> dict[str, Tensor]:
     if left_out:
         kinds = ", ".join(f"{count} {name}" for name, count in left_out.most_common(4))
         more = ", …" if len(left_out) > 4 else ""
-        logger.warning("%s: %d tensors that are no weights are left out (%s%s)", index, left_out.total(), kinds, more)
+        num_left_out = counted(left_out.total(), "tensor")
+        logger.warning("%s: left out %s that are not weights (%s%s)", index, num_left_out, kinds, more)
     weights = {}
     for name, tensor in read_bundle(index, WEIGHT).items():
         is_kernel = name.endswith("kernel") and tensor.ndim == 2

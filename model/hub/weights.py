@@ -8,13 +8,14 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from bertloom.counts import counted
 from bertloom.json_files import check_regular, read_json
 from bertloom.shapes import shown
 from model.encoders import names_of
@@ -87,7 +88,7 @@ def from_hugging_face(
     names, table = names_of(config), name_table(config, form)
     missing = [name for theirs in table.values() for name in theirs if name not in state]
     if missing:
-        raise ValueError(f"{len(missing)} tensors are missing, {missing[0]} first: this is not a {names.prefix}{form}")
+        raise ValueError(f"{_missing(missing)}: this is not a {names.prefix}{form}")
     words = state[names.word_embeddings]
     if "mlm.bias" in table and not torch.equal(state.get(names.decoder, words), words):
         raise ValueError(f"{names.decoder} is not the word embeddings: only tied ones can be read")
@@ -292,8 +293,8 @@ def check_shapes(state: Mapping[str, Tensor], config: EncoderConfig, where: Path
     names = [name for theirs in name_table(config, "Model").values() for name in theirs]
     if missing := [name for name in names if name not in state]:
         raise ValueError(
-            f"{where}: {len(missing)} tensors are missing, {missing[0]} first: this is not a "
-            f"{names_of(config).prefix}Model of {config.shape.num_hidden_layers} layers, as config.json says"
+            f"{where}: {_missing(missing)}: this is not a {names_of(config).prefix}Model of "
+            f"{counted(config.shape.num_hidden_layers, 'layer')}, as config.json says"
         )
     for name, tensor in to_hugging_face(expected_tensors(config), config).items():
         if name in state and state[name].shape != tensor.shape:
@@ -312,3 +313,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> N
                 f"{where}: {name} has the shape {tuple(state[name].shape)}, config.json says {tuple(parameter.shape)}"
             )
     model.load_state_dict(state)
+
+
+def _missing(names: Sequence[str]) -> str:
+    return f"{counted(len(names), 'tensor')} {'is' if len(names) == 1 else 'are'} missing, {names[0]} first"

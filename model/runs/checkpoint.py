@@ -184,8 +184,8 @@ def latest_checkpoint(folder: Path, kind: type[State]) -> tuple[Path, State] | N
             logger.warning("skipping a damaged checkpoint: %s", error)
     if damaged:
         raise ValueError(
-            f"all {damaged} checkpoints in {folder} are damaged: restore one from a copy, or remove the folder to "
-            f"start again from the first step"
+            f"{folder} has no intact checkpoint ({damaged} damaged): restore one from a copy, or remove the folder to start "
+            f"again from the first step"
         )
     return None
 

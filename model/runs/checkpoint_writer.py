@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bertloom.counts import counted
 from model.optimizer import moment_names
 from model.runs.checkpoint import CheckpointState, checkpoints_in, snapshot, write_checkpoint
 
@@ -34,9 +35,9 @@ def check_space(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     free = shutil.disk_usage(folder.parent).free
     if free < num_more * size:
         raise ValueError(
-            f"{folder} needs {num_more * size / 1e6:,.1f} MB for {num_more} more checkpoints of {size / 1e6:,.1f} MB, "
-            f"but its disk has {free / 1e6:,.1f} MB free: make room, keep fewer, or "
-            f"give an --out on another disk"
+            f"{folder} needs {num_more * size / 1e6:,.1f} MB for {counted(num_more, 'more checkpoint')} of "
+            f"{size / 1e6:,.1f} MB, but its disk has {free / 1e6:,.1f} MB free: make room, keep fewer, or give an --out on "
+            f"another disk"
         )
 
 

@@ -26,6 +26,7 @@ from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from bertloom.counts import counted
 from bertloom.json_files import loads
 from model.tasks.tables import arrow_rows, parquet_rows
 from model.tasks.values import BadRow, is_utf8
@@ -161,7 +162,7 @@ def _below_header(path: Path, rows: Iterable[tuple[str, list[str] | BadRow]]) ->
             if len(set(names)) < len(names):
                 raise ValueError(f"{path}: the header has a column twice: {', '.join(names)}; rename one of them")
         elif len(row) != len(header):
-            yield place, BadRow(f"has {len(row)} columns, the header has {len(header)}")
+            yield place, BadRow(f"has {counted(len(row), 'column')}, the header has {len(header)}")
         else:
             yield place, {name: value for name, value in zip(header, row) if name}
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import softmax
 
+from bertloom.counts import counted
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import DataBuilder, TaskData, best_windows
 from model.tasks.entities import entities, entity_scores, has_entities
@@ -101,7 +102,7 @@ class TagTask(Task[TagRow]):
         if "tags" in values:
             tags = [label_of(tag, "a tag") for tag in words_of(values["tags"], "tags")]
             if len(tags) != len(tokens):
-                raise BadRow(f"has {len(tokens)} tokens and {len(tags)} tags")
+                raise BadRow(f"has {counted(len(tokens), 'token')} and {counted(len(tags), 'tag')}")
             for tag in tags:
                 self.check_label(tag)
         return TagRow(place, values["id"], tokens, None, tags)

@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, caplog, name, damag
     assert "skipping a damaged checkpoint: " + str(file) in caplog.text and message in caplog.text
 
     shutil.rmtree(tmp_path / "step-00000001")
-    with pytest.raises(ValueError, match="all 1 checkpoints in .* are damaged"):
+    with pytest.raises(ValueError, match="has no intact checkpoint .1 damaged.: restore"):
         latest_checkpoint(tmp_path, TrainingState)
     save_checkpoint(tmp_path, model, optimizer, state(2, model), keep=1)  # takes the place of the damaged one
     assert latest_checkpoint(tmp_path, TrainingState)[1].step == 2

@@ -96,7 +96,7 @@ def test_lines_that_are_not_rows_are_reported(tmp_path):
     assert "is not valid UTF-8: save the file in UTF-8" in bad[2][1]
     (tmp_path / "x.tsv").write_text("text\tlabel\na\na\tb\tc\n")
     assert [reason for _, reason in good_and_bad(tmp_path / "x.tsv")[1]] == [
-        "has 1 columns, the header has 2",
+        "has 1 column, the header has 2",
         "has 3 columns, the header has 2",
     ]
 
@@ -217,8 +217,8 @@ def test_bad_rows_raise_an_error_with_their_places_or_are_skipped_and_returned(t
     with pytest.raises(ValueError) as error:
         read_task(path, FORM, parse, {}, "stop")
     assert str(error.value) == (
-        f"{path}: 7 of 8 rows cannot be used: line 3: text is bad; line 4: has 1 columns, the header has 2; line 5: has 1 "
-        "columns, the header has 2; line 6: has 1 columns, the header has 2; line 7: has 1 columns, the header has 2; and "
+        f"{path}: 7 of 8 rows cannot be used: line 3: text is bad; line 4: has 1 column, the header has 2; line 5: has 1 "
+        "column, the header has 2; line 6: has 1 column, the header has 2; line 7: has 1 column, the header has 2; and "
         "2 more: fix them, or skip them with --on-bad-row skip"
     )
     rows, rejected = read_task(path, FORM, parse, {}, "skip")

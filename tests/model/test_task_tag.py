@@ -59,7 +59,7 @@ def test_a_word_without_tokens_still_gets_a_tag():
 @pytest.mark.parametrize(
     "values, reason",
     [
-        ({"tokens": ["a", "b"], "tags": ["O"]}, "has 2 tokens and 1 tags"),
+        ({"tokens": ["a", "b"], "tags": ["O"]}, "has 2 tokens and 1 tag"),
         ({"tokens": [], "tags": []}, "has no tokens"),
         (
             {"tokens": {"a": 1}, "tags": []},
