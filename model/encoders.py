@@ -5,7 +5,7 @@ An encoder is imported when it is built: the names and shapes are known without 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,20 +45,28 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     """Return a new encoder with torch's default initial weights; ValueError if it is larger than the machine's memory."""
     import torch
 
+    make = resolve_name(ENCODERS[config.shape.encoder].encoder)
+    if torch.get_default_device().type != "meta":  # a model without memory may have any size
+        check_size(make, config)
+    encoder: Encoder = make(config)
+    return encoder
+
+
+def check_size(make: Callable[[EncoderConfig], Encoder], config: EncoderConfig) -> None:
+    """Raise ValueError if the weights of an encoder are larger than the machine's memory."""
+    import torch
+
     from model.devices import memory_bytes
 
-    make = resolve_name(ENCODERS[config.shape.encoder].encoder)
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in make(config).parameters())
-    if 4 * num_parameters > memory_bytes() and torch.get_default_device().type != "meta":
+    if 4 * num_parameters > (memory := memory_bytes()):
         raise ValueError(
             f"a model of this shape has {num_parameters:,} parameters, and its weights alone need "
-            f"{4 * num_parameters / 1e9:,.1f} GB, but this machine has {memory_bytes() / 1e9:,.1f} GB of memory: give a "
+            f"{4 * num_parameters / 1e9:,.1f} GB, but this machine has {memory / 1e9:,.1f} GB of memory: give a "
             f"smaller shape (hidden_size={config.shape.hidden_size}, num_hidden_layers={config.shape.num_hidden_layers}, "
             f"intermediate_size={config.shape.intermediate_size}, vocab_size={config.vocab_size})"
         )
-    encoder: Encoder = make(config)
-    return encoder
 
 
 def names_of(config: EncoderConfig) -> HuggingFaceNames:

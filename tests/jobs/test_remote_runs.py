@@ -39,10 +39,8 @@ CODE = "import sys; from jobs.pretrain import main; sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "EXAMPLES_PER_MEMBER", 50)
-        directory = tmp_path_factory.mktemp("data") / "set"
-        return synthetic.write_data_set(directory, rows=(600, 480), num_shards=6, num_validation=60)
+    directory = tmp_path_factory.mktemp("data") / "set"
+    return synthetic.write_data_set(directory, rows=(600, 480), num_shards=6, num_validation=60, per_member=50)
 
 
 @pytest.fixture(scope="module")

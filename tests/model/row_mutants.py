@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -96,9 +95,8 @@ def uses(path: Path) -> list[Use]:
 
 
 def read_with_labels(path: Path, task: Task) -> None:
-    with suppress(BadRow):
-        rows, _ = read_task(path, task.forms(True), task.parse, {}, "skip")
-        task.label_counts(rows)
+    rows, _ = read_task(path, task.forms(True), task.parse, {}, "skip")
+    task.label_counts(rows)
 
 
 def read_without_labels(path: Path, task: Task) -> None:

@@ -19,7 +19,6 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CLS, SEP, MASK = 2, 3, 4
 NUM_WORDS = 48
 VOCABULARY = "".join(word + "\n" for word in SPECIAL + [f"w{i}" for i in range(NUM_WORDS)]).encode()
-EXAMPLES_PER_MEMBER = 1024
 UINT16 = pa.uint16()
 
 
@@ -82,15 +81,15 @@ def make_example(draw: random.Random, max_seq_length: int, pairs: bool) -> dict:
     }
 
 
-def write_shard(directory: Path, path: str, examples: list[dict], schema: pa.Schema) -> dict:
+def write_shard(directory: Path, path: str, examples: list[dict], schema: pa.Schema, per_member: int) -> dict:
     """Writes a shard and gives back its row of shards.parquet, but for the names."""
     number = Path(path).stem
     offsets, sizes, counts = [], [], []
     (directory / path).parent.mkdir(parents=True, exist_ok=True)
     with open(directory / path, "wb") as file:
         tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        for member, start in enumerate(range(0, len(examples), EXAMPLES_PER_MEMBER)):
-            batch = pa.RecordBatch.from_pylist(examples[start : start + EXAMPLES_PER_MEMBER], schema=schema)
+        for member, start in enumerate(range(0, len(examples), per_member)):
+            batch = pa.RecordBatch.from_pylist(examples[start : start + per_member], schema=schema)
             payload = io.BytesIO()
             with pa.ipc.new_file(payload, schema) as writer:
                 writer.write_batch(batch)
@@ -148,6 +147,7 @@ def write_data_set(
     rows: tuple[int, ...] = (1500, 1100),
     num_shards: int = 2,
     num_validation: int = 200,
+    per_member: int = 1024,
     max_seq_lengths: tuple[int, ...] = (32,),
     pairs: bool = True,
     seed: int = 0,
@@ -169,7 +169,7 @@ def write_data_set(
                     if part:
                         path = f"{split}/seq{length}/copy{copy}/{number:05d}.tar"
                         names = {"split": split, "max_seq_length": length, "copy": copy}
-                        shards.append(write_shard(directory, path, part, schema) | names)
+                        shards.append(write_shard(directory, path, part, schema, per_member) | names)
     pq.write_table(pa.Table.from_pylist(shards, schema=SHARDS_SCHEMA), directory / "shards.parquet")
     (directory / "vocab.txt").write_bytes(vocabulary)
     BertWordPieceTokenizer(str(directory / "vocab.txt")).save(str(directory / "tokenizer.json"))

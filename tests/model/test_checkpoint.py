@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from bertloom.whole_files import sweep_temporary
-from model.loading.stream import Leg
 from model.optimizer import build_optimizer, set_learning_rate
 from model.runs.checkpoint import (
     TrainingState,
@@ -23,23 +22,7 @@ from model.runs.checkpoint import (
     write_checkpoint,
 )
 from model.runs.checkpoint_writer import CheckpointWriter
-from model.runs.progress import Progress
-from tests.model.small_model import random_model, save_checkpoint
-
-LEG = Leg(step=0, max_seq_length=32, item=0, batch_size=8, seed=3, shards_digest="ab")
-
-
-def state(step: int, model) -> TrainingState:
-    return TrainingState(
-        progress=Progress(step=step, tokens=step * 100, seconds=0.5, legs=(LEG,)),
-        seed=1,
-        order_version=1,
-        shards_digest="ab",
-        vocabulary_sha256="cd",
-        model=model.config.values(),
-        schedule={"num_steps": 9},
-        changes=[],
-    )
+from tests.model.small_model import random_model, save_checkpoint, training_state
 
 
 def trained(name: str = "adamw"):
@@ -61,10 +44,10 @@ def equal(a: dict, b: dict) -> bool:
 @pytest.mark.parametrize("name", ["adamw", "lamb", "muon"])
 def test_weights_moments_and_state_come_back_bit_for_bit(tmp_path, name):
     model, optimizer = trained(name)
-    path = save_checkpoint(tmp_path, model, optimizer, state(12, model), keep=1)
+    path = save_checkpoint(tmp_path, model, optimizer, training_state(model, 12), keep=1)
     assert path == tmp_path / "step-00000012"
     assert sorted(p.name for p in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
-    assert latest_checkpoint(tmp_path, TrainingState) == (path, state(12, model))
+    assert latest_checkpoint(tmp_path, TrainingState) == (path, training_state(model, 12))
     assert equal(load_model(path).state_dict(), model.state_dict())
 
     again = random_model()
@@ -82,7 +65,7 @@ def test_weights_moments_and_state_come_back_bit_for_bit(tmp_path, name):
 
 def test_moments_that_another_optimizer_does_not_know_begin_anew(tmp_path):
     model, optimizer = trained("adamw")
-    path = save_checkpoint(tmp_path, model, optimizer, state(2, model), keep=1)
+    path = save_checkpoint(tmp_path, model, optimizer, training_state(model, 2), keep=1)
     muon = build_optimizer(model, 0.01, "muon")
     load_checkpoint(path, model, muon)
     found = optimizer_tensors(model, muon)
@@ -91,7 +74,7 @@ def test_moments_that_another_optimizer_does_not_know_begin_anew(tmp_path):
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     muon.step()
-    path = save_checkpoint(tmp_path, model, muon, state(3, model), keep=1)
+    path = save_checkpoint(tmp_path, model, muon, training_state(model, 3), keep=1)
     back = build_optimizer(model, 0.01)
     load_checkpoint(path, model, back)
     back.step()
@@ -102,14 +85,14 @@ def test_moments_that_another_optimizer_does_not_know_begin_anew(tmp_path):
 def test_only_the_last_few_are_kept(tmp_path):
     model, optimizer = trained()
     for step in (1, 2, 3, 4):
-        save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
+        save_checkpoint(tmp_path, model, optimizer, training_state(model, step), keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
 
 
 def test_those_of_every_so_many_steps_are_kept_for_good(tmp_path):
     model, optimizer = trained()
     for step in range(1, 9):
-        write_checkpoint(tmp_path, *snapshot(model, optimizer), state(step, model), keep=1, keep_every=3)
+        write_checkpoint(tmp_path, *snapshot(model, optimizer), training_state(model, step), keep=1, keep_every=3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000006", "step-00000008"]
 
 
@@ -119,7 +102,9 @@ def test_the_writer_writes_what_was_when_it_was_asked_and_one_at_a_time(tmp_path
     told = []
     with CheckpointWriter(tmp_path, keep=3) as writer:
         for step in (1, 2):
-            writer.save(model, optimizer, state(step, model), before=lambda: told.append(len(list(tmp_path.iterdir()))))
+            writer.save(
+                model, optimizer, training_state(model, step), before=lambda: told.append(len(list(tmp_path.iterdir())))
+            )
             with torch.no_grad():  # training goes on
                 for parameter in model.parameters():
                     parameter.add_(1)
@@ -132,7 +117,7 @@ def test_an_error_of_the_writer_is_raised_by_the_next_call(tmp_path):
     model, optimizer = trained()
     (tmp_path / "file").write_text("")
     writer = CheckpointWriter(tmp_path / "file", keep=1)
-    writer.save(model, optimizer, state(1, model))
+    writer.save(model, optimizer, training_state(model, 1))
     with pytest.raises(FileExistsError):
         writer.wait()
     writer.wait()
@@ -162,7 +147,7 @@ def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path):
 def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, caplog, name, damage, message):
     model, optimizer = trained()
     for step in (1, 2):
-        save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
+        save_checkpoint(tmp_path, model, optimizer, training_state(model, step), keep=2)
     file = tmp_path / "step-00000002" / name
     content = file.read_bytes()
     file.unlink()
@@ -176,14 +161,14 @@ def test_a_damaged_checkpoint_is_named_and_skipped(tmp_path, caplog, name, damag
     shutil.rmtree(tmp_path / "step-00000001")
     with pytest.raises(ValueError, match="has no intact checkpoint .1 damaged.: restore"):
         latest_checkpoint(tmp_path, TrainingState)
-    save_checkpoint(tmp_path, model, optimizer, state(2, model), keep=1)  # takes the place of the damaged one
+    save_checkpoint(tmp_path, model, optimizer, training_state(model, 2), keep=1)  # takes the place of the damaged one
     assert latest_checkpoint(tmp_path, TrainingState)[1].step == 2
 
 
 def test_the_latest_is_found_by_content_and_not_by_name(tmp_path):
     model, optimizer = trained()
     for step in (1, 2):
-        save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
+        save_checkpoint(tmp_path, model, optimizer, training_state(model, step), keep=2)
     (tmp_path / "step-00000001").rename(tmp_path / "step-00000007")
     assert latest_checkpoint(tmp_path, TrainingState)[0].name == "step-00000002"
 
@@ -191,15 +176,15 @@ def test_the_latest_is_found_by_content_and_not_by_name(tmp_path):
 def test_a_good_checkpoint_is_not_removed_for_damaged_ones_after_it(tmp_path, caplog):
     model, optimizer = trained()
     for step in (1, 9):
-        save_checkpoint(tmp_path, model, optimizer, state(step, model), keep=2)
+        save_checkpoint(tmp_path, model, optimizer, training_state(model, step), keep=2)
     (tmp_path / "step-00000009" / "model.safetensors").unlink()
-    save_checkpoint(tmp_path, model, optimizer, state(3, model), keep=1)
+    save_checkpoint(tmp_path, model, optimizer, training_state(model, 3), keep=1)
     assert latest_checkpoint(tmp_path, TrainingState)[1].step == 3
 
 
 def test_another_version_is_refused_by_name(tmp_path):
     model, optimizer = trained()
-    path = save_checkpoint(tmp_path, model, optimizer, state(1, model), keep=1)
+    path = save_checkpoint(tmp_path, model, optimizer, training_state(model, 1), keep=1)
     content = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(content | {"format_version": 2}))
     with pytest.raises(ValueError, match="'bertloom-checkpoint' has version 2, expected 1"):
@@ -212,8 +197,8 @@ import builtins, os, shutil, sys, torch
 from pathlib import Path
 import model.runs.checkpoint as checkpoint
 from model.runs.checkpoint_writer import CheckpointWriter
-from tests.model.small_model import save_checkpoint
-from tests.model.test_checkpoint import state, trained
+from tests.model.small_model import save_checkpoint, training_state
+from tests.model.test_checkpoint import trained
 
 def exit_at(stage):
     done = 0
@@ -245,12 +230,12 @@ torch.set_num_threads(1)
 model, optimizer = trained()
 for stage in range(1000):
     folder = Path(sys.argv[1]) / f"stage-{stage}"
-    save_checkpoint(folder, model, optimizer, state(1, model), keep=1)
+    save_checkpoint(folder, model, optimizer, training_state(model, 1), keep=1)
     child = os.fork()
     if child == 0:
         exit_at(stage)
         with CheckpointWriter(folder, keep=1) as writer:
-            writer.save(model, optimizer, state(2, model))
+            writer.save(model, optimizer, training_state(model, 2))
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
         print(stage)
@@ -271,7 +256,7 @@ def test_killed_at_any_stage_of_the_write_a_whole_checkpoint_is_there(tmp_path):
         steps.append(found.step)
         sweep_temporary(folder)
         assert all(p.name.startswith("step-") for p in folder.iterdir())
-        save_checkpoint(folder, model, optimizer, state(3, model), keep=1)
+        save_checkpoint(folder, model, optimizer, training_state(model, 3), keep=1)
         assert [p.name for p in folder.iterdir()] == ["step-00000003"]
     assert steps == sorted(steps) and set(steps) == {1, 2}
 

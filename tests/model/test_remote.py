@@ -35,10 +35,8 @@ NUM_SHARDS = 12
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> Path:
     """12 shards of 200 rows in two members each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "EXAMPLES_PER_MEMBER", 100)
-        directory = tmp_path_factory.mktemp("data") / "set"
-        return synthetic.write_data_set(directory, rows=(2400,), num_shards=NUM_SHARDS, num_validation=50)
+    directory = tmp_path_factory.mktemp("data") / "set"
+    return synthetic.write_data_set(directory, rows=(2400,), num_shards=NUM_SHARDS, num_validation=50, per_member=100)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -16,31 +16,20 @@ from model.encoders import build_encoder, config_from, shape_class
 from model.heads import PretrainingModel
 from model.hub.config import read_config, write_config
 from model.hub.pretrained import open_pretrained
-from model.loading.stream import Leg
 from model.optimizer import build_optimizer
 from model.runs.checkpoint import TrainingState, check_files, load_checkpoint, load_model, read_state
 from model.runs.metrics import parse_line, read_metrics
-from model.runs.progress import Progress
 from model.runs.verify import check_run
 from model.shape import EncoderConfig
 from model.step import choose_device
-from tests.model.small_model import random_model, save_checkpoint, small_config
+from tests.model.small_model import LEG, random_model, save_checkpoint, small_config, training_state
 
 NOT_OURS = "it was damaged or written by something else"
-LEG = Leg(step=0, max_seq_length=32, item=0, batch_size=8, seed=3, shards_digest="ab")
 
 
 def make_state(model) -> TrainingState:
-    return TrainingState(
-        progress=Progress(step=4, tokens=400, seconds=0.5, legs=(LEG,)),
-        seed=1,
-        order_version=1,
-        shards_digest="ab",
-        vocabulary_sha256="cd",
-        model=model.config.values(),
-        schedule={"num_steps": 9},
-        changes=[{"step": 2, "name": "batch_size", "before": 4, "after": 8}],
-    )
+    changes = [{"step": 2, "name": "batch_size", "before": 4, "after": 8}]
+    return replace(training_state(model, 4), changes=changes)
 
 
 @pytest.fixture
@@ -239,9 +228,11 @@ def test_a_line_of_metrics_that_training_does_not_write_is_damaged(tmp_path, tex
 
 def test_verification_reports_a_checkpoint_that_another_program_wrote(checkpoint):
     rewrite(checkpoint, lambda content: content["state"].update(changes=[5]))
+    found: list[str | None] = []
     with pytest.raises(ValueError, match="has no intact checkpoint"):
-        for fault in check_run(checkpoint.parent.parent):
-            assert NOT_OURS in fault
+        found.extend(check_run(checkpoint.parent.parent))
+    [fault] = found
+    assert fault and NOT_OURS in fault
     rewrite(checkpoint, lambda content: content["state"].update(changes=[]))
     (checkpoint.parent.parent / "config.toml").write_text('log_every = "x"\ndata = 5\n')
     with pytest.raises(ValueError, match="config.toml does not name the data set of the run"):

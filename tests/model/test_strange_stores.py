@@ -28,10 +28,8 @@ ENOUGH = 50_000_000
 @pytest.fixture(scope="module")
 def genuine(tmp_path_factory) -> Path:
     """A shard of 400 rows in four members."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "EXAMPLES_PER_MEMBER", 100)
-        directory = tmp_path_factory.mktemp("data") / "set"
-        return synthetic.write_data_set(directory, rows=(400,), num_shards=1, num_validation=0)
+    directory = tmp_path_factory.mktemp("data") / "set"
+    return synthetic.write_data_set(directory, rows=(400,), num_shards=1, num_validation=0, per_member=100)
 
 
 @pytest.fixture(autouse=True)
