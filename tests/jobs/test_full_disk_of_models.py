@@ -15,8 +15,8 @@ from model.optimizer import build_optimizer
 from model.runs.checkpoint import TrainingState, latest_checkpoint
 from model.runs.checkpoint_writer import check_space, checkpoint_bytes
 from tests.jobs.small_run import make_data, make_run, run_config, train_lines
-from tests.model.small_model import random_model, save_checkpoint
-from tests.model.test_checkpoint import state, trained
+from tests.model.small_model import random_model, save_checkpoint, training_state
+from tests.model.test_checkpoint import trained
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -55,7 +55,7 @@ def flags(data, out) -> list[str]:
 def test_the_size_of_a_checkpoint_is_known_before_the_first_step(tmp_path, name):
     model = random_model()
     expected = checkpoint_bytes(model, build_optimizer(model, 0.01, name))
-    path = save_checkpoint(tmp_path, *trained(name), state(1, model), keep=1)
+    path = save_checkpoint(tmp_path, *trained(name), training_state(model, 1), keep=1)
     size = sum((path / file).stat().st_size for file in ("model.safetensors", "optimizer.safetensors"))
     assert expected <= size <= expected + 30_000  # the names of the tensors
 
@@ -80,7 +80,7 @@ def test_checkpoints_that_will_be_replaced_need_no_more_room(tmp_path, monkeypat
     with pytest.raises(ValueError, match="for 3 more checkpoints"):
         check_space(folder, model, optimizer, 3)
     for step in (1, 2):
-        save_checkpoint(folder, model, optimizer, state(step, model), keep=2)
+        save_checkpoint(folder, model, optimizer, training_state(model, step), keep=2)
     check_space(folder, model, optimizer, 3)
 
 

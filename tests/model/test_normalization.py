@@ -14,8 +14,7 @@ from model.optimizer import build_optimizer
 from model.runs.checkpoint import load_model
 from model.schedule import Phase
 from model.step import evaluate, train_step
-from tests.model.small_model import random_model, save_checkpoint, small_config
-from tests.model.test_checkpoint import state
+from tests.model.small_model import random_model, save_checkpoint, small_config, training_state
 
 STEP = {"learning_rate": 1e-3, "max_gradient_norm": 1.0, "seed": 1}
 
@@ -89,7 +88,7 @@ def test_the_statistics_are_in_the_checkpoint(examples, tmp_path):
     optimizer = build_optimizer(model, 0.01)
     batch = global_batch(examples, TrainingOrder(examples.rows_per_copy, 1, 32), 0, 24, 24)
     train_step(model, optimizer, batch, step=0, **STEP)
-    again = load_model(save_checkpoint(tmp_path, model, optimizer, state(1, model), keep=1))
+    again = load_model(save_checkpoint(tmp_path, model, optimizer, training_state(model, 1), keep=1))
     assert all(tensor.equal(again.state_dict()[name]) for name, tensor in model.state_dict().items())
     assert "mlm.norm.running_mean" in again.state_dict()
 
