@@ -14,7 +14,7 @@ from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.order import TrainingOrder, parse_shuffle
 from model.optimizers import OptimizerName
 from model.precision import Precision
-from model.runs.resume import CHANGEABLE
+from model.runs.resume import CHANGEABLE, DECIDING
 from model.runs.sinks import SinkName
 from model.schedule import Decay, Schedule, check_learning_rate, parse_budget, parse_phases
 from model.shape import Shape
@@ -258,35 +258,9 @@ class PretrainConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, except model, data and seed; checkpoints hold them."""
-        values = {name: getattr(self, name) for name in DECIDING_FIELDS}
+        values = {name: getattr(self, name) for name in DECIDING}
         values["init_from"] = None if self.init_from is None else str(self.init_from)
         return values | {"phases": list(self.phases)}
-
-
-DECIDING_FIELDS = (
-    "num_steps",
-    "num_epochs",
-    "num_tokens",
-    "budget",
-    "batch_size",
-    "phases",
-    "learning_rate",
-    "warmup_ratio",
-    "warmup_steps",
-    "decay",
-    "decay_ratio",
-    "optimizer",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "patience",
-    "max_gradient_norm",
-    "remask",
-    "shuffle",
-    "spike_factor",
-)
-"""Fields that decide the numbers, except those that are fields of `TrainingState`."""
 
 
 def too_long(max_seq_length: int, max_position_embeddings: int) -> str:

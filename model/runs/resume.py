@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from model.runs.checkpoint import TrainingState
 
-CHANGEABLE = (
+DECIDING = (
     "num_steps",
     "num_epochs",
     "num_tokens",
     "budget",
     "batch_size",
     "phases",
-    "max_seq_length",
     "learning_rate",
     "warmup_ratio",
     "warmup_steps",
@@ -28,13 +27,12 @@ CHANGEABLE = (
     "adam_epsilon",
     "patience",
     "max_gradient_norm",
-    "seed",
-    "shuffle",
     "remask",
-    "data",
-    "precision",
+    "shuffle",
     "spike_factor",
 )
+"""Settings of pretraining that decide the numbers, besides those that `TrainingState` has a field for."""
+CHANGEABLE = (*DECIDING, "max_seq_length", "seed", "data", "precision")
 """Settings of pretraining that `--allow-change` may name. The model's shape and the vocabulary never change."""
 
 
