@@ -128,12 +128,11 @@ class _Columns:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        import numpy as np
         import pyarrow as pa
 
+        from bertloom.arrays import id_type
         from bertloom.shards import schema
 
-        ids = np.dtype(np.uint16 if len(self.vocabulary.words) < 65536 else np.uint32)
         added = {
             "token_type_ids": pa.list_(pa.field("item", pa.uint8(), nullable=False)),
             "split": pa.string(),
@@ -146,7 +145,8 @@ class _Columns:
         if self.with_text:
             strings = pa.list_(pa.field("item", pa.string(), nullable=False))
             added |= {"tokens": strings, "text_a": pa.string(), "text_b": pa.string()}
-        return pa.schema([*schema(ids), *(pa.field(name, kind, nullable=False) for name, kind in added.items())])
+        columns = schema(id_type(len(self.vocabulary.words)))
+        return pa.schema([*columns, *(pa.field(name, kind, nullable=False) for name, kind in added.items())])
 
     def tables(self, dataset: str, row: Mapping[str, Any]) -> Iterator[pa.Table]:
         """Yield the examples of a shard, a few members at a time. row: of shards.parquet."""

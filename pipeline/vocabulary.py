@@ -17,13 +17,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bertloom import storage
-from bertloom.arrays import Bools
+from bertloom.arrays import Bools, id_type
 from pipeline.text.scripts import script_of
 
 if TYPE_CHECKING:  # functions import what they use: --help needs none of it
@@ -53,6 +53,11 @@ class WordKinds:
     """Whether it ends a sentence, such as "?"."""
     closes: Bools
     """Whether it may come after the end of a sentence, such as a closing quotation mark."""
+
+    def end_a_sentence(self, last: NDArray[Any], before: NDArray[Any]) -> Bools:
+        """Return whether text with these last words, and these words before them, ends a sentence. Both are ids, (n,)."""
+        found: Bools = self.ends[last] | (self.closes[last] & self.ends[before])
+        return found
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ class Vocabulary:
     def ordinary(self) -> NDArray[np.unsignedinteger]:
         """Ids that may replace a masked word: all except the special and [unusedN] words. uint16 or uint32, sorted."""
         chosen = [i for i, word in enumerate(self.words) if word not in SPECIAL_WORDS and not _UNUSED.fullmatch(word)]
-        return np.array(chosen, np.uint16 if len(self.words) < 65536 else np.uint32)
+        return np.array(chosen, id_type(len(self.words)))
 
 
 def read_vocabulary(path: str) -> Vocabulary:

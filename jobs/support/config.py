@@ -35,6 +35,7 @@ import tomli_w
 import tyro
 
 from bertloom.json_files import read_toml
+from bertloom.shapes import LARGEST
 from jobs.support.flags import HELP, check_flags, plain_help
 
 Config = TypeVar("Config")
@@ -218,7 +219,7 @@ def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
 
 def _is_in_range(value: Any) -> bool:
     """Return whether a value is not a number, or a number of usual size: finite and below 2^63."""
-    return not isinstance(value, (int, float)) or abs(value) < 1 << 63
+    return not isinstance(value, (int, float)) or abs(value) < LARGEST
 
 
 def _check_numbers(config: Any) -> None:

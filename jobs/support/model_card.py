@@ -75,8 +75,8 @@ def read_results(path: Path) -> dict[str, Any]:
         "settings": dict[str, Any],
     }
     if "best_seed" in content:
-        numbers = dict[str, float | None]
-        kinds = {"best_seed": int, "mean": numbers, "deviation": numbers, "seeds": dict[str, numbers]}
+        values = dict[str, float | None]
+        kinds = {"best_seed": int, "mean": values, "deviation": values, "seeds": dict[str, values]}
     for name, kind in kinds.items():
         shaped(content.get(name), kind, f"{path}: {name}")
     if "best_seed" not in content:

@@ -53,7 +53,7 @@ def cells(e: Examples, vocabulary: Vocabulary) -> list[I64]:
 
     No table has the borders of both segments: which end of A goes with which beginning of B is language.
     """
-    kinds, inside = vocabulary.kinds, never_first(vocabulary)
+    inside = never_first(vocabulary)
     a, b = e.segment_b - 2, e.b_length
     full = np.clip(FULL - (e.max_seq_length - e.lengths), 0, FULL)
     total = np.where(full > 0, LENGTH_BINS + full, _binned(a + b))
@@ -62,8 +62,7 @@ def cells(e: Examples, vocabulary: Vocabulary) -> list[I64]:
         (a, e.starts + 1, e.starts + e.segment_b - 1),
         (b, e.starts + e.segment_b, e.starts + e.lengths - 1),
     ):
-        last, before = e.truth[past - 1], e.truth[np.maximum(past - 2, begin)]
-        whole = kinds.ends[last] | (kinds.closes[last] & kinds.ends[before])
+        whole = vocabulary.kinds.end_a_sentence(e.truth[past - 1], e.truth[np.maximum(past - 2, begin)])
         tables.append(_pair(_binned(length), inside[e.truth[begin]] * 2 + whole))
     return tables
 

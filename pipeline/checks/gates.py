@@ -11,6 +11,20 @@ from typing import Any
 
 from pipeline.examples.configuration import ExamplesConfig
 
+GUESSES = {
+    "label_guess": (
+        "B's length alone",
+        "a model would learn lengths and not language. Many documents of one or two sentences, or few documents, can cause "
+        "this; the report shows the lengths for each label",
+    ),
+    "border_guess": (
+        "the lengths and ends of A and B",
+        "a model would learn how the pairs were made, and not language. Very few documents, or one source with most of the "
+        "text, can cause this; `bertloom explain` shows how an example was made",
+    ),
+}
+"""What the labels are guessed from, and advice if that succeeds. The gate of each is max_NAME."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gates:
@@ -127,23 +141,12 @@ def _measured(gates: Gates, report: dict[str, Any]) -> Iterator[tuple[str, float
                 f"{layout}",
                 share_error("max_one_label", found["examples"]),
             )
-        if found["label_guess"] is not None and not objective.form_tells_label:
-            guess = found["label_guess"]
-            yield (
-                "max_label_guess",
-                guess["accuracy"],
-                f"of the labels of length {length} are guessed from B's length alone",
-                "a model would learn lengths and not language. Many documents of one or two sentences, or few documents, "
-                "can cause this; the report shows the lengths for each label",
-                guess["error"],
-            )
-        if found["border_guess"] is not None and not objective.form_tells_label:
-            guess = found["border_guess"]
-            yield (
-                "max_border_guess",
-                guess["accuracy"],
-                f"of the labels of length {length} can be guessed from the lengths and ends of A and B",
-                "a model would learn how the pairs were made, and not language. Very few documents, or one source with most "
-                "of the text, can cause this; `bertloom explain` shows how an example was made",
-                guess["error"],
-            )
+        for guess, (from_what, advice) in GUESSES.items():
+            if found[guess] is not None and not objective.form_tells_label:
+                yield (
+                    f"max_{guess}",
+                    found[guess]["accuracy"],
+                    f"of the labels of length {length} can be guessed from {from_what}",
+                    advice,
+                    found[guess]["error"],
+                )

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bertloom.arrays import I64, U64, Bools
+from bertloom.arrays import I64, U64, Bools, id_type
 from bertloom.members import metadata_of
 from bertloom.shards import FORMAT_VERSION, schema
 from pipeline.examples.configuration import ExamplesConfig
@@ -84,7 +84,6 @@ def check_batch(
         row: of its shard, from shards.parquet.
         page: of its bucket; `used` is filled in.
     """
-    ids_type = np.dtype(np.uint16 if len(vocabulary.words) < 65536 else np.uint32)
     metadata = metadata_of(batch.schema)
     expected = {
         "format_version": str(FORMAT_VERSION),
@@ -92,7 +91,7 @@ def check_batch(
         "copy": str(row["copy"]),
         "vocabulary_sha256": vocabulary.sha256,
     }
-    if not batch.schema.equals(schema(ids_type)) or metadata != expected:
+    if not batch.schema.equals(schema(id_type(len(vocabulary.words)))) or metadata != expected:
         yield f"schema {batch.schema.names} with {metadata}, expected {expected}"
         return
     member, broken = Member.of(batch), False

@@ -61,7 +61,9 @@ def split_sentences(block: TokenBlock, words: WordKinds, *, room: int, longest: 
     is_edge = np.zeros(len(block.ids) + 1, bool)
     is_edge[edges] = True
     is_marked = np.zeros(len(is_edge), bool)
-    is_marked[edges[1:]] = _ends_with_a_mark(block.ids, edges, words)
+    is_marked[edges[1:]] = words.end_a_sentence(
+        block.ids[edges[1:] - 1], block.ids[np.maximum(edges[1:] - 2, edges[:-1])]
+    )
     document = np.repeat(np.arange(len(block.documents)), block.documents["num_sentences"])
     long = np.flatnonzero(block.sentence_lengths > longest) if longest is not None else np.zeros(0, np.int64)
     if len(long):
@@ -86,14 +88,6 @@ def split_sentences(block: TokenBlock, words: WordKinds, *, room: int, longest: 
         is_marked,
         full_end,
     )
-
-
-def _ends_with_a_mark(ids: NDArray[Any], edges: I64, words: WordKinds) -> Bools:
-    """Return whether each sentence ends with a mark, which may have a closing mark after it: (sentences,)."""
-    last = ids[edges[1:] - 1]
-    before = ids[np.maximum(edges[1:] - 2, edges[:-1])]
-    found: Bools = words.ends[last] | (words.closes[last] & words.ends[before])
-    return found
 
 
 def _cut(head: Bools, start: int, end: int, piece: int) -> list[int]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from bertloom.arrays import I64
+from bertloom.arrays import I64, id_type
 from pipeline.text.pieces import GreedyPieces, is_short
 from pipeline.text.units import MAX_UNITS, Interner, Units
 
@@ -26,7 +26,7 @@ class WordPiece:
         """tokenizer: BERT's, with `encode_special_tokens` set. Ids are uint16, or uint32 for 65,536 words and more."""
         assert tokenizer.encode_special_tokens, "a special token's name in the text would become that token"
         self.tokenizer = tokenizer
-        self.dtype = np.dtype(np.uint16 if vocab_size < 65536 else np.uint32)
+        self.dtype = id_type(vocab_size)
         self.plain = GreedyPieces(tokenizer.get_vocab(with_added_tokens=False))
         self.interner = Interner(tokenizer, do_lower_case)
         self._clear()
