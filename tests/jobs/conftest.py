@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.jobs.corpus import write_vocabulary
 from tests.jobs.restartable_job import Job
+
+
+@pytest.fixture(scope="session")
+def vocab(tmp_path_factory) -> Path:
+    """The vocabulary of the corpus."""
+    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "vocab.txt")
 
 
 @pytest.fixture(scope="session")

@@ -15,15 +15,10 @@ from jobs.build_vocab import main as build_vocab
 from jobs.explain import main as explain
 from jobs.preprocess import print_summary
 from jobs.verify import verify
-from tests.jobs.corpus import as_txt, documents, run_job, shard_digests, write, write_vocabulary
+from tests.jobs.corpus import as_txt, documents, run_job, shard_digests, write
 
 TEXTS = documents(120)
 ONE = {"max_seq_length": (32,), "dupe_factor": 1}
-
-
-@pytest.fixture(scope="module")
-def vocab(tmp_path_factory) -> Path:
-    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "vocab.txt")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from jobs.preprocess import PreprocessConfig
 from jobs.verify import verify
 from model.loading.data import DataSet
 from pipeline.options import compose
-from tests.jobs.corpus import CHINESE, digests, documents, run_job, vocabulary_words, write, write_vocabulary
+from tests.jobs.corpus import CHINESE, digests, documents, run_job, vocabulary_words, write
 
 TEXTS = documents(120)
 KINDS = {
@@ -26,11 +26,6 @@ KINDS = {
     "chinese-spans": {"mask_spans": True, "chinese_words": True, "pairs": "sop"},
     "split": {"mask_token_prob": 1.0, "random_token_prob": 0.0, "masked_lm_prob": 0.2},
 }
-
-
-@pytest.fixture(scope="module")
-def vocab(tmp_path_factory):
-    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "vocab.txt")
 
 
 @pytest.fixture(scope="module")

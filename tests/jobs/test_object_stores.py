@@ -14,16 +14,11 @@ from pipeline.inputs.documents import TextConfig
 from pipeline.local.runner import pipeline_options, run_over_splits
 from pipeline.places import Places
 from pipeline.stages.line_repeats import CountLines
-from tests.jobs.corpus import as_txt, digests, documents, write, write_vocabulary
+from tests.jobs.corpus import as_txt, digests, documents, write
 from tests.model.object_store import Store, object_store
 
 TEXTS = documents(40)
 FLAGS = ["--max-seq-length", "32", "--dupe-factor", "1", "--validation-fraction", "0"]
-
-
-@pytest.fixture(scope="module")
-def vocab(tmp_path_factory):
-    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "vocab.txt")
 
 
 @pytest.fixture(scope="module")

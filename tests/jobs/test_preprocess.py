@@ -10,15 +10,10 @@ import pytest
 from bertloom.members import read_shard
 from jobs import cli
 from jobs.verify import verify
-from tests.jobs.corpus import as_jsonl, as_txt, digests, documents, run_job, shard_digests, write, write_vocabulary
+from tests.jobs.corpus import as_jsonl, as_txt, digests, documents, run_job, shard_digests, write
 
 TEXTS = documents(150)
 SMALL = ["--max-seq-length", "32", "--dupe-factor", "1"]
-
-
-@pytest.fixture(scope="module")
-def vocab(tmp_path_factory):
-    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "vocab.txt")
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,10 @@ import pytest
 
 from jobs import cli
 from jobs.explain import main as explain
-from tests.jobs.corpus import as_txt, digests, documents, run_job, shard_digests, write, write_vocabulary
+from tests.jobs.corpus import as_txt, digests, documents, run_job, shard_digests, write
 
 TEXTS = documents(60)
 SMALL = {"max_seq_length": (32,), "dupe_factor": 1, "validation_fraction": 0.0}
-
-
-@pytest.fixture(scope="module")
-def vocab(tmp_path_factory):
-    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "vocab.txt")
 
 
 @pytest.fixture(scope="module")
