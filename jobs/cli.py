@@ -23,8 +23,6 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, TextIO
 
-from bertloom.whole_files import NO_ROOM
-
 COMMANDS = {
     "demo": ("jobs.demo", "Run every step on the sample texts, in a few minutes"),
     "build-vocab": ("jobs.build_vocab", "Build a WordPiece vocabulary from text"),
@@ -207,6 +205,8 @@ def _has_no_reader(output: TextIO) -> bool:
 def _message(error: Exception) -> str:
     """Return the error's message without Python's `[Errno 2]`, and never an empty one."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        from bertloom.whole_files import NO_ROOM  # not at the top: `bertloom --help` needs none of it
+
         advice = ": make room, then start the same command again" if error.errno in NO_ROOM else ""
         return f"{os.fsdecode(error.filename) if not isinstance(error.filename, int) else ''}: {error.strerror}{advice}"
     return str(error) or type(error).__name__

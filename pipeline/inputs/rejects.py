@@ -1,11 +1,16 @@
 """The log of rejects: one JSON line each, compressed. Concatenated gzip members are one gzip file."""
 
+from __future__ import annotations
+
 import json
 import zlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from pipeline.inputs.sources import ReadConfig
 from pipeline.text.records import DAMAGED, Reject
+
+if TYPE_CHECKING:  # `inspect` needs no reader of texts
+    from pipeline.inputs.sources import ReadConfig
 
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"  # deflate, no time, best compression, Unix
 
