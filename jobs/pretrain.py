@@ -201,7 +201,7 @@ def resume(training: Pretraining) -> Progress:
     config, recorder, ranks = training.config, training.recorder, training.ranks
     found = recorder.find_checkpoint(TrainingState)
     if not found and config.resume_from and ranks.is_first:
-        found = open_checkpoint_of_other_run(config, recorder)
+        found = open_checkpoint_of_other_run(training)
     saved = ranks.share_json(asdict(found[1]) if found else None)
     start = Progress()
     progress = Progress(legs=tuple(training.legs_at(start)))
@@ -218,12 +218,11 @@ def resume(training: Pretraining) -> Progress:
             recorder.print("changed at step {step:,}: {name} from {before} to {after}".format(**change))
         if training.is_over(progress):
             return progress
-        progress = progress.in_precision(training.precision)
     else:
-        progress = progress.in_precision(training.precision)
         initialize_weights(training.model, config.model.initializer_range, config.seed)
         if config.init_from and ranks.is_first:
             load_initial_weights(training, config.init_from)
+    progress = progress.in_precision(training.precision)
     training.model.to(ranks.device)
     training.optimizer = build_optimizer(
         training.model,
@@ -240,11 +239,11 @@ def resume(training: Pretraining) -> Progress:
     return progress
 
 
-def open_checkpoint_of_other_run(config: PretrainConfig, recorder: NullRecorder) -> tuple[Path, TrainingState]:
+def open_checkpoint_of_other_run(training: Pretraining) -> tuple[Path, TrainingState]:
     """Return the checkpoint that --resume-from names and its state, and copy the other run's metrics up to its step."""
     from model.runs.checkpoint import TrainingState, check_files, read_state
 
-    path = config.resume_from
+    config, path = training.config, training.config.resume_from
     assert path is not None
     if not (path / "state.json").exists():
         raise ValueError(
@@ -252,14 +251,17 @@ def open_checkpoint_of_other_run(config: PretrainConfig, recorder: NullRecorder)
         )
     state = read_state(path, TrainingState)
     check_files(path)
-    unit, total = config.length_of_training()
-    if unit in ("steps", "tokens", "seconds") and state.progress.count(unit) >= total:
+    training.best = state.best
+    if training.is_over(state.progress):
+        is_early = not training.schedule.is_over(state.progress.count(training.schedule.unit))
+        lengths = ("patience",) if is_early else config.ALTERNATIVES[0]
+        name = next(name for name in lengths if getattr(config, name) is not None)
         raise ValueError(
-            f"resume_from={path} is at step {state.step:,}, which is the end of this schedule or after it: give a larger "
-            f"--num-steps, and --allow-change num_steps"
+            f"resume_from={path} is at step {state.step:,}, where this training has ended: give a larger "
+            f"--{name.replace('_', '-')}, and --allow-change {name}"
         )
-    recorder.copy_metrics(path.parent.parent / "metrics.jsonl", state.step)
-    recorder.print(f"continues {path} in {config.out}")
+    training.recorder.copy_metrics(path.parent.parent / "metrics.jsonl", state.step)
+    training.recorder.print(f"continues {path} in {config.out}")
     return path, state
 
 

@@ -102,6 +102,10 @@ def test_patience_ends_a_run_whose_validation_loss_no_longer_falls(data, tmp_pat
     state = read_state(result.checkpoint, TrainingState)
     assert result.step < 40 and state.best.num_worse == 3
     assert pretrain(run_config(data, tmp_path / "run", **chosen)).step == result.step, "it is finished"
+    with pytest.raises(
+        ValueError, match="where this training has ended: give a larger --patience, and --allow-change pat"
+    ):
+        pretrain(run_config(data, tmp_path / "branch", **chosen, resume_from=result.checkpoint))
 
 
 def test_a_checkpoint_of_another_run_is_continued_as_that_run_would_have_been(data, unbroken, tmp_path):
@@ -115,10 +119,13 @@ def test_a_checkpoint_of_another_run_is_continued_as_that_run_would_have_been(da
     assert pretrain(run_config(data, tmp_path / "longer", **longer)).step == 10
     assert {path: path.read_bytes() for path in sorted(unbroken.rglob("*")) if path.is_file()} == before
     last = unbroken / "checkpoints" / "step-00000008"
-    with pytest.raises(
-        ValueError, match="is at step 8, which is the end of this schedule or after it: give a larger --num-steps"
-    ):
-        pretrain(run_config(data, tmp_path / "over", num_steps=8, resume_from=last))
+    for name, value in {"num_steps": 8, "num_epochs": 0.01, "num_tokens": 10}.items():
+        over = {name: value, "allow_change": ("num_steps", name), "resume_from": last}
+        flag = name.replace("_", "-")
+        with pytest.raises(
+            ValueError, match=f"is at step 8, where this training has ended: give a larger --{flag}, and"
+        ):
+            pretrain(run_config(data, tmp_path / "over", **over))
     with pytest.raises(ValueError, match="is not a checkpoint: expected a folder such as RUN/checkpoints/step-0000"):
         pretrain(run_config(data, tmp_path / "none", num_steps=8, resume_from=unbroken))
 
