@@ -44,7 +44,7 @@ class EvaluateConfig:
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
     precision: Precision = "auto"
-    """Precision of matrix products. auto is bf16 on CUDA, otherwise fp32."""
+    """Precision of matrix products. auto is bf16 on CUDA (fp16 on GPUs before Ampere), otherwise fp32."""
     num_threads: int | None = None
     """CPU threads. The default is torch's choice."""
     cache_dir: Path | None = None

@@ -88,7 +88,7 @@ def import_model(config: ImportConfig) -> Imported:
     from model.hub.weights import to_hugging_face, write_pretrained
 
     if not configuration_file(config.hf):
-        what = "it has no config.json or bert_config.json" if config.hf.is_dir() else "there is no such folder"
+        what = "it has no config.json or bert_config.json" if config.hf.is_dir() else "the folder does not exist"
         raise ValueError(
             f"{config.hf} is not a model directory of transformers: {what}. Models are not downloaded: give a local folder"
         )

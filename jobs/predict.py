@@ -95,6 +95,6 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
             bar.update(len(chunk))
     if num_bad:
         print(
-            f"{num_bad:,} of {counted(num_rows, 'row')} could not be used: their lines give the reasons",
+            f"{num_bad:,} of {counted(num_rows, 'row')} could not be used: the output gives the reasons",
             file=sys.stderr,
         )

@@ -207,7 +207,7 @@ def make_data_set(
 
 
 def take_sample(run: Callable[[Any], object], job: JobConfig, places: Places) -> JobConfig:
-    """Return the job; if --sample is a number of documents, with the share that it stands for. run: runs a transform."""
+    """Return the job with a share as its --sample, which may be a number of documents. run: runs a transform."""
     from bertloom.sealed_files import is_sealed
     from pipeline.stages.sampling import FindShare, read_share, sampled
 

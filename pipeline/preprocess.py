@@ -29,7 +29,7 @@ class Preprocess(beam.PTransform[Any, Any]):
 
     job: JobConfig
     reading: JobConfig
-    """The same job; if --sample is a number of documents, with the share of documents that it stands for."""
+    """The same job with a share as its --sample, which may be a number of documents in `job`."""
     places: Places
     part_bytes: int
     """Text of a token part, about."""

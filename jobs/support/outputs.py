@@ -1,4 +1,4 @@
-"""Outputs of commands. The user's own files are never overwritten or deleted."""
+"""Outputs of commands. Only --overwrite lets a command replace a file of the user, and no command deletes one."""
 
 import json
 import os

@@ -36,7 +36,7 @@ class LocalFolder:
         self.path = Path(path)
         if not self.path.is_dir():
             raise ValueError(
-                f"{self.path} is not a data set: there is no such folder; give what `bertloom preprocess` wrote to --out"
+                f"{self.path} is not a data set: the folder does not exist; give what `bertloom preprocess` wrote to --out"
             )
 
     def __str__(self) -> str:

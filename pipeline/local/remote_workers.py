@@ -1,6 +1,6 @@
 """Jobs of Beam's portable runners (Flink, Spark, Prism): what to check while no worker reports, and errors in one line.
 
-Such a runner waits without a word while the Python of its workers lacks Beam, and this process hears of it late or never.
+If the Python of its workers lacks Beam, such a runner waits without a message, and reports it late or never.
 """
 
 import copy
@@ -41,7 +41,9 @@ def watch_remote_workers(options: PipelineOptions, command: str) -> Iterator[Cal
                 return
             advice = f"no worker has reported anything for {counted(minutes, 'minute')}. {what_to_check(options)}"
             if not accepted:
-                advice = f"waiting for {_job_server(options)} for {counted(minutes, 'minute')}. See if it runs there"
+                advice = (
+                    f"waiting for {_job_server(options)} for {counted(minutes, 'minute')}. Check that it runs there"
+                )
             print(f"bertloom {command}: {advice}", file=sys.stderr, flush=True)
             minutes = 2 * minutes + 1
 

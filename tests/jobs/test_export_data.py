@@ -89,7 +89,7 @@ def test_an_output_that_exists_or_is_in_the_data_set_is_refused(dataset, tmp_pat
         (tmp_path / "file.parquet", "already exists: give a new name"),
         (tmp_path / "folder", "already exists: give a new name"),
         (tmp_path / "link", "already exists: give a new name"),
-        (tmp_path / "no/where.parquet", "does not exist: create it first"),
+        (tmp_path / "no/where.parquet", "no does not exist: create it first"),
         (dataset / "examples.parquet", "is inside the data set, which must not change"),
         (dataset / "train/more", "is inside the data set, which must not change"),
     ):

@@ -253,7 +253,7 @@ def test_an_unsupported_configuration_is_refused(name, value, message, hf, tmp_p
 
 def test_an_incomplete_directory_is_refused(hf, run, tmp_path):
     with pytest.raises(
-        ValueError, match="is not a model directory .*: there is no such folder. Models are not downloaded"
+        ValueError, match="is not a model directory .*: the folder does not exist. Models are not downloaded"
     ):
         import_model(ImportConfig(hf=tmp_path / "bert-base-uncased", out=tmp_path / "out"))
     with pytest.raises(ValueError, match="imported is not a model directory of transformers: it has no config.json"):

@@ -104,7 +104,10 @@ def test_answers_go_through_a_pipe(command, texts, tmp_path):
 
 
 def test_an_output_that_cannot_be_written_is_one_line(command, texts, tmp_path, capsys):
-    for out, message in ((tmp_path, "is a folder"), (tmp_path / "missing/x", "does not exist: create it first")):
+    for out, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "missing/x", "missing does not exist: create it first"),
+    ):
         assert cli([*command, "--input", str(texts), "--out", str(out)]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1

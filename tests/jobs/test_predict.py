@@ -90,7 +90,7 @@ def test_a_bad_row_stops_the_command_or_gives_an_error_line(tuned, tmp_path, cap
     assert list(tmp_path.iterdir()) == [path], "nothing is left of a broken output"
     found = predicted("--model", tuned["classify"], "--input", path, "--out", out, "--on-bad-row", "skip")
     assert found[1] == {"error": "line 2: text is empty"} and "label" in found[0] and "label" in found[2]
-    assert "1 of 3 rows could not be used: their lines give the reasons" in capsys.readouterr().err
+    assert "1 of 3 rows could not be used: the output gives the reasons" in capsys.readouterr().err
 
 
 def test_ids_without_a_json_type_are_written_as_strings(tuned, tmp_path):

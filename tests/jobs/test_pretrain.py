@@ -294,7 +294,7 @@ def test_a_batch_larger_than_the_data_set_goes_through_several_epochs(tmp_path):
 
 
 def test_wrong_folders_and_lengths_are_refused(data, tmp_path):
-    with pytest.raises(ValueError, match="is not a data set: there is no such folder"):
+    with pytest.raises(ValueError, match="is not a data set: the folder does not exist"):
         pretrain(config(tmp_path / "nowhere", tmp_path / "run"))
     with pytest.raises(ValueError, match="has no train examples of max_seq_length=48: it has 32, 64"):
         pretrain(config(data, tmp_path / "run", max_seq_length=48))

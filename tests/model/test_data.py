@@ -183,7 +183,7 @@ def says(message: str):
 
 
 def test_what_is_no_data_set_or_not_finished_is_refused(own, tmp_path):
-    with says("nowhere is not a data set: there is no such folder"):
+    with says("nowhere is not a data set: the folder does not exist"):
         DataSet(tmp_path / "nowhere")
     (own / "manifest.json").rename(own / "manifest")
     with says("has no manifest.json: it is not a data set, or `bertloom preprocess` has not finished it"):

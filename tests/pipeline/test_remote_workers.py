@@ -48,7 +48,7 @@ def test_a_job_server_that_does_not_answer_is_named(monkeypatch, capfd):
     monkeypatch.setattr(remote_workers, "print", lambda text, **_: (print(text), said.set()), raising=False)
     with watch_remote_workers(pipeline_options(1, [*POOL, CONFIG]), "preprocess"):
         assert said.wait(60)
-    line = "bertloom preprocess: waiting for the job server at jobs:1 for 1 minute. See if it runs there"
+    line = "bertloom preprocess: waiting for the job server at jobs:1 for 1 minute. Check that it runs there"
     assert capfd.readouterr().out.splitlines()[0] == line
 
 
