@@ -14,7 +14,8 @@ from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.text.records import Document
 
 MAX_CHANGED = 0.2
-"""Share of words that accents may change without a warning. French has about 0.1, Vietnamese 0.7."""
+"""Share of words that accents may change without a warning. In the texts of its test,
+French has 0.15, Hindi 0.44 and Vietnamese 0.70."""
 SPLITS, DOCUMENTS, BYTES = 8, 10, 4_000
 """How much is read: splits, documents of each, and bytes of each document."""
 

@@ -21,14 +21,8 @@ RUNS = [
     '="',
 ]
 BEFORE = ["", "#a", "(", "__", "<a ", '="']
-ANCHORED = (
-    "_REDIRECT",
-    "_LEADING_BLANK_LINES",
-    "_BLANK_LINE",
-    "_SPACE",
-    "_LOCALE",
-    "_LANGUAGE",
-)  # used at one place only
+# searched at one place of a text only
+ANCHORED = ("_REDIRECT", "_LEADING_BLANK_LINES", "_BLANK_LINE", "_SPACE", "_LOCALE", "_LANGUAGE")
 LENGTH = 8_000
 
 

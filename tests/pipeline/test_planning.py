@@ -29,12 +29,8 @@ def make_part(
     """A part of documents (id, source key, tokens)."""
     rows = np.zeros(len(documents), DOCUMENT)
     for row, (document, source_key, tokens) in zip(rows, documents):
-        row["id"], row["source_key"], row["num_tokens"], row["num_sentences"] = (
-            document,
-            source_key,
-            tokens,
-            num_sentences,
-        )
+        row["id"], row["source_key"] = document, source_key
+        row["num_tokens"], row["num_sentences"] = tokens, num_sentences
     sizes = [tokens for *_, tokens in documents]
     lengths = [size for tokens in sizes for size in [1] * (num_sentences - 1) + [tokens - num_sentences + 1]]
     block = TokenBlock(np.zeros(sum(sizes), np.uint16), np.array(lengths, np.uint32), rows)
