@@ -48,18 +48,23 @@ def read_table(read_batches: ReadBatches, split: Split, start: int, config: Read
                     continue
                 if end > ROWS_PER_BYTE * source.size:
                     raise OSError(f"{end} rows are more than a file of {source.size} bytes can hold")
-                try:
-                    columns.check(batch)
-                except read_errors() as error:
-                    yield Reject(first, DAMAGED, f"{error}: rows {first} to {end - 1} are left out")
-                else:
-                    for begin, stop in _slices(columns.lengths(batch), max(0, start - first)):
-                        yield from _read_rows(batch, columns, begin, stop, first)
+                yield from _read_batch(batch, columns, max(0, start - first), first)
                 row = end
         except read_errors() as error:
             broken = broken or str(error)
     if broken:
         yield Reject(row, DAMAGED, f"{broken}: what came before it was kept")
+
+
+def _read_batch(batch: pa.RecordBatch, columns: Columns, begin: int, first: int) -> Iterator[Record]:
+    """Yield the records of a batch from its row `begin`, or one reject if it is damaged. first: number of its first row."""
+    try:
+        columns.check(batch)
+    except read_errors() as error:
+        yield Reject(first, DAMAGED, f"{error}: rows {first} to {first + batch.num_rows - 1} are left out")
+        return
+    for start, end in _slices(columns.lengths(batch), begin):
+        yield from _read_rows(batch, columns, start, end, first)
 
 
 def _slices(lengths: I64, begin: int) -> Iterator[tuple[int, int]]:
