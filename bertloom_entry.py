@@ -45,8 +45,10 @@ def main() -> int:
 
 
 def end_at_once(number: int, _: FrameType | None) -> None:
-    """End this process, with a line. A handler for the time before and after a command, which has nothing to clean up:
-    an exception would be printed with its traceback, by whatever import or exit function it came from."""
+    """Handle a signal before or after a command: print a line and end the process, which has nothing to clean up then.
+
+    An exception would be printed with the traceback of the import or exit function that the signal interrupted.
+    """
     os.write(2, f"bertloom: {'interrupted' if number == signal.SIGINT else 'terminated'}\n".encode())
     os._exit(128 + number)
 

@@ -22,7 +22,7 @@ DAMAGED = "`bertloom verify DATASET` reports what is damaged"
 MAX_BYTES = 1 << 28
 """Size of the largest manifest.json or shards.parquet that is read: a million input files or shards."""
 SHARD_ROW_BYTES = 32
-"""Of each row of shards.parquet that cannot be compressed: a sha256."""
+"""Bytes of a row of shards.parquet that cannot be compressed: those of its sha256."""
 
 _LENGTHS = Kind(
     f"a list of different whole numbers from {MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH}",
@@ -112,7 +112,7 @@ def parse_shards(content: bytes, name: str, manifest: dict[str, Any]) -> pa.Tabl
     """Return the rows of shards.parquet from its content.
 
     Raises:
-        ValueError: it is not that of the manifest (Damaged), or a row is not possible.
+        ValueError: its sha256 is not the one in the manifest (Damaged), or a row is not possible.
     """
     expected = manifest["shards_parquet"]
     found = hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""The members of shards, read so that no bytes in them can crash the process or take more memory than they have.
+"""The members of shards, read so that a damaged one can neither crash the process nor take more memory than its size.
 
 A shard is a ustar tar of Arrow files. `read_shard` reads one in a line; the trainer maps shards into memory
 (`model/loading/members.py`).

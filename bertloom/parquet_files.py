@@ -16,7 +16,7 @@ def parse_parquet(content: bytes, name: str, schema: pa.Schema, row_bytes: int) 
     """Return the table in the content of a file of this name.
 
     Args:
-        row_bytes: of each row that cannot be compressed, such as those of a digest. They bound the number of rows.
+        row_bytes: bytes of a row that cannot be compressed, such as a digest. They bound the number of rows.
 
     Raises:
         ValueError: it has other columns, more rows than its size allows, or values that are null or not valid.

@@ -2,7 +2,8 @@
 
     magic | CRC-32 of the body, 8 bytes | body
 
-A checksum of the whole file cannot be read with a range of it, so a file is checked once, when it is used again.
+Later reads may take a part of a file, which this checksum does not check. So each file is checked whole before a job uses it
+again.
 """
 
 import zlib

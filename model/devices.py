@@ -31,6 +31,6 @@ def peak_flops(device: torch.device, stated_tflops: float | None) -> float | Non
 def memory_bytes() -> int:
     """Return the memory of this machine, or less if this process may not use all of it."""
     limits = [int(psutil.virtual_memory().total), resource.getrlimit(resource.RLIMIT_AS)[0]]
-    with suppress(OSError, ValueError):  # there is no such file, or it holds "max"
+    with suppress(OSError, ValueError):  # the file does not exist, or holds "max"
         limits.append(int(CGROUP_LIMIT.read_text()))
     return min(limit for limit in limits if limit > 0)  # RLIM_INFINITY is -1

@@ -35,7 +35,7 @@ ENCODERS: dict[str, EncoderKind] = {
 
 
 def shape_class(name: str | None) -> type[Shape]:
-    """Return the class of the shape of the encoder of that name; BERT's if there is no name."""
+    """Return the class of the shape of the encoder of that name; BERT's if the name is None."""
     if name is not None and not (isinstance(name, str) and name in ENCODERS):  # a preset may hold anything
         raise ValueError(f"model.encoder is {repr(name)[:80]}: expected one of {', '.join(ENCODERS)}")
     return ENCODERS[name or "bert"].shape

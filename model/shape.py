@@ -122,6 +122,6 @@ class HuggingFaceNames:
     configuration: Mapping[str, Any]
     """Entries of config.json that are the same for every model of ours."""
     readable: Mapping[str, tuple[Any, ...]]
-    """Values of their configuration with which a model is like ours; the first is the usual one."""
+    """Values of their configuration that our encoder implements; the first is the usual one."""
     not_theirs: tuple[str, ...] = ()
     """Fields of our shape that their configuration has no entry for."""

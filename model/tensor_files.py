@@ -1,6 +1,6 @@
 """Files of named tensors in the format of safetensors, which holds no code.
 
-What a file says of its tensors is compared with what is expected before any of them is read.
+The names and shapes in a file are compared with the expected ones before any tensor is read.
 """
 
 import errno
@@ -20,7 +20,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> di
     """Return the tensors in a file.
 
     Args:
-        expected: tensors of the names and shapes that the file must have, no more and no fewer; by default it is free.
+        expected: tensors with exactly the names and shapes that the file must have; by default it may have any.
 
     Raises:
         ValueError: the file cannot be read, or has other tensors than expected.

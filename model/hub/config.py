@@ -10,7 +10,7 @@ from model.shape import EncoderConfig
 
 
 def write_config(config: EncoderConfig, form: str) -> dict[str, Any]:
-    """Return what config.json says of a model.
+    """Return the content of a model's config.json.
 
     Args:
         form: second part of its class's name in transformers, such as "ForPreTraining".
@@ -27,7 +27,7 @@ def read_config(configuration: Mapping[str, Any], where: str) -> EncoderConfig:
         where: the file, for errors.
 
     Raises:
-        ValueError: no encoder of ours is like it, or a value has the wrong type.
+        ValueError: bertloom has no encoder for it, or a value has the wrong type.
     """
     model_type = configuration.get("model_type")
     kinds = list(ENCODERS.values())

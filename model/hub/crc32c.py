@@ -1,7 +1,8 @@
 """CRC-32C (Castagnoli) of many megabytes with numpy.
 
-A CRC is linear: the remainder of A followed by B is the remainder of A, moved past the length of B, xor that of B. So rows
-of words are added up by xor, with the sum moved past one row in between; the words of the last sum are then one short text.
+A CRC is linear. To move a remainder past n bytes is to append n zero bytes to its data. The remainder of A followed by B is
+the remainder of A, moved past the length of B, xor the remainder of B. So the data are cut into rows of words: the sum is
+moved past one row, the next row is added by xor, and so on. The last sum is one row, which shorter rows reduce to one word.
 
 >>> hex(crc32c(b"123456789"))
 '0xe3069283'
@@ -19,7 +20,7 @@ WIDTHS = (1 << 14, 1 << 7, 1)
 
 
 def crc32c(data: bytes | bytearray) -> int:
-    """Return the checksum."""
+    """Return the CRC-32C of the data."""
     words = np.frombuffer(data, np.uint8)
     words = np.concatenate([np.frombuffer(PREFIX, np.uint8), words])
     for width in WIDTHS:

@@ -5,7 +5,7 @@
     DIRECTORY with config.json         any BERT that transformers wrote
     DIRECTORY with bert_config.json    a TensorFlow checkpoint of google-research/bert: bert_model.ckpt.index, …
 
-Each has its vocabulary in the same folder. It is checked to be the model's.
+The vocabulary is in the same folder, and it is checked that it belongs to the model.
 """
 
 import hashlib
@@ -76,7 +76,7 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
     """Open the model at a path; see the top of this file.
 
     Raises:
-        ValueError: there is no model, no encoder of ours is like it, or its vocabulary is not the one it was trained with.
+        ValueError: the path has no model, bertloom has no encoder for it, or its vocabulary is not the one of its training.
     """
     path = Path(path)
     if (path / "state.json").exists():

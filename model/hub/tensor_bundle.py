@@ -108,7 +108,7 @@ def read_index(index: Path) -> tuple[dict[str, Entry], list[Path]]:
 
 
 def read_block(content: bytes, handle: bytes, index: Path) -> list[tuple[bytes, bytes]]:
-    """Return the keys and values of the block at a handle (its offset and size); a key may begin like the one before."""
+    """Return the keys and values of the block at a handle (its offset and size). A key shares bytes with the one before."""
     offset, at = varint(handle, 0)
     size, _ = varint(handle, at)
     block, kind = content[offset : offset + size], content[offset + size]
@@ -133,7 +133,7 @@ def read_block(content: bytes, handle: bytes, index: Path) -> list[tuple[bytes, 
 
 
 def parse_entry(message: bytes, num_shards: int) -> Entry | None:
-    """Return the entry in a BundleEntryProto, or None if it is about something else than numbers."""
+    """Return the entry in a BundleEntryProto, or None if its tensor cannot hold weights."""
     values = dict(fields(message))
     dtype = DTYPES.get(values.get(1, 0))
     if dtype is None or 7 in values:  # 7: a tensor in slices

@@ -21,7 +21,7 @@ WEIGHT = re.compile(r"(^|/)(kernel|bias|gamma|beta|output_bias|output_weights|\w
 """Names of weights. Others are the optimizer's, such as …/kernel/adam_m, or counters, such as global_step."""
 ENDINGS = {"kernel": "weight", "gamma": "weight", "output_weights": "weight", "beta": "bias", "output_bias": "bias"}
 KERAS = "/.ATTRIBUTES/VARIABLE_VALUE"
-"""End of the names in a checkpoint of TensorFlow 2's Keras, which tell nothing about the layers."""
+"""End of the names in a checkpoint of TensorFlow 2's Keras. They do not show which layer a tensor belongs to."""
 
 logger = logging.getLogger("bertloom")
 
@@ -36,7 +36,7 @@ def index_file(directory: Path) -> Path | None:
 
 
 def read_checkpoint(index: Path) -> dict[str, Tensor]:
-    """Return the weights in a TensorFlow checkpoint; what else it holds is counted in the log."""
+    """Return the weights in a TensorFlow checkpoint. The log counts the other tensors."""
     names = list(read_index(index)[0])
     if any(name.endswith(KERAS) for name in names):
         raise ValueError(

@@ -112,14 +112,13 @@ def load_tokenizer(directory: Path, vocab_size: int) -> TextTokenizer:
         vocab_size: number of words that the model has vectors for. Padding may make it a little larger than the vocabulary.
 
     Raises:
-        ValueError: there is no tokenizer, or it is not that of a BERT, or not that of this model.
+        ValueError: the folder has no tokenizer, or it does not belong to a BERT or to this model.
     """
     names = ("tokenizer_config.json", "vocab.txt", "tokenizer.json")
     config_path, words_path, json_path = (directory / name for name in names)
     config = read_json(config_path) if config_path.exists() else {}
-    if (
-        directory / "bert_config.json"
-    ).exists() and words_path.exists():  # of google-research/bert, which does not record it
+    if words_path.exists() and (directory / "bert_config.json").exists():
+        # google-research/bert does not record whether its vocabulary is cased.
         is_cased = any(word.lower() != word for word in read_words(words_path) if word not in SPECIAL_WORDS.values())
         config = {"do_lower_case": not is_cased} | config
     kind = str(config.get("tokenizer_class", "BertTokenizer"))
@@ -155,7 +154,7 @@ def read_words(path: Path) -> list[str]:
 
 
 def read_tokenizer(path: Path) -> TextTokenizer:
-    """Return the tokenizer in a tokenizer.json; ValueError if it is not that of a BERT."""
+    """Return the tokenizer in a tokenizer.json; ValueError if it is not a BERT's."""
     content = read_regular(path)
     check_parts(parse_json(content, str(path)), path)
     try:
@@ -171,7 +170,8 @@ def read_tokenizer(path: Path) -> TextTokenizer:
 def check_parts(content: dict[str, Any], path: Path) -> None:
     """Raise ValueError unless a tokenizer.json has only parts of a BERT's tokenizer.
 
-    Others may run expressions of the file's own, which take any time or end the process, or make a text any times longer.
+    Other parts may run regular expressions from the file, which can take any time or end the process, or may make a text
+    much longer.
     """
     model = content.get("model")
     limit = model.get("max_input_chars_per_word", 100) if isinstance(model, dict) else 0

@@ -143,7 +143,7 @@ def load_pretrained(directory: str | os.PathLike[str]) -> PretrainingModel:
     """Return the model in a directory that transformers or `save_pretrained` wrote.
 
     Raises:
-        ValueError: no encoder of ours is like it, or it does not have both heads.
+        ValueError: bertloom has no encoder for it, or it does not have both heads.
     """
     config = read_config(read_json(Path(directory) / "config.json"), f"{directory}/config.json")
     state = from_hugging_face(read_weights(Path(directory), config), config)
@@ -165,7 +165,7 @@ def weights_files(directory: Path) -> list[Path]:
 
 
 def listed_files(index: Path) -> list[Path]:
-    """Return the files that an index of transformers lists; ValueError if one has not the form of their names."""
+    """Return the files that an index of transformers lists; ValueError if a name has another form than SHARD_NAME."""
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ValueError(f"{index} has no weight_map: expected the names of tensors, each with the name of its file")
@@ -186,8 +186,8 @@ def read_weights(directory: Path, config: EncoderConfig) -> dict[str, Tensor]:
     and bias; what DistributedDataParallel, torch.compile and Lightning put in front of names is removed.
 
     Raises:
-        ValueError: there are none, the file is damaged, it holds something else too, or the shapes are not those that
-            config.json gives.
+        ValueError: the directory has no weights, a file is damaged or holds something else too, or a shape differs from
+            config.json.
     """
     state: dict[str, Tensor] = {}
     paths = weights_files(directory)
@@ -211,7 +211,7 @@ def read_weights(directory: Path, config: EncoderConfig) -> dict[str, Tensor]:
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
-    """Return the tensors that `torch.save` wrote; ValueError if the file holds anything else, or claims what it has not."""
+    """Return the tensors that `torch.save` wrote; ValueError if the file is damaged or holds anything else."""
     with open(check_regular(path), "rb") as file:
         is_archive = file.read(4) == b"PK\x03\x04"  # as torch decides
     if is_archive:
@@ -227,7 +227,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
 
 
 def check_stored(path: Path) -> None:
-    """Raise ValueError if an archive of `torch.save` is compressed, which torch never does: it may grow without bound."""
+    """Raise ValueError if an archive is compressed: it may grow without bound, and torch never compresses one."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -279,7 +279,7 @@ def check_weights(state: object, path: Path) -> None:
 
 
 def is_whole(tensor: Tensor) -> bool:
-    """Return whether a tensor is in memory with all its numbers: not sparse, and not one number that is repeated."""
+    """Return whether each number of a tensor has its own place in memory; a sparse or expanded tensor has fewer."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

@@ -41,7 +41,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> "TaskPredictor |
         device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.
 
     Raises:
-        ValueError: there is no model at the path, or none of ours is like it.
+        ValueError: the path has no model, or bertloom has no encoder for it.
     """
     pretrained = open_pretrained(path)
     if pretrained.predicts_words:

@@ -130,8 +130,8 @@ class ShardDataset(IterableDataset[Batch]):
         differing = sorted(name for name in own if state.get(name) != own[name])
         if differing or not isinstance(state.get("position"), int) or state["position"] < 0:
             raise ValueError(
-                f"the state is of another order, or is none: {', '.join(differing) or 'position'} differ: expected "
-                f"{own}; give the same data set, seed, shuffle and lengths"
+                f"the state is damaged or belongs to another order: it differs in {', '.join(differing) or 'position'}: "
+                f"expected {own}; give the same data set, seed, shuffle and lengths"
             )
         self._move(state["position"])
 

@@ -47,7 +47,7 @@ def parse_line(text: bytes) -> dict[str, Any] | None:
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value of a line is one that `MetricsWriter` writes: no list, no infinity, no endless number."""
+    """Return whether a value of a line is one that `MetricsWriter` writes: a text, null, or a finite number below 2^63."""
     if isinstance(value, int):
         return abs(value) < 2**63
     return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))

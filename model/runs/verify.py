@@ -24,8 +24,8 @@ from model.runs.metrics import parse_line
 
 ROWS_PER_READ = 8192
 MAX_STEPS_APART = 100_000
-"""Steps between two records of a digest that are read again. A state may claim any number of steps, but each line of
-metrics.jsonl and each checkpoint took some bytes."""
+"""Largest number of steps between two recorded digests that are read again. A damaged state may claim any number of steps,
+but each line of metrics.jsonl and each checkpoint takes space on the disk."""
 STREAM = re.compile("[0-9a-f]{16}")
 
 

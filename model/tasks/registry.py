@@ -45,7 +45,7 @@ def task_of(pretrained: "Pretrained") -> "Task[Any]":
     """Return the task that a model was fine-tuned for, by bertloom or by others.
 
     Raises:
-        ValueError: it was not fine-tuned, or for a task that is none of ours.
+        ValueError: it was not fine-tuned, or bertloom does not have its task.
     """
     from model.tasks.data import Windowing
 

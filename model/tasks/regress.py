@@ -48,7 +48,7 @@ class RegressTask(SequenceTask):
 
 
 def number_of(value: Any) -> float:
-    """Return the number to predict; BadRow if the value is none."""
+    """Return the number to predict; raise BadRow if the value is not a number."""
     try:
         value = value.number if isinstance(value, ClassName) else value
         number = math.nan if isinstance(value, bool) else float(value)

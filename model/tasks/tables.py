@@ -105,7 +105,7 @@ def _limit(path: Path, what: str, found: int, most: int) -> None:
 
 
 def _sizes(path: Path, column: pa.Array, most: int) -> I64:
-    """Return the bytes of each value of a checked column, about: int64 (rows,)."""
+    """Return about how many bytes each value of a checked column takes: int64 (rows,)."""
     kind = column.type
     if kind in TEXTS:
         return 8 + text_lengths(column)
@@ -160,7 +160,7 @@ def _decoded(value: bytes) -> str | BadRow:
 
 
 def _named(value: Any, names: Sequence[ClassName]) -> Any:
-    """Return a value of a column of classes with names in the place of numbers; -1 is a class that is not known."""
+    """Return a value of a column of classes with names in the place of numbers; -1 means that the class is unknown."""
     if isinstance(value, list):
         found = [_named(number, names) for number in value]
         return next((number for number in found if isinstance(number, BadRow)), found)

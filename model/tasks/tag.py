@@ -39,7 +39,7 @@ def joined_characters() -> dict[int, str]:
     They are vowel signs, accents, joiners and the like (rule WB4 of Unicode's UAX 29). The zero-width space separates words,
     as it does in Thai and Khmer.
     """
-    codes = (*range(0x20000), *range(0xE0000, 0xE0200))  # there are none elsewhere
+    codes = (*range(0x20000), *range(0xE0000, 0xE0200))  # no other code points are joined
     kinds = ("Mn", "Mc", "Me", "Cf")
     return {code: "\u0301" for code in codes if unicodedata.category(chr(code)) in kinds and code != 0x200B}
 

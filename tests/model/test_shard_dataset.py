@@ -213,9 +213,11 @@ def test_wrong_options_are_errors_that_say_what_is_expected(location, options, m
 
 def test_a_state_of_another_order_and_one_that_is_not_known_are_refused(location):
     data, other = make(location), make(location, seed=4)
-    with pytest.raises(ValueError, match="the state is of another order, or is none: seed differ"):
+    with pytest.raises(
+        ValueError, match="the state is damaged or belongs to another order: it differs in seed: expected"
+    ):
         other.load_state_dict(data.state_dict())
-    with pytest.raises(ValueError, match="or is none: position"):
+    with pytest.raises(ValueError, match="it differs in position: expected"):
         data.load_state_dict({**data.state_dict(), "position": -1})
     next(iter(DataLoader(data, batch_size=None, num_workers=1)))
     with pytest.raises(ValueError, match=r"iterate over data.loader\(num_workers=...\)"):
