@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 GROUP_MEMBERS = 16
 """Members of a row group: up to 16,384 examples."""
+TRUTH = ("input_ids", "segment_b_start", "masked_lm_positions", "masked_lm_ids")
+"""The columns that hold the true text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class ExportDataConfig:
     max_seq_length: tuple[int, ...] = ()
     """Lengths to write. The default is all."""
     with_text: bool = False
-    """Add the columns `tokens`, `text_a` and `text_b`. This takes about ten times as long."""
+    """Add the columns `tokens`, `text_a` and `text_b`. This takes about three times as long."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -190,7 +192,7 @@ class _Columns:
             pieces = pa.array(self.vocabulary.words).take(ids.flatten())
             added += [
                 list_of(pieces, "tokens"),
-                *(pa.array(texts) for texts in zip(*map(self._texts, member.to_pylist()))),
+                *(pa.array(texts) for texts in zip(*map(self._texts, member.select(TRUTH).to_pylist()))),
             ]
         columns = [*member.columns, *added]
         return pa.RecordBatch.from_arrays(

@@ -1,10 +1,15 @@
 """Examples as readable text: word pieces joined to words, with every masked word marked."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.vocabulary import Vocabulary
+
+_IDEOGRAPH = r"[\u3000-\u9fff\uff00-\uffef]"
+# What is not written between two words: the mark of a piece, and the space between Chinese characters.
+_NOT_WRITTEN = re.compile(rf" ##(?=[^ ])| (?<={_IDEOGRAPH} )(?={_IDEOGRAPH})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ def plain_text(words: Sequence[str]) -> str:
     >>> plain_text(["we", "know", "##s", "上", "海", "。"])
     'we knows 上海。'
     """
-    return "".join(map(str, spans(words, words, [False] * len(words))))
+    return _NOT_WRITTEN.sub("", " " + " ".join(words)).removeprefix(" ")
 
 
 def spans(there: Sequence[str], truth: Sequence[str], masked: Sequence[bool]) -> list[Span]:
