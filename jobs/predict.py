@@ -9,17 +9,24 @@ Output is JSONL, one line per row, in the order of the rows, with the row's `id`
 an input may be larger than memory (except a .json file, which is read whole).
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
 from bertloom.counts import counted
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
+from jobs.support.messages import errors_of
+
+if TYPE_CHECKING:
+    from model.inference.predict import TaskPredictor
+    from model.tasks.values import BadRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +66,10 @@ def main(argv: Sequence[str]) -> None:
     from jobs.support.outputs import check_output, write_rows
 
     check_output(config.out, [] if config.input is None else [config.input], config.model, overwrite=config.overwrite)
-    write_rows(config.out, predict(config) if config.fill is None else fill(config))
+    if config.fill is None:
+        predict(config)
+    else:
+        write_rows(config.out, fill(config))
 
 
 def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
@@ -74,22 +84,49 @@ def fill(config: PredictConfig) -> Iterator[dict[str, Any]]:
             yield {"mask": number, "word": word, "probability": probability}
 
 
-def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
-    """Yield one output line per row."""
-    from jobs.support.texts import read_input
+def predict(config: PredictConfig) -> None:
+    """Write the answers to the rows of the input."""
+    from jobs.support.outputs import STANDARD, write_parts, write_rows
     from model.hub.pretrained import open_pretrained
     from model.inference.predict import TaskPredictor
+    from model.tasks.formats.registry import format_of
+    from model.tasks.rows import needed_columns
     from model.tasks.values import BadRow
 
     assert config.input is not None
     model = TaskPredictor(open_pretrained(config.model), config.device)
     columns = pairs("columns", config.columns)
+    write = None
+    if model.task.written and str(config.input) != STANDARD and config.out.suffix != ".jsonl":
+        with errors_of("--input"):
+            write = format_of(config.input, needed_columns(model.task.forms(False), columns)).write
+    read = {purpose: name for purpose, name in columns.items() if write is None or purpose not in model.task.written}
+    answers = answer_rows(config, model, read)
+    if write is None:
+        rows = ({"error": str(answer)} if isinstance(answer, BadRow) else answer for answer in answers)
+        write_rows(config.out, rows)
+    else:
+        cells = (
+            answer if isinstance(answer, BadRow) else {purpose: answer[purpose] for purpose in model.task.written}
+            for answer in answers
+        )
+        write_parts(config.out, write(config.input, columns, cells))
+
+
+def answer_rows(
+    config: PredictConfig, model: TaskPredictor, columns: dict[str, str]
+) -> Iterator[dict[str, Any] | BadRow]:
+    """Yield for each row of the input its answer, or why it has none."""
+    from jobs.support.texts import read_input
+    from model.tasks.values import BadRow
+
+    assert config.input is not None
     num_rows = num_bad = 0
     with tqdm(desc="predict", unit=" rows", file=sys.stderr, disable=None) as bar:
         for chunk in read_input(config.input, model.task.forms(False), model.task.parse, columns, config.on_bad_row):
             answers = iter(model.answer([row for _, row in chunk if not isinstance(row, BadRow)], config.top_k))
             for place, row in chunk:
-                yield {"error": f"{place}: {row}"} if isinstance(row, BadRow) else next(answers)
+                yield BadRow(f"{place}: {row}") if isinstance(row, BadRow) else next(answers)
                 num_bad += isinstance(row, BadRow)
             num_rows += len(chunk)
             bar.update(len(chunk))

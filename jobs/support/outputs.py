@@ -96,6 +96,17 @@ def write_rows(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(json_line(row, "utf-8"))
 
 
+def write_parts(out: Path, parts: Iterable[bytes]) -> None:
+    """Write the parts of a file: to standard output at once, or to a file that appears when it is complete."""
+    if str(out) == STANDARD:
+        for part in parts:
+            sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+        return
+    with output_file(out) as file:
+        file.writelines(parts)
+
+
 def json_line(row: Mapping[str, Any], encoding: str, indent: int | None = None) -> str:
     """Return a line of JSON, with escapes if the encoding lacks one of its characters.
 

@@ -77,6 +77,7 @@ class TagTask(Task[TagRow]):
 
     name = "tag"
     model_class = TokenModel
+    written = ("tags",)
     baselines = ("majority", "word memory")
 
     def __post_init__(self) -> None:

@@ -38,6 +38,9 @@ class Task(ABC, Generic[Row]):
     """Whether every sequence has a segment A and a segment B."""
     baselines: ClassVar[tuple[str, ...]] = ()
     """Names of suitable baselines in `model.tasks.baselines`."""
+    written: ClassVar[tuple[str, ...]] = ()
+    """Entries of an answer that fill the columns of the same purposes when a file is written with predictions. None: the
+    predictions of the task are written as JSON Lines, whatever the form of the file."""
     foreign: ClassVar[Mapping[str, Any]] = {}
     """Values of fields for models that were not fine-tuned by bertloom, because their files do not have them."""
 

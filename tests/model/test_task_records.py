@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from model.tasks import records
+from model.tasks.formats import json_documents, text_files
 from model.tasks.records import read_records
 from model.tasks.rows import read_rows, read_task
 from model.tasks.values import BadRow
@@ -88,15 +88,15 @@ def test_a_line_of_a_txt_file_is_a_text(tmp_path):
     ],
 )
 def test_a_file_without_usable_lines_is_refused_by_name(tmp_path, monkeypatch, name, content, message):
-    monkeypatch.setattr(records, "MAX_CHARACTERS", 100)
-    monkeypatch.setattr(records, "MAX_BYTES", 1000)
+    monkeypatch.setattr(text_files, "MAX_CHARACTERS", 100)
+    monkeypatch.setattr(json_documents, "MAX_BYTES", 1000)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         rows_of(tmp_path / name)
 
 
 def test_a_quote_that_is_never_closed_takes_no_more_than_the_longest_field(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "MAX_CHARACTERS", 100)
+    monkeypatch.setattr(text_files, "MAX_CHARACTERS", 100)
     (tmp_path / "x.csv").write_text('text,label\n"never closed,a\n' + "b,b\n" * 60)
     (place, bad), *rest = read_records(tmp_path / "x.csv", COLUMNS)
     assert place == "line 2" and "field larger than field limit (100)" in str(bad) and len(rest) > 10

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model.tasks.records import json_lines, read_records
+from model.tasks.formats.json_lines import json_lines
+from model.tasks.records import read_records
 from model.tasks.rows import find_columns, read_rows, read_task
 from model.tasks.values import BadRow
 

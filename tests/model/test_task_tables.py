@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model.tasks import tables
+from model.tasks.formats import tables
 from model.tasks.records import read_records
 from model.tasks.rows import read_task
 from model.tasks.values import BadRow

@@ -6,7 +6,7 @@ makes its row unusable. Dictionaries and lists let a small file claim any amount
 are made. Only the columns that a task may need are read.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bertloom.arrays import I64
 from bertloom.arrow_texts import BYTES, TEXTS, as_bytes, numbers, seek_stream, text_lengths
 from bertloom.decoding import decoded
 from bertloom.json_files import decode_json
+from model.tasks.formats.row_format import Records, RowFormat
 from model.tasks.values import BadRow, ClassName
 
 ROWS_AT_ONCE = 1024
@@ -34,7 +35,7 @@ LISTS = ("Sequence", "List", "LargeList")
 """Types of features of `datasets` that hold values of one other feature."""
 
 
-def parquet_rows(path: Path, needed: Collection[str]) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def _read_parquet(path: Path, needed: Collection[str]) -> Records:
     """Yield the place and the values of each row of a Parquet file; None for columns that are not needed."""
     try:
         schema = pq.read_schema(path)
@@ -47,7 +48,7 @@ def parquet_rows(path: Path, needed: Collection[str]) -> Iterator[tuple[str, dic
         raise ValueError(f"{path} is not a Parquet file, or is damaged: {_line(error)}") from None
 
 
-def arrow_rows(path: Path, needed: Collection[str]) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def _read_arrow(path: Path, needed: Collection[str]) -> Records:
     """Yield the place and the values of each row of an Arrow file or stream; None for columns that are not needed."""
     try:
         with pa.OSFile(str(path)) as file:
@@ -64,9 +65,7 @@ def arrow_rows(path: Path, needed: Collection[str]) -> Iterator[tuple[str, dict[
         raise ValueError(f"{path} is not an Arrow file, or is damaged: {_line(error)}") from None
 
 
-def _rows(
-    path: Path, schema: pa.Schema, needed: Sequence[str], batches: Iterable[pa.RecordBatch]
-) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def _rows(path: Path, schema: pa.Schema, needed: Sequence[str], batches: Iterable[pa.RecordBatch]) -> Records:
     """Yield the rows of batches that have the needed columns."""
     if len(set(schema.names)) < len(schema.names):
         raise ValueError(f"{path} has a column twice: {', '.join(schema.names)}; rename one of them")
@@ -193,3 +192,7 @@ def class_names(path: Path, schema: pa.Schema) -> dict[str, list[ClassName]]:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+PARQUET = RowFormat(endings=(".parquet",), read=_read_parquet, is_compressible=False)
+ARROW = RowFormat(endings=(".arrow",), read=_read_arrow, is_compressible=False)

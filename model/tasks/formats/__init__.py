@@ -1,0 +1,1 @@
+"""Forms of files of rows: one file per form; registry.py lists them."""

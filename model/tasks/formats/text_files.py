@@ -1,0 +1,69 @@
+"""Opens text files, which may be compressed, and reads their lines as a stream."""
+
+import gzip
+import itertools
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader, TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+MAX_CHARACTERS = 1 << 26
+"""Largest length of a line, or of a field of a .csv file."""
+HEAD_BYTES = 1 << 16
+"""Number of bytes that decide on the encoding and on the ends of lines."""
+MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+"""Byte order marks, and the codecs that read them."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator["BufferedReader[Any]"]:
+    """Open a file, and decompress it if its name ends in .gz.
+
+    Raises:
+        ValueError: it is not a gzip file, or is damaged.
+    """
+    with (
+        open(path, "rb", buffering=0) as raw,
+        BufferedReader(gzip.open(raw) if path.suffix.lower() == ".gz" else raw, HEAD_BYTES) as file,
+    ):
+        try:
+            yield file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is not a gzip file, or is damaged or truncated: {error}") from None
+
+
+def read_lines(path: Path, file: BufferedReader) -> Iterator[str]:
+    """Yield the lines of a file, at most MAX_CHARACTERS long; bytes that are not of its encoding become surrogates.
+
+    path: for errors.
+    """
+    head = file.peek(HEAD_BYTES)[:HEAD_BYTES]
+    codec = next((codec for mark, codec in MARKS.items() if head.startswith(mark)), "utf-8")
+    beginning = head.decode(codec, "replace")
+    if 4 * beginning.count("\0") > len(beginning):
+        raise ValueError(f"{path} is not text in UTF-8, or is UTF-16 without a byte order mark: save it as UTF-8")
+    ends_with_cr = "\n" not in beginning and re.search("\r.", beginning)
+    text = TextIOWrapper(
+        file,
+        codec,
+        "surrogatepass" if codec == "utf-16" else "surrogateescape",
+        newline="\r" if ends_with_cr else "\n",
+    )
+    try:
+        for number in itertools.count(1):
+            line = text.readline(MAX_CHARACTERS + 1)
+            if len(line) > MAX_CHARACTERS:
+                raise ValueError(
+                    f"{path}: line {number} has more than {MAX_CHARACTERS:,} characters: is it a file of rows?"
+                )
+            if not line:
+                return
+            yield line
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged or truncated: {error}") from None
+    finally:
+        with suppress(ValueError):  # the file is closed
+            text.detach()  # standard input stays open
