@@ -100,8 +100,8 @@ def tokenize(arguments: argparse.Namespace, folder: Path) -> list[PartRecord]:
     Path(places.parts).mkdir()
     tokenizer = make_document_tokenizer(config, vocabulary)
     parts = []
-    for source in find_sources([str(folder / "in")]):
-        for split in split_source(source, 8_000_000, config.text.read):
+    for source in find_sources([str(folder / "in")], None, config.text.read):
+        for split in split_source(source, 8_000_000):
             parts += tokenize_split(split, job, places, tokenizer, 8_000_000)
     return parts
 

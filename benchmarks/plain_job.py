@@ -32,7 +32,7 @@ def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float,
     part_bytes = split_size(sum(source.size for source in sources))
 
     tokenizer = make_document_tokenizer(job.tokenize, vocabulary)
-    splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize.text.read)]
+    splits = [split for source in sources for split in split_source(source, part_bytes)]
     parts = []
     for split in splits:
         parts += tokenize_split(split, job, places, tokenizer, part_bytes)

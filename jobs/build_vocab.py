@@ -92,7 +92,7 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     from pipeline.vocabulary import MAX_WORD_CHARACTERS, measure_coverage, parse_vocabulary, train_vocabulary
 
     notes: list[str] = []
-    sources = find_sources(config.input, notes, config.text.read.encoding)
+    sources = find_sources(config.input, notes, config.text.read)
     for note in notes:
         say(note)
     check_output(config.out, [source.path for source in sources])
@@ -129,8 +129,8 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
     from pipeline.stages.word_counts import CountWords, read_counts
 
     size = split_size(sum(source.size for source in sources))
-    splits = [split for source in sources for split in split_source(source, size, config.text.read)]
-    if warning := accent_warning(splits, config.text.read, config.do_lower_case, config.strip_accents):
+    splits = [split for source in sources for split in split_source(source, size)]
+    if warning := accent_warning(splits, config.do_lower_case, config.strip_accents):
         say(warning)
     with TemporaryDirectory(prefix="bertloom-") as folder:
         run = partial(
@@ -141,11 +141,11 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
             how_to_continue="No work is kept. Start",
             log=os.path.join(folder, "beam.log"),
         )
-        text, share = config.text, os.path.join(folder, "sample.json")
-        if text.clean.sample > 1:
-            run(FindShare(text, bool(text.clean.quality_filter), share))
-            text = sampled(text, read_share(share))
-        run(CountWords(folder, text, config.do_lower_case, config.strip_accents))
+        clean, share = config.text.clean, os.path.join(folder, "sample.json")
+        if clean.sample > 1:
+            run(FindShare(clean, bool(clean.quality_filter), share))
+            clean = sampled(clean, read_share(share))
+        run(CountWords(folder, clean, config.do_lower_case, config.strip_accents))
         return read_counts(folder)
 
 

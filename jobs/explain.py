@@ -140,10 +140,9 @@ class Explainer:
                 raise ValueError(
                     f"documents/ names the input {unknown[0]!r}, which manifest.json does not list; {DAMAGED}"
                 )
-            paths = {name: row["path"] for name, row in self.inputs.items()}
             self._buckets[split, number] = Bucket(
                 page=page,
-                paths=paths,
+                inputs=self.inputs,
                 job=self.job,
                 vocabulary=self.vocabulary,
                 split=split,

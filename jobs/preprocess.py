@@ -116,7 +116,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     examples = replace(config.examples, validation_fraction=0.0) if config.validation_input else config.examples
     job = JobConfig(config.tokenize, examples, vocabulary.sha256)
     notes = list(vocabulary.notes)
-    sources = find_sources(config.input, notes, config.tokenize.text.read.encoding, config.validation_input)
+    sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input)
     sources = leave_out(sources, config.leave_out)
     for note in notes:
         say(note)
@@ -153,10 +153,8 @@ def make_data_set(
 
     total_bytes = sum(source.size for source in sources)
     part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total_bytes)
-    splits = [split for source in sources for split in split_source(source, part_bytes, job.tokenize.text.read)]
-    if warning := accent_warning(
-        splits, job.tokenize.text.read, job.tokenize.do_lower_case, job.tokenize.strip_accents
-    ):
+    splits = [split for source in sources for split in split_source(source, part_bytes)]
+    if warning := accent_warning(splits, job.tokenize.do_lower_case, job.tokenize.strip_accents):
         say(warning)
     if room := check_room(places, job, vocabulary, splits, part_bytes):
         say(room)
@@ -176,7 +174,7 @@ def make_data_set(
     if job.tokenize.max_line_repeats is not None:
         say("counting the lines of all documents, for --max-line-repeats")
         make_folder("--work-dir", places.lines)
-        run(CountLines(reading.tokenize.text, job.tokenize.max_line_repeats, places))
+        run(CountLines(reading.tokenize.text.clean, job.tokenize.max_line_repeats, places))
         places = with_repeated_lines(places)
     prepare_folders(places, job)
     num_tokenized, num_buckets = count_finished(places, reading, splits)
@@ -217,8 +215,9 @@ def take_sample(run: Callable[[Any], object], job: JobConfig, places: Places) ->
     if not is_sealed(places.sample):
         say(f"reading all documents once, to choose {counted(int(text.clean.sample), 'document')}")
         keeps_lines = job.tokenize.max_line_repeats is not None or bool(text.clean.quality_filter)
-        run(FindShare(text, keeps_lines, places.sample))
-    return replace(job, tokenize=replace(job.tokenize, text=sampled(text, read_share(places.sample))))
+        run(FindShare(text.clean, keeps_lines, places.sample))
+    share = sampled(text.clean, read_share(places.sample))
+    return replace(job, tokenize=replace(job.tokenize, text=replace(text, clean=share)))
 
 
 def with_repeated_lines(places: Places) -> Places:

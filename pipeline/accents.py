@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
-from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.sources import ReadConfig, Split
+from pipeline.inputs.documents import read_documents
+from pipeline.inputs.sources import Split
 from pipeline.text.records import Document
 
 MAX_CHANGED = 0.2
@@ -20,13 +20,13 @@ SPLITS, DOCUMENTS, BYTES = 8, 10, 4_000
 """How much is read: splits, documents of each, and bytes of each document."""
 
 
-def accent_warning(splits: Sequence[Split], config: ReadConfig, do_lower_case: bool, strip_accents: bool | None) -> str:
+def accent_warning(splits: Sequence[Split], do_lower_case: bool, strip_accents: bool | None) -> str:
     """Return a warning if removing accents, which was not asked for, changes many words of these splits; otherwise ""."""
     if strip_accents is not None or not do_lower_case:
         return ""
     from tokenizers.normalizers import BertNormalizer  # not at the top: --help does not need it
 
-    counts = _count_words(splits, config)
+    counts = _count_words(splits)
     remove = BertNormalizer(strip_accents=True, lowercase=False, handle_chinese_chars=False).normalize_str
     accented = (word for word in counts if not word.isascii())
     changed = {word: without for word in accented if (without := remove(word)) != word}
@@ -47,7 +47,7 @@ def _change(word: str, without: str) -> str:
     return f"{word} becomes {without}"
 
 
-def _count_words(splits: Sequence[Split], config: ReadConfig) -> Counter[str]:
+def _count_words(splits: Sequence[Split]) -> Counter[str]:
     """Return how often each lower-cased word occurs in a few documents; words are BERT's, without punctuation."""
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -55,7 +55,7 @@ def _count_words(splits: Sequence[Split], config: ReadConfig) -> Counter[str]:
     normalizer, cutter = BertNormalizer(strip_accents=False, lowercase=True), BertPreTokenizer()
     counts: Counter[str] = Counter()
     for split in splits[:: max(1, len(splits) // SPLITS)][:SPLITS]:
-        records = read_documents(split, config=TextConfig(read=config))
+        records = read_documents(split)
         for record in islice((record for record in records if isinstance(record, Document)), DOCUMENTS):
             text = normalizer.normalize_str(record.text[:BYTES].decode(errors="ignore"))
             counts.update(word for word, _ in cutter.pre_tokenize_str(text) if any(map(str.isalpha, word)))

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.examples.configuration import ExamplesConfig
+from pipeline.inputs.sources import ReadConfig
 from pipeline.options import check_types, compose, flat, option_names
 from pipeline.tokenizer import TokenizeConfig
 
@@ -36,6 +37,17 @@ class JobConfig:
             ExamplesConfig.of(values),
             manifest["vocabulary"]["sha256"],
         )
+
+    def read_config(self, row: dict[str, Any]) -> ReadConfig:
+        """Return how a file of a finished data set was read. row: of `inputs` in its manifest."""
+        options = row.get("reading", {})
+        name = f"the input {row['name']} in manifest.json"
+        if not isinstance(options, dict) or options.keys() - option_names(ReadConfig):
+            raise ValueError(
+                f"{name} is read with {options!r}: expected options for reading; preprocess the texts again"
+            )
+        check_types(ReadConfig, options, name)
+        return replace(self.tokenize.text.read, **options)
 
     def as_dict(self) -> dict[str, Any]:
         """Return every option in one table, as manifest.json records it."""

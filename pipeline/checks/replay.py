@@ -7,8 +7,9 @@ the documents of the bucket are read, tokenized and woven again by the functions
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,8 +52,8 @@ class Bucket:
 
     page: pa.Table
     """Of documents/."""
-    paths: dict[str, str]
-    """Name of a source -> its path."""
+    inputs: dict[str, dict[str, Any]]
+    """Name of a source -> its row of `inputs` in manifest.json."""
     job: JobConfig
     vocabulary: Vocabulary
     split: str
@@ -83,8 +84,9 @@ class Bucket:
         return document
 
     def _read_again(self, rows: pa.Table) -> dict[int, Document]:
-        path = self.paths[rows["source"][0].as_py()]
-        return read_again(rows, path, self.job.tokenize.text, self.repeated_lines)
+        row = self.inputs[rows["source"][0].as_py()]
+        config = replace(self.job.tokenize.text, read=self.job.read_config(row))
+        return read_again(rows, row["path"], config, self.repeated_lines)
 
     @cached_property
     def tokens(self) -> TokenBlock:
@@ -125,7 +127,7 @@ def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U6
             path = str(check_regular(os.path.abspath(path)))  # one file: no folder, pattern, list of files or device
         elif storage.size(path) is None:
             raise FileNotFoundError(path)
-        (source,) = find_sources([path], None, config.read.encoding)
+        (source,) = find_sources([path], None, config.read)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{name} is no longer at {path}, so its documents cannot be read again: put it back there"
@@ -135,7 +137,7 @@ def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U6
     few = source.size > len(places) * CHUNK and format_named(source.format).position_unit == "byte"
     stream = source.codec or not few  # otherwise it is faster to read each document alone
     for start, last in [(0, places[-1])] if stream else zip(places, places):
-        for item in read_documents(Split(source, 0, None), start, config, repeated_lines):
+        for item in read_documents(Split(source, 0, None), start, config.clean, repeated_lines):
             if item.position > last:
                 break
             if isinstance(item, Document) and (item.position, item.piece) in wanted:

@@ -5,17 +5,19 @@
 
 import glob
 import hashlib
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 from bertloom import storage
 from bertloom.counts import counted, first_files
 from bertloom.json_files import parse_json
 from pipeline.inputs.formats.registry import expected_names, find_format, format_by_name
 from pipeline.inputs.listing import File, Listing, list_files
-from pipeline.inputs.sources import Source
+from pipeline.inputs.sources import ReadConfig, Source
 from pipeline.inputs.streams import CODECS, HEAD
 from pipeline.inputs.text_encodings import encoding_name, find_encoding, is_mostly_utf8
 
@@ -25,14 +27,15 @@ _SURROGATE = re.compile("[\udc80-\udcff]")
 def find_sources(
     patterns: Sequence[str],
     notes: list[str] | None = None,
-    encoding: str = "auto",
+    config: ReadConfig | None = None,
     validation_patterns: Sequence[str] = (),
 ) -> list[Source]:
     """Return the input files, sorted by name, and append to `notes` what the user should know about them.
 
     validation_patterns: patterns of the files that are held out, even if `patterns` match them, too.
     """
-    notes = [] if notes is None else notes
+    notes, config = [] if notes is None else notes, config or ReadConfig()
+    encoding = config.encoding
     found = _find(patterns, "--input", notes)
     held_out = _find(validation_patterns, "--validation-input", notes)
     if held_out:
@@ -60,8 +63,10 @@ def find_sources(
             if encoding == "auto" and not text_encoding and not is_mostly_utf8(text):
                 unknown.append(name)
         key = b"held out\0" * (path in held_out) + f"{name}\0{listed.size}\0{listed.modified!r}\0".encode() + head
-        digest = hashlib.sha256(key).hexdigest()
-        sources.append(Source(path, name, form.name, codec, text_encoding, listed.size, digest, path in held_out))
+        digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode() + b"\0" + key).hexdigest()
+        sources.append(
+            Source(path, name, form.name, codec, text_encoding, listed.size, digest, config, path in held_out)
+        )
     if encoding == "auto":
         for read_as in sorted({source.encoding for source in sources if source.encoding}):
             files = [source.name for source in sources if source.encoding == read_as]

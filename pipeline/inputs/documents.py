@@ -7,8 +7,10 @@ so the same document id, in every format and however its file is cut.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from bertloom import storage
 from bertloom.arrays import U64
 from pipeline.inputs.formats.registry import format_named
+from pipeline.inputs.rows import documents_of
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.records import Record, Reject
@@ -31,7 +33,7 @@ def text_versions(config: CleanConfig, form: str) -> dict[str, str]:
 def read_documents(
     split: Split,
     start: int | None = None,
-    config: TextConfig | None = None,
+    config: CleanConfig | None = None,
     repeated_lines: U64 | None = None,
     keep_lines: bool = False,
 ) -> Iterator[Record]:
@@ -44,14 +46,14 @@ def read_documents(
     Raises:
         MemoryError: there is too little memory for the file, which the message names.
     """
-    config = config or TextConfig()
     if split.source.left_out:
         yield Reject(0, "left-out", "--leave-out names this file, so it was not read")
         return
-    read = format_named(split.source.format).read
-    records = read(split, split.start if start is None else start, config.read)
+    read, begin = format_named(split.source.format).read, split.start if start is None else start
     try:
-        yield from clean(records, config.clean, repeated_lines, keep_lines)
+        with storage.open_read(split.source.path) as file:
+            records = documents_of(read(file, split, begin))
+            yield from clean(records, config or CleanConfig(), repeated_lines, keep_lines)
     except MemoryError as error:
         raise MemoryError(
             f"{split.source.path} needs more than there is{f' ({error})' if str(error) else ''}"

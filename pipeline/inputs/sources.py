@@ -1,8 +1,8 @@
 """Input files and ranges of them, and the options that decide how they are read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from pipeline.inputs.text_encodings import encoding_name
 
@@ -26,6 +26,11 @@ class ReadConfig:
             encoding_name(self.encoding)
 
 
+def differences(config: ReadConfig, other: ReadConfig) -> dict[str, Any]:
+    """Return the options of `config` that `other` does not have."""
+    return {name: value for name, value in asdict(config).items() if value != getattr(other, name)}
+
+
 @dataclass(frozen=True)
 class Source:
     """One input file."""
@@ -43,7 +48,10 @@ class Source:
     size: int
     """Bytes on disk."""
     fingerprint: str
-    """Digest of name, size, modification time and first bytes. Token parts are used again only while it is the same."""
+    """Digest of name, size, modification time, first bytes and the options for reading. Token parts are used again only
+    while it is the same."""
+    read: ReadConfig = field(default_factory=ReadConfig)
+    """How it is read."""
     held_out: bool = False
     """Whether --validation-input names it."""
     left_out: bool = False

@@ -4,10 +4,10 @@ A file that is compressed, or not UTF-8, cannot be cut. It is one split, read as
 """
 
 from pipeline.inputs.formats.registry import format_named
-from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.sources import Source, Split
 
 
-def split_source(source: Source, split_bytes: int, config: ReadConfig | None = None) -> list[Split]:
+def split_source(source: Source, split_bytes: int) -> list[Split]:
     """Return the splits of a file, each of about `split_bytes` of text.
 
     Raises ValueError where the file cannot be read: a package or the text column is missing.
@@ -18,7 +18,7 @@ def split_source(source: Source, split_bytes: int, config: ReadConfig | None = N
     form.check_packages(source.path)
     cuts = [0]
     if form.find_cuts and not (source.codec or source.encoding):
-        cuts += form.find_cuts(source, split_bytes, config or ReadConfig())
+        cuts += form.find_cuts(source, split_bytes)
     ends: list[int | None] = [*cuts[1:], None]
     if form.position_unit == "byte":
         sizes = [(source.size if end is None else end) - start for start, end in zip(cuts, ends)]

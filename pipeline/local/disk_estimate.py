@@ -147,7 +147,7 @@ def _sample(split: Split, job: JobConfig) -> tuple[list[Document], float]:
     """Return (the first documents of a split, bytes of text per byte of its file)."""
     documents: list[Document] = []
     size = first = last = 0
-    for item in read_documents(split, config=job.tokenize.text):
+    for item in read_documents(split, config=job.tokenize.text.clean):
         first, last = (first if documents else item.position), item.position
         if size >= SAMPLE_BYTES:
             break

@@ -12,7 +12,7 @@ one list, or one range, or the repeated lines.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -25,7 +25,7 @@ from bertloom import storage
 from bertloom.arrays import I64, U64
 from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from pipeline.dataset import REPEATED, REPEATED_SCHEMA
-from pipeline.inputs.documents import TextConfig, read_documents, text_versions
+from pipeline.inputs.documents import read_documents, text_versions
 from pipeline.inputs.sources import Split
 from pipeline.options import flat
 from pipeline.places import Places
@@ -34,7 +34,7 @@ from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.reading_notes import reading
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.stages.transform import transform
-from pipeline.text.cleaning import line_hashes
+from pipeline.text.cleaning import CleanConfig, line_hashes
 from pipeline.text.records import Document, document_id
 
 ENTRY = np.dtype([("line", "<u8"), ("document", "<u8")])
@@ -50,12 +50,11 @@ class LineList:
     num_entries: int
 
 
-def list_lines(split: Split, config: TextConfig, folder: str) -> list[LineList]:
+def list_lines(split: Split, config: CleanConfig, folder: str) -> list[LineList]:
     """Write the lists of a split, unless they are there, and return them."""
-    clean = config.clean.without_rejection()  # these steps come after the count
-    config = replace(config, clean=clean)
+    config = config.without_rejection()  # these steps come after the count
     source = split.source
-    versions = text_versions(clean, source.format)
+    versions = text_versions(config, source.format)
     key = [VERSION, source.fingerprint, source.encoding, split.start, split.end, flat(config), versions]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     finished = storage.join(folder, f"{digest}.json")
@@ -71,7 +70,7 @@ def list_lines(split: Split, config: TextConfig, folder: str) -> list[LineList]:
     return lists
 
 
-def _entries(split: Split, config: TextConfig) -> Iterator[NDArray[np.void]]:
+def _entries(split: Split, config: CleanConfig) -> Iterator[NDArray[np.void]]:
     """Yield the entries of a split's documents in batches: ENTRY (entries,), sorted, without duplicates."""
     held: list[NDArray[np.void]] = []
     size = 0
@@ -115,7 +114,7 @@ def count_range(folder: str, names: Iterable[str], first: int, end: int, max_doc
 class CountLines(beam.PTransform[Any, Any]):
     """Splits -> REPEATED, in the scratch folder."""
 
-    config: TextConfig
+    config: CleanConfig
     max_documents: int
     """A line that is in more documents is left out."""
     places: Places

@@ -19,7 +19,7 @@ from bertloom.manifest import FORMAT, manifest_sha256, manifest_text
 from bertloom.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.dataset import REPEATED
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.inputs.sources import Source
+from pipeline.inputs.sources import ReadConfig, Source, differences
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
@@ -181,7 +181,7 @@ def write_manifest(
         "versions": versions(job.tokenize, sources),
         "counters": counters,
         "notes": [*notes, *plan.notes],
-        "inputs": about_inputs(plan, sources),
+        "inputs": about_inputs(plan, sources, job.tokenize.text.read),
         "shards_parquet": {"sha256": shards_sha256, "rows": len(rows)},
         "shards_digest": digest_of(rows),
         "documents": {
@@ -209,8 +209,11 @@ def near_duplicates_page(rows: NDArray[np.void], plan: Plan) -> bytes:
     return parquet_bytes(table)
 
 
-def about_inputs(plan: Plan, sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """Return the input files and how much text each has, before duplicates are dropped."""
+def about_inputs(plan: Plan, sources: Sequence[Source], read: ReadConfig) -> list[dict[str, Any]]:
+    """Return the input files and how much text each has, before duplicates are dropped.
+
+    read: the options for reading in the job's configuration. A file that is read with others lists these.
+    """
     names = ("documents", "sentences", "tokens", "text_bytes", "rejected")
     given: dict[str, dict[str, Any]] = {source.name: dict.fromkeys(names, 0) for source in sources}
     damaged = {part.source for part in plan.parts if DAMAGED in part.rejected}
@@ -224,6 +227,7 @@ def about_inputs(plan: Plan, sources: Sequence[Source]) -> list[dict[str, Any]]:
         | {"bytes": source.size, "fingerprint": source.fingerprint}
         | ({"damaged": True} if source.name in damaged else {})
         | ({"split": "validation"} if source.held_out else {})
+        | ({"reading": reading} if (reading := differences(source.read, read)) else {})
         | given[source.name]
         for source in sources
     ]

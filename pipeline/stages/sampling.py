@@ -16,10 +16,11 @@ import numpy as np
 from bertloom.arrays import U64
 from bertloom.draws import SAMPLE, mix, threshold
 from bertloom.sealed_files import read_sealed, write_sealed
-from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import Split
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
+from pipeline.text.cleaning import CleanConfig
 from pipeline.text.records import Document, document_id
 
 MAX_HELD = 1 << 20  # ids of a split that are held before the largest draws are left out
@@ -56,9 +57,9 @@ def share_of(draws: U64, number: int) -> float:
     raise ValueError(f"--sample {number}: no share takes so few documents: give a larger number")
 
 
-def sampled(config: TextConfig, share: float) -> TextConfig:
-    """Return the options for reading with a share instead of the number of documents."""
-    return replace(config, clean=replace(config.clean, sample=share))
+def sampled(config: CleanConfig, share: float) -> CleanConfig:
+    """Return the options with a share instead of the number of documents."""
+    return replace(config, sample=share)
 
 
 def read_share(path: str) -> float:
@@ -90,7 +91,7 @@ class Smallest(beam.CombineFn):
 class FindShare(beam.PTransform[Any, Any]):
     """Splits -> a file with the share that takes a number of documents, for `read_share`."""
 
-    config: TextConfig
+    config: CleanConfig
     keep_lines: bool
     """Whether texts are cleaned with their line breaks, which later steps need."""
     path: str
@@ -105,7 +106,7 @@ class FindShare(beam.PTransform[Any, Any]):
 
     @property
     def number(self) -> int:
-        return int(self.config.clean.sample)
+        return int(self.config.sample)
 
     def draw(self, split: Split) -> U64:
         draws = smallest_draws(self._ids(split), self.number + 1)
@@ -114,7 +115,7 @@ class FindShare(beam.PTransform[Any, Any]):
 
     def _ids(self, split: Split) -> Iterator[int]:
         """Yield the id that decides for each text: its own id, or the id of its first piece."""
-        config = sampled(replace(self.config, clean=self.config.clean.without_rejection()), 1.0)
+        config = sampled(self.config.without_rejection(), 1.0)
         for record in read_documents(split, config=config, keep_lines=self.keep_lines):
             if isinstance(record, Document):
                 yield document_id(record.text) if record.source_key is None else record.source_key

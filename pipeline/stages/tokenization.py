@@ -68,7 +68,7 @@ def tokenize_split(
             return
         start, piece = finished[-1].end, finished[-1].end_piece
     part = _Part(start)
-    for item in read_documents(split, start, job.tokenize.text, repeated_lines):
+    for item in read_documents(split, start, job.tokenize.text.clean, repeated_lines):
         if item.position == start and item.piece < piece:
             continue  # an earlier part holds these pieces of a long text
         if part.size >= part_bytes:

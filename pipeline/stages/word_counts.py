@@ -22,11 +22,12 @@ from tokenizers.models import WordPiece
 
 from bertloom import storage
 from bertloom.arrays import I64
-from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Source, Split
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
+from pipeline.text.cleaning import CleanConfig
 from pipeline.text.records import Document, Record, Reject
 from pipeline.text.units import MAX_UNITS, Interner
 from pipeline.vocabulary import MAX_WORD_CHARACTERS, cut_as_bert
@@ -145,7 +146,7 @@ class WordCounts:
 class CountSplit(beam.DoFn):
     """Splits -> a few WordCounts, each of at most about MAX_UNITS words."""
 
-    def __init__(self, config: TextConfig, do_lower_case: bool, strip_accents: bool | None):
+    def __init__(self, config: CleanConfig, do_lower_case: bool, strip_accents: bool | None):
         self.config, self.do_lower_case, self.strip_accents = config, do_lower_case, strip_accents
 
     def start_bundle(self) -> None:
@@ -223,7 +224,7 @@ class CountWords(beam.PTransform[Any, Any]):
 
     folder: str
     """For this file, and for other files while the job runs."""
-    config: TextConfig
+    config: CleanConfig
     do_lower_case: bool
     strip_accents: bool | None
 

@@ -69,6 +69,23 @@ class PassedOver:
 Record = Document | Reject | PassedOver
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record with a text of its own, as its file holds it. pipeline/inputs/rows.py makes documents of rows."""
+
+    text: str
+    """May hold lone surrogates."""
+    position: int
+    shown: bytes
+    """The first bytes of the record, for the list of rejects: at least 4 * SHOWN_CHARACTERS, or all of them."""
+    num_replaced: int = 0
+    record_id: str | None = None
+
+
+Item = Record | Row
+"""What the reader of a format yields."""
+
+
 def document_digest(text: bytes) -> bytes:
     """Return the SHA-256 of a cleaned text. Its first 8 bytes, big-endian, are the document's id."""
     return hashlib.sha256(text).digest()

@@ -10,10 +10,10 @@ from bertloom import storage
 from bertloom.locks import output_lock
 from jobs import cli
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig
 from pipeline.local.runner import pipeline_options, run_over_splits
 from pipeline.places import Places
 from pipeline.stages.line_repeats import CountLines
+from pipeline.text.cleaning import CleanConfig
 from tests.jobs.corpus import as_txt, digests, documents, write
 from tests.model.object_store import Store, object_store
 
@@ -79,7 +79,7 @@ def test_only_workers_of_this_machine_are_watched(monkeypatch, tmp_path, flags, 
     monkeypatch.setattr("pipeline.local.runner.watch_workers", lambda *words: calls.extend(words) or nullcontext())
     monkeypatch.setattr("pipeline.local.runner.run", lambda *_: None)
     words = {"command": "preprocess", "how_to_continue": "Start", "log": str(tmp_path / "log")}
-    run_over_splits(pipeline_options(2, flags), [], CountLines(TextConfig(), 2, Places("", "")), **words)
+    run_over_splits(pipeline_options(2, flags), [], CountLines(CleanConfig(), 2, Places("", "")), **words)
     assert calls == (["preprocess", "Start", ""] if watched else [])
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from pipeline.accents import accent_warning
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.sources import ReadConfig
 from pipeline.inputs.splitting import split_source
 
 LOSE = {
@@ -26,7 +25,7 @@ KEEP = {
 def warning(folder, text, do_lower_case=True, strip_accents=None):
     (folder / "a.txt").write_text(f"{text}\n\n" * 30, encoding="utf-8")
     [source] = find_sources([str(folder)])
-    return accent_warning(split_source(source, 100), ReadConfig(), do_lower_case, strip_accents)
+    return accent_warning(split_source(source, 100), do_lower_case, strip_accents)
 
 
 @pytest.mark.parametrize("language", LOSE)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import plain_text
 from pipeline.inputs.sources import Split
 from pipeline.options import compose
@@ -98,14 +98,14 @@ def test_a_text_in_pieces_exceeds_every_length_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "MAX_DOCUMENT_BYTES", 15)
     (tmp_path / "a.txt").write_bytes(b"One two.\nthree four. five\n\nsix")
     [source] = find_sources([str(tmp_path)])
-    items = list(read_documents(Split(source, 0, None), None, TextConfig(clean=CleanConfig(max_characters=100))))
+    items = list(read_documents(Split(source, 0, None), None, CleanConfig(max_characters=100)))
     assert [(i.position, i.piece, getattr(i, "reason", "")) for i in items] == [
         (0, 0, "too-long"),
         (0, 1, "too-long"),
         (0, 2, "too-long"),
         (27, 0, ""),
     ]
-    assert len(list(read_documents(Split(source, 0, None), None, TextConfig(clean=CleanConfig(min_characters=4))))) == 4
+    assert len(list(read_documents(Split(source, 0, None), None, CleanConfig(min_characters=4)))) == 4
 
 
 # ---- hard-wrapped lines
@@ -120,7 +120,7 @@ def test_wrapped_lines_are_joined_in_every_step(tmp_path):
     options = {"fix_text": True, "unicode_normalization": "NFC", "remove_control_characters": True}
     items = []
     for config in (options, options | {"quality_filter": ("c4",)}):
-        items += read_documents(Split(source, 0, None), None, compose(TextConfig, **config))
+        items += read_documents(Split(source, 0, None), None, compose(CleanConfig, **config))
     kept = "This has five of them. And so has this one.\nAnd five words are here."
     assert [item.text.decode() for item in items] == [f"é wrapped text. Four words are short. {kept}", kept]
     assert items[1].cleaned == (*items[0].cleaned, "quality-c4")
@@ -134,7 +134,7 @@ def test_the_pieces_of_a_text_share_the_id_of_the_first_cleaned_one(tmp_path, mo
         monkeypatch.setattr(module, "MAX_DOCUMENT_BYTES", 16)
     (tmp_path / "a.txt").write_bytes("e\u0301 one two.\nthree fou\u0301r. five\n\nsi\u0301x".encode())
     [source] = find_sources([str(tmp_path)])
-    config = TextConfig(clean=CleanConfig(unicode_normalization="NFC"))
+    config = CleanConfig(unicode_normalization="NFC")
     items = list(read_documents(Split(source, 0, None), None, config))
     assert [item.text.decode() for item in items] == ["é one two.", "three foúr.", "five", "síx"]
     assert [item.source_key for item in items] == [twins.identity("é one two.".encode())] * 3 + [None]
@@ -154,9 +154,7 @@ def test_cleaned_documents_do_not_depend_on_how_the_file_streams(tmp_path_factor
     path = tmp_path_factory.getbasetemp() / "streams.txt"
     path.write_bytes(text.encode())
     [source] = find_sources([str(path)])
-    config = TextConfig(
-        clean=CleanConfig(fix_text=True, unicode_normalization="NFKC", remove_control_characters=True, min_characters=2)
-    )
+    config = CleanConfig(fix_text=True, unicode_normalization="NFKC", remove_control_characters=True, min_characters=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "MAX_DOCUMENT_BYTES", 24)
         patch.setattr(plain_text, "MAX_DOCUMENT_BYTES", 24)

@@ -9,13 +9,13 @@ import pytest
 
 from bertloom import decoding
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import tables
 from pipeline.inputs.formats.parquet_footer import RowGroup, read_row_groups
 from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.splitting import split_source
-from pipeline.options import compose
 from pipeline.text.records import Document, Record
+from tests.pipeline.reading import with_options
 
 TEXTS = ["first text", "second text of them", "third", "fourth and last"]
 
@@ -45,8 +45,7 @@ def source_of(folder: Path, name: str, data: bytes) -> Source:
 
 def read(folder: Path, name: str, data: bytes, **config: object) -> list[Record]:
     source = source_of(folder, name, data)
-    config_ = compose(TextConfig, **config)
-    return [item for split in split_source(source, 1, config_.read) for item in read_documents(split, config=config_)]
+    return [item for split in split_source(with_options(source, **config), 1) for item in read_documents(split)]
 
 
 def texts(items: list[Record]) -> list[str]:

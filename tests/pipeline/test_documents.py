@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 
 from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats import plain_text, streamed
 from pipeline.inputs.formats.json_lines import read_json_lines
 from pipeline.inputs.sources import Split
 from pipeline.inputs.text_encodings import find_encoding
-from pipeline.options import compose
 from pipeline.text import records
 from pipeline.text.records import MAX_DOCUMENT_BYTES, Document, Reject, document_digest
 from tests.pipeline import twins
+from tests.pipeline.reading import read_with
 
 BOM = b"\xef\xbb\xbf"
 BITS = ["a", "word", "b. ", "c! ", "中文。", "é", "😀", " ", "\t", "\u3000", "\u2003", "\x00", "\n", "\r\n", "\r"]
@@ -48,7 +47,7 @@ def set_sizes(patch: pytest.MonkeyPatch, most: int | None = None, chunk: int | N
 def read(folder: Path, name: str, data: bytes, start: int | None = None, **config) -> list[Document | Reject]:
     (folder / name).write_bytes(data)
     [source] = find_sources([str(folder / name)])
-    return list(read_documents(Split(source, 0, None), start, compose(TextConfig, **config)))
+    return read_with(Split(source, 0, None), start, **config)
 
 
 def texts(items) -> list[str]:

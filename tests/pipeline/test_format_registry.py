@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -15,7 +16,7 @@ from pipeline.inputs.formats import registry
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.registry import FORMATS
 from pipeline.inputs.formats.streamed import find_borders, read_stream
-from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.splitting import split_source
 from pipeline.text.cleaning import CleanConfig
 from pipeline.text.records import Document, Record, whole_or_pieces
@@ -32,11 +33,11 @@ def read_blocks(chunks: Iterable[bytes], start: int) -> Iterator[Record]:
         position += len(block) + len(b"\n---\n")
 
 
-def read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
-    return read_stream(split, start, read_blocks)
+def read(file: BinaryIO, split: Split, start: int) -> Iterator[Record]:
+    return read_stream(file, split, start, read_blocks)
 
 
-def find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+def find_cuts(source: Source, split_bytes: int) -> list[int]:
     return find_borders(BORDER, source, split_bytes)
 
 

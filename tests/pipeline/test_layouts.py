@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import plain_text, streamed
-from pipeline.inputs.sources import ReadConfig, Split
+from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_source
 from pipeline.inputs.text_encodings import find_encoding
 from pipeline.text import records
 from pipeline.text.records import Document, Reject
 from tests.pipeline import twins
+from tests.pipeline.reading import read_with, with_options
 
 BITS = ["a", "word", "b. ", "中文。", "é", " ", "\t", "\u3000", "\x00", "\n", "\r\n", "\r"]
 TEXT = st.lists(st.sampled_from([*BITS, "\n\n", "\n \n", "\r\n\r\n"]), max_size=40).map("".join)
@@ -36,7 +37,7 @@ def source_of(folder: Path, name: str, text: str):
 
 def read(folder: Path, text: str, layout: str, start: int | None = None) -> list[Document | Reject]:
     split = Split(source_of(folder, "a.txt", text), 0, None)
-    return list(read_documents(split, start, TextConfig(read=ReadConfig(text_layout=layout))))
+    return read_with(split, start, text_layout=layout)
 
 
 def essence(items) -> list:
@@ -74,15 +75,14 @@ def test_the_layout_file_has_one_document_in_each_file(folder):
 @given(text=TEXT, split_bytes=st.integers(1, 30), chunk=st.sampled_from([1, 3, 1 << 20]))
 def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, split_bytes, chunk):
     assume(find_encoding(text.encode()) is None)
-    config = TextConfig(read=ReadConfig(text_layout="line"))
-    source = source_of(folder, "lines.txt", text)
-    whole = list(read_documents(Split(source, 0, None), None, config))
+    source = with_options(source_of(folder, "lines.txt", text), text_layout="line")
+    whole = list(read_documents(Split(source, 0, None)))
     assert len(whole) == len(text.removesuffix("\n").split("\n")) - (text == "")
     with pytest.MonkeyPatch.context() as patch:
         for module in (streams, streamed):
             patch.setattr(module, "CHUNK", chunk)
-        splits = split_source(source, split_bytes, config.read)
-        assert [item for split in splits for item in read_documents(split, None, config)] == whole
+        splits = split_source(source, split_bytes)
+        assert [item for split in splits for item in read_documents(split)] == whole
 
 
 @settings(max_examples=100)
@@ -90,14 +90,13 @@ def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, spli
 def test_a_file_as_one_document_has_the_same_text_as_in_json(folder, text, chunk):
     assume(find_encoding(text.encode()) is None)  # of many NULs it would be UTF-16
     text = text.replace("\u3000", "")  # alone on the first or last line it is text in JSON, but a blank line here
-    config = TextConfig(read=ReadConfig(text_layout="file"))
-    source = source_of(folder, "file.txt", text)
-    assert split_source(source, 1, config.read)[0].end is None
+    source = with_options(source_of(folder, "file.txt", text), text_layout="file")
+    assert split_source(source, 1)[0].end is None
     with pytest.MonkeyPatch.context() as patch:
         for module in (streams, plain_text):
             patch.setattr(module, "CHUNK", chunk)
         patch.setattr(plain_text, "MAX_DOCUMENT_BYTES", 10)  # held at a time
-        items = list(read_documents(Split(source, 0, None), None, config))
+        items = list(read_documents(Split(source, 0, None)))
     same = source_of(folder, "same.jsonl", json.dumps({"text": text}))
     expected = list(read_documents(Split(same, 0, None)))
     assert len(items) == 1
@@ -117,16 +116,15 @@ def test_paragraphs_of_a_file_are_joined_only_when_they_fill_a_piece():
 @settings(max_examples=100)
 @given(text=TEXT, most=st.sampled_from([12, 20]), chunk=st.sampled_from([3, 5]))
 def test_a_long_file_is_cut_into_the_same_pieces_however_it_streams(folder, text, most, chunk):
-    config = TextConfig(read=ReadConfig(text_layout="file"))
-    split = Split(source_of(folder, "long.txt", text), 0, None)
+    split = Split(with_options(source_of(folder, "long.txt", text), text_layout="file"), 0, None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "MAX_DOCUMENT_BYTES", most)
-        whole = list(read_documents(split, None, config))
+        whole = list(read_documents(split))
         patch.setattr(plain_text, "MAX_DOCUMENT_BYTES", most)
         for module in (streams, plain_text):
             patch.setattr(module, "CHUNK", chunk)
-        assert list(read_documents(split, None, config)) == whole
+        assert list(read_documents(split)) == whole
         for item in whole:
             if isinstance(item, Document):
-                assert list(read_documents(split, item.position, config)) == whole
+                assert list(read_documents(split, item.position)) == whole
     assert all(len(item.text) <= most for item in whole if isinstance(item, Document))

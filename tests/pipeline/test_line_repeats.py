@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
-from pipeline.inputs.sources import ReadConfig, Split
+from pipeline.inputs.documents import read_documents
+from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_source
 from pipeline.options import compose
 from pipeline.stages import line_repeats
@@ -23,6 +23,7 @@ from pipeline.stages.sorted_rows import NUM_RANGES
 from pipeline.text.cleaning import CleanConfig, clean, line_hashes, without_lines
 from pipeline.text.records import Document, Reject
 from tests.pipeline import twins
+from tests.pipeline.reading import with_options
 
 LINES = ["Home | About", " Home | About ", "All rights reserved.", "版权所有", "One.", "Two.", "Three.", "é"]
 DOCUMENTS = st.lists(st.lists(st.sampled_from(LINES), min_size=1, max_size=6), max_size=14)
@@ -45,7 +46,7 @@ def count(folder: Path, documents: list[list[str]], split_bytes: int, most: int,
     [source] = find_sources([str(folder / "in.txt")])
     lists = []
     for split in split_source(source, split_bytes):
-        lists += list_lines(split, compose(TextConfig, **config), str(folder))
+        lists += list_lines(split, compose(CleanConfig, **config), str(folder))
     found = {}
     ranges = plan_ranges(lists)
     assert ranges[0][0] == 0 and ranges[-1][1] == NUM_RANGES
@@ -69,13 +70,11 @@ def test_counts_equal_a_plain_count_however_the_input_is_cut(folder, documents, 
 def test_finished_lists_are_not_written_again(folder):
     (folder / "again.txt").write_text("One.\n\nTwo.\n")
     [source] = find_sources([str(folder / "again.txt")])
-    [one] = list_lines(Split(source, 0, None), TextConfig(), str(folder))
+    [one] = list_lines(Split(source, 0, None), CleanConfig(), str(folder))
     before = (folder / one.name).stat().st_mtime_ns
-    assert list_lines(Split(source, 0, None), TextConfig(clean=CleanConfig(min_characters=3)), str(folder)) == [one]
+    assert list_lines(Split(source, 0, None), CleanConfig(min_characters=3), str(folder)) == [one]
     assert (folder / one.name).stat().st_mtime_ns == before
-    assert list_lines(
-        Split(source, 0, None), TextConfig(clean=CleanConfig(unicode_normalization="NFC")), str(folder)
-    ) != [one]
+    assert list_lines(Split(source, 0, None), CleanConfig(unicode_normalization="NFC"), str(folder)) != [one]
 
 
 def test_lines_are_counted_after_cleaning_and_sampling(folder):
@@ -117,7 +116,6 @@ def test_the_pieces_of_a_text_share_the_id_of_the_rest_of_the_first():
 def test_lines_are_those_of_the_source_also_when_line_breaks_become_spaces(folder, name):
     """Lines are counted and left out as they are in the file; the rest is joined."""
     rows = [f"Home | About\nText {i} is wrapped\nhere.\nPrivacy\n\nHome\n\nEnd {i}." for i in range(3)]
-    config = TextConfig(read=ReadConfig(text_layout="file"))
     if name == "a.jsonl":
         (folder / name).write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     elif name == "a.parquet":
@@ -125,21 +123,21 @@ def test_lines_are_those_of_the_source_also_when_line_breaks_become_spaces(folde
     else:
         (folder / name).write_text(rows[0])
     [source] = find_sources([str(folder / name)])
-    [split] = split_source(source, 1 << 20, config.read)
-    [one] = list_lines(split, config, str(folder))
+    [split] = split_source(with_options(source, text_layout="file"), 1 << 20)
+    [one] = list_lines(split, CleanConfig(), str(folder))
     lines, _ = count_range(str(folder), [one.name], 0, NUM_RANGES, 0 if name == "a.txt" else 2)
     out = np.sort(np.concatenate([line_hashes(line) for line in ("Home | About", "Privacy", "Home")]))
     assert set(out.tolist()) <= set(lines.tolist())
-    texts = [item.text for item in read_documents(split, None, config, out)]
+    texts = [item.text for item in read_documents(split, None, None, out)]
     assert texts == [b"Text %d is wrapped here.\nEnd %d." % (i, i) for i in range(len(texts))]
-    whole = [item.text for item in read_documents(split, None, config)]
+    whole = [item.text for item in read_documents(split)]
     assert whole[0] == b"Home | About Text 0 is wrapped here. Privacy\nHome\nEnd 0."
 
 
 def test_texts_that_differ_only_in_their_line_wrapping_are_one_document(folder):
     (folder / "wrapped.jsonl").write_text('{"text": "One\\ntwo.\\nthree."}\n{"text": "One\\ntwo. three."}\n')
     [source] = find_sources([str(folder / "wrapped.jsonl")])
-    [one] = list_lines(Split(source, 0, None), TextConfig(), str(folder))
+    [one] = list_lines(Split(source, 0, None), CleanConfig(), str(folder))
     lines, documents = count_range(str(folder), [one.name], 0, NUM_RANGES, 0)
     assert {int(line_hashes(line)[0]) for line in ("One", "two.", "three.", "two. three.")} == set(lines.tolist())
     assert documents.tolist() == [1, 1, 1, 1]

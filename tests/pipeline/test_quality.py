@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.sources import Split
-from pipeline.options import compose
 from pipeline.text import language, quality
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.language import language_of
 from pipeline.text.quality import c4_fault, c4_lines, gopher_fault
 from pipeline.text.records import Document
+from tests.pipeline.reading import read_with
 
 PROSE = (
     "The harbour lay quiet in the early morning, and nobody was to be seen on the quay but an old man with a basket. "
@@ -180,7 +179,7 @@ def test_filters_reject_documents_with_their_name_as_the_reason():
 def read_json(folder, text: str, **config) -> list:
     (folder / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
     [source] = find_sources([str(folder / "a.jsonl")])
-    return list(read_documents(Split(source, 0, None), None, compose(TextConfig, **config)))
+    return read_with(Split(source, 0, None), None, **config)
 
 
 def test_filters_count_lines_also_when_line_breaks_become_spaces(tmp_path):

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import tables
-from pipeline.inputs.sources import ReadConfig, Split
+from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_source
-from pipeline.options import compose
 from pipeline.text import records
 from pipeline.text.records import Document, Reject
+from tests.pipeline.reading import read_with, with_options
 
 TEXTS = st.lists(
     st.none() | st.lists(st.sampled_from(["word ", "中文。", "\n", "\n \n", "\r\n", "\x00"]), max_size=8).map("".join),
@@ -63,7 +63,7 @@ def source_of(folder: Path, name: str, data: bytes):
 
 
 def read(folder: Path, name: str, data: bytes, start: int | None = None, **config) -> list[Document | Reject]:
-    return list(read_documents(Split(source_of(folder, name, data), 0, None), start, compose(TextConfig, **config)))
+    return read_with(Split(source_of(folder, name, data), 0, None), start, **config)
 
 
 def essence(items) -> list:
@@ -178,7 +178,7 @@ def test_a_large_batch_is_read_in_slices(folder, name, monkeypatch):
 def test_a_table_without_such_a_column_is_an_error_before_the_work_begins(folder, name, column, said):
     source = source_of(folder, name, FORMS[name](pa.table({"n": [1], "text": ["a"]}), 1))
     with pytest.raises(ValueError) as error:
-        split_source(source, 100, ReadConfig(text_column=column))
+        split_source(with_options(source, text_column=column), 100)
     assert str(error.value) == f"{source.path}: {said}"
 
 

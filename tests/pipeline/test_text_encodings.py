@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.inputs.splitting import split_source
 from pipeline.inputs.text_encodings import as_utf8, encoding_name, find_encoding
-from pipeline.options import compose
+from tests.pipeline.reading import read_with
 
 ENGLISH = "It was the best of times, it was the worst of times.\nThere were a king and a queen.\n\n" * 20
 CHINESE = "话说天下大势，分久必合，合久必分。\n这是我们在中国的生活，他们也不知道。\n\n" * 20
@@ -177,8 +177,8 @@ def test_any_chunks_give_the_same_utf_8(text, encoding, size):
 
 def read(folder: Path, name: str, data: bytes, start: int | None = None, notes=None, **config):
     (folder / name).write_bytes(data)
-    [source] = find_sources([str(folder / name)], notes, config.get("encoding", "auto"))
-    return source, list(read_documents(Split(source, 0, None), start, compose(TextConfig, **config)))
+    [source] = find_sources([str(folder / name)], notes, ReadConfig(encoding=str(config.get("encoding", "auto"))))
+    return source, read_with(Split(source, 0, None), start, **config)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "gb18030"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.inputs import streams
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import web_archive as web
 from pipeline.inputs.formats.html_tree import parse_html
 from pipeline.inputs.sources import Split
@@ -131,7 +131,7 @@ def test_an_archive_is_not_cut_and_needs_its_packages(folder, monkeypatch):
 def test_lines_of_pages_can_be_cleaned(folder):
     (folder / "whole.wet").write_bytes(b"".join(WET))
     [source] = find_sources([str(folder / "whole.wet")])
-    items = list(read_documents(Split(source, 0, None), None, TextConfig(clean=CleanConfig(min_characters=15))))
+    items = list(read_documents(Split(source, 0, None), None, CleanConfig(min_characters=15)))
     assert [item.reason for item in items if isinstance(item, Reject)] == ["empty-text", "too-short"]
 
 

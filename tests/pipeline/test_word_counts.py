@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.splitting import split_source
 from pipeline.local.runner import pipeline_options, run
 from pipeline.stages.word_counts import (
@@ -22,6 +21,7 @@ from pipeline.stages.word_counts import (
     most_frequent,
     read_counts,
 )
+from pipeline.text.cleaning import CleanConfig
 from pipeline.vocabulary import make_tokenizer
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
@@ -114,7 +114,7 @@ def test_counts_do_not_depend_on_the_numbers_of_workers_and_splits(tmp_path, mon
     work.mkdir()
     run(
         pipeline_options(num_workers, ()),
-        lambda p: p | beam.Create(splits) | CountWords(str(work), TextConfig(), True, None),
+        lambda p: p | beam.Create(splits) | CountWords(str(work), CleanConfig(), True, None),
     )
     words, tally = read_counts(str(work))
     assert words == Counter(" ".join(texts).split())

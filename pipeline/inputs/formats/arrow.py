@@ -10,7 +10,7 @@ from bertloom import storage
 from bertloom.decoding import decoded
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.tables import check_columns, find_row_cuts, read_table
-from pipeline.inputs.sources import ReadConfig, Source
+from pipeline.inputs.sources import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,10 +38,10 @@ def _read_batches(
         row += batch.num_rows
 
 
-def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     if not storage.is_local(source.path):
         return []  # the sizes of the batches are known only after all of the file is read
-    return find_row_cuts(_sizes(source, [config.text_column, config.id_column]), split_bytes)
+    return find_row_cuts(_sizes(source, [source.read.text_column, source.read.id_column]), split_bytes)
 
 
 def _sizes(source: Source, columns: list[str]) -> Iterator[tuple[int, int]]:

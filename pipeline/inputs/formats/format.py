@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import BinaryIO, Literal
 
-from pipeline.inputs.sources import ReadConfig, Source, Split
-from pipeline.text.records import Record
+from pipeline.inputs.sources import Source, Split
+from pipeline.text.records import Item
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class Format:
     magic: bytes | None = None
     """Regular expression for the first bytes of the uncompressed file. A file with these bytes must have the format's
     name, and the other way round. None: the first bytes can be any text."""
-    read: Callable[[Split, int, ReadConfig], Iterator[Record]]
-    """Yields the records of a split in order, from the one at this position."""
+    read: Callable[[BinaryIO, Split, int], Iterator[Item]]
+    """Yields the records of a split of an open file in order, from the one at this position."""
     position_unit: Literal["byte", "row"] = "byte"
     """What a record's position counts, in the uncompressed file."""
-    find_cuts: Callable[[Source, int, ReadConfig], list[int]] | None = None
+    find_cuts: Callable[[Source, int], list[int]] | None = None
     """Returns the positions at which splits of about this many bytes of text begin, the first split excluded. Only called
     for files that are neither compressed nor in another encoding than UTF-8. None: a file is always one split."""
     has_encodings: bool = False

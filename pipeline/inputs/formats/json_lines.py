@@ -5,30 +5,26 @@ In the text a single line break is a space and a blank line ends a paragraph.
 
 import json
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import orjson
 
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.streamed import BOM, LINE_END, find_borders, line_too_long, read_lines, read_stream
-from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.sources import Source, Split
 from pipeline.text.records import (
     SHOWN_CHARACTERS,
-    Document,
-    Record,
+    Item,
     Reject,
+    Row,
     decode_text,
     first_characters,
-    or_empty,
-    paragraphs,
     shown_id,
-    whole_or_pieces,
 )
 
 
-def read_json_lines(
-    chunks: Iterable[bytes], start: int, text_column: str, id_column: str
-) -> Iterator[Document | Reject]:
-    """Yield the documents and rejects of these lines, in order."""
+def read_json_lines(chunks: Iterable[bytes], start: int, text_column: str, id_column: str) -> Iterator[Row | Reject]:
+    """Yield the rows and rejects of these lines, in order."""
     at = start
     for line in read_lines(chunks):
         if isinstance(line, int):
@@ -36,22 +32,13 @@ def read_json_lines(
             at += line
             continue
         position, at = at, at + len(line)
-        found = _text_of_line(line, position, text_column, id_column)
-        head = line[: 4 * SHOWN_CHARACTERS]
-        del line  # the line and its text may be long: do not hold both
-        if isinstance(found, Reject):
-            yield found
-            continue
-        text, num_replaced, record_id = found
-        del found
-        data, num_surrogates = paragraphs(text)
-        del text
-        documents = whole_or_pieces(data, position, num_replaced + num_surrogates, record_id)
-        yield from or_empty(documents, position, head, record_id)
+        lines = [line]
+        del line  # the line and its text may be long: only `_row` holds both
+        yield _row(lines.pop(), position, text_column, id_column)
 
 
-def _text_of_line(line: bytes, position: int, text_column: str, id_column: str) -> tuple[str, int, str | None] | Reject:
-    """Return (text, number of bytes replaced by U+FFFD, id of the record), or a reject."""
+def _row(line: bytes, position: int, text_column: str, id_column: str) -> Row | Reject:
+    """Return the row or the reject of a line."""
     num_replaced = 0
     try:
         record = orjson.loads(line)  # the fast path, for nearly all lines
@@ -73,7 +60,7 @@ def _text_of_line(line: bytes, position: int, text_column: str, id_column: str) 
     text = record[text_column]
     if not isinstance(text, str):
         return Reject(position, "text-not-a-string", "", first_characters(line), record_id)
-    return text, num_replaced, record_id
+    return Row(text, position, line[: 4 * SHOWN_CHARACTERS], num_replaced, record_id)
 
 
 def _plain(text: str) -> str:
@@ -81,14 +68,16 @@ def _plain(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
-    def read(chunks: Iterable[bytes], position: int) -> Iterator[Record]:
+def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
+    config = split.source.read
+
+    def read(chunks: Iterable[bytes], position: int) -> Iterator[Item]:
         return read_json_lines(chunks, position, config.text_column, config.id_column)
 
-    return read_stream(split, start, read, keeps_unfinished=True)
+    return read_stream(file, split, start, read, keeps_unfinished=True)
 
 
-def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     return find_borders(LINE_END, source, split_bytes)
 
 

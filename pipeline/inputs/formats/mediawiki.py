@@ -8,17 +8,18 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 from xml.etree import ElementTree
 
-from bertloom import storage
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.streamed import find_borders, read_stream
 from pipeline.inputs.formats.wiki_namespaces import HIDDEN
-from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import first_bytes
 from pipeline.text.records import (
     DAMAGED,
     SHOWN_CHARACTERS,
+    Item,
     PassedOver,
     Record,
     Reject,
@@ -156,17 +157,16 @@ def _read_page(raw: bytes, position: int, site: Site) -> Iterator[Record]:
         yield from documents
 
 
-def _read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
-    with storage.open_read(split.source.path) as file:
-        site = read_site(first_bytes(file, split.source.codec))
+def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
+    site = read_site(first_bytes(file, split.source.codec))
 
     def read(chunks: Iterable[bytes], position: int) -> Iterator[Record]:
         return read_pages(chunks, position, site, whole=split.end is None)
 
-    return read_stream(split, start, read)
+    return read_stream(file, split, start, read)
 
 
-def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     return find_borders(re.compile(_PAGE_END), source, split_bytes)
 
 

@@ -12,7 +12,7 @@ from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.parquet_footer import read_row_groups
 from pipeline.inputs.formats.table_columns import read_errors
 from pipeline.inputs.formats.tables import check_columns, find_row_cuts, read_table, rows_held
-from pipeline.inputs.sources import ReadConfig, Source
+from pipeline.inputs.sources import Source
 
 if TYPE_CHECKING:  # functions import what they use: --help needs none of it
     import pyarrow as pa
@@ -60,17 +60,17 @@ def _read_group(
     yield row, f"row group {number}: {error}: rows {row} to {end - 1} are left out"
 
 
-def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
-    return find_row_cuts(_sizes(source, config), split_bytes)
+def _find_cuts(source: Source, split_bytes: int) -> list[int]:
+    return find_row_cuts(_sizes(source), split_bytes)
 
 
-def _sizes(source: Source, config: ReadConfig) -> Iterator[tuple[int, int]]:
+def _sizes(source: Source) -> Iterator[tuple[int, int]]:
     """Yield (rows, bytes of text) of each row group."""
     import pyarrow.parquet as pq
 
     with storage.open_read(source.path) as file:
-        check_columns(source, pq.read_schema(file), config.text_column, config.id_column)
-        for group in read_row_groups(file, config.text_column):
+        check_columns(source, pq.read_schema(file), source.read.text_column, source.read.id_column)
+        for group in read_row_groups(file, source.read.text_column):
             yield group.num_rows, group.text_bytes
 
 

@@ -3,12 +3,22 @@
 import itertools
 import re
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.streamed import LINE_END, Chunks, find_borders, line_too_long, read_lines, read_stream
-from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import CHUNK
-from pipeline.text.records import MAX_DOCUMENT_BYTES, Document, Pieces, Record, Reject, decode_text, whole_or_pieces
+from pipeline.text.records import (
+    MAX_DOCUMENT_BYTES,
+    Document,
+    Item,
+    Pieces,
+    Record,
+    Reject,
+    decode_text,
+    whole_or_pieces,
+)
 
 _WHITE_SPACE = (  # other than line breaks: what str.strip() removes, as in Google's reader
     rb"[ \t\v\f\x1c-\x1f]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2(?:\x80[\x80-\x8a\xa8\xa9\xaf]|\x81\x9f)|\xe3\x80\x80"
@@ -117,9 +127,9 @@ def _safe_cut(raw: bytes) -> int:
     return last  # not UTF-8
 
 
-def _read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
+def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
     layouts = {"blank-line": read_texts, "line": read_lines_as_texts, "file": _read_file}
-    return read_stream(split, start, layouts[config.text_layout], keeps_unfinished=True)
+    return read_stream(file, split, start, layouts[split.source.read.text_layout], keeps_unfinished=True)
 
 
 def _read_file(chunks: Chunks, start: int) -> Iterator[Record]:
@@ -128,9 +138,9 @@ def _read_file(chunks: Chunks, start: int) -> Iterator[Record]:
             yield record
 
 
-def _find_cuts(source: Source, split_bytes: int, config: ReadConfig) -> list[int]:
+def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     borders = {"blank-line": BLANK_LINES, "line": LINE_END, "file": None}
-    border = borders[config.text_layout]
+    border = borders[source.read.text_layout]
     return find_borders(border, source, split_bytes) if border else []
 
 

@@ -9,7 +9,7 @@ from bertloom import storage
 from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import CHUNK, Damaged, read_chunks
 from pipeline.inputs.text_encodings import as_utf8
-from pipeline.text.records import DAMAGED, Record, Reject
+from pipeline.text.records import DAMAGED, Item, Reject
 
 BOM = b"\xef\xbb\xbf"
 LINE_END = re.compile(rb"\n")
@@ -36,31 +36,34 @@ class Chunks(Iterator[bytes]):
 
 
 def read_stream(
-    split: Split, start: int, read: Callable[[Chunks, int], Iterator[Record]], keeps_unfinished: bool = False
-) -> Iterator[Record]:
-    """Yield the records of a split from byte `start`, then a reject when the file is damaged.
+    file: BinaryIO,
+    split: Split,
+    start: int,
+    read: Callable[[Chunks, int], Iterator[Item]],
+    keeps_unfinished: bool = False,
+) -> Iterator[Item]:
+    """Yield the records of a split of an open file from byte `start`, then a reject when the file is damaged.
 
     read: takes the chunks, without a byte order mark, and the position of their first byte.
     keeps_unfinished: `read` also gives out what it has of the record that is cut short where the file is damaged.
     """
     source = split.source
-    with storage.open_read(source.path) as file:
-        try:
-            if source.encoding:
-                chunks = _from_byte(start, as_utf8(read_chunks(file, source.codec), source.encoding))
-            else:
-                chunks = read_chunks(file, source.codec, start, split.end)
-            first = next(chunks, b"")
-            while len(first) < len(BOM) and (more := next(chunks, b"")):
-                first += more
-            if start == 0 and first.startswith(BOM):
-                first, start = first[len(BOM) :], len(BOM)
-            readable = Chunks(itertools.chain([first], chunks), keeps_unfinished)
-            yield from read(readable, start)
-            if readable.damage:
-                raise readable.damage
-        except Damaged as damage:
-            yield Reject(damage.position, DAMAGED, f"{damage}: what came before it was kept")
+    try:
+        if source.encoding:
+            chunks = _from_byte(start, as_utf8(read_chunks(file, source.codec), source.encoding))
+        else:
+            chunks = read_chunks(file, source.codec, start, split.end)
+        first = next(chunks, b"")
+        while len(first) < len(BOM) and (more := next(chunks, b"")):
+            first += more
+        if start == 0 and first.startswith(BOM):
+            first, start = first[len(BOM) :], len(BOM)
+        readable = Chunks(itertools.chain([first], chunks), keeps_unfinished)
+        yield from read(readable, start)
+        if readable.damage:
+            raise readable.damage
+    except Damaged as damage:
+        yield Reject(damage.position, DAMAGED, f"{damage}: what came before it was kept")
 
 
 def _from_byte(start: int, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from bertloom import storage
 from bertloom.arrays import I64
 from pipeline.inputs.formats.table_columns import Columns, check_id_type, check_text_type, id_texts, read_errors
-from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import Damaged, read_chunks
-from pipeline.text.records import DAMAGED, Record, Reject, or_empty, paragraphs, whole_or_pieces
+from pipeline.text.records import DAMAGED, SHOWN_CHARACTERS, Item, Reject, Row
 
 if TYPE_CHECKING:  # functions import it: --help does not need it
     import pyarrow as pa
@@ -26,18 +26,19 @@ ReadBatches = Callable[[Source, BinaryIO, list[str], int], Iterator[tuple[int, "
 later ones can be read, the error takes the place of the batch."""
 
 
-def read_table(read_batches: ReadBatches, split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
-    """Yield the records of a split of a table from row `start`, and a reject for each place where the file is damaged.
+def read_table(read_batches: ReadBatches, packed: BinaryIO, split: Split, start: int) -> Iterator[Item]:
+    """Yield the records of a split of an open table from row `start`, and a reject for each place where the file is damaged.
 
     Each batch is checked completely before it is used: offsets and indices outside of their buffers would crash Arrow.
     """
     source, row, broken = split.source, start, ""
-    with storage.open_read(source.path) as packed, tempfile.TemporaryFile() if source.codec else packed as file:
+    names = [source.read.text_column, source.read.id_column]
+    with tempfile.TemporaryFile() if source.codec else nullcontext(packed) as file:
         if source.codec:
             broken = _unpack(packed, source.codec, file)
-        columns = Columns(config.text_column, config.id_column)
+        columns = Columns(*names)
         try:
-            for first, batch in read_batches(source, file, [config.text_column, config.id_column], start):
+            for first, batch in read_batches(source, file, names, start):
                 if split.end is not None and first >= split.end:
                     return
                 if isinstance(batch, str):
@@ -56,7 +57,7 @@ def read_table(read_batches: ReadBatches, split: Split, start: int, config: Read
         yield Reject(row, DAMAGED, f"{broken}: what came before it was kept")
 
 
-def _read_batch(batch: pa.RecordBatch, columns: Columns, begin: int, first: int) -> Iterator[Record]:
+def _read_batch(batch: pa.RecordBatch, columns: Columns, begin: int, first: int) -> Iterator[Item]:
     """Yield the records of a batch from its row `begin`, or one reject if it is damaged. first: number of its first row."""
     try:
         columns.check(batch)
@@ -130,7 +131,7 @@ def _unpack(packed: BinaryIO, codec: str, file: BinaryIO) -> str:
     return ""
 
 
-def _read_rows(batch: pa.RecordBatch, columns: Columns, begin: int, end: int, first: int) -> Iterator[Record]:
+def _read_rows(batch: pa.RecordBatch, columns: Columns, begin: int, end: int, first: int) -> Iterator[Item]:
     """Yield the records of the rows begin ... end - 1 of a batch whose first row is number `first` of the table."""
     texts, names = columns.texts(batch, begin, end), id_texts(columns.ids(batch, begin, end))
     for row, (raw, record_id) in enumerate(zip(texts, names, strict=True), first + begin):
@@ -139,6 +140,4 @@ def _read_rows(batch: pa.RecordBatch, columns: Columns, begin: int, end: int, fi
             continue
         text = raw.decode(errors="replace")
         num_replaced = text.count("\ufffd") - raw.count(b"\xef\xbf\xbd")
-        data, _ = paragraphs(text)
-        documents = whole_or_pieces(data, row, num_replaced, record_id)
-        yield from or_empty(documents, row, raw, record_id)
+        yield Row(text, row, raw[: 4 * SHOWN_CHARACTERS], num_replaced, record_id)

@@ -9,14 +9,15 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.html_tree import parse_html
 from pipeline.inputs.formats.streamed import read_stream
-from pipeline.inputs.sources import ReadConfig, Split
+from pipeline.inputs.sources import Split
 from pipeline.text.records import (
     DAMAGED,
+    Item,
     PassedOver,
     Record,
     Reject,
@@ -165,8 +166,8 @@ def _text_of_page(headers: Any, page: bytes) -> str:
     )
 
 
-def _read(split: Split, start: int, config: ReadConfig) -> Iterator[Record]:
-    return read_stream(split, start, read_archive)
+def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
+    return read_stream(file, split, start, read_archive)
 
 
 WEB_ARCHIVE = Format(

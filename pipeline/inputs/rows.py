@@ -1,0 +1,19 @@
+"""Rows to documents: what a record of a table or a line of JSON is part of."""
+
+from collections.abc import Iterable, Iterator
+
+from pipeline.text.records import Item, Record, Row, or_empty, paragraphs, whole_or_pieces
+
+
+def documents_of(items: Iterable[Item]) -> Iterator[Record]:
+    """Yield a document, or a reject, for each row. Other items stay as they are."""
+    for item in items:
+        if not isinstance(item, Row):
+            yield item
+            continue
+        position, shown, num_replaced, record_id = item.position, item.shown, item.num_replaced, item.record_id
+        data, num_surrogates = paragraphs(item.text)
+        del item  # its text may be long
+        documents = whole_or_pieces(data, position, num_replaced + num_surrogates, record_id)
+        del data
+        yield from or_empty(documents, position, shown, record_id)
