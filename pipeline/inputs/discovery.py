@@ -10,14 +10,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 
 from bertloom import storage
 from bertloom.counts import counted, first_files
 from bertloom.json_files import parse_json
 from pipeline.inputs.formats.registry import expected_names, find_format, format_by_name
 from pipeline.inputs.listing import File, Listing, list_files
-from pipeline.inputs.sources import ReadConfig, Source
+from pipeline.inputs.sources import ReadConfig, Source, differences
 from pipeline.inputs.streams import CODECS, HEAD
 from pipeline.inputs.text_encodings import encoding_name, find_encoding, is_mostly_utf8
 
@@ -63,7 +62,9 @@ def find_sources(
             if encoding == "auto" and not text_encoding and not is_mostly_utf8(text):
                 unknown.append(name)
         key = b"held out\0" * (path in held_out) + f"{name}\0{listed.size}\0{listed.modified!r}\0".encode() + head
-        digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode() + b"\0" + key).hexdigest()
+        if reading := differences(config, ReadConfig()):
+            key = json.dumps(reading, sort_keys=True).encode() + b"\0" + key
+        digest = hashlib.sha256(key).hexdigest()
         sources.append(
             Source(path, name, form.name, codec, text_encoding, listed.size, digest, config, path in held_out)
         )
