@@ -153,8 +153,6 @@ def read_tasks(path: Path) -> dict[str, dict[str, Any]]:
 
 def measure_baselines(config: FinetuneConfig) -> tuple[str, int, dict[str, dict[str, float]]]:
     """Return a task's first metric, the number of its dev rows, and the metrics of each baseline."""
-    import numpy as np
-
     from jobs.finetune import prepare
     from model.tasks.baselines import BASELINES
     from model.tasks.rows import read_task
@@ -165,8 +163,8 @@ def measure_baselines(config: FinetuneConfig) -> tuple[str, int, dict[str, dict[
     measured = {}
     for name in job.task.baselines:
         found = BASELINES[name](rows, job.train.labels, job.dev_rows, len(job.dev.labels))
-        logits = np.eye(job.task.num_outputs)[found] if job.task.has_classes else found[:, None]
-        measured[name] = job.task.measure(job.dev_rows, job.dev, logits)
+        logits = job.task.logits_of(found, job.dev)
+        measured[name] = job.task.calibrate(job.dev, logits).measure(job.dev_rows, job.dev, logits)
     return job.metric, len(job.dev_rows), measured
 
 

@@ -114,7 +114,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         max_windows=config.max_windows,
     )
     check_model(config, pretrained, windowing)
-    task = make_task(config.task, windowing, config.labels)
+    task = make_task(config.task, windowing, config.labels, **config.task_flags())
     columns = pairs("columns", config.columns)
     with errors_of("--train"):
         train_rows, bad_train = read_task(config.train, task.forms(True), task.parse, columns, config.on_bad_row)
@@ -185,25 +185,16 @@ def check_model(config: FinetuneConfig, pretrained: Pretrained, windowing: Windo
 
 def target_weights(config: FinetuneConfig, task: Task[Any], train: TaskData) -> np.ndarray:
     """Return the weight of each target in the loss, float32."""
-    import numpy as np
-
     if not config.class_weights:
         return train.weights
-    counts = np.bincount(train.labels, minlength=len(task.labels))
     given = config.weights_by_label()
     if unknown := set(given) - set(task.labels):
         raise ValueError(f"class_weights: {min(unknown)!r} is not a label: expected one of {', '.join(task.labels)}")
-    table = [given.get(label, 1.0) for label in task.labels]
-    if not given:  # balanced, as in scikit-learn
-        table = [len(train.labels) / (len(task.labels) * max(int(count), 1)) for count in counts]
-    weights: np.ndarray = np.array(table, dtype=np.float32)[train.labels]
-    return weights
+    return task.weigh_targets(train, given)
 
 
 def print_start(job: FinetuneJob) -> None:
     """Print what will be trained, and on what data."""
-    import numpy as np
-
     config = job.config
     print(f"model: {job.pretrained.path}, a {job.pretrained.architecture}")
     for name, data, bad in (("train", job.train, job.bad_train), ("dev", job.dev, job.bad_dev)):
@@ -217,7 +208,7 @@ def print_start(job: FinetuneJob) -> None:
         words += [f"{len(bad):,} bad rows skipped, see {config.out / 'bad_rows.jsonl'}"] if bad else []
         print(f"{name}: {', '.join(words)}")
     if job.task.has_classes:
-        counts = np.bincount(job.train.labels, minlength=len(job.task.labels))
+        counts = job.task.count_targets(job.train)
         named = ", ".join(f"{label} {count:,}" for label, count in list(zip(job.task.labels, counts))[:12])
         print(f"{len(counts)} labels: {named}{', …' if len(counts) > 12 else ''}")
         if rare := [label for label, count in zip(job.task.labels, counts) if count == 1]:

@@ -56,6 +56,7 @@ BERT_NAMES = HuggingFaceNames(
         "ForMaskedLM": MASKED_LM,
         "ForPreTraining": MASKED_LM | {"nsp.pooler": "bert.pooler.dense", "nsp.classifier": "cls.seq_relationship"},
         "ForSequenceClassification": {"pooler": "bert.pooler.dense", "classifier": "classifier"},
+        "ForMultipleChoice": {"pooler": "bert.pooler.dense", "classifier": "classifier"},
         "ForTokenClassification": {"classifier": "classifier"},
         "ForQuestionAnswering": {"classifier": "qa_outputs"},
     },

@@ -22,6 +22,8 @@ NOT_DECIDING = (
     "num_threads",
 )
 """Fields that change the numbers of a run by rounding at most. Model and files count by their content."""
+TASK_FLAGS = ("label_separator",)
+"""Fields for some tasks only, see `Task.flags`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class FinetuneConfig:
 
     task: TaskName
     """classify: a class for a text. pair: a class for two texts. regress: a number for one text or two. tag: a class for
-    each word. span: the answer to a question, as a part of its context."""
+    each word. span: the answer to a question, as a part of its context. multilabel: any number of labels for one text or
+    two. choice: the right one of several endings of a context."""
     model: Path
     """Pretrained model: a run folder of `bertloom pretrain`, or a directory in transformers' format."""
     train: Path
@@ -42,9 +45,13 @@ class FinetuneConfig:
     out: Path
     """Run folder: a new one, or one to resume."""
     columns: tuple[str, ...] = ()
-    """Names of columns that are not found automatically: text=review label=stars."""
+    """Names of columns that are not found automatically: text=review label=stars. Several columns for the labels of
+    multilabel or the endings of choice are separated by commas: labels=toxic,insult,threat."""
     labels: tuple[str, ...] = ()
     """Classes in the order of their ids. The default is the sorted classes of the training rows."""
+    label_separator: str | None = None
+    """What separates the labels of a text, if they are one string: ";" for "drama; war". The default is a list of labels, or
+    a column of 0 and 1 for each label. For multilabel."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do about unusable rows: stop and report them, or skip them and record them in bad_rows.jsonl."""
     max_seq_length: int | None = None
@@ -82,7 +89,8 @@ class FinetuneConfig:
     attention_dropout: float = 0.0
     """Dropout of attention weights. BERT used 0.1. Above 0, CUDA needs a much slower kernel."""
     class_weights: tuple[str, ...] = ()
-    """Weights of the classes in the loss: positive=3 (others 1), or balanced, for the same total weight of each class."""
+    """Weights of the classes in the loss: positive=3 (others 1), or balanced, for the same total weight of each class. For
+    multilabel they weight the texts that have the label."""
     metric: str | None = None
     """Metric that chooses the best model: accuracy, macro_f1, matthews; pearson, spearman; f1, exact_match, … The default
     is the first one that is printed."""
@@ -143,6 +151,11 @@ class FinetuneConfig:
             raise ValueError(f"labels={' '.join(self.labels)} must be at least two distinct classes")
         if (self.labels or self.class_weights) and not task_class(self.task).has_classes:
             raise ValueError(f"{self.task} has no classes: omit --labels and --class-weights")
+        for name in TASK_FLAGS:
+            if getattr(self, name) is not None and name not in task_class(self.task).flags:
+                raise ValueError(f"{name}={getattr(self, name)!r}: {self.task} does not use it: omit it")
+        if self.label_separator == "":
+            raise ValueError("label_separator is empty: give the sign between two labels, such as ';'")
         pairs("columns", self.columns)
         self.weights_by_label()
 
@@ -159,6 +172,10 @@ class FinetuneConfig:
             if not 0 < weights[label] < float("inf"):
                 raise ValueError(f"class_weights: {label}={text}: expected a number above 0")
         return weights
+
+    def task_flags(self) -> dict[str, Any]:
+        """Return the values of the flags that only this task has."""
+        return {name: getattr(self, name) for name in task_class(self.task).flags}
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, except model, files and seed."""

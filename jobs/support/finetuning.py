@@ -123,13 +123,14 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
         """Return the metrics on the dev rows, and keep the model if it is the best so far."""
         job = self.job
         logits, loss = predict_all(self.model, job.dev, job.config.micro_batch_size, self.precision)
-        values = job.task.measure(job.dev_rows, job.dev, logits)
+        task = job.task.calibrate(job.dev, logits)
+        values = task.measure(job.dev_rows, job.dev, logits)
         self.best = self.best.after(progress.step, values[job.metric])
         if self.best.step == progress.step:
             # A killed run may have got further than its checkpoint, and written this model already.
             with whole_folder(model_path(self.recorder.out, progress.step), replace=True) as folder:
                 longest = max(job.pretrained.max_seq_length, job.task.windowing.max_seq_length)
-                save_pretrained(self.model, folder, job.pretrained.tokenizer, longest, **job.task.configuration())
+                save_pretrained(self.model, folder, job.pretrained.tokenizer, longest, **task.configuration())
         return {"loss": loss, **values}
 
     def describe_evaluation(self, step: int, values: dict[str, float]) -> str:

@@ -21,10 +21,13 @@ PIPELINES = {
     "ForMaskedLM": ("AutoModelForMaskedLM", "fill-mask"),
     "Model": ("AutoModel", "feature-extraction"),
     "ForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
+    "ForMultipleChoice": ("AutoModelForMultipleChoice", "multiple-choice"),
     "ForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
     "ForQuestionAnswering": ("AutoModelForQuestionAnswering", "question-answering"),
 }
-"""For each class of a model, the class that loads it and its pipeline."""
+"""For each class of a model, the class that loads it and the name of its pipeline on the Hub."""
+WITHOUT_PIPELINE = ("multiple-choice",)
+"""Those that transformers itself does not have."""
 MEASURED = {
     "mlm_loss": "masked words, cross-entropy in nats",
     "mlm_accuracy": "masked words, accuracy",
@@ -121,11 +124,11 @@ def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
         f"A {pretrained.architecture}. {what}",
         "",
         "```python",
-        f"from transformers import {kind}, AutoTokenizer, pipeline",
+        f"from transformers import {kind}, AutoTokenizer" + ("" if pipeline in WITHOUT_PIPELINE else ", pipeline"),
         "",
         f'model = {kind}.from_pretrained("{name}")',
         f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
-        f'use = pipeline("{pipeline}", "{name}")',
+        *([] if pipeline in WITHOUT_PIPELINE else [f'use = pipeline("{pipeline}", "{name}")']),
         "```",
         "",
         "## The model",

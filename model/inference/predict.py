@@ -64,11 +64,12 @@ class TaskPredictor:
         self.model.to(self.device).eval()
 
     def predict(self, rows: Iterable[Any], top_k: int = 5) -> list[dict[str, Any]]:
-        """Return the answer to each row: "label" and "probabilities", "value", "tags" or "answer", depending on the task.
+        """Return the answer to each row: "label", "labels", "value", "tags" or "answer", and "probabilities", depending on
+        the task.
 
         Args:
-            rows: strings; pairs of strings for two texts, or a question and its context; lists of words for tags; or
-                dictionaries with the columns of a file.
+            rows: strings; pairs of strings for two texts, or a question and its context; a context, a list of endings, and
+                perhaps a question between them; lists of words for tags; or dictionaries with the columns of a file.
             top_k: number of classes whose probabilities are returned.
 
         Raises:
@@ -100,11 +101,11 @@ class TaskPredictor:
             return {"text": row}
         if isinstance(row, (tuple, list)):
             forms = [[name for name in form if name != "text"] for form in self.task.forms(False)]
-            names = next((form for form in forms if form), [])
-            if names == ["tokens"]:
+            if ["tokens"] in forms:
                 return {"tokens": list(row)}
-            if len(names) == len(row):
-                return dict(zip(names, row))
+            for names in filter(None, forms):
+                if len(names) == len(row):
+                    return dict(zip(names, row))
         return BadRow(f"{row!r:.60} is no row of {self.task.name}")
 
 

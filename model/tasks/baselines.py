@@ -1,9 +1,11 @@
 """What a task can reach without pretraining. A baseline is measured like a model, by the task's own metrics.
 
-A baseline takes the training rows, the labels of all their targets (int64 class ids, or float32), the dev rows and the
-number of their targets. It returns class ids, or numbers, of the dev rows' targets. A task lists those that suit it.
+A baseline takes the training rows, the labels of all their targets (int64 class ids, float32, or uint8 (targets, labels) of
+multilabel), the dev rows and the number of their targets. It returns class ids, or numbers, of the dev rows' targets; or for
+multilabel the probability of each label. A task lists those that suit it.
 """
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +14,9 @@ import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
 
+from model.tasks.choice import ChoiceRow
 from model.tasks.sequence import TextRow
 from model.tasks.tag import WORD, TagRow
 
@@ -20,12 +24,20 @@ Baseline = Callable[[Sequence[Any], np.ndarray, Sequence[Any], int], np.ndarray]
 
 
 def majority(train: Sequence[Any], labels: np.ndarray, dev: Sequence[Any], num_targets: int) -> np.ndarray:
-    """Return the most frequent class, or the mean of the numbers, of the training rows for every target."""
+    """Return the most frequent class, or the mean of the numbers, of the training rows for every target.
+
+    For multilabel it is the share of the training rows that have each label.
+    """
+    if labels.ndim == 2:
+        return np.tile(labels.mean(0), (num_targets, 1))
     return np.full(num_targets, labels.mean() if labels.dtype.kind == "f" else np.bincount(labels).argmax())
 
 
 def tf_idf(train: Sequence[TextRow], labels: np.ndarray, dev: Sequence[TextRow], num_targets: int) -> np.ndarray:
-    """Return classes by logistic regression, or numbers by ridge regression; each of two texts has its own weights."""
+    """Return classes by logistic regression, or numbers by ridge regression; each of two texts has its own weights.
+
+    For multilabel there is a logistic regression for each label.
+    """
     parts: list[list[sparse.csr_matrix]] = [[], []]
     for name in ("first", "second"):
         texts = [[getattr(row, name) or "" for row in rows] for rows in (train, dev)]
@@ -33,6 +45,12 @@ def tf_idf(train: Sequence[TextRow], labels: np.ndarray, dev: Sequence[TextRow],
             weigh = TfidfVectorizer(analyzer=words_and_pairs, sublinear_tf=True)
             parts[0].append(weigh.fit_transform(texts[0]))
             parts[1].append(weigh.transform(texts[1]))
+    if labels.ndim == 2:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about labels that all rows have
+            several = OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=1000))
+            chances: np.ndarray = several.fit(sparse.hstack(parts[0]), labels).predict_proba(sparse.hstack(parts[1]))
+        return chances
     is_number = labels.dtype.kind == "f"
     learner = Ridge(random_state=0) if is_number else LogisticRegression(C=10.0, max_iter=1000)
     found: np.ndarray = learner.fit(sparse.hstack(parts[0]), labels).predict(sparse.hstack(parts[1]))
@@ -51,6 +69,18 @@ def overlap(row: TextRow) -> list[float]:
     first, second = (set(words(text or "")) for text in (row.first, row.second))
     both = len(first & second)
     return [both / max(len(first), 1), both / max(len(second), 1)]
+
+
+def closest_ending(
+    train: Sequence[ChoiceRow], labels: np.ndarray, dev: Sequence[ChoiceRow], num_targets: int
+) -> np.ndarray:
+    """Return the ending of each row that has the largest share of its words in the context and the question."""
+    found = []
+    for row in dev:
+        known = {*words(row.context), *words(row.question or "")}
+        shares = [len(known & set(own)) / max(len(set(own)), 1) for own in map(words, row.endings)]
+        found.append(shares.index(max(shares)))
+    return np.array(found)
 
 
 def word_memory(train: Sequence[TagRow], labels: np.ndarray, dev: Sequence[TagRow], num_targets: int) -> np.ndarray:
@@ -79,5 +109,6 @@ BASELINES: dict[str, Baseline] = {
     "tf-idf": tf_idf,
     "word overlap": word_overlap,
     "word memory": word_memory,
+    "closest ending": closest_ending,
 }
 """The baselines by name, in the order of a table."""

@@ -1,10 +1,10 @@
 """A task's rows as token ids: compact arrays, windows over long texts, and batches without padding.
 
 All rows are concatenated in flat arrays, with 16 bits per id if the vocabulary allows. A row has one sequence, or several
-windows. An *item* is what training draws and counts: a row with all its windows (classify, pair, regress), or one window
-(tag, span). A *target* is what has a label: an item, or a word of a window (tag).
+windows, or one for each of its endings. An *item* is what training draws and counts: a row with all its sequences, or one
+window (tag, span). A *target* is what has a label: an item, or a word of a window (tag).
 
-Dimensions in the comments: I items, S sequences, T tokens, U targets.
+Dimensions in the comments: I items, S sequences, T tokens, U targets, L labels.
 """
 
 from collections.abc import Sequence
@@ -71,9 +71,10 @@ class TaskBatch(PackedSequences):
     positions: Tensor
     """int64 (U,), index of each word's first token for tag; empty for other tasks"""
     labels: Tensor
-    """Labels: int64 or float32 (U,), or int64 (U, 2) for the first and the last token of an answer"""
+    """Labels: int64 or float32 (U,); int64 (U, 2) for the first and the last token of an answer; uint8 (U, L), 1 for each
+    label that a text has, for multilabel"""
     weights: Tensor
-    """float32 (U,), weight of each target in the loss"""
+    """float32 (U,), weight of each target in the loss; (U, L) for multilabel"""
 
     def parts(self, max_tokens: int) -> list[PackedSequences]:
         """Return the sequences in parts of at most max_tokens tokens; a longer sequence is a part by itself."""
@@ -113,9 +114,9 @@ class TaskData:
     positions: np.ndarray
     """uint16 (U,) index of each target in its item's sequence, for tag; empty for other tasks"""
     labels: np.ndarray
-    """(U,) or (U, 2), see TaskBatch"""
+    """(U,), (U, 2) or (U, L), see TaskBatch"""
     weights: np.ndarray
-    """float32 (U,)"""
+    """float32 (U,) or (U, L)"""
     num_cut: int
     """Number of truncated rows."""
 

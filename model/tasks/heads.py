@@ -1,7 +1,8 @@
 """Models for fine-tuning: a classifier of texts, of words, or of the first and last token of an answer.
 
 Each is a class of transformers, named by `form`, on packed tokens. Differences: the logits of a text in several windows are
-the mean over the windows, and the softmax over the tokens of an answer does not include padding.
+the mean over the windows, and the softmax over the tokens of an answer does not include padding. A model for one task alone
+is in the file of that task.
 
 Dimensions in the comments:
     T  real tokens in the batch     N  sequences     I  items     U  targets     L  labels     C  hidden_size
@@ -54,12 +55,16 @@ class SequenceModel(TaskModel):
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """Return logits (I, L)."""
-        parts = batch.parts(MAX_TOKENS) if batch.num_items == 1 else [batch]
-        logits = torch.cat([self._logits_of(part, in_parts=len(parts) > 1) for part in parts])  # (N, L)
+        logits = self.sequence_logits(batch)
         if batch.num_items == len(logits):
             return logits
         sums = logits.new_zeros(batch.num_items, logits.shape[1]).index_add(0, batch.item_of, logits)
         return sums / torch.bincount(batch.item_of, minlength=batch.num_items).unsqueeze(1)
+
+    def sequence_logits(self, batch: TaskBatch) -> Tensor:
+        """Return the logits of each sequence, (N, L)."""
+        parts = batch.parts(MAX_TOKENS) if batch.num_items == 1 else [batch]
+        return torch.cat([self._logits_of(part, in_parts=len(parts) > 1) for part in parts])
 
     def _logits_of(self, part: PackedSequences, in_parts: bool) -> Tensor:
         """Return (N, L). For a text in several parts, the backward pass reads each part again instead of keeping it."""

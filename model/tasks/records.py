@@ -15,14 +15,14 @@ end with \\n, \\r\\n, or \\r; blank lines are ignored. An unusable record is ret
 caller can stop, or count it and continue. No file makes a reader crash, or hold more than a record, a batch or MAX_BYTES.
 """
 
-from collections.abc import Collection
+from collections.abc import Container
 from pathlib import Path
 
 from model.tasks.formats.registry import format_of, formats_named
 from model.tasks.formats.row_format import Records
 
 
-def read_records(path: Path, needed: Collection[str]) -> Records:
+def read_records(path: Path, needed: Container[str]) -> Records:
     """Return the place of each record and its values by column, in the order of the file; see the top of this module.
 
     needed: columns whose values are read if the file is a table; those of others are None.

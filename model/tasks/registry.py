@@ -17,6 +17,8 @@ TASKS = {
     "regress": "model.tasks.regress:RegressTask",
     "tag": "model.tasks.tag:TagTask",
     "span": "model.tasks.span:SpanTask",
+    "multilabel": "model.tasks.multilabel:MultilabelTask",
+    "choice": "model.tasks.choice:ChoiceTask",
 }
 """The registry: the class of each task."""
 
@@ -26,7 +28,7 @@ else:
     TaskName = Literal[tuple(TASKS)]
 
 TEXTS = "classify or pair"
-FOREIGN = {"ForQuestionAnswering": "span", "ForTokenClassification": "tag"}
+FOREIGN = {"ForQuestionAnswering": "span", "ForTokenClassification": "tag", "ForMultipleChoice": "choice"}
 """By the form of a model in transformers: the task of one that was not fine-tuned by bertloom."""
 
 
@@ -36,9 +38,12 @@ def task_class(name: str) -> "type[Task[Any]]":
     return found
 
 
-def make_task(name: str, windowing: "Windowing", labels: tuple[str, ...] = ()) -> "Task[Any]":
-    """Return the task of that name, before it has seen any row."""
-    return task_class(name)(windowing=windowing, labels=labels)
+def make_task(name: str, windowing: "Windowing", labels: tuple[str, ...] = (), **flags: Any) -> "Task[Any]":
+    """Return the task of that name, before it has seen any row.
+
+    flags: values of its `Task.flags`.
+    """
+    return task_class(name)(windowing=windowing, labels=labels, **flags)
 
 
 def task_of(pretrained: "Pretrained") -> "Task[Any]":
@@ -76,9 +81,12 @@ def foreign_task(pretrained: "Pretrained", where: str) -> str:
     if pretrained.form in FOREIGN and (outputs is not None or FOREIGN[pretrained.form] == "span"):
         return FOREIGN[pretrained.form]
     if pretrained.form == "ForSequenceClassification" and outputs is not None:
+        if problem == "multi_label_classification":
+            return "multilabel"
         if problem not in (None, "single_label_classification", "regression"):
             raise ValueError(
-                f"{where}: problem_type is {problem!r}, expected single_label_classification or regression"
+                f"{where}: problem_type is {problem!r}, expected single_label_classification, "
+                f"multi_label_classification or regression"
             )
         return "regress" if problem == "regression" or len(outputs) == 1 else TEXTS
     raise ValueError(

@@ -1,13 +1,14 @@
 """Reads the rows of a task's files: finds the columns that the task needs, and parses the values of each record."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from bertloom.json_files import check_regular
 from model.tasks.records import names_columns, read_records
-from model.tasks.values import BadRow, is_utf8
+from model.tasks.values import BadRow, Parts, is_utf8
 
 Row = TypeVar("Row")
 
@@ -22,7 +23,7 @@ KNOWN_NAMES = {
     "context": ("context",),
     "answers": ("answers",),
 }
-"""The purposes of columns, and the names by which a column is recognised."""
+"""The purposes of columns, and the names by which a column is recognised. `Column` is a purpose with names of its own."""
 OPTIONAL_COLUMNS = ("id", "is_impossible")
 """Columns that are passed on if a row has them."""
 MAX_NAMED = 5
@@ -31,6 +32,35 @@ MAX_SHOWN = 20
 """Largest number of columns that an error lists."""
 MAX_HELD = 1000
 """Number of rows that are searched for one that has the columns."""
+
+
+Place = str | tuple[str, ...] | re.Pattern[str]
+"""Where the value for a purpose is: in a column, in these columns, or in all other columns with such names."""
+
+
+class Column(str):
+    """The purpose of a column, with the names by which its column is recognised."""
+
+    names: tuple[str, ...]
+    """Names of the column."""
+    parts: re.Pattern[str] | None
+    """Names of several columns that take its place, such as ending0, ending1, …"""
+
+    def __new__(cls, purpose: str, *names: str, parts: str = "") -> Self:
+        self = super().__new__(cls, purpose)
+        self.names = names
+        self.parts = re.compile(parts) if parts else None
+        return self
+
+
+class NeededColumns(Container[str]):
+    """The names of the columns that `read_rows` may look at."""
+
+    def __init__(self, names: Collection[str], patterns: Sequence[re.Pattern[str]]) -> None:
+        self._names, self._patterns = frozenset(names), patterns
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names or any(pattern.fullmatch(str(name)) for pattern in self._patterns)
 
 
 class Rejected(NamedTuple):
@@ -101,7 +131,7 @@ def read_rows(
     Raises:
         ValueError: the columns of the file fit none of the forms.
     """
-    names: dict[str, str] = {}
+    names: dict[str, Place] = {}
     lacking: ValueError | None = None  # about the first row
     held: list[tuple[str, dict[str, Any] | BadRow]] = []
     for place, values in records:
@@ -125,22 +155,37 @@ def read_rows(
         raise lacking
 
 
-def needed_columns(forms: Sequence[Sequence[str]], columns: Mapping[str, str]) -> set[str]:
-    """Return the names of the columns that `read_rows` may look at, for a file with rows in these forms."""
-    known = {name for form in forms for purpose in form for name in KNOWN_NAMES[purpose]}
-    return known | {*columns.values(), *OPTIONAL_COLUMNS}
+def needed_columns(forms: Sequence[Sequence[str]], columns: Mapping[str, str]) -> NeededColumns:
+    """Return the columns that `read_rows` may look at, for a file with rows in these forms."""
+    purposes = dict.fromkeys(purpose for form in forms for purpose in form)
+    known = {name for purpose in purposes for name in known_names(purpose)}
+    given = {part for name in columns.values() for part in (name, *name.split(","))}
+    patterns = [parts for purpose in purposes if purpose not in columns and (parts := pattern_of(purpose))]
+    return NeededColumns(known | given | {*OPTIONAL_COLUMNS}, patterns)
 
 
-def by_purpose(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of a row by purpose.
+def known_names(purpose: str) -> tuple[str, ...]:
+    """Return the names by which the column for a purpose is recognised."""
+    return purpose.names if isinstance(purpose, Column) else KNOWN_NAMES[purpose]
+
+
+def pattern_of(purpose: str) -> re.Pattern[str] | None:
+    """Return the names of several columns that may take the place of one, or None."""
+    return purpose.parts if isinstance(purpose, Column) else None
+
+
+def by_purpose(values: Mapping[str, Any], places: Mapping[str, Place]) -> dict[str, Any]:
+    """Return the values of a row by purpose; those of several columns as Parts.
 
     Raises:
         BadRow: one is missing or cannot be read, or the `id` cannot be written as UTF-8.
     """
-    for name in names.values():
+    names = {purpose: names_in(values, place, places) for purpose, place in places.items()}
+    used = [name for parts in names.values() for name in parts]
+    for name in used:
         if name not in values:
             raise BadRow(f"has no {name!r}")
-    for name in (*names.values(), *OPTIONAL_COLUMNS):
+    for name in (*used, *OPTIONAL_COLUMNS):
         if isinstance(value := values.get(name), BadRow):
             raise BadRow(f"{name} {value}")
     identity = values.get("id")
@@ -149,41 +194,70 @@ def by_purpose(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
     if isinstance(identity, str) and not is_utf8(identity):
         raise BadRow("id is not valid UTF-8")
     optional = {name: values.get(name) for name in OPTIONAL_COLUMNS}
-    return optional | {purpose: values[name] for purpose, name in names.items()}
+    found = {
+        purpose: values[place] if isinstance(place, str) else Parts((name, values[name]) for name in names[purpose])
+        for purpose, place in places.items()
+    }
+    return optional | found
+
+
+def names_in(found: Collection[str], place: Place, places: Mapping[str, Place]) -> Sequence[str]:
+    """Return the names of the columns at a place. A pattern does not cover the columns of other purposes."""
+    if isinstance(place, str):
+        return (place,)
+    if isinstance(place, tuple):
+        return place
+    taken = {name for name in places.values() if isinstance(name, str)} | {*OPTIONAL_COLUMNS}
+    return [name for name in found if place.fullmatch(name) and name not in taken]
 
 
 def find_columns(
     path: Path, found: Collection[str], forms: Sequence[Sequence[str]], columns: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the column of each purpose, for the first form whose columns are there.
+) -> dict[str, Place]:
+    """Return the place of the value for each purpose, for the first form whose columns are there.
 
     >>> find_columns(Path("x"), ["sentence", "label"], [["text", "label"]], {})
     {'text': 'sentence', 'label': 'label'}
     """
     purposes = list(dict.fromkeys(purpose for form in forms for purpose in form))
     shown = ", ".join(f"{name:.40}" for name in list(found)[:MAX_SHOWN]) + (", …" if len(found) > MAX_SHOWN else "")
+    given: dict[str, Place] = {}
     for purpose, name in columns.items():
         if purpose not in purposes:
             raise ValueError(
                 f"{path}: --columns {purpose}={name}: this task does not read {purpose!r}: expected one of "
                 f"{', '.join(purposes)}"
             )
-        if name not in found:
-            raise ValueError(f"{path} has no column {name!r} for {purpose}: its columns are {shown}")
+        parts = (
+            tuple(name.split(",")) if name not in found and pattern_of(purposes[purposes.index(purpose)]) else (name,)
+        )
+        for part in parts:
+            if part not in found:
+                raise ValueError(f"{path} has no column {part!r} for {purpose}: its columns are {shown}")
+        given[purpose] = parts if len(parts) > 1 else name
     lacking = []
     for form in forms:
-        names: dict[str, str] = {}
+        places: dict[str, Place] = {}
         for purpose in form:
-            known = [columns[purpose]] if purpose in columns else KNOWN_NAMES[purpose]
-            names[purpose] = next((name for name in known if name in found and name not in names.values()), "")
-        if all(names.values()):
-            return names
-        lacking.append([purpose for purpose in form if not names[purpose]])
+            if place := given.get(purpose) or _recognized(purpose, found, places):
+                places[purpose] = place
+        if len(places) == len(form):
+            return places
+        lacking.append([purpose for purpose in form if purpose not in places])
     purpose = min(lacking, key=len)[0]
     advice = (
         ". If the first line is a row, add one above it with the names of the columns" if names_columns(path) else ""
     )
     raise ValueError(
-        f"{path} has no column for {purpose}: expected {' or '.join(KNOWN_NAMES[purpose])}, its columns are {shown}; is it "
+        f"{path} has no column for {purpose}: expected {' or '.join(known_names(purpose))}, its columns are {shown}; is it "
         f"a file for this task? If so, name the column: --columns {purpose}=NAME{advice}"
     )
+
+
+def _recognized(purpose: str, found: Collection[str], places: Mapping[str, Place]) -> Place | None:
+    """Return the place for a purpose by the names of columns, or None."""
+    for name in known_names(purpose):
+        if name in found and name not in places.values():
+            return name
+    pattern = pattern_of(purpose)
+    return pattern if pattern and names_in(found, pattern, places) else None

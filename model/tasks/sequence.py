@@ -34,8 +34,10 @@ class TextRow(NamedTuple):
     """The text, or the first of two."""
     second: str | None
     """The second of two."""
-    label: str | float | None
-    """The class, or the number; None if it is not known."""
+    label: str | float | tuple[str, ...] | None
+    """The class, the number, or the labels; None if it is not known."""
+    label_columns: tuple[str, ...] = ()
+    """The labels that have a column in the row, if the labels of a text are in columns of 0 and 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class SequenceTask(Task[TextRow]):
     def forms(self, labelled: bool) -> list[tuple[str, ...]]:
         return [(*form, "label") if labelled else form for form in self.text_forms]
 
-    def parse_label(self, value: Any) -> str | float:
+    def parse_label(self, value: Any) -> str | float | tuple[str, ...]:
         """Return the label of a row; BadRow if it cannot be used."""
         if isinstance(value, float) and not value.is_integer():
             raise BadRow(f"label is {value}, expected a string or an integer: to predict numbers, use --task regress")
@@ -109,9 +111,8 @@ class SequenceTask(Task[TextRow]):
                     num_cut += windows[-1][1] < len(first)
                 else:
                     room = self.windowing.max_seq_length - 3
-                    keep = min(len(second), max(room - len(first), room // 2))
                     num_cut += len(first) + len(second) > room
-                    builder.add_sequence(first[: room - keep], second[:keep])
+                    builder.add_sequence(*cut_pair(first, second, room))
                 builder.add_item(number)
         return builder.build(self.label_array(rows), num_cut=num_cut)
 
@@ -135,6 +136,12 @@ class SequenceTask(Task[TextRow]):
 
     def configuration(self) -> dict[str, Any]:
         return super().configuration() | {"problem_type": "single_label_classification"}
+
+
+def cut_pair(first: np.ndarray, second: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two texts that together have at most `room` tokens: the longer one loses its end, token by token."""
+    keep = min(len(second), max(room - len(first), room // 2))
+    return first[: room - keep], second[:keep]
 
 
 def some_decimal(labels: Sequence[str]) -> str | None:

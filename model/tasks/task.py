@@ -41,6 +41,8 @@ class Task(ABC, Generic[Row]):
     written: ClassVar[tuple[str, ...]] = ()
     """Entries of an answer that fill the columns of the same purposes when a file is written with predictions. None: the
     predictions of the task are written as JSON Lines, whatever the form of the file."""
+    flags: ClassVar[tuple[str, ...]] = ()
+    """Fields that are set by flags of the same names, which other tasks do not have."""
     foreign: ClassVar[Mapping[str, Any]] = {}
     """Values of fields for models that were not fine-tuned by bertloom, because their files do not have them."""
 
@@ -81,6 +83,31 @@ class Task(ABC, Generic[Row]):
     def learn(self, rows: Sequence[Row]) -> Self:
         """Return the task with what its training rows define: the labels, if none were given."""
         return self if self.labels else replace(self, labels=sorted_labels(self.label_counts(rows)))
+
+    def calibrate(self, data: TaskData, logits: np.ndarray) -> Self:
+        """Return the task with what the dev rows decide, from a model's logits on them: nothing, for most tasks."""
+        return self
+
+    def count_targets(self, data: TaskData) -> np.ndarray:
+        """Return the number of targets of each label, int64 (labels,)."""
+        return np.bincount(data.labels, minlength=len(self.labels))
+
+    def weigh_targets(self, data: TaskData, given: Mapping[str, float]) -> np.ndarray:
+        """Return the weight of each target in the loss, float32.
+
+        given: weights of labels, and 1 for the others. Empty: such that each label has the same total weight, as in
+            scikit-learn.
+        """
+        table = [given.get(label, 1.0) for label in self.labels]
+        if not given:
+            counts = self.count_targets(data)
+            table = [len(data.labels) / (len(self.labels) * max(int(count), 1)) for count in counts]
+        weights: np.ndarray = np.array(table, dtype=np.float32)[data.labels]
+        return weights
+
+    def logits_of(self, found: np.ndarray, data: TaskData) -> np.ndarray:
+        """Return logits that stand for what a baseline has found for each target: classes, or numbers."""
+        return np.eye(self.num_outputs)[found] if self.has_classes else found[:, None]
 
     def check_label(self, label: str) -> None:
         """Raise BadRow if the task's labels are known and this is not one of them."""

@@ -1,6 +1,6 @@
 """The values in rows: what is unusable, what is the name of a class, and what can be written as UTF-8."""
 
-from typing import Self
+from typing import Any, Self
 
 
 class BadRow(ValueError):
@@ -17,6 +17,10 @@ class ClassName(str):
         self = super().__new__(cls, name)
         self.number = number
         return self
+
+
+class Parts(dict[str, Any]):
+    """The values of several columns that serve one purpose, by the names of the columns."""
 
 
 def is_utf8(text: str) -> bool:

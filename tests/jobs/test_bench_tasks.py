@@ -42,6 +42,7 @@ def test_every_model_is_trained_on_every_task_and_one_table_is_written(tasks, en
         "tf-idf",
         "word overlap",
         "word memory",
+        "closest ending",
         "small",
         "random",
     ]
@@ -49,6 +50,8 @@ def test_every_model_is_trained_on_every_task_and_one_table_is_written(tasks, en
     assert by_task.keys() == {f"my_{task}" for task in ROWS}
     assert by_task["my_span"]["majority"] == "–" and by_task["my_tag"]["tf-idf"] == "–"
     assert float(by_task["my_classify"]["tf-idf"]) == 1 and float(by_task["my_tag"]["word memory"]) == 1
+    assert float(by_task["my_multilabel"]["tf-idf"]) == 1 > float(by_task["my_multilabel"]["majority"]) > 0
+    assert 0 < float(by_task["my_choice"]["closest ending"]) < 1 and by_task["my_choice"]["tf-idf"] == "–"
     assert float(by_task["my_regress"]["tf-idf"]) > 0.9 and by_task["my_regress"]["majority"] == "0.000"
     content = json.loads((tmp_path / "results.json").read_text())
     for task in ROWS:

@@ -17,7 +17,7 @@ from jobs.support.outputs import json_line
 from model.tasks.data import Windowing
 from model.tasks.records import read_records
 from model.tasks.registry import TASKS, make_task
-from model.tasks.rows import KNOWN_NAMES, read_rows, read_task
+from model.tasks.rows import needed_columns, read_rows, read_task
 from model.tasks.task import Task
 from model.tasks.values import BadRow
 from tests.model.small_task import ROWS
@@ -86,7 +86,6 @@ def tables() -> Iterator[tuple[str, pa.Table]]:
 TASKS_OF_ROWS = [  # made here, so that each process need not import them
     make_task(name, Windowing(max_seq_length=16, stride=None, max_windows=None)) for name in TASKS
 ]
-NEEDED = {name for names in KNOWN_NAMES.values() for name in names} | {"id", "n"}
 
 
 def uses(path: Path) -> list[Use]:
@@ -100,7 +99,8 @@ def read_with_labels(path: Path, task: Task) -> None:
 
 
 def read_without_labels(path: Path, task: Task) -> None:
-    for _, row in read_rows(path, read_records(path, NEEDED), task.forms(False), task.parse, {}):
+    records = read_records(path, needed_columns(task.forms(False), {}))
+    for _, row in read_rows(path, records, task.forms(False), task.parse, {}):
         str(row) if isinstance(row, BadRow) else json_line({"id": row.id}, "utf-8").encode()
 
 

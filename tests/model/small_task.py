@@ -113,5 +113,43 @@ def span_rows(number: int, seed: int = 0, unanswerable: bool = False) -> list[di
     return rows
 
 
-ROWS = {"classify": sentiment_rows, "pair": pair_rows, "regress": number_rows, "tag": tag_rows, "span": span_rows}
+def label_rows(number: int, seed: int = 0) -> list[dict]:
+    """Texts that have a label for each of three words in them."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(number):
+        labels = [label for label in ("good", "london", "中") if draw.random() < 0.4]
+        words = labels + draw.choices(["film", "is", "the", "of"], k=draw.randint(1, 6))
+        rows.append({"text": " ".join(draw.sample(words, len(words))), "labels": labels})
+    return rows
+
+
+def choice_rows(number: int, seed: int = 0) -> list[dict]:
+    """Two to four endings, of which the one with the word good is right."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(number):
+        endings = draw.sample(["bad film .", "in 北京", "anna lives", "the capital", "france"], draw.randint(1, 3))
+        answer = draw.randint(0, len(endings))
+        endings.insert(answer, draw.choice(["good film !", "paris is good"]))
+        rows.append(
+            {
+                "context": "the film is" + " in paris" * draw.randint(0, 4),
+                "question": "where _ is ?",
+                "endings": endings,
+            }
+            | {"answer": answer}
+        )
+    return rows
+
+
+ROWS = {
+    "classify": sentiment_rows,
+    "pair": pair_rows,
+    "regress": number_rows,
+    "tag": tag_rows,
+    "span": span_rows,
+    "multilabel": label_rows,
+    "choice": choice_rows,
+}
 """Rows for each task."""

@@ -214,12 +214,18 @@ def test_the_task_of_other_peoples_models_is_in_their_configuration(directory):
     assert task.forms(False) == [("text_a", "text_b"), ("text",)]
     assert change(id2label={"0": "x", "1": "y", "2": "z"}).labels == ("x", "y", "z")
     assert change(architectures=["BertForTokenClassification"]).name == "tag"
-    with pytest.raises(ValueError, match="problem_type is 'multi_label_classification'"):
-        change(architectures=["BertForSequenceClassification"], problem_type="multi_label_classification")
+    task = change(architectures=["BertForSequenceClassification"], problem_type="multi_label_classification")
+    assert task.name == "multilabel" and task.labels == ("x", "y", "z") and task.thresholds == ()
+    with pytest.raises(
+        ValueError, match="problem_type is 'ranking', expected single_label_classification, multi_label"
+    ):
+        change(problem_type="ranking")
     with pytest.raises(ValueError, match="id2label names 2 labels, but the classifier has 3"):
         change(problem_type=None, id2label={"0": "x", "1": "y"})
     save_file(state | {"classifier.weight": torch.zeros(1, 32)}, directory / "model.safetensors")
     assert change(id2label={"0": "LABEL_0"}).name == "regress"
+    task = change(architectures=["BertForMultipleChoice"])
+    assert (task.name, task.labels, task.answer_kind) == ("choice", (), "number")
     assert change(architectures=["BertForQuestionAnswering"]).name == "span"
 
 

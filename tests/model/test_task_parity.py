@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from transformers import (
+    AutoModelForMultipleChoice,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -29,6 +30,8 @@ AUTO = {
     "regress": AutoModelForSequenceClassification,
     "tag": AutoModelForTokenClassification,
     "span": AutoModelForQuestionAnswering,
+    "multilabel": AutoModelForSequenceClassification,
+    "choice": AutoModelForMultipleChoice,
 }
 NUM_STEPS = 12
 NAMES = {"a": "text_a", "b": "text_b"}
@@ -74,7 +77,19 @@ def their_loss(name: str, model, batch: TaskBatch) -> torch.Tensor:
         hidden = inputs["attention_mask"] == 0
         logits = [each.masked_fill(hidden, -torch.inf) for each in (output.start_logits, output.end_logits)]
         return sum(F.cross_entropy(each, batch.labels[:, side]) for side, each in enumerate(logits)) / 2
-    return model(**inputs, labels=batch.labels).loss
+    if name == "choice":  # theirs takes rows with equally many endings only
+        logits = their_scores(model, batch)
+        return torch.stack([F.cross_entropy(each, label) for each, label in zip(logits, batch.labels)]).mean()
+    labels = batch.labels.float() if name == "multilabel" else batch.labels
+    return model(**inputs, labels=labels).loss
+
+
+def their_scores(model, batch: TaskBatch) -> list[torch.Tensor]:
+    """What transformers' model gives for the endings of each row."""
+    counts = torch.bincount(batch.item_of).tolist()
+    rows = zip(*(values.split(counts) for values in padded(batch).values()))
+    names = list(padded(batch))
+    return [model(**{name: value[None] for name, value in zip(names, row)}).logits[0] for row in rows]
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -129,14 +144,19 @@ def test_transformers_reads_a_fine_tuned_model_and_gives_its_logits(name, encode
     theirs, info = AUTO[name].from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert [theirs.config.id2label[number] for number in range(len(task.labels))] == list(task.labels)
-    kinds = {"classify": "single_label_classification", "pair": "single_label_classification", "regress": "regression"}
+    kinds = dict.fromkeys(("classify", "pair"), "single_label_classification")
+    kinds |= {"regress": "regression", "multilabel": "multi_label_classification"}
     assert theirs.config.problem_type == kinds.get(name)
     model.eval()
     theirs.eval()
     batch = data.batch(np.arange(10))
     with torch.no_grad():
-        ours, output = model(batch), theirs(**padded(batch))
-    if name == "span":
+        ours = model(batch)
+        output = None if name == "choice" else theirs(**padded(batch))
+    if name == "choice":
+        with torch.no_grad():
+            expected = torch.cat(their_scores(theirs, batch))
+    elif name == "span":
         expected = torch.stack([output.start_logits, output.end_logits], -1)[padded(batch)["attention_mask"] == 1]
     elif name == "tag":
         expected = output.logits[padded(batch)["attention_mask"] == 1][batch.positions]

@@ -11,8 +11,8 @@ import pytest
 
 from model.tasks.formats.json_lines import json_lines
 from model.tasks.records import read_records
-from model.tasks.rows import find_columns, read_rows, read_task
-from model.tasks.values import BadRow
+from model.tasks.rows import Column, find_columns, needed_columns, read_rows, read_task
+from model.tasks.values import BadRow, Parts
 
 FORM = [["text", "label"]]
 
@@ -171,6 +171,41 @@ def test_columns_are_recognised_or_given_by_name(tmp_path):
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             find_columns(path, found, FORM, columns)
+
+
+ENDINGS = Column("endings", "endings", "options", parts=r"ending\d")
+
+
+@pytest.mark.parametrize(
+    "found, columns, place, values",
+    [
+        (["text", "options", "ending0"], {}, "options", 1),
+        (["id", "text", "ending1", "other", "ending0"], {}, re.compile(r"ending\d"), Parts(ending1=2, ending0=4)),
+        (["text", "ending0", "ending1", "a", "b"], {"endings": "b,a"}, ("b", "a"), Parts(b=4, a=3)),
+        (["text", "a,b", "ending0"], {"endings": "a,b"}, "a,b", 1),
+    ],
+)
+def test_several_columns_may_serve_one_purpose(found, columns, place, values):
+    forms = [["text", ENDINGS]]
+    assert find_columns(Path("x"), found, forms, columns)["endings"] == place
+    record = {name: number for number, name in enumerate(found)}
+    rows = list(read_rows(Path("x"), [("row 1", record)], forms, lambda place, values: values, columns))
+    assert rows == [
+        ("row 1", {"id": record.get("id"), "is_impossible": None, "text": record["text"], "endings": values})
+    ]
+    used = {"text", *(values if isinstance(values, Parts) else [place])}
+    assert used <= {name for name in found if name in needed_columns(forms, columns)}
+
+
+def test_columns_found_by_a_pattern_are_those_of_each_record():
+    lines = [b'{"text": "a", "ending0": 1}', b'{"text": "b", "ending1": 2, "ending0": 3}', b'{"text": "c"}']
+    rows = list(read_rows(Path("x"), records(*lines), [["text", ENDINGS]], lambda place, values: values["endings"], {}))
+    assert rows == [("line 1", {"ending0": 1}), ("line 2", {"ending1": 2, "ending0": 3}), ("line 3", {})]
+    needed = needed_columns([["text", ENDINGS]], {})
+    assert [name in needed for name in ("sentence", "ending7", "ending", "id")] == [True, True, False, True]
+    given = {"endings": "ending0,ending1"}
+    rows = list(read_rows(Path("x"), records(*lines[1:]), [["text", ENDINGS]], lambda place, values: 0, given))
+    assert rows[0] == ("line 1", 0) and str(rows[1][1]) == "has no 'ending0'"
 
 
 def test_a_row_that_lacks_a_column_is_bad_and_extra_columns_are_not(tmp_path):

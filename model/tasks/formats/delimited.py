@@ -3,7 +3,7 @@
 import csv
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from bertloom.counts import counted
@@ -16,12 +16,12 @@ HEAD_LINES = 100
 """Number of lines that decide how the fields of a .csv file are separated."""
 
 
-def _read_csv(path: Path, needed: Collection[str]) -> Records:
+def _read_csv(path: Path, needed: Container[str]) -> Records:
     with opened(path) as file:
         yield from _below_header(path, _csv_rows(read_lines(path, file)))
 
 
-def _read_tsv(path: Path, needed: Collection[str]) -> Records:
+def _read_tsv(path: Path, needed: Container[str]) -> Records:
     with opened(path) as file:
         yield from _below_header(path, _tsv_rows(read_lines(path, file)))
 

@@ -1,6 +1,6 @@
 """A file with one JSON value: a list of objects, or questions in SQuAD's format."""
 
-from collections.abc import Collection
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ MAX_BYTES = 1 << 30
 """Largest size of a .json file, which is read whole: SQuAD has 42 MB."""
 
 
-def _read(path: Path, needed: Collection[str]) -> Records:
+def _read(path: Path, needed: Container[str]) -> Records:
     with opened(path) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

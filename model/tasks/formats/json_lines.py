@@ -1,6 +1,6 @@
 """JSON Lines: a line with a JSON object is a record."""
 
-from collections.abc import Collection
+from collections.abc import Container
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from model.tasks.formats.text_files import opened, read_lines
 from model.tasks.values import BadRow, is_utf8
 
 
-def _read(path: Path, needed: Collection[str]) -> Records:
+def _read(path: Path, needed: Container[str]) -> Records:
     with opened(path) as file:
         yield from json_lines(path, file)
 

@@ -1,6 +1,6 @@
 """The forms of files of rows, and the form of a file by its name."""
 
-from collections.abc import Collection
+from collections.abc import Container
 from pathlib import Path
 
 from model.tasks.formats.delimited import CSV, TSV
@@ -14,7 +14,7 @@ FORMATS = (JSON_LINES, TEXT_LINES, CSV, TSV, JSON, PARQUET, ARROW)
 """The registry. Of several forms with one ending, the first that recognizes a file reads it, or else the last."""
 
 
-def format_of(path: Path, needed: Collection[str]) -> RowFormat:
+def format_of(path: Path, needed: Container[str]) -> RowFormat:
     """Return the form of a file.
 
     needed: columns that are looked for.

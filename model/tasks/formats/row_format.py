@@ -3,7 +3,7 @@
 A form is one file in this folder and one line of `registry.py`. Nothing outside this folder compares the names of forms.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ class RowFormat:
 
     endings: tuple[str, ...]
     """The ends of names, in small letters. A compressed file has another one after it."""
-    read: Callable[[Path, Collection[str]], Records]
+    read: Callable[[Path, Container[str]], Records]
     """Yield the records of a file as a stream. The second argument names the columns whose values are needed; those of
     others may be None."""
     write: Callable[[Path, Mapping[str, str], Answers], Iterator[bytes]] | None = None
     """Yield the content of a file with predictions in their columns. The second argument names columns by purpose, as
     --columns does. An unusable record stays as it is. None: predictions are written as JSON Lines."""
-    recognizes: Callable[[Path, Collection[str]], bool] = lambda path, needed: True
+    recognizes: Callable[[Path, Container[str]], bool] = lambda path, needed: True
     """Whether a file with such an ending has this form, and one of the needed columns. Of the forms with one ending, the
     first one in the registry that recognizes a file reads it."""
     is_compressible: bool = True

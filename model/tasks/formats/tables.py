@@ -6,7 +6,7 @@ makes its row unusable. Dictionaries and lists let a small file claim any amount
 are made. Only the columns that a task may need are read.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ LISTS = ("Sequence", "List", "LargeList")
 """Types of features of `datasets` that hold values of one other feature."""
 
 
-def _read_parquet(path: Path, needed: Collection[str]) -> Records:
+def _read_parquet(path: Path, needed: Container[str]) -> Records:
     """Yield the place and the values of each row of a Parquet file; None for columns that are not needed."""
     try:
         schema = pq.read_schema(path)
@@ -48,7 +48,7 @@ def _read_parquet(path: Path, needed: Collection[str]) -> Records:
         raise ValueError(f"{path} is not a Parquet file, or is damaged: {_line(error)}") from None
 
 
-def _read_arrow(path: Path, needed: Collection[str]) -> Records:
+def _read_arrow(path: Path, needed: Container[str]) -> Records:
     """Yield the place and the values of each row of an Arrow file or stream; None for columns that are not needed."""
     try:
         with pa.OSFile(str(path)) as file:
