@@ -22,6 +22,7 @@ from bertloom import storage
 from bertloom.counts import counted
 from bertloom.whole_files import output_file
 from jobs.support.config import parse
+from jobs.support.inputs import Like, check_inputs, read_inputs
 from jobs.support.messages import print_message
 from jobs.support.outputs import check_output
 from pipeline.inputs.documents import TextConfig
@@ -40,12 +41,16 @@ say = partial(print_message, "build-vocab")
 class BuildVocabConfig:
     """Make a WordPiece vocabulary from text."""
 
-    input: tuple[str, ...]
-    """Files, folders, quoted globs or @LIST, as for `preprocess`."""
     vocab_size: int
     """Number of words to make, including the five special ones. BERT used 30522 for English and 21128 for Chinese."""
     out: str
     """The vocabulary file to write."""
+    input: tuple[str, ...] = ()
+    """Files, folders, quoted globs or @LIST, as for `preprocess`."""
+    inputs: str | None = None
+    """A TOML file of more inputs, each with its own flags for reading, as for `preprocess`."""
+    like: Like = None
+    """A well-known corpus, such as c4 or wikiextractor, as for `preprocess`."""
     text: Annotated[TextConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TextConfig)
     do_lower_case: bool = True
     """Lower-case the text, for an uncased vocabulary. Use the same value in `preprocess`."""
@@ -72,6 +77,7 @@ class BuildVocabConfig:
             raise ValueError(f"vocab_size={self.vocab_size}: expected more than {MIN_WORDS}, such as 30000")
         if self.min_frequency < 1:
             raise ValueError(f"min_frequency={self.min_frequency}: expected 1 or more")
+        check_inputs(self.input, self.inputs)
         if self.chinese_frequency is not None and self.chinese_frequency < 1:
             raise ValueError(f"chinese_frequency={self.chinese_frequency}: expected 1 or more")
         check_num_workers(self.num_workers)
@@ -92,7 +98,8 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     from pipeline.vocabulary import MAX_WORD_CHARACTERS, measure_coverage, parse_vocabulary, train_vocabulary
 
     notes: list[str] = []
-    sources = find_sources(config.input, notes, config.text.read)
+    read = config.text.read
+    sources = find_sources(config.input, notes, read, inputs=read_inputs(config.inputs, read))
     for note in notes:
         say(note)
     check_output(config.out, [source.path for source in sources])
@@ -184,13 +191,19 @@ def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
 
 def _next_command(config: BuildVocabConfig) -> str:
     """Return a shell command for `bertloom preprocess` with the same options for reading text."""
+    from pipeline.inputs.corpora import corpus_named
+
     casing = [] if config.do_lower_case else ["--no-do-lower-case"]
     accents = [] if config.strip_accents is None else ["--strip-accents", str(config.strip_accents)]
     reading: list[str] = []
-    defaults = flat(TextConfig())
+    like = {} if config.like is None else dict(corpus_named(config.like).options)
+    defaults = flat(TextConfig()) | like
     for name, value in flat(config.text).items():
         if value != defaults[name]:
             values = value if isinstance(value, tuple) else [] if value is True else [value]
             reading += [f"--{name.replace('_', '-')}", *map(str, values)]
-    words = ["--input", *config.input, *reading, "--vocab", config.out, *casing, *accents, "--out", "DATASET"]
+    inputs = ["--input", *config.input] if config.input else []
+    for flag, path in (("--inputs", config.inputs), ("--like", config.like)):
+        inputs += [flag, path] if path else []
+    words = [*inputs, *reading, "--vocab", config.out, *casing, *accents, "--out", "DATASET"]
     return f"bertloom preprocess {shlex.join(words)}"

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 
 COMMANDS = {
     "demo": ("jobs.demo", "Run every step on the sample texts, in a few minutes"),
+    "corpora": ("jobs.corpora", "List the well-known corpora that --like reads"),
     "build-vocab": ("jobs.build_vocab", "Build a WordPiece vocabulary from text"),
     "preprocess": ("jobs.preprocess", "Turn text into shards of training examples"),
     "inspect": ("jobs.inspect_shards", "Show what a data set or a shard contains, decoded"),

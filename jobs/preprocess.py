@@ -24,6 +24,7 @@ from bertloom import storage
 from bertloom.counts import counted
 from bertloom.locks import output_lock
 from jobs.support.config import parse
+from jobs.support.inputs import Like, check_inputs, read_inputs
 from jobs.support.messages import print_message
 from pipeline.checks.gates import Gates
 from pipeline.examples.configuration import ExamplesConfig
@@ -50,12 +51,18 @@ class PreprocessConfig:
     WARC files, in any mixture, plain or compressed as .gz, .bz2, .zst or .xz. Flags for Beam come last, after `--`.
     """
 
-    input: tuple[str, ...]
-    """Files, folders or quoted globs, local or on an object store. @LIST is a file with one of these per line."""
     vocab: str
     """The vocabulary file, one word per line. `bertloom build-vocab` makes one."""
     out: str
     """Folder of the data set to write. After an interruption, the same command does the rest."""
+    input: tuple[str, ...] = ()
+    """Files, folders or quoted globs, local or on an object store. @LIST is a file with one of these per line."""
+    inputs: str | None = None
+    """A TOML file of more inputs, each with its own flags for reading: tables [[input]] with `path` and, for example,
+    `text_column` or `like`."""
+    like: Like = None
+    """A well-known corpus, such as c4 or wikiextractor. Sets the flags that read it; flags given beside it override. See
+    `bertloom corpora`."""
     validation_input: tuple[str, ...] = ()
     """Files, folders or globs of texts for the validation split. By default --validation-fraction chooses documents of
     --input. Texts of --input that equal a text of these files are not trained on."""
@@ -74,6 +81,7 @@ class PreprocessConfig:
     gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
+        check_inputs(self.input, self.inputs)
         check_num_workers(self.num_workers)
         if self.split_mb is not None and self.split_mb <= 0:
             raise ValueError(f"--split-mb {self.split_mb}: expected more than 0")
@@ -108,7 +116,9 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     options = pipeline_options(config.num_workers, beam_flags)
     store_options = storage_options(options)
     storage.connect(store_options)
-    check_apart(config.input, config.out, config.work_dir)
+    inputs = read_inputs(config.inputs, config.tokenize.text.read)
+    patterns = [*config.input, *(pattern for one in inputs for pattern in one.patterns)]
+    check_apart(patterns, config.out, config.work_dir)
     check_apart(config.validation_input, config.out, config.work_dir, "--validation-input")
     vocabulary = read_vocabulary(config.vocab)
     check_casing(vocabulary, config.tokenize.do_lower_case, config.tokenize.strip_accents, config.vocab)
@@ -116,7 +126,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     examples = replace(config.examples, validation_fraction=0.0) if config.validation_input else config.examples
     job = JobConfig(config.tokenize, examples, vocabulary.sha256)
     notes = list(vocabulary.notes)
-    sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input)
+    sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
     sources = leave_out(sources, config.leave_out)
     for note in notes:
         say(note)

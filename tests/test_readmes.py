@@ -10,6 +10,7 @@ import pytest
 from jobs.bench_tasks import BenchTasksConfig
 from jobs.build_vocab import BuildVocabConfig
 from jobs.cli import COMMANDS, main
+from jobs.corpora import CorporaConfig
 from jobs.demo import DemoConfig
 from jobs.embed import EmbedConfig
 from jobs.evaluate import EvaluateConfig
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 CONFIGS = {
     "demo": DemoConfig,
+    "corpora": CorporaConfig,
     "build-vocab": BuildVocabConfig,
     "preprocess": PreprocessConfig,
     "inspect": InspectConfig,

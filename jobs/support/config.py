@@ -39,6 +39,7 @@ from bertloom.shapes import LARGEST
 from jobs.support.flags import HELP, check_flags, plain_help
 
 Config = TypeVar("Config")
+Mark = TypeVar("Mark")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,17 @@ class ChosenBy:
     """The key of the nested table that decides."""
     class_of: Callable[[Any], type]
     """Return the dataclass for a value of the key, or for None if the key is not set; ValueError for a wrong value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NamesPreset:
+    """Marks a field whose value names a table of other values: `like: Annotated[str | None, NamesPreset(flags_of)] = None`.
+
+    Presets and flags win over the table. Its keys that the configuration does not have are left out.
+    """
+
+    table_of: Callable[[str], Mapping[str, Any]]
+    """Return the table for a value of the field; ValueError for a wrong value."""
 
 
 _SIMPLE = {str: "a string", Path: "a path (a string)", int: "an integer", float: "a number", bool: "true or false"}
@@ -77,8 +89,11 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
     _replace_alternatives(config_class, table, _flags(words), "the flags")
     for name, hint in _hints(config_class).items():
         if chosen := _choice(hint):
-            for value in re.findall(rf"(?<!\S)--{name}[.]{chosen.key}[ =](\S+)", " ".join(words)):
+            for value in _values_of(f"{name}[.]{chosen.key}", words):
                 _merge(table, {name: {chosen.key: value}})
+        for mark in _marks(hint, NamesPreset):
+            if named := [*_values_of(name, words), *filter(None, [table.get(name)])]:
+                table = _under(config_class, mark.table_of(named[0]), table)
     check_flags(words, _flag_names(config_class, table), prog)
     help_page = plain_help(has_presets) if {*HELP} & {*words} else nullcontext()
     with _plain_errors(config_class, table), help_page:
@@ -145,6 +160,19 @@ def _given(config_class: type, values: dict[str, Any]) -> set[str]:
 def _flags(words: Sequence[str]) -> set[str]:
     """Return the names of the fields that flags set."""
     return {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+
+
+def _values_of(flag: str, words: Sequence[str]) -> list[str]:
+    """Return the values of a flag, the last one first. flag: a regular expression."""
+    return re.findall(rf"(?<!\S)--{flag}[ =](\S+)", " ".join(words))[::-1]
+
+
+def _under(config_class: type, values: Mapping[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """Return the table over the values of a named preset."""
+    keys = _keys(config_class)
+    merged = checked_table(config_class, {key: value for key, value in values.items() if key in keys}, "--like", "")
+    _merge(merged, table)
+    return merged
 
 
 def _merge(into: dict[str, Any], table: dict[str, Any]) -> None:
@@ -275,7 +303,11 @@ def _is_marked(hint: Any, marker: Any) -> bool:
 
 
 def _choice(hint: Any) -> ChosenBy | None:
-    return next((mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, ChosenBy)), None)
+    return next(iter(_marks(hint, ChosenBy)), None)
+
+
+def _marks(hint: Any, kind: type[Mark]) -> list[Mark]:
+    return [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, kind)]
 
 
 def _nested_class(hint: Any, values: Mapping[str, Any] | None = None) -> type | None:

@@ -16,7 +16,7 @@ from bertloom.counts import counted, first_files
 from bertloom.json_files import parse_json
 from pipeline.inputs.formats.registry import expected_names, find_format, format_by_name
 from pipeline.inputs.listing import File, Listing, list_files
-from pipeline.inputs.sources import ReadConfig, Source, differences
+from pipeline.inputs.sources import Input, ReadConfig, Source, differences
 from pipeline.inputs.streams import CODECS, HEAD
 from pipeline.inputs.text_encodings import encoding_name, find_encoding, is_mostly_utf8
 
@@ -28,15 +28,25 @@ def find_sources(
     notes: list[str] | None = None,
     config: ReadConfig | None = None,
     validation_patterns: Sequence[str] = (),
+    inputs: Sequence[Input] = (),
 ) -> list[Source]:
     """Return the input files, sorted by name, and append to `notes` what the user should know about them.
 
-    validation_patterns: patterns of the files that are held out, even if `patterns` match them, too.
+    Args:
+        patterns: of files that are read with the options of `config`.
+        validation_patterns: patterns of the files that are held out, even if `patterns` match them, too.
+        inputs: more files, with their own options. The last one that names a file decides how it is read.
     """
     notes, config = [] if notes is None else notes, config or ReadConfig()
-    encoding = config.encoding
     found = _find(patterns, "--input", notes)
+    options: dict[str, ReadConfig] = {}
+    for one in inputs:
+        named = _find(one.patterns, "--inputs", notes)
+        found = {**named, **found}
+        options |= dict.fromkeys(named, one.read)
+    _leave_out_links(found, notes)
     held_out = _find(validation_patterns, "--validation-input", notes)
+    _leave_out_links(held_out, notes)
     if held_out:
         real = set(map(_real_path, held_out))
         both = [path for path in found if _real_path(path) in real]
@@ -50,36 +60,41 @@ def find_sources(
             )
     names = _names({path: root for path, (root, _) in found.items()}, set())
     held_out_names = _names({path: root for path, (root, _) in held_out.items()}, set(names.values()))
-    sources, unknown = [], []
-    for path, (_, listed) in sorted({**found, **held_out}.items()):
-        name = names.get(path) or held_out_names[path]
-        with storage.open_read(path) as opened:
-            head = opened.read(HEAD)
-            form, codec, text = find_format(path, head, opened)
-        text_encoding = None
-        if form.has_encodings:
-            text_encoding = find_encoding(text) if encoding == "auto" else encoding_name(encoding)
-            if encoding == "auto" and not text_encoding and not is_mostly_utf8(text):
-                unknown.append(name)
-        key = b"held out\0" * (path in held_out) + f"{name}\0{listed.size}\0{listed.modified!r}\0".encode() + head
-        if reading := differences(config, ReadConfig()):
-            key = json.dumps(reading, sort_keys=True).encode() + b"\0" + key
-        digest = hashlib.sha256(key).hexdigest()
-        sources.append(
-            Source(path, name, form.name, codec, text_encoding, listed.size, digest, config, path in held_out)
+    unknown: list[str] = []
+    sources = [
+        _source(
+            path, names.get(path) or held_out_names[path], listed, options.get(path, config), path in held_out, unknown
         )
-    if encoding == "auto":
-        for read_as in sorted({source.encoding for source in sources if source.encoding}):
-            files = [source.name for source in sources if source.encoding == read_as]
-            notes.append(
-                f"{first_files(files)}: read as {read_as}, judging by the first bytes. Use --encoding utf-8 if they are "
-                f"UTF-8"
-            )
+        for path, (_, listed) in sorted({**found, **held_out}.items())
+    ]
+    guessed = [source for source in sources if source.encoding and source.read.encoding == "auto"]
+    for read_as in sorted({source.encoding for source in guessed if source.encoding}):
+        files = [source.name for source in guessed if source.encoding == read_as]
+        notes.append(
+            f"{first_files(files)}: read as {read_as}, judging by the first bytes. Use --encoding utf-8 if they are UTF-8"
+        )
     if unknown:
         notes.append(
             f"{first_files(unknown)}: not UTF-8, nor any encoding that can be recognized. Name it with --encoding"
         )
     return sorted(sources, key=lambda source: source.name)
+
+
+def _source(path: str, name: str, listed: File, read: ReadConfig, held_out: bool, unknown: list[str]) -> Source:
+    """Return a file as a source. Its name is appended to `unknown` if its encoding cannot be recognized."""
+    with storage.open_read(path) as opened:
+        head = opened.read(HEAD)
+        form, codec, text = find_format(path, head, opened)
+    encoding = None
+    if form.has_encodings:
+        encoding = find_encoding(text) if read.encoding == "auto" else encoding_name(read.encoding)
+        if read.encoding == "auto" and not encoding and not is_mostly_utf8(text):
+            unknown.append(name)
+    key = b"held out\0" * held_out + f"{name}\0{listed.size}\0{listed.modified!r}\0".encode() + head
+    if reading := differences(read, ReadConfig()):
+        key = json.dumps(reading, sort_keys=True).encode() + b"\0" + key
+    digest = hashlib.sha256(key).hexdigest()
+    return Source(path, name, form.name, codec, encoding, listed.size, digest, read, held_out)
 
 
 def _find(patterns: Sequence[str], flag: str, notes: list[str]) -> dict[str, tuple[str, File]]:
@@ -94,12 +109,16 @@ def _find(patterns: Sequence[str], flag: str, notes: list[str]) -> dict[str, tup
             if _SURROGATE.search(path):  # Python's form of bytes that are not UTF-8
                 raise ValueError(f"{path!r}: the name is not UTF-8. Rename the file or its folder")
             found.setdefault(path, (listing.root, file))
+    return found
+
+
+def _leave_out_links(found: dict[str, tuple[str, File]], notes: list[str]) -> None:
+    """Remove the paths of files that have another path here too, through links."""
     links = _second_names({path: file for path, (_, file) in found.items()})
     for path in links:
         del found[path]
     if links:
         notes.append(f"{first_files(links)}: skipped, because the same file is read under another name")
-    return found
 
 
 def _real_path(path: str) -> str:

@@ -32,6 +32,15 @@ def differences(config: ReadConfig, other: ReadConfig) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Input:
+    """Files that are read with the same options."""
+
+    patterns: tuple[str, ...]
+    """Files, folders, globs or @LISTs."""
+    read: ReadConfig
+
+
+@dataclass(frozen=True)
 class Source:
     """One input file."""
 
