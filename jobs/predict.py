@@ -5,14 +5,15 @@
     bertloom predict --model RUN --fill "Paris is the [MASK] of France."
 
 Input is in the formats of `bertloom finetune`, without labels, or .txt with a text in each line; standard input is JSONL.
-Output is JSONL, one line per row, in the order of the rows, with the row's `id` if it has one. Rows are read as a stream, so
-an input may be larger than memory (except a .json file, which is read whole).
+Output is JSONL, one line per row, in the order of the rows, with the row's `id` if it has one. CoNLL and CoNLL-U are written
+as they were read, with the predicted tags in their column, unless --out ends in .jsonl. Rows are read as a stream, so an
+input may be larger than memory (except a .json file, which is read whole).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,16 +37,16 @@ class PredictConfig:
     model: Path
     """Run folder of `bertloom finetune`, or a directory in transformers' form. With --fill: a pretrained model."""
     input: Path | None = None
-    """Rows: .jsonl, .csv, .tsv, .parquet, .arrow, .txt (a text in each line), .json (SQuAD's format), or - for JSONL on
-    standard input."""
+    """Rows: .jsonl, .csv, .tsv, .parquet, .arrow, .txt (a text in each line), .conll or .conllu (a word in each line), .json
+    (SQuAD's format), or - for JSONL on standard input."""
     fill: str | None = None
     """Text with one or more [MASK], for which words are predicted."""
     out: Path = Path("-")
-    """File to write, or - for standard output."""
+    """File to write, or - for standard output. A name that ends in .jsonl gives JSONL whatever the form of the input."""
     overwrite: bool = False
     """Replace the file of --out if it exists."""
     columns: tuple[str, ...] = ()
-    """Names of columns that are not found automatically: text=review."""
+    """Names of columns that are not found automatically: text=review. For .conll: tags=2, the column to write, from 0."""
     top_k: int = 5
     """Number of classes, or words, whose probabilities are written."""
     on_bad_row: Literal["stop", "skip"] = "stop"
@@ -97,41 +98,56 @@ def predict(config: PredictConfig) -> None:
     model = TaskPredictor(open_pretrained(config.model), config.device)
     columns = pairs("columns", config.columns)
     write = None
-    if model.task.written and str(config.input) != STANDARD and config.out.suffix != ".jsonl":
+    if model.task.written and str(config.input) != STANDARD:
         with errors_of("--input"):
             write = format_of(config.input, needed_columns(model.task.forms(False), columns)).write
-    read = {purpose: name for purpose, name in columns.items() if write is None or purpose not in model.task.written}
-    answers = answer_rows(config, model, read)
-    if write is None:
+    written = model.task.written if write else ()
+    is_json = write is None or config.out.suffix.lower() == ".jsonl"
+    answers = answer_rows(config, model, columns, written, "gives the reasons" if is_json else "has them as they were")
+    if write is None or is_json:
         rows = ({"error": str(answer)} if isinstance(answer, BadRow) else answer for answer in answers)
         write_rows(config.out, rows)
     else:
         cells = (
-            answer if isinstance(answer, BadRow) else {purpose: answer[purpose] for purpose in model.task.written}
+            answer if isinstance(answer, BadRow) else {purpose: answer[purpose] for purpose in written}
             for answer in answers
         )
         write_parts(config.out, write(config.input, columns, cells))
 
 
 def answer_rows(
-    config: PredictConfig, model: TaskPredictor, columns: dict[str, str]
+    config: PredictConfig, model: TaskPredictor, columns: dict[str, str], written: Collection[str], remark: str
 ) -> Iterator[dict[str, Any] | BadRow]:
-    """Yield for each row of the input its answer, or why it has none."""
+    """Yield for each row of the input its answer, or why it has none.
+
+    Args:
+        written: see `read_input`.
+        remark: what the output does about rows without an answer, for the message about them.
+    """
     from jobs.support.texts import read_input
+    from model.tasks.rows import MAX_NAMED
     from model.tasks.values import BadRow
 
     assert config.input is not None
+    forms, parse_row = model.task.forms(False), model.task.parse
     num_rows = num_bad = 0
+    first: list[str] = []
     with tqdm(desc="predict", unit=" rows", file=sys.stderr, disable=None) as bar:
-        for chunk in read_input(config.input, model.task.forms(False), model.task.parse, columns, config.on_bad_row):
+        for chunk in read_input(config.input, forms, parse_row, columns, config.on_bad_row, written):
             answers = iter(model.answer([row for _, row in chunk if not isinstance(row, BadRow)], config.top_k))
             for place, row in chunk:
-                yield BadRow(f"{place}: {row}") if isinstance(row, BadRow) else next(answers)
-                num_bad += isinstance(row, BadRow)
+                if isinstance(row, BadRow):
+                    num_bad += 1
+                    reason = f"{place}: {row}"
+                    first += [reason] * (num_bad <= MAX_NAMED)
+                    yield BadRow(reason)
+                else:
+                    yield next(answers)
             num_rows += len(chunk)
             bar.update(len(chunk))
     if num_bad:
+        more = f"; and {num_bad - MAX_NAMED} more" if num_bad > MAX_NAMED else ""
         print(
-            f"{num_bad:,} of {counted(num_rows, 'row')} could not be used: the output gives the reasons",
+            f"{num_bad:,} of {counted(num_rows, 'row')} could not be used: the output {remark}: {'; '.join(first)}{more}",
             file=sys.stderr,
         )

@@ -39,7 +39,8 @@ class FinetuneConfig:
     model: Path
     """Pretrained model: a run folder of `bertloom pretrain`, or a directory in transformers' format."""
     train: Path
-    """Training rows: .jsonl, .csv, .tsv, .parquet, .arrow, or .json (SQuAD's format, for span)."""
+    """Training rows: .jsonl, .csv, .tsv, .parquet, .arrow; for tag .conll, .bio, .txt or .conllu, with a word in each line;
+    for span .json (SQuAD's format)."""
     dev: Path
     """Dev rows, which choose the best model."""
     out: Path

@@ -1,7 +1,7 @@
 """Rows of a file or of standard input as a stream, for the commands that apply a model."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from io import BufferedReader
@@ -42,11 +42,13 @@ def read_input(
     parse: Callable[[str, dict[str, Any]], Row],
     columns: Mapping[str, str],
     on_bad_row: OnBadRow,
+    written: Collection[str] = (),
 ) -> Iterator[list[tuple[str, Row | BadRow]]]:
     """Return the places and rows of a file, or of JSONL on standard input if the path is -, in lists of up to ROWS_AT_ONCE.
 
     Args:
         forms, parse, columns: see `read_rows`.
+        written: purposes of columns that the caller will write and does not read.
 
     Raises:
         ValueError: now, if there is no such file or its name has no known ending; later, if there is no row, the file cannot
@@ -61,7 +63,8 @@ def read_input(
             if is_piped
             else read_records(path, needed_columns(forms, columns))
         )
-    return _chunks(named, name, read_rows(name, records, forms, parse, columns), on_bad_row)
+    read = {purpose: column for purpose, column in columns.items() if purpose not in written}
+    return _chunks(named, name, read_rows(name, records, forms, parse, read), on_bad_row)
 
 
 def _chunks(

@@ -1,4 +1,4 @@
-"""Entities in tags of the schemes IOB1, IOB2, IOE, BIOES, BILOU and BMES, and their F1 score.
+"""Entities in tags of the schemes IOB1, IOB2, IOE, BIOES, BILOU and BMES, with kinds or without, and their F1 score.
 
 The rule is that of CoNLL's conlleval and of seqeval's default mode: a tag, or a change of the kind, can begin an entity even
 if a B is missing. An entity counts only if both its words and its kind are right.
@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-TAG = re.compile(r"O|([BIESLUM])-(.+)")
+TAG = re.compile(r"O|[BIESLUM](-.+)?")
 SAME = {"L": "E", "U": "S", "M": "I"}
 """The letters of BILOU and BMES, and the equal ones of BIOES."""
 
@@ -17,7 +17,7 @@ class Entity(NamedTuple):
     """A run of words that names one thing."""
 
     kind: str
-    """Its kind, such as PER."""
+    """Its kind, such as PER; _ for tags without kinds, such as B and I."""
     begin: int
     """Index of its first word."""
     end: int
@@ -25,8 +25,8 @@ class Entity(NamedTuple):
 
 
 def has_entities(tags: Sequence[str]) -> bool:
-    """Return whether tags are of these schemes."""
-    return all(TAG.fullmatch(tag) for tag in tags) and any(tag != "O" for tag in tags)
+    """Return whether tags are of these schemes. Tags without kinds have at least B or I."""
+    return all(TAG.fullmatch(tag) for tag in tags) and any("-" in tag or tag in ("B", "I") for tag in tags)
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:
@@ -39,7 +39,7 @@ def entities(tags: Sequence[str]) -> list[Entity]:
     begin, before, kind_before = 0, "O", ""
     for place, tag in enumerate([*tags, "O"]):
         letter, _, kind = tag.partition("-")
-        letter = SAME.get(letter, letter)
+        letter, kind = SAME.get(letter, letter), kind or "_"
         changes = kind != kind_before
         if before != "O" and (before in "ES" or letter in "BSO" or changes):
             found.append(Entity(kind_before, begin, place))

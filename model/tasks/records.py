@@ -3,7 +3,9 @@
 | name ends in | a record is                                                                                       |
 |--------------|---------------------------------------------------------------------------------------------------|
 | .jsonl       | a line with a JSON object                                                                         |
-| .txt         | a line, as the column `text`                                                                      |
+| .txt         | a line, as the column `text`; or as for .conll if the file has no texts (`formats/conll.py`)      |
+| .conll       | a sentence: a line for each word, a blank line after it; also .bio, .bmes, .bioes, .iob, .iob2    |
+| .conllu      | a sentence of CoNLL-U                                                                             |
 | .csv         | a record below a header, quoted as in RFC 4180; semicolons or tabs may be in place of commas      |
 | .tsv         | a line below a header; quotes have no meaning, as in GLUE's files                                 |
 | .parquet     | a row                                                                                             |
@@ -11,8 +13,8 @@
 | .json        | an object of a list, or a question of SQuAD 1.1 or 2.0 (CMRC 2018 and DRCD have the same format)  |
 
 The case of the ending does not matter. Text may be compressed as .gz. It is UTF-8, or UTF-16 with a byte order mark. Lines
-end with \\n, \\r\\n, or \\r; blank lines are ignored. An unusable record is returned as a BadRow in its place, so that the
-caller can stop, or count it and continue. No file makes a reader crash, or hold more than a record, a batch or MAX_BYTES.
+end with \\n, \\r\\n, or \\r; other blank lines are ignored. An unusable record is returned as a BadRow in its place, so that
+the caller can stop, or count it and continue. No file makes a reader crash, or hold more than a record, batch or MAX_BYTES.
 """
 
 from collections.abc import Container

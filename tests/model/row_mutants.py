@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from jobs.support.outputs import json_line
 from model.tasks.data import Windowing
+from model.tasks.formats.registry import format_of
 from model.tasks.records import read_records
 from model.tasks.registry import TASKS, make_task
 from model.tasks.rows import needed_columns, read_rows, read_task
@@ -60,6 +61,21 @@ def csv_files() -> Seeds:
     return seeds
 
 
+def conll_files() -> Seeds:
+    text = "# sent_id = a\n" + "".join(
+        f"{word}\t_\t{tag}\n" for word, tag in [("anna", "B-PER"), ("北京", "O"), ("#", "O")]
+    )
+    seeds = {
+        "x.conll": f"-DOCSTART- O\n\n{text}\n\n{text}",
+        "x.txt": text.replace("\t", " ") * 3,
+        "y.txt": "北\n京\n\n人\n",
+    }
+    word, blank = "\t".join(["1", "anna", "_", "PROPN", "NNP", *"_____"]), "\t_"
+    seeds |= {"x.conllu": f"# sent_id = a\n1-2\tannais{8 * blank}\n{word}\n1.1{word[1:]}\n\n" * 3}
+    wide = {f"wide-{name}": content.encode("utf-16") for name, content in seeds.items()}
+    return {name: content.encode() for name, content in seeds.items()} | wide
+
+
 def tables() -> Iterator[tuple[str, pa.Table]]:
     for task, rows in ROWS.items():
         yield task, pa.Table.from_pylist(rows(12))
@@ -89,8 +105,9 @@ TASKS_OF_ROWS = [  # made here, so that each process need not import them
 
 
 def uses(path: Path) -> list[Use]:
-    """Read the rows for every task, with labels as `finetune` does and without them as `predict` does."""
-    return [partial(read, path, task) for task in TASKS_OF_ROWS for read in (read_with_labels, read_without_labels)]
+    """Read the rows for every task, with labels as `finetune` does, without them as `predict` does, and write them back."""
+    ways = (read_with_labels, read_without_labels, write_labels)
+    return [partial(way, path, task) for task in TASKS_OF_ROWS for way in ways]
 
 
 def read_with_labels(path: Path, task: Task) -> None:
@@ -104,10 +121,21 @@ def read_without_labels(path: Path, task: Task) -> None:
         str(row) if isinstance(row, BadRow) else json_line({"id": row.id}, "utf-8").encode()
 
 
+def write_labels(path: Path, task: Task) -> None:
+    """Write a tag for each word, for a task of tags and a form that is written back."""
+    needed = needed_columns(task.forms(False), {})
+    form = format_of(path, needed)
+    if task.written == ("tags",) and form.write:
+        records = [values for _, values in form.read(path, needed)]
+        rows = [row if isinstance(row, BadRow) else {"tags": ["x"] * len(row["tokens"])} for row in records]
+        list(form.write(path, {}, rows))
+
+
 SEEDS = {
     "jsonl": jsonl,
     "json": json_files,
     "csv": csv_files,
+    "conll": conll_files,
     "arrow": lambda: arrow_files(dict(tables())),
     "parquet": lambda: parquet_files(dict(tables())),
 }

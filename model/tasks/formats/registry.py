@@ -3,6 +3,8 @@
 from collections.abc import Container
 from pathlib import Path
 
+from model.tasks.formats.conll import CONLL
+from model.tasks.formats.conllu import CONLLU
 from model.tasks.formats.delimited import CSV, TSV
 from model.tasks.formats.json_documents import JSON
 from model.tasks.formats.json_lines import JSON_LINES
@@ -10,7 +12,7 @@ from model.tasks.formats.row_format import RowFormat
 from model.tasks.formats.tables import ARROW, PARQUET
 from model.tasks.formats.text_lines import TEXT_LINES
 
-FORMATS = (JSON_LINES, TEXT_LINES, CSV, TSV, JSON, PARQUET, ARROW)
+FORMATS = (JSON_LINES, CONLL, CONLLU, TEXT_LINES, CSV, TSV, JSON, PARQUET, ARROW)
 """The registry. Of several forms with one ending, the first that recognizes a file reads it, or else the last."""
 
 

@@ -8,14 +8,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_CHARACTERS = 1 << 26
 """Largest length of a line, or of a field of a .csv file."""
 HEAD_BYTES = 1 << 16
 """Number of bytes that decide on the encoding and on the ends of lines."""
-MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-"""Byte order marks, and the codecs that read them."""
+MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+"""Byte order marks, and the codecs of the text after them."""
+
+
+class Encoding(NamedTuple):
+    """How the text of a file is encoded."""
+
+    mark: bytes
+    """The byte order mark at the beginning of the file; b"" if it has none."""
+    codec: str
+    """The codec of the text after the mark."""
+    errors: str
+    """What the codec does with bytes that are not of the encoding. Text that was decoded is encoded to the same bytes."""
+
+    def encode(self, text: str) -> bytes:
+        """Return text as bytes."""
+        return text.encode(self.codec, self.errors)
+
+
+def encoding_of(file: BufferedReader) -> Encoding:
+    """Return the encoding of a file that is open at its beginning, and leave it there."""
+    head = file.peek(4)
+    mark = next((mark for mark in MARKS if head.startswith(mark)), b"")
+    codec = MARKS.get(mark, "utf-8")
+    return Encoding(mark, codec, "surrogateescape" if codec == "utf-8" else "surrogatepass")
 
 
 @contextmanager
@@ -40,18 +63,13 @@ def read_lines(path: Path, file: BufferedReader) -> Iterator[str]:
 
     path: for errors.
     """
-    head = file.peek(HEAD_BYTES)[:HEAD_BYTES]
-    codec = next((codec for mark, codec in MARKS.items() if head.startswith(mark)), "utf-8")
-    beginning = head.decode(codec, "replace")
+    mark, codec, errors = encoding_of(file)
+    file.read(len(mark))
+    beginning = file.peek(HEAD_BYTES)[:HEAD_BYTES].decode(codec, "replace")
     if 4 * beginning.count("\0") > len(beginning):
         raise ValueError(f"{path} is not text in UTF-8, or is UTF-16 without a byte order mark: save it as UTF-8")
     ends_with_cr = "\n" not in beginning and re.search("\r.", beginning)
-    text = TextIOWrapper(
-        file,
-        codec,
-        "surrogatepass" if codec == "utf-16" else "surrogateescape",
-        newline="\r" if ends_with_cr else "\n",
-    )
+    text = TextIOWrapper(file, codec, errors, newline="\r" if ends_with_cr else "\n")
     try:
         for number in itertools.count(1):
             line = text.readline(MAX_CHARACTERS + 1)
