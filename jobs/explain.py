@@ -194,6 +194,8 @@ class Explainer:
         begin, end = offsets[first][0], offsets[first + size - 1][1]
         before = offsets[edges[max(0, one - CONTEXT_SENTENCES)]][0]
         after = offsets[edges[min(len(edges) - 1, last + 1 + CONTEXT_SENTENCES)] - 1][1]
+        if text.last_record is not None:
+            found["last_record"] = text.last_record
         whole = text.text.decode()
         start = len(whole[:begin].encode())
         return found | {

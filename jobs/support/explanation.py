@@ -36,7 +36,7 @@ def _segment_lines(name: str, segment: dict[str, Any]) -> list[str]:
     lines = [f"{name} is from document {segment['document']}"]
     if "source" in segment:
         piece = f", piece {segment['piece']} of its text" if segment["piece"] else ""
-        lines.append(f"  {segment['path']}, the record at {segment['unit']} {segment['position']:,}{piece}")
+        lines.append(f"  {segment['path']}, {_records(segment)}{piece}")
         lines.append(f"  tokens {segment['tokens'][0]:,} to {segment['tokens'][1]:,}")
     if "not_read" in segment:
         return [*lines, f"  its text cannot be shown: {segment['not_read']}"]
@@ -48,6 +48,14 @@ def _segment_lines(name: str, segment: dict[str, Any]) -> list[str]:
     for title, key in (("before", "before"), (name, "text"), ("after", "after")):
         lines.append(f"  {title:<7}{' '.join(segment[key].split())}")
     return lines
+
+
+def _records(segment: dict[str, Any]) -> str:
+    """Return which records of its file a document is made of."""
+    first, last = segment["position"], segment.get("last_record", segment["position"])
+    if first == last:
+        return f"the record at {segment['unit']} {first:,}"
+    return f"the records at {segment['unit']}s {first:,} to {last:,}"
 
 
 def _agreement_lines(found: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """Input files and ranges of them, and the options that decide how they are read."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -16,6 +17,20 @@ class ReadConfig:
     in each line. `file`: one in each file."""
     text_column: str = "text"
     """Field or column with the text, in .jsonl, .parquet and .arrow files."""
+    records: Literal["documents", "sentences", "lines"] = "documents"
+    """What a row of a table, an object of .jsonl or a line of .txt is. `documents`: a document (in .txt see
+    --text-layout). `sentences`: a part of a document, see --document-column and --records-per-document. `lines`: a line of
+    a document, which an empty record ends. The end of a sentence or line always ends a sentence."""
+    document_column: str | None = None
+    """Field or column that says which document a record is part of, with --records sentences: records in a row with the
+    same value are one document."""
+    records_per_document: int | None = None
+    """Number of records in a document, counted from the beginning of the file, with --records sentences. For files that do
+    not say where documents begin."""
+    document_start: str | None = None
+    """Regular expression with --records lines: a document begins at each record in which it is found, and nowhere else."""
+    skip_lines: str | None = None
+    """Regular expression with --records lines: records in which it is found are left out, such as headings."""
     id_column: str = "id"
     """Field or column with a record's own id, shown in the list of rejects. It may be missing."""
     encoding: str = "auto"
@@ -24,6 +39,42 @@ class ReadConfig:
     def __post_init__(self) -> None:
         if self.encoding != "auto":
             encoding_name(self.encoding)
+        self._check_records()
+
+    def _check_records(self) -> None:
+        by_sentences = {"document-column": self.document_column, "records-per-document": self.records_per_document}
+        by_lines = {"document-start": self.document_start, "skip-lines": self.skip_lines}
+        for records, flags in (("sentences", by_sentences), ("lines", by_lines)):
+            for flag, value in flags.items():
+                if value is not None and self.records != records:
+                    raise ValueError(
+                        f"--{flag} {value}: is for --records {records}, but --records is {self.records}: give --records "
+                        f"{records}, or leave out --{flag}"
+                    )
+        if self.records == "sentences" and (self.document_column is None) == (self.records_per_document is None):
+            raise ValueError(
+                "--records sentences: expected one of --document-column NAME and --records-per-document N, which decide "
+                "which sentences are one document"
+            )
+        if self.records_per_document is not None and self.records_per_document < 1:
+            raise ValueError(f"--records-per-document {self.records_per_document}: expected a number from 1")
+        if self.records != "documents" and self.text_layout != "blank-line":
+            raise ValueError(
+                f"--text-layout {self.text_layout}: with --records {self.records} a record of a .txt file is a line: leave "
+                f"out one of the two"
+            )
+        for flag, value in by_lines.items():
+            if value is not None:
+                _check_expression(f"--{flag}", value)
+
+
+def _check_expression(flag: str, value: str) -> None:
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(
+            f"{flag} {value}: {error}. Expected a regular expression of Python, such as '^ = [^=].* = $'"
+        ) from None
 
 
 def differences(config: ReadConfig, other: ReadConfig) -> dict[str, Any]:

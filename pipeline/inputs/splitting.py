@@ -1,6 +1,7 @@
 """Splits: where files are cut, so that several workers share one. A cut is at a document border and never shows in shards.
 
-A file that is compressed, or not UTF-8, cannot be cut. It is one split, read as a stream.
+A file that is compressed, or not UTF-8, cannot be cut. It is one split, read as a stream. With --records, a cut is between
+two records, and the documents there have one split each (pipeline/inputs/groups.py).
 """
 
 from pipeline.inputs.formats.registry import format_named
@@ -17,7 +18,7 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
     form = format_named(source.format)
     form.check_packages(source.path)
     cuts = [0]
-    if form.find_cuts and not (source.codec or source.encoding):
+    if form.find_cuts and not (source.codec or source.encoding or reads_whole_file(source)):
         cuts += form.find_cuts(source, split_bytes)
     ends: list[int | None] = [*cuts[1:], None]
     if form.position_unit == "byte":
@@ -25,6 +26,13 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
     else:
         sizes = [source.size // len(cuts)] * len(cuts)
     return [Split(source, start, end, size) for start, end, size in zip(cuts, ends, sizes, strict=True)]
+
+
+def reads_whole_file(source: Source) -> bool:
+    """Return whether a file is always read from its beginning, because its records are counted and positions do not count
+    them."""
+    form = format_named(source.format)
+    return form.has_records and form.position_unit == "byte" and source.read.records_per_document is not None
 
 
 def split_size(total_bytes: int) -> int:

@@ -15,6 +15,8 @@ MANY_SENTENCES = 20
 
 def layout_advice(parts: Iterable[PartRecord], config: ReadConfig) -> str:
     """Return which layout to try if the plain-text files seem to have another layout than the given one, otherwise ""."""
+    if config.records != "documents":
+        return ""
     files, documents, sentences = set(), 0, 0
     for part in parts:
         form, _ = format_by_name(part.path)

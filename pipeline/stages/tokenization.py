@@ -94,7 +94,7 @@ class _Part:
 
     def add(self, item: Record, tokenizer: DocumentTokenizer) -> None:
         if isinstance(item, PassedOver):
-            self.passed_over[item.reason] += 1
+            self.passed_over[item.reason] += item.number
             return
         if isinstance(item, Reject):
             self.rejects.append(item)

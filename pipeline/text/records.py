@@ -39,7 +39,9 @@ class Document:
     num_replaced: int = 0
     """Bytes or escapes that were not valid Unicode and became U+FFFD. The last piece has the number for the whole text."""
     record_id: str | None = None
-    """The record's own id in the source (`--id-column`), if any."""
+    """The record's own id in the source (`--id-column`), if any; of several records, that of the first."""
+    last_record: int | None = None
+    """Where the last of its records begins, if it has several (`--records`). Of a piece, the last one read by then."""
     cleaned: tuple[str, ...] = ()
     """Names of the cleaning steps that changed it."""
 
@@ -59,11 +61,13 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A record that is not meant to be a document, such as a redirect: counted, not listed."""
+    """Records that are not meant to be documents, such as a redirect: counted, not listed."""
 
     position: int
+    """Where the first of them begins, or the document that they are part of."""
     reason: str
     piece: int = 0
+    number: int = 1
 
 
 Record = Document | Reject | PassedOver
@@ -80,6 +84,8 @@ class Row:
     """The first bytes of the record, for the list of rejects: at least 4 * SHOWN_CHARACTERS, or all of them."""
     num_replaced: int = 0
     record_id: str | None = None
+    document: str | None = None
+    """The value of `--document-column` as Python writes it, so that 1 and "1" differ. None without this option."""
 
 
 Item = Record | Row

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from bertloom import storage
 from bertloom.decoding import decoded
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.tables import check_columns, find_row_cuts, read_table
+from pipeline.inputs.formats.tables import check_columns, columns_of, find_row_cuts, read_table
 from pipeline.inputs.sources import Source
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _read_batches(
 def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     if not storage.is_local(source.path):
         return []  # the sizes of the batches are known only after all of the file is read
-    return find_row_cuts(_sizes(source, [source.read.text_column, source.read.id_column]), split_bytes)
+    return find_row_cuts(_sizes(source, columns_of(source.read)), split_bytes)
 
 
 def _sizes(source: Source, columns: list[str]) -> Iterator[tuple[int, int]]:
@@ -60,4 +60,5 @@ ARROW = Format(
     read=partial(read_table, _read_batches),
     position_unit="row",
     find_cuts=_find_cuts,
+    has_records=True,
 )

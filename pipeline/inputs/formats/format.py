@@ -31,6 +31,8 @@ class Format:
     find_cuts: Callable[[Source, int], list[int]] | None = None
     """Returns the positions at which splits of about this many bytes of text begin, the first split excluded. Only called
     for files that are neither compressed nor in another encoding than UTF-8. None: a file is always one split."""
+    has_records: bool = False
+    """Whether it yields rows, so that --records decides what its documents are."""
     has_encodings: bool = False
     """Whether it is text that may be in another encoding than UTF-8."""
     has_layouts: bool = False

@@ -23,7 +23,9 @@ from pipeline.text.records import (
 )
 
 
-def read_json_lines(chunks: Iterable[bytes], start: int, text_column: str, id_column: str) -> Iterator[Row | Reject]:
+def read_json_lines(
+    chunks: Iterable[bytes], start: int, text_column: str, id_column: str, document_column: str | None = None
+) -> Iterator[Row | Reject]:
     """Yield the rows and rejects of these lines, in order."""
     at = start
     for line in read_lines(chunks):
@@ -34,10 +36,10 @@ def read_json_lines(chunks: Iterable[bytes], start: int, text_column: str, id_co
         position, at = at, at + len(line)
         lines = [line]
         del line  # the line and its text may be long: only `_row` holds both
-        yield _row(lines.pop(), position, text_column, id_column)
+        yield _row(lines.pop(), position, text_column, id_column, document_column)
 
 
-def _row(line: bytes, position: int, text_column: str, id_column: str) -> Row | Reject:
+def _row(line: bytes, position: int, text_column: str, id_column: str, document_column: str | None) -> Row | Reject:
     """Return the row or the reject of a line."""
     num_replaced = 0
     try:
@@ -54,13 +56,19 @@ def _row(line: bytes, position: int, text_column: str, id_column: str) -> Row | 
         return Reject(position, "not-an-object", "", first_characters(line))
     record_id = record.get(id_column)
     record_id = None if record_id is None else shown_id(record_id)
-    if text_column not in record:
-        detail = _plain(f"fields: {', '.join(record)}"[:SHOWN_CHARACTERS])
-        return Reject(position, "no-text-field", detail, first_characters(line), record_id)
+    for reason, column in (("no-text-field", text_column), ("no-document-field", document_column)):
+        if column is not None and column not in record:
+            detail = _plain(f"fields: {', '.join(record)}"[:SHOWN_CHARACTERS])
+            return Reject(position, reason, detail, first_characters(line), record_id)
     text = record[text_column]
     if not isinstance(text, str):
         return Reject(position, "text-not-a-string", "", first_characters(line), record_id)
-    return Row(text, position, line[: 4 * SHOWN_CHARACTERS], num_replaced, record_id)
+    document = None
+    if document_column is not None:
+        if isinstance(record[document_column], (list, dict)):
+            return Reject(position, "document-not-a-value", "", first_characters(line), record_id)
+        document = repr(record[document_column])
+    return Row(text, position, line[: 4 * SHOWN_CHARACTERS], num_replaced, record_id, document)
 
 
 def _plain(text: str) -> str:
@@ -72,7 +80,7 @@ def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
     config = split.source.read
 
     def read(chunks: Iterable[bytes], position: int) -> Iterator[Item]:
-        return read_json_lines(chunks, position, config.text_column, config.id_column)
+        return read_json_lines(chunks, position, config.text_column, config.id_column, config.document_column)
 
     return read_stream(file, split, start, read, keeps_unfinished=True)
 
@@ -87,5 +95,6 @@ JSON_LINES = Format(
     endings=(".jsonl", ".ndjson"),
     read=_read,
     find_cuts=_find_cuts,
+    has_records=True,
     has_encodings=True,
 )

@@ -11,7 +11,7 @@ from bertloom.decoding import decoded
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.parquet_footer import read_row_groups
 from pipeline.inputs.formats.table_columns import read_errors
-from pipeline.inputs.formats.tables import check_columns, find_row_cuts, read_table, rows_held
+from pipeline.inputs.formats.tables import check_columns, columns_of, find_row_cuts, read_table, rows_held
 from pipeline.inputs.sources import Source
 
 if TYPE_CHECKING:  # functions import what they use: --help needs none of it
@@ -69,7 +69,7 @@ def _sizes(source: Source) -> Iterator[tuple[int, int]]:
     import pyarrow.parquet as pq
 
     with storage.open_read(source.path) as file:
-        check_columns(source, pq.read_schema(file), source.read.text_column, source.read.id_column)
+        check_columns(source, pq.read_schema(file), *columns_of(source.read))
         for group in read_row_groups(file, source.read.text_column):
             yield group.num_rows, group.text_bytes
 
@@ -82,5 +82,6 @@ PARQUET = Format(
     read=partial(read_table, _read_batches),
     position_unit="row",
     find_cuts=_find_cuts,
+    has_records=True,
     text_per_byte=2.0,  # its columns are compressed
 )

@@ -1,4 +1,4 @@
-"""Plain text in three layouts: documents separated by blank lines, a document in each line, or one in each file."""
+"""Plain text: documents separated by blank lines, a document in each line, or one in each file; or a record in each line."""
 
 import itertools
 import re
@@ -11,11 +11,13 @@ from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import CHUNK
 from pipeline.text.records import (
     MAX_DOCUMENT_BYTES,
+    SHOWN_CHARACTERS,
     Document,
     Item,
     Pieces,
     Record,
     Reject,
+    Row,
     decode_text,
     whole_or_pieces,
 )
@@ -77,6 +79,26 @@ def read_lines_as_texts(chunks: Iterable[bytes], start: int) -> Iterator[Documen
         at += len(line)
 
 
+def read_lines_as_rows(chunks: Iterable[bytes], start: int) -> Iterator[Row | Reject]:
+    """Yield every line as a record of a document."""
+    at = start
+    for line in read_lines(chunks):
+        if isinstance(line, int):
+            yield line_too_long(at, line)
+            at += line
+            continue
+        position, at = at, at + len(line)
+        lines = [line]
+        del line  # it may be long: only `_row` holds the line and its text
+        yield _row(lines.pop(), position)
+
+
+def _row(line: bytes, position: int) -> Row:
+    text = line.decode(errors="replace")
+    num_replaced = text.count("\ufffd") - line.count(b"\xef\xbf\xbd")
+    return Row(text, position, line[: 4 * SHOWN_CHARACTERS], num_replaced)
+
+
 def _bits(chunks: Iterable[bytes], start: int) -> Iterator[tuple[int, bytes, bool]]:
     """Yield (position, bytes, is it the last bit) of texts separated by blank lines.
 
@@ -128,8 +150,10 @@ def _safe_cut(raw: bytes) -> int:
 
 
 def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
+    config = split.source.read
     layouts = {"blank-line": read_texts, "line": read_lines_as_texts, "file": _read_file}
-    return read_stream(file, split, start, layouts[split.source.read.text_layout], keeps_unfinished=True)
+    read = layouts[config.text_layout] if config.records == "documents" else read_lines_as_rows
+    return read_stream(file, split, start, read, keeps_unfinished=True)
 
 
 def _read_file(chunks: Chunks, start: int) -> Iterator[Record]:
@@ -140,7 +164,7 @@ def _read_file(chunks: Chunks, start: int) -> Iterator[Record]:
 
 def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     borders = {"blank-line": BLANK_LINES, "line": LINE_END, "file": None}
-    border = borders[source.read.text_layout]
+    border = borders[source.read.text_layout] if source.read.records == "documents" else LINE_END
     return find_borders(border, source, split_bytes) if border else []
 
 
@@ -148,8 +172,10 @@ PLAIN_TEXT = Format(
     name="txt",
     description="plain text",
     endings=(".txt",),
+    name_pattern=r"wiki\.(train|valid|test)\.(raw|tokens)",
     read=_read,
     find_cuts=_find_cuts,
+    has_records=True,
     has_encodings=True,
     has_layouts=True,
 )

@@ -1,4 +1,4 @@
-"""The two columns that are read of a table: its texts and its ids, checked completely before they are used.
+"""The columns that are read of a table, its texts, ids and documents, checked completely before they are used.
 
 Arrow trusts the offsets, views and indices in a file. With wrong ones it reads outside of their buffers, which ends the
 process, so nothing here touches the values of a batch before `Columns.check`.
@@ -6,6 +6,8 @@ process, so nothing here touches the values of a batch before `Columns.check`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +54,18 @@ def check_id_type(path: str, column: str, kind: pa.DataType) -> None:
         )
 
 
+def check_document_type(path: str, column: str, kind: pa.DataType) -> None:
+    """Raise ValueError for a column whose values are not single ones, which could not be compared exactly."""
+    import pyarrow as pa
+
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_interval(plain) or plain.num_fields:
+        raise ValueError(
+            f"{path}: column {column!r} has the type {kind}. Expected single values, such as numbers or strings: choose "
+            f"another column with --document-column"
+        )
+
+
 def _is_single(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
@@ -61,10 +75,10 @@ def _is_single(kind: pa.DataType) -> bool:
 
 
 class Columns:
-    """Reads the texts and the ids of a table's batches. Every batch goes through `check` first."""
+    """Reads the texts, ids and documents of a table's batches. Every batch goes through `check` first."""
 
-    def __init__(self, text_column: str, id_column: str):
-        self.text_column, self.id_column = text_column, id_column
+    def __init__(self, text_column: str, id_column: str, document_column: str | None = None):
+        self.text_column, self.id_column, self.document_column = text_column, id_column, document_column
         self._dictionaries: dict[str, tuple[pa.Array, I64]] = {}  # column -> its last dictionary, lengths of its values
 
     def check(self, batch: pa.RecordBatch) -> None:
@@ -118,8 +132,15 @@ class Columns:
             return pa.nulls(end - begin)
         return _plain(batch.column(self.id_column)[begin:end])
 
+    def documents(self, batch: pa.RecordBatch, begin: int, end: int) -> Iterable[str | None]:
+        """Return what `Row.document` is for some rows."""
+        if self.document_column is None:
+            return repeat(None, end - begin)
+        return map(repr, _values(_plain(batch.column(self.document_column)[begin:end])))
+
     def _names(self, batch: pa.RecordBatch) -> list[str]:
-        return [name for name in dict.fromkeys((self.text_column, self.id_column)) if name in batch.schema.names]
+        names = dict.fromkeys((self.text_column, self.id_column, self.document_column))
+        return [name for name in names if name is not None and name in batch.schema.names]
 
 
 def id_texts(ids: pa.Array) -> list[str | None]:

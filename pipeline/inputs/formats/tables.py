@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from bertloom.arrays import I64
-from pipeline.inputs.formats.table_columns import Columns, check_id_type, check_text_type, id_texts, read_errors
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.formats.table_columns import (
+    Columns,
+    check_document_type,
+    check_id_type,
+    check_text_type,
+    id_texts,
+    read_errors,
+)
+from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import Damaged, read_chunks
 from pipeline.text.records import DAMAGED, SHOWN_CHARACTERS, Item, Reject, Row
 
@@ -32,7 +39,7 @@ def read_table(read_batches: ReadBatches, packed: BinaryIO, split: Split, start:
     Each batch is checked completely before it is used: offsets and indices outside of their buffers would crash Arrow.
     """
     source, row, broken = split.source, start, ""
-    names = [source.read.text_column, source.read.id_column]
+    names = columns_of(source.read)
     with tempfile.TemporaryFile() if source.codec else nullcontext(packed) as file:
         if source.codec:
             broken = _unpack(packed, source.codec, file)
@@ -97,22 +104,34 @@ def find_row_cuts(sizes: Iterator[tuple[int, int]], split_bytes: int) -> list[in
     return cuts
 
 
-def check_columns(source: Source, schema: pa.Schema, text_column: str, id_column: str | None = None) -> None:
-    """Raise ValueError if a table has no such text column, two columns with one name, or a type that cannot be read."""
-    if text_column not in schema.names:
-        raise ValueError(
-            f"{source.path}: has no column {text_column!r}. Its columns are {', '.join(schema.names)}: choose one with "
-            f"--text-column"
-        )
-    for flag, column in (("--text-column", text_column), ("--id-column", id_column)):
-        if column and (number := schema.names.count(column)) > 1:
+def columns_of(config: ReadConfig) -> list[str]:
+    """Return the names of the columns to read: text, id and, if documents have several rows, document."""
+    names = [config.text_column, config.id_column]
+    return names if config.document_column is None else [*names, config.document_column]
+
+
+def check_columns(
+    source: Source, schema: pa.Schema, text_column: str, id_column: str, document_column: str | None = None
+) -> None:
+    """Raise ValueError if a table lacks a column, has two columns with one name, or a type that cannot be read."""
+    for flag, column in (("--text-column", text_column), ("--document-column", document_column)):
+        if column is not None and column not in schema.names:
+            raise ValueError(
+                f"{source.path}: has no column {column!r}. Its columns are {', '.join(schema.names)}: choose one with "
+                f"{flag}"
+            )
+    flags = {"--text-column": text_column, "--id-column": id_column, "--document-column": document_column}
+    for flag, column in flags.items():
+        if column is not None and (number := schema.names.count(column)) > 1:
             raise ValueError(
                 f"{source.path}: has {number} columns with the name {column!r}. Expected one: rename the others, or choose "
                 f"another column with {flag}"
             )
     check_text_type(source.path, text_column, schema.field(text_column).type)
-    if id_column and id_column in schema.names:
+    if id_column in schema.names:
         check_id_type(source.path, id_column, schema.field(id_column).type)
+    if document_column is not None:
+        check_document_type(source.path, document_column, schema.field(document_column).type)
 
 
 def rows_held(num_rows: int, num_bytes: int) -> int:
@@ -134,10 +153,11 @@ def _unpack(packed: BinaryIO, codec: str, file: BinaryIO) -> str:
 def _read_rows(batch: pa.RecordBatch, columns: Columns, begin: int, end: int, first: int) -> Iterator[Item]:
     """Yield the records of the rows begin ... end - 1 of a batch whose first row is number `first` of the table."""
     texts, names = columns.texts(batch, begin, end), id_texts(columns.ids(batch, begin, end))
-    for row, (raw, record_id) in enumerate(zip(texts, names, strict=True), first + begin):
+    documents = columns.documents(batch, begin, end)
+    for row, (raw, record_id, document) in enumerate(zip(texts, names, documents, strict=True), first + begin):
         if raw is None:
             yield Reject(row, "text-not-a-string", "null", record_id=record_id)
             continue
         text = raw.decode(errors="replace")
         num_replaced = text.count("\ufffd") - raw.count(b"\xef\xbf\xbd")
-        yield Row(text, row, raw[: 4 * SHOWN_CHARACTERS], num_replaced, record_id)
+        yield Row(text, row, raw[: 4 * SHOWN_CHARACTERS], num_replaced, record_id, document)
