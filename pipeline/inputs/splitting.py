@@ -17,6 +17,12 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
         return [Split(source, 0, None, 0)]
     form = format_named(source.format)
     form.check_packages(source.path)
+    if form.has_layouts and source.read.document_column is not None:
+        raise ValueError(
+            f"{source.path}: is {form.description}, whose lines have no columns, so --document-column "
+            f"{source.read.document_column} cannot be read. Leave the file out, or give --records-per-document or --records "
+            f"lines"
+        )
     cuts = [0]
     if form.find_cuts and not (source.codec or source.encoding or reads_whole_file(source)):
         cuts += form.find_cuts(source, split_bytes)

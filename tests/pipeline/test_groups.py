@@ -295,6 +295,12 @@ def test_a_field_that_names_no_document_is_a_reject(folder):
     assert three.text == b"c"
 
 
+def test_lines_of_text_have_no_document_column(folder):
+    source = source_of(folder, "d.txt", b"a", records="sentences", document_column="book")
+    with pytest.raises(ValueError, match="whose lines have no columns, so --document-column book cannot be read"):
+        split_source(source, 100)
+
+
 def test_a_table_needs_a_document_column_of_single_values(folder):
     data = as_parquet(pa.table({"text": ["a"], "list": [[1]]}), 1)
     for column, message in [
