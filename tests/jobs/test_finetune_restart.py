@@ -8,14 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from jobs.finetune import finetune
 from tests.forked import DEVNULL, Forked
-from tests.jobs.small_finetune import lines, weights
+from tests.jobs.small_finetune import config, lines, weights
 
 
-def start(encoder: Path, task_files, out: Path) -> Forked:
+def start(encoder: Path, task_files, out: Path, task: str = "classify") -> Forked:
     """`bertloom finetune` in a process of its own, as in `finetuned`."""
-    train, dev = task_files["classify"]
-    words = ["finetune", "--task", "classify", "--model", encoder, "--train", train, "--dev", dev, "--out", out]
+    train, dev = task_files[task]
+    words = ["finetune", "--task", task, "--model", encoder, "--train", train, "--dev", dev, "--out", out]
     words += ["--num-epochs", "2", "--batch-size", "16", "--learning-rate", "3e-3", "--device", "cpu"]
     words += ["--num-threads", "1", "--save-every", "3"]
     code = "import sys; from jobs.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -50,6 +53,23 @@ def test_a_run_that_was_killed_and_then_stopped_ends_with_the_numbers_of_an_unin
     assert process.returncode == 0 and "resuming at step" in text
     assert lines(out) == lines(finetuned) and weights(out) == weights(finetuned)
     assert json.loads((out / "results.json").read_text()) == json.loads((finetuned / "results.json").read_text())
+
+
+@pytest.mark.parametrize("task", ["multilabel", "choice"])
+def test_killed_runs_with_thresholds_or_endings_end_with_the_numbers_of_an_uninterrupted_run(
+    task, encoder, task_files, tmp_path
+):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    finetune(config(encoder, task_files, whole, task, save_every=3))
+    process = start(encoder, task_files, out, task)
+    kill_at(process, out, 14, signal.SIGKILL)  # after the first evaluation
+    process.communicate()
+    process = start(encoder, task_files, out, task)
+    text, _ = process.communicate()
+    assert process.returncode == 0 and "resuming at step" in text
+    assert lines(out) == lines(whole) and weights(out) == weights(whole)
+    for name in ("results.json", "model/config.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
 # Runs in a process of its own. Fork N exits after the N-th change of the file system; another fork resumes its run.
