@@ -27,7 +27,6 @@ from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Split
-from pipeline.inputs.splitting import reads_whole_file
 from pipeline.inputs.streams import CHUNK
 from pipeline.job import JobConfig
 from pipeline.text.records import Document, document_id
@@ -135,8 +134,11 @@ def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U6
         ) from error
     found: dict[int, Document] = {}
     places = sorted({position for position, _ in wanted})
-    few = source.size > len(places) * CHUNK and format_named(source.format).position_unit == "byte"
-    stream = source.codec or reads_whole_file(source) or not few  # otherwise it is faster to read each document alone
+    form = format_named(source.format)
+    few = source.size > len(places) * CHUNK and form.position_unit == "byte"
+    stream = (
+        source.codec or form.counts_records(source.read) or not few
+    )  # otherwise it is faster to read each document alone
     for start, last in [(0, places[-1])] if stream else zip(places, places):
         for item in read_documents(Split(source, 0, None), start, config.clean, repeated_lines):
             if item.position > last:

@@ -6,15 +6,12 @@ so the same document id, in every format and however its file is cut.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
 from bertloom import storage
 from bertloom.arrays import U64
 from pipeline.inputs.formats.registry import format_named
-from pipeline.inputs.groups import grouped_documents
-from pipeline.inputs.rows import documents_of
+from pipeline.inputs.rows import records_of
 from pipeline.inputs.sources import ReadConfig, Split
-from pipeline.inputs.splitting import reads_whole_file
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.records import Record, Reject
 from pipeline.text.versions import cleaning_versions, version_of
@@ -55,10 +52,7 @@ def read_documents(
     form, begin = format_named(split.source.format), split.start if start is None else start
     try:
         with storage.open_read(split.source.path) as file:
-            if form.has_records and split.source.read.records != "documents":
-                records = grouped_documents(partial(form.read, file), split, begin, reads_whole_file(split.source))
-            else:
-                records = documents_of(form.read(file, split, begin))
+            records = records_of(form, file, split, begin)
             yield from clean(records, config or CleanConfig(), repeated_lines, keep_lines)
     except MemoryError as error:
         raise MemoryError(

@@ -101,7 +101,7 @@ def grouped_documents(
                 begins_next, state_at_end = step(state_at_end, mark, empty)
         else:
             state = Place.OUTSIDE
-        number += 1
+        number += not isinstance(item, PassedOver)
         if past_end and begins_next:
             break
         known = known or begins

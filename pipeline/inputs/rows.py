@@ -1,8 +1,21 @@
 """Rows to documents: what a record of a table or a line of JSON is part of."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import BinaryIO
 
+from pipeline.inputs.formats.format import Format
+from pipeline.inputs.groups import grouped_documents
+from pipeline.inputs.sources import Split
 from pipeline.text.records import Item, Record, Row, or_empty, paragraphs, whole_or_pieces
+
+
+def records_of(form: Format, file: BinaryIO, split: Split, start: int) -> Iterator[Record]:
+    """Yield the documents, rejects and records passed over of a split of an open file, from position `start`."""
+    config = split.source.read
+    if form.has_records and config.records != "documents":
+        return grouped_documents(partial(form.read, file), split, start, form.counts_records(config))
+    return documents_of(form.read(file, split, start))
 
 
 def documents_of(items: Iterable[Item]) -> Iterator[Record]:

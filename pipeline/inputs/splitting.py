@@ -24,7 +24,7 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
             f"lines"
         )
     cuts = [0]
-    if form.find_cuts and not (source.codec or source.encoding or reads_whole_file(source)):
+    if form.find_cuts and not (source.codec or source.encoding or form.counts_records(source.read)):
         cuts += form.find_cuts(source, split_bytes)
     ends: list[int | None] = [*cuts[1:], None]
     if form.position_unit == "byte":
@@ -32,13 +32,6 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
     else:
         sizes = [source.size // len(cuts)] * len(cuts)
     return [Split(source, start, end, size) for start, end, size in zip(cuts, ends, sizes, strict=True)]
-
-
-def reads_whole_file(source: Source) -> bool:
-    """Return whether a file is always read from its beginning, because its records are counted and positions do not count
-    them."""
-    form = format_named(source.format)
-    return form.has_records and form.position_unit == "byte" and source.read.records_per_document is not None
 
 
 def split_size(total_bytes: int) -> int:

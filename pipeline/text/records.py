@@ -41,7 +41,8 @@ class Document:
     record_id: str | None = None
     """The record's own id in the source (`--id-column`), if any; of several records, that of the first."""
     last_record: int | None = None
-    """Where the last of its records begins, if it has several (`--records`). Of a piece, the last one read by then."""
+    """Where the last of its records begins in its file, if it has several (`--records`). Of a piece, the last one that was
+    read when it was cut."""
     cleaned: tuple[str, ...] = ()
     """Names of the cleaning steps that changed it."""
 

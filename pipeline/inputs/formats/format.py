@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import BinaryIO, Literal
 
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.text.records import Item
 
 
@@ -45,6 +45,12 @@ class Format:
     """Modules that reading needs and that bertloom does not always install."""
     extra: str = ""
     """The extra of bertloom that installs these packages."""
+
+    def counts_records(self, config: ReadConfig) -> bool:
+        """Return whether a file is always read from its beginning, because its records are counted and positions do not
+        count them.
+        """
+        return self.has_records and self.position_unit == "byte" and config.records_per_document is not None
 
     def check_packages(self, path: str) -> None:
         """Raise ValueError when a package that reading `path` needs is not installed."""
