@@ -72,6 +72,7 @@ def conll_files() -> Seeds:
     }
     word, blank = "\t".join(["1", "anna", "_", "PROPN", "NNP", *"_____"]), "\t_"
     seeds |= {"x.conllu": f"# sent_id = a\n1-2\tannais{8 * blank}\n{word}\n1.1{word[1:]}\n\n" * 3}
+    seeds["y.conllup"] = "# global.columns = FORM UPOS ID\nanna\tPROPN\t1\n\nis\tAUX\t1\n"
     wide = {f"wide-{name}": content.encode("utf-16") for name, content in seeds.items()}
     return {name: content.encode() for name, content in seeds.items()} | wide
 

@@ -14,7 +14,7 @@ from model.tasks.data import Windowing
 from model.tasks.formats import sentences
 from model.tasks.formats.registry import format_of
 from model.tasks.records import read_records
-from model.tasks.registry import make_task
+from model.tasks.registry import TASKS, make_task
 from model.tasks.rows import needed_columns, read_task
 from model.tasks.values import BadRow
 
@@ -111,6 +111,9 @@ def test_a_sign_that_begins_comments_can_be_a_word(tmp_path):
         ("x.conllu", "1\tEU\n", "line 1: has 2 columns, expected 10 separated by tabs, a comment or a blank line"),
         ("x.conllu", "1 EU _ X _ _ _ _ _ _\n", "line 1: has 10 columns separated by spaces, expected 10 separated by"),
         ("x.conllu", "x" + "\tx" * 9, "line 1: has the ID 'x', expected 1, 1-2 or 1.1"),
+        ("x.conllup", "# global.columns = ID FORM\n1\ta\tb\n", "line 2: has 3 columns, expected 2 separated by tabs"),
+        ("x.conllup", "# global.columns = ID ID\n", "x.conllup: line 1 names a column twice, or more than 100"),
+        ("x.conllup", "# global.columns = ID FORM\n1\ta\n", "has no column for tags: expected tags or ner_tags, its"),
         ("x.conllu", "1" + "\t_" * 9, 'line 1: tags has "_", which means that the part of speech of a word is not'),
     ],
 )
@@ -148,6 +151,15 @@ def test_conllu_has_a_form_and_a_part_of_speech_for_each_word(tmp_path):
     ]
     assert rows_of(path, tags="XPOS", tokens="LEMMA")[0][1:] == (["à", "le", "lac"], ["E", "D", "N"])
     assert [values["id"] for _, values in read_records(path, ["tokens"])] == ["fr-1", None]
+
+
+def test_the_first_line_of_conllu_plus_names_the_columns(tmp_path):
+    text = "# global.columns = NE FORM UPOS ID\nB-PER\tAnna\tPROPN\t1\n_\tx\t_\t2-3\nO\tis\tAUX\t2\n"
+    path = write(tmp_path / "x.conllup", text)
+    assert rows_of(path, tags="NE") == [("lines 2 to 4", ["Anna", "is"], ["B-PER", "O"])]
+    assert written(path, [["X", "Y"]]) == text.replace("PROPN", "X").replace("AUX", "Y").encode()
+    bare = write(tmp_path / "x.cupt", "# global.columns = FORM UPOS\n.\tPUNCT\n")
+    assert rows_of(bare) == [("line 2", ["."], ["PUNCT"])] and written(bare, [["X"]]).endswith(b"\n.\tX\n")
 
 
 def test_predictions_replace_the_column_of_the_tags_or_are_a_new_column(tmp_path):
@@ -201,7 +213,10 @@ def test_a_txt_file_to_predict_has_words_or_texts(tmp_path, content, columns, is
     needed = needed_columns(FORMS.forms(False), columns)
     assert (format_of(path, needed).write is not None) == is_conll
     assert format_of(path, needed_columns(FORMS.forms(True), {})).write is not None, "texts have no tags to learn"
-    assert format_of(path, ["text", "label"]).write is None, "other tasks read texts"
+    for task in set(TASKS) - {"tag"}:
+        other = make_task(task, FORMS.windowing)
+        for labelled in (False, True):
+            assert format_of(path, needed_columns(other.forms(labelled), {})).write is None, "other tasks read texts"
 
 
 CHARACTERS = st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufeff ")

@@ -111,7 +111,7 @@ def test_bytes_that_are_not_utf8_in_a_table_are_kept_for_the_parser_to_refuse(tm
     "name, content, message",
     [
         ("x.doc", b"", "unknown format: expected a name that ends in .jsonl .conll .bio .bmes .bioes .iob .iob2 .txt"),
-        ("x.doc", b"", ".txt .conllu .csv .tsv .json .parquet .arrow"),
+        ("x.doc", b"", ".txt .conllu .conllup .cupt .csv .tsv .json .parquet .arrow"),
         ("x.parquet", b"PAR", "is not a Parquet file, or is damaged"),
         ("x.json", b'{"text": "a"}\n{"text": "b"}', "is not a single JSON value"),
         ("x.json", b'{"rows": []}', "expected a list of objects, or SQuAD's format"),

@@ -155,7 +155,7 @@ def _write(path: Path, columns: Mapping[str, str], answers: Answers) -> Iterator
 
 def _recognizes(path: Path, needed: Container[str]) -> bool:
     """Return whether words are needed, and a text is of no use, or numbers name columns, or words have tags of entities."""
-    if "tokens" not in needed:
+    if "tokens" not in needed or ("text" in needed and "tags" in needed):  # the latter if any column may be a label
         return False
     if "text" not in needed or any(str(number) in needed for number in range(MAX_COLUMNS)):
         return True
