@@ -9,14 +9,29 @@ from typing import BinaryIO
 
 from pipeline.inputs.formats.arrow import ARROW
 from pipeline.inputs.formats.format import Format
+from pipeline.inputs.formats.html_files import HTML
 from pipeline.inputs.formats.json_lines import JSON_LINES
+from pipeline.inputs.formats.markdown import MARKDOWN
 from pipeline.inputs.formats.mediawiki import MEDIAWIKI
 from pipeline.inputs.formats.parquet import PARQUET
 from pipeline.inputs.formats.plain_text import PLAIN_TEXT
+from pipeline.inputs.formats.restructured_text import RESTRUCTURED_TEXT
 from pipeline.inputs.formats.web_archive import WEB_ARCHIVE
+from pipeline.inputs.formats.wikiextractor import WIKIEXTRACTOR
 from pipeline.inputs.streams import CODECS, first_bytes
 
-FORMATS: list[Format] = [PLAIN_TEXT, JSON_LINES, PARQUET, ARROW, MEDIAWIKI, WEB_ARCHIVE]
+FORMATS: list[Format] = [
+    PLAIN_TEXT,
+    JSON_LINES,
+    PARQUET,
+    ARROW,
+    MEDIAWIKI,
+    WEB_ARCHIVE,
+    WIKIEXTRACTOR,
+    MARKDOWN,
+    RESTRUCTURED_TEXT,
+    HTML,
+]
 
 _CODEC_MAGIC = {
     "gzip": rb"\x1f\x8b\x08",

@@ -1,7 +1,6 @@
 """Web archives: .warc with pages in HTML, and .wet with their text. A document is the text of a page.
 
-warcio reads the records. Resiliparse extracts the main content of a page, without tables and menus; each line of it is a
-paragraph. Both packages are installed by the extra `web`.
+warcio reads the records; the extra `web` installs it.
 """
 
 import io
@@ -12,7 +11,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.html_tree import parse_html
+from pipeline.inputs.formats.html_text import text_of_page
 from pipeline.inputs.formats.streamed import read_stream
 from pipeline.inputs.sources import Split
 from pipeline.text.records import (
@@ -31,7 +30,6 @@ MAX_PAGE_BYTES = 8_000_000  # compressed or not. Resiliparse takes forty times a
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's numbers for the codings of HTTP
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
-_SKIPPED = ["table", "nav", "header", "footer", "aside", "form"]
 
 
 def read_archive(chunks: Iterable[bytes], start: int) -> Iterator[Record]:
@@ -109,13 +107,18 @@ def _read_page(raw: bytes, position: int, headers: Any, address: str | None) -> 
         yield Reject(position, "page-too-long", f"over {MAX_PAGE_BYTES} bytes", shown, address)
         return
     try:
-        text, num_replaced = (_text_of_page(headers, page).encode(), 0) if headers else decode_text(page)
+        text, num_replaced = (text_of_page(page, _charset(headers)).encode(), 0) if headers else decode_text(page)
     except ValueError as error:
         yield Reject(position, "page-too-deep", str(error), shown, address)
         return
     lines = b"\n".join(filter(None, map(bytes.strip, text.split(b"\n"))))
     documents = whole_or_pieces(lines, position, num_replaced, address)
     yield from or_empty(documents, position, page, address, "no text in the page")
+
+
+def _charset(headers: Any) -> str | None:
+    named = _CHARSET.search(headers.get_header("Content-Type"))
+    return named[1] if named else None
 
 
 def _unpacked(headers: Any, raw: bytes) -> bytes:
@@ -151,19 +154,6 @@ def _unpacked(headers: Any, raw: bytes) -> bytes:
             return raw  # many crawlers unpack a page but keep the header
         raise ValueError(f"Content-Encoding {coding}: {error}") from None
     return page
-
-
-def _text_of_page(headers: Any, page: bytes) -> str:
-    """Return the text of a page in HTML. Raises ValueError for a page that takes too long."""
-    from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
-
-    named = _CHARSET.search(headers.get_header("Content-Type"))
-    charset = map_encoding_to_html5(named[1], fallback_utf8=False) if named else None
-    html = bytes_to_str(page, charset or detect_encoding(page) or "utf-8")
-    return extract_plain_text(
-        parse_html(html), main_content=True, list_bullets=False, alt_texts=False, comments=False, skip_elements=_SKIPPED
-    )
 
 
 def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
