@@ -176,7 +176,10 @@ def _readable(pattern: str, listing: Listing, notes: list[str]) -> dict[str, Fil
         listed = saved.get(os.path.dirname(path))
         if format_by_name(path)[0] and (listed is None or os.path.basename(path) in listed):
             chosen[path] = file
-    ignored = Counter(_ending(path) for path in below.keys() - chosen.keys())
+    if about := _about_data(chosen):
+        chosen = {path: file for path, file in chosen.items() if path not in about}
+        notes.append(f"{first_files(about)}: skipped, because it is about the data beside it. Name it to read it")
+    ignored = Counter(_ending(path) for path in below.keys() - chosen.keys() - set(about))
     if ignored:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(ignored.items())[:10])
         number = f"{ignored.total()} of {counted(len(below), 'file')}"
@@ -184,6 +187,21 @@ def _readable(pattern: str, listing: Listing, notes: list[str]) -> dict[str, Fil
     for what, paths in sorted(_by_kind(listing.left_out).items()):
         notes.append(f"{pattern}: {len(paths)} skipped: {what}: {first_files([_shown(path) for path in paths])}")
     return chosen
+
+
+def _about_data(paths: Iterable[str]) -> list[str]:
+    """Return the README files that are in or above a folder with data. Those of documentation are documents."""
+    folders: set[str] = set()  # with data in or below them
+    readmes = []
+    for path in paths:
+        form, _ = format_by_name(path)
+        if form and form.is_document:
+            readmes += [path] if os.path.basename(path).lower().startswith("readme.") else []
+            continue
+        while (folder := os.path.dirname(path)) not in folders and folder != path:
+            folders.add(folder)
+            path = folder
+    return sorted(path for path in readmes if os.path.dirname(path) in folders)
 
 
 def _by_kind(left_out: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -34,7 +34,7 @@ class ReadConfig:
     id_column: str = "id"
     """Field or column with a record's own id, shown in the list of rejects. It may be missing."""
     encoding: str = "auto"
-    """Encoding of .txt and .jsonl files: a Python name. `auto`: UTF-8, unless the first bytes clearly show another one."""
+    """Encoding of text files: a Python name. `auto`: UTF-8, unless the first bytes clearly show another one."""
 
     def __post_init__(self) -> None:
         if self.encoding != "auto":

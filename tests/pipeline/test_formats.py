@@ -127,7 +127,7 @@ def test_a_compressed_file_has_the_format_of_its_name_when_its_bytes_agree(tmp_p
         ("a.txt.gz", gzip.compress(PACKED[".gz"], mtime=0), "is compressed twice, the second time as gzip"),
         ("a.txt", b"PK\x03\x04...", "is a zip archive, which cannot be read. Unpack it"),
         ("a.txt", b"%PDF-1.7", "is a PDF"),
-        ("notes.md", TEXT, "its name does not show its format. Expected a name that ends in .txt, .jsonl"),
+        ("notes.doc", TEXT, "its name does not show its format. Expected a name that ends in .txt, .jsonl"),
         ("a.gz", PACKED[".gz"], "its name does not show its format"),
         ("README", b"", "its name does not show its format"),
     ],

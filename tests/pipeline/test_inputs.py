@@ -167,12 +167,12 @@ def test_a_file_named_twice_is_read_once(tmp_path):
 
 def test_a_folder_means_all_readable_files_below_it_and_the_others_are_reported(tmp_path):
     (tmp_path / "sub" / "deep").mkdir(parents=True)
-    for name in ("a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst", "notes.md", ".hidden.txt", "README", "sub/x.wat.gz"):
+    for name in ("a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst", "notes.doc", ".hidden.txt", "README", "sub/x.wat.gz"):
         (tmp_path / name).write_bytes(b"x")
     notes: list[str] = []
     assert [s.name for s in find_sources([str(tmp_path)], notes)] == ["a.txt", "sub/b.jsonl.gz", "sub/deep/c.txt.zst"]
     [note] = notes
-    assert note.startswith(f"{tmp_path}: 3 of 6 files skipped (1 .md, 1 .wat.gz, 1 README). Expected a name")
+    assert note.startswith(f"{tmp_path}: 3 of 6 files skipped (1 .doc, 1 .wat.gz, 1 README). Expected a name")
 
 
 def test_only_the_data_files_of_a_folder_saved_by_datasets_are_read(tmp_path):
@@ -216,11 +216,11 @@ def test_a_list_that_cannot_be_used_is_named(tmp_path, data, said):
 
 
 def test_a_folder_of_a_store_is_named_with_a_slash_at_its_end():
-    for name in ("a.txt", "sub/b.jsonl", "sub/c.md"):
+    for name in ("a.txt", "sub/b.jsonl", "sub/c.doc"):
         storage.write_whole(f"memory://test-inputs/{name}", [b"x"])
     notes: list[str] = []
     assert [s.name for s in find_sources(["memory://test-inputs/"], notes)] == ["a.txt", "sub/b.jsonl"]
-    assert "1 of 3 files skipped (1 .md)" in notes[0]
+    assert "1 of 3 files skipped (1 .doc)" in notes[0]
 
 
 def test_a_glob_that_matches_a_file_of_unknown_format_is_an_error(tmp_path):
@@ -231,17 +231,17 @@ def test_a_glob_that_matches_a_file_of_unknown_format_is_an_error(tmp_path):
 
 
 def test_a_folder_that_a_glob_matches_is_read_as_a_folder(tmp_path):
-    for name in ("gl/a.txt", "gl/sub/b.txt", "gl/sub/deep/c.jsonl", "gl/sub/notes.md", "gl/sub/.d.txt", "gm/e.txt"):
+    for name in ("gl/a.txt", "gl/sub/b.txt", "gl/sub/deep/c.jsonl", "gl/sub/notes.doc", "gl/sub/.d.txt", "gm/e.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     notes: list[str] = []
     assert [s.name for s in find_sources([f"{tmp_path}/gl/*"], notes)] == ["a.txt", "sub/b.txt", "sub/deep/c.jsonl"]
     [note] = notes
-    assert note.startswith(f"{tmp_path}/gl/*: 1 of 3 files skipped (1 .md)")
+    assert note.startswith(f"{tmp_path}/gl/*: 1 of 3 files skipped (1 .doc)")
     for pattern in ("g*", "g*/"):
         names = [s.name for s in find_sources([f"{tmp_path}/{pattern}"])]
         assert names == ["gl/a.txt", "gl/sub/b.txt", "gl/sub/deep/c.jsonl", "gm/e.txt"]
-    with pytest.raises(ValueError, match="notes.md: its name does not show its format"):
+    with pytest.raises(ValueError, match="notes.doc: its name does not show its format"):
         find_sources([f"{tmp_path}/gl/**"])  # which names the files themselves
 
 

@@ -35,6 +35,8 @@ class Format:
     """Whether it yields rows, so that --records decides what its documents are."""
     has_encodings: bool = False
     """Whether it is text that may be in another encoding than UTF-8."""
+    is_document: bool = False
+    """Whether each file is one document, whatever the options are."""
     has_layouts: bool = False
     """Whether --text-layout decides what its documents are."""
     text_per_byte: float = 1.0

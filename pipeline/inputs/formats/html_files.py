@@ -39,6 +39,7 @@ HTML = Format(
     description="a page in HTML",
     endings=(".html", ".htm"),
     read=_read,
+    is_document=True,
     versions=("resiliparse",),
     packages=("resiliparse",),
     extra="web",

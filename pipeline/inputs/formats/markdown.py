@@ -139,7 +139,7 @@ def _paragraphs(tokens: Sequence["Token"]) -> Iterator[str]:
     for token in tokens:
         hidden += _LEFT_OUT.get(token.type, 0)
         if token.type in ("ordered_list_open", "bullet_list_open"):
-            first = int(token.attrGet("start") or 1) if token.type == "ordered_list_open" else 1
+            first = int(token.attrs.get("start", 1))
             numbers.append((first, first) if first < 2 else (0, 0))
         elif token.type in ("ordered_list_close", "bullet_list_close"):
             numbers.pop()
@@ -218,6 +218,7 @@ MARKDOWN = Format(
     description="Markdown",
     endings=(".md", ".markdown"),
     read=_read,
+    is_document=True,
     has_encodings=True,
     versions=("markdown-it-py", "mdit-py-plugins"),
     packages=("markdown_it", "mdit_py_plugins"),

@@ -108,6 +108,7 @@ RESTRUCTURED_TEXT = Format(
     description="reStructuredText",
     endings=(".rst",),
     read=_read,
+    is_document=True,
     has_encodings=True,
     versions=("docutils",),
     packages=("docutils",),

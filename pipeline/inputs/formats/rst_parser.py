@@ -145,6 +145,8 @@ class _Changed(states.RSTState if TYPE_CHECKING else object):  # type: ignore[mi
 
     def _parse_text(self, name: str, block: Any, offset: int, text: nodes.container) -> None:
         """Parse the text of a directive: its first words, if they are text, and what follows its options."""
+        while block and not block[0].strip():
+            block, offset = block[1:], offset + 1
         first = next((i for i, line in enumerate(block) if not line.strip()), len(block))  # lines before a blank one
         options = next((i for i in range(first) if _OPTION.match(block[i])), first)
         if name in VERSIONS and options:

@@ -135,7 +135,8 @@ def _row(
 ) -> Row | PassedOver:
     """Return the row of an article, without the title that is repeated before a blank line."""
     lines = text.strip().split("\n")
-    if html.unescape(lines[0].strip()) in (title, html.unescape(title)) and not "".join(lines[1:2]).strip():
+    titles = title.strip(), html.unescape(title).strip()
+    if html.unescape(lines[0]).strip() in titles and not "".join(lines[1:2]).strip():
         del lines[0]
     paragraphs = "\n\n".join(lines)
     if "&" in paragraphs:
