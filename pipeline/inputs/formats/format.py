@@ -32,7 +32,7 @@ class Format:
     """Returns the positions at which splits of about this many bytes of text begin, the first split excluded. Only called
     for files that are neither compressed nor in another encoding than UTF-8. None: a file is always one split."""
     has_records: bool = False
-    """Whether it yields rows, so that --records decides what its documents are."""
+    """Whether its rows are records, so that --records decides what its documents are."""
     has_encodings: bool = False
     """Whether it is text that may be in another encoding than UTF-8."""
     is_document: bool = False
