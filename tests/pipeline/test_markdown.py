@@ -47,7 +47,8 @@ from tests.pipeline.reading import with_options
             ["Inside.", "End"],
         ),
         (
-            "<!-- no -->\n\n<p align='c'><b>Name</b> &amp; co<br>more</p>\n<script>\nx\n</script>\n\n*a<!-- b -->* <kbd>C</kbd>",
+            "<!-- no -->\n\n<p align='c'><b>Name</b> &amp; co<br>more</p>\n<script>\nx\n</script>\n\n"
+            "*a<!-- b -->* <kbd>C</kbd>",
             ["Name & co", "more", "a C"],
         ),
         ("<div>\n<pre>code</pre>\n<h1>Title</h1>\n<p>text</p>\n</div>", ["Title", "text"]),
@@ -88,7 +89,7 @@ def test_marks_that_commonmark_reads_as_mark_up_are_removed_from_plain_text():
 
 
 words = st.text(st.sampled_from("abzé中文019.,;:!?'\"()-/$%@=^}"), min_size=1, max_size=8).filter(
-    lambda word: not word[0] in "-=:!" and not word.rstrip(".)").isdigit() and "$" not in word
+    lambda word: word[0] not in "-=:!" and not word.rstrip(".)").isdigit() and "$" not in word
 )
 lines = st.lists(words, min_size=1, max_size=6).map(" ".join)
 plain = st.lists(st.tuples(lines, st.sampled_from(["\n", "\n", "\n\n", "\n \t\n\n"])), min_size=1, max_size=8).map(

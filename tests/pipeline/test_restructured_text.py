@@ -11,7 +11,10 @@ from pipeline.inputs.formats.restructured_text import text_of_rst
 @pytest.mark.parametrize(
     ("source", "paragraphs"),
     [
-        ("Title\n=====\n\nHello *world*, ``code_x`` and `a link <http://a.b>`_.\n\nSub\n---\n\nMore\nlines.", ["Title", "Hello world, code_x and a link.", "Sub", "More lines."]),
+        (
+            "Title\n=====\n\nHello *world*, ``code_x`` and `a link <http://a.b>`_.\n\nSub\n---\n\nMore\nlines.",
+            ["Title", "Hello world, code_x and a link.", "Sub", "More lines."],
+        ),
         ("T\n=\n\n:Author: me\n:Date: now\n\nText.", ["T", "Text."]),
         ("Text.\n\n:param x: the *value*\n:returns: all of it", ["Text.", "the value", "all of it"]),
         ("* one\n* two\n\n  * three\n\n#. four\n#. five", ["one", "two", "three", "four", "five"]),
@@ -22,12 +25,23 @@ from pipeline.inputs.formats.restructured_text import text_of_rst
         ("| Roses are red,\n| violets are\n  blue.", ["Roses are red,\nviolets are blue."]),
         ("Code::\n\n    x = 1\n\n>>> y\n2\n\n.. code-block:: c\n   :linenos:\n\n   z\n\nEnd.", ["Code:", "End."]),
         ("===  ===\na    b\n===  ===\nc    d\n===  ===\n\n+---+\n| a |\n+---+\n\nEnd.", ["End."]),
-        (".. A comment\n   of lines.\n\n.. _target:\n.. _other: http://a.b\n\nSee target_ and `the other`__.\n\n__ other_", ["See target and the other."]),
-        ("The |name| and |logo| of |version| [1]_.\n\n.. |name| replace:: *long* name\n.. |logo| image:: a.png\n.. [1] A note.\n.. [CIT] A book.", ["The long name and of version.", "A note.", "A book."]),
-        ("See :ref:`the title <x>`, :class:`~a.b.C`, :func:`!f`, `x`, :odd:`text`, :math:`x^2` and `H`:sub:.", ["See the title, C, f, x, text, x^2 and H."]),
+        (
+            ".. A comment\n   of lines.\n\n.. _target:\n.. _other: http://a.b\n\n"
+            "See target_ and `the other`__.\n\n__ other_",
+            ["See target and the other."],
+        ),
+        (
+            "The |name| and |logo| of |version| [1]_.\n\n"
+            ".. |name| replace:: *long* name\n.. |logo| image:: a.png\n.. [1] A note.\n.. [CIT] A book.",
+            ["The long name and of version.", "A note.", "A book."],
+        ),
+        (
+            "See :ref:`the title <x>`, :class:`~a.b.C`, :func:`!f`, `x`, :odd:`text`, :math:`x^2` and `H`:sub:.",
+            ["See the title, C, f, x, text, x^2 and H."],
+        ),
         (r"Escaped \*stars\* and C\ s.", ["Escaped *stars* and Cs."]),
     ],
-)  # fmt: skip
+)
 def test_text_stays_and_mark_up_goes(source, paragraphs):
     assert text_of_rst(source) == "\n\n".join(paragraphs)
 
@@ -37,17 +51,26 @@ def test_text_stays_and_mark_up_goes(source, paragraphs):
     [
         (".. note:: This is a note\n   of two lines.\n\n   And more.", ["This is a note of two lines.", "And more."]),
         (".. warning::\n   :class: x\n\n   *Careful*.", ["Careful."]),
-        (".. nobody-knows:: Some words here.\n   :option: x\n   :other:\n\n   The body.", ["Some words here.", "The body."]),
+        (
+            ".. nobody-knows:: Some words here.\n   :option: x\n   :other:\n\n   The body.",
+            ["Some words here.", "The body."],
+        ),
         (".. topic:: A title\n\n   Its body.", ["A title", "Its body."]),
-        (".. py:function:: spam(eggs)\n   :noindex:\n\n   Cooks *it*.\n\n   :param eggs: the eggs", ["Cooks it.", "the eggs"]),
-        (".. versionadded:: 3.2\n   It is new.\n\n.. deprecated:: 1.0 Use other.\n\n.. versionchanged:: 4", ["It is new.", "Use other."]),
+        (
+            ".. py:function:: spam(eggs)\n   :noindex:\n\n   Cooks *it*.\n\n   :param eggs: the eggs",
+            ["Cooks it.", "the eggs"],
+        ),
+        (
+            ".. versionadded:: 3.2\n   It is new.\n\n.. deprecated:: 1.0 Use other.\n\n.. versionchanged:: 4",
+            ["It is new.", "Use other."],
+        ),
         (".. figure:: a.png\n   :alt: no\n\n   A *caption*.\n\n   A legend.", ["A caption.", "A legend."]),
         (".. only:: html\n\n   For readers.", ["For readers."]),
         (".. toctree::\n   :maxdepth: 2\n\n   a\n   b\n\n.. math::\n\n   x\n\n.. image:: x.png\n\nEnd.", ["End."]),
         (".. glossary::\n\n   word\n      Its meaning.", ["word", "Its meaning."]),
         (".. seealso:: `This <http://a.b>`_.", ["This."]),
     ],
-)  # fmt: skip
+)
 def test_directives_keep_their_text_whether_known_or_not(source, paragraphs, capfd):
     assert text_of_rst(source) == "\n\n".join(paragraphs)
     assert capfd.readouterr() == ("", "")
