@@ -4,7 +4,6 @@
 
 FOLDER holds .jsonl files of {"text": …, "ends": [character offset after each sentence]} whose names begin with the two
 letters of the language, made for example from UD English-EWT and UD Chinese-GSDSimp. The end of a text always counts.
-The rule is also measured on the text lower-cased and in capitals.
 syntok and blingfire take part if they are installed. Writes no file.
 """
 
@@ -18,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pipeline.text.sentences import MARKS, sentence_starts, unit_marks
+from pipeline.text.sentences import sentence_starts, unit_marks
 from pipeline.text.wordpiece import WordPiece
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
 
@@ -36,14 +35,13 @@ class Rule:
     def __init__(self):
         words = Vocabulary((*SPECIAL_WORDS, "a"))
         self.wordpiece = WordPiece(make_tokenizer(words, True, None), do_lower_case=True, vocab_size=len(words.words))
-        self.marks = np.zeros(0, MARKS)
+        self.marks = np.zeros(0, np.uint8)
 
     def __call__(self, text: str) -> set[int]:
         block = text.replace("\r", " ").encode() + b"\n"
         units, new = self.wordpiece.units(block)
-        self.marks = np.concatenate([self.marks, np.array([unit_marks(unit) for unit in new], MARKS)])
-        data, marks = np.frombuffer(block, np.uint8), self.marks[units.codes]
-        begins = sentence_starts(data, units.starts, units.lengths, marks, np.zeros(1, np.int64))
+        self.marks = np.concatenate([self.marks, np.array([unit_marks(unit) for unit in new], np.uint8)])
+        begins = sentence_starts(np.frombuffer(block, np.uint8), units.starts, units.lengths, self.marks[units.codes])
         starts = units.starts[begins][1:]
         return {len(block[:start].decode().rstrip()) for start in starts.tolist()} | {len(text)}
 
@@ -79,16 +77,8 @@ def syntok_ends(language: str) -> Find:
     return find
 
 
-def recased_rule(casing: Callable[[str], str]) -> Find:
-    """Return a finder that changes the casing first, except that of letters that would become several."""
-    rule = Rule()
-    return lambda text: rule("".join(new if len(new := casing(character)) == 1 else character for character in text))
-
-
 FINDERS = {
     "this rule": lambda language: Rule(),
-    "lower-cased": lambda language: recased_rule(str.lower),
-    "in capitals": lambda language: recased_rule(str.upper),
     "plain regex": lambda language: regex_ends,
     "ICU": icu_ends,
     "syntok": syntok_ends,

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 
 COMMANDS = {
     "demo": ("jobs.demo", "Run every step on the sample texts, in a few minutes"),
+    "preview": ("jobs.preview", "Show what a job would read, and what looks wrong"),
     "corpora": ("jobs.corpora", "List the well-known corpora that --like reads"),
     "build-vocab": ("jobs.build_vocab", "Build a WordPiece vocabulary from text"),
     "preprocess": ("jobs.preprocess", "Turn text into shards of training examples"),

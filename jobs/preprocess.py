@@ -128,7 +128,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     notes = list(vocabulary.notes)
     sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
     sources = leave_out(sources, config.leave_out)
-    for note in notes:
+    for note in [*notes, *what_looks_wrong(sources, config.tokenize)]:
         say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"), store_options=store_options)
     make_folder("--out", config.out)
@@ -140,6 +140,15 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
             manifest = make_data_set(config, options, job, places, vocabulary, sources, notes[len(vocabulary.notes) :])
         storage.remove(places.scratch)
     return {**manifest, "out": config.out}
+
+
+def what_looks_wrong(sources: Sequence[Source], config: TokenizeConfig) -> list[str]:
+    """Return what looks wrong with the beginnings of the files, as `bertloom preview` does."""
+    from pipeline.checks.advice import advice
+    from pipeline.checks.first_look import look_at
+
+    looks = look_at(sources, config)
+    return [found for look in looks if not look.error for found in advice(look, config)]
 
 
 def make_data_set(

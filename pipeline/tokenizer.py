@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from pipeline.inputs.documents import TextConfig, text_versions
 from pipeline.text.chinese import Segment, inside_words, load_segmenter
 from pipeline.text.icu import ICU, RULE, FindSentences, check_sentences, load_sentence_finder
 from pipeline.text.records import Document, document_digest
-from pipeline.text.sentences import MARKS, sentence_starts, unit_marks
+from pipeline.text.sentences import sentence_starts, unit_marks
 from pipeline.text.versions import version_of
 from pipeline.tokens import DOCUMENT, TokenBlock
 from pipeline.vocabulary import Vocabulary, make_tokenizer
@@ -59,7 +58,7 @@ class DocumentTokenizer:
             find_sentences: replaces the rule for English and Chinese.
         """
         self.wordpiece, self.segment, self.find_sentences = wordpiece, segment, find_sentences
-        self.marks = np.zeros(0, MARKS)
+        self.marks = np.zeros(0, np.uint8)
 
     def __call__(self, documents: Sequence[Document]) -> TokenBlock:
         """Tokenize documents. One without a single token keeps its row, with 0 tokens."""
@@ -74,9 +73,9 @@ class DocumentTokenizer:
             borders += np.searchsorted(added, borders, side="right")
         units, new = self.wordpiece.units(block)
         if len(self.marks) + len(new) != len(self.wordpiece.sizes):  # the table of units was emptied
-            self.marks = np.zeros(0, MARKS)
+            self.marks = np.zeros(0, np.uint8)
         if new:
-            marks = np.fromiter(map(unit_marks, new), MARKS, len(new))
+            marks = np.fromiter(map(unit_marks, new), np.uint8, len(new))
             self.marks = np.concatenate([self.marks, marks])
         ids, sizes = self.wordpiece.ids_of(units.codes)
         if self.find_sentences:
@@ -84,8 +83,7 @@ class DocumentTokenizer:
             first_units = first_units[first_units < len(units.starts)]
         else:
             text = np.frombuffer(block, np.uint8)
-            marks = np.take(self.marks, units.codes, mode="clip")
-            first_units = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, marks, text_starts))
+            first_units = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, self.marks[units.codes]))
 
         ends = np.cumsum(sizes, dtype=np.int64)
         first_tokens = ends[first_units] - sizes[first_units]
@@ -132,6 +130,4 @@ def token_versions(config: TokenizeConfig, file_format: str) -> dict[str, str]:
     """Return name -> version of the software that decides the tokens, and the texts, of a file of this format."""
     used = {"tokenizers": True, "rjieba": config.chinese_words, "icu4py": config.sentences.startswith(ICU)}
     versions = {name: version_of(name) for name, is_used in used.items() if is_used}
-    if config.sentences == RULE:
-        versions["unicode"] = unicodedata.unidata_version  # decides which letters are small
     return versions | text_versions(config.text.clean, file_format)

@@ -24,6 +24,7 @@ from jobs.plot import PlotConfig
 from jobs.predict import PredictConfig
 from jobs.preprocess import PreprocessConfig
 from jobs.pretrain import PretrainConfig
+from jobs.preview import PreviewConfig
 from jobs.report import ReportConfig
 from jobs.score import ScoreConfig
 from jobs.support.config import preset_names
@@ -36,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 CONFIGS = {
     "demo": DemoConfig,
+    "preview": PreviewConfig,
     "corpora": CorporaConfig,
     "build-vocab": BuildVocabConfig,
     "preprocess": PreprocessConfig,

@@ -35,20 +35,26 @@ def own_folder(out: Path, command: str) -> None:
 
 
 def check_output(
-    out: str | Path, inputs: Iterable[str | Path], model: Path | None = None, *, overwrite: bool = True
+    out: str | Path,
+    inputs: Iterable[str | Path],
+    model: Path | None = None,
+    *,
+    overwrite: bool = True,
+    flag: str = "--out",
 ) -> None:
     """Check the file that a command will write. A file is recognized under any name, also as standard input or output.
 
     Args:
         model: a file or folder that the command reads. Nothing is written into the folder.
         overwrite: whether an existing file may be replaced. Empty files, devices and pipes may be written always.
+        flag: names the file.
 
     Raises:
         ValueError: the file is one of the inputs, in the folder of the model, a folder, or a file that may not be replaced.
     """
     written = _status(out, 1)
     if written is not None and stat.S_ISDIR(written.st_mode):
-        raise ValueError(f"--out {out} is a folder: expected the name of a file")
+        raise ValueError(f"{flag} {out} is a folder: expected the name of a file")
     for path in inputs:
         read = _status(path, 0)
         if written is None or read is None:
@@ -56,7 +62,7 @@ def check_output(
         else:
             is_same = os.path.samestat(written, read) and not stat.S_ISCHR(written.st_mode)
         if is_same:
-            name = "standard output" if str(out) == STANDARD else f"--out {out}"
+            name = "standard output" if str(out) == STANDARD else f"{flag} {out}"
             source = "standard input" if str(path) == STANDARD else path
             raise ValueError(f"{name} is one of the inputs, {source}, which it would overwrite: give another file")
     if str(out) == STANDARD:
@@ -65,7 +71,7 @@ def check_output(
     if model is not None:
         _check_not_in(Path(out), model)
     if is_file and not overwrite:
-        raise ValueError(f"--out {out} exists: give another file, or --overwrite to replace it")
+        raise ValueError(f"{flag} {out} exists: give another file, or --overwrite to replace it")
 
 
 def _check_not_in(path: Path, model: Path) -> None:

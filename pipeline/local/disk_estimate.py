@@ -12,15 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bertloom import storage
-from pipeline.inputs.documents import read_documents
-from pipeline.inputs.formats.registry import format_named
+from pipeline.inputs.beginnings import read_beginning
 from pipeline.inputs.sources import Split
-from pipeline.inputs.streams import first_bytes
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.packs import FEWEST, SMALL
 from pipeline.stages.tokenization import part_names
-from pipeline.text.records import Document
 from pipeline.tokenizer import make_document_tokenizer
 from pipeline.tokens import DOCUMENT, INDEX, RANGES
 from pipeline.vocabulary import Vocabulary
@@ -134,35 +131,13 @@ def measure(splits: Sequence[Split], job: JobConfig, vocabulary: Vocabulary) -> 
     counts = np.zeros(3)  # tokens, sentences, documents
     text, shares = 0, []
     for split in (splits[i] for i in chosen):
-        documents, share = _sample(split, job)
-        if documents:
+        beginning = read_beginning(split, job.tokenize.text.clean, SAMPLE_BYTES)
+        if documents := beginning.documents:
             block = tokenizer(documents)
             counts += (len(block.ids), len(block.sentence_lengths), len(documents))
             text += sum(len(document.text) for document in documents)
-        shares.append(share)
+        shares.append(beginning.text_per_byte)
     return Rates(float(np.mean(shares)), *(counts / text)) if counts[0] else None
-
-
-def _sample(split: Split, job: JobConfig) -> tuple[list[Document], float]:
-    """Return (the first documents of a split, bytes of text per byte of its file)."""
-    documents: list[Document] = []
-    size = first = last = 0
-    for item in read_documents(split, config=job.tokenize.text.clean):
-        first, last = (first if documents else item.position), item.position
-        if size >= SAMPLE_BYTES:
-            break
-        if isinstance(item, Document):
-            documents.append(item)
-            size += len(item.text)
-    source = split.source
-    file_format = format_named(source.format)
-    if file_format.position_unit == "row":
-        return documents, file_format.text_per_byte
-    share = size / (last - first) if size >= SAMPLE_BYTES and last > first else size / max(1, size, split.num_bytes)
-    if source.codec:
-        with storage.open_read(source.path) as file:
-            share *= len(first_bytes(file, source.codec)) / max(1, file.tell())
-    return documents, share
 
 
 def estimate(

@@ -31,7 +31,7 @@ def completions(*words: str) -> list[str]:
     ("words", "found"),
     [
         ([""], sorted([*COMMANDS, "help"])),
-        (["pre"], ["predict", "preprocess", "pretrain"]),
+        (["pre"], ["predict", "preprocess", "pretrain", "preview"]),
         (["help", "ex"], ["explain", "export", "export-data"]),
         (["pretrain", "tiny", "--num-s"], ["--num-steps"]),
         (["pretrain", "--no-rem"], ["--no-remask"]),

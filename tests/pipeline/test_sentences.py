@@ -1,11 +1,9 @@
-import re
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.text.sentences import MARKS, sentence_starts, unit_marks
+from pipeline.text.sentences import sentence_starts, unit_marks
 from pipeline.text.wordpiece import WordPiece
 from pipeline.vocabulary import make_tokenizer
 from tests.pipeline import twins
@@ -47,24 +45,6 @@ PIECES = [
     "\0",
     "é",
     "\U00020000",
-    "École",
-    "да",
-    "Да",
-    "«да?»",
-    "нет...",
-    "А.",
-    "т.",
-    "«Да..»",
-    "ω",
-    "Ω",
-    "ß",
-    "ǆ",
-    "ǅ",
-    "გ",
-    "Გ",
-    "ⅳ",
-    "\U00010428",
-    "\U00010400",
     "；",
     ".",
     ".",
@@ -86,10 +66,7 @@ PIECES = [
     "\r",
     "\u3000",
 ]
-CASINGS = st.sampled_from([str, str.lower, str.upper, str.title])
-TRICKY = st.builds(
-    lambda pieces, casing: casing("".join(pieces)), st.lists(st.sampled_from(PIECES), max_size=30), CASINGS
-)
+TRICKY = st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
 
 
 class Kernel:
@@ -102,15 +79,11 @@ class Kernel:
 
     def __call__(self, text: str) -> tuple[list[int], list[bool]]:
         """(first byte of every unit, does a sentence begin there)."""
-        return self.of_block([text])
-
-    def of_block(self, documents: list[str]) -> tuple[list[int], list[bool]]:
-        data = "\n".join(documents).encode()
+        data = text.encode()
         units, new = self.wordpiece.units(data)
         self.marks += map(unit_marks, new)
-        marks = np.array(self.marks, MARKS)[units.codes]
-        first = np.cumsum([0, *(len(document.encode()) + 1 for document in documents)])[:-1]
-        begins = sentence_starts(np.frombuffer(data, np.uint8), units.starts, units.lengths, marks, first)
+        marks = np.array(self.marks, np.uint8)[units.codes]
+        begins = sentence_starts(np.frombuffer(data, np.uint8), units.starts, units.lengths, marks)
         return units.starts.tolist(), begins.tolist()
 
 
@@ -130,13 +103,6 @@ def sentences_of(kernel: Kernel, text: str) -> list[str]:
 def test_sentence_starts_equal_their_twin(kernel, text):
     units = twins.cut_units(text, kernel.wordpiece.tokenizer)
     assert kernel(text)[1] == twins.sentence_starts(units)
-
-
-@settings(max_examples=200)
-@given(texts=st.lists(TRICKY, min_size=1, max_size=5))
-def test_sentences_of_a_document_do_not_depend_on_the_documents_beside_it(kernel, texts):
-    alone = [begins for text in texts for begins in kernel(text)[1]]
-    assert kernel.of_block(texts)[1] == alone
 
 
 @given(text=ODD_TEXT)
@@ -181,54 +147,6 @@ def test_any_text_has_sentences_and_the_first_begins_it(kernel, text):
     ],
 )
 def test_english_sentences_end_where_a_reader_would_end_them(kernel, text):
-    assert sentences_of(kernel, text.replace(" | ", " ")) == text.split(" | ")
-
-
-LOWER = "we went home. | it was late. | dogs barked."
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        LOWER,
-        "he met mr. smith. | u.s. troops left. | see no. 5 and fig. 3. | he said no. | j. r. smith agreed.",
-        "cats slept. | so did i. | dogs barked... all night.",
-        'we went home. | dogs barked. | "why?" he asked. | "stop." | birds flew. | “well...” she said.',
-        "look! | cats do not. | dogs do.",
-        "hello world. | bye",
-        "we saw John in Paris. | Mary stayed. | dogs barked. | cats slept. | i left.",
-        LOWER.upper(),
-        "MR. SMITH LEFT. | THE U.S. ARMY STAYED. | SEE NO. 5. | HE SAID NO. | SO DID I. | J. R. SMITH AGREED.",
-        LOWER.title(),
-        "дом большой. | сад мал, и т. д. и т. п. весной. | да... нет. | в 1990 г. было так.",
-        "«почему?» спросил он. | кот ушёл. | он тут. | мы там.",
-        "été chaud. | école fermée.",
-        "ΚΑΛΗΜΕΡΑ. | ΌΛΑ ΚΑΛΆ.",
-        "სახლი დიდია. | ბაღი პატარაა. | He saw it. | They left.",
-        "我用 python 写。|很好. | numpy is fast. | pandas too. | 它很快。|好",
-    ],
-)
-def test_sentences_of_text_whose_capitals_mean_nothing_end_at_full_stops(kernel, text):
-    assert sentences_of(kernel, text.replace("。|", "。").replace(" | ", " ")) == re.split(r" \| |(?<=。)\|", text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "He works at Acme Inc. in Texas.",
-        "Acme Corp. of Ohio grew. | They sold pens, etc. to all.",
-        "Он жил в 1990 г. в Москве. | Сад мал, и т. д. и т. п. | Да... нет.",
-        "«Почему?» спросил он. | Кот ушёл.",
-        "Το βιβλίο κ.λπ. είναι εδώ. | Όλα καλά.",
-        "M. Éluard, env. été 1950. | École fermée. | Ici.",
-        "Er kam ca. über Ostern. | Äpfel fehlten.",
-        "İyi vb. ışık yok. | Çok iyi. | Şimdi.",
-        "中文 Acme Inc. in Texas。",
-        "А. С. Пушкин и Л. Н. Толстой писали. | Это я. | Он тут.",
-        "中文。 | 很好. numpy 很快。",
-    ],
-)
-def test_a_small_letter_goes_on_where_sentences_begin_with_capitals(kernel, text):
     assert sentences_of(kernel, text.replace(" | ", " ")) == text.split(" | ")
 
 

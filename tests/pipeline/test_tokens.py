@@ -425,10 +425,8 @@ TXT, EVERY = Source("a.txt", "a.txt", "txt", None, None, 1, "fingerprint"), "eve
         ("py3langid", EVERY, {"languages": ("en",)}),
         ("rjieba", EVERY, {"chinese_words": True}),
         ("icu4py", EVERY, {"sentences": "icu:ja"}),
-        ("unicode", EVERY, {}),
-        ("unicode", "no file", {"sentences": "icu:ja"}),
-        ("unicode", EVERY, {"sentences": "icu:ja", "unicode_normalization": "NFC"}),
-        ("unicode", EVERY, {"sentences": "icu:ja", "quality_filter": ("gopher",)}),
+        ("unicode", EVERY, {"unicode_normalization": "NFC"}),
+        ("unicode", EVERY, {"quality_filter": ("gopher",)}),
         ("numpy", "no file", {}),
     ],
 )

@@ -179,7 +179,7 @@ NUMERALS = "〇零一二三四五六七八九十百千万"
 
 
 def sentence_starts(units: list[Unit]) -> list[bool]:
-    """Return whether a sentence begins at this unit of a document, decided for each unit alone."""
+    """Return whether a sentence begins at this unit, decided for each unit alone."""
     count = len(units)
 
     def spaced(i: int) -> bool:
@@ -198,7 +198,7 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
         before = word(i - 1)
         if len(before) == 1 and "a" <= before <= "z":
             if spaced(i - 1):
-                return before != "i"
+                return units[i - 1].text.rstrip("\0") != "I"
             return units[i - 2].text[0] in ".("
         if before in BEFORE_NUMBERS and before in ABBREVIATIONS:
             return i + 1 < count and units[i + 1].text[0] in "0123456789"
@@ -234,38 +234,6 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
             i -= 1
         return i >= 0 and holds(i)
 
-    def is_closed(i: int) -> bool:
-        """Return whether this is a closing mark, or a raw word that ends with one."""
-        return is_closer(i) or (not word(i).isalnum() and len(word(i)) > 1 and word(i)[-1] in CLOSERS)
-
-    def stop_before(i: int) -> int:
-        """Return the unit before this, or before the one or two closing marks before this."""
-        i -= 1
-        return i if not is_closer(i) else i - 1 if not is_closer(i - 1) else i - 2
-
-    def is_letter(i: int) -> bool:
-        """Return whether this is a raw word of one letter and a full stop."""
-        return len(word(i)) == 2 and word(i)[0].isalpha() and word(i)[1] == "."
-
-    def is_ellipsis(i: int) -> bool:
-        return (i > 0 and is_stop(i) and is_stop(i - 1)) or word(i).rstrip(CLOSERS).endswith("..")
-
-    def is_small(i: int) -> bool:
-        return not is_capital(i) and units[i].text[0].title() != units[i].text[0]
-
-    def is_capital(i: int) -> bool:
-        return units[i].text[0].lower() != units[i].text[0]
-
-    def counts(i: int) -> bool:
-        """Return whether a capital is expected here: first in the document, or after a mere stop."""
-        if i == 0:
-            return True
-        mere = is_end(i - 1) and not is_closed(i - 1) and not is_ellipsis(i - 1) and not is_letter(i - 1)
-        return spaced(i) and mere
-
-    expected = [i for i in range(count) if counts(i)]
-    informs = sum(map(is_small, expected)) - sum(map(is_capital, expected)) < 2
-
     def begins(i: int) -> bool:
         if i == 0 or "\n" in units[i].gap:
             return True
@@ -279,16 +247,9 @@ def sentence_starts(units: list[Unit]) -> list[bool]:
             return last != "." and (units[stop].text[0] < "\x80" or stop < i - 1)
         if not spaced(i) or first in ",;:)." or not behind_closers(i - 1, is_end):
             return False
-        stop = stop_before(i)
-        if is_letter(stop) and is_capital(stop):
-            return False
-        if is_small(i):
-            closed = stop < i - 1 or is_closed(stop)
-            if not word(stop).rstrip(CLOSERS).endswith("."):
-                return not closed
-            if is_ellipsis(stop) or is_letter(stop):
-                return False
-            return not informs or (word(i) in STARTERS and not closed)
+        ellipsis = is_stop(i - 1) and is_stop(i - 2)
+        if "a" <= first <= "z" and (word(i) not in STARTERS or ellipsis or is_closer(i - 1)):
+            return is_end(i - 1) and not word(i - 1).rstrip(CLOSERS).endswith(".")
         return True
 
     return [begins(i) for i in range(count)]
