@@ -51,8 +51,8 @@ class Look:
     sources: list[Source]
     num_files: int = 0
     """Number of files whose beginning was read."""
-    is_whole: bool = False
-    """Whether all of the files was read, so that nothing is estimated."""
+    num_whole: int = 0
+    """Number of these that were read to their end."""
     documents: list[tuple[str, Document]] = field(default_factory=list)
     """(name of the file, document)."""
     rejects: list[tuple[str, Reject]] = field(default_factory=list)
@@ -82,11 +82,18 @@ class Look:
         return sum(len(document.text) for _, document in self.documents)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all files were read to their end, so that nothing is estimated."""
+        return self.num_whole == len(self.sources)
+
+    @property
     def estimated_text_bytes(self) -> int:
         return self.num_text_bytes if self.is_whole else round(self.num_bytes * self.text_per_byte)
 
     @property
     def estimated_documents(self) -> int:
+        if self.num_whole == self.num_files > 0:  # files may be documents, whatever their size
+            return round(len(self.documents) / self.num_files * len(self.sources))
         return round(self.estimated_text_bytes * len(self.documents) / max(1, self.num_text_bytes))
 
     @cached_property
@@ -132,7 +139,7 @@ def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter)
         sources=sources,
     )
     chosen = sources[:: -(-len(sources) // LOOKED_AT_FILES)]
-    shares, num_whole = [], 0
+    shares = []
     try:
         for source in chosen:
             split = split_source(source, SPLIT_BYTES)[0]
@@ -140,7 +147,7 @@ def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter)
             beginning = read_beginning(split, config.text.clean, num_bytes, num_records)
             shares.append(beginning.text_per_byte)
             look.num_files += 1
-            num_whole += beginning.is_whole
+            look.num_whole += beginning.is_whole
             for record in beginning.records:
                 if isinstance(record, Document):
                     look.documents.append((source.name, record))
@@ -150,7 +157,6 @@ def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter)
                     look.passed_over[record.reason] += record.number
     except ValueError as error:
         look.error = str(error)
-    look.is_whole = num_whole == len(sources)
     look.text_per_byte = float(np.mean(shares)) if shares else 0.0
     cutter.cut(look)
     return look

@@ -72,6 +72,13 @@ def test_a_few_files_of_many_are_read(tmp_path):
     assert (len(one.sources), one.num_files, one.estimated_documents) == (40, 8, 120)
 
 
+def test_files_that_are_documents_are_counted_as_files(tmp_path):
+    for i in range(40):
+        (tmp_path / f"{i:02}.txt").write_text("\n".join(SENTENCES * (1 + i)))
+    [one], _ = look(tmp_path, text_layout="file")
+    assert one.estimated_documents == 40
+
+
 def test_unknown_tokens_are_counted_with_a_vocabulary(tmp_path):
     jsonl(tmp_path / "a.jsonl", ENGLISH)
     words = sorted({word.lower() for text in ENGLISH for word in text.replace(".", " .").split()} - {"river"})
@@ -180,6 +187,7 @@ def test_what_looks_wrong_names_the_flag_that_puts_it_right(tmp_path, write, opt
         (books, {"text_layout": "file"}),
         (paragraphs, {"text_layout": "file"}),
         (a_line_each, {"text_layout": "line"}),
+        (gutenberg, {"strip_gutenberg": True}),
         (japanese, {"sentences": "icu:ja"}),
     ],
     ids=lambda value: getattr(value, "__name__", None),
