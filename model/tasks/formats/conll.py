@@ -16,7 +16,7 @@ from bertloom.counts import counted
 from bertloom.json_files import check_regular
 from model.tasks.entities import has_entities
 from model.tasks.formats.row_format import Answers, Records, RowFormat
-from model.tasks.formats.sentences import MAX_CHARACTERS, Line, read_sentences, write_sentences
+from model.tasks.formats.sentences import MAX_CHARACTERS, Line, columns_of, read_sentences, write_sentences
 from model.tasks.formats.text_files import encoding_of, opened, read_lines
 from model.tasks.values import BadRow
 
@@ -24,7 +24,6 @@ DOCUMENT = re.compile(r"-DOCSTART-(?:[ \t]|$)")
 COMMENT = re.compile(r"#(?: |begin |end )")
 CERTAIN = re.compile(r"# \S+ = |# new(?:doc|par)\b|#(?:begin|end) document\b")
 """A comment, even if it has the columns of a word."""
-SPACED = re.compile("[^ ]+")
 SEPARATORS = {"\t": "tabs", " ": "spaces"}
 MAX_COLUMNS = 100
 """Largest number of columns of a word."""
@@ -48,11 +47,12 @@ class Layout:
         words = {"tokens": 0} | ({"tags": self.num_columns - 1} if self.num_columns > 1 else {})
         return words | {str(number): number for number in range(self.num_columns)}
 
-    def columns(self, text: str) -> list[tuple[int, int]] | BadRow:
-        """Return begin and end of each column of a word, from its line without the end."""
+    def columns(self, text: str) -> list[str] | BadRow:
+        """Return the columns of a word, from its line without the end."""
         if len(text) > MAX_CHARACTERS:
             return BadRow(f"has more than {MAX_CHARACTERS:,} characters")
-        separator, found = columns_of(text)
+        found = columns_of(text)
+        separator = "\t" if "\t" in text else " "
         if separator != self.separator and len(found) > 1 and self.num_columns > 1:
             names = SEPARATORS[separator], SEPARATORS[self.separator]
             return BadRow(f"has columns separated by {names[0]}, line {self.line} by {names[1]}: use one of them")
@@ -60,18 +60,6 @@ class Layout:
             numbers = counted(len(found), "column"), self.num_columns
             return BadRow(f"has {numbers[0]}, line {self.line} has {numbers[1]}: expected as many, or a blank line")
         return found
-
-
-def columns_of(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """Return the separator of a line, and begin and end of each of its columns.
-
-    >>> columns_of("EU  NNP")
-    (' ', [(0, 2), (4, 7)])
-    """
-    if "\t" not in text:
-        return " ", [match.span() for match in SPACED.finditer(text)]
-    tabs = [match.start() for match in re.finditer("\t", text)]
-    return "\t", list(zip([0, *(place + 1 for place in tabs)], [*tabs, len(text)]))
 
 
 def layout_of(path: Path) -> Layout | None:
@@ -86,19 +74,19 @@ def layout_of(path: Path) -> Layout | None:
             text = line.rstrip("\r\n")
             if is_border(text) or COMMENT.match(text):
                 continue
-            separator, columns = columns_of(text[:MAX_CHARACTERS])
-            if len(columns) > MAX_COLUMNS:
+            num_columns = len(columns_of(text[:MAX_CHARACTERS]))
+            if num_columns > MAX_COLUMNS:
                 raise ValueError(
-                    f"{path}: line {number} has {len(columns):,} columns, expected at most {MAX_COLUMNS}: is it a file with "
+                    f"{path}: line {number} has {num_columns:,} columns, expected at most {MAX_COLUMNS}: is it a file with "
                     f"a word in each line?"
                 )
-            return Layout(number, separator if len(columns) > 1 else "\t", len(columns))
+            return Layout(number, " " if num_columns > 1 and "\t" not in text else "\t", num_columns)
     return None
 
 
 def is_border(text: str) -> bool:
     """Return whether a line without its end is between sentences."""
-    return not text.strip(" \t") or DOCUMENT.match(text) is not None
+    return not text.strip(" \t") or (text.startswith("-") and DOCUMENT.match(text) is not None)
 
 
 def _lines(path: Path, file: BufferedReader, layout: Layout) -> Iterator[Line]:
@@ -110,12 +98,13 @@ def _lines(path: Path, file: BufferedReader, layout: Layout) -> Iterator[Line]:
             yield Line(number, text, is_border=True)
             continue
         columns = layout.columns(content)
-        is_comment = CERTAIN.match(content) or (isinstance(columns, BadRow) and COMMENT.match(content))
-        if is_comment and not is_inside:
-            yield Line(number, text)
-        else:
-            is_inside = True
-            yield Line(number, text, columns)
+        if not is_inside and content.startswith("#"):
+            pattern = COMMENT if isinstance(columns, BadRow) else CERTAIN
+            if pattern.match(content):
+                yield Line(number, text)
+                continue
+        is_inside = True
+        yield Line(number, text, columns)
 
 
 def _read(path: Path, needed: Container[str]) -> Records:
@@ -168,7 +157,7 @@ def _recognizes(path: Path, needed: Container[str]) -> bool:
             if isinstance(line.columns, BadRow):
                 return False
             if line.columns:
-                tags.add(line.text[slice(*line.columns[-1])])
+                tags.add(line.columns[-1])
     return has_entities([*tags])
 
 

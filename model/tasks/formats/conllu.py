@@ -12,9 +12,9 @@ from typing import Any
 
 from bertloom.counts import counted
 from bertloom.json_files import check_regular
-from model.tasks.formats.conll import MAX_COLUMNS, columns_of
+from model.tasks.formats.conll import MAX_COLUMNS
 from model.tasks.formats.row_format import Answers, Records, RowFormat
-from model.tasks.formats.sentences import MAX_CHARACTERS, Line, read_sentences, write_sentences
+from model.tasks.formats.sentences import MAX_CHARACTERS, Line, columns_of, read_sentences, write_sentences
 from model.tasks.formats.text_files import encoding_of, opened, read_lines
 from model.tasks.values import BadRow
 
@@ -57,16 +57,16 @@ def _lines(path: Path, file: BufferedReader, names: Mapping[str, int]) -> Iterat
             yield Line(number, text, _columns(content, names))
 
 
-def _columns(text: str, names: Mapping[str, int]) -> list[tuple[int, int]] | BadRow | None:
-    """Return begin and end of each column of a word; None for multiword tokens and empty nodes."""
+def _columns(text: str, names: Mapping[str, int]) -> list[str] | BadRow | None:
+    """Return the columns of a word; None for multiword tokens and empty nodes."""
     if len(text) > MAX_CHARACTERS:
         return BadRow(f"has more than {MAX_CHARACTERS:,} characters")
-    separator, found = columns_of(text)
+    found, has_tabs = columns_of(text), "\t" in text
     expected = max(names.values(), default=-1) + 1
-    if len(found) != expected or separator != "\t" and expected > 1:
-        given = counted(len(found), "column") + ("" if separator == "\t" else " separated by spaces")
+    if len(found) != expected or (expected > 1 and not has_tabs):
+        given = counted(len(found), "column") + ("" if has_tabs else " separated by spaces")
         return BadRow(f"has {given}, expected {expected} separated by tabs, a comment or a blank line")
-    identity = text[slice(*found[names["ID"]])] if "ID" in names else "1"
+    identity = found[names["ID"]] if "ID" in names else "1"
     if not WORD.fullmatch(identity):
         return None if OTHER.fullmatch(identity) else BadRow(f"has the ID {identity!r:.40}, expected 1, 1-2 or 1.1")
     return found

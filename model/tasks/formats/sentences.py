@@ -5,7 +5,7 @@ A form of such files makes a `Line` of each line: which lines are words, and whe
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,30 @@ MAX_WORDS = 4096
 """Largest number of words in a sentence. A file without blank lines would be one sentence."""
 MAX_CHARACTERS = 1 << 20
 """Largest number of characters in the words of a sentence, with all their columns."""
+SPACED = re.compile("[^ \r\n]+")
 SENTENCE_ID = re.compile(r"# ?sent_id ?= ?(.*\S)")
+
+
+def columns_of(text: str) -> list[str]:
+    """Return the columns of a line without its end. One tab, or any number of spaces, is between two of them.
+
+    >>> columns_of("EU  NNP "), columns_of("New York\\tLOC")
+    (['EU', 'NNP'], ['New York', 'LOC'])
+    """
+    return text.split("\t") if "\t" in text else [column for column in text.split(" ") if column]
+
+
+def place_of(text: str, column: int) -> tuple[int, int]:
+    """Return begin and end of a column of a line.
+
+    >>> place_of("EU  NNP ", 1)
+    (4, 7)
+    """
+    columns = text.rstrip("\r\n").split("\t")
+    if len(columns) == 1:
+        return next(islice(SPACED.finditer(text), column, None)).span()
+    begin = sum(map(len, columns[:column])) + column
+    return begin, begin + len(columns[column])
 
 
 class Line(NamedTuple):
@@ -27,8 +50,8 @@ class Line(NamedTuple):
     """Its number, from 1."""
     text: str
     """The line, with its end."""
-    columns: list[tuple[int, int]] | BadRow | None = None
-    """Begin and end of each column of a word; None if the line is not a word."""
+    columns: list[str] | BadRow | None = None
+    """The columns of a word, separated by tabs or spaces; None if the line is not a word."""
     is_border: bool = False
     """Whether the line is between sentences."""
 
@@ -64,7 +87,7 @@ def _record(
                 f"begins a sentence of more than {MAX_WORDS:,} words or {MAX_CHARACTERS:,} characters: "
                 f"expected a blank line between sentences"
             )
-        words.append([line.text[slice(*line.columns[place])] for place in places])
+        words.append([line.columns[place] for place in places])
     if not words:
         return None
     columns = dict(zip(places, map(list, zip(*words))))
@@ -99,11 +122,10 @@ def write_sentences(path: Path, lines: Iterable[Line], column: int, separator: s
             tag = next(tags, None)
             if tag is None or isinstance(line.columns, BadRow):
                 raise changed
+            begin, end = place_of(line.text, min(column, len(line.columns) - 1))
             if column < len(line.columns):
-                begin, end = line.columns[column]
                 yield f"{line.text[:begin]}{tag}{line.text[end:]}"
             else:
-                end = line.columns[-1][1]
                 yield f"{line.text[:end]}{separator}{tag}{line.text[end:]}"
         if tags is not None and next(tags, None) is not None:
             raise changed
