@@ -89,6 +89,8 @@ class PartRecord(TokenFile):
     """Name of the input file."""
     path: str
     """Path of the input file."""
+    format: str
+    """Name of its format."""
     start: int
     """First byte of the uncompressed file, or first row, of its documents."""
     end: int

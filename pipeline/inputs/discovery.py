@@ -10,17 +10,36 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from bertloom import storage
 from bertloom.counts import counted, first_files
 from bertloom.json_files import parse_json
-from pipeline.inputs.formats.registry import expected_names, find_format, format_by_name
+from pipeline.inputs.formats.format import Format
+from pipeline.inputs.formats.registry import expected_names, find_format, format_by_name, format_named, has_open_name
 from pipeline.inputs.listing import File, Listing, list_files
 from pipeline.inputs.sources import Input, ReadConfig, Source, differences
 from pipeline.inputs.streams import CODECS, HEAD
 from pipeline.inputs.text_encodings import encoding_name, find_encoding, is_mostly_utf8
 
 _SURROGATE = re.compile("[\udc80-\udcff]")
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a file's name and first bytes show."""
+
+    format: Format
+    codec: str | None
+    encoding: str | None
+    is_unknown: bool
+    """Whether it is text in an encoding that cannot be recognized."""
+    digest: bytes
+    """Of its first bytes."""
+
+
+_Contents = dict[tuple[str, ReadConfig], _Content]  # by path
 
 
 def find_sources(
@@ -38,14 +57,15 @@ def find_sources(
         inputs: more files, with their own options. The last one that names a file decides how it is read.
     """
     notes, config = [] if notes is None else notes, config or ReadConfig()
-    found = _find(patterns, "--input", notes)
+    contents: _Contents = {}
+    found = _find(patterns, "--input", notes, config, contents)
     options: dict[str, ReadConfig] = {}
     for one in inputs:
-        named = _find(one.patterns, "--inputs", notes)
+        named = _find(one.patterns, "--inputs", notes, one.read, contents)
         found = {**named, **found}
         options |= dict.fromkeys(named, one.read)
     _leave_out_links(found, notes)
-    held_out = _find(validation_patterns, "--validation-input", notes)
+    held_out = _find(validation_patterns, "--validation-input", notes, config, contents)
     _leave_out_links(held_out, notes)
     if held_out:
         real = set(map(_real_path, held_out))
@@ -60,13 +80,13 @@ def find_sources(
             )
     names = _names({path: root for path, (root, _) in found.items()}, set())
     held_out_names = _names({path: root for path, (root, _) in held_out.items()}, set(names.values()))
-    unknown: list[str] = []
-    sources = [
-        _source(
-            path, names.get(path) or held_out_names[path], listed, options.get(path, config), path in held_out, unknown
-        )
-        for path, (_, listed) in sorted({**found, **held_out}.items())
-    ]
+    sources, unknown = [], []
+    for path, (_, listed) in sorted({**found, **held_out}.items()):
+        name, read = names.get(path) or held_out_names[path], options.get(path, config)
+        content = contents.get((path, read)) or _look(path, read)
+        sources.append(_source(path, name, listed, content, read, path in held_out))
+        if content.is_unknown:
+            unknown.append(name)
     guessed = [source for source in sources if source.encoding and source.read.encoding == "auto"]
     for read_as in sorted({source.encoding for source in guessed if source.encoding}):
         files = [source.name for source in guessed if source.encoding == read_as]
@@ -80,29 +100,39 @@ def find_sources(
     return sorted(sources, key=lambda source: source.name)
 
 
-def _source(path: str, name: str, listed: File, read: ReadConfig, held_out: bool, unknown: list[str]) -> Source:
-    """Return a file as a source. Its name is appended to `unknown` if its encoding cannot be recognized."""
+def _look(path: str, read: ReadConfig) -> _Content:
+    """Return what a file holds. ValueError where its name and its first bytes do not show a format."""
     with storage.open_read(path) as opened:
         head = opened.read(HEAD)
-        form, codec, text = find_format(path, head, opened)
-    encoding = None
-    if form.has_encodings:
-        encoding = find_encoding(text) if read.encoding == "auto" else encoding_name(read.encoding)
-        if read.encoding == "auto" and not encoding and not is_mostly_utf8(text):
-            unknown.append(name)
-    key = b"held out\0" * held_out + f"{name}\0{listed.size}\0{listed.modified!r}\0".encode() + head
+        form, codec, text = find_format(path, head, opened, read)
+    encoding, is_unknown = None, False
+    if form.has_encodings and read.encoding == "auto":
+        encoding = find_encoding(text)
+        is_unknown = not encoding and not is_mostly_utf8(text)
+    elif form.has_encodings:
+        encoding = encoding_name(read.encoding)
+    return _Content(form, codec, encoding, is_unknown, hashlib.sha256(head).digest())
+
+
+def _source(path: str, name: str, listed: File, content: _Content, read: ReadConfig, held_out: bool) -> Source:
+    """Return a file as a source."""
+    key = b"held out\0" * held_out + f"{name}\0{listed.size}\0{listed.modified!r}\0".encode() + content.digest
     if reading := differences(read, ReadConfig()):
         key = json.dumps(reading, sort_keys=True).encode() + b"\0" + key
     digest = hashlib.sha256(key).hexdigest()
-    return Source(path, name, form.name, codec, encoding, listed.size, digest, read, held_out)
+    return Source(path, name, content.format.name, content.codec, content.encoding, listed.size, digest, read, held_out)
 
 
-def _find(patterns: Sequence[str], flag: str, notes: list[str]) -> dict[str, tuple[str, File]]:
-    """Return path -> (root, file) of the files that the patterns of a flag name."""
+def _find(
+    patterns: Sequence[str], flag: str, notes: list[str], read: ReadConfig, contents: _Contents
+) -> dict[str, tuple[str, File]]:
+    """Return path -> (root, file) of the files that the patterns of a flag name. Add to `contents` what was looked into."""
+    if read.format:
+        format_named(read.format)  # ValueError if there is no such format
     found: dict[str, tuple[str, File]] = {}
     for pattern in expand_lists(patterns, flag):
         listing = list_files(pattern, flag)
-        chosen = {**listing.named, **_readable(pattern, listing, notes)}
+        chosen = {**listing.named, **_readable(pattern, listing, notes, read, contents)}
         if not chosen:
             raise ValueError(f"{flag} {pattern}: {_nothing_found(pattern, listing)}")
         for path, file in chosen.items():
@@ -167,14 +197,24 @@ def expand_lists(patterns: Iterable[str], flag: str = "--input") -> list[str]:
     return plain
 
 
-def _readable(pattern: str, listing: Listing, notes: list[str]) -> dict[str, File]:
-    """Return the files below folders whose names show a format. In a folder that `datasets` saved, only its data files."""
+def _readable(
+    pattern: str, listing: Listing, notes: list[str], read: ReadConfig, contents: _Contents
+) -> dict[str, File]:
+    """Return the files below folders whose names show a format, or whose first bytes do if their names may be of any.
+
+    With --format, all files are returned. In a folder that `datasets` saved, only its data files are.
+    """
     below = listing.below
     saved = _saved_by_datasets(below)
     chosen = {}
     for path, file in below.items():
         listed = saved.get(os.path.dirname(path))
-        if format_by_name(path)[0] and (listed is None or os.path.basename(path) in listed):
+        if listed is not None and os.path.basename(path) not in listed:
+            continue
+        if not read.format and has_open_name(path):
+            with suppress(ValueError, PermissionError):  # it is skipped
+                contents[path, read] = _look(path, read)
+        if read.format or (path, read) in contents or format_by_name(path)[0]:
             chosen[path] = file
     if about := _about_data(chosen):
         chosen = {path: file for path, file in chosen.items() if path not in about}

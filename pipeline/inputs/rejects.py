@@ -20,8 +20,12 @@ def advice(reason: str, config: ReadConfig) -> str:
     return {
         "no-text-field": f"there is no field {config.text_column!r}; name the field that holds the text with --text-column",
         "text-not-a-string": f"the field {config.text_column!r} is not a string; choose another with --text-column",
-        "not-json": "expected one JSON object in each line; convert a JSON array with: jq -c '.[]' FILE > FILE.jsonl",
+        "not-json": "expected one JSON object in each line; read an array of objects with --format json-array",
         "not-an-object": "expected one JSON object in each line",
+        "wrong-columns": "expected as many columns as the first record has; read the file with --format tsv if its columns "
+        "are separated by tabs and quotes are text",
+        "unclosed-quote": "expected a closing quote; read the file with --format tsv if its columns are separated by tabs "
+        "and quotes are text",
         DAMAGED: "copy the file again",
     }.get(reason, "")
 

@@ -15,8 +15,11 @@ class ReadConfig:
     text_layout: Literal["blank-line", "line", "file"] = "blank-line"
     """Documents in .txt files. `blank-line`: separated by blank lines, and a line break ends a sentence. `line`: one
     in each line. `file`: one in each file."""
+    format: str | None = None
+    """Format of all input files, whatever their names: a name of docs/inputs.md, such as jsonl, csv, tsv or txt. By default
+    a file's name and first bytes show it."""
     text_column: str = "text"
-    """Field or column with the text, in .jsonl, .parquet and .arrow files."""
+    """Field or column with the text. In .csv and .tsv files also a column's number, from 0."""
     records: Literal["documents", "sentences", "lines"] = "documents"
     """What a row of a table, an object of .jsonl or a line of .txt is. `documents`: a document (in .txt see
     --text-layout). `sentences`: a part of a document, see --document-column and --records-per-document. `lines`: a line of
@@ -33,6 +36,9 @@ class ReadConfig:
     """Regular expression with --records lines: records in which it is found are left out, such as headings."""
     id_column: str = "id"
     """Field or column with a record's own id, shown in the list of rejects. It may be missing."""
+    header: Literal["auto", "yes", "no"] = "auto"
+    """Whether the first record of a .csv or .tsv file names its columns. `auto`: if --text-column is a name; if it is a
+    number, only if the first record holds usual names, such as text or id."""
     encoding: str = "auto"
     """Encoding of text files: a Python name. `auto`: UTF-8, unless the first bytes clearly show another one."""
 

@@ -23,6 +23,8 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
             f"{source.read.document_column} cannot be read. Leave the file out, or give --records-per-document or --records "
             f"lines"
         )
+    if form.check:
+        form.check(source)
     cuts = [0]
     if form.find_cuts and not (source.codec or source.encoding or form.counts_records(source.read)):
         cuts += form.find_cuts(source, split_bytes)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from bertloom.counts import counted
-from pipeline.inputs.formats.registry import format_by_name
+from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import ReadConfig
 from pipeline.tokens import PartRecord
 
@@ -19,8 +19,7 @@ def layout_advice(parts: Iterable[PartRecord], config: ReadConfig) -> str:
         return ""
     files, documents, sentences = set(), 0, 0
     for part in parts:
-        form, _ = format_by_name(part.path)
-        if form and form.has_layouts:
+        if format_named(part.format).has_layouts:
             files.add(part.path)
             documents += part.num_documents
             sentences += part.num_sentences

@@ -134,6 +134,7 @@ class _Part:
             "read_bytes": 0 if following else split.num_bytes,
             "passed_over": dict(self.passed_over),
             "cleaned": dict(self.cleaned),
+            "format": source.format,
             "held_out": source.held_out,
         }
         dtype = tokenizer.wordpiece.dtype

@@ -110,6 +110,7 @@ def test_marks_are_written_to_a_part_and_read_by_range(tmp_path):
         "name": "p",
         "source": "s.txt",
         "path": "/s.txt",
+        "format": "txt",
         "start": 0,
         "end": 9,
         "end_piece": 0,

@@ -53,6 +53,7 @@ def make_parts(texts, folder, tokenizer, num_parts):
             "name": f"p{i}",
             "source": f"{i}.txt",
             "path": f"/{i}.txt",
+            "format": "txt",
             "start": 0,
             "end": 9,
             "end_piece": 0,

@@ -34,7 +34,15 @@ def make_part(
     sizes = [tokens for *_, tokens in documents]
     lengths = [size for tokens in sizes for size in [1] * (num_sentences - 1) + [tokens - num_sentences + 1]]
     block = TokenBlock(np.zeros(sum(sizes), np.uint16), np.array(lengths, np.uint32), rows)
-    record = {"name": name, "source": source, "path": source, "start": start, "end": start + 1, "end_piece": 0}
+    record = {
+        "name": name,
+        "source": source,
+        "path": source,
+        "format": "txt",
+        "start": start,
+        "end": start + 1,
+        "end_piece": 0,
+    }
     record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
     return write_part(str(folder / name), record, [block], [], np.dtype(np.uint16))
 
@@ -157,7 +165,16 @@ def test_a_corpus_without_documents_is_an_error_that_counts_the_rejects(folder):
 
 
 def test_a_corpus_of_rejects_is_explained_by_the_first_of_each_reason(folder, monkeypatch):
-    record = {"name": "r", "source": "a.jsonl", "path": "a.jsonl", "start": 0, "end": 9, "end_piece": 0, "last": True}
+    record = {
+        "name": "r",
+        "source": "a.jsonl",
+        "path": "a.jsonl",
+        "format": "jsonl",
+        "start": 0,
+        "end": 9,
+        "end_piece": 0,
+        "last": True,
+    }
     record |= {"read_bytes": 9, "text_bytes": 9}
     rejects = [Reject(7, "no-text-field", "fields: id,\n body", "{}"), Reject(9, "not-json"), Reject(12, "not-json")]
     work = str(folder / "work")
@@ -167,7 +184,7 @@ def test_a_corpus_of_rejects_is_explained_by_the_first_of_each_reason(folder, mo
     monkeypatch.setattr(Places, "parts", work)
     assert explain_rejects([part], places, ReadConfig(text_column="text")) == (
         "3 of 3 records rejected (2 not-json, the first in a.jsonl at byte 9: expected one JSON object in each line; "
-        "convert a JSON array with: jq -c '.[]' FILE > FILE.jsonl; 1 no-text-field, the first in a.jsonl at byte 7: fields: "
+        "read an array of objects with --format json-array; 1 no-text-field, the first in a.jsonl at byte 7: fields: "
         "id, body {}: there is no field 'text'; name the field that holds the text with --text-column); see "
         f"{folder}/out/rejects/rejects.jsonl.gz"
     )

@@ -32,7 +32,15 @@ def make_part(folder: Path, number: int, documents: list[tuple[int, int]], size:
     lengths = [n for document, _ in documents for n in (1, size + document % 3 - 1)]
     inside = np.concatenate([np.zeros(0, bool), *(tokens % 2 == 1 for tokens in ids)])
     tokens = np.concatenate([np.zeros(0, np.uint16), *ids])
-    record = {"name": f"p{number}", "source": f"{number:03d}.txt", "path": "p", "start": 0, "end": 1, "end_piece": 0}
+    record = {
+        "name": f"p{number}",
+        "source": f"{number:03d}.txt",
+        "path": "p",
+        "format": "txt",
+        "start": 0,
+        "end": 1,
+        "end_piece": 0,
+    }
     record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
     block = TokenBlock(tokens, np.array(lengths, np.uint32), rows, inside)
     return write_part(str(folder / f"p{number}"), record, [block], [], np.dtype(np.uint16))

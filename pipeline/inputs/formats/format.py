@@ -19,11 +19,18 @@ class Format:
     """What error messages call it."""
     endings: tuple[str, ...]
     """Endings of file names, without that of a compression."""
+    shared_endings: tuple[str, ...] = ()
+    """Endings that other files have, too. Such a file has this format only if it `begins` like one."""
     name_pattern: str | None = None
     """Regular expression for the end of other names."""
     magic: bytes | None = None
     """Regular expression for the first bytes of the uncompressed file. A file with these bytes must have the format's
     name, and the other way round. None: the first bytes can be any text."""
+    begins: Callable[[bytes, ReadConfig], bool] | None = None
+    """Returns whether a file whose name does not show its format has this one, by its first bytes as UTF-8. None: never."""
+    check: Callable[[Source], None] | None = None
+    """Raises ValueError where the options for reading do not fit the file, such as a missing column. Called once, before
+    a job begins."""
     read: Callable[[BinaryIO, Split, int], Iterator[Item]]
     """Yields the records of a split of an open file in order, from the one at this position."""
     position_unit: Literal["byte", "row"] = "byte"

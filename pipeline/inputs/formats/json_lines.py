@@ -4,6 +4,7 @@ In the text a single line break is a space and a blank line ends a paragraph.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -11,7 +12,8 @@ import orjson
 
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.streamed import BOM, LINE_END, find_borders, line_too_long, read_lines, read_stream
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.streams import HEAD
 from pipeline.text.records import (
     SHOWN_CHARACTERS,
     Item,
@@ -21,6 +23,8 @@ from pipeline.text.records import (
     first_characters,
     shown_id,
 )
+
+_OBJECT = re.compile(rb"\{\s*[\"}]")
 
 
 def read_json_lines(
@@ -35,12 +39,14 @@ def read_json_lines(
             continue
         position, at = at, at + len(line)
         lines = [line]
-        del line  # the line and its text may be long: only `_row` holds both
-        yield _row(lines.pop(), position, text_column, id_column, document_column)
+        del line  # the line and its text may be long: only `read_object` holds both
+        yield read_object(lines.pop(), position, text_column, id_column, document_column)
 
 
-def _row(line: bytes, position: int, text_column: str, id_column: str, document_column: str | None) -> Row | Reject:
-    """Return the row or the reject of a line."""
+def read_object(
+    line: bytes, position: int, text_column: str, id_column: str, document_column: str | None
+) -> Row | Reject:
+    """Return the row or the reject of a line, or of an element of an array."""
     num_replaced = 0
     try:
         record = orjson.loads(line)  # the fast path, for nearly all lines
@@ -89,10 +95,28 @@ def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     return find_borders(LINE_END, source, split_bytes)
 
 
+def _begins(head: bytes, config: ReadConfig) -> bool:
+    """Return whether the first line is one whole object. If there is no other line, it must have the text column: many
+    programs write their settings as one object in one line.
+    """
+    line, _, rest = head.removeprefix(BOM).lstrip().partition(b"\n")
+    if not _OBJECT.match(line):
+        return False
+    if not rest and len(head) >= HEAD:
+        return True  # a line longer than what was read
+    try:
+        record = orjson.loads(line)
+    except ValueError:
+        return False
+    return bool(rest.strip()) or config.text_column in record
+
+
 JSON_LINES = Format(
     name="jsonl",
     description="JSON Lines",
     endings=(".jsonl", ".ndjson"),
+    shared_endings=(".json",),
+    begins=_begins,
     read=_read,
     find_cuts=_find_cuts,
     has_records=True,

@@ -8,8 +8,10 @@ import re
 from typing import BinaryIO
 
 from pipeline.inputs.formats.arrow import ARROW
+from pipeline.inputs.formats.delimited import CSV, TSV
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.html_files import HTML
+from pipeline.inputs.formats.json_array import JSON_ARRAY
 from pipeline.inputs.formats.json_lines import JSON_LINES
 from pipeline.inputs.formats.markdown import MARKDOWN
 from pipeline.inputs.formats.mediawiki import MEDIAWIKI
@@ -18,11 +20,16 @@ from pipeline.inputs.formats.plain_text import PLAIN_TEXT
 from pipeline.inputs.formats.restructured_text import RESTRUCTURED_TEXT
 from pipeline.inputs.formats.web_archive import WEB_ARCHIVE
 from pipeline.inputs.formats.wikiextractor import WIKIEXTRACTOR
+from pipeline.inputs.sources import ReadConfig
 from pipeline.inputs.streams import CODECS, first_bytes
+from pipeline.inputs.text_encodings import as_utf8, encoding_name, find_encoding
 
 FORMATS: list[Format] = [
     PLAIN_TEXT,
     JSON_LINES,
+    JSON_ARRAY,
+    CSV,
+    TSV,
     PARQUET,
     ARROW,
     MEDIAWIKI,
@@ -39,6 +46,7 @@ _CODEC_MAGIC = {
     "zstd": rb"\x28\xb5\x2f\xfd",
     "xz": rb"\xfd7zXZ\0",
 }
+_ENDING = re.compile(r"\.(?!\d+\Z)[^/\\.]*\Z")  # part.00017 has none
 _UNREADABLE = {
     "a zip archive": rb"PK\x03\x04",
     "a PDF": rb"%PDF-",
@@ -48,14 +56,20 @@ _UNREADABLE = {
 
 
 def format_named(name: str) -> Format:
-    """Return the format that sources and manifests call `name`."""
-    return next(form for form in FORMATS if form.name == name)
+    """Return the format that sources, manifests and --format call `name`."""
+    for form in FORMATS:
+        if form.name == name:
+            return form
+    raise ValueError(f"--format {name}: expected one of {', '.join(form.name for form in FORMATS)}")
 
 
 def expected_names() -> str:
     """Return the names that are understood, for error messages."""
-    endings = ", ".join(ending for form in FORMATS for ending in form.endings)
-    return f"a name that ends in {endings}, followed by {', '.join(CODECS)} if it is compressed"
+    endings = ", ".join(dict.fromkeys(ending for form in FORMATS for ending in (*form.endings, *form.shared_endings)))
+    return (
+        f"a name that ends in {endings}, followed by {', '.join(CODECS)} if it is compressed. If the content is one of "
+        f"these, name it with --format"
+    )
 
 
 def format_by_name(path: str) -> tuple[Format | None, str | None]:
@@ -69,12 +83,28 @@ def format_by_name(path: str) -> tuple[Format | None, str | None]:
     return None, codec
 
 
-def find_format(path: str, head: bytes, file: BinaryIO) -> tuple[Format, str | None, bytes]:
+def has_open_name(path: str) -> bool:
+    """Return whether only the first bytes can show a file's format: its name has no ending, or one of several formats."""
+    form, codec = format_by_name(path)
+    if form:
+        return False
+    name = path.lower()
+    stem = name.rpartition(".")[0] if codec else name
+    shared = tuple(ending for form in FORMATS for ending in form.shared_endings)
+    return stem.endswith(shared) or not _ENDING.search(stem)
+
+
+def find_format(
+    path: str, head: bytes, file: BinaryIO, config: ReadConfig | None = None
+) -> tuple[Format, str | None, bytes]:
     """Return (format, codec, first uncompressed bytes) of an open file that begins with `head`.
 
     Raises ValueError where its name and its first bytes contradict each other, or neither shows a format.
     """
+    config = config or ReadConfig()
     named, codec = format_by_name(path)
+    if config.format:
+        named = format_named(config.format)
     packed = _match(head, _CODEC_MAGIC)
     if packed and packed != codec:
         raise ValueError(_contradiction(path, f"those of {packed}", codec or "not compressed"))
@@ -88,11 +118,17 @@ def find_format(path: str, head: bytes, file: BinaryIO) -> tuple[Format, str | N
         raise ValueError(f"{path}: is {unreadable}, which cannot be read. Unpack it or extract its text first")
     found = _format_by_magic(head)
     if named is None:
+        found = found or _format_by_beginning(head, config)
         if found is None:
-            raise ValueError(f"{path}: its name does not show its format. Expected {expected_names()}")
+            what = "its name does not show its format"
+            if re.match(rb"\s*\{\s*\"", head):
+                what = f"is one JSON object, not records of which each is an object with a field {config.text_column!r}"
+            raise ValueError(f"{path}: {what}. Expected {expected_names()}")
         return found, codec, head
     if found != (named if named.magic and head else None):
         actual = f"those of {found.description}" if found else f"not those of {named.description}"
+        if config.format:
+            raise ValueError(f"{path}: its first bytes are {actual}. --format {named.name} does not fit this file")
         raise ValueError(_contradiction(path, actual, named.description))
     return named, codec, head
 
@@ -103,6 +139,12 @@ def _contradiction(path: str, actual: str, named: str) -> str:
 
 def _format_by_magic(head: bytes) -> Format | None:
     return next((form for form in FORMATS if form.magic and re.match(form.magic, head)), None)
+
+
+def _format_by_beginning(head: bytes, config: ReadConfig) -> Format | None:
+    encoding = find_encoding(head) if config.encoding == "auto" else encoding_name(config.encoding)
+    text = b"".join(as_utf8([head], encoding)) if encoding else head
+    return next((form for form in FORMATS if form.begins and form.begins(text, config)), None)
 
 
 def _match(head: bytes, magic: dict[str, bytes]) -> str | None:

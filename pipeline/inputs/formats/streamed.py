@@ -47,23 +47,32 @@ def read_stream(
     read: takes the chunks, without a byte order mark, and the position of their first byte.
     keeps_unfinished: `read` also gives out what it has of the record that is cut short where the file is damaged.
     """
-    source = split.source
     try:
-        if source.encoding:
-            chunks = _from_byte(start, as_utf8(read_chunks(file, source.codec), source.encoding))
-        else:
-            chunks = read_chunks(file, source.codec, start, split.end)
-        first = next(chunks, b"")
-        while len(first) < len(BOM) and (more := next(chunks, b"")):
-            first += more
-        if start == 0 and first.startswith(BOM):
-            first, start = first[len(BOM) :], len(BOM)
-        readable = Chunks(itertools.chain([first], chunks), keeps_unfinished)
-        yield from read(readable, start)
+        chunks, begin = text_chunks(file, split, start)
+        readable = Chunks(chunks, keeps_unfinished)
+        yield from read(readable, begin)
         if readable.damage:
             raise readable.damage
     except Damaged as damage:
         yield Reject(damage.position, DAMAGED, f"{damage}: what came before it was kept")
+
+
+def text_chunks(file: BinaryIO, split: Split, start: int) -> tuple[Iterator[bytes], int]:
+    """Return (the text of a split from byte `start` as UTF-8, in chunks; the position of its first byte).
+
+    A byte order mark is left out. Both the call and the chunks raise Damaged where a compressed file is damaged.
+    """
+    source = split.source
+    if source.encoding:
+        chunks = _from_byte(start, as_utf8(read_chunks(file, source.codec), source.encoding))
+    else:
+        chunks = read_chunks(file, source.codec, start, split.end)
+    first = next(chunks, b"")
+    while len(first) < len(BOM) and (more := next(chunks, b"")):
+        first += more
+    if start == 0 and first.startswith(BOM):
+        first, start = first[len(BOM) :], len(BOM)
+    return itertools.chain([first], chunks), start
 
 
 def _from_byte(start: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
