@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from bertloom import storage
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.formats.registry import FORMATS, find_format, format_by_name, format_named
 from pipeline.inputs.sources import ReadConfig
@@ -137,6 +138,90 @@ def test_a_contradiction_between_name_and_bytes_is_an_error_that_names_both(tmp_
     with pytest.raises(ValueError) as error:
         found(tmp_path, name, data)
     assert str(error.value).startswith(f"{name}: ") and said in str(error.value)
+
+
+ARRAY, PRETTY = b'[\n {"text": "one"}\n]', b'{\n "text": "one"\n}'
+
+
+@pytest.mark.parametrize(
+    "name, data, expected",
+    [
+        ("a.json", JSON, "jsonl"),
+        ("a.json", b'\xef\xbb\xbf {"text": "one"}', "jsonl"),
+        ("a.json", b'{"body": "one"}\n{"body": "two"}\n', "jsonl"),
+        ("a.json", '{"text": "one"}\n{"text": "two"}\n'.encode("utf-16"), "jsonl"),
+        ("a.json", b'{"text": "' + b"x" * 70_000 + b'"}\n', "jsonl"),
+        ("a.json", ARRAY, "json-array"),
+        ("a.json", b'[{"text": "one"}', "json-array"),
+        ("a.json", b" [ { } ]", "json-array"),
+        ("a.json", b'[ {"text": "one"} ]'.decode().encode("utf-16"), "json-array"),
+        ("a.JSON.gz", gzip.compress(ARRAY, mtime=0), "json-array"),
+        ("wiki_00", JSON, "jsonl"),
+        ("wiki.0001", JSON, "jsonl"),
+        ("part-00000.bz2", bz2.compress(JSON), "jsonl"),
+        ("part-00000", parquet(), "parquet"),
+        ("package.json", PRETTY, None),
+        ("config.json", b'{"size": 1}', None),
+        ("config.json", b'{"size": 1}\n\n', None),
+        ("numbers.json", b"[1, 2]", None),
+        ("broken.json", b'{"text": "one"\n', None),
+        ("empty.json", b"", None),
+        ("_SUCCESS", b"", None),
+        ("README", b"A text.", None),
+        ("program", b"\x7fELF\0\0", None),
+        ("packed", gzip.compress(JSON, mtime=0), None),  # without .gz
+        ("a.log", JSON, None),  # another ending is not looked into
+    ],
+)
+def test_below_a_folder_the_first_bytes_decide_where_a_name_may_be_of_any_format(tmp_path, name, data, expected):
+    (tmp_path / "known.txt").write_bytes(TEXT)
+    (tmp_path / name).write_bytes(data)
+    notes: list[str] = []
+    found = {source.name: source.format for source in find_sources([str(tmp_path)], notes)}
+    assert found.pop("known.txt") == "txt" and found == ({name: expected} if expected else {})
+    assert (f"{tmp_path}: 1 of 2 files skipped (" in "".join(notes)) == (expected is None)
+
+
+@pytest.mark.parametrize("name", ["package.json", "config"])
+def test_a_named_file_with_one_json_object_is_an_error_that_says_what_was_expected(tmp_path, name):
+    (tmp_path / name).write_bytes(PRETTY)
+    said = (
+        r": is one JSON object, not records of which each is an object with a field 'text'\. Expected a name that ends"
+    )
+    with pytest.raises(ValueError, match=name + said):
+        find_sources([str(tmp_path / name)])
+
+
+def test_only_files_whose_names_may_be_of_any_format_are_opened(tmp_path, monkeypatch):
+    for name in ("a.txt", "b.md", "c.py", "d.json", "e"):
+        (tmp_path / name).write_bytes(JSON)
+    opened, open_read = [], storage.open_read
+    monkeypatch.setattr(storage, "open_read", lambda path: opened.append(Path(path).name) or open_read(path))
+    assert [source.name for source in find_sources([str(tmp_path)])] == ["a.txt", "d.json", "e"]
+    assert sorted(opened) == ["a.txt", "d.json", "e"]
+
+
+def test_format_reads_files_of_any_name_and_content_as_this_format(tmp_path):
+    for name, data in (
+        ("a.txt", b"1\tOne.\n"),
+        ("b", b"2\tTwo.\n"),
+        ("c.md.gz", gzip.compress(b"3\tThree.\n", mtime=0)),
+    ):
+        (tmp_path / name).write_bytes(data)
+    config = ReadConfig(format="tsv", text_column="1")
+    found = {source.name: (source.format, source.codec) for source in find_sources([str(tmp_path)], config=config)}
+    assert found == {"a.txt": ("tsv", None), "b": ("tsv", None), "c.md.gz": ("tsv", "gzip")}
+
+
+def test_format_is_refused_where_it_is_unknown_or_the_first_bytes_are_of_another_one(tmp_path):
+    (tmp_path / "a.txt").write_bytes(parquet())
+    with pytest.raises(ValueError, match="--format sql: expected one of txt, jsonl, json-array, csv, tsv, parquet"):
+        find_sources([str(tmp_path)], config=ReadConfig(format="sql"))
+    with pytest.raises(ValueError, match=r"a\.txt: its first bytes are those of Parquet\. --format csv does not fit"):
+        find_sources([str(tmp_path)], config=ReadConfig(format="csv"))
+    (tmp_path / "a.txt").write_bytes(TEXT)
+    with pytest.raises(ValueError, match=r"its first bytes are not those of Parquet\. --format parquet does not fit"):
+        find_sources([str(tmp_path)], config=ReadConfig(format="parquet"))
 
 
 @pytest.mark.parametrize(

@@ -49,16 +49,8 @@ from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 BITS = ["The cat sat.", "Why?", "He asked.", "你好。", "走吧！", "unable", "\u200b", "\x01", "Mr. No", "\n", "\n"]
 BITS += ["unablé.", "unablé.\x00", "é.", "é.\x00", "no\x00", ".\x00", "\x00", "unabl\x00é?\x00\x00"]
 PROSE = st.lists(st.sampled_from(BITS), max_size=12).map(" ".join)
-RECORD = {
-    "name": "p",
-    "source": "s.txt",
-    "path": "/s.txt",
-    "format": "txt",
-    "start": 0,
-    "end": 9,
-    "end_piece": 0,
-    "last": True,
-}
+RECORD = {"name": "p", "source": "s.txt", "path": "/s.txt", "format": "txt"}
+RECORD |= {"start": 0, "end": 9, "end_piece": 0, "last": True}
 RECORD |= {"read_bytes": 9, "text_bytes": 9}
 U16 = np.dtype(np.uint16)
 

@@ -28,7 +28,7 @@ from pipeline.inputs.formats.streamed import (
     read_stream,
     text_chunks,
 )
-from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import HEAD, Damaged
 from pipeline.text.records import SHOWN_CHARACTERS, Item, PassedOver, Reject, Row, first_characters, shown_id
 
@@ -56,6 +56,7 @@ class Table:
     text: int
     """Number of the column with the text, from 0."""
     id: int | None
+    document: int | None
 
 
 def read_delimited(chunks: Chunks, start: int, table: Table, quoted: bool) -> Iterator[Item]:
@@ -77,7 +78,8 @@ def _row(raw: bytes, position: int, table: Table, quoted: bool) -> Row | Reject:
         detail = f"{counted(len(fields), 'column')}, the first record has {table.num_columns}"
         return Reject(position, "wrong-columns", detail, first_characters(raw))
     record_id = None if table.id is None else shown_id(fields[table.id])
-    return Row(fields[table.text], position, raw[: 4 * SHOWN_CHARACTERS], num_replaced, record_id)
+    document = None if table.document is None else repr(fields[table.document])
+    return Row(fields[table.text], position, raw[: 4 * SHOWN_CHARACTERS], num_replaced, record_id, document)
 
 
 def _fields(raw: bytes, delimiter: str, quoted: bool) -> tuple[list[str], int]:
@@ -245,38 +247,40 @@ def _columns(source: Source, delimiter: str, begin: int, first: list[str]) -> Ta
     has_header = config.header == "yes"
     if config.header == "auto":
         has_header = _shows_header(names) if _is_number(config.text_column) else config.text_column in names
-    text = _column(source, "--text-column", config.text_column, names, has_header)
-    if text is None:
-        raise ValueError(f"{source.path}: {_no_column(config, names, has_header)}")
-    record_id = _column(source, "--id-column", config.id_column, names, has_header)
-    return Table(delimiter, begin, len(first), has_header, text, record_id)
+    numbers = []
+    for flag, column in (
+        ("--text-column", config.text_column),
+        ("--document-column", config.document_column),
+        ("--id-column", config.id_column),
+    ):
+        numbers.append(None if column is None else _number_of(column, names, has_header))
+        if column is not None and numbers[-1] is None and flag != "--id-column":
+            raise ValueError(f"{source.path}: {_no_column(flag, column, names, config.header)}")
+        if has_header and not _is_number(column or "") and names.count(column or "") > 1:
+            raise ValueError(
+                f"{source.path}: has {names.count(column or '')} columns with the name {column!r}. Give the column's number "
+                f"with {flag}, from 0 to {len(names) - 1}"
+            )
+    text, document, record_id = numbers
+    assert text is not None
+    return Table(delimiter, begin, len(first), has_header, text, record_id, document)
 
 
-def _column(source: Source, flag: str, column: str, names: list[str], has_header: bool) -> int | None:
+def _number_of(column: str, names: list[str], has_header: bool) -> int | None:
     """Return the number of a column that is given by its number or name; None if there is no such column."""
     if _is_number(column):
         return int(column) if int(column) < len(names) else None
-    if has_header and (number := names.count(column)) > 1:
-        raise ValueError(
-            f"{source.path}: has {number} columns with the name {column!r}. Give the column's number with {flag}, from 0 to "
-            f"{len(names) - 1}"
-        )
     return names.index(column) if has_header and column in names else None
 
 
-def _no_column(config: ReadConfig, names: list[str], has_header: bool) -> str:
+def _no_column(flag: str, column: str, names: list[str], header: str) -> str:
     shown = ", ".join(names)[:SHOWN_CHARACTERS]
     numbers = f"by its number, from 0 to {len(names) - 1}"
-    if _is_number(config.text_column):
-        return (
-            f"has no column {config.text_column}: its first record is {shown}. Choose one with --text-column {numbers}"
-        )
-    if config.header == "no":
-        return f"has no names with --header no, so there is no {config.text_column!r}. Choose --text-column {numbers}"
-    return (
-        f"has no column {config.text_column!r}. Its columns are {shown}: choose one with --text-column, or, if these are no "
-        f"names, {numbers}"
-    )
+    if _is_number(column):
+        return f"has no column {column}: its first record is {shown}. Choose {flag} {numbers}"
+    if header == "no":
+        return f"has no names with --header no, so there is no {column!r}. Choose {flag} {numbers}"
+    return f"has no column {column!r}. Its columns are {shown}: choose one with {flag}, or, if these are no names, {numbers}"
 
 
 def _shows_header(first: list[str]) -> bool:
@@ -330,6 +334,7 @@ CSV = Format(
     check=partial(_check, None),
     read=partial(_read, None),
     find_cuts=_find_csv_cuts,
+    has_records=True,
     has_encodings=True,
 )
 TSV = Format(
@@ -339,5 +344,6 @@ TSV = Format(
     check=partial(_check, "\t"),
     read=partial(_read, "\t"),
     find_cuts=_find_tsv_cuts,
+    has_records=True,
     has_encodings=True,
 )

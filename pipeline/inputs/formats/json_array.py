@@ -60,10 +60,9 @@ def _end(pattern: re.Pattern[bytes], held: bytes, at: int) -> int:
     return match.end()
 
 
-def read_array(
-    chunks: Iterable[bytes], start: int, text_column: str, id_column: str, is_begun: bool
-) -> Iterator[Row | Reject]:
+def read_array(chunks: Iterable[bytes], start: int, config: ReadConfig, is_begun: bool) -> Iterator[Row | Reject]:
     """Yield the rows and rejects of an array. is_begun: the first byte is in the array, not before its bracket."""
+    columns = config.text_column, config.id_column, config.document_column
     scanner = _Scanner()
     held, at = b"", start  # the bytes from the element on that is read now, and the position of the first of them
     too_long_at: int | None = None  # where this element begins if it is too long to hold
@@ -75,7 +74,7 @@ def read_array(
             if not held:
                 continue
             if not held.startswith(b"["):
-                yield _not_read(held, at, chunks, "expected an array of objects, which begins with [")
+                yield _not_read(held, 0, chunks, "expected an array of objects, which begins with [")
                 return
             held, at, is_begun = held[1:], at + 1, True
         done = 0
@@ -86,7 +85,7 @@ def read_array(
             if at + end - position > MAX_LINE_BYTES:
                 yield Reject(position, "record-too-long", f"{at + end - position} bytes, over {MAX_LINE_BYTES}")
             elif raw:
-                yield read_object(raw.rstrip(_SPACE), position, text_column, id_column)
+                yield read_object(raw.rstrip(_SPACE), position, *columns)
             elif not closes:
                 yield Reject(position, "not-json", "no element before this comma")
             too_long_at, done = None, end + 1
@@ -137,10 +136,8 @@ def _begins(head: bytes, config: ReadConfig) -> bool:
 
 
 def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
-    config = split.source.read
-
     def read(chunks: Iterable[bytes], position: int) -> Iterator[Item]:
-        return read_array(chunks, position, config.text_column, config.id_column, is_begun=start > 0)
+        return read_array(chunks, position, split.source.read, is_begun=start > 0)
 
     return read_stream(file, split, start, read)
 
@@ -152,5 +149,6 @@ JSON_ARRAY = Format(
     shared_endings=(".json",),
     begins=_begins,
     read=_read,
+    has_records=True,
     has_encodings=True,
 )
