@@ -193,7 +193,7 @@ def test_a_named_file_with_one_json_object_is_an_error_that_says_what_was_expect
 
 
 def test_only_files_whose_names_may_be_of_any_format_are_opened(tmp_path, monkeypatch):
-    for name in ("a.txt", "b.md", "c.py", "d.json", "e"):
+    for name in ("a.txt", "b.doc", "c.py", "d.json", "e"):
         (tmp_path / name).write_bytes(JSON)
     opened, open_read = [], storage.open_read
     monkeypatch.setattr(storage, "open_read", lambda path: opened.append(Path(path).name) or open_read(path))
@@ -215,7 +215,7 @@ def test_format_reads_files_of_any_name_and_content_as_this_format(tmp_path):
 
 def test_format_is_refused_where_it_is_unknown_or_the_first_bytes_are_of_another_one(tmp_path):
     (tmp_path / "a.txt").write_bytes(parquet())
-    with pytest.raises(ValueError, match="--format sql: expected one of txt, jsonl, json-array, csv, tsv, parquet"):
+    with pytest.raises(ValueError, match="--format sql: expected one of txt, .*jsonl, json-array, csv, tsv, parquet"):
         find_sources([str(tmp_path)], config=ReadConfig(format="sql"))
     with pytest.raises(ValueError, match=r"a\.txt: its first bytes are those of Parquet\. --format csv does not fit"):
         find_sources([str(tmp_path)], config=ReadConfig(format="csv"))

@@ -26,6 +26,7 @@ from pipeline.inputs.text_encodings import as_utf8, encoding_name, find_encoding
 
 FORMATS: list[Format] = [
     PLAIN_TEXT,
+    WIKIEXTRACTOR,  # before JSON Lines, which it may be, too
     JSON_LINES,
     JSON_ARRAY,
     CSV,
@@ -34,7 +35,6 @@ FORMATS: list[Format] = [
     ARROW,
     MEDIAWIKI,
     WEB_ARCHIVE,
-    WIKIEXTRACTOR,
     MARKDOWN,
     RESTRUCTURED_TEXT,
     HTML,
@@ -65,10 +65,11 @@ def format_named(name: str) -> Format:
 
 def expected_names() -> str:
     """Return the names that are understood, for error messages."""
-    endings = ", ".join(dict.fromkeys(ending for form in FORMATS for ending in (*form.endings, *form.shared_endings)))
+    endings = [ending for form in FORMATS for ending in form.endings]
+    endings += dict.fromkeys(ending for form in FORMATS for ending in form.shared_endings)
     return (
-        f"a name that ends in {endings}, followed by {', '.join(CODECS)} if it is compressed. If the content is one of "
-        f"these, name it with --format"
+        f"a name that ends in {', '.join(endings)}, followed by {', '.join(CODECS)} if it is compressed; --format reads "
+        f"files with other names"
     )
 
 

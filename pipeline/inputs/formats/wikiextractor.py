@@ -23,7 +23,7 @@ from pipeline.inputs.formats.streamed import (
     read_lines,
     read_stream,
 )
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import first_bytes
 from pipeline.text.records import (
     DAMAGED,
@@ -41,6 +41,12 @@ MAX_ARTICLE_BYTES = 20_000_000  # MediaWiki allows 2 MB of wikitext; an article 
 MAX_TAG_BYTES = 4096  # addresses and titles have at most 255 bytes, before they are escaped
 
 _BEGIN = re.compile(rb'[ \t]*<doc id="(?P<id>[^"]*)"(?:.*? title="(?P<title>.*)")?[^"]*>\s*')
+_BEGINNING = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:"
+    rb'<doc id="[^"]*" (?:revid="[^"]*" )?url="[^"\n]*"'
+    rb'|\{"id": ?"\d+", ?"revid": ?"|\{(?:"id": ?"\d+", ?)?"url": ?"[^"]*\?curid=\d+"'
+    rb")"
+)
 _END = re.compile(rb"[ \t]*</doc>\s*")
 _BORDER = re.compile(rb"\n[ \t]*</doc>[ \t\r]*\n")
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
@@ -165,15 +171,16 @@ def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     return find_borders(LINE_END if is_json else _BORDER, source, split_bytes)
 
 
+def _begins(head: bytes, config: ReadConfig) -> bool:
+    return _BEGINNING.match(head) is not None
+
+
 WIKIEXTRACTOR = Format(
     name="wikiextractor",
     description="WikiExtractor's output",
     endings=(),
-    name_pattern=r"(?:\A|[/\\])wiki_\d+",
-    magic=rb"(?:\xef\xbb\xbf)?\s*(?:"
-    rb'<doc id="[^"]*" (?:revid="[^"]*" )?url="[^"\n]*"'
-    rb'|\{"id": ?"\d+", ?"revid": ?"|\{(?:"id": ?"\d+", ?)?"url": ?"[^"]*\?curid=\d+"'
-    rb")",
+    shared_endings=(".json",),
+    begins=_begins,
     read=_read,
     find_cuts=_find_cuts,
 )
