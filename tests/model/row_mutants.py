@@ -128,7 +128,7 @@ def write_labels(path: Path, task: Task) -> None:
     form = format_of(path, needed)
     if task.written == ("tags",) and form.write:
         records = [values for _, values in form.read(path, needed)]
-        rows = [row if isinstance(row, BadRow) else {"tags": ["x"] * len(row["tokens"])} for row in records]
+        rows = [row if isinstance(row, BadRow) else {"tags": ["x"] * len(row.get("tokens") or ())} for row in records]
         list(form.write(path, {}, rows))
 
 
