@@ -268,7 +268,7 @@ def print_summary(manifest: dict[str, Any]) -> None:
     for reason, number in counters["passed_over"].items():
         print(f"    ignored  {number:>13,} {reason}")
     for step, number in counters["cleaned"].items():
-        print(f"    changed  {number:>13,} by {step}")
+        print(f"    cleaned  {number:>13,} {step}")
     if counters["characters_replaced"]:
         print(f"  replaced   {counters['characters_replaced']:>13,} bytes that are not UTF-8, by U+FFFD")
     print(

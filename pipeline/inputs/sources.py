@@ -18,6 +18,9 @@ class ReadConfig:
     format: str | None = None
     """Format of all input files, whatever their names: a name of docs/inputs.md, such as jsonl, csv, tsv or txt. By default
     a file's name and first bytes show it."""
+    strip_gutenberg: bool = False
+    """Remove the licence of Project Gutenberg before and after each text, by the lines that mark it. .txt files need
+    --text-layout file. Texts without these lines stay as they are and are counted."""
     text_column: str = "text"
     """Field or column with the text. In .csv and .tsv files also a column's number, from 0."""
     records: Literal["documents", "sentences", "lines"] = "documents"
@@ -68,6 +71,10 @@ class ReadConfig:
             raise ValueError(
                 f"--text-layout {self.text_layout}: with --records {self.records} a record of a .txt file is a line: leave "
                 f"out one of the two"
+            )
+        if self.records != "documents" and self.strip_gutenberg:
+            raise ValueError(
+                f"--strip-gutenberg: with --records {self.records} no record is a whole book: leave out one of the two"
             )
         for flag, value in by_lines.items():
             if value is not None:

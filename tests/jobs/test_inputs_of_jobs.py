@@ -185,7 +185,7 @@ def test_cleaning_is_counted_said_and_in_the_manifest(tmp_path, vocab, capsys):
     assert "unicode" in manifest["versions"] and "ftfy" not in manifest["versions"]
     print_summary(manifest)
     out = capsys.readouterr().out
-    assert "changed             30 by unicode-normalization" in out and "rejected             1 too-short" in out
+    assert "cleaned             30 unicode-normalization" in out and "rejected             1 too-short" in out
 
 
 def rejects(dataset: Path) -> list[tuple]:

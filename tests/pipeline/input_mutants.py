@@ -73,6 +73,109 @@ def dump() -> Seeds:
     return {"a.xml": f"<mediawiki>\n{site}\n{pages}</mediawiki>\n".encode()}
 
 
+def extracted() -> Seeds:
+    """What WikiExtractor writes, in both forms."""
+    tags = "".join(
+        f'<doc id="{i}" url="u" title="T {i}">\nT {i}\n\n{text} &amp;\n\n</doc>\n' for i, text in enumerate(TEXTS)
+    )
+    rows = [{"id": str(i), "revid": "1", "url": "u", "title": "T", "text": text} for i, text in enumerate(TEXTS)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    return {"wiki_00": tags.encode(), "wiki_01": lines.encode(), "wiki_02.bz2": bz2.compress(tags.encode())}
+
+
+MARKDOWN = r"""---
+a: b
+---
+# *A* title
+
+1. one
+2. two
+   - [x] [a](b "c") ![d](e)
+
+> [!NOTE]
+> `x` $y$ {{< z >}}
+
+| a |
+|---|
+| b |
+
+```
+c
+```
+
+    d
+
+<div>e</div>
+
+f[^1] **g** <b>h</b>\
+i
+
+[^1]: j
+
+!!! note
+    k
+
+::: l
+m
+:::
+"""
+RST = """=====
+Title
+=====
+
+:a: b
+
+A *b* ``c`` `d <e>`_ |f| [1]_ :g:`h`.
+
+.. |f| replace:: i
+.. [1] j
+
+1. k
+2. l
+
+  m
+
+.. note:: n
+   :o: p
+
+   q
+
+.. r::
+
+   s
+
+t
+  u
+
++---+
+| v |
++---+
+
+=== ===
+a   b
+=== ===
+
+| w
+
+:x: y
+
+>>> z
+
+-a  b
+
+c::
+
+  d
+"""
+HTML = """<html><head><meta charset=utf-8></head><body><h1>A</h1><p>B <a href='c'>d</a> &amp; e</p><table><tr><td>f</table>
+<ul><li>g</ul></body></html>"""
+
+
+def pages() -> Seeds:
+    """A page in each of the formats whose files are one document."""
+    return {"a.md": MARKDOWN.encode(), "a.rst": RST.encode(), "a.html": HTML.encode()}
+
+
 def parts() -> Seeds:
     """The files that a job leaves in its work folder: parts, and records of finished buckets."""
     with tempfile.TemporaryDirectory() as folder:
@@ -109,6 +212,8 @@ SEEDS = {
     "packed": packed,
     "web": web,
     "dump": dump,
+    "extracted": extracted,
+    "pages": pages,
 }
 TARGETS = {
     "parts": target_of_files(parts, one_use(use_part), 500),

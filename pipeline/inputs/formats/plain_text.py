@@ -2,13 +2,15 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import BinaryIO
 
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.streamed import LINE_END, Chunks, find_borders, line_too_long, read_lines, read_stream
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import CHUNK
+from pipeline.text.gutenberg import Licence
 from pipeline.text.records import (
     MAX_DOCUMENT_BYTES,
     SHOWN_CHARACTERS,
@@ -151,13 +153,19 @@ def _safe_cut(raw: bytes) -> int:
 
 def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
     config = split.source.read
-    layouts = {"blank-line": read_texts, "line": read_lines_as_texts, "file": _read_file}
+    layouts: dict[str, Callable[[Chunks, int], Iterator[Item]]] = {
+        "blank-line": read_texts,
+        "line": read_lines_as_texts,
+        "file": partial(_read_file, config=config),
+    }
     read = layouts[config.text_layout] if config.records == "documents" else read_lines_as_rows
     return read_stream(file, split, start, read, keeps_unfinished=True)
 
 
-def _read_file(chunks: Chunks, start: int) -> Iterator[Record]:
-    for record in read_file_as_text(chunks, start):
+def _read_file(chunks: Chunks, start: int, config: ReadConfig) -> Iterator[Record]:
+    licence = Licence()
+    records: Iterable[Record] = read_file_as_text(licence.strip(chunks) if config.strip_gutenberg else chunks, start)
+    for record in licence.counted(records, start) if config.strip_gutenberg else records:
         if not (chunks.damage and isinstance(record, Reject)):  # a damaged file may hold more than the blank start
             yield record
 
@@ -168,6 +176,14 @@ def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     return find_borders(border, source, split_bytes) if border else []
 
 
+def _check(source: Source) -> None:
+    if source.read.strip_gutenberg and source.read.text_layout != "file":
+        raise ValueError(
+            f"{source.path}: is plain text in the layout {source.read.text_layout}, so --strip-gutenberg cannot find where a "
+            f"book begins. Give --text-layout file if each file is a book"
+        )
+
+
 PLAIN_TEXT = Format(
     name="txt",
     description="plain text",
@@ -175,6 +191,7 @@ PLAIN_TEXT = Format(
     name_pattern=r"wiki\.(train|valid|test)\.(raw|tokens)",
     read=_read,
     find_cuts=_find_cuts,
+    check=_check,
     has_records=True,
     has_encodings=True,
     has_layouts=True,
