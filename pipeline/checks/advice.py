@@ -174,7 +174,7 @@ def _markup(look: Look, config: TokenizeConfig) -> str:
 
 def _gutenberg(look: Look, config: TokenizeConfig) -> str:
     found = sum(bool(_GUTENBERG.search(text)) for text in look.texts)
-    if not found or getattr(look.read, "strip_gutenberg", False):
+    if not found or look.read.strip_gutenberg:
         return ""
     return f"{counted(found, 'document')} hold the licence of Project Gutenberg: give --strip-gutenberg"
 

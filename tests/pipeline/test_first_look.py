@@ -187,6 +187,7 @@ def test_what_looks_wrong_names_the_flag_that_puts_it_right(tmp_path, write, opt
         (books, {"text_layout": "file"}),
         (paragraphs, {"text_layout": "file"}),
         (a_line_each, {"text_layout": "line"}),
+        (gutenberg, {"text_layout": "file", "strip_gutenberg": True}),
         (japanese, {"sentences": "icu:ja"}),
     ],
     ids=lambda value: getattr(value, "__name__", None),

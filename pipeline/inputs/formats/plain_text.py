@@ -179,8 +179,8 @@ def _find_cuts(source: Source, split_bytes: int) -> list[int]:
 def _check(source: Source) -> None:
     if source.read.strip_gutenberg and source.read.text_layout != "file":
         raise ValueError(
-            f"{source.path}: is plain text in the layout {source.read.text_layout}, so --strip-gutenberg cannot find where a "
-            f"book begins. Give --text-layout file if each file is a book"
+            f"{source.path}: is plain text in the layout {source.read.text_layout}, so --strip-gutenberg cannot find where "
+            f"a book begins. Give --text-layout file if each file is a book"
         )
 
 
