@@ -135,6 +135,7 @@ def test_a_sentence_without_end_is_not_held(tmp_path, monkeypatch):
     path = write(tmp_path / "x.conll", "word O\n" * 1000 + "\nEU O\n")
     (place, bad), (_, values) = read_records(path, ["tokens"])
     assert place == "line 1" and "more than 4,096 words or 50 characters" in str(bad) and values["tokens"] == ["EU"]
+    assert written(path, [None, ["X"]]) == b"word O\n" * 1000 + b"\nEU X\n"
 
 
 def test_a_pipe_is_refused(tmp_path):
