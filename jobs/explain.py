@@ -131,12 +131,14 @@ class Explainer:
         from pipeline.checks.replay import Bucket
         from pipeline.checks.sample import read_documents_page
         from pipeline.dataset import repeated_lines_of
+        from pipeline.inputs.sources import source_of
 
         if (split, number) not in self._buckets:
             page = read_documents_page(self.dataset, split, number, self.manifest)
             has_lines = self.job.tokenize.max_line_repeats is not None
             repeated_lines = repeated_lines_of(self.dataset, self.manifest) if has_lines else None
-            if unknown := sorted({*page["source"].to_pylist()} - self.inputs.keys()):
+            names = {*page["source"].to_pylist()}
+            if unknown := sorted(name for name in names if source_of(name, self.inputs) is None):
                 raise ValueError(
                     f"documents/ names the input {unknown[0]!r}, which manifest.json does not list; {DAMAGED}"
                 )
@@ -167,18 +169,22 @@ class Explainer:
 
     def _segment(self, bucket: Bucket, document: int, first: int, size: int) -> dict[str, Any]:
         """Return where a segment comes from: its document, its bytes there, and the text around it."""
-        from pipeline.inputs.formats.registry import format_named
+        from pipeline.inputs.formats.registry import format_named, position_unit
+        from pipeline.inputs.sources import source_of
 
         place = bucket.place(document)
         if place is None:
             return {"document": f"{document:016x}", "not_read": "documents/ does not hold it"}
         row = bucket.page.slice(place, 1).to_pylist()[0]
-        source = self.inputs[row["source"]]
+        name = source_of(row["source"], self.inputs)
+        assert name is not None
+        source = self.inputs[name]
+        is_file = name == row["source"]  # and not a file in an archive
         found = {
             "document": f"{document:016x}",
             **{name: row[name] for name in ("source", "position", "piece", "num_sentences")},
-            "path": source["path"],
-            "unit": format_named(source["format"]).position_unit,
+            "path": source["path"] + row["source"][len(name) :],
+            "unit": format_named(source["format"]).position_unit if is_file else position_unit(row["source"]),
             "tokens": [first, first + size],
         }
         try:

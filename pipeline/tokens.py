@@ -1,18 +1,21 @@
 """Files of tokens: the tokenized documents of a few megabytes of text, sorted by id, read by ranges of ids.
 
-    magic, checksum | token ids | inside_words | sentence lengths | documents | index | rejects | footer, JSON | its length,
-    magic
+    magic, checksum | token ids | inside_words | sentence lengths | documents | index | rejects | members | footer, JSON |
+    its length, magic
 
 The ids are cut into at most RANGES equal ranges. The index holds, for each range, the numbers of its first document,
-sentence and token, so the documents of a bucket are one range of every section. A token part is such a file. Parts are
+sentence and token, so the documents of a bucket are one range of every section. If the input file is an archive, `members`
+has the names of the files in it that hold the documents, and where each begins. A token part is such a file. Parts are
 internal to a job and its --work-dir. bertloom/sealed_files.py describes the checksum.
 """
+
+from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +24,12 @@ from bertloom import storage
 from bertloom.arrays import I64, U64, Bools
 from bertloom.sealed_files import BODY, is_sealed, write_sealed
 from pipeline.inputs.rejects import rejects_log
-from pipeline.text.records import Reject
+from pipeline.text.records import Member, Reject
 
-VERSION = 8  # raise it with any change in the content of a part for the same text
+if TYPE_CHECKING:  # functions import it: --help does not need it
+    import pyarrow as pa
+
+VERSION = 10  # raise it with any change in the content of a part for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: less than 1 MB and more than 10 MB are slower
 RANGES = 4096  # at most, in the index
 File = TypeVar("File", bound="TokenFile")
@@ -110,6 +116,8 @@ class PartRecord(TokenFile):
     """Number of documents that a cleaning step changed, by its name."""
     held_out: bool = False
     """Whether --validation-input names the input file."""
+    num_texts: int = 0
+    """Files of plain text, in an archive, whose first document is in this part."""
 
     @property
     def sort_key(self) -> tuple[str, int, int, str]:
@@ -118,12 +126,21 @@ class PartRecord(TokenFile):
 
 
 def write_part(
-    path: str, record: dict[str, Any], blocks: Sequence[TokenBlock], rejects: Sequence[Reject], dtype: np.dtype[Any]
+    path: str,
+    record: dict[str, Any],
+    blocks: Sequence[TokenBlock],
+    rejects: Sequence[Reject],
+    dtype: np.dtype[Any],
+    members: Sequence[Member] = (),
 ) -> PartRecord:
-    """Write one part and return its footer. Documents without tokens are left out: they are among the rejects."""
+    """Write one part and return its footer. Documents without tokens are left out: they are among the rejects.
+
+    members: of an archive, those that hold the documents, in order.
+    """
     log = rejects_log((record["source"], reject) for reject in rejects)
     rejected = dict(Counter(reject.reason for reject in rejects))
-    return write_tokens(path, PartRecord, record | {"rejected": rejected}, blocks, dtype, log)
+    names = members_table([(0, member.first, member.name) for member in members]) if members else None
+    return write_tokens(path, PartRecord, record | {"rejected": rejected}, blocks, dtype, log, names)
 
 
 def write_tokens(
@@ -133,6 +150,7 @@ def write_tokens(
     blocks: Sequence[TokenBlock],
     dtype: np.dtype[Any],
     log: bytes = b"",
+    members: pa.Table | None = None,
 ) -> File:
     """Write a file of tokens, its documents sorted by (id, part, position, piece), and return its footer.
 
@@ -140,6 +158,7 @@ def write_tokens(
         kind: class of the footer.
         fields: the footer's fields that do not follow from the blocks, such as the name.
         log: content of the section for rejects.
+        members: see `members_table`.
     """
     rows = np.concatenate([np.zeros(0, DOCUMENT), *(block.documents for block in blocks)])
     ids = np.concatenate([np.zeros(0, dtype), *(block.ids for block in blocks)])
@@ -162,6 +181,7 @@ def write_tokens(
         "documents": rows,
         "index": _index(rows),
         "rejects": log,
+        "members": b"" if members is None else _as_stream(members),
     }
     for name, values in contents.items():
         data = values if isinstance(values, bytes) else values.tobytes()
@@ -223,6 +243,35 @@ def read_rejects(path: str, part: PartRecord) -> bytes:
     """Return the rejects of a part: a gzip member of JSON lines, or nothing if there are none."""
     with storage.open_read(path) as file:
         return storage.read_at(file, *part.sections["rejects"])
+
+
+def members_table(members: Sequence[tuple[int, int, str]]) -> pa.Table:
+    """Return the table of members (part, position of the beginning, name), in order. part: as in DOCUMENT."""
+    import pyarrow as pa  # not at the top: --help does not need it
+
+    parts, firsts, names = zip(*members, strict=True)
+    columns = {"part": pa.array(parts, pa.uint32()), "first": pa.array(firsts, pa.int64()), "name": pa.array(names)}
+    return pa.table(columns)
+
+
+def _as_stream(table: pa.Table) -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def read_members(path: str, part: TokenFile) -> pa.Table | None:
+    """Return the table of members of a file of tokens, None if it holds no documents of archives."""
+    import pyarrow as pa
+
+    span = part.sections["members"]
+    if span[1] == 0:
+        return None
+    with storage.open_read(path) as file:
+        return pa.ipc.open_stream(storage.read_at(file, *span)).read_all()
 
 
 def read_range(

@@ -37,6 +37,7 @@ from pipeline.checks.sample import read_documents_page, read_members, sample_buc
 from pipeline.dataset import read_rejects, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import decode, segments
+from pipeline.inputs.sources import source_of
 from pipeline.vocabulary import Vocabulary
 
 FORMAT = "bertloom-report"
@@ -191,7 +192,8 @@ def about_inputs(
     names = {row["name"]: i for i, row in enumerate(largest)}
     ids = documents["id"].to_numpy()
     order = np.argsort(ids)
-    source = np.array([names.get(name, -1) for name in documents["source"].to_pylist()])[order]
+    of_input = [source_of(name, names) for name in documents["source"].to_pylist()]
+    source = np.array([-1 if name is None else names[name] for name in of_input])[order]
     at = np.minimum(np.searchsorted(ids[order], e.document_a), len(ids) - 1)
     words = words_by_source(e, np.where(ids[order][at] == e.document_a, source[at], -1), vocabulary)
     columns = ("name", "bytes", "documents", "sentences", "tokens", "text_bytes", "rejected")

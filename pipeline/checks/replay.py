@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bertloom import storage
 from bertloom.arrays import U64
@@ -26,10 +25,10 @@ from pipeline.examples.shards import shard_order, write_shard
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig, read_documents
 from pipeline.inputs.formats.registry import format_named
-from pipeline.inputs.sources import Split
+from pipeline.inputs.sources import Split, source_of
 from pipeline.inputs.streams import CHUNK
 from pipeline.job import JobConfig
-from pipeline.text.records import Document, document_id
+from pipeline.text.records import LAST_POSITION, Document, document_id, place_of
 from pipeline.tokenizer import make_document_tokenizer
 from pipeline.tokens import BLOCK_BYTES, TokenBlock
 from pipeline.vocabulary import Vocabulary
@@ -66,8 +65,9 @@ class Bucket:
     def documents(self) -> list[Document]:
         """All of them, in id order; ValueError where a source is missing or was changed."""
         found: dict[int, Document] = {}
-        for name in sorted(set(self.page["source"].to_pylist())):
-            found |= self._read_again(self.page.filter(pc.field("source") == name))
+        names = np.array([source_of(name, self.inputs) for name in self.page["source"].to_pylist()], object)
+        for name in sorted(set(names)):
+            found |= self._read_again(self.page.take(np.flatnonzero(names == name)))
         return [found[document] for document in self.page["id"].to_pylist()]
 
     def place(self, document: int) -> int | None:
@@ -84,9 +84,11 @@ class Bucket:
         return document
 
     def _read_again(self, rows: pa.Table) -> dict[int, Document]:
-        row = self.inputs[rows["source"][0].as_py()]
+        name = source_of(rows["source"][0].as_py(), self.inputs)
+        assert name is not None
+        row = self.inputs[name]
         config = replace(self.job.tokenize.text, read=self.job.read_config(row))
-        return read_again(rows, row["path"], config, self.repeated_lines)
+        return read_again(rows, name, row["path"], config, self.repeated_lines)
 
     @cached_property
     def tokens(self) -> TokenBlock:
@@ -118,10 +120,12 @@ class Bucket:
         return self._woven[key]
 
 
-def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U64 | None) -> dict[int, Document]:
+def read_again(
+    rows: pa.Table, name: str, path: str, config: TextConfig, repeated_lines: U64 | None
+) -> dict[int, Document]:
     """Return id -> document for rows of documents/ of one source; ValueError where one of them is not there any more."""
-    wanted = {(row["position"], row["piece"]): row["id"] for row in rows.to_pylist()}
-    name = rows["source"][0].as_py()
+    wanted = {row["id"]: (row["source"], row["position"], row["piece"]) for row in rows.to_pylist()}
+    places = set(wanted.values())
     try:
         if storage.is_local(path):
             path = str(check_regular(os.path.abspath(path)))  # one file: no folder, pattern, list of files or device
@@ -133,24 +137,26 @@ def read_again(rows: pa.Table, path: str, config: TextConfig, repeated_lines: U6
             f"{name} is no longer at {path}, so its documents cannot be read again: put it back there"
         ) from error
     found: dict[int, Document] = {}
-    places = sorted({position for position, _ in wanted})
+    starts = sorted({position for _, position, _ in places})
     form = format_named(source.format)
-    few = source.size > len(places) * CHUNK and form.position_unit == "byte"
-    stream = (
-        source.codec or form.counts_records(source.read) or not few
-    )  # otherwise it is faster to read each document alone
-    for start, last in [(0, places[-1])] if stream else zip(places, places):
+    few = source.size > len(starts) * CHUNK and form.position_unit == "byte"
+    stream = source.codec or form.counts_records(source.read) or not few  # or it is faster to read each document alone
+    end = starts[-1] if form.read else LAST_POSITION
+    for start, last in [(0, end)] if stream else zip(starts, starts):
         for item in read_documents(Split(source, 0, None), start, config.clean, repeated_lines):
-            if item.position > last:
+            if item.position > last or len(found) == len(wanted):
                 break
-            if isinstance(item, Document) and (item.position, item.piece) in wanted:
-                found[wanted[item.position, item.piece]] = item
-    for (position, piece), document in wanted.items():
-        if document not in found or document_id(found[document].text) != document:
+            if isinstance(item, Document) and (*place_of(name, item), item.piece) in places:
+                document = document_id(item.text)
+                if document in wanted:  # of files with one name in an archive, any may be at this place
+                    found[document] = item
+    for document, (file, position, piece) in wanted.items():
+        if document not in found:
             raise ValueError(
                 f"{path} was changed: document {document:016x} is no longer at position {position}, piece {piece}"
+                + f" of {file}" * (file != name)
             )
-    return found
+    return {document: found[document] for document in wanted}
 
 
 def _blocks(documents: Sequence[Document]) -> Iterator[list[Document]]:

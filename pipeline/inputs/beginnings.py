@@ -46,9 +46,9 @@ def read_beginning(split: Split, config: CleanConfig, num_bytes: int, num_record
 
 def _text_per_byte(source: Source, num_text_bytes: int, num_positions: int) -> float:
     file_format = format_named(source.format)
-    if file_format.position_unit == "row":
-        return file_format.text_per_byte
-    share = num_text_bytes / max(1, num_positions)
+    share = file_format.text_per_byte
+    if file_format.position_unit == "byte":
+        share = num_text_bytes / max(1, num_positions)
     if source.codec:
         with storage.open_read(source.path) as file:
             share *= len(first_bytes(file, source.codec)) / max(1, file.tell())

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from bertloom import storage
 from bertloom.arrays import U64
-from pipeline.inputs.formats.registry import format_named
-from pipeline.inputs.rows import records_of
+from pipeline.inputs.archives import read_records
+from pipeline.inputs.formats.registry import FORMATS, format_named
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.records import Record, Reject
@@ -27,7 +27,11 @@ class TextConfig:
 
 def text_versions(config: CleanConfig, form: str) -> dict[str, str]:
     """Return package -> version of what decides the texts of a file of this format."""
-    return {name: version_of(name) for name in format_named(form).versions} | cleaning_versions(config)
+    forms = [format_named(form)]
+    if forms[0].open_entries:
+        forms = FORMATS  # its entries may have any format
+    names = sorted({name for one in forms for name in one.versions})
+    return {name: version_of(name) for name in names} | cleaning_versions(config)
 
 
 def read_documents(
@@ -49,10 +53,10 @@ def read_documents(
     if split.source.left_out:
         yield Reject(0, "left-out", "--leave-out names this file, so it was not read")
         return
-    form, begin = format_named(split.source.format), split.start if start is None else start
+    begin = split.start if start is None else start
     try:
         with storage.open_read(split.source.path) as file:
-            records = records_of(form, file, split, begin)
+            records = read_records(file, split, begin)
             yield from clean(records, config or CleanConfig(), repeated_lines, keep_lines)
     except MemoryError as error:
         raise MemoryError(

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pipeline.text.records import DAMAGED, Reject
+from pipeline.text.records import DAMAGED, Reject, place_of
 
 if TYPE_CHECKING:  # `inspect` needs no reader of texts
     from pipeline.inputs.sources import ReadConfig
@@ -44,8 +44,9 @@ def gzip_member(data: bytes) -> bytes:
 
 
 def _line(source: str, reject: Reject) -> str:
-    names = ("position", "reason", "detail", "text")
-    fields = {"source": source} | {name: getattr(reject, name) for name in names}
+    file, position = place_of(source, reject)
+    fields: dict[str, str | int] = {"source": file, "position": position, "reason": reject.reason}
+    fields |= {"detail": reject.detail, "text": reject.text}
     if reject.record_id is not None:
         fields["id"] = reject.record_id
     if reject.piece:

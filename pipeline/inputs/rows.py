@@ -14,6 +14,7 @@ from pipeline.text.records import Item, Record, Row, or_empty, paragraphs, whole
 def records_of(form: Format, file: BinaryIO, split: Split, start: int) -> Iterator[Record]:
     """Yield the documents, rejects and records passed over of a split of an open file, from position `start`."""
     config = split.source.read
+    assert form.read
     if form.has_records and config.records != "documents":
         return grouped_documents(partial(form.read, file), split, start, form.counts_records(config))
     return documents_of(form.read(file, split, start), config)

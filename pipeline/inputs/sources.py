@@ -1,11 +1,12 @@
 """Input files and ranges of them, and the options that decide how they are read."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline.inputs.text_encodings import encoding_name
+from pipeline.text.records import MEMBER_MARK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,14 @@ class Source:
     """Whether --validation-input names it."""
     left_out: bool = False
     """Whether --leave-out names it: it is counted as one reject and not read."""
+
+
+def source_of(name: str, known: Collection[str]) -> str | None:
+    """Return which of the known sources a name belongs to: to an archive if it is the name of a file in it, else None."""
+    if name in known:
+        return name
+    ends = [i for i, c in enumerate(name) if c == MEMBER_MARK]
+    return next((name[:end] for end in reversed(ends) if name[:end] in known), None)
 
 
 def leave_out(sources: Sequence[Source], names: Sequence[str]) -> list[Source]:

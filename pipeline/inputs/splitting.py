@@ -4,6 +4,7 @@ A file that is compressed, or not UTF-8, cannot be cut. It is one split, read as
 two records, and the documents there have one split each (pipeline/inputs/groups.py).
 """
 
+from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import Source, Split
 
@@ -16,13 +17,7 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
     if source.left_out:
         return [Split(source, 0, None, 0)]
     form = format_named(source.format)
-    form.check_packages(source.path)
-    if form.has_layouts and source.read.document_column is not None:
-        raise ValueError(
-            f"{source.path}: is {form.description}, whose lines have no columns, so --document-column "
-            f"{source.read.document_column} cannot be read. Leave the file out, or give --records-per-document or --records "
-            f"lines"
-        )
+    check_options(form, source)
     if form.check:
         form.check(source)
     cuts = [0]
@@ -34,6 +29,17 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
     else:
         sizes = [source.size // len(cuts)] * len(cuts)
     return [Split(source, start, end, size) for start, end, size in zip(cuts, ends, sizes, strict=True)]
+
+
+def check_options(form: Format, source: Source) -> None:
+    """Raise ValueError where a package is missing, or an option for reading does not fit the format."""
+    form.check_packages(source.path)
+    if form.has_layouts and source.read.document_column is not None:
+        raise ValueError(
+            f"{source.path}: is {form.description}, whose lines have no columns, so --document-column "
+            f"{source.read.document_column} cannot be read. Leave the file out, or give --records-per-document or --records "
+            f"lines"
+        )
 
 
 def split_size(total_bytes: int) -> int:

@@ -17,17 +17,20 @@ def layout_advice(parts: Iterable[PartRecord], config: ReadConfig) -> str:
     """Return which layout to try if the plain-text files seem to have another layout than the given one, otherwise ""."""
     if config.records != "documents":
         return ""
-    files, documents, sentences = set(), 0, 0
+    files, in_archives, documents, sentences = set(), 0, 0, 0
     for part in parts:
         if format_named(part.format).has_layouts:
             files.add(part.path)
+        in_archives += part.num_texts
+        if part.path in files or part.num_texts:
             documents += part.num_documents
             sentences += part.num_sentences
-    given = f"{counted(len(files), 'text file')} gave {counted(documents, 'document')} of "
+    num_files = len(files) + in_archives
+    given = f"{counted(num_files, 'text file')} gave {counted(documents, 'document')} of "
     given += f"{sentences / max(1, documents):.1f} sentences on average"
-    is_cut = documents >= MANY_DOCUMENTS * len(files) and sentences < FEW_SENTENCES * documents
-    if config.text_layout != "file" and is_cut and len(files) >= SEVERAL_FILES:
+    is_cut = documents >= MANY_DOCUMENTS * num_files and sentences < FEW_SENTENCES * documents
+    if config.text_layout != "file" and is_cut and num_files >= SEVERAL_FILES:
         return f"{given}: if each file is one document, give --text-layout file"
-    if config.text_layout == "blank-line" and 0 < documents <= len(files) and sentences > MANY_SENTENCES * documents:
+    if config.text_layout == "blank-line" and 0 < documents <= num_files and sentences > MANY_SENTENCES * documents:
         return f"{given}: if each line is a document, give --text-layout line"
     return ""

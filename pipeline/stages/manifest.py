@@ -23,6 +23,7 @@ from pipeline.inputs.sources import ReadConfig, Source, differences
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.document_places import find_places
 from pipeline.stages.layouts import layout_advice
 from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Plan, read_plan
@@ -138,7 +139,10 @@ def write_files(
         storage.make_folder(storage.join(places.dataset, "rejects"))
         write(REJECTS, rejects())
     if job.examples.near_duplicates is not None:
-        write("near-duplicates.parquet", [near_duplicates_page(read_near_duplicates(places.near_duplicates), plan)])
+        write(
+            "near-duplicates.parquet",
+            [near_duplicates_page(read_near_duplicates(places.near_duplicates), plan, places.parts)],
+        )
     vocabulary = cached_vocabulary(places.vocabulary(job.vocabulary_sha256))
     write("vocab.txt", [vocabulary.text])
     del files["vocab.txt"]  # the manifest has its digest under "vocabulary"
@@ -194,15 +198,16 @@ def write_manifest(
     return manifest
 
 
-def near_duplicates_page(rows: NDArray[np.void], plan: Plan) -> bytes:
+def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> bytes:
     """Return near-duplicates.parquet: the documents left out, by id, and which document each one resembles."""
+    sources, positions = find_places(plan, folder, rows["part"].astype(np.intp), rows["position"])
     table = pa.table(
         {
             "id": rows["id"].copy(),
             "resembles": rows["resembles"].copy(),
             "similarity": rows["shared"] / rows["either"],
-            "source": pa.array([plan.parts[i].source for i in rows["part"]], pa.string()),
-            "position": rows["position"].copy(),
+            "source": pa.array(sources, pa.string()),
+            "position": positions,
             "piece": rows["piece"].copy(),
         }
     )

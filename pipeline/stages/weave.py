@@ -28,6 +28,7 @@ from pipeline.job import JobConfig
 from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.document_places import find_places
 from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Bucket, Plan, read_held_out, read_plan
 from pipeline.stages.similar_documents import read_near_duplicates
@@ -104,7 +105,9 @@ def read_bucket(
         near = np.isin(tokens.documents["id"], near_duplicate_ids)
         num_near = int(near.sum())
         tokens, part_of = _take([tokens], np.flatnonzero(~near)), part_of[~near]
-    return tokens, [plan.parts[i].source for i in part_of], num_documents - len(part_of), num_near
+    sources, positions = find_places(plan, folder, part_of, tokens.documents["position"])
+    tokens.documents["position"] = positions
+    return tokens, sources, num_documents - len(part_of), num_near
 
 
 def _distinct(held: Sequence[Held], plan: Plan) -> Held:

@@ -23,12 +23,12 @@ from tokenizers.models import WordPiece
 from bertloom import storage
 from bertloom.arrays import I64
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.formats.registry import format_named
+from pipeline.inputs.formats.registry import format_named, position_unit
 from pipeline.inputs.sources import Source, Split
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
 from pipeline.text.cleaning import CleanConfig
-from pipeline.text.records import Document, Record, Reject
+from pipeline.text.records import Document, Record, Reject, place_of
 from pipeline.text.units import MAX_UNITS, Interner
 from pipeline.vocabulary import MAX_WORD_CHARACTERS, cut_as_bert
 
@@ -119,7 +119,9 @@ class Tally:
             return
         self.not_used[item.reason] += 1
         if isinstance(item, Reject):
-            place = f"{source.path}, {format_named(source.format).position_unit} {item.position}"
+            path, position = place_of(source.path, item)
+            unit = position_unit(path) if item.member else format_named(source.format).position_unit
+            place = f"{path}, {unit} {position}"
             self._keep_first(item.reason, (source.path, item.position, f"{place}: {item.detail} {item.text[:100]}"))
 
     def _keep_first(self, reason: str, reject: tuple[str, int, str]) -> None:

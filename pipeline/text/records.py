@@ -15,6 +15,8 @@ MAX_DOCUMENT_BYTES = 4_000_000
 SHOWN_CHARACTERS = 200  # of a reject
 ID_CHARACTERS = 1000  # of a record's own id, which may be anything
 DAMAGED = "damaged-file"  # the reason of a reject for a part of a file that cannot be read
+LAST_POSITION = (1 << 63) - 1
+MEMBER_MARK = "!"  # between the names of an archive and of a file in it
 SLICE = 1_000_000  # characters of a text processed at a time
 
 _PARAGRAPHS = re.compile(r"\r\s*\r")
@@ -26,13 +28,24 @@ _SENTENCE_ENDS = (b". ", b"! ", b"? ", "。".encode(), "！".encode(), "？".enc
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A file in an archive."""
+
+    name: str
+    """Its name in the archive; `inner.tar!a.txt` in an archive inside the archive; "" for the archive itself."""
+    first: int
+    """Position, in the archive, of its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One document, or one piece of a text over MAX_DOCUMENT_BYTES."""
 
     text: bytes
     """UTF-8. Before cleaning, a carriage return is a line break within a paragraph."""
     position: int
-    """Where its record begins: a byte offset in the uncompressed file, or a row number."""
+    """Where its record begins: a byte offset in the uncompressed file, or a row number. In an archive a number that grows
+    from record to record; `position - member.first` is the position in the member."""
     piece: int = 0
     source_key: int | None = None
     """Id of the text's first piece; None: the document's own id."""
@@ -45,6 +58,7 @@ class Document:
     read when it was cut."""
     cleaned: tuple[str, ...] = ()
     """Names of the cleaning steps that changed it."""
+    member: Member | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,7 @@ class Reject:
     """Its first SHOWN_CHARACTERS."""
     record_id: str | None = None
     piece: int = 0
+    member: Member | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +84,7 @@ class PassedOver:
     reason: str
     piece: int = 0
     number: int = 1
+    member: Member | None = None
 
 
 Record = Document | Reject | PassedOver
@@ -91,6 +107,17 @@ class Row:
 
 Item = Record | Row
 """What the reader of a format yields."""
+
+
+def place_of(source: str, record: Document | Reject) -> tuple[str, int]:
+    """Return (file, position there) of a record of a source. The file of a record in an archive is `ARCHIVE!MEMBER`."""
+    member = record.member
+    return (source, record.position) if member is None else in_member(source, member, record.position)
+
+
+def in_member(source: str, member: Member, position: int) -> tuple[str, int]:
+    """Return (file, position there) for a position in an archive."""
+    return f"{source}{MEMBER_MARK}{member.name}" if member.name else source, position - member.first
 
 
 def document_digest(text: bytes) -> bytes:

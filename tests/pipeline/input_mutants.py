@@ -7,6 +7,7 @@ import bz2
 import gzip
 import json
 import lzma
+import tarfile
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -21,8 +22,7 @@ from pipeline.inputs.splitting import split_source
 from pipeline.tokens import PartRecord, read_documents_table, read_finished, read_range
 from tests.jobs.corpus import as_jsonl, documents, run_job, write_vocabulary
 from tests.mutants import Seeds, Use, arrow_files, main, parquet_files, target_of_files
-
-TEXTS = [f"Text {i} has a sentence. " + "And one more, of words. " * (i % 5) for i in range(12)]
+from tests.pipeline.archive_files import METHODS, TEXTS, files_of_all_formats, make_tar, make_zip
 
 
 def tables() -> dict[str, pa.Table]:
@@ -176,6 +176,22 @@ def pages() -> Seeds:
     return {"a.md": MARKDOWN.encode(), "a.rst": RST.encode(), "a.html": HTML.encode()}
 
 
+def tars() -> Seeds:
+    files = list(files_of_all_formats().items())
+    inner = make_tar(files[:3], ".xz")
+    formats = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+    return {
+        f"{name}.tar": make_tar([*files[i::3], ("n/" * 60 + "in.xz", inner)], "", form)
+        for i, (name, form) in enumerate(formats.items())
+    }
+
+
+def zips() -> Seeds:
+    files = list(files_of_all_formats().items())
+    inner = make_zip(files[:3])
+    return {f"{method}.zip": make_zip([*files[i::4], ("in.zip", inner)], method) for i, method in enumerate(METHODS)}
+
+
 def parts() -> Seeds:
     """The files that a job leaves in its work folder: parts, and records of finished buckets."""
     with tempfile.TemporaryDirectory() as folder:
@@ -214,6 +230,8 @@ SEEDS = {
     "dump": dump,
     "extracted": extracted,
     "pages": pages,
+    "tar": tars,
+    "zip": zips,
 }
 TARGETS = {
     "parts": target_of_files(parts, one_use(use_part), 500),

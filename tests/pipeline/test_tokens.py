@@ -360,7 +360,7 @@ def test_a_restart_after_any_number_of_parts_gives_the_same_bytes(tmp_path, smal
 def test_the_parts_of_a_split_have_every_document_and_reject_once(tmp_path, small_pieces, name, config):
     parts = make_parts(tmp_path / "parts", tmp_path, name, config, make_document_tokenizer())
     split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
-    items = list(read_documents(split, None, CONFIGS[config].text))
+    items = list(read_documents(split, None, CONFIGS[config].text.clean))
     documents = [item for item in items if isinstance(item, Document)]
     wanted = sorted((item.position, item.piece, twins.identity(item.text)) for item in documents)
     found, counts = [], Counter()

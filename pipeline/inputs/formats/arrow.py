@@ -24,7 +24,7 @@ def _read_batches(
 
     from bertloom.arrow_texts import seek_stream
 
-    if not source.codec and storage.is_local(source.path):
+    if getattr(file, "name", None) == source.path:  # a local file, and no part of an archive
         file = pa.memory_map(source.path)
     begin = seek_stream(file)
     schema = pa.ipc.open_stream(file).schema
@@ -58,6 +58,7 @@ ARROW = Format(
     endings=(".arrow",),
     magic=rb"ARROW1\0\0|\xff{4}[\s\S]{4}[\x04-\x40]\0\0\0",  # a file, or a stream
     read=partial(read_table, _read_batches),
+    needs_seek=True,
     position_unit="row",
     find_cuts=_find_cuts,
     has_records=True,

@@ -6,7 +6,26 @@ from importlib.util import find_spec
 from typing import BinaryIO, Literal
 
 from pipeline.inputs.sources import ReadConfig, Source, Split
-from pipeline.text.records import Item
+from pipeline.text.records import Item, PassedOver, Reject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A file in an archive that may hold documents. pipeline/inputs/archives.py reads it."""
+
+    name: str
+    position: int
+    """Position in the archive of its first record."""
+    space: int
+    """The next entry's position is at least `position + space`."""
+    size: int
+    """Bytes in the archive."""
+    file: BinaryIO
+    """Its bytes. If it is not seekable, it is read as a stream, before the next entry."""
+    codec: str | None = None
+    """How the archive has compressed it, as in `Source.codec`."""
+    find_fault: Callable[[], str] = str
+    """Returns why its content cannot be used, or "". Called before it is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +50,13 @@ class Format:
     check: Callable[[Source], None] | None = None
     """Raises ValueError where the options for reading do not fit the file, such as a missing column. Called once, before
     a job begins."""
-    read: Callable[[BinaryIO, Split, int], Iterator[Item]]
-    """Yields the records of a split of an open file in order, from the one at this position."""
-    position_unit: Literal["byte", "row"] = "byte"
+    read: Callable[[BinaryIO, Split, int], Iterator[Item]] | None = None
+    """Yields the records of a split of an open file in order, from the one at this position. None: it is an archive."""
+    open_entries: Callable[[BinaryIO, Split], Iterator[Entry | Reject | PassedOver]] | None = None
+    """Yields the entries of a split of an open archive in order, and what cannot be read. None: the file is no archive."""
+    needs_seek: bool = False
+    """Whether it reads an uncompressed file by random access, not as a stream. It may read the first HEAD bytes twice."""
+    position_unit: Literal["byte", "row", "entry"] = "byte"
     """What a record's position counts, in the uncompressed file."""
     find_cuts: Callable[[Source, int], list[int]] | None = None
     """Returns the positions at which splits of about this many bytes of text begin, the first split excluded. Only called

@@ -80,6 +80,7 @@ PARQUET = Format(
     endings=(".parquet",),
     magic=rb"PAR1\x15",
     read=partial(read_table, _read_batches),
+    needs_seek=True,
     position_unit="row",
     find_cuts=_find_cuts,
     has_records=True,

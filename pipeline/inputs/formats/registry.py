@@ -4,6 +4,7 @@ To add a format, write one file with its `Format` and add that to `FORMATS`.
 """
 
 import io
+import os
 import re
 from typing import BinaryIO
 
@@ -18,8 +19,10 @@ from pipeline.inputs.formats.mediawiki import MEDIAWIKI
 from pipeline.inputs.formats.parquet import PARQUET
 from pipeline.inputs.formats.plain_text import PLAIN_TEXT
 from pipeline.inputs.formats.restructured_text import RESTRUCTURED_TEXT
+from pipeline.inputs.formats.tape_archive import TAPE_ARCHIVE
 from pipeline.inputs.formats.web_archive import WEB_ARCHIVE
 from pipeline.inputs.formats.wikiextractor import WIKIEXTRACTOR
+from pipeline.inputs.formats.zip_archive import ZIP_ARCHIVE
 from pipeline.inputs.sources import ReadConfig
 from pipeline.inputs.streams import CODECS, first_bytes
 from pipeline.inputs.text_encodings import as_utf8, encoding_name, find_encoding
@@ -38,6 +41,8 @@ FORMATS: list[Format] = [
     MARKDOWN,
     RESTRUCTURED_TEXT,
     HTML,
+    TAPE_ARCHIVE,
+    ZIP_ARCHIVE,
 ]
 
 _CODEC_MAGIC = {
@@ -48,11 +53,13 @@ _CODEC_MAGIC = {
 }
 _ENDING = re.compile(r"\.(?!\d+\Z)[^/\\.]*\Z")  # part.00017 has none
 _UNREADABLE = {
-    "a zip archive": rb"PK\x03\x04",
+    "a document or a program in a zip": rb"PK\x03\x04[\s\S]{26}(mimetype|\[Content_Types\]\.xml|_rels/|docProps/|META-INF/)",
+    "a shard that bertloom made": rb"\d{5}-\d{6}\.arrow\0",
     "a PDF": rb"%PDF-",
     "a 7z archive": rb"7z\xbc\xaf\x27\x1c",
     "lz4": rb"\x04\x22M\x18",
 }
+_SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".tbz": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
 
 
 def format_named(name: str) -> Format:
@@ -76,12 +83,25 @@ def expected_names() -> str:
 def format_by_name(path: str) -> tuple[Format | None, str | None]:
     """Return (format, codec) by the endings of a file's name; None for what they do not show."""
     name = path.lower()  # capitals mean the same
+    stem, ending = os.path.splitext(name)
+    name = stem + _SHORT.get(ending, ending)
     codec = next((codec for ending, codec in CODECS.items() if name.endswith(ending)), None)
     stem = name.rpartition(".")[0] if codec else name
     for form in FORMATS:
         if stem.endswith(form.endings) or (form.name_pattern and re.search(rf"(?:{form.name_pattern})\Z", stem)):
             return form, codec
     return None, codec
+
+
+def codec_by_content(head: bytes) -> str | None:
+    """Return how a file that begins with these bytes is compressed; None if it is not."""
+    return _match(head, _CODEC_MAGIC)
+
+
+def position_unit(name: str) -> str:
+    """Return what positions in a file of this name count."""
+    form, _ = format_by_name(name)
+    return form.position_unit if form and form.read else "byte"
 
 
 def has_open_name(path: str) -> bool:
@@ -106,18 +126,20 @@ def find_format(
     named, codec = format_by_name(path)
     if config.format:
         named = format_named(config.format)
-    packed = _match(head, _CODEC_MAGIC)
+    packed = codec_by_content(head)
     if packed and packed != codec:
         raise ValueError(_contradiction(path, f"those of {packed}", codec or "not compressed"))
     if codec:
         if other := _format_by_magic(head):
             raise ValueError(_contradiction(path, f"those of {other.description}", codec))
         head = first_bytes(io.BytesIO(head), codec) or first_bytes(file, codec)  # a block of bzip2 may be longer
-        if again := _match(head, _CODEC_MAGIC):
+        if again := codec_by_content(head):
             raise ValueError(f"{path}: is compressed twice, the second time as {again}. Unpack it once")
     if unreadable := _match(head, _UNREADABLE):
         raise ValueError(f"{path}: is {unreadable}, which cannot be read. Unpack it or extract its text first")
     found = _format_by_magic(head)
+    if config.format and found and found.open_entries:  # --format is that of the files in it
+        return found, codec, head
     if named is None:
         found = found or _format_by_beginning(head, config)
         if found is None:
