@@ -1,6 +1,7 @@
 """Whole jobs over inputs of every kind: the same shards from the same texts, and every record accounted for."""
 
 import bz2
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -79,6 +80,26 @@ def files(folder: Path) -> dict[str, object]:
     return {"text_layout": "file"}
 
 
+def json_by_other_names(folder: Path) -> dict[str, object]:
+    objects = table(TEXTS).to_pylist()
+    (folder / "a.json").write_text(json.dumps(objects[:30], indent=1), encoding="utf-8")
+    for name, some in (("b.json.gz", objects[30:60]), ("part-00000", objects[60:90]), ("AA.bz2", objects[90:])):
+        (folder / name).write_text("".join(json.dumps(one) + "\n" for one in some), encoding="utf-8")
+    (folder / "b.json.gz").write_bytes(gzip.compress((folder / "b.json.gz").read_bytes()))
+    (folder / "AA.bz2").write_bytes(bz2.compress((folder / "AA.bz2").read_bytes()))
+    (folder / "config.json").write_text('{\n "version": 1\n}')
+    return {"split_mb": 0.002}
+
+
+def csv_and_tsv(folder: Path) -> dict[str, object]:
+    rows = [[i, "\n\n".join(paragraphs)] for i, paragraphs in enumerate(TEXTS)]
+    with open(folder / "a.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=";").writerows([["id", "text"], *(row for row in rows if "\n" in row[1])])
+    singles = "".join(f"{i}\t{text}\n" for i, text in rows if "\n" not in text)
+    (folder / "b.tsv").write_text("id\ttext\n" + singles, encoding="utf-8")
+    return {"split_mb": 0.002}
+
+
 def utf_16(folder: Path) -> dict[str, object]:
     (folder / "a.txt").write_bytes(as_txt(TEXTS).decode().encode("utf-16"))
     return {}
@@ -91,7 +112,18 @@ def mixture(folder: Path) -> dict[str, object]:
     return {}
 
 
-FORMS = [parquet, saved_data_set, compressed_arrow_file, dump, lines, files, utf_16, mixture]
+FORMS = [
+    parquet,
+    saved_data_set,
+    compressed_arrow_file,
+    dump,
+    lines,
+    files,
+    utf_16,
+    mixture,
+    json_by_other_names,
+    csv_and_tsv,
+]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)

@@ -4,7 +4,9 @@ python -m tests.pipeline.input_mutants arrow 1000 7
 """
 
 import bz2
+import csv
 import gzip
+import io
 import json
 import lzma
 import tarfile
@@ -46,6 +48,24 @@ def packed() -> Seeds:
         "zst": zstandard.ZstdCompressor(write_checksum=True).compress,
     }
     return {f"{n}.jsonl.{name}": b"".join(map(pack, halves[:n])) for name, pack in frames.items() for n in (1, 2)}
+
+
+def delimited() -> Seeds:
+    rows = [["id", "text"], *([i, f'{text}\n"{i}", said' if i % 3 else text] for i, text in enumerate(TEXTS))]
+    seeds = {}
+    for name, delimiter in (("a.csv", ","), ("b.csv", ";")):
+        csv.writer(sink := io.StringIO(newline=""), delimiter=delimiter).writerows(rows)
+        seeds[name] = sink.getvalue().encode()
+    seeds["c.csv"] = seeds["a.csv"].decode().encode("utf-16")
+    seeds["d.tsv"] = "".join(f"{i}\t{text}\r\n" for i, text in [("id", "text"), *enumerate(TEXTS)]).encode()
+    return seeds | {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in seeds.items()}
+
+
+def json_by_other_names() -> Seeds:
+    objects = [{"id": i, "text": text, "more": [{"a": [i, '"\\']}]} for i, text in enumerate(TEXTS)]
+    array = json.dumps(objects, indent=1).encode()
+    lines = "".join(json.dumps(one) + "\n" for one in objects).encode()
+    return {"a.json": array, "b.json": lines, "part-00000": lines, "c.json.gz": gzip.compress(array, mtime=0)}
 
 
 def web() -> Seeds:
@@ -226,6 +246,8 @@ SEEDS = {
     "arrow": lambda: arrow_files(tables()),
     "parquet": lambda: parquet_files(tables()),
     "packed": packed,
+    "delimited": delimited,
+    "json": json_by_other_names,
     "web": web,
     "dump": dump,
     "extracted": extracted,

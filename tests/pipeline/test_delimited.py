@@ -190,12 +190,12 @@ def test_the_delimiter_with_which_a_table_with_a_header_was_written_is_found(del
         (
             b"id,body\n1,a\n",
             {},
-            "a.csv: has no column 'text'. Its columns are id, body: choose one with --text-column, or,",
+            "a.csv: has no column 'text'. Its columns are 'id', 'body': choose one with --text-column, or,",
         ),
         (
             b"1,a\n",
             {"text_column": "2"},
-            "has no column 2: its first record is 1, a. Choose --text-column by its number",
+            "has no column 2: its first record is '1', 'a'. Choose --text-column by its number",
         ),
         (b"1,a\n", {"header": "no"}, "has no names with --header no, so there is no 'text'. Choose --text-column by"),
         (

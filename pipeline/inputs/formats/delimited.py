@@ -274,7 +274,7 @@ def _number_of(column: str, names: list[str], has_header: bool) -> int | None:
 
 
 def _no_column(flag: str, column: str, names: list[str], header: str) -> str:
-    shown = ", ".join(names)[:SHOWN_CHARACTERS]
+    shown = ", ".join(map(repr, names))[:SHOWN_CHARACTERS]
     numbers = f"by its number, from 0 to {len(names) - 1}"
     if _is_number(column):
         return f"has no column {column}: its first record is {shown}. Choose {flag} {numbers}"

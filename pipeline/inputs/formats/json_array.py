@@ -17,7 +17,9 @@ from pipeline.text.records import DAMAGED, SHOWN_CHARACTERS, Item, Reject, Row, 
 
 _SPACE = b" \t\r\n"
 _FIRST_OBJECT = re.compile(rb"\[\s*\{\s*[\"}]")
-_STRING = rb'"(?:[^"\\]++|\\[\s\S])*+"'
+_STRING = (  # the first form, which only looks for quotes, is six times as fast, but knows no quote after two backslashes
+    rb'(?:"(?:[^"]*+(?<=[^\\]\\)")*+[^"]*+(?<!\\)"|"(?:[^"\\]++|\\[\s\S])*+")'
+)
 _OUTSIDE = re.compile(rb'(?:[^"{}\[\],]++|' + _STRING + rb")*+")  # up to what may end or begin something
 _INSIDE = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb")*+")  # in brackets, where commas end nothing
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\[\s\S])*+')
