@@ -6,8 +6,9 @@
 
 Input is in the formats of `bertloom finetune`, without labels, or .txt with a text in each line; standard input is JSONL.
 Output is JSONL, one line per row, in the order of the rows, with the row's `id` if it has one. CoNLL and CoNLL-U are written
-as they were read, with the predicted tags in their column, unless --out ends in .jsonl. Rows are read as a stream, so an
-input may be larger than memory (except a .json file, which is read whole).
+as they were read, with the predicted tags in their column, unless --out ends in .jsonl. CSV and TSV are written with the
+answers in columns if --out ends like the input. Rows are read as a stream, so an input may be larger than memory (except a
+.json file, which is read whole).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class PredictConfig:
     fill: str | None = None
     """Text with one or more [MASK], for which words are predicted."""
     out: Path = Path("-")
-    """File to write, or - for standard output. A name that ends in .jsonl gives JSONL whatever the form of the input."""
+    """File to write, or - for standard output. A name that ends in .jsonl gives JSONL whatever the form of the input. One in
+    .csv or .tsv gives a table with the answers in columns if the input ends likewise."""
     overwrite: bool = False
     """Replace the file of --out if it exists."""
     columns: tuple[str, ...] = ()
@@ -100,7 +102,9 @@ def predict(config: PredictConfig) -> None:
     write = None
     if model.task.written and str(config.input) != STANDARD:
         with errors_of("--input"):
-            write = format_of(config.input, needed_columns(model.task.forms(False), columns)).write
+            form = format_of(config.input, needed_columns(model.task.forms(False), columns))
+        if not form.has_header or config.out.suffix.lower() in form.endings:
+            write = form.write
     written = model.task.written if write else ()
     is_json = write is None or config.out.suffix.lower() == ".jsonl"
     answers = answer_rows(config, model, columns, written, "gives the reasons" if is_json else "has them as they were")
@@ -108,10 +112,7 @@ def predict(config: PredictConfig) -> None:
         rows = ({"error": str(answer)} if isinstance(answer, BadRow) else answer for answer in answers)
         write_rows(config.out, rows)
     else:
-        cells = (
-            answer if isinstance(answer, BadRow) else {purpose: answer[purpose] for purpose in written}
-            for answer in answers
-        )
+        cells = (answer if isinstance(answer, BadRow) else model.task.cells(answer) for answer in answers)
         write_parts(config.out, write(config.input, columns, cells))
 
 

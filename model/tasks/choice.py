@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from bertloom.counts import counted
 from bertloom.json_files import decode_json
 from model.hub.tokenizer import TextTokenizer
+from model.tasks.columns import Column
 from model.tasks.data import DataBuilder, TaskBatch, TaskData
 from model.tasks.heads import SequenceModel
-from model.tasks.rows import Column
 from model.tasks.sequence import ROWS_AT_ONCE, cut_pair
 from model.tasks.task import Task, text_of
 from model.tasks.values import BadRow, ClassName, Parts
@@ -80,6 +80,7 @@ class ChoiceTask(Task[ChoiceRow]):
     metrics = ("accuracy",)
     has_classes = False
     has_two_segments = True
+    written = (ANSWER,)
     baselines = ("majority", "closest ending")
     foreign = {"answer_kind": "number"}
 

@@ -6,6 +6,7 @@ kept with the model.
 """
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +20,9 @@ from torch import Tensor
 from bertloom.counts import counted
 from bertloom.json_files import decode_json
 from model.hub.tokenizer import TextTokenizer
+from model.tasks.columns import Column
 from model.tasks.data import TaskBatch, TaskData
 from model.tasks.heads import SequenceModel
-from model.tasks.rows import Column
 from model.tasks.sequence import SequenceTask, TextRow
 from model.tasks.task import label_of, sorted_labels, string_of
 from model.tasks.values import BadRow, ClassName, Parts
@@ -57,6 +58,7 @@ class MultilabelTask(SequenceTask):
 
     name = "multilabel"
     model_class = MultilabelModel
+    written = (LABELS,)
     flags = ("label_separator",)
 
     def __post_init__(self) -> None:
@@ -215,6 +217,12 @@ class MultilabelTask(SequenceTask):
     def written_labels(self, labels: list[str]) -> list[str] | str:
         """Return labels in the form of the training rows."""
         return labels if self.label_separator is None else self.label_separator.join(labels)
+
+    def cells(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        if self.in_columns:
+            return {LABELS: Parts((label, answer[label]) for label in self.labels)}
+        labels = answer[LABELS]
+        return {LABELS: labels if isinstance(labels, str) else json.dumps(labels, ensure_ascii=False)}
 
     def _chosen(self, chances: np.ndarray) -> np.ndarray:
         """Return which labels each text has, bool (I, L)."""

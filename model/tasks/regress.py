@@ -42,6 +42,9 @@ class RegressTask(SequenceTask):
     def answer(self, rows: Sequence[TextRow], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
         return [{"value": round(float(value), 6)} for value in logits[:, 0]]
 
+    def cells(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        return {"label": answer["value"]}
+
     def configuration(self) -> dict[str, Any]:
         names = {"id2label": {0: "value"}, "label2id": {"value": 0}}
         return super().configuration() | {"problem_type": "regression"} | names

@@ -4,26 +4,15 @@ import json
 import re
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bertloom.json_files import check_regular
+from model.tasks.columns import known_names, pattern_of
 from model.tasks.records import names_columns, read_records
 from model.tasks.values import BadRow, Parts, is_utf8
 
 Row = TypeVar("Row")
 
-KNOWN_NAMES = {
-    "text": ("text", "sentence"),
-    "text_a": ("text_a", "a", "sentence1", "premise", "question1", "question"),
-    "text_b": ("text_b", "b", "sentence2", "hypothesis", "question2", "sentence"),
-    "label": ("label", "score"),
-    "tokens": ("tokens", "words"),
-    "tags": ("tags", "ner_tags"),
-    "question": ("question",),
-    "context": ("context",),
-    "answers": ("answers",),
-}
-"""The purposes of columns, and the names by which a column is recognised. `Column` is a purpose with names of its own."""
 OPTIONAL_COLUMNS = ("id", "is_impossible")
 """Columns that are passed on if a row has them."""
 MAX_NAMED = 5
@@ -36,21 +25,6 @@ MAX_HELD = 1000
 
 Place = str | tuple[str, ...] | re.Pattern[str]
 """Where the value for a purpose is: in a column, in these columns, or in all other columns with such names."""
-
-
-class Column(str):
-    """The purpose of a column, with the names by which its column is recognised."""
-
-    names: tuple[str, ...]
-    """Names of the column."""
-    parts: re.Pattern[str] | None
-    """Names of several columns that take its place, such as ending0, ending1, …"""
-
-    def __new__(cls, purpose: str, *names: str, parts: str = "") -> Self:
-        self = super().__new__(cls, purpose)
-        self.names = names
-        self.parts = re.compile(parts) if parts else None
-        return self
 
 
 class NeededColumns(Container[str]):
@@ -162,16 +136,6 @@ def needed_columns(forms: Sequence[Sequence[str]], columns: Mapping[str, str]) -
     given = {part for name in columns.values() for part in (name, *name.split(","))}
     patterns = [parts for purpose in purposes if purpose not in columns and (parts := pattern_of(purpose))]
     return NeededColumns(known | given | {*OPTIONAL_COLUMNS}, patterns)
-
-
-def known_names(purpose: str) -> tuple[str, ...]:
-    """Return the names by which the column for a purpose is recognised."""
-    return purpose.names if isinstance(purpose, Column) else KNOWN_NAMES[purpose]
-
-
-def pattern_of(purpose: str) -> re.Pattern[str] | None:
-    """Return the names of several columns that may take the place of one, or None."""
-    return purpose.parts if isinstance(purpose, Column) else None
 
 
 def by_purpose(values: Mapping[str, Any], places: Mapping[str, Place]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class SequenceTask(Task[TextRow]):
     text_forms: ClassVar[list[tuple[str, ...]]] = [("text_a", "text_b"), ("text",)]
     """The columns of a row, without its label; of several forms the first one that the file has."""
     model_class = SequenceModel
+    written = ("label",)
     baselines: ClassVar[tuple[str, ...]] = ("majority", "tf-idf")
 
     @property

@@ -152,6 +152,9 @@ class TagTask(Task[TagRow]):
             answers.append(answer)
         return answers
 
+    def cells(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: answer[name] for name in ("tokens", "tags")}  # the words, too, for rows that are texts
+
 
 def per_row(rows: Sequence[TagRow], values: np.ndarray) -> Iterator[np.ndarray]:
     """Return the values of each row, from one value for each word of all rows."""

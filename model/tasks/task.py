@@ -80,6 +80,10 @@ class Task(ABC, Generic[Row]):
     def answer(self, rows: Sequence[Row], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
         """Return the answer to each row from a model's logits, with the probabilities of the top_k most likely classes."""
 
+    def cells(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what an answer puts into columns, by purpose: a value, a list of words, or Parts for several columns."""
+        return {purpose: answer[purpose] for purpose in self.written}
+
     def learn(self, rows: Sequence[Row]) -> Self:
         """Return the task with what its training rows define: the labels, if none were given."""
         return self if self.labels else replace(self, labels=sorted_labels(self.label_counts(rows)))

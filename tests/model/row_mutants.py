@@ -123,13 +123,19 @@ def read_without_labels(path: Path, task: Task) -> None:
 
 
 def write_labels(path: Path, task: Task) -> None:
-    """Write a tag for each word, for a task of tags and a form that is written back."""
+    """Write a tag for each word, or a value in each record of a table, for forms that are written back."""
     needed = needed_columns(task.forms(False), {})
     form = format_of(path, needed)
-    if task.written == ("tags",) and form.write:
-        records = [values for _, values in form.read(path, needed)]
-        rows = [row if isinstance(row, BadRow) else {"tags": ["x"] * len(row.get("tokens") or ())} for row in records]
-        list(form.write(path, {}, rows))
+    if form.write is None or not task.written or not (form.has_header or task.written == ("tags",)):
+        return
+    records = [values for _, values in form.read(path, needed)]
+    answers = [
+        row
+        if isinstance(row, BadRow)
+        else dict.fromkeys(task.written, "x" if form.has_header else ["x"] * len(row.get("tokens") or ()))
+        for row in records
+    ]
+    list(form.write(path, {}, answers))
 
 
 SEEDS = {

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from model.tasks.columns import Column
 from model.tasks.formats.json_lines import json_lines
 from model.tasks.records import read_records
-from model.tasks.rows import Column, find_columns, needed_columns, read_rows, read_task
+from model.tasks.rows import find_columns, needed_columns, read_rows, read_task
 from model.tasks.values import BadRow, Parts
 
 FORM = [["text", "label"]]
