@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.build_vocab import main as build_vocab
 from jobs.explain import Explainer
 from jobs.support.explanation import explanation_lines
 from tests.jobs.corpus import documents, run_job, shard_digests, write
@@ -148,6 +149,34 @@ def _records(path: Path, first: int, last: int) -> list[str]:
     data = path.read_bytes()
     lines = data[first : data.index(b"\n", last)].decode().split("\n")
     return [json.loads(line)["text"] for line in lines] if path.suffix == ".jsonl" else lines
+
+
+def test_the_steps_that_read_all_input_before_see_the_same_documents(tmp_path, vocab):
+    menu = ["Bada | Bebe.", "Bobo bubu."]
+    texts = [*([menu[0], *paragraphs, menu[1]] for paragraphs in TEXTS), [*TEXTS[0], "One more word."], TEXTS[1]]
+    write_lines(tmp_path / "rows.txt", rows(texts, [""]))
+    write(tmp_path / "documents.jsonl", texts)
+    options = {"sample": 40, "max_line_repeats": 5, "near_duplicates": 0.7, "min_characters": 40}
+    many = {"records": "lines", "split_mb": 0.001, "num_workers": 2}
+    made = run_job(tmp_path / "rows.txt", tmp_path / "out", vocab, **ONE, **options, **many)
+    expected = run_job(tmp_path / "documents.jsonl", tmp_path / "expected", vocab, **ONE, **options)
+    assert shard_digests(tmp_path / "out") == shard_digests(tmp_path / "expected")
+    assert made["counters"]["passed_over"].pop("empty-record") == len(texts)
+    for name in ("documents_in", "documents_duplicate", "rejected", "passed_over", "cleaned"):
+        assert made["counters"][name] == expected["counters"][name]
+
+
+def test_a_vocabulary_of_records_is_that_of_their_documents(tmp_path):
+    write_lines(tmp_path / "rows.txt", rows(TEXTS, [""]))
+    write(tmp_path / "documents.jsonl", TEXTS)
+    for name, flags in (
+        ("rows.txt", ["--records", "lines", "--sample", "40"]),
+        ("documents.jsonl", ["--sample", "40"]),
+    ):
+        build_vocab(
+            ["--input", f"{tmp_path}/{name}", "--vocab-size", "300", "--out", f"{tmp_path}/{name}.vocab", *flags]
+        )
+    assert (tmp_path / "rows.txt.vocab").read_bytes() == (tmp_path / "documents.jsonl.vocab").read_bytes()
 
 
 def test_a_column_that_no_record_has_is_named(tmp_path, vocab):

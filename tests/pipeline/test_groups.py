@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import product
@@ -256,12 +257,21 @@ def test_an_expression_sees_the_beginning_of_a_record_only(folder):
 
 
 def test_records_passed_over_take_no_memory(folder):
-    rows = "\n" * 1_000_000 + "Text.\n" + "#\n" * 10
+    rows = "\n" * 100_000 + "Text.\n" + "#\n" * 10
     assert lines_of(folder, rows, records="lines", skip_lines="#") == [
-        PassedOver(0, "empty-record", 0, 1_000_000),
-        Document(b"Text.", 1_000_000, last_record=1_000_000),
-        PassedOver(1_000_000, "skipped-line", 1, 10),
+        PassedOver(0, "empty-record", 0, 100_000),
+        Document(b"Text.", 100_000, last_record=100_000),
+        PassedOver(100_000, "skipped-line", 1, 10),
     ]
+
+
+def test_a_document_of_any_number_of_records_takes_little_memory(folder):
+    source = source_of(folder, "f.txt", (b"A line. " * 120 + b"\n\n") * 20_000, records="lines", document_start="^ = ")
+    tracemalloc.start()
+    size = sum(len(item.text) for item in read_documents(Split(source, 0, None)) if isinstance(item, Document))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size > 19_000_000 and peak < 30_000_000
 
 
 def test_a_split_within_a_document_does_not_read_to_its_end(folder, monkeypatch):

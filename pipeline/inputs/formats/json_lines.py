@@ -6,7 +6,7 @@ In the text a single line break is a space and a blank line ends a paragraph.
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -62,24 +62,24 @@ def read_object(
         return Reject(position, "not-an-object", "", first_characters(line))
     record_id = record.get(id_column)
     record_id = None if record_id is None else shown_id(record_id)
-    for reason, column in (("no-text-field", text_column), ("no-document-field", document_column)):
-        if column is not None and column not in record:
-            detail = _plain(f"fields: {', '.join(record)}"[:SHOWN_CHARACTERS])
-            return Reject(position, reason, detail, first_characters(line), record_id)
+    if text_column not in record:
+        return Reject(position, "no-text-field", _fields(record), first_characters(line), record_id)
     text = record[text_column]
     if not isinstance(text, str):
         return Reject(position, "text-not-a-string", "", first_characters(line), record_id)
     document = None
     if document_column is not None:
+        if document_column not in record:
+            return Reject(position, "no-document-field", _fields(record), first_characters(line), record_id)
         if isinstance(record[document_column], (list, dict)):
             return Reject(position, "document-not-a-value", "", first_characters(line), record_id)
         document = repr(record[document_column])
     return Row(text, position, line[: 4 * SHOWN_CHARACTERS], num_replaced, record_id, document)
 
 
-def _plain(text: str) -> str:
-    """Return the text with lone surrogates replaced, which UTF-8 cannot hold."""
-    return text.encode(errors="replace").decode()
+def _fields(record: dict[str, Any]) -> str:
+    """Return the names of a record's fields, without lone surrogates, which UTF-8 cannot hold."""
+    return f"fields: {', '.join(record)}"[:SHOWN_CHARACTERS].encode(errors="replace").decode()
 
 
 def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
