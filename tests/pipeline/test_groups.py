@@ -1,7 +1,10 @@
 """Records that are sentences or lines: the documents that they are part of, however their file is cut or packed."""
 
+import csv
+import io
 import json
 import re
+import tarfile
 import tracemalloc
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -56,9 +59,9 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("groups")
 
 
-def source_of(folder: Path, name: str, data: bytes, **options: Any) -> Source:
+def source_of(folder: Path, name: str, data: bytes, form: str | None = None, **options: Any) -> Source:
     (folder / name).write_bytes(data)
-    [source] = find_sources([str(folder / name)], None, ReadConfig(encoding="utf-8"))
+    [source] = find_sources([str(folder / name)], None, ReadConfig(encoding="utf-8", format=form))
     return with_options(source, **options)
 
 
@@ -193,6 +196,62 @@ def test_lines_of_a_text_file_are_grouped_as_by_the_twin(folder, name, given, sp
         small_buffers(patch, chunk, most)
         patch.setattr(streamed, "MAX_LINE_BYTES", 100)
         check(source, twin(given, positions, "line-too-long", MODES[name]), split_bytes, has_ids=False)
+
+
+@ANY_MODE
+@settings(max_examples=40)
+@given(given=records_of([*TEXTS, *BROKEN[:-1]], ["1", "2", ""]), split_bytes=SPLITS, chunk=CHUNKS, most=MOST)
+def test_records_of_csv_are_grouped_as_by_the_twin(folder, options, given, split_bytes, chunk, most):
+    data, positions = b"id,text,book\n", []
+    for i, record in enumerate(given):
+        sink = io.StringIO()
+        fields = ["one field"] if record.text is None else [f"id{i}", record.text, record.book]
+        csv.writer(sink).writerow(fields)
+        positions.append(len(data))
+        data += sink.getvalue().encode()
+    source = source_of(folder, "a.csv", data, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        small_buffers(patch, chunk, most)
+        expected = twin(given, positions, "wrong-columns", options)
+        check(source, [PassedOver(0, "header"), *expected], split_bytes)
+
+
+@ANY_MODE
+@settings(max_examples=40)
+@given(given=records_of([*TEXTS, *BROKEN], [1, "1", None]), chunk=CHUNKS, most=MOST)
+def test_objects_of_a_json_array_are_grouped_as_by_the_twin(folder, options, given, chunk, most):
+    data, positions = b"[", []
+    for i, record in enumerate(given):
+        row = {"id": f"id{i}", "text": record.text, "book": record.book}
+        data += b", " if i else b""
+        positions.append(len(data))
+        data += json.dumps(row if record.text is not None else []).encode()
+    source = source_of(folder, "array.json", data + b"]", "json-array", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        small_buffers(patch, chunk, most)
+        check(source, twin(given, positions, "not-an-object", options), 1)
+
+
+@ANY_MODE
+def test_a_document_does_not_cross_the_files_of_an_archive(folder, options):
+    texts = ["a", "b", " = T = ", "c", "", "d", " = = S = = "]
+    files = {
+        f"{i}.jsonl": "".join(json.dumps({"text": text, "book": i}) + "\n" for text in texts).encode() for i in range(2)
+    }
+    whole = []
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+            whole += read_documents(Split(source_of(folder, name, data, **options), 0, None))
+    [source] = find_sources([str(folder / "a.tar")], None, ReadConfig(**options))
+    found = list(read_documents(Split(source, 0, None)))
+    assert [replace(item, position=item.position - item.member.first, member=None) for item in found] == whole
+    for item in found:
+        assert list(read_documents(Split(source, 0, None), item.position)) == [
+            i for i in found if i.position >= item.position
+        ]
 
 
 FORMS = {"a.parquet": as_parquet, "file.arrow": as_arrow_file, "stream.arrow": as_arrow_stream}
