@@ -1,6 +1,7 @@
 """Files that are one document each: HTML pages, and the bounds and the discovery that Markdown and reST share with them."""
 
 import gzip
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,27 @@ def test_an_encoding_that_the_first_bytes_show_holds_for_markdown_and_rst(tmp_pa
 def test_a_long_file_is_cut_into_pieces(tmp_path):
     pieces = records_of(tmp_path, "a.md", b"# Title\n\n" + (b"A paragraph of words. " * 1000 + b"\n\n") * 200)
     assert [piece.piece for piece in pieces if isinstance(piece, Document)] == [0, 1]
+
+
+def test_files_of_an_archive_are_the_same_documents(tmp_path):
+    files = {
+        "a.md": b"# *A*\n\nText.\n",
+        "b.rst": b"B\n=\n\n*Text*.\n",
+        "c.html": PAGE.format("").encode(),
+        "AA/wiki_00": b'<doc id="7" url="u" title="T">\nT\n\nOne &amp; two.\n</doc>\n',
+        "AA/wiki_01": b'{"id": "8", "revid": "1", "url": "u", "title": "T", "text": "Three &lt; four."}\n',
+    }
+    for name, data in files.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "in", "in")
+    texts = [
+        {
+            record.text
+            for source in find_sources([str(path)])
+            for record in read_documents(split_source(source, 10**6)[0])
+        }
+        for path in (tmp_path / "in", tmp_path / "a.tar.gz")
+    ]
+    assert texts[0] == texts[1] == {b"A\nText.", b"B\nText.", TEXT.encode(), b"One & two.", b"Three < four."}

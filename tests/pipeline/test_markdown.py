@@ -56,6 +56,11 @@ from tests.pipeline.reading import with_options
         ("+++\ntitle = 'T'\n\n[x]\ny = 1\n+++\n*Body*", ["Body"]),
         ("---\n---\n*Body*", ["Body"]),
         ("---\n\nThe rule above is no front matter.\n\n---\n\n*End*", ["The rule above is no front matter.", "End"]),
+        ("```{note}\nSee *this*.\n```\n\n```{code-cell} python\nx = 1\n```\n\n```{r}\ny\n```", ["See this."]),
+        (
+            "````{admonition} Own *title*\n:class: tip\n\n```{tip}\nIn.\n```\n````\n\n```{note}\n```",
+            ["Own *title*", "In."],
+        ),
         ("**「重点」**是什么？**注意：**内容，**好**的。", ["「重点」是什么？注意：内容，好的。"]),
     ],
 )
@@ -136,6 +141,7 @@ def test_texts_in_mark_up_come_back_as_paragraphs(title, items, code, quote):
         ("*_a" * 20_000, "40000 marks of emphasis in a row, the limit is 20000"),
         ("a\n\n" * 110_000, "220000 lines, the limit is 200000"),
         (">" * 1000, "nested 40 deep"),
+        ("".join("`" * i + "{note}\n" for i in range(20, 3, -1)), "notes are nested more than 5 deep"),
         ("- " * 1000 + "a", "nested 40 deep"),
         ("".join("  " * i + "- a\n" for i in range(100)), "nested 40 deep"),
         ("".join(" " * i + "!!! a\n" for i in range(0, 400, 4)), "nested 40 deep"),

@@ -1,8 +1,9 @@
 """Markdown files: a file is a document, and each of its blocks a paragraph. markdown-it-py parses them.
 
 Headings, list items, quotations, notes and the texts of links stay. Front matter, code, displayed formulas, tables, pictures
-and mark-up are left out; of HTML, the text stays. Besides CommonMark it reads tables, footnotes, task lists, `!!! note` and
-`::: note` blocks, `$formulas$`, and the short codes of Hugo and Jekyll. A file without any mark-up keeps its text as it is.
+and mark-up are left out; of HTML, the text stays. Besides CommonMark it reads tables, footnotes, task lists, the notes of
+GitHub, MkDocs, Pandoc and MyST, `$formulas$`, and the short codes of Hugo and Jekyll. A file without any mark-up keeps its
+text as it is.
 """
 
 import html
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 MAX_DEPTH = 40  # of nested blocks; a list in a list is two. The parser would drop what is deeper
+MAX_NOTES = 5  # of MyST, in each other
 MAX_LINES = 200_000  # a line may be a block, which takes 2 KB
 MAX_BRACKETS = 50_000  # one that is never closed takes up to 0.3 ms
 MAX_MARKS = 500_000  # other characters that may be mark-up, which take up to 20 µs
@@ -38,6 +40,11 @@ _FRONT_MATTER = re.compile(
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _SHORT_CODE = re.compile(r"\{(?:\{[<%][^{}]{0,1000}[%>]\}\}|%[^{}]{0,1000}%\})")
 _ATTRIBUTES = re.compile(r"\s*\{(?:[#:]|\.[A-Za-z])[^{}]*\}\s*\Z")  # {#name}, {.class}, {: .class}
+_MYST_NOTE = re.compile(
+    r"\{(?:admonition|note|warning|tip|important|caution|attention|danger|error|hint|seealso|todo|dropdown|margin|sidebar|topic"
+    r"|epigraph|versionadded|versionchanged|deprecated)\}"
+)
+_MYST_OPTIONS = re.compile(r"\A(?:\s*:[\w-]+:[^\n]*\n)+")
 _IMPORTS = re.compile(r"(?:import\s[^\n]*\sfrom\s+(?:\"[^\"\n]*\"|'[^'\n]*');?\s*)+")
 _HIDDEN_HTML = re.compile(
     r"<!--.*?(?:-->|\Z)|<(script|style|pre|svg|table|textarea)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE
@@ -49,8 +56,13 @@ _WIDE_BOLD = re.compile(r"\*\*(?=\S)((?:[^*]*[、-〟！-）：-＠’”])|[、
 _LEFT_OUT = {"table_open": 1, "table_close": -1, "alert_title_open": 1, "alert_title_close": -1}
 
 
-def text_of_markdown(source: str) -> str:
-    """Return the paragraphs, separated by blank lines. Raises ValueError for a page that takes too long."""
+def text_of_markdown(source: str, depth: int = 0) -> str:
+    """Return the paragraphs, separated by blank lines. Raises ValueError for a page that takes too long.
+
+    depth: number of MyST's notes around it, whose text is parsed again.
+    """
+    if depth > MAX_NOTES:
+        raise ValueError(f"notes are nested more than {MAX_NOTES} deep")
     front_matter = _FRONT_MATTER.match(source)
     source = source[front_matter.end() :] if front_matter else source
     for what, number, most in (
@@ -67,7 +79,7 @@ def text_of_markdown(source: str) -> str:
         raise ValueError(f"blocks are nested {MAX_DEPTH} deep or deeper")
     if not env.get("references") and _is_plain(tokens):
         return "\n\n".join(" ".join(part.split("\n")) for part in _BLANK_LINES.split(source.strip("\n")))
-    return "\n\n".join(_paragraphs(tokens))
+    return "\n\n".join(_paragraphs(tokens, depth))
 
 
 def _most_emphasis(source: str) -> int:
@@ -131,7 +143,7 @@ def _is_plain(tokens: Sequence["Token"]) -> bool:
     return True
 
 
-def _paragraphs(tokens: Sequence["Token"]) -> Iterator[str]:
+def _paragraphs(tokens: Sequence["Token"], depth: int) -> Iterator[str]:
     hidden = 0
     numbers: list[tuple[int, int]] = []  # of each list that is open: the first number, and the next
     item = ""  # the number of a list item that has no text yet
@@ -156,6 +168,10 @@ def _paragraphs(tokens: Sequence["Token"]) -> Iterator[str]:
                 yield words.strip()
         elif token.type == "html_block":
             yield from _html_paragraphs(token.content)
+        elif token.type == "fence" and (note := _MYST_NOTE.match(token.info)):
+            if token.info[note.end() :].strip():
+                yield token.info[note.end() :].strip()
+            yield from filter(None, [text_of_markdown(_MYST_OPTIONS.sub("", token.content), depth + 1)])
         elif token.type == "inline" and not hidden and token.content != title:
             text = _ATTRIBUTES.sub("", _inline_text(token.children or []))
             if text.strip() and not _IMPORTS.fullmatch(token.content):
