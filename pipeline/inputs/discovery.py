@@ -134,7 +134,7 @@ def _find(
         listing = list_files(pattern, flag)
         chosen = {**listing.named, **_readable(pattern, listing, notes, read, contents)}
         if not chosen:
-            raise ValueError(f"{flag} {pattern}: {_nothing_found(pattern, listing)}")
+            raise ValueError(f"{flag} {pattern}: {_nothing_found(pattern, listing, read)}")
         for path, file in chosen.items():
             if _SURROGATE.search(path):  # Python's form of bytes that are not UTF-8
                 raise ValueError(f"{path!r}: the name is not UTF-8. Rename the file or its folder")
@@ -155,10 +155,15 @@ def _real_path(path: str) -> str:
     return os.path.realpath(path) if storage.is_local(path) else path
 
 
-def _nothing_found(pattern: str, listing: Listing) -> str:
+def _nothing_found(pattern: str, listing: Listing, read: ReadConfig) -> str:
     """Return what is wrong with a pattern that matches no file to read."""
     if storage.is_local(pattern) and not os.path.lexists(pattern) and not glob.has_magic(pattern):
         return "there is no such file or folder"
+    for path in filter(has_open_name, sorted(listing.below)):
+        try:
+            _look(path, read)
+        except ValueError as error:
+            return f"no file can be read, such as {error}"
     return f"no file matches. Expected {expected_names()}"
 
 

@@ -24,8 +24,7 @@ def advice(reason: str, config: ReadConfig) -> str:
         "not-an-object": "expected one JSON object in each line",
         "wrong-columns": "expected as many columns as the first record has; read the file with --format tsv if its columns "
         "are separated by tabs and quotes are text",
-        "unclosed-quote": "expected a closing quote; read the file with --format tsv if its columns are separated by tabs "
-        "and quotes are text",
+        "unclosed-quote": "read the file with --format tsv if its columns are separated by tabs and quotes are text",
         DAMAGED: "copy the file again",
     }.get(reason, "")
 

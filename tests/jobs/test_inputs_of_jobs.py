@@ -133,6 +133,7 @@ def test_the_same_texts_give_the_same_shards_in_every_format(tmp_path, vocab, ex
     manifest = run_job(tmp_path / "in", tmp_path / "out", vocab, **ONE, **options)
     assert shard_digests(tmp_path / "out") == expected
     assert manifest["counters"]["documents_in"] == 120
+    assert [explain([str(tmp_path / "out"), str(i)]) for i in (0, 40)] == [0, 0]
     assert ("mwparserfromhell" in manifest["versions"]) is (form is dump)
 
 
@@ -245,11 +246,11 @@ def test_awkward_files_are_all_read_or_named(tmp_path, vocab, capsys):
     rows = ['{"id": 1, "text": "Bada bebe. Bibi."}', '{"id": 2, "text": null}', "", '{"id": 4}', '{"text": "cut', "[1]"]
     (folder / "broken.jsonl").write_text("\n".join(rows))
     pq.write_table(pa.table({"text": ["Bada. Bebe.", None, ""], "id": [7, 8, 9]}), folder / "nulls.parquet")
-    (folder / "table.tsv").write_text("a\tb\n")
+    (folder / "table.xls").write_bytes(b"\xd0\xcf\x11\xe0")
     manifest = run_job(folder, tmp_path / "out", vocab, **ONE, pairs="none")
     counters = manifest["counters"]
     said = capsys.readouterr().err
-    assert f"{folder}: 1 of 14 files skipped (1 .tsv)" in said
+    assert f"{folder}: 1 of 14 files skipped (1 .xls)" in said
     assert "latin1.txt: read as windows-1252" in said
     assert [note for note in manifest["notes"] if "files skipped" in note or "windows-1252" in note] == manifest[
         "notes"

@@ -3,7 +3,9 @@
 import csv
 import gzip
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -28,7 +30,7 @@ def records(data: bytes, chunk: int, start: int = 0, delimiter: str | None = ","
     return list(_records(Chunks(chunks, ends_at_damage=True), start, delimiter))
 
 
-def source_of(folder: Path, data: bytes, name: str = "a.csv", **options: str) -> Source:
+def source_of(folder: Path, data: bytes, name: str = "a.csv", **options: Any) -> Source:
     (folder / name).write_bytes(data)
     [source] = find_sources([str(folder / name)], config=ReadConfig(**options))
     return source
@@ -46,7 +48,7 @@ def rejects(items: list[Record]) -> list[tuple[int, str, str]]:
     return [(item.position, item.reason, item.detail) for item in items if isinstance(item, Reject)]
 
 
-@settings(max_examples=1000)
+@settings(max_examples=400)
 @example('a,"b\nc"x,"""\r"\r,d', 1)
 @example('"\n"\n,a"b,"c', 2)
 @given(TEXT, CHUNK)
@@ -72,7 +74,7 @@ def test_in_tsv_each_line_is_a_record(text, chunk):
     assert found == text.encode().splitlines(keepends=True)
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(TEXT, st.integers(1, 20), st.sampled_from([1, 2, 1 << 20]), CHUNK)
 def test_a_record_beyond_the_limits_is_a_reject_wherever_reading_begins(text, max_bytes, max_lines, chunk):
     data = text.encode()
@@ -97,7 +99,7 @@ def test_an_unclosed_quote_in_every_line_takes_linear_time(monkeypatch):
     assert len(looked) <= 2 * 10_000
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(TEXT, min_size=1, max_size=12), st.integers(1, 60), CHUNK, st.sampled_from([".csv", ".tsv"]))
 def test_a_file_cut_at_any_size_gives_the_same_records(tmp_path_factory, fields, split_bytes, chunk, ending):
     folder = tmp_path_factory.getbasetemp()
@@ -125,6 +127,29 @@ def test_a_record_is_a_document_with_the_byte_of_its_first_line_as_position(tmp_
     ]
     assert rejects(items) == [(15, "blank-line", "")]
     assert [d.record_id for d in items if isinstance(d, Document)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"records": "sentences", "records_per_document": 3},
+        {"records": "sentences", "document_column": "book"},
+        {"records": "lines", "document_start": "^Title"},
+    ],
+)
+@pytest.mark.parametrize("split_bytes", [30, 200, 10_000])
+def test_records_that_are_sentences_or_lines_make_the_same_documents_as_in_json_lines(tmp_path, options, split_bytes):
+    rows = [{"book": i // 4, "text": f"Title {i}." if i % 5 == 0 else f"Sentence, number {i}."} for i in range(40)]
+    files = {"a.jsonl": "".join(json.dumps(row) + "\n" for row in rows), "b.json": json.dumps(rows)}
+    csv.DictWriter(sink := io.StringIO(newline=""), ["book", "text"]).writerows(
+        [{"book": "book", "text": "text"}, *rows]
+    )
+    files["c.csv"] = sink.getvalue()
+    files["d.tsv"] = "book\ttext\n" + "".join(f"{row['book']}\t{row['text']}\n" for row in rows)
+    found = [
+        texts(read(source_of(tmp_path, data.encode(), name, **options), split_bytes)) for name, data in files.items()
+    ]
+    assert len(found[0]) >= 8 and all(one == found[0] for one in found)
 
 
 def test_in_tsv_a_quote_is_text_like_any_other(tmp_path):
@@ -203,7 +228,7 @@ def test_the_delimiter_with_which_a_table_with_a_header_was_written_is_found(del
             {},
             "has 2 columns with the name 'text'. Give the column's number with --text-column, from 0",
         ),
-        (b'"text,id\na,1\n', {}, "its first record cannot be read (unclosed-quote: no closing quote in the next"),
+        (b'"text,id\na,1\n', {}, "its first record cannot be read (unclosed-quote: its quote is not closed within"),
     ],
 )
 def test_columns_that_do_not_fit_are_an_error_before_the_job_begins(tmp_path, data, options, said):

@@ -193,6 +193,13 @@ def test_a_named_file_with_one_json_object_is_an_error_that_says_what_was_expect
         find_sources([str(tmp_path / name)])
 
 
+def test_a_folder_without_a_file_that_can_be_read_is_an_error_that_says_why(tmp_path):
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_bytes(PRETTY)
+    with pytest.raises(ValueError, match=r"no file can be read, such as .*/a\.json: is one JSON object, not records"):
+        find_sources([str(tmp_path)])
+
+
 def test_only_files_whose_names_may_be_of_any_format_are_opened(tmp_path, monkeypatch):
     for name in ("a.txt", "b.doc", "c.py", "d.json", "e"):
         (tmp_path / name).write_bytes(JSON)

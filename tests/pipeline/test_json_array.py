@@ -38,7 +38,7 @@ def without_places(items: list[Row | Reject]) -> list[tuple[object, ...]]:
     ]
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.lists(OBJECTS | VALUES, max_size=5), CHUNK, st.sampled_from([None, 0, 1]), st.booleans())
 def test_an_array_gives_the_records_of_the_same_json_lines(objects, chunk, indent, spaced):
     space = " \r\n\t" * spaced
@@ -52,7 +52,7 @@ def test_an_array_gives_the_records_of_the_same_json_lines(objects, chunk, inden
         assert records(text.encode(), 5, item.position) == found[i:]
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(
     st.lists(OBJECTS, max_size=4),
     st.lists(st.tuples(st.integers(0, 200), st.sampled_from(b'{}[],"\\ a')), max_size=3),
@@ -107,7 +107,7 @@ def test_what_is_not_an_object_is_a_reject_and_reading_goes_on_after_the_comma(d
     assert found == expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(st.integers(0, 40), max_size=8), CHUNK)
 def test_an_element_over_the_limit_is_a_reject_and_the_next_ones_are_read(sizes, chunk):
     objects = [{"text": "x" * size} for size in sizes]

@@ -149,7 +149,10 @@ def _records(chunks: Chunks, start: int, delimiter: str | None) -> Iterator[tupl
         held.popleft()
 
 
-_UNCLOSED = f"no closing quote in the next {MAX_RECORD_LINES} lines or {MAX_LINE_BYTES} bytes, or before the file ends"
+_UNCLOSED = (
+    f"its quote is not closed within {MAX_RECORD_LINES:,} lines or {MAX_LINE_BYTES // 1_000_000} MB, or before the file "
+    f"ends"
+)
 
 
 def _ends_in_quotes(line: bytes, delimiter: str, begins_in_quotes: bool) -> bool:
