@@ -38,6 +38,7 @@ TEXT_COLUMNS = ("text", "content", "raw_content", "body", "article", "document",
 _TITLE = re.compile(r"=+ [^=].* =+")
 _TAG = re.compile(r"</?(?:p|br|div|span|a|li|ul|td|tr|table|h[1-6]|b|i|em|strong)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|nbsp|apos|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
+_WIKIEXTRACTOR = re.compile(r'<doc id="[^"]*" (?:revid="[^"]*" )?url="')
 _GUTENBERG = re.compile(r"\*\*\*\s*START OF (?:THE|THIS) PROJECT GUTENBERG", re.IGNORECASE)
 _SENTENCE_LOCALES = {"Hiragana": "ja", "Katakana": "ja", "Thai": "th", "Lao": "lo", "Khmer": "km", "Myanmar": "my"}
 
@@ -162,6 +163,8 @@ def _encoding(look: Look, config: TokenizeConfig) -> str:
 
 
 def _markup(look: Look, config: TokenizeConfig) -> str:
+    if look.has_layouts and any(map(_WIKIEXTRACTOR.match, look.texts)):
+        return "the text has the tags of WikiExtractor's output: give --format wikiextractor"
     tags = _share(look, [bool(_TAG.search(text)) for text in look.texts])
     if tags >= 0.2:
         where = "give --format html" if look.has_layouts else "extract their text first, for example with resiliparse"

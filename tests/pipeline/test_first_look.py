@@ -135,6 +135,10 @@ def entities(folder: Path) -> None:
     jsonl(folder / "a.jsonl", [text.replace("and", "&amp;") for text in ENGLISH])
 
 
+def extracted(folder: Path) -> None:
+    (folder / "wiki.txt").write_text(f'<doc id="1" url="u" title="T">\nT\n\n{TEXT}\n</doc>\n')
+
+
 def gutenberg(folder: Path) -> None:
     jsonl(folder / "a.jsonl", [f"*** START OF THE PROJECT GUTENBERG EBOOK A ***\n\n{TEXT}"])
 
@@ -165,6 +169,7 @@ def broken_encoding(folder: Path) -> None:
         (a_line_each, {}, "give --text-layout line"),
         (tags, {}, "100% of the documents hold HTML tags: extract their text first"),
         (entities, {}, "such as &amp;: give --fix-text"),
+        (extracted, {}, "give --format wikiextractor"),
         (gutenberg, {}, "give --strip-gutenberg"),
         (japanese, {}, "give --sentences icu:ja"),
         (broken_encoding, {"encoding": "utf-8"}, "name the encoding of the files with --encoding"),
