@@ -104,8 +104,8 @@ class MultilabelTask(SequenceTask):
                 found = decode_json(found, "labels") if found.strip() else []
         if not isinstance(found, list):
             raise BadRow(
-                f"labels is {found!r:.60}, expected a list: for a string, name the sign between its labels, such as "
-                f"--label-separator ';'; for a single label, use --task classify"
+                f"labels is {found!r:.60}, expected a list: for a string of labels, give --label-separator; for a single "
+                f"label, --task classify"
             )
         return [label_of(label) for label in found]
 
@@ -126,7 +126,7 @@ class MultilabelTask(SequenceTask):
         counts, columns = self.label_counts(rows), dict.fromkeys(name for row in rows for name in row.label_columns)
         labels = self.labels or tuple(columns) or sorted_labels(counts)
         if self.label_separator is not None and all(len(labels_of(row)) < 2 for row in rows):
-            example = next((label for row in rows for label in labels_of(row)), "")
+            example = max((label for row in rows for label in labels_of(row)), key=len, default="")
             raise ValueError(
                 f"label_separator={self.label_separator!r} separates no labels: none of the {len(rows):,} training rows has "
                 f"two, as in {example!r:.60}: give another one; for a single label per text, use --task classify"

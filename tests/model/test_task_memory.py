@@ -76,14 +76,15 @@ def test_predictions_go_through_the_model_in_parts_and_are_those_of_whole_texts(
     assert loss == pytest.approx(whole_loss, abs=1e-6) and logits.shape == (5, 2)
 
 
-@pytest.mark.parametrize("name", ["tag", "span"])
+@pytest.mark.parametrize("name", ["tag", "span", "choice"])
 def test_windows_of_words_and_answers_go_through_the_model_in_parts_too(name, seen):
     task = make_task(name, Windowing(max_seq_length=16, stride=None, max_windows=None))
     rows = [task.parse("x", {"id": None, "is_impossible": None} | row) for row in ROWS[name](12)]
     task = task.learn(rows)
     found = task.tokenize(rows, small_tokenizer())
     logits, _ = predict_all(small_model(task.model_class, task.num_outputs), found, 32)
-    assert max(seen) <= 20 and len(logits) == (len(found.labels) if name == "tag" else len(found.input_ids))
+    expected = {"tag": len(found.labels), "span": len(found.input_ids), "choice": len(found.starts) - 1}
+    assert max(seen) <= 20 and len(logits) == expected[name]
 
 
 def test_a_long_text_in_parts_has_the_gradient_of_the_whole_text(seen, monkeypatch):

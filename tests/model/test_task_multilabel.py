@@ -93,7 +93,7 @@ def test_columns_that_a_data_set_declares_as_classes_are_read(tmp_path):
         (
             (),
             "a;b",
-            "labels is 'a;b', expected a list: for a string, name the sign between its labels, such as --label-sep",
+            "labels is 'a;b', expected a list: for a string of labels, give --label-separator; for a single label, --task",
         ),
         ((), "5", "labels is 5, expected a list"),
         ((), 5, "labels is 5, expected a list"),
@@ -126,8 +126,8 @@ def test_lists_among_strings_and_columns_that_dev_rows_lack_are_bad_rows():
     [
         (
             task(label_separator="|"),
-            [row("a;b"), row("c;d")],
-            "label_separator='|' separates no labels: none of the 2 train",
+            [row("a"), row("c;d")],
+            "label_separator='|' separates no labels: none of the 2 training rows has two, as in 'c;d': give another",
         ),
         (
             task(),
