@@ -122,18 +122,18 @@ def _headings(look: Look, config: TokenizeConfig) -> str:
     is_heading = [len(text) <= HEADING and n <= 1 and not _ends_sentence(text) for text, n in _pairs(look)]
     share = _share(look, is_heading)
     sentences = float(np.mean(look.num_sentences)) if len(look.num_sentences) else 0.0
-    per_file = len(look.documents) / max(1, look.num_files)
+    per_file = len(look.documents) / max(1, look.num_texts)
     if look.read.text_layout == "blank-line" and share >= 2 * SOME and share < MANY:
         return (
             f"{share:.0%} of the documents are headings: blank lines seem to separate paragraphs. If each file is one "
             f"document, give --text-layout file"
         )
-    if len(look.sources) >= 5 and per_file >= 10 and sentences < 10:
+    if max(len(look.sources), look.num_texts) >= 5 and per_file >= 10 and sentences < 10:
         return (
             f"the files have about {per_file:.0f} documents of {sentences:.1f} sentences each. If each file is one "
             f"document, give --text-layout file"
         )
-    if look.read.text_layout == "blank-line" and len(look.documents) <= look.num_files and sentences > 200:
+    if look.read.text_layout == "blank-line" and len(look.documents) <= look.num_texts and sentences > 200:
         return f"a document has about {sentences:,.0f} sentences. If each line is a document, give --text-layout line"
     return ""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,10 @@ import numpy as np
 
 from bertloom.arrays import I64
 from pipeline.inputs.beginnings import read_beginning
-from pipeline.inputs.formats.registry import format_named
+from pipeline.inputs.formats.registry import format_by_name, format_named
 from pipeline.inputs.sources import ReadConfig, Source
 from pipeline.inputs.splitting import split_source
-from pipeline.text.records import Document, PassedOver, Reject
+from pipeline.text.records import Document, PassedOver, Reject, place_of
 from pipeline.text.scripts import script_of
 from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer, parse_vocabulary
@@ -68,6 +68,11 @@ class Look:
     num_tokens: int = 0
     num_unknown: int = 0
     """Number of tokens that are [UNK]; 0 without a vocabulary."""
+
+    @property
+    def num_texts(self) -> int:
+        """Number of files whose beginning was read; files in an archive count, too, if a document of them was read."""
+        return max(self.num_files, len({name for name, _ in self.documents}))
 
     @property
     def num_bytes(self) -> int:
@@ -149,17 +154,27 @@ def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter)
             look.num_files += 1
             look.num_whole += beginning.is_whole
             for record in beginning.records:
-                if isinstance(record, Document):
-                    look.documents.append((source.name, record))
-                elif isinstance(record, Reject):
-                    look.rejects.append((source.name, record))
-                elif isinstance(record, PassedOver):
+                if isinstance(record, PassedOver):
                     look.passed_over[record.reason] += record.number
+                else:
+                    _add(look, source, record)
     except ValueError as error:
         look.error = str(error)
     look.text_per_byte = float(np.mean(shares)) if shares else 0.0
     cutter.cut(look)
     return look
+
+
+def _add(look: Look, source: Source, record: Document | Reject) -> None:
+    """Add a record under the name of its file, which may be in an archive."""
+    name, position = place_of(source.name, record)
+    if record.member and (form := format_by_name(name)[0]):
+        look.has_layouts |= form.has_layouts
+        look.has_rows |= form.has_records and not form.has_layouts
+    if isinstance(record, Document):
+        look.documents.append((name, replace(record, position=position, member=None)))
+    else:
+        look.rejects.append((name, replace(record, position=position, member=None)))
 
 
 class SentenceCutter:

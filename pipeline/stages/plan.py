@@ -7,6 +7,7 @@ neighbour, because no random pair can be drawn from it.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
@@ -109,8 +110,13 @@ def make_plan(
     num_documents = sum(part.num_documents for part in ordered)
     if num_documents == 0:
         rejected = sum(sum(part.rejected.values()) for part in ordered)
+        passed_over = Counter[str]()
+        for part in ordered:
+            passed_over.update(part.passed_over)
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in passed_over.most_common())
         raise ValueError(
-            f"no documents: the input has no text that can be read ({counted(rejected, 'record')} rejected)"
+            f"no documents: the input has no text that can be read ({counted(rejected, 'record')} rejected"
+            + (f"; passed over: {reasons})" if reasons else ")")
         )
 
     notes: list[str] = []
