@@ -1,6 +1,7 @@
 """Archives: the files in them give the same documents as files in a folder, and records name the file in the archive."""
 
 import io
+import json
 import tarfile
 from collections.abc import Callable
 from functools import cache
@@ -14,7 +15,7 @@ from pipeline.inputs import archives
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import zip_archive
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.splitting import split_source
 from pipeline.text.records import Document, PassedOver, Record, Reject, place_of
 from tests.pipeline.archive_files import METHODS, PACK, Files, entry, files_of_all_formats, make_tar, make_zip
@@ -230,3 +231,55 @@ def test_a_document_or_a_program_in_a_zip_is_not_read(folder, first):
 def test_a_shard_of_bertloom_is_not_taken_for_text(folder):
     with pytest.raises(ValueError, match="is a shard that bertloom made"):
         read(folder, "00000.tar", make_tar([("00000-000000.arrow", FILES["table.arrow"])]))
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
+def test_records_are_grouped_within_each_file_of_an_archive(folder, kind):
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in ["One.", "Two.", "", "Three."]).encode()
+    files = [("a.jsonl", lines), ("b.jsonl.gz", PACK[".gz"](lines)), ("c.txt", b"Four.\n\nFive.\n")]
+    items = read(folder, f"r.{kind}", archive_of(kind, files, 1), records="lines")
+    found = [(item.member.name, item.text.split()) for item in items if isinstance(item, Document)]
+    names = [name for name, _ in files for _ in range(2)]
+    assert found == list(zip(names, [[b"One.", b"Two."], [b"Three."]] * 2 + [[b"Four."], [b"Five."]]))
+    by_two = read(folder, f"s.{kind}", archive_of(kind, files[:2], 1), records="sentences", records_per_document=2)
+    assert [item.text.split() for item in by_two if isinstance(item, Document)] == [[b"One.", b"Two."], [b"Three."]] * 2
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
+def test_a_large_file_that_is_looked_at_before_it_is_read_is_read_whole(folder, kind):
+    texts = [f"Text {i} of many. " * 20 for i in range(5000)]
+    csv = "id,text\n" + "".join(f'{i},"{text}"\n' for i, text in enumerate(texts))
+    pages = "".join(
+        f"<page><title>{i}</title><revision><text>{text}</text></revision></page>" for i, text in enumerate(texts)
+    )
+    files = [("a.csv", csv.encode()), ("b.xml", f"<mediawiki>{pages}</mediawiki>".encode())]
+    items = read(folder, f"l.{kind}", archive_of(kind, files, 1))
+    assert [item.text.decode() for item in items if isinstance(item, Document)] == [text.strip() for text in texts * 2]
+
+
+def test_the_format_that_is_given_is_that_of_the_files_in_an_archive(folder):
+    files = [("sentences", b"1\tOne.\n2\tTwo.\n"), ("more.dat", b"3\tThree.\n")]
+    for name, data in {"f.tar.gz": make_tar(files, ".gz"), "f.zip": make_zip(files)}.items():
+        (folder / name).write_bytes(data)
+        options = ReadConfig(format="tsv", header="no", text_column="1")
+        [source] = find_sources([str(folder / name)], None, options)
+        items = [item for split in split_source(source, 1 << 20) for item in read_documents(split)]
+        assert [item.text for item in items] == [b"One.", b"Two.", b"Three."]
+    (folder / "archive").write_bytes(make_tar([("a.txt", b"One.")]))
+    [source] = find_sources([str(folder / "archive")], None, ReadConfig(format="tar"))
+    assert [item.text for item in read_documents(Split(source, 0, None))] == [b"One."]
+
+
+def test_the_licence_of_gutenberg_is_removed_from_files_in_an_archive(folder):
+    start, end = (b"*** %s OF THE PROJECT GUTENBERG EBOOK A ***" % word for word in (b"START", b"END"))
+    book = b"Licence.\n" + start + b"\n\nText.\n\n" + end + b"\nMore."
+    items = read(
+        folder, "g.zip", make_zip([("1.txt", book), ("2.txt", book)]), strip_gutenberg=True, text_layout="file"
+    )
+    assert [item.text for item in items if isinstance(item, Document)] == [b"Text.", b"Text."]
+
+
+def test_the_encoding_of_each_file_in_an_archive_is_found(folder):
+    text = "Äpfel, Öl, Übel, größer, süß, früh, spät, schön: Wörter für Übungen."
+    files = [("a.txt", text.encode("cp1252")), ("b.txt", text.encode()), ("c.txt", text.encode("utf-16"))]
+    assert [item.text.decode() for item in read(folder, "e.tar.gz", make_tar(files, ".gz"))] == [text] * 3
