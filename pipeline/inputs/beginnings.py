@@ -47,8 +47,8 @@ def read_beginning(split: Split, config: CleanConfig, num_bytes: int, num_record
 def _text_per_byte(source: Source, num_text_bytes: int, num_positions: int) -> float:
     file_format = format_named(source.format)
     share = file_format.text_per_byte
-    if file_format.position_unit == "byte":
-        share = num_text_bytes / max(1, num_positions)
+    if file_format.position_unit == "byte" and num_positions:  # 0: pieces of one text, whose end is not known
+        share = num_text_bytes / num_positions
     if source.codec:
         with storage.open_read(source.path) as file:
             share *= len(first_bytes(file, source.codec)) / max(1, file.tell())

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
+from pipeline.inputs.beginnings import read_beginning
 from pipeline.inputs.discovery import find_sources
+from pipeline.inputs.sources import ReadConfig
 from pipeline.inputs.splitting import split_source
 from pipeline.job import JobConfig
 from pipeline.local import disk_estimate as disk
 from pipeline.local.disk_estimate import Need, check_room, compare, estimate, measure
 from pipeline.places import Places
+from pipeline.text.cleaning import CleanConfig
 from pipeline.vocabulary import read_vocabulary
 from tests.jobs.corpus import as_txt, documents, run_job, write, write_vocabulary
 
@@ -129,3 +132,11 @@ def test_space_for_finished_files_is_not_needed_again(corpus, tmp_path, capsys):
 
 def test_a_folder_that_does_not_exist_yet_is_on_the_disk_of_its_parent(tmp_path):
     assert disk.disk_of(str(tmp_path / "a/b")) == (tmp_path.stat().st_dev, shutil.disk_usage(tmp_path).free)
+
+
+def test_a_text_of_several_pieces_takes_as_much_room_as_it_has_bytes(tmp_path):
+    (tmp_path / "long.txt").write_text("A sentence of a long book. " * 200_000)
+    [source] = find_sources([str(tmp_path)], None, ReadConfig(text_layout="file"))
+    [split] = split_source(source, 1 << 30)
+    beginning = read_beginning(split, CleanConfig(), 100_000)
+    assert (beginning.text_per_byte, beginning.is_whole, len(beginning.records)) == (1.0, False, 1)
