@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from pipeline.inputs.sources import ReadConfig, Split
+from pipeline.text.line_breaks import LineBreaks
 from pipeline.text.records import (
     MAX_DOCUMENT_BYTES,
     Document,
@@ -116,7 +117,7 @@ def grouped_documents(
             if not isinstance(item, Row):
                 yield item
                 continue
-            group = _Group(position, item.record_id)
+            group = _Group(position, item.record_id, config.line_breaks)
         assert isinstance(item, Row)
         if empty or (skips and skips(item)):
             group.passed_over["empty-record" if empty else "skipped-line"] += 1
@@ -132,8 +133,8 @@ def grouped_documents(
 class _Group:
     """A document while its records are read. The records passed over after it are counted with it."""
 
-    def __init__(self, position: int, record_id: str | None):
-        self.position, self.record_id = position, record_id
+    def __init__(self, position: int, record_id: str | None, line_breaks: LineBreaks):
+        self.position, self.record_id, self.line_breaks = position, record_id, line_breaks
         self.text = bytearray()  # not yet in pieces
         self.num_replaced = 0  # in this text
         self.last_record = position
@@ -161,9 +162,9 @@ class _Group:
         self.text.clear()
         self.num_replaced = 0
         if last and not self.pieces:
-            documents = whole_or_pieces(text, self.position, num_replaced, self.record_id)
+            documents = whole_or_pieces(text, self.position, num_replaced, self.record_id, self.line_breaks)
         else:
-            self.pieces = self.pieces or Pieces(self.position, self.record_id)
+            self.pieces = self.pieces or Pieces(self.position, self.record_id, self.line_breaks)
             documents = self.pieces.add(text, num_replaced, last)
         del text
         for document in documents:

@@ -32,7 +32,7 @@ def documents_of(items: Iterable[Item], config: ReadConfig) -> Iterator[Record]:
         del item  # its text may be long
         data, num_surrogates = paragraphs(text)
         del text
-        documents = whole_or_pieces(data, position, num_replaced + num_surrogates, record_id)
+        documents = whole_or_pieces(data, position, num_replaced + num_surrogates, record_id, config.line_breaks)
         del data
         records = or_empty(documents, position, shown, record_id)
         yield from licence.counted(records, position) if config.strip_gutenberg else records

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pipeline.inputs.text_encodings import encoding_name
 from pipeline.text.records import MEMBER_MARK
+from pipeline.text.line_breaks import LineBreaks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,9 @@ class ReadConfig:
     strip_gutenberg: bool = False
     """Remove the licence of Project Gutenberg before and after each text, by the lines that mark it. .txt files need
     --text-layout file. Texts without these lines stay as they are and are counted."""
+    line_breaks: LineBreaks = "auto"
+    """What a single line break is in records and, with --text-layout file, in .txt files. `paragraph`: the end of a
+    paragraph. `space`: a space, for text that was wrapped at a column. `auto`: each document decides by its lines."""
     text_column: str = "text"
     """Field or column with the text. In .csv and .tsv files also a column's number, from 0."""
     records: Literal["documents", "sentences", "lines"] = "documents"

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.text.line_breaks import LineBreaks, decide
+
 MAX_DOCUMENT_BYTES = 4_000_000
 SHOWN_CHARACTERS = 200  # of a reject
 ID_CHARACTERS = 1000  # of a record's own id, which may be anything
@@ -24,6 +26,13 @@ _NOT_SPACE = re.compile(r"\S")
 _BLANK = " \t\r\n\v\f"
 _SPACE = re.compile(rb"\s*")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_CHINESE = rb"[\xe3-\xe9]..|\xef[\xbc-\xbf]."  # and Japanese, with their marks
+_QUOTES = rb"\xe2\x80[\x94\x98\x99\x9c\x9d\xa6]"  # and dashes, which other languages have, too
+_INSIDE_CHINESE = re.compile(
+    rb"\r(?:(?:(?<=[\xe3-\xe9]..\r)|(?<=\xef[\xbc-\xbf].\r))(?=%b|%b)|(?<=%b\r)(?=%b))"
+    % (_CHINESE, _QUOTES, _QUOTES, _CHINESE),
+    re.DOTALL,
+)
 _SENTENCE_ENDS = (b". ", b"! ", b"? ", "。".encode(), "！".encode(), "？".encode())
 
 
@@ -195,7 +204,9 @@ def join_lines(record: Record) -> Record:
 
 
 def join_text_lines(text: bytes) -> bytes:
-    """Return the text with a space for each line break within a paragraph."""
+    """Return the text with its lines joined: by a space, except between Chinese characters, where it would part words."""
+    if not text.isascii():
+        text = _INSIDE_CHINESE.sub(b"", text)
     return text.replace(b"\r", b" ")
 
 
@@ -214,15 +225,21 @@ def shown_id(value: object) -> str:
 
 
 def whole_or_pieces(
-    text: bytes, position: int, num_replaced: int = 0, record_id: str | None = None
+    text: bytes,
+    position: int,
+    num_replaced: int = 0,
+    record_id: str | None = None,
+    line_breaks: LineBreaks = "space",
 ) -> Iterator[Document]:
     """Yield the document, or its pieces when it is long, or nothing when it is blank."""
     if len(text) <= MAX_DOCUMENT_BYTES:
         text = text.strip()
+        if b"\r" in text and decide(text, line_breaks) == "paragraph":
+            text = text.replace(b"\r", b"\n")
         if text:
             yield Document(text, position, 0, None, num_replaced, record_id)
         return
-    yield from Pieces(position, record_id).add(text, num_replaced, last=True)
+    yield from Pieces(position, record_id, line_breaks).add(text, num_replaced, last=True)
 
 
 def or_empty(
@@ -240,8 +257,8 @@ class Pieces:
     bits in which it arrives.
     """
 
-    def __init__(self, position: int, record_id: str | None = None):
-        self.position, self.record_id = position, record_id
+    def __init__(self, position: int, record_id: str | None = None, line_breaks: LineBreaks = "space"):
+        self.position, self.record_id, self.line_breaks = position, record_id, line_breaks
         self.held: list[bytes] = []  # joined once they fill a piece: joining each bit would copy all before it
         self.size = 0  # of what is held
         self.num_replaced = 0
@@ -256,6 +273,10 @@ class Pieces:
             return
         text = b"".join(self.held)
         begin, end = _begin(text, 0), len(text.rstrip())
+        if last or end - begin > MAX_DOCUMENT_BYTES:
+            self.line_breaks = decide(text, self.line_breaks)
+        if self.line_breaks == "paragraph":
+            text = text.replace(b"\r", b"\n")
         while end - begin > MAX_DOCUMENT_BYTES:
             cut = begin + _piece_end(text[begin : begin + MAX_DOCUMENT_BYTES])
             if self.source_key is None:
@@ -283,7 +304,7 @@ def _begin(text: bytes, start: int) -> int:
 
 def _piece_end(window: bytes) -> int:
     """Return where to end the piece that begins with these bytes."""
-    window = join_text_lines(window)
+    window = window.replace(b"\r", b" ")
     cut = window.rfind(b"\n")
     if cut <= 0:
         cut = max((window.rfind(end) + len(end) for end in _SENTENCE_ENDS if end in window), default=0)

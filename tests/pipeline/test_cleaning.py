@@ -18,6 +18,7 @@ from pipeline.text import records
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.records import Document, PassedOver, Reject
 from tests.pipeline import twins
+from tests.pipeline.reading import with_options
 
 BITS = ["word ", "b. ", "中文。", "é", "e\u0301", "ﬁ", "，", "\u200b", "\x00", "\n", "\n\n", "&amp; "]
 TEXT = st.lists(st.sampled_from(BITS), max_size=20)
@@ -117,10 +118,11 @@ def test_wrapped_lines_are_joined_in_every_step(tmp_path):
     text += "And five words are here."
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}))
     [source] = find_sources([str(tmp_path)])
+    wrapped = with_options(source, line_breaks="space")
     options = {"fix_text": True, "unicode_normalization": "NFC", "remove_control_characters": True}
     items = []
     for config in (options, options | {"quality_filter": ("c4",)}):
-        items += read_documents(Split(source, 0, None), None, compose(CleanConfig, **config))
+        items += read_documents(Split(wrapped, 0, None), None, compose(CleanConfig, **config))
     kept = "This has five of them. And so has this one.\nAnd five words are here."
     assert [item.text.decode() for item in items] == [f"é wrapped text. Four words are short. {kept}", kept]
     assert items[1].cleaned == (*items[0].cleaned, "quality-c4")

@@ -1,7 +1,4 @@
-"""JSON Lines: an object in each line, its text in one field.
-
-In the text a single line break is a space and a blank line ends a paragraph.
-"""
+"""JSON Lines: an object in each line, its text in one field."""
 
 import json
 import re

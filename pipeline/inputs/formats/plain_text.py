@@ -11,6 +11,7 @@ from pipeline.inputs.formats.streamed import LINE_END, Chunks, find_borders, lin
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import CHUNK
 from pipeline.text.gutenberg import Licence
+from pipeline.text.line_breaks import LineBreaks
 from pipeline.text.records import (
     MAX_DOCUMENT_BYTES,
     SHOWN_CHARACTERS,
@@ -50,12 +51,12 @@ def read_texts(chunks: Iterable[bytes], start: int) -> Iterator[Document]:
             long = None if last else long
 
 
-def read_file_as_text(chunks: Iterable[bytes], start: int) -> Iterator[Document | Reject]:
-    """Yield the file as one document. A blank line ends a paragraph; a single line break is within one."""
+def read_file_as_text(chunks: Iterable[bytes], start: int, line_breaks: LineBreaks) -> Iterator[Document | Reject]:
+    """Yield the file as one document. A blank line ends a paragraph."""
     pieces, begun = None, False  # begun: in the middle of a paragraph
     for at, raw, last in _bits(chunks, start):
         if raw or begun:
-            pieces = pieces or Pieces(at)
+            pieces = pieces or Pieces(at, None, line_breaks)
             text, num_replaced = decode_text(raw)
             yield from pieces.add(text.replace(b"\n", b"\r") + b"\n" * last, num_replaced, last=False)
         begun = not last
@@ -164,7 +165,8 @@ def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
 
 def _read_file(chunks: Chunks, start: int, config: ReadConfig) -> Iterator[Record]:
     licence = Licence()
-    records: Iterable[Record] = read_file_as_text(licence.strip(chunks) if config.strip_gutenberg else chunks, start)
+    bare = licence.strip(chunks) if config.strip_gutenberg else chunks
+    records: Iterable[Record] = read_file_as_text(bare, start, config.line_breaks)
     for record in licence.counted(records, start) if config.strip_gutenberg else records:
         if not (chunks.damage and isinstance(record, Reject)):  # a damaged file may hold more than the blank start
             yield record
