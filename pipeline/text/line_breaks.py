@@ -3,7 +3,8 @@
 `is_wrapped` looks for the column at which a text was wrapped. A line is *full* if the first word of the next line would
 not have fitted into the column. A full line whose sentence goes on in the next line is evidence of wrapped text. A line
 that is not full and breaks off in a sentence is evidence against it, such as a heading or a list item, and so is a line
-that is longer than the column. A short line that ends a sentence says little: in both kinds of text it ends a paragraph.
+that is longer than the column. A short line that ends a sentence says little: in both kinds of text it ends a paragraph. In
+Chinese verse the lines of one length that end with a mark say that the full lines are titles.
 """
 
 import re
@@ -76,7 +77,8 @@ def is_wrapped(sample: bytes) -> bool:
             continue
         column = len(gains) - 1 - gains[::-1].index(gain)  # the last one
         if total + gain + TOO_LONG * _num_too_long(lines, column, measure) > 0:
-            return not (has_wide and _is_verse(line for line, has_ended in zip(lines, ended, strict=True) if has_ended))
+            ends = (line for line, has_ended in zip(lines, ended, strict=True) if has_ended)
+            return not (has_wide and num_paragraphs == 1 and _is_verse(ends, column))
     return False
 
 
@@ -104,10 +106,11 @@ def _gains(lines: list[str], ended: list[bool], caseless: bool, has_blank_lines:
     return changes
 
 
-def _is_verse(ended: Iterable[str]) -> bool:
-    """Return whether half of the lines that end with a mark have the same width. The full lines are then titles."""
+def _is_verse(ended: Iterable[str], column: int) -> bool:
+    """Return whether half of the lines that end with a mark have one width that is not full. Full lines are titles then."""
     widths = Counter(_width(line.rstrip("\n")) for line in ended)
-    return 3 <= widths.total() <= 2 * max(widths.values())
+    [(width, number)] = widths.most_common(1)
+    return number >= 3 and 2 * number >= widths.total() and width + 4 <= column
 
 
 def _num_too_long(lines: list[str], column: int, measure: Measure) -> int:

@@ -60,7 +60,7 @@ def found(text: str) -> str:
         pytest.param("\n\n".join([*PROSE, "Line one\nLine two"]), "paragraph", id="two short lines after paragraphs"),
         pytest.param("床前明月光，\n疑是地上霜。\n举头望明月，\n低头思故乡。", "paragraph", id="Chinese verse"),
         pytest.param(
-            "感聖皇之化有燉煌都法師悟真上人來朝\n名出燉煌郡，\n身游日月宮。\n柳烟輕古塞。",
+            "感聖皇之化有燉煌都法師悟真上人來朝\n名出燉煌郡，身游日月宮。\n柳烟輕古塞，邊草靡春風。\n鼓舞千年聖，車書萬里同。",
             "paragraph",
             id="verse and title",
         ),
