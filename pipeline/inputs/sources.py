@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline.inputs.text_encodings import encoding_name
-from pipeline.text.records import MEMBER_MARK
 from pipeline.text.line_breaks import LineBreaks
+from pipeline.text.records import MEMBER_MARK
 
 
 @dataclass(frozen=True, kw_only=True)

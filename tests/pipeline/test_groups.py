@@ -62,7 +62,7 @@ def folder(tmp_path_factory) -> Path:
 def source_of(folder: Path, name: str, data: bytes, form: str | None = None, **options: Any) -> Source:
     (folder / name).write_bytes(data)
     [source] = find_sources([str(folder / name)], None, ReadConfig(encoding="utf-8", format=form))
-    return with_options(source, **options)
+    return with_options(source, **{"line_breaks": "space", **options})
 
 
 def twin(given: list[Given], positions: list[int], reason: str, options: dict[str, Any]) -> list[Record]:

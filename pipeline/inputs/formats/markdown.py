@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.whole_texts import read_whole
 from pipeline.inputs.sources import Split
-from pipeline.text.records import Item, decode_text
+from pipeline.text.records import Item, decode_text, join_text_lines
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -78,8 +78,10 @@ def text_of_markdown(source: str, depth: int = 0) -> str:
     if any(token.nesting == 1 and token.level >= MAX_DEPTH - 1 for token in tokens):
         raise ValueError(f"blocks are nested {MAX_DEPTH} deep or deeper")
     if not env.get("references") and _is_plain(tokens):
-        return "\n\n".join(" ".join(part.split("\n")) for part in _BLANK_LINES.split(source.strip("\n")))
-    return "\n\n".join(_paragraphs(tokens, depth))
+        text = "\n\n".join(part.replace("\n", "\r") for part in _BLANK_LINES.split(source.strip("\n")))
+    else:
+        text = "\n\n".join(_paragraphs(tokens, depth))
+    return join_text_lines(text.encode()).decode()
 
 
 def _most_emphasis(source: str) -> int:
@@ -187,7 +189,7 @@ def _inline_text(tokens: Sequence["Token"]) -> str:
     products: list[bool] = []  # of each mark of emphasis that is open: whether it is a sign, as in 2*3*4
     for token in tokens:
         if token.type == "softbreak":
-            text = " "
+            text = "\r"
         elif token.type == "hardbreak" or (token.type == "html_inline" and token.content.lower().startswith("<br")):
             text = "\n"
         elif token.type == "math_inline":
