@@ -18,6 +18,7 @@ OPTIONS = {
     "dupe_factor": 2,
     "validation_fraction": 0.25,
     "seed": 1,
+    "line_breaks": "space",  # one of the records has a wrapped line
 }
 
 
