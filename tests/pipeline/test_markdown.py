@@ -76,6 +76,8 @@ def test_text_stays_and_mark_up_goes(source, paragraphs):
         "snake_case_names and 2 * 3 * 4",
         "2*3*4 is 24, and 5*x*6 is not",
         "I paid $5 and you $10.",
+        "!!! Wow\n\n??? What is that",
+        "H~2~O is not ~5 or ~6, and C:\\temp is a path.",
         "Dear all,\n\n    It was a dark night and\nthe rain fell.\n\n    The second paragraph is indented, too.",
         "A #hashtag, an e-mail@a.b, https://a.b/c_d_e and f(x) < g(y) > 0 & more.",
         "He said: [sic] and (see [1]).",

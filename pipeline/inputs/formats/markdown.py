@@ -53,6 +53,7 @@ _END_OF_BLOCK = re.compile(r"<(?:br|hr)\b[^<>]*>|</(?:p|div|li|h[1-6]|summary|de
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[!?][^<>]*>")
 # CommonMark does not see the end, or the beginning, of bold text with a full-width mark there
 _WIDE_BOLD = re.compile(r"\*\*(?=\S)((?:[^*]*[、-〟！-）：-＠’”])|[、-〟！-）：-＠‘“][^*]*)(?<=\S)\*\*")
+_INTERRUPTED = ["paragraph", "reference", "blockquote", "list"]  # by the beginning of a block
 _LEFT_OUT = {"table_open": 1, "table_close": -1, "alert_title_open": 1, "alert_title_close": -1}
 
 
@@ -100,6 +101,7 @@ def _parser() -> "MarkdownIt":
     parser = MarkdownIt("commonmark", {"maxNesting": MAX_DEPTH, "tasklists": True, "alerts": True})
     parser.enable(["table", "strikethrough"])
     parser.use(admon_plugin)
+    parser.block.ruler.at("admonition", _admonition, {"alt": _INTERRUPTED})
     parser.use(dollarmath_plugin, allow_space=False, allow_digits=False, allow_blank_lines=False)
     parser.use(footnote_plugin, inline=False, move_to_end=False)
     parser.block.ruler.before(
@@ -107,6 +109,16 @@ def _parser() -> "MarkdownIt":
     )
     parser.inline.ruler.before("link", "short_code", _short_code)
     return parser
+
+
+def _admonition(state: "StateBlock", start: int, end: int, silent: bool) -> bool:
+    """Read a `!!! note`. Without an indented text it is a line of text, such as "!!! Wow"."""
+    from mdit_py_plugins.admon.index import admonition
+
+    text = start + 1
+    while text < end and state.isEmpty(text):
+        text += 1
+    return text < end and state.sCount[text] >= state.sCount[start] + 4 and admonition(state, start, end, silent)
 
 
 def _container(state: "StateBlock", start: int, end: int, silent: bool) -> bool:
