@@ -11,7 +11,7 @@ from jobs import cli
 from jobs.corpora import corpora_page
 from jobs.explain import main as explain
 from jobs.preprocess import PreprocessConfig
-from jobs.support.config import parse
+from jobs.support.config import checked_table, parse
 from jobs.support.inputs import read_inputs
 from pipeline.inputs.corpora import corpora
 from pipeline.inputs.discovery import find_sources
@@ -136,6 +136,16 @@ def test_like_sets_flags_and_a_flag_beside_it_overrides():
     assert config.examples.pairs == "none"
     with pytest.raises(ValueError, match="--like oskar: no corpus has this name; did you mean oscar"):
         parse(PreprocessConfig, [*words[:-1], "oskar"], "bertloom preprocess")
+
+
+@pytest.mark.parametrize("corpus", corpora().values(), ids=corpora())
+def test_the_flags_of_each_corpus_are_flags_of_preprocess_with_other_values_than_the_defaults(corpus):
+    base = {"input": ["i"], "vocab": "v", "out": "o"}
+    words = ["--input", "i", "--vocab", "v", "--out", "o"]
+    checked_table(PreprocessConfig, {**base, **corpus.options}, corpus.name, "")
+    config = parse(PreprocessConfig, [*words, "--like", corpus.name], "bertloom preprocess")
+    default = parse(PreprocessConfig, words, "bertloom preprocess")
+    assert (config.tokenize, config.examples) != (default.tokenize, default.examples) or not corpus.options
 
 
 def test_the_page_of_corpora_is_the_one_that_the_command_prints():
