@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.inputs.formats import rst_parser
 from pipeline.inputs.formats.restructured_text import text_of_rst
+from pipeline.text.records import join_text_lines
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,7 @@ from pipeline.inputs.formats.restructured_text import text_of_rst
             "See :ref:`the title <x>`, :class:`~a.b.C`, :func:`!f`, `x`, :odd:`text`, :math:`x^2` and `H`:sub:.",
             ["See the title, C, f, x, text, x^2 and H."],
         ),
+        ("一个段落，\n有两行。\n\n* 一项\n  两行", ["一个段落，有两行。", "一项两行"]),
         (r"Escaped \*stars\* and C\ s.", ["Escaped *stars* and Cs."]),
     ],
 )
@@ -134,7 +136,8 @@ lines = st.lists(words, min_size=2, max_size=6).map(" ".join)
 @given(st.lists(st.lists(lines, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_plain_text_stays_as_it_is(blocks):
     source = "\n\n".join(map("\n".join, blocks))
-    assert text_of_rst(source) == "\n\n".join(map(" ".join, blocks))
+    joined = (join_text_lines("\r".join(block).encode()).decode() for block in blocks)
+    assert text_of_rst(source) == "\n\n".join(joined)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.whole_texts import read_whole
 from pipeline.inputs.sources import Split
-from pipeline.text.records import Item, decode_text
+from pipeline.text.records import Item, decode_text, join_text_lines
 
 _LEFT_OUT = frozenset(
     """classifier comment doctest_block field_name footnote_reference citation_reference image label literal_block math_block
@@ -32,7 +32,8 @@ def text_of_rst(source: str) -> str:
     about = next((node for node in children if node.tagname not in ("title", "comment", "target")), None)
     if about is not None and about.tagname == "field_list":
         children.remove(about)
-    return "\n\n".join(text for node in children for text in _paragraphs(node, values) if text.strip())
+    text = "\n\n".join(text for node in children for text in _paragraphs(node, values) if text.strip())
+    return join_text_lines(text.encode()).decode()
 
 
 def _paragraphs(node: Any, values: Mapping[str, str]) -> Iterator[str]:
@@ -83,7 +84,7 @@ def _inline_text(node: Any, values: Mapping[str, str]) -> str:
     parts: list[str] = []
     for child in node.children:
         if isinstance(child, nodes.Text):
-            text = child.astext().replace("\n", " ")
+            text = child.astext().replace("\n", "\r")
         elif isinstance(child, nodes.substitution_reference):
             text = values.get(child["refname"].lower(), child.astext())
         else:
