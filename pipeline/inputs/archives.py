@@ -57,7 +57,11 @@ def read_records(file: BinaryIO, split: Split, start: int) -> Iterator[Record]:
     with ExitStack() as stack:
         damage = ""
         if source.codec and form.needs_seek:
-            file, damage = _unpack(file, source.codec, stack)
+            try:
+                file, damage = _unpack(file, source.codec, stack)
+            except _NotRead as error:
+                yield replace(error.record, member=Member("", 0))
+                return
             split = replace(split, source=replace(source, codec=None, size=_size(file)))
         yield from _read_archive(form, file, split, start, depth=0)
         if damage:

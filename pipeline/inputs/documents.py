@@ -14,7 +14,7 @@ from pipeline.inputs.formats.registry import FORMATS, format_named
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.records import Record, Reject
-from pipeline.text.versions import cleaning_versions, version_of
+from pipeline.text.versions import NOT_INSTALLED, cleaning_versions, version_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,14 @@ class TextConfig:
 
 def text_versions(config: CleanConfig, form: str) -> dict[str, str]:
     """Return package -> version of what decides the texts of a file of this format."""
-    forms = [format_named(form)]
-    if forms[0].open_entries:
-        forms = FORMATS  # its entries may have any format
-    names = sorted({name for one in forms for name in one.versions})
-    return {name: version_of(name) for name in names} | cleaning_versions(config)
+    own = format_named(form)
+    names = {
+        name for one in ([own] if own.read else FORMATS) for name in one.versions
+    }  # an archive may hold any format
+    found = {name: version_of(name) for name in sorted(names)}
+    if not own.read:
+        found = {name: version for name, version in found.items() if version != NOT_INSTALLED}
+    return found | cleaning_versions(config)
 
 
 def read_documents(

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pipeline.text.cleaning import CleanConfig
 
+NOT_INSTALLED = "not installed"
+
 
 @cache
 def version_of(package: str) -> str:
@@ -17,7 +19,7 @@ def version_of(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED
 
 
 def cleaning_versions(config: CleanConfig) -> dict[str, str]:

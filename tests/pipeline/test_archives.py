@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertloom import storage
 from pipeline.inputs import archives
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import read_documents
+from pipeline.inputs.documents import read_documents, text_versions
 from pipeline.inputs.formats import zip_archive
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.splitting import split_source
+from pipeline.text.cleaning import CleanConfig
 from pipeline.text.records import Document, PassedOver, Record, Reject, place_of
 from tests.pipeline.archive_files import METHODS, PACK, Files, entry, files_of_all_formats, make_tar, make_zip
 from tests.pipeline.reading import with_options
@@ -283,3 +285,25 @@ def test_the_encoding_of_each_file_in_an_archive_is_found(folder):
     text = "Äpfel, Öl, Übel, größer, süß, früh, spät, schön: Wörter für Übungen."
     files = [("a.txt", text.encode("cp1252")), ("b.txt", text.encode()), ("c.txt", text.encode("utf-16"))]
     assert [item.text.decode() for item in read(folder, "e.tar.gz", make_tar(files, ".gz"))] == [text] * 3
+
+
+def test_a_compressed_zip_and_a_zip_in_a_store_are_read(folder, monkeypatch):
+    files = [("a.txt", b"One."), ("b.txt", b"Two.")]
+    packed = PACK[".gz"](make_zip(files))
+    assert [item.text for item in read(folder, "z.zip.gz", packed)] == [b"One.", b"Two."]
+    assert [getattr(item, "reason", "") for item in read(folder, "z.zip.gz", packed[:-20])][-1] == "damaged-file"
+    for name, data in {"a.zip": make_zip(files), "a.tar": make_tar(files), "a.tgz": make_tar(files, ".gz")}.items():
+        path = f"memory://archives/{name}"
+        storage.write_whole(path, [data])
+        [source] = find_sources([path])
+        items = [item for split in split_source(source, 1) for item in read_documents(split)]
+        assert [item.text for item in items] == [b"One.", b"Two."]
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 100)
+    [item] = read(folder, "z.zip.gz", packed)
+    assert item.reason == "too-large" and place_of("z.zip.gz", item) == ("z.zip.gz", 0)
+
+
+def test_versions_of_an_archive_are_those_of_all_formats_that_are_installed():
+    versions = text_versions(CleanConfig(), "tar")
+    assert {"mwparserfromhell", "resiliparse"} <= versions.keys() and "not installed" not in versions.values()
+    assert text_versions(CleanConfig(), "txt") == {}
