@@ -93,11 +93,18 @@ def find_sources(
         notes.append(
             f"{first_files(files)}: read as {read_as}, judging by the first bytes. Use --encoding utf-8 if they are UTF-8"
         )
+    if whole := [source.name for source in sources if source.read.records != "documents" and not _has_records(source)]:
+        notes.append(f"{first_files(whole)}: --records has no effect, because there a record is always a document")
     if unknown:
         notes.append(
             f"{first_files(unknown)}: not UTF-8, nor any encoding that can be recognized. Name it with --encoding"
         )
     return sorted(sources, key=lambda source: source.name)
+
+
+def _has_records(source: Source) -> bool:
+    form = format_named(source.format)
+    return form.has_records or form.open_entries is not None  # an archive may hold files of any format
 
 
 def _look(path: str, read: ReadConfig) -> _Content:

@@ -29,7 +29,7 @@ class ReadConfig:
     text_column: str = "text"
     """Field or column with the text. In .csv and .tsv files also a column's number, from 0."""
     records: Literal["documents", "sentences", "lines"] = "documents"
-    """What a row of a table, an object of .jsonl or a line of .txt is. `documents`: a document (in .txt see
+    """What a row of a table or of CSV, an object of JSON or a line of .txt is. `documents`: a document (in .txt see
     --text-layout). `sentences`: a part of a document, see --document-column and --records-per-document. `lines`: a line of
     a document, which an empty record ends. The end of a sentence or line always ends a sentence."""
     document_column: str | None = None

@@ -176,3 +176,11 @@ def test_a_file_that_expands_without_end_is_read_only_up_to_a_bound(tmp_path, en
         for chunk in streams.read_chunks(file, streams.CODECS[ending]):
             size += len(chunk)
     assert size <= 10_000 * len(packed) < len(text)
+
+
+def test_the_last_bytes_before_the_damage_are_not_lost_after_a_restart(folder):
+    (folder / "short.txt.gz").write_bytes(gzip.compress(b"One.\n\n9", mtime=0)[:-8])
+    [source] = find_sources([str(folder / "short.txt.gz")])
+    whole = list(read_documents(Split(source, 0, None)))
+    assert texts(whole) == ["One.", "9", "damaged-file"]
+    assert list(read_documents(Split(source, 0, None), whole[1].position)) == whole[1:]

@@ -416,3 +416,16 @@ def test_the_files_of_wikitext_are_plain_text(folder, name):
     (folder / name).write_bytes(gzip.compress(b"Text.") if name.endswith("gz") else b"Text.")
     [source] = find_sources([str(folder / name)])
     assert source.format == "txt"
+
+
+def test_files_in_which_a_record_is_always_a_document_are_named(folder):
+    (folder / "mixed").mkdir()
+    (folder / "mixed/a.md").write_text("# Text\n")
+    (folder / "mixed/b.txt").write_text("Text.\n")
+    for options, expected in [
+        ({}, []),
+        ({"records": "lines"}, ["a.md: --records has no effect, because there a record is always a document"]),
+    ]:
+        notes: list[str] = []
+        find_sources([str(folder / "mixed")], notes, ReadConfig(**options))
+        assert notes == expected

@@ -68,8 +68,8 @@ def text_chunks(file: BinaryIO, split: Split, start: int) -> tuple[Iterator[byte
     else:
         chunks = read_chunks(file, source.codec, start, split.end)
     first = next(chunks, b"")
-    while len(first) < len(BOM) and (more := next(chunks, b"")):
-        first += more
+    while start == 0 and len(first) < len(BOM) and BOM.startswith(first) and (more := next(chunks, b"")):
+        first += more  # not after other bytes: they would be lost if the file is damaged there
     if start == 0 and first.startswith(BOM):
         first, start = first[len(BOM) :], len(BOM)
     return itertools.chain([first], chunks), start
