@@ -81,7 +81,7 @@ def test_what_the_user_decides_holds_for_every_document():
 
 
 def test_nearly_all_documents_of_the_sample_are_read_rightly_in_every_shape():
-    """On larger corpora: benchmarks/results/line_breaks.md."""
+    """On larger corpora: benchmarks/results/line_breaks_en.md."""
     english = [json.loads(line)["text"].split("\n\n") for line in (SAMPLE / "en.jsonl").read_text("utf-8").splitlines()]
     chinese = [text.split("\n") for text in (SAMPLE / "zh.txt").read_text("utf-8").strip().split("\n\n")]
     for texts in (english[::4], chinese[::4]):
