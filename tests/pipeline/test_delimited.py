@@ -252,13 +252,13 @@ def test_records_that_cannot_be_used_are_rejects_with_their_place(tmp_path):
 
 
 def test_a_damaged_file_is_kept_up_to_its_last_whole_record(tmp_path):
-    lines = "".join(f'{i},"Text {i * 7919} is one.\nIt has, as {i * 104729}, more."\n' for i in range(2000))
+    lines = "".join(f'{i},"Text {i * 7919} is one.\n\nIt has, as {i * 104729}, more."\n' for i in range(2000))
     packed = gzip.compress(b"id,text\n" + lines.encode(), mtime=0)
     source = source_of(tmp_path, packed[: len(packed) // 2], "a.csv.gz")
     items = read(source)
     kept = texts(items)
     assert len(kept) > 500 and kept == [
-        f"Text {i * 7919} is one. It has, as {i * 104729}, more." for i in range(len(kept))
+        f"Text {i * 7919} is one.\nIt has, as {i * 104729}, more." for i in range(len(kept))
     ]
     assert {reason for _, reason, _ in rejects(items)} - {"wrong-columns", "unclosed-quote"} == {"damaged-file"}
     assert len(rejects(items)) <= 2
