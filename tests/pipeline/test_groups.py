@@ -108,7 +108,8 @@ def twin(given: list[Given], positions: list[int], reason: str, options: dict[st
             last = positions[i]
         if group:
             first = positions[group[0]]
-            documents = list(whole_or_pieces(b"\n".join(texts), first, num_replaced, f"id{group[0]}"))
+            data, breaks = b"\n".join(texts), options.get("line_breaks", "space")
+            documents = list(whole_or_pieces(data, first, num_replaced, f"id{group[0]}", breaks))
             items.extend(replace(document, last_record=last) for document in documents)
             for piece, (why, number) in enumerate(sorted(passed.items()), len(documents)):
                 items.append(PassedOver(first, why, piece, number))
@@ -166,8 +167,15 @@ MOST = st.sampled_from([12, 40, 4_000_000])
 
 @ANY_MODE
 @settings(max_examples=40)
-@given(given=records_of([*TEXTS, *BROKEN], [1, "1", 1.0, None, "b"]), split_bytes=SPLITS, chunk=CHUNKS, most=MOST)
-def test_objects_of_json_lines_are_grouped_as_by_the_twin(folder, options, given, split_bytes, chunk, most):
+@given(
+    given=records_of([*TEXTS, *BROKEN], [1, "1", 1.0, None, "b"]),
+    split_bytes=SPLITS,
+    chunk=CHUNKS,
+    most=MOST,
+    breaks=st.sampled_from(["auto", "paragraph", "space"]),
+)
+def test_objects_of_json_lines_are_grouped_as_by_the_twin(folder, options, given, split_bytes, chunk, most, breaks):
+    options = {**options, "line_breaks": breaks}
     lines, positions, size = [], [], 0
     for i, record in enumerate(given):
         row = {"id": f"id{i}", "text": record.text, "book": record.book}
