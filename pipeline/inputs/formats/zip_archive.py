@@ -78,7 +78,8 @@ def _open_entries(file: BinaryIO, split: Split) -> Iterator[Entry | Reject | Pas
     if _OTHER_KINDS & {info.filename for info in infos}:
         yield PassedOver(0, "not-an-archive")
         return
-    ends = [info.header_offset for info in infos[1:]] + [end]
+    end = min(end, file.seek(0, io.SEEK_END))
+    ends = [min(info.header_offset, end) for info in infos[1:]] + [end]
     for number, info in enumerate(infos):
         if number * PLACES >= split.start and not info.filename.endswith("/"):
             yield _entry(file, info, number * PLACES, ends[number])
