@@ -86,19 +86,43 @@ def _damage(look: Look, config: TokenizeConfig) -> str:
     return f"{damaged[0]} is damaged: copy it again" if damaged else ""
 
 
+def _wikitext(look: Look, config: TokenizeConfig) -> str:
+    """The lines of WikiText, with titles between equals signs."""
+    titles = _share(look, [bool(_TITLE.fullmatch(text.strip())) for text in look.texts])
+    if look.read.records != "documents" or titles < MANY_EMPTY:
+        return ""
+    return f"{titles:.0%} of the documents are titles such as = Title =, as in WikiText: give --like wikitext"
+
+
+def _columns(look: Look, config: TokenizeConfig) -> str:
+    """Lines with columns in files that are read as plain text."""
+    if not look.has_layouts or not look.documents:
+        return ""
+    lines = [line for text in look.texts for line in text.split("\n")]
+    counts = Counter(line.count("\t") for line in lines)
+    tabs, number = counts.most_common(1)[0]
+    if not tabs or len(lines) < FEW_DOCUMENTS or number < MANY * len(lines):
+        return ""
+    widths = [
+        sum(map(len, column)) for column in zip(*(line.split("\t") for line in lines if line.count("\t") == tabs))
+    ]
+    return (
+        f"the lines have {tabs + 1} columns separated by tabs: give --format tsv --header no --text-column "
+        f"{widths.index(max(widths))}"
+    )
+
+
 def _lines(look: Look, config: TokenizeConfig) -> str:
     """Records that are the lines of documents."""
     if not look.has_rows or look.read.records != "documents" or len(look.documents) < FEW_DOCUMENTS:
         return ""
     empty = sum(reject.reason == "empty-text" for _, reject in look.rejects)
     share = empty / (empty + len(look.documents))
-    titles = sum(bool(_TITLE.fullmatch(text.strip())) for text in look.texts)
-    if share < MANY_EMPTY or np.median(look.num_sentences) > 5:
+    if share < MANY_EMPTY or np.median(look.num_sentences) > 5 or _wikitext(look, config):
         return ""
-    flag = "--like wikitext" if titles > SOME * empty else "--records lines"
     return (
         f"{share:.0%} of the records are empty, as between the documents of a file of lines. If a record is a line, give "
-        f"{flag}"
+        f"--records lines"
     )
 
 
@@ -118,6 +142,8 @@ def _sentences(look: Look, config: TokenizeConfig) -> str:
 def _headings(look: Look, config: TokenizeConfig) -> str:
     """Paragraphs and headings that are taken for documents."""
     if not look.has_layouts or look.read.records != "documents" or look.read.text_layout == "file":
+        return ""
+    if _wikitext(look, config) or _columns(look, config):
         return ""
     is_heading = [len(text) <= HEADING and n <= 1 and not _ends_sentence(text) for text, n in _pairs(look)]
     share = _share(look, is_heading)
@@ -200,6 +226,8 @@ def _unknown(look: Look, config: TokenizeConfig) -> str:
 CHECKS: list[Check] = [
     _rejects,
     _damage,
+    _wikitext,
+    _columns,
     _lines,
     _sentences,
     _headings,

@@ -113,6 +113,15 @@ def wikitext(folder: Path) -> None:
     pq.write_table(pa.table({"text": rows}), folder / "a.parquet")
 
 
+def wikitext_lines(folder: Path) -> None:
+    (folder / "wiki.train.raw").write_text("".join(f" \n = Title {i} = \n \n {TEXT} \n" for i in range(20)))
+
+
+def columns(folder: Path) -> None:
+    lines = [f"{i}\t{sentence}\n" for i, sentence in enumerate(SENTENCES * 4)]
+    (folder / "eng-sentences.txt").write_text("".join(lines))
+
+
 def books(folder: Path) -> None:
     for i in range(6):
         (folder / f"{i}.txt").write_text("\n\n".join(f"Chapter {n}\n\n{TEXT}" for n in range(12)))
@@ -160,6 +169,8 @@ def broken_encoding(folder: Path) -> None:
         (sentences, {}, "give --records sentences with --document-column NAME or --records-per-document 64"),
         (lines, {}, "20% of the records are empty"),
         (wikitext, {}, "give --like wikitext"),
+        (wikitext_lines, {}, "50% of the documents are titles such as = Title =, as in WikiText: give --like wikitext"),
+        (columns, {}, "2 columns separated by tabs: give --format tsv --header no --text-column 1"),
         (books, {}, "50% of the documents are headings"),
         (
             paragraphs,
