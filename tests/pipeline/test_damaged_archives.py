@@ -195,7 +195,7 @@ def test_files_of_a_zip_that_share_data_are_read_once(tmp_path):
 def test_files_of_a_zip_that_would_be_beyond_its_end_are_rejects(tmp_path):
     data = make_zip([A, B, C])
     for name in (b"b.txt", b"c.txt"):  # the first one is followed by the second one, which is beyond the end, too
-        data = change(data, name, 42, struct.pack("<I", 0x7FFFFF00 + name[0]))
+        data = change(data, name, 42, struct.pack("<I", 0x7FFF0000 + 100 * name[0]))
     assert essence(read(tmp_path, "a.zip", data)) == ["Text A.", "damaged-file", "damaged-file"]
 
 
