@@ -83,7 +83,7 @@ def _format_lines(one: dict[str, Any]) -> list[str]:
     number = one["estimated_documents"]
     documents = counted(number, "document") if one["is_whole"] else f"about {rounded(number)} documents"
     held = f"{documents}, {size(one['estimated_text_bytes'])} of text" if seen["documents"] else "no document found"
-    lines = [f"{counted(one['files'], 'file')} of {one['format']}{codecs}, {size(one['bytes'])}: {held}"]
+    lines = [f"{counted(one['files'], 'file')}, {one['format']}{codecs}, {size(one['bytes'])}: {held}"]
     if one["options"]:
         lines.append("  " + _row("read with", ", ".join(f"{name}={value!r}" for name, value in one["options"].items())))
     beginning = f"{counted(seen['documents'], 'document')}, {size(seen['bytes'])}, in {counted(seen['files'], 'file')}"

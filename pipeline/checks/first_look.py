@@ -137,7 +137,7 @@ def look_at(
 def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter) -> Look:
     form = format_named(sources[0].format)
     look = Look(
-        format=form.description,
+        format=form.description.removeprefix("a "),  # without the article
         has_rows=form.has_records and not form.has_layouts,
         has_layouts=form.has_layouts,
         read=sources[0].read,

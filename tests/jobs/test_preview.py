@@ -27,7 +27,7 @@ def corpus(tmp_path):
 def test_the_preview_shows_files_documents_sentences_and_what_looks_wrong(corpus, capsys):
     assert cli.main(["preview", str(corpus / "in"), "--num-documents", "1"]) == 0
     out = capsys.readouterr().out
-    assert "1 file of plain text, 23.8 KB: 30 documents" in out
+    assert "1 file, plain text, 23.8 KB: 30 documents" in out
     assert "sentences   12 in the median document, 12 to 12 in the middle half" in out
     assert f"  a.txt, the record at 0: 12 sentences\n    | {SENTENCES[0]}\n    | {SENTENCES[1]}\n" in out
     assert "    … 4 more\n" in out
