@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.sources import Split
+from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.inputs.splitting import split_source
 from pipeline.options import compose
 from pipeline.stages import line_repeats
@@ -123,7 +123,7 @@ def test_lines_are_those_of_the_source_also_when_line_breaks_become_spaces(folde
     else:
         (folder / name).write_text(rows[0])
     [source] = find_sources([str(folder / name)])
-    [split] = split_source(with_options(source, text_layout="file"), 1 << 20)
+    [split] = split_source(with_options(source, text_layout="file", line_breaks="space"), 1 << 20)
     [one] = list_lines(split, CleanConfig(), str(folder))
     lines, _ = count_range(str(folder), [one.name], 0, NUM_RANGES, 0 if name == "a.txt" else 2)
     out = np.sort(np.concatenate([line_hashes(line) for line in ("Home | About", "Privacy", "Home")]))
@@ -136,7 +136,7 @@ def test_lines_are_those_of_the_source_also_when_line_breaks_become_spaces(folde
 
 def test_texts_that_differ_only_in_their_line_wrapping_are_one_document(folder):
     (folder / "wrapped.jsonl").write_text('{"text": "One\\ntwo.\\nthree."}\n{"text": "One\\ntwo. three."}\n')
-    [source] = find_sources([str(folder / "wrapped.jsonl")])
+    [source] = find_sources([str(folder / "wrapped.jsonl")], config=ReadConfig(line_breaks="space"))
     [one] = list_lines(Split(source, 0, None), CleanConfig(), str(folder))
     lines, documents = count_range(str(folder), [one.name], 0, NUM_RANGES, 0)
     assert {int(line_hashes(line)[0]) for line in ("One", "two.", "three.", "two. three.")} == set(lines.tolist())

@@ -179,7 +179,7 @@ def test_filters_reject_documents_with_their_name_as_the_reason():
 def read_json(folder, text: str, **config) -> list:
     (folder / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
     [source] = find_sources([str(folder / "a.jsonl")])
-    return read_with(Split(source, 0, None), None, **config)
+    return read_with(Split(source, 0, None), None, line_breaks="space", **config)
 
 
 def test_filters_count_lines_also_when_line_breaks_become_spaces(tmp_path):
