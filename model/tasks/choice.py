@@ -3,10 +3,10 @@
 Each ending is read in a sequence of its own, [CLS] context [SEP] ending [SEP], as segments A and B. A question, or the
 beginning of a sentence, comes before the ending; if it has one blank (`_`), the ending fills it. The score of an ending is a
 single number, and the probabilities are a softmax over the endings of a row. Rows may have different numbers of endings. In
-a sequence that is too long, the longer segment loses its end.
+a sequence that is too long, the longer segment is cut: the context at its end; the other one first at its beginning, as far
+as all endings of the row share it, so that a long question does not push out the endings.
 """
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +19,13 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from bertloom.counts import counted
-from bertloom.json_files import decode_json
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.columns import Column
 from model.tasks.data import DataBuilder, TaskBatch, TaskData
 from model.tasks.heads import SequenceModel
 from model.tasks.sequence import ROWS_AT_ONCE, cut_pair
 from model.tasks.task import Task, text_of
-from model.tasks.values import BadRow, ClassName, Parts
+from model.tasks.values import BadRow, ClassName, Parts, from_cell
 
 CONTEXT = Column("context", "context", "article", "sent1", "passage", "ctx", "premise")
 QUESTION = Column("question", "question", "sent2")
@@ -131,9 +130,10 @@ class ChoiceTask(Task[ChoiceRow]):
             expected = {"number": f"a number from 0 to {last}", "letter": letters, "text": "the text of one"}
             wanted = [expected[kind] for kind in KINDS[::-1] if self.answer_kind in (None, kind)]
             like = ", as in the training rows" if self.answer_kind else ""
+            advice = "; if the answers count from 1, subtract 1" if str(row.answer) == str(len(row.endings)) else ""
             raise BadRow(
                 f"answer is {row.answer!r:.60}, but there are {len(row.endings)} endings: expected "
-                f"{' or '.join(wanted)}{like}"
+                f"{' or '.join(wanted)}{like}{advice}"
             )
 
     def label_counts(self, rows: Sequence[ChoiceRow]) -> Mapping[str, int]:
@@ -161,8 +161,8 @@ class ChoiceTask(Task[ChoiceRow]):
             for number, (row, context) in enumerate(zip(chunk, contexts), start):
                 second = [next(seconds) for _ in row.endings]
                 num_cut += len(context) + max(map(len, second)) > room
-                for ending in second:
-                    builder.add_sequence(*cut_pair(context, ending, room))
+                for parts in cut_row(context, second, room):
+                    builder.add_sequence(*parts)
                 builder.add_item(number)
         labels = [0 if row.answer is None else readings(row)[str(self.answer_kind)] for row in rows]
         return builder.build(np.array(labels), num_cut=num_cut)
@@ -207,12 +207,10 @@ def endings_of(value: Any) -> list[Any]:
         while found and found[-1] in (None, ""):
             found.pop()
         return found
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):  # other strings are refused below
-            value = decode_json(value, "endings")
-    if not isinstance(value, list):
+    found = from_cell(value)
+    if not isinstance(found, list):
         raise BadRow(f"endings is {value!r:.60}, expected a list, or a column for each: --columns endings=A,B,…")
-    return value
+    return found
 
 
 def answer_of(value: Any) -> int | str:
@@ -259,6 +257,23 @@ def second_text(row: ChoiceRow, ending: str) -> str:
         return ending
     parts = BLANK.split(row.question)
     return ending.join(parts) if len(parts) == 2 else f"{row.question} {ending}"
+
+
+def cut_row(context: np.ndarray, seconds: Sequence[np.ndarray], room: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the segments A and B of each ending, with at most `room` tokens together.
+
+    >>> cut_row(np.array([1]), [np.array([5, 6, 7, 8]), np.array([5, 6, 9, 9])], room=4)
+    [(array([1]), array([6, 7, 8])), (array([1]), array([6, 9, 9]))]
+    """
+    shortest = min(map(len, seconds))
+    differs = np.any([second[:shortest] != seconds[0][:shortest] for second in seconds], axis=0)
+    num_shared = int(np.append(differs, True).argmax())
+    found = []
+    for second in seconds:
+        first, kept = cut_pair(context, second, room)
+        begin = min(len(second) - len(kept), num_shared)
+        found.append((first, second[begin : begin + len(kept)]))
+    return found
 
 
 def scores_of(data: TaskData, logits: np.ndarray) -> Iterator[np.ndarray]:

@@ -5,7 +5,6 @@ probability is at least their threshold. The thresholds are those with the highe
 kept with the model.
 """
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,14 +17,13 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from bertloom.counts import counted
-from bertloom.json_files import decode_json
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.columns import Column
 from model.tasks.data import TaskBatch, TaskData
 from model.tasks.heads import SequenceModel
 from model.tasks.sequence import SequenceTask, TextRow
 from model.tasks.task import label_of, sorted_labels, string_of
-from model.tasks.values import BadRow, ClassName, Parts
+from model.tasks.values import BadRow, ClassName, Parts, from_cell
 
 LABELS = Column("labels", "labels", "label", parts=".+")
 """A column with all labels, or one for each."""
@@ -99,9 +97,10 @@ class MultilabelTask(SequenceTask):
             if not isinstance(found, str) or isinstance(found, ClassName):
                 raise BadRow(f"labels is {found!r:.60}, expected a string: for lists, omit --label-separator")
             found = [part for part in found.split(self.label_separator) if part.strip()]
-        elif isinstance(found, str) and not isinstance(found, ClassName):
-            with contextlib.suppress(ValueError):  # other strings are refused below
-                found = decode_json(found, "labels") if found.strip() else []
+        elif type(found) is str and not found.strip():
+            found = []
+        else:
+            found = from_cell(found)
         if not isinstance(found, list):
             raise BadRow(
                 f"labels is {found!r:.60}, expected a list: for a string of labels, give --label-separator; for a single "

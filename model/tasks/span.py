@@ -5,7 +5,6 @@ whole answer, the label is [CLS]. The answer is the best pair of a first and a l
 token must be in the window with most context around it. Places count characters (code points) of the context.
 """
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
@@ -13,14 +12,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy.special import softmax
 
-from bertloom.json_files import decode_json
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.answer_rules import Rules, rules_for, scores
 from model.tasks.data import DataBuilder, TaskData, best_windows
 from model.tasks.heads import SpanModel
 from model.tasks.sequence import ROWS_AT_ONCE
 from model.tasks.task import Task, text_of
-from model.tasks.values import BadRow
+from model.tasks.values import BadRow, from_cell
 
 NUM_CANDIDATES = 20
 """Number of first and last tokens considered in a window, and of answers kept over all windows; n_best_size of run_squad."""
@@ -186,9 +184,7 @@ def answers_of(value: Any, context: str) -> list[tuple[str, int]]:
     JSON in a cell of a table. Two empty lists mean no answer, as in SQuAD 2.0 in columns. An empty list is an error, unless
     the question is marked `is_impossible`.
     """
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):  # other strings are refused below
-            value = decode_json(value, "answers")
+    value = from_cell(value)
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):

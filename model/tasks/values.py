@@ -1,6 +1,9 @@
 """The values in rows: what is unusable, what is the name of a class, and what can be written as UTF-8."""
 
+from contextlib import suppress
 from typing import Any, Self
+
+from bertloom.json_files import loads
 
 
 class BadRow(ValueError):
@@ -21,6 +24,18 @@ class ClassName(str):
 
 class Parts(dict[str, Any]):
     """The values of several columns that serve one purpose, by the names of the columns."""
+
+
+def from_cell(value: Any) -> Any:
+    """Return the JSON value in a string, as a cell of a table holds it; strings without one and other values as they are.
+
+    >>> from_cell('["a", "b"]'), from_cell("a")
+    (['a', 'b'], 'a')
+    """
+    if isinstance(value, str) and not isinstance(value, ClassName):
+        with suppress(ValueError):
+            return loads(value)
+    return value
 
 
 def is_utf8(text: str) -> bool:

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from pathlib import Path
 
@@ -6,12 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.tasks.baselines import closest_ending
-from model.tasks.choice import ChoiceRow, ChoiceTask, endings_of, second_text
+from model.tasks.choice import ChoiceRow, ChoiceTask, cut_row, endings_of, second_text
 from model.tasks.data import Windowing
 from model.tasks.registry import make_task
 from model.tasks.rows import read_task
+from model.tasks.sequence import cut_pair
 from model.tasks.values import BadRow, ClassName, Parts
 from tests.model.small_task import VOCABULARY, small_tokenizer, write_jsonl
 
@@ -108,6 +112,8 @@ def test_rows_may_have_different_numbers_of_endings(tmp_path):
             {"answer": 2},
             "answer is 2, but there are 2 endings: expected a number from 0 to 1 or a letter from A to B or the",
         ),
+        ({"answer": 2}, "or the text of one; if the answers count from 1, subtract 1"),
+        ({"answer": "2"}, "or the text of one; if the answers count from 1, subtract 1"),
         ({"answer": -1}, "answer is -1, but there are 2 endings"),
         ({"answer": "C"}, "answer is 'C', but there are 2 endings"),
         ({"answer": "fine"}, "answer is 'fine', but there are 2 endings"),
@@ -169,6 +175,39 @@ def test_each_ending_is_a_sequence_after_the_context():
     cut = task(8, answer_kind="number").tokenize([row(["good", "bad film " * 9], 0)], TOKENIZER)
     assert sequences(cut) == ["[CLS] the film [SEP] good [SEP]", "[CLS] the film [SEP] bad film bad [SEP]"]
     assert cut.num_cut == 1
+
+
+def test_of_an_ending_after_a_long_question_the_beginning_of_the_question_is_lost():
+    question = "where is anna lives in"
+    data = task(9, answer_kind="number").tokenize([row(["good", "bad"], 0, question)], TOKENIZER)
+    assert sequences(data) == [
+        "[CLS] the film [SEP] anna lives in good [SEP]",
+        "[CLS] the film [SEP] anna lives in bad [SEP]",
+    ]
+    assert data.num_cut == 1
+    filled = task(9, answer_kind="number").tokenize([row(["good", "bad"], 0, "_ is in the film of france")], TOKENIZER)
+    assert sequences(filled)[1] == "[CLS] the film [SEP] bad is in the [SEP]"
+    long = task(9, answer_kind="number").tokenize([row(["is good film in france", "is bad"], 0, "where")], TOKENIZER)
+    assert sequences(long) == [
+        "[CLS] the film [SEP] good film in france [SEP]",
+        "[CLS] the film [SEP] where is bad [SEP]",
+    ]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=2, max_size=4, unique_by=tuple),
+    st.lists(st.integers(0, 2), max_size=12),
+    st.integers(0, 12),
+    st.integers(2, 16),
+)
+def test_tokens_that_all_endings_begin_with_are_lost_before_any_other(endings, question, num_context, room):
+    seconds = [np.array([*question, *ending]) for ending in endings]
+    shared = os.path.commonprefix([second.tolist() for second in seconds])
+    for second, (context, kept) in zip(seconds, cut_row(np.zeros(num_context, dtype=int), seconds, room)):
+        expected_context, expected = cut_pair(np.zeros(num_context, dtype=int), second, room)
+        assert len(context) == len(expected_context) and len(kept) == len(expected)
+        begin = min(len(second) - len(kept), len(shared))
+        assert kept.tolist() == second.tolist()[begin : begin + len(kept)]
 
 
 @pytest.mark.parametrize(
