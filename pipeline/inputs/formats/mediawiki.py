@@ -4,7 +4,6 @@ A dump is read as a stream, page by page. A page's position is the byte where it
 and redirects are skipped. Of a page's revisions, the newest is read. `wikitext` converts the mark-up.
 """
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ def read_site(head: bytes) -> Site:
 
 
 def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> Iterator[Record]:
-    """Yield a record for each page, and one for each older revision. whole: these bytes end where the file ends."""
+    """Yield the records of each page, and the number of its older revisions. whole: these bytes end where the file ends."""
     held, at, too_long = b"", start, False  # bytes not used yet, the position of the first
     num_older = num_dropped = 0  # revisions of the page in `held` that were dropped, and their bytes
     most = HELD_BYTES
@@ -78,8 +77,10 @@ def read_pages(chunks: Iterable[bytes], start: int, site: Site, whole: bool) -> 
             page = held.find(_PAGE, begin, end)
             if page >= 0:
                 raw, num_more = _newest_revision(held[page:end])
-                yield from _read_page(raw, at + page, site)
-                yield from itertools.repeat(PassedOver(at + page, "older-revision"), num_older + num_more)
+                records = list(_read_page(raw, at + page, site))
+                yield from records
+                if num_older + num_more:  # after the pieces of the page, so that a part may begin here
+                    yield PassedOver(at + page, "older-revision", len(records), num_older + num_more)
             elif not too_long:
                 shown = first_characters(held[begin:end])
                 yield Reject(at + begin, DAMAGED, "a page without <page>", shown)
