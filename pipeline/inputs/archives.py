@@ -19,7 +19,7 @@ from pipeline.inputs.rows import records_of
 from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.splitting import check_options
 from pipeline.inputs.streams import Damaged, first_bytes, read_chunks
-from pipeline.inputs.text_encodings import encoding_name, find_encoding
+from pipeline.inputs.text_encodings import encoding_of
 from pipeline.text.records import DAMAGED, LAST_POSITION, MEMBER_MARK, Member, PassedOver, Record, Reject
 
 MAX_UNPACKED_BYTES = 8_000_000_000  # of a temporary file
@@ -144,10 +144,7 @@ def _open(entry: Entry, archive: Source, stack: ExitStack) -> _Opened:
     if form.needs_seek and (codec or not file.seekable()):
         file, more = _unpack(file, codec, stack)
         codec, size, damage = None, _size(file), damage or more
-    encoding = None
-    if form.has_encodings:
-        given = archive.read.encoding
-        encoding = find_encoding(text) if given == "auto" else encoding_name(given)
+    encoding = encoding_of(text, archive.read.encoding) if form.has_encodings else None
     source = replace(
         archive,
         path=archive.path + name,

@@ -21,7 +21,7 @@ from pipeline.inputs.formats.registry import expected_names, find_format, format
 from pipeline.inputs.listing import File, Listing, list_files
 from pipeline.inputs.sources import Input, ReadConfig, Source, differences
 from pipeline.inputs.streams import CODECS, HEAD
-from pipeline.inputs.text_encodings import encoding_name, find_encoding, is_mostly_utf8
+from pipeline.inputs.text_encodings import encoding_of, is_mostly_utf8
 
 _SURROGATE = re.compile("[\udc80-\udcff]")
 
@@ -112,12 +112,8 @@ def _look(path: str, read: ReadConfig) -> _Content:
     with storage.open_read(path) as opened:
         head = opened.read(HEAD)
         form, codec, text = find_format(path, head, opened, read)
-    encoding, is_unknown = None, False
-    if form.has_encodings and read.encoding == "auto":
-        encoding = find_encoding(text)
-        is_unknown = not encoding and not is_mostly_utf8(text)
-    elif form.has_encodings:
-        encoding = encoding_name(read.encoding)
+    encoding = encoding_of(text, read.encoding) if form.has_encodings else None
+    is_unknown = form.has_encodings and read.encoding == "auto" and not encoding and not is_mostly_utf8(text)
     return _Content(form, codec, encoding, is_unknown, hashlib.sha256(head).digest())
 
 

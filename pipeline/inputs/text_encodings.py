@@ -91,6 +91,11 @@ def find_encoding(head: bytes) -> str | None:
     return "windows-1252" if is_western else None
 
 
+def encoding_of(head: bytes, option: str) -> str | None:
+    """Return the encoding of a text with these first bytes; None for UTF-8. option: the value of --encoding."""
+    return find_encoding(head) if option == "auto" else encoding_name(option)
+
+
 def is_mostly_utf8(head: bytes) -> bool:
     """Return whether it is valid UTF-8 but for one byte in a hundred, and not full of control characters."""
     return _num_replaced(head) * 100 <= len(head) and not _is_full_of_controls(head)

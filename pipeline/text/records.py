@@ -146,12 +146,20 @@ def decode_text(raw: bytes) -> tuple[bytes, int]:
     """
     num_replaced = 0
     if not is_utf8(raw):
-        repaired = raw.decode(errors="replace").encode()
-        num_replaced = repaired.count(b"\xef\xbf\xbd") - raw.count(b"\xef\xbf\xbd")
-        raw = repaired
+        text, num_replaced = decode_row(raw)
+        raw = text.encode()
     if b"\r" in raw:
         raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return raw, num_replaced
+
+
+def decode_row(raw: bytes) -> tuple[str, int]:
+    """Return (text with its line breaks as they are, number of U+FFFD inserted)."""
+    try:
+        return raw.decode(), 0
+    except UnicodeDecodeError:
+        text = raw.decode(errors="replace")
+        return text, text.count("\ufffd") - raw.count("\ufffd".encode())
 
 
 def is_utf8(raw: bytes) -> bool:

@@ -30,7 +30,16 @@ from pipeline.inputs.formats.streamed import (
 )
 from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import HEAD, Damaged
-from pipeline.text.records import SHOWN_CHARACTERS, Item, PassedOver, Reject, Row, first_characters, shown_id
+from pipeline.text.records import (
+    SHOWN_CHARACTERS,
+    Item,
+    PassedOver,
+    Reject,
+    Row,
+    decode_row,
+    first_characters,
+    shown_id,
+)
 
 MAX_RECORD_LINES = 1_000_000
 HEAD_RECORDS = 100
@@ -84,12 +93,7 @@ def _row(raw: bytes, position: int, table: Table, quoted: bool) -> Row | Reject:
 
 def _fields(raw: bytes, delimiter: str, quoted: bool) -> tuple[list[str], int]:
     """Return (the fields of a record, number of its bytes that were not valid UTF-8)."""
-    num_replaced = 0
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        text = raw.decode(errors="replace")
-        num_replaced = text.count("\ufffd") - raw.count("\ufffd".encode())
+    text, num_replaced = decode_row(raw)
     if not (quoted and '"' in text):
         return text.rstrip("\r\n").split(delimiter), num_replaced
     csv.field_size_limit(MAX_LINE_BYTES)  # the default is less than a long document
@@ -130,8 +134,9 @@ def _records(chunks: Chunks, start: int, delimiter: str | None) -> Iterator[tupl
         is_closed = False
         while not is_closed:
             ahead = next(lines, None) if ahead is None else ahead
-            is_long = isinstance(ahead, int) or len(held) >= MAX_RECORD_LINES
-            if ahead is None or isinstance(ahead, int) or is_long or size + len(ahead) > MAX_LINE_BYTES:
+            if ahead is None or isinstance(ahead, int):
+                break
+            if len(held) >= MAX_RECORD_LINES or size + len(ahead) > MAX_LINE_BYTES:
                 break
             held.append(ahead)
             size += len(ahead)

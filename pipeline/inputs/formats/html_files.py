@@ -1,14 +1,12 @@
 """HTML files: a file is a page. Its text is extracted as that of pages in web archives."""
 
 import re
-from collections.abc import Iterator
-from typing import BinaryIO
+from functools import partial
 
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.html_text import text_of_page
 from pipeline.inputs.formats.whole_texts import read_whole
-from pipeline.inputs.sources import Split
-from pipeline.text.records import Item, is_utf8
+from pipeline.text.records import is_utf8
 
 _META = re.compile(rb"<meta\b[^>]*?\bcharset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 _META_BYTES = 1024  # where browsers look for it
@@ -30,15 +28,11 @@ def _text(page: bytes, has_mark: bool) -> tuple[str, int]:
     return text_of_page(page, _charset(page, has_mark)).replace("\n", "\n\n"), 0
 
 
-def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
-    return read_whole(file, split, start, _text)
-
-
 HTML = Format(
     name="html",
     description="a page in HTML",
     endings=(".html", ".htm"),
-    read=_read,
+    read=partial(read_whole, _text),
     is_document=True,
     versions=("resiliparse",),
     packages=("resiliparse",),

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.streamed import BOM, LINE_END, find_borders, line_too_long, read_lines, read_stream
+from pipeline.inputs.formats.streamed import BOM, LINE_END, find_borders, read_each_line, read_stream
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import HEAD
 from pipeline.text.records import (
@@ -28,16 +28,11 @@ def read_json_lines(
     chunks: Iterable[bytes], start: int, text_column: str, id_column: str, document_column: str | None = None
 ) -> Iterator[Row | Reject]:
     """Yield the rows and rejects of these lines, in order."""
-    at = start
-    for line in read_lines(chunks):
-        if isinstance(line, int):
-            yield line_too_long(at, line)
-            at += line
-            continue
-        position, at = at, at + len(line)
-        lines = [line]
-        del line  # the line and its text may be long: only `read_object` holds both
-        yield read_object(lines.pop(), position, text_column, id_column, document_column)
+
+    def items_of(line: bytes, position: int) -> tuple[Row | Reject]:
+        return (read_object(line, position, text_column, id_column, document_column),)
+
+    return read_each_line(chunks, start, items_of)
 
 
 def read_object(

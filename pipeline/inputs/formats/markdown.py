@@ -9,13 +9,12 @@ text as it is.
 import html
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, BinaryIO
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.whole_texts import read_whole
-from pipeline.inputs.sources import Split
-from pipeline.text.records import Item, decode_text, join_text_lines
+from pipeline.inputs.formats.whole_texts import read_mark_up
+from pipeline.text.records import join_text_lines
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -104,9 +103,7 @@ def _parser() -> "MarkdownIt":
     parser.block.ruler.at("admonition", _admonition, {"alt": _INTERRUPTED})
     parser.use(dollarmath_plugin, allow_space=False, allow_digits=False, allow_blank_lines=False)
     parser.use(footnote_plugin, inline=False, move_to_end=False)
-    parser.block.ruler.before(
-        "fence", "container", _container, {"alt": ["paragraph", "reference", "blockquote", "list"]}
-    )
+    parser.block.ruler.before("fence", "container", _container, {"alt": _INTERRUPTED})
     parser.inline.ruler.before("link", "short_code", _short_code)
     return parser
 
@@ -234,20 +231,11 @@ def _html_paragraphs(block: str) -> Iterator[str]:
             yield " ".join(words)
 
 
-def _text(page: bytes, has_mark: bool) -> tuple[str, int]:
-    source, num_replaced = decode_text(page)
-    return text_of_markdown(source.decode()), num_replaced
-
-
-def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
-    return read_whole(file, split, start, _text)
-
-
 MARKDOWN = Format(
     name="markdown",
     description="Markdown",
     endings=(".md", ".markdown"),
-    read=_read,
+    read=partial(read_mark_up, text_of_markdown),
     is_document=True,
     has_encodings=True,
     versions=("markdown-it-py", "mdit-py-plugins"),

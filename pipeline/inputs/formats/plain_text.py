@@ -7,7 +7,7 @@ from functools import partial
 from typing import BinaryIO
 
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.streamed import LINE_END, Chunks, find_borders, line_too_long, read_lines, read_stream
+from pipeline.inputs.formats.streamed import LINE_END, Chunks, find_borders, read_each_line, read_stream
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import CHUNK
 from pipeline.text.gutenberg import Licence
@@ -21,6 +21,7 @@ from pipeline.text.records import (
     Record,
     Reject,
     Row,
+    decode_row,
     decode_text,
     whole_or_pieces,
 )
@@ -68,38 +69,24 @@ def read_file_as_text(chunks: Iterable[bytes], start: int, line_breaks: LineBrea
 
 def read_lines_as_texts(chunks: Iterable[bytes], start: int) -> Iterator[Document | Reject]:
     """Yield every line as a document."""
-    at = start
-    for line in read_lines(chunks):
-        if isinstance(line, int):
-            yield line_too_long(at, line)
-            at += line
-            continue
-        if _BLANK_LINE.fullmatch(line):
-            yield Reject(at, "blank-line")
-        else:
-            text, num_replaced = decode_text(line.strip())
-            yield from whole_or_pieces(text.replace(b"\n", b" "), at, num_replaced)
-        at += len(line)
+    return read_each_line(chunks, start, _documents_of_line)
+
+
+def _documents_of_line(line: bytes, position: int) -> Iterable[Document | Reject]:
+    if _BLANK_LINE.fullmatch(line):
+        return (Reject(position, "blank-line"),)
+    text, num_replaced = decode_text(line.strip())
+    return whole_or_pieces(text.replace(b"\n", b" "), position, num_replaced)
 
 
 def read_lines_as_rows(chunks: Iterable[bytes], start: int) -> Iterator[Row | Reject]:
     """Yield every line as a record of a document."""
-    at = start
-    for line in read_lines(chunks):
-        if isinstance(line, int):
-            yield line_too_long(at, line)
-            at += line
-            continue
-        position, at = at, at + len(line)
-        lines = [line]
-        del line  # it may be long: only `_row` holds the line and its text
-        yield _row(lines.pop(), position)
+    return read_each_line(chunks, start, _rows_of_line)
 
 
-def _row(line: bytes, position: int) -> Row:
-    text = line.decode(errors="replace")
-    num_replaced = text.count("\ufffd") - line.count(b"\xef\xbf\xbd")
-    return Row(text, position, line[: 4 * SHOWN_CHARACTERS], num_replaced)
+def _rows_of_line(line: bytes, position: int) -> tuple[Row]:
+    text, num_replaced = decode_row(line)
+    return (Row(text, position, line[: 4 * SHOWN_CHARACTERS], num_replaced),)
 
 
 def _bits(chunks: Iterable[bytes], start: int) -> Iterator[tuple[int, bytes, bool]]:

@@ -25,7 +25,7 @@ from pipeline.inputs.formats.wikiextractor import WIKIEXTRACTOR
 from pipeline.inputs.formats.zip_archive import ZIP_ARCHIVE
 from pipeline.inputs.sources import ReadConfig
 from pipeline.inputs.streams import CODECS, first_bytes
-from pipeline.inputs.text_encodings import as_utf8, encoding_name, find_encoding
+from pipeline.inputs.text_encodings import as_utf8, encoding_of
 
 FORMATS: list[Format] = [
     PLAIN_TEXT,
@@ -165,7 +165,7 @@ def _format_by_magic(head: bytes) -> Format | None:
 
 
 def _format_by_beginning(head: bytes, config: ReadConfig) -> Format | None:
-    encoding = find_encoding(head) if config.encoding == "auto" else encoding_name(config.encoding)
+    encoding = encoding_of(head, config.encoding)
     text = b"".join(as_utf8([head], encoding)) if encoding else head
     return next((form for form in FORMATS if form.begins and form.begins(text, config)), None)
 

@@ -5,12 +5,12 @@ directives, and the fields at the top are left out. `rst_parser` decides what di
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any
 
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.whole_texts import read_whole
-from pipeline.inputs.sources import Split
-from pipeline.text.records import Item, decode_text, join_text_lines
+from pipeline.inputs.formats.whole_texts import read_mark_up
+from pipeline.text.records import join_text_lines
 
 _LEFT_OUT = frozenset(
     """classifier comment doctest_block field_name footnote_reference citation_reference image label literal_block math_block
@@ -95,20 +95,11 @@ def _inline_text(node: Any, values: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
-def _text(page: bytes, has_mark: bool) -> tuple[str, int]:
-    source, num_replaced = decode_text(page)
-    return text_of_rst(source.decode()), num_replaced
-
-
-def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
-    return read_whole(file, split, start, _text)
-
-
 RESTRUCTURED_TEXT = Format(
     name="rst",
     description="reStructuredText",
     endings=(".rst",),
-    read=_read,
+    read=partial(read_mark_up, text_of_rst),
     is_document=True,
     has_encodings=True,
     versions=("docutils",),

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from bertloom import storage
 from pipeline.inputs.sources import Source, Split
@@ -13,9 +13,10 @@ from pipeline.text.records import DAMAGED, Item, Reject
 
 BOM = b"\xef\xbb\xbf"
 LINE_END = re.compile(rb"\n")
-MAX_LINE_BYTES = (
-    50_000_000  # a line is held whole, which takes six times its size, and fifteen times where it is unusual
-)
+MAX_LINE_BYTES = 50_000_000
+"""A line is held whole, which takes six times its size, and fifteen times where it is unusual."""
+
+T = TypeVar("T")
 
 
 class Chunks(Iterator[bytes]):
@@ -134,6 +135,23 @@ def read_lines(chunks: Iterable[bytes]) -> Iterator[bytes | int]:
             parts = []
     if length:
         yield length if length > MAX_LINE_BYTES else _join(parts, b"")
+
+
+def read_each_line(
+    chunks: Iterable[bytes], start: int, items_of: Callable[[bytes, int], Iterable[T]]
+) -> Iterator[T | Reject]:
+    """Yield the items of each line, or a reject for a line over MAX_LINE_BYTES. items_of: takes a line and its position."""
+    at = start
+    for line in read_lines(chunks):
+        position = at
+        if isinstance(line, int):
+            at += line
+            yield line_too_long(position, line)
+            continue
+        at += len(line)
+        lines = [line]
+        del line  # the line and its text may be long: only `items_of` holds both
+        yield from items_of(lines.pop(), position)
 
 
 def _join(parts: list[bytes], last: bytes) -> bytes:

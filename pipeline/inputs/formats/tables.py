@@ -20,7 +20,7 @@ from pipeline.inputs.formats.table_columns import (
 )
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.streams import Damaged, read_chunks
-from pipeline.text.records import DAMAGED, SHOWN_CHARACTERS, Item, Reject, Row
+from pipeline.text.records import DAMAGED, SHOWN_CHARACTERS, Item, Reject, Row, decode_row
 
 if TYPE_CHECKING:  # functions import it: --help does not need it
     import pyarrow as pa
@@ -158,6 +158,5 @@ def _read_rows(batch: pa.RecordBatch, columns: Columns, begin: int, end: int, fi
         if raw is None:
             yield Reject(row, "text-not-a-string", "null", record_id=record_id)
             continue
-        text = raw.decode(errors="replace")
-        num_replaced = text.count("\ufffd") - raw.count(b"\xef\xbf\xbd")
+        text, num_replaced = decode_row(raw)
         yield Row(text, row, raw[: 4 * SHOWN_CHARACTERS], num_replaced, record_id, document)

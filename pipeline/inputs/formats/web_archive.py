@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.html_text import text_of_page
 from pipeline.inputs.formats.streamed import read_stream
+from pipeline.inputs.formats.whole_texts import MAX_PAGE_BYTES
 from pipeline.inputs.sources import Split
 from pipeline.text.records import (
     DAMAGED,
@@ -25,8 +26,6 @@ from pipeline.text.records import (
     or_empty,
     whole_or_pieces,
 )
-
-MAX_PAGE_BYTES = 8_000_000  # compressed or not. Resiliparse takes forty times as much; Common Crawl cuts pages at 5 MB
 
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's numbers for the codings of HTTP
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
@@ -153,7 +152,7 @@ def _unpacked(headers: Any, raw: bytes) -> bytes:
         if raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
             return raw  # many crawlers unpack a page but keep the header
         raise ValueError(f"Content-Encoding {coding}: {error}") from None
-    return page
+    return bytes(page)
 
 
 def _read(file: BinaryIO, split: Split, start: int) -> Iterator[Item]:

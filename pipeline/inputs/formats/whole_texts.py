@@ -5,13 +5,24 @@ from typing import BinaryIO
 
 from pipeline.inputs.formats.streamed import BOM, Chunks, read_stream
 from pipeline.inputs.sources import Split
-from pipeline.text.records import SHOWN_CHARACTERS, Item, Reject, Row, first_characters
+from pipeline.text.records import SHOWN_CHARACTERS, Item, Reject, Row, decode_text, first_characters
 
-MAX_PAGE_BYTES = 8_000_000  # a parsed page may take forty times as much
+MAX_PAGE_BYTES = 8_000_000
+"""A parsed page may take forty times as much. Common Crawl cuts pages at 5 MB."""
+
+
+def read_mark_up(text_of: Callable[[str], str], file: BinaryIO, split: Split, start: int) -> Iterator[Item]:
+    """Yield the row of a file that is UTF-8, or a reject. text_of: as for `read_whole`, with the decoded text."""
+
+    def text_of_page(page: bytes, has_mark: bool) -> tuple[str, int]:
+        source, num_replaced = decode_text(page)
+        return text_of(source.decode()), num_replaced
+
+    return read_whole(text_of_page, file, split, start)
 
 
 def read_whole(
-    file: BinaryIO, split: Split, start: int, text_of: Callable[[bytes, bool], tuple[str, int]]
+    text_of: Callable[[bytes, bool], tuple[str, int]], file: BinaryIO, split: Split, start: int
 ) -> Iterator[Item]:
     """Yield the row of a file, or a reject.
 

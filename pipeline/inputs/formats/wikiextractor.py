@@ -14,12 +14,12 @@ import orjson
 
 from bertloom import storage
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.json_lines import read_json_lines
+from pipeline.inputs.formats.json_lines import read_object
 from pipeline.inputs.formats.streamed import (
     LINE_END,
     Chunks,
     find_borders,
-    line_too_long,
+    read_each_line,
     read_lines,
     read_stream,
 )
@@ -119,21 +119,17 @@ class _Article:
 
 def read_json_articles(chunks: Iterable[bytes], start: int) -> Iterator[Item]:
     """Yield an item for each line."""
-    at = start
-    for line in read_lines(chunks):
-        if isinstance(line, int):
-            yield line_too_long(at, line)
-            at += line
-            continue
-        for item in read_json_lines([line], at, "text", "id"):
-            if isinstance(item, Row):
-                title = ""
-                with suppress(ValueError):
-                    title = str(orjson.loads(line).get("title", ""))
-                yield _row(item.text, title, at, item.shown, item.num_replaced, item.record_id)
-            else:
-                yield item
-        at += len(line)
+    return read_each_line(chunks, start, _items_of_line)
+
+
+def _items_of_line(line: bytes, position: int) -> tuple[Item]:
+    item = read_object(line, position, "text", "id", None)
+    if not isinstance(item, Row):
+        return (item,)
+    title = ""
+    with suppress(ValueError):
+        title = str(orjson.loads(line).get("title", ""))
+    return (_row(item.text, title, position, item.shown, item.num_replaced, item.record_id),)
 
 
 def _row(
