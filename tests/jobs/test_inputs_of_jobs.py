@@ -77,7 +77,7 @@ def files(folder: Path) -> dict[str, object]:
     for i, paragraphs in enumerate(TEXTS):
         text = "\n\n".join(paragraph.replace(" ", "\n", 1) for paragraph in paragraphs)  # hard-wrapped
         (folder / f"{i:03d}.txt").write_text(text, encoding="utf-8")
-    return {"text_layout": "file"}
+    return {"text_layout": "file", "line_breaks": "space"}
 
 
 def json_by_other_names(folder: Path) -> dict[str, object]:
