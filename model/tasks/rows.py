@@ -183,7 +183,7 @@ def find_columns(
     >>> find_columns(Path("x"), ["sentence", "label"], [["text", "label"]], {})
     {'text': 'sentence', 'label': 'label'}
     """
-    purposes = list(dict.fromkeys(purpose for form in forms for purpose in form))
+    purposes = {purpose: purpose for form in forms for purpose in form}
     shown = ", ".join(f"{name:.40}" for name in list(found)[:MAX_SHOWN]) + (", …" if len(found) > MAX_SHOWN else "")
     given: dict[str, Place] = {}
     for purpose, name in columns.items():
@@ -192,9 +192,8 @@ def find_columns(
                 f"{path}: --columns {purpose}={name}: this task does not read {purpose!r}: expected one of "
                 f"{', '.join(purposes)}"
             )
-        parts = (
-            tuple(name.split(",")) if name not in found and pattern_of(purposes[purposes.index(purpose)]) else (name,)
-        )
+        is_list = name not in found and pattern_of(purposes[purpose]) is not None
+        parts = tuple(name.split(",")) if is_list else (name,)
         for part in parts:
             if part not in found:
                 raise ValueError(f"{path} has no column {part!r} for {purpose}: its columns are {shown}")

@@ -6,9 +6,8 @@ begins with "# " before the first word of a sentence is a comment, unless it has
 """
 
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from bertloom.json_files import check_regular
 from model.tasks.entities import has_entities
 from model.tasks.formats.row_format import Answers, Records, RowFormat
 from model.tasks.formats.sentences import MAX_CHARACTERS, Line, columns_of, read_sentences, write_sentences
-from model.tasks.formats.text_files import encoding_of, opened, read_lines
+from model.tasks.formats.text_files import opened, read_lines, rewrite
 from model.tasks.values import BadRow
 
 DOCUMENT = re.compile(r"-DOCSTART-(?:[ \t]|$)")
@@ -89,9 +88,10 @@ def is_border(text: str) -> bool:
     return not text.strip(" \t") or (text.startswith("-") and DOCUMENT.match(text) is not None)
 
 
-def _lines(path: Path, file: BufferedReader, layout: Layout) -> Iterator[Line]:
+def _lines(lines: Iterable[str], layout: Layout) -> Iterator[Line]:
+    """Return what each line of a file is."""
     is_inside = False
-    for number, text in enumerate(read_lines(path, file), 1):
+    for number, text in enumerate(lines, 1):
         content = text.rstrip("\r\n")
         if is_border(content):
             is_inside = False
@@ -113,7 +113,7 @@ def _read(path: Path, needed: Container[str]) -> Records:
         return
     is_certain = layout.num_columns < 3 or any(str(number) in needed for number in range(MAX_COLUMNS))
     with opened(path) as file:
-        for place, values in read_sentences(_lines(path, file, layout), layout.names, needed):
+        for place, values in read_sentences(_lines(read_lines(path, file), layout), layout.names, needed):
             if not is_certain and not isinstance(values, BadRow) and len(values["tokens"] or ()) > 1:
                 is_certain = True
                 if values["tokens"] == [str(number) for number in range(1, len(values["tokens"]) + 1)]:
@@ -135,11 +135,9 @@ def _write(path: Path, columns: Mapping[str, str], answers: Answers) -> Iterator
             f"--columns tags={name}: expected the number of a column of {path} for the predicted tags, or "
             f"{layout.num_columns}, which adds a column"
         )
-    with opened(path) as file:
-        encoding = encoding_of(file)
-        yield encoding.mark
-        for text in write_sentences(path, _lines(path, file, layout), names[name], layout.separator, answers):
-            yield encoding.encode(text)
+    return rewrite(
+        path, lambda lines: write_sentences(path, _lines(lines, layout), names[name], layout.separator, answers)
+    )
 
 
 def _recognizes(path: Path, needed: Container[str]) -> bool:
@@ -153,7 +151,7 @@ def _recognizes(path: Path, needed: Container[str]) -> bool:
         return False
     tags = set()
     with opened(path) as file:
-        for line in islice(_lines(path, file, layout), HEAD_LINES):
+        for line in islice(_lines(read_lines(path, file), layout), HEAD_LINES):
             if isinstance(line.columns, BadRow):
                 return False
             if line.columns:

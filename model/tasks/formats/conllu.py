@@ -5,8 +5,7 @@ nodes (1.1) are not words. In CoNLL-U Plus, the first line names the columns: `#
 """
 
 import re
-from collections.abc import Container, Iterator, Mapping
-from io import BufferedReader
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from bertloom.json_files import check_regular
 from model.tasks.formats.conll import MAX_COLUMNS
 from model.tasks.formats.row_format import Answers, Records, RowFormat
 from model.tasks.formats.sentences import MAX_CHARACTERS, Line, columns_of, read_sentences, write_sentences
-from model.tasks.formats.text_files import encoding_of, opened, read_lines
+from model.tasks.formats.text_files import opened, read_lines, rewrite
 from model.tasks.values import BadRow
 
 COLUMNS = "ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC"
@@ -46,8 +45,9 @@ def names_of(path: Path) -> dict[str, int]:
     return {name: names[column] for name, column in MEANT.items() if column in names} | names
 
 
-def _lines(path: Path, file: BufferedReader, names: Mapping[str, int]) -> Iterator[Line]:
-    for number, text in enumerate(read_lines(path, file), 1):
+def _lines(lines: Iterable[str], names: Mapping[str, int]) -> Iterator[Line]:
+    """Return what each line of a file is."""
+    for number, text in enumerate(lines, 1):
         content = text.rstrip("\r\n")
         if not content.strip(" \t"):
             yield Line(number, text, is_border=True)
@@ -75,7 +75,7 @@ def _columns(text: str, names: Mapping[str, int]) -> list[str] | BadRow | None:
 def _read(path: Path, needed: Container[str]) -> Records:
     names = names_of(path)
     with opened(path) as file:
-        for place, values in read_sentences(_lines(path, file, names), names, needed):
+        for place, values in read_sentences(_lines(read_lines(path, file), names), names, needed):
             yield place, values if isinstance(values, BadRow) else _known(values, names)
 
 
@@ -94,11 +94,7 @@ def _write(path: Path, columns: Mapping[str, str], answers: Answers) -> Iterator
     if name not in names or names[name] in (names.get("ID"), names.get(columns.get("tokens", "tokens"))):
         listed = ", ".join(name for name in names if name not in MEANT)
         raise ValueError(f"--columns tags={name}: expected a column of {path} for the predicted tags: {listed}")
-    with opened(path) as file:
-        encoding = encoding_of(file)
-        yield encoding.mark
-        for text in write_sentences(path, _lines(path, file, names), names[name], "\t", answers):
-            yield encoding.encode(text)
+    return rewrite(path, lambda lines: write_sentences(path, _lines(lines, names), names[name], "\t", answers))
 
 
 CONLLU = RowFormat(endings=(".conllu", ".conllup", ".cupt"), read=_read, write=_write)

@@ -14,7 +14,7 @@ from bertloom.json_files import check_regular
 from model.tasks.columns import known_names
 from model.tasks.formats import text_files
 from model.tasks.formats.row_format import Answers, Records, RowFormat
-from model.tasks.formats.text_files import encoding_of, opened, read_lines
+from model.tasks.formats.text_files import changed_error, opened, read_lines, rewrite
 from model.tasks.values import BadRow, Parts
 
 HEAD_LINES = 100
@@ -67,46 +67,47 @@ def _read(cut: Cut, path: Path, needed: Container[str]) -> Records:
 
 
 def _write(cut: Cut, path: Path, columns: Mapping[str, str], answers: Answers) -> Iterator[bytes]:
-    """Yield the file with the answers in their columns. New columns come after the others."""
+    """Return the file with the answers in their columns. New columns come after the others."""
     check_regular(path)  # it is read a second time for the answers
+    return rewrite(path, lambda lines: _write_records(path, cut(lines), columns, answers))
+
+
+def _write_records(path: Path, table: Table, columns: Mapping[str, str], answers: Answers) -> Iterator[str]:
+    """Yield the text of each record with its answer."""
     remaining = iter(answers)
-    changed = ValueError(f"{path} was changed while it was read: start again")
     header: list[str] | None = None
     num_fields = 0
-    with opened(path) as file:
-        encoding = encoding_of(file)
-        yield encoding.mark
-        table = cut(read_lines(path, file))
-        for _, text, fields in table.records:
-            end = text[len(text.rstrip("\r\n")) :]
-            if fields is None:
-                yield encoding.encode(text)
-            elif header is None and not isinstance(fields, BadRow):
-                num_fields = len(fields)
-                first, remaining = _first_usable(remaining)
-                header = [name.strip() for name in fields]
-                header += [name for name in _cells(first, header, columns) if name not in header]
-                yield encoding.encode(table.join([*fields, *header[num_fields:]]) + end)
-            else:
-                answer = next(remaining, None)
-                if answer is None:
-                    raise changed
-                if isinstance(answer, BadRow):
-                    yield encoding.encode(text)
-                    continue
-                if isinstance(fields, BadRow) or header is None or len(fields) != num_fields:
-                    raise changed
-                fields += [""] * (len(header) - num_fields)
-                for name, value in _cells(answer, header, columns).items():
-                    if any(sign in value for sign in table.separators):
-                        raise ValueError(
-                            f"{path}: the answer {value!r:.60} does not fit into a file without quotes: give --out a name "
-                            f"that ends in .jsonl"
-                        )
-                    fields[header.index(name)] = value
-                yield encoding.encode(table.join(fields) + end)
+    for _, text, fields in table.records:
+        end = text[len(text.rstrip("\r\n")) :]
+        if fields is None:
+            yield text
+            continue
+        if header is None and not isinstance(fields, BadRow):
+            num_fields = len(fields)
+            first, remaining = _first_usable(remaining)
+            header = [name.strip() for name in fields]
+            header += [name for name in _cells(first, header, columns) if name not in header]
+            yield table.join([*fields, *header[num_fields:]]) + end
+            continue
+        answer = next(remaining, None)
+        if answer is None:
+            raise changed_error(path)
+        if isinstance(answer, BadRow):
+            yield text
+            continue
+        if isinstance(fields, BadRow) or header is None or len(fields) != num_fields:
+            raise changed_error(path)
+        fields += [""] * (len(header) - num_fields)
+        for name, value in _cells(answer, header, columns).items():
+            if any(sign in value for sign in table.separators):
+                raise ValueError(
+                    f"{path}: the answer {value!r:.60} does not fit into a file without quotes: give --out a name that "
+                    f"ends in .jsonl"
+                )
+            fields[header.index(name)] = value
+        yield table.join(fields) + end
     if next(remaining, None) is not None:
-        raise changed
+        raise changed_error(path)
 
 
 def _first_usable(

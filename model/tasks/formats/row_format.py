@@ -29,9 +29,9 @@ class RowFormat:
     """Yield the content of a file with predictions in their columns. The second argument names columns by purpose, as
     --columns does. An unusable record stays as it is. None: predictions are written as JSON Lines."""
     recognizes: Callable[[Path, Container[str]], bool] = lambda path, needed: True
-    """Whether a file with such an ending has this form, and one of the needed columns. Of the forms with one ending, the
-    first one in the registry that recognizes a file reads it."""
+    """Whether a file with such an ending has this form. The second argument names the needed columns, which may decide. Of
+    several forms with one ending, the first one in the registry that recognizes a file reads it, or else the last."""
     is_compressible: bool = True
     """Whether `.gz` may follow the ending."""
     has_header: bool = False
-    """Whether the first line names the columns."""
+    """Whether the first line names the columns. Such a file is written only if --out has the same ending."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.tasks.formats.row_format import Answers, Records
+from model.tasks.formats.text_files import changed_error
 from model.tasks.values import BadRow
 
 MAX_WORDS = 4096
@@ -104,7 +105,6 @@ def write_sentences(path: Path, lines: Iterable[Line], column: int, separator: s
         answers: one for each record that `read_sentences` yields.
     """
     remaining = iter(answers)
-    changed = ValueError(f"{path} was changed while it was read: start again")
     for _, block in groupby(lines, attrgetter("is_border")):
         is_read, tags = False, None
         for line in block:
@@ -114,20 +114,20 @@ def write_sentences(path: Path, lines: Iterable[Line], column: int, separator: s
             if not is_read:
                 answer = next(remaining, None)
                 if answer is None:
-                    raise changed
+                    raise changed_error(path)
                 is_read, tags = True, None if isinstance(answer, BadRow) else iter(answer["tags"])
             if tags is None:
                 yield line.text
                 continue
             tag = next(tags, None)
             if tag is None or isinstance(line.columns, BadRow):
-                raise changed
+                raise changed_error(path)
             begin, end = place_of(line.text, min(column, len(line.columns) - 1))
             if column < len(line.columns):
                 yield f"{line.text[:begin]}{tag}{line.text[end:]}"
             else:
                 yield f"{line.text[:end]}{separator}{tag}{line.text[end:]}"
         if tags is not None and next(tags, None) is not None:
-            raise changed
+            raise changed_error(path)
     if next(remaining, None) is not None:
-        raise changed
+        raise changed_error(path)

@@ -4,7 +4,7 @@ import gzip
 import itertools
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
@@ -85,3 +85,17 @@ def read_lines(path: Path, file: BufferedReader) -> Iterator[str]:
     finally:
         with suppress(ValueError):  # the file is closed
             text.detach()  # standard input stays open
+
+
+def rewrite(path: Path, change: Callable[[Iterator[str]], Iterator[str]]) -> Iterator[bytes]:
+    """Yield the content of a file, in its encoding, with the texts that a function returns in the place of its lines."""
+    with opened(path) as file:
+        encoding = encoding_of(file)
+        yield encoding.mark
+        for text in change(read_lines(path, file)):
+            yield encoding.encode(text)
+
+
+def changed_error(path: Path) -> ValueError:
+    """Return the error about a file that is not the same when it is read again."""
+    return ValueError(f"{path} was changed while it was read: start again")
