@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 from jobs.support.messages import errors_of
 from jobs.support.outputs import STANDARD
 from model.tasks.formats.json_lines import json_lines
-from model.tasks.records import read_records
+from model.tasks.formats.registry import read_records
 from model.tasks.rows import needed_columns, read_rows
 from model.tasks.task import text_of
 from model.tasks.values import BadRow

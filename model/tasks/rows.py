@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from bertloom.json_files import check_regular
 from model.tasks.columns import known_names, pattern_of
-from model.tasks.records import names_columns, read_records
+from model.tasks.formats.registry import names_columns, read_records
 from model.tasks.values import BadRow, Parts, is_utf8
 
 Row = TypeVar("Row")

@@ -61,11 +61,21 @@ def test_labels_are_learnt_alike_in_every_form_and_written_in_that_form(encoder,
 
 
 def test_transformers_gives_the_same_probabilities_of_labels(encoder, task_files, tmp_path):
-    finetune(config(encoder, task_files, tmp_path / "tuned", "multilabel", **FEW))
-    use = pipeline("text-classification", str(tmp_path / "tuned/model"), top_k=None)
-    texts = [row["text"] for row in label_rows(5, seed=3)]
-    for ours, theirs in zip(load(tmp_path / "tuned", "cpu").predict(texts), use(texts)):
-        assert ours["probabilities"] == pytest.approx({each["label"]: each["score"] for each in theirs}, abs=1e-5)
+    finetune(config(encoder, task_files, tmp_path / "tuned", "multilabel", **FEW, max_windows=1))
+    use = pipeline("text-classification", str(tmp_path / "tuned/model"), top_k=None, truncation=True)
+    long = "the film is good . " * 40 + "london 中 " * 400
+    texts = [*(row["text"] for row in label_rows(5, seed=3)), long]
+    expected = [{each["label"]: each["score"] for each in theirs} for theirs in use(texts)]
+    for ours, theirs in zip(load(tmp_path / "tuned", "cpu").predict(texts), expected, strict=True):
+        assert ours["probabilities"] == pytest.approx(theirs, abs=1e-5)
+    path = tmp_path / "tuned/model/config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"bertloom": content["bertloom"] | {"max_windows": None}}))
+    windows = load(tmp_path / "tuned", "cpu").predict(texts)
+    assert windows[0]["probabilities"] == pytest.approx(expected[0], abs=1e-5)
+    assert windows[-1]["probabilities"] != pytest.approx(expected[-1], abs=1e-3), (
+        "windows read what transformers cuts off"
+    )
 
 
 @pytest.mark.parametrize("kind", ["number", "letter", "text"])

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from jobs.finetune import finetune
 from jobs.predict import main
 from model.inference.predict import load
-from model.tasks.formats.registry import format_of
-from model.tasks.records import read_records
+from model.tasks.formats.registry import format_of, read_records
 from model.tasks.values import BadRow, Parts
 from tests.jobs.small_finetune import config
 from tests.model.small_task import label_rows, write_jsonl

@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from jobs.support.outputs import json_line
 from model.tasks.data import Windowing
-from model.tasks.formats.registry import format_of
-from model.tasks.records import read_records
+from model.tasks.formats.registry import format_of, read_records
 from model.tasks.registry import TASKS, make_task
 from model.tasks.rows import needed_columns, read_rows, read_task
 from model.tasks.task import Task

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from model.tasks.data import Windowing
 from model.tasks.formats import sentences
-from model.tasks.formats.registry import format_of
-from model.tasks.records import read_records
+from model.tasks.formats.registry import format_of, read_records
 from model.tasks.registry import TASKS, make_task
 from model.tasks.rows import needed_columns, read_task
 from model.tasks.values import BadRow

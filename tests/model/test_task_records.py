@@ -7,7 +7,7 @@ import re
 import pytest
 
 from model.tasks.formats import json_documents, text_files
-from model.tasks.records import read_records
+from model.tasks.formats.registry import read_records
 from model.tasks.rows import read_rows, read_task
 from model.tasks.values import BadRow
 

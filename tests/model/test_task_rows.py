@@ -11,7 +11,7 @@ import pytest
 
 from model.tasks.columns import Column
 from model.tasks.formats.json_lines import json_lines
-from model.tasks.records import read_records
+from model.tasks.formats.registry import read_records
 from model.tasks.rows import find_columns, needed_columns, read_rows, read_task
 from model.tasks.values import BadRow, Parts
 

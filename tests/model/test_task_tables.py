@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from model.tasks.formats import tables
-from model.tasks.records import read_records
+from model.tasks.formats.registry import read_records
 from model.tasks.rows import read_task
 from model.tasks.values import BadRow
 
