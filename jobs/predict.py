@@ -33,22 +33,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Predict classes, numbers, tags or answers of rows, with their probabilities; or words for a [MASK]."""
+    """Predict classes, labels, numbers, tags or answers of rows, with their probabilities; or words for a [MASK]."""
 
     model: Path
     """Run folder of `bertloom finetune`, or a directory in transformers' form. With --fill: a pretrained model."""
     input: Path | None = None
     """Rows: .jsonl, .csv, .tsv, .parquet, .arrow, .txt (a text in each line), .conll or .conllu (a word in each line), .json
-    (SQuAD's format), or - for JSONL on standard input."""
+    (a list, or SQuAD's format), or - for JSONL on standard input."""
     fill: str | None = None
     """Text with one or more [MASK], for which words are predicted."""
     out: Path = Path("-")
-    """File to write, or - for standard output. A name that ends in .jsonl gives JSONL whatever the form of the input. One in
-    .csv or .tsv gives a table with the answers in columns if the input ends likewise."""
+    """File to write, or - for standard output. It is JSONL, except that .conll and .conllu are written back with the
+    predicted tags unless the name ends in .jsonl, and .csv and .tsv with the answers in columns if it ends likewise."""
     overwrite: bool = False
     """Replace the file of --out if it exists."""
     columns: tuple[str, ...] = ()
-    """Names of columns that are not found automatically: text=review. For .conll: tags=2, the column to write, from 0."""
+    """Names of columns that are not found automatically: text=review. Also those of columns to write: label=found; for
+    .conll their numbers from 0: tags=2."""
     top_k: int = 5
     """Number of classes, or words, whose probabilities are written."""
     on_bad_row: Literal["stop", "skip"] = "stop"

@@ -35,24 +35,24 @@ class FinetuneConfig:
     task: TaskName
     """classify: a class for a text. pair: a class for two texts. regress: a number for one text or two. tag: a class for
     each word. span: the answer to a question, as a part of its context. multilabel: any number of labels for one text or
-    two. choice: the right one of several endings of a context."""
+    two. choice: the right one of several endings of a context. docs/finetuning.md shows rows for each."""
     model: Path
     """Pretrained model: a run folder of `bertloom pretrain`, or a directory in transformers' format."""
     train: Path
-    """Training rows: .jsonl, .csv, .tsv, .parquet, .arrow; for tag .conll, .bio, .txt or .conllu, with a word in each line;
-    for span .json (SQuAD's format)."""
+    """Training rows: .jsonl, .csv, .tsv, .parquet, .arrow, .json (a list, or SQuAD's format). For tag also .conll, .bio, .txt
+    or .conllu, with a word in each line."""
     dev: Path
     """Dev rows, which choose the best model."""
     out: Path
     """Run folder: a new one, or one to resume."""
     columns: tuple[str, ...] = ()
-    """Names of columns that are not found automatically: text=review label=stars. Several columns for the labels of
-    multilabel or the endings of choice are separated by commas: labels=toxic,insult,threat."""
+    """Names of columns that are not found automatically: text=review label=stars. For .conll, their numbers from 0: tags=2.
+    For multilabel and choice, several columns may be given: labels=toxic,insult,threat."""
     labels: tuple[str, ...] = ()
     """Classes in the order of their ids. The default is the sorted classes of the training rows."""
     label_separator: str | None = None
-    """What separates the labels of a text, if they are one string: ";" for "drama; war". The default is a list of labels, or
-    a column of 0 and 1 for each label. For multilabel."""
+    """For multilabel: what separates the labels, if those of a text are one string: ";" for "drama; war". By default they
+    are a list, or a column of 0 and 1 for each label."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do about unusable rows: stop and report them, or skip them and record them in bad_rows.jsonl."""
     max_seq_length: int | None = None
@@ -93,8 +93,8 @@ class FinetuneConfig:
     """Weights of the classes in the loss: positive=3 (others 1), or balanced, for the same total weight of each class. For
     multilabel they weight the texts that have the label."""
     metric: str | None = None
-    """Metric that chooses the best model: accuracy, macro_f1, matthews; pearson, spearman; f1, exact_match, … The default
-    is the first one that is printed."""
+    """Metric that chooses the best model: accuracy, macro_f1, matthews; pearson, spearman; f1, exact_match; micro_f1, …
+    The default is the first one that is printed."""
     eval_every: int | None = None
     """Steps between evaluations on the dev rows. The default is the end of each epoch."""
     patience: int | None = None

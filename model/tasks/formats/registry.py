@@ -2,8 +2,8 @@
 
 The case of an ending does not matter. Text may be compressed as .gz. It is UTF-8, or UTF-16 with a byte order mark. Lines
 end with \\n, \\r\\n, or \\r; blank lines that mean nothing in a form are ignored. An unusable record is returned as a BadRow
-in its place, so that the caller can stop, or count it and continue. No file makes a reader crash, or hold more than a record,
-a batch or a bounded number of bytes.
+in its place, so that the caller can stop, or count it and continue. No file makes a reader crash, or hold more than a
+record, a batch or a bounded number of bytes.
 """
 
 from collections.abc import Container
