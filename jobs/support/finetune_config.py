@@ -39,8 +39,8 @@ class FinetuneConfig:
     model: Path
     """Pretrained model: a run folder of `bertloom pretrain`, or a directory in transformers' format."""
     train: Path
-    """Training rows: .jsonl, .csv, .tsv, .parquet, .arrow, .json (a list, or SQuAD's format). For tag also .conll, .bio, .txt
-    or .conllu, with a word in each line."""
+    """Training rows: .jsonl, .csv, .tsv, .parquet, .arrow, .json (a list, or SQuAD's format). For tag also .conll, .bio,
+    .txt or .conllu, with a word in each line."""
     dev: Path
     """Dev rows, which choose the best model."""
     out: Path
