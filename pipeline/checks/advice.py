@@ -69,16 +69,26 @@ def _rejects(look: Look, config: TokenizeConfig) -> str:
     if look.documents and reason == "empty-text":
         return ""  # about lines, below
     name, first = next((name, reject) for name, reject in look.rejects if reject.reason == reason)
-    more = [first.detail, _column(first.detail) or advice_about(reason, look.read)]
+    more = [first.detail, _column(reason, first.detail) or advice_about(reason, look.read)]
     told = ": ".join(filter(None, [f"{reason} ({name} at {first.position:,})", *more]))
     return f"{len(look.rejects):,} of {counted(number, 'record')} cannot be used, most because of {told}"
 
 
-def _column(detail: str) -> str:
+def _column(reason: str, detail: str) -> str:
     """Return which of the fields that a reject lists seems to hold the text."""
+    if reason != "no-text-field":
+        return ""
     fields = re.split(r", ", detail.removeprefix("fields: ")) if detail.startswith("fields: ") else []
     likely = next((name for name in TEXT_COLUMNS if name in fields), "")
     return f"give --text-column {likely}" if likely else ""
+
+
+def _nothing(look: Look, config: TokenizeConfig) -> str:
+    """Files without a single record that could be a document."""
+    if look.documents or look.rejects:
+        return ""
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in look.passed_over.most_common())
+    return f"no document was found in {counted(look.num_files, 'file')}{f' ({reasons})' if reasons else ''}"
 
 
 def _damage(look: Look, config: TokenizeConfig) -> str:
@@ -164,6 +174,19 @@ def _headings(look: Look, config: TokenizeConfig) -> str:
     return ""
 
 
+def _starts(look: Look, config: TokenizeConfig) -> str:
+    """An expression for the beginning of documents that is never found."""
+    if look.read.document_start is None or not look.documents or len(look.documents) > look.num_texts:
+        return ""
+    sentences = float(np.mean(look.num_sentences))
+    if sentences < FEW_DOCUMENTS:
+        return ""
+    return (
+        f"each file gives one document, of about {sentences:,.0f} sentences: is --document-start "
+        f"{look.read.document_start!r} found in any record but the first?"
+    )
+
+
 def _pairs(look: Look) -> list[tuple[str, int]]:
     return list(zip(look.texts, look.num_sentences.tolist(), strict=True))
 
@@ -225,12 +248,14 @@ def _unknown(look: Look, config: TokenizeConfig) -> str:
 
 CHECKS: list[Check] = [
     _rejects,
+    _nothing,
     _damage,
     _wikitext,
     _columns,
     _lines,
     _sentences,
     _headings,
+    _starts,
     _casing,
     _encoding,
     _markup,

@@ -19,6 +19,8 @@ def advice(reason: str, config: ReadConfig) -> str:
     """Return what to do about rejects of a reason, or "" if the reason is enough."""
     return {
         "no-text-field": f"there is no field {config.text_column!r}; name the field that holds the text with --text-column",
+        "no-document-field": f"there is no field {config.document_column!r}; name the field that says which document a "
+        "record is part of with --document-column",
         "text-not-a-string": f"the field {config.text_column!r} is not a string; choose another with --text-column",
         "not-json": "expected one JSON object in each line; read an array of objects with --format json-array",
         "not-an-object": "expected one JSON object in each line",

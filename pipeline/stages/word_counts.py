@@ -28,7 +28,7 @@ from pipeline.inputs.sources import Source, Split
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
 from pipeline.text.cleaning import CleanConfig
-from pipeline.text.records import Document, Record, Reject, place_of
+from pipeline.text.records import Document, PassedOver, Record, place_of
 from pipeline.text.units import MAX_UNITS, Interner
 from pipeline.vocabulary import MAX_WORD_CHARACTERS, cut_as_bert
 
@@ -117,8 +117,10 @@ class Tally:
             self.documents += 1
             self.bytes += len(item.text)
             return
-        self.not_used[item.reason] += 1
-        if isinstance(item, Reject):
+        if isinstance(item, PassedOver):
+            self.not_used[item.reason] += item.number
+        else:
+            self.not_used[item.reason] += 1
             path, position = place_of(source.path, item)
             unit = position_unit(path) if item.member else format_named(source.format).position_unit
             place = f"{path}, {unit} {position}"

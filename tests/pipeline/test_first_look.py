@@ -122,6 +122,15 @@ def columns(folder: Path) -> None:
     (folder / "eng-sentences.txt").write_text("".join(lines))
 
 
+def records_of_books(folder: Path) -> None:
+    rows = [json.dumps({"text": text, "book": i // 10}) + "\n" for i, text in enumerate(SENTENCES * 10)]
+    (folder / "a.jsonl").write_text("".join(rows))
+
+
+def empty(folder: Path) -> None:
+    (folder / "a.txt").write_text("")
+
+
 def books(folder: Path) -> None:
     for i in range(6):
         (folder / f"{i}.txt").write_text("\n\n".join(f"Chapter {n}\n\n{TEXT}" for n in range(12)))
@@ -171,6 +180,22 @@ def broken_encoding(folder: Path) -> None:
         (wikitext, {}, "give --like wikitext"),
         (wikitext_lines, {}, "50% of the documents are titles such as = Title =, as in WikiText: give --like wikitext"),
         (columns, {}, "2 columns separated by tabs: give --format tsv --header no --text-column 1"),
+        (
+            records_of_books,
+            {"records": "sentences", "document_column": "boook"},
+            "text, book: there is no field 'boook'",
+        ),
+        (
+            records_of_books,
+            {"records": "lines", "document_start": "^Chapter"},
+            "each file gives one document, of about 80 sentences: is --document-start '^Chapter' found in any record",
+        ),
+        (empty, {}, "plain text: no document was found in 1 file"),
+        (
+            records_of_books,
+            {"records": "lines", "skip_lines": "."},
+            "no document was found in 1 file (80 skipped-line)",
+        ),
         (books, {}, "50% of the documents are headings"),
         (
             paragraphs,
@@ -200,6 +225,8 @@ def test_what_looks_wrong_names_the_flag_that_puts_it_right(tmp_path, write, opt
         (another_column, {"text_column": "content"}),
         (sentences, {"records": "sentences", "records_per_document": 10}),
         (lines, {"records": "lines"}),
+        (records_of_books, {"records": "lines", "document_start": "number 0"}),
+        (records_of_books, {"records": "sentences", "document_column": "book"}),
         (books, {"text_layout": "file"}),
         (paragraphs, {"text_layout": "file"}),
         (a_line_each, {"text_layout": "line"}),

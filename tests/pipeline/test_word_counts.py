@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs.discovery import find_sources
+from pipeline.inputs.sources import Source
 from pipeline.inputs.splitting import split_source
 from pipeline.local.runner import pipeline_options, run
 from pipeline.stages.word_counts import (
@@ -22,6 +23,7 @@ from pipeline.stages.word_counts import (
     read_counts,
 )
 from pipeline.text.cleaning import CleanConfig
+from pipeline.text.records import PassedOver
 from pipeline.vocabulary import make_tokenizer
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
@@ -100,6 +102,13 @@ def test_records_not_used_are_counted_and_the_first_of_each_kind_is_kept():
     )
     first.update(second)
     assert first == Tally(3, 12, Counter(a=3), {"a": ("x", 3, "first")})
+
+
+def test_every_record_that_is_left_out_is_counted():
+    tally = Tally()
+    for skipped in (PassedOver(0, "empty-record", number=3), PassedOver(9, "empty-record"), PassedOver(9, "header")):
+        tally.add(Source("a.jsonl", "a.jsonl", "jsonl", None, None, 9, ""), skipped)
+    assert tally == Tally(not_used=Counter({"empty-record": 4, "header": 1}))
 
 
 @pytest.mark.parametrize("num_workers, split_bytes", [(1, 1 << 20), (1, 300), (2, 500)])
