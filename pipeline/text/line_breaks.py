@@ -29,7 +29,7 @@ _EAST_ASIAN = bytes(range(0xE3, 0xEE))  # first bytes of Chinese, Japanese and K
 _WIDE = _EAST_ASIAN + b"\xef"  # and of their marks
 _FIRST_WIDE = "\u2e80"
 _NARROW_WORD = re.compile("[^\\s\u2e80-\U0010ffff]*")
-_SPACES_AT_LINE_ENDS = re.compile(r"[^\S\r\n]+(?=[\r\n])")
+_SPACES_AT_LINE_ENDS = re.compile(r"(?<![^\S\r\n])[^\S\r\n]++(?=[\r\n])")  # each run is looked at once
 _NOT_SPACE = re.compile(rb"\S")
 
 Measure = Callable[[str], int]

@@ -184,6 +184,14 @@ def test_the_limits_hold_for_megabytes_of_one_mark():
             text_of_markdown(mark * 8_000_000)
 
 
+def test_lines_that_nearly_are_front_matter_or_imports_take_linear_time():
+    assert text_of_markdown("---\n" + "\n" * 1000 + "Text.") == "Text."
+    assert text_of_markdown("---\n\n\na: b: c\nd\n---\nText.") == "Text."
+    imports = "import a from 'b' " * 1000
+    assert text_of_markdown(f"*c*\n\n{imports}\n{imports}") == "c"
+    assert text_of_markdown(f"*c*\n\n{imports}d") == f"c\n\n{imports}d"
+
+
 def test_a_limit_is_the_most_that_is_read(monkeypatch):
     monkeypatch.setattr(markdown, "MAX_BRACKETS", 2)
     assert text_of_markdown("[a](b) [c](d)") == "a c"

@@ -157,6 +157,11 @@ def test_a_page_that_would_take_long_is_refused(source, message):
         text_of_rst(source)
 
 
+def test_the_words_of_a_role_of_any_length_are_read():
+    words = "a" + " " * 1_000_000 + "b"
+    assert text_of_rst(f":r:`{words}` :r:`{words} <c>` :r:`a > b`") == f"{words} {words} a > b"
+
+
 def test_after_a_page_that_was_refused_the_next_is_read():
     with pytest.raises(ValueError, match="deep"):
         text_of_rst("- " * 1000 + "a")

@@ -103,6 +103,12 @@ def test_any_title_is_read(tmp_path, title):
     assert texts(read(tmp_path, article(1, title, "Text.") + article(2, "T", "More."))) == ["Text.", "More."]
 
 
+def test_notes_that_do_not_end_take_linear_time(tmp_path):
+    notes = "<ref>" * 200_000
+    data = f'<doc id="1" url="u" title="T">\nT\n\n{notes}A.<ref name=b/>\nC.<ref>d</ref> E.{notes}\n</doc>\n'
+    assert texts(read(tmp_path, data)) == [f"{notes}A.\nC. E.{notes}"]
+
+
 def test_a_tag_within_a_line_is_text(tmp_path):
     body = 'It writes </doc> and <doc id="3" url="u" title="T"> here.'
     raw = f'<doc id="1" url="u" title="T">\nT\n\n{body}\n</doc>\n'

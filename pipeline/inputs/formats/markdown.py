@@ -31,20 +31,20 @@ MAX_EMPHASIS = 20_000  # marks of emphasis between two blank lines; the parser c
 
 _MARKS = re.compile(r"[*_`~<&$\\!{|]")
 _FRONT_MATTER = re.compile(
-    r"---[ \t]*\n(?:\s*\n)*(?:[\w\"'-][^\n]*?:(?:[ \t][^\n]*)?\n|#[^\n]*\n)(?:.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
+    r"---[ \t]*\n(?:\s*\n)?(?:[\w\"'-](?:[^\n:]|:(?![ \t\n]))*+:[^\n]*+\n|#[^\n]*+\n)(?:.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
     r"|---[ \t]*\n---[ \t]*(?:\n|\Z)"
     r"|\+\+\+[ \t]*\n(?:.*?\n)??\+\+\+[ \t]*(?:\n|\Z)",
     re.DOTALL,
 )
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _SHORT_CODE = re.compile(r"\{(?:\{[<%][^{}]{0,1000}[%>]\}\}|%[^{}]{0,1000}%\})")
-_ATTRIBUTES = re.compile(r"\s*\{(?:[#:]|\.[A-Za-z])[^{}]*\}\s*\Z")  # {#name}, {.class}, {: .class}
+_ATTRIBUTES = re.compile(r"(?<!\s)\s*+\{(?:[#:]|\.[A-Za-z])[^{}]*\}\s*\Z")  # {#name}, {.class}, {: .class}
 _MYST_NOTE = re.compile(
     r"\{(?:admonition|note|warning|tip|important|caution|attention|danger|error|hint|seealso|todo|dropdown|margin|sidebar|topic"
     r"|epigraph|versionadded|versionchanged|deprecated)\}"
 )
 _MYST_OPTIONS = re.compile(r"\A(?:\s*:[\w-]+:[^\n]*\n)+")
-_IMPORTS = re.compile(r"(?:import\s[^\n]*\sfrom\s+(?:\"[^\"\n]*\"|'[^'\n]*');?\s*)+")
+_IMPORTS = re.compile(r"(?:import\s[^\n]*\sfrom\s+(?:\"[^\"\n]*\"|'[^'\n]*');?\s*)++")
 _HIDDEN_HTML = re.compile(
     r"<!--.*?(?:-->|\Z)|<(script|style|pre|svg|table|textarea)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE
 )

@@ -38,7 +38,6 @@ VERSIONS = frozenset("deprecated versionadded versionchanged versionremoved".spl
 
 _OPTION = re.compile(r":(?![: ])(?:[^:\\]|\\.|:(?![ `]|$))*:(?:[ ]|$)")
 _MARKS = re.compile(r"[*`|_\[<\\]")
-_TITLE_AND_TARGET = re.compile(r"(.+?)\s*<[^<>]*>\Z", re.DOTALL)
 
 
 def parse_rst(source: str) -> nodes.document:
@@ -84,8 +83,9 @@ def _settings() -> Any:
 def _read_role(rawsource: str, text: str, role: str, lineno: int) -> tuple[list[nodes.Node], list[nodes.Node]]:
     """Return (the words of `text`, whatever its role is; no messages)."""
     words = nodes.unescape(text)
-    if title := _TITLE_AND_TARGET.fullmatch(words):
-        words = title[1]
+    title, _, target = words.rpartition("<")
+    if title and target.find(">") == len(target) - 1:
+        words = title.rstrip()
     elif role and words.startswith("~"):
         words = words.rpartition(".")[2].lstrip("~")
     return [nodes.inline(rawsource, words.removeprefix("!") if role else words)], []

@@ -50,7 +50,9 @@ _BEGINNING = re.compile(
 _END = re.compile(rb"[ \t]*</doc>\s*")
 _BORDER = re.compile(rb"\n[ \t]*</doc>[ \t\r]*\n")
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
-_NOTE = re.compile(r"<ref\b[^<>]*/>|<ref\b[^<>]*>.*?</ref\s*>", re.IGNORECASE)  # within a line
+_EMPTY_NOTE = re.compile(r"<ref\b[^<>]*/>", re.IGNORECASE)
+_NOTE = re.compile(rf"{_EMPTY_NOTE.pattern}|<ref\b[^<>]*>.*?</ref\s*>", re.IGNORECASE)  # within a line
+_TO_LAST_NOTE = re.compile(r"^.*</ref\s*>", re.IGNORECASE | re.MULTILINE)  # where each note has an end
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
@@ -144,7 +146,8 @@ def _row(
     if "&" in paragraphs:
         paragraphs = html.unescape(paragraphs)
     if "<" in paragraphs:  # versions of the program leave some notes and line breaks
-        paragraphs = _LINE_BREAK.sub("\n\n", _NOTE.sub("", paragraphs))
+        paragraphs = _TO_LAST_NOTE.sub(lambda notes: _NOTE.sub("", notes[0]), paragraphs)
+        paragraphs = _LINE_BREAK.sub("\n\n", _EMPTY_NOTE.sub("", paragraphs))
     if not paragraphs.strip():
         return PassedOver(position, "empty-article")
     return Row(paragraphs, position, shown, num_replaced, record_id)
