@@ -31,7 +31,8 @@ MAX_EMPHASIS = 20_000  # marks of emphasis between two blank lines; the parser c
 
 _MARKS = re.compile(r"[*_`~<&$\\!{|]")
 _FRONT_MATTER = re.compile(
-    r"---[ \t]*\n(?:\s*\n)?(?:[\w\"'-](?:[^\n:]|:(?![ \t\n]))*+:[^\n]*+\n|#[^\n]*+\n)(?:.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
+    r"---[ \t]*\n(?:\s*\n)?(?:[\w\"'-](?:[^\n:]|:(?![ \t\n]))*+:[^\n]*+\n|#[^\n]*+\n)"
+    r"(?:.*?\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
     r"|---[ \t]*\n---[ \t]*(?:\n|\Z)"
     r"|\+\+\+[ \t]*\n(?:.*?\n)??\+\+\+[ \t]*(?:\n|\Z)",
     re.DOTALL,
