@@ -12,6 +12,8 @@ import numpy as np
 from bertloom.arrays import I64
 from bertloom.counts import counted
 from pipeline.checks.first_look import Look
+from pipeline.inputs.corpora import flags_of
+from pipeline.inputs.formats.registry import format_named, position_unit
 from pipeline.inputs.sources import ReadConfig, differences
 from pipeline.text.language import language_of
 
@@ -23,11 +25,15 @@ IDENTIFIED = 100
 """Number of documents whose language is identified."""
 MOST_KINDS = 6
 """Scripts and languages listed."""
+LEAST_SHARE = 0.0005
+"""Share of a script from which it is listed: 0.1 %."""
 
 
 def about(look: Look) -> dict[str, Any]:
     """Return what the preview shows of a group of files, as plain values."""
     lengths = np.array([len(text) for text in look.texts], np.int64)
+    form = format_named(look.sources[0].format)
+    unit = position_unit if form.open_entries else lambda name: form.position_unit
     return {
         "format": look.format,
         "codecs": sorted({source.codec for source in look.sources if source.codec}),
@@ -42,11 +48,11 @@ def about(look: Look) -> dict[str, Any]:
         "passed_over": dict(look.passed_over.most_common()),
         "sentences": _quartiles(look.num_sentences),
         "characters": _quartiles(lengths),
-        "scripts": dict(list(look.scripts.items())[:MOST_KINDS]),
+        "scripts": {script: share for script, share in list(look.scripts.items())[:MOST_KINDS] if share >= LEAST_SHARE},
         "languages": _languages(look.texts),
         "unknown": look.num_unknown / look.num_tokens if look.num_tokens else None,
         "documents": [
-            {"source": name, "position": document.position, "sentences": sentences}
+            {"source": name, "unit": unit(name), "position": document.position, "sentences": sentences}
             for (name, document), sentences in zip(look.documents, look.sentences)
         ],
     }
@@ -81,11 +87,11 @@ def preview_lines(found: dict[str, Any]) -> list[str]:
 def _format_lines(one: dict[str, Any]) -> list[str]:
     seen, codecs = one["looked_at"], f" ({', '.join(one['codecs'])})" if one["codecs"] else ""
     number = one["estimated_documents"]
-    documents = counted(number, "document") if one["is_whole"] else f"about {rounded(number)} documents"
+    documents = counted(number, "document") if one["is_whole"] or number == 1 else f"about {rounded(number)} documents"
     held = f"{documents}, {size(one['estimated_text_bytes'])} of text" if seen["documents"] else "no document found"
     lines = [f"{counted(one['files'], 'file')}, {one['format']}{codecs}, {size(one['bytes'])}: {held}"]
     if one["options"]:
-        lines.append("  " + _row("read with", ", ".join(f"{name}={value!r}" for name, value in one["options"].items())))
+        lines.append("  " + _row("read with", flags_of(one["options"])))
     beginning = f"{counted(seen['documents'], 'document')}, {size(seen['bytes'])}, in {counted(seen['files'], 'file')}"
     lines.append("  " + _row("looked at", beginning))
     for name in ("rejected", "passed_over"):
@@ -103,7 +109,7 @@ def _format_lines(one: dict[str, Any]) -> list[str]:
     if one["unknown"] is not None:
         lines.append("  " + _row("[UNK]", f"{one['unknown']:.3%} of the tokens"))
     for document in one["documents"]:
-        sentences, place = document["sentences"], f"{document['source']}, the record at {document['position']:,}"
+        sentences, place = document["sentences"], "{source}, the record at {unit} {position:,}".format(**document)
         lines += ["", f"  {place}: {counted(len(sentences), 'sentence')}"]
         lines += [f"    | {shown(sentence)}" for sentence in sentences[:SHOWN_SENTENCES]]
         if len(sentences) > SHOWN_SENTENCES:
@@ -117,6 +123,7 @@ def _row(name: str, value: str) -> str:
 
 def shown(sentence: str) -> str:
     """Return a sentence in one line that can be printed, shortened in the middle."""
+    sentence = " ".join(sentence.split())  # as the tokenizer reads white space
     text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in sentence)
     columns = [1 + (east_asian_width(character) in "WF") for character in text]
     if sum(columns) <= SHOWN_COLUMNS:
@@ -150,6 +157,12 @@ def rounded(number: int) -> str:
 def preview_page(found: dict[str, Any]) -> str:
     """Return the preview as a page in HTML."""
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    page.filters |= {"size": size, "rounded": rounded, "counted": counted, "share": lambda value: f"{value:.1%}"}
+    page.filters |= {
+        "size": size,
+        "rounded": rounded,
+        "counted": counted,
+        "flags": flags_of,
+        "share": lambda value: f"{value:.1%}",
+    }
     template = page.from_string((files("jobs.support") / "preview.html.j2").read_text(encoding="utf-8"))
     return template.render(p=found)

@@ -35,8 +35,12 @@ class Corpus:
     @property
     def flags(self) -> str:
         """The options as flags for the command line."""
-        words = [word for name, value in self.options.items() for word in _flag(name, value)]
-        return " ".join(words)
+        return flags_of(self.options)
+
+
+def flags_of(options: Mapping[str, Any]) -> str:
+    """Return options as flags for the command line."""
+    return " ".join(word for name, value in options.items() for word in _flag(name, value))
 
 
 def _flag(name: str, value: Any) -> list[str]:

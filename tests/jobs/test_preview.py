@@ -3,6 +3,8 @@
 import json
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
@@ -29,10 +31,21 @@ def test_the_preview_shows_files_documents_sentences_and_what_looks_wrong(corpus
     out = capsys.readouterr().out
     assert "1 file, plain text, 23.8 KB: 30 documents" in out
     assert "sentences   12 in the median document, 12 to 12 in the middle half" in out
-    assert f"  a.txt, the record at 0: 12 sentences\n    | {SENTENCES[0]}\n    | {SENTENCES[1]}\n" in out
+    assert f"  a.txt, the record at byte 0: 12 sentences\n    | {SENTENCES[0]}\n    | {SENTENCES[1]}\n" in out
     assert "    … 4 more\n" in out
     assert re.search(r"note: .*1 of 3 files skipped \(1 \.png\)", out)
     assert "  - JSON Lines: 100% of the records are one sentence" in out
+
+
+def test_the_options_are_shown_as_flags_and_positions_with_their_unit(tmp_path, capsys):
+    rows = [f" = Title {i} = " if i % 13 == 0 else SENTENCES[i % 12] for i in range(130)]
+    pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet")
+    page = tmp_path / "preview.html"
+    assert cli.main(["preview", str(tmp_path / "a.parquet"), "--like", "wikitext", "--html", str(page)]) == 0
+    out, html = capsys.readouterr().out, page.read_text("utf-8")
+    assert "  read with   --records lines --document-start '^ = [^=].* = $' --skip-lines '^ =.*= $'\n" in out
+    assert "a.parquet, the record at row 13: 12 sentences\n" in out
+    assert "<code>--records lines --document-start " in html and "the record at row 13: 12 sentences" in html
 
 
 def test_the_page_holds_the_same_and_escapes_the_texts(corpus, capsys):
@@ -85,5 +98,9 @@ def test_sizes_estimates_and_sentences_are_short():
         "3.0 TB",
     ]
     assert [rounded(n) for n in (0, 7, 99, 123, 123_456)] == ["0", "7", "99", "120", "120,000"]
-    assert shown("a\x1b[31mb\n") == "a\ufffd[31mb\ufffd" and shown("x" * 500) == "x" * 55 + " … " + "x" * 55
+    assert (
+        shown("a\x1b[31mb\x00") == "a\ufffd[31mb\ufffd"
+        and shown("1\tA\u3000text\n") == "1 A text"
+        and shown("x" * 500) == "x" * 55 + " … " + "x" * 55
+    )
     assert shown("中" * 500) == "中" * 27 + " … " + "中" * 28 and shown("中" * 55) == "中" * 55
