@@ -7,7 +7,7 @@ kept with the model.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -130,25 +130,7 @@ class MultilabelTask(SequenceTask):
                 f"label_separator={self.label_separator!r} separates no labels: none of the {len(rows):,} training rows has "
                 f"two, as in {example!r:.60}: give another one; for a single label per text, use --task classify"
             )
-        if lacking := [label for label in labels if not counts.get(label)]:
-            what = "remove its column, or name the others: --columns labels=A,B,…" if columns else "omit it in --labels"
-            raise ValueError(f"no training row has the label {lacking[0]!r:.60}: {what}")
-        if len(labels) < 2:
-            raise ValueError(
-                f"the training rows have {counted(len(labels), 'label')}, expected at least two: for one, use --task "
-                f"classify"
-            )
-        for label in columns:
-            string_of(label, "the name of a column")
-        if columns and (wrong := set(columns) & set(OTHER_ENTRIES)):
-            raise ValueError(
-                f"the column {min(wrong)!r} of a label has the name of another entry of answers: rename it"
-            )
-        if len(rows) * len(labels) > MAX_TARGETS:
-            raise ValueError(
-                f"{len(rows):,} rows and {len(labels):,} labels are too many together: expected at most {MAX_TARGETS:,} "
-                f"targets; are the labels separated rightly, such as {labels[0]!r:.60}?"
-            )
+        check_labels(labels, counts, columns, len(rows))
         known: Self = replace(self, labels=labels, in_columns=bool(columns))
         return super(MultilabelTask, known).learn(rows)
 
@@ -234,6 +216,33 @@ class MultilabelTask(SequenceTask):
         return content | {"problem_type": "multi_label_classification", "bertloom": content["bertloom"] | learnt}
 
 
+def check_labels(labels: Sequence[str], counts: Mapping[str, int], columns: Collection[str], num_rows: int) -> None:
+    """Raise ValueError if labels cannot be learnt.
+
+    Args:
+        counts: occurrences of each label in the training rows.
+        columns: the labels that have a column of 0 and 1; empty if they have none.
+        num_rows: number of training rows.
+    """
+    if lacking := [label for label in labels if not counts.get(label)]:
+        what = "remove its column, or name the others: --columns labels=A,B,…" if columns else "omit it in --labels"
+        raise ValueError(f"no training row has the label {lacking[0]!r:.60}: {what}")
+    if len(labels) < 2:
+        raise ValueError(
+            f"the training rows have {counted(len(labels), 'label')}, expected at least two: for one, use --task "
+            f"classify"
+        )
+    for label in columns:
+        string_of(label, "the name of a column")
+    if columns and (wrong := set(columns) & set(OTHER_ENTRIES)):
+        raise ValueError(f"the column {min(wrong)!r} of a label has the name of another entry of answers: rename it")
+    if num_rows * len(labels) > MAX_TARGETS:
+        raise ValueError(
+            f"{num_rows:,} rows and {len(labels):,} labels are too many together: expected at most {MAX_TARGETS:,} "
+            f"targets; are the labels separated rightly, such as {labels[0]!r:.60}?"
+        )
+
+
 def labels_of(row: TextRow) -> tuple[str, ...]:
     """Return the labels of a row; none if they are not known."""
     assert row.label is None or isinstance(row.label, tuple)
@@ -264,8 +273,8 @@ def best_threshold(chances: np.ndarray, true: np.ndarray) -> float:
 
     It is the middle between two probabilities, and of several the one nearest to 0.5; 0.5 if no text has the label.
 
-    >>> best_threshold(np.array([0.1, 0.2, 0.3, 0.6]), np.array([False, True, True, True]))
-    0.15
+    >>> best_threshold(np.array([0.125, 0.25, 0.5, 0.75]), np.array([False, True, True, True]))
+    0.1875
     """
     if not true.any():
         return UNCERTAIN
@@ -274,5 +283,6 @@ def best_threshold(chances: np.ndarray, true: np.ndarray) -> float:
     lower = np.append(chances[1:], -1.0)
     scores = np.where(chances > lower, 2 * hits / (np.arange(1, len(chances) + 1) + hits[-1]), -1.0)
     middles = (chances + lower.clip(0)) / 2
+    middles = np.where(middles > lower, middles, chances)  # two neighbouring numbers have no middle
     best = np.flatnonzero(scores == scores.max())
     return float(middles[best[np.abs(middles[best] - UNCERTAIN).argmin()]])

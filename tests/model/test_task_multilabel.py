@@ -191,6 +191,12 @@ def test_a_threshold_has_the_highest_f1_of_all(pairs):
     assert f1_score(true, chances >= threshold) == pytest.approx(best)
 
 
+@pytest.mark.parametrize("lower", [0.3, float(np.nextafter(0.3, 1)), 0.5, float(np.nextafter(1.0, 0))])
+def test_a_threshold_separates_probabilities_with_no_number_between_them(lower):
+    chances = np.array([lower, np.nextafter(lower, 2)])
+    assert (chances >= best_threshold(chances, np.array([False, True]))).tolist() == [False, True]
+
+
 def test_metrics_are_those_of_scikit_learn_at_the_thresholds_of_the_dev_rows():
     draw = np.random.default_rng(0)
     rows = [row(*(label for label in "abc" if draw.random() < 0.4)) for _ in range(50)]
