@@ -1,10 +1,10 @@
 """Files of tokens: the tokenized documents of a few megabytes of text, sorted by id, read by ranges of ids.
 
-    magic, checksum | token ids | inside_words | sentence lengths | documents | index | rejects | members | footer, JSON |
+    magic, checksum | token ids | inside_words | sentence lengths | documents | index | rejects | entries | footer, JSON |
     its length, magic
 
 The ids are cut into at most RANGES equal ranges. The index holds, for each range, the numbers of its first document,
-sentence and token, so the documents of a bucket are one range of every section. If the input file is an archive, `members`
+sentence and token, so the documents of a bucket are one range of every section. If the input file is an archive, `entries`
 has the names of the files in it that hold the documents, and where each begins. A token part is such a file. Parts are
 internal to a job and its --work-dir. bertloom/sealed_files.py describes the checksum.
 """
@@ -24,12 +24,12 @@ from bertloom import storage
 from bertloom.arrays import I64, U64, Bools
 from bertloom.sealed_files import BODY, is_sealed, write_sealed
 from pipeline.inputs.rejects import rejects_log
-from pipeline.text.records import Member, Reject
+from pipeline.text.records import EntryPlace, Reject
 
 if TYPE_CHECKING:  # functions import it: --help does not need it
     import pyarrow as pa
 
-VERSION = 10  # raise it with any change in the content of a part for the same text
+VERSION = 11  # raise it with any change in the content of a part for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: less than 1 MB and more than 10 MB are slower
 RANGES = 4096  # at most, in the index
 File = TypeVar("File", bound="TokenFile")
@@ -131,15 +131,15 @@ def write_part(
     blocks: Sequence[TokenBlock],
     rejects: Sequence[Reject],
     dtype: np.dtype[Any],
-    members: Sequence[Member] = (),
+    entries: Sequence[EntryPlace] = (),
 ) -> PartRecord:
     """Write one part and return its footer. Documents without tokens are left out: they are among the rejects.
 
-    members: of an archive, those that hold the documents, in order.
+    entries: of an archive, those that hold the documents, in order.
     """
     log = rejects_log((record["source"], reject) for reject in rejects)
     rejected = dict(Counter(reject.reason for reject in rejects))
-    names = members_table([(0, member.first, member.name) for member in members]) if members else None
+    names = entries_table([(0, entry.first, entry.name) for entry in entries]) if entries else None
     return write_tokens(path, PartRecord, record | {"rejected": rejected}, blocks, dtype, log, names)
 
 
@@ -150,7 +150,7 @@ def write_tokens(
     blocks: Sequence[TokenBlock],
     dtype: np.dtype[Any],
     log: bytes = b"",
-    members: pa.Table | None = None,
+    entries: pa.Table | None = None,
 ) -> File:
     """Write a file of tokens, its documents sorted by (id, part, position, piece), and return its footer.
 
@@ -158,7 +158,7 @@ def write_tokens(
         kind: class of the footer.
         fields: the footer's fields that do not follow from the blocks, such as the name.
         log: content of the section for rejects.
-        members: see `members_table`.
+        entries: see `entries_table`.
     """
     rows = np.concatenate([np.zeros(0, DOCUMENT), *(block.documents for block in blocks)])
     ids = np.concatenate([np.zeros(0, dtype), *(block.ids for block in blocks)])
@@ -181,7 +181,7 @@ def write_tokens(
         "documents": rows,
         "index": _index(rows),
         "rejects": log,
-        "members": b"" if members is None else _as_stream(members),
+        "entries": b"" if entries is None else _as_stream(entries),
     }
     for name, values in contents.items():
         data = values if isinstance(values, bytes) else values.tobytes()
@@ -245,11 +245,11 @@ def read_rejects(path: str, part: PartRecord) -> bytes:
         return storage.read_at(file, *part.sections["rejects"])
 
 
-def members_table(members: Sequence[tuple[int, int, str]]) -> pa.Table:
-    """Return the table of members (part, position of the beginning, name), in order. part: as in DOCUMENT."""
+def entries_table(entries: Sequence[tuple[int, int, str]]) -> pa.Table:
+    """Return the table of entries (part, position of the beginning, name), in order. part: as in DOCUMENT."""
     import pyarrow as pa  # not at the top: --help does not need it
 
-    parts, firsts, names = zip(*members, strict=True)
+    parts, firsts, names = zip(*entries, strict=True)
     columns = {"part": pa.array(parts, pa.uint32()), "first": pa.array(firsts, pa.int64()), "name": pa.array(names)}
     return pa.table(columns)
 
@@ -263,11 +263,11 @@ def _as_stream(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read_members(path: str, part: TokenFile) -> pa.Table | None:
-    """Return the table of members of a file of tokens, None if it holds no documents of archives."""
+def read_entries(path: str, part: TokenFile) -> pa.Table | None:
+    """Return the table of entries of a file of tokens, None if it holds no documents of archives."""
     import pyarrow as pa
 
-    span = part.sections["members"]
+    span = part.sections["entries"]
     if span[1] == 0:
         return None
     with storage.open_read(path) as file:

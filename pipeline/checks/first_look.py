@@ -168,13 +168,13 @@ def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter)
 def _add(look: Look, source: Source, record: Document | Reject) -> None:
     """Add a record under the name of its file, which may be in an archive."""
     name, position = place_of(source.name, record)
-    if record.member and (form := format_by_name(name)[0]):
+    if record.entry and (form := format_by_name(name)[0]):
         look.has_layouts |= form.has_layouts
         look.has_rows |= form.has_records and not form.has_layouts
     if isinstance(record, Document):
-        look.documents.append((name, replace(record, position=position, member=None)))
+        look.documents.append((name, replace(record, position=position, entry=None)))
     else:
-        look.rejects.append((name, replace(record, position=position, member=None)))
+        look.rejects.append((name, replace(record, position=position, entry=None)))
 
 
 class SentenceCutter:

@@ -20,7 +20,7 @@ from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.splitting import check_options
 from pipeline.inputs.streams import Damaged, first_bytes, read_chunks
 from pipeline.inputs.text_encodings import encoding_of
-from pipeline.text.records import DAMAGED, LAST_POSITION, MEMBER_MARK, Member, PassedOver, Record, Reject
+from pipeline.text.records import DAMAGED, ENTRY_MARK, LAST_POSITION, EntryPlace, PassedOver, Record, Reject
 
 MAX_UNPACKED_BYTES = 8_000_000_000  # of a temporary file
 HELD_BYTES = 16_000_000  # of a temporary file in memory; a larger one is on disk
@@ -60,13 +60,13 @@ def read_records(file: BinaryIO, split: Split, start: int) -> Iterator[Record]:
             try:
                 file, damage = _unpack(file, source.codec, stack)
             except _NotRead as error:
-                yield replace(error.record, member=Member("", 0))
+                yield replace(error.record, entry=EntryPlace("", 0))
                 return
             split = replace(split, source=replace(source, codec=None, size=_size(file)))
         yield from _read_archive(form, file, split, start, depth=0)
         if damage:
             yield Reject(
-                LAST_POSITION, DAMAGED, f"{damage}: what came before it was kept", member=Member("", LAST_POSITION)
+                LAST_POSITION, DAMAGED, f"{damage}: what came before it was kept", entry=EntryPlace("", LAST_POSITION)
             )
 
 
@@ -86,10 +86,10 @@ def _read_archive(form: Format, file: BinaryIO, split: Split, start: int, depth:
 
 def _placed(record: Record, entry: Entry) -> Record:
     """Return a record of a file in an archive with its place in the archive."""
-    name, first, inner = shown_name(entry.name), entry.position, record.member
+    name, first, inner = shown_name(entry.name), entry.position, record.entry
     if inner:
-        name, first = f"{name}{MEMBER_MARK}{inner.name}" if inner.name else name, first + inner.first
-    return replace(record, position=entry.position + record.position, member=Member(name, first))
+        name, first = f"{name}{ENTRY_MARK}{inner.name}" if inner.name else name, first + inner.first
+    return replace(record, position=entry.position + record.position, entry=EntryPlace(name, first))
 
 
 def _read_entry(entry: Entry, archive: Source, start: int, depth: int) -> Iterator[Record]:
@@ -126,7 +126,7 @@ def _open(entry: Entry, archive: Source, stack: ExitStack) -> _Opened:
     """Return a file of an archive. Raises _NotRead, and ValueError if its name and content do not agree."""
     if reason := never_read(entry.name):
         raise _NotRead(PassedOver(0, reason))
-    name = MEMBER_MARK + shown_name(entry.name)
+    name = ENTRY_MARK + shown_name(entry.name)
     file, packing, damage, size = entry.file, entry.codec, "", entry.size
     head = first_bytes(file, packing)
     if codec_by_content(head) and (packing or not file.seekable()):  # such files are decoded twice
@@ -186,13 +186,13 @@ def _numbered(records: Iterator[Record]) -> Iterator[Record]:
     """Number the records of an archive in an archive without large gaps: each file begins where the last one ended."""
     at, base, first = -1, 0, -1
     for record in records:
-        member = record.member
-        if member is None:  # a file that is passed over
+        entry = record.entry
+        if entry is None:  # a file that is passed over
             at += 1
             yield replace(record, position=at)
             continue
-        if member.first != first:
-            base, first = at + 1, member.first
+        if entry.first != first:
+            base, first = at + 1, entry.first
         position = base + record.position - first
         at = max(at, position)
-        yield replace(record, position=position, member=replace(member, first=base))
+        yield replace(record, position=position, entry=replace(entry, first=base))

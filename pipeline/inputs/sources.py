@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pipeline.inputs.text_encodings import encoding_name
 from pipeline.text.line_breaks import LineBreaks
-from pipeline.text.records import MEMBER_MARK
+from pipeline.text.records import ENTRY_MARK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def source_of(name: str, known: Collection[str]) -> str | None:
     """Return which of the known sources a name belongs to: to an archive if it is the name of a file in it, else None."""
     if name in known:
         return name
-    ends = [i for i, c in enumerate(name) if c == MEMBER_MARK]
+    ends = [i for i, c in enumerate(name) if c == ENTRY_MARK]
     return next((name[:end] for end in reversed(ends) if name[:end] in known), None)
 
 

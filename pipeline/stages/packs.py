@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from bertloom import storage
-from pipeline.tokens import PartRecord, TokenFile, read_finished, read_members, read_range, write_tokens
+from pipeline.tokens import PartRecord, TokenFile, read_entries, read_finished, read_range, write_tokens
 
 VERSION = 2  # raise it with any change in the content of a pack of the same parts
 SMALL = 1 << 18  # tokens; a smaller part is packed
@@ -76,14 +76,14 @@ def _write_pack(parts: Sequence[PartRecord], folder: str) -> TokenFile:
     path = storage.join(folder, name)
     if finished := read_finished(path, TokenFile):
         return finished
-    blocks, members = [], []
+    blocks, entries = [], []
     for i, part in enumerate(parts):
-        if (table := read_members(storage.join(folder, part.name), part)) is not None:
-            members.append(table.set_column(0, "part", pa.array(np.full(len(table), i, np.uint32))))
+        if (table := read_entries(storage.join(folder, part.name), part)) is not None:
+            entries.append(table.set_column(0, "part", pa.array(np.full(len(table), i, np.uint32))))
         if part.num_documents:
             block = read_range(storage.join(folder, part.name), part, 0, 1 << 64)
             rows = block.documents.copy()
             rows["part"] = i
             blocks.append(replace(block, documents=rows))
-    names = pa.concat_tables(members) if members else None
-    return write_tokens(path, TokenFile, {"name": name}, blocks, np.dtype(parts[0].ids_dtype), members=names)
+    names = pa.concat_tables(entries) if entries else None
+    return write_tokens(path, TokenFile, {"name": name}, blocks, np.dtype(parts[0].ids_dtype), entries=names)

@@ -21,7 +21,7 @@ from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.reading_notes import reading
 from pipeline.stages.transform import transform
-from pipeline.text.records import Document, Member, PassedOver, Record, Reject, first_characters
+from pipeline.text.records import Document, EntryPlace, PassedOver, Record, Reject, first_characters
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
 from pipeline.tokens import BLOCK_BYTES, VERSION, PartRecord, TokenBlock, read_finished, write_part
 from pipeline.vocabulary import cached_vocabulary
@@ -92,7 +92,7 @@ class _Part:
         self.blocks: list[TokenBlock] = []
         self.pending: list[Document] = []
         self.pending_bytes = 0
-        self.members: dict[int, Member] = {}
+        self.entries: dict[int, EntryPlace] = {}
 
     def add(self, item: Record, tokenizer: DocumentTokenizer) -> None:
         if isinstance(item, PassedOver):
@@ -103,9 +103,9 @@ class _Part:
             self.size += len(item.detail) + len(item.text) + 100
             return
         self.cleaned.update(item.cleaned)
-        if item.member and item.member.first not in self.members:
-            self.members[item.member.first] = item.member
-            self.size += len(item.member.name) + 100
+        if item.entry and item.entry.first not in self.entries:
+            self.entries[item.entry.first] = item.entry
+            self.size += len(item.entry.name) + 100
         self.pending.append(item)
         self.pending_bytes += len(item.text)
         self.text_bytes += len(item.text)
@@ -141,22 +141,22 @@ class _Part:
             "cleaned": dict(self.cleaned),
             "format": source.format,
             "held_out": source.held_out,
-            "num_texts": sum(member.first >= self.start and _is_text(member) for member in self.members.values()),
+            "num_texts": sum(entry.first >= self.start and _is_text(entry) for entry in self.entries.values()),
         }
         dtype = tokenizer.wordpiece.dtype
-        members = list(self.members.values())
-        return write_part(storage.join(folder, name), record, self.blocks, self.rejects, dtype, members)
+        entries = list(self.entries.values())
+        return write_part(storage.join(folder, name), record, self.blocks, self.rejects, dtype, entries)
 
 
-def _is_text(member: Member) -> bool:
-    form, _ = format_by_name(member.name)
+def _is_text(entry: EntryPlace) -> bool:
+    form, _ = format_by_name(entry.name)
     return form is not None and form.has_layouts
 
 
 def _without_tokens(document: Document) -> Reject:
     text = first_characters(document.text)
     detail = "nothing but control characters"
-    return Reject(document.position, "no-tokens", detail, text, document.record_id, document.piece, document.member)
+    return Reject(document.position, "no-tokens", detail, text, document.record_id, document.piece, document.entry)
 
 
 class TokenizeSplit(beam.DoFn):

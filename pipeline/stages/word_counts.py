@@ -122,7 +122,7 @@ class Tally:
         else:
             self.not_used[item.reason] += 1
             path, position = place_of(source.path, item)
-            unit = position_unit(path) if item.member else format_named(source.format).position_unit
+            unit = position_unit(path) if item.entry else format_named(source.format).position_unit
             place = f"{path}, {unit} {position}"
             self._keep_first(item.reason, (source.path, item.position, f"{place}: {item.detail} {item.text[:100]}"))
 

@@ -164,7 +164,7 @@ def _find_fault(document: Document, config: CleanConfig) -> tuple[str, str]:
 
 def _reject(document: Document, reason: str, detail: str) -> Reject:
     shown = first_characters(join_text_lines(document.text))
-    return Reject(document.position, reason, detail, shown, document.record_id, document.piece, document.member)
+    return Reject(document.position, reason, detail, shown, document.record_id, document.piece, document.entry)
 
 
 # ---------------------------------------------------------------------------------------------------- steps

@@ -18,7 +18,7 @@ SHOWN_CHARACTERS = 200  # of a reject
 ID_CHARACTERS = 1000  # of a record's own id, which may be anything
 DAMAGED = "damaged-file"  # the reason of a reject for a part of a file that cannot be read
 LAST_POSITION = (1 << 63) - 1
-MEMBER_MARK = "!"  # between the names of an archive and of a file in it
+ENTRY_MARK = "!"  # between the names of an archive and of a file in it
 SLICE = 1_000_000  # characters of a text processed at a time
 
 _PARAGRAPHS = re.compile(r"\r\s*\r")
@@ -37,8 +37,8 @@ _SENTENCE_ENDS = (b". ", b"! ", b"? ", "。".encode(), "！".encode(), "？".enc
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A file in an archive."""
+class EntryPlace:
+    """Where an entry, which is a file in an archive, is."""
 
     name: str
     """Its name in the archive; `inner.tar!a.txt` in an archive inside the archive; "" for the archive itself."""
@@ -54,7 +54,7 @@ class Document:
     """UTF-8. Before cleaning, a carriage return is a line break within a paragraph."""
     position: int
     """Where its record begins: a byte offset in the uncompressed file, or a row number. In an archive a number that grows
-    from record to record; `position - member.first` is the position in the member."""
+    from record to record; `position - entry.first` is the position in its file."""
     piece: int = 0
     source_key: int | None = None
     """Id of the text's first piece; None: the document's own id."""
@@ -67,7 +67,7 @@ class Document:
     read when it was cut."""
     cleaned: tuple[str, ...] = ()
     """Names of the cleaning steps that changed it."""
-    member: Member | None = None
+    entry: EntryPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Reject:
     """Its first SHOWN_CHARACTERS."""
     record_id: str | None = None
     piece: int = 0
-    member: Member | None = None
+    entry: EntryPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class PassedOver:
     reason: str
     piece: int = 0
     number: int = 1
-    member: Member | None = None
+    entry: EntryPlace | None = None
 
 
 Record = Document | Reject | PassedOver
@@ -119,14 +119,14 @@ Item = Record | Row
 
 
 def place_of(source: str, record: Document | Reject) -> tuple[str, int]:
-    """Return (file, position there) of a record of a source. The file of a record in an archive is `ARCHIVE!MEMBER`."""
-    member = record.member
-    return (source, record.position) if member is None else in_member(source, member, record.position)
+    """Return (file, position there) of a record of a source. The file of a record in an archive is `ARCHIVE!ENTRY`."""
+    entry = record.entry
+    return (source, record.position) if entry is None else place_in_entry(source, entry, record.position)
 
 
-def in_member(source: str, member: Member, position: int) -> tuple[str, int]:
-    """Return (file, position there) for a position in an archive."""
-    return f"{source}{MEMBER_MARK}{member.name}" if member.name else source, position - member.first
+def place_in_entry(source: str, entry: EntryPlace, position: int) -> tuple[str, int]:
+    """Return (file, position there) for a position in an entry of an archive."""
+    return f"{source}{ENTRY_MARK}{entry.name}" if entry.name else source, position - entry.first
 
 
 def document_digest(text: bytes) -> bytes:

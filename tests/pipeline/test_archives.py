@@ -83,8 +83,8 @@ def test_files_in_an_archive_give_the_records_that_they_give_alone(
     folder, alone, outer, parts, draw, split_bytes, places
 ):
     files, names = [], []
-    for number, (members, inner) in enumerate(parts):
-        inside = [(f"{number}/{name}", FILES[name]) for name in members]
+    for number, (entries, inner) in enumerate(parts):
+        inside = [(f"{number}/{name}", FILES[name]) for name in entries]
         if inner is None:
             files += inside
             names += [name for name, _ in inside]
@@ -187,16 +187,16 @@ def test_long_and_chinese_names_are_kept(folder):
     long = "folder/" * 40 + "a.txt"
     for tar_format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         [item] = read(folder, "long.tar", make_tar([(long, b"One.")], "", tar_format))
-        assert item.member.name == long
+        assert item.entry.name == long
     gbk = make_zip([("????/??.txt", b"One.")]).replace(b"????/??.txt", "红楼/一.txt".encode("gbk"))
     [item] = read(folder, "gbk.zip", gbk)
-    assert item.member.name == "红楼/一.txt"
+    assert item.entry.name == "红楼/一.txt"
     utf8 = make_zip([("红楼梦.txt", b"One.")])
-    assert read(folder, "utf8.zip", utf8)[0].member.name == "红楼梦.txt"
+    assert read(folder, "utf8.zip", utf8)[0].entry.name == "红楼梦.txt"
     western = make_zip([("M?ller.txt", b"One.")]).replace(b"M?ller", b"M\x81ller")
-    assert read(folder, "437.zip", western)[0].member.name == "Müller.txt"
+    assert read(folder, "437.zip", western)[0].entry.name == "Müller.txt"
     breaks = make_tar([("a\n\x1b[31m.txt", b"One.")])
-    assert read(folder, "breaks.tar", breaks)[0].member.name == "a\ufffd\ufffd[31m.txt"
+    assert read(folder, "breaks.tar", breaks)[0].entry.name == "a\ufffd\ufffd[31m.txt"
 
 
 def test_a_file_whose_name_and_content_do_not_agree_is_a_reject_and_the_others_are_read(folder):
@@ -240,7 +240,7 @@ def test_records_are_grouped_within_each_file_of_an_archive(folder, kind):
     lines = "".join(json.dumps({"text": text}) + "\n" for text in ["One.", "Two.", "", "Three."]).encode()
     files = [("a.jsonl", lines), ("b.jsonl.gz", PACK[".gz"](lines)), ("c.txt", b"Four.\n\nFive.\n")]
     items = read(folder, f"r.{kind}", archive_of(kind, files, 1), records="lines")
-    found = [(item.member.name, item.text.split()) for item in items if isinstance(item, Document)]
+    found = [(item.entry.name, item.text.split()) for item in items if isinstance(item, Document)]
     names = [name for name, _ in files for _ in range(2)]
     assert found == list(zip(names, [[b"One.", b"Two."], [b"Three."]] * 2 + [[b"Four."], [b"Five."]]))
     by_two = read(folder, f"s.{kind}", archive_of(kind, files[:2], 1), records="sentences", records_per_document=2)

@@ -255,7 +255,7 @@ def test_a_document_does_not_cross_the_files_of_an_archive(folder, options):
             whole += read_documents(Split(source_of(folder, name, data, **options), 0, None))
     [source] = find_sources([str(folder / "a.tar")], None, ReadConfig(**options))
     found = list(read_documents(Split(source, 0, None)))
-    assert [replace(item, position=item.position - item.member.first, member=None) for item in found] == whole
+    assert [replace(item, position=item.position - item.entry.first, entry=None) for item in found] == whole
     for item in found:
         assert list(read_documents(Split(source, 0, None), item.position)) == [
             i for i in found if i.position >= item.position

@@ -19,7 +19,7 @@ from pipeline.inputs.formats.format import Entry, Format
 from pipeline.inputs.formats.ranges import Range
 from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import HEAD, Damaged, read_chunks
-from pipeline.text.records import DAMAGED, Member, PassedOver, Reject
+from pipeline.text.records import DAMAGED, EntryPlace, PassedOver, Reject
 
 BLOCK = 512
 PLACES = 1 << 28
@@ -237,7 +237,7 @@ def _open_entries(file: BinaryIO, split: Split) -> Iterator[Entry | Reject | Pas
     except _Broken as error:
         position = max(last, _position(error.place))
         detail = f"{error}: what came before it was kept"
-        yield Reject(position, DAMAGED, detail, member=Member("", position - error.place))
+        yield Reject(position, DAMAGED, detail, entry=EntryPlace("", position - error.place))
 
 
 def _find_cuts(source: Source, split_bytes: int) -> list[int]:

@@ -19,7 +19,7 @@ from pipeline.inputs.formats.format import Entry, Format
 from pipeline.inputs.formats.ranges import Joined, Range
 from pipeline.inputs.sources import Source, Split
 from pipeline.inputs.streams import FREE_TEXT, MAX_EXPANSION, Damaged, read_chunks
-from pipeline.text.records import DAMAGED, Member, PassedOver, Reject
+from pipeline.text.records import DAMAGED, EntryPlace, PassedOver, Reject
 
 PLACES = 1 << 40  # positions for each file
 MAX_ENTRIES = 1_000_000  # each takes about 700 bytes of memory
@@ -73,7 +73,7 @@ def _open_entries(file: BinaryIO, split: Split) -> Iterator[Entry | Reject | Pas
         if (total := sum(info.file_size for info in infos)) > max(FREE_TEXT, MAX_EXPANSION * split.source.size):
             raise ValueError(f"its files have {total} bytes, over {MAX_EXPANSION:,} times as much: this is no text")
     except _ERRORS as error:
-        yield Reject(0, DAMAGED, f"{error}: nothing of the archive is used", member=Member("", 0))
+        yield Reject(0, DAMAGED, f"{error}: nothing of the archive is used", entry=EntryPlace("", 0))
         return
     if _OTHER_KINDS & {info.filename for info in infos}:
         yield PassedOver(0, "not-an-archive")
@@ -95,10 +95,10 @@ def _entry(file: BinaryIO, info: ZipInfo, position: int, end: int) -> Entry | Re
     if info.flag_bits & _IS_ENCRYPTED:
         return PassedOver(position, "encrypted")
     name = _name(info)
-    member = Member(shown_name(name), position)
+    entry = EntryPlace(shown_name(name), position)
     if info.compress_type not in _CODECS:
         detail = f"method {info.compress_type}; expected deflate, or no compression"
-        return Reject(position, "unknown-compression", detail, member=member)
+        return Reject(position, "unknown-compression", detail, entry=entry)
     begin = info.header_offset + _LOCAL_HEADER.size
     magic = b""
     if info.header_offset >= 0 and begin <= end:
@@ -106,7 +106,7 @@ def _entry(file: BinaryIO, info: ZipInfo, position: int, end: int) -> Entry | Re
         magic, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         begin += sum(lengths)
     if magic != b"PK\3\4" or begin + info.compress_size > end:
-        return Reject(position, DAMAGED, "its data are not where the directory says", member=member)
+        return Reject(position, DAMAGED, "its data are not where the directory says", entry=entry)
     packed = cast(BinaryIO, Range(file, begin, info.compress_size))
     if info.compress_type == ZIP_DEFLATED:
         packed = _as_gzip(packed, info)
