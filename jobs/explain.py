@@ -169,7 +169,7 @@ class Explainer:
 
     def _segment(self, bucket: Bucket, document: int, first: int, size: int) -> dict[str, Any]:
         """Return where a segment comes from: its document, its bytes there, and the text around it."""
-        from pipeline.inputs.formats.registry import format_named, position_unit
+        from pipeline.inputs.formats.registry import position_unit
         from pipeline.inputs.sources import source_of
 
         place = bucket.place(document)
@@ -179,12 +179,11 @@ class Explainer:
         name = source_of(row["source"], self.inputs)
         assert name is not None
         source = self.inputs[name]
-        is_file = name == row["source"]  # and not a file in an archive
         found = {
             "document": f"{document:016x}",
             **{name: row[name] for name in ("source", "position", "piece", "num_sentences")},
             "path": source["path"] + row["source"][len(name) :],
-            "unit": format_named(source["format"]).position_unit if is_file else position_unit(row["source"]),
+            "unit": position_unit(name, source["format"], row["source"]),
             "tokens": [first, first + size],
         }
         try:

@@ -34,11 +34,16 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
 def check_options(form: Format, source: Source) -> None:
     """Raise ValueError where a package is missing, or an option for reading does not fit the format."""
     form.check_packages(source.path)
-    if form.has_layouts and source.read.document_column is not None:
+    read = source.read
+    if form.has_layouts and read.document_column is not None:
         raise ValueError(
             f"{source.path}: is {form.description}, whose lines have no columns, so --document-column "
-            f"{source.read.document_column} cannot be read. Leave the file out, or give --records-per-document or --records "
-            f"lines"
+            f"{read.document_column} cannot be read. Leave the file out, or give --records-per-document or --records lines"
+        )
+    if form.has_layouts and read.strip_gutenberg and read.text_layout != "file":
+        raise ValueError(
+            f"{source.path}: is {form.description} in the layout {read.text_layout}, so --strip-gutenberg cannot find where "
+            f"a book begins. Give --text-layout file if each file is a book"
         )
 
 

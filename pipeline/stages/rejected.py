@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from bertloom import storage
 from bertloom.counts import counted
-from pipeline.inputs.formats.registry import format_named, position_unit
+from pipeline.inputs.formats.registry import position_unit
 from pipeline.inputs.rejects import advice
 from pipeline.inputs.sources import ReadConfig
 from pipeline.places import Places
@@ -48,8 +48,7 @@ def explain_rejects(parts: Sequence[PartRecord], places: Places, config: ReadCon
             if reason in waiting:
                 waiting.remove(reason)
                 shown = " ".join(f"{reject['detail']} {reject['text'][:SHOWN_CHARACTERS]}".split())
-                is_member = reject["source"] != part.source
-                unit = position_unit(reject["source"]) if is_member else format_named(part.format).position_unit
+                unit = position_unit(part.source, part.format, reject["source"])
                 texts[reason] += f", the first in {reject['source']} at {unit} {reject['position']}"
                 texts[reason] += "".join(f": {more}" for more in (shown, advice(reason, config)) if more)
         if not waiting:

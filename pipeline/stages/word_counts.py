@@ -23,7 +23,7 @@ from tokenizers.models import WordPiece
 from bertloom import storage
 from bertloom.arrays import I64
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.formats.registry import format_named, position_unit
+from pipeline.inputs.formats.registry import position_unit
 from pipeline.inputs.sources import Source, Split
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
@@ -122,7 +122,7 @@ class Tally:
         else:
             self.not_used[item.reason] += 1
             path, position = place_of(source.path, item)
-            unit = position_unit(path) if item.entry else format_named(source.format).position_unit
+            unit = position_unit(source.path, source.format, path)
             place = f"{path}, {unit} {position}"
             self._keep_first(item.reason, (source.path, item.position, f"{place}: {item.detail} {item.text[:100]}"))
 

@@ -16,6 +16,7 @@ from pipeline.inputs import archives
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents, text_versions
 from pipeline.inputs.formats import zip_archive
+from pipeline.inputs.formats.registry import position_unit
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.splitting import split_source
 from pipeline.text.cleaning import CleanConfig
@@ -279,6 +280,16 @@ def test_the_licence_of_gutenberg_is_removed_from_files_in_an_archive(folder):
         folder, "g.zip", make_zip([("1.txt", book), ("2.txt", book)]), strip_gutenberg=True, text_layout="file"
     )
     assert [item.text for item in items if isinstance(item, Document)] == [b"Text.", b"Text."]
+
+
+def test_a_text_in_an_archive_whose_layout_does_not_show_where_books_begin_is_a_reject(folder):
+    [item] = read(folder, "books.zip", make_zip([("a.txt", b"A text.\n")]), strip_gutenberg=True)
+    assert isinstance(item, Reject) and item.reason == "unreadable-file" and "Give --text-layout file" in item.detail
+
+
+def test_the_place_of_damage_in_an_archive_is_a_byte_of_it():
+    assert position_unit("a.tar", "tar", "a.tar") == position_unit("a.zip", "zip", "a.zip") == "byte"
+    assert position_unit("a.tar", "tar", "a.tar!b.parquet") == "row"
 
 
 def test_the_encoding_of_each_file_in_an_archive_is_found(folder):

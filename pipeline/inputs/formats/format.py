@@ -48,27 +48,28 @@ class Format:
     begins: Callable[[bytes, ReadConfig], bool] | None = None
     """Returns whether a file whose name does not show its format has this one, by its first bytes as UTF-8. None: never."""
     check: Callable[[Source], None] | None = None
-    """Raises ValueError where the options for reading do not fit the file, such as a missing column. Called once, before
-    a job begins."""
+    """Raises ValueError where the options for reading do not fit the content of a file, such as a missing column. Called
+    once, before a job begins; in an archive, `read` raises it."""
     read: Callable[[BinaryIO, Split, int], Iterator[Item]] | None = None
     """Yields the records of a split of an open file in order, from the one at this position. None: it is an archive."""
     open_entries: Callable[[BinaryIO, Split], Iterator[Entry | Reject | PassedOver]] | None = None
-    """Yields the entries of a split of an open archive in order, and what cannot be read. None: the file is no archive."""
+    """Yields the entries of a split of an open archive in order, and what cannot be read of it. None: it is no archive."""
     needs_seek: bool = False
-    """Whether it reads an uncompressed file by random access, not as a stream. It may read the first HEAD bytes twice."""
+    """Whether it reads an uncompressed file by random access. Otherwise the file is a stream, whose first HEAD bytes can be
+    read twice."""
     position_unit: Literal["byte", "row", "entry"] = "byte"
-    """What a record's position counts, in the uncompressed file."""
+    """What a record's position counts, in the uncompressed file. entry: nothing but the order in an archive."""
     find_cuts: Callable[[Source, int], list[int]] | None = None
     """Returns the positions at which splits of about this many bytes of text begin, the first split excluded. Only called
     for files that are neither compressed nor in another encoding than UTF-8. None: a file is always one split."""
     has_records: bool = False
-    """Whether its rows are records, so that --records decides what its documents are."""
+    """Whether `read` yields a `Row` for each record, so that --records decides what its documents are."""
     has_encodings: bool = False
-    """Whether it is text that may be in another encoding than UTF-8."""
+    """Whether it is text that may be in another encoding than UTF-8, so that --encoding applies."""
     is_document: bool = False
-    """Whether each file is one document, whatever the options are."""
+    """Whether each file is one document, whatever the options are. Such a file may be a README beside data."""
     has_layouts: bool = False
-    """Whether --text-layout decides what its documents are."""
+    """Whether --text-layout decides what its documents are. Its records are lines, without columns."""
     text_per_byte: float = 1.0
     """Bytes of text in a byte of the file, about. Used for formats whose positions are rows; others are measured."""
     versions: tuple[str, ...] = ()

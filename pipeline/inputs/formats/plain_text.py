@@ -165,14 +165,6 @@ def _find_cuts(source: Source, split_bytes: int) -> list[int]:
     return find_borders(border, source, split_bytes) if border else []
 
 
-def _check(source: Source) -> None:
-    if source.read.strip_gutenberg and source.read.text_layout != "file":
-        raise ValueError(
-            f"{source.path}: is plain text in the layout {source.read.text_layout}, so --strip-gutenberg cannot find where "
-            f"a book begins. Give --text-layout file if each file is a book"
-        )
-
-
 PLAIN_TEXT = Format(
     name="txt",
     description="plain text",
@@ -180,7 +172,6 @@ PLAIN_TEXT = Format(
     name_pattern=r"wiki\.(train|valid|test)\.(raw|tokens)",
     read=_read,
     find_cuts=_find_cuts,
-    check=_check,
     has_records=True,
     has_encodings=True,
     has_layouts=True,

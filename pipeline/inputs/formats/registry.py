@@ -98,10 +98,10 @@ def codec_by_content(head: bytes) -> str | None:
     return _match(head, _CODEC_MAGIC)
 
 
-def position_unit(name: str) -> str:
-    """Return what positions in a file of this name count."""
-    form, _ = format_by_name(name)
-    return form.position_unit if form and form.read else "byte"
+def position_unit(source: str, form: str, file: str) -> str:
+    """Return what positions in a file count. source, form: the input file and its format; `file` is the same or in it."""
+    found = format_named(form) if file == source else format_by_name(file)[0]
+    return found.position_unit if found and found.read else "byte"
 
 
 def has_open_name(path: str) -> bool:
