@@ -47,9 +47,9 @@ say = partial(print_message, "preprocess")
 class PreprocessConfig:
     """Convert text to shards for pretraining.
 
-    The input may be .txt, .json, .jsonl, .csv, .tsv, .parquet and .arrow files, data sets saved by Hugging Face `datasets`,
-    MediaWiki dumps and WARC files, in any mixture, plain or compressed as .gz, .bz2, .zst or .xz. Flags for Beam come last,
-    after `--`.
+    The input may be text, JSON Lines, CSV, Parquet, Arrow, Markdown, HTML, MediaWiki dumps, web archives and other formats,
+    in any mixture, compressed or in .tar and .zip archives (docs/inputs.md). `bertloom preview` shows what a job would read.
+    Flags for Beam come last, after `--`.
     """
 
     vocab: str

@@ -1,8 +1,8 @@
-"""Archives: a file of an archive is read like any other file, and its records name it.
+"""Archives: an entry, which is a file in an archive, is read like any other file, and its records name it.
 
-The format of a file in an archive is found by its name and its content. One that is compressed, or that is read by random
-access, goes to a temporary file, unless the archive itself gives random access to it. An archive in an archive is read;
-one within that is passed over. A document never crosses files.
+The format of an entry is found by its name and its content. An entry that is compressed, or that is read by random access,
+goes to a temporary file, unless the archive itself gives random access to it. An archive in an archive is read; one within
+that is passed over. A document never crosses entries.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ HELD_BYTES = 16_000_000  # of a temporary file in memory; a larger one is on dis
 
 
 class _NotRead(Exception):
-    """A file of an archive is not read. Holds what is reported of it."""
+    """An entry is not read. Holds what is reported of it."""
 
     def __init__(self, record: Reject | PassedOver):
         super().__init__(record.reason)
@@ -36,7 +36,7 @@ class _NotRead(Exception):
 
 @dataclass(frozen=True)
 class _Opened:
-    """A file of an archive, ready to be read."""
+    """An entry, ready to be read."""
 
     file: BinaryIO
     form: Format
@@ -51,7 +51,7 @@ def read_records(file: BinaryIO, split: Split, start: int) -> Iterator[Record]:
     if form.read:
         yield from records_of(form, file, split, start)
         return
-    if source.read.format and not format_named(source.read.format).read:  # of the archive, and not of its files
+    if source.read.format and not format_named(source.read.format).read:  # of the archive, and not of its entries
         source = replace(source, read=replace(source.read, format=None))
         split = replace(split, source=source)
     with ExitStack() as stack:
@@ -85,7 +85,7 @@ def _read_archive(form: Format, file: BinaryIO, split: Split, start: int, depth:
 
 
 def _placed(record: Record, entry: Entry) -> Record:
-    """Return a record of a file in an archive with its place in the archive."""
+    """Return a record of an entry with its place in the archive."""
     name, first, inner = shown_name(entry.name), entry.position, record.entry
     if inner:
         name, first = f"{name}{ENTRY_MARK}{inner.name}" if inner.name else name, first + inner.first
@@ -93,7 +93,7 @@ def _placed(record: Record, entry: Entry) -> Record:
 
 
 def _read_entry(entry: Entry, archive: Source, start: int, depth: int) -> Iterator[Record]:
-    """Yield the records of a file in an archive, from the one at this position in it."""
+    """Yield the records of an entry, from the one at this position in it."""
     at, last = 0, entry.space - 1  # the second for what follows all records
     try:
         with ExitStack() as stack:
@@ -123,7 +123,7 @@ def _read_entry(entry: Entry, archive: Source, start: int, depth: int) -> Iterat
 
 
 def _open(entry: Entry, archive: Source, stack: ExitStack) -> _Opened:
-    """Return a file of an archive. Raises _NotRead, and ValueError if its name and content do not agree."""
+    """Return an entry. Raises _NotRead, and ValueError if its name and content do not agree or an option does not fit."""
     if reason := never_read(entry.name):
         raise _NotRead(PassedOver(0, reason))
     name = ENTRY_MARK + shown_name(entry.name)

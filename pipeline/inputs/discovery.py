@@ -87,6 +87,13 @@ def find_sources(
         sources.append(_source(path, name, listed, content, read, path in held_out))
         if content.is_unknown:
             unknown.append(name)
+    notes += _notes_about(sources, unknown)
+    return sorted(sources, key=lambda source: source.name)
+
+
+def _notes_about(sources: Sequence[Source], unknown: Sequence[str]) -> list[str]:
+    """Return what the user should know about the options of the sources. unknown: names of those in unknown encodings."""
+    notes = []
     guessed = [source for source in sources if source.encoding and source.read.encoding == "auto"]
     for read_as in sorted({source.encoding for source in guessed if source.encoding}):
         files = [source.name for source in guessed if source.encoding == read_as]
@@ -99,7 +106,7 @@ def find_sources(
         notes.append(
             f"{first_files(unknown)}: not UTF-8, nor any encoding that can be recognized. Name it with --encoding"
         )
-    return sorted(sources, key=lambda source: source.name)
+    return notes
 
 
 def _has_records(source: Source) -> bool:

@@ -28,10 +28,8 @@ class TextConfig:
 def text_versions(config: CleanConfig, form: str) -> dict[str, str]:
     """Return package -> version of what decides the texts of a file of this format."""
     own = format_named(form)
-    names = {
-        name for one in ([own] if own.read else FORMATS) for name in one.versions
-    }  # an archive may hold any format
-    found = {name: version_of(name) for name in sorted(names)}
+    forms = [own] if own.read else FORMATS  # an archive may hold any format
+    found = {name: version_of(name) for name in sorted({name for one in forms for name in one.versions})}
     if not own.read:
         found = {name: version for name, version in found.items() if version != NOT_INSTALLED}
     return found | cleaning_versions(config)

@@ -14,41 +14,41 @@ from pipeline.text.records import ENTRY_MARK
 class ReadConfig:
     """How input files are read."""
 
+    format: str | None = None
+    """Format of all input files, whatever their names, such as jsonl, csv or txt (docs/inputs.md lists them). By default a
+    file's name and first bytes show its format."""
+    encoding: str = "auto"
+    """Encoding of text files, by its name in Python. `auto`: UTF-8, unless the first bytes clearly show another one."""
     text_layout: Literal["blank-line", "line", "file"] = "blank-line"
     """Documents in .txt files. `blank-line`: separated by blank lines, and a line break ends a sentence. `line`: one
     in each line. `file`: one in each file."""
-    format: str | None = None
-    """Format of all input files, whatever their names: a name of docs/inputs.md, such as jsonl, csv, tsv or txt. By default
-    a file's name and first bytes show it."""
-    strip_gutenberg: bool = False
-    """Remove the licence of Project Gutenberg before and after each text, by the lines that mark it. .txt files need
-    --text-layout file. Texts without these lines stay as they are and are counted."""
     line_breaks: LineBreaks = "auto"
     """What a single line break is in records and, with --text-layout file, in .txt files. `paragraph`: the end of a
     paragraph. `space`: a space, for text that was wrapped at a column. `auto`: each document decides by its lines."""
+    strip_gutenberg: bool = False
+    """Remove the licence of Project Gutenberg before and after each text, by the lines that mark it. .txt files need
+    --text-layout file. Texts without these lines stay as they are and are counted."""
     text_column: str = "text"
     """Field or column with the text. In .csv and .tsv files also a column's number, from 0."""
-    records: Literal["documents", "sentences", "lines"] = "documents"
-    """What a row of a table or of CSV, an object of JSON or a line of .txt is. `documents`: a document (in .txt see
-    --text-layout). `sentences`: a part of a document, see --document-column and --records-per-document. `lines`: a line of
-    a document, which an empty record ends. The end of a sentence or line always ends a sentence."""
-    document_column: str | None = None
-    """Field or column that says which document a record is part of, with --records sentences: records in a row with the
-    same value are one document."""
-    records_per_document: int | None = None
-    """Number of records in a document, counted from the beginning of the file, with --records sentences. For files that do
-    not say where documents begin."""
-    document_start: str | None = None
-    """Regular expression with --records lines: a document begins at each record in which it is found, and nowhere else."""
-    skip_lines: str | None = None
-    """Regular expression with --records lines: records in which it is found are left out, such as headings."""
     id_column: str = "id"
     """Field or column with a record's own id, shown in the list of rejects. It may be missing."""
     header: Literal["auto", "yes", "no"] = "auto"
-    """Whether the first record of a .csv or .tsv file names its columns. `auto`: if --text-column is a name; if it is a
-    number, only if the first record holds usual names, such as text or id."""
-    encoding: str = "auto"
-    """Encoding of text files: a Python name. `auto`: UTF-8, unless the first bytes clearly show another one."""
+    """Whether the first record of a .csv or .tsv file names its columns. `auto`: if one of its fields is --text-column or,
+    where that is a number, if it holds usual names, such as text or id."""
+    records: Literal["documents", "sentences", "lines"] = "documents"
+    """What a row of a table, an object of JSON or a line of a .txt file is. `documents`: a document (in .txt files see
+    --text-layout). `sentences`: a part of a document, see --document-column and --records-per-document. `lines`: a line of
+    a document, which an empty record ends. The end of a record that is a part or a line always ends a sentence."""
+    document_column: str | None = None
+    """With --records sentences: field or column that says which document a record is part of. Records in a row with the
+    same value are one document."""
+    records_per_document: int | None = None
+    """With --records sentences: number of records in a document, counted from the beginning of the file. For files that do
+    not say where documents begin."""
+    document_start: str | None = None
+    """With --records lines: regular expression. A document begins at each record in which it is found, and nowhere else."""
+    skip_lines: str | None = None
+    """With --records lines: regular expression. Records in which it is found are left out, such as headings."""
 
     def __post_init__(self) -> None:
         if self.encoding != "auto":

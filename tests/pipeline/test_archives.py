@@ -69,13 +69,13 @@ def archive_of(kind: str, files: Files, draw: int) -> bytes:
 
 
 KINDS = [f"tar{ending}" for ending in PACK] + ["zip"]
-MEMBERS = st.lists(st.sampled_from(sorted(FILES)), unique=True, min_size=1, max_size=6)
+ENTRIES = st.lists(st.sampled_from(sorted(FILES)), unique=True, min_size=1, max_size=6)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     outer=st.sampled_from(KINDS),
-    parts=st.lists(st.tuples(MEMBERS, st.none() | st.sampled_from(KINDS)), min_size=1, max_size=4),
+    parts=st.lists(st.tuples(ENTRIES, st.none() | st.sampled_from(KINDS)), min_size=1, max_size=4),
     draw=st.integers(0, 11),
     split_bytes=st.integers(1, 5000),
     places=st.sets(st.integers(0, 150), max_size=5),

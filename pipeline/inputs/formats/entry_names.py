@@ -1,12 +1,12 @@
-"""Names of files in archives: readable, and without those that are never read."""
+"""Names of entries of archives: readable, and without those that are never read."""
 
 import re
 
 MAX_CHARACTERS = 1000  # of a name as it is shown
 
 _CHINESE = re.compile(
-    rb"(?:[\x00-\x7f]|[\xa1-\xa9\xb0-\xf7][\xa1-\xfe])*"
-)  # GB 2312; other encodings have single bytes
+    rb"(?:[\x00-\x7f]|[\xa1-\xa9\xb0-\xf7][\xa1-\xfe])*"  # GB 2312; other encodings have single bytes
+)
 _NOT_SHOWN = re.compile("[\0-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
@@ -27,7 +27,7 @@ def shown_name(name: str) -> str:
 
 
 def never_read(name: str) -> str:
-    """Return why a file of this name is passed over, or ""."""
+    """Return why an entry of this name is passed over, or ""."""
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
         return "unsafe-name"

@@ -15,9 +15,8 @@ from docutils.parsers.rst import states
 
 MAX_DEPTH = 40  # of nested blocks; a list in a list is two. Each takes about seven frames of Python's stack
 MAX_LINES = 50_000  # a line takes up to 0.5 ms
-MAX_STEPS = (
-    200_000_000  # marks times characters of a paragraph, and characters of a word squared: each takes up to 0.1 µs
-)
+MAX_STEPS = 200_000_000
+"""Marks times characters of a paragraph, and characters of a word squared: each takes up to 0.1 µs."""
 
 LEFT_OUT = frozenset(
     """code code-block sourcecode literalinclude highlight parsed-literal doctest testcode testsetup testcleanup testoutput
