@@ -23,7 +23,7 @@ from model.hub.tokenizer import TextTokenizer
 from model.tasks.columns import Column
 from model.tasks.data import DataBuilder, TaskBatch, TaskData
 from model.tasks.heads import SequenceModel
-from model.tasks.sequence import ROWS_AT_ONCE, cut_pair
+from model.tasks.sequence import ROWS_AT_ONCE, cut_pair, refuse_windows
 from model.tasks.task import Task, text_of
 from model.tasks.values import BadRow, ClassName, Parts, from_cell
 
@@ -86,12 +86,7 @@ class ChoiceTask(Task[ChoiceRow]):
     def __post_init__(self) -> None:
         if self.answer_kind not in (None, *KINDS):
             raise ValueError(f"answer_kind is {self.answer_kind!r:.40}, expected one of {', '.join(KINDS)}")
-        for name in ("stride", "max_windows"):
-            if (value := getattr(self.windowing, name)) is not None:
-                raise ValueError(
-                    f"{name}={value}: context and ending share one sequence, and choice reads no windows of them: leave it "
-                    f"out. What is too long loses its end"
-                )
+        refuse_windows(self.windowing, self.name, "context and ending")
 
     @property
     def num_outputs(self) -> int:

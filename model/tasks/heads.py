@@ -41,7 +41,7 @@ class TaskModel(nn.Module):
 
     @abstractmethod
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
-        """Return the loss of each target (U,), from logits in 32 bits."""
+        """Return the losses of the targets, from logits in 32 bits: in the shape of `batch.weights`, (U,) for most tasks."""
 
 
 class SequenceModel(TaskModel):

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import softmax
 
 from model.hub.tokenizer import TextTokenizer
-from model.tasks.data import DataBuilder, TaskData
+from model.tasks.data import DataBuilder, TaskData, Windowing
 from model.tasks.heads import SequenceModel
 from model.tasks.task import Task, label_of, text_of
 from model.tasks.values import BadRow
@@ -83,12 +83,8 @@ class SequenceTask(Task[TextRow]):
         return Counter(row.label for row in rows if isinstance(row.label, str))
 
     def learn(self, rows: Sequence[TextRow]) -> Self:
-        for name in ("stride", "max_windows"):
-            if rows[0].second is not None and (value := getattr(self.windowing, name)) is not None:
-                raise ValueError(
-                    f"{name}={value}: two texts share one sequence, and {self.name} reads no windows of them: leave it "
-                    f"out. A pair that is too long loses its end"
-                )
+        if rows[0].second is not None:
+            refuse_windows(self.windowing, self.name, "two texts")
         learnt = super().learn(rows)
         if not self.labels and learnt.labels and (number := some_decimal(learnt.labels)):
             raise ValueError(
@@ -137,6 +133,16 @@ class SequenceTask(Task[TextRow]):
 
     def configuration(self) -> dict[str, Any]:
         return super().configuration() | {"problem_type": "single_label_classification"}
+
+
+def refuse_windows(windowing: Windowing, task: str, texts: str) -> None:
+    """Raise ValueError if windows are asked for, because two texts share one sequence. task, texts: what the error names."""
+    for name in ("stride", "max_windows"):
+        if (value := getattr(windowing, name)) is not None:
+            raise ValueError(
+                f"{name}={value}: {texts} share one sequence, and {task} reads no windows of them: leave it out. The longer "
+                f"one is cut"
+            )
 
 
 def cut_pair(first: np.ndarray, second: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:

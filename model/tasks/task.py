@@ -39,8 +39,8 @@ class Task(ABC, Generic[Row]):
     baselines: ClassVar[tuple[str, ...]] = ()
     """Names of suitable baselines in `model.tasks.baselines`."""
     written: ClassVar[tuple[str, ...]] = ()
-    """Entries of an answer that fill the columns of the same purposes when a file is written with predictions. None: the
-    predictions of the task are written as JSON Lines, whatever the form of the file."""
+    """Purposes of the columns that `cells` fills when a file is written with predictions. Empty: the predictions of the task
+    are written as JSON Lines, whatever the form of the file."""
     flags: ClassVar[tuple[str, ...]] = ()
     """Fields that are set by flags of the same names, which other tasks do not have."""
     foreign: ClassVar[Mapping[str, Any]] = {}
