@@ -116,6 +116,8 @@ class PartRecord(TokenFile):
     """Number of documents that a cleaning step changed, by its name."""
     held_out: bool = False
     """Whether --validation-input names the input file."""
+    text_layout: str = "blank-line"
+    """--text-layout of the input file, which --inputs may set; "" with another --records than documents."""
     num_texts: int = 0
     """Files of plain text, in an archive, whose first document is in this part."""
 

@@ -19,6 +19,8 @@ def layout_advice(parts: Iterable[PartRecord], config: ReadConfig) -> str:
         return ""
     files, in_archives, documents, sentences = set(), 0, 0, 0
     for part in parts:
+        if part.text_layout != config.text_layout:
+            continue  # an input with its own flags
         if format_named(part.format).has_layouts:
             files.add(part.path)
         in_archives += part.num_texts

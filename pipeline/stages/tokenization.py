@@ -141,6 +141,7 @@ class _Part:
             "cleaned": dict(self.cleaned),
             "format": source.format,
             "held_out": source.held_out,
+            "text_layout": source.read.text_layout if source.read.records == "documents" else "",
             "num_texts": sum(entry.first >= self.start and _is_text(entry) for entry in self.entries.values()),
         }
         dtype = tokenizer.wordpiece.dtype

@@ -77,6 +77,20 @@ def test_the_vocabulary_is_built_from_the_same_texts(mixed, capsys):
     assert (mixed / "v.txt").read_bytes() == (mixed / "w.txt").read_bytes()
 
 
+def test_the_layout_of_an_input_with_its_own_flags_is_not_called_wrong(tmp_path, vocab, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(30):
+        lines = [sentence for text in TEXTS[i * 4 : i * 4 + 4] for sentence in text] * 3
+        (folder / f"{i}.txt").write_text("\n".join(lines), "utf-8")
+    (tmp_path / "inputs.toml").write_text(f'[[input]]\npath = "{folder}"\ntext_layout = "file"\n')
+    command = ["preprocess", "--vocab", str(vocab), "--max-seq-length", "32", "--dupe-factor", "1", "--gates.no-fail"]
+    assert cli.main([*command, "--inputs", f"{tmp_path}/inputs.toml", "--out", f"{tmp_path}/own"]) == 0
+    assert "--text-layout line" not in capsys.readouterr().err
+    assert cli.main([*command, "--input", str(folder), "--out", f"{tmp_path}/out"]) == 0
+    assert "30 text files gave 30 documents of" in capsys.readouterr().err
+
+
 def test_the_last_table_that_names_a_file_decides(tmp_path):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("One text.\n")

@@ -183,12 +183,19 @@ def test_below_a_folder_the_first_bytes_decide_where_a_name_may_be_of_any_format
     assert (f"{tmp_path}: 1 of 2 files skipped (" in "".join(notes)) == (expected is None)
 
 
-@pytest.mark.parametrize("name", ["package.json", "config"])
-def test_a_named_file_with_one_json_object_is_an_error_that_says_what_was_expected(tmp_path, name):
-    (tmp_path / name).write_bytes(PRETTY)
-    said = (
-        r": is one JSON object, not records of which each is an object with a field 'text'\. Expected a name that ends"
-    )
+@pytest.mark.parametrize(
+    ("name", "data", "kind"),
+    [
+        ("package.json", PRETTY, "one JSON object"),
+        ("config", PRETTY, "one JSON object"),
+        ("texts.json", b'[\n  "One text.",\n  "Another."\n]', "a JSON array"),
+        ("numbers.json", b"[-1, 2]", "a JSON array"),
+        ("rows.json", b'[["a", "b"]]', "a JSON array"),
+    ],
+)
+def test_a_named_file_of_other_json_is_an_error_that_says_what_was_expected(tmp_path, name, data, kind):
+    (tmp_path / name).write_bytes(data)
+    said = rf": is {kind}, not records of which each is an object with a field 'text'\. Write its texts as JSON Lines"
     with pytest.raises(ValueError, match=name + said):
         find_sources([str(tmp_path / name)])
 

@@ -59,6 +59,10 @@ _UNREADABLE = {
     "a 7z archive": rb"7z\xbc\xaf\x27\x1c",
     "lz4": rb"\x04\x22M\x18",
 }
+_OTHER_JSON = {
+    "one JSON object": rb"\s*\{\s*\"",
+    "a JSON array": rb"\s*\[\s*[\"\[\d-]",
+}
 _SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".tbz": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
 
 
@@ -143,10 +147,7 @@ def find_format(
     if named is None:
         found = found or _format_by_beginning(head, config)
         if found is None:
-            what = "its name does not show its format"
-            if re.match(rb"\s*\{\s*\"", head):
-                what = f"is one JSON object, not records of which each is an object with a field {config.text_column!r}"
-            raise ValueError(f"{path}: {what}. Expected {expected_names()}")
+            raise ValueError(f"{path}: {_unknown(head, config)}")
         return found, codec, head
     if found != (named if named.magic and head else None):
         actual = f"those of {found.description}" if found else f"not those of {named.description}"
@@ -154,6 +155,17 @@ def find_format(
             raise ValueError(f"{path}: its first bytes are {actual}. --format {named.name} does not fit this file")
         raise ValueError(_contradiction(path, actual, named.description))
     return named, codec, head
+
+
+def _unknown(head: bytes, config: ReadConfig) -> str:
+    """Return what is wrong with a file whose name and first bytes show no format."""
+    json = next((kind for kind, begin in _OTHER_JSON.items() if re.match(begin, head)), None)
+    if json is None:
+        return f"its name does not show its format. Expected {expected_names()}"
+    return (
+        f"is {json}, not records of which each is an object with a field {config.text_column!r}. Write its texts as JSON "
+        f"Lines, one such object in each line"
+    )
 
 
 def _contradiction(path: str, actual: str, named: str) -> str:
