@@ -212,6 +212,19 @@ def test_metrics_are_those_of_scikit_learn_at_the_thresholds_of_the_dev_rows():
     assert fitted.measure(rows, data, logits)["macro_f1"] > plain["macro_f1"] + 0.05
 
 
+def test_a_label_that_no_dev_row_has_counts_as_zero_in_macro_f1():
+    rows = [row("a"), row()]
+    learnt = task(("a", "b"))
+    data = learnt.tokenize(rows, TOKENIZER)
+    logits = np.array([[3.0, -3.0], [-3.0, -3.0]])
+    assert learnt.measure(rows, data, logits) == {"micro_f1": 1.0, "macro_f1": 0.5}
+    assert learnt.calibrate(data, logits).thresholds[1] == 0.5
+    assert learnt.measure(rows[1:], learnt.tokenize(rows[1:], TOKENIZER), logits[1:]) == {
+        "micro_f1": 0.0,
+        "macro_f1": 0.0,
+    }
+
+
 @pytest.mark.parametrize(
     "changes, expected",
     [
