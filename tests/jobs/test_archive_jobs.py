@@ -143,7 +143,10 @@ def test_an_archive_without_a_file_that_can_be_read_ends_with_the_reasons(tmp_pa
 POINTS = ["within \\.part$ 1", "before \\.part$ 2", "after \\.part$ 3", "within \\.pack$ 1", "before \\.tar$ 1"]
 
 
-@pytest.mark.parametrize("name", ["packed.tgz", "nested.tar", "plain.zip"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("packed.tgz", "plain.zip")]
+
+
+@pytest.mark.parametrize("name", ["nested.tar", *SLOW])
 def test_a_job_over_an_archive_that_was_killed_finishes_to_the_same_bytes(tmp_path, vocab, name):
     (tmp_path / name).write_bytes(ARCHIVES[name]())
     flags = ["--max-seq-length", "32", "--dupe-factor", "1", "--split-mb", "0.002", "--validation-fraction", "0.1"]
