@@ -23,6 +23,8 @@ SLICE = 1_000_000  # characters of a text processed at a time
 
 _PARAGRAPHS = re.compile(r"\r\s*\r")
 _NOT_SPACE = re.compile(r"\S")
+_FIRST_BLANK_LINES = re.compile(r"(?:\s*(?:[\r\n]|\Z))?")
+_LINE_BREAK = re.compile(r"[\r\n]")
 _BLANK = " \t\r\n\v\f"
 _SPACE = re.compile(rb"\s*")
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -182,10 +184,14 @@ def paragraphs(text: str) -> tuple[bytes, int]:
     Returns (UTF-8 with a line feed after each paragraph and carriage returns within, lone surrogates that became U+FFFD).
     """
     slices: list[bytes] = []
-    num_surrogates = begin = 0
-    while begin < len(text):  # in slices, so that a long text is held twice and not once for each step
-        following = _NOT_SPACE.search(text, begin + SLICE)  # not within white space, which may end a paragraph
-        end = following.start() if following else len(text)
+    num_surrogates = 0
+    first = _FIRST_BLANK_LINES.match(text)
+    assert first  # the pattern also matches the empty string
+    last = _LINE_BREAK.search(text, len(text.rstrip()))
+    begin, stop = first.end(), last.start() if last else len(text)
+    while begin < stop:  # in slices, so that a long text is held twice and not once for each step
+        following = _NOT_SPACE.search(text, begin + SLICE, stop)  # not within white space, which may end a paragraph
+        end = following.start() if following else stop
         part = text[begin:end].lstrip(_BLANK)
         if not following:
             part = part.rstrip(_BLANK)

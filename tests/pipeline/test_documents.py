@@ -289,9 +289,16 @@ def test_paragraphs_do_not_depend_on_how_the_text_is_sliced(text):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "SLICE", 3)
         assert records.paragraphs(text) == (whole, num_replaced)
-    text = text.replace("\ud83d", "\ufffd").replace("\r\n", "\n").replace("\r", "\n").strip(" \t\n\v\f")
+    rows = text.replace("\ud83d", "\ufffd").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    full = [i for i, row in enumerate(rows) if row.strip()]
+    text = "\n".join(rows[full[0] : full[-1] + 1]).strip(" \t\n\v\f") if full else ""
     joined = re.sub(r"\n\s*\n", "\r", text).replace("\n", " ").replace("\r", "\n")
     assert whole.replace(b"\r", b" ").decode() == joined
+
+
+def test_blank_lines_at_the_ends_of_a_text_are_no_text_whatever_white_space_they_hold():
+    assert records.paragraphs("\u3000\r\n\u3000Text.\xa0\n\xa0\n\u2003 ") == ("\u3000Text.\xa0".encode(), 0)
+    assert records.paragraphs(" \u3000") == (b"", 0)
 
 
 def test_a_long_json_text_is_cut_into_pieces_too(folder, monkeypatch):

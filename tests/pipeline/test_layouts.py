@@ -90,7 +90,6 @@ def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, spli
 @given(text=TEXT, chunk=st.sampled_from([1, 3, 7, 1 << 20]))
 def test_a_file_as_one_document_has_the_same_text_as_in_json(folder, text, chunk):
     assume(find_encoding(text.encode()) is None)  # of many NULs it would be UTF-16
-    text = text.replace("\u3000", "")  # alone on the first or last line it is text in JSON, but a blank line here
     source = with_options(source_of(folder, "file.txt", text), text_layout="file")
     assert split_source(source, 1)[0].end is None
     with pytest.MonkeyPatch.context() as patch:

@@ -26,6 +26,7 @@ BEFORE = ["", "#a", "(", "__", "<a ", '="', "---\n"]
 # searched at one place of a text only
 ANCHORED = (
     *("._REDIRECT", "._LEADING_BLANK_LINES", "._BLANK_LINE", "._SPACE", "._LOCALE", "._LANGUAGE", "advice._TITLE"),
+    "records._FIRST_BLANK_LINES",
     *("wikiextractor._BEGIN", "wikiextractor._BEGINNING", "wikiextractor._END", "wikiextractor._JSON"),
 )
 LENGTH = 8_000
