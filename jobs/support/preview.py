@@ -13,7 +13,7 @@ from bertloom.arrays import I64
 from bertloom.counts import counted
 from pipeline.checks.first_look import Look
 from pipeline.inputs.corpora import flags_of
-from pipeline.inputs.formats.registry import format_named, position_unit
+from pipeline.inputs.formats.registry import position_unit
 from pipeline.inputs.sources import ReadConfig, differences
 from pipeline.text.language import language_of
 
@@ -32,8 +32,7 @@ LEAST_SHARE = 0.0005
 def about(look: Look) -> dict[str, Any]:
     """Return what the preview shows of a group of files, as plain values."""
     lengths = np.array([len(text) for text in look.texts], np.int64)
-    form = format_named(look.sources[0].format)
-    unit = position_unit if form.open_entries else lambda name: form.position_unit
+    form, files = look.sources[0].format, {source.name for source in look.sources}
     return {
         "format": look.format,
         "codecs": sorted({source.codec for source in look.sources if source.codec}),
@@ -52,7 +51,12 @@ def about(look: Look) -> dict[str, Any]:
         "languages": _languages(look.texts),
         "unknown": look.num_unknown / look.num_tokens if look.num_tokens else None,
         "documents": [
-            {"source": name, "unit": unit(name), "position": document.position, "sentences": sentences}
+            {
+                "source": name,
+                "unit": position_unit(name if name in files else "", form, name),
+                "position": document.position,
+                "sentences": sentences,
+            }
             for (name, document), sentences in zip(look.documents, look.sentences)
         ],
     }

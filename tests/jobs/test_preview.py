@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +47,18 @@ def test_the_options_are_shown_as_flags_and_positions_with_their_unit(tmp_path, 
     assert "  read with   --records lines --document-start '^ = [^=].* = $' --skip-lines '^ =.*= $'\n" in out
     assert "a.parquet, the record at row 13: 12 sentences\n" in out
     assert "<code>--records lines --document-start " in html and "the record at row 13: 12 sentences" in html
+
+
+def test_positions_in_an_archive_are_those_of_its_files(tmp_path, capsys):
+    pq.write_table(pa.table({"text": [" ".join(SENTENCES)] * 3}), tmp_path / "a.parquet")
+    (tmp_path / "b.txt").write_text("\n\n".join(SENTENCES * 2))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as file:
+        for name in ("a.parquet", "b.txt"):
+            file.write(tmp_path / name, name)
+    assert cli.main(["preview", str(tmp_path / "all.zip"), "--num-documents", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "all.zip!a.parquet, the record at row 2: 12 sentences\n" in out
+    assert "all.zip!b.txt, the record at byte 0: 1 sentence\n" in out
 
 
 def test_the_page_holds_the_same_and_escapes_the_texts(corpus, capsys):
