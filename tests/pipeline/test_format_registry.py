@@ -16,11 +16,12 @@ from pipeline.inputs.formats import registry
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.registry import FORMATS
 from pipeline.inputs.formats.streamed import find_borders, read_stream
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.splitting import split_source
 from pipeline.text.cleaning import CleanConfig
-from pipeline.text.records import Document, Record, whole_or_pieces
+from pipeline.text.records import Document, Record, Row, whole_or_pieces
 from tests.jobs.corpus import run_job, shard_digests
+from tests.pipeline.archive_files import make_zip
 
 ROOT = Path(__file__).parent.parent.parent
 BORDER = re.compile(rb"\n---\n")
@@ -35,6 +36,12 @@ def read_blocks(chunks: Iterable[bytes], start: int) -> Iterator[Record]:
 
 def read(file: BinaryIO, split: Split, start: int) -> Iterator[Record]:
     return read_stream(file, split, start, read_blocks)
+
+
+def read_rows(file: BinaryIO, split: Split, start: int) -> Iterator[Row]:
+    for document in read(file, split, start):
+        assert isinstance(document, Document)
+        yield Row(document.text.decode().replace("\n", "\n\n"), document.position, document.text)
 
 
 def find_cuts(source: Source, split_bytes: int) -> list[int]:
@@ -70,6 +77,17 @@ def test_a_registered_format_is_found_cut_and_read(blocks):
     assert list(text_versions(CleanConfig(), "blocks")) == ["numpy"]
     data = Path(source.path).read_bytes()
     assert all(data[document.position :].startswith(document.text) for document in documents)
+
+
+def test_a_registered_format_is_read_in_archives_and_its_rows_are_grouped_without_a_change(blocks, monkeypatch):
+    rows = replace(BLOCKS, read=read_rows, has_records=True)
+    monkeypatch.setattr(registry, "FORMATS", [*FORMATS, rows])
+    data = (blocks / "in/a.blocks").read_bytes()
+    (blocks / "in/b.zip").write_bytes(make_zip([("a.blocks", data)]))
+    config = ReadConfig(records="sentences", records_per_document=8)
+    file, archive = find_sources([str(blocks / "in")], config=config)
+    found = [[record.text.decode() for record in read_documents(Split(one, 0, None))] for one in (file, archive)]
+    assert found[0] == found[1] == ["\n".join(TEXTS[i : i + 8]) for i in range(0, len(TEXTS), 8)]
 
 
 def test_a_job_makes_the_same_shards_of_a_registered_format_as_of_a_built_in_one(blocks):
