@@ -26,6 +26,7 @@ from bertloom.sealed_files import read_sealed, write_sealed
 from bertloom.shards import SPLITS
 from pipeline.dataset import HeldOut
 from pipeline.examples.configuration import SHARES
+from pipeline.inputs.formats.registry import format_named
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
@@ -132,10 +133,7 @@ def make_plan(
         if len(held_out) < MIN_VALIDATION_DOCUMENTS:
             held_out.update(rows["source_key"][validation].tolist())
     if 2 * num_single > num_documents:
-        notes.append(
-            f"{num_single:,} of {num_documents:,} documents have a single sentence. A blank line ends a document: check "
-            f"that the input has no blank line after every sentence"
-        )
+        notes.append(f"{num_single:,} of {num_documents:,} documents have a single sentence. {_why_single(ordered)}")
     if validation_fraction and len(held_out) < MIN_VALIDATION_DOCUMENTS:
         notes.append(
             f"no validation split: --validation-fraction {validation_fraction} selects only "
@@ -273,6 +271,13 @@ def _source_keys(
 def first_id(bucket: int, count: int) -> int:
     """Return the smallest id with floor(id * count / 2^64) == bucket."""
     return -(-(bucket << 64) // count)
+
+
+def _why_single(parts: Iterable[PartRecord]) -> str:
+    """Return what to check if most documents have a single sentence."""
+    if any(part.num_texts or format_named(part.format).has_layouts for part in parts):
+        return "A blank line ends a document: check that the input has no blank line after every sentence"
+    return "If a record is a sentence or a line of a longer text, give --records"
 
 
 def _merge(lowest: Sequence[int], highest: Sequence[int], min_sources: int = 2) -> list[tuple[int, int]]:

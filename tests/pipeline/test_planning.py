@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -302,6 +303,14 @@ def test_a_note_reports_that_most_documents_have_one_sentence(folder):
     assert make_plan(parts, str(folder), 0.0).notes == (
         "20 of 39 documents have a single sentence. A blank line ends a document: check that the input has no blank line "
         "after every sentence",
+    )
+
+
+def test_the_note_about_records_of_one_sentence_names_their_flag(folder):
+    part = replace(make_part(folder, "single", spread(20), num_sentences=1), format="parquet")
+    [note] = make_plan([part], str(folder), 0.0).notes
+    assert note.endswith(
+        "20 documents have a single sentence. If a record is a sentence or a line of a longer text, give --records"
     )
 
 
