@@ -129,7 +129,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     notes = list(vocabulary.notes)
     sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
     sources = leave_out(sources, config.leave_out)
-    for note in [*notes, *what_looks_wrong(sources, config.tokenize)]:
+    for note in [*notes, *what_looks_wrong(sources, job)]:
         say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"), store_options=store_options)
     make_folder("--out", config.out)
@@ -143,13 +143,13 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     return {**manifest, "out": config.out}
 
 
-def what_looks_wrong(sources: Sequence[Source], config: TokenizeConfig) -> list[str]:
+def what_looks_wrong(sources: Sequence[Source], job: JobConfig) -> list[str]:
     """Return what looks wrong with the beginnings of the files, as `bertloom preview` does."""
     from pipeline.checks.advice import advice
     from pipeline.checks.first_look import look_at
 
-    looks = look_at(sources, config)
-    return [found for look in looks if not look.error for found in advice(look, config)]
+    config, needs_pairs = job.tokenize, job.examples.objective.predicts_label
+    return [found for look in look_at(sources, config) if not look.error for found in advice(look, config, needs_pairs)]
 
 
 def make_data_set(

@@ -17,6 +17,7 @@ import tyro
 
 from jobs.support.config import parse
 from jobs.support.inputs import Like, check_inputs, read_inputs
+from pipeline.examples.configuration import ExamplesConfig, ObjectiveName
 from pipeline.tokenizer import TokenizeConfig
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class PreviewConfig:
     `bertloom corpora`."""
     vocab: str | None = None
     """A vocabulary file, to count the tokens that it does not know."""
+    pairs: ObjectiveName = ExamplesConfig.pairs
+    """Pair objective of the job, as for `preprocess`. With `none`, documents may be single sentences."""
     num_documents: int = 3
     """Number of documents shown of each format."""
     html: str | None = None
@@ -84,7 +87,8 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     looks = look_at(sources, config.tokenize, vocabulary, config.num_documents)
     splits = [Split(source, 0, None, source.size) for source in sources]
     wrong += filter(None, [accent_warning(splits, config.tokenize.do_lower_case, config.tokenize.strip_accents)])
-    wrong += [found for look in looks for found in advice(look, config.tokenize)]
+    needs_pairs = ExamplesConfig(pairs=config.pairs).objective.predicts_label
+    wrong += [found for look in looks for found in advice(look, config.tokenize, needs_pairs)]
     return {"notes": notes, "wrong": wrong, "formats": [about(look) for look in looks]}
 
 

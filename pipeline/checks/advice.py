@@ -45,11 +45,15 @@ _SENTENCE_LOCALES = {"Hiragana": "ja", "Katakana": "ja", "Thai": "th", "Lao": "l
 Check = Callable[[Look, TokenizeConfig], str]
 
 
-def advice(look: Look, config: TokenizeConfig) -> list[str]:
-    """Return what looks wrong with a group of files, each with the flag that would put it right."""
+def advice(look: Look, config: TokenizeConfig, needs_pairs: bool = True) -> list[str]:
+    """Return what looks wrong with a group of files, each with the flag that would put it right.
+
+    needs_pairs: whether the objective needs documents of several sentences.
+    """
     if look.error:
         return [look.error]
-    return [f"{look.format}: {found}" for check in CHECKS if (found := check(look, config))]
+    checks = [check for check in CHECKS if needs_pairs or check is not _sentences]
+    return [f"{look.format}: {found}" for check in checks if (found := check(look, config))]
 
 
 def _share(look: Look, holds: Sequence[bool]) -> float:

@@ -67,7 +67,7 @@ class ReadConfig:
                     )
         if self.records == "sentences" and (self.document_column is None) == (self.records_per_document is None):
             raise ValueError(
-                "--records sentences: expected one of --document-column NAME and --records-per-document N, which decide "
+                "--records sentences: expected either --document-column NAME or --records-per-document N, which decide "
                 "which sentences are one document"
             )
         if self.records_per_document is not None and self.records_per_document < 1:

@@ -82,6 +82,14 @@ def test_preprocess_says_the_same_in_one_line_and_goes_on(corpus, vocab, capsys)
     assert len(said) == 1 and said[0].startswith("bertloom preprocess: JSON Lines: 100% of the records")
 
 
+def test_single_sentences_are_right_for_a_job_without_pairs(corpus, vocab, capsys):
+    sentences = str(corpus / "in/b.jsonl")
+    assert cli.main(["preview", sentences, "--pairs", "none"]) == 0
+    assert "Nothing looks wrong" in capsys.readouterr().out
+    run_job(corpus / "in/b.jsonl", corpus / "out", vocab, max_seq_length=(32,), dupe_factor=1, pairs="none")
+    assert "one sentence" not in capsys.readouterr().err
+
+
 def test_a_wrong_vocabulary_is_advice_and_not_an_error(corpus, capsys):
     cased = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "This", "River", "Town", "is", "a", "the"]
     (corpus / "v.txt").write_text("\n".join(cased))

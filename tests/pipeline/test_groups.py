@@ -392,10 +392,10 @@ def test_a_table_needs_a_document_column_of_single_values(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"records": "sentences"}, "expected one of --document-column NAME and --records-per-document N"),
+        ({"records": "sentences"}, "expected either --document-column NAME or --records-per-document N"),
         (
             {"records": "sentences", "document_column": "a", "records_per_document": 2},
-            "expected one of --document-column NAME and --records-per-document N",
+            "expected either --document-column NAME or --records-per-document N",
         ),
         ({"document_column": "a"}, "--document-column a: is for --records sentences, but --records is documents"),
         ({"records": "lines", "records_per_document": 2}, "--records-per-document 2: is for --records sentences"),
