@@ -36,7 +36,7 @@ def completions(*words: str) -> list[str]:
         (["pretrain", "tiny", "--num-s"], ["--num-steps"]),
         (["pretrain", "--no-rem"], ["--no-remask"]),
         (["pretrain", "--model.hidden-s"], ["--model.hidden-size"]),
-        (["preprocess", "--he"], ["--help"]),
+        (["preprocess", "--he"], ["--header", "--help"]),
         (["preprocess", "--input", "corp"], []),  # bash offers file names
         (["no-such-command", "--"], []),
     ],

@@ -316,9 +316,9 @@ def test_an_input_that_matches_nothing_names_the_pattern_and_what_was_expected(r
 
 
 def test_a_file_of_an_unknown_kind_is_named(refused, tmp_path):
-    (tmp_path / "table.csv").write_text("a,b\n")
-    assert "table.csv: its name does not show its format. Expected a name that ends in .txt" in refused(
-        source=tmp_path / "table.csv"
+    (tmp_path / "table.xls").write_text("a,b\n")
+    assert "table.xls: its name does not show its format. Expected a name that ends in .txt" in refused(
+        source=tmp_path / "table.xls"
     )
 
 

@@ -189,4 +189,4 @@ def test_a_json_array_is_named_as_the_reason(job, tmp_path, capsys):
     )
     said = capsys.readouterr().err
     assert "31 of 32 records rejected (31 not-json, the first in a.jsonl at byte 0: " in said
-    assert "convert a JSON array with: jq -c '.[]' FILE" in said
+    assert "read an array of objects with --format json-array" in said
