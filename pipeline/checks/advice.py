@@ -197,9 +197,11 @@ def _pairs(look: Look) -> list[tuple[str, int]]:
 
 def _casing(look: Look, config: TokenizeConfig) -> str:
     """Lower-cased text for a cased model."""
+    if config.do_lower_case:
+        return ""
     text = "".join(look.texts)
     small, capital = sum(map(str.islower, text)), sum(map(str.isupper, text))
-    if config.do_lower_case or small < 1000 or capital > MOST_CAPITALS * small:
+    if small < 1000 or capital > MOST_CAPITALS * small:
         return ""
     return (
         "the text has no capitals, so a cased vocabulary is of no use. Use an uncased vocabulary, and leave out "

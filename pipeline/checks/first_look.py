@@ -32,7 +32,7 @@ LOOKED_AT_BYTES = 1_000_000
 """Text of a group that is read."""
 LOOKED_AT_RECORDS = 5_000
 LOOKED_AT_FILES = 8
-SCRIPT_TEXTS, SCRIPT_CHARACTERS = 100, 2_000
+SCRIPT_TEXTS, SCRIPT_CHARACTERS = 50, 1_000
 """Texts of a group, and characters of each, in which scripts are counted."""
 SPLIT_BYTES = 1 << 40  # more than any file: cuts are not needed
 
