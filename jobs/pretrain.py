@@ -330,8 +330,9 @@ def result_of(training: Pretraining, progress: Progress, signal_number: int = 0)
     from model.step import Evaluation
 
     out = training.config.out
-    lines = [line for line in read_metrics(out / "metrics.jsonl") if line["split"] == "validation"]
     names = [field.name for field in fields(Evaluation)]
+    lines = [line for line in read_metrics(out / "metrics.jsonl") if line["split"] == "validation"]
+    lines = [line for line in lines if line.keys() >= {*names}]  # a damaged line may lack some
     return PretrainResult(
         out=out,
         checkpoint=checkpoint_path(out / "checkpoints", progress.step),

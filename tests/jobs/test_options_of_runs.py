@@ -14,7 +14,7 @@ from model.runs.checkpoint import TrainingState, read_state
 from model.runs.progress import Progress
 from model.schedule import parse_budget
 from model.step import evaluate, train_step
-from tests.jobs.small_run import learnt, make_data, numbers, run_config, train_lines
+from tests.jobs.small_run import learnt, make_data, make_run, numbers, run_config, train_lines
 
 PARSED = ["--data", "DATA", "--out", "OUT"]
 
@@ -179,3 +179,14 @@ def test_a_budget_ends_early_enough_for_the_longest_evaluation(data, tmp_path, m
     result = pretrain(run_config(data, tmp_path / "run", budget="40s"))
     assert result.step == 20 and evaluations == [10, 40], "20 steps between two evaluations of 10 s"
     assert pretrain(run_config(data, tmp_path / "run", budget="40s")).step == 20
+
+
+def test_the_result_of_a_run_is_its_last_whole_evaluation(data, tmp_path):
+    run = make_run(data, tmp_path / "run", eval_every=3)
+    metrics = run / "metrics.jsonl"
+    lines = metrics.read_text().splitlines()
+    last = max(number for number, line in enumerate(lines) if '"split": "validation"' in line)
+    lines[last] = lines[last].replace('"nsp_loss"', '"nsp_lost"')
+    metrics.write_text("\n".join(lines) + "\n")
+    evaluations = [line for line in numbers(run) if line["split"] == "validation"]
+    assert pretrain(run_config(data, run, eval_every=3)).validation["nsp_loss"] == evaluations[-2]["nsp_loss"]
