@@ -5,7 +5,8 @@
 Each folder SHAPES/NAME holds `corpus/` (files as that corpus has them), `flags` (for `bertloom preprocess`) and
 `expected.jsonl` (the documents that a reader must find). A shape is right if the digest of all shards equals that of
 expected.jsonl: with one worker, and with two workers and splits of 0.3 MB. The speed is that of reading alone, in one
-process, in megabytes of text per second, beside that of expected.jsonl; median of --repeat interleaved runs.
+process, in megabytes of text per second. The last column is the speed for expected.jsonl. Both are medians of --repeat
+interleaved runs.
 """
 
 import argparse
@@ -64,10 +65,10 @@ def measure(shape: Path, vocab: str, repeat: int) -> str:
         for found, files in zip(speeds, (sources, plain)):
             start = time.perf_counter()
             found.append(read(files) / 1e6 / (time.perf_counter() - start))
-    shown, beside = (f"{statistics.median(found):.0f}" for found in speeds)
+    speed, plain_speed = (f"{statistics.median(found):.0f}" for found in speeds)
     size = read(sources) / 1e6
     text = shlex.join(flags).replace("|", "\\|")
-    return f"| {shape.name} | `{text or ' '}` | {equal} | {one['documents']} | {size:.1f} | {shown} | {beside} |"
+    return f"| {shape.name} | `{text or ' '}` | {equal} | {one['documents']} | {size:.1f} | {speed} | {plain_speed} |"
 
 
 def digest(folder: Path, name: str, source: str | Path, vocab: str, *flags: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ def shapes(paragraphs: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def wrap(paragraph: str, columns: int) -> str:
-    """Return the paragraph in lines of at most so many columns; a Chinese comma or full stop may stand outside."""
+    """Return the paragraph in lines of at most so many columns. A Chinese comma or full stop may be one character more."""
     if not any(_width(character) == 2 for character in paragraph):
         return textwrap.fill(paragraph, columns, break_on_hyphens=False, break_long_words=False)
     lines, used = [""], 0

@@ -75,7 +75,7 @@ INTRODUCTION = "\n".join(
         "# Well-known corpora",
         "",
         "`--like NAME` sets the flags for one of these corpora in `bertloom preview`, `bertloom preprocess` and "
-        "`bertloom build-vocab`. A flag that you give beside it overrides. bertloom does not download corpora: follow the "
+        "`bertloom build-vocab`. Other flags override these. bertloom does not download corpora: follow the "
         "link, read the licence, and download the files.",
         "",
         "```bash",

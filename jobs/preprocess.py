@@ -62,7 +62,7 @@ class PreprocessConfig:
     """A TOML file of more inputs, each with its own flags for reading: tables [[input]] with `path` and, for example,
     `text_column` or `like`."""
     like: Like = None
-    """A well-known corpus, such as c4 or wikiextractor. Sets the flags that read it; flags given beside it override. See
+    """A well-known corpus, such as c4 or wikiextractor. Sets the flags that read it. Other flags override these. See
     `bertloom corpora`."""
     validation_input: tuple[str, ...] = ()
     """Files, folders or globs of texts for the validation split. By default --validation-fraction chooses documents of
@@ -129,7 +129,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     notes = list(vocabulary.notes)
     sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
     sources = leave_out(sources, config.leave_out)
-    for note in [*notes, *what_looks_wrong(sources, job)]:
+    for note in notes:
         say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"), store_options=store_options)
     make_folder("--out", config.out)
@@ -176,6 +176,8 @@ def make_data_set(
     splits = [split for source in sources for split in split_source(source, part_bytes)]
     if warning := accent_warning(splits, job.tokenize.do_lower_case, job.tokenize.strip_accents):
         say(warning)
+    for wrong in what_looks_wrong(sources, job):
+        say(wrong)
     if room := check_room(places, job, vocabulary, splits, part_bytes):
         say(room)
     is_continued = claim(places, job, sources)

@@ -35,7 +35,7 @@ class PreviewConfig:
     inputs: str | None = None
     """A TOML file of more inputs, each with its own flags for reading, as for `preprocess`."""
     like: Like = None
-    """A well-known corpus, such as c4 or wikiextractor. Sets the flags that read it; flags given beside it override. See
+    """A well-known corpus, such as c4 or wikiextractor. Sets the flags that read it. Other flags override these. See
     `bertloom corpora`."""
     vocab: str | None = None
     """A vocabulary file, to count the tokens that it does not know."""

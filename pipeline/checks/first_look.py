@@ -16,8 +16,8 @@ import numpy as np
 from bertloom.arrays import I64
 from pipeline.inputs.beginnings import read_beginning
 from pipeline.inputs.formats.registry import format_by_name, format_named
-from pipeline.inputs.sources import ReadConfig, Source
-from pipeline.inputs.splitting import split_source
+from pipeline.inputs.sources import ReadConfig, Source, Split
+from pipeline.inputs.splitting import check_source
 from pipeline.text.records import Document, PassedOver, Reject, place_of
 from pipeline.text.scripts import script_of
 from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
@@ -34,7 +34,6 @@ LOOKED_AT_RECORDS = 5_000
 LOOKED_AT_FILES = 8
 SCRIPT_TEXTS, SCRIPT_CHARACTERS = 50, 1_000
 """Texts of a group, and characters of each, in which scripts are counted."""
-SPLIT_BYTES = 1 << 40  # more than any file: cuts are not needed
 
 
 @dataclass(kw_only=True)
@@ -147,7 +146,8 @@ def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter)
     shares = []
     try:
         for source in chosen:
-            split = split_source(source, SPLIT_BYTES)[0]
+            check_source(source)
+            split = Split(source, 0, None, source.size)  # without a search for cuts, which may read all of the file
             num_bytes, num_records = LOOKED_AT_BYTES // len(chosen), LOOKED_AT_RECORDS // len(chosen)
             beginning = read_beginning(split, config.text.clean, num_bytes, num_records)
             shares.append(beginning.text_per_byte)

@@ -1,6 +1,5 @@
 """The beginning of a split, read to estimate what the rest holds."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bertloom import storage
@@ -29,16 +28,14 @@ class Beginning:
 
 def read_beginning(split: Split, config: CleanConfig, num_bytes: int, num_records: int | None = None) -> Beginning:
     """Return the records up to about `num_bytes` of text, and at most `num_records`."""
-    items = read_documents(split, config=config)
     records: list[Record] = []
     size, following = 0, None
-    for item in items:
+    for item in read_documents(split, config=config):
         if size >= num_bytes or len(records) == num_records:
             following = item
             break
         records.append(item)
         size += len(item.text) if isinstance(item, Document) else 0
-    _close(items)
     if following is None:
         return Beginning(records, size / max(1, split.num_bytes), True)
     return Beginning(records, _text_per_byte(split.source, size, following.position - records[0].position), False)
@@ -53,9 +50,3 @@ def _text_per_byte(source: Source, num_text_bytes: int, num_positions: int) -> f
         with storage.open_read(source.path) as file:
             share *= len(first_bytes(file, source.codec)) / max(1, file.tell())
     return share
-
-
-def _close(items: Iterator[Record]) -> None:
-    """Close the file behind an iterator that is not read to its end."""
-    if close := getattr(items, "close", None):
-        close()

@@ -17,9 +17,7 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
     if source.left_out:
         return [Split(source, 0, None, 0)]
     form = format_named(source.format)
-    check_options(form, source)
-    if form.check:
-        form.check(source)
+    check_source(source)
     cuts = [0]
     if form.find_cuts and not (source.codec or source.encoding or form.counts_records(source.read)):
         cuts += form.find_cuts(source, split_bytes)
@@ -29,6 +27,14 @@ def split_source(source: Source, split_bytes: int) -> list[Split]:
     else:
         sizes = [source.size // len(cuts)] * len(cuts)
     return [Split(source, start, end, size) for start, end, size in zip(cuts, ends, sizes, strict=True)]
+
+
+def check_source(source: Source) -> None:
+    """Raise ValueError where a file cannot be read: a package or a column is missing, or an option does not fit it."""
+    form = format_named(source.format)
+    check_options(form, source)
+    if form.check:
+        form.check(source)
 
 
 def check_options(form: Format, source: Source) -> None:

@@ -115,7 +115,7 @@ def _is_verse(ended: Iterable[str], column: int) -> bool:
 
 def _num_too_long(lines: list[str], column: int, measure: Measure) -> int:
     """Return how many lines of several words are longer than the column."""
-    column += 1 if measure is len else 3  # a line feed; a Chinese comma or full stop may stand outside of the column
+    column += 1 if measure is len else 3  # the line feed, and a Chinese comma or full stop, may be after the column
     longer = [line for line in lines if measure(line) > column - (line[-1] != "\n")]
     return len(longer) if measure is not len else sum(" " in line for line in longer)
 

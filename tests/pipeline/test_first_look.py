@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from pipeline.checks.advice import advice
 from pipeline.checks.first_look import Look, look_at
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import TextConfig
+from pipeline.inputs.formats import registry
+from pipeline.inputs.formats.registry import FORMATS
 from pipeline.options import compose
 from pipeline.tokenizer import TokenizeConfig
 from pipeline.vocabulary import parse_vocabulary
@@ -77,6 +80,17 @@ def test_files_that_are_documents_are_counted_as_files(tmp_path):
         (tmp_path / f"{i:02}.txt").write_text("\n".join(SENTENCES * (1 + i)))
     [one], _ = look(tmp_path, text_layout="file")
     assert one.estimated_documents == 40
+
+
+def test_no_cuts_are_searched_because_that_may_read_all_of_a_file(tmp_path, monkeypatch):
+    def find_cuts(source, split_bytes):
+        raise AssertionError("the whole file is read")
+
+    monkeypatch.setattr(registry, "FORMATS", [replace(form, find_cuts=find_cuts) for form in FORMATS])
+    jsonl(tmp_path / "a.jsonl", ENGLISH)
+    (tmp_path / "b.csv").write_text("text\n" + f"{TEXT}\n" * 30)
+    looks, wrong = look(tmp_path)
+    assert wrong == [] and [len(one.documents) for one in looks] == [30, 30]
 
 
 def test_unknown_tokens_are_counted_with_a_vocabulary(tmp_path):
