@@ -178,7 +178,7 @@ def run_bertloom(path: str, vocab: str, lower: bool, dupe: int, length: int, out
     from pipeline.local.beam_import import import_beam
 
     import_beam(connectors=False)
-    import pipeline.local.runner
+    import pipeline.execution
     import pipeline.preprocess  # noqa: F401  (as the command does, but before the clock starts)
     from jobs.preprocess import PreprocessConfig, preprocess
     from pipeline.examples.configuration import ExamplesConfig

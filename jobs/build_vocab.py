@@ -130,8 +130,9 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
 def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, int], Tally]:
     """Return (word -> count, what was read)."""
     from pipeline.accents import accent_warning
-    from pipeline.inputs.splitting import split_size, split_source
-    from pipeline.local.runner import pipeline_options, run_over_splits
+    from pipeline.execution import balanced, pipeline_options, run_over_splits
+    from pipeline.inputs.split_list import write_split_list
+    from pipeline.inputs.splitting import group_splits, split_size, split_source
     from pipeline.stages.sampling import FindShare, read_share, sampled
     from pipeline.stages.word_counts import CountWords, read_counts
 
@@ -143,7 +144,7 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
         run = partial(
             run_over_splits,
             pipeline_options(config.num_workers, ()),
-            splits,
+            write_split_list(folder, sources, balanced(group_splits(splits, size), config.num_workers)),
             command="build-vocab",
             how_to_continue="No work is kept. Start",
             log=os.path.join(folder, "beam.log"),

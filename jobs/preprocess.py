@@ -106,10 +106,10 @@ def main(argv: Sequence[str]) -> int:
 
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any]:
     """Make the data set, or the missing rest of it. Return its manifest, with the additional key `out`."""
+    from pipeline.execution import pipeline_options
     from pipeline.inputs.discovery import find_sources
     from pipeline.inputs.sources import leave_out
     from pipeline.job import JobConfig
-    from pipeline.local.runner import pipeline_options
     from pipeline.output import check_apart, finished_manifest, make_folder, work_folder
     from pipeline.storage_flags import storage_options
     from pipeline.vocabulary import check_casing, read_vocabulary
@@ -164,9 +164,11 @@ def make_data_set(
     """Claim the output and run the pipeline. Return the manifest. notes: messages about the sources."""
     from jobs.support.progress import JobProgress
     from pipeline.accents import accent_warning
-    from pipeline.inputs.splitting import split_size, split_source
+    from pipeline.execution import balanced, run_over_splits
+    from pipeline.inputs.split_list import write_split_list
+    from pipeline.inputs.splitting import group_splits, split_size, split_source
     from pipeline.local.disk_estimate import check_room
-    from pipeline.local.runner import is_local, run_over_splits
+    from pipeline.local.runner import is_local
     from pipeline.output import claim, count_finished, has_shards, make_folder, prepare_folders
     from pipeline.preprocess import Preprocess
     from pipeline.stages.line_repeats import CountLines
@@ -182,11 +184,13 @@ def make_data_set(
         say(room)
     is_continued = claim(places, job, sources)
     storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
+    groups = balanced(group_splits(splits, part_bytes), config.num_workers)
+    split_list = write_split_list(places.scratch, sources, groups)
     on_disk = storage.is_local(config.out)
     run = partial(
         run_over_splits,
         options,
-        splits,
+        split_list,
         command="preprocess",
         how_to_continue="Finished work is kept. " + ("Start" if on_disk else f"Remove {config.out}/.lock, then start"),
         log=os.path.join(places.scratch, "beam.log") if on_disk else os.devnull,
@@ -210,7 +214,7 @@ def make_data_set(
     if on_disk and is_local(options):
         progress = JobProgress(places, total_bytes)
     try:
-        run(Preprocess(job, reading, places, part_bytes, sources, notes), progress=progress)
+        run(Preprocess(job, reading, places, part_bytes, split_list, notes), progress=progress)
     except ValueError as error:  # about the texts. It may suggest other flags, which an output with shards refuses
         if not has_shards(places):
             raise ValueError(

@@ -12,7 +12,6 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipeline.inputs.sources import Source
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.manifest import WriteManifest
@@ -25,7 +24,7 @@ from pipeline.stages.weave import Weave
 
 @transform
 class Preprocess(beam.PTransform[Any, Any]):
-    """Splits -> the manifest of a complete data set."""
+    """SplitGroups -> the manifest of a complete data set."""
 
     job: JobConfig
     reading: JobConfig
@@ -33,18 +32,19 @@ class Preprocess(beam.PTransform[Any, Any]):
     places: Places
     part_bytes: int
     """Text of a token part, about."""
-    sources: Sequence[Source]
+    splits: str
+    """The list of splits, and of their sources."""
     notes: Sequence[str]
     """Messages about the sources."""
 
-    def expand(self, splits: Any) -> Any:
+    def expand(self, groups: Any) -> Any:
         job, places = self.job, self.places
-        parts = splits | "tokenize" >> Tokenize(self.reading, places, self.part_bytes)
+        parts = groups | "tokenize" >> Tokenize(self.reading, places, self.part_bytes)
         if job.examples.near_duplicates is not None:
             parts = parts | "near duplicates" >> FindNearDuplicates(job, places)
         return (
             parts
             | "plan" >> PlanBuckets(job, places)
             | "weave" >> Weave(job, places)
-            | "manifest" >> WriteManifest(job, places, self.sources, self.notes)
+            | "manifest" >> WriteManifest(job, places, self.splits, self.notes)
         )

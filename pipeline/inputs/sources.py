@@ -168,3 +168,20 @@ class Split:
     """The byte or row after the last one; None: the end of the file."""
     num_bytes: int = 0
     """Size on disk, about; used to balance workers and for the progress bar."""
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of text, about: text is compressed about 3:1."""
+        return self.num_bytes * (3 if self.source.codec else 1)
+
+
+@dataclass(frozen=True)
+class SplitGroup:
+    """What a worker takes in one piece: a split of a large file, or the splits of many small files in the order of names."""
+
+    splits: tuple[Split, ...]
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of text, about."""
+        return sum(split.text_bytes for split in self.splits)

@@ -2,11 +2,20 @@
 
 A file that is compressed, or not UTF-8, cannot be cut. It is one split, read as a stream. With --records, a cut is between
 two records, and the documents there have one split each (pipeline/inputs/groups.py).
+
+Small files share a group of splits, which a worker takes in one piece. The last split of a group is chosen by the files
+themselves, so new files in a folder change few groups, and the tokens of the others can be used again.
 """
+
+import hashlib
+from collections.abc import Iterable
 
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.registry import format_named
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import Source, Split, SplitGroup
+
+FILE_BYTES = 4096
+"""To open a file takes about as long as to read this many bytes of text."""
 
 
 def split_source(source: Source, split_bytes: int) -> list[Split]:
@@ -56,3 +65,28 @@ def check_options(form: Format, source: Source) -> None:
 def split_size(total_bytes: int) -> int:
     """Return the bytes of text in a split: 8 MB, or 64 MB from 100 GB of input, to limit the number of parts."""
     return 64_000_000 if total_bytes >= 100_000_000_000 else 8_000_000
+
+
+def group_splits(splits: Iterable[Split], group_bytes: int) -> list[SplitGroup]:
+    """Return groups of consecutive splits with at most `group_bytes` of text, and half of it on average.
+
+    A larger split is a group of its own.
+    """
+    groups, held, size = list[SplitGroup](), list[Split](), 0
+    for split in splits:
+        weight = max(FILE_BYTES, split.text_bytes)
+        if held and size + weight > group_bytes:
+            groups.append(SplitGroup(tuple(held)))
+            held, size = [], 0
+        held.append(split)
+        size += weight
+        if 2 * weight > group_bytes * _draw(split):
+            groups.append(SplitGroup(tuple(held)))
+            held, size = [], 0
+    return groups + ([SplitGroup(tuple(held))] if held else [])
+
+
+def _draw(split: Split) -> float:
+    """Return a number from 0 to 1 that depends on the split alone."""
+    key = f"{split.source.fingerprint} {split.start}".encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:4], "little") / (1 << 32)

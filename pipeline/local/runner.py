@@ -10,25 +10,21 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
-from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from google.protobuf import json_format, text_format
 
-from pipeline.inputs.sources import Split
 from pipeline.local import worker as local_worker
-from pipeline.local.remote_workers import remote_error, watch_remote_workers
 from pipeline.stages.reading_notes import clear_notes, record_deaths
 
 WORKER_LOST = 70  # exit status, EX_SOFTWARE in sysexits.h
@@ -39,84 +35,12 @@ _THREAD = "bertloom worker"
 _FORKED = "bertloom:environment:forked:v1"
 
 
-def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOptions:
-    """Return Beam's options: those of the local runner, unless the flags name another. sys.argv is not read."""
-    options = PipelineOptions(list(beam_flags))
-    if options.view_as(StandardOptions).runner not in (None, LOCAL):
-        return options
-    return PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={num_workers}", *beam_flags])
-
-
 def is_local(options: PipelineOptions) -> bool:
     """Return whether the pipeline runs on this machine."""
     return bool(options.view_as(StandardOptions).runner == LOCAL)
 
 
-def run(
-    options: PipelineOptions,
-    build: Callable[[beam.Pipeline], object],
-    accepted: Callable[[Any], object] | None = None,
-) -> PipelineResult:
-    """Run a pipeline to its end. accepted: called once the runner has accepted it."""
-    connect_locally_without_proxy()
-    pipeline = beam.Pipeline(runner=_runner(options), options=options)
-    build(pipeline)
-    result = pipeline.run()
-    if accepted:
-        accepted(result)
-    result.wait_until_finish()
-    return result
-
-
-def run_over_splits(
-    options: PipelineOptions,
-    splits: Sequence[Split],
-    transform: beam.PTransform[Any, Any],
-    *,
-    command: str,
-    how_to_continue: str,
-    log: str,
-    progress: AbstractContextManager[object] | None = None,
-    notes: str = "",
-) -> PipelineResult:
-    """Apply a transform to splits and run it to its end. An error for the user is raised without Beam's traceback.
-
-    On this machine, the workers are watched, and their log messages go to a file. Of a portable runner, a message names
-    the workers that do not report.
-
-    Args:
-        command: name of the command, for messages.
-        how_to_continue: the beginning of a message after a worker died, see `watch_workers`.
-        log: path of the file for the log messages of workers on this machine.
-        progress: a progress bar, shown while the pipeline runs.
-        notes: local folder of the workers' notes of what they read (pipeline/stages/reading_notes.py), if they keep any.
-    """
-    watch: AbstractContextManager[Callable[[Any], object] | None]
-    if on_this_machine := is_local(options):
-        watch = watch_workers(command, how_to_continue, notes)
-    else:
-        watch = watch_remote_workers(options, command)
-    dealt = balanced(splits, options.view_as(DirectOptions).direct_num_workers)
-    try:
-        with watch as accepted, quiet_workers(log) if on_this_machine else nullcontext(), progress or nullcontext():
-            return run(options, lambda pipeline: pipeline | "splits" >> beam.Create(dealt) | transform, accepted)
-    except Exception as error:
-        found = user_error(error)
-        raise (found if on_this_machine else remote_error(found, options)) from error
-
-
-def balanced(splits: Sequence[Split], num_workers: int) -> list[Split]:
-    """Return the splits in an order in which dealing them out in turn gives every worker about the same bytes."""
-
-    def size(split: Split) -> int:
-        return split.num_bytes * (3 if split.source.codec else 1)  # text is compressed about 3:1
-
-    ordered = sorted(splits, key=lambda split: (-size(split), split.source.name, split.start))
-    rows = [ordered[i : i + num_workers] for i in range(0, len(ordered), num_workers)]
-    return [split for i, row in enumerate(rows) for split in (row[::-1] if i % 2 else row)]
-
-
-def _runner(options: PipelineOptions) -> FnApiRunner | None:
+def local_runner(options: PipelineOptions) -> FnApiRunner | None:
     """Return the local runner with our own worker processes, or None for another runner, which Beam makes itself."""
     num_workers = options.view_as(DirectOptions).direct_num_workers
     if not is_local(options) or num_workers == 1:
@@ -187,23 +111,6 @@ class _ForkedWorkerHandler(GrpcWorkerHandler):
 
     def stop_worker(self) -> None:
         self.thread.join()
-
-
-def user_error(error: Exception) -> Exception:
-    """Return the user-facing error, unwrapped from Beam's traceback, or the same error if there is none inside."""
-    for kind in (ValueError, OSError, MemoryError):
-        if isinstance(error, kind):  # raised by a worker in this process
-            return kind(_without_beam(str(error)))
-        names = {kind.__name__, *(subclass.__name__ for subclass in kind.__subclasses__())}
-        for line in reversed(str(error).splitlines()):  # raised by another process: a traceback as text
-            name, _, text = line.strip().partition(": ")
-            if text and name.rpartition(".")[2] in names:
-                return kind(_without_beam(text))
-    return error
-
-
-def _without_beam(text: str) -> str:
-    return text.partition(" [while running")[0]
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from bertloom.arrays import I64, U64
 from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from pipeline.dataset import REPEATED, REPEATED_SCHEMA
 from pipeline.inputs.documents import read_documents, text_versions
-from pipeline.inputs.sources import Split
+from pipeline.inputs.sources import Split, SplitGroup
 from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
@@ -112,16 +112,16 @@ def count_range(folder: str, names: Iterable[str], first: int, end: int, max_doc
 
 @transform
 class CountLines(beam.PTransform[Any, Any]):
-    """Splits -> REPEATED, in the scratch folder."""
+    """SplitGroups -> REPEATED, in the scratch folder."""
 
     config: CleanConfig
     max_documents: int
     """A line that is in more documents is left out."""
     places: Places
 
-    def expand(self, splits: Any) -> Any:
+    def expand(self, groups: Any) -> Any:
         return (
-            splits
+            groups
             | "list lines" >> beam.FlatMap(self.list_lines)
             | "all lists" >> beam.GroupBy(lambda _: None)
             | "plan ranges" >> beam.FlatMapTuple(self.plan_ranges)
@@ -131,11 +131,12 @@ class CountLines(beam.PTransform[Any, Any]):
             | "join ranges" >> beam.MapTuple(self.join_ranges)
         )
 
-    def list_lines(self, split: Split) -> list[LineList]:
-        with reading(split, self.places.reading_notes):
-            lists = list_lines(split, self.config, self.places.lines)
-        increment("line-entries", sum(one.num_entries for one in lists))
-        return lists
+    def list_lines(self, group: SplitGroup) -> Iterator[LineList]:
+        for split in group.splits:
+            with reading(split, self.places.reading_notes):
+                lists = list_lines(split, self.config, self.places.lines)
+            increment("line-entries", sum(one.num_entries for one in lists))
+            yield from lists
 
     def plan_ranges(self, _: None, lists: Iterable[LineList]) -> list[tuple[int, int]]:
         lists = sorted(lists, key=lambda one: one.name)

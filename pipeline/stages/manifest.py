@@ -20,6 +20,7 @@ from bertloom.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.dataset import REPEATED
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import ReadConfig, Source, differences
+from pipeline.inputs.split_list import read_split_list
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
@@ -244,7 +245,8 @@ class WriteManifest(beam.PTransform[Any, Any]):
 
     job: JobConfig
     places: Places
-    sources: Sequence[Source]
+    splits: str
+    """The list of splits, and of their sources."""
     notes: Sequence[str]
     """Messages about the sources."""
 
@@ -257,6 +259,7 @@ class WriteManifest(beam.PTransform[Any, Any]):
 
     def write_manifest(self, _: None, buckets: Iterable[BucketRecord]) -> dict[str, Any]:
         plan = read_plan(self.places.plan)
-        manifest = write_manifest(plan, buckets, self.job, self.places, self.sources, self.notes)
+        sources = read_split_list(self.splits).all_sources()
+        manifest = write_manifest(plan, buckets, self.job, self.places, sources, self.notes)
         increment("files-out", len(manifest["files"]))
         return manifest

@@ -17,7 +17,7 @@ from bertloom.arrays import U64
 from bertloom.draws import SAMPLE, mix, threshold
 from bertloom.sealed_files import read_sealed, write_sealed
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.sources import Split
+from pipeline.inputs.sources import SplitGroup
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
 from pipeline.text.cleaning import CleanConfig
@@ -89,16 +89,16 @@ class Smallest(beam.CombineFn):
 
 @transform
 class FindShare(beam.PTransform[Any, Any]):
-    """Splits -> a file with the share that takes a number of documents, for `read_share`."""
+    """SplitGroups -> a file with the share that takes a number of documents, for `read_share`."""
 
     config: CleanConfig
     keep_lines: bool
     """Whether texts are cleaned with their line breaks, which later steps need."""
     path: str
 
-    def expand(self, splits: Any) -> Any:
+    def expand(self, groups: Any) -> Any:
         return (
-            splits
+            groups
             | "draw" >> beam.Map(self.draw)
             | "smallest" >> beam.CombineGlobally(Smallest(self.number + 1))
             | "share" >> beam.Map(self.write)
@@ -108,17 +108,18 @@ class FindShare(beam.PTransform[Any, Any]):
     def number(self) -> int:
         return int(self.config.sample)
 
-    def draw(self, split: Split) -> U64:
-        draws = smallest_draws(self._ids(split), self.number + 1)
+    def draw(self, group: SplitGroup) -> U64:
+        draws = smallest_draws(self._ids(group), self.number + 1)
         increment("texts-drawn", len(draws))
         return draws
 
-    def _ids(self, split: Split) -> Iterator[int]:
+    def _ids(self, group: SplitGroup) -> Iterator[int]:
         """Yield the id that decides for each text: its own id, or the id of its first piece."""
         config = sampled(self.config.without_rejection(), 1.0)
-        for record in read_documents(split, config=config, keep_lines=self.keep_lines):
-            if isinstance(record, Document):
-                yield document_id(record.text) if record.source_key is None else record.source_key
+        for split in group.splits:
+            for record in read_documents(split, config=config, keep_lines=self.keep_lines):
+                if isinstance(record, Document):
+                    yield document_id(record.text) if record.source_key is None else record.source_key
 
     def write(self, draws: U64) -> None:
         write_sealed(self.path, [json.dumps(share_of(draws, self.number)).encode()])

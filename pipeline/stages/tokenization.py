@@ -14,7 +14,7 @@ from bertloom.arrays import U64
 from pipeline.dataset import read_repeated
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats.registry import format_by_name
-from pipeline.inputs.sources import Split
+from pipeline.inputs.sources import Split, SplitGroup
 from pipeline.job import JobConfig
 from pipeline.options import flat
 from pipeline.places import Places
@@ -161,7 +161,7 @@ def _without_tokens(document: Document) -> Reject:
 
 
 class TokenizeSplit(beam.DoFn):
-    """Split -> PartRecords."""
+    """SplitGroup -> PartRecords."""
 
     def __init__(self, job: JobConfig, places: Places, part_bytes: int):
         self.job, self.places, self.part_bytes = job, places, part_bytes
@@ -172,7 +172,11 @@ class TokenizeSplit(beam.DoFn):
         has_repeats = self.job.tokenize.max_line_repeats is not None
         self.repeated_lines = read_repeated(self.places.parts) if has_repeats else None
 
-    def process(self, split: Split) -> Iterator[PartRecord]:
+    def process(self, group: SplitGroup) -> Iterator[PartRecord]:
+        for split in group.splits:
+            yield from self._tokenize(split)
+
+    def _tokenize(self, split: Split) -> Iterator[PartRecord]:
         finished = finished_parts(self.places.parts, part_names(split, self.job))
         increment("parts-reused", len(finished))
         parts = tokenize_split(
@@ -196,12 +200,12 @@ def _count(part: PartRecord) -> None:
 
 @transform
 class Tokenize(beam.PTransform[Any, Any]):
-    """Splits -> PartRecords."""
+    """SplitGroups -> PartRecords."""
 
     job: JobConfig
     places: Places
     part_bytes: int
     """Text of a part, about."""
 
-    def expand(self, splits: Any) -> Any:
-        return splits | "tokenize split" >> beam.ParDo(TokenizeSplit(self.job, self.places, self.part_bytes))
+    def expand(self, groups: Any) -> Any:
+        return groups | "tokenize split" >> beam.ParDo(TokenizeSplit(self.job, self.places, self.part_bytes))

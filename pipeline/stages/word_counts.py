@@ -24,7 +24,7 @@ from bertloom import storage
 from bertloom.arrays import I64
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats.registry import position_unit
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import Source, Split, SplitGroup
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
 from pipeline.text.cleaning import CleanConfig
@@ -148,7 +148,7 @@ class WordCounts:
 
 
 class CountSplit(beam.DoFn):
-    """Splits -> a few WordCounts, each of at most about MAX_UNITS words."""
+    """SplitGroups -> a few WordCounts, each of at most about MAX_UNITS words."""
 
     def __init__(self, config: CleanConfig, do_lower_case: bool, strip_accents: bool | None):
         self.config, self.do_lower_case, self.strip_accents = config, do_lower_case, strip_accents
@@ -156,7 +156,11 @@ class CountSplit(beam.DoFn):
     def start_bundle(self) -> None:
         self.counter, self.tally = WordCounter(self.do_lower_case, self.strip_accents), Tally()
 
-    def process(self, split: Split) -> Iterator[WordCounts]:
+    def process(self, group: SplitGroup) -> Iterator[WordCounts]:
+        for split in group.splits:
+            yield from self._count(split)
+
+    def _count(self, split: Split) -> Iterator[WordCounts]:
         for item in read_documents(split, config=self.config):
             self.tally.add(split.source, item)
             if isinstance(item, Document):
@@ -224,7 +228,7 @@ def most_frequent(counts: WordCounts, limit: int = MAX_DISTINCT_WORDS) -> dict[s
 
 @transform
 class CountWords(beam.PTransform[Any, Any]):
-    """Splits -> a file of the most frequent words and the tally, for `read_counts`."""
+    """SplitGroups -> a file of the most frequent words and the tally, for `read_counts`."""
 
     folder: str
     """For this file, and for other files while the job runs."""
@@ -232,9 +236,9 @@ class CountWords(beam.PTransform[Any, Any]):
     do_lower_case: bool
     strip_accents: bool | None
 
-    def expand(self, splits: Any) -> Any:
+    def expand(self, groups: Any) -> Any:
         return (
-            splits
+            groups
             | "count split" >> beam.ParDo(CountSplit(self.config, self.do_lower_case, self.strip_accents))
             | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder))
             | "write counts" >> beam.Map(write_counts, self.folder)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.local import runner
+from pipeline import execution
 from pipeline.stages.counters import NAMESPACE
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 
@@ -13,7 +13,7 @@ from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 def counted(monkeypatch):
     """Counter -> number, summed over the stages and jobs of a test."""
     numbers: Counter[str] = Counter()
-    run = runner.run
+    run = execution.run
 
     def spy(*arguments):
         result = run(*arguments)
@@ -22,7 +22,7 @@ def counted(monkeypatch):
                 numbers[counter.key.metric.name] += counter.committed
         return result
 
-    monkeypatch.setattr(runner, "run", spy)
+    monkeypatch.setattr(execution, "run", spy)
     return numbers
 
 

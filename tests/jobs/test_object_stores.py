@@ -9,8 +9,8 @@ import pytest
 from bertloom import storage
 from bertloom.locks import output_lock
 from jobs import cli
+from pipeline.execution import pipeline_options, run_over_splits
 from pipeline.inputs.discovery import find_sources
-from pipeline.local.runner import pipeline_options, run_over_splits
 from pipeline.places import Places
 from pipeline.stages.line_repeats import CountLines
 from pipeline.text.cleaning import CleanConfig
@@ -76,10 +76,10 @@ def test_a_job_from_s3_to_s3_gives_the_shards_of_a_local_one_and_leaves_nothing_
 @pytest.mark.parametrize("flags, watched", [([], True), (["--runner=FlinkRunner"], False)], ids=str)
 def test_only_workers_of_this_machine_are_watched(monkeypatch, tmp_path, flags, watched):
     calls: list[str] = []
-    monkeypatch.setattr("pipeline.local.runner.watch_workers", lambda *words: calls.extend(words) or nullcontext())
-    monkeypatch.setattr("pipeline.local.runner.run", lambda *_: None)
+    monkeypatch.setattr("pipeline.execution.watch_workers", lambda *words: calls.extend(words) or nullcontext())
+    monkeypatch.setattr("pipeline.execution.run", lambda *_: None)
     words = {"command": "preprocess", "how_to_continue": "Start", "log": str(tmp_path / "log")}
-    run_over_splits(pipeline_options(2, flags), [], CountLines(CleanConfig(), 2, Places("", "")), **words)
+    run_over_splits(pipeline_options(2, flags), "", CountLines(CleanConfig(), 2, Places("", "")), **words)
     assert calls == (["preprocess", "Start", ""] if watched else [])
 
 

@@ -6,7 +6,8 @@ import socket
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
-from pipeline.local.runner import check_loopback, connect_locally_without_proxy, is_local, pipeline_options
+from pipeline.execution import pipeline_options
+from pipeline.local.runner import check_loopback, connect_locally_without_proxy, is_local
 
 
 @pytest.mark.parametrize("flags", [[], ["--runner=FnApiRunner"], ["--runner", "FnApiRunner"], ["--s3_region_name=x"]])

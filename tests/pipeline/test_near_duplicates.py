@@ -9,8 +9,8 @@ import pytest
 
 from bertloom import storage
 from pipeline.examples.configuration import ExamplesConfig
+from pipeline.execution import pipeline_options, run
 from pipeline.job import JobConfig
-from pipeline.local.runner import pipeline_options, run
 from pipeline.places import Places
 from pipeline.stages import near_duplicates, similar_documents
 from pipeline.stages.near_duplicates import FindNearDuplicates

@@ -7,9 +7,9 @@ import types
 import grpc
 import pytest
 
-from pipeline.local import remote_workers
-from pipeline.local.remote_workers import remote_error, watch_remote_workers
-from pipeline.local.runner import pipeline_options
+from pipeline.execution import pipeline_options
+from pipeline.remote import workers as remote_workers
+from pipeline.remote.workers import remote_error, watch_remote_workers
 
 POOL = ["--runner=PortableRunner", "--job_endpoint=jobs:1", "--environment_type=EXTERNAL"]
 CONFIG = "--environment_config=pool:2"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.execution import pipeline_options, run
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.sources import Source
-from pipeline.inputs.splitting import split_source
-from pipeline.local.runner import pipeline_options, run
+from pipeline.inputs.splitting import group_splits, split_source
 from pipeline.stages.word_counts import (
     AddWordCounts,
     CountWords,
@@ -118,12 +118,12 @@ def test_counts_do_not_depend_on_the_numbers_of_workers_and_splits(tmp_path, mon
     texts = [" ".join(f"w{draw.randrange(60)}" for _ in range(30)) for _ in range(40)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts) + "no json\n")
     (source,) = find_sources([str(tmp_path / "a.jsonl")], [])
-    splits = split_source(source, split_bytes)
+    groups = group_splits(split_source(source, split_bytes), split_bytes)
     work = tmp_path / "work"
     work.mkdir()
     run(
         pipeline_options(num_workers, ()),
-        lambda p: p | beam.Create(splits) | CountWords(str(work), CleanConfig(), True, None),
+        lambda p: p | beam.Create(groups) | CountWords(str(work), CleanConfig(), True, None),
     )
     words, tally = read_counts(str(work))
     assert words == Counter(" ".join(texts).split())

@@ -1,0 +1,111 @@
+"""How a job runs: on this machine, or on another runner of Beam; and errors for the user instead of Beam's tracebacks."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineResult
+
+from pipeline.inputs.sources import SplitGroup
+from pipeline.local.runner import (
+    LOCAL,
+    connect_locally_without_proxy,
+    is_local,
+    local_runner,
+    quiet_workers,
+    watch_workers,
+)
+from pipeline.remote.workers import remote_error, watch_remote_workers
+from pipeline.stages.splits import ReadSplits
+from pipeline.storage_flags import storage_options
+
+
+def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOptions:
+    """Return Beam's options: those of the local runner, unless the flags name another. sys.argv is not read."""
+    options = PipelineOptions(list(beam_flags))
+    if options.view_as(StandardOptions).runner not in (None, LOCAL):
+        return options
+    return PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={num_workers}", *beam_flags])
+
+
+def run(
+    options: PipelineOptions,
+    build: Callable[[beam.Pipeline], object],
+    accepted: Callable[[Any], object] | None = None,
+) -> PipelineResult:
+    """Run a pipeline to its end. accepted: called once the runner has accepted it."""
+    connect_locally_without_proxy()
+    pipeline = beam.Pipeline(runner=local_runner(options), options=options)
+    build(pipeline)
+    result = pipeline.run()
+    if accepted:
+        accepted(result)
+    result.wait_until_finish()
+    return result
+
+
+def run_over_splits(
+    options: PipelineOptions,
+    splits: str,
+    transform: beam.PTransform[Any, Any],
+    *,
+    command: str,
+    how_to_continue: str,
+    log: str,
+    progress: AbstractContextManager[object] | None = None,
+    notes: str = "",
+) -> PipelineResult:
+    """Apply a transform to groups of splits and run it to its end. An error for the user is raised without Beam's traceback.
+
+    On this machine, the workers are watched, and their log messages go to a file. Of a portable runner, a message names
+    the workers that do not report.
+
+    Args:
+        splits: path of the list of splits (pipeline/inputs/split_list.py).
+        command: name of the command, for messages.
+        how_to_continue: the beginning of a message after a worker died, see `watch_workers`.
+        log: path of the file for the log messages of workers on this machine.
+        progress: a progress bar, shown while the pipeline runs.
+        notes: local folder of the workers' notes of what they read (pipeline/stages/reading_notes.py), if they keep any.
+    """
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipeline | "splits" >> ReadSplits(splits, storage_options(options)) | transform
+
+    watch: AbstractContextManager[Callable[[Any], object] | None]
+    if on_this_machine := is_local(options):
+        watch = watch_workers(command, how_to_continue, notes)
+    else:
+        watch = watch_remote_workers(options, command)
+    try:
+        with watch as accepted, quiet_workers(log) if on_this_machine else nullcontext(), progress or nullcontext():
+            return run(options, build, accepted)
+    except Exception as error:
+        found = user_error(error)
+        raise (found if on_this_machine else remote_error(found, options)) from error
+
+
+def balanced(groups: Sequence[SplitGroup], num_workers: int) -> list[SplitGroup]:
+    """Return the groups in an order in which dealing them out in turn gives every worker about the same bytes."""
+    ordered = sorted(groups, key=lambda one: (-one.text_bytes, one.splits[0].source.name, one.splits[0].start))
+    rows = [ordered[i : i + num_workers] for i in range(0, len(ordered), num_workers)]
+    return [group for i, row in enumerate(rows) for group in (row[::-1] if i % 2 else row)]
+
+
+def user_error(error: Exception) -> Exception:
+    """Return the user-facing error, unwrapped from Beam's traceback, or the same error if there is none inside."""
+    for kind in (ValueError, OSError, MemoryError):
+        if isinstance(error, kind):  # raised by a worker in this process
+            return kind(_without_beam(str(error)))
+        names = {kind.__name__, *(subclass.__name__ for subclass in kind.__subclasses__())}
+        for line in reversed(str(error).splitlines()):  # raised by another process: a traceback as text
+            name, _, text = line.strip().partition(": ")
+            if text and name.rpartition(".")[2] in names:
+                return kind(_without_beam(text))
+    return error
+
+
+def _without_beam(text: str) -> str:
+    return text.partition(" [while running")[0]

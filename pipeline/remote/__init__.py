@@ -1,0 +1,1 @@
+"""What runners on other machines need: Flink, Spark, Dask, Prism, Dataflow."""

@@ -1,0 +1,41 @@
+"""The first stage of every job over texts: nothing -> the groups of splits, which each worker reads from the list."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from bertloom import storage
+from pipeline.inputs.sources import SplitGroup
+from pipeline.inputs.split_list import read_split_list
+from pipeline.stages.transform import transform
+
+MAX_ELEMENTS = 10_000
+"""Largest number of elements with which a job begins. Each is a group or, in a larger job, several: runners limit the size
+of a job that is submitted, and each element takes about 10 bytes of it."""
+
+
+def ranges_of(number: int) -> list[tuple[int, int]]:
+    """Return (first, end) of the ranges of groups with which a job begins: at most MAX_ELEMENTS, none empty."""
+    count = min(number, MAX_ELEMENTS)
+    edges = [i * number // count for i in range(count + 1)] if count else []
+    return list(zip(edges, edges[1:]))
+
+
+@transform
+class ReadSplits(beam.PTransform[Any, Any]):
+    """Nothing -> SplitGroups."""
+
+    path: str
+    """The list of splits."""
+    store_options: storage.Options
+    """Options of the stores."""
+
+    def expand(self, pipeline: Any) -> Any:
+        ranges = ranges_of(read_split_list(self.path).num_groups)
+        return pipeline | "ranges" >> beam.Create(ranges) | "read splits" >> beam.FlatMapTuple(self.read)
+
+    def read(self, first: int, end: int) -> Iterator[SplitGroup]:
+        if self.store_options:
+            storage.connect(self.store_options)
+        yield from read_split_list(self.path).groups(first, end)
