@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bertloom import storage
 from bertloom.counts import counted, first_files
@@ -127,10 +128,15 @@ def _look(path: str, read: ReadConfig) -> _Content:
 def _source(path: str, name: str, listed: File, content: _Content, read: ReadConfig, held_out: bool) -> Source:
     """Return a file as a source."""
     key = b"held out\0" * held_out + f"{name}\0{listed.size}\0{listed.modified!r}\0".encode() + content.digest
-    if reading := differences(read, ReadConfig()):
-        key = json.dumps(reading, sort_keys=True).encode() + b"\0" + key
-    digest = hashlib.sha256(key).hexdigest()
+    digest = hashlib.sha256(_reading(read) + key).hexdigest()
     return Source(path, name, content.format.name, content.codec, content.encoding, listed.size, digest, read, held_out)
+
+
+@lru_cache
+def _reading(read: ReadConfig) -> bytes:
+    """Return the part of a fingerprint that the options for reading are, if any differs from its default."""
+    given = differences(read, ReadConfig())
+    return json.dumps(given, sort_keys=True).encode() + b"\0" if given else b""
 
 
 def _find(
@@ -222,16 +228,18 @@ def _readable(
     below = listing.below
     saved = _saved_by_datasets(below)
     chosen = {}
+    forms: dict[str, Format | None] = {}
     for path, file in below.items():
-        listed = saved.get(os.path.dirname(path))
+        listed = saved.get(os.path.dirname(path)) if saved else None
         if listed is not None and os.path.basename(path) not in listed:
             continue
-        if not read.format and has_open_name(path):
+        form = format_by_name(path)[0]
+        if not read.format and form is None and has_open_name(path):
             with suppress(ValueError, PermissionError):  # it is skipped
                 contents[path, read] = _look(path, read)
-        if read.format or (path, read) in contents or format_by_name(path)[0]:
-            chosen[path] = file
-    if about := _about_data(chosen):
+        if read.format or form or (path, read) in contents:
+            chosen[path], forms[path] = file, form
+    if about := _about_data(forms):
         chosen = {path: file for path, file in chosen.items() if path not in about}
         notes.append(f"{first_files(about)}: skipped, because it is about the data beside it. Name it to read it")
     ignored = Counter(_ending(path) for path in below.keys() - chosen.keys() - set(about))
@@ -244,12 +252,14 @@ def _readable(
     return chosen
 
 
-def _about_data(paths: Iterable[str]) -> list[str]:
-    """Return the README files that are in or above a folder with data. Those of documentation are documents."""
+def _about_data(forms: Mapping[str, Format | None]) -> list[str]:
+    """Return the README files that are in or above a folder with data. Those of documentation are documents.
+
+    forms: path -> format by its name.
+    """
     folders: set[str] = set()  # with data in or below them
     readmes = []
-    for path in paths:
-        form, _ = format_by_name(path)
+    for path, form in forms.items():
         if form and form.is_document:
             readmes += [path] if os.path.basename(path).lower().startswith("readme.") else []
             continue

@@ -24,7 +24,7 @@ _KINDS = (
 READ_ALREADY = "a link to a folder that is already read"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """A file as a listing describes it."""
 

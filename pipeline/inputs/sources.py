@@ -109,7 +109,7 @@ class Input:
     read: ReadConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One input file."""
 
@@ -157,7 +157,7 @@ def leave_out(sources: Sequence[Source], names: Sequence[str]) -> list[Source]:
     ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Split:
     """A range of one file that begins and ends at a document border."""
 

@@ -46,18 +46,20 @@ FORMATS: list[Format] = [
 ]
 
 _CODEC_MAGIC = {
-    "gzip": rb"\x1f\x8b\x08",
-    "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
-    "zstd": rb"\x28\xb5\x2f\xfd",
-    "xz": rb"\xfd7zXZ\0",
+    "gzip": re.compile(rb"\x1f\x8b\x08"),
+    "bzip2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "xz": re.compile(rb"\xfd7zXZ\0"),
 }
 _ENDING = re.compile(r"\.(?!\d+\Z)[^/\\.]*\Z")  # part.00017 has none
 _UNREADABLE = {
-    "a document or a program in a zip": rb"PK\x03\x04[\s\S]{26}(mimetype|\[Content_Types\]\.xml|_rels/|docProps/|META-INF/)",
-    "a shard that bertloom made": rb"\d{5}-\d{6}\.arrow\0",
-    "a PDF": rb"%PDF-",
-    "a 7z archive": rb"7z\xbc\xaf\x27\x1c",
-    "lz4": rb"\x04\x22M\x18",
+    "a document or a program in a zip": re.compile(
+        rb"PK\x03\x04[\s\S]{26}(mimetype|\[Content_Types\]\.xml|_rels/|docProps/|META-INF/)"
+    ),
+    "a shard that bertloom made": re.compile(rb"\d{5}-\d{6}\.arrow\0"),
+    "a PDF": re.compile(rb"%PDF-"),
+    "a 7z archive": re.compile(rb"7z\xbc\xaf\x27\x1c"),
+    "lz4": re.compile(rb"\x04\x22M\x18"),
 }
 _OTHER_JSON = {
     "one JSON object": rb"\s*\{\s*\"",
@@ -182,5 +184,5 @@ def _format_by_beginning(head: bytes, config: ReadConfig) -> Format | None:
     return next((form for form in FORMATS if form.begins and form.begins(text, config)), None)
 
 
-def _match(head: bytes, magic: dict[str, bytes]) -> str | None:
-    return next((name for name, begin in magic.items() if re.match(begin, head)), None)
+def _match(head: bytes, magic: dict[str, re.Pattern[bytes]]) -> str | None:
+    return next((name for name, begin in magic.items() if begin.match(head)), None)
