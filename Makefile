@@ -15,13 +15,13 @@ help:
 	@echo "make bench    the scripts in benchmarks/, one after the other"
 	@echo "PYTHON=python3.12 chooses the Python that .venv is made from (3.11 to 3.14)"
 
-demo: .venv/.installed
+demo: .venv/.installed-all
 	$(BIN)/bertloom demo
 
-test: .venv/.installed
+test: .venv/.installed-test
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
 
-test-versions: .venv/.installed
+test-versions: .venv/.installed-test
 	$(PIP) uv
 	$(BIN)/python -m pytest -m versions tests/test_versions.py
 
@@ -34,16 +34,20 @@ format: .venv/.installed-lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.installed
+bench: .venv/.installed-test
 	@for script in $(wildcard benchmarks/bench_*.py); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 # Made again only when what it was made from changes.
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed-all: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 15) or sys.exit("bertloom needs Python 3.11 to 3.14, not %d.%d. Name one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) -e '.[all]'
+	touch $@
+
+.venv/.installed-test: .venv/.installed-all
 	$(PIP) -e '.[test]'
 	touch $@
 
-.venv/.installed-lint: .venv/.installed
+.venv/.installed-lint: .venv/.installed-test
 	$(PIP) -e '.[test,lint]'
 	touch $@

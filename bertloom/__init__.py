@@ -64,7 +64,14 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; its names are {', '.join(__all__)}")
     _check_not_hidden(_MODULES[name].partition(".")[0])
-    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    try:
+        value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        from bertloom.extras import extra_of, needs
+
+        if extra := extra_of(error):
+            raise ImportError(needs(f"bertloom.{name}", extra)) from None
+        raise
     return value
 
 

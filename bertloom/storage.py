@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from typing import Any, BinaryIO
 
 from bertloom import whole_files
+from bertloom.extras import needs
 from bertloom.json_files import check_regular
 from bertloom.whole_files import NO_ROOM, temporary_name, whole_file
 
@@ -96,8 +97,7 @@ def file_system(path: str) -> tuple[Any, str]:
         system, within = url_to_fs(path, **options)
         return system, within
     except ImportError as error:
-        extra = f": pip install -e '.[{EXTRAS[scheme]}]'" if scheme in EXTRAS else ""
-        raise ValueError(f"{path}: {error}{extra}") from None
+        raise ValueError(needs(path, EXTRAS[scheme]) if scheme in EXTRAS else f"{path}: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}; expected s3://…, gs://…, https://… or a local path") from None
 

@@ -3,7 +3,8 @@
     bertloom --help
     bertloom preprocess --help
 
-Only the chosen command is imported, so `bertloom pretrain` runs where Beam is not installed.
+Only the chosen command is imported, so `bertloom pretrain` runs where Beam is not installed. A command whose packages are
+not installed names the extra of bertloom that installs them.
 
 Exit status: 0 success; 1 a check failed (`verify`, or the gates of `preprocess` and `report`); 2 wrong use or input;
 70 a bug in bertloom, or a worker process that died; 130 interrupted; 141 the reader of the output ended; 143 terminated.
@@ -22,6 +23,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, TextIO
+
+from bertloom.extras import extra_of, needs, require
 
 COMMANDS = {
     "demo": ("jobs.demo", "Run every step on the sample texts, in a few minutes"),
@@ -45,7 +48,15 @@ COMMANDS = {
     "import": ("jobs.import_model", "Turn a Hugging Face BERT into a run that `pretrain` can continue"),
     "plot": ("jobs.plot", "Draw the curves of one or more runs"),
 }
-BEAM_COMMANDS = ("build-vocab", "preprocess")
+NEEDS = {
+    "demo": ("apache_beam", "torch"),
+    "build-vocab": ("apache_beam",),
+    "preprocess": ("apache_beam",),
+    **dict.fromkeys(("pretrain", "evaluate", "score", "embed", "export", "import"), ("torch",)),
+    **dict.fromkeys(("finetune", "predict", "bench-tasks"), ("torch", "sklearn")),
+    "plot": ("matplotlib",),
+}
+"""Modules that a command cannot do without and that an extra installs. The other commands need no extra."""
 BUG = 70  # exit status, EX_SOFTWARE in sysexits.h
 LONGEST_MESSAGE = 2000  # characters; a message may quote a value of any length from a file
 
@@ -90,7 +101,9 @@ def _run(words: list[str]) -> int:
         near = difflib.get_close_matches(name, commands, n=1)
         advice = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(commands)}"
         raise ValueError(f"unknown command {name!r}: {advice}")
-    if name in BEAM_COMMANDS and _wants_workers(arguments):
+    if not {"-h", "--help"} & {*arguments}:
+        require(f"bertloom {name}", *NEEDS.get(name, ()))
+    if "apache_beam" in NEEDS.get(name, ()) and _wants_workers(arguments):
         from pipeline.local import worker  # not at the top: `pretrain` runs where there is no pipeline
 
         worker.start()  # it imports what the workers need while the command imports the same
@@ -187,6 +200,9 @@ def _failed(name: str, error: Exception) -> int:
         _print_traceback()
     if isinstance(error, (ValueError, OSError)):
         _say(f"{name}: error: {one_line(_message(error))}")
+        return 2
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error)):
+        _say(f"{name}: error: {needs(name, extra)}")
         return 2
     if _is_out_of_memory(error):
         _say(f"{name}: error: out of memory: {one_line(str(error).partition(chr(10))[0])}")

@@ -86,11 +86,8 @@ def plot(config: PlotConfig) -> None:
             )
         lines = drop_untrained_nsp(lines)
         runs[run] = [line | {"tokens": tokens} for line, tokens in zip(lines, tokens_of(lines))]
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("plot needs matplotlib: run `pip install matplotlib`") from None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     known = {key for lines in runs.values() for line in lines for key in numbers(line)}
     panels = [(key, title) for key, title in PANELS if key in known]

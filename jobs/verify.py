@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from bertloom import storage
 from bertloom.counts import counted
+from bertloom.extras import needed_by
 from jobs.support.config import parse
 from model.loading.cache import DEFAULT_CACHE_GB
 
@@ -91,7 +92,8 @@ def verify_run(
     cache_gb: float = DEFAULT_CACHE_GB,
 ) -> tuple[list[str], int]:
     """Return a sentence for each fault of a run, and the number of steps whose rows were read again."""
-    from model.runs.verify import check_run
+    with needed_by("verifying a run"):
+        from model.runs.verify import check_run
 
     return _collect(check_run(path, data, last_steps, cache_dir, cache_gb), " steps")
 

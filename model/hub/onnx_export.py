@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bertloom.extras import needed_by
 from model.heads import PretrainingModel
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -42,11 +43,9 @@ def write_onnx(model: PretrainingModel, path: Path) -> None:
     Raises:
         ValueError: the extra `onnx` is not installed, or onnxruntime computes other numbers than torch.
     """
-    try:
+    with needed_by("--onnx"):
         import onnxruntime
         import onnxscript  # noqa: F401  (torch's exporter needs it)
-    except ImportError as error:
-        raise ValueError(f"{error}: pip install -e '.[onnx]'") from None
     padded = PaddedModel(model).eval()
     sizes = {
         0: torch.export.Dim("batch"),

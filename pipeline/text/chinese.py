@@ -1,7 +1,7 @@
 """Chinese words for whole-word masking: which characters continue the word before them.
 
 BERT reads Chinese character by character, so a segmenter has to find the words: jieba-rs (MIT), by the package rjieba,
-which `pip install -e '.[chinese]'` installs.
+which the extra `chinese` installs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bertloom.arrays import Bools
+from bertloom.extras import needed_by
 
 if TYPE_CHECKING:
     from pipeline.text.units import Units
@@ -22,10 +23,8 @@ _IDEOGRAPH_LEAD = 0xE3  # first byte of U+3000 and above, where ideographs begin
 
 def load_segmenter() -> Segment:
     """Return a function text -> its words, end to end. Raises ValueError when rjieba is not installed."""
-    try:
+    with needed_by("--chinese-words"):
         import rjieba
-    except ImportError:
-        raise ValueError("--chinese-words needs the package rjieba: pip install -e '.[chinese]'") from None
     return rjieba.cut
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from bertloom.arrays import U64
 from bertloom.draws import SAMPLE, mix, threshold
+from bertloom.extras import needed_by
 from pipeline.text.language import check_languages, language_of
 from pipeline.text.quality import c4_fault, c4_lines, gopher_fault, lines_of, with_lines
 from pipeline.text.records import (
@@ -192,10 +193,8 @@ def _steps_after_sampling(config: CleanConfig, repeated: U64 | None) -> list[tup
 
 def load_ftfy() -> ModuleType:
     """Return the package, which an extra installs. Raises ValueError when it is not installed."""
-    try:
+    with needed_by("--fix-text"):
         import ftfy
-    except ModuleNotFoundError:
-        raise ValueError("--fix-text needs the package ftfy: pip install -e '.[ftfy]'") from None
     return ftfy
 
 

@@ -1,6 +1,6 @@
 """Sentence boundaries for other languages, by ICU: `--sentences icu:LOCALE`.
 
-The rules are Unicode's (UAX 29), as in the package icu4py, which `pip install -e '.[icu]'` installs. Two are added: no
+The rules are Unicode's (UAX 29), as in the package icu4py, which the extra `icu` installs. Two are added: no
 sentence ends after an abbreviation (`abbreviations`), and an opening bracket after a stop begins the next sentence
 (「はい。」「いいえ。」). By Unicode's rules it would end the previous one.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bertloom.arrays import I64
+from bertloom.extras import needed_by
 from pipeline.text.abbreviations import load_abbreviation_finder
 
 RULE, ICU = "rule", "icu:"
@@ -43,10 +44,8 @@ def load_sentence_finder(sentences: str) -> FindSentences | None:
     """Return a function block -> first byte of each sentence, or None for the built-in rule."""
     if sentences == RULE:
         return None
-    try:
+    with needed_by(f"--sentences {sentences}"):
         from icu4py.breakers import SentenceBreaker
-    except ImportError:
-        raise ValueError(f"--sentences {sentences} needs the package icu4py: pip install -e '.[icu]'") from None
     locale = sentences.removeprefix(ICU)
     is_abbreviated = load_abbreviation_finder(locale)
 

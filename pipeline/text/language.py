@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from bertloom.extras import needed_by
+
 LOOKED_AT = 2000  # characters at the beginning of a text: the rest rarely changes the result
 
 
@@ -27,8 +29,6 @@ def language_of(text: str) -> tuple[str, float]:
 @cache
 def load_identifier() -> Any:
     """Return py3langid's identifier with its model. Raises ValueError when py3langid is not installed."""
-    try:
+    with needed_by("--languages"):
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ModuleNotFoundError:
-        raise ValueError("--languages needs the package py3langid: pip install -e '.[langid]'") from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

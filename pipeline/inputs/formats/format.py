@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import BinaryIO, Literal
 
+from bertloom.extras import require
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.text.records import Item, PassedOver, Reject
 
@@ -75,9 +75,7 @@ class Format:
     versions: tuple[str, ...] = ()
     """Packages whose version may change the text."""
     packages: tuple[str, ...] = ()
-    """Modules that reading needs and that bertloom does not always install."""
-    extra: str = ""
-    """The extra of bertloom that installs these packages."""
+    """Modules that reading needs and that an extra installs (see bertloom/extras.py)."""
 
     def counts_records(self, config: ReadConfig) -> bool:
         """Return whether a file is always read from its beginning, because its records are counted and positions do not
@@ -87,8 +85,4 @@ class Format:
 
     def check_packages(self, path: str) -> None:
         """Raise ValueError when a package that reading `path` needs is not installed."""
-        missing = [package for package in self.packages if not find_spec(package)]
-        if missing:
-            raise ValueError(
-                f"{path}: is {self.description}. Reading it needs {' and '.join(missing)}: pip install -e '.[{self.extra}]'"
-            )
+        require(f"{path}: is {self.description}. Reading it", *self.packages)

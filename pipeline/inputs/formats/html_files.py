@@ -36,5 +36,4 @@ HTML = Format(
     is_document=True,
     versions=("resiliparse",),
     packages=("resiliparse",),
-    extra="web",
 )

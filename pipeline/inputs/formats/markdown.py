@@ -241,5 +241,4 @@ MARKDOWN = Format(
     has_encodings=True,
     versions=("markdown-it-py", "mdit-py-plugins"),
     packages=("markdown_it", "mdit_py_plugins"),
-    extra="markup",
 )

@@ -180,4 +180,5 @@ MEDIAWIKI = Format(
     read=_read,
     find_cuts=_find_cuts,
     versions=("mwparserfromhell",),
+    packages=("mwparserfromhell",),
 )

@@ -104,5 +104,4 @@ RESTRUCTURED_TEXT = Format(
     has_encodings=True,
     versions=("docutils",),
     packages=("docutils",),
-    extra="markup",
 )

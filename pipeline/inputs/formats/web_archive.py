@@ -167,5 +167,4 @@ WEB_ARCHIVE = Format(
     read=_read,
     versions=("resiliparse", "warcio"),
     packages=("warcio", "resiliparse"),
-    extra="web",
 )
