@@ -129,6 +129,7 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
 
 def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, int], Tally]:
     """Return (word -> count, what was read)."""
+    from jobs.support.progress import JobProgress
     from pipeline.accents import accent_warning
     from pipeline.execution import balanced, pipeline_options, run_over_splits
     from pipeline.inputs.split_list import write_split_list
@@ -136,11 +137,13 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
     from pipeline.stages.sampling import FindShare, read_share, sampled
     from pipeline.stages.word_counts import CountWords, read_counts
 
-    size = split_size(sum(source.size for source in sources))
+    total_bytes = sum(source.size for source in sources)
+    size = split_size(total_bytes)
     splits = [split for source in sources for split in split_source(source, size)]
     if warning := accent_warning(splits, config.do_lower_case, config.strip_accents):
         say(warning)
     with TemporaryDirectory(prefix="bertloom-") as folder:
+        work_log = os.path.join(folder, "work-log")
         run = partial(
             run_over_splits,
             pipeline_options(config.num_workers, ()),
@@ -148,12 +151,13 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
             command="build-vocab",
             how_to_continue="No work is kept. Start",
             log=os.path.join(folder, "beam.log"),
+            progress=JobProgress("build-vocab", work_log, total_bytes),
         )
         clean, share = config.text.clean, os.path.join(folder, "sample.json")
         if clean.sample > 1:
-            run(FindShare(clean, bool(clean.quality_filter), share))
+            run(FindShare(clean, bool(clean.quality_filter), share, work_log))
             clean = sampled(clean, read_share(share))
-        run(CountWords(folder, clean, config.do_lower_case, config.strip_accents))
+        run(CountWords(folder, clean, config.do_lower_case, config.strip_accents, work_log))
         return read_counts(folder)
 
 

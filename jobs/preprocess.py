@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,7 +36,9 @@ from pipeline.places import Places
 from pipeline.tokenizer import TokenizeConfig, check_packages
 
 if TYPE_CHECKING:
+    from apache_beam import PTransform
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import PipelineResult
 
     from pipeline.job import JobConfig
     from pipeline.vocabulary import Vocabulary
@@ -187,15 +190,22 @@ def make_data_set(
     groups = balanced(group_splits(splits, part_bytes), config.num_workers)
     split_list = write_split_list(places.scratch, sources, groups)
     on_disk = storage.is_local(config.out)
-    run = partial(
-        run_over_splits,
-        options,
-        split_list,
-        command="preprocess",
-        how_to_continue="Finished work is kept. " + ("Start" if on_disk else f"Remove {config.out}/.lock, then start"),
-        log=os.path.join(places.scratch, "beam.log") if on_disk else os.devnull,
-        notes=places.reading_notes if on_disk else "",
-    )
+    start = "Start" if on_disk else f"Remove {config.out}/.lock, then start"
+    results: list[PipelineResult] = []
+
+    def run(transform: PTransform[Any, Any]) -> None:
+        found = run_over_splits(
+            options,
+            split_list,
+            transform,
+            command="preprocess",
+            how_to_continue=f"Finished work is kept. {start}",
+            log=os.path.join(places.scratch, "beam.log") if on_disk else os.devnull,
+            notes=places.reading_notes if on_disk else "",
+            progress=JobProgress("preprocess", places.work_log, total_bytes),
+        )
+        results.append(found)
+
     reading = take_sample(run, job, places)
     if job.tokenize.max_line_repeats is not None:
         say("counting the lines of all documents, for --max-line-repeats")
@@ -210,11 +220,8 @@ def make_data_set(
             f"continuing with {what}: {num_tokenized} of {counted(len(splits), 'split')} tokenized, "
             f"{counted(num_buckets, 'bucket')} finished"
         )
-    progress: AbstractContextManager[object] | None = None
-    if on_disk and is_local(options):
-        progress = JobProgress(places, total_bytes)
     try:
-        run(Preprocess(job, reading, places, part_bytes, split_list, notes), progress=progress)
+        run(Preprocess(job, reading, places, part_bytes, split_list, notes))
     except ValueError as error:  # about the texts. It may suggest other flags, which an output with shards refuses
         if not has_shards(places):
             raise ValueError(
@@ -223,6 +230,8 @@ def make_data_set(
         raise ValueError(
             f"{error}; other flags or inputs need another --out, and can reuse the tokens with --work-dir {places.work}"
         ) from error
+    if not is_local(options):
+        print_counters(results)
     manifest: dict[str, Any] = json.loads(storage.read(places.manifest))
     for note in manifest["notes"]:
         if note not in notes:
@@ -241,7 +250,7 @@ def take_sample(run: Callable[[Any], object], job: JobConfig, places: Places) ->
     if not is_sealed(places.sample):
         say(f"reading all documents once, to choose {counted(int(text.clean.sample), 'document')}")
         keeps_lines = job.tokenize.max_line_repeats is not None or bool(text.clean.quality_filter)
-        run(FindShare(text.clean, keeps_lines, places.sample))
+        run(FindShare(text.clean, keeps_lines, places.sample, places.work_log))
     share = sampled(text.clean, read_share(places.sample))
     return replace(job, tokenize=replace(job.tokenize, text=replace(text, clean=share)))
 
@@ -256,6 +265,17 @@ def with_repeated_lines(places: Places) -> Places:
     make_folder("--work-dir", places.parts)
     storage.write_whole(storage.join(places.parts, REPEATED), [lines])
     return places
+
+
+def print_counters(results: Iterable[PipelineResult]) -> None:
+    """Print the counters of finished jobs, one stage per line, to standard error."""
+    from pipeline.stages.counters import counters_of
+
+    found = counters_of(results)
+    say("counters by stage:" if found else "this runner keeps no counters; manifest.json has the numbers")
+    for stage, counters in found.items():
+        numbers = ", ".join(f"{name} {number:,}" for name, number in sorted(counters.items()) if number)
+        print(f"  {stage:<15}{numbers}", file=sys.stderr)
 
 
 def print_summary(manifest: dict[str, Any]) -> None:

@@ -59,6 +59,11 @@ class Places:
         return storage.join(self.scratch, "reading")
 
     @property
+    def work_log(self) -> str:
+        """Folder in which workers log what they have finished."""
+        return storage.join(self.scratch, "work-log")
+
+    @property
     def plan(self) -> str:
         """The plan, written by the plan stage."""
         return storage.join(self.scratch, "plan.json")

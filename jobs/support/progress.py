@@ -1,44 +1,54 @@
-"""The progress bar of `preprocess`. It reads the parts and records on disk, because Beam reports nothing while it runs."""
+"""The progress of a job over texts, on every runner: a bar on a terminal, a line now and then in a file."""
 
-import os
 import sys
 import threading
 import time
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
+from bertloom import storage
 from bertloom.counts import counted
-from pipeline.places import Places
-from pipeline.stages.plan import Plan, read_plan
-from pipeline.tokens import PartRecord, read_finished
+from jobs.support.messages import print_message
+from pipeline.stages.work_log import BYTES, STAGES, STORE_SECONDS, StageWork, WorkLog
 
-SECONDS = 0.5  # between updates
+LOCAL_SECONDS = 0.5  # between updates; of a store, the larger STORE_SECONDS
+BACK_OFF = 50  # reading the log takes at most a share of 1 / BACK_OFF of the time
+LINE_SECONDS = 30.0  # between lines, where there is no terminal
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a line or a bar shows of a stage."""
+
+    amount: int
+    total: int
+    """0 if one worker does the stage in one piece."""
+    words: list[str]
+    """Documents and speed, as far as they are known."""
+    left: str
+    """Time left; "?" if it is unknown."""
 
 
 class JobProgress:
-    """Shows documents, MB/s and time left, from a thread that reads what the workers have written."""
+    """Shows the stage, its share that is finished, documents, MB/s and time left, from a thread that reads the work log."""
 
-    def __init__(self, places: Places, total_bytes: int):
-        """total_bytes: of all input files, on disk."""
-        self.places, self.total_bytes = places, total_bytes
-        self.done = threading.Event()
-        self.parts: dict[str, tuple[int, int, int]] = {}  # name -> bytes read, text bytes, documents
-        self.started = time.monotonic()
+    def __init__(self, command: str, folder: str, total_bytes: int):
+        """folder: of the work log. total_bytes: of all input files, on disk."""
+        self.command, self.folder, self.total_bytes = command, folder, total_bytes
 
     def __enter__(self) -> Self:
-        self.bar = self._bar("tokenize", self.total_bytes)
-        self.plan: Plan | None = None  # exists from the weave stage on
-        self.known = set(_names(self.places.parts, ".part"))  # of an earlier start: done, but not part of the speed
+        self.log, self.stage = WorkLog(self.folder), ""
+        self.bar = _bar("waiting for workers [{elapsed}]")
+        self.began = self.line_at = time.monotonic()
+        self.has_line = False  # of this stage
+        self.before = StageWork()  # when the clock of the stage began
+        self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="progress", daemon=True)
         self.thread.start()
         return self
-
-    def _bar(self, stage: str, total: int) -> tqdm:
-        line = stage + " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-        scale = stage == "tokenize"  # bytes; buckets are few
-        return tqdm(total=total, unit_scale=scale, file=sys.stderr, disable=None, bar_format=line)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -46,38 +56,92 @@ class JobProgress:
         self.done.set()
         self.thread.join()
         if kind is None:
-            self._update(final=True)
+            self.update()
+            self._end_stage(time.monotonic())
         self.bar.close()
 
     def _watch(self) -> None:
-        while not self.done.wait(SECONDS):
-            self._update()
+        seconds = LOCAL_SECONDS if storage.is_local(self.folder) else STORE_SECONDS
+        wait = LOCAL_SECONDS
+        while not self.done.wait(wait):
+            before = time.monotonic()
+            self.update()
+            wait = max(seconds, BACK_OFF * (time.monotonic() - before))
 
-    def _update(self, final: bool = False) -> None:
-        if self.plan is None and os.path.exists(self.places.plan):
-            self.plan = read_plan(self.places.plan)
+    def update(self) -> None:
+        """Read the log, and show what is finished of the last stage that has begun."""
+        self.log.read()
+        now = time.monotonic()
+        if self.log.stages:
+            stage = max(self.log.stages, key=list(STAGES).index)
+            if stage != self.stage:
+                if self.stage:  # the first stage begins with the job
+                    self._end_stage(now)
+                    self.bar = _bar(stage)
+                    self.began, self.before, self.has_line = now, replace(self.log.stages[stage]), False
+                self.stage = stage
+        if not self.bar.disable:
+            self._show(now)
+        elif now - self.line_at >= LINE_SECONDS:
+            self.line_at, self.has_line = now, True
+            print_message(self.command, self.line(now))
+
+    def _end_stage(self, now: float) -> None:
+        """Show the stage as finished. In a file, only a stage that has a line gets one, so a short job writes nothing."""
+        if not self.stage:
+            return
+        work = self.log.stages[self.stage]
+        work.amount = self.total_bytes if STAGES[self.stage] == BYTES else work.total
+        if not self.bar.disable:
+            self._show(now)
             self.bar.close()
-            self.bar = self._bar("weave", len(self.plan.buckets))
-        if plan := self.plan:
-            self.bar.n = len(plan.buckets) if final else len(_names(self.places.records, ".json"))
-            documents, text = plan.num_documents, sum(part.text_bytes for part in plan.parts)
-        else:
-            self._read_new_parts()
-            self.bar.n = min(sum(read for read, _, _ in self.parts.values()), self.total_bytes)
-            documents = sum(number for _, _, number in self.parts.values())
-            text = sum(size for name, (_, size, _) in self.parts.items() if name not in self.known)
-        seconds = time.monotonic() - self.started
-        speed = text / 1e6 / max(seconds, 1e-9)
-        self.bar.set_postfix_str(f"{counted(documents, 'document')}, {speed:.1f} MB/s", refresh=False)
+        elif self.has_line:
+            print_message(self.command, self.line(now))
+
+    def line(self, now: float) -> str:
+        """Return the progress in words. now: time, in the seconds of time.monotonic."""
+        if (found := self._progress(now)) is None:
+            return f"waiting for workers since {tqdm.format_interval(int(now - self.began))}"
+        unit = STAGES[self.stage]
+        what = f"{found.total / 1e6:,.1f} MB" if unit == BYTES else counted(found.total, unit)
+        share = f" {100 * found.amount // found.total} % of {what}" if found.total else ""
+        seconds = tqdm.format_interval(int(now - self.began))
+        left = [f"{found.left} left"] if found.amount < found.total else []
+        return ", ".join([f"{self.stage}{share} in {seconds}", *found.words, *left])
+
+    def _show(self, now: float) -> None:
+        if found := self._progress(now):
+            self.bar.total, self.bar.n = found.total, found.amount
+            self.bar.unit_scale = STAGES[self.stage] == BYTES  # other numbers are small
+            share = " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}" if found.total else ""
+            elapsed = tqdm.format_interval(int(now - self.began)) + (
+                f"<{found.left}" if found.amount < found.total else ""
+            )
+            self.bar.bar_format = f"{self.stage}{share} [{', '.join([elapsed, *found.words])}]"
         self.bar.refresh()
 
-    def _read_new_parts(self) -> None:
-        for name in _names(self.places.parts, ".part"):
-            if name not in self.parts:
-                part = read_finished(os.path.join(self.places.parts, name), PartRecord)
-                if part:  # else it is damaged, and will be made again
-                    self.parts[name] = (part.read_bytes, part.text_bytes, part.num_documents)
+    def _progress(self, now: float) -> Progress | None:
+        """Return the progress of the stage. Speed and time left follow from what this start of the job has done."""
+        if not self.stage:
+            return None
+        work, is_bytes = self.log.stages[self.stage], STAGES[self.stage] == BYTES
+        total = self.total_bytes if is_bytes else work.total
+        if not total:
+            return Progress(0, 0, [], "?")
+        seconds, new = now - self.began, work.new_amount - self.before.new_amount
+        if is_bytes:
+            text = work.new_text_bytes - self.before.new_text_bytes or new
+        else:
+            tokenized = self.log.stages.get("tokenize", StageWork()).text_bytes or self.total_bytes
+            text = tokenized * new // total
+        amount, left = min(work.amount, total), "?"
+        words = [counted(work.documents, "document")] if work.documents else []
+        if text and seconds:
+            words.append(f"{text / 1e6 / seconds:.1f} MB/s")
+        if new and seconds:
+            left = tqdm.format_interval(int(seconds * (total - amount) / new))
+        return Progress(amount, total, words, left)
 
 
-def _names(folder: str, ending: str) -> list[str]:
-    return [name for name in os.listdir(folder) if name.endswith(ending) and not name.startswith(".")]
+def _bar(text: str) -> tqdm:
+    return tqdm(file=sys.stderr, disable=not sys.stderr.isatty(), bar_format=text)

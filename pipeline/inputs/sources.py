@@ -182,6 +182,16 @@ class SplitGroup:
     splits: tuple[Split, ...]
 
     @property
+    def name(self) -> str:
+        """A name that no other group of the job has."""
+        return f"{self.splits[0].source.name} {self.splits[0].start}"
+
+    @property
+    def num_bytes(self) -> int:
+        """Size on disk, about."""
+        return sum(split.num_bytes for split in self.splits)
+
+    @property
     def text_bytes(self) -> int:
         """Bytes of text, about."""
         return sum(split.text_bytes for split in self.splits)

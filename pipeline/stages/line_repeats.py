@@ -34,6 +34,7 @@ from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.reading_notes import reading
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.stages.transform import transform
+from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.text.cleaning import CleanConfig, line_hashes
 from pipeline.text.records import Document, document_id
 
@@ -132,23 +133,30 @@ class CountLines(beam.PTransform[Any, Any]):
         )
 
     def list_lines(self, group: SplitGroup) -> Iterator[LineList]:
+        log_begin(self.places.work_log, "list lines")
         for split in group.splits:
             with reading(split, self.places.reading_notes):
                 lists = list_lines(split, self.config, self.places.lines)
-            increment("line-entries", sum(one.num_entries for one in lists))
+            increment(
+                "list lines", splits_in=1, lists_out=len(lists), entries_out=sum(one.num_entries for one in lists)
+            )
             yield from lists
+        log_piece(self.places.work_log, "list lines", group.name, group.num_bytes)
 
     def plan_ranges(self, _: None, lists: Iterable[LineList]) -> list[tuple[int, int]]:
         lists = sorted(lists, key=lambda one: one.name)
         storage.write_whole(self._list_names, [json.dumps([one.name for one in lists]).encode()])
-        return plan_ranges(lists)
+        ranges = plan_ranges(lists)
+        log_begin(self.places.work_log, "count lines", len(ranges))
+        return ranges
 
     def count_range(self, first: int, end: int) -> int:
         names = json.loads(storage.read(self._list_names))
         lines, documents = count_range(self.places.lines, names, first, end, self.max_documents)
         table = pa.Table.from_arrays([pa.array(lines), pa.array(documents)], schema=REPEATED_SCHEMA)
         storage.write_whole(self._counts(first), [parquet_bytes(table)])
-        increment("lines-repeated", len(lines))
+        increment("count lines", ranges_in=1, lines_repeated=len(lines))
+        log_piece(self.places.work_log, "count lines", str(first))
         return first
 
     def join_ranges(self, _: None, ranges: Iterable[int]) -> None:

@@ -32,6 +32,7 @@ from pipeline.stages.rejected import REJECTS, rejects_of
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.stages.weave import BucketRecord
+from pipeline.stages.work_log import log_begin
 from pipeline.text.records import DAMAGED
 from pipeline.text.versions import version_of
 from pipeline.tokenizer import TokenizeConfig, token_versions
@@ -258,8 +259,19 @@ class WriteManifest(beam.PTransform[Any, Any]):
         )
 
     def write_manifest(self, _: None, buckets: Iterable[BucketRecord]) -> dict[str, Any]:
+        log_begin(self.places.work_log, "manifest")
         plan = read_plan(self.places.plan)
         sources = read_split_list(self.splits).all_sources()
         manifest = write_manifest(plan, buckets, self.job, self.places, sources, self.notes)
-        increment("files-out", len(manifest["files"]))
+        counters = manifest["counters"]
+        increment(
+            "manifest",
+            buckets_in=len(plan.buckets),
+            shards_in=manifest["shards_parquet"]["rows"],
+            documents_in=counters["documents_in"],
+            documents_used=counters["documents_used"],
+            documents_rejected=counters["documents_rejected"],
+            documents_duplicate=counters["documents_duplicate"],
+            files_out=len(manifest["files"]),
+        )
         return manifest

@@ -37,6 +37,7 @@ from pipeline.stages.similar_documents import (
 )
 from pipeline.stages.sorted_rows import range_edges, read_rows, write_rows
 from pipeline.stages.transform import transform
+from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.tokens import PartRecord, TokenFile
 
 
@@ -85,7 +86,7 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
             | "spread hashes" >> beam.Reshuffle()
             | "pair" >> beam.Map(self.pair)
             | "all pairs" >> beam.GroupBy(lambda _: None)
-            | "ranges of ids" >> beam.FlatMapTuple(lambda _, ranges: ranges)
+            | "ranges of ids" >> beam.FlatMapTuple(self.ranges_of_ids)
             | "spread ids" >> beam.Reshuffle()
             | "verify" >> beam.Map(self.verify)
             | "all verified" >> beam.GroupBy(lambda _: None)
@@ -99,41 +100,55 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
 
     def list_files(self, _: None, parts: Iterable[PartRecord]) -> Iterator[tuple[str, TokenFile]]:
         path = write_list(sorted(parts, key=lambda part: part.sort_key), self.search)
-        yield from ((path, file) for _, file in read_list(path)[1])
+        files = [file for _, file in read_list(path)[1]]
+        log_begin(self.places.work_log, "sketch", len(files))
+        yield from ((path, file) for file in files)
 
     def sketch(self, path: str, file: TokenFile) -> tuple[str, None]:
-        write_sketch(file, self.search)
-        increment("documents-sketched", file.num_documents)
+        is_new = write_sketch(file, self.search)
+        increment("sketch", files_in=1, files_reused=int(not is_new), documents_in=file.num_documents)
+        log_piece(self.places.work_log, "sketch", file.name, documents=file.num_documents, is_new=is_new)
         return path, None
 
     def cut_ranges(self, path: str, _: Iterable[None]) -> Iterator[Range]:
         files = [file for _, file in read_list(path)[1]]
         number = num_hash_ranges(files, self.search.min_similarity)
+        log_begin(self.places.work_log, "pair", number)
         yield from (Range(i, number, path) for i in range(number))
 
     def pair(self, hashes: Range) -> Range:
         path = self._pairs(hashes)
-        if not is_sealed(path):
+        if is_new := not is_sealed(path):
             files = [file for _, file in read_list(hashes.list)[1]]
             pairs = find_pairs(hashes.number, hashes.count, files, self.search)
             write_rows(path, pairs, "id")
-            increment("pairs-to-verify", len(pairs))
+            increment("pair", pairs_out=len(pairs))
+        increment("pair", ranges_in=1, ranges_reused=int(not is_new))
+        log_piece(self.places.work_log, "pair", str(hashes.number), is_new=is_new)
         return hashes
+
+    def ranges_of_ids(self, _: None, hashes: Iterable[Range]) -> list[Range]:
+        ranges = list(hashes)
+        log_begin(self.places.work_log, "verify", len(ranges))
+        return ranges
 
     def verify(self, ids: Range) -> Range:
         path = self._verified(ids)
-        if not is_sealed(path):
+        if is_new := not is_sealed(path):
             edges = range_edges(ids.number, ids.count)
             paths = (self._pairs(Range(i, ids.count, ids.list)) for i in range(ids.count))
             pairs = np.unique(np.concatenate([read_rows(name, PAIR, *edges) for name in paths]))
             write_sealed(path, [verify_pairs(pairs, read_list(ids.list)[1], self.search).tobytes()])
+            increment("verify", pairs_in=len(pairs))
+        increment("verify", ranges_in=1, ranges_reused=int(not is_new))
+        log_piece(self.places.work_log, "verify", str(ids.number), is_new=is_new)
         return ids
 
     def join(self, _: None, ranges: Iterable[Range]) -> Iterator[PartRecord]:
         ranges = sorted(ranges, key=lambda ids: ids.number)
         found = b"".join(read_sealed(self._verified(ids)) for ids in ranges)
         write_sealed(self.places.near_duplicates, [found])
-        increment("near-duplicates-found", len(found) // NEAR_DUPLICATE.itemsize)
+        increment("verify", near_duplicates_found=len(found) // NEAR_DUPLICATE.itemsize)
         yield from read_list(ranges[0].list)[0]
 
     def _pairs(self, hashes: Range) -> str:

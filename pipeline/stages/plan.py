@@ -35,6 +35,7 @@ from pipeline.stages.packs import Pack, pack_parts, token_files
 from pipeline.stages.rejected import explain_rejects
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
+from pipeline.stages.work_log import log_begin
 from pipeline.text.records import DAMAGED
 from pipeline.tokens import PartRecord, TokenFile, read_documents_table
 
@@ -328,6 +329,7 @@ class PlanBuckets(beam.PTransform[Any, Any]):
         )
 
     def make_plan(self, _: None, parts: Iterable[PartRecord]) -> tuple[Bucket, ...]:
+        log_begin(self.places.work_log, "plan")
         examples, ids, parts = self.job.examples, None, list(parts)
         if examples.near_duplicates is not None:
             ids = read_near_duplicates(self.places.near_duplicates)["id"]
@@ -350,6 +352,6 @@ class PlanBuckets(beam.PTransform[Any, Any]):
         if advice := layout_advice(plan.parts, self.job.tokenize.text.read):
             plan = replace(plan, notes=(*plan.notes, advice))
         write_plan(self.places.plan, plan)
-        increment("packs-out", len(plan.packs))
-        increment("buckets-out", len(plan.buckets))
+        increment("plan", parts_in=len(plan.parts), packs_out=len(plan.packs), buckets_out=len(plan.buckets))
+        log_begin(self.places.work_log, "weave", len(plan.buckets))
         return plan.buckets

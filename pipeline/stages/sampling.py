@@ -6,7 +6,7 @@ draws, and then the share that takes exactly these texts. Equal texts have the s
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import SplitGroup
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
+from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.text.cleaning import CleanConfig
 from pipeline.text.records import Document, document_id
 
@@ -68,6 +69,14 @@ def read_share(path: str) -> float:
     return share
 
 
+@dataclass
+class Tally:
+    """The texts of a group."""
+
+    documents: int = 0
+    text_bytes: int = 0
+
+
 class Smallest(beam.CombineFn):
     """Arrays of draws -> the smallest of all."""
 
@@ -95,6 +104,8 @@ class FindShare(beam.PTransform[Any, Any]):
     keep_lines: bool
     """Whether texts are cleaned with their line breaks, which later steps need."""
     path: str
+    work_log: str
+    """Folder of the log of finished work."""
 
     def expand(self, groups: Any) -> Any:
         return (
@@ -109,16 +120,21 @@ class FindShare(beam.PTransform[Any, Any]):
         return int(self.config.sample)
 
     def draw(self, group: SplitGroup) -> U64:
-        draws = smallest_draws(self._ids(group), self.number + 1)
-        increment("texts-drawn", len(draws))
+        log_begin(self.work_log, "choose sample")
+        tally = Tally()
+        draws = smallest_draws(self._ids(group, tally), self.number + 1)
+        increment("choose sample", documents_in=tally.documents, text_bytes=tally.text_bytes, draws_out=len(draws))
+        log_piece(self.work_log, "choose sample", group.name, group.num_bytes, **asdict(tally))
         return draws
 
-    def _ids(self, group: SplitGroup) -> Iterator[int]:
-        """Yield the id that decides for each text: its own id, or the id of its first piece."""
+    def _ids(self, group: SplitGroup, tally: Tally) -> Iterator[int]:
+        """Yield the id that decides for each text: its own id, or the id of its first piece. Adds the texts to the tally."""
         config = sampled(self.config.without_rejection(), 1.0)
         for split in group.splits:
             for record in read_documents(split, config=config, keep_lines=self.keep_lines):
                 if isinstance(record, Document):
+                    tally.documents += 1
+                    tally.text_bytes += len(record.text)
                     yield document_id(record.text) if record.source_key is None else record.source_key
 
     def write(self, draws: U64) -> None:

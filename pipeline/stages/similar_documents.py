@@ -62,17 +62,18 @@ class Search:
         return self.path("sketch", file.name)
 
 
-def write_sketch(file: TokenFile, search: Search) -> None:
-    """Write the band hashes of a file's documents, unless they are there."""
+def write_sketch(file: TokenFile, search: Search) -> bool:
+    """Write the band hashes of a file's documents, unless they are there. Return whether they were not."""
     path = search.sketch(file)
     if is_sealed(path):
-        return
+        return False
     block = read_range(storage.join(search.parts, file.name), file, 0, 1 << 64)
     ids = block.documents["id"]
     hashes = band_hashes(block.ids, block.documents["num_tokens"], Banding.of(search.min_similarity))
     rows = np.empty(hashes.size, SKETCH)
     rows["hash"], rows["id"] = hashes.ravel(), np.tile(ids, len(hashes))
     write_rows(path, np.unique(rows), "hash")  # by hash, then id; equal documents once
+    return True
 
 
 def num_hash_ranges(files: Sequence[TokenFile], min_similarity: float) -> int:

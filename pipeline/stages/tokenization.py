@@ -21,6 +21,7 @@ from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.reading_notes import reading
 from pipeline.stages.transform import transform
+from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.text.records import Document, EntryPlace, PassedOver, Record, Reject, first_characters
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
 from pipeline.tokens import BLOCK_BYTES, VERSION, PartRecord, TokenBlock, read_finished, write_part
@@ -177,25 +178,44 @@ class TokenizeSplit(beam.DoFn):
             yield from self._tokenize(split)
 
     def _tokenize(self, split: Split) -> Iterator[PartRecord]:
+        log_begin(self.places.work_log, "tokenize")
         finished = finished_parts(self.places.parts, part_names(split, self.job))
-        increment("parts-reused", len(finished))
+        increment("tokenize", splits_in=1, parts_reused=len(finished))
         parts = tokenize_split(
             split, self.job, self.places, self.tokenizer, self.part_bytes, self.repeated_lines, finished
         )
         with reading(split, self.places.reading_notes) as note:
+            given = 0
             for number, part in enumerate(parts, 1):
                 note(number)
                 _count(part)
+                amount = split.num_bytes - given
+                if not part.last:  # then the bytes that it took are not known
+                    amount = min(amount, part.text_bytes * split.num_bytes // max(1, split.text_bytes))
+                given += amount
+                log_piece(
+                    self.places.work_log,
+                    "tokenize",
+                    part.name,
+                    amount,
+                    documents=part.num_documents,
+                    text_bytes=part.text_bytes,
+                    is_new=number > len(finished),
+                )
                 yield part
 
 
 def _count(part: PartRecord) -> None:
     num_rejected = sum(part.rejected.values())
-    increment("documents-in", part.num_documents + num_rejected)
-    increment("documents-rejected", num_rejected)
-    increment("records-passed-over", sum(part.passed_over.values()))
-    increment("text-bytes", part.text_bytes)
-    increment("parts-out", 1)
+    increment(
+        "tokenize",
+        documents_in=part.num_documents + num_rejected,
+        documents_rejected=num_rejected,
+        documents_out=part.num_documents,
+        records_passed_over=sum(part.passed_over.values()),
+        text_bytes=part.text_bytes,
+        parts_out=1,
+    )
 
 
 @transform

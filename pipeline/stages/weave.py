@@ -33,6 +33,7 @@ from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Bucket, Plan, read_held_out, read_plan
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
+from pipeline.stages.work_log import log_piece
 from pipeline.text.records import SHOWN_CHARACTERS, Reject
 from pipeline.tokens import TokenBlock, read_range, take_ranges
 from pipeline.vocabulary import cached_vocabulary
@@ -260,27 +261,36 @@ class WeaveBucket(beam.DoFn):
                 self.held_out_ids = read_held_out(self.places.held_out)
         path = record_path(bucket, self.plan, self.job, self.places)
         record = finished_bucket(path, self.places)
-        if record:
-            increment("buckets-reused", 1)
-        else:
+        is_new = record is None
+        if record is None:
             ids = self.near_duplicate_ids, self.held_out_ids
             record = weave_bucket(bucket, self.plan, self.job, self.places, *ids)
+        increment("weave", buckets_in=1, buckets_reused=int(not is_new))
         count_bucket(record)
+        documents = record.num_used + record.num_duplicates + record.num_without_example
+        log_piece(self.places.work_log, "weave", path, documents=documents, is_new=is_new)
         yield record
 
 
 def count_bucket(record: BucketRecord) -> None:
     """Add a bucket to the Beam counters."""
-    increment("documents-used", record.num_used)
-    increment("documents-duplicate", record.num_duplicates)
-    increment("documents-near-duplicate", record.num_near_duplicates)
-    increment("documents-rejected", record.num_without_example)
-    for name in ("pairs", "pairs-dropped"):
-        total = sum(number for key, number in record.counters.items() if key.partition("/")[0] == name)
-        increment("pairs-out" if name == "pairs" else name, total)
-    increment("examples-out", sum(shard["examples"] for shard in record.shards))
-    increment("shards-out", len(record.shards))
-    increment("shard-bytes", sum(shard["bytes"] for shard in record.shards))
+    made, dropped = (
+        sum(number for key, number in record.counters.items() if key.partition("/")[0] == name)
+        for name in ("pairs", "pairs-dropped")
+    )
+    increment(
+        "weave",
+        documents_in=record.num_used + record.num_duplicates + record.num_without_example,
+        documents_used=record.num_used,
+        documents_duplicate=record.num_duplicates,
+        documents_near_duplicate=record.num_near_duplicates,
+        documents_rejected=record.num_without_example,
+        pairs_out=made,
+        pairs_dropped=dropped,
+        examples_out=sum(shard["examples"] for shard in record.shards),
+        shards_out=len(record.shards),
+        shard_bytes=sum(shard["bytes"] for shard in record.shards),
+    )
 
 
 @transform

@@ -27,6 +27,7 @@ from pipeline.inputs.formats.registry import position_unit
 from pipeline.inputs.sources import Source, Split, SplitGroup
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
+from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.text.cleaning import CleanConfig
 from pipeline.text.records import Document, PassedOver, Record, place_of
 from pipeline.text.units import MAX_UNITS, Interner
@@ -150,15 +151,26 @@ class WordCounts:
 class CountSplit(beam.DoFn):
     """SplitGroups -> a few WordCounts, each of at most about MAX_UNITS words."""
 
-    def __init__(self, config: CleanConfig, do_lower_case: bool, strip_accents: bool | None):
+    def __init__(self, config: CleanConfig, do_lower_case: bool, strip_accents: bool | None, work_log: str):
         self.config, self.do_lower_case, self.strip_accents = config, do_lower_case, strip_accents
+        self.work_log = work_log
 
     def start_bundle(self) -> None:
         self.counter, self.tally = WordCounter(self.do_lower_case, self.strip_accents), Tally()
 
     def process(self, group: SplitGroup) -> Iterator[WordCounts]:
+        log_begin(self.work_log, "count words")
+        documents, text_bytes = self.tally.documents, self.tally.bytes
         for split in group.splits:
             yield from self._count(split)
+        log_piece(
+            self.work_log,
+            "count words",
+            group.name,
+            group.num_bytes,
+            documents=self.tally.documents - documents,
+            text_bytes=self.tally.bytes - text_bytes,
+        )
 
     def _count(self, split: Split) -> Iterator[WordCounts]:
         for item in read_documents(split, config=self.config):
@@ -169,9 +181,13 @@ class CountSplit(beam.DoFn):
                     yield WordCounts(self.counter.take())
 
     def finish_bundle(self) -> Iterator[Any]:
-        increment("documents-in", self.tally.documents)
-        increment("documents-not-used", self.tally.not_used.total())
-        increment("text-bytes", self.tally.bytes)
+        not_used = self.tally.not_used.total()
+        increment(
+            "count words",
+            documents_in=self.tally.documents + not_used,
+            documents_not_used=not_used,
+            text_bytes=self.tally.bytes,
+        )
         yield GlobalWindows.windowed_value(WordCounts(self.counter.take(), self.tally))
 
 
@@ -235,11 +251,14 @@ class CountWords(beam.PTransform[Any, Any]):
     config: CleanConfig
     do_lower_case: bool
     strip_accents: bool | None
+    work_log: str
+    """Folder of the log of finished work."""
 
     def expand(self, groups: Any) -> Any:
         return (
             groups
-            | "count split" >> beam.ParDo(CountSplit(self.config, self.do_lower_case, self.strip_accents))
+            | "count split"
+            >> beam.ParDo(CountSplit(self.config, self.do_lower_case, self.strip_accents, self.work_log))
             | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder))
             | "write counts" >> beam.Map(write_counts, self.folder)
         )
@@ -250,7 +269,7 @@ def write_counts(counts: WordCounts, folder: str) -> None:
     words, tally = most_frequent(counts), counts.tally
     fields = [tally.documents, tally.bytes, tally.not_used, tally.first, words]
     storage.write_whole(storage.join(folder, "counts.json"), [json.dumps(fields).encode()])
-    increment("words-out", len(words))
+    increment("count words", words_out=len(words))
 
 
 def read_counts(folder: str) -> tuple[dict[str, int], Tally]:

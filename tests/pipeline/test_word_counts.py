@@ -123,7 +123,7 @@ def test_counts_do_not_depend_on_the_numbers_of_workers_and_splits(tmp_path, mon
     work.mkdir()
     run(
         pipeline_options(num_workers, ()),
-        lambda p: p | beam.Create(groups) | CountWords(str(work), CleanConfig(), True, None),
+        lambda p: p | beam.Create(groups) | CountWords(str(work), CleanConfig(), True, None, str(work / "log")),
     )
     words, tally = read_counts(str(work))
     assert words == Counter(" ".join(texts).split())
