@@ -16,6 +16,7 @@ EXTRAS = {
     "web": ("brotli", "resiliparse", "warcio"),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),
+    "gcp": ("google_auth_httplib2",),  # Beam imports it and the others of the extra
     "http": ("aiohttp",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
 }

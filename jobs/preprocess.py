@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +29,7 @@ from jobs.support.inputs import Like, check_inputs, read_inputs
 from jobs.support.messages import print_message
 from pipeline.checks.gates import Gates
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.inputs.sources import Source
+from pipeline.inputs.sources import Source, SplitGroup
 from pipeline.local.beam_import import import_beam
 from pipeline.options import check_num_workers
 from pipeline.places import Places
@@ -101,19 +101,26 @@ def main(argv: Sequence[str]) -> int:
     at = argv.index("--") if "--" in argv else len(argv)
     config = parse(PreprocessConfig, argv[:at], prog="bertloom preprocess")
     import_beam(connectors=at < len(argv))
-    print_summary(preprocess(config, argv[at + 1 :]))
+    manifest = preprocess(config, argv[at + 1 :])
+    if manifest is None:
+        return 0
+    print_summary(manifest)
     from jobs.support.report import write_report  # not at the top: imports jinja2
 
     return write_report(config.out, config.gates)
 
 
-def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any]:
-    """Make the data set, or the missing rest of it. Return its manifest, with the additional key `out`."""
+def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Make the data set, or the missing rest of it. Return its manifest, with the additional key `out`.
+
+    After a dry run, which makes none, return None.
+    """
     from pipeline.execution import pipeline_options
     from pipeline.inputs.discovery import find_sources
     from pipeline.inputs.sources import leave_out
     from pipeline.job import JobConfig
     from pipeline.output import check_apart, finished_manifest, make_folder, work_folder
+    from pipeline.remote.dataflow import check_dataflow, is_dry_run, name_job
     from pipeline.storage_flags import storage_options
     from pipeline.vocabulary import check_casing, read_vocabulary
 
@@ -124,6 +131,9 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     patterns = [*config.input, *(pattern for one in inputs for pattern in one.patterns)]
     check_apart(patterns, config.out, config.work_dir)
     check_apart(config.validation_input, config.out, config.work_dir, "--validation-input")
+    is_dry = is_dry_run(options)
+    given = {"--input": patterns, "--validation-input": config.validation_input, "--out": (config.out,)}
+    check_dataflow(options, {**given, "--work-dir": filter(None, [config.work_dir])})
     vocabulary = read_vocabulary(config.vocab)
     check_casing(vocabulary, config.tokenize.do_lower_case, config.tokenize.strip_accents, config.vocab)
     check_packages(config.tokenize)
@@ -135,6 +145,10 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     for note in notes:
         say(note)
     places = Places(config.out, config.work_dir or storage.join(config.out, ".work"), store_options=store_options)
+    name_job(options, "preprocess", config.out)
+    if is_dry:
+        say(dry_run(config, options, job, places, vocabulary, sources))
+        return None
     make_folder("--out", config.out)
     with output_lock(config.out), work_folder(places) if config.work_dir else nullcontext():
         manifest = finished_manifest(places, job, sources)
@@ -155,6 +169,55 @@ def what_looks_wrong(sources: Sequence[Source], job: JobConfig) -> list[str]:
     return [found for look in look_at(sources, config) if not look.error for found in advice(look, config, needs_pairs)]
 
 
+def dry_run(
+    config: PreprocessConfig,
+    options: PipelineOptions,
+    job: JobConfig,
+    places: Places,
+    vocabulary: Vocabulary,
+    sources: list[Source],
+) -> str:
+    """Build and check the job, and start nothing. Return what was done. The only file written is that of the description."""
+    from jobs.support.dry_run import DryRun
+    from pipeline.output import claim, finished_manifest
+    from pipeline.preprocess import Preprocess
+    from pipeline.stages.line_repeats import CountLines
+
+    if finished_manifest(places, job, sources) is not None:
+        return f"dry run: {config.out} is already complete, so there is nothing to do"
+    claim(places, job, sources, is_dry=True)
+    groups, part_bytes = find_groups(config, job, places, vocabulary, sources)
+    run = DryRun(options, places, sources, groups)
+    reading = job
+    with suppress(FileNotFoundError):  # nothing has counted the documents
+        reading = take_sample(run, job, places)
+    if job.tokenize.max_line_repeats is not None:
+        run(CountLines(reading.tokenize.text.clean, job.tokenize.max_line_repeats, places))
+    run(Preprocess(job, reading, places, part_bytes, run.splits, ()))
+    return run.finish()
+
+
+def find_groups(
+    config: PreprocessConfig, job: JobConfig, places: Places, vocabulary: Vocabulary, sources: list[Source]
+) -> tuple[list[SplitGroup], int]:
+    """Return (the groups of splits, the bytes of text in a part), and print what looks wrong with the texts."""
+    from pipeline.accents import accent_warning
+    from pipeline.execution import balanced
+    from pipeline.inputs.splitting import group_splits, split_size, split_source
+    from pipeline.local.disk_estimate import check_room
+
+    total_bytes = sum(source.size for source in sources)
+    part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total_bytes)
+    splits = [split for source in sources for split in split_source(source, part_bytes)]
+    if warning := accent_warning(splits, job.tokenize.do_lower_case, job.tokenize.strip_accents):
+        say(warning)
+    for wrong in what_looks_wrong(sources, job):
+        say(wrong)
+    if room := check_room(places, job, vocabulary, splits, part_bytes):
+        say(room)
+    return balanced(group_splits(splits, part_bytes), config.num_workers), part_bytes
+
+
 def make_data_set(
     config: PreprocessConfig,
     options: PipelineOptions,
@@ -166,30 +229,18 @@ def make_data_set(
 ) -> dict[str, Any]:
     """Claim the output and run the pipeline. Return the manifest. notes: messages about the sources."""
     from jobs.support.progress import JobProgress
-    from pipeline.accents import accent_warning
-    from pipeline.execution import balanced, run_over_splits
+    from pipeline.execution import run_over_splits
     from pipeline.inputs.split_list import write_split_list
-    from pipeline.inputs.splitting import group_splits, split_size, split_source
-    from pipeline.local.disk_estimate import check_room
     from pipeline.local.runner import is_local
     from pipeline.output import claim, count_finished, has_shards, make_folder, prepare_folders
     from pipeline.preprocess import Preprocess
     from pipeline.stages.line_repeats import CountLines
 
-    total_bytes = sum(source.size for source in sources)
-    part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total_bytes)
-    splits = [split for source in sources for split in split_source(source, part_bytes)]
-    if warning := accent_warning(splits, job.tokenize.do_lower_case, job.tokenize.strip_accents):
-        say(warning)
-    for wrong in what_looks_wrong(sources, job):
-        say(wrong)
-    if room := check_room(places, job, vocabulary, splits, part_bytes):
-        say(room)
+    groups, part_bytes = find_groups(config, job, places, vocabulary, sources)
     is_continued = claim(places, job, sources)
     storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
-    groups = balanced(group_splits(splits, part_bytes), config.num_workers)
     split_list = write_split_list(places.scratch, sources, groups)
-    on_disk = storage.is_local(config.out)
+    on_disk, total_bytes = storage.is_local(config.out), sum(source.size for source in sources)
     start = "Start" if on_disk else f"Remove {config.out}/.lock, then start"
     results: list[PipelineResult] = []
 
@@ -213,6 +264,7 @@ def make_data_set(
         run(CountLines(reading.tokenize.text.clean, job.tokenize.max_line_repeats, places))
         places = with_repeated_lines(places)
     prepare_folders(places, job)
+    splits = [split for group in groups for split in group.splits]
     num_tokenized, num_buckets = count_finished(places, reading, splits)
     if is_continued or num_tokenized:
         what = "an unfinished run" if is_continued else f"the tokens in {places.work}"

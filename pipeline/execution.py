@@ -9,6 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.runner import PipelineResult
 
 from pipeline.inputs.sources import SplitGroup
+from pipeline.inputs.split_list import read_split_list
 from pipeline.local.runner import (
     LOCAL,
     connect_locally_without_proxy,
@@ -17,6 +18,7 @@ from pipeline.local.runner import (
     quiet_workers,
     watch_workers,
 )
+from pipeline.remote.job_graph import check_secrets, leave_out_this_machine
 from pipeline.remote.workers import remote_error, watch_remote_workers
 from pipeline.stages.splits import ReadSplits
 from pipeline.storage_flags import storage_options
@@ -26,6 +28,8 @@ def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOpt
     """Return Beam's options: those of the local runner, unless the flags name another. sys.argv is not read."""
     options = PipelineOptions(list(beam_flags))
     if options.view_as(StandardOptions).runner not in (None, LOCAL):
+        check_secrets(options)
+        leave_out_this_machine(options)
         return options
     return PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={num_workers}", *beam_flags])
 
@@ -72,7 +76,8 @@ def run_over_splits(
     """
 
     def build(pipeline: beam.Pipeline) -> object:
-        return pipeline | "splits" >> ReadSplits(splits, storage_options(options)) | transform
+        num_groups = read_split_list(splits).num_groups
+        return pipeline | "splits" >> ReadSplits(splits, num_groups, storage_options(options)) | transform
 
     watch: AbstractContextManager[Callable[[Any], object] | None]
     if on_this_machine := is_local(options):

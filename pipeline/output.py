@@ -76,10 +76,12 @@ def finished_manifest(places: Places, job: JobConfig, sources: Sequence[Source])
     return manifest
 
 
-def claim(places: Places, job: JobConfig, sources: Sequence[Source]) -> bool:
+def claim(places: Places, job: JobConfig, sources: Sequence[Source], *, is_dry: bool = False) -> bool:
     """Mark the output as this job's. Return whether an earlier start of the same job did so; ValueError if another did.
 
     An output without a shard can be taken over by a job with other flags. It reuses the tokens that fit.
+
+    is_dry: whether only to check that the output can be claimed.
     """
     own = {
         "configuration": job.as_dict(),
@@ -103,9 +105,12 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source]) -> bool:
                 f"{places.dataset} holds an unfinished data set made from other input files: use the same files to finish "
                 f"it, or choose another --out, which can reuse the tokens with --work-dir {places.work}"
             )
-        for name in storage.names_in(places.scratch) - {"parts"}:
-            storage.remove(storage.join(places.scratch, name))
-        storage.remove(storage.join(places.dataset, *REJECTS.split("/")))
+        if not is_dry:
+            for name in storage.names_in(places.scratch) - {"parts"}:
+                storage.remove(storage.join(places.scratch, name))
+            storage.remove(storage.join(places.dataset, *REJECTS.split("/")))
+    if is_dry:
+        return False
     make_folder("--out", places.scratch)
     storage.write_whole(places.claim, [json.dumps(own).encode()])
     return False

@@ -80,7 +80,7 @@ def test_each_module_of_the_table_is_installed_by_its_extra():
 
 def test_each_package_that_bertloom_asks_for_is_imported_by_its_code():
     imported = {name for folder in OURS - {"bertloom_entry"} for name in imported_by(folder)}
-    through = {"s3fs", "gcsfs", "aiohttp", "onnx"}  # fsspec's clients, and torch's exporter
+    through = {"s3fs", "gcsfs", "aiohttp", "google-auth-httplib2", "onnx"}  # fsspec's clients, Beam, torch's exporter
     for extra in ["", *EXTRAS]:
         for needed in requirements(extra):
             modules = {module for module, owners in DISTRIBUTIONS.items() if needed.name in map(canonical, owners)}

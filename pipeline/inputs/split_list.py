@@ -54,6 +54,14 @@ class SplitList:
 
 def write_split_list(folder: str, sources: Sequence[Source], groups: Sequence[SplitGroup]) -> str:
     """Write a list into a folder and return its path."""
+    name, chunks = encode_split_list(sources, groups)
+    path = storage.join(folder, name)
+    write_sealed(path, chunks)
+    return path
+
+
+def encode_split_list(sources: Sequence[Source], groups: Sequence[SplitGroup]) -> tuple[str, list[bytes]]:
+    """Return the name and the content of a list."""
     number = {source.name: i for i, source in enumerate(sources)}
     rows = [
         (number[split.source.name], split.start, split.end, split.num_bytes) for one in groups for split in one.splits
@@ -67,9 +75,7 @@ def write_split_list(folder: str, sources: Sequence[Source], groups: Sequence[Sp
     }
     first, second = (_as_stream(pa.table(columns)) for columns in (_columns(sources), splits))
     chunks = [len(first).to_bytes(8, "little"), first, second]
-    path = storage.join(folder, f"splits-{hashlib.sha256(b''.join(chunks)).hexdigest()[:24]}")
-    write_sealed(path, chunks)
-    return path
+    return f"splits-{hashlib.sha256(b''.join(chunks)).hexdigest()[:24]}", chunks
 
 
 @lru_cache(maxsize=2)

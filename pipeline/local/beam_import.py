@@ -14,6 +14,7 @@ CONNECTORS = (
     "boto3",
     "botocore",
     "bson",
+    "google.api_core",
     "google.auth",
     "google.cloud",
     "pymongo",

@@ -28,11 +28,13 @@ class ReadSplits(beam.PTransform[Any, Any]):
 
     path: str
     """The list of splits."""
+    num_groups: int
+    """Number of groups in the list, which need not exist yet."""
     store_options: storage.Options
     """Options of the stores."""
 
     def expand(self, pipeline: Any) -> Any:
-        ranges = ranges_of(read_split_list(self.path).num_groups)
+        ranges = ranges_of(self.num_groups)
         return pipeline | "ranges" >> beam.Create(ranges) | "read splits" >> beam.FlatMapTuple(self.read)
 
     def read(self, first: int, end: int) -> Iterator[SplitGroup]:
