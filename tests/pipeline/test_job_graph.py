@@ -38,8 +38,8 @@ def places(options: PipelineOptions) -> Places:
 TRANSFORMS = {
     "preprocess": lambda places: Preprocess(NEAR, NEAR, places, 8_000_000, "s3://bucket/list", ("a note",)),
     "count lines": lambda places: CountLines(CLEAN, 50, places),
-    "find share": lambda places: FindShare(CLEAN, False, "s3://bucket/share"),
-    "count words": lambda places: CountWords("s3://bucket/words", CLEAN, True, None),
+    "find share": lambda places: FindShare(CLEAN, False, "s3://bucket/share", places.work_log),
+    "count words": lambda places: CountWords("s3://bucket/words", CLEAN, True, None, places.work_log),
 }
 
 
