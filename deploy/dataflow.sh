@@ -5,8 +5,8 @@
 #     export IMAGE=europe-west1-docker.pkg.dev/my-project/images/bertloom-pipeline:0.1.0
 #     INPUT="$BUCKET/text/*.jsonl" VOCAB=$BUCKET/vocab.txt OUT=$BUCKET/books deploy/dataflow.sh --dupe-factor 10
 #
-# Words after the script are flags of `bertloom preprocess`. The machine that starts the job needs the extras `pipeline`,
-# `gcp` and `gcs`, the Python of the image, and credentials (`gcloud auth application-default login`). After a failure, the
+# Words after the script are flags of `bertloom preprocess`. The machine that starts the job needs the extra `gcp`, the
+# Python of the image, and credentials (`gcloud auth application-default login`). After a failure, the
 # same command does the rest.
 #
 # Checked by tests: shellcheck, and the command's flags against the parsers of bertloom and Beam. Not checked: a job on
