@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
     from pipeline.job import JobConfig
+    from pipeline.remote.engine import Engine
     from pipeline.vocabulary import Vocabulary
 
 say = partial(print_message, "preprocess")
@@ -119,8 +120,10 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     from pipeline.inputs.discovery import find_sources
     from pipeline.inputs.sources import leave_out
     from pipeline.job import JobConfig
+    from pipeline.local.runner import is_local
     from pipeline.output import check_apart, finished_manifest, make_folder, work_folder
     from pipeline.remote.dataflow import check_dataflow, is_dry_run, name_job
+    from pipeline.remote.engine import open_engine
     from pipeline.storage_flags import storage_options
     from pipeline.vocabulary import check_casing, read_vocabulary
 
@@ -155,7 +158,9 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
         if manifest is not None:
             say(f"{config.out} is already complete: nothing to do")
         else:
-            manifest = make_data_set(config, options, job, places, vocabulary, sources, notes[len(vocabulary.notes) :])
+            with nullcontext() if is_local(options) else open_engine(options, beam_flags) as engine:
+                own_notes = notes[len(vocabulary.notes) :]
+                manifest = make_data_set(config, options, engine, job, places, vocabulary, sources, own_notes)
         storage.remove(places.scratch)
     return {**manifest, "out": config.out}
 
@@ -221,17 +226,22 @@ def find_groups(
 def make_data_set(
     config: PreprocessConfig,
     options: PipelineOptions,
+    engine: Engine | None,
     job: JobConfig,
     places: Places,
     vocabulary: Vocabulary,
     sources: list[Source],
     notes: list[str],
 ) -> dict[str, Any]:
-    """Claim the output and run the pipeline. Return the manifest. notes: messages about the sources."""
+    """Claim the output and run the pipeline. Return the manifest.
+
+    Args:
+        engine: the runner, if it is not that of this machine.
+        notes: messages about the sources.
+    """
     from jobs.support.progress import JobProgress
     from pipeline.execution import run_over_splits
     from pipeline.inputs.split_list import write_split_list
-    from pipeline.local.runner import is_local
     from pipeline.output import claim, count_finished, has_shards, make_folder, prepare_folders
     from pipeline.preprocess import Preprocess
     from pipeline.stages.line_repeats import CountLines
@@ -240,6 +250,8 @@ def make_data_set(
     is_continued = claim(places, job, sources)
     storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
     split_list = write_split_list(places.scratch, sources, groups)
+    if engine:
+        say_where(engine, places, sources, groups)
     on_disk, total_bytes = storage.is_local(config.out), sum(source.size for source in sources)
     start = "Start" if on_disk else f"Remove {config.out}/.lock, then start"
     results: list[PipelineResult] = []
@@ -254,6 +266,7 @@ def make_data_set(
             log=os.path.join(places.scratch, "beam.log") if on_disk else os.devnull,
             notes=places.reading_notes if on_disk else "",
             progress=JobProgress("preprocess", places.work_log, total_bytes),
+            engine=engine,
         )
         results.append(found)
 
@@ -282,13 +295,22 @@ def make_data_set(
         raise ValueError(
             f"{error}; other flags or inputs need another --out, and can reuse the tokens with --work-dir {places.work}"
         ) from error
-    if not is_local(options):
+    if engine:
         print_counters(results)
     manifest: dict[str, Any] = json.loads(storage.read(places.manifest))
     for note in manifest["notes"]:
         if note not in notes:
             say(note)
     return manifest
+
+
+def say_where(engine: Engine, places: Places, sources: Sequence[Source], groups: Sequence[SplitGroup]) -> None:
+    """Print where a job runs, and what the launcher found there."""
+    size = sum(source.size for source in sources) / 1e6
+    say(f"runs on {engine.found}")
+    splits = counted(sum(len(group.splits) for group in groups), "split")
+    what = f"{splits} of {counted(len(sources), 'file')}, {size:,.1f} MB, such as {sources[0].path}"
+    say(f"reads {what}; tokens in {places.work}; log in {engine.log}")
 
 
 def take_sample(run: Callable[[Any], object], job: JobConfig, places: Places) -> JobConfig:

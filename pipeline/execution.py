@@ -6,6 +6,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineResult
 
 from pipeline.inputs.sources import SplitGroup
@@ -13,39 +14,47 @@ from pipeline.inputs.split_list import read_split_list
 from pipeline.local.runner import (
     LOCAL,
     connect_locally_without_proxy,
-    is_local,
     local_runner,
     quiet_workers,
     watch_workers,
 )
+from pipeline.remote.engine import Engine
+from pipeline.remote.errors import remote_error
+from pipeline.remote.flags import check_flags, make_runner
 from pipeline.remote.job_graph import check_secrets, leave_out_this_machine
-from pipeline.remote.workers import remote_error, watch_remote_workers
+from pipeline.remote.jobs import run_on_engine
+from pipeline.remote.workers import watch_remote_workers
 from pipeline.stages.splits import ReadSplits
 from pipeline.storage_flags import storage_options
 
 
 def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOptions:
-    """Return Beam's options: those of the local runner, unless the flags name another. sys.argv is not read."""
+    """Return Beam's options: those of the local runner, unless the flags name another. sys.argv is not read.
+
+    Raises:
+        ValueError: a flag is misspelled or has a wrong value. Another runner may know more flags, see `open_engine`.
+    """
+    check_flags(beam_flags, None)
     options = PipelineOptions(list(beam_flags))
     if options.view_as(StandardOptions).runner not in (None, LOCAL):
+        runner = make_runner(options)
+        check_flags(beam_flags, None if isinstance(runner, PortableRunner) else ())
         check_secrets(options)
         leave_out_this_machine(options)
         return options
+    check_flags(beam_flags)
     return PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={num_workers}", *beam_flags])
 
 
 def run(
     options: PipelineOptions,
     build: Callable[[beam.Pipeline], object],
-    accepted: Callable[[Any], object] | None = None,
 ) -> PipelineResult:
-    """Run a pipeline to its end. accepted: called once the runner has accepted it."""
+    """Run a pipeline to its end on this machine."""
     connect_locally_without_proxy()
     pipeline = beam.Pipeline(runner=local_runner(options), options=options)
     build(pipeline)
     result = pipeline.run()
-    if accepted:
-        accepted(result)
     result.wait_until_finish()
     return result
 
@@ -60,11 +69,12 @@ def run_over_splits(
     log: str,
     progress: AbstractContextManager[object] | None = None,
     notes: str = "",
+    engine: Engine | None = None,
 ) -> PipelineResult:
     """Apply a transform to groups of splits and run it to its end. An error for the user is raised without Beam's traceback.
 
-    On this machine, the workers are watched, and their log messages go to a file. Of a portable runner, a message names
-    the workers that do not report.
+    On this machine, the workers are watched, and their log messages go to a file. Of another runner, a message names what to
+    check as long as no worker has answered.
 
     Args:
         splits: path of the list of splits (pipeline/inputs/split_list.py).
@@ -73,23 +83,22 @@ def run_over_splits(
         log: path of the file for the log messages of workers on this machine.
         progress: a progress bar, shown while the pipeline runs.
         notes: local folder of the workers' notes of what they read (pipeline/stages/reading_notes.py), if they keep any.
+        engine: the runner, if it is not that of this machine.
     """
 
     def build(pipeline: beam.Pipeline) -> object:
         num_groups = read_split_list(splits).num_groups
         return pipeline | "splits" >> ReadSplits(splits, num_groups, storage_options(options)) | transform
 
-    watch: AbstractContextManager[Callable[[Any], object] | None]
-    if on_this_machine := is_local(options):
-        watch = watch_workers(command, how_to_continue, notes)
-    else:
-        watch = watch_remote_workers(options, command)
     try:
-        with watch as accepted, quiet_workers(log) if on_this_machine else nullcontext(), progress or nullcontext():
-            return run(options, build, accepted)
+        if engine:
+            with watch_remote_workers(options, engine, command) as accepted, progress or nullcontext():
+                return run_on_engine(engine, options, build, accepted, command)
+        with watch_workers(command, how_to_continue, notes), quiet_workers(log), progress or nullcontext():
+            return run(options, build)
     except Exception as error:
         found = user_error(error)
-        raise (found if on_this_machine else remote_error(found, options)) from error
+        raise (remote_error(found, options, engine) if engine else found) from error
 
 
 def balanced(groups: Sequence[SplitGroup], num_workers: int) -> list[SplitGroup]:

@@ -12,6 +12,7 @@ from jobs import cli
 from pipeline.execution import pipeline_options, run_over_splits
 from pipeline.inputs.discovery import find_sources
 from pipeline.places import Places
+from pipeline.remote.engine import Engine
 from pipeline.stages.line_repeats import CountLines
 from pipeline.text.cleaning import CleanConfig
 from tests.jobs.corpus import as_txt, digests, documents, write
@@ -78,8 +79,12 @@ def test_only_workers_of_this_machine_are_watched(monkeypatch, tmp_path, flags, 
     calls: list[str] = []
     monkeypatch.setattr("pipeline.execution.watch_workers", lambda *words: calls.extend(words) or nullcontext())
     monkeypatch.setattr("pipeline.execution.run", lambda *_: None)
+    monkeypatch.setattr("pipeline.execution.run_on_engine", lambda *_: None)
     words = {"command": "preprocess", "how_to_continue": "Start", "log": str(tmp_path / "log")}
-    run_over_splits(pipeline_options(2, flags), "", CountLines(CleanConfig(), 2, Places("", "")), **words)
+    engine = None if watched else Engine(None, "FlinkRunner", "", "")
+    run_over_splits(
+        pipeline_options(2, flags), "", CountLines(CleanConfig(), 2, Places("", "")), **words, engine=engine
+    )
     assert calls == (["preprocess", "Start", ""] if watched else [])
 
 
