@@ -105,8 +105,8 @@ def measure(arguments: argparse.Namespace, vocabulary: Vocabulary, folder: str) 
         values, counts = shingles(block.ids, block.documents["num_tokens"])
         for row, mine in zip(block.documents, np.split(values, np.cumsum(counts)[:-1])):
             sets[int(row["position"])] = (int(row["id"]), mine)
-        record = {"name": f"p{i}", "source": f"{i:09d}", "path": "", "start": 0, "end": 1, "end_piece": 0}
-        record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
+        record = {"name": f"p{i}", "source": f"{i:09d}", "start": 0, "start_piece": 0, "num_files": 1}
+        record |= {"next_file": 1, "end": 1, "end_piece": 0, "last": True, "text_bytes": 1}
         parts.append(write_part(f"{folder}/p{i}", record, [block], [], np.dtype(block.ids.dtype)))
     search = Search(arguments.similarity, folder, folder)
     begun = time.process_time()

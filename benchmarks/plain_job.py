@@ -9,12 +9,12 @@ import time
 from bertloom import storage
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.splitting import split_size, split_source
+from pipeline.inputs.splitting import group_splits, split_size, split_source
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.manifest import write_manifest
 from pipeline.stages.plan import make_plan, write_plan
-from pipeline.stages.tokenization import tokenize_split
+from pipeline.stages.tokenization import tokenize_group
 from pipeline.stages.weave import weave_bucket
 from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
 from pipeline.vocabulary import read_vocabulary
@@ -34,8 +34,8 @@ def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float,
     tokenizer = make_document_tokenizer(job.tokenize, vocabulary)
     splits = [split for source in sources for split in split_source(source, part_bytes)]
     parts = []
-    for split in splits:
-        parts += tokenize_split(split, job, places, tokenizer, part_bytes)
+    for group in group_splits(splits, part_bytes):
+        parts += tokenize_group(group, job, places, tokenizer, part_bytes)
     plan = make_plan(
         parts,
         places.parts,

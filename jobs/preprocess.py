@@ -218,9 +218,10 @@ def find_groups(
         say(warning)
     for wrong in what_looks_wrong(sources, job):
         say(wrong)
-    if room := check_room(places, job, vocabulary, splits, part_bytes):
+    groups = balanced(group_splits(splits, part_bytes), config.num_workers)
+    if room := check_room(places, job, vocabulary, groups, part_bytes):
         say(room)
-    return balanced(group_splits(splits, part_bytes), config.num_workers), part_bytes
+    return groups, part_bytes
 
 
 def make_data_set(
@@ -277,12 +278,11 @@ def make_data_set(
         run(CountLines(reading.tokenize.text.clean, job.tokenize.max_line_repeats, places))
         places = with_repeated_lines(places)
     prepare_folders(places, job)
-    splits = [split for group in groups for split in group.splits]
-    num_tokenized, num_buckets = count_finished(places, reading, splits)
+    num_tokenized, num_buckets = count_finished(places, reading, groups)
     if is_continued or num_tokenized:
         what = "an unfinished run" if is_continued else f"the tokens in {places.work}"
         say(
-            f"continuing with {what}: {num_tokenized} of {counted(len(splits), 'split')} tokenized, "
+            f"continuing with {what}: {num_tokenized} of {counted(sum(len(group.splits) for group in groups), 'split')} tokenized, "
             f"{counted(num_buckets, 'bucket')} finished"
         )
     try:

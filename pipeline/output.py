@@ -15,7 +15,7 @@ from bertloom.json_files import parse_json
 from bertloom.locks import shared_lock
 from bertloom.manifest import parse_manifest
 from pipeline.inputs.discovery import expand_lists
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import Source, SplitGroup
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.rejected import REJECTS
@@ -167,11 +167,11 @@ def prepare_folders(places: Places, job: JobConfig) -> None:
         make_folder("--work-dir", places.near_duplicate_search)
 
 
-def count_finished(places: Places, job: JobConfig, splits: Sequence[Split]) -> tuple[int, int]:
-    """Return (number of splits with at least one token part, number of finished buckets)."""
+def count_finished(places: Places, job: JobConfig, groups: Sequence[SplitGroup]) -> tuple[int, int]:
+    """Return (number of splits in groups with at least one token part, number of finished buckets)."""
     parts, records = storage.names_in(places.parts), storage.names_in(places.records)
     num_buckets = sum(name.endswith(".json") and not name.startswith(".") for name in records)
-    return sum(part_names(split, job)(0) in parts for split in splits), num_buckets
+    return sum(len(group.splits) for group in groups if part_names(group, job)(0) in parts), num_buckets
 
 
 def _fingerprints(sources: Sequence[Source]) -> list[str]:

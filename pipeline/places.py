@@ -26,7 +26,7 @@ class Places:
 
     @property
     def parts(self) -> str:
-        """Folder of the token parts and their packs."""
+        """Folder of the token parts."""
         return storage.join(self.work, "parts", *filter(None, [self.repeated_lines]))
 
     @property

@@ -1,11 +1,11 @@
-"""Files of tokens: the tokenized documents of a few megabytes of text, sorted by id, read by ranges of ids.
+"""Token parts: files with the tokenized documents of a few megabytes of text, sorted by id, read by ranges of ids.
 
-    magic, checksum | token ids | inside_words | sentence lengths | documents | index | rejects | entries | footer, JSON |
-    its length, magic
+    magic, checksum | token ids | inside_words | sentence lengths | documents | index | rejects | files | entries |
+    footer, JSON | its length, magic
 
 The ids are cut into at most RANGES equal ranges. The index holds, for each range, the numbers of its first document,
-sentence and token, so the documents of a bucket are one range of every section. If the input file is an archive, `entries`
-has the names of the files in it that hold the documents, and where each begins. A token part is such a file. Parts are
+sentence and token, so the documents of a bucket are one range of every section. A part holds a range of one large input
+file, or many small files: `files` and `entries` say where the documents are from (pipeline/part_sources.py). Parts are
 internal to a job and its --work-dir. bertloom/sealed_files.py describes the checksum.
 """
 
@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +24,11 @@ from bertloom import storage
 from bertloom.arrays import I64, U64, Bools
 from bertloom.sealed_files import BODY, is_sealed, write_sealed
 from pipeline.inputs.rejects import rejects_log
-from pipeline.text.records import EntryPlace, Reject
+from pipeline.text.records import Reject
 
-if TYPE_CHECKING:  # functions import it: --help does not need it
-    import pyarrow as pa
-
-VERSION = 11  # raise it with any change in the content of a part for the same text
+VERSION = 12  # raise it with any change in the content of a part for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: less than 1 MB and more than 10 MB are slower
 RANGES = 4096  # at most, in the index
-File = TypeVar("File", bound="TokenFile")
 MAGIC = b"BLPART01"
 
 DOCUMENT = np.dtype(
@@ -46,10 +42,10 @@ DOCUMENT = np.dtype(
         ("num_sentences", "<i4"),
         ("num_tokens", "<i4"),
         ("num_replaced", "<i4"),
-        ("part", "<u4"),
+        ("file", "<u4"),
     ]
 )
-"""A document. `part` is 0 except in packs (pipeline/stages/packs.py)."""
+"""A document. `file`: number of its input file in the part."""
 INDEX = np.dtype([("document", "<u8"), ("sentence", "<u8"), ("token", "<u8")])
 
 
@@ -68,8 +64,8 @@ class TokenBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenFile:
-    """The footer of a file of tokens: what it holds, and where."""
+class PartRecord:
+    """The footer of a token part: all that the rest of the job knows of it."""
 
     name: str
     num_documents: int
@@ -80,33 +76,22 @@ class TokenFile:
     sections: dict[str, tuple[int, int]]
     """Name -> (byte offset, bytes)."""
     ids_dtype: str
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Return the footer with these fields, as `json.loads` gives them."""
-        return cls(**{**fields, "sections": {name: tuple(span) for name, span in fields["sections"].items()}})
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartRecord(TokenFile):
-    """The footer of a token part: all that the rest of the job knows of it."""
-
     source: str
-    """Name of the input file."""
-    path: str
-    """Path of the input file."""
-    format: str
-    """Name of its format."""
+    """Name of the input file, of the first one if there are several."""
     start: int
-    """First byte of the uncompressed file, or first row, of its documents."""
+    """First byte of the uncompressed file, or first row, of its documents ..."""
+    start_piece: int
+    """... and the piece of the document there. 0, unless a text is too long for one document."""
+    num_files: int
+    """Input files from which it was made."""
+    next_file: int
+    """The next part of the group of splits begins in the split of this number ..."""
     end: int
-    """The byte or row after the last one. The next part of the split begins here ..."""
+    """... at this byte or row of the file ..."""
     end_piece: int
-    """... with this piece of the document. 0, unless a text is too long for one document."""
+    """... with this piece of the document."""
     last: bool
-    """Whether this is the last part of the split."""
-    read_bytes: int
-    """Bytes of the input file on disk, for the progress bar."""
+    """Whether this is the last part of the group."""
     text_bytes: int
     rejected: dict[str, int] = field(default_factory=dict)
     """Number of rejects by reason."""
@@ -115,57 +100,47 @@ class PartRecord(TokenFile):
     cleaned: dict[str, int] = field(default_factory=dict)
     """Number of documents that a cleaning step changed, by its name."""
     held_out: bool = False
-    """Whether --validation-input names the input file."""
-    text_layout: str = "blank-line"
-    """--text-layout of the input file, which --inputs may set; "" with another --records than documents."""
+    """Whether --validation-input names the input files."""
     num_texts: int = 0
-    """Files of plain text, in an archive, whose first document is in this part."""
+    """Files of plain text in the job's --text-layout that begin in this part; files in archives are counted, too."""
+    num_text_documents: int = 0
+    """Documents of such files."""
+    num_text_sentences: int = 0
+    """Sentences of these documents."""
 
     @property
     def sort_key(self) -> tuple[str, int, int, str]:
         """The order of parts, which all stages use."""
-        return self.source, self.start, self.end_piece, self.name
+        return self.source, self.start, self.start_piece, self.name
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Return the footer with these fields, as `json.loads` gives them."""
+        return cls(**{**fields, "sections": {name: tuple(span) for name, span in fields["sections"].items()}})
 
 
 def write_part(
     path: str,
-    record: dict[str, Any],
-    blocks: Sequence[TokenBlock],
-    rejects: Sequence[Reject],
-    dtype: np.dtype[Any],
-    entries: Sequence[EntryPlace] = (),
-) -> PartRecord:
-    """Write one part and return its footer. Documents without tokens are left out: they are among the rejects.
-
-    entries: of an archive, those that hold the documents, in order.
-    """
-    log = rejects_log((record["source"], reject) for reject in rejects)
-    rejected = dict(Counter(reject.reason for reject in rejects))
-    names = entries_table([(0, entry.first, entry.name) for entry in entries]) if entries else None
-    return write_tokens(path, PartRecord, record | {"rejected": rejected}, blocks, dtype, log, names)
-
-
-def write_tokens(
-    path: str,
-    kind: type[File],
     fields: dict[str, Any],
     blocks: Sequence[TokenBlock],
+    rejects: Sequence[tuple[str, Reject]],
     dtype: np.dtype[Any],
-    log: bytes = b"",
-    entries: pa.Table | None = None,
-) -> File:
-    """Write a file of tokens, its documents sorted by (id, part, position, piece), and return its footer.
+    files: bytes = b"",
+    entries: bytes = b"",
+) -> PartRecord:
+    """Write one part, its documents sorted by (id, file, position, piece), and return its footer.
+
+    Documents without tokens are left out: they are among the rejects.
 
     Args:
-        kind: class of the footer.
-        fields: the footer's fields that do not follow from the blocks, such as the name.
-        log: content of the section for rejects.
-        entries: see `entries_table`.
+        fields: those of the footer that do not follow from the other arguments.
+        rejects: (name of the file, reject) each.
+        files, entries: the sections of these names (pipeline/part_sources.py).
     """
     rows = np.concatenate([np.zeros(0, DOCUMENT), *(block.documents for block in blocks)])
     ids = np.concatenate([np.zeros(0, dtype), *(block.ids for block in blocks)])
     lengths = np.concatenate([np.zeros(0, np.uint32), *(block.sentence_lengths for block in blocks)])
-    order = np.lexsort((rows["piece"], rows["position"], rows["part"], rows["id"]))
+    order = np.lexsort((rows["piece"], rows["position"], rows["file"], rows["id"]))
     order = order[rows["num_tokens"][order] > 0]
     first_tokens, num_tokens = _starts(rows["num_tokens"])[order], rows["num_tokens"][order]
     ids = take_ranges(ids, first_tokens, num_tokens)
@@ -182,16 +157,18 @@ def write_tokens(
         "sentences": lengths,
         "documents": rows,
         "index": _index(rows),
-        "rejects": log,
-        "entries": b"" if entries is None else _as_stream(entries),
+        "rejects": rejects_log(rejects),
+        "files": files,
+        "entries": entries,
     }
     for name, values in contents.items():
         data = values if isinstance(values, bytes) else values.tobytes()
         sections[name] = (offset, len(data))
         offset += len(data)
         chunks.append(data)
-    footer = kind(
+    footer = PartRecord(
         **fields,
+        rejected=dict(Counter(reject.reason for _, reject in rejects)),
         num_documents=len(rows),
         num_sentences=len(lengths),
         num_tokens=len(ids),
@@ -219,24 +196,24 @@ def _index(rows: NDArray[np.void]) -> NDArray[np.void]:
     return index
 
 
-def read_footer(path: str, kind: type[File]) -> File:
-    """Return the footer of a file of tokens that was just written. ValueError if the file is incomplete."""
+def read_footer(path: str) -> PartRecord:
+    """Return the footer of a part. ValueError if the file is incomplete."""
     size = storage.size(path) or 0
     with storage.open_read(path) as file:
         tail = storage.read_at(file, size - 16, 16) if size > 32 else b""
         if tail[8:] != MAGIC:
-            raise ValueError(f"{path} is not a file of tokens: remove it, and the next start writes it again")
+            raise ValueError(f"{path} is not a token part: remove it, and the next start writes it again")
         length = int.from_bytes(tail[:8], "little")
-        return kind.from_json(json.loads(storage.read_at(file, size - 16 - length, length)))
+        return PartRecord.from_json(json.loads(storage.read_at(file, size - 16 - length, length)))
 
 
-def read_finished(path: str, kind: type[File]) -> File | None:
-    """Return the footer of a file of tokens from an earlier start, or None if the file is missing or damaged."""
-    return read_footer(path, kind) if is_sealed(path) else None
+def read_finished(path: str) -> PartRecord | None:
+    """Return the footer of a part from an earlier start, or None if the file is missing or damaged."""
+    return read_footer(path) if is_sealed(path) else None
 
 
-def read_documents_table(path: str, part: TokenFile) -> NDArray[np.void]:
-    """Return all DOCUMENT rows of a file."""
+def read_documents_table(path: str, part: PartRecord) -> NDArray[np.void]:
+    """Return all DOCUMENT rows of a part."""
     with storage.open_read(path) as file:
         return np.frombuffer(storage.read_at(file, *part.sections["documents"]), DOCUMENT)
 
@@ -247,37 +224,8 @@ def read_rejects(path: str, part: PartRecord) -> bytes:
         return storage.read_at(file, *part.sections["rejects"])
 
 
-def entries_table(entries: Sequence[tuple[int, int, str]]) -> pa.Table:
-    """Return the table of entries (part, position of the beginning, name), in order. part: as in DOCUMENT."""
-    import pyarrow as pa  # not at the top: --help does not need it
-
-    parts, firsts, names = zip(*entries, strict=True)
-    columns = {"part": pa.array(parts, pa.uint32()), "first": pa.array(firsts, pa.int64()), "name": pa.array(names)}
-    return pa.table(columns)
-
-
-def _as_stream(table: pa.Table) -> bytes:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def read_entries(path: str, part: TokenFile) -> pa.Table | None:
-    """Return the table of entries of a file of tokens, None if it holds no documents of archives."""
-    import pyarrow as pa
-
-    span = part.sections["entries"]
-    if span[1] == 0:
-        return None
-    with storage.open_read(path) as file:
-        return pa.ipc.open_stream(storage.read_at(file, *span)).read_all()
-
-
 def read_range(
-    path: str, part: TokenFile, low: int, high: int, choose: Callable[[U64], Bools] | None = None
+    path: str, part: PartRecord, low: int, high: int, choose: Callable[[U64], Bools] | None = None
 ) -> TokenBlock:
     """Return the documents with low <= id < high (0 ... 2^64) whose ids are chosen.
 

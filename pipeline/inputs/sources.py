@@ -1,7 +1,7 @@
 """Input files and ranges of them, and the options that decide how they are read."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -195,3 +195,15 @@ class SplitGroup:
     def text_bytes(self) -> int:
         """Bytes of text, about."""
         return sum(split.text_bytes for split in self.splits)
+
+    @property
+    def ranges(self) -> list[list[Any]]:
+        """What names the splits in digests."""
+        return [[split.source.fingerprint, split.source.encoding, split.start, split.end] for split in self.splits]
+
+    def versions(self, of_format: Callable[[str], dict[str, str]]) -> dict[str, str]:
+        """Return package -> version of what decides the content. of_format: the same of the files of a format."""
+        found: dict[str, str] = {}
+        for form in sorted({split.source.format for split in self.splits}):
+            found |= of_format(form)
+        return found

@@ -70,12 +70,13 @@ def split_size(total_bytes: int) -> int:
 def group_splits(splits: Iterable[Split], group_bytes: int) -> list[SplitGroup]:
     """Return groups of consecutive splits with at most `group_bytes` of text, and half of it on average.
 
-    A larger split is a group of its own.
+    A larger split is a group of its own. No group has files of both --input and --validation-input.
     """
     groups, held, size = list[SplitGroup](), list[Split](), 0
     for split in splits:
         weight = max(FILE_BYTES, split.text_bytes)
-        if held and size + weight > group_bytes:
+        is_other = bool(held) and held[-1].source.held_out != split.source.held_out
+        if held and (is_other or size + weight > group_bytes):
             groups.append(SplitGroup(tuple(held)))
             held, size = [], 0
         held.append(split)

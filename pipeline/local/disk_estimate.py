@@ -13,10 +13,9 @@ import numpy as np
 
 from bertloom import storage
 from pipeline.inputs.beginnings import read_beginning
-from pipeline.inputs.sources import Split
+from pipeline.inputs.sources import Split, SplitGroup
 from pipeline.job import JobConfig
 from pipeline.places import Places
-from pipeline.stages.packs import FEWEST, SMALL
 from pipeline.stages.tokenization import part_names
 from pipeline.tokenizer import make_document_tokenizer
 from pipeline.tokens import DOCUMENT, INDEX, RANGES
@@ -56,23 +55,22 @@ class Need:
 
 
 def check_room(
-    places: Places, job: JobConfig, vocabulary: Vocabulary, splits: Sequence[Split], part_bytes: int
+    places: Places, job: JobConfig, vocabulary: Vocabulary, groups: Sequence[SplitGroup], part_bytes: int
 ) -> str | None:
     """Return a message with the space needed and free. ValueError if too little is free.
 
     None if it is unknown: on object stores, or if the sample holds no document.
     """
     folders = [folder for folder in (places.work, places.dataset) if storage.is_local(folder)]
+    splits = [split for group in groups for split in group.splits]
     rates = measure(splits, job, vocabulary) if folders else None
     if rates is None:
         return None
     finished = storage.names_in(places.parts)
-    left = [split for split in splits if part_names(split, job)(0) not in finished]
-    num_bytes, to_tokenize = (sum(split.num_bytes for split in some) for some in (splits, left))
+    left = [group for group in groups if part_names(group, job)(0) not in finished]
+    num_bytes, to_tokenize = (sum(s.num_bytes for group in some for s in group.splits) for some in (groups, left))
     num_parts = max(len(left), round(to_tokenize * rates.text / part_bytes))
-    small = [split.num_bytes for split in splits if split.num_bytes * rates.text * rates.tokens < SMALL]
-    to_pack = sum(small) if len(small) >= FEWEST else 0
-    need = estimate(rates, num_bytes, to_tokenize, num_parts, job, vocabulary, to_pack)
+    need = estimate(rates, num_bytes, to_tokenize, num_parts, job, vocabulary)
     return compare(places, replace(need, shards=max(0, need.shards - _size_below(places.dataset))))
 
 
@@ -147,7 +145,6 @@ def estimate(
     num_parts: int,
     job: JobConfig,
     vocabulary: Vocabulary,
-    to_pack: int = 0,
 ) -> Need:
     """Return the bytes that a job writes.
 
@@ -155,13 +152,12 @@ def estimate(
         num_bytes: of the input files.
         to_tokenize: of these, bytes that have no token parts yet.
         num_parts: number of the parts to write.
-        to_pack: of these, bytes in splits so small that packs hold their tokens a second time.
     """
     examples, id_bytes = job.examples, 2 if len(vocabulary.words) < 65536 else 4
     token_bytes = id_bytes + job.tokenize.chinese_words
     of_text = rates.tokens * token_bytes + rates.sentences * SENTENCE_BYTES + rates.documents * DOCUMENT.itemsize
     index_entries = min(num_parts * RANGES, 8 * (to_tokenize * rates.text * rates.documents + num_parts))
-    parts = (to_tokenize + to_pack) * rates.text * of_text + index_entries * INDEX.itemsize
+    parts = to_tokenize * rates.text * of_text + index_entries * INDEX.itemsize
     tokens, documents = (num_bytes * rates.text * rate for rate in (rates.tokens, rates.documents))
     shards = documents * PAGE_BYTES
     for length in examples.max_seq_length:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from bertloom.counts import counted
-from pipeline.inputs.formats.registry import format_named
 from pipeline.inputs.sources import ReadConfig
 from pipeline.tokens import PartRecord
 
@@ -15,19 +14,11 @@ MANY_SENTENCES = 20
 
 def layout_advice(parts: Iterable[PartRecord], config: ReadConfig) -> str:
     """Return which layout to try if the plain-text files seem to have another layout than the given one, otherwise ""."""
-    if config.records != "documents":
-        return ""
-    files, in_archives, documents, sentences = set(), 0, 0, 0
+    num_files = documents = sentences = 0
     for part in parts:
-        if part.text_layout != config.text_layout:
-            continue  # an input with its own flags
-        if format_named(part.format).has_layouts:
-            files.add(part.path)
-        in_archives += part.num_texts
-        if part.path in files or part.num_texts:
-            documents += part.num_documents
-            sentences += part.num_sentences
-    num_files = len(files) + in_archives
+        num_files += part.num_texts
+        documents += part.num_text_documents
+        sentences += part.num_text_sentences
     given = f"{counted(num_files, 'text file')} gave {counted(documents, 'document')} of "
     given += f"{sentences / max(1, documents):.1f} sentences on average"
     is_cut = documents >= MANY_DOCUMENTS * num_files and sentences < FEW_SENTENCES * documents

@@ -1,6 +1,6 @@
 """The stage of repeated lines, such as menus and notices: they are counted over all input, to be left out of the texts.
 
-    list  : split  -> lists     the hash of every line and the id of its document, sorted, in files
+    list  : group  -> lists     the hash of every line of its splits and the id of its document, sorted, in files
     plan  : lists  -> ranges    of hashes, of about 2^22 entries each
     count : range  -> counts    the lines of the range that are in more documents than allowed
     join  : counts -> REPEATED  the list that every worker reads before it cleans texts
@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -26,37 +27,36 @@ from bertloom.arrays import I64, U64
 from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from pipeline.dataset import REPEATED, REPEATED_SCHEMA
 from pipeline.inputs.documents import read_documents, text_versions
-from pipeline.inputs.sources import Split, SplitGroup
+from pipeline.inputs.sources import SplitGroup
 from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.parquet import parquet_bytes
-from pipeline.stages.reading_notes import reading
+from pipeline.stages.reading_notes import Note, no_note, reading
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.text.cleaning import CleanConfig, line_hashes
-from pipeline.text.records import Document, document_id
+from pipeline.text.records import Document, Record, document_id
 
 ENTRY = np.dtype([("line", "<u8"), ("document", "<u8")])
 MAX_ENTRIES = 1 << 22  # of a list, and about of a range: 64 MB
-VERSION = 5  # raise it with any change in the content of a list for the same text
+VERSION = 6  # raise it with any change in the content of a list for the same text
 
 
 @dataclass(frozen=True)
 class LineList:
-    """A file with the entries of some documents of a split."""
+    """A file with the entries of some documents of a group of splits."""
 
     name: str
     num_entries: int
 
 
-def list_lines(split: Split, config: CleanConfig, folder: str) -> list[LineList]:
-    """Write the lists of a split, unless they are there, and return them."""
+def list_lines(group: SplitGroup, config: CleanConfig, folder: str, note: Note = no_note) -> list[LineList]:
+    """Write the lists of a group, unless they are there, and return them. note: is told which split is read next."""
     config = config.without_rejection()  # these steps come after the count
-    source = split.source
-    versions = text_versions(config, source.format)
-    key = [VERSION, source.fingerprint, source.encoding, split.start, split.end, flat(config), versions]
+    versions = group.versions(partial(text_versions, config))
+    key = [VERSION, group.ranges, flat(config), versions]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     finished = storage.join(folder, f"{digest}.json")
     if is_sealed(finished):
@@ -64,18 +64,18 @@ def list_lines(split: Split, config: CleanConfig, folder: str) -> list[LineList]
         if all(is_sealed(storage.join(folder, one.name)) for one in found):
             return found
     lists: list[LineList] = []
-    for entries in _entries(split, config):
+    for entries in _entries(group, config, note):
         lists.append(LineList(f"{digest}-{len(lists):05d}.lines", len(entries)))
         write_rows(storage.join(folder, lists[-1].name), entries, "line")
     write_sealed(finished, [json.dumps(list(map(asdict, lists))).encode()])
     return lists
 
 
-def _entries(split: Split, config: CleanConfig) -> Iterator[NDArray[np.void]]:
-    """Yield the entries of a split's documents in batches: ENTRY (entries,), sorted, without duplicates."""
+def _entries(group: SplitGroup, config: CleanConfig, note: Note) -> Iterator[NDArray[np.void]]:
+    """Yield the entries of a group's documents in batches: ENTRY (entries,), sorted, without duplicates."""
     held: list[NDArray[np.void]] = []
     size = 0
-    for item in read_documents(split, config=config, keep_lines=True):
+    for item in _items(group, config, note):
         if isinstance(item, Document):
             lines = np.unique(line_hashes(item.text.decode()))
             entries = np.empty(len(lines), ENTRY)
@@ -88,6 +88,12 @@ def _entries(split: Split, config: CleanConfig) -> Iterator[NDArray[np.void]]:
                 held, size = [], 0
     if held:
         yield _distinct(held)
+
+
+def _items(group: SplitGroup, config: CleanConfig, note: Note) -> Iterator[Record]:
+    for split in group.splits:
+        note(split, 0)
+        yield from read_documents(split, config=config, keep_lines=True)
 
 
 def _distinct(held: list[NDArray[np.void]]) -> NDArray[np.void]:
@@ -134,13 +140,11 @@ class CountLines(beam.PTransform[Any, Any]):
 
     def list_lines(self, group: SplitGroup) -> Iterator[LineList]:
         log_begin(self.places.work_log, "list lines")
-        for split in group.splits:
-            with reading(split, self.places.reading_notes):
-                lists = list_lines(split, self.config, self.places.lines)
-            increment(
-                "list lines", splits_in=1, lists_out=len(lists), entries_out=sum(one.num_entries for one in lists)
-            )
-            yield from lists
+        with reading(self.places.reading_notes) as note:
+            lists = list_lines(group, self.config, self.places.lines, note)
+        entries = sum(one.num_entries for one in lists)
+        increment("list lines", splits_in=len(group.splits), lists_out=len(lists), entries_out=entries)
+        yield from lists
         log_piece(self.places.work_log, "list lines", group.name, group.num_bytes)
 
     def plan_ranges(self, _: None, lists: Iterable[LineList]) -> list[tuple[int, int]]:

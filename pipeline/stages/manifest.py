@@ -22,6 +22,7 @@ from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import ReadConfig, Source, differences
 from pipeline.inputs.split_list import read_split_list
 from pipeline.job import JobConfig
+from pipeline.part_sources import files_of
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.document_places import find_places
@@ -33,7 +34,6 @@ from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.stages.weave import BucketRecord
 from pipeline.stages.work_log import log_begin
-from pipeline.text.records import DAMAGED
 from pipeline.text.versions import version_of
 from pipeline.tokenizer import TokenizeConfig, token_versions
 from pipeline.vocabulary import cached_vocabulary, tokenizer_json
@@ -187,7 +187,7 @@ def write_manifest(
         "versions": versions(job.tokenize, sources),
         "counters": counters,
         "notes": [*notes, *plan.notes],
-        "inputs": about_inputs(plan, sources, job.tokenize.text.read),
+        "inputs": about_inputs(plan, sources, job.tokenize.text.read, places.parts),
         "shards_parquet": {"sha256": shards_sha256, "rows": len(rows)},
         "shards_digest": digest_of(rows),
         "documents": {
@@ -202,7 +202,7 @@ def write_manifest(
 
 def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> bytes:
     """Return near-duplicates.parquet: the documents left out, by id, and which document each one resembles."""
-    sources, positions = find_places(plan, folder, rows["part"].astype(np.intp), rows["position"])
+    sources, positions = find_places(plan, folder, rows["part"].astype(np.intp), rows)
     table = pa.table(
         {
             "id": rows["id"].copy(),
@@ -216,19 +216,22 @@ def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> byt
     return parquet_bytes(table)
 
 
-def about_inputs(plan: Plan, sources: Sequence[Source], read: ReadConfig) -> list[dict[str, Any]]:
+def about_inputs(plan: Plan, sources: Sequence[Source], read: ReadConfig, folder: str) -> list[dict[str, Any]]:
     """Return the input files and how much text each has, before duplicates are dropped.
 
-    read: the options for reading in the job's configuration. A file that is read with others lists these.
+    Args:
+        read: the options for reading in the job's configuration. A file that is read with others lists these.
+        folder: of the parts.
     """
     names = ("documents", "sentences", "tokens", "text_bytes", "rejected")
     given: dict[str, dict[str, Any]] = {source.name: dict.fromkeys(names, 0) for source in sources}
-    damaged = {part.source for part in plan.parts if DAMAGED in part.rejected}
-    for part in plan.parts:
-        num_rejected = sum(part.rejected.values())
-        values = (part.num_documents, part.num_sentences, part.num_tokens, part.text_bytes, num_rejected)
+    damaged = set()
+    for file in files_of(plan.parts, folder):
+        values = (file.num_documents, file.num_sentences, file.num_tokens, file.text_bytes, file.num_rejected)
         for name, value in zip(names, values, strict=True):
-            given[part.source][name] += value
+            given[file.name][name] += value
+        if file.is_damaged:
+            damaged.add(file.name)
     return [
         {name: getattr(source, name) for name in ("name", "path", "format", "codec", "encoding")}
         | {"bytes": source.size, "fingerprint": source.fingerprint}

@@ -1,7 +1,7 @@
 """The stage of near duplicates: part records -> the same part records, and a file of the documents to leave out.
 
-    list   : all parts       -> the files that hold their documents: packs of small parts, and the other parts (packs.py)
-    sketch : file            -> the band hashes of its documents, sorted, in one file
+    list   : all parts       -> their list, a file
+    sketch : part            -> the band hashes of its documents, sorted, in one file
     pair   : range of hashes -> the documents that share a band, read by range from every sketch; a file of pairs
     verify : range of ids    -> the pairs of this range, read from every file of pairs, whose shingles are alike; a file
     join   : all ranges      -> one file, which the plan, weave and manifest stages read
@@ -24,11 +24,9 @@ from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
-from pipeline.stages.packs import Pack, pack_parts, token_files
 from pipeline.stages.similar_documents import (
     NEAR_DUPLICATE,
     PAIR,
-    Files,
     Search,
     find_pairs,
     num_hash_ranges,
@@ -38,7 +36,7 @@ from pipeline.stages.similar_documents import (
 from pipeline.stages.sorted_rows import range_edges, read_rows, write_rows
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
-from pipeline.tokens import PartRecord, TokenFile
+from pipeline.tokens import PartRecord
 
 
 @dataclass(frozen=True)
@@ -48,23 +46,20 @@ class Range:
     number: int
     count: int
     list: str
-    """Path of the list of all parts and packs."""
+    """Path of the list of all parts."""
 
 
 def write_list(parts: Sequence[PartRecord], search: Search) -> str:
-    """Pack the small parts and write the list of all files. Return its path, which depends on its content."""
+    """Write the list of all parts. Return its path, which depends on its content."""
     path = search.path("list", [part.name for part in parts])
-    content = {"parts": list(map(asdict, parts)), "packs": list(map(asdict, pack_parts(parts, search.parts)))}
-    write_sealed(path, [json.dumps(content).encode()])
+    write_sealed(path, [json.dumps(list(map(asdict, parts))).encode()])
     return path
 
 
 @lru_cache(maxsize=2)
-def read_list(path: str) -> tuple[list[PartRecord], Files]:
-    """Return (parts, files) of a list. Cached: its path depends on its content."""
-    content = json.loads(read_sealed(path))
-    parts = [PartRecord.from_json(fields) for fields in content["parts"]]
-    return parts, list(token_files(parts, [Pack.from_json(fields) for fields in content["packs"]]))
+def read_list(path: str) -> list[PartRecord]:
+    """Return the parts of a list. Cached: its path depends on its content."""
+    return list(map(PartRecord.from_json, json.loads(read_sealed(path))))
 
 
 @transform
@@ -78,8 +73,8 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
         return (
             parts
             | "all parts" >> beam.GroupBy(lambda _: None)
-            | "list files" >> beam.FlatMapTuple(self.list_files)
-            | "spread files" >> beam.Reshuffle()
+            | "list parts" >> beam.FlatMapTuple(self.list_parts)
+            | "spread parts" >> beam.Reshuffle()
             | "sketch" >> beam.MapTuple(self.sketch)
             | "all sketches" >> beam.GroupByKey()
             | "cut ranges" >> beam.FlatMapTuple(self.cut_ranges)
@@ -98,29 +93,27 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
         assert self.job.examples.near_duplicates is not None
         return Search(self.job.examples.near_duplicates, self.places.parts, self.places.near_duplicate_search)
 
-    def list_files(self, _: None, parts: Iterable[PartRecord]) -> Iterator[tuple[str, TokenFile]]:
-        path = write_list(sorted(parts, key=lambda part: part.sort_key), self.search)
-        files = [file for _, file in read_list(path)[1]]
-        log_begin(self.places.work_log, "sketch", len(files))
-        yield from ((path, file) for file in files)
+    def list_parts(self, _: None, parts: Iterable[PartRecord]) -> Iterator[tuple[str, PartRecord]]:
+        ordered = sorted(parts, key=lambda part: part.sort_key)
+        path = write_list(ordered, self.search)
+        log_begin(self.places.work_log, "sketch", len(ordered))
+        yield from ((path, part) for part in ordered)
 
-    def sketch(self, path: str, file: TokenFile) -> tuple[str, None]:
-        is_new = write_sketch(file, self.search)
-        increment("sketch", files_in=1, files_reused=int(not is_new), documents_in=file.num_documents)
-        log_piece(self.places.work_log, "sketch", file.name, documents=file.num_documents, is_new=is_new)
+    def sketch(self, path: str, part: PartRecord) -> tuple[str, None]:
+        is_new = write_sketch(part, self.search)
+        increment("sketch", parts_in=1, parts_reused=int(not is_new), documents_in=part.num_documents)
+        log_piece(self.places.work_log, "sketch", part.name, documents=part.num_documents, is_new=is_new)
         return path, None
 
     def cut_ranges(self, path: str, _: Iterable[None]) -> Iterator[Range]:
-        files = [file for _, file in read_list(path)[1]]
-        number = num_hash_ranges(files, self.search.min_similarity)
+        number = num_hash_ranges(read_list(path), self.search.min_similarity)
         log_begin(self.places.work_log, "pair", number)
         yield from (Range(i, number, path) for i in range(number))
 
     def pair(self, hashes: Range) -> Range:
         path = self._pairs(hashes)
         if is_new := not is_sealed(path):
-            files = [file for _, file in read_list(hashes.list)[1]]
-            pairs = find_pairs(hashes.number, hashes.count, files, self.search)
+            pairs = find_pairs(hashes.number, hashes.count, read_list(hashes.list), self.search)
             write_rows(path, pairs, "id")
             increment("pair", pairs_out=len(pairs))
         increment("pair", ranges_in=1, ranges_reused=int(not is_new))
@@ -138,7 +131,7 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
             edges = range_edges(ids.number, ids.count)
             paths = (self._pairs(Range(i, ids.count, ids.list)) for i in range(ids.count))
             pairs = np.unique(np.concatenate([read_rows(name, PAIR, *edges) for name in paths]))
-            write_sealed(path, [verify_pairs(pairs, read_list(ids.list)[1], self.search).tobytes()])
+            write_sealed(path, [verify_pairs(pairs, read_list(ids.list), self.search).tobytes()])
             increment("verify", pairs_in=len(pairs))
         increment("verify", ranges_in=1, ranges_reused=int(not is_new))
         log_piece(self.places.work_log, "verify", str(ids.number), is_new=is_new)
@@ -149,7 +142,7 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
         found = b"".join(read_sealed(self._verified(ids)) for ids in ranges)
         write_sealed(self.places.near_duplicates, [found])
         increment("verify", near_duplicates_found=len(found) // NEAR_DUPLICATE.itemsize)
-        yield from read_list(ranges[0].list)[0]
+        yield from read_list(ranges[0].list)
 
     def _pairs(self, hashes: Range) -> str:
         return self.search.path("pairs", hashes.number, hashes.count, hashes.list)

@@ -26,18 +26,16 @@ from bertloom.sealed_files import read_sealed, write_sealed
 from bertloom.shards import SPLITS
 from pipeline.dataset import HeldOut
 from pipeline.examples.configuration import SHARES
-from pipeline.inputs.formats.registry import format_named
 from pipeline.job import JobConfig
+from pipeline.part_sources import damaged_files
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.layouts import layout_advice
-from pipeline.stages.packs import Pack, pack_parts, token_files
 from pipeline.stages.rejected import explain_rejects
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin
-from pipeline.text.records import DAMAGED
-from pipeline.tokens import PartRecord, TokenFile, read_documents_table
+from pipeline.tokens import PartRecord, read_documents_table
 
 BUCKET_TOKENS = 1 << 23
 MAX_BUCKETS = MAX_SHARDS
@@ -69,15 +67,8 @@ class Plan:
     """Messages for the user."""
     near_duplicates_sha256: str = ""
     """Digest of the ids of near duplicates; empty if these are not left out."""
-    packs: tuple[Pack, ...] = ()
-    """Files that each hold many small parts and are read instead of them."""
     held_out_sha256: str = ""
     """Digest of the ids of the documents of --validation-input; empty without that flag."""
-
-    @property
-    def files(self) -> Iterator[tuple[int, TokenFile]]:
-        """Yield (number of its first part, file) of all files to read, in the order of the parts."""
-        return token_files(self.parts, self.packs)
 
     @property
     def digest(self) -> str:
@@ -96,9 +87,9 @@ def make_plan(
     held_out_ids: U64 | None = None,
     min_shards: int = 1,
 ) -> Plan:
-    """Pack small parts, and return the plan for all parts, which may come in any order.
+    """Return the plan for all parts, which may come in any order.
 
-    Reads the table of documents of every file twice; memory holds that of one file.
+    Reads the table of documents of every part twice; memory holds that of one part.
 
     Args:
         min_sources: sources that every bucket needs: 2 for random next segments, else 1.
@@ -107,8 +98,6 @@ def make_plan(
         min_shards: fewest train buckets, as far as the documents allow.
     """
     ordered = tuple(sorted(parts, key=lambda part: part.sort_key))
-    packs = pack_parts(ordered, folder)
-    files = [file for _, file in token_files(ordered, packs)]
     num_documents = sum(part.num_documents for part in ordered)
     if num_documents == 0:
         rejected = sum(sum(part.rejected.values()) for part in ordered)
@@ -126,7 +115,7 @@ def make_plan(
     held_out: set[int] = set()
     num_single = 0
     tokens = dict.fromkeys(SPLITS, 0)
-    for rows in _tables(files, folder, near_duplicate_ids):
+    for rows in _tables(ordered, folder, near_duplicate_ids):
         validation = is_held_out(rows["id"])
         tokens["validation"] += int(rows["num_tokens"][validation].sum())
         tokens["train"] += int(rows["num_tokens"][~validation].sum())
@@ -139,7 +128,7 @@ def make_plan(
         notes.append(
             f"no validation split: --validation-fraction {validation_fraction} selects only "
             f"{counted(len(held_out), 'text')}, and pairs need at least {MIN_VALIDATION_DOCUMENTS}; all documents are used "
-            f"for training. {_enough(_tables(files, folder, near_duplicate_ids))}"
+            f"for training. {_enough(_tables(ordered, folder, near_duplicate_ids))}"
         )
         validation_fraction = 0.0
         is_held_out = HeldOut(0.0)
@@ -156,7 +145,7 @@ def make_plan(
             )
         )
 
-    if damaged := sorted({part.source for part in ordered if DAMAGED in part.rejected}):
+    if damaged := sorted(damaged_files(ordered, folder)):
         notes.append(
             f"{first_files(damaged)}: damaged. The undamaged parts were used; rejects.jsonl.gz lists what was not"
         )
@@ -164,7 +153,7 @@ def make_plan(
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
     counts["train"] = max(counts["train"], min_shards)
     buckets = _make_buckets(
-        lambda: _tables(files, folder, near_duplicate_ids), is_held_out, counts, min_sources, min_shards
+        lambda: _tables(ordered, folder, near_duplicate_ids), is_held_out, counts, min_sources, min_shards
     )
     if (found := sum(bucket.split == "train" for bucket in buckets)) < min_shards:
         notes.append(
@@ -172,7 +161,7 @@ def make_plan(
             f"a shard needs at least {counted(min_sources, 'text')}"
         )
     near, held = _digest(near_duplicate_ids), _digest(held_out_ids)
-    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), near, packs, held)
+    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), near, held)
 
 
 def _make_buckets(
@@ -242,10 +231,10 @@ def read_held_out(path: str) -> U64:
     return np.frombuffer(read_sealed(path), np.uint64)
 
 
-def _tables(files: Sequence[TokenFile], folder: str, near_duplicate_ids: U64 | None) -> Iterator[NDArray[np.void]]:
-    """Yield the DOCUMENT rows of each file without near duplicates."""
-    for file in files:
-        rows = read_documents_table(storage.join(folder, file.name), file)
+def _tables(parts: Sequence[PartRecord], folder: str, near_duplicate_ids: U64 | None) -> Iterator[NDArray[np.void]]:
+    """Yield the DOCUMENT rows of each part without near duplicates."""
+    for part in parts:
+        rows = read_documents_table(storage.join(folder, part.name), part)
         yield rows if near_duplicate_ids is None else rows[~np.isin(rows["id"], near_duplicate_ids)]
 
 
@@ -276,7 +265,7 @@ def first_id(bucket: int, count: int) -> int:
 
 def _why_single(parts: Iterable[PartRecord]) -> str:
     """Return what to check if most documents have a single sentence."""
-    if any(part.num_texts or format_named(part.format).has_layouts for part in parts):
+    if any(part.num_text_documents for part in parts):
         return "A blank line ends a document: check that the input has no blank line after every sentence"
     return "If a record is a sentence or a line of a longer text, give --records"
 
@@ -308,7 +297,6 @@ def read_plan(path: str) -> Plan:
     fields = json.loads(read_sealed(path))
     fields["parts"] = tuple(map(PartRecord.from_json, fields["parts"]))
     fields["buckets"] = tuple(Bucket(**bucket) for bucket in fields["buckets"])
-    fields["packs"] = tuple(map(Pack.from_json, fields["packs"]))
     fields["notes"] = tuple(fields["notes"])
     return Plan(**fields)
 
@@ -352,6 +340,6 @@ class PlanBuckets(beam.PTransform[Any, Any]):
         if advice := layout_advice(plan.parts, self.job.tokenize.text.read):
             plan = replace(plan, notes=(*plan.notes, advice))
         write_plan(self.places.plan, plan)
-        increment("plan", parts_in=len(plan.parts), packs_out=len(plan.packs), buckets_out=len(plan.buckets))
+        increment("plan", parts_in=len(plan.parts), buckets_out=len(plan.buckets))
         log_begin(self.places.work_log, "weave", len(plan.buckets))
         return plan.buckets

@@ -23,24 +23,31 @@ _DEATHS = "deaths.json"
 _ENDING = ".note"
 
 
+Note = Callable[[Split, int], None]
+"""Called with the split that is read from now on, and the number of the part that is written."""
+
+
+def no_note(split: Split, part: int) -> None:
+    """Note nothing."""
+
+
 @contextmanager
-def reading(split: Split, folder: str) -> Iterator[Callable[[int], None]]:
-    """Keep a note that this process reads a split. Yields a function to call with the number of the part that is next."""
+def reading(folder: str) -> Iterator[Note]:
+    """Keep a note of what this process reads. Yields the function that writes it."""
     if not storage.is_local(folder):
-        yield lambda part: None
+        yield no_note
         return
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"{os.getpid()}-{threading.get_ident()}{_ENDING}")
     with open(path, "w", encoding="utf-8") as file:
 
-        def note(part: int) -> None:
+        def note(split: Split, part: int) -> None:
             file.seek(0)
             file.truncate()
             json.dump([split.source.name, split.start, part], file)
             file.flush()
 
         fcntl.flock(file, fcntl.LOCK_SH)
-        note(0)
         try:
             yield note
         finally:

@@ -9,7 +9,8 @@ from bertloom import storage
 from bertloom.counts import counted
 from pipeline.inputs.formats.registry import position_unit
 from pipeline.inputs.rejects import advice
-from pipeline.inputs.sources import ReadConfig
+from pipeline.inputs.sources import ReadConfig, source_of
+from pipeline.part_sources import read_files
 from pipeline.places import Places
 from pipeline.tokens import PartRecord, read_rejects
 
@@ -48,7 +49,9 @@ def explain_rejects(parts: Sequence[PartRecord], places: Places, config: ReadCon
             if reason in waiting:
                 waiting.remove(reason)
                 shown = " ".join(f"{reject['detail']} {reject['text'][:SHOWN_CHARACTERS]}".split())
-                unit = position_unit(part.source, part.format, reject["source"])
+                formats = {file.name: file.format for file in read_files(places.parts, part)}
+                source = source_of(reject["source"], formats) or part.source
+                unit = position_unit(source, formats[source], reject["source"])
                 texts[reason] += f", the first in {reject['source']} at {unit} {reject['position']}"
                 texts[reason] += "".join(f": {more}" for more in (shown, advice(reason, config)) if more)
         if not waiting:

@@ -86,32 +86,32 @@ def read_bucket(
     def of_split(ids: U64) -> Bools:
         return is_held_out(ids) == (bucket.split == "validation")
 
-    for first, file in plan.files:
-        block = read_range(storage.join(folder, file.name), file, bucket.low, bucket.high, of_split)
+    for number, part in enumerate(plan.parts):
+        block = read_range(storage.join(folder, part.name), part, bucket.low, bucket.high, of_split)
         ids = block.documents["id"]
         if len(ids) == 0:
             continue
         num_documents += len(ids)
-        held.append((block, first + block.documents["part"].astype(np.intp)))
+        held.append((block, np.full(len(ids), number, np.intp)))
         if (ids[1:] == ids[:-1]).any():
-            held[-1] = _distinct(held[-1:], plan)
+            held[-1] = _distinct(held[-1:], plan, folder)
         num_bytes += _num_bytes(held[-1][0])
         if num_bytes > max_bytes:
-            held = [_distinct(held, plan)]
+            held = [_distinct(held, plan, folder)]
             num_bytes = _num_bytes(held[0][0])
             max_bytes = max(MAX_HELD_BYTES, 2 * num_bytes)  # a bucket of many texts must not be sorted after each part
-    tokens, part_of = _distinct(held, plan)
+    tokens, part_of = _distinct(held, plan, folder)
     num_near = 0
     if near_duplicate_ids is not None:
         near = np.isin(tokens.documents["id"], near_duplicate_ids)
         num_near = int(near.sum())
         tokens, part_of = _take([tokens], np.flatnonzero(~near)), part_of[~near]
-    sources, positions = find_places(plan, folder, part_of, tokens.documents["position"])
+    sources, positions = find_places(plan, folder, part_of, tokens.documents)
     tokens.documents["position"] = positions
     return tokens, sources, num_documents - len(part_of), num_near
 
 
-def _distinct(held: Sequence[Held], plan: Plan) -> Held:
+def _distinct(held: Sequence[Held], plan: Plan, folder: str) -> Held:
     """Return the documents in id order, the first of equal ones. ValueError if different documents have the same id."""
     rows = np.concatenate([block.documents for block, _ in held])
     part_of = np.concatenate([part_of for _, part_of in held])
@@ -121,9 +121,11 @@ def _distinct(held: Sequence[Held], plan: Plan) -> Held:
     repeated[1:] = ids[1:] == ids[:-1]
     clash = np.flatnonzero(repeated[1:] & (low[1:] != low[:-1]))
     if len(clash):
+        both = order[clash[0] : clash[0] + 2]
+        sources, _ = find_places(plan, folder, part_of[both], rows[both])
         raise ValueError(
             f"two different documents have the same id {ids[clash[0]]:016x}: remove one of them from the input "
-            f"({plan.parts[part_of[order[clash[0]]]].source} and {plan.parts[part_of[order[clash[0] + 1]]].source})"
+            f"({' and '.join(sources)})"
         )
     return _take([block for block, _ in held], order[~repeated]), part_of[order[~repeated]]
 

@@ -29,7 +29,7 @@ STAGES: Mapping[str, str] = {
     "count lines": "range",
     "count words": BYTES,
     "tokenize": BYTES,
-    "sketch": "file",
+    "sketch": "part",
     "pair": "range",
     "verify": "range",
     "plan": "",

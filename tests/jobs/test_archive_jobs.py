@@ -12,7 +12,6 @@ import pytest
 from jobs import cli
 from jobs.explain import Explainer
 from jobs.verify import verify
-from pipeline.stages import packs
 from tests.jobs.corpus import as_jsonl, as_txt, digests, documents, run_job, shard_digests, write_vocabulary
 from tests.jobs.restartable_job import run_in_forks
 from tests.pipeline.archive_files import PACK, make_tar, make_zip
@@ -75,10 +74,7 @@ def rejects(dataset: Path) -> list[dict]:
 
 @pytest.mark.parametrize("split_mb", [8.0, 0.002])
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_an_archive_gives_the_shards_of_a_folder_and_names_each_file(
-    tmp_path, of_folder, vocab, name, split_mb, monkeypatch
-):
-    monkeypatch.setattr(packs, "FEWEST", 2)
+def test_an_archive_gives_the_shards_of_a_folder_and_names_each_file(tmp_path, of_folder, vocab, name, split_mb):
     (tmp_path / name).write_bytes(ARCHIVES[name]())
     manifest = run_job(tmp_path / name, tmp_path / "out", vocab, split_mb=split_mb)
 
@@ -140,7 +136,7 @@ def test_an_archive_without_a_file_that_can_be_read_ends_with_the_reasons(tmp_pa
         run_job(tmp_path / "a.tar", tmp_path / "out", vocab)
 
 
-POINTS = ["within \\.part$ 1", "before \\.part$ 2", "after \\.part$ 3", "within \\.pack$ 1", "before \\.tar$ 1"]
+POINTS = ["within \\.part$ 1", "before \\.part$ 2", "after \\.part$ 3", "before \\.tar$ 1"]
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("packed.tgz", "plain.zip")]

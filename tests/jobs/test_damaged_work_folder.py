@@ -11,14 +11,13 @@ from bertloom.locks import shared_lock
 from tests.jobs.corpus import documents, run_job, shard_digests, write, write_vocabulary
 
 TEXTS = documents(120)
+SPLIT_MB = 0.01  # a few files in a part
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> tuple[list[Path], Path]:
     folder = tmp_path_factory.mktemp("inputs")
-    sources = [
-        write(folder / f"{i:02d}.jsonl", TEXTS[i * 6 : i * 6 + 6]) for i in range(20)
-    ]  # a pack needs 16 small parts
+    sources = [write(folder / f"{i:02d}.jsonl", TEXTS[i * 6 : i * 6 + 6]) for i in range(20)]
     return sources, write_vocabulary(folder / "vocab.txt")
 
 
@@ -26,7 +25,7 @@ def inputs(tmp_path_factory) -> tuple[list[Path], Path]:
 def unbroken(inputs, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     """A work folder with all that a job can leave there, and the digests of the job's shards."""
     folder = tmp_path_factory.mktemp("unbroken")
-    run_job(*reorder(inputs, folder / "out"), work_dir=folder / "work", near_duplicates=0.8)
+    run_job(*reorder(inputs, folder / "out"), work_dir=folder / "work", near_duplicates=0.8, split_mb=SPLIT_MB)
     return folder / "work", shard_digests(folder / "out")
 
 
@@ -49,7 +48,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_parts_packs_and_sketches_are_made_again(inputs, unbroken, tmp_path, damage):
+def test_damaged_parts_and_sketches_are_made_again(inputs, unbroken, tmp_path, damage):
     work, digests = unbroken
     kinds = set()
     for path in sorted(work.rglob("*")):
@@ -58,10 +57,10 @@ def test_damaged_parts_packs_and_sketches_are_made_again(inputs, unbroken, tmp_p
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(DAMAGE[damage](path.read_bytes()))
             kinds.add(path.suffix)
-    assert kinds >= {".part", ".pack", ""}
-    run_job(*reorder(inputs, tmp_path / "out"), work_dir=tmp_path / "work", near_duplicates=0.8)
+    assert kinds == {".part", ""}
+    run_job(*reorder(inputs, tmp_path / "out"), work_dir=tmp_path / "work", near_duplicates=0.8, split_mb=SPLIT_MB)
     assert shard_digests(tmp_path / "out") == digests
-    for path in work.rglob("*.pa*"):
+    for path in work.rglob("*.part"):
         assert (tmp_path / "work" / path.relative_to(work)).read_bytes() == path.read_bytes()
 
 
@@ -73,7 +72,7 @@ def test_one_damaged_part_is_made_again_and_the_others_are_kept(inputs, unbroken
         copy = tmp_path / "work/parts" / path.name
         copy.write_bytes(changed_bytes(path.read_bytes()) if i == 3 else path.read_bytes())
         os.utime(copy, (1, 1))
-    run_job(*reorder(inputs, tmp_path / "out"), work_dir=tmp_path / "work", near_duplicates=0.8)
+    run_job(*reorder(inputs, tmp_path / "out"), work_dir=tmp_path / "work", near_duplicates=0.8, split_mb=SPLIT_MB)
     assert shard_digests(tmp_path / "out") == digests
     made = [i for i, path in enumerate(parts) if (tmp_path / "work/parts" / path.name).stat().st_mtime > 1]
     assert made == [3]
@@ -89,13 +88,13 @@ def test_a_bucket_whose_record_or_files_are_damaged_is_woven_again(inputs, unbro
     with monkeypatch.context() as patch:
         patch.setattr(manifest, "check_pairs", lambda *_: 1 / 0)
         with pytest.raises(Exception, match="division by zero"):
-            run_job(*reorder(inputs, out), work_dir=tmp_path / "work", near_duplicates=0.8)
+            run_job(*reorder(inputs, out), work_dir=tmp_path / "work", near_duplicates=0.8, split_mb=SPLIT_MB)
     pattern = {"record": ".work/weave/*.json", "shard": "train/**/*.tar", "page of documents": "documents/train/*"}[
         what
     ]
     for path in out.glob(pattern):
         path.write_bytes(path.read_bytes()[:-5]) if what != "page of documents" else path.unlink()
-    run_job(*reorder(inputs, out), work_dir=tmp_path / "work", near_duplicates=0.8)
+    run_job(*reorder(inputs, out), work_dir=tmp_path / "work", near_duplicates=0.8, split_mb=SPLIT_MB)
     assert shard_digests(out) == digests
 
 

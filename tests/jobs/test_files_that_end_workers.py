@@ -63,12 +63,13 @@ def test_only_the_notes_of_dead_processes_count_and_only_deaths_at_the_same_plac
 
     def die(name: str, part: int) -> None:
         if (child := os.fork()) == 0:
-            with reading(Split(source(name), 0, None), folder) as note:
-                note(part)
+            with reading(folder) as note:
+                note(Split(source(name), 0, None), part)
                 os._exit(0)  # as if it had crashed: the note stays
         os.waitpid(child, 0)
 
-    with reading(Split(source("alive.txt"), 0, None), folder):
+    with reading(folder) as note:
+        note(Split(source("alive.txt"), 0, None), 0)
         die("a.txt", 0)
         assert record_deaths(folder) == {"a.txt": 1}
         clear_notes(folder)
@@ -83,7 +84,7 @@ def test_only_the_notes_of_dead_processes_count_and_only_deaths_at_the_same_plac
 
 
 def test_a_note_is_gone_when_the_split_is_read_or_reading_it_fails(tmp_path):
-    with pytest.raises(ZeroDivisionError), reading(Split(source("a.txt"), 0, None), str(tmp_path)):
+    with pytest.raises(ZeroDivisionError), reading(str(tmp_path)):
         assert len(list(tmp_path.iterdir())) == 1
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []

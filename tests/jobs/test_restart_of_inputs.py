@@ -60,15 +60,15 @@ def test_a_job_that_was_killed_while_it_counted_lines_or_read_rows_finishes(argv
     kill_and_finish(argv, unbroken, tmp_path, POINTS)
 
 
-def test_a_job_that_was_killed_while_it_packed_small_files_finishes(tmp_path: Path):
+def test_a_job_over_small_files_that_was_killed_finishes(tmp_path: Path):
     for i, text in enumerate(documents(40)):
         write(tmp_path / f"in/{i:02d}.txt", [text])
     vocab = write_vocabulary(tmp_path / "vocab.txt")
-    flags = ["--vocab", str(vocab), "--max-seq-length", "32", "--validation-fraction", "0"]
+    flags = ["--vocab", str(vocab), "--max-seq-length", "32", "--validation-fraction", "0", "--split-mb", "0.03"]
 
     def argv(out: Path) -> list[str]:
         return ["preprocess", "--input", f"{tmp_path}/in", "--out", str(out), *flags]
 
     assert cli.main(argv(tmp_path / "unbroken")) == 0
-    points = ["within \\.pack$ 1", "after \\.pack$ 1"]
+    points = ["within \\.part$ 2", "after \\.part$ 1"]
     kill_and_finish(argv, digests(tmp_path / "unbroken"), tmp_path, points)

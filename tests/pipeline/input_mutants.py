@@ -24,7 +24,7 @@ from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_source
-from pipeline.tokens import PartRecord, read_documents_table, read_finished, read_range
+from pipeline.tokens import read_documents_table, read_finished, read_range
 from tests.jobs.corpus import as_jsonl, documents, run_job, write_vocabulary
 from tests.mutants import Seeds, Use, arrow_files, main, mutate, parquet_files, target_of_files
 from tests.pipeline.archive_files import METHODS, TEXTS, files_of_all_formats, make_tar, make_zip
@@ -227,7 +227,7 @@ def parts() -> Seeds:
 
 def use_part(path: Path) -> None:
     """Use a part as the next start of a job does. A part that was changed is not used."""
-    part = read_finished(str(path), PartRecord)
+    part = read_finished(str(path))
     if part is not None:
         block = read_range(str(path), part, 0, 1 << 64)
         assert len(block.documents) == part.num_documents and len(read_documents_table(str(path), part))

@@ -12,13 +12,14 @@ from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.shards import write_shard
 from pipeline.job import JobConfig
 from pipeline.places import Places
-from pipeline.stages.tokenization import TokenizeSplit
+from pipeline.stages.tokenization import TokenizeGroup
 from pipeline.text.chinese import inside_words, load_segmenter
 from pipeline.text.records import Document
 from pipeline.text.wordpiece import WordPiece
 from pipeline.tokenizer import DocumentTokenizer, TokenizeConfig
-from pipeline.tokens import read_range, write_part
+from pipeline.tokens import read_range
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
+from tests.pipeline.hand_made_parts import part_of_file
 
 TEXT = "操作系统是计算机的核心。我们学习人工智能。他在北京大学工作，研究自然语言处理。"
 MORE = "今天的天气很好，我们去公园散步。图书馆在学校的北边。"
@@ -106,20 +107,8 @@ def test_marks_are_written_to_a_part_and_read_by_range(tmp_path):
     texts = [TEXT, MORE, "the cat", "操作系统", "", "人工智能。" * 30] + [f"学习{i}操作系统" for i in range(40)]
     blocks = [tokenizer([Document(text.encode(), 9 * i)]) for i, text in enumerate(texts)]
     expected = {int(b.documents["id"][0]): b.inside_words.tolist() for b in blocks if len(b.ids)}
-    record = {
-        "name": "p",
-        "source": "s.txt",
-        "path": "/s.txt",
-        "format": "txt",
-        "start": 0,
-        "end": 9,
-        "end_piece": 0,
-        "last": True,
-        "read_bytes": 9,
-        "text_bytes": 9,
-    }
     path = str(tmp_path / "p.part")
-    part = write_part(path, record, blocks, [], np.dtype(np.uint16))
+    part = part_of_file(path, "s.txt", blocks)
     found = {}
     for low, high in ((0, 1 << 62), (1 << 62, 3 << 62), (3 << 62, 1 << 64)):
         block = read_range(path, part, low, high)
@@ -163,7 +152,7 @@ def test_the_error_for_a_missing_library_names_the_extra_to_install(monkeypatch,
     storage.write_whole(places.vocabulary(VOCABULARY.sha256), [VOCABULARY.text])
 
     def setup(config):
-        TokenizeSplit(JobConfig(config, ExamplesConfig(), VOCABULARY.sha256), places, 1000).setup()
+        TokenizeGroup(JobConfig(config, ExamplesConfig(), VOCABULARY.sha256), places, 1000).setup()
 
     with pytest.raises(ValueError, match='--chinese-words needs the extra "chinese"'):
         setup(TokenizeConfig(chinese_words=True))

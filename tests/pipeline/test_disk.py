@@ -10,7 +10,7 @@ from jobs import cli
 from pipeline.inputs.beginnings import read_beginning
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.sources import ReadConfig
-from pipeline.inputs.splitting import split_source
+from pipeline.inputs.splitting import group_splits, split_source
 from pipeline.job import JobConfig
 from pipeline.local import disk_estimate as disk
 from pipeline.local.disk_estimate import Need, check_room, compare, estimate, measure
@@ -43,15 +43,16 @@ def test_the_estimate_is_near_what_a_job_writes(tmp_path, name, options):
     )
 
 
-def test_the_tokens_of_many_small_files_are_counted_twice_for_their_packs(tmp_path):
+def test_the_tokens_of_many_small_files_are_estimated(tmp_path):
     texts, vocab = documents(700), write_vocabulary(tmp_path / "vocab.txt")
     for i in range(20):
         write(tmp_path / f"in/{i:02d}.txt", texts[i::20])
     manifest = run_job(tmp_path / "in", tmp_path / "out", vocab, work_dir=tmp_path / "work", validation_fraction=0.0)
-    assert len(list((tmp_path / "work").rglob("*.pack"))) == 1
+    assert len(list((tmp_path / "work").rglob("*.part"))) < 5
     job, vocabulary = JobConfig.from_manifest(manifest), read_vocabulary(str(vocab))
     splits = [split for source in find_sources([str(tmp_path / "in")]) for split in split_source(source, 8 * MB)]
-    said = check_room(Places(str(tmp_path / "new"), str(tmp_path / "new")), job, vocabulary, splits, 8 * MB)
+    groups = group_splits(splits, 8 * MB)
+    said = check_room(Places(str(tmp_path / "new"), str(tmp_path / "new")), job, vocabulary, groups, 8 * MB)
     assert float(re.search(r"about ([\d.]+) MB for tokens", said)[1]) == pytest.approx(
         size_below(tmp_path / "work") / MB, rel=0.15
     )

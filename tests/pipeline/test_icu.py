@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from icu4py.breakers import SentenceBreaker
 
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import Source, Split, SplitGroup
 from pipeline.job import JobConfig
 from pipeline.stages.tokenization import part_names
 from pipeline.text.abbreviations import abbreviations_of
@@ -194,4 +194,6 @@ def test_the_error_for_a_missing_library_names_the_extra_to_install(monkeypatch)
 def test_another_locale_makes_other_parts():
     split = Split(Source("/a", "a", "jsonl", None, None, 9, "f"), 0, None, 9)
     configs = [TokenizeConfig(sentences=value) for value in ("rule", "icu:ja", "icu:th")]
-    assert len({part_names(split, JobConfig(config, ExamplesConfig(), "v"))(0) for config in configs}) == 3
+    assert (
+        len({part_names(SplitGroup((split,)), JobConfig(config, ExamplesConfig(), "v"))(0) for config in configs}) == 3
+    )

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
-from pipeline.inputs.sources import ReadConfig, Split
-from pipeline.inputs.splitting import split_source
+from pipeline.inputs.sources import ReadConfig, Source, Split, SplitGroup
+from pipeline.inputs.splitting import group_splits, split_source
 from pipeline.options import compose
 from pipeline.stages import line_repeats
 from pipeline.stages.line_repeats import count_range, list_lines, plan_ranges
@@ -41,12 +41,16 @@ def counted_by_hand(documents: list[list[str]]) -> dict[int, int]:
     return {int.from_bytes(hashlib.sha256(line.encode()).digest()[:8], "little"): n for line, n in counts.items()}
 
 
+def whole(source: Source) -> SplitGroup:
+    return SplitGroup((Split(source, 0, None),))
+
+
 def count(folder: Path, documents: list[list[str]], split_bytes: int, most: int, **config) -> dict[int, int]:
     (folder / "in.txt").write_text("\n\n".join("\n".join(lines) for lines in documents), encoding="utf-8")
     [source] = find_sources([str(folder / "in.txt")])
     lists = []
-    for split in split_source(source, split_bytes):
-        lists += list_lines(split, compose(CleanConfig, **config), str(folder))
+    for group in group_splits(split_source(source, split_bytes), 1):
+        lists += list_lines(group, compose(CleanConfig, **config), str(folder))
     found = {}
     ranges = plan_ranges(lists)
     assert ranges[0][0] == 0 and ranges[-1][1] == NUM_RANGES
@@ -70,11 +74,11 @@ def test_counts_equal_a_plain_count_however_the_input_is_cut(folder, documents, 
 def test_finished_lists_are_not_written_again(folder):
     (folder / "again.txt").write_text("One.\n\nTwo.\n")
     [source] = find_sources([str(folder / "again.txt")])
-    [one] = list_lines(Split(source, 0, None), CleanConfig(), str(folder))
+    [one] = list_lines(whole(source), CleanConfig(), str(folder))
     before = (folder / one.name).stat().st_mtime_ns
-    assert list_lines(Split(source, 0, None), CleanConfig(min_characters=3), str(folder)) == [one]
+    assert list_lines(whole(source), CleanConfig(min_characters=3), str(folder)) == [one]
     assert (folder / one.name).stat().st_mtime_ns == before
-    assert list_lines(Split(source, 0, None), CleanConfig(unicode_normalization="NFC"), str(folder)) != [one]
+    assert list_lines(whole(source), CleanConfig(unicode_normalization="NFC"), str(folder)) != [one]
 
 
 def test_lines_are_counted_after_cleaning_and_sampling(folder):
@@ -124,7 +128,7 @@ def test_lines_are_those_of_the_source_also_when_line_breaks_become_spaces(folde
         (folder / name).write_text(rows[0])
     [source] = find_sources([str(folder / name)])
     [split] = split_source(with_options(source, text_layout="file", line_breaks="space"), 1 << 20)
-    [one] = list_lines(split, CleanConfig(), str(folder))
+    [one] = list_lines(SplitGroup((split,)), CleanConfig(), str(folder))
     lines, _ = count_range(str(folder), [one.name], 0, NUM_RANGES, 0 if name == "a.txt" else 2)
     out = np.sort(np.concatenate([line_hashes(line) for line in ("Home | About", "Privacy", "Home")]))
     assert set(out.tolist()) <= set(lines.tolist())
@@ -137,7 +141,7 @@ def test_lines_are_those_of_the_source_also_when_line_breaks_become_spaces(folde
 def test_texts_that_differ_only_in_their_line_wrapping_are_one_document(folder):
     (folder / "wrapped.jsonl").write_text('{"text": "One\\ntwo.\\nthree."}\n{"text": "One\\ntwo. three."}\n')
     [source] = find_sources([str(folder / "wrapped.jsonl")], config=ReadConfig(line_breaks="space"))
-    [one] = list_lines(Split(source, 0, None), CleanConfig(), str(folder))
+    [one] = list_lines(whole(source), CleanConfig(), str(folder))
     lines, documents = count_range(str(folder), [one.name], 0, NUM_RANGES, 0)
     assert {int(line_hashes(line)[0]) for line in ("One", "two.", "three.", "two. three.")} == set(lines.tolist())
     assert documents.tolist() == [1, 1, 1, 1]

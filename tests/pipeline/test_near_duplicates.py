@@ -14,12 +14,11 @@ from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages import near_duplicates, similar_documents
 from pipeline.stages.near_duplicates import FindNearDuplicates
-from pipeline.stages.packs import FEWEST
 from pipeline.stages.similar_documents import PAIR, read_near_duplicates
 from pipeline.stages.sorted_rows import NUM_RANGES, read_rows, write_rows
 from pipeline.text.records import Document
 from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
-from pipeline.tokens import write_part
+from tests.pipeline.hand_made_parts import part_of_file
 from tests.pipeline.small_text import VOCABULARY
 
 WORDS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -49,20 +48,8 @@ def make_parts(texts, folder, tokenizer, num_parts):
     parts = []
     for i in range(num_parts):
         documents = [Document(text.encode(), 1000 * at) for at, text in enumerate(texts) if at % num_parts == i]
-        record = {
-            "name": f"p{i}",
-            "source": f"{i}.txt",
-            "path": f"/{i}.txt",
-            "format": "txt",
-            "start": 0,
-            "end": 9,
-            "end_piece": 0,
-            "last": True,
-            "read_bytes": 9,
-            "text_bytes": 9,
-        }
         blocks = [tokenizer(documents)] if documents else []
-        parts.append(write_part(f"{places_of(folder).parts}/p{i}", record, blocks, [], np.dtype(np.uint16)))
+        parts.append(part_of_file(f"{places_of(folder).parts}/p{i}", f"{i}.txt", blocks))
     return parts
 
 
@@ -131,10 +118,9 @@ def test_parts_ranges_workers_and_their_order_do_not_change_the_result(tmp_path,
         assert some[names].tolist() == whole[names].tolist()
 
 
-@pytest.mark.parametrize("num_parts", [5, 2 * FEWEST])
+@pytest.mark.parametrize("num_parts", [5, 32])
 def test_each_near_duplicate_names_its_part(tmp_path, tokenizer, num_parts, texts, whole):
     rows = found_in(texts, tmp_path / "a", tokenizer, num_parts)
-    assert bool(list((tmp_path / "a").rglob("*.pack"))) == (num_parts > FEWEST)
     names = sorted(f"{i}.txt" for i in range(num_parts))
     for row in rows:
         assert names[row["part"]] == f"{row['position'] // 1000 % num_parts}.txt"

@@ -18,8 +18,9 @@ from pipeline.stages import plan as planning
 from pipeline.stages.plan import SPLITS, Plan, make_plan, read_plan, write_plan
 from pipeline.stages.rejected import explain_rejects
 from pipeline.text.records import Reject
-from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock, write_part
+from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock
 from tests.pipeline import twins
+from tests.pipeline.hand_made_parts import part_of_file
 
 IDS = st.integers(0, 2**64 - 1)
 
@@ -35,17 +36,7 @@ def make_part(
     sizes = [tokens for *_, tokens in documents]
     lengths = [size for tokens in sizes for size in [1] * (num_sentences - 1) + [tokens - num_sentences + 1]]
     block = TokenBlock(np.zeros(sum(sizes), np.uint16), np.array(lengths, np.uint32), rows)
-    record = {
-        "name": name,
-        "source": source,
-        "path": source,
-        "format": "txt",
-        "start": start,
-        "end": start + 1,
-        "end_piece": 0,
-    }
-    record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
-    return write_part(str(folder / name), record, [block], [], np.dtype(np.uint16))
+    return part_of_file(folder / name, source, [block], start=start, end=start + 1)
 
 
 def plan_of(folder, documents, fraction: float = 0.0) -> Plan:
@@ -166,21 +157,10 @@ def test_a_corpus_without_documents_is_an_error_that_counts_the_rejects(folder):
 
 
 def test_a_corpus_of_rejects_is_explained_by_the_first_of_each_reason(folder, monkeypatch):
-    record = {
-        "name": "r",
-        "source": "a.jsonl",
-        "path": "a.jsonl",
-        "format": "jsonl",
-        "start": 0,
-        "end": 9,
-        "end_piece": 0,
-        "last": True,
-    }
-    record |= {"read_bytes": 9, "text_bytes": 9}
     rejects = [Reject(7, "no-text-field", "fields: id,\n body", "{}"), Reject(9, "not-json"), Reject(12, "not-json")]
     work = str(folder / "work")
     (folder / "work").mkdir()
-    part = write_part(f"{work}/r", record, [], rejects, np.dtype(np.uint16))
+    part = part_of_file(f"{work}/r", "a.jsonl", [], rejects, form="jsonl")
     places = Places(str(folder / "out"), str(folder))
     monkeypatch.setattr(Places, "parts", work)
     assert explain_rejects([part], places, ReadConfig(text_column="text")) == (
@@ -307,7 +287,7 @@ def test_a_note_reports_that_most_documents_have_one_sentence(folder):
 
 
 def test_the_note_about_records_of_one_sentence_names_their_flag(folder):
-    part = replace(make_part(folder, "single", spread(20), num_sentences=1), format="parquet")
+    part = replace(make_part(folder, "single", spread(20), num_sentences=1), num_text_documents=0)
     [note] = make_plan([part], str(folder), 0.0).notes
     assert note.endswith(
         "20 documents have a single sentence. If a record is a sentence or a line of a longer text, give --records"

@@ -4,6 +4,7 @@ import json
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,36 +23,33 @@ from pipeline.inputs import documents, groups, streams
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats import plain_text
-from pipeline.inputs.sources import Source, Split
+from pipeline.inputs.sources import Source, Split, SplitGroup
 from pipeline.job import JobConfig
 from pipeline.options import compose
+from pipeline.part_sources import read_files, read_names
 from pipeline.places import Places
-from pipeline.stages.tokenization import finished_parts, part_names, tokenize_split
+from pipeline.stages.tokenization import finished_parts, part_names, tokenize_group
 from pipeline.text import records, versions, wordpiece
 from pipeline.text.records import Document, PassedOver, Reject, document_digest
 from pipeline.text.wordpiece import WordPiece
 from pipeline.tokenizer import DocumentTokenizer, TokenizeConfig
 from pipeline.tokens import (
     DOCUMENT,
-    PartRecord,
     TokenBlock,
     read_documents_table,
     read_footer,
     read_range,
     read_rejects,
     take_ranges,
-    write_part,
 )
 from pipeline.vocabulary import make_tokenizer
 from tests.pipeline import twins
+from tests.pipeline.hand_made_parts import part_of_file
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
 BITS = ["The cat sat.", "Why?", "He asked.", "你好。", "走吧！", "unable", "\u200b", "\x01", "Mr. No", "\n", "\n"]
 BITS += ["unablé.", "unablé.\x00", "é.", "é.\x00", "no\x00", ".\x00", "\x00", "unabl\x00é?\x00\x00"]
 PROSE = st.lists(st.sampled_from(BITS), max_size=12).map(" ".join)
-RECORD = {"name": "p", "source": "s.txt", "path": "/s.txt", "format": "txt"}
-RECORD |= {"start": 0, "end": 9, "end_piece": 0, "last": True}
-RECORD |= {"read_bytes": 9, "text_bytes": 9}
 U16 = np.dtype(np.uint16)
 
 
@@ -178,7 +176,7 @@ def folder(tmp_path_factory) -> Path:
 def test_a_range_of_ids_read_from_a_part_equals_all_documents_filtered(folder, rows, cut, low, high, every, rest):
     low, high = min(low, high), max(low, high)  # low is below 2^64
     path = str(folder / "p.part")
-    part = write_part(path, RECORD, make_blocks(rows, [min(cut, len(rows))]), [], U16)
+    part = part_of_file(path, "s.txt", make_blocks(rows, [min(cut, len(rows))]))
     for begin, end in ((low, high), (0, 2**64), (low, low), (low, low + 1)):
         block = read_range(path, part, begin, end)
         names = ("id", "position", "piece")
@@ -197,7 +195,7 @@ def test_a_range_of_ids_read_from_a_part_equals_all_documents_filtered(folder, r
 def test_a_few_documents_of_a_range_are_read_without_the_others(folder, monkeypatch):
     """Held-out documents are one bucket over all ids. If the others were read too, memory would grow with the corpus."""
     path = str(folder / "sparse.part")
-    part = write_part(path, RECORD, make_blocks([(i, 0, 0, [900]) for i in range(200)], [200]), [], U16)
+    part = part_of_file(path, "s.txt", make_blocks([(i, 0, 0, [900]) for i in range(200)], [200]))
     num_bytes, read_at = [], storage.read_at
     monkeypatch.setattr(storage, "read_at", lambda file, at, size: num_bytes.append(size) or read_at(file, at, size))
     assert len(read_range(path, part, 0, 2**64, lambda ids: ids % np.uint64(100) == 0).ids) == 1800
@@ -209,7 +207,7 @@ def test_a_part_of_few_documents_has_a_small_index_and_gives_a_range_without_the
     """Otherwise thousands of small files take a hundred times the space of their text."""
     path = str(folder / "small.part")
     rows = [(twins.mix(i), 0, 0, [50, 50]) for i in range(count)]
-    part = write_part(path, RECORD, make_blocks(rows, [count]), [], U16)
+    part = part_of_file(path, "s.txt", make_blocks(rows, [count]))
     assert part.sections["index"][1] <= min(200 * count + 200, 100_000)
     if not count:
         return
@@ -224,10 +222,10 @@ def test_the_footer_describes_the_part(folder):
     path = str(folder / "f.part")
     rows = [(5, 0, 0, [2, 3]), (1, 9, 0, []), (3, 20, 0, [4])]
     rejects = [Reject(4, "not-json", "é"), Reject(8, "not-json", ""), Reject(9, "no-tokens", "", "\x01", "i", 2)]
-    part = write_part(path, RECORD, make_blocks(rows, [1]), rejects, U16)
+    part = part_of_file(path, "s.txt", make_blocks(rows, [1]), rejects)
     assert (part.num_documents, part.num_sentences, part.num_tokens) == (2, 3, 9)
     assert part.rejected == {"not-json": 2, "no-tokens": 1}
-    assert read_footer(path, PartRecord) == part
+    assert read_footer(path) == part
     assert read_documents_table(path, part)["id"].tolist() == [3, 5]
     log = [json.loads(line) for line in gzip.decompress(read_rejects(path, part)).decode().splitlines()]
     assert log[0] == {"source": "s.txt", "position": 4, "reason": "not-json", "detail": "é", "text": ""}
@@ -245,18 +243,16 @@ def test_the_footer_describes_the_part(folder):
 
 def test_an_empty_part_can_be_read(folder):
     path = str(folder / "n.part")
-    part = write_part(path, RECORD, [], [], np.dtype(np.uint32))
-    assert read_footer(path, PartRecord) == part and part.num_documents == 0 and read_rejects(path, part) == b""
+    part = part_of_file(path, "s.txt", [], dtype=np.uint32)
+    assert read_footer(path) == part and part.num_documents == 0 and read_rejects(path, part) == b""
     assert len(read_range(path, part, 0, 2**64).documents) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 20, b"x" * 500])
 def test_a_file_that_is_not_a_part_is_named(folder, content):
     (folder / "bad.part").write_bytes(content)
-    with pytest.raises(
-        ValueError, match="bad.part is not a file of tokens: remove it, and the next start writes it again"
-    ):
-        read_footer(str(folder / "bad.part"), PartRecord)
+    with pytest.raises(ValueError, match="bad.part is not a token part: remove it, and the next start writes it again"):
+        read_footer(str(folder / "bad.part"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 10)), max_size=8))
@@ -310,10 +306,11 @@ CONFIGS = {
     "lines": compose(TokenizeConfig, records="lines", skip_lines="[24]"),
     "threes": compose(TokenizeConfig, records="sentences", records_per_document=3, sample=0.7),
 }
-CASES = [(name, "as-it-is") for name in INPUTS]
-CASES += [(name, config) for name in ("a.txt", "g.parquet") for config in CONFIGS if config != "as-it-is"]
-CASES += [("b.jsonl", "lines"), ("c.txt.gz", "threes"), ("d.jsonl.gz", "threes"), ("e.txt", "lines")]
-EVERY_CASE = pytest.mark.parametrize("name, config", CASES)
+CASES = [((name,), "as-it-is") for name in INPUTS]
+CASES += [((name,), config) for name in ("a.txt", "g.parquet") for config in CONFIGS if config != "as-it-is"]
+CASES += [(("b.jsonl",), "lines"), (("c.txt.gz",), "threes"), (("d.jsonl.gz",), "threes"), (("e.txt",), "lines")]
+CASES += [(tuple(INPUTS), config) for config in CONFIGS]
+EVERY_CASE = pytest.mark.parametrize("names, config", CASES)
 
 
 @pytest.fixture
@@ -328,68 +325,95 @@ def job_of(config: TokenizeConfig, sha256: str = VOCABULARY.sha256) -> JobConfig
     return JobConfig(config, ExamplesConfig(), sha256)
 
 
-def make_parts(folder: Path, tmp_path: Path, name: str, config: str, kernel) -> dict[str, bytes]:
-    (tmp_path / name).write_bytes(INPUTS[name])
-    os.utime(tmp_path / name, (1, 1))
-    split = Split(find_sources([str(tmp_path / name)], None, CONFIGS[config].text.read)[0], 0, None)
+def group_of(folder: Path, names: Sequence[str], config: str) -> SplitGroup:
+    for name in names:
+        (folder / name).write_bytes(INPUTS[name])
+        os.utime(folder / name, (1, 1))
+    patterns = [str(folder / name) for name in names]
+    sources = find_sources(patterns, None, CONFIGS[config].text.read)
+    return SplitGroup(tuple(Split(source, 0, None, source.size) for source in sources))
+
+
+def make_parts(folder: Path, group: SplitGroup, config: str, kernel) -> dict[str, bytes]:
     job, places = job_of(CONFIGS[config]), Places(str(folder), str(folder))
-    names = part_names(split, job)
+    names = part_names(group, job)
     Path(places.parts).mkdir(exist_ok=True, parents=True)
-    parts = list(tokenize_split(split, job, places, kernel, 200, None, finished_parts(places.parts, names)))
+    parts = list(tokenize_group(group, job, places, kernel, 200, None, finished_parts(places.parts, names)))
     assert [part.name for part in parts] == [names(i) for i in range(len(parts))]
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
-    assert [part.end for part in parts[:-1]] == [part.start for part in parts[1:]]
+    begins = [(group.splits[part.next_file].source.name, part.end) for part in parts[:-1]]
+    assert begins == [(part.source, part.start) for part in parts[1:]] and parts == sorted(
+        parts, key=lambda p: p.sort_key
+    )
     return {part.name: (folder / "parts" / part.name).read_bytes() for part in parts}
 
 
 @EVERY_CASE
-def test_a_restart_after_any_number_of_parts_gives_the_same_bytes(tmp_path, small_pieces, name, config):
-    kernel = make_document_tokenizer()
-    whole = make_parts(tmp_path / "whole", tmp_path, name, config, kernel)
-    assert len(whole) > 1 or name == "e.txt"
+def test_a_restart_after_any_number_of_parts_gives_the_same_bytes(tmp_path, small_pieces, names, config):
+    kernel, group = make_document_tokenizer(), group_of(tmp_path, names, config)
+    whole = make_parts(tmp_path / "whole", group, config, kernel)
+    assert len(whole) > 1 or names == ("e.txt",)
     for done in range(len(whole) + 1):
         folder = tmp_path / f"after{done}"
         (folder / "parts").mkdir(parents=True)
         for part in list(whole)[:done]:
             (folder / "parts" / part).write_bytes(whole[part])
             os.utime(folder / "parts" / part, (1, 1))
-        assert make_parts(folder, tmp_path, name, config, kernel) == whole
+        assert make_parts(folder, group, config, kernel) == whole
         is_old = [(folder / "parts" / part).stat().st_mtime == 1 for part in whole]
         assert is_old == [i < done for i in range(len(whole))]
 
 
 @EVERY_CASE
-def test_the_parts_of_a_split_have_every_document_and_reject_once(tmp_path, small_pieces, name, config):
-    parts = make_parts(tmp_path / "parts", tmp_path, name, config, make_document_tokenizer())
-    split = Split(find_sources([str(tmp_path / name)], None, CONFIGS[config].text.read)[0], 0, None)
-    items = list(read_documents(split, None, CONFIGS[config].text.clean))
-    documents = [item for item in items if isinstance(item, Document)]
-    wanted = sorted((item.position, item.piece, twins.identity(item.text)) for item in documents)
-    found, counts = [], Counter()
+def test_the_parts_of_a_group_have_every_document_and_reject_of_each_file_once(tmp_path, small_pieces, names, config):
+    group = group_of(tmp_path, names, config)
+    parts = make_parts(tmp_path / "parts", group, config, make_document_tokenizer())
+    items = [
+        (split.source.name, item)
+        for split in group.splits
+        for item in read_documents(split, None, CONFIGS[config].text.clean)
+    ]
+    documents = [(name, item) for name, item in items if isinstance(item, Document)]
+    wanted = sorted((name, item.position, item.piece, twins.identity(item.text)) for name, item in documents)
+    found, counts, of_files, rejects = [], Counter(), Counter(), Counter()
     for part in parts:
         path = str(tmp_path / "parts" / "parts" / part)
-        footer = read_footer(path, PartRecord)
+        footer = read_footer(path)
         counts.update(rejected=sum(footer.rejected.values()), passed_over=sum(footer.passed_over.values()))
         counts.update(footer.cleaned)
-        found += [(r["position"], r["piece"], r["id"]) for r in read_documents_table(path, footer)]
-    silent = [row for row in wanted if row[2] == twins.identity(b"\x01")]
+        files = read_files(f"{tmp_path}/parts/parts", footer)
+        assert [file.name for file in files] == read_names(f"{tmp_path}/parts/parts", footer).to_pylist()
+        assert footer.num_files == len(files) and files[0].name == footer.source
+        rows = read_documents_table(path, footer)
+        found += [(files[r["file"]].name, r["position"], r["piece"], r["id"]) for r in rows]
+        for i, file in enumerate(files):
+            own = rows[rows["file"] == i]
+            assert (file.num_documents, file.num_tokens) == (len(own), own["num_tokens"].sum())
+            of_files.update({(file.name, "bytes"): file.text_bytes, (file.name, "rejected"): file.num_rejected})
+        log = read_rejects(path, footer)
+        rejects.update(json.loads(line)["source"] for line in (gzip.decompress(log) if log else b"").splitlines())
+    silent = [row for row in wanted if row[3] == twins.identity(b"\x01")]
     assert sorted(found + silent) == wanted
-    expected = Counter(step for item in documents for step in item.cleaned)
+    expected = Counter(step for _, item in documents for step in item.cleaned)
     expected.update(
-        rejected=len(silent) + sum(isinstance(item, Reject) for item in items),
-        passed_over=sum(item.number for item in items if isinstance(item, PassedOver)),
+        rejected=len(silent) + sum(isinstance(item, Reject) for _, item in items),
+        passed_over=sum(item.number for _, item in items if isinstance(item, PassedOver)),
     )
     assert counts == expected
+    for name in names:
+        assert of_files[name, "bytes"] == sum(len(item.text) for source, item in documents if source == name)
+        num_rejects = sum(isinstance(item, Reject) for source, item in items if source == name)
+        assert of_files[name, "rejected"] == rejects[name] == num_rejects + sum(row[0] == name for row in silent)
 
 
 def test_a_document_without_tokens_is_rejected_with_its_text_id_and_piece(tmp_path):
     name, texts = "a.jsonl", ["One. Two.", "\u0001\u200b", "Three."]
     rows = [json.dumps({"id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts)]
     (tmp_path / name).write_text("".join(rows))
-    split = Split(find_sources([str(tmp_path / name)])[0], 0, None)
+    group = SplitGroup((Split(find_sources([str(tmp_path / name)])[0], 0, None),))
     places = Places(str(tmp_path), str(tmp_path))
     Path(places.parts).mkdir()
-    [part] = tokenize_split(split, job_of(TokenizeConfig()), places, make_document_tokenizer(), 1000)
+    [part] = tokenize_group(group, job_of(TokenizeConfig()), places, make_document_tokenizer(), 1000)
     assert part.rejected == {"no-tokens": 1} and part.num_documents == 2
     assert json.loads(gzip.decompress(read_rejects(f"{places.parts}/{part.name}", part))) == {
         "source": name,
@@ -405,7 +429,7 @@ def test_a_parts_name_changes_with_everything_that_decides_its_content(tmp_path)
     (tmp_path / "a.txt").write_bytes(b"x")
     source = find_sources([str(tmp_path / "a.txt")])[0]
     names = {
-        part_names(Split(replace(source, encoding=encoding), start, end), job_of(config, sha256))(0)
+        part_names(SplitGroup((Split(replace(source, encoding=encoding), start, end),)), job_of(config, sha256))(0)
         for encoding in (None, "utf-16-le")
         for start, end in ((0, None), (0, 5), (2, None))
         for config in (TokenizeConfig(), TokenizeConfig(do_lower_case=False), compose(TokenizeConfig, sample=0.5))
@@ -438,7 +462,7 @@ def test_another_version_of_a_library_changes_only_the_parts_that_it_decides(mon
 
     def names() -> dict[str, str]:
         return {
-            kind: part_names(Split(replace(TXT, format=kind), 0, None), job_of(config))(0)
+            kind: part_names(SplitGroup((Split(replace(TXT, format=kind), 0, None),)), job_of(config))(0)
             for kind in ("txt", "mediawiki", "warc")
         }
 

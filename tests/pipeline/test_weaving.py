@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pipeline.stages import weave as weaving
 from pipeline.stages.plan import Bucket, Plan
 from pipeline.stages.weave import read_bucket
-from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock, write_part
+from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock
 from tests.pipeline import twins
+from tests.pipeline.hand_made_parts import part_of_file
 
 WHOLE = Bucket("train", 0, 0, 1 << 64)
 
@@ -32,18 +33,8 @@ def make_part(folder: Path, number: int, documents: list[tuple[int, int]], size:
     lengths = [n for document, _ in documents for n in (1, size + document % 3 - 1)]
     inside = np.concatenate([np.zeros(0, bool), *(tokens % 2 == 1 for tokens in ids)])
     tokens = np.concatenate([np.zeros(0, np.uint16), *ids])
-    record = {
-        "name": f"p{number}",
-        "source": f"{number:03d}.txt",
-        "path": "p",
-        "format": "txt",
-        "start": 0,
-        "end": 1,
-        "end_piece": 0,
-    }
-    record |= {"last": True, "read_bytes": 1, "text_bytes": 1}
     block = TokenBlock(tokens, np.array(lengths, np.uint32), rows, inside)
-    return write_part(str(folder / f"p{number}"), record, [block], [], np.dtype(np.uint16))
+    return part_of_file(folder / f"p{number}", f"{number:03d}.txt", [block])
 
 
 def plan_of(parts: list[PartRecord]) -> Plan:
