@@ -280,9 +280,10 @@ def make_data_set(
     prepare_folders(places, job)
     num_tokenized, num_buckets = count_finished(places, reading, groups)
     if is_continued or num_tokenized:
+        num_splits = sum(len(group.splits) for group in groups)
         what = "an unfinished run" if is_continued else f"the tokens in {places.work}"
         say(
-            f"continuing with {what}: {num_tokenized} of {counted(sum(len(group.splits) for group in groups), 'split')} tokenized, "
+            f"continuing with {what}: {num_tokenized} of {counted(num_splits, 'split')} tokenized, "
             f"{counted(num_buckets, 'bucket')} finished"
         )
     try:

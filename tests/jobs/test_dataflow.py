@@ -76,7 +76,7 @@ def test_a_dry_run_writes_the_whole_job_to_a_file_and_nothing_else(server, vocab
     assert traces_of_this_machine(graph) == []
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    assert {"TokenizeSplit", "CallableWrapperDoFn"} <= set(load_elsewhere(graph, folder))
+    assert {"TokenizeGroup", "CallableWrapperDoFn"} <= set(load_elsewhere(graph, folder))
 
 
 def test_a_dry_run_builds_the_jobs_that_come_before_the_main_one(server, vocab, tmp_path, capsys):

@@ -62,7 +62,7 @@ def test_a_job_names_neither_the_machine_nor_the_folders_of_its_launcher(monkeyp
 
 def test_the_stages_load_in_a_process_with_only_what_a_worker_has(tmp_path):
     graphs = b"\n".join(map(submitted, TRANSFORMS))
-    assert {"TokenizeSplit", "CallableWrapperDoFn"} <= set(load_elsewhere(graphs, tmp_path))
+    assert {"TokenizeGroup", "CallableWrapperDoFn"} <= set(load_elsewhere(graphs, tmp_path))
 
 
 def test_a_job_holds_the_options_of_the_stores():
