@@ -9,7 +9,6 @@ from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, 
 
 from bertloom import storage
 from bertloom.counts import counted
-from pipeline.execution import run
 from pipeline.inputs.sources import Source, SplitGroup
 from pipeline.inputs.split_list import encode_split_list
 from pipeline.places import Places
@@ -31,9 +30,9 @@ class DryRun:
 
     def __call__(self, transform: beam.PTransform[Any, Any]) -> None:
         """Build a job that applies a transform to the groups of splits."""
-        options = copy.deepcopy(self.options)
-        first = ReadSplits(self.splits, self.num_groups, storage_options(options))
-        self.described.append(describe(run(options, lambda pipeline: pipeline | "splits" >> first | transform)))
+        pipeline = beam.Pipeline(options=copy.deepcopy(self.options))
+        pipeline | "splits" >> ReadSplits(self.splits, self.num_groups, storage_options(self.options)) | transform
+        self.described.append(describe(pipeline.run()))
 
     def finish(self) -> str:
         """Write the description of the last job where --dataflow_job_file says. Return a message about all."""

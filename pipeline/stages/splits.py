@@ -11,8 +11,8 @@ from pipeline.inputs.split_list import read_split_list
 from pipeline.stages.transform import transform
 
 MAX_ELEMENTS = 10_000
-"""Largest number of elements with which a job begins. Each is a group or, in a larger job, several: runners limit the size
-of a job that is submitted, and each element takes about 10 bytes of it."""
+"""Largest number of elements with which a job begins. Each is a group or, in a larger job, several. An element takes 5 to 10
+bytes of the job, and engines limit its size: Dataflow to 20 MB, a message between the processes of Flink to 10 MB."""
 
 
 def ranges_of(number: int) -> list[tuple[int, int]]:
