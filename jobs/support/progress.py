@@ -15,7 +15,7 @@ from jobs.support.messages import print_message
 from pipeline.stages.work_log import BYTES, STAGES, STORE_SECONDS, StageWork, WorkLog
 
 LOCAL_SECONDS = 0.5  # between updates; of a store, the larger STORE_SECONDS
-BACK_OFF = 50  # reading the log takes at most a share of 1 / BACK_OFF of the time
+BACK_OFF = 4  # the wait after a reading of the log is at least this many times as long as the reading
 LINE_SECONDS = 30.0  # between lines, where there is no terminal
 
 
@@ -44,7 +44,7 @@ class JobProgress:
         self.bar = _bar("waiting for workers [{elapsed}]")
         self.began = self.line_at = time.monotonic()
         self.has_line = False  # of this stage
-        self.before = StageWork()  # when the clock of the stage began
+        self.before = StageWork()  # when the stage was first seen: not part of the speed
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="progress", daemon=True)
         self.thread.start()
@@ -75,11 +75,11 @@ class JobProgress:
         if self.log.stages:
             stage = max(self.log.stages, key=list(STAGES).index)
             if stage != self.stage:
-                if self.stage:  # the first stage begins with the job
+                if self.stage:
                     self._end_stage(now)
                     self.bar = _bar(stage)
-                    self.began, self.before, self.has_line = now, replace(self.log.stages[stage]), False
-                self.stage = stage
+                self.stage, self.has_line = stage, False
+                self.began, self.before = now, replace(self.log.stages[stage])
         if not self.bar.disable:
             self._show(now)
         elif now - self.line_at >= LINE_SECONDS:

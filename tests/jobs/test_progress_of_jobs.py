@@ -39,6 +39,12 @@ def logs(monkeypatch) -> list[WorkLog]:
     return found
 
 
+def begin(shown: JobProgress, stage: str, total: int = 0) -> None:
+    """The stage begins at second 0."""
+    log_begin(shown.folder, stage, total)
+    at(shown, 0)
+
+
 def at(shown: JobProgress, seconds: float) -> str:
     progress.time.monotonic = lambda: seconds
     shown.update()
@@ -47,6 +53,7 @@ def at(shown: JobProgress, seconds: float) -> str:
 
 @pytest.mark.parametrize(("number", "said"), [(1, "1 document"), (1234, "1,234 documents")])
 def test_a_line_has_the_share_the_documents_the_speed_and_the_time_left(shown, number, said):
+    begin(shown, "tokenize")
     log_piece(shown.folder, "tokenize", "0.part", 1_000_000, documents=number, text_bytes=3_000_000)
     assert at(shown, 10) == f"tokenize 25 % of 4.0 MB in 00:10, {said}, 0.3 MB/s, 00:30 left"
 
@@ -54,10 +61,13 @@ def test_a_line_has_the_share_the_documents_the_speed_and_the_time_left(shown, n
 def test_until_a_worker_begins_the_progress_is_that_none_has(shown):
     assert at(shown, 75) == "waiting for workers since 01:15"
     log_begin(shown.folder, "tokenize")
-    assert at(shown, 80) == "tokenize 0 % of 4.0 MB in 01:20, ? left"
+    assert at(shown, 80) == "tokenize 0 % of 4.0 MB in 00:00, ? left"
+    log_piece(shown.folder, "tokenize", "0.part", 1_000_000)
+    assert at(shown, 90) == "tokenize 25 % of 4.0 MB in 00:10, 0.1 MB/s, 00:30 left"
 
 
 def test_work_of_an_earlier_start_is_finished_but_is_not_part_of_the_speed(shown):
+    begin(shown, "tokenize")
     log_piece(shown.folder, "tokenize", "0", 2_000_000, documents=5, text_bytes=6_000_000, is_new=False)
     assert at(shown, 1) == "tokenize 50 % of 4.0 MB in 00:01, 5 documents, ? left"
     log_piece(shown.folder, "tokenize", "1", 1_000_000, documents=3, text_bytes=1_000_000)
@@ -65,6 +75,7 @@ def test_work_of_an_earlier_start_is_finished_but_is_not_part_of_the_speed(shown
 
 
 def test_work_that_a_runner_does_twice_counts_once(shown):
+    begin(shown, "weave", 4)
     for _ in range(3):
         log_begin(shown.folder, "weave", 4)
         log_piece(shown.folder, "weave", "bucket 1", documents=7)
@@ -104,8 +115,7 @@ def test_a_bar_on_a_terminal_shows_every_stage_once_to_its_end(tmp_path, monkeyp
 
 
 def test_in_a_file_a_line_is_written_now_and_then_and_at_the_end_of_such_a_stage(shown, capsys):
-    log_begin(shown.folder, "tokenize")
-    at(shown, 5)
+    begin(shown, "tokenize")
     assert capsys.readouterr().err == ""
     for seconds in (30, 35, 59, 60):
         at(shown, seconds)
