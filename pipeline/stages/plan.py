@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from operator import itemgetter
 from typing import Any
 
@@ -76,6 +77,11 @@ class Plan:
         buckets = [asdict(bucket) for bucket in self.buckets]
         key = [names, buckets, self.validation_fraction, self.near_duplicates_sha256, self.held_out_sha256]
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+
+def shards_of_bucket(job: JobConfig) -> list[tuple[int, int]]:
+    """Return (length, copy) of the shards of a bucket."""
+    return list(product(job.examples.max_seq_length, range(job.examples.dupe_factor)))
 
 
 def make_plan(
@@ -341,5 +347,5 @@ class PlanBuckets(beam.PTransform[Any, Any]):
             plan = replace(plan, notes=(*plan.notes, advice))
         write_plan(self.places.plan, plan)
         increment("plan", parts_in=len(plan.parts), buckets_out=len(plan.buckets))
-        log_begin(self.places.work_log, "weave", len(plan.buckets))
+        log_begin(self.places.work_log, "weave", len(plan.buckets) * len(shards_of_bucket(self.job)))
         return plan.buckets

@@ -30,7 +30,7 @@ from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.document_places import find_places
 from pipeline.stages.parquet import parquet_bytes
-from pipeline.stages.plan import Bucket, Plan, read_held_out, read_plan
+from pipeline.stages.plan import Bucket, Plan, read_held_out, read_plan, shards_of_bucket
 from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_piece
@@ -166,6 +166,7 @@ def weave_bucket(
     tokens, sources, num_duplicates, num_near = read_bucket(
         bucket, plan, places.parts, near_duplicate_ids, held_out_ids
     )
+    path = record_path(bucket, plan, job, places)
     used = np.zeros(len(tokens.documents), bool)
     shards: list[dict[str, Any]] = []
     counters: Counter[str] = Counter()
@@ -181,11 +182,11 @@ def weave_bucket(
             if len(pairs):
                 shard = ShardName(split=bucket.split, max_seq_length=length, copy=copy, number=bucket.number)
                 shards.append(write_shard(places.dataset, shard, sentences, pairs, config.seed, masking))
+            log_shard(path, (length, copy), len(used) + num_duplicates, job, places)
 
     page = storage.join(places.dataset, "documents", bucket.split, f"{bucket.number:05d}.parquet")
     storage.make_folder(page.rpartition("/")[0])
     _, documents_sha256 = storage.write_whole(page, [_documents_page(tokens.documents, sources)])
-    path = record_path(bucket, plan, job, places)
     log = ""
     if not used.all():
         log = f"{path.rpartition('/')[2].removesuffix('.json')}.rejects.jsonl.gz"
@@ -207,6 +208,22 @@ def weave_bucket(
     )
     write_sealed(path, [json.dumps(asdict(record)).encode()])
     return record
+
+
+def log_shard(
+    record: str, shard: tuple[int, int], num_documents: int, job: JobConfig, places: Places, is_new: bool = True
+) -> None:
+    """Log that a shard of a bucket is finished, with its share of the bucket's documents.
+
+    Args:
+        record: path of the bucket's record.
+        shard: (length, copy).
+        num_documents: of the bucket.
+    """
+    shards = shards_of_bucket(job)
+    i, number = shards.index(shard), len(shards)
+    documents = num_documents * (i + 1) // number - num_documents * i // number
+    log_piece(places.work_log, "weave", f"{record} {shard}", documents=documents, is_new=is_new)
 
 
 def finished_bucket(path: str, places: Places) -> BucketRecord | None:
@@ -263,14 +280,15 @@ class WeaveBucket(beam.DoFn):
                 self.held_out_ids = read_held_out(self.places.held_out)
         path = record_path(bucket, self.plan, self.job, self.places)
         record = finished_bucket(path, self.places)
-        is_new = record is None
-        if record is None:
+        increment("weave", buckets_in=1, buckets_reused=int(record is not None))
+        if record:
+            num_documents = record.num_used + record.num_duplicates + record.num_without_example
+            for shard in shards_of_bucket(self.job):
+                log_shard(path, shard, num_documents, self.job, self.places, is_new=False)
+        else:
             ids = self.near_duplicate_ids, self.held_out_ids
             record = weave_bucket(bucket, self.plan, self.job, self.places, *ids)
-        increment("weave", buckets_in=1, buckets_reused=int(not is_new))
         count_bucket(record)
-        documents = record.num_used + record.num_duplicates + record.num_without_example
-        log_piece(self.places.work_log, "weave", path, documents=documents, is_new=is_new)
         yield record
 
 

@@ -33,7 +33,7 @@ STAGES: Mapping[str, str] = {
     "pair": "range",
     "verify": "range",
     "plan": "",
-    "weave": "bucket",
+    "weave": "shard",
     "manifest": "",
 }
 """Name of a stage -> the unit of its work, in the order in which the stages run. BYTES are those of the input files. A stage
