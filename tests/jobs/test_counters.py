@@ -107,7 +107,7 @@ def test_every_stage_has_counters_of_what_goes_in(source, tmp_path, counted):
     assert {stage for stage, name in counted if name.endswith("-in")} == set(STAGES)
 
 
-def test_a_job_of_a_portable_runner_ends_with_its_counters_by_stage(source, tmp_path, capsys):
+def test_a_job_of_a_portable_runner_ends_with_its_counters_by_stage(source, tmp_path, capfd):
     vocab = write_vocabulary(tmp_path / "vocab.txt")
     server = LocalJobServicer(staging_dir=str(tmp_path / "staging"))
     port = server.start_grpc_server(0)
@@ -124,7 +124,7 @@ def test_a_job_of_a_portable_runner_ends_with_its_counters_by_stage(source, tmp_
         numbers = preprocess(config, flags)["counters"]
     finally:
         server.stop(0)
-    lines = capsys.readouterr().err.partition("bertloom preprocess: counters by stage:\n")[2].splitlines()
+    lines = capfd.readouterr().err.partition("bertloom preprocess: counters by stage:\n")[2].splitlines()
     printed = Counter[tuple[str, str]]()
     for line in takewhile(lambda line: line.startswith("  "), lines):
         stage, *words = line[2:16].strip(), *line[17:].split(", ")
