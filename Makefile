@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-versions lint format bench
+.PHONY: help demo test test-engines test-versions lint format bench
 
 help:
 	@echo "make demo     every step on the shipped sample: vocabulary, shards, a short training, resume"
 	@echo "make test     the tests, offline, on CPU (make test ARGS='-k name' for some, ARGS='-m slow' for the slow ones)"
+	@echo "make test-engines  a job on each engine that is here (Prism, Dask, Flink, Spark), whose workers are killed"
 	@echo "make test-versions  the sample's digest on each Python found here, pinned and oldest packages (needs an index)"
 	@echo "make lint     ruff format --check, ruff check and mypy"
 	@echo "make format   ruff format, and ruff's own fixes"
@@ -20,6 +21,9 @@ demo: .venv/.installed-all
 
 test: .venv/.installed-test
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
+
+test-engines: .venv/.installed-test
+	$(BIN)/python -m pytest -m engines tests/engines $(ARGS)
 
 test-versions: .venv/.installed-test
 	$(PIP) uv

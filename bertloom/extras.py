@@ -18,6 +18,7 @@ EXTRAS = {
     "gcs": ("gcsfs",),
     "gcp": ("google_auth_httplib2",),  # Beam imports it and the others of the extra
     "http": ("aiohttp",),
+    "dask": ("dask", "distributed"),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
 }
 """Extra in pyproject.toml -> the modules that it installs and that bertloom imports."""

@@ -9,6 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineResult
 
+from bertloom.extras import needed_by
 from pipeline.inputs.sources import SplitGroup
 from pipeline.inputs.split_list import read_split_list
 from pipeline.local.runner import (
@@ -36,7 +37,9 @@ def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOpt
     """
     check_flags(beam_flags, None)
     options = PipelineOptions(list(beam_flags))
-    if options.view_as(StandardOptions).runner not in (None, LOCAL):
+    if (name := options.view_as(StandardOptions).runner) not in (None, LOCAL):
+        if name.rpartition(".")[2].lower().removesuffix("runner") == "dask":
+            options.view_as(StandardOptions).runner = _dask_runner(name)
         runner = make_runner(options)
         check_flags(beam_flags, None if isinstance(runner, PortableRunner) else ())
         check_secrets(options)
@@ -44,6 +47,13 @@ def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOpt
         return options
     check_flags(beam_flags)
     return PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={num_workers}", *beam_flags])
+
+
+def _dask_runner(name: str) -> str:
+    """Return the full name of our own DaskRunner, which gives what Beam's loses."""
+    with needed_by(f"--runner={name}"):
+        from pipeline.remote import dask
+    return f"{dask.DaskRunner.__module__}.{dask.DaskRunner.__name__}"
 
 
 def run(

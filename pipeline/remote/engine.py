@@ -198,7 +198,7 @@ def _check_scheduler(options: PipelineOptions) -> str:
         )
     timeout = given.timeout or CONNECT_SECONDS
     try:
-        with Client(given.address, scheduler_file=given.scheduler_file, timeout=timeout) as client:  # type: ignore[no-untyped-call]
+        with Client(given.address, scheduler_file=given.scheduler_file, timeout=timeout) as client:
             workers = client.scheduler_info(n_workers=-1)["workers"].values()
             page = client.dashboard_link
     except (OSError, ValueError) as error:

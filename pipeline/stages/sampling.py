@@ -111,7 +111,7 @@ class FindShare(beam.PTransform[Any, Any]):
         return (
             groups
             | "draw" >> beam.Map(self.draw)
-            | "smallest" >> beam.CombineGlobally(Smallest(self.number + 1))
+            | "smallest" >> beam.CombineGlobally(Smallest(self.number + 1)).without_defaults()
             | "share" >> beam.Map(self.write)
         )
 

@@ -259,7 +259,7 @@ class CountWords(beam.PTransform[Any, Any]):
             groups
             | "count split"
             >> beam.ParDo(CountSplit(self.config, self.do_lower_case, self.strip_accents, self.work_log))
-            | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder))
+            | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder)).without_defaults()
             | "write counts" >> beam.Map(write_counts, self.folder)
         )
 
