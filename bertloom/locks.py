@@ -75,16 +75,17 @@ def output_lock(folder: str) -> Iterator[None]:
         _write_lock(path, folder, ours)
         yield
     finally:
-        if storage.exists(path) and storage.read(path) == ours:
+        if storage.read_if_there(path) == ours:
             storage.remove(path)
 
 
 def _write_lock(path: str, folder: str, ours: bytes) -> None:
     """Write a lock to a store. Of jobs that find none at the same time, the last one to write has it."""
-    if not storage.exists(path):
+    found = storage.read_if_there(path)
+    if found is None:
         storage.write_whole(path, [ours])
         time.sleep(SETTLE_SECONDS)
-    found = storage.read(path)
+        found = storage.read(path)
     if found != ours:
         holder = found.decode(errors="replace").partition("\n")[0]
         raise ValueError(f"{folder} is being written by {holder}; if that job is dead, remove {path}")

@@ -130,14 +130,18 @@ def parse_shards(content: bytes, name: str, manifest: dict[str, Any]) -> pa.Tabl
 def read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
     """Return (manifest, shards.parquet) of a finished data set. ValueError if it is not one or cannot be read."""
     path = storage.join(dataset, "manifest.json")
-    if not storage.exists(path):
+    try:
+        content: bytes | None = read_below(dataset, "manifest.json")
+    except FileNotFoundError:
+        content = None
+    if content is None:
         what = "is not a data set, or not a finished one" if storage.exists(dataset) else "does not exist"
         raise ValueError(
             f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it"
             + what_it_is(dataset)
         )
     try:
-        manifest = parse_manifest(read_below(dataset, "manifest.json"), path)
+        manifest = parse_manifest(content, path)
         path = storage.join(dataset, "shards.parquet")
         return manifest, parse_shards(read_below(dataset, "shards.parquet"), path, manifest)
     except OSError as error:

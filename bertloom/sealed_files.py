@@ -27,12 +27,13 @@ def write_sealed(path: str, chunks: Sequence[bytes]) -> None:
 
 def is_sealed(path: str) -> bool:
     """Return whether there is a file of this path that is as it was written."""
-    if storage.size(path) is None:
+    try:
+        with storage.open_read(path, ahead=storage.MOST_AHEAD) as file:
+            head, checksum = file.read(BODY), 0
+            while chunk := file.read(_READ):
+                checksum = zlib.crc32(chunk, checksum)
+    except (FileNotFoundError, IsADirectoryError):
         return False
-    with storage.open_read(path) as file:
-        head, checksum = file.read(BODY), 0
-        while chunk := file.read(_READ):
-            checksum = zlib.crc32(chunk, checksum)
     return head == MAGIC + checksum.to_bytes(8, "little")
 
 

@@ -1,68 +1,49 @@
 """Files on local disks and in stores: written whole or not at all, read by byte range.
 
-A path without a scheme is a local file and is opened directly. A path with one (`s3://bucket/name`) goes to fsspec, which
-keeps one client for each store and process.
+A path without a scheme is a local file and is opened directly. A path with one (`s3://bucket/name`) goes to fsspec: see
+stores.py for its clients and errors, and store_files.py for what is read and written.
 
 On local disks and HDFS a file is written under a temporary name in its own folder, synced (local), and renamed; then the
-folder is synced (local). An object store gets the whole object under its final name in one call, so a failed write leaves
-nothing there.
+folder is synced (local). An object store gets the whole object under its final name, so a failed write leaves nothing there.
 """
 
 import hashlib
-import http
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, BinaryIO
 
 from bertloom import whole_files
-from bertloom.extras import needs
 from bertloom.json_files import check_regular
-from bertloom.whole_files import NO_ROOM, temporary_name, whole_file
+from bertloom.store_errors import StoreError, scheme_of
+from bertloom.store_files import MOST_AHEAD, RENAMES, StoreFile, open_store, write_store
+from bertloom.stores import (
+    READ_SECONDS,
+    SLOWEST,
+    Options,
+    ask,
+    check_bucket,
+    connect,
+    fetch,
+    file_system,
+    options,
+    size_of,
+)
+from bertloom.whole_files import NO_ROOM, whole_file
 
-Options = Mapping[str, Mapping[str, Any]]
-"""Scheme -> keyword arguments of its fsspec file system.
+__all__ = ["Options", "StoreError", "connect", "fetch", "file_system", "options", "scheme_of"]
 
-Two more: `protocol`, another of fsspec's file systems to use for the scheme; its URLs have no host (`hdfs://folder/file`)
-unless `has_host` is true.
-"""
-
-RENAMES = ("hdfs", "webhdfs", "sftp", "ssh", "smb")
-"""Schemes with real folders, in which a file is visible while it is being written."""
-NO_LISTING_CACHE = ("s3", "s3a", "gs", "gcs")
-"""Schemes whose client would keep listings of folders for good; other processes write there too."""
-READ_AHEAD_BYTES = 4 << 20
-CHUNK_BYTES = 1 << 18
-READ_SECONDS = 60
-"""Time limit of a read from a store, plus what its size takes at SLOWEST."""
-SLOWEST = 1_000_000
-"""Bytes per second."""
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
-"""The extra of bertloom that installs a scheme's client."""
+NEAR_BYTES = 1 << 18
+"""Spans of a file that are this near to each other are read in one request: a request takes as long as these bytes."""
 FOLDER = "folder"
 
-_SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _WILDCARD = re.compile(r"[*?\[]")
-_options: Options = {}
-
-
-def connect(options: Options) -> None:
-    """Set the options with which this process reaches its stores. Credentials may also come from the environment, where
-    each store's own client looks for them."""
-    global _options
-    _options = options
-
-
-def scheme_of(path: str) -> str | None:
-    """Return `s3` of `s3://bucket/name`, None of a local path."""
-    found = _SCHEME.match(path)
-    return found[1].lower() if found else None
 
 
 def is_local(path: str) -> bool:
@@ -75,63 +56,21 @@ def join(folder: str, *names: str) -> str:
     return os.path.join(folder, *names) if is_local(folder) else "/".join([folder.rstrip("/"), *names])
 
 
-def file_system(path: str) -> tuple[Any, str]:
-    """Return fsspec's file system of a path with a scheme, and the path within it.
-
-    Raises:
-        ValueError: the scheme is unknown, or its package is not installed.
-    """
-    from fsspec.core import url_to_fs
-    from fsspec.registry import get_filesystem_class
-
-    scheme = scheme_of(path) or "file"
-    options = dict(_options.get(scheme, {}))
-    if scheme in NO_LISTING_CACHE:
-        options["use_listings_cache"] = False
-    try:
-        if protocol := options.pop("protocol", None):
-            within = path.partition("://")[2]
-            if options.pop("has_host", False):
-                within = within.partition("/")[2]
-            return get_filesystem_class(protocol)(**options), f"/{within}"
-        system, within = url_to_fs(path, **options)
-        return system, within
-    except ImportError as error:
-        raise ValueError(needs(path, EXTRAS[scheme]) if scheme in EXTRAS else f"{path}: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; expected s3://…, gs://…, https://… or a local path") from None
-
-
-@contextmanager
-def _remote(path: str) -> Iterator[tuple[Any, str]]:
-    """`file_system(path)`; errors of the client's own kinds become an OSError that names the path."""
-    system, within = file_system(path)
-    try:
-        yield system, within
-    except (OSError, ValueError):
-        raise
-    except Exception as error:
-        raise OSError(f"{path}: {type(error).__name__}: {error}") from error
-
-
 def exists(path: str) -> bool:
     """Return whether there is a file or a folder of this path."""
     if is_local(path):
         return os.path.exists(path)
-    with _remote(path) as (system, within):
-        return bool(system.exists(within))
+    found = ask(path, lambda system, within: bool(system.exists(within)))
+    if not found:
+        check_bucket(path)
+    return found
 
 
 def size(path: str) -> int | None:
     """Return the bytes of a file, None if there is none."""
     if is_local(path):
         return os.path.getsize(path) if os.path.isfile(path) else None
-    with _remote(path) as (system, within):
-        try:
-            entry = system.info(within)
-        except FileNotFoundError:
-            return None
-        return int(entry["size"]) if entry["type"] == "file" else None
+    return ask(path, size_of)
 
 
 def make_folder(path: str) -> None:
@@ -139,8 +78,7 @@ def make_folder(path: str) -> None:
     if is_local(path):
         os.makedirs(path, exist_ok=True)
     elif scheme_of(path) in RENAMES:
-        with _remote(path) as (system, within):
-            system.makedirs(within, exist_ok=True)
+        ask(path, lambda system, within: system.makedirs(within, exist_ok=True))
 
 
 def is_plain_name(name: str) -> bool:
@@ -166,30 +104,42 @@ def file_below(folder: str, name: str) -> str:
     return path
 
 
-def open_read(path: str) -> BinaryIO:
-    """Open a file to read its bytes; seekable."""
-    if is_local(path):
-        return open(path, "rb")
-    with _remote(path) as (system, within):
-        file: BinaryIO = system.open(within, "rb", block_size=READ_AHEAD_BYTES)
-        if file.seekable():
-            return file
-        with file:  # a web server without byte ranges
-            whole = tempfile.TemporaryFile()  # noqa: SIM115  handed to the caller
-            shutil.copyfileobj(file, whole)
-            whole.seek(0)
-            return whole
+def open_read(path: str, size: int | None = None, ahead: int = 0) -> BinaryIO:
+    """Open a file to read its bytes; seekable.
+
+    Args:
+        size: bytes of the file, if they are known: a store need not be asked.
+        ahead: bytes that will be read in sequence from where reading begins. A store is asked for them at once.
+    """
+    return open(path, "rb") if is_local(path) else open_store(path, size, ahead)
 
 
 def read(path: str, most: int | None = None) -> bytes:
     """Return the whole content of a file; ValueError if it has more than `most` bytes."""
+    try:
+        return _read(path, most)
+    except FileNotFoundError:
+        if not is_local(path):
+            check_bucket(path)
+        raise
+
+
+def _read(path: str, most: int | None) -> bytes:
     if most is None:
-        with open_read(path) as file:
+        with open_read(path, ahead=MOST_AHEAD) as file:
             return file.read()
     content = read_range(path, None, most + 1)
     if len(content) > most:
         raise ValueError(f"{path} has more than {most:,} bytes, so it is not what its name says: copy it again")
     return content
+
+
+def read_if_there(path: str) -> bytes | None:
+    """Return the whole content of a file, or None if there is none."""
+    try:
+        return _read(path, None)
+    except FileNotFoundError:
+        return None
 
 
 def read_range(path: str, start: int | None, most: int) -> bytes:
@@ -198,121 +148,83 @@ def read_range(path: str, start: int | None, most: int) -> bytes:
         with open(path, "rb") as file:
             file.seek(start or 0)
             return file.read(min(most, max(0, os.fstat(file.fileno()).st_size - (start or 0))))
-    with _remote(path) as (system, within):
-        return fetch(system, within, start, most, READ_SECONDS + most / SLOWEST)
+    if scheme_of(path) in ("http", "https"):  # may send anything, or not tell the size
+        return ask(path, lambda system, within: fetch(system, within, start, most, READ_SECONDS + most / SLOWEST))
+    with open_store(path) as file:
+        file.seek(start or 0)
+        return file.read(most)
 
 
-def fetch(system: Any, within: str, start: int | None, most: int, seconds: float) -> bytes:
-    """Return at most `most` bytes of a file of a store from byte `start`, or of a whole file if that is None, in one try.
-
-    No more is kept in memory, whatever the store sends: a web server or an S3 endpoint may send anything.
+def read_ranges(path: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Return the (offset, length) spans of a file, in any order. Spans that are near to each other are read together.
 
     Raises:
-        TimeoutError: it took longer.
+        ValueError: the file ends earlier.
     """
-    from fsspec.asyn import sync
-    from fsspec.exceptions import FSTimeoutError
+    contents = [b""] * len(spans)
+    with open_read(path) as file:
+        for group in _near(spans):
+            begin = spans[group[0]][0]
+            block = read_at(file, begin, max(sum(spans[i]) for i in group) - begin)
+            for i in group:
+                offset, length = spans[i]
+                contents[i] = block[offset - begin : offset - begin + length]
+    return contents
 
-    protocols = {system.protocol} if isinstance(system.protocol, str) else {*system.protocol}
-    kind = next((kind for protocol, kind in _STREAMS.items() if protocol in protocols), None)
-    try:
-        if kind:
-            content: bytes = sync(system.loop, kind, system, within, start, most, timeout=seconds)
+
+def _near(spans: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Return the numbers of the spans in groups, by their offsets."""
+    groups: list[list[int]] = []
+    end = 0
+    for i in sorted(range(len(spans)), key=lambda i: spans[i]):
+        offset, length = spans[i]
+        if groups and offset <= end + NEAR_BYTES:
+            groups[-1].append(i)
         else:
-            options = {"timeout": seconds} if system.async_impl else {}
-            content = system.cat_file(within, start=start or 0, end=(start or 0) + most, **options)
-    except FSTimeoutError:
-        raise TimeoutError(f"it took longer than {seconds:.3g} s") from None
-    return content[:most]
-
-
-async def _fetch_http(system: Any, url: str, start: int | None, most: int) -> bytes:
-    session, options = await system.set_session(), dict(system.kwargs)
-    options["headers"] = {**options.get("headers", {}), **_range(start, most)}
-    async with session.get(system.encode_url(url), **options) as response:
-        system._raise_not_found_for_status(response, url)
-        skip = 0 if response.status == http.HTTPStatus.PARTIAL_CONTENT else start or 0  # or it sends the whole file
-        return await _first(response.content.iter_chunked(CHUNK_BYTES), skip, most)
-
-
-async def _fetch_s3(system: Any, path: str, start: int | None, most: int) -> bytes:
-    bucket, key, _ = system.split_path(path)
-    response = await system._call_s3("get_object", Bucket=bucket, Key=key, **_range(start, most))
-    async with response["Body"] as body:
-        skip = 0 if "ContentRange" in response else start or 0
-        return await _first(body.iter_chunks(CHUNK_BYTES), skip, most)
-
-
-def _range(start: int | None, most: int) -> dict[str, str]:
-    return {} if start is None else {"Range": f"bytes={start}-{start + most - 1}"}
-
-
-async def _first(chunks: AsyncIterator[bytes], skip: int, most: int) -> bytes:
-    """Return the first `most` bytes after `skip` bytes, and read no further."""
-    content = bytearray()
-    async for chunk in chunks:
-        content += chunk[skip:]
-        skip = max(0, skip - len(chunk))
-        if len(content) >= most:
-            break
-    return bytes(content[:most])
-
-
-_STREAMS = {"http": _fetch_http, "https": _fetch_http, "s3": _fetch_s3}
-"""Protocols whose `cat_file` would keep all that a server sends."""
+            groups.append([i])
+        end = max(end, offset + length)
+    return groups
 
 
 def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     """Return `length` bytes of an open file from `offset`; ValueError if the file ends earlier."""
-    end = file.seek(0, os.SEEK_END)  # the stated size may be false, so it is checked before memory is taken
-    if offset + length > end:
-        raise ValueError(f"ends {offset + length - end} bytes early: expected {length} bytes at {offset}")
+    if not isinstance(file, StoreFile):  # a store sends what there is, and no memory is taken for what there is not
+        end = file.seek(0, os.SEEK_END)  # the stated length may be false, so it is checked before memory is taken
+        if offset + length > end:
+            raise ValueError(f"ends {offset + length - end} bytes early: expected {length} bytes at {offset}")
     file.seek(offset)
     data = file.read(length)
     if len(data) != length:
-        raise ValueError(f"gave {len(data)} bytes: expected {length} bytes at {offset}")
+        raise ValueError(f"ends {length - len(data)} bytes early: expected {length} bytes at {offset}")
     return data
 
 
 def write_whole(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
     """Write the chunks as one file, which exists whole or not at all. Return its size in bytes and its sha256."""
-    digest, count, local = hashlib.sha256(), 0, is_local(path)
+    digest, size, local = hashlib.sha256(), 0, is_local(path)
+
+    def count(chunk: bytes) -> None:
+        nonlocal size
+        digest.update(chunk)
+        size += len(chunk)
+
     try:
-        with whole_file(path) if local else tempfile.NamedTemporaryFile() as file:
-            for chunk in chunks:
-                digest.update(chunk)
-                count += len(chunk)
-                file.write(chunk)
-            if not local:
-                file.flush()
-                _upload(file.name, path)
+        if local:
+            with whole_file(path) as file:
+                for chunk in chunks:
+                    count(chunk)
+                    file.write(chunk)
+        else:
+            write_store(path, chunks, count)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         place = path if local else f"{path} (written to {tempfile.gettempdir()} first)"
         raise OSError(
-            f"{place}: {os.strerror(error.errno).lower()}, after {count} bytes. What was finished before is kept. "
+            f"{place}: {os.strerror(error.errno).lower()}, after {size} bytes. What was finished before is kept. "
             f"Make room, then start the same command again"
         ) from error
-    return count, digest.hexdigest()
-
-
-def _upload(file: str, path: str) -> None:
-    """Copy a local file to a store, where it appears under its name once it is whole."""
-    with _remote(path) as (system, within):
-        if scheme_of(path) not in RENAMES:
-            system.put_file(file, within)
-            return
-        target = temporary_name(within)
-        try:
-            system.put_file(file, target)
-            if system.exists(within):
-                system.rm_file(within)
-            system.mv(target, within)
-        except BaseException:
-            with suppress(Exception):  # the first error says more
-                system.rm_file(target)
-            raise
+    return size, digest.hexdigest()
 
 
 def sweep_temporary(folder: str, older_seconds: float = 0) -> None:
@@ -325,13 +237,14 @@ def names_in(folder: str) -> set[str]:
     """Return the names of the files and folders in a folder, an empty set if the folder does not exist."""
     if is_local(folder):
         return set(os.listdir(folder)) if os.path.isdir(folder) else set()
-    with _remote(folder) as (system, within):
-        try:
-            entries = system.ls(within, detail=True)
-        except FileNotFoundError:
-            return set()
-        paths = {entry["name"].rstrip("/") for entry in entries} - {within.rstrip("/")}  # a folder may be an object too
-        return {path.rpartition("/")[2] for path in paths}
+    _, within = file_system(folder)
+    try:
+        entries = ask(folder, lambda system, within: system.ls(within, detail=True))
+    except FileNotFoundError:
+        check_bucket(folder)
+        return set()
+    paths = {entry["name"].rstrip("/") for entry in entries} - {within.rstrip("/")}  # a folder may be an object too
+    return {path.rpartition("/")[2] for path in paths}
 
 
 def remove(path: str) -> None:
@@ -342,8 +255,8 @@ def remove(path: str) -> None:
         elif os.path.exists(path):
             os.remove(path)
         return
-    with _remote(path) as (system, within), suppress(FileNotFoundError):
-        system.rm(within, recursive=True)
+    with suppress(FileNotFoundError):
+        ask(path, lambda system, within: system.rm(within, recursive=True))
 
 
 def files_below(folder: str) -> list[str]:
@@ -356,22 +269,24 @@ def files_below(folder: str) -> list[str]:
 
 def info(path: str) -> tuple[int, float] | str | None:
     """Return (bytes, modification time in seconds) of a file of a store, FOLDER, or None if there is neither."""
-    with _remote(path) as (system, within):
-        try:
-            entry = system.info(within)
-        except FileNotFoundError:
-            return None
-        return _of_file(entry) if entry["type"] == "file" else FOLDER
+    try:
+        entry = ask(path, lambda system, within: system.info(within))
+    except FileNotFoundError:
+        check_bucket(path)
+        return None
+    return _of_file(entry) if entry["type"] == "file" else FOLDER
 
 
 def find(folder: str) -> dict[str, tuple[int, float]]:
     """Return the files below a folder of a store: path -> (bytes, modification time). Hidden ones are left out."""
     folder = folder.rstrip("/")
-    with _remote(folder) as (system, within):
-        try:
-            found = system.find(within, detail=True)
-        except FileNotFoundError:
-            return {}
+    _, within = file_system(folder)
+    try:
+        found = ask(folder, lambda system, within: system.find(within, detail=True))
+    except FileNotFoundError:
+        found = {}
+    if not found:
+        check_bucket(folder)
     entries = {name[len(within) :]: entry for name, entry in found.items() if entry["type"] == "file"}
     return {folder + name: _of_file(entry) for name, entry in entries.items() if matches("**", name.strip("/"))}
 
@@ -383,9 +298,11 @@ def match(pattern: str) -> tuple[dict[str, tuple[int, float]], list[str]]:
     """
     before = _WILDCARD.split(pattern)[0]
     folder = before[: before.rfind("/") + 1]
-    with _remote(pattern) as (system, within):
-        root = within[: len(within) - (len(pattern) - len(folder))]
-        found = system.glob(_plain_stars(within), detail=True)
+    _, within = file_system(pattern)
+    root = within[: len(within) - (len(pattern) - len(folder))]
+    found = ask(pattern, lambda system, within: system.glob(_plain_stars(within), detail=True))
+    if not found:
+        check_bucket(pattern)
     entries = {folder + name[len(root) :].rstrip("/"): entry for name, entry in found.items()}
     entries = {path: entry for path, entry in entries.items() if matches(pattern, path)}
     files = {path: _of_file(entry) for path, entry in entries.items() if entry["type"] == "file"}
@@ -418,6 +335,8 @@ def _of_file(entry: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def _modified(entry: Mapping[str, Any]) -> float:
+    if (milliseconds := entry.get("modificationTime")) is not None:  # WebHDFS
+        return int(milliseconds) / 1000
     for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
         value = entry.get(name)
         if isinstance(value, str):

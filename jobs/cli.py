@@ -200,7 +200,7 @@ def _failed(name: str, error: Exception) -> int:
         return 141  # 128 + SIGPIPE, as for other tools
     if is_debugging := os.environ.get("BERTLOOM_DEBUG", "0") not in ("", "0"):
         _print_traceback()
-    if isinstance(error, (ValueError, OSError)):
+    if isinstance(error, (ValueError, OSError)) or _is_of_a_store(error):
         _say(f"{name}: error: {one_line(_message(error))}")
         return 2
     if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error)):
@@ -220,6 +220,12 @@ def _has_no_reader(output: TextIO) -> bool:
     poll = select.poll()
     poll.register(output, 0)
     return bool(poll.poll(0))
+
+
+def _is_of_a_store(error: Exception) -> bool:
+    from bertloom.store_errors import StoreError  # not at the top: `bertloom --help` needs none of it
+
+    return isinstance(error, StoreError)
 
 
 def _message(error: Exception) -> str:

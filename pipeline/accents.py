@@ -55,7 +55,7 @@ def _count_words(splits: Sequence[Split]) -> Counter[str]:
     normalizer, cutter = BertNormalizer(strip_accents=False, lowercase=True), BertPreTokenizer()
     counts: Counter[str] = Counter()
     for split in splits[:: max(1, len(splits) // SPLITS)][:SPLITS]:
-        records = read_documents(split)
+        records = read_documents(split, is_whole=False)
         for record in islice((record for record in records if isinstance(record, Document)), DOCUMENTS):
             text = normalizer.normalize_str(record.text[:BYTES].decode(errors="ignore"))
             counts.update(word for word, _ in cutter.pre_tokenize_str(text) if any(map(str.isalpha, word)))

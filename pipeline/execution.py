@@ -10,6 +10,7 @@ from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineResult
 
 from bertloom.extras import needed_by
+from bertloom.store_errors import StoreError
 from pipeline.inputs.sources import SplitGroup
 from pipeline.inputs.split_list import read_split_list
 from pipeline.local.runner import (
@@ -120,7 +121,7 @@ def balanced(groups: Sequence[SplitGroup], num_workers: int) -> list[SplitGroup]
 
 def user_error(error: Exception) -> Exception:
     """Return the user-facing error, unwrapped from Beam's traceback, or the same error if there is none inside."""
-    for kind in (ValueError, OSError, MemoryError):
+    for kind in (StoreError, ValueError, OSError, MemoryError):
         if isinstance(error, kind):  # raised by a worker in this process
             return kind(_without_beam(str(error)))
         names = {kind.__name__, *(subclass.__name__ for subclass in kind.__subclasses__())}

@@ -61,9 +61,10 @@ def make_folder(flag: str, path: str) -> None:
 
 def finished_manifest(places: Places, job: JobConfig, sources: Sequence[Source]) -> dict[str, Any] | None:
     """Return the manifest if the data set is complete, else None. ValueError if it belongs to another job."""
-    if not storage.exists(places.manifest):
+    content = storage.read_if_there(places.manifest)
+    if content is None:
         return None
-    manifest = parse_manifest(storage.read(places.manifest), places.manifest)
+    manifest = parse_manifest(content, places.manifest)
     if manifest.get("configuration_digest") != job.digest:
         raise ValueError(
             f"{places.dataset} holds a complete data set with another configuration{_differences(manifest, job)}: "
@@ -89,10 +90,11 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source], *, is_dry: 
         "configuration_digest": job.digest,
         "inputs": _fingerprints(sources),
     }
-    if not storage.exists(places.claim):
+    claimed = storage.read_if_there(places.claim)
+    if claimed is None:
         _check_unused(places)
     else:
-        other = _read_claim(places)
+        other = _parse_claim(claimed, places)
         if (other["configuration_digest"], other["inputs"]) == (own["configuration_digest"], own["inputs"]):
             return True
         if has_shards(places):
@@ -116,8 +118,8 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source], *, is_dry: 
     return False
 
 
-def _read_claim(places: Places) -> dict[str, Any]:
-    other = parse_json(storage.read(places.claim), places.claim)
+def _parse_claim(content: bytes, places: Places) -> dict[str, Any]:
+    other = parse_json(content, places.claim)
     if missing := {"configuration", "vocabulary", "configuration_digest", "inputs"} - other.keys():
         raise ValueError(
             f"{places.claim} is damaged: it has no {', '.join(sorted(missing))}. Choose another --out, which can reuse the "
@@ -128,7 +130,7 @@ def _read_claim(places: Places) -> dict[str, Any]:
 
 def has_shards(places: Places) -> bool:
     """Return whether a job has begun to write shards in the output."""
-    return any(storage.exists(storage.join(places.dataset, name)) for name in ("train", "validation", "documents"))
+    return not storage.names_in(places.dataset).isdisjoint(("train", "validation", "documents"))
 
 
 def _check_unused(places: Places) -> None:

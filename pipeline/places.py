@@ -21,8 +21,7 @@ class Places:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self.store_options:
-            storage.connect(self.store_options)
+        storage.connect(self.store_options)
 
     @property
     def parts(self) -> str:

@@ -60,7 +60,7 @@ def write_report(dataset: str, gates: Gates) -> int:
     report["sha256"] = manifest_sha256(report)
     path = storage.join(dataset, "report.html")
     for name, text in ((path, html), (storage.join(dataset, "report.json"), manifest_text(report))):
-        if not storage.exists(name) or storage.read(name) != text:
+        if storage.read_if_there(name) != text:
             storage.write_whole(name, [text])
 
     failed = [gate for gate in checked if not gate.passed]

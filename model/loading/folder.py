@@ -11,12 +11,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bertloom import storage
 from bertloom.json_files import Damaged
 from bertloom.manifest import MAX_BYTES, read_below
-from bertloom.storage import READ_SECONDS, SLOWEST
+from bertloom.store_errors import StoreError, refusals
+from bertloom.stores import READ_SECONDS, SLOWEST
 
 TRIES = 5
 FIRST_WAIT_SECONDS = 0.5
@@ -73,7 +74,8 @@ class RemoteFolder:
         """
 
         def read_and_parse() -> Result:
-            content = storage.fetch(self._system, f"{self._root}/{name}", None, MAX_BYTES + 1, READ_SECONDS)
+            with refusals(f"{self.url}/{name}"):
+                content = storage.fetch(self._system, f"{self._root}/{name}", None, MAX_BYTES + 1, READ_SECONDS)
             if len(content) > MAX_BYTES:
                 raise ValueError(f"{self.url}/{name} has more than {MAX_BYTES:,} bytes: it is not a data set's {name}")
             return parse(content)
@@ -82,7 +84,8 @@ class RemoteFolder:
 
     def read_once(self, name: str, start: int, size: int) -> bytes:
         """Return `size` bytes of a file from `start`, in one try."""
-        content = storage.fetch(self._system, f"{self._root}/{name}", start, size, READ_SECONDS + size / SLOWEST)
+        with refusals(f"{self.url}/{name}"):
+            content = storage.fetch(self._system, f"{self._root}/{name}", start, size, READ_SECONDS + size / SLOWEST)
         if len(content) != size:
             raise Damaged(f"received {len(content)} bytes, expected {size}")
         return content
@@ -95,7 +98,13 @@ class RemoteFolder:
         if self.url.startswith(("http://", "https://")):
             return None
         options = {"timeout": READ_SECONDS + expected / LISTED_PER_SECOND} if self._system.async_impl else {}
-        found = retry(f"the list of {self.url}", lambda: self._system.find(self._root, detail=True, **options))
+
+        def list_files() -> dict[str, Any]:
+            with refusals(self.url):
+                files: dict[str, Any] = self._system.find(self._root, detail=True, **options)
+                return files
+
+        found = retry(f"the list of {self.url}", list_files)
         root = self._root.rstrip("/") + "/"
         return {path.removeprefix(root): entry["size"] for path, entry in found.items()}
 
@@ -108,18 +117,17 @@ def open_folder(location: str | os.PathLike[str]) -> LocalFolder | RemoteFolder:
 def retry(what: str, call: Callable[[], Result]) -> Result:
     """Return the call's result from the first try that succeeds.
 
-    Only errors that may pass are tried again: not a missing file, a lack of permission or a ValueError other than Damaged.
+    Only errors that may pass are tried again: not a missing file, a refusal or a ValueError other than Damaged.
 
     Raises:
+        StoreError: the store refuses.
         ValueError: every try failed. The text has the number of tries and the last failure.
     """
     for attempt in range(1, TRIES + 1):
         try:
             return call()
-        except FileNotFoundError:
+        except (FileNotFoundError, StoreError):
             raise
-        except PermissionError as error:
-            raise ValueError(f"{what} may not be read: {error}: check the credentials and their permissions") from None
         except Exception as error:
             if isinstance(error, ValueError) and not isinstance(error, Damaged):
                 raise

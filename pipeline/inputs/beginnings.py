@@ -30,7 +30,7 @@ def read_beginning(split: Split, config: CleanConfig, num_bytes: int, num_record
     """Return the records up to about `num_bytes` of text, and at most `num_records`."""
     records: list[Record] = []
     size, following = 0, None
-    for item in read_documents(split, config=config):
+    for item in read_documents(split, config=config, is_whole=False):
         if size >= num_bytes or len(records) == num_records:
             following = item
             break

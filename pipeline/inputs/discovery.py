@@ -17,6 +17,7 @@ from functools import lru_cache
 from bertloom import storage
 from bertloom.counts import counted, first_files
 from bertloom.json_files import parse_json
+from bertloom.store_errors import StoreError
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.registry import expected_names, find_format, format_by_name, format_named, has_open_name
 from pipeline.inputs.listing import File, Listing, list_files
@@ -207,6 +208,8 @@ def expand_lists(patterns: Iterable[str], flag: str = "--input") -> list[str]:
             continue
         try:
             lines = storage.read(pattern[1:]).decode("utf-8-sig").splitlines()
+        except StoreError as error:
+            raise StoreError(f"{flag} {error}") from error
         except OSError as error:
             raise ValueError(f"{flag} {pattern}: the list cannot be read: {error}") from None
         except UnicodeDecodeError as error:

@@ -41,12 +41,14 @@ def read_documents(
     config: CleanConfig | None = None,
     repeated_lines: U64 | None = None,
     keep_lines: bool = False,
+    is_whole: bool = True,
 ) -> Iterator[Record]:
     """Yield the documents and rejects of a split in the order of the file.
 
     start: position of the first record to read; by default the start of the split.
     repeated_lines: hashes of lines to leave out, sorted (pipeline/stages/line_repeats.py).
     keep_lines: give a line break within a paragraph as a carriage return, not as a space.
+    is_whole: whether all of the split will be read. If so, a store is asked for all of it at once.
 
     Raises:
         MemoryError: there is too little memory for the file, which the message names.
@@ -56,7 +58,8 @@ def read_documents(
         return
     begin = split.start if start is None else start
     try:
-        with storage.open_read(split.source.path) as file:
+        source = split.source
+        with storage.open_read(source.path, source.size, split.num_bytes if is_whole else 0) as file:
             records = read_records(file, split, begin)
             yield from clean(records, config or CleanConfig(), repeated_lines, keep_lines)
     except MemoryError as error:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bertloom import storage
+from bertloom.store_errors import StoreError
 
 _WILDCARD = re.compile(r"[*?\[]")
 _KINDS = (
@@ -77,6 +78,8 @@ def _list_store(pattern: str, flag: str) -> Listing:
         for folder in folders:
             listing.below |= {path: File(*found) for path, found in storage.find(folder).items()}
         return listing
+    except StoreError as error:
+        raise StoreError(f"{flag} {error}") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{flag} {pattern}: cannot be listed: {error}") from error
 

@@ -38,6 +38,5 @@ class ReadSplits(beam.PTransform[Any, Any]):
         return pipeline | "ranges" >> beam.Create(ranges) | "read splits" >> beam.FlatMapTuple(self.read)
 
     def read(self, first: int, end: int) -> Iterator[SplitGroup]:
-        if self.store_options:
-            storage.connect(self.store_options)
+        storage.connect(self.store_options)
         yield from read_split_list(self.path).groups(first, end)

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any
 
 from bertloom import storage
+from bertloom.store_errors import StoreError
 
 BYTES = "byte"
 STAGES: Mapping[str, str] = {
@@ -70,7 +71,7 @@ class _File:
                 self._write()
 
     def _write(self) -> None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, StoreError):
             if self.is_local:
                 with open(self.path, "ab", buffering=0) as file:
                     file.write(self.content[self.written :])
@@ -165,10 +166,10 @@ class WorkLog:
 
     def read(self) -> None:
         """Add what was written since the last call. A file that cannot be read is left for the next call."""
-        with suppress(OSError):
+        with suppress(OSError, StoreError):
             for path, size in self._sizes().items():
                 if size > self._read.get(path, 0):
-                    with suppress(OSError):
+                    with suppress(OSError, StoreError):
                         self._read_new(path, size)
 
     def _sizes(self) -> dict[str, int]:

@@ -7,12 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import cloudpickle
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from bertloom import storage
+from bertloom import storage, store_files, stores
 from pipeline.places import Places
+from pipeline.stages.sampling import FindShare
 from pipeline.storage_flags import storage_options
+from pipeline.text.cleaning import CleanConfig
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -70,7 +73,8 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path, number):
 def test_a_failed_upload_leaves_nothing_where_a_store_has_folders(monkeypatch):
     from fsspec.implementations.memory import MemoryFileSystem
 
-    monkeypatch.setattr(storage, "RENAMES", ("memory",))
+    monkeypatch.setattr(store_files, "RENAMES", ("memory",))
+    monkeypatch.setattr(stores, "FIRST_WAIT_SECONDS", 0)
     storage.make_folder("memory://folders/a")
     for content in (b"first", b"second"):
         storage.write_whole("memory://folders/a/file", [content])
@@ -80,7 +84,7 @@ def test_a_failed_upload_leaves_nothing_where_a_store_has_folders(monkeypatch):
         raise OSError("the store is away")
 
     monkeypatch.setattr(MemoryFileSystem, "mv", broken)
-    with pytest.raises(OSError, match="the store is away"):
+    with pytest.raises(stores.StoreError, match="5 tries failed, the last with OSError: the store is away"):
         storage.write_whole("memory://folders/a/other", [b"x"])
     assert storage.names_in("memory://folders/a") == {"file"}
 
@@ -158,7 +162,7 @@ def test_the_flags_of_beam_become_options_of_a_store(monkeypatch):
     expected = {"endpoint_url": "http://store", "key": "me", "use_ssl": False, "client_kwargs": {"region_name": "here"}}
     assert storage_options(PipelineOptions(flags)) == {"s3": expected}
     options = storage_options(PipelineOptions(["--hdfs_host=node", "--hdfs_port=9870", "--hdfs_user=me"]))
-    monkeypatch.setattr(storage, "_options", {})
+    monkeypatch.setattr(stores, "_options", {})
     storage.connect(options)
     system, within = storage.file_system("hdfs://folder/file")
     assert (system.url, within) == ("http://node:9870/webhdfs/v1", "/folder/file")
@@ -167,13 +171,22 @@ def test_the_flags_of_beam_become_options_of_a_store(monkeypatch):
 
 
 def test_a_worker_takes_the_options_from_the_places_of_a_job(monkeypatch):
-    monkeypatch.setattr(storage, "_options", {})
+    monkeypatch.setattr(stores, "_options", {})
     places = Places("out", "work", store_options={"hdfs": {"protocol": "webhdfs", "host": "node"}})
     assert "webhdfs" not in repr(places) and places == Places("out", "work")
     assert pickle.loads(pickle.dumps(places)) == places
     assert storage.file_system("hdfs://folder/file")[0].url == "http://node:50070/webhdfs/v1"
-    assert pickle.loads(pickle.dumps(Places("out", "work"))) == places
-    assert storage.file_system("hdfs://folder/file")[0].url == "http://node:50070/webhdfs/v1"
+    assert pickle.loads(pickle.dumps(Places("out", "work"))) == places  # of the next job of this worker
+    assert storage.options() == {}
+
+
+def test_a_worker_takes_the_options_from_any_transform_of_a_job(monkeypatch):
+    options = {"s3": {"endpoint_url": "http://store"}}
+    monkeypatch.setattr(stores, "_options", options)
+    found = cloudpickle.dumps(FindShare(CleanConfig(sample=5), False, "s3://b/share", "s3://b/log").draw)
+    storage.connect({})
+    cloudpickle.loads(found)
+    assert storage.options() == options
 
 
 def test_a_file_below_a_folder_has_a_plain_relative_name_and_is_a_regular_file(tmp_path):

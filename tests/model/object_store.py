@@ -15,6 +15,8 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from bertloom import stores
+
 KEYS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -24,6 +26,16 @@ KEYS = {
     "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
 }
 """What a client finds in its environment. Its own tries are turned off, so that ours can be counted."""
+S3_ANSWERS = {
+    kind: (int(status), f"<Error><Code>{code}</Code><Message>{text}</Message></Error>")
+    for kind, status, code, text in (
+        ("500", 500, "InternalError", "asked for"),
+        ("503", 503, "SlowDown", "Please reduce your request rate."),
+        ("403", 403, "AccessDenied", "asked for"),
+        ("expired", 400, "ExpiredToken", "The provided token has expired."),
+        ("wrong", 403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."),
+    )
+}
 LEFT_OUT = ("content-length", "connection", "server", "date", "transfer-encoding")
 
 
@@ -36,12 +48,18 @@ class Store:
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     """Method, path and range of all that came, the failed ones too."""
     faults: list[list] = field(default_factory=list)
-    """[kind, part of a path, how many times to come]; kinds: 500, 403, cut, slow, flip."""
+    """[kind, part of a path, how many times to come, method]; kinds: those of `answers`, cut, short, slow, flip, lost."""
+    answers: dict[str, tuple[int, str]] = field(default_factory=lambda: dict(S3_ANSWERS))
+    """Kind -> status and body of an answer that the store gives instead of its own."""
     moto: tuple[str, int] = ("", 0)
 
-    def fail(self, kind: str, path: str, times: int) -> None:
-        """From now on, so many answers to GET of such paths fail in this way."""
-        self.faults.append([kind, path, times])
+    def fail(self, kind: str, path: str, times: int, method: str = "GET") -> None:
+        """From now on, so many requests for such paths fail in this way.
+
+        cut: the connection ends in the middle of the answer. short: the answer ends there, and says so. lost: the connection
+        ends in the middle of the request.
+        """
+        self.faults.append([kind, path, times, method])
 
     def reset(self) -> None:
         self.faults.clear()
@@ -80,20 +98,33 @@ def proxy_handler(store: Store) -> type[BaseHTTPRequestHandler]:
         def forward(self) -> None:
             path = self.path.partition("?")[0]
             store.requests.append((self.command, path, self.headers.get("Range", "")))
-            fits = [fault for fault in store.faults if fault[1] in path and fault[2] > 0 and self.command == "GET"]
+            fits = [
+                fault for fault in store.faults if fault[1] in self.path and fault[2] > 0 and fault[3] == self.command
+            ]
             fault = fits[0] if fits else None
             kind = fault[0] if fault else ""
             if fault:
                 fault[2] -= 1
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            length = int(self.headers.get("Content-Length", 0))
+            if kind == "lost":
+                self.rfile.read(length // 2)
+                self.close_connection = True
+                return
+            body = self.rfile.read(length)
+            if kind in store.answers:  # the request has no effect
+                status, text = store.answers[kind]
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode() if self.command != "HEAD" else b"")
+                return
             upstream = http.client.HTTPConnection(*store.moto, timeout=30)
             upstream.request(self.command, self.path, body, dict(self.headers))
             answer = upstream.getresponse()
             content, status = answer.read(), answer.status
             upstream.close()
-            if kind in ("500", "403"):
-                code = {"500": "InternalError", "403": "AccessDenied"}[kind]
-                status, content = int(kind), f"<Error><Code>{code}</Code><Message>asked for</Message></Error>".encode()
+            if kind == "short":
+                content = content[: len(content) // 2]
             if kind == "flip":
                 middle = len(content) // 2
                 content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
@@ -137,6 +168,13 @@ def serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         server.server_close()
 
 
+def forget_clients() -> None:
+    """Drop the clients of this process, which know another server or other credentials."""
+    stores.clients.clear()
+    stores._found.clear()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 @contextmanager
 def object_store() -> Iterator[Store]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -146,6 +184,6 @@ def object_store() -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch, serve(proxy_handler(store)) as store.endpoint:
         for name, value in (KEYS | {"AWS_ENDPOINT_URL": store.endpoint}).items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()  # those of another server
+        forget_clients()
         yield store
     moto.stop()

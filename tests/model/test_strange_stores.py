@@ -18,7 +18,7 @@ import s3fs
 from model.loading import folder
 from model.loading.data import DataSet
 from tests.model import synthetic
-from tests.model.object_store import KEYS, serve
+from tests.model.object_store import KEYS, forget_clients, serve
 from tests.model.synthetic import SHARDS_SCHEMA, write_manifest
 
 ENOUGH = 50_000_000
@@ -132,9 +132,9 @@ def lying(request, genuine, monkeypatch):
         for name, value in (KEYS | {"AWS_ENDPOINT_URL": url}).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
         yield server, "s3://bucket/set"
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
 
 
 def read_all(url: str, cache: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_listing_with_other_sizes_or_without_end_is_refused(lying, tmp_path, m
     monkeypatch.setattr(folder, "READ_SECONDS", 0.3)
     monkeypatch.setattr(folder, "TRIES", 2)
     server.lie = "endless list"
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     with pytest.raises(ValueError, match="the list of s3://bucket/set could not be read, 2 tries failed"):
         examples.check_shards()
 

@@ -46,7 +46,7 @@ def test_a_text_file_cut_at_any_size_gives_the_same_documents(folder, text, bom,
     source = source_of(folder, "cut.txt", b"\xef\xbb\xbf" * bom + text.encode())
     whole = read_all([Split(source, 0, None)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streamed, "CHUNK", chunk)
+        patch.setattr(streamed, "BORDER_BYTES", chunk)
         splits = split_source(source, split_bytes)
     assert read_all(splits) == whole
 
@@ -69,7 +69,7 @@ def test_a_file_of_blank_lines_is_searched_once_and_cut_everywhere(tmp_path, mon
             searched.append(len(data))
             return BLANK_LINES.search(data)
 
-    monkeypatch.setattr(streamed, "CHUNK", 1000)
+    monkeypatch.setattr(streamed, "BORDER_BYTES", 1000)
     source = source_of(tmp_path, "blank.txt", b"a\n" + b"\n" * 200_000 + b"b\n")
     cuts = streamed.find_borders(Counted(), source, 20_000)
     assert cuts == [21_000, 42_000, 63_000, 84_000, 105_000, 126_000, 147_000, 168_000, 189_000]
@@ -92,7 +92,7 @@ def test_a_json_lines_file_cut_at_any_size_gives_the_same_records(folder, lines,
     source = source_of(folder, "cut.jsonl", ("\n".join(lines) + "\n" * final).encode())
     whole = read_all([Split(source, 0, None)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streamed, "CHUNK", chunk)
+        patch.setattr(streamed, "BORDER_BYTES", chunk)
         splits = split_source(source, split_bytes)
     assert read_all(splits) == whole
 
@@ -115,7 +115,7 @@ def test_a_run_of_blank_lines_longer_than_the_search_window_is_one_border(folder
     data = b"one\n" + b" " * 9000 + b"\n" + b"\n" * 9000 + b"two\n"
     source = source_of(folder, "blank.txt", data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streamed, "CHUNK", 100)
+        patch.setattr(streamed, "BORDER_BYTES", 100)
         splits = split_source(source, 4)
     assert [(d.text, d.position) for d in read_all(splits)] == [(b"one", 0), (b"two", len(data) - 4)]
 
