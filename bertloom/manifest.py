@@ -131,19 +131,17 @@ def read_dataset(dataset: str) -> tuple[dict[str, Any], pa.Table]:
     """Return (manifest, shards.parquet) of a finished data set. ValueError if it is not one or cannot be read."""
     path = storage.join(dataset, "manifest.json")
     try:
-        content: bytes | None = read_below(dataset, "manifest.json")
-    except FileNotFoundError:
-        content = None
-    if content is None:
+        manifest = parse_manifest(read_below(dataset, "manifest.json"), path)
+        path = storage.join(dataset, "shards.parquet")
+        return manifest, parse_shards(read_below(dataset, "shards.parquet"), path, manifest)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not path.endswith("manifest.json"):
+            raise ValueError(f"{path} cannot be read ({error}); {DAMAGED}") from error
         what = "is not a data set, or not a finished one" if storage.exists(dataset) else "does not exist"
         raise ValueError(
             f"{dataset} {what}: expected a folder with manifest.json, as `bertloom preprocess --out` makes it"
             + what_it_is(dataset)
-        )
-    try:
-        manifest = parse_manifest(content, path)
-        path = storage.join(dataset, "shards.parquet")
-        return manifest, parse_shards(read_below(dataset, "shards.parquet"), path, manifest)
+        ) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error}); {DAMAGED}") from error
     except ValueError as error:
