@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -147,7 +148,8 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     sources = leave_out(sources, config.leave_out)
     for note in notes:
         say(note)
-    places = Places(config.out, config.work_dir or storage.join(config.out, ".work"), store_options=store_options)
+    work = config.work_dir or storage.join(config.out, ".work")
+    places = Places(config.out, work, start=uuid.uuid4().hex, store_options=store_options)
     name_job(options, "preprocess", config.out)
     if is_dry:
         say(dry_run(config, options, job, places, vocabulary, sources))

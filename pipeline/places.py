@@ -16,6 +16,8 @@ class Places:
     """Token parts: `--work-dir`. Jobs over the same texts may share it."""
     repeated_lines: str = ""
     """Digest of the lines that are left out of all texts. They decide the content of parts, so it names their folder."""
+    start: str = field(default="", compare=False)
+    """A name that no other start of the job has, for what only this start needs."""
     store_options: storage.Options = field(default_factory=dict, compare=False, repr=False)
     """Options of the stores. A worker process takes them over when it unpickles the places, on every runner."""
 
@@ -59,8 +61,8 @@ class Places:
 
     @property
     def work_log(self) -> str:
-        """Folder in which workers log what they have finished."""
-        return storage.join(self.scratch, "work-log")
+        """Folder in which workers log what they have finished. Workers of an earlier start may still write to another."""
+        return storage.join(self.scratch, "work-log", *filter(None, [self.start]))
 
     @property
     def plan(self) -> str:

@@ -57,13 +57,21 @@ class _File:
         self.lock = threading.Lock()
         self.is_local = storage.is_local(folder)
         self.due = 0.0
-        self._begin()
+        self.begun: set[bytes] = set()
+        self._new()
 
-    def _begin(self) -> None:
+    def _new(self) -> None:
         self.path = storage.join(self.folder, f"{uuid.uuid4().hex}.jsonl")
         self.content, self.written = bytearray(), 0
 
-    def add(self, row: list[Any]) -> None:
+    def begin(self, *row: Any) -> None:
+        """Add a line that a worker would repeat for each piece of its work."""
+        line = json.dumps(row).encode()
+        if line not in self.begun:
+            self.begun.add(line)
+            self.add(*row)
+
+    def add(self, *row: Any) -> None:
         line = json.dumps(row).encode() + b"\n"
         with self.lock:
             self.content += line
@@ -81,7 +89,7 @@ class _File:
         if not self.is_local:
             self.due = time.monotonic() + STORE_SECONDS
         if MAX_BYTES < self.written == len(self.content):
-            self._begin()
+            self._new()
 
 
 @lru_cache(maxsize=4)
@@ -90,15 +98,14 @@ def _file(folder: str, process: int) -> _File:
     return _File(folder)
 
 
-def _log(folder: str, *row: Any) -> None:
+def _own_file(folder: str) -> _File:
     with _one_at_a_time:
-        file = _file(folder, os.getpid())
-    file.add(list(row))
+        return _file(folder, os.getpid())
 
 
 def log_begin(folder: str, stage: str, total: int = 0) -> None:
     """Log that a stage begins. total: of its work, if that was not known before the job."""
-    _log(folder, stage, total)
+    _own_file(folder).begin(stage, total)
 
 
 def log_piece(
@@ -118,7 +125,7 @@ def log_piece(
         amount: in what STAGES counts.
         is_new: False if an earlier start of the job did the work.
     """
-    _log(folder, stage, name, amount, documents, text_bytes, is_new)
+    _own_file(folder).add(stage, name, amount, documents, text_bytes, is_new)
 
 
 @dataclass

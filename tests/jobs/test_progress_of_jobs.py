@@ -161,6 +161,20 @@ def test_a_second_job_over_the_same_tokens_finds_them_finished(tmp_path, vocab, 
     assert second["weave"].new_amount == second["weave"].total
 
 
+def test_a_start_after_a_failure_has_a_log_of_its_own_and_finds_the_shards_finished(tmp_path, vocab, logs, monkeypatch):
+    source = write(tmp_path / "in.jsonl", documents(150))
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.stages.manifest.add_up", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_job(source, tmp_path / "out", vocab)
+    run_job(source, tmp_path / "out", vocab)
+    first, second = logs
+    assert first.folder != second.folder
+    work = second.stages["weave"]
+    assert (work.amount, work.new_amount) == (work.total, 0) and work.total > 0
+    assert work.documents == 150
+
+
 def test_a_compressed_file_is_shown_before_its_end(tmp_path, vocab, logs, monkeypatch):
     source = write(tmp_path / "in.jsonl.gz", documents(150))
     amounts = []
@@ -222,6 +236,14 @@ def test_half_a_line_and_a_stage_of_another_version_wait_or_are_left_out(tmp_pat
         file.write("ue]\n")
     log.read()
     assert log.stages["weave"].amount == 1
+
+
+def test_a_stage_begins_once_in_the_file_of_a_process(tmp_path):
+    log = WorkLog(str(tmp_path / "log"))
+    for i in range(1000):
+        log_begin(log.folder, "tokenize")
+        log_piece(log.folder, "tokenize", str(i))
+    assert sum(path.read_text().count("\n") for path in (tmp_path / "log").iterdir()) == 1001
 
 
 def test_a_worker_that_cannot_write_its_log_goes_on(tmp_path):
