@@ -6,6 +6,7 @@ The presence of manifest.json means that the data set is complete; from then on 
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -72,8 +73,25 @@ MANIFEST = {
 
 
 def manifest_text(manifest: dict[str, Any]) -> bytes:
-    """Return the bytes of manifest.json."""
-    return json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
+    """Return the bytes of manifest.json: those of `json.dumps` with indent=1, which takes ten times as long."""
+    return _indented(manifest, "\n").encode() + b"\n"
+
+
+def _indented(value: Any, line_end: str) -> str:
+    """Return JSON. line_end: a line feed, and the indentation of the line of the value."""
+    inner = f"{line_end} "
+    if not isinstance(value, (dict, list)) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    items: Iterable[Any] = value.values() if isinstance(value, dict) else value
+    if not any(isinstance(item, (dict, list)) for item in items):  # in one call, which is fast
+        text = json.dumps(value, ensure_ascii=False, separators=(f",{inner}", ": "))[1:-1]
+    elif isinstance(value, dict):
+        named = (f"{json.dumps(name, ensure_ascii=False)}: {_indented(item, inner)}" for name, item in value.items())
+        text = f",{inner}".join(named)
+    else:
+        text = f",{inner}".join(_indented(item, inner) for item in value)
+    return f"{first}{inner}{text}{line_end}{last}"
 
 
 def manifest_sha256(manifest: dict[str, Any]) -> str:

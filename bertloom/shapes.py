@@ -85,10 +85,11 @@ def shaped(value: Any, shape: Any, place: str = "") -> Any:
     if isinstance(shape, type) and (kind := _TYPES.get(shape)):
         _check_kind(value, kind, place)
         return float(value) if shape is float else value
-    origin, arguments = get_origin(shape), get_args(shape)
     if isinstance(shape, Kind):
         _check_kind(value, shape, place)
-    elif origin is Literal:
+        return value
+    origin, arguments = get_origin(shape), get_args(shape)
+    if origin is Literal:
         _check_kind(value, Kind(" or ".join(map(repr, arguments)), lambda found: found in arguments), place)
     elif origin in (UnionType, Union):
         [inner] = [option for option in arguments if option is not NoneType]

@@ -225,6 +225,7 @@ def about_inputs(plan: Plan, sources: Sequence[Source], read: ReadConfig, folder
     """
     names = ("documents", "sentences", "tokens", "text_bytes", "rejected")
     given: dict[str, dict[str, Any]] = {source.name: dict.fromkeys(names, 0) for source in sources}
+    reading = {config: differences(config, read) for config in {source.read for source in sources}}
     damaged = set()
     for file in files_of(plan.parts, folder):
         values = (file.num_documents, file.num_sentences, file.num_tokens, file.text_bytes, file.num_rejected)
@@ -237,7 +238,7 @@ def about_inputs(plan: Plan, sources: Sequence[Source], read: ReadConfig, folder
         | {"bytes": source.size, "fingerprint": source.fingerprint}
         | ({"damaged": True} if source.name in damaged else {})
         | ({"split": "validation"} if source.held_out else {})
-        | ({"reading": reading} if (reading := differences(source.read, read)) else {})
+        | ({"reading": reading[source.read]} if reading[source.read] else {})
         | given[source.name]
         for source in sources
     ]

@@ -44,7 +44,7 @@ def reading(folder: str) -> Iterator[Note]:
         def note(split: Split, part: int) -> None:
             file.seek(0)
             file.truncate()
-            json.dump([split.source.name, split.start, part], file)
+            file.write(json.dumps([split.source.name, split.start, part]))
             file.flush()
 
         fcntl.flock(file, fcntl.LOCK_SH)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bertloom.json_files import Damaged
 from bertloom.manifest import manifest_sha256, manifest_text, parse_manifest, parse_shards, read_dataset
@@ -108,6 +110,15 @@ def test_a_manifest_without_a_part_names_it(path):
 )
 def test_a_manifest_with_a_value_that_is_not_possible_names_it(path, value, message):
     assert refusal(changed(path, value)).startswith(f"set/manifest.json has a value that is not possible: {message}")
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON = st.recursive(SCALARS, lambda some: st.lists(some) | st.dictionaries(st.text(), some), max_leaves=20)
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_the_text_of_a_manifest_is_that_of_json(manifest):
+    assert manifest_text(manifest) == json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def test_half_of_a_character_in_a_manifest_is_damage():
