@@ -35,8 +35,9 @@ def remote_error(error: Exception, options: PipelineOptions, engine: Engine) -> 
         return ConnectionError(
             f"the job server of {engine.name} has ended, or cannot be reached any more: {details}{_see(engine)}"
         )
-    if isinstance(engine.runner, PortableRunner) and type(error) is RuntimeError:
-        text = str(error).strip()
+    of_dataflow = type(error).__name__ == "DataflowRuntimeException"
+    if of_dataflow or (isinstance(engine.runner, PortableRunner) and type(error) is RuntimeError):
+        text = _without_preface(str(error)) if of_dataflow else str(error).strip()
         if found := _OTHER_PACKAGES.findall(text):
             return ConnectionError(f"a worker could not load the job: {found[-1]}. {what_to_check(options, engine)}")
         if "Traceback" not in text:
@@ -44,6 +45,12 @@ def remote_error(error: Exception, options: PipelineOptions, engine: Engine) -> 
                 f"{engine.name} ended the job: {text.partition(chr(10))[0]}. {what_to_check(options, engine)}{_see(engine)}"
             )
     return error
+
+
+def _without_preface(text: str) -> str:
+    """Return the reason for which Dataflow ended a job or, if it gave none, the state of the job."""
+    preface, _, reason = text.partition(" Error:\n")
+    return reason.strip() if reason.strip() not in ("", "None") else preface.rstrip(",")
 
 
 def what_to_check(options: PipelineOptions, engine: Engine) -> str:

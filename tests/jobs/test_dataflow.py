@@ -1,15 +1,21 @@
 """Jobs for Dataflow, which no test can reach: built completely from the command line, and examined instead of sent."""
 
 import json
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.runners.dataflow import dataflow_runner
 
 from bertloom import storage
 from jobs import cli
 from pipeline.remote.dataflow import check_dataflow, is_dry_run, name_job
+from pipeline.remote.engine import Engine
+from pipeline.remote.errors import remote_error
 from tests.jobs.corpus import as_txt, documents
+from tests.jobs.dataflow_service import Service, dataflow_service
 from tests.model.object_store import Store, object_store
 from tests.pipeline.job_graphs import load_elsewhere, name_this_machine, traces_of_this_machine
 
@@ -101,6 +107,64 @@ def test_a_dry_run_leaves_an_unfinished_data_set_as_it_is_and_refuses_what_a_sta
     for key in before:
         if key.startswith("set/"):
             server.client().delete_object(Bucket="texts", Key=key)
+
+
+def run(vocab, service: Service, folder: str) -> int:
+    """Preprocess on a stand-in for Dataflow, which needs no account and takes uploads in a local folder."""
+    upload = [f"--temp_location={service.folder}", f"--dataflow_endpoint={service.endpoint}", "--no_auth"]
+    flags = [flag for flag in FLAGS if not flag.startswith("--temp_location")]
+    words = command(vocab)
+    words[words.index("s3://texts/set")] = folder
+    return cli.main([*words, "--near-duplicates", "0.8", *(["--", *flags, *upload] if service.endpoint else [])])
+
+
+def test_the_uploaded_graph_gives_the_data_set_of_the_embedded_runner_in_a_process_with_only_what_a_worker_has(
+    server, vocab, tmp_path, capsys
+):
+    with dataflow_service(tmp_path) as service:
+        assert run(vocab, service, "s3://texts/far") == 0
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["pipeline.pb"]
+    assert service.job["name"].startswith("bertloom-preprocess-")
+    assert run(vocab, Service(tmp_path), "s3://texts/near") == 0
+    said = capsys.readouterr().out
+    far, near = (line for line in said.splitlines() if "digest of all shards" in line)
+    assert far == near
+
+
+@pytest.mark.parametrize(
+    "failure, expected",
+    [
+        (
+            "Workflow failed. Causes: too small a quota",
+            "DataflowRunner ended the job: Workflow failed. Causes: too small",
+        ),
+        (
+            "Traceback:\nModuleNotFoundError: No module named 'pipeline'",
+            "a worker could not load the job: ModuleNotFound",
+        ),
+        (
+            "Traceback:\nValueError: a.txt: is damaged [while running 'x']",
+            "error: a.txt: is damaged; s3://texts/failed has",
+        ),
+    ],
+)
+def test_a_job_that_dataflow_ends_is_one_line(server, vocab, tmp_path, capsys, monkeypatch, failure, expected):
+    short = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 1000), time=time.time)
+    monkeypatch.setattr("apache_beam.runners.dataflow.dataflow_runner.time", short)
+    with dataflow_service(tmp_path) as service:
+        service.failure = failure
+        assert run(vocab, service, "s3://texts/failed") == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_job_that_somebody_cancels_ends_with_its_state():
+    error = dataflow_runner.DataflowRuntimeException("Dataflow pipeline failed. State: CANCELLED, Error:\nNone", None)
+    found = remote_error(
+        error, PipelineOptions(FLAGS), Engine(dataflow_runner.DataflowRunner(), "DataflowRunner", "", "a.log")
+    )
+    assert str(found).startswith(
+        "DataflowRunner ended the job: Dataflow pipeline failed. State: CANCELLED. See the job's"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 NOT_ON_WORKERS = ("jobs", "model", "tests", "torch", "sklearn", "scipy", "matplotlib", "safetensors", "transformers")
 _PICKLE = re.compile(rb"Qlpo[A-Za-z0-9+/]*={0,2}")  # bzip2 in base64
 
-_LOAD = f"""
+WITHOUT_LAUNCHER = f"""
 import json, sys
 
 class Absent:
@@ -27,6 +27,11 @@ class Absent:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Absent())
+"""
+"""The beginning of a program that has only what a worker has."""
+
+_LOAD = f"""
+{WITHOUT_LAUNCHER}
 from apache_beam.internal import pickler
 
 classes = set()
@@ -67,11 +72,16 @@ def traces_of_this_machine(graph: bytes) -> list[str]:
     return [name for name in names if any(name.encode() in text for text in contents(graph))]
 
 
+def as_on_a_worker(*, with_store: bool = False) -> dict[str, str]:
+    """The environment of a process that stands for a worker. with_store: whether it has what leads to the S3 server."""
+    of_store = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], **(of_store if with_store else {})}
+
+
 def load_elsewhere(graph: bytes, folder: Path) -> list[str]:
     """Load the pickles in a new process, in another folder and without what workers lack; names of the classes found."""
-    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     lines = b"\n".join(pickles(graph)) + b"\n"
     command = [sys.executable, "-c", _LOAD]
-    ended = subprocess.run(command, input=lines, cwd=folder, env=environment, capture_output=True, timeout=300)
+    ended = subprocess.run(command, input=lines, cwd=folder, env=as_on_a_worker(), capture_output=True, timeout=300)
     assert ended.returncode == 0, ended.stderr.decode()[-2000:]
     return json.loads(ended.stdout)
