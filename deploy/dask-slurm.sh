@@ -26,10 +26,18 @@ set -euo pipefail
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH"
 export OMP_NUM_THREADS=1 # each process has one CPU
 
-scheduler=$PWD/dask-$SLURM_JOB_ID.json # the address; the workers and the job wait for this file
-trap 'kill $(jobs -p) 2> /dev/null || true; rm -f "$scheduler"' EXIT
-dask scheduler --scheduler-file "$scheduler" &
-srun dask worker --scheduler-file "$scheduler" --nworkers "$SLURM_CPUS_PER_TASK" --nthreads 1 &
+address=$PWD/dask-$SLURM_JOB_ID.json # the scheduler writes this file; the workers and the job wait for it
+dask scheduler --port 0 --scheduler-file "$address" &
+scheduler=$!
+srun dask worker --scheduler-file "$address" --nworkers "$SLURM_CPUS_PER_TASK" --nthreads 1 &
+workers=$!
+
+end() { # the workers first: without a scheduler each would print a traceback
+    kill "$workers" && wait "$workers" || true
+    kill "$scheduler" && wait "$scheduler" || true
+    rm -f "$address"
+}
+trap end EXIT
 
 bertloom preprocess --input "$INPUT" --vocab "$VOCAB" --out "$OUT" "$@" \
-    -- --runner=DaskRunner --dask_scheduler_file="$scheduler"
+    -- --runner=DaskRunner --dask_scheduler_file="$address"

@@ -176,7 +176,7 @@ def test_a_script_names_a_setting_that_is_missing(script, tmp_path):
 def test_the_workers_of_dask_find_its_scheduler_by_a_file_and_the_job_names_the_same(tmp_path):
     commands = commands_of("dask-slurm.sh", tmp_path)
     file = str(tmp_path / "dask-7.json")
-    assert commands["dask scheduler"] == ["--scheduler-file", file]
+    assert commands["dask scheduler"] == ["--port", "0", "--scheduler-file", file]
     assert commands["dask worker"] == ["--scheduler-file", file, "--nworkers", "4", "--nthreads", "1"]
     cli = pytest.importorskip("distributed.cli.dask_worker")
     cli.main.make_context("worker", commands["dask worker"])
