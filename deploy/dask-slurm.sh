@@ -26,7 +26,7 @@ set -euo pipefail
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH"
 export OMP_NUM_THREADS=1 # each process has one CPU
 
-address=$PWD/dask-$SLURM_JOB_ID.json # the scheduler writes this file; the workers and the job wait for it
+address=$PWD/dask-$SLURM_JOB_ID.json # the scheduler writes this file when it is ready
 dask scheduler --port 0 --scheduler-file "$address" &
 scheduler=$!
 srun dask worker --scheduler-file "$address" --nworkers "$SLURM_CPUS_PER_TASK" --nthreads 1 &
@@ -39,5 +39,9 @@ end() { # the workers first: without a scheduler each would print a traceback
 }
 trap end EXIT
 
+until [ -s "$address" ]; do
+    kill -0 "$scheduler" || { echo "the scheduler of Dask has ended: see above" >&2; exit 1; }
+    sleep 1
+done
 bertloom preprocess --input "$INPUT" --vocab "$VOCAB" --out "$OUT" "$@" \
     -- --runner=DaskRunner --dask_scheduler_file="$address"

@@ -25,8 +25,9 @@ exec bertloom preprocess --input "$INPUT" --vocab "$VOCAB" --out "$OUT" "$@" \
     -- --runner=DataflowRunner \
     --project="$PROJECT" \
     --region="$REGION" \
-    --temp_location="$BUCKET/tmp" \
+    --temp_location="$BUCKET/staging" \
     --sdk_container_image="$IMAGE" \
     --sdk_location=container \
-    --worker_machine_type="${MACHINE:-n2-standard-4}" \
+    --machine_type="${MACHINE:-n2-standard-4}" \
+    --disk_size_gb=50 \
     --max_num_workers="${MAX_WORKERS:-20}"

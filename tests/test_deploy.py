@@ -14,6 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.dask import dask_runner  # noqa: F401  (its options are Beam's only when it is imported)
+from distributed.cli import dask_scheduler, dask_worker
 
 from jobs.preprocess import PreprocessConfig
 from jobs.pretrain import PretrainConfig
@@ -33,6 +35,12 @@ for word in "$@"; do line="$line\t$word"; done
 printf '%s\\n' "$line" >> "$RECORD"
 """
 """A command that only writes its words down, in one line."""
+DASK = (
+    RECORD + 'while [ $# -gt 1 ]; do shift; [ "$1" = --scheduler-file ] && file=$2; done\n'
+    '[ "$DASK_FAILS" ] && exit 1\n'
+    'case $line in *scheduler*--port*) echo > "$file"; exec sleep 600;; esac\n'
+)
+"""dask: a scheduler writes its file and runs until it is ended; a worker ends at once."""
 AFTER_DASK = RECORD + 'for n in $(seq 300); do [ $(grep -c ^dask "$RECORD") = 2 ] && exit; sleep 0.1; done; exit 1\n'
 """bertloom in a script that ends Dask when bertloom has ended."""
 PASS_ON = '#!/bin/sh\n"$0.record" "$@"\nexec "$@"\n'
@@ -54,8 +62,9 @@ def run_script(script: Path, folder: Path, *words: str, **settings: str) -> subp
     """Run a script with commands that write their words down, in `folder`."""
     stubs = folder / "venv/bin"
     stubs.mkdir(parents=True)
-    for name in ("bertloom", "dask", "torchrun", "python", "srun.record"):
+    for name in ("bertloom", "torchrun", "python", "srun.record"):
         (stubs / name).write_text(AFTER_DASK if (name, script.name) == ("bertloom", "dask-slurm.sh") else RECORD)
+    (stubs / "dask").write_text(DASK)
     (stubs / "srun").write_text(PASS_ON)
     (stubs / "scontrol").write_text(HOSTS)
     for path in stubs.iterdir():
@@ -134,8 +143,6 @@ def test_each_script_is_tried_here():
 
 @pytest.mark.parametrize("script", ["spark.sh", "dask-slurm.sh", "dataflow.sh"])
 def test_a_script_for_an_engine_gives_flags_that_bertloom_and_beam_know(script, tmp_path):
-    if "dask" in script:
-        pytest.importorskip("apache_beam.runners.dask.dask_runner")  # its options are Beam's only when it is imported
     words = commands_of(script, tmp_path, "--dupe-factor", "3")["bertloom preprocess"]
     config, options = check_preprocess(words)
     assert (config.input, config.vocab, config.out) == (("texts/*.jsonl",), "my vocab.txt", "books")
@@ -153,7 +160,7 @@ def test_a_script_for_an_engine_gives_flags_that_bertloom_and_beam_know(script, 
             "runner": "DataflowRunner",
             "project": "p",
             "region": "europe-west1",
-            "temp_location": "gs://b/tmp",
+            "temp_location": "gs://b/staging",
             "sdk_container_image": "registry/image:1",
             "sdk_location": "container",
             "machine_type": "n2-standard-4",
@@ -178,9 +185,15 @@ def test_the_workers_of_dask_find_its_scheduler_by_a_file_and_the_job_names_the_
     file = str(tmp_path / "dask-7.json")
     assert commands["dask scheduler"] == ["--port", "0", "--scheduler-file", file]
     assert commands["dask worker"] == ["--scheduler-file", file, "--nworkers", "4", "--nthreads", "1"]
-    cli = pytest.importorskip("distributed.cli.dask_worker")
-    cli.main.make_context("worker", commands["dask worker"])
-    pytest.importorskip("distributed.cli.dask_scheduler").main.make_context("scheduler", commands["dask scheduler"])
+    dask_worker.main.make_context("worker", commands["dask worker"])
+    dask_scheduler.main.make_context("scheduler", commands["dask scheduler"])
+    assert not Path(file).exists()
+
+
+def test_a_scheduler_of_dask_that_ends_is_reported(tmp_path):
+    done = run_script(ROOT / "deploy/dask-slurm.sh", tmp_path, **TEXTS, **SETTINGS["dask-slurm.sh"], DASK_FAILS="1")
+    assert done.returncode == 1 and "the scheduler of Dask has ended: see above" in done.stderr
+    assert "bertloom" not in (tmp_path / "record").read_text("utf-8")
 
 
 def test_a_worker_pool_has_a_flag_for_each_word(tmp_path):
