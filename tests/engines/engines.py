@@ -47,10 +47,11 @@ class Engine:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of every process: this Python first on PATH, and nothing about object stores."""
+    """Return the environment of every process: this Python first on PATH, and of the object store only its keys."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     path = os.pathsep.join([os.path.dirname(sys.executable), kept.get("PATH", os.defpath)])
-    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    return {**kept, **keys, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
 
 class Servers(ExitStack):
