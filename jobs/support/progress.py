@@ -14,7 +14,7 @@ from bertloom.counts import counted
 from jobs.support.messages import print_message
 from pipeline.stages.work_log import BYTES, STAGES, STORE_SECONDS, StageWork, WorkLog
 
-LOCAL_SECONDS = 0.5  # between updates; of a store, the larger STORE_SECONDS
+SECONDS = 0.5  # between updates of a bar
 BACK_OFF = 4  # the wait after a reading of the log is at least this many times as long as the reading
 LINE_SECONDS = 30.0  # between lines, where there is no terminal
 
@@ -42,7 +42,7 @@ class JobProgress:
     def __enter__(self) -> Self:
         self.log, self.stage = WorkLog(self.folder), ""
         self.bar = _bar("waiting for workers [{elapsed}]")
-        self.began = self.line_at = time.monotonic()
+        self.began = self.line_at = self.read_at = time.monotonic()
         self.has_line = False  # of this stage
         self.before = StageWork()  # when the stage was first seen: not part of the speed
         self.done = threading.Event()
@@ -61,17 +61,21 @@ class JobProgress:
         self.bar.close()
 
     def _watch(self) -> None:
-        seconds = LOCAL_SECONDS if storage.is_local(self.folder) else STORE_SECONDS
-        wait = LOCAL_SECONDS
-        while not self.done.wait(wait):
+        least = 0.0 if storage.is_local(self.folder) else STORE_SECONDS
+        due = 0.0
+        while not self.done.wait(SECONDS):
             before = time.monotonic()
+            if before < due:
+                self.show(before)
+                continue
             self.update()
-            wait = max(seconds, BACK_OFF * (time.monotonic() - before))
+            now = time.monotonic()
+            due = now + max(least, BACK_OFF * (now - before))
 
     def update(self) -> None:
         """Read the log, and show what is finished of the last stage that has begun."""
         self.log.read()
-        now = time.monotonic()
+        now = self.read_at = time.monotonic()
         if self.log.stages:
             stage = max(self.log.stages, key=list(STAGES).index)
             if stage != self.stage:
@@ -80,8 +84,12 @@ class JobProgress:
                     self.bar = _bar(stage)
                 self.stage, self.has_line = stage, False
                 self.began, self.before = now, replace(self.log.stages[stage])
+        self.show(now)
+
+    def show(self, now: float) -> None:
+        """Show what the last reading of the log found. now: time, in the seconds of time.monotonic."""
         if not self.bar.disable:
-            self._show(now)
+            self._show_bar(now)
         elif now - self.line_at >= LINE_SECONDS:
             self.line_at, self.has_line = now, True
             print_message(self.command, self.line(now))
@@ -93,14 +101,14 @@ class JobProgress:
         work = self.log.stages[self.stage]
         work.amount = self.total_bytes if STAGES[self.stage] == BYTES else work.total
         if not self.bar.disable:
-            self._show(now)
+            self._show_bar(now)
             self.bar.close()
         elif self.has_line:
             print_message(self.command, self.line(now))
 
     def line(self, now: float) -> str:
-        """Return the progress in words. now: time, in the seconds of time.monotonic."""
-        if (found := self._progress(now)) is None:
+        """Return the progress in words."""
+        if (found := self._progress()) is None:
             return f"waiting for workers since {tqdm.format_interval(int(now - self.began))}"
         unit = STAGES[self.stage]
         what = f"{found.total / 1e6:,.1f} MB" if unit == BYTES else counted(found.total, unit)
@@ -109,8 +117,8 @@ class JobProgress:
         left = [f"{found.left} left"] if found.amount < found.total else []
         return ", ".join([f"{self.stage}{share} in {seconds}", *found.words, *left])
 
-    def _show(self, now: float) -> None:
-        if found := self._progress(now):
+    def _show_bar(self, now: float) -> None:
+        if found := self._progress():
             self.bar.total, self.bar.n = found.total, found.amount
             self.bar.unit_scale = STAGES[self.stage] == BYTES  # other numbers are small
             share = " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}" if found.total else ""
@@ -120,7 +128,7 @@ class JobProgress:
             self.bar.bar_format = f"{self.stage}{share} [{', '.join([elapsed, *found.words])}]"
         self.bar.refresh()
 
-    def _progress(self, now: float) -> Progress | None:
+    def _progress(self) -> Progress | None:
         """Return the progress of the stage. Speed and time left follow from what this start of the job has done."""
         if not self.stage:
             return None
@@ -128,7 +136,7 @@ class JobProgress:
         total = self.total_bytes if is_bytes else work.total
         if not total:
             return Progress(0, 0, [], "?")
-        seconds, new = now - self.began, work.new_amount - self.before.new_amount
+        seconds, new = self.read_at - self.began, work.new_amount - self.before.new_amount
         if is_bytes:
             text = work.new_text_bytes - self.before.new_text_bytes or new
         else:

@@ -96,6 +96,13 @@ def test_a_stage_has_its_own_clock_and_its_speed_is_that_of_the_text(shown):
     assert at(shown, 50).startswith("weave 25 %")
 
 
+def test_the_speed_is_that_until_the_last_reading_of_the_log(shown):
+    begin(shown, "tokenize")
+    log_piece(shown.folder, "tokenize", "0.part", 1_000_000)
+    at(shown, 10)
+    assert shown.line(19) == "tokenize 25 % of 4.0 MB in 00:19, 0.1 MB/s, 00:30 left"
+
+
 def test_a_bar_on_a_terminal_shows_every_stage_once_to_its_end(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
