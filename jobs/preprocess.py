@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from pipeline.job import JobConfig
     from pipeline.remote.engine import Engine
+    from pipeline.remote.worker_check import WorkerCheck
     from pipeline.vocabulary import Vocabulary
 
 say = partial(print_message, "preprocess")
@@ -247,14 +248,19 @@ def make_data_set(
     from pipeline.inputs.split_list import write_split_list
     from pipeline.output import claim, count_finished, has_shards, make_folder, prepare_folders
     from pipeline.preprocess import Preprocess
+    from pipeline.remote.worker_check import worker_check
     from pipeline.stages.line_repeats import CountLines
 
+    check: WorkerCheck | None = None
     groups, part_bytes = find_groups(config, job, places, vocabulary, sources)
     is_continued = claim(places, job, sources)
     storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
     split_list = write_split_list(places.scratch, sources, groups)
     if engine:
         say_where(engine, places, sources, groups)
+        paths = [source.path for source in sources if not source.left_out]
+        check = engine.at_end.enter_context(worker_check(places, paths))
+        places = replace(places, worker_check=check)
     on_disk, total_bytes = storage.is_local(config.out), sum(source.size for source in sources)
     start = "Start" if on_disk else f"Remove {config.out}/.lock, then start"
     results: list[PipelineResult] = []
@@ -270,6 +276,7 @@ def make_data_set(
             notes=places.reading_notes if on_disk else "",
             progress=JobProgress("preprocess", places.work_log, total_bytes),
             engine=engine,
+            check=check,
         )
         results.append(found)
 

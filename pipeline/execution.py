@@ -25,6 +25,7 @@ from pipeline.remote.errors import remote_error
 from pipeline.remote.flags import check_flags, make_runner
 from pipeline.remote.job_graph import check_secrets, leave_out_this_machine
 from pipeline.remote.jobs import run_on_engine
+from pipeline.remote.worker_check import WorkerCheck
 from pipeline.remote.workers import watch_remote_workers
 from pipeline.stages.splits import ReadSplits
 from pipeline.storage_flags import storage_options
@@ -81,6 +82,7 @@ def run_over_splits(
     progress: AbstractContextManager[object] | None = None,
     notes: str = "",
     engine: Engine | None = None,
+    check: WorkerCheck | None = None,
 ) -> PipelineResult:
     """Apply a transform to groups of splits and run it to its end. An error for the user is raised without Beam's traceback.
 
@@ -95,15 +97,17 @@ def run_over_splits(
         progress: a progress bar, shown while the pipeline runs.
         notes: local folder of the workers' notes of what they read (pipeline/stages/reading_notes.py), if they keep any.
         engine: the runner, if it is not that of this machine.
+        check: what each worker of this runner checks before its first work.
     """
 
     def build(pipeline: beam.Pipeline) -> object:
         num_groups = read_split_list(splits).num_groups
-        return pipeline | "splits" >> ReadSplits(splits, num_groups, storage_options(options)) | transform
+        return pipeline | "splits" >> ReadSplits(splits, num_groups, storage_options(options), check) | transform
 
     try:
         if engine:
-            with watch_remote_workers(options, engine, command) as accepted, progress or nullcontext():
+            has_answers = check.has_answers if check else lambda: False
+            with watch_remote_workers(options, engine, command, has_answers) as accepted, progress or nullcontext():
                 return run_on_engine(engine, options, build, accepted, command)
         with watch_workers(command, how_to_continue, notes), quiet_workers(log), progress or nullcontext():
             return run(options, build)

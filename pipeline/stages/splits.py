@@ -1,6 +1,6 @@
 """The first stage of every job over texts: nothing -> the groups of splits, which each worker reads from the list."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -32,6 +32,8 @@ class ReadSplits(beam.PTransform[Any, Any]):
     """Number of groups in the list, which need not exist yet."""
     store_options: storage.Options
     """Options of the stores."""
+    check_worker: Callable[[], object] | None = None
+    """What a worker process on another machine checks first."""
 
     def expand(self, pipeline: Any) -> Any:
         ranges = ranges_of(self.num_groups)
@@ -39,4 +41,6 @@ class ReadSplits(beam.PTransform[Any, Any]):
 
     def read(self, first: int, end: int) -> Iterator[SplitGroup]:
         storage.connect(self.store_options)
+        if self.check_worker:
+            self.check_worker()
         yield from read_split_list(self.path).groups(first, end)

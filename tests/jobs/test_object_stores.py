@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_only_workers_of_this_machine_are_watched(monkeypatch, tmp_path, flags, 
     monkeypatch.setattr("pipeline.execution.run", lambda *_: None)
     monkeypatch.setattr("pipeline.execution.run_on_engine", lambda *_: None)
     words = {"command": "preprocess", "how_to_continue": "Start", "log": str(tmp_path / "log")}
-    engine = None if watched else Engine(None, "FlinkRunner", "", "")
+    engine = None if watched else Engine(None, "FlinkRunner", "", "", ExitStack())
     run_over_splits(
         pipeline_options(2, flags), "", CountLines(CleanConfig(), 2, Places("", "")), **words, engine=engine
     )

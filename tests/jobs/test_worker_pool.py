@@ -134,6 +134,21 @@ def test_a_job_runs_in_a_pool_whose_path_has_another_python(job, unbroken, tmp_p
     assert digests(tmp_path / "out") == unbroken and verify(str(tmp_path / "out"))[0] == []
 
 
+def test_a_worker_that_does_not_see_the_input_ends_the_job_in_one_line(job, tmp_path, monkeypatch, capsys):
+    """The input is a relative path, and the pool runs in another folder."""
+    monkeypatch.chdir(job.folder)
+    words = [
+        word.replace(f"{job.folder}/in", "in") for word in job.argv(tmp_path / "out", "--work-dir", f"{tmp_path}/work")
+    ]
+    flags = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL"]
+    with started_pool(tmp_path) as (_, pool):
+        assert main([*words, "--", *flags, f"--environment_config={pool}"]) == 2
+    said = capsys.readouterr().err
+    assert "bertloom preprocess: error: the worker on " in said.splitlines()[-1] and "Traceback" not in said
+    assert " does not see in/" in said and "has no shards yet" not in said
+    assert sorted(os.listdir(tmp_path / "work")) == [".lock", "parts"]
+
+
 def test_a_port_in_use_is_named(capsys):
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]

@@ -3,6 +3,7 @@
 import sys
 import threading
 import types
+from contextlib import ExitStack
 
 import grpc
 import pytest
@@ -21,7 +22,7 @@ CONFIG = "--environment_config=pool:2"
 @pytest.fixture
 def engine(tmp_path) -> Engine:
     (tmp_path / "log").touch()
-    return Engine(PortableRunner(), "PortableRunner", "", str(tmp_path / "log"))
+    return Engine(PortableRunner(), "PortableRunner", "", str(tmp_path / "log"), ExitStack())
 
 
 class Result:
@@ -78,7 +79,7 @@ def test_messages_of_a_runner_without_worker_pools_name_its_page(monkeypatch, ca
     monkeypatch.setattr(workers, "MINUTE", 0.01)
     heard = threading.Event()
     monkeypatch.setattr(workers, "print", lambda text, **_: (print(text), heard.set()), raising=False)
-    engine = Engine(object(), name, "", engine.log)
+    engine = Engine(object(), name, "", engine.log, engine.at_end)
     with watch_remote_workers(pipeline_options(1, ["--runner=FnApiRunner"]), engine, "preprocess") as accepted:
         accepted(types.SimpleNamespace())
         assert heard.wait(60)
