@@ -9,7 +9,6 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineResult
 
-from bertloom.extras import needed_by
 from bertloom.store_errors import StoreError
 from pipeline.inputs.sources import SplitGroup
 from pipeline.inputs.split_list import read_split_list
@@ -39,9 +38,7 @@ def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOpt
     """
     check_flags(beam_flags, None)
     options = PipelineOptions(list(beam_flags))
-    if (name := options.view_as(StandardOptions).runner) not in (None, LOCAL):
-        if name.rpartition(".")[2].lower().removesuffix("runner") == "dask":
-            options.view_as(StandardOptions).runner = _dask_runner(name)
+    if options.view_as(StandardOptions).runner not in (None, LOCAL):
         runner = make_runner(options)
         check_flags(beam_flags, None if isinstance(runner, PortableRunner) else ())
         check_secrets(options)
@@ -49,13 +46,6 @@ def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOpt
         return options
     check_flags(beam_flags)
     return PipelineOptions([f"--runner={LOCAL}", f"--direct_num_workers={num_workers}", *beam_flags])
-
-
-def _dask_runner(name: str) -> str:
-    """Return the full name of our own DaskRunner, which gives what Beam's loses."""
-    with needed_by(f"--runner={name}"):
-        from pipeline.remote import dask
-    return f"{dask.DaskRunner.__module__}.{dask.DaskRunner.__name__}"
 
 
 def run(

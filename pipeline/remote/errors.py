@@ -11,6 +11,7 @@ from pipeline.remote.engine import Engine
 from pipeline.text.versions import version_of
 
 _OTHER_PACKAGES = re.compile(r"^(?:(?:ModuleNotFound|Import)Error: |AttributeError: Can't get attribute ).*", re.M)
+_LOST = re.compile(r"Channel closed prematurely|SDK worker disconnected")  # of the portable runner, of Prism
 _REFUSED = (OSError, RuntimeError, ValueError, NotImplementedError, grpc.RpcError, grpc.FutureTimeoutError)
 
 
@@ -40,6 +41,11 @@ def remote_error(error: Exception, options: PipelineOptions, engine: Engine) -> 
         text = _without_preface(str(error)) if of_dataflow else str(error).strip()
         if found := _OTHER_PACKAGES.findall(text):
             return ConnectionError(f"a worker could not load the job: {found[-1]}. {what_to_check(options, engine)}")
+        if _LOST.search(text):
+            return ConnectionError(
+                f"{engine.name} has lost a worker, which was killed or ran out of memory, and has ended the job. Finished "
+                f"work is kept: start the same command again to continue{_see(engine)}"
+            )
         if "Traceback" not in text:
             return ConnectionError(
                 f"{engine.name} ended the job: {text.partition(chr(10))[0]}. {what_to_check(options, engine)}{_see(engine)}"

@@ -8,6 +8,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners import create_runner
 from apache_beam.runners.runner import PipelineRunner
 
+from bertloom.extras import needed_by
+
 _SIMILAR = 0.8
 """Similarity from which a flag is taken for a misspelled one: --job_endpont is, --checkpointing_interval is not."""
 
@@ -46,6 +48,10 @@ class _Parser(_BeamArgumentParser):
 def make_runner(options: PipelineOptions) -> PipelineRunner:
     """Return the runner that --runner names; ValueError if there is none."""
     name = options.view_as(StandardOptions).runner
+    if name.rpartition(".")[2].lower().removesuffix("runner") == "dask":  # Beam's own loses records
+        with needed_by(f"--runner={name}"):
+            from pipeline.remote.dask import DaskRunner
+        return DaskRunner()
     try:
         return create_runner(name)
     except ImportError as error:

@@ -10,8 +10,8 @@ from tests.engines.places import Place
 from tests.jobs.restartable_job import ROOT
 
 FLAGS = (
-    "--dupe-factor 2 --max-seq-length 128 512 --min-shards 8 --sample 260 --max-line-repeats 50 --near-duplicates 0.8 "
-    "--split-mb 0.1 --gates.no-fail"
+    "--dupe-factor 2 --max-seq-length 128 512 --min-shards 6 --sample 260 --max-line-repeats 50 --near-duplicates 0.8 "
+    "--split-mb 0.3 --gates.no-fail"
 ).split()
 
 

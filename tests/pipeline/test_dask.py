@@ -9,12 +9,12 @@ from pathlib import Path
 import apache_beam as beam
 import distributed
 import pytest
-from apache_beam.options.pipeline_options import StandardOptions
 from apache_beam.transforms.window import GlobalWindows
 from dask import config
 
 from pipeline.execution import pipeline_options
 from pipeline.remote import dask
+from pipeline.remote.flags import make_runner
 
 WORDS = "to be or not to be that is the question".split()
 
@@ -36,7 +36,8 @@ def note(element: object, path: Path) -> None:
 
 def run(flags: list[str], build: Callable[[beam.Pipeline], object], accepted=lambda result: None) -> None:
     """Run a pipeline to its end. accepted: called with the result once the job runs."""
-    pipeline = beam.Pipeline(options=pipeline_options(1, flags))
+    options = pipeline_options(1, flags)
+    pipeline = beam.Pipeline(runner=make_runner(options), options=options)
     build(pipeline)
     result = pipeline.run()
     accepted(result)
@@ -104,8 +105,7 @@ def test_what_follows_a_group_of_all_elements_is_dealt_out_to_many_tasks(flags, 
 
 @pytest.mark.parametrize("name", ["DaskRunner", "dask", "apache_beam.runners.dask.dask_runner.DaskRunner"])
 def test_every_name_of_the_dask_runner_gives_ours(name):
-    options = pipeline_options(1, [f"--runner={name}"])
-    assert options.view_as(StandardOptions).runner == "pipeline.remote.dask.DaskRunner"
+    assert type(make_runner(pipeline_options(1, [f"--runner={name}"]))) is dask.DaskRunner
 
 
 def test_without_dask_the_error_names_the_extra(monkeypatch):

@@ -109,11 +109,19 @@ def test_an_engine_that_does_not_accept_the_job_is_named(monkeypatch, capfd, eng
             "PortableRunner ended the job: Pipeline job-1 failed in state FAILED: no control connection after 1m0s. ",
         ),
         (
+            RuntimeError("Traceback\n  x\nRuntimeError: Channel closed prematurely."),
+            "PortableRunner has lost a worker, which was killed or ran out of memory, and has ended the job. Finished work ",
+        ),
+        (
+            RuntimeError("Pipeline job-1 failed in state FAILED: bundle failed:SDK worker disconnected: worker[1]"),
+            "PortableRunner has lost a worker, which was killed or ran out of memory, and has ended the job. Finished work ",
+        ),
+        (
             grpc.FutureTimeoutError(),
             "the job server of PortableRunner has ended, or cannot be reached any more: no answer; ",
         ),
     ],
-    ids=["no package", "no worker", "no server"],
+    ids=["no package", "no worker", "lost worker", "lost worker of Prism", "no server"],
 )
 @pytest.mark.parametrize("config", [CONFIG, "--environment_options=external_service_address=pool:2"])
 def test_errors_of_a_runner_name_what_to_look_at(error, said, config, engine):
