@@ -10,7 +10,7 @@ help:
 	@echo "make demo     every step on the shipped sample: vocabulary, shards, a short training, resume"
 	@echo "make test     the tests, offline, on CPU (make test ARGS='-k name' for some, ARGS='-m slow' for the slow ones)"
 	@echo "make test-engines  a job on each engine that is here (Prism, Dask, Flink, Spark), whose workers are killed"
-	@echo "make test-versions  the sample's digest on each Python found here, pinned and oldest packages (needs an index)"
+	@echo "make test-versions  the sample's digest on each Python found here, pinned and oldest packages; each extra (needs an index)"
 	@echo "make lint     ruff format --check, ruff check and mypy"
 	@echo "make format   ruff format, and ruff's own fixes"
 	@echo "make bench    the scripts in benchmarks/, one after the other"

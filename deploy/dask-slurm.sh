@@ -16,8 +16,8 @@
 # INPUT, VOCAB and OUT are folders that all nodes see, or URLs of an object store. If the time runs out, submit the script
 # again: it does the rest.
 #
-# Checked by tests: shellcheck, and the flags against the parsers of bertloom, Beam and Dask. Not checked: the script on
-# Slurm.
+# Checked by tests: shellcheck, and the flags against the parsers of bertloom, Beam and Dask. Tried by hand with two workers
+# and a stand-in for srun. Not checked: the script on Slurm.
 set -euo pipefail
 
 : "${INPUT:?set INPUT to the texts, such as '/shared/text/*.jsonl'}"

@@ -7,7 +7,8 @@
 # of the first `python` on PATH, which needs the bertloom, the Beam and the Python version of the process that starts the
 # job. Credentials of object stores, such as AWS_ACCESS_KEY_ID, come from this environment.
 #
-# Checked by tests: shellcheck, and the command's flags against Beam's parser.
+# Checked by tests: shellcheck, and the command's flag. Tried by hand with a job on Prism. Not checked: this script with Flink
+# and Spark, which were tried with the same command.
 set -euo pipefail
 
 VENV=${VENV:-$PWD/.venv}

@@ -1,6 +1,7 @@
-"""The shards of the sample have the same digest on each Python found here, with the pinned and with the oldest packages.
+"""The shards of the sample have the same digest on each Python found here, with the pinned and with the oldest packages; and
+an installation with an extra runs what the extra is for.
 
-`make test-versions` runs this. It installs from an index what `bertloom[pipeline]` needs.
+`make test-versions` runs this. It installs packages from an index.
 """
 
 import os
@@ -55,3 +56,46 @@ def test_the_digest_of_the_sample_is_that_of_the_readme(version, packages, tmp_p
     )
     (digest,) = re.findall(r"digest of all shards ([0-9a-f]{64})", ran.stdout)
     assert digest in (ROOT / "README.md").read_text("utf-8")
+
+
+def outside(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a command that does not see the checkout."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(list(map(str, words)), cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def built(folder: Path) -> Path:
+    """The wheel of this checkout, built in a copy of it."""
+    for name in ("bertloom", "jobs", "model", "pipeline"):
+        shutil.copytree(ROOT / name, folder / "copy" / name)
+    for name in ("bertloom_entry.py", "LICENSE", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder / "copy")
+    done = outside(folder, sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, folder / "copy")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize(
+    ("extras", "words"),
+    [
+        ("", ["verify", "GOLDEN"]),
+        ("[pipeline]", ["build-vocab", "--input", "zh.txt", "--vocab-size", 8000, "--out", "vocab.txt"]),
+        ("[train]", ["pretrain", "tiny", "--data", "GOLDEN", "--out", "run", "--num-steps", 2, "--device", "cpu"]),
+    ],
+)
+def test_an_installation_runs_the_commands_of_its_extra_and_names_the_extra_of_others(extras, words, tmp_path):
+    bin_ = tmp_path / "venv/bin"
+    outside(tmp_path, sys.executable, "-m", "venv", "venv")
+    needed = ["-c", ROOT / "constraints.txt", f"bertloom{extras} @ {built(tmp_path).as_uri()}"]
+    done = outside(tmp_path, bin_ / "python", "-m", "pip", "install", "-q", *needed)
+    assert done.returncode == 0, done.stderr
+    shutil.copy(SAMPLE / "zh.txt", tmp_path)
+    words = [ROOT / "tests/golden/dataset" if word == "GOLDEN" else word for word in words]
+    done = outside(tmp_path, bin_ / "bertloom", *words)
+    assert done.returncode == 0, done.stderr
+    for command, other in [("build-vocab", "[pipeline]"), ("pretrain", "[train]")]:
+        done = outside(tmp_path, bin_ / "bertloom", command)
+        said = f"bertloom {command} needs the extra \"{other.strip('[]')}\": pip install 'bertloom{other}'\n"
+        assert done.returncode == 2 and done.stderr.endswith(said) is (other != extras), done.stderr
