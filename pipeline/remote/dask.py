@@ -9,6 +9,7 @@ fit our pipelines:
 - Reshuffle does nothing, so one worker does all the work that follows a group of one key.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from dask.utils import key_split
 
 from bertloom.counts import counted
 
+_POLL_SECONDS = 0.2
 PARTITIONS_PER_THREAD = 8
 """After a Reshuffle. The last partition to end makes the others wait, so each is a small share of a thread's work."""
 MIN_PARTITIONS = 32
@@ -61,18 +63,48 @@ class DaskResult(dask_runner.DaskRunnerResult):
                 if error := future.exception():
                     raise _for_user(error) from error
             self._state = PipelineState.DONE
+        except KeyboardInterrupt:  # `cancel` needs the client
+            raise
         except CancelledError:
+            self.client.close()
             raise ConnectionError("the Dask scheduler has cancelled the job, or has ended. See its log") from None
-        finally:
-            self.cancel()  # an open client tries to connect again while this process ends
+        except BaseException:
+            self.client.close()
+            raise
+        self.client.close()  # an open client tries to connect again while this process ends
         return self._state
 
     def cancel(self) -> str:
-        """Disconnect from the scheduler, which forgets a job that no client waits for. Running tasks go on to their end."""
+        """Let the scheduler forget the job, wait for its running tasks, which nothing can stop, and disconnect."""
+        keys = [future.key for future in self.futures]
+        running = self.client.run_on_scheduler(_running, keys)
+        self.client.cancel(self.futures)
+        while running and any(self.client.run(_still_run, running, workers=list(running)).values()):
+            time.sleep(_POLL_SECONDS)
         self.client.close()
-        if not PipelineState.is_terminal(self._state):
-            self._state = PipelineState.CANCELLED
+        self._state = PipelineState.CANCELLED
         return self._state
+
+
+def _running(keys: list[Any], dask_scheduler: Any) -> dict[str, set[Any]]:
+    """Return worker -> the tasks there that the tasks with these keys wait for. Runs in the scheduler."""
+    found: dict[str, set[Any]] = {}
+    waiting = [dask_scheduler.tasks[key] for key in keys if key in dask_scheduler.tasks]
+    seen = set(waiting)
+    while waiting:
+        task = waiting.pop()
+        if task.processing_on:
+            found.setdefault(task.processing_on.address, set()).add(task.key)
+        new = set(task.dependencies) - seen
+        seen |= new
+        waiting += new
+    return found
+
+
+def _still_run(keys: dict[str, set[Any]], dask_worker: Any) -> bool:
+    """Return whether one of these tasks occupies a thread. Runs in a worker."""
+    mine = keys.get(dask_worker.address, set())
+    return any(task.key in mine for task in dask_worker.state.all_running_tasks)
 
 
 def _for_user(error: BaseException) -> BaseException:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,27 @@ def fail(word: str) -> None:
 def test_an_error_of_a_worker_is_raised_as_it_is(flags, results):
     with pytest.raises(ValueError, match="^--input: one$"):
         results(["one"], beam.Map(fail), *flags)
+
+
+def slow(number: int, path: Path) -> int:
+    note(("begin", number), path)
+    time.sleep(0.3)
+    note(("end", number), path)
+    return number
+
+
+def test_a_cancelled_job_has_ended_all_its_tasks(flags, tmp_path):
+    path = tmp_path / "notes"
+    pipeline = beam.Pipeline(options=pipeline_options(1, flags))
+    pipeline | beam.Create(range(40)) | beam.Map(slow, path)
+    result = pipeline.run()
+    while not path.exists():
+        time.sleep(0.01)
+    result.cancel()
+    before = path.read_text()
+    assert before.count("begin") == before.count("end") < 40
+    time.sleep(0.7)
+    assert path.read_text() == before and result.state == "CANCELLED"
 
 
 def test_a_job_that_the_scheduler_cancels_is_not_taken_for_done(flags):
