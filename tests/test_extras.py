@@ -74,7 +74,7 @@ def test_each_module_of_the_table_is_installed_by_its_extra():
     for extra, modules in EXTRAS.items():
         named = {canonical(needed.name) for needed in requirements(extra)}
         for module in modules:
-            owners = {*map(canonical, DISTRIBUTIONS.get(module, [module]))}  # gcsfs may be absent here
+            owners = {*map(canonical, DISTRIBUTIONS.get(module, [module]))}
             assert owners & named, f"{module} is not a package of the extra {extra}"
 
 
@@ -97,7 +97,6 @@ def test_each_package_that_bertloom_asks_for_is_imported_by_its_code():
     ],
 )
 def test_the_code_imports_only_packages_that_it_asks_for(folder, extras):
-    extras = [extra for extra in extras if extra != "gcs"]  # not among the packages of the tests
     lacking = set(imported_by(folder)) - installed_with(*extras) - OTHER_WAYS
     assert {name: imported_by(folder)[name] for name in lacking} == {}
 
