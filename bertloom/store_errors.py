@@ -71,6 +71,8 @@ def no_bucket(path: str) -> StoreError:
 
 def _bucket(path: str) -> str:
     scheme, _, rest = path.partition("://")
+    if _FAMILIES.get(scheme, scheme) == "hdfs":
+        return "HDFS"
     return f"{scheme}://{rest.partition('/')[0]}"
 
 

@@ -17,7 +17,7 @@ from bertloom import storage
 from bertloom.json_files import Damaged
 from bertloom.manifest import MAX_BYTES, read_below
 from bertloom.store_errors import StoreError, refusals
-from bertloom.stores import READ_SECONDS, SLOWEST
+from bertloom.stores import READ_SECONDS, SLOWEST, check_bucket
 
 TRIES = 5
 FIRST_WAIT_SECONDS = 0.5
@@ -80,7 +80,11 @@ class RemoteFolder:
                 raise ValueError(f"{self.url}/{name} has more than {MAX_BYTES:,} bytes: it is not a data set's {name}")
             return parse(content)
 
-        return retry(f"{self.url}/{name}", read_and_parse)
+        try:
+            return retry(f"{self.url}/{name}", read_and_parse)
+        except FileNotFoundError:
+            check_bucket(self.url)
+            raise
 
     def read_once(self, name: str, start: int, size: int) -> bytes:
         """Return `size` bytes of a file from `start`, in one try."""
