@@ -21,7 +21,7 @@ from setting import ROOT, header, write_report
 
 PACKAGES = ("fsspec", "s3fs", "pyarrow", "moto")
 MB = 1_000_000
-NUM_LISTED = 100_000
+NUM_LISTED = 10_000
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 PATTERNS = {
     "read 300 files of 5 KB": "small",

@@ -31,6 +31,7 @@ from bertloom.stores import (
     connect,
     fetch,
     file_system,
+    list_below,
     options,
     size_of,
 )
@@ -282,12 +283,12 @@ def find(folder: str) -> dict[str, tuple[int, float]]:
     folder = folder.rstrip("/")
     _, within = file_system(folder)
     try:
-        found = ask(folder, lambda system, within: system.find(within, detail=True))
+        found = ask(folder, list_below)
     except FileNotFoundError:
         found = {}
     if not found:
         check_bucket(folder)
-    entries = {name[len(within) :]: entry for name, entry in found.items() if entry["type"] == "file"}
+    entries = {name[len(within) :]: entry for name, entry in found.items()}
     return {folder + name: _of_file(entry) for name, entry in entries.items() if matches("**", name.strip("/"))}
 
 

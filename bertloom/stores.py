@@ -223,6 +223,33 @@ async def _head_gs(system: Any, path: str) -> int:
     return int((await system._call("GET", "b/{}/o/{}", bucket, key, json_out=True))["size"])
 
 
+def list_below(system: Any, within: str) -> dict[str, Mapping[str, Any]]:
+    """Return path -> entry of the files below a folder of a store. An entry of S3 has only what is used here."""
+    from fsspec.asyn import sync
+
+    if "s3" in _protocols(system):  # s3fs keeps eight values of each object
+        found: dict[str, Mapping[str, Any]] = sync(system.loop, _list_s3, system, within)
+        return found
+    return {path: entry for path, entry in system.find(within, detail=True).items() if entry["type"] == "file"}
+
+
+async def _list_s3(system: Any, path: str) -> dict[str, Mapping[str, Any]]:
+    bucket, prefix, _ = system.split_path(path)
+    found: dict[str, Mapping[str, Any]] = {}
+    more: dict[str, str] = {}
+    while True:
+        page = await system._call_s3(
+            "list_objects_v2", Bucket=bucket, Prefix=f"{prefix.rstrip('/')}/" if prefix else "", **more
+        )
+        for entry in page.get("Contents", []):
+            if not entry["Key"].endswith("/"):  # some programs make an object for a folder
+                modified = entry["LastModified"].timestamp()
+                found[f"{bucket}/{entry['Key']}"] = {"size": entry["Size"], "mtime": modified}
+        if not page.get("IsTruncated"):
+            return found
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+
+
 def check_bucket(path: str) -> None:
     """Raise StoreError if the bucket of a path does not exist. A bucket that was found is not looked for again."""
     from fsspec.asyn import sync

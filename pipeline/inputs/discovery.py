@@ -10,9 +10,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 
 from bertloom import storage
 from bertloom.counts import counted, first_files
@@ -25,6 +27,8 @@ from pipeline.inputs.sources import Input, ReadConfig, Source, differences
 from pipeline.inputs.streams import CODECS, HEAD
 from pipeline.inputs.text_encodings import encoding_of, is_mostly_utf8
 
+NUM_LOOKS = 16
+"""Files of stores that are looked at, at the same time."""
 _SURROGATE = re.compile("[\udc80-\udcff]")
 
 
@@ -82,6 +86,7 @@ def find_sources(
             )
     names = _names({path: root for path, (root, _) in found.items()}, set())
     held_out_names = _names({path: root for path, (root, _) in held_out.items()}, set(names.values()))
+    _look_at_objects({path: options.get(path, config) for path in {**found, **held_out}}, contents)
     sources, unknown = [], []
     for path, (_, listed) in sorted({**found, **held_out}.items()):
         name, read = names.get(path) or held_out_names[path], options.get(path, config)
@@ -114,6 +119,14 @@ def _notes_about(sources: Sequence[Source], unknown: Sequence[str]) -> list[str]
 def _has_records(source: Source) -> bool:
     form = format_named(source.format)
     return form.has_records or form.open_entries is not None  # an archive may hold files of any format
+
+
+def _look_at_objects(files: Mapping[str, ReadConfig], contents: _Contents) -> None:
+    """Add the files of stores to `contents`, several at a time: each takes as long as the store needs to answer."""
+    keys = [key for key in sorted(files.items(), key=itemgetter(0)) if not storage.is_local(key[0])]
+    keys = [key for key in keys if key not in contents]
+    with ThreadPoolExecutor(NUM_LOOKS if keys else 1) as pool:
+        contents.update(zip(keys, pool.map(lambda key: _look(*key), keys)))
 
 
 def _look(path: str, read: ReadConfig) -> _Content:
