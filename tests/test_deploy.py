@@ -20,6 +20,7 @@ from distributed.cli import dask_scheduler, dask_worker
 from jobs.preprocess import PreprocessConfig
 from jobs.pretrain import PretrainConfig
 from jobs.support.config import parse
+from jobs.worker_pool import WorkerPoolConfig
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -197,10 +198,8 @@ def test_a_scheduler_of_dask_that_ends_is_reported(tmp_path):
 
 
 def test_a_worker_pool_has_a_flag_for_each_word(tmp_path):
-    words = commands_of("worker-pool.sh", tmp_path)["python -m"]
-    done = subprocess.run([sys.executable, "-m", words[0], "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "--service_port" in done.stdout
-    assert words[1:] == ["--service_port=50000"]
+    words = commands_of("worker-pool.sh", tmp_path)["bertloom worker-pool"]
+    assert parse(WorkerPoolConfig, words, prog="bertloom worker-pool").port == 50000
 
 
 def test_a_worker_pool_without_its_virtual_environment_says_so(tmp_path):
@@ -292,7 +291,9 @@ def test_the_job_reaches_the_pool_beside_each_task_manager_and_uses_every_slot()
     _, options = check_preprocess(container["args"])
     pool = by_name["worker-pool"]
     port = pool["ports"][0]["containerPort"]
-    assert pool["command"][-1] == f"--service_port={port}"
+    assert pool["command"][:2] == ["bertloom", "worker-pool"]
+    assert parse(WorkerPoolConfig, pool["command"][2:], prog="bertloom worker-pool").port == port
+    assert f"('localhost', {port})" in pool["readinessProbe"]["exec"]["command"][-1]
     assert options["environment_type"] == "EXTERNAL" and options["environment_config"] == f"localhost:{port}"
     (managers,) = [found for found in ALL if found["metadata"]["name"] == "flink-taskmanager"]
     (slots,) = re.findall(r"numberOfTaskSlots: (\d+)", by_name["taskmanager"]["env"][0]["value"])
