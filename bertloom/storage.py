@@ -157,14 +157,14 @@ def read_range(path: str, start: int | None, most: int) -> bytes:
 
 
 def read_ranges(path: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Return the (offset, length) spans of a file, in any order. Spans that are near to each other are read together.
+    """Return the (offset, length) spans of a file, in any order. Near spans in a store are read together.
 
     Raises:
         ValueError: the file ends earlier.
     """
     contents = [b""] * len(spans)
     with open_read(path) as file:
-        for group in _near(spans):
+        for group in _near(spans, 0 if is_local(path) else NEAR_BYTES):
             begin = spans[group[0]][0]
             block = read_at(file, begin, max(sum(spans[i]) for i in group) - begin)
             for i in group:
@@ -173,13 +173,13 @@ def read_ranges(path: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
     return contents
 
 
-def _near(spans: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Return the numbers of the spans in groups, by their offsets."""
+def _near(spans: Sequence[tuple[int, int]], distance: int) -> list[list[int]]:
+    """Return the numbers of the spans in groups, by their offsets. distance: largest between two spans of a group."""
     groups: list[list[int]] = []
     end = 0
     for i in sorted(range(len(spans)), key=lambda i: spans[i]):
         offset, length = spans[i]
-        if groups and offset <= end + NEAR_BYTES:
+        if groups and offset <= end + distance:
             groups[-1].append(i)
         else:
             groups.append([i])

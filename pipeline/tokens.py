@@ -15,6 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -233,42 +234,48 @@ def read_range(
     """
     num_ranges = part.sections["index"][1] // INDEX.itemsize - 1
     first, last = low * num_ranges >> 64, ((high - 1) * num_ranges >> 64) + 1
-    with storage.open_read(path) as file:
-        start = part.sections["index"][0]
-        head, tail = (
-            np.frombuffer(storage.read_at(file, start + i * INDEX.itemsize, INDEX.itemsize), INDEX)[0]
-            for i in (first, last)
-        )
 
-        def read(name: str, kind: np.dtype[Any], begin: int, end: int) -> NDArray[Any]:
-            offset = part.sections[name][0] + begin * kind.itemsize
-            return np.frombuffer(storage.read_at(file, offset, (end - begin) * kind.itemsize), kind)
+    def read(*spans: tuple[str, np.dtype[Any], int, int]) -> list[NDArray[Any]]:
+        """Return items begin ... end - 1 of sections, given as (name, type, begin, end)."""
+        places = [
+            (part.sections[name][0] + begin * kind.itemsize, (end - begin) * kind.itemsize)
+            for name, kind, begin, end in spans
+        ]
+        contents = storage.read_ranges(path, places)
+        return [np.frombuffer(content, kind) for content, (_, kind, _, _) in zip(contents, spans, strict=True)]
 
-        rows = read("documents", DOCUMENT, int(head["document"]), int(tail["document"]))
-        wanted = rows["id"] >= np.uint64(low)
-        if high < 1 << 64:
-            wanted &= rows["id"] < np.uint64(high)
-        if choose is not None:
-            wanted &= choose(rows["id"])
-        tokens, sentences = (rows[name].astype(np.int64) for name in ("num_tokens", "num_sentences"))
-        sparse = 2 * int(tokens[wanted].sum()) < int(tokens.sum())
+    (head,), (tail,) = read(*(("index", INDEX, i, i + 1) for i in (first, last)))
+    (rows,) = read(("documents", DOCUMENT, int(head["document"]), int(tail["document"])))
+    wanted = rows["id"] >= np.uint64(low)
+    if high < 1 << 64:
+        wanted &= rows["id"] < np.uint64(high)
+    if choose is not None:
+        wanted &= choose(rows["id"])
+    tokens, sentences = (rows[name].astype(np.int64) for name in ("num_tokens", "num_sentences"))
+    is_sparse = 2 * int(tokens[wanted].sum()) < int(tokens.sum())
+    columns = {
+        "ids": (np.dtype(part.ids_dtype), int(head["token"]), tokens),
+        "sentences": (np.dtype(np.uint32), int(head["sentence"]), sentences),
+    }
+    if part.sections["inside_words"][1]:
+        columns["inside_words"] = (np.dtype(bool), int(head["token"]), tokens)
 
-        def gather(name: str, kind: np.dtype[Any], begin: int, counts: I64) -> NDArray[Any]:
-            ends = np.cumsum(counts)
-            if sparse:
-                pieces = [
-                    read(name, kind, begin + int(ends[i] - counts[i]), begin + int(ends[i]))
-                    for i in np.flatnonzero(wanted)
-                ]
-                return np.concatenate([np.zeros(0, kind), *pieces])
-            values = read(name, kind, begin, begin + int(counts.sum()))
-            return values if wanted.all() else take_ranges(values, (ends - counts)[wanted], counts[wanted])
+    def span_of(begin: int, counts: I64) -> list[tuple[int, int]]:
+        """Return the (begin, end) of each wanted document or, if most are wanted, one of all documents."""
+        ends = begin + np.cumsum(counts)
+        if is_sparse:
+            return list(zip((ends - counts)[wanted].tolist(), ends[wanted].tolist()))
+        return [(begin, begin + int(counts.sum()))]
 
-        ids = gather("ids", np.dtype(part.ids_dtype), int(head["token"]), tokens)
-        lengths = gather("sentences", np.dtype(np.uint32), int(head["sentence"]), sentences)
-        has_words = part.sections["inside_words"][1] > 0
-        inside = gather("inside_words", np.dtype(bool), int(head["token"]), tokens) if has_words else None
-    return TokenBlock(ids, lengths, rows[wanted], inside)
+    spans = {name: span_of(begin, counts) for name, (_, begin, counts) in columns.items()}
+    pieces = iter(read(*((name, columns[name][0], *span) for name, some in spans.items() for span in some)))
+    found: dict[str, NDArray[Any]] = {}
+    for name, (kind, _, counts) in columns.items():
+        values = np.concatenate([np.zeros(0, kind), *islice(pieces, len(spans[name]))])
+        if not is_sparse and not wanted.all():
+            values = take_ranges(values, (np.cumsum(counts) - counts)[wanted], counts[wanted])
+        found[name] = values
+    return TokenBlock(found["ids"], found["sentences"], rows[wanted], found.get("inside_words"))
 
 
 def take_ranges(values: NDArray[Any], starts: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:

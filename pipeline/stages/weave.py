@@ -7,7 +7,8 @@ retried bundle writes the same bytes under the same names.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,10 +36,12 @@ from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_piece
 from pipeline.text.records import SHOWN_CHARACTERS, Reject
-from pipeline.tokens import TokenBlock, read_range, take_ranges
+from pipeline.tokens import PartRecord, TokenBlock, read_range, take_ranges
 from pipeline.vocabulary import cached_vocabulary
 
 MAX_HELD_BYTES = 32_000_000  # of a bucket before duplicates are dropped; without duplicates few buckets have more
+READERS = 8
+"""Parts of a store that are read at a time: waiting for answers takes longer than the rest."""
 Held = tuple[TokenBlock, NDArray[np.intp]]  # documents, and the number of the part of each
 
 
@@ -86,8 +89,7 @@ def read_bucket(
     def of_split(ids: U64) -> Bools:
         return is_held_out(ids) == (bucket.split == "validation")
 
-    for number, part in enumerate(plan.parts):
-        block = read_range(storage.join(folder, part.name), part, bucket.low, bucket.high, of_split)
+    for number, block in enumerate(read_blocks(bucket, plan.parts, folder, of_split)):
         ids = block.documents["id"]
         if len(ids) == 0:
             continue
@@ -109,6 +111,22 @@ def read_bucket(
     sources, positions = find_places(plan, folder, part_of, tokens.documents)
     tokens.documents["position"] = positions
     return tokens, sources, num_documents - len(part_of), num_near
+
+
+def read_blocks(
+    bucket: Bucket, parts: Sequence[PartRecord], folder: str, of_split: Callable[[U64], Bools]
+) -> Iterator[TokenBlock]:
+    """Yield the documents of a bucket in each part. From a store, several parts are read at a time."""
+
+    def read(part: PartRecord) -> TokenBlock:
+        return read_range(storage.join(folder, part.name), part, bucket.low, bucket.high, of_split)
+
+    if storage.is_local(folder):
+        yield from map(read, parts)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        for first in range(0, len(parts), READERS):
+            yield from pool.map(read, parts[first : first + READERS])
 
 
 def _distinct(held: Sequence[Held], plan: Plan, folder: str) -> Held:
