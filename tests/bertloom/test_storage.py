@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cloudpickle
@@ -154,6 +155,13 @@ def test_what_cannot_be_reached_says_what_to_install(url, missing, message):
 
 def test_one_client_serves_a_whole_process():
     assert storage.file_system("memory://a/b")[0] is storage.file_system("memory://c/d")[0]
+
+
+def test_one_client_serves_all_threads_of_a_process():
+    here = storage.file_system("s3://bucket/a")[0]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(found is here for found in pool.map(lambda _: storage.file_system("s3://other/b")[0], range(8)))
+    assert {process for process, _, _ in stores.clients} == {os.getpid()}
 
 
 def test_the_flags_of_beam_become_options_of_a_store(monkeypatch):
