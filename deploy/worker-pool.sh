@@ -7,7 +7,8 @@
 # bertloom, the Beam and the Python version of the process that starts the job. Credentials of object stores, such as
 # AWS_ACCESS_KEY_ID, come from this environment. Only programs on this machine reach the pool.
 #
-# Checked by tests: shellcheck, and the command's flags against its parser.
+# Checked by tests: shellcheck, and the command's flags against its parser. The command was tried with jobs on Prism. Not
+# checked: the command with Flink and Spark, which were tried with Beam's own pool.
 set -euo pipefail
 
 VENV=${VENV:-$PWD/.venv}
