@@ -12,6 +12,7 @@ internal to a job and its --work-dir. bertloom/sealed_files.py describes the che
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -199,8 +200,8 @@ def _index(rows: NDArray[np.void]) -> NDArray[np.void]:
 
 def read_footer(path: str) -> PartRecord:
     """Return the footer of a part. ValueError if the file is incomplete."""
-    size = storage.size(path) or 0
     with storage.open_read(path) as file:
+        size = file.seek(0, os.SEEK_END)
         tail = storage.read_at(file, size - 16, 16) if size > 32 else b""
         if tail[8:] != MAGIC:
             raise ValueError(f"{path} is not a token part: remove it, and the next start writes it again")
