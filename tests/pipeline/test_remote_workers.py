@@ -41,9 +41,11 @@ class Result:
 
 def test_messages_name_the_worker_pool_until_a_worker_has_reported(monkeypatch, capsys, engine):
     monkeypatch.setattr(workers, "MINUTE", 0.01)
-    result = Result(silent=2)
-    with watch_remote_workers(pipeline_options(1, [*POOL, CONFIG]), engine, "preprocess") as accepted:
+    result, is_accepted = Result(silent=2), threading.Event()
+    options = pipeline_options(1, [*POOL, CONFIG])
+    with watch_remote_workers(options, engine, "preprocess", lambda: not is_accepted.wait(60)) as accepted:
         accepted(result)
+        is_accepted.set()
         assert result.reported.wait(60)
     first, second = capsys.readouterr().err.splitlines()
     python = f"Python {sys.version_info[0]}.{sys.version_info[1]} with bertloom "
@@ -77,11 +79,13 @@ def test_messages_end_when_a_worker_has_answered(monkeypatch, capsys, engine):
 )
 def test_messages_of_a_runner_without_worker_pools_name_its_page(monkeypatch, capfd, engine, name, said):
     monkeypatch.setattr(workers, "MINUTE", 0.01)
-    heard = threading.Event()
+    heard, is_accepted = threading.Event(), threading.Event()
     monkeypatch.setattr(workers, "print", lambda text, **_: (print(text), heard.set()), raising=False)
     engine = Engine(object(), name, "", engine.log, engine.at_end)
-    with watch_remote_workers(pipeline_options(1, ["--runner=FnApiRunner"]), engine, "preprocess") as accepted:
+    options = pipeline_options(1, ["--runner=FnApiRunner"])
+    with watch_remote_workers(options, engine, "preprocess", lambda: not is_accepted.wait(60)) as accepted:
         accepted(types.SimpleNamespace())
+        is_accepted.set()
         assert heard.wait(60)
     assert said in capfd.readouterr().out.splitlines()[0]
 
