@@ -15,7 +15,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self
 
@@ -178,7 +178,7 @@ def write_part(
         sections=sections,
         ids_dtype=np.dtype(dtype).name,
     )
-    text = json.dumps(asdict(footer)).encode()
+    text = json.dumps(vars(footer)).encode()
     write_sealed(path, [*chunks, text, len(text).to_bytes(8, "little"), MAGIC])
     return footer
 

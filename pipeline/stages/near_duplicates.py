@@ -13,7 +13,7 @@ finished.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -52,7 +52,7 @@ class Range:
 def write_list(parts: Sequence[PartRecord], search: Search) -> str:
     """Write the list of all parts. Return its path, which depends on its content."""
     path = search.path("list", [part.name for part in parts])
-    write_sealed(path, [json.dumps(list(map(asdict, parts))).encode()])
+    write_sealed(path, [json.dumps(list(map(vars, parts))).encode()])
     return path
 
 
