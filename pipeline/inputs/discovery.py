@@ -350,13 +350,18 @@ _LISTS = {"state.json": _data_files, "dataset_dict.json": _splits}
 def _names(roots: dict[str, str], taken: set[str]) -> dict[str, str]:
     """Return a name for each path: relative to its root, or the whole path when an earlier path has that name.
 
-    Names are part of fingerprints, so they must not change when files are added in folders that sort later.
+    Names are part of fingerprints, so they must not change when files are added in folders that sort later. No two files
+    have the same name: a whole path that is taken, too, begins with `./`.
 
     taken: names that other files have; the new names are added.
     """
     names: dict[str, str] = {}
     for path, root in sorted(roots.items()):
-        short = path[len(root) :].lstrip("/\\") if root else path
-        names[path] = path if short in taken else short
-        taken.add(short)
+        name = path[len(root) :].lstrip("/\\") if root else path
+        if name in taken:
+            name = path
+        while name in taken:
+            name = f"./{name}"
+        names[path] = name
+        taken.add(name)
     return names
