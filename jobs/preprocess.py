@@ -287,7 +287,7 @@ def make_data_set(
         run(CountLines(reading.tokenize.text.clean, job.tokenize.max_line_repeats, places))
         places = with_repeated_lines(places)
     prepare_folders(places, job)
-    num_tokenized, num_buckets = count_finished(places, reading, groups)
+    num_tokenized, num_buckets = count_finished(places, reading, groups, part_bytes)
     if is_continued or num_tokenized:
         num_splits = sum(len(group.splits) for group in groups)
         what = "an unfinished run" if is_continued else f"the tokens in {places.work}"

@@ -169,11 +169,12 @@ def prepare_folders(places: Places, job: JobConfig) -> None:
         make_folder("--work-dir", places.near_duplicate_search)
 
 
-def count_finished(places: Places, job: JobConfig, groups: Sequence[SplitGroup]) -> tuple[int, int]:
+def count_finished(places: Places, job: JobConfig, groups: Sequence[SplitGroup], part_bytes: int) -> tuple[int, int]:
     """Return (number of splits in groups with at least one token part, number of finished buckets)."""
     parts, records = storage.names_in(places.parts), storage.names_in(places.records)
     num_buckets = sum(name.endswith(".json") and not name.startswith(".") for name in records)
-    return sum(len(group.splits) for group in groups if part_names(group, job)(0) in parts), num_buckets
+    begun = [group for group in groups if part_names(group, job, part_bytes)(0) in parts]
+    return sum(len(group.splits) for group in begun), num_buckets
 
 
 def _fingerprints(sources: Sequence[Source]) -> list[str]:

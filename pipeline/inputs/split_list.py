@@ -63,6 +63,7 @@ def write_split_list(folder: str, sources: Sequence[Source], groups: Sequence[Sp
 def encode_split_list(sources: Sequence[Source], groups: Sequence[SplitGroup]) -> tuple[str, list[bytes]]:
     """Return the name and the content of a list."""
     number = {source.name: i for i, source in enumerate(sources)}
+    assert len(number) == len(sources)
     rows = [
         (number[split.source.name], split.start, split.end, split.num_bytes) for one in groups for split in one.splits
     ]

@@ -67,7 +67,7 @@ def check_room(
     if rates is None:
         return None
     finished = storage.names_in(places.parts)
-    left = [group for group in groups if part_names(group, job)(0) not in finished]
+    left = [group for group in groups if part_names(group, job, part_bytes)(0) not in finished]
     num_bytes, to_tokenize = (sum(s.num_bytes for group in some for s in group.splits) for some in (groups, left))
     num_parts = max(len(left), round(to_tokenize * rates.text / part_bytes))
     need = estimate(rates, num_bytes, to_tokenize, num_parts, job, vocabulary)

@@ -26,10 +26,13 @@ from pipeline.tokens import VERSION, PartRecord, read_finished
 from pipeline.vocabulary import cached_vocabulary
 
 
-def part_names(group: SplitGroup, job: JobConfig) -> Callable[[int], str]:
-    """Return a function from the number of a part of a group to its file name, a digest of all that decides its content."""
+def part_names(group: SplitGroup, job: JobConfig, part_bytes: int) -> Callable[[int], str]:
+    """Return a function from the number of a part of a group to its file name, a digest of all that decides its content.
+
+    part_bytes: text of a part, about. It decides where the next part begins.
+    """
     versions = group.versions(partial(token_versions, job.tokenize))
-    key = [VERSION, group.ranges, flat(job.tokenize), job.vocabulary_sha256, versions]
+    key = [VERSION, part_bytes, group.ranges, flat(job.tokenize), job.vocabulary_sha256, versions]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return lambda number: f"{digest}-{number:05d}.part"
 
@@ -61,7 +64,7 @@ def tokenize_group(
         repeated_lines: hashes of the lines to leave out.
         note: is told which split is read next.
     """
-    part_name = part_names(group, job)
+    part_name = part_names(group, job, part_bytes)
     yield from finished
     first, start, piece, number = 0, group.splits[0].start, 0, len(finished)
     if finished:
@@ -100,7 +103,7 @@ class TokenizeGroup(beam.DoFn):
 
     def process(self, group: SplitGroup) -> Iterator[PartRecord]:
         log_begin(self.places.work_log, "tokenize")
-        finished = finished_parts(self.places.parts, part_names(group, self.job))
+        finished = finished_parts(self.places.parts, part_names(group, self.job, self.part_bytes))
         increment("tokenize", splits_in=len(group.splits), parts_reused=len(finished))
         with reading(self.places.reading_notes) as note:
             parts = tokenize_group(

@@ -195,5 +195,6 @@ def test_another_locale_makes_other_parts():
     split = Split(Source("/a", "a", "jsonl", None, None, 9, "f"), 0, None, 9)
     configs = [TokenizeConfig(sentences=value) for value in ("rule", "icu:ja", "icu:th")]
     assert (
-        len({part_names(SplitGroup((split,)), JobConfig(config, ExamplesConfig(), "v"))(0) for config in configs}) == 3
+        len({part_names(SplitGroup((split,)), JobConfig(config, ExamplesConfig(), "v"), 200)(0) for config in configs})
+        == 3
     )

@@ -280,20 +280,6 @@ def test_only_the_first_of_several_files_with_the_same_name_gets_the_short_name(
         assert all(sources[source.path] == source for source in find_sources(folders[:number]))
 
 
-def test_no_two_files_have_the_same_name_even_if_one_is_named_by_its_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for path in ("a/b/x.txt", "a/x.txt", "b/x.txt", "c/x.txt"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(b"x")
-    sources = find_sources(["a", "b"], validation_patterns=["c"])
-    assert {source.path: source.name for source in sources} == {
-        "a/b/x.txt": "b/x.txt",
-        "a/x.txt": "x.txt",
-        "b/x.txt": "./b/x.txt",
-        "c/x.txt": "c/x.txt",
-    }
-
-
 @pytest.mark.parametrize("name", ["a[1].txt", "a?.txt", "*.txt", "[b]/a.txt", "@a.txt"])
 def test_a_path_that_exists_is_not_read_as_a_pattern(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

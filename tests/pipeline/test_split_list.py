@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertloom.json_files import Damaged
+from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.sources import ReadConfig, Source, Split, SplitGroup
 from pipeline.inputs.split_list import read_split_list, write_split_list
 from pipeline.inputs.splitting import FILE_BYTES, group_splits
@@ -46,6 +47,23 @@ def test_a_new_file_changes_few_groups():
     splits = [split_of(i, 600) for i in range(5000)]
     before, after = (set(group_splits(some, 1_000_000)) for some in (splits, [split_of(-1, 600), *splits]))
     assert len(before) > 30 and len(before - after) <= 4
+
+
+def test_no_two_files_have_the_same_name_so_that_each_has_its_own_splits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("a/b/x.txt", "a/x.txt", "b/x.txt", "c/x.txt"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+    sources = find_sources(["a", "b"], validation_patterns=["c"])
+    assert {source.path: source.name for source in sources} == {
+        "a/b/x.txt": "b/x.txt",
+        "a/x.txt": "x.txt",
+        "b/x.txt": "./b/x.txt",
+        "c/x.txt": "c/x.txt",
+    }
+    group = SplitGroup(tuple(Split(source, 0, None, 1) for source in sources))
+    found = read_split_list(write_split_list(str(tmp_path), sources, [group]))
+    assert list(found.groups(0, 1)) == [group]
 
 
 def test_a_list_gives_back_groups_and_sources(tmp_path):

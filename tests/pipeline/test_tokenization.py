@@ -114,11 +114,11 @@ def group_of(folder: Path, names: Sequence[str], config: str) -> SplitGroup:
     return SplitGroup(tuple(Split(source, 0, None, source.size) for source in sources))
 
 
-def make_parts(folder: Path, group: SplitGroup, config: str, kernel) -> dict[str, bytes]:
+def make_parts(folder: Path, group: SplitGroup, config: str, kernel, part_bytes: int = 200) -> dict[str, bytes]:
     job, places = job_of(CONFIGS[config]), Places(str(folder), str(folder))
-    names = part_names(group, job)
+    names = part_names(group, job, part_bytes)
     Path(places.parts).mkdir(exist_ok=True, parents=True)
-    parts = list(tokenize_group(group, job, places, kernel, 200, None, finished_parts(places.parts, names)))
+    parts = list(tokenize_group(group, job, places, kernel, part_bytes, None, finished_parts(places.parts, names)))
     assert [part.name for part in parts] == [names(i) for i in range(len(parts))]
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     begins = [(group.splits[part.next_file].source.name, part.end) for part in parts[:-1]]
@@ -142,6 +142,18 @@ def test_a_restart_after_any_number_of_parts_gives_the_same_bytes(tmp_path, smal
         assert make_parts(folder, group, config, kernel) == whole
         is_old = [(folder / "parts" / part).stat().st_mtime == 1 for part in whole]
         assert is_old == [i < done for i in range(len(whole))]
+
+
+def test_a_start_with_another_size_of_parts_uses_no_part_that_begins_elsewhere(tmp_path, small_pieces):
+    kernel, group = make_document_tokenizer(), group_of(tmp_path, tuple(INPUTS), "as-it-is")
+    whole = make_parts(tmp_path, group, "as-it-is", kernel)
+    (tmp_path / "parts" / list(whole)[1]).write_bytes(b"damaged")
+    job, places = job_of(CONFIGS["as-it-is"]), Places(str(tmp_path), str(tmp_path))
+    finished = finished_parts(places.parts, part_names(group, job, 700))
+    killed = tokenize_group(group, job, places, kernel, 700, None, finished)
+    for _ in range(len(finished) + 1):  # it writes one part
+        next(killed)
+    assert make_parts(tmp_path, group, "as-it-is", kernel) == whole
 
 
 @EVERY_CASE
@@ -209,7 +221,7 @@ def test_a_parts_name_changes_with_everything_that_decides_its_content(tmp_path)
     (tmp_path / "a.txt").write_bytes(b"x")
     source = find_sources([str(tmp_path / "a.txt")])[0]
     names = {
-        part_names(SplitGroup((Split(replace(source, encoding=encoding), start, end),)), job_of(config, sha256))(0)
+        part_names(SplitGroup((Split(replace(source, encoding=encoding), start, end),)), job_of(config, sha256), 200)(0)
         for encoding in (None, "utf-16-le")
         for start, end in ((0, None), (0, 5), (2, None))
         for config in (TokenizeConfig(), TokenizeConfig(do_lower_case=False), compose(TokenizeConfig, sample=0.5))
@@ -242,7 +254,7 @@ def test_another_version_of_a_library_changes_only_the_parts_that_it_decides(mon
 
     def names() -> dict[str, str]:
         return {
-            kind: part_names(SplitGroup((Split(replace(TXT, format=kind), 0, None),)), job_of(config))(0)
+            kind: part_names(SplitGroup((Split(replace(TXT, format=kind), 0, None),)), job_of(config), 200)(0)
             for kind in ("txt", "mediawiki", "warc")
         }
 
