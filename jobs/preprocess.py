@@ -130,8 +130,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     from pipeline.vocabulary import check_casing, read_vocabulary
 
     options = pipeline_options(config.num_workers, beam_flags)
-    store_options = storage_options(options)
-    storage.connect(store_options)
+    storage.connect(storage_options(options))
     inputs = read_inputs(config.inputs, config.tokenize.text.read)
     patterns = [*config.input, *(pattern for one in inputs for pattern in one.patterns)]
     check_apart(patterns, config.out, config.work_dir)
@@ -150,7 +149,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     for note in notes:
         say(note)
     work = config.work_dir or storage.join(config.out, ".work")
-    places = Places(config.out, work, start=uuid.uuid4().hex, store_options=store_options)
+    places = Places(config.out, work, start=uuid.uuid4().hex)
     name_job(options, "preprocess", config.out)
     if is_dry:
         say(dry_run(config, options, job, places, vocabulary, sources))
@@ -260,7 +259,6 @@ def make_data_set(
         say_where(engine, places, sources, groups)
         paths = [source.path for source in sources if not source.left_out]
         check = engine.at_end.enter_context(worker_check(places, paths))
-        places = replace(places, worker_check=check)
     on_disk, total_bytes = storage.is_local(config.out), sum(source.size for source in sources)
     start = "Start" if on_disk else f"Remove {config.out}/.lock, then start"
     results: list[PipelineResult] = []

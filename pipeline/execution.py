@@ -26,8 +26,7 @@ from pipeline.remote.job_graph import check_secrets, leave_out_this_machine
 from pipeline.remote.jobs import run_on_engine
 from pipeline.remote.worker_check import WorkerCheck
 from pipeline.remote.workers import watch_remote_workers
-from pipeline.stages.splits import ReadSplits
-from pipeline.storage_flags import storage_options
+from pipeline.stages.splits import build_job
 
 
 def pipeline_options(num_workers: int, beam_flags: Sequence[str]) -> PipelineOptions:
@@ -90,9 +89,8 @@ def run_over_splits(
         check: what each worker of this runner checks before its first work.
     """
 
-    def build(pipeline: beam.Pipeline) -> object:
-        num_groups = read_split_list(splits).num_groups
-        return pipeline | "splits" >> ReadSplits(splits, num_groups, storage_options(options), check) | transform
+    def build(pipeline: beam.Pipeline) -> None:
+        build_job(pipeline, splits, read_split_list(splits).num_groups, transform, check)
 
     try:
         if engine:

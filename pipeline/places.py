@@ -1,8 +1,6 @@
 """`Places`: the folders and files of one preprocessing job."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from bertloom import storage
 
@@ -19,20 +17,6 @@ class Places:
     """Digest of the lines that are left out of all texts. They decide the content of parts, so it names their folder."""
     start: str = field(default="", compare=False)
     """A name that no other start of the job has, for what only this start needs."""
-    store_options: storage.Options = field(default_factory=dict, compare=False, repr=False)
-    """Options of the stores. A worker process takes them over when it unpickles the places, on every runner."""
-
-    worker_check: Callable[[], object] | None = field(default=None, compare=False, repr=False)
-    """What a worker process on another machine checks before its first work."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        storage.connect(self.store_options)
-
-    def check_worker(self) -> None:
-        """Raise an error if this process is a worker that cannot work for the job. Costs nothing when called again."""
-        if self.worker_check:
-            self.worker_check()
 
     @property
     def parts(self) -> str:

@@ -13,8 +13,7 @@ from pipeline.inputs.sources import Source, SplitGroup
 from pipeline.inputs.split_list import encode_split_list
 from pipeline.places import Places
 from pipeline.remote.dataflow import JobDescription, describe
-from pipeline.stages.splits import ReadSplits
-from pipeline.storage_flags import storage_options
+from pipeline.stages.splits import build_job
 
 
 class DryRun:
@@ -31,7 +30,7 @@ class DryRun:
     def __call__(self, transform: beam.PTransform[Any, Any]) -> None:
         """Build a job that applies a transform to the groups of splits."""
         pipeline = beam.Pipeline(options=copy.deepcopy(self.options))
-        pipeline | "splits" >> ReadSplits(self.splits, self.num_groups, storage_options(self.options)) | transform
+        build_job(pipeline, self.splits, self.num_groups, transform)
         self.described.append(describe(pipeline.run()))
 
     def finish(self) -> str:

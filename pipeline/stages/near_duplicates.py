@@ -100,7 +100,6 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
         yield from ((path, part) for part in ordered)
 
     def sketch(self, path: str, part: PartRecord) -> tuple[str, None]:
-        self.places.check_worker()
         is_new = write_sketch(part, self.search)
         increment("sketch", parts_in=1, parts_reused=int(not is_new), documents_in=part.num_documents)
         log_piece(self.places.work_log, "sketch", part.name, documents=part.num_documents, is_new=is_new)
@@ -112,7 +111,6 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
         yield from (Range(i, number, path) for i in range(number))
 
     def pair(self, hashes: Range) -> Range:
-        self.places.check_worker()
         path = self._pairs(hashes)
         if is_new := not is_sealed(path):
             pairs = find_pairs(hashes.number, hashes.count, read_list(hashes.list), self.search)
@@ -128,7 +126,6 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
         return ranges
 
     def verify(self, ids: Range) -> Range:
-        self.places.check_worker()
         path = self._verified(ids)
         if is_new := not is_sealed(path):
             edges = range_edges(ids.number, ids.count)

@@ -95,7 +95,6 @@ class TokenizeGroup(beam.DoFn):
         self.job, self.places, self.part_bytes = job, places, part_bytes
 
     def setup(self) -> None:
-        self.places.check_worker()
         vocabulary = cached_vocabulary(self.places.vocabulary(self.job.vocabulary_sha256))
         self.tokenizer = make_document_tokenizer(self.job.tokenize, vocabulary)
         has_repeats = self.job.tokenize.max_line_repeats is not None

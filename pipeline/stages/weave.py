@@ -291,7 +291,6 @@ class WeaveBucket(beam.DoFn):
 
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
         if self.plan is None:  # not in setup: the plan is written while the job runs
-            self.places.check_worker()
             self.plan = read_plan(self.places.plan)
             if self.job.examples.near_duplicates is not None:
                 self.near_duplicate_ids = read_near_duplicates(self.places.near_duplicates)["id"]

@@ -1,22 +1,17 @@
 import errno
 import hashlib
 import os
-import pickle
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cloudpickle
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from bertloom import storage, store_files, stores
-from pipeline.places import Places
-from pipeline.stages.sampling import FindShare
 from pipeline.storage_flags import storage_options
-from pipeline.text.cleaning import CleanConfig
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -176,25 +171,6 @@ def test_the_flags_of_beam_become_options_of_a_store(monkeypatch):
     assert (system.url, within) == ("http://node:9870/webhdfs/v1", "/folder/file")
     storage.connect(storage_options(PipelineOptions(["--hdfs_host=node", "--hdfs_full_urls"])))
     assert storage.file_system("hdfs://any/folder/file")[1] == "/folder/file"
-
-
-def test_a_worker_takes_the_options_from_the_places_of_a_job(monkeypatch):
-    monkeypatch.setattr(stores, "_options", {})
-    places = Places("out", "work", store_options={"hdfs": {"protocol": "webhdfs", "host": "node"}})
-    assert "webhdfs" not in repr(places) and places == Places("out", "work")
-    assert pickle.loads(pickle.dumps(places)) == places
-    assert storage.file_system("hdfs://folder/file")[0].url == "http://node:50070/webhdfs/v1"
-    assert pickle.loads(pickle.dumps(Places("out", "work"))) == places  # of the next job of this worker
-    assert storage.options() == {}
-
-
-def test_a_worker_takes_the_options_from_any_transform_of_a_job(monkeypatch):
-    options = {"s3": {"endpoint_url": "http://store"}}
-    monkeypatch.setattr(stores, "_options", options)
-    found = cloudpickle.dumps(FindShare(CleanConfig(sample=5), False, "s3://b/share", "s3://b/log").draw)
-    storage.connect({})
-    cloudpickle.loads(found)
-    assert storage.options() == options
 
 
 def test_a_file_below_a_folder_has_a_plain_relative_name_and_is_a_regular_file(tmp_path):

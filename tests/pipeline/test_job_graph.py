@@ -2,9 +2,9 @@
 
 import apache_beam as beam
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
+from bertloom import storage
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.execution import pipeline_options
 from pipeline.job import JobConfig
@@ -13,7 +13,7 @@ from pipeline.preprocess import Preprocess
 from pipeline.remote.job_graph import path_in_packages
 from pipeline.stages.line_repeats import CountLines
 from pipeline.stages.sampling import FindShare
-from pipeline.stages.splits import MAX_ELEMENTS, ReadSplits
+from pipeline.stages.splits import MAX_ELEMENTS, build_job
 from pipeline.stages.word_counts import CountWords
 from pipeline.storage_flags import storage_options
 from pipeline.tokenizer import TokenizeConfig
@@ -31,15 +31,12 @@ CLEAN = CONFIG.text.clean
 NEAR = JobConfig(CONFIG, ExamplesConfig(max_seq_length=(128, 512), near_duplicates=0.8), "0" * 64)
 
 
-def places(options: PipelineOptions) -> Places:
-    return Places("s3://bucket/set", "s3://bucket/work", store_options=storage_options(options))
-
-
+PLACES = Places("s3://bucket/set", "s3://bucket/work")
 TRANSFORMS = {
-    "preprocess": lambda places: Preprocess(NEAR, NEAR, places, 8_000_000, "s3://bucket/list", ("a note",)),
-    "count lines": lambda places: CountLines(CLEAN, 50, places),
-    "find share": lambda places: FindShare(CLEAN, False, "s3://bucket/share", places.work_log),
-    "count words": lambda places: CountWords("s3://bucket/words", CLEAN, True, None, places.work_log),
+    "preprocess": lambda: Preprocess(NEAR, NEAR, PLACES, 8_000_000, "s3://bucket/list", ("a note",)),
+    "count lines": lambda: CountLines(CLEAN, 50, PLACES),
+    "find share": lambda: FindShare(CLEAN, False, "s3://bucket/share", PLACES.work_log),
+    "count words": lambda: CountWords("s3://bucket/words", CLEAN, True, None, PLACES.work_log),
 }
 
 
@@ -47,8 +44,11 @@ def submitted(transform: str = "preprocess", num_groups: int = 3) -> bytes:
     """The serialized pipeline that a portable runner sends to its job server."""
     options = pipeline_options(1, FLAGS)
     pipeline = beam.Pipeline(options=options)
-    first = ReadSplits("s3://bucket/list", num_groups, storage_options(options))
-    pipeline | "splits" >> first | TRANSFORMS[transform](places(options))
+    storage.connect(storage_options(options))
+    try:
+        build_job(pipeline, "s3://bucket/list", num_groups, TRANSFORMS[transform]())
+    finally:
+        storage.connect({})
     return PortableRunner.get_proto_pipeline(pipeline, options).SerializeToString(deterministic=True)
 
 

@@ -9,13 +9,9 @@ from dataclasses import replace
 import pytest
 
 from bertloom import storage
-from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.remote import worker_check as module
 from pipeline.remote.worker_check import versions, worker_check
-from pipeline.stages.splits import ReadSplits
-from pipeline.stages.tokenization import TokenizeGroup
-from pipeline.stages.weave import WeaveBucket
 
 WORKER = f"the worker on {socket.gethostname()} (process {os.getpid()})"
 
@@ -127,20 +123,3 @@ def test_the_software_includes_the_code_that_was_changed_without_a_new_version(t
     changed = versions()
     versions.cache_clear()
     assert changed[:2] == before[:2] and changed[2] != before[2]
-
-
-def test_workers_check_before_they_read_and_before_they_weave_a_bucket(places, tmp_path):
-    """A worker that joins a job late may never have read a text."""
-
-    def failing():
-        raise ConnectionError("checked")
-
-    checked = replace(places, worker_check=failing)
-    job = JobConfig.__new__(JobConfig)
-    for act in (
-        lambda: list(ReadSplits("none", 1, {}, failing).read(0, 1)),
-        TokenizeGroup(job, checked, 1).setup,
-        lambda: list(WeaveBucket(job, checked).process(None)),
-    ):
-        with pytest.raises(ConnectionError, match="checked"):
-            act()
