@@ -131,7 +131,7 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
     """Return (word -> count, what was read)."""
     from jobs.support.progress import JobProgress
     from pipeline.accents import accent_warning
-    from pipeline.execution import balanced, pipeline_options, run_over_splits
+    from pipeline.execution import Launcher, balanced, pipeline_options
     from pipeline.inputs.split_list import write_split_list
     from pipeline.inputs.splitting import group_splits, split_size, split_source
     from pipeline.stages.sampling import FindShare, read_share, sampled
@@ -144,10 +144,9 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
         say(warning)
     with TemporaryDirectory(prefix="bertloom-") as folder:
         work_log = os.path.join(folder, "work-log")
-        run = partial(
-            run_over_splits,
-            pipeline_options(config.num_workers, ()),
-            write_split_list(folder, sources, balanced(group_splits(splits, size), config.num_workers)),
+        run = Launcher(
+            options=pipeline_options(config.num_workers, ()),
+            splits=write_split_list(folder, sources, balanced(group_splits(splits, size), config.num_workers)),
             command="build-vocab",
             how_to_continue="No work is kept. Start",
             log=os.path.join(folder, "beam.log"),

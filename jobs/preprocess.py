@@ -37,13 +37,12 @@ from pipeline.places import Places
 from pipeline.tokenizer import TokenizeConfig, check_packages
 
 if TYPE_CHECKING:
-    from apache_beam import PTransform
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import PipelineResult
 
+    from pipeline.execution import Launcher
     from pipeline.job import JobConfig
     from pipeline.remote.engine import Engine
-    from pipeline.remote.worker_check import WorkerCheck
     from pipeline.vocabulary import Vocabulary
 
 say = partial(print_message, "preprocess")
@@ -113,19 +112,56 @@ def main(argv: Sequence[str]) -> int:
     return write_report(config.out, config.gates)
 
 
+@dataclass(frozen=True)
+class CheckedJob:
+    """A job whose flags and inputs are checked. Nothing is written yet."""
+
+    config: PreprocessConfig
+    options: PipelineOptions
+    job: JobConfig
+    places: Places
+    vocabulary: Vocabulary
+    sources: list[Source]
+    notes: list[str]
+    """Messages about the sources."""
+    is_dry: bool
+    """Whether the job is to be built and checked only."""
+
+
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any] | None:
     """Make the data set, or the missing rest of it. Return its manifest, with the additional key `out`.
 
     After a dry run, which makes none, return None.
     """
+    from pipeline.local.runner import is_local
+    from pipeline.output import finished_manifest, make_folder, work_folder
+    from pipeline.remote.engine import open_engine
+
+    checked = check_job(config, beam_flags)
+    options, places = checked.options, checked.places
+    if checked.is_dry:
+        say(dry_run(checked))
+        return None
+    make_folder("--out", config.out)
+    with output_lock(config.out), work_folder(places) if config.work_dir else nullcontext():
+        manifest = finished_manifest(places, checked.job, checked.sources)
+        if manifest is not None:
+            say(f"{config.out} is already complete: nothing to do")
+        else:
+            with nullcontext() if is_local(options) else open_engine(options, beam_flags) as engine:
+                manifest = make_data_set(checked, engine)
+        storage.remove(places.scratch)
+    return {**manifest, "out": config.out}
+
+
+def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob:
+    """Check flags, vocabulary and inputs, and print what is to be known of them. ValueError if the job cannot be done."""
     from pipeline.execution import pipeline_options
     from pipeline.inputs.discovery import find_sources
     from pipeline.inputs.sources import leave_out
     from pipeline.job import JobConfig
-    from pipeline.local.runner import is_local
-    from pipeline.output import check_apart, finished_manifest, make_folder, work_folder
+    from pipeline.output import check_apart
     from pipeline.remote.dataflow import check_dataflow, is_dry_run, name_job
-    from pipeline.remote.engine import open_engine
     from pipeline.storage_flags import storage_options
     from pipeline.vocabulary import check_casing, read_vocabulary
 
@@ -143,28 +179,15 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
     check_packages(config.tokenize)
     examples = replace(config.examples, validation_fraction=0.0) if config.validation_input else config.examples
     job = JobConfig(config.tokenize, examples, vocabulary.sha256)
-    notes = list(vocabulary.notes)
+    notes: list[str] = []
     sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
     sources = leave_out(sources, config.leave_out)
-    for note in notes:
+    for note in [*vocabulary.notes, *notes]:
         say(note)
     work = config.work_dir or storage.join(config.out, ".work")
     places = Places(config.out, work, start=uuid.uuid4().hex)
     name_job(options, "preprocess", config.out)
-    if is_dry:
-        say(dry_run(config, options, job, places, vocabulary, sources))
-        return None
-    make_folder("--out", config.out)
-    with output_lock(config.out), work_folder(places) if config.work_dir else nullcontext():
-        manifest = finished_manifest(places, job, sources)
-        if manifest is not None:
-            say(f"{config.out} is already complete: nothing to do")
-        else:
-            with nullcontext() if is_local(options) else open_engine(options, beam_flags) as engine:
-                own_notes = notes[len(vocabulary.notes) :]
-                manifest = make_data_set(config, options, engine, job, places, vocabulary, sources, own_notes)
-        storage.remove(places.scratch)
-    return {**manifest, "out": config.out}
+    return CheckedJob(config, options, job, places, vocabulary, sources, notes, is_dry)
 
 
 def what_looks_wrong(sources: Sequence[Source], job: JobConfig) -> list[str]:
@@ -176,25 +199,19 @@ def what_looks_wrong(sources: Sequence[Source], job: JobConfig) -> list[str]:
     return [found for look in look_at(sources, config) if not look.error for found in advice(look, config, needs_pairs)]
 
 
-def dry_run(
-    config: PreprocessConfig,
-    options: PipelineOptions,
-    job: JobConfig,
-    places: Places,
-    vocabulary: Vocabulary,
-    sources: list[Source],
-) -> str:
+def dry_run(checked: CheckedJob) -> str:
     """Build and check the job, and start nothing. Return what was done. The only file written is that of the description."""
     from jobs.support.dry_run import DryRun
     from pipeline.output import claim, finished_manifest
     from pipeline.preprocess import Preprocess
     from pipeline.stages.line_repeats import CountLines
 
+    job, places, sources = checked.job, checked.places, checked.sources
     if finished_manifest(places, job, sources) is not None:
-        return f"dry run: {config.out} is already complete, so there is nothing to do"
+        return f"dry run: {places.dataset} is already complete, so there is nothing to do"
     claim(places, job, sources, is_dry=True)
-    groups, part_bytes = find_groups(config, job, places, vocabulary, sources)
-    run = DryRun(options, places, sources, groups)
+    groups, part_bytes = find_groups(checked)
+    run = DryRun(checked.options, places, sources, groups)
     reading = job
     with suppress(FileNotFoundError):  # nothing has counted the documents
         reading = take_sample(run, job, places)
@@ -204,15 +221,14 @@ def dry_run(
     return run.finish()
 
 
-def find_groups(
-    config: PreprocessConfig, job: JobConfig, places: Places, vocabulary: Vocabulary, sources: list[Source]
-) -> tuple[list[SplitGroup], int]:
+def find_groups(checked: CheckedJob) -> tuple[list[SplitGroup], int]:
     """Return (the groups of splits, the bytes of text in a part), and print what looks wrong with the texts."""
     from pipeline.accents import accent_warning
     from pipeline.execution import balanced
     from pipeline.inputs.splitting import group_splits, split_size, split_source
     from pipeline.local.disk_estimate import check_room
 
+    config, job, sources = checked.config, checked.job, checked.sources
     total_bytes = sum(source.size for source in sources)
     part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total_bytes)
     splits = [split for source in sources for split in split_source(source, part_bytes)]
@@ -221,63 +237,66 @@ def find_groups(
     for wrong in what_looks_wrong(sources, job):
         say(wrong)
     groups = balanced(group_splits(splits, part_bytes), config.num_workers)
-    if room := check_room(places, job, vocabulary, groups, part_bytes):
+    if room := check_room(checked.places, job, checked.vocabulary, groups, part_bytes):
         say(room)
     return groups, part_bytes
 
 
-def make_data_set(
-    config: PreprocessConfig,
-    options: PipelineOptions,
-    engine: Engine | None,
-    job: JobConfig,
-    places: Places,
-    vocabulary: Vocabulary,
-    sources: list[Source],
-    notes: list[str],
-) -> dict[str, Any]:
-    """Claim the output and run the pipeline. Return the manifest.
-
-    Args:
-        engine: the runner, if it is not that of this machine.
-        notes: messages about the sources.
-    """
+def make_data_set(checked: CheckedJob, engine: Engine | None) -> dict[str, Any]:
+    """Claim the output and run the pipeline. Return the manifest. engine: the runner, if it is not that of this machine."""
     from jobs.support.progress import JobProgress
-    from pipeline.execution import run_over_splits
+    from pipeline.execution import Launcher
     from pipeline.inputs.split_list import write_split_list
-    from pipeline.output import claim, count_finished, has_shards, make_folder, prepare_folders
-    from pipeline.preprocess import Preprocess
+    from pipeline.output import claim
     from pipeline.remote.worker_check import worker_check
-    from pipeline.stages.line_repeats import CountLines
 
-    check: WorkerCheck | None = None
-    groups, part_bytes = find_groups(config, job, places, vocabulary, sources)
-    is_continued = claim(places, job, sources)
-    storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
+    places, sources = checked.places, checked.sources
+    groups, part_bytes = find_groups(checked)
+    is_continued = claim(places, checked.job, sources)
+    storage.write_whole(places.vocabulary(checked.vocabulary.sha256), [checked.vocabulary.text])
     split_list = write_split_list(places.scratch, sources, groups)
     if engine:
         say_where(engine, places, sources, groups)
-        paths = [source.path for source in sources if not source.left_out]
-        check = engine.at_end.enter_context(worker_check(places, paths))
-    on_disk, total_bytes = storage.is_local(config.out), sum(source.size for source in sources)
-    start = "Start" if on_disk else f"Remove {config.out}/.lock, then start"
-    results: list[PipelineResult] = []
-
-    def run(transform: PTransform[Any, Any]) -> None:
-        found = run_over_splits(
-            options,
-            split_list,
-            transform,
+    on_disk = storage.is_local(places.dataset)
+    start = "Start" if on_disk else f"Remove {places.dataset}/.lock, then start"
+    paths = [source.path for source in sources if not source.left_out]
+    with worker_check(places, paths) if engine else nullcontext() as check:
+        run = Launcher(
+            options=checked.options,
+            splits=split_list,
             command="preprocess",
             how_to_continue=f"Finished work is kept. {start}",
             log=os.path.join(places.scratch, "beam.log") if on_disk else os.devnull,
+            progress=JobProgress("preprocess", places.work_log, sum(source.size for source in sources)),
             notes=places.reading_notes if on_disk else "",
-            progress=JobProgress("preprocess", places.work_log, total_bytes),
             engine=engine,
             check=check,
         )
-        results.append(found)
+        run_stages(checked, run, groups, part_bytes, is_continued)
+    if engine:
+        print_counters(run.results)
+    manifest: dict[str, Any] = json.loads(storage.read(places.manifest))
+    for note in manifest["notes"]:
+        if note not in checked.notes:
+            say(note)
+    return manifest
 
+
+def run_stages(
+    checked: CheckedJob, run: Launcher, groups: Sequence[SplitGroup], part_bytes: int, is_continued: bool
+) -> None:
+    """Run the passes over the texts that the job's flags ask for, and then the pipeline.
+
+    Args:
+        groups: of splits.
+        part_bytes: bytes of text in a part.
+        is_continued: whether an earlier start has claimed the output.
+    """
+    from pipeline.output import count_finished, has_shards, make_folder, prepare_folders
+    from pipeline.preprocess import Preprocess
+    from pipeline.stages.line_repeats import CountLines
+
+    job, places = checked.job, checked.places
     reading = take_sample(run, job, places)
     if job.tokenize.max_line_repeats is not None:
         say("counting the lines of all documents, for --max-line-repeats")
@@ -294,22 +313,15 @@ def make_data_set(
             f"{counted(num_buckets, 'bucket')} finished"
         )
     try:
-        run(Preprocess(job, reading, places, part_bytes, split_list, notes))
+        run(Preprocess(job, reading, places, part_bytes, run.splits, checked.notes))
     except ValueError as error:  # about the texts. It may suggest other flags, which an output with shards refuses
         if not has_shards(places):
             raise ValueError(
-                f"{error}; {config.out} has no shards yet, so it can be used again with other flags"
+                f"{error}; {places.dataset} has no shards yet, so it can be used again with other flags"
             ) from error
         raise ValueError(
             f"{error}; other flags or inputs need another --out, and can reuse the tokens with --work-dir {places.work}"
         ) from error
-    if engine:
-        print_counters(results)
-    manifest: dict[str, Any] = json.loads(storage.read(places.manifest))
-    for note in manifest["notes"]:
-        if note not in notes:
-            say(note)
-    return manifest
 
 
 def say_where(engine: Engine, places: Places, sources: Sequence[Source], groups: Sequence[SplitGroup]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -60,48 +61,57 @@ def run(
     return result
 
 
-def run_over_splits(
-    options: PipelineOptions,
-    splits: str,
-    transform: beam.PTransform[Any, Any],
-    *,
-    command: str,
-    how_to_continue: str,
-    log: str,
-    progress: AbstractContextManager[object] | None = None,
-    notes: str = "",
-    engine: Engine | None = None,
-    check: WorkerCheck | None = None,
-) -> PipelineResult:
-    """Apply a transform to groups of splits and run it to its end. An error for the user is raised without Beam's traceback.
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """Runs transforms over the groups of splits, one after the other, each to its end.
 
-    On this machine, the workers are watched, and their log messages go to a file. Of another runner, a message names what to
-    check as long as no worker has answered.
-
-    Args:
-        splits: path of the list of splits (pipeline/inputs/split_list.py).
-        command: name of the command, for messages.
-        how_to_continue: the beginning of a message after a worker died, see `watch_workers`.
-        log: path of the file for the log messages of workers on this machine.
-        progress: a progress bar, shown while the pipeline runs.
-        notes: local folder of the workers' notes of what they read (pipeline/stages/reading_notes.py), if they keep any.
-        engine: the runner, if it is not that of this machine.
-        check: what each worker of this runner checks before its first work.
+    An error for the user is raised without Beam's traceback. Workers of this machine are watched, and their log messages go
+    to a file. Of another runner, a message names what to check as long as no worker has answered.
     """
 
-    def build(pipeline: beam.Pipeline) -> None:
-        build_job(pipeline, splits, read_split_list(splits).num_groups, transform, check)
+    options: PipelineOptions
+    splits: str
+    """Path of the list of splits (pipeline/inputs/split_list.py)."""
+    command: str
+    """Name of the command, for messages."""
+    how_to_continue: str
+    """The beginning of a message after a worker died, see `watch_workers`."""
+    log: str
+    """Path of the file for the log messages of workers on this machine."""
+    progress: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """A progress bar, shown while a transform runs."""
+    notes: str = ""
+    """Local folder of the workers' notes of what they read (pipeline/stages/reading_notes.py), if they keep any."""
+    engine: Engine | None = None
+    """The runner, if it is not that of this machine."""
+    check: WorkerCheck | None = None
+    """What each worker of this runner checks before its first work."""
+    results: list[PipelineResult] = field(default_factory=list)
+    """Of the transforms that have ended."""
 
-    try:
-        if engine:
-            has_answers = check.has_answers if check else lambda: False
-            with watch_remote_workers(options, engine, command, has_answers) as accepted, progress or nullcontext():
-                return run_on_engine(engine, options, build, accepted, command)
-        with watch_workers(command, how_to_continue, notes), quiet_workers(log), progress or nullcontext():
-            return run(options, build)
-    except Exception as error:
-        found = user_error(error)
-        raise (remote_error(found, options, engine) if engine else found) from error
+    def __call__(self, transform: beam.PTransform[Any, Any]) -> None:
+        """Run a transform."""
+        options, engine = self.options, self.engine
+
+        def build(pipeline: beam.Pipeline) -> None:
+            build_job(pipeline, self.splits, read_split_list(self.splits).num_groups, transform, self.check)
+
+        try:
+            if engine:
+                has_answers = self.check.has_answers if self.check else lambda: False
+                with watch_remote_workers(options, engine, self.command, has_answers) as accepted, self.progress:
+                    result = run_on_engine(engine, options, build, accepted, self.command)
+            else:
+                with (
+                    watch_workers(self.command, self.how_to_continue, self.notes),
+                    quiet_workers(self.log),
+                    self.progress,
+                ):
+                    result = run(options, build)
+        except Exception as error:
+            found = user_error(error)
+            raise (remote_error(found, options, engine) if engine else found) from error
+        self.results.append(result)
 
 
 def balanced(groups: Sequence[SplitGroup], num_workers: int) -> list[SplitGroup]:

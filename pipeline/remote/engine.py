@@ -13,7 +13,7 @@ import threading
 import traceback
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import (
@@ -57,8 +57,6 @@ class Engine:
     """What the launcher found, for a message."""
     log: str
     """Path of the log."""
-    at_end: ExitStack
-    """What is undone when the job has ended."""
 
 
 @contextmanager
@@ -74,17 +72,17 @@ def open_engine(options: PipelineOptions, flags: Sequence[str]) -> Iterator[Engi
     handle, log = tempfile.mkstemp(prefix="bertloom-", suffix=".log")
     os.close(handle)
     try:
-        with _messages_in(log), ExitStack() as at_end:
+        with _messages_in(log):
             if isinstance(runner, PortableRunner):
                 workers = _check_environment(runner, options)
                 master = check_master(options)
                 with job_server(runner, options, log) as (address, known_flags):
                     check_flags(flags, known_flags or ())
                     server = f", job server {'this process' if address == EMBEDDED else address}" * bool(address)
-                    yield Engine(runner, name, f"{name}{master}{server}, {workers}", log, at_end)
+                    yield Engine(runner, name, f"{name}{master}{server}, {workers}", log)
             else:
                 found = _check_scheduler(options) if name == "DaskRunner" else ""
-                yield Engine(runner, name, f"{name}{found}", log, at_end)
+                yield Engine(runner, name, f"{name}{found}", log)
     except BaseException:
         if not os.path.getsize(log):
             os.remove(log)

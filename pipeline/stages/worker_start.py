@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
@@ -35,9 +34,9 @@ class _AddStart(PipelineVisitor):
         self.start = start
 
     def visit_transform(self, applied: AppliedPTransform) -> None:
-        function: Any = getattr(applied.transform, "fn", None)
+        function = getattr(applied.transform, "fn", None)
         if isinstance(function, beam.DoFn):
-            function.setup = _SetUp(self.start, function)
+            function.setup = _SetUp(self.start, function)  # type: ignore[method-assign]  # of this object alone
 
 
 @dataclass(frozen=True)

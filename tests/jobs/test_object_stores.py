@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 
 import pytest
 
 from bertloom import storage
 from bertloom.locks import output_lock
 from jobs import cli
-from pipeline.execution import pipeline_options, run_over_splits
+from pipeline.execution import Launcher, pipeline_options
 from pipeline.inputs.discovery import find_sources
 from pipeline.places import Places
 from pipeline.remote.engine import Engine
@@ -81,10 +81,9 @@ def test_only_workers_of_this_machine_are_watched(monkeypatch, tmp_path, flags, 
     monkeypatch.setattr("pipeline.execution.run", lambda *_: None)
     monkeypatch.setattr("pipeline.execution.run_on_engine", lambda *_: None)
     words = {"command": "preprocess", "how_to_continue": "Start", "log": str(tmp_path / "log")}
-    engine = None if watched else Engine(None, "FlinkRunner", "", "", ExitStack())
-    run_over_splits(
-        pipeline_options(2, flags), "", CountLines(CleanConfig(), 2, Places("", "")), **words, engine=engine
-    )
+    engine = None if watched else Engine(None, "FlinkRunner", "", "")
+    run = Launcher(options=pipeline_options(2, flags), splits="", **words, engine=engine)
+    run(CountLines(CleanConfig(), 2, Places("", "")))
     assert calls == (["preprocess", "Start", ""] if watched else [])
 
 

@@ -3,7 +3,6 @@
 import sys
 import threading
 import types
-from contextlib import ExitStack
 
 import grpc
 import pytest
@@ -22,7 +21,7 @@ CONFIG = "--environment_config=pool:2"
 @pytest.fixture
 def engine(tmp_path) -> Engine:
     (tmp_path / "log").touch()
-    return Engine(PortableRunner(), "PortableRunner", "", str(tmp_path / "log"), ExitStack())
+    return Engine(PortableRunner(), "PortableRunner", "", str(tmp_path / "log"))
 
 
 class Result:
@@ -81,7 +80,7 @@ def test_messages_of_a_runner_without_worker_pools_name_its_page(monkeypatch, ca
     monkeypatch.setattr(workers, "MINUTE", 0.01)
     heard, is_accepted = threading.Event(), threading.Event()
     monkeypatch.setattr(workers, "print", lambda text, **_: (print(text), heard.set()), raising=False)
-    engine = Engine(object(), name, "", engine.log, engine.at_end)
+    engine = Engine(object(), name, "", engine.log)
     options = pipeline_options(1, ["--runner=FnApiRunner"])
     with watch_remote_workers(options, engine, "preprocess", lambda: not is_accepted.wait(60)) as accepted:
         accepted(types.SimpleNamespace())
