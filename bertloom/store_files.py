@@ -41,6 +41,7 @@ class StoreFile(io.BufferedIOBase):
         system, within = file_system(path)
         self.path = path
         self._size = size
+        self._version: str | None = None
         self._place = 0
         self._begin, self._block = 0, b""
         self._expected = ahead
@@ -134,6 +135,9 @@ class StoreFile(io.BufferedIOBase):
                 raise StoreError(
                     f"{self.path} has changed while it was read: it had {self._size} bytes and has {size}. Start again"
                 )
+            if answer.version and self._version not in (None, answer.version):
+                raise StoreError(f"{self.path} has changed while it was read, though not its size. Start again")
+            self._version = answer.version
             expected = most if size is None or start < 0 else min(most, max(0, size - start))
             if size is not None and start >= 0 and len(answer.content) < expected:
                 raise ConnectionError(f"the answer ended after {len(answer.content)} of {expected} bytes")

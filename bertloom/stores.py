@@ -51,6 +51,8 @@ class Answer(NamedTuple):
     content: bytes
     total: int | None
     """Bytes of the whole file, if the store said so."""
+    version: str | None = None
+    """What names this content of the file, if the store said so."""
 
 
 def connect(options: Options) -> None:
@@ -190,7 +192,7 @@ def fetch_answer(system: Any, within: str, start: int | None, most: int, seconds
             answer = Answer(system.cat_file(within, start=start or 0, end=(start or 0) + most, **options), None)
     except FSTimeoutError:
         raise TimeoutError(f"it took longer than {seconds:.3g} s") from None
-    return Answer(answer.content[:most], answer.total)
+    return answer._replace(content=answer.content[:most])
 
 
 def size_of(system: Any, within: str) -> int | None:
@@ -317,12 +319,13 @@ async def _fetch_s3(system: Any, path: str, start: int | None, most: int) -> Ans
     async with response["Body"] as body:
         chunks = body.iter_chunks(CHUNK_BYTES)
         if "ContentRange" in response:
-            return await _checked(chunks, response["ContentRange"], most)
+            answer = await _checked(chunks, response["ContentRange"], most)
+            return answer._replace(version=response.get("ETag"))
         content = await _first(chunks, start or 0, most)  # all of it
         total = response.get("ContentLength")
         if total is not None and len(content) < min(most, total - (start or 0)):
             raise _cut(content, min(most, total - (start or 0)))
-        return Answer(content, total)
+        return Answer(content, total, response.get("ETag"))
 
 
 async def _fetch_gs(system: Any, path: str, start: int | None, most: int) -> Answer:
@@ -334,15 +337,16 @@ async def _fetch_gs(system: Any, path: str, start: int | None, most: int) -> Ans
         if str(error.code) == "416":
             return Answer(b"", None)
         raise
+    version = headers.get("X-Goog-Generation") or headers.get("ETag")
     if said := headers.get("Content-Range"):
         begin, end, total = _place(said)
         if len(content) < min(most, end - begin):
             raise _cut(content, end - begin)
-        return Answer(content, total)
+        return Answer(content, total, version)
     length = headers.get("Content-Length")
     if length is not None and "Content-Encoding" not in headers and len(content) < int(length):
         raise _cut(content, int(length))
-    return Answer(content if start is None else content[start:], len(content))
+    return Answer(content if start is None else content[start:], len(content), version)
 
 
 _STREAMS = {"http": _fetch_http, "https": _fetch_http, "s3": _fetch_s3, "gs": _fetch_gs}

@@ -184,6 +184,25 @@ def test_a_file_that_changes_while_it_is_read_is_refused(store):
             file.read()
 
 
+def test_a_file_that_is_replaced_by_one_of_the_same_size_while_it_is_read_is_refused(s3):
+    path = "s3://bucket/replaced"
+    storage.write_whole(path, [CONTENT])
+    with storage.open_read(path, len(CONTENT)) as file:
+        assert file.read(10) == CONTENT[:10]
+        storage.write_whole(path, [CONTENT[::-1]])
+        with pytest.raises(StoreError, match=f"^{path} has changed while it was read, though not its size. Start again"):
+            file.read()
+    assert storage.read(path) == CONTENT[::-1]
+
+
+def test_googles_store_names_the_content_of_a_file_by_its_generation():
+    async def call(*_: object, **__: object) -> tuple[dict[str, str], bytes]:  # the emulator names none
+        return {"Content-Range": "bytes 0-4/9", "X-Goog-Generation": "17", "ETag": "x"}, b"01234"
+
+    system = SimpleNamespace(url=str, _call=call)
+    assert asyncio.run(stores._fetch_gs(system, "bucket/file", 0, 5)) == stores.Answer(b"01234", 9, "17")
+
+
 @pytest.mark.parametrize("url", ["s3://no-such-bucket/a", "gs://no-such-bucket/a"])
 def test_a_bucket_that_does_not_exist_is_named(s3, gs, url):
     message = f"the bucket {url.removesuffix('/a')} does not exist: create it, or correct its name"
