@@ -304,10 +304,16 @@ def match(pattern: str) -> tuple[dict[str, tuple[int, float]], list[str]]:
     found = ask(pattern, lambda system, within: system.glob(_plain_stars(within), detail=True))
     if not found:
         check_bucket(pattern)
-    entries = {folder + name[len(root) :].rstrip("/"): entry for name, entry in found.items()}
-    entries = {path: entry for path, entry in entries.items() if matches(pattern, path)}
-    files = {path: _of_file(entry) for path, entry in entries.items() if entry["type"] == "file"}
-    return files, [] if pattern.endswith("**") else sorted(entries.keys() - files.keys())
+    files, folders = dict[str, tuple[int, float]](), set[str]()
+    for name, entry in found.items():
+        path = folder + name[len(root) :].rstrip("/")
+        if not matches(pattern, path):
+            continue
+        if entry["type"] == "file" and not name.endswith("/"):  # some programs make an object for a folder
+            files[path] = _of_file(entry)
+        else:
+            folders.add(path)
+    return files, [] if pattern.endswith("**") else sorted(folders - files.keys())
 
 
 def matches(pattern: str, path: str) -> bool:

@@ -190,7 +190,9 @@ def test_a_file_that_is_replaced_by_one_of_the_same_size_while_it_is_read_is_ref
     with storage.open_read(path, len(CONTENT)) as file:
         assert file.read(10) == CONTENT[:10]
         storage.write_whole(path, [CONTENT[::-1]])
-        with pytest.raises(StoreError, match=f"^{path} has changed while it was read, though not its size. Start again"):
+        with pytest.raises(
+            StoreError, match=f"^{path} has changed while it was read, though not its size. Start again"
+        ):
             file.read()
     assert storage.read(path) == CONTENT[::-1]
 

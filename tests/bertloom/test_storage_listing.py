@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from bertloom import storage
-from tests.model.object_store import KEYS, forget_clients, serve
+from tests.model.object_store import KEYS, forget_clients, object_store, serve
 
 NUMBER = 100_000
 PAGE = 1000
@@ -41,6 +41,19 @@ class Lister(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/xml")
         self.end_headers()
         self.wfile.write(body)
+
+
+def test_the_object_of_a_folder_is_no_file():
+    with object_store() as store:
+        store.client().create_bucket(Bucket="bucket")
+        for key in ("in/", "in/empty/", "in/sub/", "in/sub/a.txt", "in/b.txt"):
+            store.client().put_object(Bucket="bucket", Key=key, Body=b"x" * key.endswith(".txt"))
+        url = "s3://bucket/in"
+        assert storage.find(url).keys() == {f"{url}/b.txt", f"{url}/sub/a.txt"}
+        assert storage.match(f"{url}/**")[0].keys() == {f"{url}/b.txt", f"{url}/sub/a.txt"}
+        files, folders = storage.match(f"{url}/*")
+        assert files.keys() == {f"{url}/b.txt"} and folders == [f"{url}/empty", f"{url}/sub"]
+    forget_clients()
 
 
 @pytest.mark.slow
