@@ -79,7 +79,7 @@ class PreprocessConfig:
     """Folder for tokenized text. Later jobs over the same texts with the same folder do not tokenize them again, whatever
     their lengths, copies or masks. By default it is inside --out and is removed at the end."""
     num_workers: int = 1
-    """Number of worker processes on this machine."""
+    """Number of worker processes on this machine. An engine (--runner) has workers of its own."""
     split_mb: float | None = None
     """Megabytes of text that a worker takes in one piece. By default 8, or 64 if the input has 100 GB or more."""
     tokenize: Annotated[TokenizeConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TokenizeConfig)
@@ -101,6 +101,8 @@ class PreprocessConfig:
 def main(argv: Sequence[str]) -> int:
     argv = list(argv)
     at = argv.index("--") if "--" in argv else len(argv)
+    if any(word.partition("=")[0] == "--runner" for word in argv[:at]):
+        raise ValueError("--runner: flags of Beam and of an engine follow a --, as in -- --runner=DaskRunner")
     config = parse(PreprocessConfig, argv[:at], prog="bertloom preprocess")
     import_beam(connectors=at < len(argv))
     manifest = preprocess(config, argv[at + 1 :])
@@ -160,6 +162,7 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
     from pipeline.inputs.discovery import find_sources
     from pipeline.inputs.sources import leave_out
     from pipeline.job import JobConfig
+    from pipeline.local.runner import is_local
     from pipeline.output import check_apart
     from pipeline.remote.dataflow import check_dataflow, is_dry_run, name_job
     from pipeline.storage_flags import storage_options
@@ -180,6 +183,8 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
     examples = replace(config.examples, validation_fraction=0.0) if config.validation_input else config.examples
     job = JobConfig(config.tokenize, examples, vocabulary.sha256)
     notes: list[str] = []
+    if config.num_workers > 1 and not is_local(options):
+        say(f"--num-workers {config.num_workers} is for this machine alone: an engine has workers of its own")
     sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
     sources = leave_out(sources, config.leave_out)
     for note in [*vocabulary.notes, *notes]:

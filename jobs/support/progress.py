@@ -109,7 +109,7 @@ class JobProgress:
     def line(self, now: float) -> str:
         """Return the progress in words."""
         if (found := self._progress()) is None:
-            return f"waiting for workers since {tqdm.format_interval(int(now - self.began))}"
+            return f"has waited {tqdm.format_interval(int(now - self.began))} for workers"
         unit = STAGES[self.stage]
         what = f"{found.total / 1e6:,.1f} MB" if unit == BYTES else counted(found.total, unit)
         share = f" {100 * found.amount // found.total} % of {what}" if found.total else ""

@@ -67,7 +67,10 @@ class DaskResult(dask_runner.DaskRunnerResult):
             raise
         except CancelledError:
             self.client.close()
-            raise ConnectionError("the Dask scheduler has cancelled the job, or has ended. See its log") from None
+            raise ConnectionError(
+                "the Dask scheduler has cancelled the job, or has ended. See its log. Finished work is kept: start the same "
+                "command again to continue"
+            ) from None
         except BaseException:
             self.client.close()
             raise

@@ -4,6 +4,7 @@ Every fault until then is an error in one line that names the flag. What Beam, i
 a log, which stays only if the job fails.
 """
 
+import asyncio
 import logging
 import os
 import re
@@ -29,7 +30,7 @@ from apache_beam.runners.portability.portable_runner import PortableRunner
 from apache_beam.runners.runner import PipelineRunner
 
 from bertloom.counts import counted
-from bertloom.json_files import parse_json
+from bertloom.json_files import parse_json, read_json
 from pipeline.local.runner import quiet_workers
 from pipeline.remote.flags import check_flags, make_runner
 from pipeline.remote.job_server import EMBEDDED, job_server
@@ -131,6 +132,10 @@ def _check_environment(runner: PortableRunner, options: PipelineOptions) -> str:
         raise ValueError(
             "--environment_type=EXTERNAL needs --environment_config=HOST:PORT, the address of a worker pool"
         )
+    if kind == "EXTERNAL" and not given.startswith("{") and not re.search(r":\d+$", given):
+        raise ValueError(
+            f"--environment_config={given}: expected HOST:PORT, the address of a worker pool, such as localhost:50000"
+        )
     if kind == "PROCESS" and not given:
         raise ValueError(
             '--environment_type=PROCESS needs --environment_config={"command": PATH}, Beam\'s boot program'
@@ -186,7 +191,8 @@ def _flink(options: FlinkRunnerOptions) -> str:
 def _check_scheduler(options: PipelineOptions) -> str:
     """Return what the Dask scheduler has. ConnectionError if there is none."""
     from apache_beam.runners.dask.dask_runner import DaskOptions  # not at the top: needs dask
-    from distributed import Client
+    from distributed import Client, Security
+    from distributed.comm.core import connect
 
     given = options.view_as(DaskOptions)
     address = given.address or given.scheduler_file
@@ -197,15 +203,23 @@ def _check_scheduler(options: PipelineOptions) -> str:
             f"--dask_scheduler_file={address}: there is no such file; `dask scheduler --scheduler-file` writes it"
         )
     timeout = given.timeout or CONNECT_SECONDS
+
+    async def greet(found: str) -> None:
+        comm = await connect(found, timeout=timeout, **Security().get_connection_args("client"))
+        await comm.close()
+
     try:
+        found = given.address or read_json(given.scheduler_file).get("address", "")
+        # Dask itself waits for ever for the greeting of another program, such as the scheduler's own page.
+        asyncio.run(asyncio.wait_for(greet(found), timeout + 1))
         with Client(given.address, scheduler_file=given.scheduler_file, timeout=timeout) as client:
             workers = client.scheduler_info(n_workers=-1)["workers"].values()
             page = client.dashboard_link
     except (OSError, ValueError) as error:
         flag = "--dask_client_address" if given.address else "--dask_scheduler_file"
         raise ConnectionError(
-            f"{flag}={address}: no Dask scheduler answers there ({_reason(error)}). Start one with `dask scheduler`, and "
-            f"give the address that it prints, such as tcp://HOST:8786"
+            f"{flag}={address}: no Dask scheduler answers there ({_reason(error) or 'no greeting'}). Start one with "
+            f"`dask scheduler`, and give the address that it prints, such as tcp://HOST:8786"
         ) from error
     threads = sum(worker["nthreads"] for worker in workers)
     return f", scheduler {address} ({counted(len(workers), 'worker')} with {counted(threads, 'thread')}, page {page})"

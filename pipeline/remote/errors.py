@@ -33,6 +33,8 @@ def remote_error(error: Exception, options: PipelineOptions, engine: Engine) -> 
     """Return an error for the user if another runner ended the job, or if its workers could not load it; else the same."""
     if isinstance(error, (grpc.RpcError, grpc.FutureTimeoutError)):
         details = _panic(engine.log) or getattr(error, "details", lambda: "no answer")()
+        if "start sdk worker" in details:  # of Prism
+            details = f"{details}. {what_to_check(options, engine)}"
         return ConnectionError(
             f"the job server of {engine.name} has ended, or cannot be reached any more: {details}{_see(engine)}"
         )

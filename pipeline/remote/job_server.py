@@ -75,6 +75,13 @@ def job_server(runner: PortableRunner, options: PipelineOptions, log: str) -> It
 
 def _command_of(server: SubprocessJobServer, options: PipelineOptions) -> tuple[list[str], str]:
     """Return the command that starts a job server, and its endpoint. Beam downloads a binary or jar that no flag names."""
+    given = options.get_all_options()
+    for flag in ("prism_location", "flink_job_server_jar", "spark_job_server_jar"):
+        path = given.get(flag)
+        if path and "://" not in path and not os.path.isfile(path):
+            raise ConnectionError(
+                f"--{flag}={path}: there is no such file; expected the path of a file on this machine"
+            )
     try:
         command, endpoint = server.subprocess_cmd_and_endpoint()
     except (RuntimeError, OSError, ValueError) as error:

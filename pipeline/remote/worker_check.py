@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from bertloom import storage
+from bertloom.store_errors import StoreError
 from pipeline.places import Places
 from pipeline.text.versions import version_of
 
@@ -95,7 +96,7 @@ def _check(check: WorkerCheck) -> None:
             )
         try:
             storage.write_whole(storage.join(folder, f"{socket.gethostname()}-{os.getpid()}"), [b""])
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, StoreError) as error:
             raise ConnectionError(
                 f"{worker} cannot write in {place}: {_reason(error)}. Give the user {os.getuid()} there the right to"
             ) from None
@@ -106,7 +107,7 @@ def _check(check: WorkerCheck) -> None:
 def _read(path: str, worker: str, place: str) -> bytes:
     try:
         return storage.read_range(path, 0, 64)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StoreError) as error:
         raise ConnectionError(f"{worker} does not see {place}: {_reason(error)}. {_share(place)}") from None
 
 

@@ -40,7 +40,9 @@ def worker_pool(host: str, port: int, say: Callable[[str], object]) -> Iterator[
         socket.create_server((host, port)).close()  # its error says more than gRPC's
         bound = server.add_insecure_port(f"{host}:{port}")
     except (OSError, RuntimeError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        reason: object = error
+        if isinstance(error, OSError) and error.errno:  # of a name that is not known it is no number of the system
+            reason = os.strerror(error.errno) if error.errno > 0 else error.strerror
         raise OSError(f"--host {host} --port {port}: cannot listen there ({reason}). Choose another --port") from error
     server.start()
     try:

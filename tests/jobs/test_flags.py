@@ -33,6 +33,12 @@ def test_values_known_flags_and_help_are_accepted_with_underscores_too():
     check_flags(["-h", "--help", "--num_steps=-1", "--batch-size", "-- x", "--tyro-print-completion"], FLAGS, "x")
 
 
+@pytest.mark.parametrize("flag", [["--runner=DaskRunner"], ["--runner", "FlinkRunner"]])
+def test_a_flag_of_beam_before_the_dashes_is_told_where_it_goes(flag, capsys):
+    assert main(["preprocess", "--input", "x", "--vocab", "v", "--out", "o", *flag]) == 2
+    assert "--runner: flags of Beam and of an engine follow a --, as in -- --runner=" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_refuses_an_unknown_flag_in_one_line_and_shows_its_help(command, capsys):
     assert main([command, "--no-such-flag", "1"]) == 2

@@ -59,7 +59,7 @@ def test_a_line_has_the_share_the_documents_the_speed_and_the_time_left(shown, n
 
 
 def test_until_a_worker_begins_the_progress_is_that_none_has(shown):
-    assert at(shown, 75) == "waiting for workers since 01:15"
+    assert at(shown, 75) == "has waited 01:15 for workers"
     log_begin(shown.folder, "tokenize")
     assert at(shown, 80) == "tokenize 0 % of 4.0 MB in 00:00, ? left"
     log_piece(shown.folder, "tokenize", "0.part", 1_000_000)

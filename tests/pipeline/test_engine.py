@@ -98,17 +98,19 @@ def test_a_job_server_runs_for_the_length_of_the_job(tmp_path):
         ("PortableRunner --job_endpoint=no.invalid:1", "--job_endpoint=no.invalid:1: no job server answers there ("),
         ("FlinkRunner --job_endpoint=localhost:1", "--job_endpoint=localhost:1: no job server answers there ("),
         ("PrismRunner", "--runner=PrismRunner needs its job server: Unable to fetch remote prism binary at https://"),
-        (
-            "PrismRunner --prism_location=/no/prism",
-            'needs its job server: Unable to parse binary URL "/no/prism"; give',
-        ),
+        ("PrismRunner --prism_location=/no/prism", "--prism_location=/no/prism: there is no such file; expected"),
+        ("PrismRunner --prism_location={folder}", "--prism_location={folder}: there is no such file; expected"),
         ("PrismRunner --prism_location={text}", "{text} does not start: Exec format error; expected Beam's `prism`"),
         ("PrismRunner --prism_location={failing}", "{failing}, ended at once with status 3: no port is free"),
         ("FlinkRunner", "--runner=FlinkRunner needs its job server: Unable to fetch remote job server jar at https://"),
         ("SparkRunner", "give --spark_job_server_jar=PATH, Beam's jar for your engine's version, or --job_endpoint"),
         (
             "FlinkRunner --flink_job_server_jar=/no.jar",
-            'Unable to parse jar URL "/no.jar"; give --flink_job_server',
+            "--flink_job_server_jar=/no.jar: there is no such file; expected",
+        ),
+        (
+            "SparkRunner --spark_job_server_jar=/no.jar",
+            "--spark_job_server_jar=/no.jar: there is no such file; expected",
         ),
         (
             "FlinkRunner --flink_job_server_jar={text} --job_server_java_launcher=/no/java",
@@ -127,6 +129,7 @@ def test_an_engine_that_does_not_start_or_answer_is_one_error(tmp_path, flags, s
     names = {
         "text": str(tmp_path / "text"),
         "failing": failing,
+        "folder": str(tmp_path),
     }
     runner, *more = flags.format(**names).split()
     with pytest.raises(ConnectionError) as error:
@@ -142,6 +145,10 @@ def test_an_engine_that_does_not_start_or_answer_is_one_error(tmp_path, flags, s
             "--environment_type=EXTERN: expected one of LOOPBACK, EXTERNAL, PROCESS, DOCKER",
         ),
         (["--environment_type=EXTERNAL"], "--environment_type=EXTERNAL needs --environment_config=HOST:PORT"),
+        (
+            ["--environment_type=EXTERNAL", "--environment_config=localhost"],
+            "--environment_config=localhost: expected HOST:PORT, the address of a worker pool, such as localhost:50000",
+        ),
         (["--environment_type=PROCESS"], "--environment_type=PROCESS needs --environment_config="),
         ([], "the workers would run in Beam's own Docker image, which lacks bertloom"),
     ],
@@ -150,6 +157,18 @@ def test_workers_that_could_not_run_are_an_error_before_anything_starts(flags, s
     with pytest.raises(ValueError) as error:
         opened(["--runner=PortableRunner", "--job_endpoint=localhost:1", *flags])
     assert said in str(error.value)
+
+
+def test_a_program_that_is_no_dask_scheduler_is_an_error_and_not_waited_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "CONNECT_SECONDS", 0.1)
+    with web_page({}) as address:
+        with pytest.raises(
+            ConnectionError, match=f"=tcp://{address}: no Dask scheduler answers there .* Start one with"
+        ):
+            opened(["--runner=DaskRunner", f"--dask_client_address=tcp://{address}"])
+        (tmp_path / "scheduler.json").write_text(json.dumps({"address": f"tcp://{address}"}))
+        with pytest.raises(ConnectionError, match="--dask_scheduler_file=.*: no Dask scheduler answers there"):
+            opened(["--runner=DaskRunner", f"--dask_scheduler_file={tmp_path}/scheduler.json"])
 
 
 def test_an_unknown_flag_is_an_error_once_the_job_server_has_named_its_own(tmp_path):

@@ -136,7 +136,8 @@ def test_the_last_words_of_a_job_server_are_quoted(engine):
     with open(engine.log, "w") as log:
         log.write("started\npanic: unable to start sdk worker pool:2: connection refused\n\ngoroutine 1\n")
     found = str(remote_error(grpc.RpcError(), pipeline_options(1, [*POOL, CONFIG]), engine))
-    assert "has ended, or cannot be reached any more: unable to start sdk worker pool:2: connection refused; " in found
+    assert "cannot be reached any more: unable to start sdk worker pool:2: connection refused. See the log of" in found
+    assert "`bertloom worker-pool` must run there" in found
 
 
 @pytest.mark.parametrize(

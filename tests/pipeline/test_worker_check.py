@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bertloom import storage
+from bertloom.store_errors import StoreError
 from pipeline.places import Places
 from pipeline.remote import worker_check as module
 from pipeline.remote.worker_check import versions, worker_check
@@ -99,6 +100,16 @@ def test_a_store_that_refuses_a_worker_is_no_matter_of_mounts(check, monkeypatch
         "does not see s3://bucket/out/.work: s3://bucket/out/.work/check/token: access denied. The worker needs the"
         in found
     )
+
+
+def test_a_worker_without_credentials_is_named(check, monkeypatch):
+    def refused(path, *_):
+        raise StoreError(f"{path}: no credentials for s3://bucket")
+
+    monkeypatch.setattr(storage, "read_range", refused)
+    found = error_of(replace(check, folders=("s3://bucket/out/.work/check",)))
+    assert found.startswith(f"{WORKER} does not see s3://bucket/out/.work: s3://bucket/out/.work/check/token: no cred")
+    assert found.endswith("The worker needs the credentials and the endpoint of this store in its environment")
 
 
 @pytest.mark.parametrize("number", range(3))
