@@ -4,7 +4,6 @@ Beam's own worker_pool_main starts the first `python` on PATH, which may lack Be
 killed. Here a worker runs this Python, and ends when the pool ends, in any way.
 """
 
-import os
 import socket
 import subprocess
 import sys
@@ -40,9 +39,7 @@ def worker_pool(host: str, port: int, say: Callable[[str], object]) -> Iterator[
         socket.create_server((host, port)).close()  # its error says more than gRPC's
         bound = server.add_insecure_port(f"{host}:{port}")
     except (OSError, RuntimeError) as error:
-        reason: object = error
-        if isinstance(error, OSError) and error.errno:  # of a name that is not known it is no number of the system
-            reason = os.strerror(error.errno) if error.errno > 0 else error.strerror
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while attempting")[0]
         raise OSError(f"--host {host} --port {port}: cannot listen there ({reason}). Choose another --port") from error
     server.start()
     try:

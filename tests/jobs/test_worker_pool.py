@@ -159,3 +159,11 @@ def test_a_port_in_use_is_named(capsys):
     assert capsys.readouterr().err.endswith(said)
     assert main(["worker-pool", "--port", "70000"]) == 2
     assert "--port 70000: expected 0 to 65535" in capsys.readouterr().err
+
+
+def test_a_host_without_an_address_is_named(capsys):
+    assert main(["worker-pool", "--host", "no.invalid"]) == 2
+    said = (
+        "error: --host no.invalid --port 50000: cannot listen there (Name or service not known). Choose another --port"
+    )
+    assert said in capsys.readouterr().err
