@@ -37,7 +37,7 @@ from bertloom.stores import (
 )
 from bertloom.whole_files import NO_ROOM, whole_file
 
-__all__ = ["Options", "StoreError", "connect", "fetch", "file_system", "options", "scheme_of"]
+__all__ = ["MOST_AHEAD", "Options", "StoreError", "connect", "fetch", "file_system", "options", "scheme_of"]
 
 NEAR_BYTES = 1 << 18
 """Spans of a file that are this near to each other are read in one request: a request takes as long as these bytes."""

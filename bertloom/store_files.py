@@ -158,7 +158,7 @@ def open_store(path: str, size: int | None = None, ahead: int = 0) -> BinaryIO:
     system, within = file_system(path)
     with retry(path, lambda: system.open(within, "rb")) as file:
         if file.seekable():
-            return StoreFile(path, file.size, ahead)  # type: ignore[return-value]
+            return StoreFile(path, file.size, ahead)  # type: ignore[return-value]  # as above
         whole = tempfile.TemporaryFile()  # noqa: SIM115  handed to the caller
         shutil.copyfileobj(file, whole)
         whole.seek(0)

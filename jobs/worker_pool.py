@@ -8,7 +8,6 @@ The engine asks the pool for workers, and the pool starts them with this Python.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,12 +42,9 @@ class WorkerPoolConfig:
 def main(argv: Sequence[str]) -> None:
     config = parse(WorkerPoolConfig, argv, prog="bertloom worker-pool")
     import_beam(connectors=True)
+    from pipeline.remote.messages import software
     from pipeline.remote.worker_pool import worker_pool
-    from pipeline.text.versions import version_of
 
     with worker_pool(config.host, config.port, say) as address:
-        versions = " and ".join(f"{name} {version_of(name)}" for name in ("bertloom", "apache-beam"))
-        print(
-            f"worker pool at {address}: Python {sys.version_info[0]}.{sys.version_info[1]} with {versions}", flush=True
-        )
+        print(f"worker pool at {address}: {software()}", flush=True)
         threading.Event().wait()

@@ -147,7 +147,7 @@ def _read_checked(dataset: str, name: str, sha256: str, listed_in: str = "manife
 def _check_file(dataset: str, name: str, sha256: str, counters: dict[str, Any]) -> Iterator[str]:
     try:
         with storage.open_read(storage.file_below(dataset, name)) as file:
-            digest = hashlib.file_digest(file, "sha256")
+            digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # BinaryIO lacks readinto, files have it
     except FileNotFoundError:
         raise _Unreadable(f"{name}: is missing") from None
     except (OSError, ValueError) as error:

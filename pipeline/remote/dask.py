@@ -48,7 +48,7 @@ class DaskRunner(dask_runner.DaskRunner):
         if not dask_options.npartitions and not dask_options.partition_size:
             dask_options.partition_size = 1  # an element is a group of splits, or several: seconds of work
         pipeline.replace_all([_CombineInSteps()])
-        accepted: Any = super().run_pipeline(pipeline, options)  # type: ignore[no-untyped-call]
+        accepted: Any = super().run_pipeline(pipeline, options)  # type: ignore[no-untyped-call]  # Beam's has no types
         return DaskResult(accepted.client, accepted.futures)
 
 

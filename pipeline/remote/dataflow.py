@@ -11,7 +11,6 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     SetupOptions,
-    StandardOptions,
     TestOptions,
     WorkerOptions,
 )
@@ -19,15 +18,10 @@ from apache_beam.runners.runner import PipelineResult
 
 from bertloom import storage
 from bertloom.extras import needs
+from pipeline.remote.flags import names_runner
 
 _REQUIRED = {"project": "PROJECT_ID", "region": "REGION, such as europe-west1", "temp_location": "gs://BUCKET/tmp"}
 _PACKAGES = ("google.cloud.dataflow", "google.cloud.storage", "google_auth_httplib2")
-
-
-def is_dataflow(options: PipelineOptions) -> bool:
-    """Return whether --runner names Dataflow."""
-    runner = options.view_as(StandardOptions).runner or ""
-    return bool(runner.rpartition(".")[2].lower().removesuffix("runner") == "dataflow")
 
 
 def is_dry_run(options: PipelineOptions) -> bool:
@@ -37,7 +31,7 @@ def is_dry_run(options: PipelineOptions) -> bool:
         return False
     if str(given).lower() not in ("true", "false"):
         raise ValueError(f"--dry_run={given}: expected True or False")
-    if not is_dataflow(options):
+    if not names_runner(options, "dataflow"):
         raise ValueError(
             f"--dry_run={given}: only Dataflow has dry runs, and another runner would start the job; leave it out, or give "
             f"--runner=DataflowRunner"
@@ -50,7 +44,7 @@ def check_dataflow(options: PipelineOptions, places: Mapping[str, Iterable[str]]
 
     places: flag of bertloom -> the files, folders and patterns that it names.
     """
-    if not is_dataflow(options):
+    if not names_runner(options, "dataflow"):
         return
     if not all(map(_is_installed, _PACKAGES)):
         raise ValueError(needs("--runner=DataflowRunner", "gcp"))
@@ -104,7 +98,7 @@ class JobDescription:
     """The pipeline: a serialized proto of Beam, which the request names."""
 
     def write(self, path: str) -> list[str]:
-        """Write both beside each other and return their paths. path: of the request."""
+        """Write both files and return their paths. path: of the request. The pipeline's path begins with it."""
         files = {path: self.job, f"{path}.pipeline.pb": self.graph}
         for name, content in files.items():
             storage.write_whole(name, [content])

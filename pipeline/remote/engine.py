@@ -34,6 +34,7 @@ from bertloom.json_files import parse_json, read_json
 from pipeline.local.runner import quiet_workers
 from pipeline.remote.flags import check_flags, make_runner
 from pipeline.remote.job_server import EMBEDDED, job_server
+from pipeline.remote.messages import reason_of
 
 CONNECT_SECONDS = 10
 """How long a launcher waits for the answer of a scheduler or of an engine's master."""
@@ -161,8 +162,8 @@ def check_master(options: PipelineOptions) -> str:
             socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
         except OSError as error:
             raise ConnectionError(
-                f"--spark_master_url={spark.spark_master_url}: no Spark master answers there ({_reason(error)}). Start it, "
-                f"or give the address that its page shows, such as spark://HOST:7077"
+                f"--spark_master_url={spark.spark_master_url}: no Spark master answers there ({reason_of(error)}). Start "
+                f"it, or give the address that its page shows, such as spark://HOST:7077"
             ) from error
     return f" at {spark.spark_master_url}" if "spark" in name else ""
 
@@ -174,7 +175,7 @@ def _flink(options: FlinkRunnerOptions) -> str:
             found = parse_json(answer.read(1 << 20), url)
     except (OSError, ValueError) as error:
         raise ConnectionError(
-            f"--flink_master={options.flink_master}: no Flink answers there ({_reason(error)}). Start it, or give the "
+            f"--flink_master={options.flink_master}: no Flink answers there ({reason_of(error)}). Start it, or give the "
             f"HOST:PORT of its web page, such as localhost:8081"
         ) from error
     version = str(found.get("flink-version", "of unknown version"))
@@ -218,13 +219,8 @@ def _check_scheduler(options: PipelineOptions) -> str:
     except (OSError, ValueError) as error:
         flag = "--dask_client_address" if given.address else "--dask_scheduler_file"
         raise ConnectionError(
-            f"{flag}={address}: no Dask scheduler answers there ({_reason(error) or 'no greeting'}). Start one with "
+            f"{flag}={address}: no Dask scheduler answers there ({reason_of(error) or 'no greeting'}). Start one with "
             f"`dask scheduler`, and give the address that it prints, such as tcp://HOST:8786"
         ) from error
     threads = sum(worker["nthreads"] for worker in workers)
     return f", scheduler {address} ({counted(len(workers), 'worker')} with {counted(threads, 'thread')}, page {page})"
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-    return str(getattr(reason, "strerror", None) or reason).partition("\n")[0]

@@ -1,14 +1,13 @@
 """Errors of other runners in one line: what failed, where, and what to look at."""
 
 import re
-import sys
 
 import grpc
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
 from pipeline.remote.engine import Engine
-from pipeline.text.versions import version_of
+from pipeline.remote.messages import software
 
 _OTHER_PACKAGES = re.compile(r"^(?:(?:ModuleNotFound|Import)Error: |AttributeError: Can't get attribute ).*", re.M)
 _LOST = re.compile(r"Channel closed prematurely|SDK worker disconnected")  # of the portable runner, of Prism
@@ -65,8 +64,7 @@ def what_to_check(options: PipelineOptions, engine: Engine) -> str:
     """Return sentences that name the workers, what must be installed there, and what they must reach."""
     portable = options.view_as(PortableOptions)
     address = portable.environment_config or portable.lookup_environment_option("external_service_address")
-    versions = " and ".join(f"{name} {version_of(name)}" for name in ("bertloom", "apache-beam"))
-    python = f"Python {sys.version_info[0]}.{sys.version_info[1]} with {versions}, as here"
+    python = f"{software()}, as here"
     if engine.name == "DaskRunner":
         return f"See the scheduler's page: it must have workers, in {python}; a scheduler's queue may make them wait"
     if engine.name == "DataflowRunner":

@@ -45,17 +45,23 @@ class _Parser(_BeamArgumentParser):
         raise ValueError(f"after --: {message.removeprefix('argument ')}")
 
 
+def names_runner(options: PipelineOptions, name: str) -> bool:
+    """Return whether --runner names this runner, such as `dask`, in one of the forms that Beam accepts."""
+    runner = options.view_as(StandardOptions).runner or ""
+    return bool(runner.rpartition(".")[2].lower().removesuffix("runner") == name)
+
+
 def make_runner(options: PipelineOptions) -> PipelineRunner:
     """Return the runner that --runner names; ValueError if there is none."""
     name = options.view_as(StandardOptions).runner
-    if name.rpartition(".")[2].lower().removesuffix("runner") == "dask":  # Beam's own loses records
+    if names_runner(options, "dask"):  # Beam's own loses records
         with needed_by(f"--runner={name}"):
             from pipeline.remote.dask import DaskRunner
         return DaskRunner()
     try:
         return create_runner(name)
     except ImportError as error:
-        if "dataflow" in name.lower():
+        if names_runner(options, "dataflow"):
             raise ValueError(
                 f"--runner={name} needs Beam's packages for Google Cloud: install bertloom[gcp]"
             ) from error

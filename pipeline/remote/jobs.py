@@ -1,6 +1,5 @@
 """One job on another runner: send it, wait for its end, and cancel it when the user interrupts the command."""
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +13,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from pipeline.remote.engine import Engine
 from pipeline.remote.errors import submission_error
+from pipeline.remote.messages import reason_of, say
 
 _POLL_SECONDS = 0.3
 
@@ -48,18 +48,14 @@ def run_on_engine(
 
 def _cancel(result: PipelineResult, engine: Engine, command: str) -> None:
     """Ask the engine to cancel a job, and wait until it has done so. A second interruption ends this at once."""
-
-    def say(text: str) -> None:
-        print(f"bertloom {command}: {text}", file=sys.stderr, flush=True)
-
-    say(f"asking {engine.name} to cancel the job; to end at once, interrupt again")
+    say(command, f"asking {engine.name} to cancel the job; to end at once, interrupt again")
     try:
         result.cancel()
         with suppress(grpc.RpcError, NotImplementedError):  # it has ended, or does not report states
             while not PipelineState.is_terminal(result.state):
                 time.sleep(_POLL_SECONDS)
     except Exception as error:
-        reason = str(error.details() if isinstance(error, grpc.Call) else error).partition("\n")[0]
-        say(f"{engine.name} did not cancel the job ({reason}). It may go on: look at its page or log")
+        reason = str(error.details()) if isinstance(error, grpc.Call) else reason_of(error)
+        say(command, f"{engine.name} did not cancel the job ({reason}). It may go on: look at its page or log")
         return
-    say("the job is cancelled. Finished work is kept: start the same command again to continue")
+    say(command, "the job is cancelled. Finished work is kept: start the same command again to continue")

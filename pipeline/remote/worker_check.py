@@ -1,6 +1,6 @@
 """The check that each worker process of another runner makes before its first work, also one that joins a running job.
 
-It reads a token that the launcher has written into the folders of the job, and writes an answer beside it. So a worker whose
+It reads a token that the launcher has written into the folders of the job, and writes an answer there. So a worker whose
 machine does not share these folders, or that runs other software, ends the job with an error that names the machine.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from bertloom import storage
 from bertloom.store_errors import StoreError
 from pipeline.places import Places
+from pipeline.remote.messages import reason_of
 from pipeline.text.versions import version_of
 
 MAX_INPUTS = 8
@@ -98,7 +99,7 @@ def _check(check: WorkerCheck) -> None:
             storage.write_whole(storage.join(folder, f"{socket.gethostname()}-{os.getpid()}"), [b""])
         except (OSError, ValueError, StoreError) as error:
             raise ConnectionError(
-                f"{worker} cannot write in {place}: {_reason(error)}. Give the user {os.getuid()} there the right to"
+                f"{worker} cannot write in {place}: {reason_of(error)}. Give the user {os.getuid()} there the right to"
             ) from None
     for path in check.inputs:
         _read(path, worker, path)
@@ -108,7 +109,7 @@ def _read(path: str, worker: str, place: str) -> bytes:
     try:
         return storage.read_range(path, 0, 64)
     except (OSError, ValueError, StoreError) as error:
-        raise ConnectionError(f"{worker} does not see {place}: {_reason(error)}. {_share(place)}") from None
+        raise ConnectionError(f"{worker} does not see {place}: {reason_of(error)}. {_share(place)}") from None
 
 
 def _share(place: str) -> str:
@@ -120,7 +121,3 @@ def _share(place: str) -> str:
             "s3://BUCKET"
         )
     return "The worker needs the credentials and the endpoint of this store in its environment"
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).partition("\n")[0]

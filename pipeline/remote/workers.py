@@ -5,7 +5,6 @@ scheduler without workers waits, too.
 """
 
 import copy
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from apache_beam.runners.runner import PipelineResult
 from bertloom.counts import counted
 from pipeline.remote.engine import Engine
 from pipeline.remote.errors import what_to_check
+from pipeline.remote.messages import say
 
 MINUTE = 60.0  # seconds until the first message; each next one comes after twice as long
 _WATCH = "watch of remote workers"
@@ -43,7 +43,7 @@ def watch_remote_workers(
             )
             if not accepted:
                 advice = f"{engine.name} has not accepted the job for {counted(minutes, 'minute')}. See {engine.log}"
-            print(f"bertloom {command}: {advice}", file=sys.stderr, flush=True)
+            say(command, advice)
             minutes = 2 * minutes + 1
 
     threading.Thread(target=watch, name=_WATCH, daemon=True).start()

@@ -45,7 +45,6 @@ STORE_SECONDS = 10.0
 MAX_BYTES = 1 << 18
 """Of a file, about. A process that has more to write begins another one, because an object is written again as a whole."""
 
-
 _one_at_a_time = threading.Lock()
 
 
@@ -105,6 +104,7 @@ def _own_file(folder: str) -> _File:
 
 def log_begin(folder: str, stage: str, total: int = 0) -> None:
     """Log that a stage begins. total: of its work, if that was not known before the job."""
+    assert stage in STAGES
     _own_file(folder).begin(stage, total)
 
 
@@ -125,6 +125,7 @@ def log_piece(
         amount: in what STAGES counts.
         is_new: False if an earlier start of the job did the work.
     """
+    assert stage in STAGES
     _own_file(folder).add(stage, name, amount, documents, text_bytes, is_new)
 
 

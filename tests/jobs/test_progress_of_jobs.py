@@ -147,6 +147,7 @@ def test_each_pass_of_a_job_logs_all_of_its_work(tmp_path, vocab, logs, num_work
         {"list lines", "count lines"},
         {"tokenize", "sketch", "pair", "verify", "plan", "weave", "manifest"},
     ]
+    assert STAGES.keys() == {"count words"}.union(*(log.stages for log in logs)), "a stage that logs no work"
     assert sample.stages["choose sample"].documents == 150
     for log in logs:
         for stage, work in log.stages.items():
