@@ -349,7 +349,7 @@ def take_sample(run: Callable[[Any], object], job: JobConfig, places: Places) ->
     if not is_sealed(places.sample):
         say(f"reading all documents once, to choose {counted(int(text.clean.sample), 'document')}")
         keeps_lines = job.tokenize.max_line_repeats is not None or bool(text.clean.quality_filter)
-        run(FindShare(text.clean, keeps_lines, places.sample, places.work_log))
+        run(FindShare(text.clean, keeps_lines, places.sample, places.work_log, places.reading_notes))
     share = sampled(text.clean, read_share(places.sample))
     return replace(job, tokenize=replace(job.tokenize, text=replace(text, clean=share)))
 

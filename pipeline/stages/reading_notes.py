@@ -33,8 +33,8 @@ def no_note(split: Split, part: int) -> None:
 
 @contextmanager
 def reading(folder: str) -> Iterator[Note]:
-    """Keep a note of what this process reads. Yields the function that writes it."""
-    if not storage.is_local(folder):
+    """Keep a note of what this process reads, if the folder is a local one. Yields the function that writes it."""
+    if not folder or not storage.is_local(folder):
         yield no_note
         return
     os.makedirs(folder, exist_ok=True)

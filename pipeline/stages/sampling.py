@@ -19,6 +19,7 @@ from bertloom.sealed_files import read_sealed, write_sealed
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import SplitGroup
 from pipeline.stages.counters import increment
+from pipeline.stages.reading_notes import Note, reading
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.text.cleaning import CleanConfig
@@ -106,6 +107,8 @@ class FindShare(beam.PTransform[Any, Any]):
     path: str
     work_log: str
     """Folder of the log of finished work."""
+    reading_notes: str = ""
+    """Folder in which workers note what they read, if they do."""
 
     def expand(self, groups: Any) -> Any:
         return (
@@ -122,15 +125,17 @@ class FindShare(beam.PTransform[Any, Any]):
     def draw(self, group: SplitGroup) -> U64:
         log_begin(self.work_log, "choose sample")
         tally = Tally()
-        draws = smallest_draws(self._ids(group, tally), self.number + 1)
+        with reading(self.reading_notes) as note:
+            draws = smallest_draws(self._ids(group, tally, note), self.number + 1)
         increment("choose sample", documents_in=tally.documents, text_bytes=tally.text_bytes, draws_out=len(draws))
         log_piece(self.work_log, "choose sample", group.name, group.num_bytes, **asdict(tally))
         return draws
 
-    def _ids(self, group: SplitGroup, tally: Tally) -> Iterator[int]:
+    def _ids(self, group: SplitGroup, tally: Tally, note: Note) -> Iterator[int]:
         """Yield the id that decides for each text: its own id, or the id of its first piece. Adds the texts to the tally."""
         config = sampled(self.config.without_rejection(), 1.0)
         for split in group.splits:
+            note(split, 0)
             for record in read_documents(split, config=config, keep_lines=self.keep_lines):
                 if isinstance(record, Document):
                     tally.documents += 1

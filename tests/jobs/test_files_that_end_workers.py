@@ -58,6 +58,14 @@ def test_a_file_that_ends_a_worker_twice_is_named_and_can_be_left_out(tmp_path, 
     ]
 
 
+@pytest.mark.parametrize("flags", [("--sample", "40"), ("--max-line-repeats", "3")], ids=" ".join)
+def test_a_file_that_ends_a_worker_before_tokenization_is_named(tmp_path, deadly, flags):
+    job = Job(tmp_path)
+    for expected in ("It was reading b.jsonl. Finished work is kept", "b.jsonl has ended a worker process 2 times"):
+        process = job.start(tmp_path / "out", "--num-workers", "2", *flags, **deadly)
+        assert expected in process.communicate(timeout=TIMEOUT_SECONDS)[1]
+
+
 def test_only_the_notes_of_dead_processes_count_and_only_deaths_at_the_same_place(tmp_path):
     folder = str(tmp_path / "reading")
 
