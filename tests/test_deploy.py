@@ -283,6 +283,13 @@ def test_the_images_have_the_pinned_beam_and_the_version_of_bertloom():
     assert len(flink) == 1  # the job server is made for one version of Flink
 
 
+def test_flink_tries_again_what_a_lost_worker_did():
+    (manager,) = [container for container in CONTAINERS if container["name"] == "jobmanager"]
+    properties = yaml.safe_load(manager["env"][0]["value"])
+    assert properties["restart-strategy.type"] == "fixed-delay"
+    assert properties["restart-strategy.fixed-delay.attempts"] > 1
+
+
 def test_the_job_reaches_the_pool_beside_each_task_manager_and_uses_every_slot():
     by_name = {container["name"]: container for container in CONTAINERS}
     (job,) = [found for found in ALL if found["kind"] == "Job"]
