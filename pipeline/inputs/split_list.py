@@ -85,7 +85,7 @@ def read_split_list(path: str) -> SplitList:
     content = memoryview(read_sealed(path))
     middle = 8 + int.from_bytes(content[:8], "little")
     first, second = (pa.ipc.open_stream(part).read_all() for part in (content[8:middle], content[middle:]))
-    return SplitList(first, second.combine_chunks())
+    return SplitList(first.combine_chunks(), second.combine_chunks())  # a row of a table in pieces costs all of them
 
 
 def _columns(sources: Sequence[Source]) -> dict[str, Any]:

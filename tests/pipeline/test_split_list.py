@@ -66,6 +66,14 @@ def test_no_two_files_have_the_same_name_so_that_each_has_its_own_splits(tmp_pat
     assert list(found.groups(0, 1)) == [group]
 
 
+def test_a_list_of_many_sources_is_one_piece_in_memory_so_that_a_group_costs_only_its_own_sources(tmp_path):
+    groups = [SplitGroup((split_of(i, 9),)) for i in range(3000)]
+    sources = [split.source for group in groups for split in group.splits]
+    found = read_split_list(write_split_list(str(tmp_path), sources, groups))
+    assert {column.num_chunks for column in found.sources.columns} == {1} and found.all_sources() == sources
+    assert list(found.groups(2990, 3000)) == groups[2990:]
+
+
 def test_a_list_gives_back_groups_and_sources(tmp_path):
     plain = split_of(1, 10)
     named = replace(
