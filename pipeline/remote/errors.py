@@ -19,7 +19,7 @@ def submission_error(error: Exception, engine: Engine) -> Exception:
     of_cloud = type(error).__module__.startswith("google.")  # such as missing credentials
     if not (of_cloud or isinstance(error, _REFUSED)):
         return error
-    details = getattr(error, "details", lambda: str(error))()
+    details = _panic(engine.log) or getattr(error, "details", lambda: str(error))()
     reasons = [line.strip() for line in str(details).splitlines() if line.strip()]
     if len(reasons) > 1 and reasons[0].endswith("errors:"):  # Beam's check of the flags
         del reasons[0]

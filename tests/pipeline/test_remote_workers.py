@@ -138,6 +138,8 @@ def test_the_last_words_of_a_job_server_are_quoted(engine):
     found = str(remote_error(grpc.RpcError(), pipeline_options(1, [*POOL, CONFIG]), engine))
     assert "cannot be reached any more: unable to start sdk worker pool:2: connection refused. See the log of" in found
     assert "`bertloom worker-pool` must run there" in found
+    said = str(submission_error(grpc.RpcError(), engine))  # it ended while it took the job
+    assert "did not accept the job: unable to start sdk worker pool:2: connection refused; " in said
 
 
 @pytest.mark.parametrize(
