@@ -135,7 +135,8 @@ def slow(number: int, path: Path) -> int:
 
 def test_a_cancelled_job_has_ended_all_its_tasks(flags, tmp_path):
     path = tmp_path / "notes"
-    pipeline = beam.Pipeline(options=pipeline_options(1, flags))
+    options = pipeline_options(1, flags)
+    pipeline = beam.Pipeline(runner=make_runner(options), options=options)
     pipeline | beam.Create(range(40)) | beam.Map(slow, path)
     result = pipeline.run()
     while not path.exists():
