@@ -182,6 +182,7 @@ def test_the_base_reads_and_inspects_data(made, tmp_path):
     assert "0 faults" in run_commands(commands, [], folder=made, tmp=tmp_path)
 
 
+@pytest.mark.slow
 def test_training_and_what_follows_run_with_the_packages_of_train(made, tmp_path):
     rows = "".join(
         f'{{"text": "{"the house" if number % 2 else "a river"}", "label": {number % 2}}}\n' for number in range(8)

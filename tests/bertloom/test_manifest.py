@@ -113,10 +113,10 @@ def test_a_manifest_with_a_value_that_is_not_possible_names_it(path, value, mess
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
-JSON = st.recursive(SCALARS, lambda some: st.lists(some) | st.dictionaries(st.text(), some), max_leaves=20)
+JSON = st.recursive(SCALARS, lambda some: st.lists(some) | st.dictionaries(st.text(), some), max_leaves=8)
 
 
-@given(st.dictionaries(st.text(), JSON))
+@given(st.dictionaries(st.text(), JSON, max_size=5))
 def test_the_text_of_a_manifest_is_that_of_json(manifest):
     assert manifest_text(manifest) == json.dumps(manifest, indent=1, ensure_ascii=False).encode() + b"\n"
 

@@ -152,8 +152,8 @@ def check(source: Source, expected: list[Record], split_bytes: int, has_ids: boo
 
 def small_buffers(patch: pytest.MonkeyPatch, chunk: int, most: int) -> None:
     """Make files be read and texts be cut in small bits."""
-    for module in (streams, streamed):
-        patch.setattr(module, "CHUNK", chunk)
+    patch.setattr(streams, "CHUNK", chunk)
+    patch.setattr(streamed, "BORDER_BYTES", chunk)
     patch.setattr(tables, "BATCH_ROWS", 1 + chunk % 3)
     for module in (records, groups):
         patch.setattr(module, "MAX_DOCUMENT_BYTES", most)
@@ -352,8 +352,8 @@ def test_a_split_within_a_document_does_not_read_to_its_end(folder, monkeypatch)
             num_read += len(chunk)
             yield chunk
 
-    for module in (streams, streamed):
-        monkeypatch.setattr(module, "CHUNK", 1000)
+    monkeypatch.setattr(streams, "CHUNK", 1000)
+    monkeypatch.setattr(streamed, "BORDER_BYTES", 1000)
     monkeypatch.setattr(streamed, "read_chunks", counted)
     first, *rest = split_source(source, 10_000)
     [document] = read_documents(first)

@@ -80,8 +80,8 @@ def test_a_file_of_lines_cut_at_any_size_gives_the_same_items(folder, text, spli
     whole = list(read_documents(Split(source, 0, None)))
     assert len(whole) == len(text.removesuffix("\n").split("\n")) - (text == "")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (streams, streamed):
-            patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(streams, "CHUNK", chunk)
+        patch.setattr(streamed, "BORDER_BYTES", chunk)
         splits = split_source(source, split_bytes)
         assert [item for split in splits for item in read_documents(split)] == whole
 

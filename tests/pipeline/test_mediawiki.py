@@ -117,8 +117,8 @@ def test_a_dump_cut_and_streamed_in_any_way_gives_the_same_items(folder, pages, 
     assert len(whole) == len(pages)
     [source] = find_sources([str(folder / "whole.xml")])
     with pytest.MonkeyPatch.context() as patch:
-        for module in (streams, streamed):
-            patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(streams, "CHUNK", chunk)
+        patch.setattr(streamed, "BORDER_BYTES", chunk)
         splits = split_source(source, split_bytes)
         assert [item for split in splits for item in read_documents(split)] == whole
         for item in whole:

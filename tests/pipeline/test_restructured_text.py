@@ -1,7 +1,7 @@
 """reStructuredText: what is text and what is mark-up, directives of strangers, and pages that are made to take long."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs.formats import rst_parser
@@ -133,6 +133,7 @@ lines = st.lists(words, min_size=2, max_size=6).map(" ".join)
 
 
 @settings(max_examples=200, deadline=None)
+@example([["a) a)"]])
 @given(st.lists(st.lists(lines, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_plain_text_stays_as_it_is(blocks):
     source = "\n\n".join(map("\n".join, blocks))

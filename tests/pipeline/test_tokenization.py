@@ -89,7 +89,12 @@ CONFIGS = {
 CASES = [((name,), "as-it-is") for name in INPUTS]
 CASES += [((name,), config) for name in ("a.txt", "g.parquet") for config in CONFIGS if config != "as-it-is"]
 CASES += [(("b.jsonl",), "lines"), (("c.txt.gz",), "threes"), (("d.jsonl.gz",), "threes"), (("e.txt",), "lines")]
-CASES += [(tuple(INPUTS), config) for config in CONFIGS]
+CASES += [(tuple(INPUTS), "as-it-is"), (tuple(INPUTS), "threes")]
+CASES += [
+    pytest.param(tuple(INPUTS), config, marks=pytest.mark.slow)
+    for config in CONFIGS
+    if config not in ("as-it-is", "threes")
+]
 EVERY_CASE = pytest.mark.parametrize("names, config", CASES)
 
 

@@ -123,8 +123,8 @@ def test_an_archive_is_not_cut_and_needs_its_packages(folder, monkeypatch):
     (folder / "whole.wet").write_bytes(b"".join(WET))
     [source] = find_sources([str(folder / "whole.wet")])
     assert split_source(source, 10) == [Split(source, 0, None, source.size)]
-    monkeypatch.setattr("pipeline.inputs.formats.format.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"whole.wet: is a web archive. Reading it needs warcio and resiliparse: pip"):
+    monkeypatch.setattr("bertloom.extras.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"whole.wet: is a web archive. Reading it needs the extra .web.: pip"):
         split_source(source, 10)
 
 

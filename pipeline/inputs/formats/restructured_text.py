@@ -53,7 +53,7 @@ def _paragraphs(node: Any, values: Mapping[str, str]) -> Iterator[str]:
             texts = _paragraphs(child, values)
             if first:
                 number = f"{int(first[:-1]) + i}{first[-1]} " if first[:-1].isdigit() else f"{first} "
-                yield number + next(texts, "")
+                yield (number + next(texts, "")).rstrip()  # an item may be empty
             yield from texts
 
 
