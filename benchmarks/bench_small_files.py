@@ -1,4 +1,4 @@
-"""Measure a job over many small files beside the same job over one file with the same text, whole processes in alternation.
+"""Measure a job over many small files and the same job over one file with the same texts, whole processes in alternation.
 
     python benchmarks/bench_small_files.py --input 'corpus_en/*.jsonl.gz' --vocab vocab.txt --files 30000 --bytes 600
 
