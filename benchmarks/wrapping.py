@@ -21,7 +21,10 @@ def shapes(paragraphs: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def wrap(paragraph: str, columns: int) -> str:
-    """Return the paragraph in lines of at most so many columns. A Chinese comma or full stop may be one character more."""
+    """Return the paragraph in lines of at most this number of columns.
+
+    A line may end with a Chinese comma or full stop after its last column.
+    """
     if not any(_width(character) == 2 for character in paragraph):
         return textwrap.fill(paragraph, columns, break_on_hyphens=False, break_long_words=False)
     lines, used = [""], 0

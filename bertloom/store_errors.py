@@ -36,7 +36,7 @@ def scheme_of(path: str) -> str | None:
 
 
 def explain(path: str, error: BaseException) -> StoreError | None:
-    """Return what an error of a client means, with what to do, or None if it may pass or is no refusal."""
+    """Return the error for the user if a client's error means that the store refuses; None for all other errors."""
     scheme = scheme_of(path) or ""
     bucket = _bucket(path)
     found = set(codes_of(error))
@@ -103,5 +103,6 @@ def refusals(path: str) -> Iterator[None]:
         raise
 
 
-def told(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """Return the kind and the text of an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")

@@ -16,9 +16,9 @@ from bertloom.stores import (
     fetch_answer,
     file_system,
     named_errors,
+    reports_size,
     retry,
     size_of,
-    tells_size,
 )
 from bertloom.whole_files import temporary_name
 
@@ -46,7 +46,7 @@ class StoreFile(io.BufferedIOBase):
         self._begin, self._block = 0, b""
         self._expected = ahead
         self._ahead = 0
-        if size is None and not tells_size(system):
+        if size is None and not reports_size(system):
             self._size = retry(path, lambda: int(system.info(within)["size"]))
 
     @property
@@ -79,7 +79,7 @@ class StoreFile(io.BufferedIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
             if self._size is None and not self._block:
-                self._fetch(1)  # tells the size
+                self._fetch(1)  # reports the size
             size = max(0, self.size - self._place)
         pieces: list[bytes] = []
         while size > 0 and (piece := self._next(size)):

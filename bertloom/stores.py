@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from bertloom.extras import needs
-from bertloom.store_errors import ADVICE, MISSING, StoreError, codes_of, explain, no_bucket, scheme_of, told
+from bertloom.store_errors import ADVICE, MISSING, StoreError, codes_of, explain, in_words, no_bucket, scheme_of
 
 Options = Mapping[str, Mapping[str, Any]]
 """Scheme -> keyword arguments of its fsspec file system.
@@ -127,14 +127,14 @@ def named_errors(path: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, FileNotFoundError):
             check_bucket(path)
-        raise explain(path, error) or StoreError(f"{path}: {told(error)}: {ADVICE}") from error
+        raise explain(path, error) or StoreError(f"{path}: {in_words(error)}: {ADVICE}") from error
 
 
 def retry(path: str, call: Callable[[], Result]) -> Result:
     """Return the call's result from the first try that succeeds. Errors that cannot pass are raised at once.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         StoreError: the store refuses, or every try failed.
     """
     for attempt in range(1, TRIES + 1):
@@ -150,9 +150,9 @@ def retry(path: str, call: Callable[[], Result]) -> Result:
             if isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
             if attempt == TRIES:
-                raise StoreError(f"{path}: {TRIES} tries failed, the last with {told(error)}: {ADVICE}") from error
+                raise StoreError(f"{path}: {TRIES} tries failed, the last with {in_words(error)}: {ADVICE}") from error
             wait = FIRST_WAIT_SECONDS * 2 ** (attempt - 1)
-            logger.info("%s: try %d of %d failed (%s); again in %g s", path, attempt, TRIES, told(error), wait)
+            logger.info("%s: try %d of %d failed (%s); again in %g s", path, attempt, TRIES, in_words(error), wait)
             time.sleep(wait)
     raise AssertionError
 
@@ -178,7 +178,7 @@ def fetch(system: Any, within: str, start: int | None, most: int, seconds: float
 
 
 def fetch_answer(system: Any, within: str, start: int | None, most: int, seconds: float) -> Answer:
-    """As `fetch`, with the size of the file. A negative `start` counts from the end of the file, where `tells_size`."""
+    """As `fetch`, with the size of the file. A negative `start` counts from the end of the file, where `reports_size`."""
     from fsspec.asyn import sync
     from fsspec.exceptions import FSTimeoutError
 
@@ -285,8 +285,8 @@ _BUCKETS: dict[str, Callable[..., Any]] = {"s3": _find_s3, "gs": _find_gs}
 _HEADS: dict[str, Callable[..., Any]] = {"s3": _head_s3, "gs": _head_gs}
 
 
-def tells_size(system: Any) -> bool:
-    """Return whether every read of a client tells the size of the file and may count from its end."""
+def reports_size(system: Any) -> bool:
+    """Return whether each read of a client reports the size of the file, and may count from the end of the file."""
     return not _HEADS.keys().isdisjoint(_protocols(system))
 
 

@@ -49,7 +49,7 @@ def place(request, places, monkeypatch) -> Iterator[Place]:
 def argv(place: Place, vocab: str, name: str) -> list[str]:
     _, url, beam = place
     folder = f"{url}/{name}"
-    files = ["--input", f"{folder}/in/", "--vocab", vocab, "--work-dir", f"{folder}/work", "--out", f"{folder}/set"]
+    files = ["--input", f"{folder}/in/", "--vocab", vocab, "--work-dir", f"{folder}/tokens", "--out", f"{folder}/set"]
     return ["preprocess", *files, *FLAGS, "--", *beam]
 
 
@@ -86,7 +86,7 @@ def test_a_job_in_a_store_gives_the_shards_of_a_local_one_with_and_without_fault
     store, url, _ = place
     assert cli.main(begin(place, vocab, "plain")) == 0
     assert digest(capsys.readouterr().out) == local_digest
-    parts = storage.names_in(f"{url}/plain/work/parts")
+    parts = storage.names_in(f"{url}/plain/tokens/parts")
     assert len([name for name in parts if name.endswith(".part")]) > 3
     command = begin(place, vocab, "faults")
     for kind, path, method in (
@@ -144,7 +144,7 @@ def test_no_rows_of_a_table_are_lost_when_a_store_does_not_answer(place, vocab, 
         ["preprocess", "--input", "{url}/in/*.txt", "--vocab", "{vocab}", "--out", "{tmp}/set"],
         ["preprocess", "--input", "{text}", "--vocab", "{url}/vocab.txt", "--out", "{tmp}/set"],
         ["preprocess", "--input", "{text}", "--vocab", "{vocab}", "--out", "{url}/set"],
-        ["preprocess", "--input", "{text}", "--vocab", "{vocab}", "--out", "{tmp}/set", "--work-dir", "{url}/work"],
+        ["preprocess", "--input", "{text}", "--vocab", "{vocab}", "--out", "{tmp}/set", "--work-dir", "{url}/tokens"],
         [
             "preprocess",
             "--input",

@@ -54,7 +54,7 @@ class Store:
     moto: tuple[str, int] = ("", 0)
 
     def fail(self, kind: str, path: str, times: int, method: str = "GET") -> None:
-        """From now on, so many requests for such paths fail in this way.
+        """From now on, this number of requests for such paths fails in this way.
 
         cut: the connection ends in the middle of the answer. short: the answer ends there, and says so. lost: the connection
         ends in the middle of the request.
