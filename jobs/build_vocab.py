@@ -20,10 +20,10 @@ import tyro
 
 from bertloom import storage
 from bertloom.counts import counted
+from bertloom.messages import print_message
 from bertloom.whole_files import output_file
 from jobs.support.config import parse
 from jobs.support.inputs import Like, check_inputs, read_inputs
-from jobs.support.messages import print_message
 from jobs.support.outputs import check_output
 from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.sources import Source

@@ -25,9 +25,9 @@ import tyro
 from bertloom import storage
 from bertloom.counts import counted
 from bertloom.locks import output_lock
+from bertloom.messages import print_message
 from jobs.support.config import parse
 from jobs.support.inputs import Like, check_inputs, read_inputs
-from jobs.support.messages import print_message
 from pipeline.checks.gates import Gates
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import Source, SplitGroup

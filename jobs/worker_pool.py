@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from bertloom.messages import print_message
 from jobs.support.config import parse
-from jobs.support.messages import print_message
 from pipeline.local.beam_import import import_beam
 
 say = partial(print_message, "worker-pool")

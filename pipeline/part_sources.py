@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from bertloom import storage
+from pipeline.arrow_streams import as_stream
 from pipeline.text.records import DAMAGED
 from pipeline.tokens import PartRecord
 
@@ -32,7 +33,7 @@ class PartFile:
 def files_table(files: Sequence[PartFile]) -> bytes:
     """Return the section `files` of a part."""
     columns = {field.name: pa.array([getattr(file, field.name) for file in files]) for field in fields(PartFile)}
-    return _as_stream(pa.table(columns))
+    return as_stream(pa.table(columns))
 
 
 def read_files(folder: str, part: PartRecord) -> list[PartFile]:
@@ -64,7 +65,7 @@ def entries_table(entries: Sequence[tuple[int, int, str]]) -> bytes:
         return b""
     numbers, firsts, names = zip(*entries, strict=True)
     columns = {"file": pa.array(numbers, pa.uint32()), "first": pa.array(firsts, pa.int64()), "name": pa.array(names)}
-    return _as_stream(pa.table(columns))
+    return as_stream(pa.table(columns))
 
 
 def read_entries(folder: str, part: PartRecord) -> pa.Table | None:
@@ -75,10 +76,3 @@ def read_entries(folder: str, part: PartRecord) -> pa.Table | None:
 def _read(folder: str, part: PartRecord, section: str) -> pa.Table:
     with storage.open_read(storage.join(folder, part.name)) as file:
         return pa.ipc.open_stream(storage.read_at(file, *part.sections[section])).read_all()
-
-
-def _as_stream(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())

@@ -1,13 +1,7 @@
-"""Messages to the user while a command works."""
+"""Errors that name what they are about."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-
-def print_message(command: str, text: str) -> None:
-    """Print a line to standard error, with the name of the command."""
-    print(f"bertloom {command}: {text}", file=sys.stderr)
 
 
 @contextmanager

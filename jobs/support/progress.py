@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from bertloom import storage
 from bertloom.counts import counted
-from jobs.support.messages import print_message
+from bertloom.messages import print_message
 from pipeline.stages.work_log import BYTES, STAGES, STORE_SECONDS, StageWork, WorkLog
 
 SECONDS = 0.5  # between updates of a bar

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from bertloom import storage
 from bertloom.sealed_files import read_sealed, write_sealed
+from pipeline.arrow_streams import as_stream
 from pipeline.inputs.sources import ReadConfig, Source, Split, SplitGroup, differences
 
 _NAMES = ("path", "name", "format", "codec", "encoding", "fingerprint")  # text
-_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def encode_split_list(sources: Sequence[Source], groups: Sequence[SplitGroup]) -
         "num_bytes": pa.array([row[3] for row in rows], pa.int64()),
         "group": pa.array(np.repeat(np.arange(len(groups), dtype=np.uint32), [len(one.splits) for one in groups])),
     }
-    first, second = (_as_stream(pa.table(columns)) for columns in (_columns(sources), splits))
+    first, second = (as_stream(pa.table(columns)) for columns in (_columns(sources), splits))
     chunks = [len(first).to_bytes(8, "little"), first, second]
     return f"splits-{hashlib.sha256(b''.join(chunks)).hexdigest()[:24]}", chunks
 
@@ -116,10 +116,3 @@ def _encoded(text: str | None) -> bytes | None:
 
 def _decoded(data: bytes | None) -> str | None:
     return None if data is None else data.decode(errors="surrogatepass")
-
-
-def _as_stream(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=_BATCH_ROWS)
-    return bytes(sink.getvalue())

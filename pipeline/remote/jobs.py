@@ -11,9 +11,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
+from bertloom.messages import print_message
 from pipeline.remote.engine import Engine
 from pipeline.remote.errors import submission_error
-from pipeline.remote.messages import reason_of, say
+from pipeline.remote.messages import reason_of
 
 _POLL_SECONDS = 0.3
 
@@ -48,7 +49,7 @@ def run_on_engine(
 
 def _cancel(result: PipelineResult, engine: Engine, command: str) -> None:
     """Ask the engine to cancel a job, and wait until it has done so. A second interruption ends this at once."""
-    say(command, f"asking {engine.name} to cancel the job; to end at once, interrupt again")
+    print_message(command, f"asking {engine.name} to cancel the job; to end at once, interrupt again")
     try:
         result.cancel()
         with suppress(grpc.RpcError, NotImplementedError):  # it has ended, or does not report states
@@ -56,6 +57,8 @@ def _cancel(result: PipelineResult, engine: Engine, command: str) -> None:
                 time.sleep(_POLL_SECONDS)
     except Exception as error:
         reason = str(error.details()) if isinstance(error, grpc.Call) else reason_of(error)
-        say(command, f"{engine.name} did not cancel the job ({reason}). It may go on: look at its page or log")
+        print_message(
+            command, f"{engine.name} did not cancel the job ({reason}). It may go on: look at its page or log"
+        )
         return
-    say(command, "the job is cancelled. Finished work is kept: start the same command again to continue")
+    print_message(command, "the job is cancelled. Finished work is kept: start the same command again to continue")

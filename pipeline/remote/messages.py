@@ -5,11 +5,6 @@ import sys
 from pipeline.text.versions import version_of
 
 
-def say(command: str, text: str) -> None:
-    """Print a line about a command to standard error."""
-    print(f"bertloom {command}: {text}", file=sys.stderr, flush=True)
-
-
 def reason_of(error: Exception) -> str:
     """Return what an error of the operating system or of the network says, without its number, in one line."""
     reason = getattr(error, "reason", None) or error  # of a URLError

@@ -13,9 +13,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from bertloom.counts import counted
+from bertloom.messages import print_message
 from pipeline.remote.engine import Engine
 from pipeline.remote.errors import what_to_check
-from pipeline.remote.messages import say
 
 MINUTE = 60.0  # seconds until the first message; each next one comes after twice as long
 _WATCH = "watch of remote workers"
@@ -43,7 +43,7 @@ def watch_remote_workers(
             )
             if not accepted:
                 advice = f"{engine.name} has not accepted the job for {counted(minutes, 'minute')}. See {engine.log}"
-            say(command, advice)
+            print_message(command, advice)
             minutes = 2 * minutes + 1
 
     threading.Thread(target=watch, name=_WATCH, daemon=True).start()

@@ -79,7 +79,7 @@ def test_messages_end_when_a_worker_has_answered(monkeypatch, capsys, engine):
 def test_messages_of_a_runner_without_worker_pools_name_its_page(monkeypatch, capfd, engine, name, said):
     monkeypatch.setattr(workers, "MINUTE", 0.01)
     heard, is_accepted = threading.Event(), threading.Event()
-    monkeypatch.setattr(workers, "say", lambda *words: (print(*words), heard.set()))
+    monkeypatch.setattr(workers, "print_message", lambda *words: (print(*words), heard.set()))
     engine = Engine(object(), name, "", engine.log)
     options = pipeline_options(1, ["--runner=FnApiRunner"])
     with watch_remote_workers(options, engine, "preprocess", lambda: not is_accepted.wait(60)) as accepted:
@@ -92,7 +92,7 @@ def test_messages_of_a_runner_without_worker_pools_name_its_page(monkeypatch, ca
 def test_an_engine_that_does_not_accept_the_job_is_named(monkeypatch, capfd, engine):
     monkeypatch.setattr(workers, "MINUTE", 0.01)
     said = threading.Event()
-    monkeypatch.setattr(workers, "say", lambda *words: (print(*words), said.set()))
+    monkeypatch.setattr(workers, "print_message", lambda *words: (print(*words), said.set()))
     with watch_remote_workers(pipeline_options(1, [*POOL, CONFIG]), engine, "preprocess"):
         assert said.wait(60)
     line = f"preprocess PortableRunner has not accepted the job for 1 minute. See {engine.log}"
