@@ -15,7 +15,8 @@ from jobs.export import ExportConfig, export
 from jobs.finetune import finetune
 from jobs.pretrain import pretrain
 from jobs.support.finetune_config import FinetuneConfig
-from model.bert import BertEncoder, attention
+from model.attention import attention
+from model.bert import BertEncoder
 from model.encoder import Encoder
 from model.encoders import ENCODERS, EncoderKind
 from model.hub.pretrained import open_pretrained

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from transformers import BertForPreTraining as TheirBert
 
+from model.attention import attention
 from model.batch import PackedBatch
-from model.bert import BertEncoder, attention
+from model.bert import BertEncoder
 from model.bert_config import BertShape
 from model.encoder import initialize_weights
 from model.heads import PretrainingModel
