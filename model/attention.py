@@ -1,53 +1,95 @@
-"""Attention on packed sequences, by the fastest means of the device.
+"""Attention on packed sequences, by the fastest means of the device that gives the right numbers.
+
+    CUDA, 16 bits, no dropout, and nothing that `flash_obstacle` names   one call of FlashAttention over all sequences
+    CUDA otherwise                                                       one call over all sequences, padded
+    CPU, Apple's GPUs                                                    one call for each sequence
 
 Dimensions in the comments:
-    T  real tokens in the batch     N  sequences in the batch    S  tokens of one sequence
+    T  real tokens in the batch     N  sequences in the batch    S  tokens of one sequence, or of the longest one
     H  num_attention_heads          D  hidden_size / H
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from model.packing import PackedSequences, PaddedPlaces
 
 try:  # in CUDA builds of torch 2.11 and later
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # pragma: no cover
     varlen_attn = None  # type: ignore[assignment]
 
+MOST_PADDING = 8
+"""Largest number of places per token in the padded form. A batch of short texts beside a long one has more: it is computed
+sequence by sequence, so that memory stays in proportion to its tokens."""
+PADDED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""The kernels for padded sequences. Those of cuDNN, which torch prefers on H100 to B200, give NaN as the gradient of some
+queries under a mask, if the longest sequence is 64 above a multiple of 128 (pytorch issue 196678)."""
 
-def attention(qkv: Tensor, lengths: list[int], cu_seqlens: Tensor, dropout: float = 0.0) -> Tensor:
+
+def attention(qkv: Tensor, batch: PackedSequences, dropout: float = 0.0) -> Tensor:
     """Return the softmax attention of every token to all tokens of its own sequence.
 
-    On CUDA in 16 bits, from Ampere on, this is one call of FlashAttention over all sequences. Elsewhere it is one
-    `scaled_dot_product_attention` per sequence. On a CPU that is the fastest way measured, and a sequence's result does
-    not depend, bit for bit, on its neighbours. `split` matters: one slice per sequence would make the backward pass
-    build a zero tensor of the whole batch for each.
+    One call for each sequence is the fastest way measured on a CPU, and a sequence's result does not depend, bit for bit,
+    on its neighbours. `split` matters there: one slice per sequence would make the backward pass build a zero tensor of the
+    whole batch for each. Apple's GPUs take this way, too: until torch 2.12 they mix up the sequences of permuted tensors
+    and the rows of masks.
 
     Args:
         qkv: (T, 3, H, D).
-        lengths: tokens of each sequence; their sum is T.
-        cu_seqlens: int32 (N + 1,), the start of each sequence, and T. The same as `lengths`, on the device.
-        dropout: dropout of attention weights. FlashAttention's packed form has none, so it is not used above 0.
+        batch: the sequences, on the same device.
+        dropout: dropout of attention weights.
 
     Returns:
         (T, H, D).
     """
-    if dropout == 0 and has_flash_attention(qkv):
+    if flash_obstacle(qkv.device, qkv.dtype, qkv.shape[-1], dropout) is None:
         query, key, value = qkv.unbind(1)  # (T, H, D) each
-        longest = max(lengths)
+        longest = max(batch.lengths)
         # Only arguments that torch 2.11 and 2.13 have in common. Default: scale 1 / sqrt(D), no window.
-        mixed = varlen_attn(query, key, value, cu_seqlens, cu_seqlens, longest, longest)
+        mixed = varlen_attn(query, key, value, batch.cu_seqlens, batch.cu_seqlens, longest, longest)
         assert isinstance(mixed, Tensor)
         return mixed
+    num_places = (len(batch.cu_seqlens) - 1) * max(batch.lengths)
+    if qkv.is_cuda and num_places <= MOST_PADDING * len(qkv):
+        return padded_attention(qkv, batch.padded_places, dropout)
     outputs = []
-    for part in qkv.split(lengths):
+    for part in qkv.split(batch.lengths):
         query, key, value = part.permute(1, 2, 0, 3).unsqueeze(1)  # (1, H, S, D) each
         outputs.append(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)[0].transpose(0, 1))
     return torch.cat(outputs)  # (T, H, D)
 
 
-def has_flash_attention(qkv: Tensor) -> bool:
-    """Return whether torch has FlashAttention for a tensor of this kind: 16 bits, on Ampere and later GPUs."""
-    if not qkv.is_cuda or qkv.dtype not in (torch.bfloat16, torch.float16) or varlen_attn is None:
-        return False
-    return torch.cuda.get_device_capability(qkv.device) >= (8, 0)
+def padded_attention(qkv: Tensor, padded: PaddedPlaces, dropout: float) -> Tensor:
+    """Return (T, H, D) as `attention`, with one call over all sequences, padded to the longest."""
+    N, S = padded.is_key.shape[0], padded.is_key.shape[-1]
+    _, _, H, D = qkv.shape
+    query, key, value = qkv.flatten(1).index_select(0, padded.tokens).view(N, S, 3, H, D).permute(2, 0, 3, 1, 4)
+    with sdpa_kernel(PADDED_KERNELS):
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=padded.is_key, dropout_p=dropout)
+    return mixed.transpose(1, 2).reshape(N * S, H, D).index_select(0, padded.places)
+
+
+def flash_obstacle(device: torch.device, dtype: torch.dtype, head_size: int, dropout: float) -> str | None:
+    """Return why FlashAttention's packed form does not take such tensors; None if it does.
+
+    These are the checks of torch's `mha_varlen_fwd` and `mha_varlen_bwd`.
+    """
+    if device.type != "cuda":
+        return f"the device is {device.type}"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return "it is for 16 bits"
+    if varlen_attn is None:
+        return f"torch {torch.__version__} does not have it for packed sequences"
+    if dropout > 0:
+        return f"it has no dropout of attention weights, which is {dropout:g} here"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        return f"{torch.cuda.get_device_name(device)} is older than Ampere"
+    if head_size % 8 or head_size > 256:
+        return f"heads have the size {head_size}, and not a multiple of 8 of at most 256"
+    if 192 < head_size <= 224 and capability not in ((8, 0), (9, 0), (10, 0), (10, 3)):
+        return f"heads have the size {head_size}, for which {torch.cuda.get_device_name(device)} has too little memory"
+    return None

@@ -60,11 +60,11 @@ class BertLayer(nn.Module):
         self.output_norm = build_normalization(shape.normalization, size, shape.layer_norm_eps)
         self.dropout = nn.Dropout(shape.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, lengths: list[int], cu_seqlens: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, batch: PackedSequences) -> Tensor:
         """Return (T, C) from (T, C)."""
         T, C = hidden.shape
         qkv = self.qkv(hidden).view(T, 3, self.num_heads, C // self.num_heads)
-        mixed = attention(qkv, lengths, cu_seqlens, self.attention_dropout if self.training else 0.0)  # (T, H, D)
+        mixed = attention(qkv, batch, self.attention_dropout if self.training else 0.0)  # (T, H, D)
         return self.after_attention(hidden, mixed.reshape(T, C))
 
     def after_attention(self, hidden: Tensor, mixed: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class BertEncoder(Encoder):
         """(T, C)"""
         hidden = self.embeddings(batch.input_ids, batch.token_type_ids, batch.position_ids)
         for layer in self.layers:
-            hidden = self.run_block(layer, hidden, batch.lengths, batch.cu_seqlens)
+            hidden = self.run_block(layer, hidden, batch)
         return hidden
 
     @property

@@ -1,11 +1,12 @@
 """Sequences packed end to end, without padding: what every model here reads.
 
-Dimensions in the comments: T real tokens, N sequences.
+Dimensions in the comments: T real tokens, N sequences, S tokens of the longest one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from functools import cached_property
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,18 @@ Item = TypeVar("Item")
 
 MAX_TOKENS = 8192
 """Maximum number of tokens in a batch of predictions, and of one text in windows; a longer sequence is a batch by itself."""
+
+
+class PaddedPlaces(NamedTuple):
+    """Where the tokens of packed sequences are in a padded form of N rows with S places each."""
+
+    tokens: Tensor
+    """int64 (N * S,), the token in each place; a place of padding has one of another sequence"""
+    places: Tensor
+    """int64 (T,), the place of each token"""
+    is_key: Tensor
+    """bool (N, 1, 1, S), whether there is a token of the row's sequence; a row without tokens has one place all the same,
+    because a softmax over nothing is not a number"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +44,20 @@ class PackedSequences:
     """int32 (N + 1,), the start of each sequence, and T"""
     lengths: list[int]
     """Tokens of each sequence, on the host for attention over single sequences."""
+
+    @cached_property
+    def padded_places(self) -> PaddedPlaces:
+        """The padded form, computed on the device of the batch, without a sync, when the first layer asks for it."""
+        num_tokens, longest = len(self.input_ids), max(self.lengths)
+        starts, ends = self.cu_seqlens[:-1], self.cu_seqlens[1:]
+        token = torch.arange(num_tokens, dtype=torch.int32, device=starts.device)
+        column = torch.arange(longest, dtype=torch.int32, device=starts.device)
+        row = torch.searchsorted(ends, token, right=True)  # rows without tokens have no token
+        return PaddedPlaces(
+            tokens=(starts[:, None] + column).clamp(max=num_tokens - 1).flatten().long(),
+            places=row * longest + (token - starts[row]),
+            is_key=(column < (ends - starts).clamp(min=1)[:, None])[:, None, None],
+        )
 
     def to(self, device: torch.device) -> Self:
         """Return the same batch on another device."""

@@ -58,7 +58,7 @@ class PreNormLayer(nn.Module):
     def forward(self, hidden: Tensor, batch: PackedSequences) -> Tensor:
         T, C = hidden.shape
         qkv = self.wqkv(self.attention_norm(hidden)).view(T, 3, self.num_heads, C // self.num_heads)
-        hidden = hidden + self.wo(attention(qkv, batch.lengths, batch.cu_seqlens).reshape(T, C))
+        hidden = hidden + self.wo(attention(qkv, batch).reshape(T, C))
         return hidden + self.down(F.silu(self.up(self.mlp_norm(hidden))))
 
 

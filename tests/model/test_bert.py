@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from transformers import BertForPreTraining as TheirBert
 
-from model.attention import attention
 from model.batch import PackedBatch
 from model.bert import BertEncoder
 from model.bert_config import BertShape
@@ -91,17 +90,6 @@ def test_packed_sequences_do_not_see_each_other(batch):
     parts = zip(np.split(ids, np.cumsum(lengths)[:-1]), lengths, b_starts)
     alone = torch.cat([model.encoder(pack_sequences(part, *map(np.atleast_1d, sizes))) for part, *sizes in parts])
     torch.testing.assert_close(packed, alone, atol=1e-6, rtol=1e-5)
-
-
-def test_attention_equals_the_formula_and_does_not_depend_on_the_grouping():
-    lengths = [3, 1, 7]
-    qkv = torch.randn(11, 3, 2, 8, generator=torch.Generator().manual_seed(1))
-    result = attention(qkv, lengths, torch.tensor([0, 3, 4, 11], dtype=torch.int32))
-    for part, mixed in zip(qkv.split(lengths), result.split(lengths)):
-        query, key, value = part.unbind(1)
-        weights = torch.einsum("qhd,khd->hqk", query, key).div(8**0.5).softmax(-1)
-        torch.testing.assert_close(mixed, torch.einsum("hqk,khd->qhd", weights, value))
-        assert torch.equal(mixed, attention(part, [len(part)], torch.tensor([0, len(part)], dtype=torch.int32)))
 
 
 def test_pairs_without_a_label_have_no_loss_and_no_gradient(batch):

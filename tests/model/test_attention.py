@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model import attention as module
+from model.attention import attention, flash_obstacle, padded_attention
+from model.packing import PackedSequences, pack_sequences
+
+CUDA = torch.device("cuda")
+
+
+def packed(lengths: list[int]) -> PackedSequences:
+    sizes = np.array(lengths)
+    return pack_sequences(np.arange(sizes.sum()) % 50, sizes, sizes)
+
+
+def packed_with_empty_rows(lengths: list[int], num_empty: int) -> PackedSequences:
+    """As `pad_batch` makes them: sequences without tokens come first, and `lengths` does not have them."""
+    batch = packed(lengths)
+    starts = torch.cat([torch.zeros(num_empty, dtype=torch.int32), batch.cu_seqlens])
+    return PackedSequences(**vars(batch) | {"cu_seqlens": starts})
+
+
+def random_qkv(num_tokens: int, head_size: int = 8, seed: int = 1) -> torch.Tensor:
+    return torch.randn(num_tokens, 3, 2, head_size, generator=torch.Generator().manual_seed(seed))
+
+
+def with_gradient(function, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The result, and the gradient of a sum in which every number has another weight."""
+    leaf = qkv.clone().requires_grad_()
+    result = function(leaf)
+    (result * torch.linspace(-1, 1, result.numel()).view_as(result)).sum().backward()
+    return result.detach(), leaf.grad
+
+
+def test_attention_equals_the_formula_and_does_not_depend_on_the_grouping():
+    batch = packed([3, 1, 7])
+    qkv = random_qkv(11)
+    result = attention(qkv, batch)
+    for part, mixed in zip(qkv.split(batch.lengths), result.split(batch.lengths)):
+        query, key, value = part.unbind(1)
+        weights = torch.einsum("qhd,khd->hqk", query, key).div(8**0.5).softmax(-1)
+        torch.testing.assert_close(mixed, torch.einsum("hqk,khd->qhd", weights, value))
+        assert torch.equal(mixed, attention(part, packed([len(part)])))
+
+
+@pytest.mark.parametrize("lengths", [[5], [3, 1, 7], [1, 1, 1], [16, 3, 16, 9], [2] * 40 + [13]])
+@pytest.mark.parametrize("num_empty", [0, 3])
+def test_one_padded_call_equals_a_call_for_each_sequence(lengths, num_empty):
+    batch = packed_with_empty_rows(lengths, num_empty)
+    qkv = random_qkv(sum(lengths))
+    expected, expected_gradient = with_gradient(lambda leaf: attention(leaf, batch), qkv)
+    result, gradient = with_gradient(lambda leaf: padded_attention(leaf, batch.padded_places, 0.0), qkv)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_the_padded_form_of_random_batches_has_every_token_in_its_row():
+    generator = np.random.default_rng(1)
+    for _ in range(50):
+        lengths = generator.integers(1, 12, generator.integers(1, 9)).tolist()
+        num_empty = int(generator.integers(0, 3))
+        padded = packed_with_empty_rows(lengths, num_empty).padded_places
+        rows = [[] for _ in range(num_empty)] + [
+            list(part) for part in np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
+        ]
+        tokens, is_key = padded.tokens.view(len(rows), -1), padded.is_key[:, 0, 0]
+        assert tokens.shape[1] == is_key.shape[1] == max(lengths)
+        assert [row[seen].tolist() for row, seen in zip(tokens[num_empty:], is_key[num_empty:])] == rows[num_empty:]
+        assert is_key.sum(1).min() == 1 or num_empty == 0  # else a softmax over nothing
+        assert padded.tokens[padded.places].tolist() == list(range(sum(lengths)))
+
+
+def test_dropout_of_the_padded_form_depends_on_the_seed_alone():
+    batch = packed([3, 1, 7])
+    qkv = random_qkv(11)
+
+    def drawn(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(seed)
+        return with_gradient(lambda leaf: padded_attention(leaf, batch.padded_places, 0.5), qkv)
+
+    first, again, other = drawn(1), drawn(1), drawn(2)
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    assert torch.isfinite(first[1]).all()
+
+
+def test_the_padded_form_takes_the_same_few_operators_whatever_the_sequences():
+    class Counter(TorchDispatchMode):
+        number = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            self.number += 1
+            return function(*arguments, **keywords or {})
+
+    counts = []
+    for lengths in ([9, 2], [3, 1, 7], [4] * 50):
+        batch = packed(lengths)
+        qkv = random_qkv(sum(lengths)).requires_grad_()
+        padded = batch.padded_places
+        with Counter() as counter:
+            padded_attention(qkv, padded, 0.0).sum().backward()
+        counts.append(counter.number)
+    assert counts[0] == counts[1] == counts[2] < 80
+
+
+def test_the_padded_form_needs_no_number_from_the_device():
+    batch = packed_with_empty_rows([3, 1, 7], 2)
+    with FakeTensorMode() as mode:  # raises an error where the host waits for a value
+        tensors = {name: mode.from_tensor(value) for name, value in vars(batch).items() if torch.is_tensor(value)}
+        padded = PackedSequences(**tensors, lengths=batch.lengths).padded_places
+        mixed = padded_attention(torch.empty(11, 3, 2, 8, requires_grad=True), padded, 0.5)
+        mixed.sum().backward()
+    assert mixed.shape == (11, 2, 8)
+
+
+def test_the_padded_form_is_computed_once_for_all_layers_and_not_copied_to_another_device():
+    batch = packed([3, 1, 7])
+    assert batch.padded_places is batch.padded_places
+    assert "padded_places" not in vars(batch.to(torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    "capability, dtype, head_size, dropout, expected",
+    [
+        ((8, 0), torch.bfloat16, 64, 0.0, None),
+        ((9, 0), torch.float16, 256, 0.0, None),
+        ((8, 6), torch.bfloat16, 192, 0.0, None),
+        ((12, 0), torch.bfloat16, 8, 0.0, None),
+        ((9, 0), torch.float32, 64, 0.0, "it is for 16 bits"),
+        ((9, 0), torch.bfloat16, 64, 0.1, "it has no dropout of attention weights, which is 0.1 here"),
+        ((7, 5), torch.float16, 64, 0.0, "Some GPU is older than Ampere"),
+        ((9, 0), torch.bfloat16, 20, 0.0, "heads have the size 20, and not a multiple of 8 of at most 256"),
+        ((9, 0), torch.bfloat16, 264, 0.0, "heads have the size 264, and not a multiple of 8 of at most 256"),
+        ((8, 9), torch.bfloat16, 224, 0.0, "heads have the size 224, for which Some GPU has too little memory"),
+    ],
+)
+def test_flash_attention_is_used_where_torch_takes_it(monkeypatch, capability, dtype, head_size, dropout, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    assert flash_obstacle(CUDA, dtype, head_size, dropout) == expected
+    monkeypatch.setattr(module, "varlen_attn", None)
+    assert "does not have it" in flash_obstacle(CUDA, torch.bfloat16, 64, 0.0)
+    assert flash_obstacle(torch.device("cpu"), dtype, head_size, dropout) == "the device is cpu"
