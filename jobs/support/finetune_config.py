@@ -88,7 +88,7 @@ class FinetuneConfig:
     dropout: float = 0.1
     """Dropout of hidden states, and before the classifier. BERT used 0.1."""
     attention_dropout: float = 0.0
-    """Dropout of attention weights. BERT used 0.1. Above 0, CUDA needs a much slower kernel."""
+    """Dropout of attention weights. BERT used 0.1. Above 0, attention on CUDA reads padded sequences, which is slower."""
     class_weights: tuple[str, ...] = ()
     """Weights of the classes in the loss: positive=3 (others 1), or balanced, for the same total weight of each class. For
     multilabel they weight the texts that have the label."""
