@@ -35,9 +35,10 @@ from model.hub.weights import to_hugging_face
 from model.loading.batches import BatchReader, GlobalBatch
 from model.loading.data import DataSet
 from model.loading.stream import Leg
+from model.mixed_precision import ComputeCopy, compute_copy
 from model.optimizer import build_optimizer
 from model.schedule import Phase
-from model.step import autocast, train_step
+from model.step import PretrainingResult, train_step
 
 CASES = ["small:128:256:1", "base:128:256:4", "base:512:64:4", "large:128:128:4", "large:512:32:4"]
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
@@ -98,8 +99,8 @@ def parity(data_set: DataSet) -> list[str]:
     for name, device, precision in [("CPU fp32", CPU, "fp32"), ("GPU fp32", GPU, "fp32"), ("GPU bf16", GPU, "bf16")]:
         steps = Steps(data_set, length, 32, 2, device)
         model = model_of("tiny", steps.reader.examples[length]).to(device)
-        optimizer = build_optimizer(model, 0.01)
-        results = [update(model, optimizer, batch, step, precision) for step, (batch, _) in enumerate(steps.read(20))]
+        optimizer, copy = build_optimizer(model, 0.01), compute_copy(model, precision)
+        results = [update(model, optimizer, batch, step, copy) for step, (batch, _) in enumerate(steps.read(20))]
         losses[name] = [result.loss for result in results]
     reference = losses.pop("CPU fp32")
     lines = [f"`tiny`, 20 updates at {length}: the CPU's loss goes from {reference[0]:.4f} to {reference[-1]:.4f}."]
@@ -134,19 +135,26 @@ def median_seconds(call: Callable[[], Any], number: int = 10) -> float:
     return statistics.median(times[3:])
 
 
-def update(model: PretrainingModel, optimizer: torch.optim.Optimizer, batch: GlobalBatch, step: int, precision: str):  # type: ignore[no-untyped-def]
+def update(
+    model: PretrainingModel,
+    optimizer: torch.optim.Optimizer,
+    batch: GlobalBatch,
+    step: int,
+    copy: ComputeCopy[PretrainingModel] | None,
+) -> PretrainingResult:
     return train_step(
-        model, optimizer, batch, learning_rate=RATE, max_gradient_norm=1.0, seed=SEED, step=step, precision=precision
+        model, optimizer, batch, learning_rate=RATE, max_gradient_norm=1.0, seed=SEED, step=step, copy=copy
     )
 
 
 def ours(name: str, preset: str, steps: Steps, number: int) -> str:
     """Measure bertloom's step."""
     model = model_of(preset, steps.reader.examples[steps.leg.max_seq_length]).to(GPU)
-    optimizer = build_optimizer(model, 0.01)
+    optimizer, copy = build_optimizer(model, 0.01), compute_copy(model, "bf16")
+    assert copy
     if "compiled" in name:
-        compile_model(model, steps.reader.pad_batches([steps.phase]))
-    return measure(name, preset, steps, number, lambda batch, step: update(model, optimizer, batch, step, "bf16").loss)
+        compile_model(copy.model, steps.reader.pad_batches([steps.phase]))
+    return measure(name, preset, steps, number, lambda batch, step: update(model, optimizer, batch, step, copy).loss)
 
 
 def theirs(name: str, preset: str, steps: Steps, number: int) -> str:
@@ -168,7 +176,7 @@ def theirs(name: str, preset: str, steps: Steps, number: int) -> str:
         total = torch.zeros((), device=GPU)
         for part in batch.micro_batches:
             inputs = {key: value.to(GPU, non_blocking=True) for key, value in pad(part).items()}
-            with autocast(GPU, "bf16"):
+            with torch.autocast("cuda", torch.bfloat16):
                 loss = other(**inputs).loss / len(batch.micro_batches)
             loss.backward()
             total += loss.detach()

@@ -31,10 +31,16 @@ from model.compiling import compile_model
 from model.heads import PretrainingModel
 from model.loading.data import Examples
 from model.loading.padding import IGNORED, pad_batch
+from model.mixed_precision import ComputeCopy, compute_copy
 from model.optimizer import build_optimizer
-from model.step import autocast
 
 RATE = 1e-6
+Variant = tuple[
+    PretrainingModel,
+    torch.optim.Optimizer,
+    ComputeCopy[PretrainingModel] | None,
+    Callable[[PackedBatch], PackedBatch],
+]
 
 
 def main() -> None:
@@ -54,21 +60,21 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
     for optimizer in (fused, other, loop):
         for group in optimizer.param_groups:
             group["lr"] = RATE
-    normal = (plain, fused, "fp32", lambda batch: batch)
-    changed: dict[str, tuple[PretrainingModel, torch.optim.Optimizer, str, Callable[[PackedBatch], PackedBatch]]] = {
-        "examples padded to the batch's longest": (plain, fused, "fp32", pad_examples),
-        "words predicted at all positions": (plain, fused, "fp32", predict_everywhere),
-        "AdamW, one parameter at a time": (plain, loop, "fp32", lambda batch: batch),
-        "bf16": (plain, fused, "bf16", lambda batch: batch),
-        "torch.compile": (compiled, other, "fp32", partial(pad_batch, shape=shape)),
+    normal = (plain, fused, None, lambda batch: batch)
+    changed: dict[str, Variant] = {
+        "examples padded to the batch's longest": (plain, fused, None, pad_examples),
+        "words predicted at all positions": (plain, fused, None, predict_everywhere),
+        "AdamW, one parameter at a time": (plain, loop, None, lambda batch: batch),
+        "bf16": (plain, fused, compute_copy(plain, "bf16"), lambda batch: batch),
+        "torch.compile": (compiled, other, None, partial(pad_batch, shape=shape)),
     }
     timings: dict[str, list[np.ndarray]] = {name: [] for name in ("normal", *changed)}
     flops: dict[str, list[float]] = {name: [] for name in timings}
     for number, batch in enumerate(batches_of(examples, size, arguments.rounds + 1)):
         counts = len(batch.masked_ids), num_pairs(batch)
-        for name, (model, optimizer, precision, form) in ({"normal": normal} | changed).items():
+        for name, (model, optimizer, copy, form) in ({"normal": normal} | changed).items():
             formed = form(batch)
-            _, *timing = timed(partial(step, model, optimizer, precision, formed, *counts))
+            _, *timing = timed(partial(step, model, optimizer, copy, formed, *counts))
             if number:  # the first round is a warm-up
                 timings[name].append(np.array(timing))
                 lengths = np.array(formed.lengths if name != "torch.compile" else batch.lengths)
@@ -96,17 +102,18 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
 def step(
     model: PretrainingModel,
     optimizer: torch.optim.Optimizer,
-    precision: str,
+    copy: ComputeCopy[PretrainingModel] | None,
     batch: PackedBatch,
     masked: int,
     pairs: int,
 ) -> None:
     optimizer.zero_grad()
-    with autocast(torch.device("cpu"), precision):
-        output = model(batch, masked, pairs)
-    output.loss.backward()
+    computing = copy.model if copy else model
+    computing(batch, masked, pairs).loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
+    if copy:
+        copy.update()
 
 
 def pad_examples(batch: PackedBatch) -> PackedBatch:

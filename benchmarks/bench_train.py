@@ -42,8 +42,8 @@ from model.hub.weights import to_hugging_face
 from model.loading.data import DataSet, Examples
 from model.loading.order import TrainingOrder
 from model.loading.padding import pad_batch, static_shape
+from model.mixed_precision import compute_copy
 from model.shape import EncoderConfig
-from model.step import autocast
 
 
 def main() -> None:
@@ -137,14 +137,16 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
         models[f"transformers, {attention}"] = theirs
     for model in models.values():
         model.to(device)
+    copy = compute_copy(ours, precision)
+    computing = models["bertloom"] = copy.model if copy else ours
     if arguments.compile:
-        compile_model(ours, [shape])
+        compile_model(computing, [shape])
         for theirs in list(models.values())[1:]:
             theirs.compile(dynamic=True)
 
     def step(model: Any, *arguments: Any, **inputs: Tensor) -> float:
         model.zero_grad()
-        with autocast(device, precision):
+        with torch.autocast(device.type, torch.bfloat16, enabled=model is not computing and precision == "bf16"):
             loss = model(*arguments, **inputs).loss
         loss.backward()
         return loss.item()  # waits for the GPU
@@ -157,7 +159,7 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
         padded = {name: value.to(device) for name, value in pad(batch).items()}
         losses = {}
         for name, model in models.items():
-            call = partial(step, model, *packed) if model is ours else partial(step, model, **padded)
+            call = partial(step, model, *packed) if model is computing else partial(step, model, **padded)
             losses[name], *timing = timed(call)
             if number:  # the first round is a warm-up
                 timings[name].append(tuple(timing))

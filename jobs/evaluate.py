@@ -44,7 +44,7 @@ class EvaluateConfig:
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
     precision: Precision = "auto"
-    """Precision of matrix products. auto is bf16 on CUDA (fp16 on GPUs before Ampere), otherwise fp32."""
+    """Precision of weights and activations. auto is bf16 on CUDA (fp16 on GPUs before Ampere), otherwise fp32."""
     num_threads: int | None = None
     """CPU threads. The default is torch's choice."""
     cache_dir: Path | None = None
@@ -105,6 +105,7 @@ def evaluate_model(config: EvaluateConfig) -> Result:
     from model.hub.initial_weights import check_vocabulary, copy_weights
     from model.hub.pretrained import open_pretrained
     from model.loading.data import DataSet
+    from model.mixed_precision import in_precision
     from model.step import choose_device, choose_precision, evaluate
 
     if config.num_threads is not None:
@@ -132,13 +133,13 @@ def evaluate_model(config: EvaluateConfig) -> Result:
         )
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
-    model.to(device)
+    in_precision(model.to(device), precision)
     evaluations = {}
     for length in lengths:
         if length in too_long:
             continue
         batches = data_set.examples(config.split, length).in_order(config.batch_size, config.max_examples)
-        evaluations[length] = evaluate(model, drop_pairs(batches) if missing else batches, precision=precision)
+        evaluations[length] = evaluate(model, drop_pairs(batches) if missing else batches)
     return Result(model=pretrained.path, lengths=evaluations, has_pair_head=not missing, too_long=too_long)
 
 

@@ -100,7 +100,7 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
             return result_of(training, progress)
         write_inputs(training)
         print_start(training, progress)
-        training.model.encoder.recompute_activations = config.recompute_activations
+        training.computing.encoder.recompute_activations = config.recompute_activations
         if config.compile:
             compile_training(training)
         options = RecorderOptions(
@@ -193,6 +193,7 @@ def resume(training: Pretraining) -> Progress:
         ValueError: settings that decide the numbers have changed without permission.
     """
     from model.encoder import initialize_weights
+    from model.mixed_precision import compute_copy
     from model.optimizer import AdamConstants, build_optimizer
     from model.runs.checkpoint import TrainingState, load_checkpoint, share_checkpoint
     from model.runs.progress import Progress
@@ -233,6 +234,7 @@ def resume(training: Pretraining) -> Progress:
     if found:
         load_checkpoint(found[0], training.model, training.optimizer)
     share_checkpoint(ranks, training.model, training.optimizer)
+    training.copy = compute_copy(training.model, training.precision)
     recorder.check_space(
         training.model, training.optimizer, min(config.keep_checkpoints + 1, training.num_saves(progress))
     )
@@ -291,7 +293,7 @@ def compile_training(training: Pretraining) -> None:
     from model.compiling import compile_model
 
     shapes = training.reader.pad_batches(training.schedule.phases)
-    compile_model(training.model, shapes)
+    compile_model(training.computing, shapes)
     for shape in shapes:
         training.recorder.print(
             f"length {shape.max_seq_length}: compiled for micro-batches of {shape.num_tokens:,} tokens"

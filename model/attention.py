@@ -47,12 +47,11 @@ def attention(qkv: Tensor, batch: PackedSequences, dropout: float = 0.0) -> Tens
     """
     if flash_obstacle(qkv.device, qkv.dtype, qkv.shape[-1], dropout) is None:
         query, key, value = qkv.unbind(1)  # (T, H, D) each
-        longest = max(batch.lengths)
         # Only arguments that torch 2.11 and 2.13 have in common. Default: scale 1 / sqrt(D), no window.
-        mixed = varlen_attn(query, key, value, batch.cu_seqlens, batch.cu_seqlens, longest, longest)
+        mixed = varlen_attn(query, key, value, batch.cu_seqlens, batch.cu_seqlens, batch.longest, batch.longest)
         assert isinstance(mixed, Tensor)
         return mixed
-    num_places = (len(batch.cu_seqlens) - 1) * max(batch.lengths)
+    num_places = (len(batch.cu_seqlens) - 1) * batch.longest
     if qkv.is_cuda and num_places <= MOST_PADDING * len(qkv):
         return padded_attention(qkv, batch.padded_places, dropout)
     outputs = []

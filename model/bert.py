@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import attention
+from model.attention import attention, flash_obstacle
 from model.bert_config import BertShape
+from model.embedding import Embedding
 from model.encoder import Encoder
 from model.normalization import build_normalization
 from model.packing import PackedSequences
@@ -32,9 +33,9 @@ class BertEmbeddings(nn.Module):
 
     def __init__(self, shape: BertShape, vocab_size: int) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(vocab_size, shape.hidden_size)
-        self.position_embeddings = nn.Embedding(shape.max_position_embeddings, shape.hidden_size)
-        self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, shape.hidden_size)
+        self.word_embeddings = Embedding(vocab_size, shape.hidden_size)
+        self.position_embeddings = Embedding(shape.max_position_embeddings, shape.hidden_size)
+        self.token_type_embeddings = Embedding(shape.type_vocab_size, shape.hidden_size)
         self.norm = build_normalization(shape.normalization, shape.hidden_size, shape.layer_norm_eps)
         self.dropout = nn.Dropout(shape.hidden_dropout_prob)
 
@@ -107,8 +108,11 @@ class BertEncoder(Encoder):
         return build_normalization(self.shape.normalization, self.shape.hidden_size, self.shape.layer_norm_eps)
 
     def regions(self) -> list[tuple[nn.Module, str]]:
-        """All but attention, whose cost depends on where sequences begin."""
-        return [(self.embeddings, "forward"), *((layer, "after_attention") for layer in self.layers)]
+        """Whole layers with FlashAttention, which is one operator whatever the sequences; else all but attention."""
+        weight, head_size = self.word_embeddings, self.shape.hidden_size // self.shape.num_attention_heads
+        obstacle = flash_obstacle(weight.device, weight.dtype, head_size, self.shape.attention_probs_dropout_prob)
+        part = "forward" if obstacle is None else "after_attention"
+        return [(self.embeddings, "forward"), *((layer, part) for layer in self.layers)]
 
     def forward_padded(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """(N, S, C)"""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.normalization import TokenBatchNorm
+from model.normalization import LayerNorm, TokenBatchNorm
 from model.packing import PackedSequences
 from model.shape import EncoderConfig
 
@@ -55,7 +55,7 @@ class Encoder(nn.Module, ABC):
 
     def build_norm(self) -> nn.Module:
         """Return a new normalisation of (…, C) as this encoder has it, for a head on top."""
-        return nn.LayerNorm(self.config.shape.hidden_size)
+        return LayerNorm(self.config.shape.hidden_size)
 
     def regions(self) -> list[tuple[nn.Module, str]]:
         """Return the modules and methods that torch.compile may fuse; the first argument of each has T rows."""

@@ -11,6 +11,7 @@ Dimensions in the comments:
     T  real tokens in the batch     N  sequences     M  masked positions     C  hidden_size     V  vocab_size
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,9 @@ from model.batch import PackedBatch
 from model.encoder import Encoder
 from model.encoders import build_encoder
 from model.shape import EncoderConfig
+
+VOCABULARY_MULTIPLE = 64
+"""The compute copy's number of words is a multiple of this, as fast matrix products need."""
 
 
 class PretrainingOutput(NamedTuple):
@@ -85,6 +89,18 @@ class PretrainingModel(nn.Module):
         words = self.mlm(hidden[batch.masked_positions], self.encoder.word_embeddings)
         return words, self.pair_logits(batch, hidden)
 
+    @torch.no_grad()
+    def pad_vocabulary(self) -> None:
+        """Add words that no text has and that are never predicted, so that the decoder's size is a multiple of 64.
+
+        Tensor cores multiply matrices of other sizes more slowly. The new words have embeddings of 0 and a bias of minus
+        infinity: their probability is 0, and so is their gradient.
+        """
+        embeddings, bias = self.encoder.word_embeddings, self.mlm.bias
+        missing = -len(bias) % VOCABULARY_MULTIPLE
+        embeddings.data = F.pad(embeddings.data, (0, 0, 0, missing))
+        bias.data = F.pad(bias.data, (0, missing), value=-math.inf)
+
     def step_flops(self, num_tokens: int, num_squared: int, num_masked: int, num_pairs: int) -> int:
         """Return the floating-point operations of one update, counted from its shapes.
 
@@ -134,7 +150,7 @@ class PretrainingModel(nn.Module):
     def word_losses(self, hidden: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses and the number of correct words, from hidden states (M, C) at masked positions."""
         logits = self.mlm(hidden, self.encoder.word_embeddings)  # (M, V)
-        # In 32 bits also under autocast: 8 bits of mantissa are too few for a sum over 30,000 words.
+        # In 32 bits: 8 bits of mantissa are too few for a sum over 30,000 words.
         loss = F.cross_entropy(logits.float(), masked_ids, reduction="sum")
         return loss, (logits.argmax(-1) == masked_ids).sum()
 

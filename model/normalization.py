@@ -5,6 +5,7 @@ Batch normalisation needs the whole batch in one pass and no padding. The encode
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.distributed import sum_over_ranks
@@ -13,6 +14,20 @@ EPSILON = 1e-5
 """Epsilon of batch normalisation, which divides by standard deviations that may be 0."""
 MOMENTUM = 0.1
 """Share of a step's statistics in the running ones."""
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's LayerNorm, whose statistics and gradients are summed in 32 bits on every device, whatever the input's type.
+
+    On a CPU torch adds the gradients of 16-bit weights in 16 bits, and their sum over the tokens stops growing.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (…, C) from (…, C) of the same type."""
+        if hidden.is_cpu and hidden.dtype != torch.float32:
+            weight, bias = self.weight.float(), self.bias.float()
+            return F.layer_norm(hidden.float(), self.normalized_shape, weight, bias, self.eps).to(hidden.dtype)
+        return super().forward(hidden)
 
 
 class TokenBatchNorm(nn.Module):
@@ -35,8 +50,10 @@ class TokenBatchNorm(nn.Module):
         """Mean and unbiased variance of the last training batch."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Return (T, C) from (T, C), in 32 bits."""
-        hidden = hidden.float()
+        """Return (T, C) from (T, C) of the same type; the statistics are in 32 bits."""
+        return self._normalize(hidden.float()).to(hidden.dtype)
+
+    def _normalize(self, hidden: Tensor) -> Tensor:
         if not self.training:
             scale = self.weight * (self.running_variance + EPSILON).rsqrt()
             return (hidden - self.running_mean) * scale + self.bias
@@ -50,7 +67,7 @@ class TokenBatchNorm(nn.Module):
 
 def build_normalization(name: str, size: int, layer_norm_eps: float) -> nn.Module:
     """Return a module that normalises (T, C) with C = size."""
-    return TokenBatchNorm(size) if name == "batch" else nn.LayerNorm(size, eps=layer_norm_eps)
+    return TokenBatchNorm(size) if name == "batch" else LayerNorm(size, eps=layer_norm_eps)
 
 
 def follow_updates(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

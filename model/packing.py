@@ -44,11 +44,13 @@ class PackedSequences:
     """int32 (N + 1,), the start of each sequence, and T"""
     lengths: list[int]
     """Tokens of each sequence, on the host for attention over single sequences."""
+    longest: int
+    """Tokens of the longest sequence, or more. In padded batches it is the same number for all batches of a length."""
 
     @cached_property
     def padded_places(self) -> PaddedPlaces:
         """The padded form, computed on the device of the batch, without a sync, when the first layer asks for it."""
-        num_tokens, longest = len(self.input_ids), max(self.lengths)
+        num_tokens, longest = len(self.input_ids), self.longest
         starts, ends = self.cu_seqlens[:-1], self.cu_seqlens[1:]
         token = torch.arange(num_tokens, dtype=torch.int32, device=starts.device)
         column = torch.arange(longest, dtype=torch.int32, device=starts.device)
@@ -108,6 +110,7 @@ def pack_sequences(input_ids: np.ndarray, lengths: np.ndarray, segment_b_start: 
         position_ids=torch.from_numpy(positions),
         cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
         lengths=lengths.tolist(),
+        longest=int(lengths.max(initial=0)),
     )
 
 

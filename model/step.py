@@ -7,9 +7,7 @@ micro-batch, so a checkpoint needs no random state.
 import math
 import re
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +18,7 @@ from model.batch import PackedBatch
 from model.distributed import Ranks
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
+from model.mixed_precision import ComputeCopy
 from model.optimizer import set_learning_rate
 
 DROPOUT = 1001
@@ -113,12 +112,6 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return the context of a forward pass. In bf16 and fp16 matrix products use 16 bits; weights and sums keep 32."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
-
-
 def train_step(
     model: PretrainingModel,
     optimizer: torch.optim.Optimizer,
@@ -128,7 +121,7 @@ def train_step(
     max_gradient_norm: float,
     seed: int,
     step: int,
-    precision: str = "fp32",
+    copy: ComputeCopy[PretrainingModel] | None = None,
     ranks: Ranks = ALONE,
     highest_loss: float = math.inf,
     loss_scale: float | None = None,
@@ -139,16 +132,17 @@ def train_step(
     is above `highest_loss`.
 
     Args:
+        copy: computes in 16 bits; without one the model itself computes, in 32 bits.
         loss_scale: factor of the loss in the backward pass, for fp16. The gradient is divided by it.
     """
     device = next(model.parameters()).device
-    model.train()
+    computing = copy.model if copy else model
+    computing.train()
     optimizer.zero_grad(set_to_none=True)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     for number, part in zip(batch.numbers, batch.micro_batches):
         torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
-        with autocast(device, precision):
-            output = model(part.to(device), batch.num_masked, batch.num_pairs)
+        output = computing(part.to(device), batch.num_masked, batch.num_pairs)
         (output.loss if loss_scale is None else output.loss * loss_scale).backward()
         sums += torch.stack([value.double() for value in output[1:]])
     ranks.sum_gradients(model.parameters())
@@ -160,6 +154,8 @@ def train_step(
     if result.is_finite and result.loss <= highest_loss:
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
+        if copy:
+            copy.update()
     return result
 
 
@@ -181,9 +177,7 @@ def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, flo
 
 
 @torch.no_grad()
-def evaluate(
-    model: PretrainingModel, batches: Iterable[PackedBatch], *, precision: str = "fp32", ranks: Ranks = ALONE
-) -> Evaluation:
+def evaluate(model: PretrainingModel, batches: Iterable[PackedBatch], *, ranks: Ranks = ALONE) -> Evaluation:
     """Return the losses and accuracies over the batches of all ranks; every masked token and every pair counts once."""
     device = next(model.parameters()).device
     model.eval()
@@ -191,8 +185,9 @@ def evaluate(
     num_masked = num_pairs = num_examples = 0
     for batch in batches:
         pairs = int((batch.next_sentence_label >= 0).sum())
-        with autocast(device, precision):
-            output = model(batch.to(device), 1, pairs)
+        # From pinned memory the copy does not wait for the GPU, so the next batch is read in the meantime.
+        batch = batch.pinned() if device.type == "cuda" else batch
+        output = model(batch.to(device), 1, pairs)
         sums += torch.stack([value.double() for value in output[1:]])
         num_masked += len(batch.masked_ids)
         num_pairs += pairs

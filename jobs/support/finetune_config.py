@@ -108,8 +108,8 @@ class FinetuneConfig:
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu."""
     precision: Precision = "auto"
-    """Precision of matrix products; weights always have 32 bits. auto is bf16 on CUDA (fp16 on GPUs before Ampere),
-    otherwise fp32."""
+    """Precision of forward and backward pass; the optimizer and checkpoints always have 32 bits. auto is bf16 on CUDA
+    (fp16 on GPUs before Ampere), otherwise fp32."""
     num_threads: int | None = None
     """CPU threads. The default is torch's choice. Results differ in rounding between numbers of threads."""
 

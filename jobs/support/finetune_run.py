@@ -13,6 +13,7 @@ from bertloom.whole_files import write_text
 from jobs.support.config import dump
 from jobs.support.finetuning import FinetuneJob, Finetuning, describe_metrics, model_path, remove_other_models
 from model.distributed import Ranks
+from model.mixed_precision import compute_copy
 from model.runs.best import Best
 from model.runs.checkpoint import load_checkpoint
 from model.runs.loop import train
@@ -96,7 +97,7 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
         recorder=recorder,
         model=model,
         optimizer=optimizer,
-        precision=precision,
+        copy=compute_copy(model, precision),
         start_step=state.step,
         best=state.best,
     )

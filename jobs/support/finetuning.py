@@ -15,6 +15,7 @@ from model.distributed import Ranks
 from model.hub.pretrained import Pretrained
 from model.hub.weights import save_pretrained
 from model.loading.order import TrainingOrder
+from model.mixed_precision import ComputeCopy
 from model.runs.bad_steps import BadStepPolicy, describe_bad_step
 from model.runs.best import Best
 from model.runs.loop import Training
@@ -86,7 +87,8 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
     recorder: NullRecorder
     model: TaskModel
     optimizer: torch.optim.Optimizer
-    precision: str
+    copy: ComputeCopy[TaskModel] | None
+    """Computes in 16 bits."""
     start_step: int
     """The step at which this process started; it was evaluated and saved before."""
     best: Best
@@ -107,6 +109,11 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
             phases=(),
         )
 
+    @property
+    def computing(self) -> TaskModel:
+        """The model that computes: the copy in 16 bits, or else the model itself."""
+        return self.copy.model if self.copy else self.model
+
     def is_over(self, progress: Progress) -> bool:
         patience = self.job.config.patience
         is_patience_over = patience is not None and self.best.num_worse >= patience
@@ -122,7 +129,7 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
     def evaluate(self, progress: Progress) -> dict[str, float]:
         """Return the metrics on the dev rows, and keep the model if it is the best so far."""
         job = self.job
-        logits, loss = predict_all(self.model, job.dev, job.config.micro_batch_size, self.precision)
+        logits, loss = predict_all(self.computing, job.dev, job.config.micro_batch_size)
         task = job.task.calibrate(job.dev, logits)
         values = task.measure(job.dev_rows, job.dev, logits)
         self.best = self.best.after(progress.step, values[job.metric])
@@ -170,7 +177,7 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
             max_gradient_norm=self.job.config.max_gradient_norm,
             seed=self.seed,
             step=step,
-            precision=self.precision,
+            copy=self.copy,
             loss_scale=loss_scale,
         )
 

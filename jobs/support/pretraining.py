@@ -15,6 +15,7 @@ from model.loading.batches import BatchReader, GlobalBatch
 from model.loading.data import DataSet, Examples
 from model.loading.order import ORDER_VERSION
 from model.loading.stream import Leg, continue_legs
+from model.mixed_precision import ComputeCopy
 from model.runs.bad_steps import BAD_STEPS, BadStepPolicy, describe_bad_step
 from model.runs.best import Best
 from model.runs.checkpoint import TrainingState
@@ -48,6 +49,8 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     meter: PretrainingMeter
     optimizer: torch.optim.Optimizer = field(init=False)
     """Built when the weights are on their device."""
+    copy: ComputeCopy[PretrainingModel] | None = field(init=False)
+    """Computes in 16 bits; made when the weights are those of the first step."""
     best: Best = Best()
     """The best evaluation so far; its value is minus the MLM loss."""
     evaluation_seconds: float = 0.0
@@ -63,6 +66,11 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
         self.log_every = self.config.log_every
         self.step_seconds = self.schedule.total / 1000
         self.reserve(0.0)
+
+    @property
+    def computing(self) -> PretrainingModel:
+        """The model that computes: the copy in 16 bits, or else the model itself."""
+        return self.copy.model if self.copy else self.model
 
     def reserve(self, evaluation_seconds: float) -> None:
         """End a schedule in seconds early enough for the last checkpoint and an evaluation of at least this duration."""
@@ -121,7 +129,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
         batches = self.validation[length].in_order(
             self.reader.micro_batch_sizes[length], self.config.num_eval_examples, self.ranks.rank, self.ranks.size
         )
-        result = evaluate(self.model, batches, precision=self.precision, ranks=self.ranks)
+        result = evaluate(self.computing, batches, ranks=self.ranks)
         self.best = self.best.after(progress.step, -result.mlm_loss)
         self.reserve(self.ranks.share_json(time.monotonic() - start))
         return asdict(result)
@@ -170,7 +178,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             max_gradient_norm=self.config.max_gradient_norm,
             seed=self.config.seed,
             step=step,
-            precision=self.precision,
+            copy=self.copy,
             ranks=self.ranks,
             highest_loss=highest_loss,
             loss_scale=loss_scale,

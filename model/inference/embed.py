@@ -14,8 +14,9 @@ from torch import nn
 from model.encoders import build_encoder
 from model.hub.pretrained import Pretrained, open_pretrained
 from model.hub.weights import from_hugging_face, load_weights
+from model.mixed_precision import in_precision
 from model.packing import MAX_TOKENS, grouped, pack_texts
-from model.step import autocast, choose_device, choose_precision
+from model.step import choose_device, choose_precision
 
 Pooling = Literal["mean", "cls"]
 
@@ -51,7 +52,7 @@ class Embedder:
         state = from_hugging_face(pretrained.weights, pretrained.config, "Model")
         load_weights(nn.ModuleDict({"encoder": self.encoder}), state, str(pretrained.path))
         self.device = choose_device(device)
-        self.encoder.to(self.device).eval()
+        in_precision(self.encoder.to(self.device).eval(), choose_precision("auto", self.device))
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
@@ -62,8 +63,7 @@ class Embedder:
         vectors = []
         for group in grouped(sequences, len, MAX_TOKENS):
             batch = pack_texts(group).to(self.device)
-            with autocast(self.device, choose_precision("auto", self.device)):
-                hidden = self.encoder(batch).float()  # (T, C)
+            hidden = self.encoder(batch).float()  # (T, C)
             if self.pooling == "cls":
                 pooled = hidden[batch.cu_seqlens[:-1]]
             else:

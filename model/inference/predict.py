@@ -22,6 +22,7 @@ from model.encoders import build_encoder
 from model.heads import MaskedLanguageModelHead
 from model.hub.pretrained import Pretrained, open_pretrained
 from model.hub.weights import from_hugging_face, load_weights
+from model.mixed_precision import in_precision
 from model.packing import pack_sequences
 from model.step import choose_device, choose_precision
 from model.tasks.registry import task_of
@@ -57,11 +58,10 @@ class TaskPredictor:
         self.task = task_of(pretrained)
         self.tokenizer = pretrained.tokenizer
         self.device = choose_device(device)
-        self.precision = choose_precision("auto", self.device)
         self.model = self.task.model_class(pretrained.config, self.task.num_outputs)
         state = from_hugging_face(pretrained.weights, pretrained.config, self.model.form)
         load_weights(self.model, state, str(pretrained.path))
-        self.model.to(self.device).eval()
+        in_precision(self.model.to(self.device).eval(), choose_precision("auto", self.device))
 
     def predict(self, rows: Iterable[Any], top_k: int = 5) -> list[dict[str, Any]]:
         """Return the answer to each row: "label", "labels", "value", "tags" or "answer", and "probabilities", depending on
@@ -90,7 +90,7 @@ class TaskPredictor:
         if not rows:
             return []
         data = self.task.tokenize(rows, self.tokenizer)
-        logits, _ = predict_all(self.model, data, BATCH_SIZE, self.precision)
+        logits, _ = predict_all(self.model, data, BATCH_SIZE)
         answers = self.task.answer(rows, data, logits, top_k)
         return [({} if row.id is None else {"id": row.id}) | answer for row, answer in zip(rows, answers)]
 
@@ -127,7 +127,7 @@ class WordPredictor:
         both = nn.ModuleDict({"encoder": self.encoder, "mlm": self.mlm})
         state = from_hugging_face(pretrained.weights, self.config, "ForMaskedLM")
         load_weights(both, state, str(pretrained.path))
-        both.to(self.device).eval()
+        in_precision(both.to(self.device).eval(), choose_precision("auto", self.device))
 
     @torch.inference_mode()
     def fill(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
@@ -146,7 +146,7 @@ class WordPredictor:
         batch = pack_sequences(ids, np.array([len(ids)]), np.array([len(ids)])).to(self.device)
         hidden = self.encoder(batch)  # (T, C)
         logits = self.mlm(hidden[torch.from_numpy(places).to(self.device)], self.encoder.word_embeddings)
-        words = logits.cpu().numpy()[:, : self.tokenizer.vocab_size]
+        words = logits.float().cpu().numpy()[:, : self.tokenizer.vocab_size]
         return [self._best(chances, top_k) for chances in softmax(words.astype(np.float64), axis=1)]
 
     def _best(self, chances: np.ndarray, top_k: int) -> list[tuple[str, float]]:

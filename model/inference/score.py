@@ -10,7 +10,6 @@ import torch
 
 from model.inference.predict import WordPredictor
 from model.packing import MAX_TOKENS, grouped, pack_texts
-from model.step import autocast, choose_precision
 
 
 @torch.inference_mode()
@@ -37,8 +36,7 @@ def log_likelihoods(model: WordPredictor, texts: Sequence[np.ndarray]) -> list[n
         batch = pack_texts(sequences).to(model.device)
         masked = batch.cu_seqlens[:-1] + torch.tensor([place + 1 for _, place in group], device=model.device)
         true = torch.tensor([int(texts[number][place]) for number, place in group], device=model.device)
-        with autocast(model.device, choose_precision("auto", model.device)):
-            logits = model.mlm(model.encoder(batch)[masked], model.encoder.word_embeddings)  # (N, V)
+        logits = model.mlm(model.encoder(batch)[masked], model.encoder.word_embeddings)  # (N, V)
         chances = logits[:, : tokenizer.vocab_size].float().log_softmax(-1)
         for (number, place), value in zip(group, chances.gather(1, true[:, None])[:, 0].tolist()):
             found[number][place] = value

@@ -79,6 +79,7 @@ def pad_batch(batch: PackedBatch, shape: StaticShape) -> PackedBatch:
         # Sequences without tokens come first: the head of pairs reads the first token of each, here that of the next one.
         cu_seqlens=torch.cat([torch.zeros(empty), batch.cu_seqlens, ends]).to(torch.int32),
         lengths=batch.lengths + padding,
+        longest=shape.max_seq_length,
         masked_positions=F.pad(batch.masked_positions, (0, masked)),
         masked_ids=F.pad(batch.masked_ids, (0, masked), value=IGNORED),
         next_sentence_label=F.pad(batch.next_sentence_label, (empty, len(padding)), value=-1),

@@ -90,6 +90,7 @@ class TaskBatch(PackedSequences):
                     position_ids=self.position_ids[tokens],
                     cu_seqlens=self.cu_seqlens[first : last + 2] - self.cu_seqlens[first],
                     lengths=self.lengths[first : last + 1],
+                    longest=self.longest,
                 )
             )
         return found

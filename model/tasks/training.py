@@ -11,11 +11,12 @@ from torch import nn
 from bertloom.draws import fold_int
 from model.encoder import Encoder
 from model.loading.batches import cut_by_length
+from model.mixed_precision import ComputeCopy
 from model.optimizer import set_learning_rate
 from model.packing import MAX_TOKENS, grouped
 from model.runs.best import Best
 from model.runs.checkpoint import CheckpointState
-from model.step import DROPOUT, StepResult, autocast, divide_gradients
+from model.step import DROPOUT, StepResult, divide_gradients
 from model.tasks.data import TaskBatch, TaskData
 from model.tasks.heads import TaskModel
 
@@ -98,24 +99,25 @@ def train_step(
     max_gradient_norm: float,
     seed: int,
     step: int,
-    precision: str = "fp32",
+    copy: ComputeCopy[TaskModel] | None = None,
     loss_scale: float | None = None,
 ) -> StepResult:
     """Update the weights once, with the gradient of a global batch summed over its micro-batches.
 
-    The update is skipped if the loss or the gradient is not finite. `loss_scale` is that of `model.step.train_step`.
+    The update is skipped if the loss or the gradient is not finite. `copy` and `loss_scale` are those of
+    `model.step.train_step`.
     """
     device = next(model.parameters()).device
-    model.train()
+    computing = copy.model if copy else model
+    computing.train()
     optimizer.zero_grad(set_to_none=True)
     weight = max(sum(float(batch.weights.double().sum()) for batch in batches), 1e-12)  # the windows may have no word
     total = torch.zeros((), dtype=torch.float64, device=device)
     for number, batch in enumerate(batches):
         torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
         batch = batch.to(device)
-        with autocast(device, precision):
-            logits = model(batch)
-        loss = (model.losses(logits, batch) * batch.weights).sum() / weight
+        logits = computing(batch)
+        loss = (computing.losses(logits, batch) * batch.weights).sum() / weight
         (loss if loss_scale is None else loss * loss_scale).backward()
         total += loss.detach().double()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -125,11 +127,13 @@ def train_step(
     if result.is_finite:
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
+        if copy:
+            copy.update()
     return result
 
 
 @torch.inference_mode()
-def predict_all(model: TaskModel, data: TaskData, batch_size: int, precision: str = "fp32") -> tuple[np.ndarray, float]:
+def predict_all(model: TaskModel, data: TaskData, batch_size: int) -> tuple[np.ndarray, float]:
     """Return the logits of all items, in their order, and the weighted mean of their losses.
 
     Args:
@@ -142,8 +146,7 @@ def predict_all(model: TaskModel, data: TaskData, batch_size: int, precision: st
         items = np.arange(start, min(start + batch_size, data.num_items))
         for group in grouped(range(len(items)), data.num_tokens(items).__getitem__, MAX_TOKENS):
             batch = data.batch(items[group]).to(device)
-            with autocast(device, precision):
-                logits = model(batch)
+            logits = model(batch)
             loss += float((model.losses(logits, batch) * batch.weights).double().sum())
             logits_of_items.append(logits.cpu().numpy())
     return np.concatenate(logits_of_items), loss / max(float(data.weights.sum(dtype=np.float64)), 1e-12)

@@ -13,9 +13,9 @@ from model.encoder import initialize_weights
 from model.heads import PretrainingModel
 from model.hub.weights import save_pretrained, to_hugging_face
 from model.loading.data import DataSet
+from model.mixed_precision import in_precision
 from model.packing import pack_sequences
 from model.shape import EncoderConfig
-from model.step import autocast
 from tests.model.small_model import random_model, small_config
 
 
@@ -111,8 +111,7 @@ def test_pairs_without_a_label_have_no_loss_and_no_gradient(batch):
 def test_bf16_stays_close_to_fp32(batch):
     model = random_model()
     exact = model(batch, len(batch.masked_ids), len(batch.lengths)).loss
-    with autocast(torch.device("cpu"), "bf16"):
-        rounded = model(batch, len(batch.masked_ids), len(batch.lengths)).loss
+    rounded = in_precision(model, "bf16")(batch, len(batch.masked_ids), len(batch.lengths)).loss
     assert rounded.dtype == torch.float32
     assert abs(rounded.item() - exact.item()) < 0.02 * exact.item()
 
