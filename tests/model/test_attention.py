@@ -110,7 +110,7 @@ def test_the_padded_form_needs_no_number_from_the_device():
     batch = packed_with_empty_rows([3, 1, 7], 2)
     with FakeTensorMode() as mode:  # raises an error where the host waits for a value
         tensors = {name: mode.from_tensor(value) for name, value in vars(batch).items() if torch.is_tensor(value)}
-        padded = PackedSequences(**tensors, lengths=batch.lengths).padded_places
+        padded = PackedSequences(**tensors, lengths=batch.lengths, longest=batch.longest).padded_places
         mixed = padded_attention(torch.empty(11, 3, 2, 8, requires_grad=True), padded, 0.5)
         mixed.sum().backward()
     assert mixed.shape == (11, 2, 8)
