@@ -101,8 +101,8 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
         write_inputs(training)
         print_start(training, progress)
         training.computing.encoder.recompute_activations = config.recompute_activations
-        if config.compile:
-            compile_training(training)
+        if config.compile or config.cuda_graphs:
+            accelerate(training)
         options = RecorderOptions(
             total=training.schedule.total,
             unit=training.schedule.unit,
@@ -165,8 +165,11 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         recorder.warn(f"{config.data} has no validation examples of length {missing}: this length is not evaluated")
     model = PretrainingModel(EncoderConfig(shape=config.model, vocab_size=data_set.vocabulary_size))
     if model.encoder.needs_whole_batches:
-        if config.compile:
-            raise ValueError("--compile pads batches, but batch normalisation must not count padding: omit one of them")
+        if config.compile or config.cuda_graphs:
+            raise ValueError(
+                f"{'--compile' if config.compile else '--cuda-graphs'} pads batches, but batch normalisation must not count "
+                f"padding: omit one of them"
+            )
         reader.check_whole(schedule.phases)
     if not reader.has_pairs():
         model.nsp.requires_grad_(False)  # nor is it run, see PretrainingModel
@@ -288,15 +291,19 @@ def write_inputs(training: Pretraining) -> None:
     training.recorder.write_text("config.toml", dump(training.config))
 
 
-def compile_training(training: Pretraining) -> None:
-    """Compile the model, for micro-batches padded to one size per length."""
+def accelerate(training: Pretraining) -> None:
+    """Pad micro-batches to one size per length, and compile the model or record CUDA graphs for these sizes."""
     from model.compiling import compile_model
+    from model.cuda_graphs import StepGraphs
 
     shapes = training.reader.pad_batches(training.schedule.phases)
-    compile_model(training.computing, shapes)
+    if training.config.cuda_graphs:
+        training.graphs = StepGraphs(training.computing, training.model, shapes)
+    if training.config.compile:
+        compile_model(training.computing, shapes)
     for shape in shapes:
         training.recorder.print(
-            f"length {shape.max_seq_length}: compiled for micro-batches of {shape.num_tokens:,} tokens"
+            f"length {shape.max_seq_length}: micro-batches are padded to {shape.num_tokens:,} tokens"
         )
 
 

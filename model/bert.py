@@ -107,11 +107,16 @@ class BertEncoder(Encoder):
     def build_norm(self) -> nn.Module:
         return build_normalization(self.shape.normalization, self.shape.hidden_size, self.shape.layer_norm_eps)
 
+    @property
+    def is_static(self) -> bool:
+        """With FlashAttention."""
+        weight, head_size = self.word_embeddings, self.shape.hidden_size // self.shape.num_attention_heads
+        dropout = self.shape.attention_probs_dropout_prob
+        return flash_obstacle(weight.device, weight.dtype, head_size, dropout) is None
+
     def regions(self) -> list[tuple[nn.Module, str]]:
         """Whole layers with FlashAttention, which is one operator whatever the sequences; else all but attention."""
-        weight, head_size = self.word_embeddings, self.shape.hidden_size // self.shape.num_attention_heads
-        obstacle = flash_obstacle(weight.device, weight.dtype, head_size, self.shape.attention_probs_dropout_prob)
-        part = "forward" if obstacle is None else "after_attention"
+        part = "forward" if self.is_static else "after_attention"
         return [(self.embeddings, "forward"), *((layer, part) for layer in self.layers)]
 
     def forward_padded(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:

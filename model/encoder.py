@@ -57,6 +57,11 @@ class Encoder(nn.Module, ABC):
         """Return a new normalisation of (…, C) as this encoder has it, for a head on top."""
         return LayerNorm(self.config.shape.hidden_size)
 
+    @property
+    def is_static(self) -> bool:
+        """Whether two batches of the same sizes run the same kernels, wherever their sequences begin."""
+        return False
+
     def regions(self) -> list[tuple[nn.Module, str]]:
         """Return the modules and methods that torch.compile may fuse; the first argument of each has T rows."""
         return []

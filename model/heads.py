@@ -41,6 +41,10 @@ class PretrainingOutput(NamedTuple):
     nsp_correct: Tensor
     """Number of pairs whose label was predicted."""
 
+    def metrics(self) -> Tensor:
+        """Return the last four, float64 (4,)."""
+        return torch.stack([value.double() for value in self[1:]])
+
 
 class MaskedLanguageModelHead(nn.Module):
     """Dense, GELU, normalisation, then the word embeddings as decoder, with one bias per word."""
@@ -120,20 +124,21 @@ class PretrainingModel(nn.Module):
         """Return the logits of pairs (N, 2) from hidden states (T, C)."""
         return self.nsp(hidden[batch.cu_seqlens[:-1]])
 
-    def forward(self, batch: PackedBatch, num_masked: int, num_pairs: int) -> PretrainingOutput:
+    def forward(self, batch: PackedBatch, num_masked: int | Tensor, num_pairs: int | Tensor) -> PretrainingOutput:
         """Return the losses of one batch.
 
         Args:
             batch: on the model's device. A next_sentence_label of -1 (no pair) does not count in the NSP loss.
-            num_masked: masked positions in the global batch, of which `batch` may be a part; divides the MLM loss.
-            num_pairs: pairs in the global batch, labelled 0 or 1; divides the NSP loss. If it is 0, the NSP head does
-                not run and its weights get no gradient.
+            num_masked: masked positions in the global batch, of which `batch` may be a part; divides the MLM loss, so at
+                least 1.
+            num_pairs: pairs in the global batch, labelled 0 or 1; divides the NSP loss. If it is the number 0, the NSP
+                head does not run and its weights get no gradient.
         """
         hidden = self.encoder(batch)  # (T, C)
         mlm_loss, mlm_correct = self.word_losses(hidden[batch.masked_positions], batch.masked_ids)
-        loss = mlm_loss / max(num_masked, 1)
+        loss = mlm_loss / num_masked
         nsp_loss, nsp_correct = torch.zeros_like(mlm_loss), torch.zeros_like(mlm_loss)
-        if num_pairs:
+        if isinstance(num_pairs, Tensor) or num_pairs:  # a sync if it asked for the tensor's value
             labels = batch.next_sentence_label
             pair_logits = self.pair_logits(batch, hidden)
             nsp_loss = F.cross_entropy(pair_logits.float(), labels, ignore_index=-1, reduction="sum")

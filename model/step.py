@@ -15,6 +15,7 @@ from torch import Tensor
 from bertloom.counts import counted
 from bertloom.draws import fold_int
 from model.batch import PackedBatch
+from model.cuda_graphs import StepGraphs
 from model.distributed import Ranks
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
@@ -122,6 +123,7 @@ def train_step(
     seed: int,
     step: int,
     copy: ComputeCopy[PretrainingModel] | None = None,
+    graphs: StepGraphs | None = None,
     ranks: Ranks = ALONE,
     highest_loss: float = math.inf,
     loss_scale: float | None = None,
@@ -133,18 +135,23 @@ def train_step(
 
     Args:
         copy: computes in 16 bits; without one the model itself computes, in 32 bits.
+        graphs: run padded micro-batches as CUDA graphs.
         loss_scale: factor of the loss in the backward pass, for fp16. The gradient is divided by it.
     """
     device = next(model.parameters()).device
     computing = copy.model if copy else model
     computing.train()
     optimizer.zero_grad(set_to_none=True)
+    is_graphed = graphs is not None and graphs.begin(batch.num_pairs)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     for number, part in zip(batch.numbers, batch.micro_batches):
         torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
-        output = computing(part.to(device), batch.num_masked, batch.num_pairs)
+        if is_graphed and graphs and (shape := graphs.shape_of(part)):
+            sums += graphs.run(part, shape, batch.num_masked, batch.num_pairs, loss_scale)
+            continue
+        output = computing(part.to(device), max(batch.num_masked, 1), batch.num_pairs)
         (output.loss if loss_scale is None else output.loss * loss_scale).backward()
-        sums += torch.stack([value.double() for value in output[1:]])
+        sums += output.metrics()
     ranks.sum_gradients(model.parameters())
     ranks.sum_tensor(sums)
     divide_gradients(model.parameters(), loss_scale)
@@ -188,7 +195,7 @@ def evaluate(model: PretrainingModel, batches: Iterable[PackedBatch], *, ranks: 
         # From pinned memory the copy does not wait for the GPU, so the next batch is read in the meantime.
         batch = batch.pinned() if device.type == "cuda" else batch
         output = model(batch.to(device), 1, pairs)
-        sums += torch.stack([value.double() for value in output[1:]])
+        sums += output.metrics()
         num_masked += len(batch.masked_ids)
         num_pairs += pairs
         num_examples += len(batch.lengths)

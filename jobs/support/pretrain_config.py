@@ -141,8 +141,11 @@ class PretrainConfig:
     spike_factor: float | None = None
     """A loss above this multiple of its running mean is a spike. The default is not to look for spikes."""
     compile: bool = False
-    """Use torch.compile for everything except attention, on micro-batches padded to one size. The first step takes longer.
+    """Use torch.compile for the layers and the losses, on micro-batches padded to one size. The first step takes longer.
     Changes results only by rounding, and by the dropout that is drawn."""
+    cuda_graphs: bool = False
+    """Run the forward and backward pass of each micro-batch as one CUDA graph, on micro-batches padded to one size. For
+    small models on a GPU, where starting the kernels takes longer than running them. May be used with --compile."""
     recompute_activations: bool = False
     """Compute each layer again in the backward pass instead of storing its activations: less memory, a third more time."""
 
@@ -196,6 +199,10 @@ class PretrainConfig:
             raise ValueError(
                 f"resume_from and init_from are both {self.init_from}: give --resume-from to continue its training, or "
                 f"--init-from to start a new training from its weights"
+            )
+        if self.cuda_graphs and self.recompute_activations:
+            raise ValueError(
+                "--cuda-graphs is for small models and --recompute-activations for large ones: omit one of them"
             )
         parse_shuffle(self.shuffle)
         if self.cache_gb <= 0:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from jobs.support.pretrain_config import PretrainConfig
+from model.cuda_graphs import StepGraphs
 from model.distributed import Ranks
 from model.heads import PretrainingModel
 from model.loading.batches import BatchReader, GlobalBatch
@@ -51,6 +52,8 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     """Built when the weights are on their device."""
     copy: ComputeCopy[PretrainingModel] | None = field(init=False)
     """Computes in 16 bits; made when the weights are those of the first step."""
+    graphs: StepGraphs | None = None
+    """Run padded micro-batches, with --cuda-graphs."""
     best: Best = Best()
     """The best evaluation so far; its value is minus the MLM loss."""
     evaluation_seconds: float = 0.0
@@ -179,6 +182,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             seed=self.config.seed,
             step=step,
             copy=self.copy,
+            graphs=self.graphs,
             ranks=self.ranks,
             highest_loss=highest_loss,
             loss_scale=loss_scale,

@@ -10,11 +10,12 @@ from jobs.pretrain import pretrain
 from jobs.support.config import dump, parse
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
+from model.bert_config import BertShape
 from model.runs.checkpoint import TrainingState, read_state
 from model.runs.progress import Progress
 from model.schedule import parse_budget
 from model.step import evaluate, train_step
-from tests.jobs.small_run import learnt, make_data, make_run, numbers, run_config, train_lines
+from tests.jobs.small_run import TINY, learnt, make_data, make_run, numbers, run_config, train_lines
 
 PARSED = ["--data", "DATA", "--out", "OUT"]
 
@@ -190,3 +191,16 @@ def test_the_result_of_a_run_is_its_last_whole_evaluation(data, tmp_path):
     metrics.write_text("\n".join(lines) + "\n")
     evaluations = [line for line in numbers(run) if line["split"] == "validation"]
     assert pretrain(run_config(data, run, eval_every=3)).validation["nsp_loss"] == evaluations[-2]["nsp_loss"]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({}, "--cuda-graphs needs FlashAttention on a GPU"),
+        ({"model": BertShape(**vars(TINY) | {"normalization": "batch"}), "micro_batch_size": 16}, "--cuda-graphs pads"),
+        ({"recompute_activations": True}, "omit one of them"),
+    ],
+)
+def test_cuda_graphs_are_refused_where_they_cannot_work(data, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain(run_config(data, tmp_path / "run", cuda_graphs=True, **changes))

@@ -127,7 +127,7 @@ def test_a_compiled_run_reads_and_learns_what_another_does_and_resumes_exactly(d
     chosen = {"num_steps": 7, "model": model, "phases": ("32:0.7", "64:0.3")}
     pretrain(config(data, tmp_path / "plain", **chosen))
     pretrain(config(data, tmp_path / "run", compile=True, **chosen))
-    assert "length 32: compiled for micro-batches of 256 tokens" in capsys.readouterr().out
+    assert "length 32: micro-batches are padded to 256 tokens" in capsys.readouterr().out
     for ours, plain in zip(train_lines(tmp_path / "run"), train_lines(tmp_path / "plain"), strict=True):
         assert ours.pop("stream") == plain.pop("stream") and ours.pop("split") == plain.pop("split")
         assert ours == pytest.approx(plain, rel=1e-3)

@@ -1,0 +1,134 @@
+"""Forward and backward of a micro-batch as one CUDA graph, for models so small that starting kernels takes most of a step.
+
+A graph is recorded once for each size of padded batches (`model/loading/padding.py`) and replayed for every micro-batch of
+that size. It reads a batch from fixed places and adds to gradients in fixed places. The optimizer is not part of it. A batch
+that was not padded, and one without pairs in a run that trains on pairs, run as usual.
+
+While a graph is recorded, other threads may use the GPU: the reader allocates pinned memory for the next batch.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.batch import PackedBatch, StaticShape
+from model.heads import PretrainingModel
+
+WARM_UP_PASSES = 3
+"""Passes before recording, on another stream, in which libraries and torch.compile make what a recording must not make."""
+
+
+@dataclass(kw_only=True)
+class Recording:
+    """A graph, and the fixed places that it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: PackedBatch
+    scalars: Tensor
+    """float32 (3,): masked positions and pairs of the global batch, and the loss scale"""
+    sums: Tensor
+    """float64 (4,), the metrics of `PretrainingOutput` in its order"""
+
+
+class StepGraphs:
+    """Runs forward and backward of micro-batches of fixed sizes as CUDA graphs."""
+
+    def __init__(self, computing: PretrainingModel, master: PretrainingModel, shapes: Collection[StaticShape]) -> None:
+        """
+        Args:
+            computing: the model that computes, on a CUDA device.
+            master: the model whose gradients the optimizer reads; may be the same.
+            shapes: the sizes that batches are padded to.
+
+        Raises:
+            ValueError: the work of the model depends on more than the sizes of a batch.
+        """
+        if not computing.encoder.is_static:
+            raise ValueError(
+                "--cuda-graphs needs FlashAttention on a GPU: omit it, or use --device cuda, --precision bf16 or fp16, "
+                "and no dropout of attention weights"
+            )
+        self.model = computing
+        self.shapes = shapes
+        self._gradients = [(own, torch.zeros_like(own)) for own in trained_parameters(master)]
+        self._trains_pairs = any(parameter.requires_grad for parameter in master.nsp.parameters())
+        self._recordings: dict[StaticShape, Recording] = {}
+        self._pool: Any = None
+        """The memory that all graphs share, because only one runs at a time."""
+
+    def begin(self, num_pairs: int) -> bool:
+        """Set all gradients to 0 in their fixed places; False if this global batch cannot use graphs."""
+        if self._trains_pairs and not num_pairs:  # its head gets no gradient at all, which differs from 0
+            return False
+        for own, gradient in self._gradients:
+            own.grad = gradient
+        torch._foreach_zero_([gradient for _, gradient in self._gradients])
+        return True
+
+    def shape_of(self, part: PackedBatch) -> StaticShape | None:
+        """Return the size that a micro-batch was padded to; None if it was not padded."""
+        sizes = len(part.input_ids), len(part.masked_ids), len(part.cu_seqlens) - 1, part.longest
+        return next((shape for shape in self.shapes if astuple(shape) == sizes), None)
+
+    def run(
+        self, part: PackedBatch, shape: StaticShape, num_masked: int, num_pairs: int, loss_scale: float | None
+    ) -> Tensor:
+        """Add the gradients of a micro-batch in pinned memory, and return its metrics, float64 (4,), until the next call.
+
+        Args:
+            shape: from `shape_of`.
+            num_masked, num_pairs, loss_scale: as in `model.step.train_step`.
+        """
+        scalars = torch.tensor([max(num_masked, 1), num_pairs, loss_scale or 1.0]).pin_memory()
+        found = self._recordings.get(shape)
+        if found is None:
+            found = self._recordings[shape] = self._record(part, scalars)
+        copy_batch(part, found.batch)
+        found.scalars.copy_(scalars, non_blocking=True)
+        found.graph.replay()
+        return found.sums
+
+    def _record(self, part: PackedBatch, scalars: Tensor) -> Recording:
+        """Return the recording of a pass over a batch of this size. It leaves the gradients as they are."""
+        device = next(self.model.parameters()).device
+        found = Recording(
+            graph=torch.cuda.CUDAGraph(),
+            batch=part.to(device),
+            scalars=scalars.to(device),
+            sums=torch.zeros(4, dtype=torch.float64, device=device),
+        )
+        kept = [gradient.clone() for _, gradient in self._gradients]
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_PASSES):
+                self._pass(found)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        with torch.cuda.graph(found.graph, pool=self._pool, capture_error_mode="thread_local"):
+            self._pass(found)
+        self._pool = found.graph.pool()
+        torch._foreach_copy_([gradient for _, gradient in self._gradients], kept)
+        return found
+
+    def _pass(self, into: Recording) -> None:
+        """Run forward and backward on the batch of a recording."""
+        num_masked, num_pairs, loss_scale = into.scalars.unbind()
+        output = self.model(into.batch, num_masked, num_pairs if self._trains_pairs else 0)
+        (output.loss * loss_scale).backward()
+        into.sums.copy_(output.metrics())
+
+
+def trained_parameters(model: nn.Module) -> Sequence[nn.Parameter]:
+    """Return the parameters that get a gradient."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def copy_batch(source: PackedBatch, target: PackedBatch) -> None:
+    """Copy the tensors of a batch into those of another one of the same size, without waiting if they are pinned."""
+    for field in fields(PackedBatch):
+        values = getattr(source, field.name)
+        if isinstance(values, Tensor):
+            getattr(target, field.name).copy_(values, non_blocking=True)
