@@ -190,7 +190,7 @@ def theirs(name: str, preset: str, steps: Steps, number: int) -> str:
 def measure(name: str, preset: str, steps: Steps, number: int, run: Callable[[GlobalBatch, int], float]) -> str:
     """Time updates and return a line of the table."""
     counter = model_of(preset, steps.reader.examples[steps.leg.max_seq_length])
-    peak = peak_flops(GPU, None) or float("nan")
+    peak = peak_flops(GPU, None, "bf16") or float("nan")
     speeds, uses, waits, losses = [], [], [], []
     start = time.perf_counter()
     for step, (batch, waited) in enumerate(steps.read(number + 2)):

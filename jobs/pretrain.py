@@ -133,7 +133,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     import torch
 
     from jobs.support.pretraining import Pretraining
-    from model.devices import peak_flops
+    from model.devices import check_precision, peak_flops
     from model.heads import PretrainingModel
     from model.loading.batches import BatchReader
     from model.loading.data import DataSet
@@ -149,6 +149,9 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         )
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
+    precision = choose_precision(config.precision, ranks.device)
+    for note in check_precision(precision, ranks.device, config.model, is_training=True):
+        recorder.warn(note)
     data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
     schedule = config.schedule(data_set)
     lengths = {phase.max_seq_length for phase in schedule.phases}
@@ -173,7 +176,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         reader.check_whole(schedule.phases)
     if not reader.has_pairs():
         model.nsp.requires_grad_(False)  # nor is it run, see PretrainingModel
-    peak = peak_flops(ranks.device, config.peak_tflops)
+    peak = peak_flops(ranks.device, config.peak_tflops, precision)
     return Pretraining(
         config=config,
         ranks=ranks,
@@ -184,7 +187,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         reader=reader,
         validation={length: data_set.examples("validation", length) for length in held_out},
         model=model,
-        precision=choose_precision(config.precision, ranks.device),
+        precision=precision,
         meter=PretrainingMeter(model=model, device=ranks.device, peak=peak and peak * ranks.size),
     )
 

@@ -133,8 +133,8 @@ class PretrainConfig:
     sinks: tuple[SinkName, ...] = ()
     """Where metrics go besides metrics.jsonl: tensorboard, wandb. Neither is installed with bertloom."""
     peak_tflops: float | None = None
-    """Peak speed of one device in this precision, in TFLOP/s, to compute its utilisation (MFU). The default is NVIDIA's bf16
-    figure for known devices; for others, no MFU is reported."""
+    """Peak speed of one device in this precision, in TFLOP/s, to compute its utilisation (MFU). The default is NVIDIA's
+    figure for dense 16-bit products, for known devices; for others, and in fp32, no MFU is reported."""
     on_bad_step: Literal["stop", "skip"] = "stop"
     """What to do if the loss is not finite or is a spike: stop, after saving a checkpoint, or skip the update. In both cases
     the examples of the step are recorded in bad_steps.jsonl."""

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from model.bert_config import BertShape
-from model.devices import peak_flops
 from model.heads import PretrainingModel
 from model.loading.batches import global_batch
 from model.loading.data import DataSet
@@ -35,11 +34,6 @@ def test_base_at_128_takes_546_million_operations_a_token():
         model = PretrainingModel(EncoderConfig(shape=BertShape(), vocab_size=30528))
     flops = model.step_flops(128 * 100, 128 * 128 * 100, 20 * 100, 100)
     assert flops / 12800 == pytest.approx(546e6, rel=0.01)
-
-
-def test_a_peak_is_what_is_stated_or_unknown():
-    assert peak_flops(torch.device("cpu"), 0.5) == 5e11
-    assert peak_flops(torch.device("cpu"), None) is None
 
 
 def test_the_line_tells_speed_share_of_the_peak_fill_waiting_and_memory(data_set):
