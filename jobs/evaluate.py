@@ -22,6 +22,7 @@ from model.precision import Precision
 
 if TYPE_CHECKING:
     from model.batch import PackedBatch
+    from model.hub.pretrained import Pretrained
     from model.step import Evaluation
 
 
@@ -138,9 +139,20 @@ def evaluate_model(config: EvaluateConfig) -> Result:
     for length in lengths:
         if length in too_long:
             continue
-        batches = data_set.examples(config.split, length).in_order(config.batch_size, config.max_examples)
+        examples = data_set.examples(config.split, length)
+        batches = check_segments(examples.in_order(config.batch_size, config.max_examples), pretrained, config.data)
         evaluations[length] = evaluate(model, drop_pairs(batches) if missing else batches)
     return Result(model=pretrained.path, lengths=evaluations, has_pair_head=not missing, too_long=too_long)
+
+
+def check_segments(batches: Iterator[PackedBatch], pretrained: Pretrained, data: str) -> Iterator[PackedBatch]:
+    """Yield the batches; ValueError if one has pairs that the model cannot read."""
+    for batch in batches:
+        if not pretrained.config.shape.reads_pairs and batch.token_type_ids.any():
+            raise ValueError(
+                f"{pretrained.path} has one token type, but {data} has pairs: use another model, or preprocess with --pairs none"
+            )
+        yield batch
 
 
 def drop_pairs(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:

@@ -131,6 +131,11 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         dev_rows, bad_dev = read_task(config.dev, task.forms(True), task.parse, columns, config.on_bad_row)
     train = task.tokenize(train_rows, pretrained.tokenizer)
     dev = task.tokenize(dev_rows, pretrained.tokenizer)
+    for name, data in (("train", train), ("dev", dev)):
+        if data.has_two_segments and not pretrained.config.shape.reads_pairs:
+            raise ValueError(
+                f"{config.model} has one token type, but rows of --{name} have two texts: use another model"
+            )
     digests = {"model": pretrained.digest(), "train": file_digest(config.train), "dev": file_digest(config.dev)}
     job = FinetuneJob(
         config=config,
@@ -175,7 +180,7 @@ def check_model(config: FinetuneConfig, pretrained: Pretrained, windowing: Windo
             f"stride={windowing.stride} is above the {room} tokens of text in a window, so text between windows would be "
             f"skipped: give a smaller stride or a larger max_seq_length"
         )
-    if shape.type_vocab_size < 2 and task_class(config.task).has_two_segments:
+    if not shape.reads_pairs and task_class(config.task).has_two_segments:
         raise ValueError(f"{config.model} has one token type, but {config.task} reads two segments: use another model")
     if config.frozen_layers > shape.num_hidden_layers:
         raise ValueError(

@@ -162,6 +162,11 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
             recorder.warn(note)
     if max(lengths) > config.model.max_position_embeddings:
         raise ValueError(too_long(max(lengths), config.model.max_position_embeddings))
+    if reader.has_pairs() and not config.model.reads_pairs:
+        raise ValueError(
+            f"model.type_vocab_size={config.model.type_vocab_size}: {config.data} has pairs, whose segment B needs a token "
+            f"type of its own: give 2, or preprocess with --pairs none"
+        )
     held_out = lengths & set(data_set.max_seq_lengths("validation"))
     if held_out < lengths:
         missing = ", ".join(map(str, sorted(lengths - held_out)))

@@ -5,7 +5,7 @@ weight is the word embeddings and is not stored twice.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from model.shape import HuggingFaceNames, Shape
 
@@ -14,6 +14,7 @@ from model.shape import HuggingFaceNames, Shape
 class BertShape(Shape):
     """The shape of a BERT."""
 
+    has_token_types: ClassVar[bool] = True
     encoder: Literal["bert"] = "bert"
     """Kind of encoder."""
     normalization: Literal["layer", "batch"] = "layer"

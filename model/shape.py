@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 LIMITS = {
     "hidden_size": (1, 1 << 16),
@@ -41,6 +41,8 @@ class Shape:
     The vocabulary is not part of it: it comes from the data set.
     """
 
+    has_token_types: ClassVar[bool] = False
+    """Whether the encoder has a vector for each token type."""
     encoder: str
     """Kind of encoder."""
     hidden_size: int = 768
@@ -54,7 +56,7 @@ class Shape:
     max_position_embeddings: int = 512
     """Length of the longest sequence that the model can read, in tokens."""
     type_vocab_size: int = 2
-    """Number of token types: segment A and segment B. With fewer than two, the model cannot distinguish them."""
+    """Number of token types: segment A and segment B. With 1, the model reads single segments, but no pairs."""
     hidden_dropout_prob: float = 0.0
     """Dropout after embeddings and sub-layers. BERT used 0.1; training that reads its data about once needs none."""
     attention_probs_dropout_prob: float = 0.0
@@ -74,6 +76,11 @@ class Shape:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if getattr(self, name) == 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether the encoder can read a segment B."""
+        return self.type_vocab_size > 1 or not self.has_token_types
 
 
 @dataclass(frozen=True, kw_only=True)

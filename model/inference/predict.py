@@ -90,6 +90,8 @@ class TaskPredictor:
         if not rows:
             return []
         data = self.task.tokenize(rows, self.tokenizer)
+        if data.has_two_segments and not self.model.config.shape.reads_pairs:
+            raise ValueError(f"the model has one token type, but rows of {self.task.name} have two texts: use another model")
         logits, _ = predict_all(self.model, data, BATCH_SIZE)
         answers = self.task.answer(rows, data, logits, top_k)
         return [({} if row.id is None else {"id": row.id}) | answer for row, answer in zip(rows, answers)]

@@ -122,6 +122,11 @@ class TaskData:
     """Number of truncated rows."""
 
     @property
+    def has_two_segments(self) -> bool:
+        """Whether any sequence has a segment B."""
+        return bool((self.segment_b_start < np.diff(self.starts)).any())
+
+    @property
     def num_items(self) -> int:
         """Return I."""
         return len(self.row_of)
