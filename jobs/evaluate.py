@@ -133,7 +133,7 @@ def evaluate_model(config: EvaluateConfig) -> Result:
             f"preprocess with a smaller --max-seq-length"
         )
     device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
+    precision = choose_precision(config.precision, device, pretrained.config.shape)
     in_precision(model.to(device), precision)
     evaluations = {}
     for length in lengths:
@@ -150,7 +150,8 @@ def check_segments(batches: Iterator[PackedBatch], pretrained: Pretrained, data:
     for batch in batches:
         if not pretrained.config.shape.reads_pairs and batch.token_type_ids.any():
             raise ValueError(
-                f"{pretrained.path} has one token type, but {data} has pairs: use another model, or preprocess with --pairs none"
+                f"{pretrained.path} has one token type, but {data} has pairs: use another model, or preprocess with "
+                f"--pairs none"
             )
         yield batch
 

@@ -104,6 +104,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
     """Open the model and read the rows; ValueError if they do not fit together."""
     from jobs.support.finetuning import FinetuneJob
     from model.hub.pretrained import open_pretrained
+    from model.step import choose_device, choose_precision
     from model.tasks.data import Windowing
     from model.tasks.rows import read_task
 
@@ -114,6 +115,8 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         max_windows=config.max_windows,
     )
     check_model(config, pretrained, windowing)
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device, pretrained.config.shape, config.attention_dropout)
     task = make_task(config.task, windowing, config.labels, **config.task_flags())
     columns = pairs("columns", config.columns)
     with errors_of("--train"):
@@ -139,6 +142,8 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
     digests = {"model": pretrained.digest(), "train": file_digest(config.train), "dev": file_digest(config.dev)}
     job = FinetuneJob(
         config=config,
+        device=device,
+        precision=precision,
         task=task,
         pretrained=pretrained,
         dev=dev,

@@ -133,7 +133,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     import torch
 
     from jobs.support.pretraining import Pretraining
-    from model.devices import check_precision, peak_flops
+    from model.devices import peak_flops
     from model.heads import PretrainingModel
     from model.loading.batches import BatchReader
     from model.loading.data import DataSet
@@ -149,9 +149,8 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         )
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    precision = choose_precision(config.precision, ranks.device)
-    for note in check_precision(precision, ranks.device, config.model, is_training=True):
-        recorder.warn(note)
+    dropout = config.model.attention_probs_dropout_prob
+    precision = choose_precision(config.precision, ranks.device, config.model, dropout, recorder.warn)
     data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
     schedule = config.schedule(data_set)
     lengths = {phase.max_seq_length for phase in schedule.phases}

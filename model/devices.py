@@ -86,7 +86,7 @@ def peak_flops(device: torch.device, stated_tflops: float | None, precision: str
     return peak and peak * 1e12
 
 
-def check_precision(precision: str, device: torch.device, shape: Shape, *, is_training: bool) -> list[str]:
+def check_precision(precision: str, device: torch.device, shape: Shape, attention_dropout: float = 0.0) -> list[str]:
     """Return warnings about what is slow on this machine in this precision.
 
     Raises:
@@ -112,7 +112,7 @@ def check_precision(precision: str, device: torch.device, shape: Shape, *, is_tr
         )
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     head_size = shape.hidden_size // shape.num_attention_heads
-    obstacle = flash_obstacle(device, dtype, head_size, shape.attention_probs_dropout_prob if is_training else 0.0)
+    obstacle = flash_obstacle(device, dtype, head_size, attention_dropout)
     return [f"attention reads padded sequences, which is slower than FlashAttention: {obstacle}"] if obstacle else []
 
 

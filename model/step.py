@@ -4,9 +4,10 @@ A step is a function of the weights, the moments, the global batch and (seed, st
 micro-batch, so a checkpoint needs no random state.
 """
 
+import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,18 +17,21 @@ from bertloom.counts import counted
 from bertloom.draws import fold_int
 from model.batch import PackedBatch
 from model.cuda_graphs import StepGraphs
+from model.devices import check_precision
 from model.distributed import Ranks
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.mixed_precision import ComputeCopy
 from model.optimizer import set_learning_rate
+from model.shape import Shape
 
 DROPOUT = 1001
 """Purpose of the dropout draws. It is not one of docs/shard-format.md, because no data set depends on it."""
 
-
 ALONE = Ranks(device=torch.device("cpu"))
 """The ranks of a single process. Its device is not used."""
+
+logger = logging.getLogger("bertloom")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +108,31 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_precision(name: str, device: torch.device) -> str:
-    """Return fp32, bf16 or fp16; auto is bf16 on CUDA devices that have it, fp16 on older ones, and fp32 elsewhere."""
-    if name != "auto":
-        return name
-    if device.type != "cuda":
-        return "fp32"
-    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+def choose_precision(
+    name: str,
+    device: torch.device,
+    shape: Shape,
+    attention_dropout: float = 0.0,
+    warn: Callable[[str], None] = logger.warning,
+) -> str:
+    """Return fp32, bf16 or fp16; auto is bf16 on CUDA devices that have it, fp16 on older ones, and fp32 elsewhere.
+
+    Args:
+        shape: shape of the model that will compute in it.
+        attention_dropout: its dropout of attention weights, in training.
+        warn: takes warnings about what is slow on this machine.
+
+    Raises:
+        ValueError: the device does not have the precision.
+    """
+    precision = name
+    if name == "auto" and device.type != "cuda":
+        precision = "fp32"
+    elif name == "auto":
+        precision = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    for note in check_precision(precision, device, shape, attention_dropout):
+        warn(note)
+    return precision
 
 
 def train_step(

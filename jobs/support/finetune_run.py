@@ -21,7 +21,6 @@ from model.runs.metrics import read_metrics
 from model.runs.progress import Progress
 from model.runs.recorder import RecorderOptions, make_recorder
 from model.runs.resume import changes_between
-from model.step import choose_device, choose_precision
 from model.tasks.heads import TaskModel
 from model.tasks.initial_weights import load_encoder
 from model.tasks.training import FinetuneState, build_optimizer, freeze
@@ -69,10 +68,9 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
         ValueError: settings that decide the numbers have changed.
     """
     config = job.config
-    ranks = Ranks(device=choose_device(config.device))
+    ranks = Ranks(device=job.device)
     recorder = make_recorder(out, ranks)
     found = recorder.find_checkpoint(FinetuneState)
-    precision = choose_precision(config.precision, ranks.device)
     state = found[1] if found else FinetuneState(progress=Progress(), best=Best(), settings=settings)
     changes_between(state.settings, settings, state.step)
     out.mkdir(parents=True, exist_ok=True)
@@ -97,11 +95,11 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
         recorder=recorder,
         model=model,
         optimizer=optimizer,
-        copy=compute_copy(model, precision),
+        copy=compute_copy(model, job.precision),
         start_step=state.step,
         best=state.best,
     )
-    return training, state.progress.in_precision(precision)
+    return training, state.progress.in_precision(job.precision)
 
 
 def write_inputs(job: FinetuneJob) -> None:

@@ -36,6 +36,8 @@ class FinetuneJob:
     """What all seeds of a command share."""
 
     config: FinetuneConfig
+    device: torch.device
+    precision: str
     task: Task[Any]
     """The task, with what it has learnt from the training rows, such as their labels."""
     pretrained: Pretrained

@@ -52,7 +52,8 @@ class Embedder:
         state = from_hugging_face(pretrained.weights, pretrained.config, "Model")
         load_weights(nn.ModuleDict({"encoder": self.encoder}), state, str(pretrained.path))
         self.device = choose_device(device)
-        in_precision(self.encoder.to(self.device).eval(), choose_precision("auto", self.device))
+        precision = choose_precision("auto", self.device, pretrained.config.shape)
+        in_precision(self.encoder.to(self.device).eval(), precision)
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:

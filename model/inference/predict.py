@@ -61,7 +61,8 @@ class TaskPredictor:
         self.model = self.task.model_class(pretrained.config, self.task.num_outputs)
         state = from_hugging_face(pretrained.weights, pretrained.config, self.model.form)
         load_weights(self.model, state, str(pretrained.path))
-        in_precision(self.model.to(self.device).eval(), choose_precision("auto", self.device))
+        precision = choose_precision("auto", self.device, pretrained.config.shape)
+        in_precision(self.model.to(self.device).eval(), precision)
 
     def predict(self, rows: Iterable[Any], top_k: int = 5) -> list[dict[str, Any]]:
         """Return the answer to each row: "label", "labels", "value", "tags" or "answer", and "probabilities", depending on
@@ -91,7 +92,9 @@ class TaskPredictor:
             return []
         data = self.task.tokenize(rows, self.tokenizer)
         if data.has_two_segments and not self.model.config.shape.reads_pairs:
-            raise ValueError(f"the model has one token type, but rows of {self.task.name} have two texts: use another model")
+            raise ValueError(
+                f"the model has one token type, but rows of {self.task.name} have two texts: use another model"
+            )
         logits, _ = predict_all(self.model, data, BATCH_SIZE)
         answers = self.task.answer(rows, data, logits, top_k)
         return [({} if row.id is None else {"id": row.id}) | answer for row, answer in zip(rows, answers)]
@@ -129,7 +132,8 @@ class WordPredictor:
         both = nn.ModuleDict({"encoder": self.encoder, "mlm": self.mlm})
         state = from_hugging_face(pretrained.weights, self.config, "ForMaskedLM")
         load_weights(both, state, str(pretrained.path))
-        in_precision(both.to(self.device).eval(), choose_precision("auto", self.device))
+        precision = choose_precision("auto", self.device, self.config.shape)
+        in_precision(both.to(self.device).eval(), precision)
 
     @torch.inference_mode()
     def fill(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:

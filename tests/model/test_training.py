@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from model.bert_config import BertShape
 from model.encoder import initialize_weights
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch, global_batch
@@ -108,11 +109,12 @@ def test_recomputed_activations_change_no_gradient_beyond_rounding(examples):
 
 
 def test_device_and_precision_choose_themselves(monkeypatch):
-    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    assert choose_precision("auto", torch.device("cpu"), BertShape()) == "fp32"
     for capability, precision in [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
-        assert choose_precision("auto", torch.device("cuda")) == precision
-    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+        assert choose_precision("auto", torch.device("cuda"), BertShape(), warn=[].append) == precision
+    assert choose_precision("bf16", torch.device("cpu"), BertShape(), warn=[].append) == "bf16"
     if not torch.cuda.is_available():
         assert choose_device("auto") == torch.device("cpu")
         with pytest.raises(ValueError, match="device=cuda, but torch finds no CUDA device"):
