@@ -62,12 +62,13 @@ class PackedSequences:
         )
 
     def to(self, device: torch.device) -> Self:
-        """Return the same batch on another device."""
-        tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)  # type: ignore[arg-type]
+        """Return the same batch on another device. The host does not wait for the copy."""
+        batch = self.pinned() if device.type == "cuda" else self
+        tensors = {k: v.to(device, non_blocking=True) for k, v in vars(batch).items() if isinstance(v, Tensor)}
+        return replace(batch, **tensors)  # type: ignore[arg-type]
 
     def pinned(self) -> Self:
-        """Return the same batch in pinned memory, which a GPU copies from without waiting."""
+        """Return the same batch in pinned memory, which a GPU copies from without waiting. Nothing is copied twice."""
         tensors = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)  # type: ignore[arg-type]
 

@@ -214,8 +214,6 @@ def evaluate(model: PretrainingModel, batches: Iterable[PackedBatch], *, ranks: 
     num_masked = num_pairs = num_examples = 0
     for batch in batches:
         pairs = int((batch.next_sentence_label >= 0).sum())
-        # From pinned memory the copy does not wait for the GPU, so the next batch is read in the meantime.
-        batch = batch.pinned() if device.type == "cuda" else batch
         output = model(batch.to(device), 1, pairs)
         sums += output.metrics()
         num_masked += len(batch.masked_ids)

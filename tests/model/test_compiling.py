@@ -13,6 +13,7 @@ from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
 from model.loading.padding import pad_batch, static_shape
 from model.loading.stream import Leg
+from model.mixed_precision import compute_copy
 from model.optimizer import build_optimizer
 from model.schedule import Phase
 from model.step import evaluate, train_step
@@ -92,7 +93,8 @@ def test_losses_and_gradients_of_padded_batches_equal_those_of_packed_ones(batch
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4, msg=name)
 
 
-def test_each_region_is_compiled_once_for_all_layers_and_steps_and_evaluation_runs_as_written(examples):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_each_region_is_compiled_once_for_all_layers_and_steps_and_evaluation_runs_as_written(examples, precision):
     graphs = []
 
     def compiler(graph, inputs):
@@ -101,14 +103,16 @@ def test_each_region_is_compiled_once_for_all_layers_and_steps_and_evaluation_ru
 
     order = TrainingOrder(examples.rows_per_copy, 1, 32)
     model = random_model(num_hidden_layers=12)
-    optimizer = build_optimizer(model, 0.01)
-    compile_model(model, [SHAPE], backend=compiler)
+    optimizer, copy = build_optimizer(model, 0.01), compute_copy(model, precision)
+    computing = copy.model if copy else model
+    compile_model(computing, [SHAPE], backend=compiler)
     for step in range(5):
-        train_step(model, optimizer, padded(global_batch(examples, order, step * 24, 24, 12)), **STEP | {"step": step})
+        batch = padded(global_batch(examples, order, step * 24, 24, 12))
+        train_step(model, optimizer, batch, copy=copy, **STEP | {"step": step})
     assert len(graphs) == 3  # embeddings, what is behind attention, losses
     small = replace(SHAPE, num_tokens=64)  # nothing fits
-    train_step(model, optimizer, padded(global_batch(examples, order, 0, 24, 12), small), **STEP)
-    evaluate(model, examples.in_order(10, limit=30))
+    train_step(model, optimizer, padded(global_batch(examples, order, 0, 24, 12), small), copy=copy, **STEP)
+    evaluate(computing, examples.in_order(10, limit=30))
     assert len(graphs) == 3
 
 
