@@ -26,16 +26,10 @@ ROOT = Path(__file__).parent.parent
 
 
 @functools.cache
-def server() -> socket.socket:
-    """The connection to the server, which ends with it."""
+def server(first: str = "") -> socket.socket:
+    """The connection to a server, which ends with it. It runs the code `first` before it imports torch."""
     here, there = socket.socketpair()
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-c",
-        "from tests.forked import serve; serve()",
-    ]
+    command = [sys.executable, "-W", "error", "-c", f"{first}\nfrom tests.forked import serve; serve()"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "FORK_SERVER": str(there.fileno())}
     process = subprocess.Popen(command, pass_fds=[there.fileno()], env=environment, cwd=ROOT)
     there.close()
@@ -121,10 +115,19 @@ def run(code: str) -> NoReturn:
 
 
 class Forked:
-    """`python -W error -c CODE ARGUMENTS`. Output is text; stdout and stderr are PIPE, DEVNULL or inherited."""
+    """`python -W error -c CODE ARGUMENTS`. Output is text; stdout and stderr are PIPE, DEVNULL or inherited.
+
+    It is a fork of a process that has run the code `first`, and then imported torch.
+    """
 
     def __init__(
-        self, code: str, *arguments: str, stdout: int = PIPE, stderr: int = PIPE, env: dict[str, str] | None = None
+        self,
+        code: str,
+        *arguments: str,
+        stdout: int = PIPE,
+        stderr: int = PIPE,
+        env: dict[str, str] | None = None,
+        first: str = "",
     ) -> None:
         self.args = ["-c", code, *arguments]
         self.returncode: int | None = None
@@ -141,7 +144,7 @@ class Forked:
         self.has_output = stdout == PIPE, stderr == PIPE
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | (env or {})
         request = {"code": code, "arguments": arguments, "environment": environment}
-        socket.send_fds(server(), [json.dumps(request).encode()], [*writers, write_status])
+        socket.send_fds(server(first), [json.dumps(request).encode()], [*writers, write_status])
         for file in (*writers, write_status):
             os.close(file)
         self.status = open(read_status)  # noqa: SIM115 (closed when the process has ended)

@@ -1,0 +1,112 @@
+"""Pretraining on the fake CUDA device: the same numbers as on a CPU, by FlashAttention, without needless waits."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.fake_cuda.library import load, missing
+from tests.fake_cuda.report import Recorder, Report, replace_compiler
+from tests.fake_cuda.runs import on_devices
+from tests.jobs.small_run import learnt, make_data, make_run, numbers, train_lines
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+LAYERS, PARTS, EVALUATIONS = 2, 2, 2 * 5
+"""Layers of the model, micro-batches of a step, and batches of the two evaluations of a run."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data") / "set")
+
+
+def recorded(data: Path, out: Path, **changes) -> Report:
+    """What a run on the device did."""
+    recorder = Recorder(load())
+    make_run(data, out, **{"device": "cuda", "max_seq_length": 32, "save_every": 100} | changes)
+    return recorder.report()
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in train_lines(out)]
+
+
+@on_devices()
+def test_losses_in_32_bits_are_those_of_a_cpu(data, tmp_path):
+    from dataclasses import replace
+
+    from tests.jobs.small_run import TINY
+
+    settings = [
+        {"phases": ("32:0.5", "64:0.5"), "max_seq_length": None},
+        {"optimizer": "lamb", "model": replace(TINY, hidden_dropout_prob=0.1)},
+        {"recompute_activations": True, "remask": True, "model": replace(TINY, hidden_dropout_prob=0.1)},
+    ]
+    for number, changes in enumerate(settings):
+        cpu, cuda = tmp_path / f"cpu-{number}", tmp_path / f"cuda-{number}"
+        changes = {"precision": "fp32", "max_seq_length": 32} | changes
+        report = recorded(data, cuda, **changes)
+        make_run(data, cpu, **changes)
+        assert losses(cuda) == pytest.approx(losses(cpu), rel=1e-6), changes
+        assert numbers(cuda)[-1]["mlm_loss"] == pytest.approx(numbers(cpu)[-1]["mlm_loss"], rel=1e-6)
+        assert report.flash_forward == 0
+
+
+@on_devices()
+def test_attention_in_16_bits_is_one_call_of_flash_attention_per_layer_and_micro_batch(data, tmp_path):
+    for precision in ("bf16", "fp16", "auto"):
+        report = recorded(data, tmp_path / precision, precision=precision)
+        assert report.flash_forward == LAYERS * (6 * PARTS + EVALUATIONS)
+        assert report.flash_backward == LAYERS * 6 * PARTS
+    assert losses(tmp_path / "auto") == losses(tmp_path / "bf16")  # on this GPU
+    report = recorded(data, tmp_path / "recompute", recompute_activations=True)
+    assert report.flash_forward == LAYERS * (2 * 6 * PARTS + EVALUATIONS)
+    assert losses(tmp_path / "recompute") == losses(tmp_path / "bf16")
+
+
+@on_devices()
+def test_a_step_waits_twice_for_the_device_once_for_the_losses_and_once_for_the_norm(data, tmp_path):
+    for changes in (
+        {},
+        {"optimizer": "lamb"},
+        {"optimizer": "muon"},
+        {"precision": "fp16"},
+        {"precision": "fp32"},
+        {"remask": True, "recompute_activations": True},
+    ):
+        few, more = (
+            Counter(recorded(data, tmp_path / f"{changes}-{steps}", num_steps=steps, **changes).synchronizations)
+            for steps in (2, 5)
+        )
+        assert more - few == {
+            "model/step.py train_step: aten::_local_scalar_dense": 3,  # the norm of the gradient
+            "model/step.py mean_metrics: copy to the CPU": 3,
+        }, changes
+
+
+@on_devices()
+def test_a_layer_is_compiled_once_for_each_length_and_never_again(data, tmp_path):
+    replace_compiler()
+    changes = {"compile": True, "phases": ("32:0.5", "64:0.5"), "max_seq_length": None, "num_steps": 8}
+    report = recorded(data, tmp_path / "run", **changes)
+    # Both lengths have micro-batches of 256 tokens, so embeddings and losses are the same for both.
+    assert report.graphs == {"BertEmbeddings.forward": 1, "BertLayer.forward": 2, "PretrainingModel.word_losses": 1}
+    assert report.graph_breaks == {}
+    assert report.flash_forward == LAYERS * (4 * 2 + 4 * 4 + EVALUATIONS + 5)
+    plain = recorded(data, tmp_path / "plain", **changes | {"compile": False})
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=5e-3)
+    assert plain.num_graphs == 0
+
+
+@on_devices()
+def test_a_run_that_is_stopped_and_resumed_has_the_same_bits(data, tmp_path):
+    import shutil
+
+    for precision in ("bf16", "fp16", "fp32"):
+        whole, resumed = tmp_path / precision, tmp_path / f"{precision}-resumed"
+        recorded(data, whole, precision=precision)
+        shutil.copytree(whole, resumed)
+        shutil.rmtree(resumed / "checkpoints" / "step-00000006")
+        recorded(data, resumed, precision=precision)
+        assert learnt(resumed) == learnt(whole) and numbers(resumed) == numbers(whole)
