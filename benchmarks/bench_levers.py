@@ -30,7 +30,8 @@ from model.batch import PackedBatch
 from model.compiling import compile_model
 from model.heads import PretrainingModel
 from model.loading.data import Examples
-from model.loading.padding import IGNORED, pad_batch
+from model.loading.padding import pad_batch
+from model.losses import IGNORED
 from model.mixed_precision import ComputeCopy, compute_copy
 from model.optimizer import build_optimizer
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from model.batch import PackedBatch
 from model.encoder import Encoder
 from model.encoders import build_encoder
+from model.losses import word_losses
 from model.shape import EncoderConfig
 
 VOCABULARY_MULTIPLE = 64
@@ -58,7 +59,11 @@ class MaskedLanguageModelHead(nn.Module):
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
         """Return logits (M, V) from hidden states (M, C) and the tied weight (V, C)."""
-        return F.linear(self.norm(F.gelu(self.dense(hidden))), word_embeddings, self.bias)
+        return F.linear(self.transform(hidden), word_embeddings, self.bias)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Return the decoder's inputs (M, C) from hidden states (M, C)."""
+        return self.norm(F.gelu(self.dense(hidden)))
 
 
 class NextSentenceHead(nn.Module):
@@ -154,10 +159,7 @@ class PretrainingModel(nn.Module):
 
     def word_losses(self, hidden: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses and the number of correct words, from hidden states (M, C) at masked positions."""
-        logits = self.mlm(hidden, self.encoder.word_embeddings)  # (M, V)
-        # In 32 bits: 8 bits of mantissa are too few for a sum over 30,000 words.
-        loss = F.cross_entropy(logits.float(), masked_ids, reduction="sum")
-        return loss, (logits.argmax(-1) == masked_ids).sum()
+        return word_losses(self.mlm.transform(hidden), self.encoder.word_embeddings, self.mlm.bias, masked_ids)
 
 
 def expected_tensors(config: EncoderConfig) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ ORDER = {
     "pipeline": "places options arrow_streams text inputs vocabulary tokens part_sources examples stages checks preprocess "
     "storage_flags local remote execution",
     "model": "tensor_files shape bert_config optimizers distributed normalization packing attention devices batch encoder "
-    "encoders bert optimizer schedule heads compiling loading step runs hub tasks inference",
+    "encoders bert optimizer schedule losses heads compiling loading step runs hub tasks inference",
 }
 
 

@@ -16,13 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from model.batch import PackedBatch, StaticShape
+from model.losses import IGNORED
 
 DEVIATIONS = 4.0
 """How far a size is above the mean, in standard deviations of a batch."""
 MULTIPLE = 64
 """Sizes are a multiple of this number, for fast matrix products."""
-IGNORED = -100
-"""The true word at a padded position; cross_entropy leaves it out by default."""
 
 
 def static_shape(

@@ -1,0 +1,132 @@
+"""Losses of masked words, fused with the decoder: the logits of all masked positions are never in memory together.
+
+With 30,000 words they would be the largest tensor of a step. So the masked positions are cut into chunks. The logits of a
+chunk become its losses, its number of correct words and, in training, its gradients; then they are dropped. The gradients
+are made in the forward pass, for a plain sum, and the backward pass multiplies them by the gradient of the sum. So no
+product is computed twice.
+
+Products have the type of the inputs. Sums over words and over chunks have 32 bits: 8 bits of mantissa are too few for a
+sum over 30,000 words.
+
+Dimensions in the comments:
+    M  masked positions     R  positions of a chunk     C  hidden_size     V  vocab_size
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+IGNORED = -100
+"""The true word at a position that does not count, such as padding; transformers' models have the same number."""
+CPU_CHUNK = 2**22
+"""Logits of a chunk on a CPU: 16 MiB in fp32. Smaller chunks read and write the decoder and its gradient more often;
+larger ones leave the caches, and the C library returns them to the system after each use."""
+GPU_CHUNK = 2**27
+"""Logits of a chunk on other devices: 256 MiB in 16 bits, or 4,397 positions with 30,522 words."""
+ROWS_MULTIPLE = 8
+"""The positions of a chunk are a multiple of this number, for fast products over positions."""
+FP16_SCALE = 2.0**8
+"""Factor of the gradients of logits in fp16, whose numbers are inexact below 6e-5 and end at 6e-8."""
+
+
+def word_losses(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum of the cross-entropies and the number of correct words over masked positions.
+
+    Args:
+        hidden: (M, C), the inputs of the decoder.
+        weight: (V, C), a row per word.
+        bias: (V,). A word whose entry is -inf is never predicted.
+        masked_ids: int64 (M,), the true words. A position with IGNORED does not count.
+
+    Returns:
+        The sum in fp32, or in fp64 from inputs in fp64, and the number in int64.
+    """
+    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad or bias.requires_grad):
+        loss_sum, num_correct = WordLosses.apply(hidden, weight, bias, masked_ids)  # type: ignore[no-untyped-call]
+        return loss_sum, num_correct
+    parts = [predict_words(part, weight, bias, ids)[1:] for part, ids in chunks(hidden, masked_ids, len(bias))]
+    losses, correct = zip(*parts)
+    return torch.stack(losses).sum(), torch.stack(correct).sum()
+
+
+def chunks(hidden: Tensor, masked_ids: Tensor, vocab_size: int) -> list[tuple[Tensor, Tensor]]:
+    """Cut hidden states and ids into the fewest chunks that the device's limit allows, of about equal size."""
+    most = max(1, (CPU_CHUNK if hidden.device.type == "cpu" else GPU_CHUNK) // vocab_size)
+    number = max(1, -(-len(hidden) // most))
+    rows = min(-(-max(1, len(hidden)) // (number * ROWS_MULTIPLE)) * ROWS_MULTIPLE, most)
+    return list(zip(hidden.split(rows), masked_ids.split(rows)))
+
+
+def predict_words(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the probabilities (R, V) of a chunk, the sum of its losses and its number of correct words."""
+    logits = F.linear(hidden, weight, bias)  # (R, V)
+    highest, best = logits.max(-1, keepdim=True)
+    true = masked_ids.clamp(min=0)[:, None]
+    probabilities = torch.softmax(logits, -1, dtype=sum_type(hidden))
+    # The logarithm of the sum over words, from the largest probability. That of the true word may be 0.
+    log_sums = highest.to(probabilities.dtype) - probabilities.gather(-1, best).log()
+    losses = (log_sums - logits.gather(-1, true))[:, 0]
+    return probabilities, losses.where(masked_ids != IGNORED, 0.0).sum(), (best[:, 0] == masked_ids).sum()
+
+
+def sum_type(values: Tensor) -> torch.dtype:
+    """Return the type of sums of these values."""
+    return torch.promote_types(values.dtype, torch.float32)
+
+
+class WordLosses(torch.autograd.Function):
+    """`word_losses` with gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses and the number of correct words, and keep the gradients of the sum."""
+        ctx.scale = FP16_SCALE if hidden.dtype == torch.float16 else 1.0
+        ctx.dtype = hidden.dtype
+        losses, correct, of_hidden = [], [], []
+        of_weight = of_bias = None
+        for part, ids in chunks(hidden, masked_ids, len(bias)):
+            of_logits, loss, number = predict_words(part, weight, bias, ids)
+            of_logits.scatter_add_(-1, ids.clamp(min=0)[:, None], of_logits.new_full((len(part), 1), -1.0))
+            if ctx.scale != 1:
+                of_logits *= ctx.scale
+            of_logits = of_logits.to(ctx.dtype)  # (R, V)
+            counts = (ids != IGNORED).to(ctx.dtype)[:, None]  # (R, 1)
+            of_hidden.append((of_logits @ weight) * counts)
+            counts = counts / ctx.scale  # here, because sums over positions can leave the range of fp16
+            of_weight = add_product(of_weight, of_logits.T, part * counts)  # (V, C)
+            of_bias = add_product(of_bias, of_logits.T, counts)  # (V, 1)
+            losses.append(loss)
+            correct.append(number)
+        ctx.save_for_backward(torch.cat(of_hidden), of_weight, of_bias)
+        num_correct = torch.stack(correct).sum()
+        ctx.mark_non_differentiable(num_correct)
+        return torch.stack(losses).sum(), num_correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_sum: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """Return the gradients of the inputs, from that of the sum."""
+        of_hidden, of_weight, of_bias = ctx.saved_tensors
+        return (
+            multiply(of_hidden, of_sum / ctx.scale, ctx.dtype),
+            multiply(of_weight, of_sum, ctx.dtype),
+            multiply(of_bias[:, 0], of_sum, ctx.dtype),
+            None,
+        )
+
+
+def multiply(values: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the values times a scalar. In 16 bits torch would round the scalar before the product."""
+    return (values.to(factor.dtype) * factor).to(dtype)
+
+
+def add_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """Return total + left @ right. The product has the type of its factors, the sum at least 32 bits."""
+    if total is None:
+        return left @ right
+    if left.dtype == sum_type(left):
+        return total.addmm_(left, right)
+    return total.to(sum_type(left)).add_(left @ right)
