@@ -134,11 +134,12 @@ def named_errors(path: str | Path, temporary: str | Path | None = None) -> Itera
 
 
 def remove_folder(path: str | Path) -> None:
-    """Remove a folder, if there is one. A kill in the middle leaves a temporary name and not half of the folder."""
+    """Remove a folder, if there is one; of a link, only the link. A kill in the middle leaves a temporary name and not half
+    of the folder."""
     temporary = temporary_name(path) + ".removed"
     with suppress(FileNotFoundError):
         os.rename(path, temporary)
-        shutil.rmtree(temporary)
+        _remove(temporary)
 
 
 def sweep_temporary(folder: str | Path, older_seconds: float = 0) -> None:
@@ -151,9 +152,17 @@ def sweep_temporary(folder: str | Path, older_seconds: float = 0) -> None:
             path = os.path.join(parent, name)
             if name.startswith(".tmp-"):
                 with suppress(FileNotFoundError):  # a worker of the killed job has just renamed it
-                    if time.time() - os.stat(path).st_mtime >= older_seconds:
-                        shutil.rmtree(path) if name in folders else os.remove(path)
+                    if time.time() - os.lstat(path).st_mtime >= older_seconds:
+                        _remove(path)
         folders[:] = [name for name in folders if not name.startswith(".tmp-")]
+
+
+def _remove(path: str) -> None:
+    """Remove a folder with all that is in it, a file, or a link."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
 
 
 def sync(path: str | Path) -> None:

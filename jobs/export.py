@@ -16,6 +16,7 @@ The directory appears only when it is complete.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from jobs.support.config import parse
 
 if TYPE_CHECKING:
     from model.hub.pretrained import Pretrained
+
+logger = logging.getLogger("bertloom")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,8 @@ def export(config: ExportConfig) -> Pretrained:
                 f"the model as it is now with --step {state.step}"
             )
         if state:
+            if not (pretrained.path.parent.parent / "metrics.jsonl").exists():
+                logger.warning("%s has no metrics.jsonl: the model card has no metrics", pretrained.path.parent.parent)
             card = pretraining_card(pretrained, state, config.out.resolve().name)
         else:
             card = run_card(pretrained, config.out.resolve().name)

@@ -86,7 +86,6 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 
 def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, begun: float) -> PretrainResult:
     """Train as one of the ranks. `begun` is the `time.monotonic()` of the command's start, which a budget counts from."""
-    from model.runs.checkpoint import checkpoint_path
     from model.runs.loop import train
     from model.runs.recorder import RecorderOptions
     from model.runs.signals import stop_signals
@@ -94,9 +93,10 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
     training = prepare(config, recorder, ranks)
     with recorder.lock():
         progress = resume(training)
-        if training.is_over(progress):
-            path = checkpoint_path(config.out / "checkpoints", progress.step)
-            recorder.print(f"{config.out} is finished after {counted(progress.step, 'step')}; the model is {path}")
+        if training.finished:
+            steps = counted(progress.step, "step")
+            recorder.print(f"{config.out} is finished after {steps}; the model is {training.finished}")
+            recorder.check_metrics(config.out, progress.step)
             return result_of(training, progress)
         write_inputs(training)
         print_start(training, progress)
@@ -213,11 +213,11 @@ def resume(training: Pretraining) -> Progress:
     found = recorder.find_checkpoint(TrainingState)
     if not found and config.resume_from and ranks.is_first:
         found = open_checkpoint_of_other_run(training)
-    saved = ranks.share_json(asdict(found[1]) if found else None)
+    saved = ranks.share_json((str(found[0]), asdict(found[1])) if found else None)
     start = Progress()
     progress = Progress(legs=tuple(training.legs_at(start)))
     if saved:
-        state = TrainingState.from_json(saved)
+        state = TrainingState.from_json(saved[1])
         progress = state.progress
         training.best = state.best
         training.reserve(state.evaluation_seconds)
@@ -227,7 +227,8 @@ def resume(training: Pretraining) -> Progress:
         training.changes += state.changes + changes
         for change in changes:
             recorder.print("changed at step {step:,}: {name} from {before} to {after}".format(**change))
-        if training.is_over(progress):
+        if training.is_over(progress) and state.is_finished:
+            training.finished = Path(saved[0])
             return progress
     else:
         initialize_weights(training.model, config.model.initializer_range, config.seed)
@@ -272,7 +273,7 @@ def open_checkpoint_of_other_run(training: Pretraining) -> tuple[Path, TrainingS
             f"resume_from={path} is at step {state.step:,}, where this training has ended: give a larger "
             f"--{name.replace('_', '-')}, and --allow-change {name}"
         )
-    training.recorder.copy_metrics(path.parent.parent / "metrics.jsonl", state.step)
+    training.recorder.copy_metrics(path.parent.parent, state.step)
     training.recorder.print(f"continues {path} in {config.out}")
     return path, state
 
@@ -351,7 +352,7 @@ def result_of(training: Pretraining, progress: Progress, signal_number: int = 0)
     lines = [line for line in lines if line.keys() >= {*names}]  # a damaged line may lack some
     return PretrainResult(
         out=out,
-        checkpoint=checkpoint_path(out / "checkpoints", progress.step),
+        checkpoint=training.finished or checkpoint_path(out / "checkpoints", progress.step),
         step=progress.step,
         validation={name: lines[-1][name] for name in names} if lines else {},
         tokens_per_second=training.meter.tokens_per_second,

@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
 
 from bertloom.json_files import read_json
-from bertloom.whole_files import write_text
+from bertloom.whole_files import remove_folder, sweep_temporary, write_text
 from jobs.support.config import dump
 from jobs.support.finetuning import FinetuneJob, Finetuning, describe_metrics, model_path, remove_other_models
 from model.distributed import Ranks
@@ -73,6 +74,7 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
     found = recorder.find_checkpoint(FinetuneState)
     state = found[1] if found else FinetuneState(progress=Progress(), best=Best(), settings=settings)
     changes_between(state.settings, settings, state.step)
+    check_best(out, state.best)
     out.mkdir(parents=True, exist_ok=True)
     write_inputs(job)
     remove_other_models(out, state.best.step)
@@ -81,7 +83,7 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
     freeze(model.encoder, config.frozen_layers)
     model.to(ranks.device)
     optimizer = build_optimizer(model, config.weight_decay, config.layer_decay)
-    recorder.check_space(model, optimizer, 2)
+    recorder.check_space(model, optimizer, 2, num_models=2)  # the best model so far, and a better one
     if found:
         load_checkpoint(found[0], model, optimizer)
         recorder.print(f"seed {seed}: resuming at step {state.step:,}")
@@ -130,9 +132,7 @@ def finish(training: Finetuning, progress: Progress) -> SeedResult:
     if best.exists():  # else a kill came after the rename below
         shutil.rmtree(out / "model", ignore_errors=True)
         best.rename(out / "model")
-    lines = read_metrics(out / "metrics.jsonl")
-    line = next(line for line in lines if (line["step"], line["split"]) == (best_step, "validation"))
-    values = {key: value for key, value in line.items() if key not in ("step", "split", "seconds")}
+    values = evaluation_of(out, best_step)
     content = {"step": progress.step, "best_step": best_step, "metrics": values, "settings": training.settings}
     write_text(out / "results.json", json.dumps(content, indent=2) + "\n")
     remove_intermediate(out)
@@ -146,10 +146,36 @@ def finish(training: Finetuning, progress: Progress) -> SeedResult:
     )
 
 
+def evaluation_of(out: Path, step: int) -> dict[str, Any]:
+    """Return the metrics of the evaluation after a step; ValueError if metrics.jsonl does not have them."""
+    for line in read_metrics(out / "metrics.jsonl"):
+        if (line["step"], line["split"]) == (step, "validation"):
+            return {key: value for key, value in line.items() if key not in ("step", "split", "seconds")}
+    raise ValueError(
+        f"{out / 'metrics.jsonl'} has no evaluation of step {step:,}, the best so far: put the file back, or give a new "
+        f"--out"
+    )
+
+
+def check_best(out: Path, best: Best) -> None:
+    """Raise ValueError if the best model so far is missing, or its metrics, which the result of the run needs."""
+    if best.step is None:
+        return
+    path = model_path(out, best.step)
+    if not path.is_dir() and not (out / "model").is_dir():
+        raise ValueError(f"{path}, the best model so far, is missing: put it back, or give a new --out")
+    evaluation_of(out, best.step)
+
+
 def remove_intermediate(out: Path) -> None:
-    """Remove what a finished run no longer needs: checkpoints and intermediate models."""
-    for name in ("checkpoints", "models"):
-        shutil.rmtree(out / name, ignore_errors=True)
+    """Remove what a finished run no longer needs: checkpoints and intermediate models. What else is there stays."""
+    for folder in (out / "checkpoints", out / "models"):
+        sweep_temporary(folder)
+        for path in folder.glob("step-*"):
+            if path.is_dir():
+                remove_folder(path)
+        with suppress(OSError):  # something else is in it, or it does not exist
+            folder.rmdir()
 
 
 def read_result(out: Path, settings: dict[str, Any]) -> SeedResult | None:
@@ -159,6 +185,8 @@ def read_result(out: Path, settings: dict[str, Any]) -> SeedResult | None:
         return None
     content = read_json(path)
     changes_between(content["settings"], settings, content["step"])
+    if not (out / "model").is_dir():
+        raise ValueError(f"{out} is finished, but {out / 'model'} is missing: put it back, or give a new --out")
     return SeedResult(
         seed=settings["seed"],
         out=out,

@@ -1,7 +1,6 @@
 """Fine-tuning with one seed, as the training loop sees it: batches, learning rate, evaluation and checkpoints."""
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bertloom.whole_files import whole_folder
+from bertloom.whole_files import remove_folder, sweep_temporary, whole_folder
 from jobs.support.finetune_config import FinetuneConfig
 from model.distributed import Ranks
 from model.hub.pretrained import Pretrained
@@ -136,6 +135,7 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
         values = task.measure(job.dev_rows, job.dev, logits)
         self.best = self.best.after(progress.step, values[job.metric])
         if self.best.step == progress.step:
+            self.recorder.check_folder()  # or the model would make another folder of this name
             # A killed run may have got further than its checkpoint, and written this model already.
             with whole_folder(model_path(self.recorder.out, progress.step), replace=True) as folder:
                 longest = max(job.pretrained.max_seq_length, job.task.windowing.max_seq_length)
@@ -208,11 +208,11 @@ def model_path(out: Path, step: int) -> Path:
 
 
 def remove_other_models(out: Path, best_step: int | None) -> None:
-    """Remove all models except the best one, and what killed processes left."""
-    models = out / "models"
-    for path in models.iterdir() if models.is_dir() else ():
-        if best_step is None or path != model_path(out, best_step):
-            shutil.rmtree(path)
+    """Remove all models except the best one, and what killed processes left. What else is there stays."""
+    sweep_temporary(out / "models")
+    for path in (out / "models").glob("step-*"):
+        if path.is_dir() and (best_step is None or path != model_path(out, best_step)):
+            remove_folder(path)
 
 
 def count_tokens(batch: Sequence[TaskBatch]) -> int:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     """The best evaluation so far; its value is minus the MLM loss."""
     evaluation_seconds: float = 0.0
     """Duration of the longest evaluation so far."""
+    finished: Path | None = None
+    """The last checkpoint, if the run was finished before this process began."""
     changes: list[dict[str, Any]] = field(default_factory=list)
     """Settings changed on resuming."""
     evaluated_step: int = -1

@@ -27,6 +27,10 @@ from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint,
 from model.shape import EncoderConfig
 from model.tensor_files import read_tensors
 
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+FINETUNING_DROPOUT = 0.1
+"""BERT's dropout in fine-tuning."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
@@ -117,9 +121,15 @@ def _open_checkpoint(path: Path) -> Pretrained:
         config=config,
         weights=to_hugging_face(read_tensors(path / "model.safetensors", expected_tensors(config)), config),
         tokenizer=load_tokenizer(run, config.vocab_size),
-        configuration={"architectures": [names_of(config).prefix + "ForPreTraining"]},
+        configuration={"architectures": [names_of(config).prefix + "ForPreTraining"], **dropouts(config)},
         max_seq_length=state.max_seq_length,
     )
+
+
+def dropouts(config: EncoderConfig) -> dict[str, float]:
+    """Return the dropouts for the config.json of a model that was pretrained without: transformers fine-tunes with them."""
+    theirs = (name for name in DROPOUTS if name not in names_of(config).not_theirs)
+    return {name: FINETUNING_DROPOUT for name in theirs if getattr(config.shape, name) == 0}
 
 
 def configuration_file(directory: Path) -> Path | None:

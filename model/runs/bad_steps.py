@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bertloom.whole_files import write_text
+from bertloom.whole_files import named_errors, write_text
 from model.step import StepResult
 
 Action = Literal["stop", "skip"]
@@ -40,7 +40,7 @@ def describe_bad_step(step: int, result: StepResult) -> str:
 def append_bad_step(path: Path, step: int, result: StepResult, action: Action, examples: Sequence[int]) -> None:
     """Add a line about a bad step to bad_steps.jsonl."""
     line = {"step": step, "loss": str(result.loss), "gradient_norm": str(result.gradient_norm)}
-    with open(path, "a") as file:
+    with named_errors(path), open(path, "a") as file:
         file.write(json.dumps(line | {"action": action, "examples": list(examples)}) + "\n")
 
 

@@ -12,6 +12,7 @@ JSON, never pickle, so a checkpoint of unknown origin cannot run code.
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -36,6 +37,8 @@ FORMAT_VERSION = 1
 FILES = ("model.safetensors", "optimizer.safetensors")
 """The files of tensors. Nothing else that state.json may name is opened."""
 NAME = re.compile(r"step-(\d{8,})")
+MAX_NAMED = 3
+"""Number of unexpected files that a warning names."""
 
 NOT_OURS = "it was damaged or written by something else"
 
@@ -154,7 +157,7 @@ def write_checkpoint(
         (temporary / "state.json").write_text(json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n")
     older = sorted(other for other in checkpoints_in(folder) if other[0] <= state.step)
     for step, other in older[:-keep]:
-        if not keep_every or step % keep_every:
+        if (not keep_every or step % keep_every) and not other.is_symlink():
             remove_folder(other)
     return path
 
@@ -162,13 +165,17 @@ def write_checkpoint(
 def latest_checkpoint(folder: Path, kind: type[State]) -> tuple[Path, State] | None:
     """Return the intact checkpoint with the most steps and its state; None if there is no checkpoint.
 
-    Damaged checkpoints are skipped with a warning.
+    Damaged checkpoints, and whatever else is in the folder, are skipped with a warning.
 
     Raises:
         ValueError: every checkpoint is damaged.
     """
     found = []
     damaged = 0
+    if others := others_in(folder):
+        shown_names = ", ".join(shown(path.name) for path in others[:MAX_NAMED])
+        more = f" and {len(others) - MAX_NAMED:,} more" if len(others) > MAX_NAMED else ""
+        logger.warning("%s also holds %s%s: expected only folders of checkpoints; skipping", folder, shown_names, more)
     for _, path in checkpoints_in(folder):
         try:
             found.append((read_state(path, kind), path))
@@ -281,10 +288,25 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
-    """Return the step in the name and the path of everything named like a checkpoint."""
-    if not folder.is_dir():
-        return []
-    return [(int(match[1]), path) for path in folder.iterdir() if (match := NAME.fullmatch(path.name))]
+    """Return the step in the name and the path of every folder named like a checkpoint; it may be a link to one."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return [(int(match[1]), path) for path in paths if (match := NAME.fullmatch(path.name)) and path.is_dir()]
+
+
+def others_in(folder: Path) -> list[Path]:
+    """Return what is in the folder besides checkpoints and what writers leave when they are killed."""
+    known = {path for _, path in checkpoints_in(folder)}
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in paths if path not in known and not path.name.startswith(".tmp-"))
+
+
+def check_names(folder: Path, step: int) -> None:
+    """Raise ValueError if something else has the name of the folder, or of a checkpoint after this step."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder, but checkpoints are written there: move it away")
+    for path in others_in(folder):
+        if (match := NAME.fullmatch(path.name)) and int(match[1]) > step:
+            raise ValueError(f"{path} is not a folder, but a checkpoint may get that name: move it away")
 
 
 def _read_content(path: Path) -> dict[str, Any]:

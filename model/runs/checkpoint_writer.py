@@ -1,5 +1,6 @@
 """Writes checkpoints in the background: training waits for a copy in memory, not for the disk."""
 
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -12,32 +13,50 @@ from bertloom.counts import counted
 from model.optimizer import moment_names
 from model.runs.checkpoint import CheckpointState, checkpoints_in, snapshot, write_checkpoint
 
+FILES_OF_CHECKPOINT = 10
+"""Files and folders of a checkpoint or a model, and some of the run folder's own."""
+
+
+def weights_bytes(model: nn.Module) -> int:
+    """Return the size of a model's weights."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+
 
 def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Return the size of a checkpoint, also before the first update has made the moments."""
-    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     moments: int = sum(
         sum(key != "step" for key in keys) * parameter.numel() * parameter.element_size()
         for parameter, keys in moment_names(optimizer).items()
     )
-    return weights + moments
+    return weights_bytes(model) + moments
 
 
-def check_space(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+def check_space(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, number: int, num_models: int = 0
+) -> None:
     """Raise ValueError unless the disk has room for the checkpoints of a run.
 
     Args:
-        folder: RUN/checkpoints, which need not exist; the run folder does.
+        folder: RUN/checkpoints, which need not exist, and may be a link to another disk; the run folder does exist.
         number: largest number of them at a time, those on disk and the one being written included.
+        num_models: number of exported models to come, without moments.
     """
     size = checkpoint_bytes(model, optimizer)
     num_more = max(number - len(checkpoints_in(folder)), 1)
-    free = shutil.disk_usage(folder.parent).free
-    if free < num_more * size:
+    needed = num_more * size + num_models * weights_bytes(model)
+    disk = folder if folder.exists() else folder.parent
+    free = shutil.disk_usage(disk).free
+    models = f" and {counted(num_models, 'model')}" if num_models else ""
+    if free < needed:
         raise ValueError(
-            f"{folder} needs {num_more * size / 1e6:,.1f} MB for {counted(num_more, 'more checkpoint')} of "
-            f"{size / 1e6:,.1f} MB, but its disk has {free / 1e6:,.1f} MB free: make room, keep fewer, or give an --out on "
-            f"another disk"
+            f"{folder} needs {needed / 1e6:,.1f} MB for {counted(num_more, 'more checkpoint')} of {size / 1e6:,.1f} MB"
+            f"{models}, but its disk has {free / 1e6:,.1f} MB free: make room, keep fewer, or give an --out on another disk"
+        )
+    inodes = os.statvfs(disk)
+    if inodes.f_files and inodes.f_favail < FILES_OF_CHECKPOINT * (num_more + num_models):  # some systems count none
+        raise ValueError(
+            f"{folder}: its disk can hold {inodes.f_favail:,} more files (inodes), too few for a checkpoint: remove files "
+            f"there, or give an --out on another disk"
         )
 
 

@@ -100,7 +100,7 @@ def train(
         signals: the signals received so far, see `stop_signals`; the current step is finished and saved.
 
     Returns:
-        The progress at the end, and the number of the signal that stopped training, or 0.
+        The progress at the end, and the number of the signal that stopped training; 0 if no step is left.
     """
     ranks, recorder = training.ranks, training.recorder
     start = (time.monotonic() if begun is None else begun) - progress.seconds
@@ -119,11 +119,13 @@ def train(
         # Save.
         is_over = training.is_over(progress)
         is_last = is_over or stop_signal > 0
-        if progress.step != saved_step and (is_last or training.is_save_due(progress.step, is_evaluated=is_evaluated)):
+        is_due = is_last or training.is_save_due(progress.step, is_evaluated=is_evaluated)
+        # At the end always: what ended the run may have come after its last checkpoint, such as this evaluation.
+        if is_over or (is_due and progress.step != saved_step):
             training.save(progress)
             saved_step = progress.step
         if is_last:
-            return progress, stop_signal
+            return progress, 0 if is_over else stop_signal
 
         # Step.
         step_start = time.monotonic()

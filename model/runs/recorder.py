@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from bertloom.counts import counted
 from bertloom.whole_files import sweep_temporary, write_text
 from model.distributed import Ranks
 from model.runs.bad_steps import BAD_STEPS, Action, append_bad_step, cut_back
-from model.runs.checkpoint import CheckpointState, State, latest_checkpoint
+from model.runs.checkpoint import CheckpointState, State, check_names, latest_checkpoint
 from model.runs.checkpoint_writer import CheckpointWriter, check_space
 from model.runs.lock import run_lock
 from model.runs.metrics import MetricsWriter, read_metrics
@@ -60,8 +62,11 @@ class NullRecorder:
         """Remove what killed writers left, and return the latest intact checkpoint and its state, if there is one."""
         return None
 
-    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
-        """Raise ValueError unless the disk has room for this number of checkpoints at a time."""
+    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, number: int, num_models: int = 0) -> None:
+        """Raise ValueError unless the disk has room for this number of checkpoints at a time, and of models."""
+
+    def check_folder(self) -> None:
+        """Raise ValueError if the run folder is no longer where it was when it was opened."""
 
     def print(self, text: str) -> None:
         """Print a line before or after training."""
@@ -81,7 +86,10 @@ class NullRecorder:
         """Return whether the model of this step was evaluated before the run was stopped."""
         return False
 
-    def copy_metrics(self, path: Path, step: int) -> None:
+    def check_metrics(self, run: Path, step: int) -> None:
+        """Warn if a run of this many steps has no metrics.jsonl."""
+
+    def copy_metrics(self, run: Path, step: int) -> None:
         """Begin metrics.jsonl with the lines of another run up to a step."""
 
     def note(self, text: str) -> None:
@@ -110,6 +118,8 @@ class Recorder(NullRecorder):
     _writer: CheckpointWriter
     _bar: ProgressBar
     _options: RecorderOptions
+    _folder: os.stat_result
+    """The run folder when it was opened."""
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -118,11 +128,23 @@ class Recorder(NullRecorder):
 
     def find_checkpoint(self, kind: type[State]) -> tuple[Path, State] | None:
         found = latest_checkpoint(self.out / "checkpoints", kind)
+        check_names(self.out / "checkpoints", found[1].step if found else 0)
         sweep_temporary(self.out / "checkpoints")
         return found
 
-    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
-        check_space(self.out / "checkpoints", model, optimizer, number)
+    def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, number: int, num_models: int = 0) -> None:
+        check_space(self.out / "checkpoints", model, optimizer, number, num_models)
+
+    def check_folder(self) -> None:
+        try:
+            found = os.stat(self.out)
+        except FileNotFoundError:
+            found = None
+        if found is None or not os.path.samestat(found, self._folder):
+            raise ValueError(
+                f"{self.out} was moved or removed during training: move it back and start the same command again, or give "
+                f"its new place as --out"
+            )
 
     def print(self, text: str) -> None:
         print(text, flush=True)  # at once, also into a file
@@ -135,8 +157,9 @@ class Recorder(NullRecorder):
 
     @contextmanager
     def open(self, progress: Progress, options: RecorderOptions) -> Iterator[None]:
-        self._options = options
+        self._options, self._folder = options, os.stat(self.out)
         checkpoints = self.out / "checkpoints"
+        self.check_metrics(self.out, progress.step)
         cut_back(self.out / BAD_STEPS, progress.step)
         sinks = open_sinks(options.sinks, self.out, progress.step, options.configuration)
         with ExitStack() as stack:
@@ -150,9 +173,15 @@ class Recorder(NullRecorder):
     def is_evaluated(self, step: int) -> bool:
         return self._metrics.is_evaluated(step)
 
-    def copy_metrics(self, path: Path, step: int) -> None:
-        lines = [line for line in read_metrics(path) if line["step"] <= step]
+    def copy_metrics(self, run: Path, step: int) -> None:
+        self.check_metrics(run, step)
+        lines = [line for line in read_metrics(run / "metrics.jsonl") if line["step"] <= step]
         write_text(self.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+    def check_metrics(self, run: Path, step: int) -> None:
+        path = run / "metrics.jsonl"
+        if step and not path.exists():
+            self.warn(f"{path} is missing: the metrics of the first {counted(step, 'step')} are lost")
 
     def note(self, text: str) -> None:
         self._bar.write(text, file=sys.stderr)
@@ -165,14 +194,19 @@ class Recorder(NullRecorder):
 
     def show(self, progress: Progress, status: str) -> None:
         self._writer.check()  # a full disk ends training at once, and not at the next checkpoint
+        self.check_folder()
         self._bar.set_postfix_str(status, refresh=False)
         self._bar.update(min(progress.count(self._options.unit), self._options.total) - self._bar.n)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: CheckpointState) -> None:
-        self._writer.save(model, optimizer, state, before=self._metrics.sync)
+        self._writer.save(model, optimizer, state, before=self._before_checkpoint)
 
     def wait(self) -> None:
         self._writer.wait()
+
+    def _before_checkpoint(self) -> None:
+        self.check_folder()  # or the checkpoint would make another folder of this name
+        self._metrics.sync()
 
 
 def make_recorder(out: Path, ranks: Ranks) -> NullRecorder:

@@ -70,6 +70,9 @@ def check_run(
 def read_checkpoints(run: Path, states: dict[int, TrainingState]) -> Iterator[str]:
     """Add the state of every intact checkpoint to `states` by step, and yield a sentence for each fault."""
     for path in sorted((run / "checkpoints").glob("step-*")):
+        if not path.is_dir():
+            yield f"{path} is not a folder: expected a checkpoint"
+            continue
         try:
             state = read_state(path, TrainingState)
             check_files(path)
