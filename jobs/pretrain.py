@@ -241,6 +241,7 @@ def resume(training: Pretraining) -> Progress:
         config.weight_decay,
         config.optimizer,
         AdamConstants(beta1=config.adam_beta1, beta2=config.adam_beta2, epsilon=config.adam_epsilon),
+        ranks,
     )
     if found:
         load_checkpoint(found[0], training.model, training.optimizer)
