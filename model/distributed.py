@@ -8,8 +8,9 @@ DistributedDataParallel: at BERT's batch sizes, overlapping communication does n
 one, because losses are already divided by the counts of the whole batch. Only rank 0 writes files.
 
 Ranks communicate by gloo on a CPU and by NCCL on CUDA. With gloo, a rank that ends makes the others end with an error.
-With NCCL, the others wait until torchrun or NCCL's watchdog ends them. After a restart, training resumes from the last
-checkpoint.
+With NCCL a call only queues work on the GPU, so it cannot fail: the others wait until torchrun ends them, or until NCCL's
+watchdog ends the process after `TIMEOUT` ("Watchdog caught collective operation timeout"). After a restart, training
+resumes from the last checkpoint.
 """
 
 import heapq

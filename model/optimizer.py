@@ -78,8 +78,9 @@ class Lamb(torch.optim.Optimizer):
             if not state:
                 state["step"] = torch.zeros(())
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            state["step"] = state["step"].cpu() + 1  # a checkpoint's step may be on the GPU
-        steps = [int(state["step"]) for state in states]
+            state["step"] = state["step"].cpu()  # a checkpoint's step may be on the GPU
+        torch._foreach_add_([state["step"] for state in states], 1)
+        steps = torch.stack([state["step"] for state in states]).tolist()
         first, second = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
         gradients = gradients_of(parameters)
         beta1, beta2 = group["betas"]

@@ -89,7 +89,7 @@ WRONG_DTYPE = """
 import torch
 from model.distributed import join_ranks
 with join_ranks(torch.device("cpu")) as ranks:
-    ranks.sum_tensor(torch.zeros(2, dtype=torch.complex32))
+    ranks.sum_tensor(torch.zeros(2, dtype=torch.float8_e5m2))
 """
 
 
