@@ -170,8 +170,13 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     if held_out < lengths:
         missing = ", ".join(map(str, sorted(lengths - held_out)))
         recorder.warn(f"{config.data} has no validation examples of length {missing}: this length is not evaluated")
-    model = PretrainingModel(EncoderConfig(shape=config.model, vocab_size=data_set.vocabulary_size))
+    with torch.device("meta" if config.shard_model and not ranks.is_first else "cpu"):  # the others need no whole model
+        model = PretrainingModel(EncoderConfig(shape=config.model, vocab_size=data_set.vocabulary_size))
+    if config.shard_model and ranks.size == 1:
+        recorder.warn("--shard-model needs several devices, see torchrun; there is one, which holds the whole model")
     if model.encoder.needs_whole_batches:
+        if config.shard_model:
+            raise ValueError("--shard-model has no batch normalisation: omit it, or take --model.normalization layer")
         if config.compile or config.cuda_graphs:
             raise ValueError(
                 f"{'--compile' if config.compile else '--cuda-graphs'} pads batches, but batch normalisation must not count "
@@ -205,7 +210,7 @@ def resume(training: Pretraining) -> Progress:
     from model.encoder import initialize_weights
     from model.mixed_precision import compute_copy
     from model.optimizer import AdamConstants, build_optimizer
-    from model.runs.checkpoint import TrainingState, load_checkpoint, share_checkpoint
+    from model.runs.checkpoint import TrainingState, load_weights, read_moments, share_moments
     from model.runs.progress import Progress
     from model.runs.resume import changes_between, settings_of
 
@@ -230,27 +235,39 @@ def resume(training: Pretraining) -> Progress:
         if training.is_over(progress) and state.is_finished:
             training.finished = Path(saved[0])
             return progress
-    else:
+    if found:
+        load_weights(found[0], training.model)
+    elif ranks.is_first:
         initialize_weights(training.model, config.model.initializer_range, config.seed)
-        if config.init_from and ranks.is_first:
+        if config.init_from:
             load_initial_weights(training, config.init_from)
     progress = progress.in_precision(training.precision)
-    training.model.to(ranks.device)
+    place_model(training)
     training.optimizer = build_optimizer(
         training.model,
         config.weight_decay,
         config.optimizer,
         AdamConstants(beta1=config.adam_beta1, beta2=config.adam_beta2, epsilon=config.adam_epsilon),
-        ranks,
     )
-    if found:
-        load_checkpoint(found[0], training.model, training.optimizer)
-    share_checkpoint(ranks, training.model, training.optimizer)
-    training.copy = compute_copy(training.model, training.precision)
+    moments = read_moments(found[0], training.model, training.optimizer) if found else {}
+    share_moments(moments, training.model, training.optimizer, ranks)
+    training.copy = None if training.sharding else compute_copy(training.model, training.precision)
     recorder.check_space(
         training.model, training.optimizer, min(config.keep_checkpoints + 1, training.num_saves(progress))
     )
     return progress
+
+
+def place_model(training: Pretraining) -> None:
+    """Give all ranks rank 0's weights, on their devices: the whole model, or a part of it with --shard-model."""
+    from model.sharding import shard_model
+
+    ranks, model = training.ranks, training.model
+    if training.config.shard_model and ranks.size > 1:
+        training.sharding = shard_model(model, ranks, training.precision)
+    else:
+        model.to(ranks.device)
+        ranks.share_tensors(model.state_dict().values())
 
 
 def open_checkpoint_of_other_run(training: Pretraining) -> tuple[Path, TrainingState]:
@@ -324,7 +341,8 @@ def print_start(training: Pretraining, progress: Progress) -> None:
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     where = f"{ranks.device}" if ranks.size == 1 else f"{ranks.size} ranks of {ranks.device.type}"
     threads = f", {torch.get_num_threads()} threads" if ranks.device.type == "cpu" else ""
-    recorder.print(f"{num_parameters:,} parameters on {where} in {training.precision}{threads}")
+    how = ", sharded over" if training.sharding else " on"
+    recorder.print(f"{num_parameters:,} parameters{how} {where} in {training.precision}{threads}")
     for length, examples in training.reader.examples.items():
         rows = examples.rows_per_copy
         epochs = ""

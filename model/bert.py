@@ -112,7 +112,7 @@ class BertEncoder(Encoder):
         """With FlashAttention."""
         weight, head_size = self.word_embeddings, self.shape.hidden_size // self.shape.num_attention_heads
         dropout = self.shape.attention_probs_dropout_prob
-        return flash_obstacle(weight.device, weight.dtype, head_size, dropout) is None
+        return flash_obstacle(weight.device, self.gathered_dtype or weight.dtype, head_size, dropout) is None
 
     def regions(self) -> list[tuple[nn.Module, str]]:
         """Whole layers with FlashAttention, which is one operator whatever the sequences; else all but attention."""

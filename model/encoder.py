@@ -29,6 +29,8 @@ class Encoder(nn.Module, ABC):
         self.config = config
         self.recompute_activations = False
         """Whether the backward pass computes each block again instead of keeping its activations."""
+        self.gathered_dtype: torch.dtype | None = None
+        """Type of the weights in a pass, if the model is sharded and gathers them in 16 bits."""
 
     @abstractmethod
     def forward(self, batch: PackedSequences) -> Tensor:

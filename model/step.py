@@ -18,15 +18,19 @@ from bertloom.draws import fold_int
 from model.batch import PackedBatch
 from model.cuda_graphs import StepGraphs
 from model.devices import check_precision
-from model.distributed import ALONE, Ranks
+from model.distributed import Ranks
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.mixed_precision import ComputeCopy
 from model.optimizer import set_learning_rate
 from model.shape import Shape
+from model.sharding import Sharding, norms, own_part
 
 DROPOUT = 1001
 """Purpose of the dropout draws. It is not one of docs/shard-format.md, because no data set depends on it."""
+
+ALONE = Ranks(device=torch.device("cpu"))
+"""The ranks of a single process. Its device is not used."""
 
 logger = logging.getLogger("bertloom")
 
@@ -146,6 +150,7 @@ def train_step(
     ranks: Ranks = ALONE,
     highest_loss: float = math.inf,
     loss_scale: float | None = None,
+    sharding: Sharding | None = None,
 ) -> PretrainingResult:
     """Update the weights once, with the gradient of a global batch summed over micro-batches and ranks.
 
@@ -156,6 +161,7 @@ def train_step(
         copy: computes in 16 bits; without one the model itself computes, in 32 bits.
         graphs: run padded micro-batches as CUDA graphs.
         loss_scale: factor of the loss in the backward pass, for fp16. The gradient is divided by it.
+        sharding: of the model, if it is sharded.
     """
     device = next(model.parameters()).device
     computing = copy.model if copy else model
@@ -163,7 +169,8 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     is_graphed = graphs is not None and graphs.begin(batch.num_pairs)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
-    for number, part in zip(batch.numbers, batch.micro_batches):
+    parts = sharding.micro_batches(batch) if sharding else zip(batch.numbers, batch.micro_batches, strict=True)
+    for number, part in parts:
         torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
         if is_graphed and graphs and (shape := graphs.shape_of(part)):
             sums += graphs.run(part, shape, batch.num_masked, batch.num_pairs, loss_scale)
@@ -171,10 +178,11 @@ def train_step(
         output = computing(part.to(device), max(batch.num_masked, 1), batch.num_pairs)
         (output.loss if loss_scale is None else output.loss * loss_scale).backward()
         sums += output.metrics()
-    ranks.sum_gradients(model.parameters())
+    if not sharding:  # else each backward pass has summed them
+        ranks.sum_gradients(model.parameters())
     ranks.sum_tensor(sums)
     divide_gradients(model.parameters(), loss_scale)
-    gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
+    gradient_norm = clip_gradients(model.parameters(), max_gradient_norm)
     means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # a GPU sync: the update depends on it
     result = PretrainingResult(loss=means["mlm_loss"] + means["nsp_loss"], gradient_norm=float(gradient_norm), **means)
     if result.is_finite and result.loss <= highest_loss:
@@ -188,7 +196,18 @@ def train_step(
 def divide_gradients(parameters: Iterable[torch.nn.Parameter], loss_scale: float | None) -> None:
     """Divide the gradients by the loss scale, if there is one."""
     if loss_scale is not None:
-        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], loss_scale)
+        torch._foreach_div_([own_part(p.grad) for p in parameters if p.grad is not None], loss_scale)
+
+
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float) -> Tensor:
+    """Scale the gradients so that the norm of all together is at most `max_norm`, and return the norm before that.
+
+    As torch.nn.utils.clip_grad_norm_, and also for sharded gradients.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(norms(gradients))
+    torch._foreach_mul_([own_part(gradient) for gradient in gradients], (max_norm / (norm + 1e-6)).clamp(max=1))
+    return norm
 
 
 def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, float]:
@@ -203,19 +222,25 @@ def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, flo
 
 
 @torch.no_grad()
-def evaluate(model: PretrainingModel, batches: Iterable[PackedBatch], *, ranks: Ranks = ALONE) -> Evaluation:
+def evaluate(
+    model: PretrainingModel,
+    batches: Iterable[PackedBatch],
+    *,
+    ranks: Ranks = ALONE,
+    sharding: Sharding | None = None,
+) -> Evaluation:
     """Return the losses and accuracies over the batches of all ranks; every masked token and every pair counts once."""
     device = next(model.parameters()).device
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     num_masked = num_pairs = num_examples = 0
-    for batch in batches:
+    for batch in sharding.batches(batches) if sharding else batches:
         pairs = int((batch.next_sentence_label >= 0).sum())
         output = model(batch.to(device), 1, pairs)
         sums += output.metrics()
         num_masked += len(batch.masked_ids)
         num_pairs += pairs
-        num_examples += len(batch.lengths)
+        num_examples += len(batch.rows)
     ranks.sum_tensor(sums)
     num_masked, num_pairs, num_examples = map(int, ranks.sum_numbers([num_masked, num_pairs, num_examples]))
     means = mean_metrics(sums, num_masked, num_pairs)

@@ -146,6 +146,9 @@ class PretrainConfig:
     cuda_graphs: bool = False
     """Run the forward and backward pass of each micro-batch as one CUDA graph, on micro-batches padded to one size. For
     small models on a GPU, where starting the kernels takes longer than running them. May be used with --compile."""
+    shard_model: bool = False
+    """Divide weights, gradients and moments among the devices (FSDP), for models that do not fit one. Needs several
+    devices. Communicates more, so it is slower for models that fit. Changes results only by rounding."""
     recompute_activations: bool = False
     """Compute each layer again in the backward pass instead of storing its activations: less memory, a third more time."""
 
@@ -200,10 +203,11 @@ class PretrainConfig:
                 f"resume_from and init_from are both {self.init_from}: give --resume-from to continue its training, or "
                 f"--init-from to start a new training from its weights"
             )
-        if self.cuda_graphs and self.recompute_activations:
-            raise ValueError(
-                "--cuda-graphs is for small models and --recompute-activations for large ones: omit one of them"
-            )
+        for name in ("recompute_activations", "shard_model"):
+            if self.cuda_graphs and getattr(self, name):
+                raise ValueError(
+                    f"--cuda-graphs is for small models and --{name.replace('_', '-')} for large ones: omit one of them"
+                )
         parse_shuffle(self.shuffle)
         if self.cache_gb <= 0:
             raise ValueError(f"cache_gb={self.cache_gb:g} must be above 0")

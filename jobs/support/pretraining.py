@@ -26,6 +26,7 @@ from model.runs.meter import PretrainingMeter
 from model.runs.progress import Progress
 from model.runs.recorder import NullRecorder
 from model.schedule import Schedule
+from model.sharding import Sharding
 from model.step import PretrainingResult, evaluate, train_step
 
 NUM_SHOWN_EXAMPLES = 3
@@ -51,8 +52,10 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     meter: PretrainingMeter
     optimizer: torch.optim.Optimizer = field(init=False)
     """Built when the weights are on their device."""
+    sharding: Sharding | None = None
+    """Of the model, with --shard-model and several ranks."""
     copy: ComputeCopy[PretrainingModel] | None = field(init=False)
-    """Computes in 16 bits; made when the weights are those of the first step."""
+    """Computes in 16 bits; made when the weights are those of the first step. A sharded model needs none."""
     graphs: StepGraphs | None = None
     """Run padded micro-batches, with --cuda-graphs."""
     best: Best = Best()
@@ -135,7 +138,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
         batches = self.validation[length].in_order(
             self.reader.micro_batch_sizes[length], self.config.num_eval_examples, self.ranks.rank, self.ranks.size
         )
-        result = evaluate(self.computing, batches, ranks=self.ranks)
+        result = evaluate(self.computing, batches, ranks=self.ranks, sharding=self.sharding)
         self.best = self.best.after(progress.step, -result.mlm_loss)
         self.reserve(self.ranks.share_json(time.monotonic() - start))
         return asdict(result)
@@ -189,6 +192,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             ranks=self.ranks,
             highest_loss=highest_loss,
             loss_scale=loss_scale,
+            sharding=self.sharding,
         )
 
     def advance(self, progress: Progress, batch: GlobalBatch, loss: float | None, seconds: float) -> Progress:

@@ -30,6 +30,8 @@ class GlobalBatch:
     """Those of this rank. None is empty, but the list may be."""
     numbers: list[int]
     """Number of each micro-batch among the parts of the global batch."""
+    num_passes: int
+    """Largest number of micro-batches of a rank."""
     num_examples: int
     """Number of examples of all ranks."""
     num_tokens: int
@@ -114,6 +116,7 @@ def share_rows(
     return GlobalBatch(
         micro_batches=micro_batches,
         numbers=numbers,
+        num_passes=len(parts) // num_ranks,
         num_examples=len(rows),
         num_tokens=int(sizes["lengths"].sum()),
         num_squared=int((sizes["lengths"] ** 2).sum()),

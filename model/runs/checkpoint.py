@@ -31,6 +31,7 @@ from model.heads import PretrainingModel, expected_tensors
 from model.optimizer import moment_names
 from model.runs.best import Best
 from model.runs.progress import Progress
+from model.sharding import share_parts, whole
 from model.tensor_files import read_tensors, write_tensors
 
 FORMAT_VERSION = 1
@@ -126,8 +127,17 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return copies of the weights and of the optimizer's tensors in CPU memory."""
+    """Return copies of the weights and of the optimizer's tensors in CPU memory.
+
+    If the model is sharded, the other ranks call `take_part_in_snapshot`.
+    """
     return _copies(model.state_dict()), _copies(optimizer_tensors(model, optimizer))
+
+
+def take_part_in_snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give rank 0 this rank's parts of a sharded model, one tensor after the other."""
+    for tensor in (*model.state_dict().values(), *optimizer_tensors(model, optimizer).values()):
+        whole(tensor)
 
 
 def write_checkpoint(
@@ -243,15 +253,31 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     Raises:
         ValueError: its files hold tensors of other names or shapes.
     """
+    load_weights(path, model)
+    alone = Ranks(device=next(model.parameters()).device)
+    share_moments(read_moments(path, model, optimizer), model, optimizer, alone)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load a checkpoint's weights into a model of the same shape; ValueError if they have other names or shapes."""
     model.load_state_dict(read_tensors(path / FILES[0], model.state_dict()))
+
+
+def read_moments(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return those of a checkpoint's moments that the optimizer of this model keeps.
+
+    Raises:
+        ValueError: the file holds tensors of other names or shapes.
+    """
     tensors = read_tensors(path / FILES[1])
     check_moments(tensors, model, path / FILES[1])
     kept = moment_names(optimizer)
+    found: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        labels = {key: f"{key}.{name}" for key in kept.get(parameter, ())}
-        if labels and tensors.keys() >= set(labels.values()):  # else it was saved by another optimizer
-            moments = {key: tensors[label].to(parameter.device, copy=True) for key, label in labels.items()}
-            optimizer.state[parameter] = moments
+        labels = [f"{key}.{name}" for key in kept.get(parameter, ())]
+        if tensors.keys() >= set(labels):  # else it was saved by another optimizer
+            found |= {label: tensors[label] for label in labels}
+    return found
 
 
 def check_moments(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
@@ -264,17 +290,17 @@ def check_moments(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -
             raise ValueError(f"{path}: {shown(label)} has the shape {tuple(tensor.shape)}: it belongs to another model")
 
 
-def share_checkpoint(ranks: Ranks, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Copy rank 0's weights and moments to all ranks. Only rank 0 needs access to the files."""
-    ranks.share_tensors(model.state_dict().values())
+def share_moments(
+    moments: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> None:
+    """Copy rank 0's moments, from `read_moments`, to the optimizers of all ranks. Only rank 0 needs access to the file."""
     parameters = dict(model.named_parameters())
-    for label in ranks.share_json(list(optimizer_tensors(model, optimizer))) if ranks.size > 1 else ():
+    for label in ranks.share_json(list(moments)):
         key, _, name = label.partition(".")
         parameter = parameters[name]
-        if not ranks.is_first:
-            shape = () if key == "step" else parameter.shape
-            optimizer.state[parameter][key] = torch.zeros(shape, device=parameter.device)
-        ranks.share_tensors([optimizer.state[parameter][key]])
+        moment = torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter.data)
+        share_parts(moment, moments.get(label), ranks)
+        optimizer.state[parameter][key] = moment
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -327,7 +353,7 @@ def _read_content(path: Path) -> dict[str, Any]:
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return {name: whole(tensor.detach()).to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def _digest(content: dict[str, Any]) -> str:

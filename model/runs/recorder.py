@@ -17,7 +17,7 @@ from bertloom.counts import counted
 from bertloom.whole_files import sweep_temporary, write_text
 from model.distributed import Ranks
 from model.runs.bad_steps import BAD_STEPS, Action, append_bad_step, cut_back
-from model.runs.checkpoint import CheckpointState, State, check_names, latest_checkpoint
+from model.runs.checkpoint import CheckpointState, State, check_names, latest_checkpoint, take_part_in_snapshot
 from model.runs.checkpoint_writer import CheckpointWriter, check_space
 from model.runs.lock import run_lock
 from model.runs.metrics import MetricsWriter, read_metrics
@@ -106,6 +106,7 @@ class NullRecorder:
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: CheckpointState) -> None:
         """Start to write a checkpoint. Lines of metrics.jsonl that belong to it reach the disk first."""
+        take_part_in_snapshot(model, optimizer)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is on disk."""
