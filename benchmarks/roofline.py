@@ -51,10 +51,11 @@ from model.compiling import compile_model
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.loading.padding import pad_batch, static_shape
+from model.mixed_precision import compute_copy, in_precision
 from model.optimizer import build_optimizer
 from model.packing import pack_sequences
 from model.shape import EncoderConfig
-from model.step import autocast, train_step
+from model.step import train_step
 
 GPUS = {"H100": 3.35e12, "H200": 4.8e12}
 """Bytes per second that the makers of the SXM forms state."""
@@ -92,7 +93,11 @@ def main() -> None:
             counts = count_step(config, batch, length, arguments.optimizer, is_compiled)
             print(row(case, is_compiled, counts), *slowest(counts.kernels, arguments.top), sep="\n", flush=True)
         num_tokens = len(batch.micro_batches[0].input_ids)
-        regions.append([case, *(f"{region_bytes(config, num_tokens, merged):.1f}" for merged in (False, True))])
+        numbers = [region_bytes(config, num_tokens, merged) for merged in (False, True)]
+        numbers += [
+            layer_bytes(config, batch, length, arguments.optimizer, is_compiled) for is_compiled in (False, True)
+        ]
+        regions.append([case, *(f"{number:.1f}" for number in numbers)])
     print("", *REGION_HEAD, *(f"| {' | '.join(cells)} |" for cells in regions), sep="\n")
 
 
@@ -145,23 +150,33 @@ def count_step(config: EncoderConfig, batch: GlobalBatch, length: int, optimizer
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, answers():
         with DEVICE:
             model = PretrainingModel(config)
+        copy = compute_copy(model, "bf16")
+        assert copy
         if is_compiled:
             sizes = [np.array(part.lengths) for part in batch.micro_batches]
             shape = padded_shape(np.concatenate(sizes), length, len(sizes))
             batch = replace(batch, micro_batches=[pad_batch(part, shape) for part in batch.micro_batches])
-            compile_model(model, [shape], backend=compiler(counter))
+            compile_model(copy.model, [shape], backend=compiler(counter))
         batch = replace(batch, micro_batches=[without_memory(mode, part) for part in batch.micro_batches])
         update = build_optimizer(model, 0.01, optimizer)
         for step in range(2):  # the first one compiles, and makes the moments
             counter.clear()
-            counter.track(tree_leaves([list(model.parameters()), list(update.state.values())]))
+            counter.track(
+                tree_leaves([list(model.parameters()), list(copy.model.parameters()), list(update.state.values())])
+            )
             counter.track(parameter.grad for parameter in model.parameters())
             with counter:
                 train_step(
-                    model, update, batch, learning_rate=1e-4, max_gradient_norm=1.0, seed=1, step=step, precision="bf16"
+                    model, update, batch, learning_rate=1e-4, max_gradient_norm=1.0, seed=1, step=step, copy=copy
                 )
     flops = model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
-    return Counts(kernels=counter.kernels, num_tokens=batch.num_tokens, flops=flops, peak_bytes=counter.peak_bytes)
+    return Counts(
+        kernels=counter.kernels,
+        num_tokens=batch.num_tokens,
+        num_places=sum(len(part.input_ids) for part in batch.micro_batches),
+        flops=flops,
+        peak_bytes=counter.peak_bytes,
+    )
 
 
 def region_bytes(config: EncoderConfig, num_tokens: int, merged: bool) -> float:
@@ -169,20 +184,27 @@ def region_bytes(config: EncoderConfig, num_tokens: int, merged: bool) -> float:
 
     Matrix products count, and so do weights and their gradients.
     """
+    assert isinstance(config.shape, BertShape)
     counter = Counter()
     torch.compiler.reset()
     size = (num_tokens, config.shape.hidden_size)
     with FakeTensorMode(), DEVICE:
-        layer = BertLayer(config.shape)
+        layer = in_precision(BertLayer(config.shape), "bf16")
         compiled = torch.compile(layer.after_attention, dynamic=False, backend=compiler(counter, merged))
-        hidden, mixed = (
-            torch.empty(size, requires_grad=True),
-            torch.empty(size, dtype=torch.bfloat16, requires_grad=True),
-        )
-        with autocast(DEVICE, "bf16"):
-            result = compiled(hidden, mixed)
+        hidden, mixed = (torch.empty(size, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+        result = compiled(hidden, mixed)
         result.backward(torch.empty_like(result))
     return counter.num_bytes / math.prod(size)
+
+
+def layer_bytes(config: EncoderConfig, batch: GlobalBatch, length: int, optimizer: str, is_compiled: bool) -> float:
+    """Return the bytes per token and channel that one more layer adds to a step, with those of its update."""
+    counts = []
+    for number in (1, 2):
+        smaller = replace(config, shape=replace(config.shape, num_hidden_layers=number))
+        counts.append(count_step(smaller, batch, length, optimizer, is_compiled))
+    more = counts[1].num_bytes - counts[0].num_bytes
+    return more / counts[0].num_places / config.shape.hidden_size
 
 
 def padded_shape(lengths: np.ndarray, length: int, num_parts: int) -> StaticShape:
@@ -200,19 +222,16 @@ def padded_shape(lengths: np.ndarray, length: int, num_parts: int) -> StaticShap
 
 def without_memory(mode: FakeTensorMode, part: PackedBatch) -> PackedBatch:
     tensors = {name: mode.from_tensor(value) for name, value in vars(part).items() if isinstance(value, Tensor)}
-    return replace(part, **tensors)
+    return replace(part, **tensors)  # type: ignore[arg-type]
 
 
 @contextmanager
 def answers() -> Iterator[None]:
-    """Let tensors without memory have the value 1 where the step reads a number."""
+    """Let tensors without memory have the value 1 where the step reads a number, and be pinned where it pins them."""
+    methods = {"tolist": lambda t: [1.0] * t.numel(), "__float__": lambda t: 1.0, "pin_memory": lambda t: t}
     with ExitStack() as stack:
-        for name, value in {
-            "tolist": lambda t: [1.0] * t.numel(),
-            "__float__": lambda t: 1.0,
-            "item": lambda t: 1.0,
-        }.items():
-            stack.enter_context(mock.patch.object(FakeTensor, name, value))
+        for name, method in methods.items():
+            stack.enter_context(mock.patch.object(FakeTensor, name, method))
         yield
 
 
@@ -222,9 +241,15 @@ class Counts:
 
     kernels: Tally[Kernel]
     num_tokens: int
+    num_places: int
+    """Tokens and padding."""
     flops: int
     """Of the model, as MFU counts them."""
     peak_bytes: int
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(kernel.bytes * number for kernel, number in self.kernels.items())
 
     def seconds(self, bandwidth: float, *kinds: str) -> float:
         """Return the time of the kernels, or of those of some kinds, on a GPU of this bandwidth."""
@@ -236,7 +261,7 @@ class Counts:
 COLUMNS = ["case", "step", "kernels", "GB", "TFLOP", "peak GiB"]
 for gpu in GPUS:
     COLUMNS += [f"{gpu}: tokens/s", f"MFU of {PEAK_TFLOPS}", f"of {DENSE_TFLOPS}", "products and attention"]
-REGION_COLUMNS = ["case", "after attention, sums over tokens apart", "and fused"]
+REGION_COLUMNS = ["case", "after attention, sums over tokens apart", "fused", "one layer more, uncompiled", "compiled"]
 REGION_HEAD = [f"| {' | '.join(REGION_COLUMNS)} |", f"|{'---|' * len(REGION_COLUMNS)}"]
 HEAD = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
 
@@ -244,13 +269,12 @@ HEAD = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
 def row(case: str, is_compiled: bool, counts: Counts) -> str:
     """Return a line of the table."""
     total = sum(counts.kernels.values())
-    num_bytes = sum(kernel.bytes * number for kernel, number in counts.kernels.items())
     num_flops = sum(kernel.flops * number for kernel, number in counts.kernels.items())
     cells = [
         case,
         "compiled" if is_compiled else "uncompiled",
         f"{total:,}",
-        f"{num_bytes / 1e9:.1f}",
+        f"{counts.num_bytes / 1e9:.1f}",
         f"{num_flops / 1e12:.2f}",
     ]
     cells.append(f"{counts.peak_bytes / 2**30:.1f}")

@@ -112,7 +112,7 @@ class Counter(TorchDispatchMode):
         Args:
             attention_flops: of one forward pass of attention of one layer.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.attention_flops = attention_flops
         self.kernels: Tally[Kernel] = Tally()
         self.live_bytes = self.peak_bytes = 0
