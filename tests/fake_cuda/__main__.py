@@ -3,7 +3,7 @@
     python -m tests.fake_cuda [--devices 2] [--name "NVIDIA T4"] [--capability 7.5] [--report FILE] PROGRAM ...
 
 PROGRAM is a command of bertloom and its flags (`pretrain tiny --data …`), or a Python file and its arguments
-(`benchmarks/bench_gpu.py …`). Several ranks start with
+(`benchmarks/bench_train.py …`). Several ranks start with
 
     torchrun --nproc-per-node 2 -m tests.fake_cuda --devices 2 pretrain tiny --data …
 
