@@ -248,6 +248,7 @@ def resume(training: Pretraining) -> Progress:
         config.weight_decay,
         config.optimizer,
         AdamConstants(beta1=config.adam_beta1, beta2=config.adam_beta2, epsilon=config.adam_epsilon),
+        ranks,
     )
     moments = read_moments(found[0], training.model, training.optimizer) if found else {}
     share_moments(moments, training.model, training.optimizer, ranks)

@@ -8,19 +8,22 @@ DistributedDataParallel: at BERT's batch sizes, overlapping communication does n
 one, because losses are already divided by the counts of the whole batch. Only rank 0 writes files.
 
 Ranks communicate by gloo on a CPU and by NCCL on CUDA. With gloo, a rank that ends makes the others end with an error.
-With NCCL, the others wait until torchrun or NCCL's watchdog ends them. After a restart, training resumes from the last
-checkpoint.
+With NCCL a call only queues work on the GPU, so it cannot fail: the others wait until torchrun ends them, or until NCCL's
+watchdog ends the process after `TIMEOUT` ("Watchdog caught collective operation timeout"). After a restart, training
+resumes from the last checkpoint.
 """
 
+import heapq
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -32,8 +35,15 @@ from bertloom.counts import counted
 
 TIMEOUT = timedelta(minutes=30)
 """Longest time to wait for another rank. Rank 0 may be writing a large checkpoint to a slow disk."""
-BUCKET_NUMBERS = 16 * 2**20
-"""Size of a gradient bucket: 64 MiB, large enough that bandwidth is the only limit."""
+PIECE_NUMBERS = 16 * 2**20
+"""Size of a piece of the gradient, summed as one tensor: 64 MiB, large enough that bandwidth is the only limit."""
+LOST_RANK = re.compile(
+    r"gloo/transport/|Application timeout caused pair closure"  # gloo: a connection is closed, or does not answer
+    r"|remote process exited|communicator was aborted"  # NCCL
+)
+"""What errors about a lost rank contain."""
+
+TensorType = TypeVar("TensorType", bound=Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,25 +93,33 @@ class Ranks:
         """Sum gradients over all ranks, in place. A rank without examples of the batch contributes zeros."""
         if self.size == 1:
             return
-        bucket: list[Tensor] = []
-        numbers = 0
-        for parameter in parameters:
-            if not parameter.requires_grad:
-                continue
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        for parameter in trained:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            bucket.append(parameter.grad)
-            numbers += parameter.numel()
-            if numbers >= BUCKET_NUMBERS:
-                self._sum_bucket(bucket)
-                bucket, numbers = [], 0
-        if bucket:
-            self._sum_bucket(bucket)
+        for piece in in_pieces(trained):
+            gradients = [parameter.grad for parameter in piece if parameter.grad is not None]
+            flat = self.sum_tensor(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+            parts = flat.split([gradient.numel() for gradient in gradients])
+            torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients)])
 
-    def _sum_bucket(self, gradients: list[Tensor]) -> None:
-        flat = self.sum_tensor(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for gradient, part in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients])):
-            gradient.copy_(part.view_as(gradient))
+    def divide(self, work: Sequence[int]) -> list[list[int]]:
+        """Return the items of each rank, of about equal work: the largest first, each to the rank with the least so far."""
+        shares: list[list[int]] = [[] for _ in range(self.size)]
+        least = [(0, rank) for rank in range(self.size)]  # a heap already
+        for item in sorted(range(len(work)), key=work.__getitem__, reverse=True):
+            total, rank = least[0]
+            shares[rank].append(item)
+            heapq.heapreplace(least, (total + work[item], rank))
+        return shares
+
+    def exchange(self, parts: Sequence[Tensor]) -> None:
+        """Copy part r from rank r to all ranks, in place, for every r. Their sizes may differ."""
+        if self.size > 1:
+            with backend_errors():
+                works = [dist.broadcast(part, rank, async_op=True) for rank, part in enumerate(parts) if part.numel()]
+                for work in works:
+                    work.wait()
 
     def share_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Copy rank 0's values to all ranks, in place."""
@@ -123,16 +141,45 @@ class Ranks:
         return json.loads(bytes(data.cpu().numpy()))
 
 
+ALONE = Ranks(device=torch.device("cpu"))
+"""The ranks of a single process. Its device is not used."""
+
+
+def in_pieces(tensors: Iterable[TensorType]) -> Iterator[list[TensorType]]:
+    """Yield tensors, in their order, in lists that end with the tensor that brings them to PIECE_NUMBERS or more."""
+    piece: list[TensorType] = []
+    numbers = 0
+    for tensor in tensors:
+        piece.append(tensor)
+        numbers += tensor.numel()
+        if numbers >= PIECE_NUMBERS:
+            yield piece
+            piece, numbers = [], 0
+    if piece:
+        yield piece
+
+
 @contextmanager
 def backend_errors() -> Iterator[None]:
-    """Turn the backend's error about a lost rank into a plain one."""
+    """Turn the backend's error about a lost rank into a plain one. Others, such as too little memory, stay as they are."""
     try:
         yield
     except RuntimeError as error:
+        if not is_of_lost_rank(error):
+            raise
         raise ValueError(
             f"rank {dist.get_rank()} of {dist.get_world_size()} lost the connection to the others: one of them ended, see "
             f"its own message; start again to resume from the last checkpoint ({str(error).splitlines()[0][:200]})"
         ) from error
+
+
+def is_of_lost_rank(error: RuntimeError) -> bool:
+    """Return whether a backend's error means that another rank has ended, or has not answered for as long as `TIMEOUT`.
+
+    Gloo raises a plain RuntimeError for everything; only the text tells. NCCL raises hardly any: see above.
+    """
+    text = str(error)
+    return isinstance(error, dist.DistNetworkError) or bool(LOST_RANK.search(text) and "enforce fail" not in text)
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -6,7 +6,7 @@ decay. The learning rate comes from `model/schedule.py`.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.distributed import ALONE, Ranks, in_pieces
 from model.encoder import Encoder
 from model.normalization import follow_updates
 from model.optimizers import OPTIMIZERS, OptimizerName
@@ -55,7 +56,10 @@ class Lamb(torch.optim.Optimizer):
 
     Each parameter's AdamW update is scaled by the norm of the parameter over the norm of the update. As there, a
     parameter without weight decay (bias, LayerNorm) is not scaled, nor is one whose norm or update is 0. The trainer
-    clips the gradient, so LAMB does not.
+    clips the gradient, so LAMB does not. The step is kept on the CPU, where it is read without a GPU sync.
+
+    Its work is not divided among the ranks: an update reads and writes each number a few times, which is as fast as
+    receiving it from another rank.
     """
 
     def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float) -> None:
@@ -66,27 +70,35 @@ class Lamb(torch.optim.Optimizer):
         """Update the parameters once."""
         assert closure is None
         for group in self.param_groups:
-            beta1, beta2 = group["betas"]
-            decay = group["weight_decay"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = torch.zeros((), device=parameter.device)
-                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                state["step"] += 1
-                first, second = state["exp_avg"], state["exp_avg_sq"]
-                first.lerp_(parameter.grad, 1 - beta1)
-                second.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
-                # Tensors, not numbers: reading the step forces a GPU sync.
-                update = first / (1 - beta1 ** state["step"])
-                update /= (second / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-                if decay:
-                    update.add_(parameter, alpha=decay)
-                    norm, size = parameter.norm(), update.norm()
-                    update *= torch.where((norm > 0) & (size > 0), norm / size, torch.ones_like(norm))
-                parameter.add_(update, alpha=-group["lr"])
+            for parameters in in_pieces(p for p in group["params"] if p.grad is not None):
+                self._update(parameters, group)
+
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states):
+            if not state:
+                state["step"] = torch.zeros(())
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state["step"] = state["step"].cpu()  # a checkpoint's step may be on the GPU
+        torch._foreach_add_([state["step"] for state in states], 1)
+        steps = torch.stack([state["step"] for state in states]).tolist()
+        first, second = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
+        gradients = gradients_of(parameters)
+        beta1, beta2 = group["betas"]
+        torch._foreach_lerp_(first, gradients, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, gradients, gradients, value=1 - beta2)
+        updates = torch._foreach_div(first, [1 - beta1**step for step in steps])
+        roots = torch._foreach_div(second, [1 - beta2**step for step in steps])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_div_(updates, roots)
+        if group["weight_decay"]:
+            torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
+            norms, sizes = (torch.stack(torch._foreach_norm(tensors)) for tensors in (parameters, updates))
+            ratios = torch.where((norms > 0) & (sizes > 0), norms / sizes, 1.0)
+            torch._foreach_mul_(updates, ratios.unbind())
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
 
 class Muon(torch.optim.Optimizer):
@@ -95,42 +107,82 @@ class Muon(torch.optim.Optimizer):
     Equal to torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`, with the same state, except that it orthogonalises
     in 16 bits only on CUDA. On a CPU without bfloat16 instructions torch's version takes ten times as long as 32 bits,
     more than the rest of the step.
+
+    Each rank orthogonalises its share of the matrices, and the ranks exchange the results. The momentum, which is cheap,
+    is kept by all.
     """
 
-    def __init__(self, params: Any, weight_decay: float) -> None:
+    def __init__(self, params: Any, weight_decay: float, ranks: Ranks) -> None:
         steps = {"momentum": MUON_MOMENTUM, "ns_steps": 5, "moments": ("momentum_buffer",)}
         super().__init__(params, {"lr": 0.0, "weight_decay": weight_decay} | steps)
+        self.ranks = ranks
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update the parameters once."""
+        """Update the parameters once. On all ranks the same parameters have gradients."""
         assert closure is None
         for group in self.param_groups:
-            momentum = group["momentum"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
-                kept = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
-                update = orthogonal(parameter.grad.lerp(kept, momentum), group["ns_steps"])  # Nesterov's
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            kept = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+            torch._foreach_lerp_(kept, gradients_of(parameters), 1 - group["momentum"])
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            updates = self._directions(parameters, kept, group)
+            for shape, same in by_shape(parameters).items():
                 # The update has the size of AdamW's, 0.2 per weight (Liu et al. 2025, Moonlight).
-                parameter.add_(update, alpha=-0.2 * math.sqrt(max(parameter.shape)) * group["lr"])
+                alpha = -0.2 * math.sqrt(max(shape)) * group["lr"]
+                torch._foreach_add_([parameters[i] for i in same], [updates[i] for i in same], alpha=alpha)
+
+    def _directions(self, parameters: list[Tensor], kept: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Return the orthogonal updates of all matrices, of which this rank computes its share."""
+        work = [min(p.shape) ** 2 * (2 * max(p.shape) + min(p.shape)) for p in parameters]
+        shares = self.ranks.divide(work)
+        device = parameters[0].device
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        sizes = [[parameters[i].numel() for i in share] for share in shares]
+        buffers = [torch.empty(sum(numbers), dtype=dtype, device=device) for numbers in sizes]
+        own = dict(zip(shares[self.ranks.rank], buffers[self.ranks.rank].split(sizes[self.ranks.rank])))
+        gradients = gradients_of(parameters)
+        for shape, same in by_shape(parameters, own).items():
+            momentum = [kept[i] for i in same]
+            nesterov = torch._foreach_lerp([gradients[i] for i in same], momentum, group["momentum"])
+            made = orthogonal(torch.stack(nesterov).to(dtype), group["ns_steps"])
+            torch._foreach_copy_([own[i].view(shape) for i in same], made.unbind())
+        self.ranks.exchange(buffers)
+        found: dict[int, Tensor] = {}
+        for share, numbers, buffer in zip(shares, sizes, buffers):
+            found |= zip(share, buffer.float().split(numbers))
+        return [found[i].view_as(parameter) for i, parameter in enumerate(parameters)]
 
 
-def orthogonal(matrix: Tensor, num_steps: int) -> Tensor:
-    """Return the matrix (R, C) with its singular values moved to between about 0.7 and 1.2, by Newton-Schulz."""
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if is_tall else matrix
-    x = x.bfloat16() if x.is_cuda else x
-    x = x / x.norm().clamp(min=1e-7)
+def orthogonal(matrices: Tensor, num_steps: int) -> Tensor:
+    """Return the matrices (B, R, C) with their singular values moved to between about 0.7 and 1.2, by Newton-Schulz."""
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    norms: Tensor = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    x = matrices / norms.clamp(min=1e-7)
     a, b, c = NEWTON_SCHULZ
     for _ in range(num_steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if is_tall else x
+        gram = x.mT @ x if is_tall else x @ x.mT  # of the smaller side
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, x, factor, beta=a) if is_tall else torch.baddbmm(x, factor, x, beta=a)
+    return x
+
+
+def by_shape(tensors: Sequence[Tensor], chosen: Iterable[int] | None = None) -> dict[torch.Size, list[int]]:
+    """Return the indices of the tensors of each shape: of all, or of the chosen ones."""
+    shapes: dict[torch.Size, list[int]] = {}
+    for index in range(len(tensors)) if chosen is None else chosen:
+        shapes.setdefault(tensors[index].shape, []).append(index)
+    return shapes
+
+
+def gradients_of(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Return the gradients of parameters that all have one."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -140,9 +192,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, matrices: list[nn.Parameter], weight_decay: float, others: list[dict[str, Any]], adam: AdamConstants
+        self,
+        matrices: list[nn.Parameter],
+        weight_decay: float,
+        others: list[dict[str, Any]],
+        adam: AdamConstants,
+        ranks: Ranks,
     ) -> None:
-        self.parts = (Muon(matrices, weight_decay), adamw_of(others, adam))
+        self.parts = (Muon(matrices, weight_decay, ranks), adamw_of(others, adam))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         for part in self.parts:
             part.state = self.state
@@ -173,17 +230,17 @@ def adamw_of(groups: list[dict[str, Any]], adam: AdamConstants) -> torch.optim.A
     return torch.optim.AdamW(groups, lr=0.0, fused=True, **adam.over(BETAS))
 
 
-def build_adamw(model: nn.Module, weight_decay: float, adam: AdamConstants) -> torch.optim.Optimizer:
+def build_adamw(model: nn.Module, weight_decay: float, adam: AdamConstants, ranks: Ranks) -> torch.optim.Optimizer:
     """Return AdamW (Loshchilov and Hutter 2019), the default."""
     return adamw_of(decay_groups(trained(model), weight_decay), adam)
 
 
-def build_lamb(model: nn.Module, weight_decay: float, adam: AdamConstants) -> torch.optim.Optimizer:
+def build_lamb(model: nn.Module, weight_decay: float, adam: AdamConstants, ranks: Ranks) -> torch.optim.Optimizer:
     """Return LAMB."""
     return Lamb(decay_groups(trained(model), weight_decay), lr=0.0, **adam.over(LAMB_BETAS))
 
 
-def build_muon(model: nn.Module, weight_decay: float, adam: AdamConstants) -> torch.optim.Optimizer:
+def build_muon(model: nn.Module, weight_decay: float, adam: AdamConstants, ranks: Ranks) -> torch.optim.Optimizer:
     """Return Muon for the matrices of the layers and AdamW for embeddings, heads and one-dimensional parameters."""
     if any(is_sharded(parameter) for parameter in model.parameters()):
         raise ValueError("--optimizer muon needs whole matrices: omit --shard-model, or take --optimizer adamw or lamb")
@@ -191,14 +248,22 @@ def build_muon(model: nn.Module, weight_decay: float, adam: AdamConstants) -> to
     layers = {parameter for block in model.encoder.blocks[1:] for parameter in block.parameters()}
     hidden = [parameter for parameter in trained(model) if parameter in layers and parameter.ndim == 2]
     others = [parameter for parameter in trained(model) if parameter not in set(hidden)]
-    return MuonWithAdamW(hidden, weight_decay, decay_groups(others, weight_decay), adam)
+    return MuonWithAdamW(hidden, weight_decay, decay_groups(others, weight_decay), adam, ranks)
 
 
 def build_optimizer(
-    model: nn.Module, weight_decay: float, name: OptimizerName = "adamw", adam: AdamConstants = OWN
+    model: nn.Module,
+    weight_decay: float,
+    name: OptimizerName = "adamw",
+    adam: AdamConstants = OWN,
+    ranks: Ranks = ALONE,
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of that name. Its learning rate is 0 until `set_learning_rate` sets it, at every step."""
-    optimizer: torch.optim.Optimizer = resolve_name(OPTIMIZERS[name])(model, weight_decay, adam)
+    """Return the optimizer of that name. Its learning rate is 0 until `set_learning_rate` sets it, at every step.
+
+    Args:
+        ranks: those that make the same updates, and may share the work.
+    """
+    optimizer: torch.optim.Optimizer = resolve_name(OPTIMIZERS[name])(model, weight_decay, adam, ranks)
     follow_updates(model, optimizer)
     return optimizer
 

@@ -7,7 +7,7 @@ OPTIMIZERS = {
     "lamb": "model.optimizer:build_lamb",
     "muon": "model.optimizer:build_muon",
 }
-"""The registry: for each a function of a model, the weight decay and `model.optimizer.AdamConstants`."""
+"""The registry: for each a function of a model, the weight decay, `model.optimizer.AdamConstants` and the ranks."""
 
 if TYPE_CHECKING:
     OptimizerName = str

@@ -18,7 +18,7 @@ from bertloom.draws import fold_int
 from model.batch import PackedBatch
 from model.cuda_graphs import StepGraphs
 from model.devices import check_precision
-from model.distributed import Ranks
+from model.distributed import ALONE, Ranks
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.mixed_precision import ComputeCopy
@@ -28,9 +28,6 @@ from model.sharding import Sharding, norms, own_part
 
 DROPOUT = 1001
 """Purpose of the dropout draws. It is not one of docs/shard-format.md, because no data set depends on it."""
-
-ALONE = Ranks(device=torch.device("cpu"))
-"""The ranks of a single process. Its device is not used."""
 
 logger = logging.getLogger("bertloom")
 

@@ -1,6 +1,5 @@
 """Training in several processes that talk by gloo: the same global batches, and losses that agree, in any layout."""
 
-import functools
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ from model.runs.metrics import read_metrics
 from tests.forked import Forked
 from tests.jobs.small_run import train_lines
 from tests.model.synthetic import write_data_set
+from tests.ranks import finish, start_rank, start_ranks
 
 MODEL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 COMMON = {
@@ -69,30 +69,6 @@ def alone(data: Path, out: Path, num_steps: int, micro_batch_size: int, **change
     )
 
 
-@functools.cache
-def meeting_place() -> dist.TCPStore:
-    """A store such as torchrun opens for its ranks. It chooses a port that is free, and nobody else can take it."""
-    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-
-
-def start_ranks(size: int, arguments: list[str]) -> list[Forked]:
-    """What torchrun starts, without torchrun."""
-    return [start_rank(rank, size, meeting_place().port, [CODE, *arguments]) for rank in range(size)]
-
-
-def start_rank(rank: int, size: int, port: int, code: list[str], **environment: str) -> Forked:
-    common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-    return Forked(*code, env=common | environment)
-
-
-def finish(processes: list[Forked]) -> list[tuple[int, str, str]]:
-    """Exit status, output and errors of each."""
-    ended = [process.communicate(timeout=240) for process in processes]
-    return [(process.returncode, *texts) for process, texts in zip(processes, ended)]
-
-
 def assert_same_batches_and_losses(out: Path, other: Path) -> None:
     ours, theirs = train_lines(out), train_lines(other)
     assert [(line["stream"], line["tokens"]) for line in ours] == [(line["stream"], line["tokens"]) for line in theirs]
@@ -110,7 +86,7 @@ def test_one_two_and_four_ranks_see_the_same_batches_and_losses_and_go_on_from_e
     alone(data, tmp_path / "one", 12, 16)
     for size, micro_batch_size in ((2, 8), (4, 3)):
         out = tmp_path / f"ranks-{size}"
-        ended = finish(start_ranks(size, words(data, out, 12, micro_batch_size)))
+        ended = finish(start_ranks(size, CODE, words(data, out, 12, micro_batch_size)))
         assert [status for status, _, _ in ended] == [0] * size, ended
         assert [said for _, *said in ended[1:]] == [["", ""]] * (size - 1) and f"on {size} ranks of cpu" in ended[0][1]
         assert_same_batches_and_losses(out, tmp_path / "one")
@@ -133,13 +109,14 @@ def test_one_two_and_four_ranks_see_the_same_batches_and_losses_and_go_on_from_e
         if size == 1:
             alone(data, out, 12, 5)
         else:
-            assert [status for status, _, _ in finish(start_ranks(size, words(data, out, 12, 4)))] == [0] * 4
+            assert [status for status, _, _ in finish(start_ranks(size, CODE, words(data, out, 12, 4)))] == [0] * 4
         assert_same_batches_and_losses(out, tmp_path / "one")
 
 
-def test_stopped_and_resumed_by_as_many_ranks_it_has_the_same_bits(data, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_stopped_and_resumed_by_as_many_ranks_it_has_the_same_bits(data, tmp_path, optimizer):
     for out in (tmp_path / "run", tmp_path / "again"):
-        ended = finish(start_ranks(2, words(data, out, 12, 8)))
+        ended = finish(start_ranks(2, CODE, [*words(data, out, 12, 8), "--optimizer", optimizer]))
         assert [status for status, _, _ in ended] == [0, 0], ended
         if out.name == "run":
             shutil.copytree(out, tmp_path / "again")
@@ -154,7 +131,7 @@ def test_stopped_and_resumed_by_as_many_ranks_it_has_the_same_bits(data, tmp_pat
 def test_batch_normalization_is_over_the_tokens_of_all_ranks(data, tmp_path):
     alone(data, tmp_path / "one", 12, 16, normalization="batch")
     out = tmp_path / "two"
-    ended = finish(start_ranks(2, words(data, out, 12, 8, normalization="batch")))
+    ended = finish(start_ranks(2, CODE, words(data, out, 12, 8, normalization="batch")))
     assert [status for status, _, _ in ended] == [0, 0], ended
     assert_same_batches_and_losses(out, tmp_path / "one")
     for name, tensor in weights(out).items():
@@ -162,7 +139,7 @@ def test_batch_normalization_is_over_the_tokens_of_all_ranks(data, tmp_path):
 
 
 def test_a_rank_that_dies_ends_the_others_with_a_message(data, tmp_path):
-    processes = start_ranks(2, words(data, tmp_path / "run", 100_000, 8))
+    processes = start_ranks(2, CODE, words(data, tmp_path / "run", 100_000, 8))
     wait_for(lambda: len(read_metrics(tmp_path / "run/metrics.jsonl")) > 3, processes)
     processes[1].kill()
     (status, _, errors), (killed, _, _) = finish(processes)
@@ -187,11 +164,7 @@ def test_ranks_meet_again_in_a_store_that_torchrun_keeps_whatever_each_machine_h
         for rank, count in enumerate(counts):
             environment = {"TORCHELASTIC_RESTART_COUNT": str(count)}
             ranks.append(start_rank(rank, 2, store.port, [JOIN], ROUND=str(number), **environment))
-        try:
-            ended = finish(ranks)
-        finally:
-            for process in ranks:
-                process.kill()
+        ended = finish(ranks)
         assert [(status, said) for status, said, _ in ended] == [(0, f"{number}\n")] * 2, ended
 
 

@@ -72,6 +72,63 @@ def test_lamb_leaves_a_parameter_of_zeros_unscaled_and_skips_one_without_a_gradi
     assert layer.bias.detach().equal(before)
 
 
+def one_after_the_other(name: str, parameters, moments, group, learning_rate: float) -> None:
+    """Updates of LAMB or Muon, one parameter after the other, as the papers' own code makes them."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        gradient, state = parameter.grad, moments.setdefault(parameter, {})
+        if name == "muon":
+            kept = state.setdefault("momentum_buffer", torch.zeros_like(parameter)).lerp_(gradient, 0.05)
+            update = slow_orthogonal(gradient.lerp(kept, 0.95)) * 0.2 * max(parameter.shape) ** 0.5
+            parameter.mul_(1 - learning_rate * group["weight_decay"])
+        else:
+            state["step"] = state.get("step", 0) + 1
+            first = state.setdefault("exp_avg", torch.zeros_like(parameter)).lerp_(gradient, 1 - LAMB_BETAS[0])
+            second = state.setdefault("exp_avg_sq", torch.zeros_like(parameter)).mul_(LAMB_BETAS[1])
+            second.addcmul_(gradient, gradient, value=1 - LAMB_BETAS[1])
+            update = first / (1 - LAMB_BETAS[0] ** state["step"])
+            update /= (second / (1 - LAMB_BETAS[1] ** state["step"])).sqrt() + EPSILON
+            if group["weight_decay"]:
+                update += group["weight_decay"] * parameter
+                update *= parameter.norm() / update.norm()
+        parameter.sub_(learning_rate * update)
+
+
+@pytest.mark.parametrize("piece", [1, 2000, 2**24])
+@pytest.mark.parametrize("name", ["lamb", "muon"])
+@torch.no_grad()
+def test_many_parameters_at_once_are_updated_as_one_after_the_other(name, piece, monkeypatch):
+    monkeypatch.setattr("model.distributed.PIECE_NUMBERS", piece)
+    model, twin = random_model(), random_model()
+    optimizer = build_optimizer(model, 0.1, name)
+    theirs = dict(zip(model.parameters(), twin.parameters()))
+    moments: dict = {}
+    groups = optimizer.param_groups if name == "lamb" else optimizer.param_groups[:1]
+    ours = [parameter for group in groups for parameter in group["params"]]
+    generator = torch.Generator().manual_seed(1)
+    for step in range(1, 7):
+        for number, parameter in enumerate(ours):
+            gradient = torch.randn(parameter.shape, generator=generator)
+            # Some have no gradient in some steps.
+            parameter.grad = None if (number + step) % 5 == 0 else gradient
+            theirs[parameter].grad = None if parameter.grad is None else gradient.clone()
+        before = [parameter.clone() for parameter in ours]
+        set_learning_rate(optimizer, 0.01 * step)
+        optimizer.step()
+        for group in groups:
+            one_after_the_other(name, [theirs[p] for p in group["params"]], moments, group, 0.01 * step)
+        for parameter, old in zip(ours, before):
+            other = theirs[parameter]
+            assert (parameter - other).norm() <= 1e-5 * (other - old).norm() + 1e-6 * other.norm()
+            if parameter.grad is None:
+                assert parameter.equal(old)
+            for key, moment in moments.get(other, {}).items():
+                torch.testing.assert_close(
+                    optimizer.state[parameter][key], torch.as_tensor(moment, dtype=torch.float32)
+                )
+
+
 def slow_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """Jordan's iteration for Muon as published, in 32 bits."""
     if len(matrix) > len(matrix.T):
@@ -136,7 +193,7 @@ def test_muon_takes_the_matrices_of_the_layers_and_both_parts_are_as_torchs():
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
 def test_an_orthogonal_matrix_keeps_the_directions_and_brings_the_singular_values_near_one(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    made = orthogonal(matrix, 5)
+    (made,) = orthogonal(matrix[None], 5)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     values = left.T @ made @ right.T  # diagonal: the directions are those of the matrix
     torch.testing.assert_close(values, values.diagonal().diag(), rtol=0, atol=1e-4)
