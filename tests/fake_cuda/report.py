@@ -17,8 +17,12 @@ OUTSIDE = (str(ROOT / "tests" / "fake_cuda"), str(ROOT / ".venv"))
 BACKWARD = "backward pass"
 """The place of what runs in autograd's thread of a device, which has no Python frame."""
 
-COMPILER_WARNINGS = ("The .grad attribute of a Tensor that is not a leaf", "Guards may run slower on Python 3.13.0")
-"""torch.compile looks at every attribute of a tensor, and some warn."""
+COMPILER_WARNINGS = (
+    "The .grad attribute of a Tensor that is not a leaf",
+    "Guards may run slower on Python 3.13.0",
+    "<class 'torch.autograd.function.Function'> should not be instantiated",
+)
+"""torch.compile looks at every attribute of a tensor, and makes objects of its own; some warn."""
 
 
 @dataclass(frozen=True, kw_only=True)
