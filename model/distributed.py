@@ -3,9 +3,9 @@
     torchrun --no-python --nproc-per-node 8 bertloom pretrain base --data DATASET --out RUN
 
 All ranks hold the same weights and moments and make the same updates. In a step, each rank computes the gradients of its
-micro-batches. When all are done, the gradients are summed over the ranks once, in a few large buckets. This is not
-DistributedDataParallel: at BERT's batch sizes, overlapping communication does not pay for its hooks. The sum is a plain
-one, because losses are already divided by the counts of the whole batch. Only rank 0 writes files.
+micro-batches, of which ranks may have different numbers. The gradients are summed over the ranks once, which begins during
+the last backward pass (`model/gradient_sum.py`). The sum is a plain one, because losses are already divided by the counts
+of the whole batch. DistributedDataParallel would divide by the number of ranks. Only rank 0 writes files.
 
 Ranks communicate by gloo on a CPU and by NCCL on CUDA. With gloo, a rank that ends makes the others end with an error.
 With NCCL a call only queues work on the GPU, so it cannot fail: the others wait until torchrun ends them, or until NCCL's
@@ -35,8 +35,6 @@ from bertloom.counts import counted
 
 TIMEOUT = timedelta(minutes=30)
 """Longest time to wait for another rank. Rank 0 may be writing a large checkpoint to a slow disk."""
-PIECE_NUMBERS = 16 * 2**20
-"""Size of a piece of the gradient, summed as one tensor: 64 MiB, large enough that bandwidth is the only limit."""
 LOST_RANK = re.compile(
     r"gloo/transport/|Application timeout caused pair closure"  # gloo: a connection is closed, or does not answer
     r"|remote process exited|communicator was aborted"  # NCCL
@@ -89,20 +87,6 @@ class Ranks:
         """Wait until all ranks get here."""
         self.sum_numbers([0])
 
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sum gradients over all ranks, in place. A rank without examples of the batch contributes zeros."""
-        if self.size == 1:
-            return
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        for piece in in_pieces(trained):
-            gradients = [parameter.grad for parameter in piece if parameter.grad is not None]
-            flat = self.sum_tensor(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-            parts = flat.split([gradient.numel() for gradient in gradients])
-            torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients)])
-
     def divide(self, work: Sequence[int]) -> list[list[int]]:
         """Return the items of each rank, of about equal work: the largest first, each to the rank with the least so far."""
         shares: list[list[int]] = [[] for _ in range(self.size)]
@@ -145,14 +129,14 @@ ALONE = Ranks(device=torch.device("cpu"))
 """The ranks of a single process. Its device is not used."""
 
 
-def in_pieces(tensors: Iterable[TensorType]) -> Iterator[list[TensorType]]:
-    """Yield tensors, in their order, in lists that end with the tensor that brings them to PIECE_NUMBERS or more."""
+def in_pieces(tensors: Iterable[TensorType], size: int) -> Iterator[list[TensorType]]:
+    """Yield tensors, in their order, in lists that end with the tensor that brings them to this many numbers or more."""
     piece: list[TensorType] = []
     numbers = 0
     for tensor in tensors:
         piece.append(tensor)
         numbers += tensor.numel()
-        if numbers >= PIECE_NUMBERS:
+        if numbers >= size:
             yield piece
             piece, numbers = [], 0
     if piece:

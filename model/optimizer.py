@@ -23,6 +23,8 @@ from model.sharding import is_sharded
 BETAS = (0.9, 0.98)
 """Adam's decay rates in pretraining. 0.98 instead of 0.999, as in RoBERTa, is more stable at batches of thousands."""
 LAMB_BETAS = (0.9, 0.999)
+LAMB_NUMBERS = 32 * 2**20
+"""Numbers that LAMB updates at once. It needs twice their memory for the time of the update."""
 MUON_MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's iteration: Jordan's, and torch's."""
@@ -70,7 +72,7 @@ class Lamb(torch.optim.Optimizer):
         """Update the parameters once."""
         assert closure is None
         for group in self.param_groups:
-            for parameters in in_pieces(p for p in group["params"] if p.grad is not None):
+            for parameters in in_pieces((p for p in group["params"] if p.grad is not None), LAMB_NUMBERS):
                 self._update(parameters, group)
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from model.batch import PackedBatch
 from model.cuda_graphs import StepGraphs
 from model.devices import check_precision
 from model.distributed import ALONE, Ranks
+from model.gradient_sum import GradientSum
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.mixed_precision import ComputeCopy
@@ -166,6 +167,8 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     is_graphed = graphs is not None and graphs.begin(batch.num_pairs)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
+    idle = () if batch.num_pairs else model.nsp.parameters()
+    gradients = GradientSum(ALONE if sharding else ranks, model, computing, idle)  # a sharded model sums its own
     parts = sharding.micro_batches(batch) if sharding else zip(batch.numbers, batch.micro_batches, strict=True)
     for number, part in parts:
         torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
@@ -173,10 +176,10 @@ def train_step(
             sums += graphs.run(part, shape, batch.num_masked, batch.num_pairs, loss_scale)
             continue
         output = computing(part.to(device), max(batch.num_masked, 1), batch.num_pairs)
-        (output.loss if loss_scale is None else output.loss * loss_scale).backward()
+        with gradients.overlapping(is_last=[number] == batch.numbers[-1:]):
+            (output.loss if loss_scale is None else output.loss * loss_scale).backward()
         sums += output.metrics()
-    if not sharding:  # else each backward pass has summed them
-        ranks.sum_gradients(model.parameters())
+    gradients.finish()
     ranks.sum_tensor(sums)
     divide_gradients(model.parameters(), loss_scale)
     gradient_norm = clip_gradients(model.parameters(), max_gradient_norm)

@@ -29,8 +29,8 @@ FORBIDDEN = {
 ORDER = {
     "pipeline": "places options arrow_streams text inputs vocabulary tokens part_sources examples stages checks preprocess "
     "storage_flags local remote execution",
-    "model": "tensor_files shape bert_config optimizers distributed normalization packing attention devices batch encoder "
-    "encoders bert optimizer schedule losses heads compiling loading step runs hub tasks inference",
+    "model": "tensor_files shape bert_config optimizers distributed normalization gradient_sum packing attention devices "
+    "batch encoder encoders bert optimizer schedule losses heads compiling loading step runs hub tasks inference",
 }
 
 
