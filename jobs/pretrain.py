@@ -20,7 +20,7 @@ schedule, seed, precision) can change only if --allow-change names them. Micro-b
 intervals may change freely.
 
 Exit status: 0 when the run is finished. SIGTERM and SIGINT (Ctrl-C) finish the current step, save a checkpoint and give
-128 + the number of the signal: 143 or 130. A second Ctrl-C stops immediately.
+128 + the number of the signal: 143 or 130; 0 if that was the last step. A second Ctrl-C stops immediately.
 """
 
 from __future__ import annotations

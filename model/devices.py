@@ -99,8 +99,8 @@ def check_precision(precision: str, device: torch.device, shape: Shape, attentio
         ]
     if device.type == "cpu" and precision == "fp16":
         return [
-            "precision=fp16: a CPU computes no faster in fp16 than in fp32, and most compute much slower: use --precision "
-            "fp32, or bf16 on a CPU with instructions for it (avx512_bf16, amx_bf16)"
+            "precision=fp16: a CPU computes no faster in fp16 than in fp32, and slower without instructions for it: use "
+            "--precision fp32, or bf16 on a CPU with avx512_bf16 or amx_bf16"
         ]
     if device.type != "cuda" or precision == "fp32":
         return []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bertloom.json_files import check_regular
 from bertloom.whole_files import named_errors, write_text
 from model.step import StepResult
 
@@ -47,5 +48,5 @@ def append_bad_step(path: Path, step: int, result: StepResult, action: Action, e
 def cut_back(path: Path, step: int) -> None:
     """Remove lines about steps after this one, which will be repeated, and lines that a kill left incomplete."""
     if path.exists():
-        lines = re.finditer(r'^{"step": (\d+), .*\n', path.read_text(errors="replace"), re.MULTILINE)
+        lines = re.finditer(r'^{"step": (\d+), .*\n', check_regular(path).read_text(errors="replace"), re.MULTILINE)
         write_text(path, "".join(line[0] for line in lines if int(line[1]) <= step))

@@ -101,6 +101,15 @@ def test_what_is_in_the_way_of_a_checkpoint_is_named_before_the_first_step(data,
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["bad_steps.jsonl", "metrics.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_is_an_error_and_is_not_waited_for(data, run, name):
+    shutil.rmtree(run / "checkpoints/step-00000006")
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    with pytest.raises(ValueError, match=f"{run / name} is not a regular file"):
+        pretrain(run_config(data, run))
+
+
 # ---- a run folder that is moved
 
 
