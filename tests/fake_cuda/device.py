@@ -32,7 +32,7 @@ def install() -> None:
     library = load()
     import torch
 
-    from tests.fake_cuda import flash_attention, nccl, streams
+    from tests.fake_cuda import flash_attention, graphs, nccl, streams
 
     def memory_stats(device: int) -> dict[str, Any]:
         used = {"current": library.fake_cuda_allocated(device), "peak": library.fake_cuda_peak(device)}
@@ -49,8 +49,9 @@ def install() -> None:
         _cuda_getDevice=lambda: library.fake_cuda_current_device(),
         _cuda_setDevice=lambda device: library.fake_cuda_exchange_device(device),
         _cuda_isInBadFork=lambda: False,
-        _cuda_synchronize=lambda: library.fake_cuda_synchronize(b"torch.cuda.synchronize"),
+        _cuda_synchronize=lambda: torch.ops.fake_cuda.synchronize("torch.cuda.synchronize"),
         _cuda_emptyCache=lambda: None,
+        _host_emptyCache=lambda: None,
         _cuda_memoryStats=memory_stats,
         _cuda_resetPeakMemoryStats=lambda device: library.fake_cuda_reset_peak(device),
     )
@@ -59,6 +60,7 @@ def install() -> None:
     cuda.default_generators = tuple(Generator(device) for device in range(MOST_DEVICES))  # type: ignore[assignment]
     cuda._initialized = True
     streams.install(library)
+    graphs.install(library)
     flash_attention.install()
     nccl.install(library)
     choose(Devices())

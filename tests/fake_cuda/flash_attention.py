@@ -1,5 +1,7 @@
 """FlashAttention's two operators, with the checks of their CUDA kernels and the numbers of plain attention.
 
+They are kernels of the CPU, which has none of its own, and run as all others do: on the memory of the device.
+
 Dimensions in the comments:
     T  tokens in the batch     N  sequences     S  tokens of one sequence     H  heads     D  size of a head
 """
@@ -11,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.fake_cuda.library import load
+
 CALLS: Counter[str] = Counter()
 """Calls so far of `forward` and `backward`."""
 LIBRARIES: list[Any] = []
@@ -18,10 +22,10 @@ LIBRARIES: list[Any] = []
 
 
 def install() -> None:
-    """Register both operators for CUDA."""
+    """Register both operators."""
     library = torch.library.Library("aten", "IMPL")
-    library.impl("_flash_attention_forward", forward, "CUDA")
-    library.impl("_flash_attention_backward", backward, "CUDA")
+    library.impl("_flash_attention_forward", forward, "CPU")
+    library.impl("_flash_attention_backward", backward, "CPU")
     LIBRARIES.append(library)
 
 
@@ -44,14 +48,13 @@ def forward(
     CALLS["forward"] += 1
     check(query, key, value, cu_query, cu_key, longest_query, longest_key, dropout, is_causal, options)
     mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
-    sums = torch.empty(query.shape[1], len(query), dtype=torch.float32, device=query.device)
-    host, host_sums = torch.ops.fake_cuda.on_host(mixed), torch.ops.fake_cuda.on_host(sums)
+    sums = torch.empty(query.shape[1], len(query), dtype=torch.float32)
     for part, (q, k, v) in sequences(cu_query, query, key, value):
         scores = q @ k.mT * scaled(scale, query)  # (H, S, S)
-        host[part] = (scores.softmax(-1) @ v).transpose(0, 1).to(host.dtype)
-        host_sums[:, part] = scores.logsumexp(-1)
-    unused = torch.empty(0, device=query.device)
-    return mixed, sums, torch.zeros(2, dtype=torch.uint64, device=query.device), unused, unused
+        mixed[part] = (scores.softmax(-1) @ v).transpose(0, 1).to(query.dtype)
+        sums[:, part] = scores.logsumexp(-1)
+    unused = torch.empty(0)
+    return mixed, sums, torch.zeros(2, dtype=torch.uint64), unused, unused.clone()
 
 
 def backward(
@@ -78,9 +81,8 @@ def backward(
     check(query, key, value, cu_query, cu_key, longest_query, longest_key, dropout, is_causal, options)
     expect(gradient.dtype == query.dtype, f"query and dout must have the same dtype, dout is {gradient.dtype}")
     expect(mixed.dtype == query.dtype, f"query and out must have the same dtype, out is {mixed.dtype}")
-    expect(gradient.shape == query.shape and gradient.is_cuda, "dout must have the shape and the device of query")
-    gradients = [torch.empty_like(query, memory_format=torch.contiguous_format) for _ in range(3)]
-    of_query, of_key, of_value = map(torch.ops.fake_cuda.on_host, gradients)
+    expect(gradient.shape == query.shape, f"dout must have the shape of query, has {tuple(gradient.shape)}")
+    of_query, of_key, of_value = (torch.empty_like(query, memory_format=torch.contiguous_format) for _ in range(3))
     factor = scaled(scale, query)
     for part, (q, k, v, g) in sequences(cu_query, query, key, value, gradient):
         shares = (q @ k.mT * factor).softmax(-1)  # (H, S, S)
@@ -89,7 +91,7 @@ def backward(
         of_query[part] = (of_scores @ k).transpose(0, 1).to(query.dtype)
         of_key[part] = (of_scores.mT @ q).transpose(0, 1).to(query.dtype)
         of_value[part] = (shares.mT @ g).transpose(0, 1).to(query.dtype)
-    return tuple(gradients)
+    return of_query, of_key, of_value
 
 
 def scaled(scale: float | None, query: Tensor) -> float:
@@ -98,12 +100,11 @@ def scaled(scale: float | None, query: Tensor) -> float:
 
 
 def sequences(starts: Tensor, *tensors: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Yield the rows of each sequence, and the tensors (H, S, D) of these rows in 32 bits on the host."""
-    hosts = [torch.ops.fake_cuda.on_host(tensor.detach()) for tensor in tensors]
-    ends = torch.ops.fake_cuda.on_host(starts).tolist()
+    """Yield the rows of each sequence, and the tensors (H, S, D) of these rows in 32 bits."""
+    ends = starts.tolist()
     for begin, end in zip(ends, ends[1:]):
         if begin < end:
-            yield slice(begin, end), [host[begin:end].float().transpose(0, 1) for host in hosts]
+            yield slice(begin, end), [tensor[begin:end].float().transpose(0, 1) for tensor in tensors]
 
 
 def check(
@@ -119,13 +120,11 @@ def check(
     options: dict[str, Any],
 ) -> None:
     """Raise RuntimeError for what the CUDA kernel refuses, and for what would make it read or write wrong places."""
-    expect(
-        torch.cuda.get_device_capability(query.device) >= (8, 0), "FlashAttention only supports Ampere GPUs or newer."
-    )
+    expect(load().fake_cuda_is_running() > 0, "FlashAttention only supports CUDA, query is on cpu")
+    expect(torch.cuda.get_device_capability() >= (8, 0), "FlashAttention only supports Ampere GPUs or newer.")
     size = query.shape[-1]
     expect(size % 8 == 0 and size <= 256, f"head_size must be a multiple of 8 and at most 256, is {size}")
     for name, tensor in {"query": query, "key": key, "value": value}.items():
-        expect(tensor.is_cuda, f"{name} must be on CUDA, is on {tensor.device}")
         is_short = tensor.dtype in (torch.float16, torch.bfloat16)
         expect(is_short, f"FlashAttention only support fp16 and bf16 data type, {name} is {tensor.dtype}")
         expect(tensor.dtype == query.dtype, "query and key must have the same dtype")
@@ -134,14 +133,12 @@ def check(
         is_aligned = all(stride % 8 == 0 for stride in tensor.stride()[:-1]) and tensor.storage_offset() % 8 == 0
         expect(is_aligned, f"the kernel reads 16 bytes at once: {name} has the strides {tensor.stride()}")
     for starts, longest in ((cu_query, longest_query), (cu_key, longest_key)):
-        expect(starts.is_cuda, f"cu_seqlens must be on CUDA, is on {starts.device}")
         expect(starts.dtype == torch.int32, f"cu_seqlens must have dtype int32, has {starts.dtype}")
         expect(starts.is_contiguous() and starts.dim() == 1, "cu_seqlens must be contiguous")
-        host = torch.ops.fake_cuda.on_host(starts)
-        lengths = host.diff()
+        lengths = starts.diff()
         expect(len(lengths) > 0 and int(lengths.min()) >= 0, "cu_seqlens must not decrease")
         expect(int(lengths.max()) <= longest, f"max_seqlen {longest} is below a length of {int(lengths.max())}")
-        ends = int(host[0]), int(host[-1])
+        ends = int(starts[0]), int(starts[-1])
         expect(ends == (0, len(query)), f"cu_seqlens goes from {ends[0]} to {ends[1]}, there are {len(query)} tokens")
     expect(dropout == 0 and not is_causal, "the fake FlashAttention has neither dropout nor causal masks")
     windows = {options.pop(name, None) for name in ("window_size_left", "window_size_right")}

@@ -3,11 +3,10 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include "memory.h"
-#include "synchronization.h"
+#include "state.h"
 
 namespace fake_cuda {
 
-inline thread_local std::array<c10::StreamId, kMostDevices> current_streams{};
 inline std::atomic<c10::StreamId> num_streams{0};
 
 inline c10::Stream stream_of(c10::DeviceIndex device, c10::StreamId id) {
@@ -39,6 +38,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
   bool queryStream(const c10::Stream&) const override { return true; }
   void synchronizeStream(const c10::Stream&) const override { synchronize("Stream.synchronize"); }
+  bool isStreamCapturing(const c10::Stream& stream) const override {
+    return capture.is_active && stream == stream_of(capture.device, capture.stream);
+  }
   void recordDataPtrOnStream(const c10::DataPtr&, const c10::Stream&) const override {}
 
   void record(void** event, const c10::Stream&, c10::DeviceIndex, c10::EventFlag) const override {
@@ -61,6 +63,27 @@ inline at::Generator& generator_of(c10::DeviceIndex device) {
   }();
   return generators.at(device);
 }
+
+// Draws of an operator without a generator come from that of the device.
+class RandomState {
+ public:
+  explicit RandomState(at::Generator* device) : device_(device) {
+    if (device_) exchange();
+  }
+  ~RandomState() {
+    if (device_) exchange();
+  }
+
+ private:
+  void exchange() {
+    auto host = at::detail::getDefaultCPUGenerator();
+    std::lock_guard lock(host.mutex());
+    auto state = host.get_state();
+    host.set_state(device_->get_state());
+    device_->set_state(state);
+  }
+  at::Generator* device_;
+};
 
 struct CUDAHooks : at::CUDAHooksInterface {
   explicit CUDAHooks(at::CUDAHooksArgs) {}

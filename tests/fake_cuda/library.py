@@ -62,7 +62,7 @@ def load() -> ctypes.CDLL:
     """Load the library into this process, which has not imported torch, and return it."""
     assert "torch" not in sys.modules, "load the fake CUDA device before torch, which asks for CUDA's hooks once"
     library = ctypes.CDLL(str(build()), mode=ctypes.RTLD_GLOBAL)
-    for name in ("num_operators", "num_synchronizations", "allocated", "peak", "stream"):
+    for name in ("num_operators", "num_synchronizations", "num_replays", "allocated", "peak", "stream"):
         getattr(library, f"fake_cuda_{name}").restype = ctypes.c_int64
     library.fake_cuda_set_stream.argtypes = [ctypes.c_int, ctypes.c_int64]
     library.fake_cuda_register()

@@ -10,25 +10,9 @@
 #include <mutex>
 #include <unordered_set>
 
+#include "state.h"
+
 namespace fake_cuda {
-
-constexpr auto kCUDA = c10::DeviceType::CUDA;
-constexpr int kMostDevices = 16;
-
-inline c10::DeviceIndex num_devices = 1;
-inline thread_local c10::DeviceIndex current_device = 0;
-
-// Makes a device the current one while it lives; none if the index is below 0.
-class CurrentDevice {
- public:
-  explicit CurrentDevice(c10::DeviceIndex device) : before_(current_device) {
-    if (device >= 0) current_device = device;
-  }
-  ~CurrentDevice() { current_device = before_; }
-
- private:
-  c10::DeviceIndex before_;
-};
 
 struct DeviceMemory {
   std::atomic<int64_t> allocated{0}, peak{0};
@@ -82,6 +66,7 @@ inline void free_pinned(void* data) {
 
 struct PinnedAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
+    forbid_in_capture("allocation of pinned memory");
     void* data = aligned_alloc(64, rounded(bytes));
     std::lock_guard lock(pinned_mutex);
     pinned_blocks.insert(data);

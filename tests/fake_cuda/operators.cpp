@@ -7,9 +7,10 @@
 #include <string>
 #include <unordered_map>
 
+#include "capture.h"
 #include "hooks.h"
 #include "memory.h"
-#include "synchronization.h"
+#include "state.h"
 #include "tensors.h"
 
 namespace fake_cuda {
@@ -46,27 +47,6 @@ struct Traits {
     std::lock_guard lock(mutex);
     return known.try_emplace(op.operator_name(), op).first->second;
   }
-};
-
-// Draws of an operator without a generator come from that of the device.
-class RandomState {
- public:
-  explicit RandomState(at::Generator* device) : device_(device) {
-    if (device_) exchange();
-  }
-  ~RandomState() {
-    if (device_) exchange();
-  }
-
- private:
-  void exchange() {
-    auto host = at::detail::getDefaultCPUGenerator();
-    std::lock_guard lock(host.mutex());
-    auto state = host.get_state();
-    host.set_state(device_->get_state());
-    device_->set_state(state);
-  }
-  at::Generator* device_;
 };
 
 // One call of an operator: its arguments on the host, and what of them comes back.
@@ -145,7 +125,11 @@ struct Call {
   at::Tensor give(const at::Tensor& host) {
     for (const auto& [tensor, form] : written)
       if (form.is_same(host)) return tensor;
-    return on_device(host, on_devices);
+    auto tensor = on_device(host, on_devices);
+    bool is_view = std::any_of(on_devices.begin(), on_devices.end(), [&](const at::Tensor& argument) {
+      return tensor.defined() && tensor.is_alias_of(argument);
+    });
+    return is_view ? tensor : owned(tensor);
   }
 
   // Replaces the results on the stack by tensors of the device.
@@ -169,10 +153,22 @@ void run(const c10::OperatorHandle& op, Stack* stack) {
   call.take_arguments(stack);
   if (call.waits(*stack)) synchronize(call.traits.name.c_str());
   CurrentDevice device(call.device);
+  Running running;
+  bool draws = call.traits.is_random && !call.has_generator(*stack);
+  std::optional<Node> node;
+  if (is_captured()) {
+    node = Node{op, Values(stack->end() - op.schema().arguments().size(), stack->end()), current_device, draws};
+    std::lock_guard lock(graph_mutex);
+    for (const auto& [tensor, host] : call.written) new_graph->keep_content(tensor);
+  }
   {
-    bool draws = call.traits.is_random && !call.has_generator(*stack);
     RandomState state(draws ? &generator_of(current_device) : nullptr);
     op.callBoxed(stack);
+  }
+  if (node) {
+    node->results = Values(stack->end() - op.schema().returns().size(), stack->end());
+    std::lock_guard lock(graph_mutex);
+    new_graph->add(*node);
   }
   call.give_results(stack);
 }
@@ -183,12 +179,21 @@ at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking)
   if (!host.is_cuda() && !(non_blocking && host.is_pinned())) {
     synchronize(self.is_cuda() ? "copy from the CPU" : "copy to the CPU");
   }
-  on_host(self).copy_(on_host(source));
+  auto to = on_host(self), from = on_host(source);
+  CurrentDevice device(self.is_cuda() ? self.device().index() : source.device().index());
+  if (is_captured()) {
+    static auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::copy_", "");
+    std::lock_guard lock(graph_mutex);
+    if (self.is_cuda()) new_graph->keep_content(self);
+    new_graph->add({op, {to, from, false}, current_device, false, {to}});
+  }
+  to.copy_(from);
   return self;
 }
 
 const at::Tensor& resize_(const at::Tensor& self, c10::SymIntArrayRef size, std::optional<at::MemoryFormat>) {
   at::Tensor like = at::detail::empty_meta(C10_AS_INTARRAYREF_SLOW(size), self.scalar_type(), std::nullopt);
+  TORCH_CHECK(!is_captured(), "the fake device cannot capture resize_");
   size_t bytes = like.numel() * like.element_size();
   auto* storage = self.storage().unsafeGetStorageImpl();
   if (bytes > storage->nbytes()) {
@@ -208,7 +213,7 @@ at::Tensor new_tensor(const at::Tensor& like, std::optional<c10::Device> device)
   size_t bytes = at::detail::computeStorageNbytes(like.sizes(), like.strides(), like.element_size());
   c10::Storage storage(
       c10::Storage::use_byte_size_t(), bytes, device_allocator.allocate(bytes), &device_allocator, true);
-  return make_tensor(std::move(storage), c10::DispatchKey::CUDA, like, 0);
+  return owned(make_tensor(std::move(storage), c10::DispatchKey::CUDA, like, 0));
 }
 
 at::Tensor empty(
@@ -260,6 +265,11 @@ TORCH_LIBRARY(fake_cuda, library) {
   library.def("random_state(int device) -> Tensor", &fake_cuda::random_state);
   library.def("set_random_state(int device, Tensor state) -> ()", &fake_cuda::set_random_state);
   library.def("seed_device(int device, int seed) -> ()", &fake_cuda::seed_device);
+  library.def("synchronize(str reason) -> ()", [](const std::string& reason) { fake_cuda::synchronize(reason.c_str()); });
+  library.def("begin_capture(bool is_global) -> ()", &fake_cuda::begin_capture);
+  library.def("end_capture() -> int", &fake_cuda::end_capture);
+  library.def("replay(int graph) -> ()", &fake_cuda::replay);
+  library.def("free_graph(int graph) -> ()", &fake_cuda::free_graph);
 }
 
 extern "C" {
@@ -273,7 +283,9 @@ void fake_cuda_set_num_devices(int number) { fake_cuda::num_devices = number; }
 int fake_cuda_num_devices() { return fake_cuda::num_devices; }
 int fake_cuda_current_device() { return fake_cuda::current_device; }
 int fake_cuda_exchange_device(int device) { return std::exchange(fake_cuda::current_device, device); }
-void fake_cuda_synchronize(const char* name) { fake_cuda::synchronize(name); }
+int fake_cuda_is_capturing() { return fake_cuda::capture.is_here(); }
+int fake_cuda_is_running() { return fake_cuda::num_running; }
+int64_t fake_cuda_num_replays() { return fake_cuda::num_replays; }
 void fake_cuda_listen(void (*listener)(const char*)) { fake_cuda::listener = listener; }
 int64_t fake_cuda_num_operators() { return fake_cuda::num_operators; }
 int64_t fake_cuda_num_synchronizations() { return fake_cuda::num_synchronizations; }

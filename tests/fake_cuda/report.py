@@ -34,6 +34,8 @@ class Report:
     flash_backward: int
     operators: int
     """Calls of CUDA operators: an upper bound of kernels in eager mode."""
+    replays: int
+    """Replays of CUDA graphs."""
     synchronizations: dict[str, int]
     """How often the host waited for the device, by place and operator: "model/step.py train_step: …"."""
     graphs: dict[str, int]
@@ -71,6 +73,7 @@ class Recorder:
 
         self.library = library
         self.operators_before = library.fake_cuda_num_operators()
+        self.replays_before = library.fake_cuda_num_replays()
         self.synchronizations: Counter[str] = Counter()
         self.listener = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(self.note_synchronization)
         library.fake_cuda_listen(self.listener)
@@ -94,6 +97,7 @@ class Recorder:
             flash_forward=CALLS["forward"],
             flash_backward=CALLS["backward"],
             operators=self.library.fake_cuda_num_operators() - self.operators_before,
+            replays=self.library.fake_cuda_num_replays() - self.replays_before,
             synchronizations=dict(self.synchronizations.most_common()),
             graphs=dict(Counter(map(compiled_function, compilations))),
             recompilations=[str(made.recompile_reason) for made in compilations if made.recompile_reason],

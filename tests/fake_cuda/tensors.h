@@ -14,8 +14,12 @@ namespace fake_cuda {
 
 // The data of a storage may belong to another one, which this keeps alive.
 template <class Kept>
+void give_up(void* context) {
+  delete static_cast<Kept*>(context);
+}
+template <class Kept>
 c10::DataPtr borrowed(void* data, Kept kept, c10::Device device) {
-  return {data, new Kept(std::move(kept)), [](void* context) { delete static_cast<Kept*>(context); }, device};
+  return {data, new Kept(std::move(kept)), &give_up<Kept>, device};
 }
 
 inline at::Tensor make_tensor(
@@ -37,6 +41,14 @@ inline at::Tensor on_host(const at::Tensor& tensor) {
   auto host = make_tensor(std::move(storage), c10::DispatchKey::CPU, tensor, tensor.storage_offset());
   if (tensor.unsafeGetTensorImpl()->is_wrapped_number()) host.unsafeGetTensorImpl()->set_wrapped_number(true);
   return host;
+}
+
+// The storage of a device that a tensor of `on_host` borrows from; none for others.
+inline c10::StorageImpl* device_storage(const at::Tensor& host) {
+  if (!host.defined() || !host.has_storage()) return nullptr;
+  const auto& data = host.storage().data_ptr();
+  bool is_borrowed = data.get_deleter() == &give_up<c10::Storage>;
+  return is_borrowed ? static_cast<c10::Storage*>(data.get_context())->unsafeGetStorageImpl() : nullptr;
 }
 
 // The memory of an operator's result, which was allocated by the CPU's kernel and counts as the device's.

@@ -153,6 +153,9 @@ def test_flash_attention_refuses_what_its_kernel_refuses_or_reads_wrongly():
         return varlen_attn(*map(change, qkv.unbind(1)), starts, starts, longest, longest)
 
     attend()
+    with pytest.raises(RuntimeError, match="only supports CUDA"):
+        starts = torch.tensor([0, 12], dtype=torch.int32)
+        varlen_attn(*torch.zeros(12, 3, 2, 8, dtype=torch.bfloat16).unbind(1), starts, starts, 12, 12)
     for message, changes in (
         ("only support fp16 and bf16", {"dtype": torch.float32}),
         ("cu_seqlens must have dtype int32", {"kind": torch.int64}),
