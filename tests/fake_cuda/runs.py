@@ -5,7 +5,7 @@ import functools
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,24 +35,30 @@ class Ended:
 
 def run(*program: object, devices: Devices = ONE, status: int = 0) -> Ended:
     """Run a program as `python -m tests.fake_cuda` does, which must end with this status."""
-    (ended,) = run_ranks([program], devices=devices, status=status)
+    (ended,) = run_ranks(1, *program, devices=devices, status=status)
     return ended
 
 
-def run_ranks(
-    programs: Sequence[Sequence[object]],
-    *,
-    devices: Devices = ONE,
-    environments: Sequence[dict[str, str]] = ({},),
-    status: int = 0,
-) -> list[Ended]:
-    """Run programs at the same time, each with its environment variables; all must end with this status."""
+def run_ranks(size: int, *program: object, devices: Devices | None = None, status: int = 0) -> list[Ended]:
+    """Run a program in several ranks, as torchrun does; all must end with this status. By default each has a device."""
+    import torch.distributed as dist
+
+    devices = devices or Devices(count=size)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     with tempfile.TemporaryDirectory() as folder:
         options = ["--devices", str(devices.count), "--name", devices.name]
         options += ["--capability", ".".join(map(str, devices.capability)), "--report", f"{folder}/report"]
         processes = [
-            Forked(PROGRAM, *options, *map(str, program), env=environment, first=FIRST)
-            for program, environment in zip(programs, environments, strict=True)
+            Forked(
+                PROGRAM,
+                *options,
+                *map(str, program),
+                env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                first=FIRST,
+            )
+            for rank in range(size)
         ]
         try:
             texts = [process.communicate(timeout=SECONDS) for process in processes]

@@ -1,14 +1,16 @@
 """Pretraining on the fake CUDA device: the same numbers as on a CPU, by FlashAttention, without needless waits."""
 
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fake_cuda.library import load, missing
 from tests.fake_cuda.report import Recorder, Report, replace_compiler
-from tests.fake_cuda.runs import on_devices
-from tests.jobs.small_run import learnt, make_data, make_run, numbers, train_lines
+from tests.fake_cuda.runs import on_devices, run, run_ranks
+from tests.jobs.small_run import TINY, learnt, make_data, make_run, numbers, train_lines
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -34,10 +36,6 @@ def losses(out: Path) -> list[float]:
 
 @on_devices()
 def test_losses_in_32_bits_are_those_of_a_cpu(data, tmp_path):
-    from dataclasses import replace
-
-    from tests.jobs.small_run import TINY
-
     settings = [
         {"phases": ("32:0.5", "64:0.5"), "max_seq_length": None},
         {"optimizer": "lamb", "model": replace(TINY, hidden_dropout_prob=0.1)},
@@ -101,8 +99,6 @@ def test_a_layer_is_compiled_once_for_each_length_and_never_again(data, tmp_path
 
 @on_devices()
 def test_a_run_that_is_stopped_and_resumed_has_the_same_bits(data, tmp_path):
-    import shutil
-
     for precision in ("bf16", "fp16", "fp32"):
         whole, resumed = tmp_path / precision, tmp_path / f"{precision}-resumed"
         recorded(data, whole, precision=precision)
@@ -110,3 +106,65 @@ def test_a_run_that_is_stopped_and_resumed_has_the_same_bits(data, tmp_path):
         shutil.rmtree(resumed / "checkpoints" / "step-00000006")
         recorded(data, resumed, precision=precision)
         assert learnt(resumed) == learnt(whole) and numbers(resumed) == numbers(whole)
+
+
+@on_devices()
+def test_losses_by_cuda_graphs_are_those_without_them(data, tmp_path):
+    changes = {"phases": ("32:0.5", "64:0.5"), "max_seq_length": None, "num_steps": 8}
+    recorded(data, tmp_path / "plain", **changes)
+    report = recorded(data, tmp_path / "graphs", cuda_graphs=True, **changes)
+    assert report.replays == 4 * 2 + 4 * 4
+    assert losses(tmp_path / "graphs") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+
+
+@pytest.mark.slow
+@on_devices()
+def test_compiled_layers_and_other_optimizers_work_in_cuda_graphs(data, tmp_path):
+    replace_compiler()
+    for name, changes in {
+        "compiled": {"compile": True, "num_steps": 8, "phases": ("32:0.5", "64:0.5"), "max_seq_length": None},
+        "lamb": {"optimizer": "lamb", "precision": "fp16"},
+        "muon": {"optimizer": "muon", "remask": True},
+    }.items():
+        recorded(data, tmp_path / f"{name}-plain", **changes)
+        recorded(data, tmp_path / name, cuda_graphs=True, **changes)
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / f"{name}-plain"), rel=5e-3), name
+
+
+@on_devices(capability=(7, 5), name="NVIDIA T4")
+def test_a_gpu_before_ampere_trains_in_fp16_without_flash_attention(data, tmp_path):
+    report = recorded(data, tmp_path / "run")
+    assert report.flash_forward == 0
+    lines = train_lines(tmp_path / "run")
+    assert [line["loss_scale"] for line in lines] and lines[-1]["loss"] < lines[0]["loss"]
+    with pytest.raises(ValueError, match="NVIDIA T4 has no bf16"):
+        recorded(data, tmp_path / "bf16", precision="bf16")
+
+
+RANKS = "--batch-size 16 --learning-rate 3e-3 --num-steps 6 --num-eval-examples 40 --save-every 3 --eval-every 100"
+SHAPE = {
+    "hidden-size": 32,
+    "num-hidden-layers": 2,
+    "num-attention-heads": 2,
+    "intermediate-size": 64,
+    "max-position-embeddings": 64,
+}
+
+
+def flags(data: Path, out: Path, *more: object) -> list[object]:
+    shape = [word for name, value in SHAPE.items() for word in (f"--model.{name}", value)]
+    return ["pretrain", "--data", data, "--out", out, "--phases", "32:0.5", "64:0.5", *RANKS.split(), *shape, *more]
+
+
+def test_two_ranks_on_two_devices_have_the_losses_of_one_and_resume_with_the_same_bits(data, tmp_path):
+    one, two, again = tmp_path / "one", tmp_path / "two", tmp_path / "again"
+    run(*flags(data, one, "--micro-batch-size", 16))
+    ranks = run_ranks(2, *flags(data, two, "--micro-batch-size", 8))
+    assert losses(two) == pytest.approx(losses(one), rel=2e-3)
+    for rank, ended in enumerate(ranks):
+        assert ended.report.peak_bytes[rank] > 0 and ended.report.peak_bytes[1 - rank] == 0
+        assert ended.report.flash_backward == LAYERS * (3 * 1 + 3 * 2)
+    shutil.copytree(two, again)
+    shutil.rmtree(again / "checkpoints" / "step-00000006")
+    run_ranks(2, *flags(data, again, "--micro-batch-size", 8))
+    assert learnt(again) == learnt(two) and numbers(again) == numbers(two)
