@@ -173,6 +173,26 @@ void run(const c10::OperatorHandle& op, Stack* stack) {
   call.give_results(stack);
 }
 
+at::Tensor run(const char* name, Stack stack) {
+  run(c10::Dispatcher::singleton().findSchemaOrThrow(name, ""), &stack);
+  return stack[0].toTensor();
+}
+
+// CUDA's softmax reads 16 bits and writes 32 in one kernel. The CPU's does not, so the input is converted before.
+at::Tensor softmax(const at::Tensor& input, int64_t dim, bool half_to_float) {
+  return run("aten::_softmax", {half_to_float ? input.to(at::kFloat) : input, dim, false});
+}
+at::Tensor log_softmax(const at::Tensor& input, int64_t dim, bool half_to_float) {
+  return run("aten::_log_softmax", {half_to_float ? input.to(at::kFloat) : input, dim, false});
+}
+at::Tensor softmax_backward(const at::Tensor& gradient, const at::Tensor& output, int64_t dim, at::ScalarType dtype) {
+  return run("aten::_softmax_backward_data", {gradient, output, dim, gradient.scalar_type()}).to(dtype);
+}
+at::Tensor log_softmax_backward(
+    const at::Tensor& gradient, const at::Tensor& output, int64_t dim, at::ScalarType dtype) {
+  return run("aten::_log_softmax_backward_data", {gradient, output, dim, gradient.scalar_type()}).to(dtype);
+}
+
 at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking) {
   ++num_operators;
   const auto& host = self.is_cuda() ? source : self;
@@ -255,6 +275,10 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
     auto name = op.overload_name.empty() ? op.name : op.name + "." + op.overload_name;
     library.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&fake_cuda::run>());
   }
+  library.impl("_softmax", &fake_cuda::softmax);
+  library.impl("_log_softmax", &fake_cuda::log_softmax);
+  library.impl("_softmax_backward_data", &fake_cuda::softmax_backward);
+  library.impl("_log_softmax_backward_data", &fake_cuda::log_softmax_backward);
   library.impl("copy_", &fake_cuda::copy_);
   library.impl("resize_", &fake_cuda::resize_);
   library.impl("empty.memory_format", &fake_cuda::empty);

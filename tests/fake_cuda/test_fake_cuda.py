@@ -178,3 +178,20 @@ def test_flash_attention_refuses_an_old_gpu():
     starts = torch.tensor([0, 4], dtype=torch.int32, device="cuda")
     with pytest.raises(RuntimeError, match="Ampere"):
         varlen_attn(*qkv.unbind(1), starts, starts, 4, 4)
+
+
+@on_devices()
+def test_softmax_reads_16_bits_and_writes_32_in_one_call():
+    import torch
+
+    host = torch.randn(3, 5, dtype=torch.float16)
+    device = host.to("cuda").requires_grad_()
+    twin = host.float().requires_grad_()
+    for function in (torch.softmax, torch.log_softmax):
+        result = function(device, -1, dtype=torch.float32)
+        expected = function(twin, -1)
+        assert result.dtype == torch.float32 and result.cpu().equal(expected)
+        (gradient,) = torch.autograd.grad(result[:, 0].sum(), device)
+        assert gradient.dtype == torch.float16
+        (of_twin,) = torch.autograd.grad(expected[:, 0].sum(), twin)
+        torch.testing.assert_close(gradient.cpu().float(), of_twin, atol=1e-3, rtol=0)
