@@ -86,6 +86,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 
 def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, begun: float) -> PretrainResult:
     """Train as one of the ranks. `begun` is the `time.monotonic()` of the command's start, which a budget counts from."""
+    from model.distributed import backend_errors
     from model.runs.loop import train
     from model.runs.recorder import RecorderOptions
     from model.runs.signals import stop_signals
@@ -111,7 +112,7 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
             sinks=config.sinks,
             configuration=tomllib.loads(dump(config)),
         )
-        with stop_signals() as signals, training.reader, recorder.open(progress, options):
+        with stop_signals() as signals, training.reader, recorder.open(progress, options), backend_errors():
             if ranks.share_json(recorder.is_evaluated(progress.step)):
                 training.evaluated_step = progress.step
             is_timed = training.schedule.unit == "seconds"

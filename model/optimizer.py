@@ -18,7 +18,7 @@ from model.distributed import ALONE, Ranks, in_pieces
 from model.encoder import Encoder
 from model.normalization import follow_updates
 from model.optimizers import OPTIMIZERS, OptimizerName
-from model.sharding import is_sharded
+from model.sharding import is_sharded, norms, own_parts
 
 BETAS = (0.9, 0.98)
 """Adam's decay rates in pretraining. 0.98 instead of 0.999, as in RoBERTa, is more stable at batches of thousands."""
@@ -84,8 +84,12 @@ class Lamb(torch.optim.Optimizer):
             state["step"] = state["step"].cpu()  # a checkpoint's step may be on the GPU
         torch._foreach_add_([state["step"] for state in states], 1)
         steps = torch.stack([state["step"] for state in states]).tolist()
-        first, second = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
-        gradients = gradients_of(parameters)
+        first, second = (own_parts(state[name] for state in states) for name in ("exp_avg", "exp_avg_sq"))
+        own, gradients, are_sharded = (
+            own_parts(parameters),
+            own_parts(gradients_of(parameters)),
+            is_sharded(parameters[0]),
+        )
         beta1, beta2 = group["betas"]
         torch._foreach_lerp_(first, gradients, 1 - beta1)
         torch._foreach_mul_(second, beta2)
@@ -96,11 +100,11 @@ class Lamb(torch.optim.Optimizer):
         torch._foreach_add_(roots, group["eps"])
         torch._foreach_div_(updates, roots)
         if group["weight_decay"]:
-            torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
-            norms, sizes = (torch.stack(torch._foreach_norm(tensors)) for tensors in (parameters, updates))
-            ratios = torch.where((norms > 0) & (sizes > 0), norms / sizes, 1.0)
+            torch._foreach_add_(updates, own, alpha=group["weight_decay"])
+            lengths, sizes = (norms(parts, are_sharded) for parts in (own, updates))
+            ratios = torch.where((lengths > 0) & (sizes > 0), lengths / sizes, 1.0)
             torch._foreach_mul_(updates, ratios.unbind())
-        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+        torch._foreach_add_(own, updates, alpha=-group["lr"])
 
 
 class Muon(torch.optim.Optimizer):

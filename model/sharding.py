@@ -13,7 +13,7 @@ batches; a rank without one makes a pass on `NOTHING`, whose losses and gradient
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -139,16 +139,15 @@ def whole(tensor: Tensor) -> Tensor:
     return found
 
 
-def own_part(tensor: Tensor) -> Tensor:
-    """Return this rank's part of a tensor: all of it, unless it is sharded. Both share memory."""
-    found: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-    return found
+def own_parts(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return this rank's part of each tensor: all of it, unless it is sharded. Both share memory."""
+    return [tensor.to_local() if is_sharded(tensor) else tensor for tensor in tensors]  # type: ignore[attr-defined]
 
 
-def norms(tensors: list[Tensor]) -> Tensor:
-    """Return the norms (N,) of N tensors, which are all sharded or all whole."""
-    found = torch.stack(torch._foreach_norm([own_part(tensor) for tensor in tensors]))
-    if not is_sharded(tensors[0]):
+def norms(parts: Sequence[Tensor], are_sharded: bool) -> Tensor:
+    """Return the norms (N,) of N tensors from this rank's parts of them. All ranks must call this together."""
+    found = torch.stack(torch._foreach_norm(list(parts)))
+    if not are_sharded:
         return found
     squares = found.double().square()
     torch.distributed.all_reduce(squares)

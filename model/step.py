@@ -25,7 +25,7 @@ from model.loading.batches import GlobalBatch
 from model.mixed_precision import ComputeCopy
 from model.optimizer import set_learning_rate
 from model.shape import Shape
-from model.sharding import Sharding, norms, own_part
+from model.sharding import Sharding, is_sharded, norms, own_parts
 
 DROPOUT = 1001
 """Purpose of the dropout draws. It is not one of docs/shard-format.md, because no data set depends on it."""
@@ -196,7 +196,7 @@ def train_step(
 def divide_gradients(parameters: Iterable[torch.nn.Parameter], loss_scale: float | None) -> None:
     """Divide the gradients by the loss scale, if there is one."""
     if loss_scale is not None:
-        torch._foreach_div_([own_part(p.grad) for p in parameters if p.grad is not None], loss_scale)
+        torch._foreach_div_(own_parts(p.grad for p in parameters if p.grad is not None), loss_scale)
 
 
 def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float) -> Tensor:
@@ -205,8 +205,9 @@ def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float) ->
     As torch.nn.utils.clip_grad_norm_, and also for sharded gradients.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(norms(gradients))
-    torch._foreach_mul_([own_part(gradient) for gradient in gradients], (max_norm / (norm + 1e-6)).clamp(max=1))
+    parts = own_parts(gradients)
+    norm: Tensor = torch.linalg.vector_norm(norms(parts, is_sharded(gradients[0])))
+    torch._foreach_mul_(parts, (max_norm / (norm + 1e-6)).clamp(max=1))
     return norm
 
 

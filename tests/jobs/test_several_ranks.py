@@ -138,8 +138,9 @@ def test_batch_normalization_is_over_the_tokens_of_all_ranks(data, tmp_path):
         torch.testing.assert_close(tensor, weights(tmp_path / "one")[name], atol=2e-3, rtol=1e-3)
 
 
-def test_a_rank_that_dies_ends_the_others_with_a_message(data, tmp_path):
-    processes = start_ranks(2, CODE, words(data, tmp_path / "run", 100_000, 8))
+@pytest.mark.parametrize("flags", [[], ["--shard-model"]])
+def test_a_rank_that_dies_ends_the_others_with_a_message(data, tmp_path, flags):
+    processes = start_ranks(2, CODE, [*words(data, tmp_path / "run", 100_000, 8), *flags])
     wait_for(lambda: len(read_metrics(tmp_path / "run/metrics.jsonl")) > 3, processes)
     processes[1].kill()
     (status, _, errors), (killed, _, _) = finish(processes)

@@ -22,24 +22,22 @@ from tests.jobs.test_several_ranks import (
     alone,
     assert_same_batches_and_losses,
     data,
-    finish,
-    meeting_place,
-    start_rank,
     weights,
     words,
 )
+from tests.ranks import finish, start_ranks
 
 __all__ = ["data"]  # a fixture
 
 SHARDED = "--shard-model"
 
 
-def train(size: int, arguments: list[str], code: str = CODE) -> list[tuple[int, str, str]]:
+def train(size: int, arguments: list[str], code: str = CODE) -> list[tuple[int | None, str | None, str | None]]:
     """Exit status, output and errors of each rank."""
-    return finish([start_rank(rank, size, meeting_place().port, [code, *arguments]) for rank in range(size)])
+    return finish(start_ranks(size, code, arguments))
 
 
-def assert_success(ended: list[tuple[int, str, str]]) -> None:
+def assert_success(ended: list[tuple[int | None, str | None, str | None]]) -> None:
     assert [status for status, _, _ in ended] == [0] * len(ended), ended
 
 
@@ -84,14 +82,14 @@ from jobs.support.pretrain_config import PretrainConfig
 from model.distributed import join_ranks
 from model.runs.checkpoint import snapshot, take_part_in_snapshot
 from model.runs.recorder import make_recorder
-from model.sharding import own_part
+from model.sharding import own_parts
 
 config = parse(PretrainConfig, sys.argv[2:], prog="")
 with join_ranks(torch.device("cpu")) as ranks:
     training = prepare(config, make_recorder(config.out, ranks), ranks)
     resume(training)
     moments = [tensor for state in training.optimizer.state.values() for tensor in state.values() if tensor.ndim]
-    print(json.dumps([sum(own_part(t).numel() for t in group) for group in (training.model.parameters(), moments)]))
+    print(json.dumps([sum(part.numel() for part in own_parts(group)) for group in (training.model.parameters(), moments)]))
     if ranks.is_first:
         weights, moments = snapshot(training.model, training.optimizer)
         save_file(weights | moments, sys.argv[1])
