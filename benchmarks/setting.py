@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -66,14 +67,16 @@ def header(title: str, what: str, *packages: str) -> list[str]:
     words = [word if "/" not in word else "/".join(word.split("/")[-2:]) for word in sys.argv[1:]]
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "of a release"
+    commit = ""
+    with suppress(FileNotFoundError):  # git is not installed
+        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     software = ", ".join(f"{name} {version(name)}" for name in packages)
     return [
         f"# {title}, {time.strftime('%Y-%m-%d')}",
         "",
         what,
         "",
-        f"`{command}`, commit {commit}",
+        f"`{command}`, commit {commit or 'of a release'}",
         "",
         f"{_processor()}; Python {platform.python_version()}, {software}",
         "",

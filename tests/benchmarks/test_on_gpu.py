@@ -267,3 +267,9 @@ def test_a_step_with_a_lever_off_computes_the_same(levers, made):
             losses.append([updates.run(batch, step).loss for step, (batch, _) in enumerate(steps.read(3))])
     assert words == [1024, 1024 if levers.padded_vocabulary else 1000]
     assert losses[0] == pytest.approx(losses[1], abs=0.02) and losses[0][-1] < losses[0][0]
+
+
+def test_shellcheck_finds_no_fault_in_the_script():
+    script = ROOT / "benchmarks" / "on_gpu.sh"
+    done = subprocess.run([Path(sys.executable).parent / "shellcheck", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "") and os.access(script, os.X_OK)
