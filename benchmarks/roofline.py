@@ -50,7 +50,7 @@ from model.bert_config import BertShape
 from model.compiling import compile_model
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
-from model.loading.padding import pad_batch, static_shape
+from model.loading.padding import next_multiple, pad_batch, static_shape
 from model.mixed_precision import compute_copy, in_precision
 from model.optimizer import build_optimizer
 from model.packing import pack_sequences
@@ -92,7 +92,7 @@ def main() -> None:
         for is_compiled in (False, True):
             counts = count_step(config, batch, length, arguments.optimizer, is_compiled)
             print(row(case, is_compiled, counts), *slowest(counts.kernels, arguments.top), sep="\n", flush=True)
-        num_tokens = len(batch.micro_batches[0].input_ids)
+        num_tokens = next_multiple(len(batch.micro_batches[0].input_ids))
         numbers = [region_bytes(config, num_tokens, merged) for merged in (False, True)]
         numbers += [
             layer_bytes(config, batch, length, arguments.optimizer, is_compiled) for is_compiled in (False, True)
@@ -115,6 +115,7 @@ def global_batch(length: int, micro_batch: int, num_parts: int, vocab_size: int)
     return GlobalBatch(
         micro_batches=parts,
         numbers=list(range(num_parts)),
+        num_passes=num_parts,
         num_examples=len(lengths),
         num_tokens=int(lengths.sum()),
         num_squared=int((lengths**2).sum()),

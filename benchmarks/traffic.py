@@ -11,7 +11,7 @@ and adds them whenever the graph runs. It fuses as Inductor does, by these rules
 4. Sums over tokens (gradients of biases and of LayerNorm's weights) need the other order of loops than sums over channels.
    With `merged` they are part of the kernel that reads the same values and sums over channels, if there is one, as in
    Inductor since torch 2.10. Otherwise they are a kernel of their own for each stage, which computes again what is not
-   written.
+   written. Sums inside blocks of tokens, (S, BLOCK, C) to (S, C), are fused like everything else.
 
 Nothing stays in the cache from one kernel to the next.
 """
@@ -42,7 +42,8 @@ VIEWS = set(
 )
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 ATTENTION = {"_varlen_attn", "_varlen_attn_backward", "_flash_attention_forward", "_flash_attention_backward"}
-SCATTERS = {"index_put", "index_put_", "scatter", "scatter_add", "scatter_reduce", "embedding_dense_backward", "sort"}
+SCATTERS = {"index_put", "index_put_", "scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce"}
+ALONE = PRODUCTS | ATTENTION | SCATTERS | {"embedding_dense_backward", "sort"}
 GATHERS = {"embedding", "index", "gather", "index_select"}
 OVERWRITES = {"copy_", "zero_", "fill_", "_foreach_copy_", "_foreach_zero_"}
 REDUCTIONS = {
@@ -182,7 +183,12 @@ def operator_kernel(target: Any, arguments: Any, keywords: Any, result: Any, att
     written = sum(map(size, {id(tensor): tensor for tensor in changed}.values()))
     if name in VIEWS or not written:
         return None
-    if name in GATHERS:
+    if (
+        name in SCATTERS
+    ):  # in place, also in a graph; it reads the values, and it reads and writes as many of the result
+        values = size(given[-1] if isinstance(given[-1], Tensor) else given[-2])
+        read, written = 2 * values, values
+    elif name in GATHERS:
         read = written  # the rows that it returns, not the whole table
     else:
         kept = {id(tensor) for tensor in changed} if name in OVERWRITES else set()
@@ -226,7 +232,9 @@ class GraphTraffic:
         self.written = {node for node in self.nodes if self._is_written(node)}
         groups = self._groups()
         groups = [
-            part for group in groups for part in ([group] if merged and has_row_sum(group) else self._split(group))
+            part
+            for group in groups
+            for part in ([group] if merged and any(map(is_row_sum, group)) else self._split(group))
         ]
         alone = [alone_kernel(node, attention_flops) for node in self.nodes if is_alone(node)]
         self.kernels = [*filter(None, alone), *map(self._fused_kernel, filter(None, groups))]
@@ -320,7 +328,7 @@ def is_view(node: fx.Node) -> bool:
 
 def is_alone(node: fx.Node) -> bool:
     """Whether a node is a kernel of its own."""
-    return node.op == "call_function" and operator_name(node.target) in PRODUCTS | ATTENTION | SCATTERS
+    return node.op == "call_function" and operator_name(node.target) in ALONE
 
 
 def is_reduction(node: fx.Node) -> bool:
@@ -328,22 +336,27 @@ def is_reduction(node: fx.Node) -> bool:
 
 
 def is_column_sum(node: fx.Node) -> bool:
-    """Whether a node is a reduction of another dimension than the last."""
-    if not is_reduction(node):
-        return False
-    shape = inputs(node)[0].meta["val"].shape
-    dimensions = node.args[1] if len(node.args) > 1 else None
-    return isinstance(dimensions, list) and len(shape) > 1 and not {-1, len(shape) - 1} & set(dimensions)
+    """Whether a node is a reduction of the first dimension, but not of the last."""
+    return 0 in reduced_dimensions(node) and len(inputs(node)[0].meta["val"].shape) - 1 not in reduced_dimensions(node)
 
 
-def has_row_sum(group: set[fx.Node]) -> bool:
-    """Whether these operators reduce the last dimension."""
-    return any(is_reduction(node) and not is_column_sum(node) for node in group)
+def reduced_dimensions(node: fx.Node) -> set[int]:
+    """Return the dimensions that a reduction sums up; none for other operators and for sums of everything."""
+    if not is_reduction(node) or len(node.args) < 2:
+        return set()
+    number = max(len(inputs(node)[0].meta["val"].shape), 1)
+    dimensions = node.args[1] if isinstance(node.args[1], list) else [node.args[1]]
+    return {dimension % number for dimension in dimensions if isinstance(dimension, int)}
+
+
+def is_row_sum(node: fx.Node) -> bool:
+    """Whether a node is a reduction of the last dimension."""
+    return len(inputs(node)[0].meta["val"].shape) - 1 in reduced_dimensions(node) if is_reduction(node) else False
 
 
 def ends_stage(node: fx.Node) -> bool:
     """Whether what reads this node must wait for another kernel."""
-    return is_alone(node) or node.op == "call_function" and is_column_sum(node)
+    return is_alone(node) or node.op == "call_function" and is_reduction(node) and not is_row_sum(node)
 
 
 def is_pointwise(node: fx.Node) -> bool:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from model.linear import in_blocks
 from model.packing import PackedSequences, PaddedPlaces
 
 try:  # in CUDA builds of torch 2.11 and later
@@ -46,7 +47,8 @@ def attention(qkv: Tensor, batch: PackedSequences, dropout: float = 0.0) -> Tens
         (T, H, D).
     """
     if flash_obstacle(qkv.device, qkv.dtype, qkv.shape[-1], dropout) is None:
-        query, key, value = qkv.unbind(1)  # (T, H, D) each
+        T, _, H, D = qkv.shape
+        query, key, value = (part.view(T, H, D) for part in in_blocks(qkv.flatten(1)).split(H * D, -1))
         # Only arguments that torch 2.11 and 2.13 have in common. Default: scale 1 / sqrt(D), no window.
         mixed = varlen_attn(query, key, value, batch.cu_seqlens, batch.cu_seqlens, batch.longest, batch.longest)
         assert isinstance(mixed, Tensor)

@@ -94,6 +94,19 @@ def test_a_sum_over_rows_reads_again_what_a_sum_over_channels_has_read_unless_th
     assert len(kernels) == (1 if merged else 2)
 
 
+def test_a_sum_inside_blocks_of_rows_reads_nothing_again():
+    def function(x, weight):
+        wide = x.cos()
+        return wide.flatten(0, 1) @ weight, wide.sum(1).sum(0)
+
+    blocks = 2 * 5 * C  # bytes of the sums of five blocks
+    assert counts(graph_kernels(function, empty(5, T // 5, C), empty(C, N))) == {
+        ("fused sum", 2 * INPUT + blocks, 0),
+        ("mm", INPUT + WEIGHT + RESULT, 2 * T * C * N),
+        ("fused sum", blocks + 2 * C, 0),
+    }
+
+
 def test_memory_counts_tensors_as_long_as_they_live():
     with Counter() as counter:
         first = empty(T, C)
