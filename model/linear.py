@@ -36,7 +36,7 @@ class BlockSum(torch.autograd.Function):
         return F.linear(hidden, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden, weight = ctx.saved_tensors
         sums = gradient.unflatten(0, (-1, BLOCK)).sum(1, dtype=torch.float32)
         return gradient @ weight, gradient.T @ hidden, sums.sum(0).to(gradient.dtype)
