@@ -35,8 +35,8 @@ def attention(qkv: Tensor, batch: PackedSequences, dropout: float = 0.0) -> Tens
 
     One call for each sequence is the fastest way measured on a CPU, and a sequence's result does not depend, bit for bit,
     on its neighbours. `split` matters there: one slice per sequence would make the backward pass build a zero tensor of the
-    whole batch for each. Apple's GPUs take this way, too: until torch 2.12 they mix up the sequences of permuted tensors
-    and the rows of masks.
+    whole batch for each. Apple's GPUs take this way, too: in some versions of torch they mix up the sequences of permuted
+    tensors and the rows of masks (pytorch issues 181133 and 184180).
 
     Args:
         qkv: (T, 3, H, D).
