@@ -31,6 +31,8 @@ class Answer:
     """Seconds of the first two updates, compilation included."""
     graphs: int | None = None
     """Graphs that torch.compile made."""
+    graph_breaks: int = 0
+    """Places at which torch.compile cut a graph, because it cannot compile what is there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,4 +123,5 @@ def time_updates(
         peak_gib=torch.cuda.max_memory_allocated() / 2**30,
         start_seconds=started,
         graphs=counters["stats"]["unique_graphs"],
+        graph_breaks=counters["graph_break"].total(),
     )

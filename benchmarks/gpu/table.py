@@ -50,7 +50,7 @@ class Table:
             shown(answer.waiting, ".1%"),
             shown(answer.peak_gib, ".1f"),
             shown(answer.start_seconds, ".1f"),
-            str(answer.graphs),
+            f"{answer.graphs}" + f" and {answer.graph_breaks} breaks" * (answer.graph_breaks > 0),
         ]
 
     def leave_out(self, case: Case, reason: str) -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_a_rehearsal_fills_the_lines_of_all_cases(tmp_path):
     for case, row in zip(cases, rows):
         assert len(row) == len(COLUMNS) and row[-1]
         assert all(row[1:-1]) == isinstance(case, Speed)
+        assert "breaks" not in row[-2]
     firsts = {row[0].partition(":")[0]: set() for row, case in zip(rows, cases) if isinstance(case, Speed)}
     for row, case in zip(rows, cases):
         if isinstance(case, Speed):
@@ -216,10 +218,23 @@ def test_a_speed_is_compared_with_all_levers_and_with_the_product(tmp_path, caps
     values = {"slowest": 90.0, "fastest": 2000.0, "waiting": 0.0, "peak_gib": 1.0, "start_seconds": 2.0, "graphs": 3}
     for what, speed in (("all levers", 1000.0), ("not compiled", 800.0)):
         case = Speed(name=f"base 128: {what}", seconds=1, preset="base", length=128, micro_batch=8, micro_batches=1)
-        table.add(case, Answer(result="loss", tokens_per_second=speed, flops=4e11 * speed, mfu=0.4, **values))
+        breaks = 2 if what == "not compiled" else 0
+        answer = Answer(result="loss", tokens_per_second=speed, flops=4e11 * speed, mfu=0.4, **values)
+        table.add(case, replace(answer, graph_breaks=breaks))
     assert rows_of(path)[1:] == [
         ["base 128: all levers", "1,000 [90, 2,000]", "1.00", "40.0%", "50.0%", "0.0%", "1.0", "2.0", "3", "loss"],
-        ["base 128: not compiled", "800 [90, 2,000]", "0.80", "40.0%", "40.0%", "0.0%", "1.0", "2.0", "3", "loss"],
+        [
+            "base 128: not compiled",
+            "800 [90, 2,000]",
+            "0.80",
+            "40.0%",
+            "40.0%",
+            "0.0%",
+            "1.0",
+            "2.0",
+            "3 and 2 breaks",
+            "loss",
+        ],
     ]
 
 
