@@ -57,7 +57,7 @@ class PackedSequences:
         row = torch.searchsorted(ends, token, right=True)  # rows without tokens have no token
         return PaddedPlaces(
             tokens=(starts[:, None] + column).clamp(max=num_tokens - 1).flatten().long(),
-            places=row * longest + (token - starts[row]),
+            places=row * longest + self.position_ids,
             is_key=(column < (ends - starts).clamp(min=1)[:, None])[:, None, None],
         )
 

@@ -59,6 +59,7 @@ def test_a_gpu_has_the_peak_of_its_own_data_sheet(monkeypatch, name, tflops):
         "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
         "NVIDIA H100 80GB HBM2e",
         "NVIDIA A10-24Q",
+        "NVIDIA A800 40GB Active",
         "NVIDIA L400",
         "Quadro RTX 6000",
         "Some new GPU",
