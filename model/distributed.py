@@ -71,7 +71,9 @@ class Ranks:
         """Return the sums over all ranks, in 64-bit floating point: exact for integers below 2^53."""
         if self.size == 1:
             return list(values)
-        return self.sum_tensor(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
+        # From pinned memory the copy to a GPU does not wait; reading the sums does.
+        numbers = torch.tensor(values, dtype=torch.float64, pin_memory=self.device.type == "cuda")
+        return self.sum_tensor(numbers.to(self.device, non_blocking=True)).tolist()
 
     def sum_integer(self, value: int) -> int:
         """Return the sum over all ranks, modulo 2^64, of integers from 0 to 2^64 - 1."""
