@@ -59,6 +59,15 @@ def install() -> None:
     cuda._exchange_device, cuda._maybe_exchange_device = exchange_device, maybe_exchange_device
     cuda.default_generators = tuple(Generator(device) for device in range(MOST_DEVICES))  # type: ignore[assignment]
     cuda._initialized = True
+    resize = torch.UntypedStorage.resize_
+
+    def resize_storage(storage: Any, num_bytes: int) -> Any:  # torch's own has no CUDA in a CPU build
+        if not storage.is_cuda:
+            return resize(storage, num_bytes)
+        library.fake_cuda_resize_storage(storage._cdata, num_bytes)
+        return storage
+
+    torch.UntypedStorage.resize_ = resize_storage  # type: ignore[method-assign]
     streams.install(library)
     graphs.install(library)
     flash_attention.install()

@@ -65,6 +65,7 @@ def load() -> ctypes.CDLL:
     for name in ("num_operators", "num_synchronizations", "num_replays", "allocated", "peak", "stream"):
         getattr(library, f"fake_cuda_{name}").restype = ctypes.c_int64
     library.fake_cuda_set_stream.argtypes = [ctypes.c_int, ctypes.c_int64]
+    library.fake_cuda_resize_storage.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.fake_cuda_register()
     assert library.fake_cuda_is_registered()
     return library

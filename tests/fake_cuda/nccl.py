@@ -22,7 +22,6 @@ DTYPES = {
 """What NCCL adds up and copies, as torch's `getNcclDataType` lists it."""
 COLLECTIVES = (
     "allgather",
-    "allgather_into_tensor_coalesced",
     "all_gather_single",
     "_allgather_base",
     "allreduce",
@@ -38,6 +37,9 @@ COLLECTIVES = (
     "send",
     "recv",
 )
+
+OF_BACKENDS = {"all_gather_single": "_allgather_base", "reduce_scatter_single": "_reduce_scatter_base"}
+"""Methods of a group that its backends have under another name."""
 
 
 class Options:
@@ -56,6 +58,11 @@ class ProcessGroupNCCL(dist.ProcessGroup):
         self.store = store
         self.gloo = dist.ProcessGroupGloo(store, rank, size, timeout=options._timeout)
         self.device: torch.device | None = None
+
+    group_name = ""
+
+    def _set_group_name(self, name: str) -> None:
+        self.group_name = name
 
     def _set_sequence_number_for_group(self) -> None:
         pass
@@ -90,6 +97,12 @@ class ProcessGroupNCCL(dist.ProcessGroup):
         self.check_device(value.device)
         return torch.ops.fake_cuda.on_host(value.detach())
 
+    def allgather_into_tensor_coalesced(self, outputs: Any, inputs: Any, *options: Any) -> Any:
+        *works, last = map(self.gloo._allgather_base, self.host(outputs), self.host(inputs))
+        for work in works:
+            work.wait()
+        return last
+
     def check_device(self, device: torch.device) -> None:
         """Raise RuntimeError if another rank uses this device, or this rank has used another one."""
         if self.device is None:
@@ -110,7 +123,7 @@ def collective(name: str) -> Callable[..., Any]:
         is_mean = options is not None and options.reduceOp == dist.ReduceOp.AVG
         if is_mean:
             options.reduceOp = dist.ReduceOp.SUM  # gloo has no mean
-        work = getattr(self.gloo, name)(*map(self.host, arguments))
+        work = getattr(self.gloo, OF_BACKENDS.get(name, name))(*map(self.host, arguments))
         if is_mean:
             work.wait()
             with torch.no_grad():
@@ -139,6 +152,7 @@ def install(library: Any) -> None:
                 )
         start(backend, *arguments, device_id=device_id, **named)
 
+    torch._C.__dict__.update(_nccl_version=lambda: 2 << 32 | 29 << 16, _nccl_version_suffix=lambda: b"")
     c10d.ProcessGroupNCCL = ProcessGroupNCCL  # type: ignore[misc]
     c10d.is_nccl_available = dist.is_nccl_available = lambda: True
     c10d.init_process_group = dist.init_process_group = init_process_group

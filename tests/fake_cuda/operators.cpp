@@ -317,6 +317,13 @@ int64_t fake_cuda_allocated(int device) { return fake_cuda::memory[device].alloc
 int64_t fake_cuda_peak(int device) { return fake_cuda::memory[device].peak; }
 void fake_cuda_reset_peak(int device) { fake_cuda::memory[device].peak = fake_cuda::memory[device].allocated.load(); }
 int64_t fake_cuda_stream(int device) { return fake_cuda::current_streams[device]; }
+void fake_cuda_resize_storage(c10::StorageImpl* storage, int64_t bytes) {
+  fake_cuda::CurrentDevice current(storage->device().index());
+  auto data = fake_cuda::device_allocator.allocate(bytes);
+  if (bytes && storage->nbytes()) memcpy(data.get(), storage->data(), std::min<size_t>(bytes, storage->nbytes()));
+  storage->set_data_ptr_noswap(std::move(data));
+  storage->set_nbytes(bytes);
+}
 void fake_cuda_set_stream(int device, int64_t stream) {
   fake_cuda::current_device = device;
   fake_cuda::current_streams[device] = stream;
