@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.gpu.cases import Levers
-from model import heads
+from model import heads, linear
 from model.batch import StaticShape
 from model.bert_config import BertShape
 from model.compiling import compile_model
@@ -44,6 +44,9 @@ def first_model(preset: str, vocab_size: int, is_tiny: bool) -> PretrainingModel
     model = PretrainingModel(config)
     initialize_weights(model, config.shape.initializer_range, SEED)
     return model.train()
+
+
+HAS_BLOCKS = linear.has_blocks
 
 
 @dataclass(kw_only=True)
@@ -97,6 +100,7 @@ def build_updates(
             built = build_optimizer(model, 0.01, optimizer)
             autocast = torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
             model.forward = autocast(model.forward)  # type: ignore[method-assign]  # backward is to run outside it
+    linear.has_blocks = HAS_BLOCKS if levers.bias_blocks else lambda tensor: False  # until the next model is built
     if not levers.loss_chunks:
         computing.word_losses = partial(full_losses, computing)  # type: ignore[method-assign]
     graphs = StepGraphs(computing, model, shapes) if levers.cuda_graphs else None

@@ -14,12 +14,14 @@ import torch
 
 from benchmarks import bench_gpu
 from benchmarks.bench_gpu import Workers, chosen_cases, main, measure_all
+from benchmarks.gpu import levers as levers_of_gpu
 from benchmarks.gpu.answers import Answer
-from benchmarks.gpu.cases import OFF, REAL, REHEARSAL, Check, Levers, Speed, all_cases
+from benchmarks.gpu.cases import BEFORE, OFF, REAL, REHEARSAL, Check, Levers, Speed, all_cases
 from benchmarks.gpu.levers import build_model, build_updates
 from benchmarks.gpu.made_data import make_data_set
 from benchmarks.gpu.steps import Steps
 from benchmarks.gpu.table import COLUMNS, HEAD, Table
+from model import linear
 from model.loading.data import DataSet
 from tests.fake_cuda.library import missing
 
@@ -148,7 +150,7 @@ def test_names_are_different_and_everything_worth_knowing_is_there():
     assert {"base 128: lamb", "base 128: muon", "base 128: transformers, compiled"} <= set(names)
 
 
-def test_all_cases_fit_into_eight_minutes_and_the_checks_and_the_levers_of_base_into_three():
+def test_the_checks_and_the_levers_of_base_fit_into_three_minutes_and_nearly_all_cases_into_eight():
     cases = all_cases(REAL)
     seconds = 0.0
     for case in cases:
@@ -156,7 +158,7 @@ def test_all_cases_fit_into_eight_minutes_and_the_checks_and_the_levers_of_base_
         if case.name == "base 128: vocabulary not padded":
             break
     assert seconds < 3 * 60
-    assert sum(case.seconds for case in cases) < 7.7 * 60  # and a start
+    assert sum(case.seconds for case in cases) < 8.5 * 60  # the last ones may be left out
 
 
 def test_cases_are_chosen_by_texts():
@@ -267,21 +269,46 @@ def test_the_worker_needs_no_package_that_a_machine_for_measuring_may_lack(tmp_p
     assert ended.returncode == 0 and '"device": ""' in ended.stdout, ended.stderr
 
 
-@pytest.mark.parametrize("levers", [levers for _, levers in OFF.values()])
-def test_a_step_with_a_lever_off_computes_the_same(levers, made):
-    words = []
-    losses = []
-    for ways in (Levers(), levers):
-        ways = Levers(**vars(ways) | {"compiled": False})
+@pytest.fixture
+def built(made, monkeypatch):
+    """Returns the model that computes, and the parts that would be compiled; what levers patch is undone."""
+    parts: list[str] = []
+
+    def note(model, shapes):
+        parts.extend(part for _, part in model.encoder.regions()[1:])
+
+    monkeypatch.setattr(levers_of_gpu, "compile_model", note)
+    monkeypatch.setattr(linear, "has_blocks", linear.has_blocks)
+
+    def build(ways: Levers):
+        parts.clear()
         model = build_model("base", made.vocabulary_size, is_tiny=True)
         updates = build_updates(model, "bf16", levers=ways, shapes=[])
-        assert (updates.copy is not None) == ways.compute_copy
-        computing = updates.copy.model if updates.copy else model
-        words.append(len(computing.encoder.word_embeddings))
+        return updates, updates.copy.model if updates.copy else model, parts
+
+    return build
+
+
+@pytest.mark.parametrize("levers", [levers for _, levers in OFF.values()])
+def test_a_step_with_a_lever_off_computes_the_same(levers, made, built):
+    losses = []
+    for ways in (Levers(), levers):
+        updates, _, _ = built(ways)
         with Steps(made, REHEARSAL.short, 8, 2, torch.device("cpu")) as steps:
             losses.append([updates.run(batch, step).loss for step, (batch, _) in enumerate(steps.read(3))])
-    assert words == [1024, 1024 if levers.padded_vocabulary else 1000]
     assert losses[0] == pytest.approx(losses[1], abs=0.02) and losses[0][-1] < losses[0][0]
+
+
+@pytest.mark.parametrize("levers", [Levers(), BEFORE, *(levers for _, levers in OFF.values())])
+def test_a_lever_changes_what_it_names_and_nothing_else(levers, built):
+    updates, computing, parts = built(levers)
+    assert set(parts) == ({"forward" if levers.whole_layers else "after_attention"} if levers.compiled else set())
+    assert (updates.copy is not None) == levers.compute_copy
+    assert computing.encoder.word_embeddings.dtype == (torch.bfloat16 if levers.compute_copy else torch.float32)
+    assert len(computing.encoder.word_embeddings) == (1024 if levers.padded_vocabulary else 1000)
+    assert ("word_losses" in vars(computing)) == (not levers.loss_chunks)
+    assert (linear.has_blocks is levers_of_gpu.HAS_BLOCKS) == levers.bias_blocks
+    assert updates.graphs is None and type(updates.optimizer) is torch.optim.AdamW
 
 
 def test_shellcheck_finds_no_fault_in_the_script():
