@@ -65,11 +65,26 @@ def predict_words(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tens
     logits = F.linear(hidden, weight, bias)  # (R, V)
     highest, best = logits.max(-1, keepdim=True)
     true = masked_ids.clamp(min=0)[:, None]
-    probabilities = torch.softmax(logits, -1, dtype=sum_type(hidden))
+    probabilities = softmax(logits, sum_type(hidden))
     # The logarithm of the sum over words, from the largest probability. That of the true word may be 0.
     log_sums = highest.to(probabilities.dtype) - probabilities.gather(-1, best).log()
     losses = (log_sums - logits.gather(-1, true))[:, 0]
     return probabilities, losses.where(masked_ids != IGNORED, 0.0).sum(), (best[:, 0] == masked_ids).sum()
+
+
+def softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the probabilities (R, V) of words. Compiled, they are computed where they are used and never in memory."""
+    if not torch.compiler.is_compiling():
+        return torch.softmax(logits, -1, dtype=dtype)
+    logits = logits.to(dtype)
+    return (logits - logits.logsumexp(-1, keepdim=True)).exp()
+
+
+def subtract_true(probabilities: Tensor, true: Tensor) -> Tensor:
+    """Return the probabilities (R, V), less 1 at the true words (R, 1): the gradients of logits. It may change its input."""
+    if not torch.compiler.is_compiling():
+        return probabilities.scatter_add_(-1, true, probabilities.new_full(true.shape, -1.0))
+    return probabilities - (torch.arange(probabilities.shape[-1], device=true.device) == true).to(probabilities.dtype)
 
 
 def sum_type(values: Tensor) -> torch.dtype:
@@ -89,7 +104,7 @@ class WordLosses(torch.autograd.Function):
         of_weight = of_bias = None
         for part, ids in chunks(hidden, masked_ids, len(bias)):
             of_logits, loss, number = predict_words(part, weight, bias, ids)
-            of_logits.scatter_add_(-1, ids.clamp(min=0)[:, None], of_logits.new_full((len(part), 1), -1.0))
+            of_logits = subtract_true(of_logits, ids.clamp(min=0)[:, None])
             if ctx.scale != 1:
                 of_logits *= ctx.scale
             of_logits = of_logits.to(ctx.dtype)  # (R, V)

@@ -4,7 +4,7 @@ Packed batches differ in their number of tokens, masked positions and sequences.
 that nearly all of them fit into, computed from the lengths of examples before the first step: a few per cent more than
 the mean, where padding every example would cost 1 / fill. The padding consists of sequences of its own, which no other
 sequence sees, and of positions and pairs that no loss counts. A batch that does not fit stays as it is, and the compiled
-functions run uncompiled on it: slower, about once in ten thousand steps, but without a second graph.
+functions run uncompiled on it: slower, about once in a thousand steps, but without a second graph.
 """
 
 import math
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from model.batch import PackedBatch, StaticShape
 from model.losses import IGNORED
 
-DEVIATIONS = 4.0
+DEVIATIONS = 3.0
 """How far a size is above the mean, in standard deviations of a batch."""
 MULTIPLE = 64
 """Sizes are a multiple of this number, for fast matrix products."""

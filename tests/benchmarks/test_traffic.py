@@ -10,7 +10,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from traffic import Counter, GraphTraffic, Kernel
+from traffic import Counter, GraphTraffic, Kernel, compiler
+
+from model.losses import word_losses
 
 T, C, N = 10, 4, 6  # rows, channels, channels of the result
 INPUT, WEIGHT, RESULT = 2 * T * C, 2 * N * C, 2 * T * N  # bytes in bfloat16
@@ -116,3 +118,16 @@ def test_memory_counts_tensors_as_long_as_they_live():
     assert (counter.live_bytes, counter.peak_bytes) == (2 * INPUT, 2 * INPUT)
     del second, third
     assert counter.live_bytes == 0
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_losses_of_masked_words_have_no_probabilities_in_memory():
+    """Between the products logits are read, and their gradients are written."""
+    rows, size, words = 640, 16, 1000
+    leaves = [empty(*shape).requires_grad_() for shape in [(rows, size), (words, size), (words,)]]
+    counter = Counter()
+    with counter:
+        loss, _ = torch.compile(word_losses, backend=compiler(counter))(*leaves, empty(rows, dtype=torch.int64))
+        loss.backward()
+    rest = sum(kernel.bytes * number for kernel, number in counter.kernels.items() if kernel.kind == "rest")
+    assert rest / (rows * words) == pytest.approx(2 * 2, rel=0.1)
