@@ -157,7 +157,7 @@ def count_step(config: EncoderConfig, batch: GlobalBatch, length: int, optimizer
             sizes = [np.array(part.lengths) for part in batch.micro_batches]
             shape = padded_shape(np.concatenate(sizes), length, len(sizes))
             batch = replace(batch, micro_batches=[pad_batch(part, shape) for part in batch.micro_batches])
-            compile_model(copy.model, [shape], backend=compiler(counter))
+            compile_model(copy.model, [shape], fullgraph=True, backend=compiler(counter))
         batch = replace(batch, micro_batches=[without_memory(mode, part) for part in batch.micro_batches])
         update = build_optimizer(model, 0.01, optimizer)
         for step in range(2):  # the first one compiles, and makes the moments
@@ -191,7 +191,9 @@ def region_bytes(config: EncoderConfig, num_tokens: int, merged: bool) -> float:
     size = (num_tokens, config.shape.hidden_size)
     with FakeTensorMode(), DEVICE:
         layer = in_precision(BertLayer(config.shape), "bf16")
-        compiled = torch.compile(layer.after_attention, dynamic=False, backend=compiler(counter, merged))
+        compiled = torch.compile(
+            layer.after_attention, dynamic=False, fullgraph=True, backend=compiler(counter, merged)
+        )
         hidden, mixed = (torch.empty(size, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
         result = compiled(hidden, mixed)
         result.backward(torch.empty_like(result))

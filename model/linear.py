@@ -38,7 +38,7 @@ class BlockSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden, weight = ctx.saved_tensors
-        sums = gradient.unflatten(0, (-1, BLOCK)).sum(1, dtype=torch.float32)
+        sums = split(gradient).sum(1, dtype=torch.float32)
         return gradient @ weight, gradient.T @ hidden, sums.sum(0).to(gradient.dtype)
 
 
@@ -49,4 +49,9 @@ def has_blocks(tensor: Tensor) -> bool:
 
 def in_blocks(tensor: Tensor) -> Tensor:
     """Return (T / BLOCK, BLOCK, …) from (T, …) where `has_blocks`, else the same tensor."""
-    return tensor.unflatten(0, (-1, BLOCK)) if has_blocks(tensor) else tensor
+    return split(tensor) if has_blocks(tensor) else tensor
+
+
+def split(tensor: Tensor) -> Tensor:
+    """Return (T / BLOCK, BLOCK, …) from (T, …)."""
+    return tensor.reshape(-1, BLOCK, *tensor.shape[1:])
