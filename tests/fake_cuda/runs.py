@@ -4,8 +4,12 @@ import ast
 import functools
 import importlib.util
 import json
+import os
+import signal
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +64,7 @@ def run_ranks(size: int, *program: object, devices: Devices | None = None, statu
             )
             for rank in range(size)
         ]
-        try:
-            texts = [process.communicate(timeout=SECONDS) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
+        texts = finish(processes, status)
         for process, (_, errors) in zip(processes, texts):
             assert process.returncode == status, errors
         return [
@@ -76,6 +76,22 @@ def run_ranks(size: int, *program: object, devices: Devices | None = None, statu
             )
             for rank, (output, errors) in enumerate(texts)
         ]
+
+
+def finish(processes: list[Forked], status: int) -> list[tuple[str | None, str | None]]:
+    """Return output and errors of each when all have ended. If one ends otherwise, the others are ended, as by torchrun."""
+    with ThreadPoolExecutor(len(processes)) as threads:
+        ends = {threads.submit(process.communicate, SECONDS): process for process in processes}
+        try:
+            for end in as_completed(ends):
+                if ends[end].poll() != status:
+                    break
+        finally:
+            for end, process in ends.items():
+                if not end.done():  # its thread reads its status, so nobody else may
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGKILL)
+        return [end.result() for end in ends]
 
 
 def on_devices(**devices: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -53,14 +53,13 @@ def test_losses_in_32_bits_are_those_of_a_cpu(data, tmp_path):
 
 @on_devices()
 def test_attention_in_16_bits_is_one_call_of_flash_attention_per_layer_and_micro_batch(data, tmp_path):
-    for precision in ("bf16", "fp16", "auto"):
+    for precision in ("fp16", "auto"):
         report = recorded(data, tmp_path / precision, precision=precision)
         assert report.flash_forward == LAYERS * (6 * PARTS + EVALUATIONS)
         assert report.flash_backward == LAYERS * 6 * PARTS
-    assert losses(tmp_path / "auto") == losses(tmp_path / "bf16")  # on this GPU
     report = recorded(data, tmp_path / "recompute", recompute_activations=True)
     assert report.flash_forward == LAYERS * (2 * 6 * PARTS + EVALUATIONS)
-    assert losses(tmp_path / "recompute") == losses(tmp_path / "bf16")
+    assert losses(tmp_path / "recompute") == losses(tmp_path / "auto")
 
 
 @on_devices()
@@ -69,9 +68,7 @@ def test_a_step_waits_twice_for_the_device_once_for_the_losses_and_once_for_the_
         {},
         {"optimizer": "lamb"},
         {"optimizer": "muon"},
-        {"precision": "fp16"},
-        {"precision": "fp32"},
-        {"remask": True, "recompute_activations": True},
+        {"precision": "fp16", "remask": True, "recompute_activations": True},
     ):
         few, more = (
             Counter(recorded(data, tmp_path / f"{changes}-{steps}", num_steps=steps, **changes).synchronizations)
@@ -104,12 +101,13 @@ def test_a_layer_is_compiled_once_for_each_length_and_never_again(data, tmp_path
 
 @on_devices()
 def test_a_run_that_is_stopped_and_resumed_has_the_same_bits(data, tmp_path):
-    for precision in ("bf16", "fp16", "fp32"):
+    for precision in ("bf16", "fp16"):
         whole, resumed = tmp_path / precision, tmp_path / f"{precision}-resumed"
-        recorded(data, whole, precision=precision)
+        recorded(data, whole, precision=precision, save_every=4)
         shutil.copytree(whole, resumed)
         shutil.rmtree(resumed / "checkpoints" / "step-00000006")
-        recorded(data, resumed, precision=precision)
+        report = recorded(data, resumed, precision=precision, save_every=4)
+        assert report.flash_backward == LAYERS * 2 * PARTS
         assert learnt(resumed) == learnt(whole) and numbers(resumed) == numbers(whole)
 
 
