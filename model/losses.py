@@ -28,6 +28,8 @@ GPU_CHUNK = 2**27
 """Logits of a chunk on other devices: 256 MiB in 16 bits, or 4,397 positions with 30,522 words."""
 ROWS_MULTIPLE = 8
 """The positions of a chunk are a multiple of this number, for fast products over positions."""
+BLOCK = 64
+"""Words in a block, when a CPU seeks the most likely word."""
 FP16_SCALE = 2.0**8
 """Factor of the gradients of logits in fp16, whose numbers are inexact below 6e-5 and end at 6e-8."""
 
@@ -63,7 +65,7 @@ def chunks(hidden: Tensor, masked_ids: Tensor, vocab_size: int) -> list[tuple[Te
 def predict_words(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the probabilities (R, V) of a chunk, the sum of its losses and its number of correct words."""
     logits = F.linear(hidden, weight, bias)  # (R, V)
-    highest, best = logits.max(-1, keepdim=True)
+    highest, best = highest_words(logits)  # (R, 1) each
     true = masked_ids.clamp(min=0)[:, None]
     probabilities = softmax(logits, sum_type(hidden))
     # The logarithm of the sum over words, from the largest probability. That of the true word may be 0.
@@ -85,6 +87,25 @@ def subtract_true(probabilities: Tensor, true: Tensor) -> Tensor:
     if not torch.compiler.is_compiling():
         return probabilities.scatter_add_(-1, true, probabilities.new_full(true.shape, -1.0))
     return probabilities - (torch.arange(probabilities.shape[-1], device=true.device) == true).to(probabilities.dtype)
+
+
+def highest_words(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `logits.max(-1, keepdim=True)` returns: the highest logits and their words, the first of equal ones.
+
+    A CPU has vector instructions for a maximum, but not for its place. So the place is sought among the maxima of blocks,
+    and then in one block.
+    """
+    vocab_size = logits.shape[-1]
+    if torch.compiler.is_compiling() or logits.device.type != "cpu" or vocab_size < 2 * BLOCK:
+        return torch.max(logits, -1, keepdim=True)
+    whole = vocab_size // BLOCK * BLOCK
+    maxima = logits[:, :whole].unflatten(-1, (-1, BLOCK)).amax(-1)
+    if whole < vocab_size:
+        maxima = torch.cat([maxima, logits[:, whole:].amax(-1, keepdim=True)], -1)
+    first = maxima.argmax(-1, keepdim=True) * BLOCK
+    words = (first + torch.arange(BLOCK)).clamp(max=vocab_size - 1)  # (R, BLOCK)
+    highest, place = logits.gather(-1, words).max(-1, keepdim=True)
+    return highest, words.gather(-1, place)
 
 
 def sum_type(values: Tensor) -> torch.dtype:

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import losses
 from model.loading.data import DataSet
-from model.losses import IGNORED, chunks, word_losses
+from model.losses import IGNORED, chunks, highest_words, word_losses
 from tests.model.small_model import random_model
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -178,6 +178,24 @@ def test_the_first_of_equally_likely_words_is_predicted():
     for dtype in (torch.float32, torch.bfloat16):
         zeros = [torch.zeros(*size, dtype=dtype) for size in ((5, 8), (500, 8), (500,))]
         assert word_losses(*zeros, torch.tensor([0, 1, 0, 499, IGNORED]))[1] == 2
+
+
+@given(
+    vocab_size=st.sampled_from([1, 63, 64, 127, 128, 129, 191, 192, 1000]),
+    values=st.integers(1, 5),
+    last=st.booleans(),
+    dtype=st.sampled_from(list(TOLERANCES)),
+    seed=st.integers(0, 99),
+)
+def test_the_most_likely_word_is_that_of_a_plain_maximum(vocab_size, values, last, dtype, seed):
+    """Also with many equal logits, with the last word and with words of probability 0."""
+    draws = torch.Generator().manual_seed(seed)
+    logits = torch.randint(values, (9, vocab_size), generator=draws).to(dtype)
+    logits[:, torch.rand(vocab_size, generator=draws) < 0.1] = -math.inf
+    if last:
+        logits[:, -1] = values
+    highest, best = highest_words(logits)
+    assert highest.equal(logits.amax(-1, keepdim=True)) and best.equal(logits.argmax(-1, keepdim=True))
 
 
 def test_the_same_inputs_give_the_same_bits(small_chunks):
