@@ -28,7 +28,7 @@ GPU_CHUNK = 2**27
 """Logits of a chunk on other devices: 256 MiB in 16 bits, or 4,397 positions with 30,522 words."""
 ROWS_MULTIPLE = 8
 """The positions of a chunk are a multiple of this number, for fast products over positions."""
-BLOCK = 64
+BLOCK = 128
 """Words in a block, when a CPU seeks the most likely word."""
 FP16_SCALE = 2.0**8
 """Factor of the gradients of logits in fp16, whose numbers are inexact below 6e-5 and end at 6e-8."""
