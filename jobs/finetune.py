@@ -104,6 +104,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
     """Open the model and read the rows; ValueError if they do not fit together."""
     from jobs.support.finetuning import FinetuneJob
     from model.hub.pretrained import open_pretrained
+    from model.runs.heap import limit_kernels
     from model.step import choose_device, choose_precision
     from model.tasks.data import Windowing
     from model.tasks.rows import read_task
@@ -117,6 +118,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
     check_model(config, pretrained, windowing)
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device, pretrained.config.shape, config.attention_dropout)
+    limit_kernels(precision)
     task = make_task(config.task, windowing, config.labels, **config.task_flags())
     columns = pairs("columns", config.columns)
     with errors_of("--train"):

@@ -140,6 +140,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     from model.loading.data import DataSet
     from model.loading.remask import remasking_of
     from model.runs.bad_steps import BadStepPolicy
+    from model.runs.heap import limit_kernels
     from model.runs.meter import PretrainingMeter
     from model.shape import EncoderConfig
     from model.step import choose_precision
@@ -152,6 +153,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         torch.set_num_threads(config.num_threads)
     dropout = config.model.attention_probs_dropout_prob
     precision = choose_precision(config.precision, ranks.device, config.model, dropout, recorder.warn)
+    limit_kernels(precision)
     data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
     schedule = config.schedule(data_set)
     lengths = {phase.max_seq_length for phase in schedule.phases}

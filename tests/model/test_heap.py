@@ -1,4 +1,8 @@
+import ctypes
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +24,47 @@ def test_the_heap_is_trimmed_once_per_interval():
     for now[0] in (101.0, 129.9, 130.0, 159.0, 161.0):
         heap.trim_if_due()
     assert trims == [130.0, 161.0]
+
+
+LIVE_BYTES = """
+import ctypes, sys
+from model.loading.batches import global_batch
+from model.loading.data import DataSet
+from model.mixed_precision import compute_copy
+from model.optimizer import build_optimizer
+from model.runs.heap import limit_kernels
+from model.step import train_step
+from tests.model.small_model import random_model
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "a b c d mapped e f used g h".split()]
+
+library = ctypes.CDLL(None)
+library.mallinfo2.restype = Info
+data, precision = sys.argv[1:]
+limit_kernels(precision)
+examples = DataSet(data).examples("train", 32)
+order = examples.order(1, "global")
+model = random_model()
+copy, optimizer = compute_copy(model, precision), build_optimizer(model, 0.01)
+sizes = set()
+for step in range(120):
+    batch = global_batch(examples, order, step * 24, 24, 24)
+    train_step(model, optimizer, batch, copy=copy, learning_rate=1e-3, max_gradient_norm=1.0, seed=1, step=step)
+    sizes.add(batch.num_tokens)
+    if step in (39, 119):
+        info = library.mallinfo2()
+        print(len(sizes), info.used + info.mapped)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33")
+def test_live_memory_is_the_same_after_40_and_120_steps_of_different_sizes(data_set):
+    """In bytes of live blocks, which neither the machine nor its load changes. Kernels of 80 sizes would be 10 MiB."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ONEDNN")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", LIVE_BYTES, str(data_set), "fp32"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    (few, before), (many, after) = (map(int, line.split()) for line in ran.stdout.splitlines())
+    assert many > few + 20
+    assert after - before < 2**20
