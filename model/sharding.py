@@ -103,15 +103,16 @@ def shard_model(model: PretrainingModel, ranks: Ranks, precision: str) -> Shardi
     for name, parameter in model.named_parameters():
         share_parts(parameter.data, weights.pop(name, None), ranks)
     assert isinstance(model, FSDPModule)
-    return Sharding(model=model, ranks=ranks, sums_once=has_room_for_gradients(model, ranks.device))
+    return Sharding(model=model, ranks=ranks, sums_once=have_room_for_gradients(ranks, model))
 
 
-def has_room_for_gradients(model: PretrainingModel, device: torch.device) -> bool:
-    """Return whether gradients of the whole model, in 32 bits, are a small share of the device's memory."""
-    if device.type != "cuda":
-        return True
+def have_room_for_gradients(ranks: Ranks, model: PretrainingModel) -> bool:
+    """Return whether gradients of the whole model, in 32 bits, are a small share of the memory of all ranks' devices."""
     num_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
-    return num_bytes <= SHARE_FOR_GRADIENTS * torch.cuda.get_device_properties(device).total_memory
+    has_room = True
+    if ranks.device.type == "cuda":
+        has_room = num_bytes <= SHARE_FOR_GRADIENTS * torch.cuda.get_device_properties(ranks.device).total_memory
+    return ranks.sum_numbers([has_room]) == [ranks.size]  # GPUs may differ, and all ranks must do the same
 
 
 def share_parts(target: Tensor, source: Tensor | None, ranks: Ranks) -> None:

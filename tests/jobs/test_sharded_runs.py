@@ -135,7 +135,7 @@ def test_a_sharded_run_that_is_stopped_and_resumed_has_the_same_bits(data, tmp_p
         assert first.read_bytes() == second.read_bytes()
 
 
-EACH = "import model.sharding; model.sharding.has_room_for_gradients = lambda *_: False; "
+EACH = "import model.sharding; model.sharding.have_room_for_gradients = lambda *_: False; "
 EAGER = "import functools, torch, warnings; warnings.simplefilter('ignore'); "
 EAGER += "torch.compile = functools.partial(torch.compile, backend='aot_eager'); "
 
