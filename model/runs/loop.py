@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from model.distributed import Ranks
 from model.runs.bad_steps import BadStepPolicy
-from model.runs.heap import Heap
+from model.runs.heap import Heap, keep_blocks
 from model.runs.progress import Progress
 from model.runs.recorder import NullRecorder
 from model.step import StepResult
@@ -106,6 +106,7 @@ def train(
     start = (time.monotonic() if begun is None else begun) - progress.seconds
     saved_step = progress.step
     stop_signal = 0
+    keep_blocks()
     heap = Heap()
 
     while True:
