@@ -92,11 +92,12 @@ def made(tmp_path_factory) -> DataSet:
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_a_rehearsal_fills_the_lines_of_some_cases(tmp_path):
     out = tmp_path / "table.md"
-    ended = rehearse(out, "--only", "attention, bf16", "resume", "base 32: not compiled", "small 32: transformers")
+    names = ["attention, bf16", "resume", "base 32: not compiled", "small 32: CUDA graphs", "small 32: transformers"]
+    ended = rehearse(out, "--only", *names)
     rows = rows_of(out)
-    names = ["attention, bf16", "resume", "base 32: not compiled", "small 32: transformers"]
+    names.insert(4, "small 32: CUDA graphs, not compiled")
     assert [row[0] for row in rows] == names, ended.stderr
-    assert ended.returncode == 0 and "4 cases, 0 not run, 0 failed" in out.read_text()
+    assert ended.returncode == 0 and "6 cases, 0 not run, 0 failed" in out.read_text()
     assert "(CUDA None)" in out.read_text()  # so `is_real` was false
     assert "varlen_attn" in rows[0][-1] and "equal to the last bit" in rows[1][-1]
     assert all(re.fullmatch(r"[\d,]+ \[[\d,]+, [\d,]+\]", row[1]) for row in rows[2:])

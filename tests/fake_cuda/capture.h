@@ -42,6 +42,13 @@ struct Node {
   bool draws;
   Values results{};
 
+  // Puts another tensor in the place of one among arguments and results.
+  void replace(const at::Tensor& old, const at::Tensor& other) {
+    for (auto* values : {&arguments, &results})
+      for (auto& value : *values)
+        if (value.isTensor() && value.toTensor().is_same(old)) value = other;
+  }
+
   void run() const {
     CurrentDevice current(device);
     Running running;

@@ -132,9 +132,17 @@ struct Call {
     return is_view ? tensor : owned(tensor);
   }
 
+  // Gives tensors that the operator has resized their new memory. The operators of a graph then work on it.
+  void resize_written(Node* node) {
+    for (const auto& [tensor, host] : written) {
+      if (!take_over(tensor, host) || !node) continue;
+      owned(tensor);
+      node->replace(host, on_host(tensor));
+    }
+  }
+
   // Replaces the results on the stack by tensors of the device.
   void give_results(Stack* stack) {
-    for (const auto& [tensor, host] : written) take_over(tensor, host);
     for (auto value = stack->end() - op.schema().returns().size(); value != stack->end(); ++value) {
       if (value->isTensor()) {
         *value = give(value->toTensor());
@@ -167,6 +175,9 @@ void run(const c10::OperatorHandle& op, Stack* stack) {
   }
   if (node) {
     node->results = Values(stack->end() - op.schema().returns().size(), stack->end());
+  }
+  call.resize_written(node ? &*node : nullptr);
+  if (node) {
     std::lock_guard lock(graph_mutex);
     new_graph->add(*node);
   }

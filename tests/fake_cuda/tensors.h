@@ -84,15 +84,16 @@ inline at::Tensor on_device(const at::Tensor& host, const std::vector<at::Tensor
   return make_tensor(std::move(storage), c10::DispatchKey::CUDA, host, host.storage_offset());
 }
 
-// Gives a tensor of a device, which a CPU kernel has resized on the host, the new size and the content.
-inline void take_over(const at::Tensor& device, const at::Tensor& host) {
-  if (device.sizes() == host.sizes() && device.strides() == host.strides()) return;
+// Gives a tensor of a device, which a CPU kernel has resized on the host, new memory with the content. Returns whether it was.
+inline bool take_over(const at::Tensor& device, const at::Tensor& host) {
+  if (device.sizes() == host.sizes() && device.strides() == host.strides()) return false;
   size_t bytes = at::detail::computeStorageNbytes(host.sizes(), host.strides(), host.element_size());
   auto* storage = device.storage().unsafeGetStorageImpl();
   storage->set_data_ptr(device_allocator.allocate(bytes));
   storage->set_nbytes(bytes);
   device.unsafeGetTensorImpl()->set_sizes_and_strides(host.sizes(), host.strides(), 0);
   if (bytes) memcpy(storage->mutable_data(), host.data_ptr(), bytes);
+  return true;
 }
 
 }  // namespace fake_cuda

@@ -34,6 +34,19 @@ def test_a_replay_computes_again_in_the_same_memory_and_a_capture_computes_nothi
 
 
 @on_devices()
+def test_a_result_that_an_operator_makes_by_resizing_belongs_to_the_graph():
+    import torch
+
+    given = torch.zeros(2, 3, device="cuda")
+    with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):
+        result = given.logsumexp(-1) + torch.arange(2, device="cuda")
+    for values in ([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[0.0, 0.0, 7.0], [1.0, 0.0, 0.0]]):
+        given.copy_(expected := torch.tensor(values))
+        graph.replay()
+        assert torch.equal(result.cpu(), expected.logsumexp(-1) + torch.arange(2))
+
+
+@on_devices()
 def test_dropout_in_a_graph_draws_anew_in_each_replay_from_the_seed_of_the_device():
     import torch
 
