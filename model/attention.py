@@ -1,4 +1,4 @@
-"""Attention on packed sequences, by the fastest means of the device that gives the right numbers.
+"""Attention on packed sequences, in the fastest correct way of each device.
 
     CUDA, 16 bits, no dropout, and nothing that `flash_obstacle` names   one call of FlashAttention over all sequences
     CUDA otherwise                                                       one call over all sequences, padded
@@ -23,7 +23,7 @@ except ImportError:  # pragma: no cover
     varlen_attn = None  # type: ignore[assignment]
 
 MOST_PADDING = 8
-"""Largest number of places per token in the padded form. A batch of short texts beside a long one has more: it is computed
+"""Largest number of places per token in the padded form. A batch of many short texts and a long one has more. It is computed
 sequence by sequence, so that memory stays in proportion to its tokens."""
 PADDED_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """The kernels for padded sequences. Those of cuDNN, which torch prefers on H100 to B200, give NaN as the gradient of some
@@ -33,10 +33,10 @@ queries under a mask, if the longest sequence is 64 above a multiple of 128 (pyt
 def attention(qkv: Tensor, batch: PackedSequences, dropout: float = 0.0) -> Tensor:
     """Return the softmax attention of every token to all tokens of its own sequence.
 
-    One call for each sequence is the fastest way measured on a CPU, and a sequence's result does not depend, bit for bit,
-    on its neighbours. `split` matters there: one slice per sequence would make the backward pass build a zero tensor of the
-    whole batch for each. Apple's GPUs take this way, too: in some versions of torch they mix up the sequences of permuted
-    tensors and the rows of masks (pytorch issues 181133 and 184180).
+    On a CPU, one call for each sequence is the fastest way measured, and the result of a sequence is equal to the last bit
+    whatever its neighbours are. It uses `split`, because with one slice per sequence the backward pass builds a zero tensor
+    of the whole batch for each. Apple's GPUs also get one call for each sequence: in some versions of torch they mix up the
+    sequences of permuted tensors and the rows of masks (pytorch issues 181133 and 184180).
 
     Args:
         qkv: (T, 3, H, D).
@@ -74,14 +74,14 @@ def padded_attention(qkv: Tensor, padded: PaddedPlaces, dropout: float) -> Tenso
 
 
 def flash_obstacle(device: torch.device, dtype: torch.dtype, head_size: int, dropout: float) -> str | None:
-    """Return why FlashAttention's packed form does not take such tensors; None if it does.
+    """Return why FlashAttention's packed form does not take tensors of this kind; None if it does.
 
     These are the checks of torch's `mha_varlen_fwd` and `mha_varlen_bwd`.
     """
     if device.type != "cuda":
         return f"the device is {device.type}"
     if dtype not in (torch.bfloat16, torch.float16):
-        return "it is for 16 bits"
+        return "it needs 16 bits"
     if varlen_attn is None:
         return f"torch {torch.__version__} does not have it for packed sequences"
     if dropout > 0:
@@ -90,7 +90,7 @@ def flash_obstacle(device: torch.device, dtype: torch.dtype, head_size: int, dro
     if capability < (8, 0):
         return f"{torch.cuda.get_device_name(device)} is older than Ampere"
     if head_size % 8 or head_size > 256:
-        return f"heads have the size {head_size}, and not a multiple of 8 of at most 256"
+        return f"the head size is {head_size}, expected a multiple of 8 up to 256"
     if 192 < head_size <= 224 and capability not in ((8, 0), (9, 0), (10, 0), (10, 3)):
-        return f"heads have the size {head_size}, for which {torch.cuda.get_device_name(device)} has too little memory"
+        return f"the head size is {head_size}, for which {torch.cuda.get_device_name(device)} has too little memory"
     return None

@@ -1,8 +1,8 @@
 """Forward and backward of a micro-batch as one CUDA graph, for models so small that starting kernels takes most of a step.
 
 A graph is recorded once for each size of padded batches (`model/loading/padding.py`) and replayed for every micro-batch of
-that size. It reads a batch from fixed places and adds to gradients in fixed places. The optimizer is not part of it. A batch
-that was not padded, and one without pairs in a run that trains on pairs, run as usual.
+that size. It reads a batch from fixed places and adds to gradients in fixed places. The optimizer is not part of it. Two
+kinds of batches run without a graph: those that were not padded, and those without pairs in a run that trains on pairs.
 
 While a graph is recorded, other threads may use the GPU: the reader allocates pinned memory for the next batch.
 """
@@ -18,7 +18,7 @@ from model.batch import PackedBatch, StaticShape
 from model.heads import PretrainingModel
 
 WARM_UP_PASSES = 3
-"""Passes before recording, on another stream, in which libraries and torch.compile make what a recording must not make."""
+"""Passes on another stream before recording, in which libraries allocate memory and torch.compile compiles."""
 
 
 @dataclass(kw_only=True)

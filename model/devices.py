@@ -59,7 +59,7 @@ PEAK_TFLOPS = {
     "RTX PRO 6000 BLACKWELL WORKSTATION EDITION": 503.8,
 }
 """NVIDIA's peaks of dense 16-bit matrix products with sums in 32 bits, in TFLOP/s, by the name that torch reports without
-the words in WORDS_OF_ALL. They are in fp16 for V100 and T4, and equal in fp16 and bf16 for the others.
+the words in IGNORED_WORDS. They are in fp16 for V100 and T4, and equal in fp16 and bf16 for the others.
 
 They come from NVIDIA's data sheets: half of the figure where that is for sparse matrices (H100 NVL and H200 NVL 1,671,
 H100 PCIe 1,513, B200 and B300 4,500 and GB200 and GB300 5,000 for each GPU). Those of GeForce and RTX cards come from the
@@ -67,7 +67,7 @@ white papers on GA102, Ada and Blackwell: GeForce cards add in 32 bits at half o
 product reaches about four fifths of the peak: 790 on an H200.
 
 A name that is not here has no peak: a laptop's GPU and a part of a GPU (MIG) are slower than the card of that name."""
-WORDS_OF_ALL = re.compile(r"NVIDIA|TESLA|\d+GB?|HBM3E?|SXM\d?|AC")
+IGNORED_WORDS = re.compile(r"NVIDIA|TESLA|\d+GB?|HBM3E?|SXM\d?|AC")
 """Words in the names of GPUs that make no difference: maker, memory, socket, and air cooling."""
 
 
@@ -82,7 +82,7 @@ def peak_flops(device: torch.device, stated_tflops: float | None, precision: str
     if device.type != "cuda" or precision == "fp32":
         return None
     words = torch.cuda.get_device_name(device).upper().replace("-", " ").split()
-    peak = PEAK_TFLOPS.get(" ".join(word for word in words if not WORDS_OF_ALL.fullmatch(word)))
+    peak = PEAK_TFLOPS.get(" ".join(word for word in words if not IGNORED_WORDS.fullmatch(word)))
     return peak and peak * 1e12
 
 

@@ -162,7 +162,8 @@ def backend_errors() -> Iterator[None]:
 def is_of_lost_rank(error: RuntimeError) -> bool:
     """Return whether a backend's error means that another rank has ended, or has not answered for as long as `TIMEOUT`.
 
-    Gloo raises a plain RuntimeError for everything; only the text tells. NCCL raises hardly any: see above.
+    Gloo raises a plain RuntimeError for everything, so only the text shows the cause. NCCL raises almost no errors, for the
+    reason at the top of this file.
     """
     text = str(error)
     return isinstance(error, dist.DistNetworkError) or bool(LOST_RANK.search(text) and "enforce fail" not in text)

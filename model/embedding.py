@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class Embedding(nn.Embedding):
     """torch's Embedding, whose gradient is summed in 32 bits on every device.
 
-    On a CPU torch adds the gradients of equal ids one after the other in the type of the table. In 16 bits such a sum
+    On a CPU torch adds the gradients of equal ids one after the other in the type of the table. In 16 bits the sum
     stops growing after a few hundred summands, and a batch has thousands of each token type and of [MASK].
     """
 

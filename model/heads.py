@@ -143,7 +143,7 @@ class PretrainingModel(nn.Module):
         mlm_loss, mlm_correct = self.word_losses(hidden[batch.masked_positions], batch.masked_ids)
         loss = mlm_loss / num_masked
         nsp_loss, nsp_correct = torch.zeros_like(mlm_loss), torch.zeros_like(mlm_loss)
-        if isinstance(num_pairs, Tensor) or num_pairs:  # a sync if it asked for the tensor's value
+        if isinstance(num_pairs, Tensor) or num_pairs:  # the value of a tensor would need a sync
             labels = batch.next_sentence_label
             pair_logits = self.pair_logits(batch, hidden)
             nsp_loss = F.cross_entropy(pair_logits.float(), labels, ignore_index=-1, reduction="sum")

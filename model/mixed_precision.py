@@ -1,8 +1,8 @@
 """Training in 16 bits with a master copy of the weights in 32 bits (Micikevicius et al. 2018).
 
 The optimizer, checkpoints and export know the model in 32 bits, the *master*. In bf16 and fp16 a *compute copy* of it runs
-forward and backward. All of the copy is in 16 bits: weights, activations, the residual stream and gradients. Inside,
-LayerNorm takes its statistics and losses are computed in 32 bits, and so are all sums over the micro-batches of a step.
+forward and backward. Its weights, activations, residual stream and gradients have 16 bits. The statistics inside LayerNorm,
+the losses, and the sums over the micro-batches of a step have 32 bits.
 
     every micro-batch   forward and backward of the copy; each gradient is added to the master's as soon as it is ready
     every update        the optimizer updates the master; `ComputeCopy.update` rounds it into the copy
@@ -33,7 +33,7 @@ class ComputeCopy(Generic[Model]):
     def __init__(self, master: Model, dtype: torch.dtype) -> None:
         """
         Args:
-            master: on the device where it will stay; its parameters that are trained are known by now.
+            master: on the device where it will stay. `requires_grad` of its parameters must not change later.
             dtype: bfloat16 or float16.
         """
         memo = {id(module): module for module in kept_in_32_bits(master)}

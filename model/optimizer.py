@@ -24,7 +24,7 @@ BETAS = (0.9, 0.98)
 """Adam's decay rates in pretraining. 0.98 instead of 0.999, as in RoBERTa, is more stable at batches of thousands."""
 LAMB_BETAS = (0.9, 0.999)
 LAMB_NUMBERS = 32 * 2**20
-"""Numbers that LAMB updates at once. It needs twice their memory for the time of the update."""
+"""Numbers that LAMB updates at once. During the update it needs twice their memory."""
 MUON_MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's iteration: Jordan's, and torch's."""
@@ -60,8 +60,8 @@ class Lamb(torch.optim.Optimizer):
     parameter without weight decay (bias, LayerNorm) is not scaled, nor is one whose norm or update is 0. The trainer
     clips the gradient, so LAMB does not. The step is kept on the CPU, where it is read without a GPU sync.
 
-    Its work is not divided among the ranks. By count it is 2 % of a step of `base` on eight H100 with batches of 8,192, and
-    to exchange the updates takes a third of that time over NVLink, and longer than that time over a network.
+    Its work is not divided among the ranks. By count, it is 2 % of a step of `base` on eight H100 with batches of 8,192. An
+    exchange of the updates takes a third of that time over NVLink, and more than that time over a network.
     """
 
     def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float) -> None:
@@ -85,11 +85,8 @@ class Lamb(torch.optim.Optimizer):
         torch._foreach_add_([state["step"] for state in states], 1)
         steps = torch.stack([state["step"] for state in states]).tolist()
         first, second = (own_parts(state[name] for state in states) for name in ("exp_avg", "exp_avg_sq"))
-        own, gradients, are_sharded = (
-            own_parts(parameters),
-            own_parts(gradients_of(parameters)),
-            is_sharded(parameters[0]),
-        )
+        own, gradients = own_parts(parameters), own_parts(gradients_of(parameters))
+        are_sharded = is_sharded(parameters[0])
         beta1, beta2 = group["betas"]
         torch._foreach_lerp_(first, gradients, 1 - beta1)
         torch._foreach_mul_(second, beta2)

@@ -26,8 +26,8 @@ class PaddedPlaces(NamedTuple):
     places: Tensor
     """int64 (T,), the place of each token"""
     is_key: Tensor
-    """bool (N, 1, 1, S), whether there is a token of the row's sequence; a row without tokens has one place all the same,
-    because a softmax over nothing is not a number"""
+    """bool (N, 1, 1, S), whether a place has a token of the row's sequence. In a row without tokens the first place has
+    the value true, because a softmax over nothing is not a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class PackedSequences:
 
     @cached_property
     def padded_places(self) -> PaddedPlaces:
-        """The padded form, computed on the device of the batch, without a sync, when the first layer asks for it."""
+        """The padded form. It is computed once, on the device of the batch, without a sync."""
         num_tokens, longest = len(self.input_ids), self.longest
         starts, ends = self.cu_seqlens[:-1], self.cu_seqlens[1:]
         token = torch.arange(num_tokens, dtype=torch.int32, device=starts.device)

@@ -320,7 +320,7 @@ def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
 
 
 def others_in(folder: Path) -> list[Path]:
-    """Return what is in the folder besides checkpoints and what writers leave when they are killed."""
+    """Return what is in the folder except checkpoints and what writers leave when they are killed."""
     known = {path for _, path in checkpoints_in(folder)}
     paths = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in paths if path not in known and not path.name.startswith(".tmp-"))

@@ -129,12 +129,12 @@ def test_the_padded_form_is_computed_once_for_all_layers_and_not_copied_to_anoth
         ((9, 0), torch.float16, 256, 0.0, None),
         ((8, 6), torch.bfloat16, 192, 0.0, None),
         ((12, 0), torch.bfloat16, 8, 0.0, None),
-        ((9, 0), torch.float32, 64, 0.0, "it is for 16 bits"),
+        ((9, 0), torch.float32, 64, 0.0, "it needs 16 bits"),
         ((9, 0), torch.bfloat16, 64, 0.1, "it has no dropout of attention weights, which is 0.1 here"),
         ((7, 5), torch.float16, 64, 0.0, "Some GPU is older than Ampere"),
-        ((9, 0), torch.bfloat16, 20, 0.0, "heads have the size 20, and not a multiple of 8 of at most 256"),
-        ((9, 0), torch.bfloat16, 264, 0.0, "heads have the size 264, and not a multiple of 8 of at most 256"),
-        ((8, 9), torch.bfloat16, 224, 0.0, "heads have the size 224, for which Some GPU has too little memory"),
+        ((9, 0), torch.bfloat16, 20, 0.0, "the head size is 20, expected a multiple of 8 up to 256"),
+        ((9, 0), torch.bfloat16, 264, 0.0, "the head size is 264, expected a multiple of 8 up to 256"),
+        ((8, 9), torch.bfloat16, 224, 0.0, "the head size is 224, for which Some GPU has too little memory"),
     ],
 )
 def test_flash_attention_is_used_where_torch_takes_it(monkeypatch, capability, dtype, head_size, dropout, expected):

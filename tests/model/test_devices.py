@@ -94,7 +94,7 @@ def test_a_head_size_or_dropout_that_flash_attention_does_not_take_gives_a_warni
     assert check_precision("bf16", CUDA, BertShape()) == []
     shape = BertShape(hidden_size=120, num_attention_heads=6)
     [note] = check_precision("bf16", CUDA, shape)
-    assert "heads have the size 20, and not a multiple of 8 of at most 256" in note
+    assert "the head size is 20, expected a multiple of 8 up to 256" in note
     [note] = check_precision("bf16", CUDA, BertShape(), 0.1)
     assert "no dropout of attention weights, which is 0.1 here" in note
 
