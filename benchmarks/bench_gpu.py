@@ -1,19 +1,19 @@
-"""Measure everything worth knowing on one GPU in a few minutes, and check it against slower ways and the CPU.
+"""Measure training on one GPU in a few minutes, and check its results against slower ways and the CPU.
 
     benchmarks/on_gpu.sh
     benchmarks/on_gpu.sh --minutes 4 --only "base 128" attention
     benchmarks/on_gpu.sh --rehearse
 
 The cases are listed in `benchmarks/gpu/cases.py`, the most important first. Each becomes a line of one table as soon as it
-is measured, so a run that is cut off keeps what it has. A case is left out if the time is not enough for it, and stopped if
-it takes much longer than expected. The cases run in a process of their own: if one ends it, another process goes on with the
-next case.
+is measured, so a run that is cut off keeps the lines so far. A case is left out if the time is not enough for it, and
+stopped if it takes much longer than expected. The cases run in a process of their own: if one ends it, another process
+continues with the next case.
 
 It needs torch, transformers, tokenizers, safetensors, pyarrow, numpy, fsspec and psutil, and neither Beam nor data. The
 table is benchmarks/results/on_gpu.md.
 
---rehearse runs every case with tiny models. Without a GPU it takes the CUDA device of the tests, which needs g++: the
-numbers then mean nothing, but no argument is wrong. Its table goes to a temporary file.
+--rehearse runs every case with tiny models, to find errors. Without a GPU it uses the CUDA device of the tests, which needs
+g++; the numbers then mean nothing. Its table goes to a temporary file.
 """
 
 import argparse
@@ -48,8 +48,8 @@ LIMIT = 3
 """A case is stopped after this many times the expected seconds, but not before PATIENCE seconds."""
 PATIENCE = 45
 LEGEND = (
-    "Medians of updates after two for warm-up, and their range; padding does not count. MFU is the share of the maker's "
-    "peak that the matrix products of the real tokens take; the next column is the share of the speed of a large product."
+    "Medians of updates after two for warm-up, and their range; padding does not count. MFU is the speed of the real "
+    "tokens' matrix products as a share of the maker's peak; the next column is its share of the speed of a large product."
 )
 CLOSING_SECONDS = 3
 """Time for the last lines."""
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("skipped: torch finds no CUDA device")
             return 0
         if not machine.is_real and not arguments.rehearse:
-            print("skipped: this CUDA device is the one of the tests, where only --rehearse makes sense")
+            print("skipped: this CUDA device is the one of the tests: use --rehearse")
             return 0
         what = f"{machine.device}. {machine.software}. {LEGEND}"
         path = arguments.out or report_path(arguments.rehearse)
@@ -110,7 +110,9 @@ def chosen_cases(cases: list[Case], texts: Sequence[str] | None) -> list[Case]:
     """Return the cases with one of these texts in their names; all without texts."""
     found = [case for case in cases if texts is None or any(text in case.name for text in texts)]
     if not found:
-        raise SystemExit(f"--only {' '.join(texts or ())}: no case has such a name; they are listed in gpu/cases.py")
+        raise SystemExit(
+            f"--only {' '.join(texts or ())}: no name of a case contains one of these; see benchmarks/gpu/cases.py"
+        )
     return found
 
 
@@ -130,7 +132,7 @@ def worker_command(data: Path, is_rehearsal: bool) -> list[str]:
 
 
 class Workers:
-    """The processes that measure, one after the other. The last one ends with the block."""
+    """The processes that measure, one at a time. The last one ends with the block."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """
@@ -141,10 +143,10 @@ class Workers:
         self.process: subprocess.Popen[str] | None = None
 
     def machine(self) -> Machine:
-        """Return what the first worker says of its machine.
+        """Start the first worker and return its machine.
 
         Raises:
-            SystemExit: it has not started; it has printed why.
+            SystemExit: it has not started; it has printed the reason.
         """
         line = self.start(START_SECONDS)
         if not line:
@@ -159,7 +161,7 @@ class Workers:
         return self.line(seconds)
 
     def measure(self, case: Case, seconds: float) -> Answer:
-        """Return the answer about a case, or why there was none after this time."""
+        """Return the answer to a case, or the reason why there is none after this time."""
         begin = time.monotonic()
         if self.process is None and not self.start(seconds):
             self.end()

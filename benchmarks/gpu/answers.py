@@ -1,14 +1,14 @@
-"""What a worker answers about a case. Imports no torch."""
+"""The answers of a worker. Imports no torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The numbers and words of a line of the table."""
+    """The result of a case, which becomes a line of the table."""
 
     result: str
-    """The finding in words: that of a check, or the first and the last loss; or why there is none."""
+    """The finding of a check in words, or the first and the last loss, or why there is no result."""
     is_failure: bool = False
     """Whether the case failed, or found a difference above its bound."""
     is_fatal: bool = False
@@ -19,25 +19,25 @@ class Answer:
     fastest: float | None = None
     """The range of the updates, in tokens per second."""
     flops: float | None = None
-    """Floating-point operations per second of the real tokens' matrix products; of the check "ceilings", what a large
-    product reaches."""
+    """Floating-point operations per second of the real tokens' matrix products; in the check "ceilings", those of a large
+    product."""
     mfu: float | None = None
     """Share of the maker's peak; None if it is not known."""
     waiting: float | None = None
     """Share of the time in which a step waited for its batch."""
     peak_gib: float | None = None
-    """Most memory of the device in tensors."""
+    """Largest memory of the device that tensors took."""
     start_seconds: float | None = None
     """Seconds of the first two updates, compilation included."""
     graphs: int | None = None
     """Graphs that torch.compile made."""
     graph_breaks: int = 0
-    """Places at which torch.compile cut a graph, because it cannot compile what is there."""
+    """Places at which torch.compile cut a graph, because it cannot compile the code there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a worker says of its machine before the first case."""
+    """The machine of a worker, sent before the first case."""
 
     device: str
     """Name of the GPU; empty if torch finds none."""

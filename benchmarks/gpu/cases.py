@@ -1,6 +1,6 @@
 """What `bench_gpu.py` measures, the most important first. Imports no torch.
 
-A lever is a field of `Levers`, what `levers.py` does with it, and a line of `OFF`.
+A lever is a field of `Levers`, the code for it in `levers.py`, and a line of `OFF`.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ CHECKS = {
 }
 """Seconds that each check is expected to take on an H200, by its name."""
 LAST_CHECK = {"losses, bf16 on the CPU": 20}
-"""What the rounding of 16 bits alone does. Slow on a processor without bf16 instructions."""
+"""The rounding of 16 bits alone, without a GPU. It is slow on a processor without bf16 instructions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,26 @@ OFF = {
     ),
     "vocabulary not padded": (6, Levers(padded_vocabulary=False)),
 }
-"""The expected seconds and the step with one lever off, by what a line of the table says. Losses in chunks and biases in
-blocks do not know autocast."""
-Way = tuple[str, float, dict[str, Any]]
-"""What a line of the table says, its expected seconds, and fields of `Speed`."""
+"""The expected seconds and the levers of a step with one lever off. Losses in chunks and biases in blocks do not work under
+autocast, so three levers are off there."""
 BEFORE = Levers(whole_layers=False, compute_copy=False, padded_vocabulary=False, loss_chunks=False, bias_blocks=False)
 GRAPHS = Levers(cuda_graphs=True)
 ALL = "all levers"
 """The step with all levers, to which the others of its shape are compared."""
+WAYS: dict[str, tuple[float, dict[str, Any]]] = {
+    ALL: (12, {}),
+    **{name: (seconds, {"levers": levers}) for name, (seconds, levers) in OFF.items()},
+    "all off but the compiler": (10, {"levers": BEFORE}),
+    "CUDA graphs": (7, {"levers": GRAPHS}),
+    "CUDA graphs, not compiled": (5, {"levers": replace(GRAPHS, compiled=False)}),
+    "one micro-batch": (12, {}),
+    "lamb": (6, {"optimizer": "lamb"}),
+    "muon": (6, {"optimizer": "muon"}),
+    "transformers": (5, {"program": "transformers"}),
+    "transformers, compiled": (65, {"program": "transformers"}),
+    f"{ALL}, again": (6, {}),
+}
+"""The ways to make updates: the expected seconds and the fields of `Speed`, by what the table calls them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +82,7 @@ class Case:
 
     name: str
     seconds: float
-    """What it is expected to take on an H200. It is not begun if less is left, and stopped after LIMIT times as much."""
+    """Expected time on an H200. A case is not begun if less is left, and stopped after LIMIT times as much."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,44 +145,40 @@ def all_cases(sizes: Sizes) -> list[Case]:
     return [*checks(CHECKS), *speeds(sizes), *checks(LAST_CHECK)]
 
 
-def checks(seconds: dict[str, int]) -> Iterator[Case]:
-    for name, expected in seconds.items():
-        yield Check(name=name, seconds=expected)
+def checks(seconds: dict[str, int]) -> list[Case]:
+    """Return checks from their names and expected seconds."""
+    return [Check(name=name, seconds=expected) for name, expected in seconds.items()]
 
 
-def speeds(sizes: Sizes) -> Iterator[Case]:
-    """Yield the cases with a speed."""
+def speeds(sizes: Sizes) -> list[Case]:
+    """Return the cases with a speed."""
 
-    def case(preset: str, length: int, micro_batch: int, parts: int, what: str, seconds: float, **fields: Any) -> Speed:
-        size = max(micro_batch // sizes.divisor, 1)
-        values: dict[str, Any] = {"preset": preset, "length": length, "micro_batch": size, "micro_batches": parts}
-        return Speed(name=f"{preset} {length}: {what}", seconds=seconds, **values, **fields)
+    def cases(preset: str, length: int, micro_batch: int, micro_batches: int, *ways: str) -> Iterator[Case]:
+        for way in ways:
+            seconds, fields = WAYS[way]
+            yield Speed(
+                name=f"{preset} {length}: {way}",
+                seconds=seconds,
+                preset=preset,
+                length=length,
+                micro_batch=max(micro_batch // sizes.divisor, 1),
+                micro_batches=micro_batches,
+                **fields,
+            )
 
-    base = ("base", sizes.short, 256, 4)
-    others = [("large", sizes.short, 128, 4), ("base", sizes.long, 64, 4), ("small", sizes.short, 256, 1)]
-    small = others[-1]
-    not_compiled, *half_compiled = ((what, seconds, {"levers": levers}) for what, (seconds, levers) in OFF.items())
-    theirs = ("transformers", 5, {"program": "transformers"})
-    all_off = ("all off but the compiler", 10, {"levers": BEFORE})
-    graphs = ("CUDA graphs", 7, {"levers": GRAPHS})
-
-    def cases(shape: tuple[str, int, int, int], *ways: Way) -> Iterator[Case]:
-        for what, seconds, options in ways:
-            yield case(*shape, what, seconds, **options)
-
-    yield from cases(base, (ALL, 12, {}), not_compiled, theirs, all_off)
-    yield case("base", sizes.short, 1024, 1, "one micro-batch", 9)
-    yield from cases(base, *half_compiled)
-    for shape in others:
-        yield from cases(shape, (ALL, 12, {}))
-    yield from cases(small, graphs, ("CUDA graphs, not compiled", 5, {"levers": replace(GRAPHS, compiled=False)}))
-    yield case("large", sizes.short, 512, 1, "one micro-batch", 12)
-    yield from cases(base, ("transformers, compiled", 65, {"program": "transformers"}), graphs)
-    yield from cases(base, *((optimizer, 6, {"optimizer": optimizer}) for optimizer in ("lamb", "muon")))
-    for shape in others:
-        yield from cases(shape, theirs)
-    for shape in others:
-        yield from cases(shape, not_compiled, all_off)
-    for shape in others:
-        yield from cases(shape, *half_compiled)
-    yield from cases(base, (f"{ALL}, again", 6, {}))
+    base, small = ("base", sizes.short, 256, 4), ("small", sizes.short, 256, 1)
+    others = [("large", sizes.short, 128, 4), ("base", sizes.long, 64, 4), small]
+    not_compiled, *compiled = OFF
+    return [
+        *cases(*base, ALL, not_compiled, "transformers", "all off but the compiler"),
+        *cases("base", sizes.short, 1024, 1, "one micro-batch"),
+        *cases(*base, *compiled),
+        *(case for shape in others for case in cases(*shape, ALL)),
+        *cases(*small, "CUDA graphs", "CUDA graphs, not compiled"),
+        *cases("large", sizes.short, 512, 1, "one micro-batch"),
+        *cases(*base, "transformers, compiled", "CUDA graphs", "lamb", "muon"),
+        *(case for shape in others for case in cases(*shape, "transformers")),
+        *(case for shape in others for case in cases(*shape, not_compiled, "all off but the compiler")),
+        *(case for shape in others for case in cases(*shape, *compiled)),
+        *cases(*base, f"{ALL}, again"),
+    ]

@@ -1,4 +1,4 @@
-"""Compare what runs on the GPU with a slower way or with the CPU, and measure what the GPU reaches at most."""
+"""Compare results on the GPU with a slower way or with the CPU, and measure the highest speeds of the GPU."""
 
 import statistics
 import tempfile
@@ -30,7 +30,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FACTOR = 2.0
 """Our attention may be this many times as far from the exact one as torch's is in the same precision."""
 FP32_BOUND = 1e-4
-"""Largest distance of attention in 32 bits from the exact one. TF32, which must not be in use, has 3e-4."""
+"""Largest distance of attention in 32 bits from the exact one. That of TF32, which must not be in use, is 3e-4."""
 LOSS_BOUNDS = {"fp32": 1e-3, "bf16": 3e-2}
 """Largest difference of a loss from the CPU's in 32 bits, in nats."""
 EAGER = Levers(compiled=False)
@@ -54,13 +54,13 @@ def run_check(name: str, data_set: DataSet, sizes: Sizes) -> Answer:
 
 
 def check_attention(data_set: DataSet, sizes: Sizes, precision: str) -> Answer:
-    """Compare attention and its gradient on packed sequences with SDPA on each sequence, both to 64-bit numbers."""
+    """Compare attention on packed sequences, and its gradient, with SDPA on each sequence, both to 64-bit numbers."""
     H, D = HEADS[precision]
     generator = torch.Generator().manual_seed(SEED)
     mine, theirs = [], []
     for length, number in ((sizes.short, 64), (sizes.long, 16)):
         with Steps(data_set, length, max(number // sizes.divisor, 2), 1, GPU) as steps:
-            steps.pad()  # there are empty sequences too
+            steps.pad()  # so that there are empty sequences too
             (batch, _), *_ = steps.read(1)
         part = batch.micro_batches[0].to(GPU)
         qkv = torch.randn(len(part.input_ids), 3, H, D, generator=generator).to(GPU, DTYPES[precision])

@@ -1,4 +1,4 @@
-"""The trainer's step with some of its levers off, put together by hand: the trainer has no options for them."""
+"""The trainer's step with some of its levers off. The trainer has no options for them, so its parts are replaced here."""
 
 import tomllib
 from collections.abc import Sequence
@@ -29,6 +29,7 @@ from model.step import PretrainingResult, train_step
 SEED = 1
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 """The shape of all models in a rehearsal."""
+HAS_BLOCKS = linear.has_blocks
 
 
 def build_model(preset: str, vocab_size: int, is_tiny: bool = False) -> PretrainingModel:
@@ -38,7 +39,7 @@ def build_model(preset: str, vocab_size: int, is_tiny: bool = False) -> Pretrain
 
 @cache
 def first_model(preset: str, vocab_size: int, is_tiny: bool) -> PretrainingModel:
-    """Return the same model again, because a draw of the weights of `large` takes seconds."""
+    """Return a model with initial weights, always the same object: to draw the weights of `large` takes seconds."""
     values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())["model"]
     config = EncoderConfig(shape=BertShape(**values | (TINY if is_tiny else {})), vocab_size=vocab_size)
     model = PretrainingModel(config)
@@ -46,12 +47,9 @@ def first_model(preset: str, vocab_size: int, is_tiny: bool) -> PretrainingModel
     return model.train()
 
 
-HAS_BLOCKS = linear.has_blocks
-
-
 @dataclass(kw_only=True)
 class Updates:
-    """What makes one update after the other."""
+    """A model and all that its updates need."""
 
     model: PretrainingModel
     optimizer: torch.optim.Optimizer
@@ -60,7 +58,7 @@ class Updates:
     learning_rate: float
 
     def run(self, batch: GlobalBatch, step: int) -> PretrainingResult:
-        """Make the update after `step` updates."""
+        """Make the update of this number, counted from 0."""
         return train_step(
             self.model,
             self.optimizer,

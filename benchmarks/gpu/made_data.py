@@ -1,4 +1,4 @@
-"""A data set of made text for a machine without Beam: the real pairs, masks and shards of tokens that are drawn.
+"""A data set of random words for a machine without Beam. Its pairs, masks and shards are made by the pipeline's functions.
 
 Words have the frequencies of Zipf's law. Lengths of sentences and documents are those of an encyclopedia, so the examples
 have the lengths, and therefore the cost, of real ones.
@@ -22,6 +22,8 @@ from pipeline.tokens import DOCUMENT, TokenBlock
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, tokenizer_json
 
 SEED = 1
+FIRST_WORD = len(SPECIAL_WORDS) + 1
+"""Id of the first word, after the special ones and the full stop."""
 SENTENCE_TOKENS = 25
 """Mean length of a sentence, with its full stop."""
 DOCUMENT_SENTENCES = 100
@@ -34,7 +36,7 @@ def make_data_set(folder: Path, *, num_tokens: int, num_words: int, lengths: tup
     Args:
         num_words: size of the vocabulary.
     """
-    vocabulary = Vocabulary((*SPECIAL_WORDS, ".", *(f"w{number}" for number in range(num_words - 6))))
+    vocabulary = Vocabulary((*SPECIAL_WORDS, ".", *(f"w{number}" for number in range(num_words - FIRST_WORD))))
     config = ExamplesConfig(max_seq_length=lengths, dupe_factor=1, validation_fraction=0.0, seed=SEED)
     tokens = draw_text(num_tokens, vocabulary)
     rows: list[dict[str, Any]] = []
@@ -83,17 +85,16 @@ def draw_text(num_tokens: int, vocabulary: Vocabulary) -> TokenBlock:
     draw = np.random.default_rng(SEED)
     num_sentences = max(num_tokens // SENTENCE_TOKENS, 8)
     # Lengths of both kinds are spread as in text: many short ones and a few long ones.
-    lengths = np.clip(draw.lognormal(np.log(SENTENCE_TOKENS) - 0.125, 0.5, num_sentences).round(), 2, 400).astype(
-        np.uint32
-    )
+    drawn = draw.lognormal(np.log(SENTENCE_TOKENS) - 0.125, 0.5, num_sentences)
+    lengths = np.clip(drawn.round(), 2, 400).astype(np.uint32)
     size = min(DOCUMENT_SENTENCES, num_sentences // 4)
     starts = np.flatnonzero(draw.random(num_sentences) < 1 / size)
     edges = np.unique([0, *starts.tolist(), num_sentences])
     total = int(lengths.sum())
     ranks = draw.random(total)
-    num_words = len(vocabulary.words) - 6
+    num_words = len(vocabulary.words) - FIRST_WORD
     # The inverse of the distribution function of 1 / (rank + 1), for ranks from 0.
-    words = 6 + np.minimum(np.exp(ranks * np.log(num_words + 1)) - 1, num_words - 1).astype(np.int64)
+    words = FIRST_WORD + np.minimum(np.exp(ranks * np.log(num_words + 1)) - 1, num_words - 1).astype(np.int64)
     words[np.cumsum(lengths) - 1] = vocabulary.ids["."]
     documents = np.zeros(len(edges) - 1, DOCUMENT)
     documents["id"] = np.sort(draw.integers(0, 1 << 63, len(documents), dtype=np.uint64))

@@ -1,4 +1,4 @@
-"""A process that measures cases on the GPU: `bench_gpu.py` starts it, and another one when it has died.
+"""A process that measures cases on the GPU. `bench_gpu.py` starts it, and starts another one when it has died.
 
 It reads the names of cases from its standard input, one a line, and writes an answer to each as a line of JSON.
 """
@@ -37,7 +37,7 @@ def main() -> None:
     if arguments.rehearse:
         losses.GPU_CHUNK = 2**15  # so that there are several chunks
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print does not belong to the answers
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
     send(answers, machine())
     if not torch.cuda.is_available():
         return
@@ -59,7 +59,7 @@ def send(answers: TextIO, answer: Answer | Machine) -> None:
 
 
 def machine() -> Machine:
-    """Return what the head of a report says."""
+    """Return the name of the GPU and the versions of the software."""
     name, cuda = "", ""
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
@@ -70,7 +70,7 @@ def machine() -> Machine:
 
 
 def answer_to(case: Case, data_set: DataSet, sizes: Sizes) -> Answer:
-    """Measure a case; an error is an answer, too."""
+    """Return the answer to a case; an error becomes an answer."""
     gc.collect()
     torch.compiler.reset()
     torch.cuda.empty_cache()

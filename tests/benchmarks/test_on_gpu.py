@@ -127,7 +127,7 @@ def test_a_rehearsal_fills_the_lines_of_all_cases(tmp_path):
     "machine, found",
     [
         ({"device": ""}, "skipped: torch finds no CUDA device\n"),
-        ({"is_real": False}, "skipped: this CUDA device is the one of the tests, where only --rehearse makes sense\n"),
+        ({"is_real": False}, "skipped: this CUDA device is the one of the tests: use --rehearse\n"),
     ],
 )
 def test_without_a_real_gpu_nothing_is_written(machine, found, tmp_path, capsys, monkeypatch):
@@ -165,7 +165,7 @@ def test_the_checks_and_the_levers_of_base_fit_into_three_minutes_and_nearly_all
 def test_cases_are_chosen_by_texts():
     names = [case.name for case in chosen_cases(all_cases(REAL), ["resume", "small 128: all"])]
     assert names == ["resume", "small 128: all levers", "small 128: all off but the compiler"]
-    with pytest.raises(SystemExit, match="--only nothing: no case has such a name"):
+    with pytest.raises(SystemExit, match="--only nothing: no name of a case"):
         chosen_cases(all_cases(REAL), ["nothing"])
 
 
