@@ -85,7 +85,9 @@ class StepGraphs:
         scalars = torch.tensor([max(num_masked, 1), num_pairs, loss_scale or 1.0]).pin_memory()
         found = self._recordings.get(shape)
         if found is None:
-            found = self._recordings[shape] = self._record(part, scalars)
+            device = next(self.model.parameters()).device
+            with torch.random.fork_rng([device]):  # else dropout would depend on when the graph was recorded
+                found = self._recordings[shape] = self._record(part, scalars)
         copy_batch(part, found.batch)
         found.scalars.copy_(scalars, non_blocking=True)
         found.graph.replay()
