@@ -1,4 +1,4 @@
-"""Count what a training step asks of a GPU, and what speed that allows, on a machine without one.
+"""Count the bytes and FLOPs of a training step on a GPU, and the speed that they allow, on a machine without one.
 
     python benchmarks/roofline.py
     python benchmarks/roofline.py --cases base:128:256:1 large:512:32:4 --top 12
@@ -9,8 +9,8 @@ operator is a kernel that takes the longer of two times: its bytes by the memory
 operations by the speed of products. The compiled step is counted on the graphs of torch.compile, by the rules of fusion in
 `benchmarks/traffic.py`.
 
-This is a bound, not a speed. It leaves out launches, synchronisations, waiting for data, and what is not hidden of them.
-What is assumed of a GPU is in `GPUS`, `EFFICIENCY` and `DENSE_TFLOPS`.
+This is a bound, not a speed. It leaves out launches, synchronisations and waiting for data. The assumptions about a GPU are
+`GPUS`, `EFFICIENCY` and `DENSE_TFLOPS`.
 """
 
 import argparse
@@ -279,8 +279,8 @@ def row(case: str, is_compiled: bool, counts: Counts) -> str:
         f"{total:,}",
         f"{counts.num_bytes / 1e9:.1f}",
         f"{num_flops / 1e12:.2f}",
+        f"{counts.peak_bytes / 2**30:.1f}",
     ]
-    cells.append(f"{counts.peak_bytes / 2**30:.1f}")
     for bandwidth in GPUS.values():
         seconds = counts.seconds(bandwidth)
         cells += [

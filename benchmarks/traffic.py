@@ -34,7 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-# What only changes sizes, strides or what Python knows of a tensor: it moves no bytes.
+# Operators that move no bytes: they change only sizes, strides, or attributes in Python.
 VIEWS = set(
     "_local_scalar_dense _unsafe_view alias as_strided detach device dtype empty empty_like empty_strided expand getitem "
     "is_pinned layout lift_fresh new_empty new_empty_strided permute prim_device reshape resize_ select slice split "
@@ -46,20 +46,7 @@ SCATTERS = {"index_put", "index_put_", "scatter", "scatter_", "scatter_add", "sc
 ALONE = PRODUCTS | ATTENTION | SCATTERS | {"embedding_dense_backward", "sort"}
 GATHERS = {"embedding", "index", "gather", "index_select"}
 OVERWRITES = {"copy_", "zero_", "fill_", "_foreach_copy_", "_foreach_zero_"}
-REDUCTIONS = {
-    "sum",
-    "mean",
-    "var_mean",
-    "amax",
-    "amin",
-    "argmax",
-    "max",
-    "prod",
-    "any",
-    "var",
-    "logsumexp",
-    "linalg_vector_norm",
-}
+REDUCTIONS = set("sum mean var_mean amax amin argmax max prod any var logsumexp linalg_vector_norm".split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +65,12 @@ class Kernel:
         return "products" if self.name in PRODUCTS else "attention" if self.name in ATTENTION else "rest"
 
     def seconds(self, flops_per_second: float, bytes_per_second: float) -> float:
-        """Return the time that it takes at least."""
+        """Return the shortest time that it can take."""
         return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
 
 
 def size(tensor: Any) -> int:
-    """Return the bytes of a tensor on the GPU, or on `meta`, that has no memory at all; 0 for anything else."""
+    """Return the bytes of a tensor on the GPU, or on `meta`, which has no memory; 0 for anything else."""
     if not isinstance(tensor, Tensor) or tensor.device.type == "cpu":
         return 0
     # A dimension of stride 0 is one row that is seen many times.
@@ -122,7 +109,7 @@ class Counter(TorchDispatchMode):
 
     @classmethod
     def is_infra_mode(cls) -> bool:
-        """Tell torch.compile that it may compile under this mode."""
+        """Return True, so that torch.compile compiles under this mode."""
         return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -175,17 +162,13 @@ class Counter(TorchDispatchMode):
 def operator_kernel(target: Any, arguments: Any, keywords: Any, result: Any, attention_flops: int) -> Kernel | None:
     """Return the kernel of an operator that is called by itself, or None for one that moves no bytes."""
     name = operator_name(target)
-    given, results = (
-        tree_leaves((arguments, keywords)),
-        [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)],
-    )
+    given = tree_leaves((arguments, keywords))
+    results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
     changed = [*changed_tensors(target, arguments, keywords), *results]
     written = sum(map(size, {id(tensor): tensor for tensor in changed}.values()))
     if name in VIEWS or not written:
         return None
-    if (
-        name in SCATTERS
-    ):  # in place, also in a graph; it reads the values, and it reads and writes as many of the result
+    if name in SCATTERS:  # in place, also in a graph: reads the values, and reads and writes as many of the result
         values = size(given[-1] if isinstance(given[-1], Tensor) else given[-2])
         read, written = 2 * values, values
     elif name in GATHERS:
@@ -243,7 +226,7 @@ class GraphTraffic:
         stages: dict[fx.Node, int] = defaultdict(int)
         for node in self.nodes:
             stages[node] = max((stages[s] + (ends_stage(s) and not is_alone(node)) for s in sources(node)), default=0)
-        for node in reversed(self.nodes):  # what only later stages need is part of the first of them
+        for node in reversed(self.nodes):  # what only later stages need moves to the first of them
             users = self.users[node]
             if is_pointwise(node) and users and node not in self.returned and not any(map(is_alone, users)):
                 stages[node] = min(stages[user] for user in users)

@@ -176,7 +176,9 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     with torch.device("meta" if config.shard_model and not ranks.is_first else "cpu"):  # the others need no whole model
         model = PretrainingModel(EncoderConfig(shape=config.model, vocab_size=data_set.vocabulary_size))
     if config.shard_model and ranks.size == 1:
-        recorder.warn("--shard-model needs several devices, see torchrun; there is one, which holds the whole model")
+        recorder.warn(
+            "--shard-model has no effect on one device, which holds the whole model: start several ranks with torchrun"
+        )
     if model.encoder.needs_whole_batches:
         if config.shard_model:
             raise ValueError("--shard-model has no batch normalisation: omit it, or take --model.normalization layer")

@@ -1,8 +1,8 @@
-"""A linear layer whose bias gradient costs no pass over memory of its own when it is compiled for CUDA.
+"""A linear layer whose bias gradient needs no extra pass over memory when it is compiled for CUDA.
 
 The gradient of a bias is a sum over tokens. torch.compile makes it a kernel that reads the whole gradient of the product
-again. Summed first inside blocks of tokens, it becomes part of the kernel that computes this gradient, if that kernel sees
-the same blocks: it must work on `in_blocks` of the product.
+again. If it is summed in blocks of tokens first, this sum becomes part of the kernel that computes the gradient of the
+product. That kernel must have the same blocks, so what follows the layer works on `in_blocks` of the product.
 """
 
 from typing import Any
@@ -43,7 +43,7 @@ class BlockSum(torch.autograd.Function):
 
 
 def has_blocks(tensor: Tensor) -> bool:
-    """Whether a tensor (T, …) is seen in blocks: compiled for CUDA, and T is a multiple of them."""
+    """Return whether a tensor (T, …) is handled in blocks: compiled for CUDA, if T is a multiple of BLOCK."""
     return tensor.is_cuda and torch.compiler.is_compiling() and len(tensor) % BLOCK == 0
 
 

@@ -1,9 +1,9 @@
-"""Losses of masked words, fused with the decoder: the logits of all masked positions are never in memory together.
+"""Losses of masked words, computed with the decoder in chunks of masked positions.
 
-With 30,000 words they would be the largest tensor of a step. So the masked positions are cut into chunks. The logits of a
-chunk become its losses, its number of correct words and, in training, its gradients; then they are dropped. The gradients
-are made in the forward pass, for a plain sum, and the backward pass multiplies them by the gradient of the sum. So no
-product is computed twice.
+With 30,000 words, the logits of all masked positions are the largest tensor of a step. In chunks they are never in memory
+together. From the logits of a chunk come its losses, its number of correct words and, in training, its gradients; then the
+logits are freed. The forward pass computes the gradients of the plain sum of losses, and the backward pass multiplies them
+by the gradient of the sum. So no product is computed twice.
 
 Products have the type of the inputs. Sums over words and over chunks have 32 bits: 8 bits of mantissa are too few for a
 sum over 30,000 words.
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 IGNORED = -100
-"""The true word at a position that does not count, such as padding; transformers' models have the same number."""
+"""The true word at a position that does not count, as in padding. transformers uses the same number."""
 CPU_CHUNK = 2**22
 """Logits of a chunk on a CPU: 16 MiB in fp32. Smaller chunks read and write the decoder and its gradient more often;
 larger ones leave the caches, and the C library returns them to the system after each use."""
@@ -29,7 +29,7 @@ GPU_CHUNK = 2**27
 ROWS_MULTIPLE = 8
 """The positions of a chunk are a multiple of this number, for fast products over positions."""
 BLOCK = 128
-"""Words in a block, when a CPU seeks the most likely word."""
+"""Words in a block, in the search for the most likely word on a CPU."""
 FP16_SCALE = 2.0**8
 """Factor of the gradients of logits in fp16, whose numbers are inexact below 6e-5 and end at 6e-8."""
 
@@ -68,7 +68,7 @@ def predict_words(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tens
     highest, best = highest_words(logits)  # (R, 1) each
     true = masked_ids.clamp(min=0)[:, None]
     probabilities = softmax(logits, sum_type(hidden))
-    # The logarithm of the sum over words, from the largest probability. That of the true word may be 0.
+    # The logarithm of the sum over words, from the largest probability, because that of the true word may be 0.
     log_sums = highest.to(probabilities.dtype) - probabilities.gather(-1, best).log()
     losses = (log_sums - logits.gather(-1, true))[:, 0]
     return probabilities, losses.where(masked_ids != IGNORED, 0.0).sum(), (best[:, 0] == masked_ids).sum()
@@ -92,7 +92,7 @@ def subtract_true(probabilities: Tensor, true: Tensor) -> Tensor:
 def highest_words(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return what `logits.max(-1, keepdim=True)` returns: the highest logits and their words, the first of equal ones.
 
-    A CPU has vector instructions for a maximum, but not for its place. So the place is sought among the maxima of blocks,
+    A CPU has vector instructions for a maximum, but not for its place. So the place is searched among the maxima of blocks,
     and then in one block.
     """
     vocab_size = logits.shape[-1]

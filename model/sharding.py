@@ -4,11 +4,11 @@
 
 This is PyTorch's FSDP2 (`fully_shard`). A layer's weights are gathered before its forward pass and before its backward
 pass, and freed after each. Embeddings and heads share the word embeddings, so they are one group, which stays gathered
-during a whole pass. In bf16 and fp16 weights are gathered in 16 bits, and gradients are summed in 32: the sharded weights
-are the master copy, and no other is needed.
+during a whole pass. In bf16 and fp16, weights are gathered in 16 bits and gradients are summed in 32 bits. The sharded
+weights are the master copy, so no compute copy is needed.
 
 All ranks must gather the same weights at the same time. So every rank makes as many passes as the one with the most
-batches; a rank without one makes a pass on `NOTHING`, whose losses and gradients are 0.
+batches; a rank without one makes a pass on `IDLE_BATCH`, whose losses and gradients are 0.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SHARE_FOR_GRADIENTS = 1 / 8
 """Largest share of a device's memory for gradients of the whole model, which save communication between micro-batches."""
 
-NOTHING = PackedBatch(
+IDLE_BATCH = PackedBatch(
     input_ids=torch.zeros(1, dtype=torch.int64),
     token_type_ids=torch.zeros(1, dtype=torch.int64),
     position_ids=torch.zeros(1, dtype=torch.int64),
@@ -46,7 +46,7 @@ NOTHING = PackedBatch(
     next_sentence_label=torch.tensor([-1]),
     rows=np.zeros((0, 2), dtype=np.int64),
 )
-"""One token that no loss depends on."""
+"""A batch of one token that no loss depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,16 @@ class Sharding:
     model: FSDPModule
     ranks: Ranks
     sums_once: bool
-    """Whether gradients are summed over the ranks only after the last micro-batch. Until then every rank has those of the
-    whole model."""
+    """Whether gradients are summed over the ranks only in the last micro-batch. Until then each rank holds its own
+    gradients of the whole model."""
 
     def micro_batches(self, batch: GlobalBatch) -> Iterator[tuple[int, PackedBatch]]:
-        """Yield numbers and micro-batches, as many as each rank has at most, for a forward and a backward pass each."""
+        """Yield numbers and micro-batches, on every rank as many as the largest number of a rank.
+
+        Each needs a forward and a backward pass.
+        """
         parts = list(zip(batch.numbers, batch.micro_batches, strict=True))
-        parts += [(0, NOTHING)] * (batch.num_passes - len(parts))
+        parts += [(0, IDLE_BATCH)] * (batch.num_passes - len(parts))
         for index, part in enumerate(parts, start=1):
             self.model.set_requires_gradient_sync(index == len(parts) or not self.sums_once)
             yield part
@@ -74,7 +77,7 @@ class Sharding:
             batch = next(own, None)
             if not self.ranks.sum_numbers([batch is not None])[0]:
                 break
-            yield NOTHING if batch is None else batch
+            yield IDLE_BATCH if batch is None else batch
         self.model.reshard()  # embeddings and heads, which a backward pass would do
 
 
@@ -129,13 +132,13 @@ def share_parts(target: Tensor, source: Tensor | None, ranks: Ranks) -> None:
 
 def is_sharded(tensor: Tensor) -> bool:
     """Return whether this rank may hold only a part of a tensor."""
-    from torch.distributed.tensor import DTensor  # takes a second, which predictions need not wait for
+    from torch.distributed.tensor import DTensor  # the import takes a second, and predictions do not need it
 
     return isinstance(tensor, DTensor)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the whole of a tensor. If it is sharded, all ranks must call this together."""
+    """Return a whole tensor. If it is sharded, all ranks must call this together."""
     found: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
     return found
 

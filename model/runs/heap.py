@@ -1,16 +1,14 @@
-"""Keeps the heap of long training on a CPU in order: no page is fetched from the system again in every step, and the heap
-does not grow.
+"""Keeps resident memory flat in long training on a CPU, and avoids page faults.
 
-glibc maps large blocks apart, and returns the free end of the heap to the system. So a step of the tiny preset fetched
-15,000 pages for blocks like those that the step before had freed. With `keep_blocks` it fetches 800.
+glibc maps large blocks separately, and returns the free end of the heap to the system. A step of `tiny` therefore fetched
+15,000 pages again that the step before had freed. With `keep_blocks` it fetches 800.
 
-Every batch has different sizes, and glibc keeps freed blocks for requests of the same size. Trimming the heap from time to
-time returns them to the system.
+Every batch has different sizes, and glibc keeps freed blocks for requests of the same size. `Heap` returns them to the
+system from time to time.
 
-What lives on between the steps is worse than what is free, because it keeps the free blocks around it apart. oneDNN keeps
-the last 1,024 kernels that it compiled, and it compiles some for each number of tokens: GELU in fp32, and nearly all
-products in 16 bits. So each step left some kernels in the middle of the heap, and the heap grew for hundreds of steps.
-`limit_kernels` lets it keep as many as one step needs.
+oneDNN keeps the last 1,024 kernels that it compiled, and it compiles some for each number of tokens: GELU in fp32, and
+nearly all products in 16 bits. These kernels are between free blocks, which therefore cannot be joined, and the heap grew
+for hundreds of steps. `limit_kernels` lets oneDNN keep as many as one step needs.
 """
 
 import ctypes
@@ -24,7 +22,7 @@ SECONDS = 30.0
 FREE_BYTES = 2**28
 """Free bytes at the end of the heap that glibc may keep."""
 BLOCK_BYTES = 2**25
-"""Size of a block from which glibc maps it apart. Larger values are not allowed in all versions of glibc."""
+"""Size from which glibc maps a block separately. Some versions of glibc allow no larger value."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's parameters in malloc.h."""
 
@@ -41,7 +39,7 @@ def limit_kernels(precision: str) -> None:
 
 
 def keep_blocks() -> bool:
-    """Let glibc keep freed blocks for the next step; whether it will. Other C libraries have no such parameters."""
+    """Let glibc keep freed blocks for the next step, and return whether it will. Other C libraries lack these parameters."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return bool(mallopt and mallopt(M_MMAP_THRESHOLD, BLOCK_BYTES) and mallopt(M_TRIM_THRESHOLD, FREE_BYTES))
 

@@ -186,9 +186,9 @@ def test_what_a_sharded_model_cannot_do_is_refused(data, tmp_path):
         assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_one_device_holds_the_whole_model_and_says_so(data, tmp_path, caplog):
+def test_one_device_holds_the_whole_model_and_a_warning_names_torchrun(data, tmp_path, caplog):
     from model.bert_config import BertShape
 
     values = COMMON | {"data": data, "out": tmp_path / "run", "num_steps": 2, "model": BertShape(**MODEL)}
     assert pretrain(PretrainConfig(**values, shard_model=True)).step == 2
-    assert "--shard-model needs several devices, see torchrun; there is one, which holds the whole model" in caplog.text
+    assert "--shard-model has no effect on one device" in caplog.text

@@ -9,14 +9,14 @@ from model.distributed import Ranks
 from model.loading.batches import global_batch
 from model.loading.data import DataSet
 from model.loading.order import TrainingOrder
-from model.sharding import NOTHING, have_room_for_gradients
+from model.sharding import IDLE_BATCH, have_room_for_gradients
 from tests.model.small_model import random_model
 
 
 def test_a_pass_on_nothing_has_losses_and_gradients_of_zero():
     model = random_model()
     model.train()
-    output = model(NOTHING, 7, 3)
+    output = model(IDLE_BATCH, 7, 3)
     output.loss.backward()
     assert output.loss == 0 and output.metrics().tolist() == [0, 0, 0, 0]
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
