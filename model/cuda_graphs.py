@@ -7,15 +7,16 @@ kinds of batches run without a graph: those that were not padded, and those with
 While a graph is recorded, other threads may use the GPU: the reader allocates pinned memory for the next batch.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.batch import PackedBatch, StaticShape
 from model.heads import PretrainingModel
+from model.optimizer import trained
 
 WARM_UP_PASSES = 3
 """Passes on another stream before recording, in which libraries allocate memory and torch.compile compiles."""
@@ -53,7 +54,7 @@ class StepGraphs:
             )
         self.model = computing
         self.shapes = shapes
-        self._gradients = [(own, torch.zeros_like(own)) for own in trained_parameters(master)]
+        self._gradients = [(own, torch.zeros_like(own)) for own in trained(master)]
         self._trains_pairs = any(parameter.requires_grad for parameter in master.nsp.parameters())
         self._recordings: dict[StaticShape, Recording] = {}
         self._pool: Any = None
@@ -121,11 +122,6 @@ class StepGraphs:
         output = self.model(into.batch, num_masked, num_pairs if self._trains_pairs else 0)
         (output.loss * loss_scale).backward()
         into.sums.copy_(output.metrics())
-
-
-def trained_parameters(model: nn.Module) -> Sequence[nn.Parameter]:
-    """Return the parameters that get a gradient."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def copy_batch(source: PackedBatch, target: PackedBatch) -> None:

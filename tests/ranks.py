@@ -10,12 +10,12 @@ from tests.forked import Forked
 
 @functools.cache
 def meeting_place() -> dist.TCPStore:
-    """A store such as torchrun opens for its ranks. It chooses a port that is free, and nobody else can take it."""
+    """A store like the one that torchrun opens for its ranks. It holds a free port, so no other process can take it."""
     return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 def start_ranks(size: int, code: str, arguments: Sequence[str] = ()) -> list[Forked]:
-    """Start this code in so many ranks."""
+    """Start this code in this number of ranks."""
     return [start_rank(rank, size, meeting_place().port, [code, *arguments]) for rank in range(size)]
 
 

@@ -1,6 +1,6 @@
-"""torch.cuda on the fake device: what torch's Python half asks of a CUDA build.
+"""torch.cuda on the fake device: the functions that torch's Python half calls in a CUDA build.
 
-Functions of `torch.cuda` stay torch's own where they can; only the functions of C++ under them are replaced.
+Most functions of `torch.cuda` stay torch's own; only the C++ functions under them are replaced.
 """
 
 import functools
@@ -28,7 +28,7 @@ class Devices:
 
 @functools.cache
 def install() -> None:
-    """Give torch the fake device. Call it before what imports torch's compiler, which asks at import."""
+    """Give torch the fake device. Call it before torch's compiler is imported, which looks for CUDA at import."""
     library = load()
     import torch
 

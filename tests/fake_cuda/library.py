@@ -18,7 +18,7 @@ OPTIONS = ("-shared", "-fPIC", "-std=c++20", "-O1", "-w")
 
 
 def missing() -> str:
-    """Return why there can be no such device on this machine, or nothing."""
+    """Return why this machine cannot have the fake device; an empty text if it can."""
     if sys.platform != "linux":
         return "the fake CUDA device is built on Linux only"
     if not shutil.which("g++"):
@@ -60,7 +60,7 @@ def build() -> Path:
 @functools.cache
 def load() -> ctypes.CDLL:
     """Load the library into this process, which has not imported torch, and return it."""
-    assert "torch" not in sys.modules, "load the fake CUDA device before torch, which asks for CUDA's hooks once"
+    assert "torch" not in sys.modules, "load the fake CUDA device before torch, which looks for CUDA's hooks once"
     library = ctypes.CDLL(str(build()), mode=ctypes.RTLD_GLOBAL)
     for name in ("num_operators", "num_synchronizations", "num_replays", "allocated", "peak", "stream"):
         getattr(library, f"fake_cuda_{name}").restype = ctypes.c_int64

@@ -15,14 +15,14 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 OUTSIDE = (str(ROOT / "tests" / "fake_cuda"), str(ROOT / ".venv"))
 BACKWARD = "backward pass"
-"""The place of what runs in autograd's thread of a device, which has no Python frame."""
+"""The place of operators in autograd's thread of a device, which has no Python frame."""
 
 COMPILER_WARNINGS = (
     "The .grad attribute of a Tensor that is not a leaf",
     "Guards may run slower on Python 3.13.0",
     "<class 'torch.autograd.function.Function'> should not be instantiated",
 )
-"""torch.compile looks at every attribute of a tensor, and makes objects of its own; some warn."""
+"""Warnings from torch.compile, which reads every attribute of a tensor and makes objects of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,11 @@ class Report:
     graphs: dict[str, int]
     """Number of graphs that torch.compile made, by the function that it compiled."""
     recompilations: list[str]
-    """Reasons of those after the first one of a function."""
+    """Reasons of the graphs after the first one of a function."""
     graph_breaks: dict[str, int]
     """How often each reason cut a graph in two."""
     peak_bytes: list[int]
-    """Most memory in use at once, by device."""
+    """Largest memory in use, by device."""
 
     @property
     def num_synchronizations(self) -> int:

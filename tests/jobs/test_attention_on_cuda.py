@@ -1,33 +1,20 @@
 """Attention on the fake CUDA device where FlashAttention does not fit: one padded call for all sequences of a batch."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from tests.fake_cuda.device import Devices
 from tests.fake_cuda.library import load, missing
-from tests.fake_cuda.report import Recorder, Report, replace_compiler
+from tests.fake_cuda.report import replace_compiler
 from tests.fake_cuda.runs import on_devices, run
-from tests.jobs.small_run import TINY, make_data, make_run, train_lines
+from tests.jobs.small_run import TINY
+from tests.jobs.test_pretrain_on_cuda import data, losses, recorded
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data") / "set")
-
-
-def recorded(data: Path, out: Path, **changes) -> Report:
-    """What a run on the device did."""
-    recorder = Recorder(load())
-    make_run(data, out, **{"device": "cuda", "max_seq_length": 32, "save_every": 100} | changes)
-    return recorder.report()
-
-
-def losses(out: Path) -> list[float]:
-    return [line["loss"] for line in train_lines(out)]
+__all__ = ["data"]  # a fixture
 
 
 @on_devices()

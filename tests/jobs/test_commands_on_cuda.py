@@ -1,4 +1,4 @@
-"""Every command that computes with a model, on the fake CUDA device, beside the same on a CPU."""
+"""Every command that computes with a model, on the fake CUDA device and on a CPU, with the same results."""
 
 import contextlib
 import io
@@ -25,9 +25,9 @@ def command(*words: object) -> str:
     """What a command prints."""
     from jobs import cli
 
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         assert cli.main([str(word) for word in words]) == 0
-    return said.getvalue()
+    return output.getvalue()
 
 
 def json_lines(path: Path) -> list[dict]:
@@ -66,24 +66,10 @@ def test_each_task_is_fine_tuned_as_on_a_cpu_and_predicts(tmp_path):
 
     model = write_model(tmp_path / "model")
     for task, rows in ROWS.items():
-        train, dev = (
-            write_jsonl(tmp_path / f"{task}.jsonl", rows(48)),
-            write_jsonl(tmp_path / "dev.jsonl", rows(16, seed=9)),
-        )
-        common = [
-            "--task",
-            task,
-            "--model",
-            model,
-            "--train",
-            train,
-            "--dev",
-            dev,
-            "--batch-size",
-            16,
-            "--num-epochs",
-            1,
-        ]
+        train = write_jsonl(tmp_path / f"{task}.jsonl", rows(48))
+        dev = write_jsonl(tmp_path / "dev.jsonl", rows(16, seed=9))
+        common = ["--task", task, "--model", model, "--train", train, "--dev", dev]
+        common += ["--batch-size", 16, "--num-epochs", 1]
         recorder = Recorder(load())
         command("finetune", *common, "--out", tmp_path / task, "--device", "cuda", "--precision", "fp32")
         command("finetune", *common, "--out", tmp_path / f"{task}-cpu", "--device", "cpu")

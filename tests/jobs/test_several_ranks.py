@@ -113,19 +113,25 @@ def test_one_two_and_four_ranks_see_the_same_batches_and_losses_and_go_on_from_e
         assert_same_batches_and_losses(out, tmp_path / "one")
 
 
+def assert_resumed_has_the_same_bits(data: Path, folder: Path, micro_batch_size: int, flags: list[str]) -> None:
+    """Train two ranks for 12 steps, and again from step 6, and compare losses and checkpoints."""
+    run, again = folder / "run", folder / "again"
+    for out in (run, again):
+        ended = finish(start_ranks(2, CODE, [*words(data, out, 12, micro_batch_size), *flags]))
+        assert [status for status, _, _ in ended] == [0, 0], ended
+        if out == run:
+            shutil.copytree(run, again)
+            shutil.rmtree(again / "checkpoints/step-00000012")
+    assert "resuming at step 6" in ended[0][1]
+    assert train_lines(again) == train_lines(run)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        first, second = (out / "checkpoints/step-00000012" / name for out in (run, again))
+        assert first.read_bytes() == second.read_bytes()
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_stopped_and_resumed_by_as_many_ranks_it_has_the_same_bits(data, tmp_path, optimizer):
-    for out in (tmp_path / "run", tmp_path / "again"):
-        ended = finish(start_ranks(2, CODE, [*words(data, out, 12, 8), "--optimizer", optimizer]))
-        assert [status for status, _, _ in ended] == [0, 0], ended
-        if out.name == "run":
-            shutil.copytree(out, tmp_path / "again")
-            shutil.rmtree(tmp_path / "again/checkpoints/step-00000012")
-    assert "resuming at step 6" in ended[0][1]
-    assert train_lines(tmp_path / "again") == train_lines(tmp_path / "run")
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        first, second = (tmp_path / run / "checkpoints/step-00000012" / name for run in ("run", "again"))
-        assert first.read_bytes() == second.read_bytes()
+    assert_resumed_has_the_same_bits(data, tmp_path, 8, ["--optimizer", optimizer])
 
 
 def test_batch_normalization_is_over_the_tokens_of_all_ranks(data, tmp_path):

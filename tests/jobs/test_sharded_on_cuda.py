@@ -40,7 +40,7 @@ def test_sharded_ranks_compute_what_whole_models_compute_with_as_few_waits_and_l
 
 
 @pytest.mark.slow
-def test_sharded_layers_are_compiled_as_often_as_whole_ones_and_runs_go_on_from_each_other(data, tmp_path):
+def test_sharded_layers_are_compiled_as_often_as_whole_ones_and_runs_resume_each_other(data, tmp_path):
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
     plain = run_ranks(2, *flags(data, whole, "--micro-batch-size", 8, "--compile"))
     found = run_ranks(2, *flags(data, sharded, "--micro-batch-size", 8, "--compile", "--shard-model"))

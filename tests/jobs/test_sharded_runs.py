@@ -14,12 +14,12 @@ from jobs.verify import verify_run
 from model.encoder import initialize_weights
 from model.runs.checkpoint import load_model
 from model.runs.metrics import read_metrics
-from tests.jobs.small_run import train_lines
 from tests.jobs.test_several_ranks import (
     CODE,
     COMMON,
     MODEL,
     alone,
+    assert_resumed_has_the_same_bits,
     assert_same_batches_and_losses,
     data,
     weights,
@@ -51,7 +51,7 @@ def assert_same_evaluations(out: Path, other: Path) -> None:
         assert line["mlm_loss"] == pytest.approx(twin["mlm_loss"], rel=1e-4)
 
 
-def test_sharded_runs_have_the_losses_of_one_process_and_all_layouts_go_on_from_each_other(data, tmp_path):
+def test_sharded_runs_have_the_losses_of_one_process_and_all_layouts_resume_each_other(data, tmp_path):
     one = tmp_path / "one"
     alone(data, one, 12, 16)
     # With three ranks and micro-batches of one example, ranks have 6, 5 and 5 of them in a step, or 1 each.
@@ -128,17 +128,7 @@ def test_every_rank_loads_its_part_of_the_weights_and_moments_bit_for_bit(data, 
 
 def test_a_sharded_run_that_is_stopped_and_resumed_has_the_same_bits(data, tmp_path):
     flags = [SHARDED, "--recompute-activations", "--model.hidden-dropout-prob", "0.1"]
-    for out in (tmp_path / "run", tmp_path / "again"):
-        ended = train(2, [*words(data, out, 12, 4), *flags])
-        assert_success(ended)
-        if out.name == "run":
-            shutil.copytree(out, tmp_path / "again")
-            shutil.rmtree(tmp_path / "again/checkpoints/step-00000012")
-    assert "resuming at step 6" in ended[0][1]
-    assert train_lines(tmp_path / "again") == train_lines(tmp_path / "run")
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        first, second = (tmp_path / run / "checkpoints/step-00000012" / name for run in ("run", "again"))
-        assert first.read_bytes() == second.read_bytes()
+    assert_resumed_has_the_same_bits(data, tmp_path, 4, flags)
 
 
 EACH = "import model.sharding; model.sharding.have_room_for_gradients = lambda *_: False; "
