@@ -39,6 +39,7 @@ from jobs.support.pretrain_config import PretrainConfig, too_long
 
 if TYPE_CHECKING:
     from jobs.support.pretraining import Pretraining
+    from model.batch import StaticShape
     from model.distributed import Ranks
     from model.runs.checkpoint import TrainingState
     from model.runs.progress import Progress
@@ -99,11 +100,12 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
             recorder.print(f"{config.out} is finished after {steps}; the model is {training.finished}")
             recorder.check_metrics(config.out, progress.step)
             return result_of(training, progress)
+        training.computing.encoder.recompute_activations = config.recompute_activations
+        shapes = accelerate(training) if config.compile or config.cuda_graphs else ()  # may refuse: before writing
         write_inputs(training)
         print_start(training, progress)
-        training.computing.encoder.recompute_activations = config.recompute_activations
-        if config.compile or config.cuda_graphs:
-            accelerate(training)
+        for shape in shapes:
+            recorder.print(f"length {shape.max_seq_length}: micro-batches are padded to {shape.num_tokens:,} tokens")
         options = RecorderOptions(
             total=training.schedule.total,
             unit=training.schedule.unit,
@@ -172,7 +174,8 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     held_out = lengths & set(data_set.max_seq_lengths("validation"))
     if held_out < lengths:
         missing = ", ".join(map(str, sorted(lengths - held_out)))
-        recorder.warn(f"{config.data} has no validation examples of length {missing}: this length is not evaluated")
+        where = "this length is" if len(lengths - held_out) == 1 else "these lengths are"
+        recorder.warn(f"{config.data} has no validation examples of length {missing}: {where} not evaluated")
     with torch.device("meta" if config.shard_model and not ranks.is_first else "cpu"):  # the others need no whole model
         model = PretrainingModel(EncoderConfig(shape=config.model, vocab_size=data_set.vocabulary_size))
     if config.shard_model and ranks.size == 1:
@@ -323,8 +326,12 @@ def write_inputs(training: Pretraining) -> None:
     training.recorder.write_text("config.toml", dump(training.config))
 
 
-def accelerate(training: Pretraining) -> None:
-    """Pad micro-batches to one size per length, and compile the model or record CUDA graphs for these sizes."""
+def accelerate(training: Pretraining) -> list[StaticShape]:
+    """Pad micro-batches to one size per length, compile the model or record CUDA graphs for these sizes, and return them.
+
+    Raises:
+        ValueError: the model cannot run so on this device.
+    """
     from model.compiling import compile_model
     from model.cuda_graphs import StepGraphs
 
@@ -333,10 +340,7 @@ def accelerate(training: Pretraining) -> None:
         training.graphs = StepGraphs(training.computing, training.model, shapes)
     if training.config.compile:
         compile_model(training.computing, shapes)
-    for shape in shapes:
-        training.recorder.print(
-            f"length {shape.max_seq_length}: micro-batches are padded to {shape.num_tokens:,} tokens"
-        )
+    return shapes
 
 
 def print_start(training: Pretraining, progress: Progress) -> None:
@@ -346,7 +350,7 @@ def print_start(training: Pretraining, progress: Progress) -> None:
     ranks, model, recorder = training.ranks, training.model, training.recorder
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     where = f"{ranks.device}" if ranks.size == 1 else f"{ranks.size} ranks of {ranks.device.type}"
-    threads = f", {torch.get_num_threads()} threads" if ranks.device.type == "cpu" else ""
+    threads = f", {counted(torch.get_num_threads(), 'thread')}" if ranks.device.type == "cpu" else ""
     how = ", sharded over" if training.sharding else " on"
     recorder.print(f"{num_parameters:,} parameters{how} {where} in {training.precision}{threads}")
     for length, examples in training.reader.examples.items():

@@ -204,3 +204,12 @@ def test_the_result_of_a_run_is_its_last_whole_evaluation(data, tmp_path):
 def test_cuda_graphs_are_refused_where_they_cannot_work(data, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         pretrain(run_config(data, tmp_path / "run", cuda_graphs=True, **changes))
+    assert not list((tmp_path / "run").glob("[!.]*")), "nothing is written for a run that cannot begin"
+
+
+def test_what_is_printed_first_agrees_with_its_numbers(tmp_path, caplog, capsys):
+    data = make_data(tmp_path / "set", num_validation=0)
+    with caplog.at_level("WARNING", "bertloom"):
+        pretrain(run_config(data, tmp_path / "run", num_steps=1, phases=("32:0.5", "64:0.5")))
+    assert "no validation examples of length 32, 64: these lengths are not evaluated" in caplog.text
+    assert "in fp32, 1 thread\n" in capsys.readouterr().out
