@@ -61,7 +61,7 @@ class StepGraphs:
         """The memory that all graphs share, because only one runs at a time."""
 
     def begin(self, num_pairs: int) -> bool:
-        """Set all gradients to 0 in their fixed places; False if this global batch cannot use graphs."""
+        """Set all gradients to 0 in their fixed places, and return whether this global batch can use graphs."""
         if self._trains_pairs and not num_pairs:  # its head gets no gradient at all, which differs from 0
             return False
         for own, gradient in self._gradients:

@@ -165,14 +165,15 @@ def train_step(
     computing = copy.model if copy else model
     computing.train()
     optimizer.zero_grad(set_to_none=True)
-    is_graphed = graphs is not None and graphs.begin(batch.num_pairs)
+    if graphs and not graphs.begin(batch.num_pairs):
+        graphs = None
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     idle = () if batch.num_pairs else model.nsp.parameters()
     gradients = GradientSum(ALONE if sharding else ranks, model, computing, idle)  # a sharded model sums its own
     parts = sharding.micro_batches(batch) if sharding else zip(batch.numbers, batch.micro_batches, strict=True)
     for number, part in parts:
         torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
-        if is_graphed and graphs and (shape := graphs.shape_of(part)):
+        if graphs and (shape := graphs.shape_of(part)):
             sums += graphs.run(part, shape, batch.num_masked, batch.num_pairs, loss_scale)
             continue
         output = computing(part.to(device), max(batch.num_masked, 1), batch.num_pairs)
