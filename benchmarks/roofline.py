@@ -9,6 +9,8 @@ operator is a kernel that takes the longer of two times: its bytes by the memory
 operations by the speed of products. The compiled step is counted on the graphs of torch.compile, by the rules of fusion in
 `benchmarks/traffic.py`.
 
+All cases take several minutes; a line is printed when its case is counted.
+
 This is a bound, not a speed. It leaves out launches, synchronisations and waiting for data. The assumptions about a GPU are
 `GPUS`, `EFFICIENCY` and `DENSE_TFLOPS`.
 """
@@ -17,6 +19,7 @@ import argparse
 import math
 import sys
 import tomllib
+import warnings
 from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Iterator
@@ -82,6 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error(missing())
+    warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # copy.deepcopy does
     print(*HEAD, sep="\n")
     regions = []
     for case in arguments.cases:

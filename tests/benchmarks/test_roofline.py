@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_the_step_is_counted_uncompiled_and_compiled():
     command = [sys.executable, str(ROOT / "benchmarks/roofline.py"), "--cases", "tiny:32:4:2", "--top", "1"]
-    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert not done.stderr
+    lines = done.stdout.splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| tiny")]
     assert [row[:2] for row in rows[:2]] == [["tiny:32:4:2", "uncompiled"], ["tiny:32:4:2", "compiled"]]
     assert int(rows[1][2]) < int(rows[0][2])  # kernels
