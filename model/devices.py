@@ -86,24 +86,24 @@ def peak_flops(device: torch.device, stated_tflops: float | None, precision: str
     return peak and peak * 1e12
 
 
-def check_precision(precision: str, device: torch.device, shape: Shape, attention_dropout: float = 0.0) -> list[str]:
-    """Return warnings about what is slow on this machine in this precision.
+def check_precision(precision: str, device: torch.device, shape: Shape, attention_dropout: float = 0.0) -> str | None:
+    """Return a warning about what is slow on this machine in this precision, if there is anything.
 
     Raises:
         ValueError: the device does not have the precision.
     """
     if device.type == "cpu" and precision == "bf16" and not has_bf16_instructions():
-        return [
+        return (
             "precision=bf16: this CPU has no instructions for bf16 (avx512_bf16, amx_bf16), so training is many times "
             "slower than in fp32: use --precision fp32"
-        ]
+        )
     if device.type == "cpu" and precision == "fp16":
-        return [
+        return (
             "precision=fp16: a CPU computes no faster in fp16 than in fp32, and slower without instructions for it: use "
             "--precision fp32, or bf16 on a CPU with avx512_bf16 or amx_bf16"
-        ]
+        )
     if device.type != "cuda" or precision == "fp32":
-        return []
+        return None
     major, minor = torch.cuda.get_device_capability(device)
     if precision == "bf16" and major < 8:
         raise ValueError(
@@ -113,7 +113,7 @@ def check_precision(precision: str, device: torch.device, shape: Shape, attentio
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     head_size = shape.hidden_size // shape.num_attention_heads
     obstacle = flash_obstacle(device, dtype, head_size, attention_dropout)
-    return [f"attention reads padded sequences, which is slower than FlashAttention: {obstacle}"] if obstacle else []
+    return f"attention reads padded sequences, which is slower than FlashAttention: {obstacle}" if obstacle else None
 
 
 def has_bf16_instructions() -> bool:

@@ -129,8 +129,8 @@ def choose_precision(
         precision = "fp32"
     elif name == "auto":
         precision = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    for note in check_precision(precision, device, shape, attention_dropout):
-        warn(note)
+    if warning := check_precision(precision, device, shape, attention_dropout):
+        warn(warning)
     return precision
 
 
