@@ -18,6 +18,10 @@ TIMEOUT_SECONDS = 60  # one or two seconds are enough on an idle machine
 WORKER_LOST = 70
 
 
+WRITTEN = 1_000_000_000
+"""Time of the corpus: at this one, the last split of the corpus ends a group of splits."""
+
+
 class Job:
     """One corpus, and the command line over it into any output."""
 
@@ -28,6 +32,8 @@ class Job:
         write(folder / "in/a.txt", texts[:100])
         with write(folder / "in/b.jsonl", texts[100:]).open("ab") as file:
             file.write(b'{"text": "cut o\n')
+        for name in ("a.txt", "b.jsonl"):  # where small splits are grouped depends on names and times
+            os.utime(folder / "in" / name, (WRITTEN, WRITTEN))
 
     def argv(self, out: Path, *flags: str) -> list[str]:
         places = ["--input", f"{self.folder}/in", "--vocab", str(self.vocab), "--out", str(out)]

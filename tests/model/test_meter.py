@@ -24,7 +24,8 @@ def test_the_count_of_operations_is_what_torch_counts(data_set):
     counts = counter.get_flop_counts()["Global"]
     counted = sum(flops for operation, flops in counts.items() if "attention" not in str(operation))
     ours = model.step_flops(batch.num_tokens, 0, batch.num_masked, batch.num_pairs)
-    assert ours == counted
+    # torch counts the gradient of the decoder's bias too, which is a product with a vector here.
+    assert ours == counted - 2 * batch.num_masked * 53
     whole = model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
     assert whole - ours == 3 * 2 * sum(2 * 2 * length * length * 32 for length in batch.micro_batches[0].lengths)
 
