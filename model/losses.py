@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 
 IGNORED = -100
 """The true word at a position that does not count, as in padding. transformers uses the same number."""
-CPU_CHUNK = 2**22
-"""Logits of a chunk on a CPU: 16 MiB in fp32. Smaller chunks read and write the decoder and its gradient more often;
+CPU_CHUNK = 2**23
+"""Logits of a chunk on a CPU: 32 MiB in fp32. Smaller chunks read and write the decoder and its gradient more often;
 larger ones leave the caches, and the C library returns them to the system after each use."""
 GPU_CHUNK = 2**27
 """Logits of a chunk on other devices: 256 MiB in 16 bits, or 4,397 positions with 30,522 words."""
