@@ -90,6 +90,7 @@ def made(tmp_path_factory) -> DataSet:
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
+@pytest.mark.slow
 def test_a_rehearsal_fills_the_lines_of_some_cases(tmp_path):
     out = tmp_path / "table.md"
     names = ["attention, bf16", "resume", "base 32: not compiled", "small 32: CUDA graphs", "small 32: transformers"]
