@@ -155,7 +155,12 @@ class WordLosses(torch.autograd.Function):
 
 
 def multiply(values: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the values times a scalar. In 16 bits torch would round the scalar before the product."""
+    """Return the values times a scalar. They may change, so a second backward pass through one graph is an error of torch.
+
+    In 16 bits torch would round the scalar before the product.
+    """
+    if values.dtype == dtype == torch.float32 and not torch.compiler.is_compiling():
+        return values.mul_(factor)  # no second tensor of the size of the decoder
     return (values.to(factor.dtype) * factor).to(dtype)
 
 

@@ -238,3 +238,11 @@ def test_how_the_positions_are_cut_changes_only_rounding(monkeypatch):
     for other in found[1:]:
         for one, two in zip(found[0], other):
             torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_a_second_backward_pass_through_one_graph_is_an_error_and_never_a_wrong_gradient():
+    hidden, weight, bias = torch.randn(3, 4, requires_grad=True), torch.randn(9, 4), torch.zeros(9)
+    loss, _ = word_losses(hidden, weight.requires_grad_(), bias.requires_grad_(), torch.tensor([1, 2, 3]))
+    (loss / 3).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (loss / 3).backward()
