@@ -55,7 +55,7 @@ class StepGraphs:
         self.model = computing
         self.shapes = shapes
         self._gradients = [(own, torch.zeros_like(own)) for own in trained(master)]
-        self._trains_pairs = any(parameter.requires_grad for parameter in master.nsp.parameters())
+        self._trains_pairs = master.trains_pairs
         self._recordings: dict[StaticShape, Recording] = {}
         self._pool: Any = None
         """The memory that all graphs share, because only one runs at a time."""

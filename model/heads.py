@@ -92,6 +92,11 @@ class PretrainingModel(nn.Module):
         self.mlm = MaskedLanguageModelHead(self.encoder)
         self.nsp = NextSentenceHead(config.shape.hidden_size)
 
+    @property
+    def trains_pairs(self) -> bool:
+        """Whether the head for pairs is trained. If not, it does not run in training."""
+        return any(parameter.requires_grad for parameter in self.nsp.parameters())
+
     def logits(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Return the logits of words at the masked positions (M, V) and of pairs (N, 2)."""
         hidden = self.encoder(batch)  # (T, C)
@@ -134,8 +139,8 @@ class PretrainingModel(nn.Module):
 
         Args:
             batch: on the model's device. A next_sentence_label of -1 (no pair) does not count in the NSP loss.
-            num_masked: masked positions in the global batch, of which `batch` may be a part; divides the MLM loss, so at
-                least 1.
+            num_masked: masked positions in the global batch, at least 1; divides the MLM loss. `batch` may be a part of
+                the global batch.
             num_pairs: pairs in the global batch, labelled 0 or 1; divides the NSP loss. If it is the number 0, the NSP
                 head does not run and its weights get no gradient.
         """

@@ -168,7 +168,8 @@ def train_step(
     if graphs and not graphs.begin(batch.num_pairs):
         graphs = None
     sums = torch.zeros(4, dtype=torch.float64, device=device)
-    idle = () if batch.num_pairs else model.nsp.parameters()
+    num_pairs = batch.num_pairs if model.trains_pairs else 0
+    idle = () if num_pairs else model.nsp.parameters()
     gradients = GradientSum(ALONE if sharding else ranks, model, computing, idle)  # a sharded model sums its own
     parts = sharding.micro_batches(batch) if sharding else zip(batch.numbers, batch.micro_batches, strict=True)
     for number, part in parts:
@@ -176,7 +177,7 @@ def train_step(
         if graphs and (shape := graphs.shape_of(part)):
             sums += graphs.run(part, shape, batch.num_masked, batch.num_pairs, loss_scale)
             continue
-        output = computing(part.to(device), max(batch.num_masked, 1), batch.num_pairs)
+        output = computing(part.to(device), max(batch.num_masked, 1), num_pairs)
         with gradients.overlapping(is_last=[number] == batch.numbers[-1:]):
             (output.loss if loss_scale is None else output.loss * loss_scale).backward()
         sums += output.metrics()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,19 @@ def test_without_a_finite_loss_or_above_the_highest_one_there_is_no_update(examp
     result = train_step(model, optimizer, take_batch(examples, 24), step=12, highest_loss=2.0, **STEP)
     assert result.is_finite and result.loss > 2
     assert all(tensor.equal(model.state_dict()[name]) for name, tensor in before.items()) and not optimizer.state
+
+
+def test_a_head_for_pairs_that_is_not_trained_leaves_no_gradient_in_the_encoder(examples):
+    with_head, without = random_model(), random_model()
+    with_head.nsp.requires_grad_(False)
+    batch = take_batch(examples, 24)
+    assert batch.num_pairs
+    result = train_step(with_head, build_optimizer(with_head, 0.01), batch, step=0, **STEP)
+    assert (result.nsp_loss, result.nsp_accuracy) == (0, 0)
+    words = replace(batch, num_pairs=0)
+    train_step(without, build_optimizer(without, 0.01), words, step=0, **STEP)
+    for one, other in zip(with_head.encoder.parameters(), without.encoder.parameters()):
+        assert torch.equal(one.grad, other.grad)
 
 
 def test_recomputed_activations_change_no_gradient_beyond_rounding(examples):
