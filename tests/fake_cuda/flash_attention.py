@@ -1,6 +1,6 @@
 """FlashAttention's two operators, with the checks of their CUDA kernels and the numbers of plain attention.
 
-They are kernels of the CPU, which has none of its own, and run as all others do: on the memory of the device.
+torch has them for CUDA only. Here they are kernels of the CPU, which the fake device runs on its memory like all others.
 
 Dimensions in the comments:
     T  tokens in the batch     N  sequences     S  tokens of one sequence     H  heads     D  size of a head
@@ -8,6 +8,7 @@ Dimensions in the comments:
 
 from collections import Counter
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -29,62 +30,35 @@ def install() -> None:
     LIBRARIES.append(library)
 
 
-def forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_query: Tensor,
-    cu_key: Tensor,
-    longest_query: int,
-    longest_key: int,
-    dropout: float,
-    is_causal: bool,
-    return_debug_mask: bool,
-    *,
-    scale: float | None = None,
-    **options: Any,
-) -> tuple[Tensor, ...]:
+def forward(*arguments: Any, **options: Any) -> tuple[Tensor, ...]:
     """Return the mixed values (T, H, D), the logarithms of the sums (H, T), and what dropout and debugging would need."""
     CALLS["forward"] += 1
-    check(query, key, value, cu_query, cu_key, longest_query, longest_key, dropout, is_causal, options)
+    call = named(torch.ops.aten._flash_attention_forward.default, arguments, options)
+    check(call)
+    query = call.query
     mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
     sums = torch.empty(query.shape[1], len(query), dtype=torch.float32)
-    for part, (q, k, v) in sequences(cu_query, query, key, value):
-        scores = q @ k.mT * scaled(scale, query)  # (H, S, S)
+    factor = scale_of(call)
+    for part, (q, k, v) in sequences(call.cum_seq_q, query, call.key, call.value):
+        scores = q @ k.mT * factor  # (H, S, S)
         mixed[part] = (scores.softmax(-1) @ v).transpose(0, 1).to(query.dtype)
         sums[:, part] = scores.logsumexp(-1)
     unused = torch.empty(0)
     return mixed, sums, torch.zeros(2, dtype=torch.uint64), unused, unused.clone()
 
 
-def backward(
-    gradient: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mixed: Tensor,
-    sums: Tensor,
-    cu_query: Tensor,
-    cu_key: Tensor,
-    longest_query: int,
-    longest_key: int,
-    dropout: float,
-    is_causal: bool,
-    seed: Tensor,
-    offset: Tensor,
-    *,
-    scale: float | None = None,
-    **options: Any,
-) -> tuple[Tensor, ...]:
+def backward(*arguments: Any, **options: Any) -> tuple[Tensor, ...]:
     """Return the gradients of query, key and value, (T, H, D) each."""
     CALLS["backward"] += 1
-    check(query, key, value, cu_query, cu_key, longest_query, longest_key, dropout, is_causal, options)
+    call = named(torch.ops.aten._flash_attention_backward.default, arguments, options)
+    check(call)
+    query, gradient, mixed = call.query, call.grad_out, call.out
     expect(gradient.dtype == query.dtype, f"query and dout must have the same dtype, dout is {gradient.dtype}")
     expect(mixed.dtype == query.dtype, f"query and out must have the same dtype, out is {mixed.dtype}")
     expect(gradient.shape == query.shape, f"dout must have the shape of query, has {tuple(gradient.shape)}")
     of_query, of_key, of_value = (torch.empty_like(query, memory_format=torch.contiguous_format) for _ in range(3))
-    factor = scaled(scale, query)
-    for part, (q, k, v, g) in sequences(cu_query, query, key, value, gradient):
+    factor = scale_of(call)
+    for part, (q, k, v, g) in sequences(call.cum_seq_q, query, call.key, call.value, gradient):
         shares = (q @ k.mT * factor).softmax(-1)  # (H, S, S)
         of_shares = g @ v.mT
         of_scores = shares * (of_shares - (of_shares * shares).sum(-1, keepdim=True)) * factor
@@ -94,9 +68,17 @@ def backward(
     return of_query, of_key, of_value
 
 
-def scaled(scale: float | None, query: Tensor) -> float:
+def named(operator: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> SimpleNamespace:
+    """Return the arguments of a call of torch's operator by the names of its schema."""
+    parameters = operator._schema.arguments
+    values = {parameter.name: parameter.default_value for parameter in parameters if parameter.has_default_value()}
+    return SimpleNamespace(**values | dict(zip([one.name for one in parameters], arguments)) | options)
+
+
+def scale_of(call: SimpleNamespace) -> float:
     """Return the factor of the scores."""
-    return query.shape[-1] ** -0.5 if scale is None else scale
+    scale: float | None = call.scale
+    return call.query.shape[-1] ** -0.5 if scale is None else scale
 
 
 def sequences(starts: Tensor, *tensors: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
@@ -107,24 +89,14 @@ def sequences(starts: Tensor, *tensors: Tensor) -> Iterator[tuple[slice, list[Te
             yield slice(begin, end), [tensor[begin:end].float().transpose(0, 1) for tensor in tensors]
 
 
-def check(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_query: Tensor,
-    cu_key: Tensor,
-    longest_query: int,
-    longest_key: int,
-    dropout: float,
-    is_causal: bool,
-    options: dict[str, Any],
-) -> None:
+def check(call: SimpleNamespace) -> None:
     """Raise RuntimeError for what the CUDA kernel refuses, and for what would make it read or write wrong places."""
     expect(load().fake_cuda_is_running() > 0, "FlashAttention only supports CUDA, query is on cpu")
     expect(torch.cuda.get_device_capability() >= (8, 0), "FlashAttention only supports Ampere GPUs or newer.")
+    query = call.query
     size = query.shape[-1]
     expect(size % 8 == 0 and size <= 256, f"head_size must be a multiple of 8 and at most 256, is {size}")
-    for name, tensor in {"query": query, "key": key, "value": value}.items():
+    for name, tensor in {"query": query, "key": call.key, "value": call.value}.items():
         is_short = tensor.dtype in (torch.float16, torch.bfloat16)
         expect(is_short, f"FlashAttention only support fp16 and bf16 data type, {name} is {tensor.dtype}")
         expect(tensor.dtype == query.dtype, "query and key must have the same dtype")
@@ -132,7 +104,7 @@ def check(
         expect(tensor.stride(-1) == 1, f"Input tensor must have contiguous last dimension: {name}")
         is_aligned = all(stride % 8 == 0 for stride in tensor.stride()[:-1]) and tensor.storage_offset() % 8 == 0
         expect(is_aligned, f"the kernel reads 16 bytes at once: {name} has the strides {tensor.stride()}")
-    for starts, longest in ((cu_query, longest_query), (cu_key, longest_key)):
+    for starts, longest in ((call.cum_seq_q, call.max_q), (call.cum_seq_k, call.max_k)):
         expect(starts.dtype == torch.int32, f"cu_seqlens must have dtype int32, has {starts.dtype}")
         expect(starts.is_contiguous() and starts.dim() == 1, "cu_seqlens must be contiguous")
         lengths = starts.diff()
@@ -140,10 +112,10 @@ def check(
         expect(int(lengths.max()) <= longest, f"max_seqlen {longest} is below a length of {int(lengths.max())}")
         ends = int(starts[0]), int(starts[-1])
         expect(ends == (0, len(query)), f"cu_seqlens goes from {ends[0]} to {ends[1]}, there are {len(query)} tokens")
-    expect(dropout == 0 and not is_causal, "the fake FlashAttention has neither dropout nor causal masks")
-    windows = {options.pop(name, None) for name in ("window_size_left", "window_size_right")}
+    expect(call.dropout_p == 0 and not call.is_causal, "the fake FlashAttention has neither dropout nor causal masks")
+    windows = {call.window_size_left, call.window_size_right}
     expect(windows <= {None, -1}, "the fake FlashAttention has no windows")
-    given = [name for name, option in options.items() if option is not None and name != "num_splits"]
+    given = [name for name in ("seqused_k", "alibi_slopes", "block_table") if getattr(call, name, None) is not None]
     expect(not given, f"the fake FlashAttention has no {', '.join(given)}")
 
 
