@@ -3,8 +3,8 @@
     torchrun --no-python --nproc-per-node 8 bertloom pretrain base --data DATASET --out RUN
 
 All ranks hold the same weights and moments and make the same updates. In a step, each rank computes the gradients of its
-micro-batches, of which ranks may have different numbers. The gradients are summed over the ranks once, which begins during
-the last backward pass (`model/gradient_sum.py`). The sum is a plain one, because losses are already divided by the counts
+micro-batches. Some ranks may have more of them than others. The gradients are summed over the ranks once. The sum begins
+during the last backward pass (`model/gradient_sum.py`). It is a plain sum, because losses are already divided by the counts
 of the whole batch. DistributedDataParallel would divide by the number of ranks. Only rank 0 writes files.
 
 Ranks communicate by gloo on a CPU and by NCCL on CUDA. With gloo, a rank that ends makes the others end with an error.

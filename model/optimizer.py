@@ -141,7 +141,7 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_add_([parameters[i] for i in same], [updates[i] for i in same], alpha=alpha)
 
     def _directions(self, parameters: list[Tensor], kept: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Return the orthogonal updates of all matrices, of which this rank computes its share."""
+        """Return the orthogonal updates of all matrices. This rank computes its share and receives the others."""
         work = [min(p.shape) ** 2 * (2 * max(p.shape) + min(p.shape)) for p in parameters]
         shares = self.ranks.divide(work)
         device = parameters[0].device

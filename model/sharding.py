@@ -119,7 +119,7 @@ def have_room_for_gradients(ranks: Ranks, model: PretrainingModel) -> bool:
 
 
 def share_parts(target: Tensor, source: Tensor | None, ranks: Ranks) -> None:
-    """Copy a whole tensor of rank 0 into the target of all ranks, of which each may hold a part. Others give None."""
+    """Copy a whole tensor of rank 0 into the target of all ranks. A target may be a part. Other ranks give None."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     full = torch.empty(target.shape, dtype=target.dtype, device=ranks.device) if is_sharded(target) else target

@@ -8,7 +8,7 @@ class Answer:
     """The result of a case, which becomes a line of the table."""
 
     result: str
-    """The finding of a check in words, or the first and the last loss, or why there is no result."""
+    """What a check found, or the first and the last loss, or why there is no result."""
     is_failure: bool = False
     """Whether the case failed, or found a difference above its bound."""
     is_fatal: bool = False

@@ -16,7 +16,7 @@ class Table:
     """A Markdown file with one table that grows."""
 
     def __init__(self, path: Path, lines: list[str]) -> None:
-        """Begin the file with these lines, of which the last ones are the table's head."""
+        """Begin the file with these lines. The last ones are the head of the table."""
         self.path = path
         self.num_failures = self.num_left_out = self.num_rows = 0
         self._speeds: dict[str, float] = {}

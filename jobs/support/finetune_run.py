@@ -168,7 +168,7 @@ def check_best(out: Path, best: Best) -> None:
 
 
 def remove_intermediate(out: Path) -> None:
-    """Remove what a finished run no longer needs: checkpoints and intermediate models. What else is there stays."""
+    """Remove the checkpoints and the intermediate models of a finished run. Other files stay."""
     for folder in (out / "checkpoints", out / "models"):
         sweep_temporary(folder)
         for path in folder.glob("step-*"):

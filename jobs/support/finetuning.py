@@ -208,7 +208,7 @@ def model_path(out: Path, step: int) -> Path:
 
 
 def remove_other_models(out: Path, best_step: int | None) -> None:
-    """Remove all models except the best one, and what killed processes left. What else is there stays."""
+    """Remove all models except the best one, and what killed processes left. Other files stay."""
     sweep_temporary(out / "models")
     for path in (out / "models").glob("step-*"):
         if path.is_dir() and (best_step is None or path != model_path(out, best_step)):

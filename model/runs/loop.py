@@ -121,7 +121,7 @@ def train(
         is_over = training.is_over(progress)
         is_last = is_over or stop_signal > 0
         is_due = is_last or training.is_save_due(progress.step, is_evaluated=is_evaluated)
-        # At the end always: what ended the run may have come after its last checkpoint, such as this evaluation.
+        # The end is always saved. The run may end by this evaluation, which the last checkpoint does not know.
         if is_over or (is_due and progress.step != saved_step):
             training.save(progress)
             saved_step = progress.step

@@ -66,7 +66,7 @@ class NullRecorder:
         """Raise ValueError unless the disk has room for this number of checkpoints at a time, and of models."""
 
     def check_folder(self) -> None:
-        """Raise ValueError if the run folder is no longer where it was when it was opened."""
+        """Raise ValueError if the run folder was moved, removed or replaced since it was opened."""
 
     def print(self, text: str) -> None:
         """Print a line before or after training."""

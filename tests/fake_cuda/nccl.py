@@ -49,7 +49,7 @@ class Options:
 
 
 class ProcessGroupNCCL(dist.ProcessGroup):
-    """Checks tensors as NCCL does, and lets gloo do the work. Waiting for it is no host-device synchronisation."""
+    """Checks tensors as NCCL does, and lets gloo do the work. A wait for it does not count as a wait for the device."""
 
     Options = Options
 

@@ -280,7 +280,7 @@ TORCH_LIBRARY_IMPL(_, CUDA, library) {
   library.fallback(torch::CppFunction::makeFromBoxedFunction<&fake_cuda::run>());
 }
 TORCH_LIBRARY_IMPL(aten, CUDA, library) {
-  // These have a kernel for all devices, a loop over the list, which would come before the fallback.
+  // torch has a kernel for these on all devices, a loop over the list. It would run instead of the fallback.
   for (const auto& op : c10::Dispatcher::singleton().getAllOpNames()) {
     if (op.name.rfind("aten::_foreach_", 0) != 0) continue;
     auto name = op.overload_name.empty() ? op.name : op.name + "." + op.overload_name;

@@ -36,7 +36,7 @@ struct Running {
   ~Running() { --num_running; }
 };
 
-// The capture of a CUDA graph, of which a process has at most one at a time.
+// The capture of a CUDA graph. A process has at most one at a time.
 struct CaptureState {
   std::atomic<bool> is_active{false};
   c10::DeviceIndex device = 0;
@@ -59,7 +59,7 @@ inline void forbid_in_capture(const char* action) {
 }
 
 inline std::atomic<int64_t> num_synchronizations{0};
-inline void (*listener)(const char*) = nullptr;  // told the reason, in the thread that waits
+inline void (*listener)(const char*) = nullptr;  // is called with the reason, in the thread that waits
 
 // The host waits until the device has done all that was asked of it.
 inline void synchronize(const char* reason) {

@@ -84,7 +84,7 @@ def test_a_capture_refuses_what_makes_the_host_wait():
         ):
             mistake()
         assert "operation not permitted when stream is capturing" in str(error.value.__context__)
-    torch.cuda.set_stream(torch.cuda.default_stream())  # which torch does not do after such an error
+    torch.cuda.set_stream(torch.cuda.default_stream())  # torch does not do this after the error
     with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):
         device.copy_(pinned, non_blocking=True)
     pinned.fill_(5)
