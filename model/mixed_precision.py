@@ -92,6 +92,11 @@ def compute_copy(master: Model, precision: str) -> ComputeCopy[Model] | None:
     return None if precision == "fp32" else ComputeCopy(master, DTYPES[precision])
 
 
+def computing_model(master: Model, copy: ComputeCopy[Model] | None) -> Model:
+    """Return the model that runs forward and backward: the copy in 16 bits, or else the master."""
+    return copy.model if copy else master
+
+
 def in_precision(model: Model, precision: str) -> Model:
     """Move a model to a precision for good, for predictions, and return it."""
     return model if precision == "fp32" else in_16_bits(model, DTYPES[precision])

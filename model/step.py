@@ -22,7 +22,7 @@ from model.distributed import ALONE, Ranks
 from model.gradient_sum import GradientSum
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
-from model.mixed_precision import ComputeCopy
+from model.mixed_precision import ComputeCopy, computing_model
 from model.optimizer import set_learning_rate
 from model.shape import Shape
 from model.sharding import Sharding, is_sharded, norms, own_parts
@@ -162,7 +162,7 @@ def train_step(
         sharding: of the model, if it is sharded.
     """
     device = next(model.parameters()).device
-    computing = copy.model if copy else model
+    computing = computing_model(model, copy)
     computing.train()
     optimizer.zero_grad(set_to_none=True)
     if graphs and not graphs.begin(batch.num_pairs):

@@ -14,7 +14,7 @@ from model.distributed import Ranks
 from model.hub.pretrained import Pretrained
 from model.hub.weights import save_pretrained
 from model.loading.order import TrainingOrder
-from model.mixed_precision import ComputeCopy
+from model.mixed_precision import ComputeCopy, computing_model
 from model.runs.bad_steps import BadStepPolicy, describe_bad_step
 from model.runs.best import Best
 from model.runs.loop import Training
@@ -112,8 +112,8 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
 
     @property
     def computing(self) -> TaskModel:
-        """The model that computes: the copy in 16 bits, or else the model itself."""
-        return self.copy.model if self.copy else self.model
+        """The model that runs forward and backward."""
+        return computing_model(self.model, self.copy)
 
     def is_over(self, progress: Progress) -> bool:
         patience = self.job.config.patience

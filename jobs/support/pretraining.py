@@ -17,7 +17,7 @@ from model.loading.batches import BatchReader, GlobalBatch
 from model.loading.data import DataSet, Examples
 from model.loading.order import ORDER_VERSION
 from model.loading.stream import Leg, continue_legs
-from model.mixed_precision import ComputeCopy
+from model.mixed_precision import ComputeCopy, computing_model
 from model.runs.bad_steps import BAD_STEPS, BadStepPolicy, describe_bad_step
 from model.runs.best import Best
 from model.runs.checkpoint import TrainingState
@@ -78,8 +78,8 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
 
     @property
     def computing(self) -> PretrainingModel:
-        """The model that computes: the copy in 16 bits, or else the model itself."""
-        return self.copy.model if self.copy else self.model
+        """The model that runs forward and backward."""
+        return computing_model(self.model, self.copy)
 
     def reserve(self, evaluation_seconds: float) -> None:
         """End a schedule in seconds early enough for the last checkpoint and an evaluation of at least this duration."""

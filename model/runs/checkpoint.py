@@ -185,7 +185,9 @@ def latest_checkpoint(folder: Path, kind: type[State]) -> tuple[Path, State] | N
     if others := others_in(folder):
         shown_names = ", ".join(shown(path.name) for path in others[:MAX_NAMED])
         more = f" and {len(others) - MAX_NAMED:,} more" if len(others) > MAX_NAMED else ""
-        logger.warning("%s also holds %s%s: expected only folders of checkpoints; skipping", folder, shown_names, more)
+        logger.warning(
+            "%s also holds %s%s: expected only folders of checkpoints; others are not read", folder, shown_names, more
+        )
     for _, path in checkpoints_in(folder):
         try:
             found.append((read_state(path, kind), path))

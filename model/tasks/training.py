@@ -11,7 +11,7 @@ from torch import nn
 from bertloom.draws import fold_int
 from model.encoder import Encoder
 from model.loading.batches import cut_by_length
-from model.mixed_precision import ComputeCopy
+from model.mixed_precision import ComputeCopy, computing_model
 from model.optimizer import set_learning_rate
 from model.packing import MAX_TOKENS, grouped
 from model.runs.best import Best
@@ -108,7 +108,7 @@ def train_step(
     `model.step.train_step`.
     """
     device = next(model.parameters()).device
-    computing = copy.model if copy else model
+    computing = computing_model(model, copy)
     computing.train()
     optimizer.zero_grad(set_to_none=True)
     weight = max(sum(float(batch.weights.double().sum()) for batch in batches), 1e-12)  # the windows may have no word

@@ -70,7 +70,7 @@ def test_other_objects_among_checkpoints_are_skipped_with_a_word_and_stay(data, 
     [line] = [record.message for record in caplog.records if "also holds" in record.message]
     assert line == (
         f"{folder} also holds 'backup', 'notes.txt', 'step-00000001' and 2 more: expected only folders of checkpoints; "
-        f"skipping"
+        f"others are not read"
     )
     assert sorted(os.listdir(folder)) == sorted([*before, "step-00000006"])
     assert numbers(run) == numbers(unbroken) and learnt_of(run) == learnt(unbroken)
