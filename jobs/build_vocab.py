@@ -32,7 +32,8 @@ from pipeline.options import check_num_workers, flat
 
 if TYPE_CHECKING:
     from pipeline.stages.word_counts import Tally
-    from pipeline.vocabulary import Coverage, Vocabulary
+    from pipeline.vocabulary import Vocabulary
+    from pipeline.vocabulary_training import Coverage
 
 say = partial(print_message, "build-vocab")
 
@@ -95,7 +96,8 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     """Make the vocabulary, write it, print what it covers, and return it."""
     from pipeline.inputs.discovery import find_sources
     from pipeline.inputs.rejects import advice
-    from pipeline.vocabulary import MAX_WORD_CHARACTERS, measure_coverage, parse_vocabulary, train_vocabulary
+    from pipeline.vocabulary import MAX_WORD_CHARACTERS, parse_vocabulary
+    from pipeline.vocabulary_training import measure_coverage, train_vocabulary
 
     notes: list[str] = []
     read = config.text.read
@@ -162,7 +164,7 @@ def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, i
 
 def _print_coverage(scripts: dict[str, Coverage]) -> None:
     """Print how many tokens the words of each script have."""
-    from pipeline.vocabulary import Coverage
+    from pipeline.vocabulary_training import Coverage
 
     parts = list(scripts.values())
     total = Coverage(*(sum(getattr(part, field.name) for part in parts) for field in fields(Coverage)))
