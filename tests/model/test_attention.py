@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import attention as module
-from model.attention import attention, flash_obstacle, padded_attention
+from model.attention import WINDOWS_OF_BLOCK, attention, flash_obstacle, padded_attention
 from model.packing import PackedSequences, pack_sequences
 
 CUDA = torch.device("cuda")
@@ -71,6 +73,71 @@ def test_the_padded_form_of_random_batches_has_every_token_in_its_row():
         assert [row[seen].tolist() for row, seen in zip(tokens[num_empty:], is_key[num_empty:])] == rows[num_empty:]
         assert is_key.sum(1).min() == 1 or num_empty == 0  # else a softmax over nothing
         assert padded.tokens[padded.places].tolist() == list(range(sum(lengths)))
+
+
+def masked_twin(qkv: torch.Tensor, lengths: list[int], window: int) -> torch.Tensor:
+    """The formula, with all scores of a sequence."""
+    outputs = []
+    for part in qkv.split(lengths):
+        query, key, value = part.unbind(1)
+        place = torch.arange(len(part))
+        is_hidden = (place[:, None] - place).abs() > window
+        scores = torch.einsum("qhd,khd->hqk", query, key).div(qkv.shape[-1] ** 0.5).masked_fill(is_hidden, -torch.inf)
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), value))
+    return torch.cat(outputs)
+
+
+def assert_window_attention_is_right(lengths: list[int], window: int, num_empty: int) -> None:
+    batch = packed_with_empty_rows(lengths, num_empty)
+    qkv = random_qkv(sum(lengths)).double()
+    expected = with_gradient(lambda leaf: masked_twin(leaf, lengths, window), qkv)
+    torch.testing.assert_close(with_gradient(lambda leaf: attention(leaf, batch, 0.0, window), qkv), expected)
+    padded = batch.padded_places
+    torch.testing.assert_close(with_gradient(lambda leaf: padded_attention(leaf, padded, 0.0, window), qkv), expected)
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_attention_in_a_window_equals_the_masked_formula_at_every_edge_of_blocks(window):
+    for length in range(1, 2 * WINDOWS_OF_BLOCK * window + window + 3):
+        assert_window_attention_is_right([length, 1, length + 1], window, num_empty=0)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 9), st.integers(0, 2))
+def test_attention_in_a_window_equals_the_masked_formula(lengths, window, num_empty):
+    assert_window_attention_is_right(lengths, window, num_empty)
+
+
+@pytest.mark.parametrize("length", [3, 5, 6, 12, 13, 50])
+def test_with_a_window_the_result_of_a_sequence_does_not_depend_on_its_neighbours(length):
+    qkv = random_qkv(length + 30)
+    own = slice(20, 20 + length)
+
+    def squared(leaf: torch.Tensor, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = leaf.clone().requires_grad_()
+        result = attention(leaf, packed(lengths), window=4)
+        result.square().sum().backward()
+        return result.detach(), leaf.grad
+
+    among, alone = squared(qkv, [20, length, 10]), squared(qkv[own], [length])
+    assert torch.equal(among[0][own], alone[0]) and torch.equal(among[1][own], alone[1])
+    assert torch.equal(alone[0], attention(qkv[own], packed([length]))) == (length <= 5)
+
+
+def test_with_a_window_a_token_changes_only_those_that_see_it():
+    qkv = random_qkv(100)
+    other = qkv.clone()
+    other[60] += 1
+    changed = (attention(other, packed([100]), window=7) != attention(qkv, packed([100]), window=7)).any(2).any(1)
+    assert changed.nonzero().flatten().tolist() == list(range(53, 68))
+
+
+def test_dropout_of_attention_in_a_window_keeps_its_mean():
+    qkv = random_qkv(40)
+    qkv[:, 2] = 1
+    results = torch.stack([attention(qkv, packed([40]), 0.5, window=4) for _ in range(400)])
+    torch.testing.assert_close(results.mean(0), torch.ones(40, 2, 8), atol=0.3, rtol=0)
+    assert results.std() > 0.1
 
 
 def test_dropout_of_the_padded_form_depends_on_the_seed_alone():
