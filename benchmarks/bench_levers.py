@@ -80,7 +80,7 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
                 timings[name].append(np.array(timing))
                 lengths = np.array(formed.lengths if name != "torch.compile" else batch.lengths)
                 words = len(formed.masked_ids) if name == "words predicted at all positions" else counts[0]
-                count = plain.step_flops(int(lengths.sum()), int((lengths**2).sum()), words, counts[1])
+                count = plain.step_flops(lengths, words, counts[1])
                 flops[name].append(count)
     what = (
         f"{arguments.preset} at {examples.max_seq_length}, {size} examples a round, {arguments.rounds} interleaved rounds, "

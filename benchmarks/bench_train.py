@@ -166,8 +166,8 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
         if max(losses.values()) - min(losses.values()) > (1e-4 if precision == "fp32" else 2e-2) * min(losses.values()):
             raise SystemExit(f"the losses differ: {losses}")
         longest = int(lengths.max())
-        count = ours.step_flops(int(lengths.sum()), int((lengths**2).sum()), len(batch.masked_ids), pairs)
-        their_count = ours.step_flops(size * longest, size * longest**2, size * longest, pairs)
+        count = ours.step_flops(lengths, len(batch.masked_ids), pairs)
+        their_count = ours.step_flops(np.full(size, longest), size * longest, pairs)
         if number:
             allowed.append(their_count / count)
             fills.append(lengths.sum() / (size * longest))

@@ -47,6 +47,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 from traffic import Counter, Kernel, compiler
 
+from model.attention import num_seen
 from model.batch import PackedBatch, StaticShape
 from model.bert import BertLayer
 from model.bert_config import BertShape
@@ -120,9 +121,7 @@ def global_batch(length: int, micro_batch: int, num_parts: int, vocab_size: int)
         micro_batches=parts,
         numbers=list(range(num_parts)),
         num_passes=num_parts,
-        num_examples=len(lengths),
-        num_tokens=int(lengths.sum()),
-        num_squared=int((lengths**2).sum()),
+        lengths=lengths,
         num_masked=sum(len(part.masked_ids) for part in parts),
         num_pairs=len(lengths),
         stream_sum=0,
@@ -150,7 +149,9 @@ def num_masks(lengths: np.ndarray) -> np.ndarray:
 
 def count_step(config: EncoderConfig, batch: GlobalBatch, length: int, optimizer: str, is_compiled: bool) -> "Counts":
     """Run one update on tensors without memory and return its counts."""
-    counter = Counter(attention_flops=4 * config.shape.hidden_size * batch.num_squared // len(batch.micro_batches))
+    counter = Counter(
+        attention_flops=4 * config.shape.hidden_size * num_seen(batch.lengths) // len(batch.micro_batches)
+    )
     torch.compiler.reset()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, answers():
         with DEVICE:
@@ -174,7 +175,7 @@ def count_step(config: EncoderConfig, batch: GlobalBatch, length: int, optimizer
                 train_step(
                     model, update, batch, learning_rate=1e-4, max_gradient_norm=1.0, seed=1, step=step, copy=copy
                 )
-    flops = model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
+    flops = model.step_flops(batch.lengths, batch.num_masked, batch.num_pairs)
     return Counts(
         kernels=counter.kernels,
         num_tokens=batch.num_tokens,

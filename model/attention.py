@@ -14,6 +14,7 @@ Dimensions in the comments:
 
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -135,6 +136,16 @@ def padded_attention(qkv: Tensor, padded: PaddedPlaces, dropout: float, window: 
     with sdpa_kernel(MASKED_KERNELS):
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return mixed.transpose(1, 2).reshape(N, -1, H, D)[:, :S].flatten(0, 1).index_select(0, padded.places)
+
+
+def num_seen(lengths: np.ndarray, window: int | None = None) -> int:
+    """Return the number of pairs of a query and a key that it sees, in sequences of these lengths.
+
+    >>> num_seen(np.array([3, 5])), num_seen(np.array([3, 5]), window=1)
+    (34, 20)
+    """
+    reach = lengths - 1 if window is None else np.minimum(lengths - 1, window)
+    return int((lengths * (2 * reach + 1) - reach * (reach + 1)).sum())
 
 
 def flash_obstacle(device: torch.device, dtype: torch.dtype, head_size: int, dropout: float) -> str | None:

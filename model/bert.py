@@ -15,11 +15,12 @@ Dimensions in the comments:
     V  vocab_size                   F  intermediate_size
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import attention, flash_obstacle
+from model.attention import attention, flash_obstacle, num_seen
 from model.bert_config import BertShape
 from model.embedding import Embedding
 from model.encoder import Encoder
@@ -102,9 +103,10 @@ class BertEncoder(Encoder):
     def word_embeddings(self) -> Tensor:
         return self.embeddings.word_embeddings.weight
 
-    def forward_flops(self, num_tokens: int, num_squared: int) -> int:
+    def forward_flops(self, lengths: np.ndarray) -> int:
         C, F = self.shape.hidden_size, self.shape.intermediate_size
-        return self.shape.num_hidden_layers * (2 * num_tokens * (4 * C * C + 2 * C * F) + 4 * C * num_squared)
+        products = 2 * int(lengths.sum()) * (4 * C * C + 2 * C * F)
+        return self.shape.num_hidden_layers * (products + 4 * C * num_seen(lengths))
 
     def build_norm(self) -> nn.Module:
         return build_normalization(self.shape.normalization, self.shape.hidden_size, self.shape.layer_norm_eps)

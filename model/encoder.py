@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -47,12 +48,10 @@ class Encoder(nn.Module, ABC):
         """The weight (V, C) of the word embeddings, which the decoder of masked words shares."""
 
     @abstractmethod
-    def forward_flops(self, num_tokens: int, num_squared: int) -> int:
-        """Return the floating-point operations of the matrix products of one forward pass.
+    def forward_flops(self, lengths: np.ndarray) -> int:
+        """Return the floating-point operations of the matrix products of one forward pass over sequences of these lengths.
 
-        Args:
-            num_tokens: real tokens.
-            num_squared: sum of the squares of the sequences' lengths, which attention depends on.
+        `num_seen` (`model/attention.py`) counts those of attention.
         """
 
     def build_norm(self) -> nn.Module:

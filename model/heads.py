@@ -14,6 +14,7 @@ Dimensions in the comments:
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -115,20 +116,19 @@ class PretrainingModel(nn.Module):
         embeddings.data = F.pad(embeddings.data, (0, 0, 0, missing))
         bias.data = F.pad(bias.data, (0, missing), value=-math.inf)
 
-    def step_flops(self, num_tokens: int, num_squared: int, num_masked: int, num_pairs: int) -> int:
+    def step_flops(self, lengths: np.ndarray, num_masked: int, num_pairs: int) -> int:
         """Return the floating-point operations of one update, counted from its shapes.
 
         Only matrix products count, forward once and backward twice; recomputed activations do not.
 
         Args:
-            num_tokens: real tokens.
-            num_squared: sum of the squares of the examples' lengths.
+            lengths: real tokens of each example.
             num_masked: positions that the head for masked words runs on.
             num_pairs: examples that the head for pairs runs on.
         """
         C, V = self.config.shape.hidden_size, self.config.vocab_size
         heads = 2 * num_masked * (C * C + C * V) + 2 * num_pairs * (C * C + 2 * C)
-        return 3 * (self.encoder.forward_flops(num_tokens, num_squared) + heads)
+        return 3 * (self.encoder.forward_flops(lengths) + heads)
 
     def pair_logits(self, batch: PackedBatch, hidden: Tensor) -> Tensor:
         """Return the logits of pairs (N, 2) from hidden states (T, C)."""

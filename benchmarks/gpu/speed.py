@@ -106,7 +106,7 @@ def time_updates(
         if step == 1:
             started = end - start
         if step > 1:
-            flops = model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
+            flops = model.step_flops(batch.lengths, batch.num_masked, batch.num_pairs)
             speeds.append(batch.num_tokens / seconds)
             rates.append(flops / seconds)
             waits.append(waited / seconds)

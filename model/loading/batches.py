@@ -32,18 +32,24 @@ class GlobalBatch:
     """Number of each micro-batch among the parts of the global batch."""
     num_passes: int
     """Largest number of micro-batches of a rank."""
-    num_examples: int
-    """Number of examples of all ranks."""
-    num_tokens: int
-    """Number of real tokens of all ranks."""
-    num_squared: int
-    """Sum of the squared lengths of all ranks' examples: the cost of attention."""
+    lengths: np.ndarray
+    """int64 (num_examples,), real tokens of each example of all ranks."""
     num_masked: int
     """Number of masked positions of all ranks."""
     num_pairs: int
     """Number of examples of all ranks with label 0 or 1."""
     stream_sum: int
     """Sum modulo 2^64 of the hashes of this rank's rows; see `model/loading/stream.py`."""
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples of all ranks."""
+        return len(self.lengths)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of real tokens of all ranks."""
+        return int(self.lengths.sum())
 
 
 def cut_by_length(lengths: np.ndarray, micro_batch_size: int, num_ranks: int = 1) -> list[np.ndarray]:
@@ -117,9 +123,7 @@ def share_rows(
         micro_batches=micro_batches,
         numbers=numbers,
         num_passes=len(parts) // num_ranks,
-        num_examples=len(rows),
-        num_tokens=int(sizes["lengths"].sum()),
-        num_squared=int((sizes["lengths"] ** 2).sum()),
+        lengths=sizes["lengths"],
         num_masked=int(sizes["num_masks"].sum()),
         num_pairs=int((sizes["labels"] >= 0).sum()),
         stream_sum=stream_sum,

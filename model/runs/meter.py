@@ -72,7 +72,7 @@ class PretrainingMeter(SpeedMeter):
     ) -> dict[str, float]:
         """Count a step, and return its measurements for metrics.jsonl."""
         values = self.add(result, batch.num_tokens, seconds)
-        flops = self.model.step_flops(batch.num_tokens, batch.num_squared, batch.num_masked, batch.num_pairs)
+        flops = self.model.step_flops(batch.lengths, batch.num_masked, batch.num_pairs)
         slots = batch.num_examples * max_seq_length
         self.wait_seconds += wait_seconds
         self.slots += slots

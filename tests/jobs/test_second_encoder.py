@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -84,8 +85,8 @@ class PreNormEncoder(Encoder):
     def word_embeddings(self) -> Tensor:
         return self.words.weight
 
-    def forward_flops(self, num_tokens: int, num_squared: int) -> int:
-        return num_tokens + num_squared
+    def forward_flops(self, lengths: np.ndarray) -> int:
+        return int(lengths.sum())
 
     def build_norm(self) -> nn.Module:
         return nn.RMSNorm(self.config.shape.hidden_size)

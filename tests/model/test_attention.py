@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import attention as module
-from model.attention import WINDOWS_OF_BLOCK, attention, flash_obstacle, padded_attention
+from model.attention import WINDOWS_OF_BLOCK, attention, flash_obstacle, num_seen, padded_attention
 from model.packing import PackedSequences, pack_sequences
 
 CUDA = torch.device("cuda")
@@ -130,6 +130,15 @@ def test_with_a_window_a_token_changes_only_those_that_see_it():
     other[60] += 1
     changed = (attention(other, packed([100]), window=7) != attention(qkv, packed([100]), window=7)).any(2).any(1)
     assert changed.nonzero().flatten().tolist() == list(range(53, 68))
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(1, 9))
+def test_the_number_of_pairs_that_are_seen_equals_a_count_of_them(lengths, window):
+    def count(reach: int) -> int:
+        return sum(abs(i - j) <= reach for length in lengths for i in range(length) for j in range(length))
+
+    assert num_seen(np.array(lengths), window) == count(window)
+    assert num_seen(np.array(lengths)) == count(20)
 
 
 def test_dropout_of_attention_in_a_window_keeps_its_mean():
