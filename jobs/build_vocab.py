@@ -13,7 +13,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -25,13 +24,12 @@ from bertloom.whole_files import output_file
 from jobs.support.config import parse
 from jobs.support.inputs import Like, check_inputs, read_inputs
 from jobs.support.outputs import check_output
+from jobs.support.word_counting import count_words_of, say_rejects, splits_of
 from pipeline.inputs.documents import TextConfig
-from pipeline.inputs.sources import Source
 from pipeline.local.beam_import import import_beam
 from pipeline.options import check_num_workers, flat
 
 if TYPE_CHECKING:
-    from pipeline.stages.word_counts import Tally
     from pipeline.vocabulary import Vocabulary
     from pipeline.vocabulary_training import Coverage
 
@@ -94,8 +92,9 @@ def main(argv: Sequence[str]) -> None:
 
 def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     """Make the vocabulary, write it, print what it covers, and return it."""
+    from pipeline.accents import accent_warning
     from pipeline.inputs.discovery import find_sources
-    from pipeline.inputs.rejects import advice
+    from pipeline.stages.word_counts import BertWords
     from pipeline.vocabulary import MAX_WORD_CHARACTERS, parse_vocabulary
     from pipeline.vocabulary_training import measure_coverage, train_vocabulary
 
@@ -105,10 +104,11 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     for note in notes:
         say(note)
     check_output(config.out, [source.path for source in sources])
-    counts, tally = _count(config, sources)
-    for reason, (_, _, message) in sorted(tally.first.items()):
-        say("; ".join(filter(None, [f"rejected: {reason}: {message}", advice(reason, config.text.read)])))
-    not_used = "".join(f", {number:,} {reason}" for reason, number in sorted(tally.not_used.items()))
+    if warning := accent_warning(splits_of(sources), config.do_lower_case, config.strip_accents):
+        say(warning)
+    cut = BertWords(config.do_lower_case, config.strip_accents)
+    counts, tally = count_words_of(sources, config.text, cut, config.num_workers, "build-vocab")
+    not_used = say_rejects(tally, config.text, say)
     if all(len(word) > MAX_WORD_CHARACTERS for word in counts):
         raise ValueError(
             f"no text in {counted(len(sources), 'file')}{not_used}: expected documents with words of up to "
@@ -127,39 +127,6 @@ def build_vocab(config: BuildVocabConfig) -> Vocabulary:
     _print_coverage(measure_coverage(vocabulary, counts))
     print(f"  next       {_next_command(config)}")
     return vocabulary
-
-
-def _count(config: BuildVocabConfig, sources: list[Source]) -> tuple[dict[str, int], Tally]:
-    """Return (word -> count, what was read)."""
-    from jobs.support.progress import JobProgress
-    from pipeline.accents import accent_warning
-    from pipeline.execution import Launcher, balanced, pipeline_options
-    from pipeline.inputs.split_list import write_split_list
-    from pipeline.inputs.splitting import group_splits, split_size, split_source
-    from pipeline.stages.sampling import FindShare, read_share, sampled
-    from pipeline.stages.word_counts import CountWords, read_counts
-
-    total_bytes = sum(source.size for source in sources)
-    size = split_size(total_bytes)
-    splits = [split for source in sources for split in split_source(source, size)]
-    if warning := accent_warning(splits, config.do_lower_case, config.strip_accents):
-        say(warning)
-    with TemporaryDirectory(prefix="bertloom-") as folder:
-        work_log = os.path.join(folder, "work-log")
-        run = Launcher(
-            options=pipeline_options(config.num_workers, ()),
-            splits=write_split_list(folder, sources, balanced(group_splits(splits, size), config.num_workers)),
-            command="build-vocab",
-            how_to_continue="No work is kept. Start",
-            log=os.path.join(folder, "beam.log"),
-            progress=JobProgress("build-vocab", work_log, total_bytes),
-        )
-        clean, share = config.text.clean, os.path.join(folder, "sample.json")
-        if clean.sample > 1:
-            run(FindShare(clean, bool(clean.quality_filter), share, work_log))
-            clean = sampled(clean, read_share(share))
-        run(CountWords(folder, clean, config.do_lower_case, config.strip_accents, work_log))
-        return read_counts(folder)
 
 
 def _print_coverage(scripts: dict[str, Coverage]) -> None:

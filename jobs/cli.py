@@ -31,6 +31,7 @@ COMMANDS = {
     "preview": ("jobs.preview", "Show what a job would read, and what looks wrong"),
     "corpora": ("jobs.corpora", "List the well-known corpora that --like reads"),
     "build-vocab": ("jobs.build_vocab", "Build a WordPiece vocabulary from text"),
+    "adapt-vocab": ("jobs.adapt_vocab", "Give a model's vocabulary the words that a text needs"),
     "preprocess": ("jobs.preprocess", "Turn text into shards of training examples"),
     "worker-pool": ("jobs.worker_pool", "Start workers on this machine for a job on Flink or Spark"),
     "inspect": ("jobs.inspect_shards", "Show what a data set or a shard contains, decoded"),
@@ -52,6 +53,7 @@ COMMANDS = {
 NEEDS = {
     "demo": ("apache_beam", "torch"),
     "build-vocab": ("apache_beam",),
+    "adapt-vocab": ("apache_beam", "torch"),
     "preprocess": ("apache_beam",),
     "worker-pool": ("apache_beam",),
     **dict.fromkeys(("pretrain", "evaluate", "score", "embed", "export", "import"), ("torch",)),

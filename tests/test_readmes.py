@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.adapt_vocab import AdaptVocabConfig
 from jobs.bench_tasks import BenchTasksConfig
 from jobs.build_vocab import BuildVocabConfig
 from jobs.cli import COMMANDS, main
@@ -41,6 +42,7 @@ CONFIGS = {
     "preview": PreviewConfig,
     "corpora": CorporaConfig,
     "build-vocab": BuildVocabConfig,
+    "adapt-vocab": AdaptVocabConfig,
     "preprocess": PreprocessConfig,
     "worker-pool": WorkerPoolConfig,
     "inspect": InspectConfig,

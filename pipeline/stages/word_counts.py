@@ -8,11 +8,11 @@ import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 import apache_beam as beam
 import numpy as np
@@ -38,8 +38,84 @@ MAX_DISTINCT_WORDS = 2_000_000  # given to the trainer, the most frequent ones: 
 BLOCK_BYTES = 1 << 20
 
 
-class WordCounter:
-    """Counts words as BERT separates them: punctuation and Chinese characters are single words. One per bundle."""
+class WordCounter(Protocol):
+    """Counts the words of texts. One per bundle."""
+
+    def add(self, text: bytes) -> None:
+        """Count the words of a text."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it should give its counts."""
+
+    def take(self) -> Counter[str]:
+        """Return the counts since the last call."""
+
+
+class WordCut(Protocol):
+    """How a text is cut into words; it goes to the workers."""
+
+    def counter(self) -> WordCounter:
+        """Return a new counter of such words."""
+
+
+@dataclass(frozen=True)
+class BertWords:
+    """Words as BERT separates them: punctuation and Chinese characters are single words."""
+
+    do_lower_case: bool
+    strip_accents: bool | None
+
+    def counter(self) -> WordCounter:
+        return BertWordCounter(self.do_lower_case, self.strip_accents)
+
+
+@dataclass(frozen=True)
+class PreTokens:
+    """Words as the pre-tokenizer of any tokenizer separates them."""
+
+    tokenizer: str
+    """The content of its tokenizer.json."""
+
+    def counter(self) -> WordCounter:
+        return PreTokenCounter(Tokenizer.from_str(self.tokenizer))
+
+
+def cut_of(content: Mapping[str, Any]) -> WordCut:
+    """Return how a tokenizer.json separates words."""
+    normalizer, pre_tokenizer = content.get("normalizer") or {}, content.get("pre_tokenizer") or {}
+    options = {name: value for name, value in normalizer.items() if name not in ("lowercase", "strip_accents")}
+    is_bert = options == {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
+    if is_bert and pre_tokenizer == {"type": "BertPreTokenizer"}:
+        return BertWords(normalizer["lowercase"], normalizer["strip_accents"])
+    no_model = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
+    return PreTokens(json.dumps({**content, "model": no_model, "added_tokens": [], "post_processor": None}))
+
+
+class PreTokenCounter:
+    """Counts what a tokenizer's normalizer and pre-tokenizer make of texts, with line feeds as spaces."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+        self.normalize = normalizer.normalize_str if normalizer else str
+        self.cut = pre_tokenizer.pre_tokenize_str if pre_tokenizer else lambda text: [(text, (0, len(text)))]
+        self.counts: Counter[str] = Counter()
+
+    def add(self, text: bytes) -> None:
+        words = self.cut(self.normalize(text.decode().replace("\n", " ")))
+        self.counts.update(word for word, _ in words)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.counts) > MAX_UNITS
+
+    def take(self) -> Counter[str]:
+        counts, self.counts = self.counts, Counter()
+        return counts
+
+
+class BertWordCounter:
+    """Counts words as BERT separates them, in blocks."""
 
     def __init__(self, do_lower_case: bool, strip_accents: bool | None):
         self.tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
@@ -70,7 +146,6 @@ class WordCounter:
         return len(self.interner) > MAX_UNITS
 
     def take(self) -> Counter[str]:
-        """Return the counts since the last call."""
         self._count()
         counts: Counter[str] = Counter()
         normalize, cut = self.tokenizer.normalizer.normalize_str, self.tokenizer.pre_tokenizer.pre_tokenize_str
@@ -93,7 +168,7 @@ def count_words(texts: Iterable[bytes], do_lower_case: bool, strip_accents: bool
     >>> count_words([b"The cat, the hat."], do_lower_case=True, strip_accents=None)
     Counter({'the': 2, 'cat': 1, ',': 1, 'hat': 1, '.': 1})
     """
-    counter = WordCounter(do_lower_case, strip_accents)
+    counter = BertWordCounter(do_lower_case, strip_accents)
     counts: Counter[str] = Counter()
     for text in texts:
         counter.add(text)
@@ -151,12 +226,11 @@ class WordCounts:
 class CountSplit(beam.DoFn):
     """SplitGroups -> a few WordCounts, each of at most about MAX_UNITS words."""
 
-    def __init__(self, config: CleanConfig, do_lower_case: bool, strip_accents: bool | None, work_log: str):
-        self.config, self.do_lower_case, self.strip_accents = config, do_lower_case, strip_accents
-        self.work_log = work_log
+    def __init__(self, config: CleanConfig, cut: WordCut, work_log: str):
+        self.config, self.cut, self.work_log = config, cut, work_log
 
     def start_bundle(self) -> None:
-        self.counter, self.tally = WordCounter(self.do_lower_case, self.strip_accents), Tally()
+        self.counter, self.tally = self.cut.counter(), Tally()
 
     def process(self, group: SplitGroup) -> Iterator[WordCounts]:
         log_begin(self.work_log, "count words")
@@ -249,16 +323,14 @@ class CountWords(beam.PTransform[Any, Any]):
     folder: str
     """For this file, and for other files while the job runs."""
     config: CleanConfig
-    do_lower_case: bool
-    strip_accents: bool | None
+    cut: WordCut
     work_log: str
     """Folder of the log of finished work."""
 
     def expand(self, groups: Any) -> Any:
         return (
             groups
-            | "count split"
-            >> beam.ParDo(CountSplit(self.config, self.do_lower_case, self.strip_accents, self.work_log))
+            | "count split" >> beam.ParDo(CountSplit(self.config, self.cut, self.work_log))
             | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder)).without_defaults()
             | "write counts" >> beam.Map(write_counts, self.folder)
         )

@@ -14,7 +14,7 @@ from pipeline.remote.job_graph import path_in_packages
 from pipeline.stages.line_repeats import CountLines
 from pipeline.stages.sampling import FindShare
 from pipeline.stages.splits import MAX_ELEMENTS, build_job
-from pipeline.stages.word_counts import CountWords
+from pipeline.stages.word_counts import BertWords, CountWords
 from pipeline.storage_flags import storage_options
 from pipeline.tokenizer import TokenizeConfig
 from tests.pipeline.job_graphs import contents, load_elsewhere, name_this_machine, pickles, traces_of_this_machine
@@ -36,7 +36,7 @@ TRANSFORMS = {
     "preprocess": lambda: Preprocess(NEAR, NEAR, PLACES, 8_000_000, "s3://bucket/list", ("a note",)),
     "count lines": lambda: CountLines(CLEAN, 50, PLACES),
     "find share": lambda: FindShare(CLEAN, False, "s3://bucket/share", PLACES.work_log),
-    "count words": lambda: CountWords("s3://bucket/words", CLEAN, True, None, PLACES.work_log),
+    "count words": lambda: CountWords("s3://bucket/words", CLEAN, BertWords(True, None), PLACES.work_log),
 }
 
 

@@ -1,6 +1,7 @@
 """Words of a corpus: counted as BERT cuts them, added up exactly however they are dealt out, in bounded memory."""
 
 import json
+import pickle
 import random
 from collections import Counter
 
@@ -15,10 +16,13 @@ from pipeline.inputs.sources import Source
 from pipeline.inputs.splitting import group_splits, split_source
 from pipeline.stages.word_counts import (
     AddWordCounts,
+    BertWords,
     CountWords,
+    PreTokens,
     Tally,
     WordCounts,
     count_words,
+    cut_of,
     most_frequent,
     read_counts,
 )
@@ -51,6 +55,21 @@ def test_words_are_counted_as_bert_separates_them(texts, do_lower_case, strip_ac
 
 def test_chinese_characters_and_punctuation_are_words():
     assert count_words(["中文,中 abc".encode()], True, None) == {"中": 2, "文": 1, ",": 1, "abc": 1}
+
+
+@given(st.lists(ODD_TEXT), st.booleans(), st.sampled_from([None, True, False]))
+def test_words_of_any_tokenizer_are_what_its_normalizer_and_pre_tokenizer_give(texts, do_lower_case, strip_accents):
+    content = json.loads(make_tokenizer(VOCABULARY, do_lower_case, strip_accents).to_str())
+    assert cut_of(content) == BertWords(do_lower_case, strip_accents)
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [content["pre_tokenizer"]]}
+    cut = cut_of(content)
+    assert isinstance(cut, PreTokens)
+    counter = pickle.loads(pickle.dumps(cut)).counter()
+    for text in texts:
+        counter.add(text.encode())
+    tokenizer = make_tokenizer(VOCABULARY, do_lower_case, strip_accents)
+    words = [tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)) for text in texts]
+    assert counter.take() == Counter(word for found in words for word, _ in found) and not counter.take()
 
 
 def test_only_the_script_of_a_word_that_is_too_long_is_kept():
@@ -123,7 +142,9 @@ def test_counts_do_not_depend_on_the_numbers_of_workers_and_splits(tmp_path, mon
     work.mkdir()
     run(
         pipeline_options(num_workers, ()),
-        lambda p: p | beam.Create(groups) | CountWords(str(work), CleanConfig(), True, None, str(work / "log")),
+        lambda p: (
+            p | beam.Create(groups) | CountWords(str(work), CleanConfig(), BertWords(True, None), str(work / "log"))
+        ),
     )
     words, tally = read_counts(str(work))
     assert words == Counter(" ".join(texts).split())

@@ -13,7 +13,7 @@ from pipeline.preprocess import Preprocess
 from pipeline.stages.line_repeats import CountLines
 from pipeline.stages.sampling import FindShare
 from pipeline.stages.splits import build_job
-from pipeline.stages.word_counts import CountWords
+from pipeline.stages.word_counts import BertWords, CountWords
 from pipeline.stages.worker_start import WorkerStart, add_worker_start
 from pipeline.tokenizer import TokenizeConfig
 
@@ -49,7 +49,7 @@ def failing() -> None:
         (Preprocess(JOB, JOB, PLACES, 1, "list", ()), 10),
         (CountLines(CLEAN, 2, PLACES), 4),
         (FindShare(CLEAN, False, "share", "log"), 2),
-        (CountWords("words", CLEAN, True, None, "log"), 2),
+        (CountWords("words", CLEAN, BertWords(True, None), "log"), 2),
     ],
     ids=["preprocess", "count lines", "find share", "count words"],
 )

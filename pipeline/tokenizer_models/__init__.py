@@ -1,0 +1,1 @@
+"""The models of tokenizers: how each is trained, and how it gets more words. One file per model."""

@@ -1,0 +1,135 @@
+"""New words for a tokenizer: which words a text needs most, and the ids that they get.
+
+A word is worth what it saves: the number of times that the text has it, multiplied by the tokens that it then has less. A
+word that the tokenizer cannot spell counts as one token too many, because its text is lost. Only words with a letter are
+chosen, and with more letters than digits, so that numbers and hashes are left out; words that cannot be spelled may have
+any characters.
+
+New words take the places of `[unusedN]` words first, as google-research/bert advises, then rows that only pad the model's
+vectors, and then new rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+UNUSED = re.compile(r"\[unused\d+\]")
+WORDS_AT_ONCE = 65_536
+MAX_NEW_WORDS = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthConfig:
+    """Which words a tokenizer gets."""
+
+    num_words: int
+    """Number of words to add."""
+    min_frequency: int = 5
+    """Number of times that the text must have a new word. The model learns little about rarer ones."""
+    keep_unused: bool = False
+    """Keep the [unusedN] words of the vocabulary, for which you may have a use. By default new words take their places, so
+    that the model does not become larger."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_words <= MAX_NEW_WORDS:
+            raise ValueError(f"num_words={self.num_words:,}: expected 1 to {MAX_NEW_WORDS:,}, such as 1000")
+        if self.min_frequency < 1:
+            raise ValueError(f"min_frequency={self.min_frequency}: expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A word that the tokenizer could get."""
+
+    word: str
+    """The word, as it is in the tokenizer's vocabulary."""
+    count: int
+    """Number of times that the text has it."""
+    saved: int
+    """Number of tokens that it saves there."""
+    pieces: tuple[int, ...]
+    """Ids of the tokens that it has now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """A tokenizer with new words."""
+
+    content: dict[str, Any]
+    """Its tokenizer.json."""
+    words: dict[int, Candidate]
+    """The new words by id."""
+    replaced: tuple[str, ...]
+    """The [unusedN] words whose places they took."""
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """The tokens of a text."""
+
+    num_tokens: int
+    num_unknown: int
+
+
+def model_alone(content: Mapping[str, Any]) -> Tokenizer:
+    """Return the model of a tokenizer.json as a tokenizer of single words, which are already normalized and separated."""
+    from tokenizers import Tokenizer
+
+    others = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding")
+    return Tokenizer.from_str(json.dumps({**content, **dict.fromkeys(others), "added_tokens": []}))
+
+
+def tokenized(model: Tokenizer, counts: Mapping[str, int]) -> Iterator[tuple[str, int, list[int]]]:
+    """Yield each word, its count and the ids of its tokens."""
+    words = list(counts)
+    for start in range(0, len(words), WORDS_AT_ONCE):
+        batch = words[start : start + WORDS_AT_ONCE]
+        for word, encoding in zip(batch, model.encode_batch_fast(batch, add_special_tokens=False), strict=True):
+            yield word, counts[word], encoding.ids
+
+
+def count_tokens(content: Mapping[str, Any], counts: Mapping[str, int], unk: int | None) -> TokenCount:
+    """Return the number of tokens of a text whose words have these counts."""
+    num_tokens = num_unknown = 0
+    for _, count, ids in tokenized(model_alone(content), counts):
+        num_tokens += count * len(ids)
+        num_unknown += count * ids.count(unk)  # type: ignore[arg-type]  # None is in no list of ids
+    return TokenCount(num_tokens, num_unknown)
+
+
+def is_word(text: str) -> bool:
+    """Return whether a text has more letters than digits, and not only marks.
+
+    >>> [is_word(text) for text in ("cpython", "abi3", "2024", "27c0d9b5", "=====")]
+    [True, True, False, False, False]
+    """
+    letters = sum(map(str.isalpha, text))
+    return letters > sum(map(str.isdigit, text))
+
+
+def best(candidates: Sequence[Candidate], config: GrowthConfig) -> list[Candidate]:
+    """Return the words that save most; of equal ones, those that sort first. ValueError if there are too few."""
+    useful = [candidate for candidate in candidates if candidate.count >= config.min_frequency and candidate.saved]
+    if len(useful) < config.num_words:
+        last = f", or --num-words {len(useful)}" if useful else ""
+        raise ValueError(
+            f"num_words={config.num_words:,}: the text has {len(useful):,} words that occur {config.min_frequency} times "
+            f"and that the tokenizer splits or cannot spell: give more text, or a smaller --min-frequency{last}"
+        )
+    return sorted(useful, key=lambda candidate: (-candidate.saved, candidate.word))[: config.num_words]
+
+
+def free_ids(words: Mapping[str, int], keep_unused: bool) -> Iterator[tuple[int, str | None]]:
+    """Yield (an id for a new word, the [unusedN] word that has it now or None), without end."""
+    if not keep_unused:
+        yield from sorted((number, word) for word, number in words.items() if UNUSED.fullmatch(word))
+    used = set(words.values())
+    yield from ((number, None) for number in itertools.count() if number not in used)
