@@ -31,7 +31,6 @@ from bench_train import timed
 from setting import SAMPLE, header, run_command, spread, write_report
 
 from model.bert_config import BertShape
-from model.encoder import initialize_weights
 from model.hub.pretrained import open_pretrained
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
 from model.hub.weights import to_hugging_face
@@ -95,7 +94,7 @@ def measure(arguments: argparse.Namespace, rows_file: Path, tokenizer: TextToken
     shape = tomllib.loads((files("jobs") / "presets" / f"{arguments.preset}.toml").read_text())["model"]
     config = EncoderConfig(shape=BertShape(**shape), vocab_size=tokenizer.vocab_size)
     ours = task.model_class(config, task.num_outputs)
-    initialize_weights(ours, 0.02, 1)
+    ours.encoder.initialize_weights(ours, 1)
     their_config = TheirConfig(**config.values(), num_labels=task.num_outputs, attn_implementation="sdpa")
     theirs = BertForSequenceClassification(their_config).train()
     theirs.load_state_dict(to_hugging_face(ours.state_dict(), config, ours.form), strict=False)

@@ -36,7 +36,6 @@ from torch import Tensor
 from model.batch import PackedBatch, StaticShape
 from model.bert_config import BertShape
 from model.compiling import compile_model
-from model.encoder import initialize_weights
 from model.heads import PretrainingModel
 from model.hub.weights import to_hugging_face
 from model.loading.data import DataSet, Examples
@@ -97,7 +96,7 @@ def model_of(preset: str, examples: Examples) -> PretrainingModel:
     values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())
     config = EncoderConfig(shape=BertShape(**values["model"]), vocab_size=examples.data_set.vocabulary_size)
     model = PretrainingModel(config)
-    initialize_weights(model, config.shape.initializer_range, 1)
+    model.encoder.initialize_weights(model, 1)
     return model.train()
 
 

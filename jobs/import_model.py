@@ -83,7 +83,7 @@ def import_model(config: ImportConfig) -> Imported:
     """Write the run folder; ValueError if the directory has no BERT that bertloom can train, or not its vocabulary."""
     from model.encoders import names_of
     from model.heads import PretrainingModel
-    from model.hub.initial_weights import MAY_DIFFER, copy_weights
+    from model.hub.initial_weights import copy_weights
     from model.hub.pretrained import configuration_file, open_pretrained
     from model.hub.weights import to_hugging_face, write_pretrained
 
@@ -107,7 +107,8 @@ def import_model(config: ImportConfig) -> Imported:
         )
         length = pretrained.max_seq_length
         write_pretrained(weights, pretrained.config, form, folder / "model", pretrained.tokenizer, length)
-        shape = {name: value for name, value in pretrained.config.values().items() if name not in MAY_DIFFER}
+        left_out = ("vocab_size", *pretrained.config.shape.training_fields)
+        shape = {name: value for name, value in pretrained.config.values().items() if name not in left_out}
         write_text(
             folder / "config.toml",
             COMMENT + tomli_w.dumps({"init_from": str(config.out.resolve()), **CONTINUE, "model": shape}),

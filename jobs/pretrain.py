@@ -153,7 +153,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         )
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    dropout = config.model.attention_probs_dropout_prob
+    dropout = config.model.attention_dropout_prob
     precision = choose_precision(config.precision, ranks.device, config.model, dropout, recorder.warn)
     limit_kernels(precision)
     data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
@@ -168,7 +168,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         raise ValueError(too_long(max(lengths), config.model.max_position_embeddings))
     if reader.has_pairs() and not config.model.reads_pairs:
         raise ValueError(
-            f"model.type_vocab_size={config.model.type_vocab_size}: {config.data} has pairs, whose segment B needs a token "
+            f"model.type_vocab_size=1: {config.data} has pairs, whose segment B needs a token "
             f"type of its own: give 2, or preprocess with --pairs none"
         )
     held_out = lengths & set(data_set.max_seq_lengths("validation"))
@@ -215,7 +215,6 @@ def resume(training: Pretraining) -> Progress:
     Raises:
         ValueError: settings that decide the numbers have changed without permission.
     """
-    from model.encoder import initialize_weights
     from model.mixed_precision import compute_copy
     from model.optimizer import AdamConstants, build_optimizer
     from model.runs.checkpoint import TrainingState, load_weights, read_moments, share_moments
@@ -246,7 +245,7 @@ def resume(training: Pretraining) -> Progress:
     if found:
         load_weights(found[0], training.model)
     elif ranks.is_first:
-        initialize_weights(training.model, config.model.initializer_range, config.seed)
+        training.model.encoder.initialize_weights(training.model, config.seed)
         if config.init_from:
             load_initial_weights(training, config.init_from)
     progress = progress.in_precision(training.precision)

@@ -15,8 +15,16 @@ class BertShape(Shape):
     """The shape of a BERT."""
 
     has_token_types: ClassVar[bool] = True
+    hidden_dropouts: ClassVar[tuple[str, ...]] = ("hidden_dropout_prob",)
+    attention_dropouts: ClassVar[tuple[str, ...]] = ("attention_probs_dropout_prob",)
     encoder: Literal["bert"] = "bert"
     """Kind of encoder."""
+    type_vocab_size: int = 2
+    """Number of token types: segment A and segment B. With 1, the model reads single segments, but no pairs."""
+    hidden_dropout_prob: float = 0.0
+    """Dropout after embeddings and sub-layers. BERT used 0.1; training that reads its data about once needs none."""
+    attention_probs_dropout_prob: float = 0.0
+    """Dropout of attention weights. BERT used 0.1. Above 0, attention on CUDA reads padded sequences, which is slower."""
     normalization: Literal["layer", "batch"] = "layer"
     """Kind of normalisation. layer is BERT's, over a token's channels. batch, over the tokens of the whole batch, is an
     experiment: it needs all batch_size examples in memory together, and the model cannot be exported."""
@@ -27,6 +35,14 @@ class BertShape(Shape):
         super().__post_init__()
         if self.normalization not in ("layer", "batch"):
             raise ValueError(f"normalization={self.normalization!r} must be 'layer' or 'batch'")
+
+    @property
+    def reads_pairs(self) -> bool:
+        return self.type_vocab_size > 1
+
+    @property
+    def head_dropout(self) -> float:
+        return self.hidden_dropout_prob
 
 
 LAYER = "bert.encoder.layer.{}"
@@ -56,8 +72,8 @@ BERT_NAMES = HuggingFaceNames(
         "Model": {},
         "ForMaskedLM": MASKED_LM,
         "ForPreTraining": MASKED_LM | {"nsp.pooler": "bert.pooler.dense", "nsp.classifier": "cls.seq_relationship"},
-        "ForSequenceClassification": {"pooler": "bert.pooler.dense", "classifier": "classifier"},
-        "ForMultipleChoice": {"pooler": "bert.pooler.dense", "classifier": "classifier"},
+        "ForSequenceClassification": {"head.dense": "bert.pooler.dense", "classifier": "classifier"},
+        "ForMultipleChoice": {"head.dense": "bert.pooler.dense", "classifier": "classifier"},
         "ForTokenClassification": {"classifier": "classifier"},
         "ForQuestionAnswering": {"classifier": "qa_outputs"},
     },
@@ -73,4 +89,5 @@ BERT_NAMES = HuggingFaceNames(
         "add_cross_attention": (False, None),
     },
     not_theirs=("normalization",),
+    finetuning={"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
 )

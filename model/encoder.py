@@ -22,8 +22,21 @@ from model.packing import PackedSequences
 from model.shape import EncoderConfig
 
 
+class Pooler(nn.Module):
+    """Dense, tanh and dropout: BERT's step from the vector of a sequence to a classifier."""
+
+    def __init__(self, size: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(size, size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (N, C) from (N, C)."""
+        return self.dropout(torch.tanh(self.dense(hidden)))
+
+
 class Encoder(nn.Module, ABC):
-    """An encoder; the modules in `blocks` hold its parameters."""
+    """An encoder; the modules in `blocks` hold its matrices."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -59,6 +72,23 @@ class Encoder(nn.Module, ABC):
         return LayerNorm(self.config.shape.hidden_size)
 
     @property
+    def has_biases(self) -> bool:
+        """Whether the dense layer of the head for masked words has a bias."""
+        return True
+
+    def build_sequence_head(self) -> nn.Module:
+        """Return a new module from the vectors of sequences (N, C) to the input of a classifier (N, C)."""
+        return Pooler(self.config.shape.hidden_size, self.config.shape.head_dropout)
+
+    def build_token_head(self) -> nn.Module:
+        """Return a new module from the vectors of words (U, C) to the input of a classifier (U, C)."""
+        return nn.Dropout(self.config.shape.head_dropout)
+
+    def build_span_head(self) -> nn.Module:
+        """Return a new module from the vectors of tokens (T, C) to the input of a classifier of first and last tokens."""
+        return nn.Identity()
+
+    @property
     def is_static(self) -> bool:
         """Whether two batches of the same sizes run the same kernels, wherever their sequences begin."""
         return False
@@ -85,27 +115,36 @@ class Encoder(nn.Module, ABC):
         assert isinstance(found, Tensor)
         return found
 
+    def initial_deviation(self, name: str) -> float:
+        """Return the standard deviation of the initial weights of a matrix of this encoder, or of a head on it, by name."""
+        return self.config.shape.initializer_range
 
-@torch.no_grad()
-def initialize_weights(module: nn.Module, initializer_range: float, seed: int) -> None:
-    """Draw all weights of `module` from `seed`.
+    @property
+    def initial_cutoff(self) -> float:
+        """Number of standard deviations at which the distribution of initial weights is cut off."""
+        return 2.0
 
-    | parameter                        | value                                                             |
-    |----------------------------------|-------------------------------------------------------------------|
-    | weights of Linear and Embedding  | normal(0, initializer_range), cut off at two standard deviations  |
-    | weights of normalisations        | 1                                                                 |
-    | every bias                       | 0                                                                 |
+    @torch.no_grad()
+    def initialize_weights(self, module: nn.Module, seed: int) -> None:
+        """Draw all weights of a module from the seed: of a model with this encoder, or of heads on it.
 
-    As google-research/bert (`tf.truncated_normal_initializer`); transformers does not truncate. Call it on the CPU,
-    before the model moves to its device: the numbers are then the same wherever it trains.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for child in module.modules():
-        if isinstance(child, (nn.Linear, nn.Embedding)):
-            bound = 2 * initializer_range
-            nn.init.trunc_normal_(child.weight, std=initializer_range, a=-bound, b=bound, generator=generator)
-        elif isinstance(weight := getattr(child, "weight", None), nn.Parameter):
-            nn.init.ones_(weight)
-    for name, parameter in module.named_parameters():
-        if name.rpartition(".")[2] == "bias":
-            nn.init.zeros_(parameter)
+        | parameter                        | value                                                                   |
+        |----------------------------------|-------------------------------------------------------------------------|
+        | weights of Linear and Embedding  | normal(0, `initial_deviation`), cut off at `initial_cutoff` deviations  |
+        | weights of normalisations        | 1                                                                       |
+        | every bias                       | 0                                                                       |
+
+        As google-research/bert (`tf.truncated_normal_initializer`); transformers does not truncate BERT's. Call it on the
+        CPU, before the model moves to its device: the numbers are then the same wherever it trains.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, child in module.named_modules():
+            if isinstance(child, (nn.Linear, nn.Embedding)):
+                deviation = self.initial_deviation(name)
+                bound = self.initial_cutoff * deviation
+                nn.init.trunc_normal_(child.weight, std=deviation, a=-bound, b=bound, generator=generator)
+            elif isinstance(weight := getattr(child, "weight", None), nn.Parameter):
+                nn.init.ones_(weight)
+        for name, parameter in module.named_parameters():
+            if name.rpartition(".")[2] == "bias":
+                nn.init.zeros_(parameter)

@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model.bert_config import BERT_NAMES, BertShape
+from model.modern_bert_config import MODERN_BERT_NAMES, ModernBertShape
 from model.shape import EncoderConfig, HuggingFaceNames, Shape
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class EncoderKind(NamedTuple):
 
 ENCODERS: dict[str, EncoderKind] = {
     "bert": EncoderKind(BertShape, "model.bert:BertEncoder", BERT_NAMES),
+    "modernbert": EncoderKind(ModernBertShape, "model.modern_bert:ModernBertEncoder", MODERN_BERT_NAMES),
 }
 """The registry. The name is the value of `encoder` in the shape."""
 

@@ -54,7 +54,7 @@ class MaskedLanguageModelHead(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         size = encoder.config.shape.hidden_size
-        self.dense = nn.Linear(size, size)
+        self.dense = nn.Linear(size, size, bias=encoder.has_biases)
         self.norm = encoder.build_norm()
         self.bias = nn.Parameter(torch.zeros(encoder.config.vocab_size))
 

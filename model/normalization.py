@@ -25,7 +25,7 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (…, C) from (…, C) of the same type."""
         if hidden.is_cpu and hidden.dtype != torch.float32:
-            weight, bias = self.weight.float(), self.bias.float()
+            weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
             return F.layer_norm(hidden.float(), self.normalized_shape, weight, bias, self.eps).to(hidden.dtype)
         return super().forward(hidden)
 

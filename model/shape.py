@@ -1,9 +1,11 @@
 """The configuration of an encoder, without torch: its shape, and how transformers names its parts."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Self
+
+Pooling = Literal["mean", "cls"]
 
 LIMITS = {
     "hidden_size": (1, 1 << 16),
@@ -17,6 +19,16 @@ LIMITS = {
     "attention_probs_dropout_prob": (0, 1),
     "initializer_range": (0, 1),
     "layer_norm_eps": (0, 1),
+    "norm_eps": (0, 1),
+    "embedding_dropout": (0, 1),
+    "attention_dropout": (0, 1),
+    "mlp_dropout": (0, 1),
+    "classifier_dropout": (0, 1),
+    "initializer_cutoff_factor": (0.1, 1000),
+    "global_attn_every_n_layers": (1, 1000),
+    "local_attention": (2, 1 << 20),
+    "global_rope_theta": (1, 1e12),
+    "local_rope_theta": (1, 1e12),
 }
 """Lowest and highest value of each number of a shape. They are generous: no published model is near the highest."""
 
@@ -42,7 +54,11 @@ class Shape:
     """
 
     has_token_types: ClassVar[bool] = False
-    """Whether the encoder has a vector for each token type."""
+    """Whether the encoder reads token types."""
+    hidden_dropouts: ClassVar[tuple[str, ...]] = ()
+    """Fields that are dropouts of hidden states."""
+    attention_dropouts: ClassVar[tuple[str, ...]] = ()
+    """Fields that are dropouts of attention weights."""
     encoder: str
     """Kind of encoder."""
     hidden_size: int = 768
@@ -55,32 +71,60 @@ class Shape:
     """Width of the feed-forward block. BERT used 4 x hidden_size."""
     max_position_embeddings: int = 512
     """Length of the longest sequence that the model can read, in tokens."""
-    type_vocab_size: int = 2
-    """Number of token types: segment A and segment B. With 1, the model reads single segments, but no pairs."""
-    hidden_dropout_prob: float = 0.0
-    """Dropout after embeddings and sub-layers. BERT used 0.1; training that reads its data about once needs none."""
-    attention_probs_dropout_prob: float = 0.0
-    """Dropout of attention weights. BERT used 0.1. Above 0, attention on CUDA reads padded sequences, which is slower."""
     initializer_range: float = 0.02
     """Standard deviation of the normal distribution of the initial weights, before truncation."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.type in (int, float):
-                check_number(field.name, getattr(self, field.name), field.type)
+        for own in fields(self):
+            if own.type in (int, float):
+                check_number(own.name, getattr(self, own.name), own.type)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}: "
                 f"BERT uses heads of 64, which gives {max(1, self.hidden_size // 64)} here"
             )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        for name in (*self.hidden_dropouts, *self.attention_dropouts):
             if getattr(self, name) == 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
 
     @property
     def reads_pairs(self) -> bool:
         """Whether the encoder can read a segment B."""
-        return self.type_vocab_size > 1 or not self.has_token_types
+        return True
+
+    @property
+    def head_dropout(self) -> float:
+        """Dropout before the classifier of a task."""
+        return 0.0
+
+    @property
+    def attention_dropout_prob(self) -> float:
+        """Dropout of attention weights."""
+        return max((getattr(self, name) for name in self.attention_dropouts), default=0.0)
+
+    def with_dropouts(self, hidden: float, attention: float) -> Self:
+        """Return the same shape with these dropouts of hidden states and of attention weights."""
+        values: dict[str, Any] = dict.fromkeys(self.hidden_dropouts, hidden)
+        return replace(self, **values | dict.fromkeys(self.attention_dropouts, attention))
+
+    @property
+    def pooling(self) -> Pooling:
+        """How the vector of a whole sequence is made for a classifier."""
+        return "cls"
+
+    def with_pooling(self, pooling: Pooling) -> Self:
+        """Return the same shape with another pooling; ValueError if transformers' classes of the encoder do not have it."""
+        if pooling != self.pooling:
+            raise ValueError(
+                f"pooling={pooling}: transformers' classes for this encoder ({self.encoder}) pool by {self.pooling} alone, "
+                f"and would compute something else from the exported model: omit it"
+            )
+        return self
+
+    @property
+    def training_fields(self) -> tuple[str, ...]:
+        """Names of the fields that only training reads. They may differ from those of a model that it continues."""
+        return ("initializer_range", *self.hidden_dropouts, *self.attention_dropouts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,3 +176,15 @@ class HuggingFaceNames:
     """Values of their configuration that our encoder implements; the first is the usual one."""
     not_theirs: tuple[str, ...] = ()
     """Fields of our shape that their configuration has no entry for."""
+    absent: tuple[str, ...] = ()
+    """Our names of tensors that one layer does not have, unlike the others."""
+    written_as: Mapping[str, str] = field(default_factory=dict)
+    """For a form of ours that they have no class for: the form that is written instead, without the tensors it lacks."""
+    token_ids: Mapping[str, str] = field(default_factory=lambda: {"pad_token_id": "pad_id"})
+    """Entries of config.json that are ids of special words, and the words' names in `TextTokenizer`."""
+    finetuning: Mapping[str, float] = field(default_factory=dict)
+    """Dropouts in the config.json of a model that was pretrained without: transformers fine-tunes with them."""
+    computed: Callable[[Any], Mapping[str, Any]] = lambda shape: {}
+    """Return more entries of config.json, from a shape."""
+    understood: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda configuration: configuration
+    """Return a config.json with what other entries say under the names of our fields; ValueError for what we do not have."""

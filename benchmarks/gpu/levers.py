@@ -18,7 +18,6 @@ from model.batch import StaticShape
 from model.bert_config import BertShape
 from model.compiling import compile_model
 from model.cuda_graphs import StepGraphs
-from model.encoder import initialize_weights
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.mixed_precision import ComputeCopy, compute_copy
@@ -43,7 +42,7 @@ def first_model(preset: str, vocab_size: int, is_tiny: bool) -> PretrainingModel
     values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())["model"]
     config = EncoderConfig(shape=BertShape(**values | (TINY if is_tiny else {})), vocab_size=vocab_size)
     model = PretrainingModel(config)
-    initialize_weights(model, config.shape.initializer_range, SEED)
+    model.encoder.initialize_weights(model, SEED)
     return model.train()
 
 

@@ -114,11 +114,7 @@ def write_inputs(job: FinetuneJob) -> None:
 
 def build_model(job: FinetuneJob, seed: int) -> tuple[TaskModel, list[str]]:
     """Return the model before its first step, and the names of its parts with new weights."""
-    shape = replace(
-        job.pretrained.config.shape,
-        hidden_dropout_prob=job.config.dropout,
-        attention_probs_dropout_prob=job.config.attention_dropout,
-    )
+    shape = job.pretrained.config.shape.with_dropouts(job.config.dropout, job.config.attention_dropout)
     config = replace(job.pretrained.config, shape=shape)
     model = job.task.model_class(config, job.task.num_outputs)
     return model, load_encoder(model, job.pretrained, seed, random_weights=job.config.random_weights)

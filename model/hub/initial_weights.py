@@ -11,9 +11,6 @@ from model.hub.weights import from_hugging_face, load_weights, name_table
 from model.loading.data import DataSet
 from model.shape import EncoderConfig
 
-MAY_DIFFER = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "vocab_size")
-"""Fields that may differ from the model on disk. The vocabulary is checked separately."""
-
 
 def check_vocabulary(pretrained: Pretrained, data_set: DataSet) -> None:
     """Raise ValueError unless a data set has the model's vocabulary and was tokenized with its text options."""
@@ -40,7 +37,7 @@ def check_shape(pretrained: Pretrained, config: EncoderConfig) -> None:
     """Raise ValueError unless a model of this configuration can take the weights of the one on disk."""
     theirs = pretrained.config.values()
     for name, asked in config.values().items():
-        if name not in MAY_DIFFER and asked != theirs.get(name):
+        if name not in (*config.shape.training_fields, "vocab_size") and asked != theirs.get(name):
             raise ValueError(
                 f"model.{name} is {asked}, but {pretrained.path} has {theirs.get(name)}: give the config.toml that its "
                 f"run folder has as a preset; for a directory of transformers, `bertloom import` writes one"

@@ -82,5 +82,5 @@ def some_batch(model: PretrainingModel, num_rows: int, length: int) -> tuple[Ten
     generator = torch.Generator().manual_seed(num_rows)
     ids = torch.randint(model.config.vocab_size, (num_rows, length), generator=generator)
     mask = (torch.arange(length)[None] < length - torch.arange(num_rows)[:, None] % (length - 1)).long()
-    types = (torch.arange(length) >= length // 2).long().expand(num_rows, length) % model.config.shape.type_vocab_size
-    return ids, mask, types.contiguous()
+    types = (torch.arange(length) >= length // 2).long() * model.config.shape.reads_pairs
+    return ids, mask, types.expand(num_rows, length).contiguous()

@@ -20,16 +20,12 @@ from bertloom.json_files import read_json, read_regular, read_toml
 from bertloom.shapes import shaped
 from model.encoders import config_from, names_of
 from model.heads import expected_tensors
-from model.hub.config import read_config
+from model.hub.config import class_name, read_config
 from model.hub.tokenizer import TextTokenizer, load_tokenizer, longest_sequence
 from model.hub.weights import read_weights, to_hugging_face, weights_files
 from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
 from model.shape import EncoderConfig
 from model.tensor_files import read_tensors
-
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-FINETUNING_DROPOUT = 0.1
-"""BERT's dropout in fine-tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,15 +117,14 @@ def _open_checkpoint(path: Path) -> Pretrained:
         config=config,
         weights=to_hugging_face(read_tensors(path / "model.safetensors", expected_tensors(config)), config),
         tokenizer=load_tokenizer(run, config.vocab_size),
-        configuration={"architectures": [names_of(config).prefix + "ForPreTraining"], **dropouts(config)},
+        configuration={"architectures": [class_name(config, "ForPreTraining")], **dropouts(config)},
         max_seq_length=state.max_seq_length,
     )
 
 
 def dropouts(config: EncoderConfig) -> dict[str, float]:
     """Return the dropouts for the config.json of a model that was pretrained without: transformers fine-tunes with them."""
-    theirs = (name for name in DROPOUTS if name not in names_of(config).not_theirs)
-    return {name: FINETUNING_DROPOUT for name in theirs if getattr(config.shape, name) == 0}
+    return {name: value for name, value in names_of(config).finetuning.items() if getattr(config.shape, name) == 0}
 
 
 def configuration_file(directory: Path) -> Path | None:

@@ -20,7 +20,7 @@ from bertloom.json_files import check_regular, read_json
 from bertloom.shapes import shown
 from model.encoders import names_of
 from model.heads import PretrainingModel, expected_tensors
-from model.hub.config import read_config, write_config
+from model.hub.config import class_name, read_config, write_config
 from model.hub.tensor_bundle import read_index
 from model.hub.tensorflow_names import index_file, read_checkpoint
 from model.hub.tokenizer import TextTokenizer, save_tokenizer
@@ -52,7 +52,7 @@ def name_table(config: EncoderConfig, form: str) -> dict[str, list[str]]:
         for layer in range(config.shape.num_hidden_layers) if "{}" in ours else [0]:
             for kind in [""] if ours.endswith((".weight", ".bias")) else [".weight", ".bias"]:
                 table[ours.format(layer) + kind] = [name.format(layer) + kind for name in theirs]
-    return table
+    return {ours: theirs for ours, theirs in table.items() if ours not in names.absent}
 
 
 def to_hugging_face(
@@ -125,12 +125,22 @@ def write_pretrained(
     max_seq_length: int | None = None,
     **configuration: Any,
 ) -> None:
-    """Write the directory of `save_pretrained` from weights that already have transformers' names."""
+    """Write the directory of `save_pretrained` from weights that already have transformers' names.
+
+    If transformers has no class of this form, it is written for the one without the tensors that have no place, with a note
+    in the log.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    names = names_of(config)
+    if form in names.written_as:
+        kept = {name for theirs in name_table(config, names.written_as[form]).values() for name in theirs}
+        if left_out := sorted(state.keys() - kept):
+            logger.warning("left out %s: %s has no place for them", ", ".join(left_out), class_name(config, form))
+        state = {name: state[name] for name in state if name in kept}
     content = write_config(config, form) | configuration
     if tokenizer is not None:
-        content["pad_token_id"] = tokenizer.pad_id
+        content |= {theirs: getattr(tokenizer, ours) for theirs, ours in names.token_ids.items()}
         save_tokenizer(tokenizer, directory, max_seq_length or config.shape.max_position_embeddings)
     cpu = {name: tensor.cpu() for name, tensor in state.items()}
     write_tensors(cpu, directory / "model.safetensors", {"format": "pt"})

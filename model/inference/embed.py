@@ -5,7 +5,6 @@ Dimensions in the comments: T real tokens, N sequences, C hidden_size.
 
 import os
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +15,9 @@ from model.hub.pretrained import Pretrained, open_pretrained
 from model.hub.weights import from_hugging_face, load_weights
 from model.mixed_precision import in_precision
 from model.packing import MAX_TOKENS, grouped, pack_texts
+from model.pooling import pooled
+from model.shape import Pooling
 from model.step import choose_device, choose_precision
-
-Pooling = Literal["mean", "cls"]
 
 
 class Embedder:
@@ -65,13 +64,7 @@ class Embedder:
         for group in grouped(sequences, len, MAX_TOKENS):
             batch = pack_texts(group).to(self.device)
             hidden = self.encoder(batch).float()  # (T, C)
-            if self.pooling == "cls":
-                pooled = hidden[batch.cu_seqlens[:-1]]
-            else:
-                lengths = batch.cu_seqlens.diff()
-                rows = torch.arange(len(lengths), device=self.device).repeat_interleave(lengths)
-                pooled = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, rows, hidden) / lengths[:, None]
-            vectors.append(pooled.cpu().numpy())  # (N, C)
+            vectors.append(pooled(hidden, batch, self.pooling).cpu().numpy())  # (N, C)
         return np.concatenate(vectors), sum(len(part) > room for part in ids)
 
 

@@ -17,12 +17,13 @@ from torch.utils.checkpoint import checkpoint
 
 from model.encoders import build_encoder
 from model.packing import MAX_TOKENS, PackedSequences
+from model.pooling import pooled
 from model.shape import EncoderConfig
 from model.tasks.data import TaskBatch
 
 
 class TaskModel(nn.Module):
-    """An encoder and a classifier on it."""
+    """An encoder, its head for this form, and a classifier."""
 
     form: str
     """Second part of the class's name in transformers."""
@@ -32,8 +33,12 @@ class TaskModel(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config)
-        self.dropout = nn.Dropout(config.shape.hidden_dropout_prob)
         self.classifier = nn.Linear(config.shape.hidden_size, num_labels)
+        self.head = self.build_head()
+
+    @abstractmethod
+    def build_head(self) -> nn.Module:
+        """Return the encoder's module before the classifier."""
 
     @abstractmethod
     def forward(self, batch: TaskBatch) -> Tensor:
@@ -45,13 +50,12 @@ class TaskModel(nn.Module):
 
 
 class SequenceModel(TaskModel):
-    """Classes, or a number, for a text or a pair of texts: BERT's pooler and the classifier on it."""
+    """Classes, or a number, for a text or a pair of texts, from the vector of [CLS] or the mean over all tokens."""
 
     form = "ForSequenceClassification"
 
-    def __init__(self, config: EncoderConfig, num_labels: int) -> None:
-        super().__init__(config, num_labels)
-        self.pooler = nn.Linear(config.shape.hidden_size, config.shape.hidden_size)
+    def build_head(self) -> nn.Module:
+        return self.encoder.build_sequence_head()
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """Return logits (I, L)."""
@@ -76,8 +80,8 @@ class SequenceModel(TaskModel):
 
     def _read(self, part: PackedSequences) -> Tensor:
         """Return (N, L)."""
-        hidden = self.encoder(part)[part.cu_seqlens[:-1]]  # (N, C), of [CLS]
-        return self.classifier(self.dropout(torch.tanh(self.pooler(hidden)))).float()
+        hidden = pooled(self.encoder(part), part, self.config.shape.pooling)  # (N, C)
+        return self.classifier(self.head(hidden)).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
         """Return squared errors if the labels are numbers, otherwise cross-entropies."""
@@ -91,9 +95,12 @@ class TokenModel(TaskModel):
 
     form = "ForTokenClassification"
 
+    def build_head(self) -> nn.Module:
+        return self.encoder.build_token_head()
+
     def forward(self, batch: TaskBatch) -> Tensor:
         """Return logits (U, L)."""
-        return self.classifier(self.dropout(self.encoder(batch)[batch.positions])).float()
+        return self.classifier(self.head(self.encoder(batch)[batch.positions])).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
         return F.cross_entropy(logits, batch.labels, reduction="none")
@@ -104,9 +111,12 @@ class SpanModel(TaskModel):
 
     form = "ForQuestionAnswering"
 
+    def build_head(self) -> nn.Module:
+        return self.encoder.build_span_head()
+
     def forward(self, batch: TaskBatch) -> Tensor:
         """Return logits (T, 2)."""
-        return self.classifier(self.encoder(batch)).float()
+        return self.classifier(self.head(self.encoder(batch))).float()
 
     def losses(self, logits: Tensor, batch: TaskBatch) -> Tensor:
         """Return the mean of the cross-entropies of the first and the last token, over the tokens of each sequence."""

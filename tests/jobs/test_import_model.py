@@ -235,7 +235,7 @@ def refused(message, change, hf, tmp_path):
         ("hidden_act", "gelu_new", "hidden_act is 'gelu_new', only 'gelu' can be read"),
         ("position_embedding_type", "relative_key", "position_embedding_type is 'relative_key', only 'absolute'"),
         ("is_decoder", True, "is_decoder is True, only False can be read"),
-        ("model_type", "roberta", "model_type is 'roberta', only 'bert' can be read"),
+        ("model_type", "roberta", "model_type is 'roberta', only 'bert' and 'modernbert' can be read"),
         ("vocab_size", None, "vocab_size is None, expected a number"),
         ("hidden_size", "32", "hidden_size is '32', expected a number"),
         ("hidden_size", 48, "has the shape .* config.json says"),

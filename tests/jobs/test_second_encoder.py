@@ -42,7 +42,6 @@ class PreNormShape(Shape):
     num_attention_heads: int = 2
     intermediate_size: int = 48
     max_position_embeddings: int = 64
-    type_vocab_size: int = 1
     activation: Literal["silu", "relu"] = "silu"
     """Activation of the feed-forward block."""
 
@@ -115,7 +114,7 @@ NAMES = HuggingFaceNames(
         "Model": {},
         "ForMaskedLM": {ours: theirs for ours, theirs in HEAD.items() if ours.startswith("mlm")},
         "ForPreTraining": HEAD,
-        "ForSequenceClassification": {"pooler": "pool.dense", "classifier": "classifier"},
+        "ForSequenceClassification": {"head.dense": "pool.dense", "classifier": "classifier"},
     },
     word_embeddings="prenorm.embeddings.weight",
     decoder="decoder.weight",
@@ -185,7 +184,7 @@ def test_a_preset_or_a_flag_chooses_it(data, tmp_path, capsys):
 
     words += ["--out", str(tmp_path / "other")]
     assert main(["pretrain", *words, "--model.encoder=none"]) == 2
-    assert "model.encoder is 'none': expected one of bert, prenorm" in capsys.readouterr().err
+    assert "model.encoder is 'none': expected one of bert, modernbert, prenorm" in capsys.readouterr().err
     assert (
         main(
             [

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from jobs.pretrain import pretrain
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
-from model.encoder import initialize_weights
 from model.runs.checkpoint import load_model
 from model.runs.metrics import read_metrics
 from tests.jobs.test_several_ranks import (
@@ -110,7 +109,7 @@ def test_every_rank_loads_its_part_of_the_weights_and_moments_bit_for_bit(data, 
     model = load_model(checkpoint)
     num_weights = sum(parameter.numel() for parameter in model.parameters())
     saved = load_file(checkpoint / "model.safetensors") | load_file(checkpoint / "optimizer.safetensors")
-    initialize_weights(model, model.config.shape.initializer_range, PretrainConfig.seed)
+    model.encoder.initialize_weights(model, PretrainConfig.seed)
     initial = {name: tensor.detach() for name, tensor in model.named_parameters()}
     for out, expected in ((tmp_path / "run", saved), (tmp_path / "new", initial)):
         out.mkdir(exist_ok=True)

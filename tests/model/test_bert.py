@@ -9,7 +9,6 @@ from transformers import BertForPreTraining as TheirBert
 from model.batch import PackedBatch
 from model.bert import BertEncoder
 from model.bert_config import BertShape
-from model.encoder import initialize_weights
 from model.heads import PretrainingModel
 from model.hub.weights import save_pretrained, to_hugging_face
 from model.loading.data import DataSet
@@ -118,7 +117,7 @@ def test_bf16_stays_close_to_fp32(batch):
 
 def test_initial_weights_are_those_of_the_table():
     model = PretrainingModel(small_config(vocab_size=5000))
-    initialize_weights(model, 0.02, seed=1)
+    model.encoder.initialize_weights(model, seed=1)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             assert not parameter.any(), name
@@ -130,9 +129,9 @@ def test_initial_weights_are_those_of_the_table():
             assert abs(parameter.std().item() - 0.8796 * 0.02) < 0.002, name
 
     again = PretrainingModel(small_config(vocab_size=5000))
-    initialize_weights(again, 0.02, seed=1)
+    again.encoder.initialize_weights(again, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
-    initialize_weights(again, 0.02, seed=2)
+    again.encoder.initialize_weights(again, seed=2)
     assert not torch.equal(model.encoder.layers[0].qkv.weight, again.encoder.layers[0].qkv.weight)
 
 

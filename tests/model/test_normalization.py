@@ -3,7 +3,6 @@ import torch
 from torch import nn
 
 from model.distributed import Ranks
-from model.encoder import initialize_weights
 from model.heads import PretrainingModel
 from model.hub.weights import save_pretrained
 from model.loading.batches import BatchReader, global_batch
@@ -49,9 +48,9 @@ def test_every_normalization_is_replaced_and_drawn_like_the_other(examples):
     model = random_model(normalization="batch")
     assert not any(isinstance(module, nn.LayerNorm) for module in model.modules())
     assert sum(isinstance(module, TokenBatchNorm) for module in model.modules()) == 1 + 2 * 2 + 1
-    initialize_weights(model, 0.02, seed=1)
+    model.encoder.initialize_weights(model, seed=1)
     plain = PretrainingModel(small_config())
-    initialize_weights(plain, 0.02, seed=1)
+    plain.encoder.initialize_weights(plain, seed=1)
     assert all(tensor.equal(model.state_dict()[name]) for name, tensor in plain.state_dict().items())
 
 

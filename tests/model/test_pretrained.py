@@ -88,11 +88,11 @@ def test_the_pooler_is_copied_if_there_is_one_and_otherwise_drawn_from_the_seed(
 
     first, drawn = model(original, 1)
     assert drawn == ["classifier"]
-    assert torch.equal(first.pooler.weight, load_pretrained(original).nsp.pooler.weight)
+    assert torch.equal(first.head.dense.weight, load_pretrained(original).nsp.pooler.weight)
     assert not torch.equal(first.classifier.weight, model(original, 2)[0].classifier.weight)
     assert torch.equal(first.classifier.weight, model(original, 1)[0].classifier.weight)
     rewrite(directory, lambda name, tensor: None if "pooler" in name else (name, tensor))
-    assert model(directory, 1)[1] == ["classifier", "pooler"]
+    assert model(directory, 1)[1] == ["classifier", "head"]
 
 
 def test_random_weights_use_only_the_shape(original):

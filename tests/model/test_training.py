@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from model.bert_config import BertShape
-from model.encoder import initialize_weights
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch, global_batch
 from model.loading.data import DataSet
@@ -55,7 +54,7 @@ def test_a_step_is_a_function_of_its_arguments_with_dropout_too(examples):
 
 def test_loss_falls_below_chance_on_text_that_can_be_learnt(examples, data_set):
     model = PretrainingModel(small_config(num_hidden_layers=1, hidden_size=64, max_position_embeddings=512))
-    initialize_weights(model, 0.02, 1)
+    model.encoder.initialize_weights(model, 1)
     optimizer = build_optimizer(model, 0.01)
     validation = DataSet(data_set).examples("validation", 32)
     before = evaluate(model, validation.in_order(64))
