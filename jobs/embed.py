@@ -10,7 +10,7 @@ The columns are
     vector   list of hidden_size float32; the vector
 
 Texts are read as a stream, so the input may be larger than memory. Vectors of a BERT that was not trained for similarity are
-good features for a classifier, but their cosine is a poor measure of similarity.
+good features for a classifier, but their cosine is a poor measure of similarity: `bertloom finetune --task embed` trains it.
 """
 
 import sys
@@ -26,6 +26,7 @@ from bertloom.whole_files import output_file
 from jobs.support.config import parse
 from jobs.support.finetune_config import pairs
 from jobs.support.outputs import STANDARD, check_output
+from model.pooling import Pooling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,12 @@ class EmbedConfig:
     """Parquet file to write."""
     overwrite: bool = False
     """Replace the file of --out if it exists."""
-    pooling: Literal["mean", "cls"] = "mean"
-    """Vector of a text: mean is the mean over all tokens, including [CLS] and [SEP]; cls is the vector of [CLS]."""
+    pooling: Pooling | None = None
+    """Vector of a text: mean is the mean over all tokens, including [CLS] and [SEP]; cls is the vector of [CLS]. The default
+    is that of the model if it was trained for vectors, or else mean."""
+    normalize: bool | None = None
+    """Divide each vector by its length, so that the scalar product of two is their cosine. The default is what the model was
+    trained for; no, if it was not trained for vectors."""
     max_seq_length: int | None = None
     """Number of tokens to read of each text. The default is the length that the model was trained on. Truncated texts are
     counted."""
@@ -96,7 +101,7 @@ def embed(config: EmbedConfig) -> Embedded:
     texts = read_input(config.input, TEXT_FORMS, parse_text, pairs("columns", config.columns), config.on_bad_row)
     pretrained = open_pretrained(config.model)
     size = pretrained.config.shape.hidden_size
-    model = Embedder(pretrained, config.pooling, config.max_seq_length, config.device)
+    model = Embedder(pretrained, config.pooling, config.max_seq_length, config.device, config.normalize)
     types = {"row": pa.int64(), "id": pa.string()} | ({"text": pa.string()} if config.keep_text else {})
     schema = pa.schema(types | {"vector": pa.list_(pa.float32(), size)})
     num_rows = num_read = num_cut = 0

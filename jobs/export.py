@@ -8,6 +8,7 @@ the checkpoints of a pretraining run, which need not be finished. Writes
 
     DIRECTORY/config.json, model.safetensors                 the model
     DIRECTORY/tokenizer.json, vocab.txt, tokenizer_config.json, special_tokens_map.json
+    DIRECTORY/modules.json, 1_Pooling, …                     of a model for vectors: what sentence-transformers reads
     DIRECTORY/README.md                                      the model card: data, settings, metrics
     DIRECTORY/model.onnx                                     with --onnx: the model for onnxruntime, on padded batches
 
@@ -85,6 +86,7 @@ def export(config: ExportConfig) -> Pretrained:
             folder,
             pretrained.tokenizer,
             pretrained.max_seq_length,
+            pretrained.vectors,
             **pretrained.configuration,
         )
         write_text(folder / "README.md", card)

@@ -119,7 +119,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device, pretrained.config.shape, config.attention_dropout)
     limit_kernels(precision)
-    task = make_task(config.task, windowing, config.labels, **config.task_flags())
+    task = make_task(config.task, windowing, config.labels, **task_flags(config, pretrained))
     columns = pairs("columns", config.columns)
     with errors_of("--train"):
         train_rows, bad_train = read_task(config.train, task.forms(True), task.parse, columns, config.on_bad_row)
@@ -128,12 +128,13 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         raise ValueError(
             f"{config.train}: all {len(train_rows):,} rows have the label {task.labels[0]!r}: expected at least two labels"
         )
+    with errors_of("--dev"):
+        dev_rows, bad_dev = read_task(config.dev, task.forms(True), task.parse, columns, config.on_bad_row)
+        task = task.learn_dev(dev_rows)
     if config.metric is not None and config.metric not in task.metrics:
         raise ValueError(
             f"metric={config.metric!r} is not a metric of {config.task}: expected one of {', '.join(task.metrics)}"
         )
-    with errors_of("--dev"):
-        dev_rows, bad_dev = read_task(config.dev, task.forms(True), task.parse, columns, config.on_bad_row)
     train = task.tokenize(train_rows, pretrained.tokenizer)
     dev = task.tokenize(dev_rows, pretrained.tokenizer)
     for name, data in (("train", train), ("dev", dev)):
@@ -156,6 +157,13 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         settings=config.settings() | {"max_seq_length": windowing.max_seq_length} | digests,
     )
     return replace(job, settings=job.settings | {"learning_rate": job.learning_rate})
+
+
+def task_flags(config: FinetuneConfig, pretrained: Pretrained) -> dict[str, Any]:
+    """Return the values of the task's flags: as given, or else the pooling of a model that was trained for vectors."""
+    known = {"pooling": pretrained.vectors.pooling} if pretrained.vectors else {}
+    flags = task_class(config.task).flags
+    return {name: value for name, value in known.items() if name in flags} | config.task_flags()
 
 
 def check_folders(config: FinetuneConfig) -> None:
@@ -225,6 +233,8 @@ def print_start(job: FinetuneJob) -> None:
         print(f"{len(counts)} labels: {named}{', …' if len(counts) > 12 else ''}")
         if rare := [label for label, count in zip(job.task.labels, counts) if count == 1]:
             print(f"labels that occur only once, perhaps by mistake: {', '.join(rare[:12])}")
+    for remark in job.task.remarks(job.train):
+        print(remark)
     width = job.pretrained.config.shape.hidden_size
     chosen = f", chosen for a width of {width}" if config.learning_rate == "auto" else ""
     print(f"peak learning rate {job.learning_rate:.2g}{chosen}")

@@ -105,8 +105,8 @@ def import_model(config: ImportConfig) -> Imported:
             missing=missing,
             left_out=sorted(n for n in pretrained.weights if n not in weights and not n.endswith(names.copies)),
         )
-        length = pretrained.max_seq_length
-        write_pretrained(weights, pretrained.config, form, folder / "model", pretrained.tokenizer, length)
+        length, vectors = pretrained.max_seq_length, pretrained.vectors
+        write_pretrained(weights, pretrained.config, form, folder / "model", pretrained.tokenizer, length, vectors)
         left_out = ("vocab_size", *pretrained.config.shape.training_fields)
         shape = {name: value for name, value in pretrained.config.values().items() if name not in left_out}
         write_text(

@@ -69,7 +69,7 @@ BERT_NAMES = HuggingFaceNames(
     },
     fused={"encoder.layers.{}.qkv": [f"{LAYER}.attention.self.{part}" for part in ("query", "key", "value")]},
     heads={
-        "Model": {},
+        "Model": {"head.dense": "bert.pooler.dense"},
         "ForMaskedLM": MASKED_LM,
         "ForPreTraining": MASKED_LM | {"nsp.pooler": "bert.pooler.dense", "nsp.classifier": "cls.seq_relationship"},
         "ForSequenceClassification": {"head.dense": "bert.pooler.dense", "classifier": "classifier"},

@@ -1,6 +1,6 @@
 """Sequences packed end to end, without padding: what every model here reads.
 
-Dimensions in the comments: T real tokens, N sequences, S tokens of the longest one.
+Dimensions in the comments: T real tokens, N sequences, S tokens of the longest one, C hidden_size.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +11,8 @@ from typing import NamedTuple, Self, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+
+from model.pooling import Pooling
 
 Item = TypeVar("Item")
 
@@ -119,6 +121,17 @@ def pack_texts(sequences: Sequence[np.ndarray]) -> PackedSequences:
     """Return sequences of one segment each as a model reads them."""
     lengths = np.array([len(sequence) for sequence in sequences])
     return pack_sequences(np.concatenate(sequences), lengths, lengths)
+
+
+def pooled(hidden: Tensor, batch: PackedSequences, pooling: Pooling) -> Tensor:
+    """Return the vector of each sequence (N, C) from those of its tokens (T, C). Means are computed in 32 bits."""
+    if pooling == "cls":
+        return hidden[batch.cu_seqlens[:-1]]
+    lengths = batch.cu_seqlens.diff()
+    rows = torch.arange(len(lengths), device=hidden.device).repeat_interleave(lengths, output_size=len(hidden))
+    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    sums = wide.new_zeros(len(lengths), hidden.shape[1]).index_add(0, rows, wide)
+    return (sums / lengths[:, None]).to(hidden.dtype)
 
 
 def flat_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

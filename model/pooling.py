@@ -1,25 +1,23 @@
-"""One vector for each sequence, from the vectors of its tokens.
+"""How vectors of tokens become the vector of a text, without torch."""
 
-Dimensions in the comments: T real tokens, N sequences, C hidden_size.
-"""
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-import torch
-from torch import Tensor
-
-from model.packing import PackedSequences
-from model.shape import Pooling
+Pooling = Literal["mean", "cls"]
+"""The mean over all tokens, including [CLS] and [SEP], as in sentence-transformers; or the vector of [CLS]."""
 
 
-def pooled(hidden: Tensor, batch: PackedSequences, pooling: Pooling) -> Tensor:
-    """Return the vectors (N, C) of sequences from hidden states (T, C).
+@dataclass(frozen=True, kw_only=True)
+class VectorForm:
+    """How a model that was trained for vectors makes one of a text."""
 
-    Args:
-        pooling: cls is the vector of the first token. mean is the mean over all tokens including [CLS] and [SEP], as in
-            sentence-transformers, summed in 32 bits.
-    """
-    if pooling == "cls":
-        return hidden[batch.cu_seqlens[:-1]]
-    lengths = batch.cu_seqlens.diff()
-    rows = torch.arange(len(lengths), device=hidden.device).repeat_interleave(lengths, output_size=len(hidden))
-    sums = hidden.new_zeros(len(lengths), hidden.shape[1], dtype=torch.promote_types(hidden.dtype, torch.float32))
-    return (sums.index_add(0, rows, hidden.to(sums.dtype)) / lengths[:, None]).to(hidden.dtype)
+    pooling: Pooling
+    """How the vectors of the tokens become one."""
+    normalize: bool
+    """Whether vectors are divided by their length, so that their scalar product is the cosine."""
+    max_seq_length: int
+    """Tokens of a text that are read, including [CLS] and [SEP]."""
+
+    def __post_init__(self) -> None:
+        if self.pooling not in get_args(Pooling):
+            raise ValueError(f"pooling is {self.pooling!r:.40}, expected {' or '.join(get_args(Pooling))}")

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
-Pooling = Literal["mean", "cls"]
+from model.pooling import Pooling
 
 LIMITS = {
     "hidden_size": (1, 1 << 16),

@@ -1,9 +1,11 @@
 """The configuration of fine-tuning, which `jobs/finetune.py` runs."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from model.pooling import Pooling
 from model.precision import Precision
 from model.schedule import check_learning_rate
 from model.tasks.registry import TaskName, task_class
@@ -22,7 +24,7 @@ NOT_DECIDING = (
     "num_threads",
 )
 """Fields that change the numbers of a run by rounding at most. Model and files count by their content."""
-TASK_FLAGS = ("label_separator",)
+TASK_FLAGS = ("label_separator", "pooling", "normalize", "temperature", "symmetric")
 """Fields for some tasks only, see `Task.flags`."""
 
 
@@ -35,7 +37,8 @@ class FinetuneConfig:
     task: TaskName
     """classify: a class for a text. pair: a class for two texts. regress: a number for one text or two. tag: a class for
     each word. span: the answer to a question, as a part of its context. multilabel: any number of labels for one text or
-    two. choice: the right one of several endings of a context. docs/finetuning.md shows rows for each."""
+    two. choice: the right one of several endings of a context. embed: vectors for search, from pairs of texts that belong
+    together, or from texts alone. docs/finetuning.md shows rows for each."""
     model: Path
     """Pretrained model: a run folder of `bertloom pretrain`, or a directory in transformers' format."""
     train: Path
@@ -53,6 +56,17 @@ class FinetuneConfig:
     label_separator: str | None = None
     """For multilabel: what separates the labels, if those of a text are one string: ";" for "drama; war". By default they
     are a list, or a column of 0 and 1 for each label."""
+    pooling: Pooling | None = None
+    """For embed: the vector of a text is the mean over all its tokens, or that of [CLS]. The default is what the model was
+    trained for, or else mean."""
+    normalize: bool | None = None
+    """For embed: whether the finished model makes vectors of length 1. Training compares cosines in any case. The default is
+    to do so."""
+    temperature: float | None = None
+    """For embed: what cosines are divided by in the loss. A lower one gives the most similar wrong texts more weight. The
+    default is 0.05, as in SimCSE and sentence-transformers."""
+    symmetric: bool | None = None
+    """For embed: whether the second text of a pair has to find the first one, too. The default is no."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do about unusable rows: stop and report them, or skip them and record them in bad_rows.jsonl."""
     max_seq_length: int | None = None
@@ -66,10 +80,11 @@ class FinetuneConfig:
     num_epochs: float = 3.0
     """Passes over the training rows. BERT used 2 to 4."""
     batch_size: int = 32
-    """Items per update: rows, or windows for tag and span. BERT used 16 or 32."""
+    """Items per update: rows, or windows for tag and span. BERT used 16 or 32. For embed, all texts of a step are compared
+    with each other, so more is better: 256 to 1,024."""
     micro_batch_size: int = 32
-    """Largest number of sequences in memory. A text with several windows counts as several, and is not divided. Changes
-    results only by rounding, and by the dropout that is drawn."""
+    """Largest number of sequences in memory. A text with several windows counts as several, and is not divided; for embed, a
+    pair is two. Changes results only by rounding, and by the dropout that is drawn."""
     learning_rate: float | Literal["auto"] = "auto"
     """Peak learning rate, followed by a linear decay to 0. auto depends on the model's width: 5e-5 for a width of 768 as in
     BERT, and more for smaller models (docs/finetuning.md)."""
@@ -93,8 +108,8 @@ class FinetuneConfig:
     """Weights of the classes in the loss: positive=3 (others 1), or balanced, for the same total weight of each class. For
     multilabel they weight the texts that have the label."""
     metric: str | None = None
-    """Metric that chooses the best model: accuracy, macro_f1, matthews; pearson, spearman; f1, exact_match; micro_f1, …
-    The default is the first one that is printed."""
+    """Metric that chooses the best model: accuracy, macro_f1, matthews; pearson, spearman; f1, exact_match; micro_f1;
+    ndcg_at_10, … The default is the first one that is printed."""
     eval_every: int | None = None
     """Steps between evaluations on the dev rows. The default is the end of each epoch."""
     patience: int | None = None
@@ -155,6 +170,8 @@ class FinetuneConfig:
         for name in TASK_FLAGS:
             if getattr(self, name) is not None and name not in task_class(self.task).flags:
                 raise ValueError(f"{name}={getattr(self, name)!r}: {self.task} does not use it: omit it")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature:g} must be above 0; 0.05 is usual")
         if self.label_separator == "":
             raise ValueError("label_separator is empty: give the sign between two labels, such as ';'")
         pairs("columns", self.columns)
@@ -175,8 +192,9 @@ class FinetuneConfig:
         return weights
 
     def task_flags(self) -> dict[str, Any]:
-        """Return the values of the flags that only this task has."""
-        return {name: getattr(self, name) for name in task_class(self.task).flags}
+        """Return the values of the flags that only some tasks have, as far as they are given."""
+        values = {name: getattr(self, name) for name in task_class(self.task).flags}
+        return {name: value for name, value in values.items() if value is not None}
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, except model, files and seed."""

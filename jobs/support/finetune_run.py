@@ -87,7 +87,7 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
     if found:
         load_checkpoint(found[0], model, optimizer)
         recorder.print(f"seed {seed}: resuming at step {state.step:,}")
-    else:
+    elif new_weights:
         recorder.print(f"seed {seed}: new weights for {', '.join(new_weights)}")
     training = Finetuning(
         job=job,
@@ -116,7 +116,7 @@ def build_model(job: FinetuneJob, seed: int) -> tuple[TaskModel, list[str]]:
     """Return the model before its first step, and the names of its parts with new weights."""
     shape = job.pretrained.config.shape.with_dropouts(job.config.dropout, job.config.attention_dropout)
     config = replace(job.pretrained.config, shape=shape)
-    model = job.task.model_class(config, job.task.num_outputs)
+    model = job.task.build_model(config)
     return model, load_encoder(model, job.pretrained, seed, random_weights=job.config.random_weights)
 
 

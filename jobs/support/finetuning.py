@@ -139,11 +139,13 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
             # A killed run may have got further than its checkpoint, and written this model already.
             with whole_folder(model_path(self.recorder.out, progress.step), replace=True) as folder:
                 longest = max(job.pretrained.max_seq_length, job.task.windowing.max_seq_length)
-                save_pretrained(self.model, folder, job.pretrained.tokenizer, longest, **task.configuration())
-        return {"loss": loss, **values}
+                configuration, vectors = task.configuration(), task.vectors
+                save_pretrained(self.model, folder, job.pretrained.tokenizer, longest, vectors, **configuration)
+        return values if loss is None else {"loss": loss, **values}
 
     def describe_evaluation(self, step: int, values: dict[str, float]) -> str:
-        return f"step {step:,}, dev: loss {values['loss']:.4f}; {describe_metrics(values)}"
+        loss = f"loss {values['loss']:.4f}; " if "loss" in values else ""
+        return f"step {step:,}, dev: {loss}{describe_metrics(values)}"
 
     def is_save_due(self, step: int, *, is_evaluated: bool) -> bool:
         return is_evaluated or step % self.job.config.save_every == 0

@@ -60,7 +60,7 @@ def copy_weights(model: PretrainingModel, pretrained: Pretrained) -> list[str]:
     """
     weights = pretrained.weights
     missing = [] if pretrained.predicts_words else ["mlm"]
-    state = from_hugging_face(weights, model.config, "Model" if missing else "ForMaskedLM")
+    state = from_hugging_face(weights, model.config, None if missing else "ForMaskedLM")
     table = name_table(model.config, "ForPreTraining")
     for head in ("nsp.pooler", "nsp.classifier"):
         names = {ours: theirs[0] for ours, theirs in table.items() if ours.startswith(f"{head}.")}

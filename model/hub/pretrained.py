@@ -2,7 +2,7 @@
 
     RUN                                a pretraining run: its last checkpoint, or one of them, RUN/checkpoints/step-00001000
     RUN                                a fine-tuned run: RUN/model
-    DIRECTORY with config.json         any BERT that transformers wrote
+    DIRECTORY with config.json         any BERT that transformers or sentence-transformers wrote
     DIRECTORY with bert_config.json    a TensorFlow checkpoint of google-research/bert: bert_model.ckpt.index, …
 
 The vocabulary is in the same folder, and it is checked that it belongs to the model.
@@ -22,7 +22,9 @@ from model.encoders import config_from, names_of
 from model.heads import expected_tensors
 from model.hub.config import class_name, read_config
 from model.hub.tokenizer import TextTokenizer, load_tokenizer, longest_sequence
+from model.hub.vector_files import read_vector_form
 from model.hub.weights import read_weights, to_hugging_face, weights_files
+from model.pooling import VectorForm
 from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
 from model.shape import EncoderConfig
 from model.tensor_files import read_tensors
@@ -45,6 +47,8 @@ class Pretrained:
     max_seq_length: int
     """Length of the longest sequences it was trained on: of a directory, what its tokenizer_config.json says. If unknown:
     the longest it can read, up to 512."""
+    vectors: VectorForm | None = None
+    """How it makes vectors of texts, if it was trained for that."""
 
     @property
     def architecture(self) -> str:
@@ -139,13 +143,16 @@ def _open_directory(directory: Path, path: Path) -> Pretrained:
     config = read_config(configuration, str(path))
     shaped(configuration.get("architectures"), list[str] | None, f"{path}: architectures")
     tokenizer = load_tokenizer(directory, config.vocab_size)
+    longest = min(longest_sequence(directory), config.shape.max_position_embeddings)
+    vectors = read_vector_form(directory, longest)
     return Pretrained(
         path=directory,
         config=config,
         weights=read_weights(directory, config),
         tokenizer=tokenizer,
         configuration=configuration,
-        max_seq_length=min(longest_sequence(directory), config.shape.max_position_embeddings),
+        max_seq_length=vectors.max_seq_length if vectors else longest,
+        vectors=vectors,
     )
 
 

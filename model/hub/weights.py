@@ -24,6 +24,8 @@ from model.hub.config import class_name, read_config, write_config
 from model.hub.tensor_bundle import read_index
 from model.hub.tensorflow_names import index_file, read_checkpoint
 from model.hub.tokenizer import TextTokenizer, save_tokenizer
+from model.hub.vector_files import write_vector_files
+from model.pooling import VectorForm
 from model.shape import EncoderConfig
 from model.tensor_files import read_tensors, write_tensors
 
@@ -43,11 +45,15 @@ class HasForm(Protocol):
     config: EncoderConfig
 
 
-def name_table(config: EncoderConfig, form: str) -> dict[str, list[str]]:
-    """Return the names in transformers of each of our tensors: one name, or those that a fused one is split into."""
+def name_table(config: EncoderConfig, form: str | None) -> dict[str, list[str]]:
+    """Return the names in transformers of each of our tensors: one name, or those that a fused one is split into.
+
+    form: second part of the class's name in transformers; None for the encoder alone.
+    """
     names = names_of(config)
     table = {}
-    singles = {ours: [theirs] for ours, theirs in (dict(names.encoder) | dict(names.heads[form])).items()}
+    heads = {} if form is None else names.heads[form]
+    singles = {ours: [theirs] for ours, theirs in (dict(names.encoder) | dict(heads)).items()}
     for ours, theirs in (singles | dict(names.fused)).items():
         for layer in range(config.shape.num_hidden_layers) if "{}" in ours else [0]:
             for kind in [""] if ours.endswith((".weight", ".bias")) else [".weight", ".bias"]:
@@ -77,9 +83,12 @@ def to_hugging_face(
 
 
 def from_hugging_face(
-    state: Mapping[str, Tensor], config: EncoderConfig, form: str = "ForPreTraining"
+    state: Mapping[str, Tensor], config: EncoderConfig, form: str | None = "ForPreTraining"
 ) -> dict[str, Tensor]:
     """Return the same tensors under our names, without those we have no name for (the tied decoder, buffers).
+
+    Args:
+        form: see `name_table`.
 
     Raises:
         ValueError: a tensor is missing, as the head for pairs is in a checkpoint of BertForMaskedLM; or the decoder is
@@ -88,7 +97,7 @@ def from_hugging_face(
     names, table = names_of(config), name_table(config, form)
     missing = [name for theirs in table.values() for name in theirs if name not in state]
     if missing:
-        raise ValueError(f"{_missing(missing)}: this is not a {names.prefix}{form}")
+        raise ValueError(f"{_missing(missing)}: this is not a {names.prefix}{form or 'Model'}")
     words = state[names.word_embeddings]
     if "mlm.bias" in table and not torch.equal(state.get(names.decoder, words), words):
         raise ValueError(f"{names.decoder} is not the word embeddings: only tied ones can be read")
@@ -100,6 +109,7 @@ def save_pretrained(
     directory: str | os.PathLike[str],
     tokenizer: TextTokenizer | None = None,
     max_seq_length: int | None = None,
+    vectors: VectorForm | None = None,
     **configuration: Any,
 ) -> None:
     """Write a directory that `from_pretrained` of the model's class in transformers reads.
@@ -109,11 +119,12 @@ def save_pretrained(
         tokenizer: written too if it is given, so that AutoTokenizer reads the directory.
         max_seq_length: length of the longest sequences that the model was trained on, where tokenizers will truncate; by
             default the longest that it can read.
+        vectors: of a model for vectors of texts; sentence-transformers then reads the directory, too.
         configuration: more of config.json, such as id2label.
     """
     assert isinstance(model, nn.Module)
     state = to_hugging_face(model.state_dict(), model.config, model.form)
-    write_pretrained(state, model.config, model.form, directory, tokenizer, max_seq_length, **configuration)
+    write_pretrained(state, model.config, model.form, directory, tokenizer, max_seq_length, vectors, **configuration)
 
 
 def write_pretrained(
@@ -123,6 +134,7 @@ def write_pretrained(
     directory: str | os.PathLike[str],
     tokenizer: TextTokenizer | None = None,
     max_seq_length: int | None = None,
+    vectors: VectorForm | None = None,
     **configuration: Any,
 ) -> None:
     """Write the directory of `save_pretrained` from weights that already have transformers' names.
@@ -142,6 +154,8 @@ def write_pretrained(
     if tokenizer is not None:
         content |= {theirs: getattr(tokenizer, ours) for theirs, ours in names.token_ids.items()}
         save_tokenizer(tokenizer, directory, max_seq_length or config.shape.max_position_embeddings)
+    if vectors is not None:
+        write_vector_files(vectors, config.shape.hidden_size, directory)
     cpu = {name: tensor.cpu() for name, tensor in state.items()}
     write_tensors(cpu, directory / "model.safetensors", {"format": "pt"})
     (directory / "config.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -300,7 +314,7 @@ def check_shapes(state: Mapping[str, Tensor], config: EncoderConfig, where: Path
 
     It is called before a model is made, so config.json cannot ask for a model that is larger than its weights.
     """
-    names = [name for theirs in name_table(config, "Model").values() for name in theirs]
+    names = [name for theirs in name_table(config, None).values() for name in theirs]
     if missing := [name for name in names if name not in state]:
         raise ValueError(
             f"{where}: {_missing(missing)}: this is not a {names_of(config).prefix}Model of "

@@ -1,6 +1,6 @@
 """Vectors of whole texts.
 
-Dimensions in the comments: T real tokens, N sequences, C hidden_size.
+Dimensions in the comments: N sequences, C hidden_size.
 """
 
 import os
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from model.encoders import build_encoder
 from model.hub.pretrained import Pretrained, open_pretrained
 from model.hub.weights import from_hugging_face, load_weights
 from model.mixed_precision import in_precision
-from model.packing import MAX_TOKENS, grouped, pack_texts
-from model.pooling import pooled
-from model.shape import Pooling
+from model.packing import MAX_TOKENS, grouped, pack_texts, pooled
+from model.pooling import Pooling
 from model.step import choose_device, choose_precision
 
 
@@ -26,29 +26,34 @@ class Embedder:
     def __init__(
         self,
         pretrained: Pretrained,
-        pooling: Pooling = "mean",
+        pooling: Pooling | None = None,
         max_seq_length: int | None = None,
         device: str = "auto",
+        normalize: bool | None = None,
     ) -> None:
         """
         Args:
-            pooling: mean is the mean over all tokens including [CLS] and [SEP], as in sentence-transformers; cls is the
-                vector of [CLS].
+            pooling: mean is the mean over all tokens including [CLS] and [SEP]; cls is the vector of [CLS]. None: that of
+                the model if it was trained for vectors, or else mean.
             max_seq_length: tokens of a text that are read, including these two; None: as many as in its training.
+            normalize: divide each vector by its length. None: if the model was trained so.
             device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.
 
         Raises:
             ValueError: max_seq_length is above the number of the model's positions.
         """
         self.tokenizer = pretrained.tokenizer
-        self.pooling, self.max_seq_length = pooling, max_seq_length or pretrained.max_seq_length
+        form = pretrained.vectors
+        self.pooling: Pooling = pooling or (form.pooling if form else "mean")
+        self.normalize = bool(form and form.normalize) if normalize is None else normalize
+        self.max_seq_length = max_seq_length or pretrained.max_seq_length
         longest = pretrained.config.shape.max_position_embeddings
         if self.max_seq_length > longest:
             raise ValueError(
                 f"max_seq_length={self.max_seq_length} is above the {longest} positions of {pretrained.path}: give less"
             )
         self.encoder = build_encoder(pretrained.config)
-        state = from_hugging_face(pretrained.weights, pretrained.config, "Model")
+        state = from_hugging_face(pretrained.weights, pretrained.config, None)
         load_weights(nn.ModuleDict({"encoder": self.encoder}), state, str(pretrained.path))
         self.device = choose_device(device)
         precision = choose_precision("auto", self.device, pretrained.config.shape)
@@ -63,17 +68,18 @@ class Embedder:
         vectors = []
         for group in grouped(sequences, len, MAX_TOKENS):
             batch = pack_texts(group).to(self.device)
-            hidden = self.encoder(batch).float()  # (T, C)
-            vectors.append(pooled(hidden, batch, self.pooling).cpu().numpy())  # (N, C)
+            found = pooled(self.encoder(batch).float(), batch, self.pooling)
+            vectors.append((F.normalize(found, dim=1) if self.normalize else found).cpu().numpy())  # (N, C)
         return np.concatenate(vectors), sum(len(part) > room for part in ids)
 
 
 def embed(
     path: str | os.PathLike[str],
     texts: Sequence[str],
-    pooling: Pooling = "mean",
+    pooling: Pooling | None = None,
     max_seq_length: int | None = None,
     device: str = "auto",
+    normalize: bool | None = None,
 ) -> np.ndarray:
     """Return the vectors of texts, float32 (texts, C). Texts that are too long lose their end.
 
@@ -81,7 +87,7 @@ def embed(
 
     Args:
         path: a run, or a directory in transformers' format.
-        pooling, max_seq_length, device: see `Embedder`.
+        pooling, max_seq_length, device, normalize: see `Embedder`.
     """
-    vectors, _ = Embedder(open_pretrained(path), pooling, max_seq_length, device).embed(texts)
+    vectors, _ = Embedder(open_pretrained(path), pooling, max_seq_length, device, normalize).embed(texts)
     return vectors

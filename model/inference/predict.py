@@ -58,7 +58,7 @@ class TaskPredictor:
         self.task = task_of(pretrained)
         self.tokenizer = pretrained.tokenizer
         self.device = choose_device(device)
-        self.model = self.task.model_class(pretrained.config, self.task.num_outputs)
+        self.model = self.task.build_model(pretrained.config)
         state = from_hugging_face(pretrained.weights, pretrained.config, self.model.form)
         load_weights(self.model, state, str(pretrained.path))
         precision = choose_precision("auto", self.device, pretrained.config.shape)

@@ -1,8 +1,8 @@
 """What a task can reach without pretraining. A baseline is measured like a model, by the task's own metrics.
 
 A baseline takes the training rows, the labels of all their targets (int64 class ids, float32, or uint8 (targets, labels) of
-multilabel), the dev rows and the number of their targets. It returns class ids, or numbers, of the dev rows' targets; or for
-multilabel the probability of each label. A task lists those that suit it.
+multilabel), the dev rows and the number of their targets. It returns class ids, or numbers, of the dev rows' targets; for
+multilabel the probability of each label; for embed a vector of each text. A task lists those that suit it.
 """
 
 import warnings
@@ -17,10 +17,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 
 from model.tasks.choice import ChoiceRow
+from model.tasks.embed import EmbedRow
 from model.tasks.sequence import TextRow
 from model.tasks.tag import WORD, TagRow
 
-Baseline = Callable[[Sequence[Any], np.ndarray, Sequence[Any], int], np.ndarray]
+Baseline = Callable[[Sequence[Any], np.ndarray, Sequence[Any], int], Any]
 
 
 def majority(train: Sequence[Any], labels: np.ndarray, dev: Sequence[Any], num_targets: int) -> np.ndarray:
@@ -93,6 +94,13 @@ def word_memory(train: Sequence[TagRow], labels: np.ndarray, dev: Sequence[TagRo
     return np.array([known.get(word, usual) for row in dev for word in row.tokens])
 
 
+def tf_idf_vectors(
+    train: Sequence[EmbedRow], labels: np.ndarray, dev: Sequence[EmbedRow], num_targets: int
+) -> sparse.csr_matrix:
+    """Return the weighted words of each text; a word is weighted by how few of the dev rows' texts have it."""
+    return TfidfVectorizer(analyzer=words, sublinear_tf=True).fit_transform(text for row in dev for text in row.texts)
+
+
 def words(text: str) -> list[str]:
     """Return the words, signs and single Chinese characters of a text, lower-cased."""
     return WORD.findall(text.lower())
@@ -110,5 +118,6 @@ BASELINES: dict[str, Baseline] = {
     "word overlap": word_overlap,
     "word memory": word_memory,
     "closest ending": closest_ending,
+    "tf-idf vectors": tf_idf_vectors,
 }
 """The baselines by name, in the order of a table."""

@@ -158,6 +158,27 @@ class TaskData:
         )
 
 
+def joined(batches: Sequence[TaskBatch]) -> TaskBatch:
+    """Return several batches as one, on the device of the first."""
+    tokens = np.cumsum([0] + [len(batch.input_ids) for batch in batches])
+    items = np.cumsum([0] + [batch.num_items for batch in batches])
+    return TaskBatch(
+        input_ids=torch.cat([batch.input_ids for batch in batches]),
+        token_type_ids=torch.cat([batch.token_type_ids for batch in batches]),
+        position_ids=torch.cat([batch.position_ids for batch in batches]),
+        cu_seqlens=torch.cat(
+            [batches[0].cu_seqlens[:1]] + [batch.cu_seqlens[1:] + int(start) for batch, start in zip(batches, tokens)]
+        ),
+        lengths=[length for batch in batches for length in batch.lengths],
+        longest=max(batch.longest for batch in batches),
+        item_of=torch.cat([batch.item_of + int(start) for batch, start in zip(batches, items)]),
+        num_items=int(items[-1]),
+        positions=torch.cat([batch.positions + int(start) for batch, start in zip(batches, tokens)]),
+        labels=torch.cat([batch.labels for batch in batches]),
+        weights=torch.cat([batch.weights for batch in batches]),
+    )
+
+
 class DataBuilder:
     """Builds TaskData from one sequence and one item after the other."""
 

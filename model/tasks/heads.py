@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.encoders import build_encoder
-from model.packing import MAX_TOKENS, PackedSequences
-from model.pooling import pooled
+from model.packing import MAX_TOKENS, PackedSequences, pooled
 from model.shape import EncoderConfig
 from model.tasks.data import TaskBatch
 
@@ -27,13 +26,17 @@ class TaskModel(nn.Module):
 
     form: str
     """Second part of the class's name in transformers."""
+    relates_items: bool = False
+    """Whether the losses of an item depend on the other items of the global batch. `forward` then returns a vector (N, C),
+    from which `losses` are computed for all items at once."""
 
     def __init__(self, config: EncoderConfig, num_labels: int) -> None:
-        """num_labels: number of outputs of the classifier."""
+        """num_labels: number of outputs of the classifier; 0 for a model without one."""
         super().__init__()
         self.config = config
         self.encoder = build_encoder(config)
-        self.classifier = nn.Linear(config.shape.hidden_size, num_labels)
+        if num_labels:
+            self.classifier = nn.Linear(config.shape.hidden_size, num_labels)
         self.head = self.build_head()
 
     @abstractmethod

@@ -19,8 +19,8 @@ def load_encoder(model: TaskModel, pretrained: Pretrained, seed: int, random_wei
     if random_weights:
         model.encoder.initialize_weights(model, seed)
         return ["all"]
-    state = from_hugging_face(pretrained.weights, model.config, "Model")
-    new = ["classifier"]
+    state = from_hugging_face(pretrained.weights, model.config, None)
+    new = ["classifier"] if hasattr(model, "classifier") else []
     table = name_table(model.config, model.form)
     names = {ours: theirs[0] for ours, theirs in table.items() if ours.startswith("head.")}
     if set(names.values()) <= set(pretrained.weights):

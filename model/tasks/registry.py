@@ -19,6 +19,7 @@ TASKS = {
     "span": "model.tasks.span:SpanTask",
     "multilabel": "model.tasks.multilabel:MultilabelTask",
     "choice": "model.tasks.choice:ChoiceTask",
+    "embed": "model.tasks.embed:EmbedTask",
 }
 """The registry: the class of each task."""
 

@@ -50,15 +50,15 @@ class RegressTask(SequenceTask):
         return super().configuration() | {"problem_type": "regression"} | names
 
 
-def number_of(value: Any) -> float:
-    """Return the number to predict; raise BadRow if the value is not a number."""
+def number_of(value: Any, name: str = "label") -> float:
+    """Return the number that a row has under this name; raise BadRow if the value is not a number."""
     try:
         value = value.number if isinstance(value, ClassName) else value
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):  # an integer of 400 digits overflows
         number = math.nan
     if not math.isfinite(number):
-        raise BadRow(f"label is {value!r:.40}, expected a number")
+        raise BadRow(f"{name} is {value!r:.40}, expected a number")
     return number
 
 

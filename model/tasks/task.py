@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from model.hub.tokenizer import TextTokenizer
+from model.pooling import VectorForm
+from model.shape import EncoderConfig
 from model.tasks.data import TaskData, Windowing
 from model.tasks.heads import TaskModel
 from model.tasks.values import BadRow, ClassName, is_utf8
@@ -42,7 +44,7 @@ class Task(ABC, Generic[Row]):
     """Purposes of the columns that `cells` fills when a file is written with predictions. Empty: the predictions of the task
     are written as JSON Lines, whatever the form of the file."""
     flags: ClassVar[tuple[str, ...]] = ()
-    """Fields that are set by flags of the same names, which other tasks do not have."""
+    """Fields that are set by flags of the same names, which not all tasks have."""
     foreign: ClassVar[Mapping[str, Any]] = {}
     """Values of fields for models that were not fine-tuned by bertloom, because their files do not have them."""
 
@@ -50,6 +52,15 @@ class Task(ABC, Generic[Row]):
     def num_outputs(self) -> int:
         """Number of outputs of the classifier."""
         return len(self.labels)
+
+    @property
+    def vectors(self) -> VectorForm | None:
+        """How the model makes vectors of texts, for a task that trains them."""
+        return None
+
+    def build_model(self, config: EncoderConfig) -> TaskModel:
+        """Return a new model for the task, on an encoder of this configuration."""
+        return self.model_class(config, self.num_outputs)
 
     @property
     @abstractmethod
@@ -87,6 +98,14 @@ class Task(ABC, Generic[Row]):
     def learn(self, rows: Sequence[Row]) -> Self:
         """Return the task with what its training rows define: the labels, if none were given."""
         return self if self.labels else replace(self, labels=sorted_labels(self.label_counts(rows)))
+
+    def learn_dev(self, rows: Sequence[Row]) -> Self:
+        """Return the task with what the form of its dev rows defines: nothing, for most tasks."""
+        return self
+
+    def remarks(self, data: TaskData) -> list[str]:
+        """Return lines about the training rows that a user should know."""
+        return []
 
     def calibrate(self, data: TaskData, logits: np.ndarray) -> Self:
         """Return the task with what the dev rows decide, from a model's logits on them: nothing, for most tasks."""

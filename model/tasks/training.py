@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bertloom.draws import fold_int
+from model.distributed import ALONE, Ranks
 from model.encoder import Encoder
+from model.gradient_sum import GradientSum
 from model.loading.batches import cut_by_length
 from model.mixed_precision import ComputeCopy, computing_model
 from model.optimizer import set_learning_rate
@@ -17,11 +19,13 @@ from model.packing import MAX_TOKENS, grouped
 from model.runs.best import Best
 from model.runs.checkpoint import CheckpointState
 from model.step import DROPOUT, StepResult, divide_gradients
-from model.tasks.data import TaskBatch, TaskData
+from model.tasks.data import TaskBatch, TaskData, joined
 from model.tasks.heads import TaskModel
 
 BETAS, EPSILON = (0.9, 0.999), 1e-6
 """AdamW's hyperparameters in BERT's fine-tuning."""
+RELATED_ITEMS = 256
+"""Items whose losses are computed together in an evaluation, if they depend on each other."""
 LARGEST_RATE = 1e-3
 """Largest learning rate that is chosen by width."""
 
@@ -101,29 +105,28 @@ def train_step(
     step: int,
     copy: ComputeCopy[TaskModel] | None = None,
     loss_scale: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> StepResult:
     """Update the weights once, with the gradient of a global batch summed over its micro-batches.
 
     The update is skipped if the loss or the gradient is not finite. `copy` and `loss_scale` are those of
     `model.step.train_step`.
+
+    Args:
+        batches: all micro-batches of the step. Each rank computes some of them, and they have the same dropout on any rank.
     """
-    device = next(model.parameters()).device
     computing = computing_model(model, copy)
     computing.train()
     optimizer.zero_grad(set_to_none=True)
-    weight = max(sum(float(batch.weights.double().sum()) for batch in batches), 1e-12)  # the windows may have no word
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    for number, batch in enumerate(batches):
-        torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
-        batch = batch.to(device)
-        logits = computing(batch)
-        loss = (computing.losses(logits, batch) * batch.weights).sum() / weight
-        (loss if loss_scale is None else loss * loss_scale).backward()
-        total += loss.detach().double()
+    passes = Passes(computing, batches, next(model.parameters()).device, seed, step, loss_scale or 1.0, ranks)
+    gradients = GradientSum(ranks, model, computing)
+    is_whole = computing.relates_items and len(batches) > 1
+    loss = backward_together(passes, gradients) if is_whole else backward_apart(passes, gradients)
+    gradients.finish()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     divide_gradients(parameters, loss_scale)
     gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
-    result = StepResult(loss=float(total), gradient_norm=float(gradient_norm))
+    result = StepResult(loss=float(loss), gradient_norm=float(gradient_norm))
     if result.is_finite:
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
@@ -132,9 +135,77 @@ def train_step(
     return result
 
 
+class Passes:
+    """The forward passes of a rank in one step."""
+
+    def __init__(
+        self,
+        model: TaskModel,
+        batches: Sequence[TaskBatch],
+        device: torch.device,
+        seed: int,
+        step: int,
+        scale: float,
+        ranks: Ranks,
+    ) -> None:
+        self.model, self.batches, self.device, self.scale, self.ranks = model, batches, device, scale, ranks
+        self._seed, self._step = seed, step
+        self.own = sorted(ranks.divide([sum(batch.lengths) for batch in batches])[ranks.rank])
+        """Numbers of the micro-batches of this rank."""
+        total = sum(float(batch.weights.double().sum()) for batch in batches)
+        self.weight = max(total, 1e-12)  # the windows may have no word
+        """Weight of all targets."""
+
+    def logits(self, number: int, batch: TaskBatch) -> Tensor:
+        """Return the logits of a micro-batch. Its dropout is the same in every call."""
+        torch.manual_seed(fold_int(self._seed, DROPOUT, self._step, number) >> 1)
+        return self.model(batch)
+
+    def loss(self, logits: Tensor, batch: TaskBatch) -> Tensor:
+        """Return the part of these targets in the mean loss of the global batch."""
+        return (self.model.losses(logits, batch) * batch.weights).sum() / self.weight
+
+
+def backward_apart(passes: Passes, gradients: GradientSum) -> Tensor:
+    """Add the gradients of one micro-batch after the other, and return the loss of the global batch."""
+    total = torch.zeros((), dtype=torch.float64, device=passes.device)
+    for number in passes.own:
+        batch = passes.batches[number].to(passes.device)
+        loss = passes.loss(passes.logits(number, batch), batch)
+        with gradients.overlapping(is_last=number == passes.own[-1]):
+            (loss * passes.scale).backward()
+        total += loss.detach().double()
+    return passes.ranks.sum_tensor(total)
+
+
+def backward_together(passes: Passes, gradients: GradientSum) -> Tensor:
+    """Add the gradients of a loss that relates all items of the global batch, and return it (GradCache, Gao et al. 2021).
+
+    The vectors of all micro-batches are computed without a graph, then the gradient of the loss with respect to them. A
+    second forward pass of each micro-batch, with the same dropout, takes it to the weights. Memory is that of a micro-batch
+    and of the vectors. All ranks know all vectors and compute the same loss; each goes on with those of its own texts.
+    """
+    width = passes.model.config.shape.hidden_size
+    counts = [len(batch.lengths) for batch in passes.batches]
+    vectors = torch.zeros(sum(counts), width, device=passes.device)
+    parts = vectors.split(counts)
+    with torch.no_grad():
+        for number in passes.own:
+            parts[number].copy_(passes.logits(number, passes.batches[number].to(passes.device)))
+    passes.ranks.sum_tensor(vectors)  # the vectors of other ranks are zeros here: the sum is exact
+    loss = passes.loss(vectors.requires_grad_(), joined(passes.batches).to(passes.device))
+    (gradient,) = torch.autograd.grad(loss * passes.scale, vectors)
+    parts = gradient.split(counts)
+    for number in passes.own:
+        logits = passes.logits(number, passes.batches[number].to(passes.device))
+        with gradients.overlapping(is_last=number == passes.own[-1]):
+            logits.backward(parts[number])
+    return loss.detach().double()
+
+
 @torch.inference_mode()
-def predict_all(model: TaskModel, data: TaskData, batch_size: int) -> tuple[np.ndarray, float]:
-    """Return the logits of all items, in their order, and the weighted mean of their losses.
+def predict_all(model: TaskModel, data: TaskData, batch_size: int) -> tuple[np.ndarray, float | None]:
+    """Return the logits of all items, in their order, and the weighted mean of their losses; None if nothing has a weight.
 
     Args:
         batch_size: items per batch; fewer if together they have more than MAX_TOKENS tokens.
@@ -147,6 +218,14 @@ def predict_all(model: TaskModel, data: TaskData, batch_size: int) -> tuple[np.n
         for group in grouped(range(len(items)), data.num_tokens(items).__getitem__, MAX_TOKENS):
             batch = data.batch(items[group]).to(device)
             logits = model(batch)
-            loss += float((model.losses(logits, batch) * batch.weights).double().sum())
+            if not model.relates_items:
+                loss += float((model.losses(logits, batch) * batch.weights).double().sum())
             logits_of_items.append(logits.cpu().numpy())
-    return np.concatenate(logits_of_items), loss / max(float(data.weights.sum(dtype=np.float64)), 1e-12)
+    found = np.concatenate(logits_of_items)
+    for start in range(0, data.num_items if model.relates_items else 0, RELATED_ITEMS):
+        items = np.arange(start, min(start + RELATED_ITEMS, data.num_items))
+        logits = torch.from_numpy(found[data.item_starts[items[0]] : data.item_starts[items[-1] + 1]])
+        batch = data.batch(items)
+        loss += float((model.losses(logits, batch) * batch.weights).double().sum())
+    weight = float(data.weights.sum(dtype=np.float64))
+    return found, loss / weight if weight else None

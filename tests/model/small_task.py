@@ -143,6 +143,18 @@ def choice_rows(number: int, seed: int = 0) -> list[dict]:
     return rows
 
 
+def search_rows(number: int, seed: int = 0) -> list[dict]:
+    """A question about a city, a text that names it, and perhaps one that names another: a model can learn it."""
+    draw = random.Random(seed)
+    cities = ["paris", "london", "北京", "上海", "france", "中国"]
+    rows = []
+    for _ in range(number):
+        city, other = draw.sample(cities, 2)
+        row = {"query": f"where is {city}" + " ?" * draw.randint(0, 3), "positive": f"anna lives in {city} ."}
+        rows.append(row | {"negative": f"anna is in {other} ." if draw.random() < 0.5 else ""})
+    return rows
+
+
 ROWS = {
     "classify": sentiment_rows,
     "pair": pair_rows,
@@ -151,5 +163,6 @@ ROWS = {
     "span": span_rows,
     "multilabel": label_rows,
     "choice": choice_rows,
+    "embed": search_rows,
 }
 """Rows for each task."""

@@ -92,7 +92,7 @@ def their_scores(model, batch: TaskBatch) -> list[torch.Tensor]:
     return [model(**{name: value[None] for name, value in zip(names, row)}).logits[0] for row in rows]
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", AUTO)
 def test_fine_tuning_follows_a_plain_loop_around_transformers_step_by_step(name, encoder, tmp_path):
     task, model, data, pretrained = prepared(name, encoder)
     save_pretrained(model, tmp_path, pretrained.tokenizer, **task.configuration())
@@ -137,7 +137,7 @@ def test_fine_tuning_follows_a_plain_loop_around_transformers_step_by_step(name,
     torch.testing.assert_close(ours, after, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", AUTO)
 def test_transformers_reads_a_fine_tuned_model_and_gives_its_logits(name, encoder, tmp_path):
     task, model, data, pretrained = prepared(name, encoder)
     save_pretrained(model, tmp_path, pretrained.tokenizer, **task.configuration())
