@@ -18,11 +18,12 @@ Dimensions in the comments:
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import attention, flash_obstacle
+from model.attention import attention, flash_obstacle, num_seen
 from model.embedding import Embedding
 from model.encoder import Encoder
 from model.modern_bert_config import ModernBertShape
@@ -154,12 +155,12 @@ class ModernBertEncoder(Encoder):
     def word_embeddings(self) -> Tensor:
         return self.embeddings.word_embeddings.weight
 
-    def forward_flops(self, num_tokens: int, num_squared: int) -> int:
-        C, F = self.shape.hidden_size, self.shape.intermediate_size
-        num_global = sum(map(self.shape.is_global, range(self.shape.num_hidden_layers)))
-        num_near = min(num_squared, num_tokens * (self.shape.local_attention + 1))  # exact for sequences of one length
-        num_pairs = num_global * num_squared + (self.shape.num_hidden_layers - num_global) * num_near
-        return self.shape.num_hidden_layers * 2 * num_tokens * (4 * C * C + 3 * C * F) + 4 * C * num_pairs
+    def forward_flops(self, lengths: np.ndarray) -> int:
+        C, F, num_layers = self.shape.hidden_size, self.shape.intermediate_size, self.shape.num_hidden_layers
+        num_global = sum(map(self.shape.is_global, range(num_layers)))
+        num_local = num_layers - num_global
+        pairs = num_global * num_seen(lengths) + num_local * num_seen(lengths, self.shape.local_attention // 2)
+        return num_layers * 2 * int(lengths.sum()) * (4 * C * C + 3 * C * F) + 4 * C * pairs
 
     def build_norm(self) -> nn.Module:
         return norm_of(self.shape)
