@@ -18,6 +18,8 @@ from tests.fake_cuda.library import load
 
 CALLS: Counter[str] = Counter()
 """Calls so far of `forward` and `backward`."""
+WINDOWS: Counter[str] = Counter()
+"""Calls so far of `forward` and `backward` by window: "forward 64"; -1 is none."""
 LIBRARIES: list[Any] = []
 """Registrations, which end when they are freed."""
 
@@ -32,15 +34,15 @@ def install() -> None:
 
 def forward(*arguments: Any, **options: Any) -> tuple[Tensor, ...]:
     """Return the mixed values (T, H, D), the logarithms of the sums (H, T), and what dropout and debugging would need."""
-    CALLS["forward"] += 1
     call = named(torch.ops.aten._flash_attention_forward.default, arguments, options)
     check(call)
+    count("forward", call)
     query = call.query
     mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
     sums = torch.empty(query.shape[1], len(query), dtype=torch.float32)
     factor = scale_of(call)
     for part, (q, k, v) in sequences(call.cum_seq_q, query, call.key, call.value):
-        scores = q @ k.mT * factor  # (H, S, S)
+        scores = q @ k.mT * factor + hidden(call, q.shape[1])  # (H, S, S)
         mixed[part] = (scores.softmax(-1) @ v).transpose(0, 1).to(query.dtype)
         sums[:, part] = scores.logsumexp(-1)
     unused = torch.empty(0)
@@ -49,9 +51,9 @@ def forward(*arguments: Any, **options: Any) -> tuple[Tensor, ...]:
 
 def backward(*arguments: Any, **options: Any) -> tuple[Tensor, ...]:
     """Return the gradients of query, key and value, (T, H, D) each."""
-    CALLS["backward"] += 1
     call = named(torch.ops.aten._flash_attention_backward.default, arguments, options)
     check(call)
+    count("backward", call)
     query, gradient, mixed = call.query, call.grad_out, call.out
     expect(gradient.dtype == query.dtype, f"query and dout must have the same dtype, dout is {gradient.dtype}")
     expect(mixed.dtype == query.dtype, f"query and out must have the same dtype, out is {mixed.dtype}")
@@ -59,7 +61,7 @@ def backward(*arguments: Any, **options: Any) -> tuple[Tensor, ...]:
     of_query, of_key, of_value = (torch.empty_like(query, memory_format=torch.contiguous_format) for _ in range(3))
     factor = scale_of(call)
     for part, (q, k, v, g) in sequences(call.cum_seq_q, query, call.key, call.value, gradient):
-        shares = (q @ k.mT * factor).softmax(-1)  # (H, S, S)
+        shares = (q @ k.mT * factor + hidden(call, q.shape[1])).softmax(-1)  # (H, S, S)
         of_shares = g @ v.mT
         of_scores = shares * (of_shares - (of_shares * shares).sum(-1, keepdim=True)) * factor
         of_query[part] = (of_scores @ k).transpose(0, 1).to(query.dtype)
@@ -79,6 +81,28 @@ def scale_of(call: SimpleNamespace) -> float:
     """Return the factor of the scores."""
     scale: float | None = call.scale
     return call.query.shape[-1] ** -0.5 if scale is None else scale
+
+
+def window_of(call: SimpleNamespace) -> tuple[int, int]:
+    """Return how many keys a query sees to the left and to the right; -1 is all of them."""
+    left, right = call.window_size_left, call.window_size_right
+    return -1 if left is None else left, -1 if right is None else right
+
+
+def hidden(call: SimpleNamespace, length: int) -> Tensor:
+    """Return what a sequence's scores get added, (S, S): 0 where a query sees a key, else minus infinity."""
+    place = torch.arange(length)
+    distance = place - place[:, None]
+    left, right = window_of(call)
+    is_hidden = (distance > right) & (right >= 0) | (-distance > left) & (left >= 0)
+    return torch.zeros(length, length).masked_fill(is_hidden, -torch.inf)
+
+
+def count(name: str, call: SimpleNamespace) -> None:
+    """Count a call."""
+    CALLS[name] += 1
+    left, right = window_of(call)
+    WINDOWS[f"{name} {left}" if left == right else f"{name} {left} to {right}"] += 1
 
 
 def sequences(starts: Tensor, *tensors: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
@@ -113,8 +137,7 @@ def check(call: SimpleNamespace) -> None:
         ends = int(starts[0]), int(starts[-1])
         expect(ends == (0, len(query)), f"cu_seqlens goes from {ends[0]} to {ends[1]}, there are {len(query)} tokens")
     expect(call.dropout_p == 0 and not call.is_causal, "the fake FlashAttention has neither dropout nor causal masks")
-    windows = {call.window_size_left, call.window_size_right}
-    expect(windows <= {None, -1}, "the fake FlashAttention has no windows")
+    expect(min(window_of(call)) >= -1, f"a window is -1 or a number of keys, is {window_of(call)}")
     given = [name for name in ("seqused_k", "alibi_slopes", "block_table") if getattr(call, name, None) is not None]
     expect(not given, f"the fake FlashAttention has no {', '.join(given)}")
 

@@ -32,6 +32,8 @@ class Report:
     flash_forward: int
     """Calls of FlashAttention's forward operator."""
     flash_backward: int
+    flash_windows: dict[str, int]
+    """Calls of both by window: "forward 64"; -1 is none."""
     operators: int
     """Calls of CUDA operators: an upper bound of kernels in eager mode."""
     replays: int
@@ -69,7 +71,7 @@ class Recorder:
     def __init__(self, library: ctypes.CDLL) -> None:
         from torch._dynamo import utils
 
-        from tests.fake_cuda.flash_attention import CALLS
+        from tests.fake_cuda.flash_attention import CALLS, WINDOWS
 
         self.library = library
         self.operators_before = library.fake_cuda_num_operators()
@@ -81,6 +83,7 @@ class Recorder:
         utils.clear_compilation_metrics()
         utils.counters.clear()
         CALLS.clear()
+        WINDOWS.clear()
 
     def note_synchronization(self, operator: bytes) -> None:
         """Count that the host waits; called in the thread that does."""
@@ -90,12 +93,13 @@ class Recorder:
         """Return the counts so far."""
         from torch._dynamo import utils
 
-        from tests.fake_cuda.flash_attention import CALLS
+        from tests.fake_cuda.flash_attention import CALLS, WINDOWS
 
         compilations = [made for made in utils.get_compilation_metrics() if made.graph_op_count]
         return Report(
             flash_forward=CALLS["forward"],
             flash_backward=CALLS["backward"],
+            flash_windows=dict(WINDOWS),
             operators=self.library.fake_cuda_num_operators() - self.operators_before,
             replays=self.library.fake_cuda_num_replays() - self.replays_before,
             synchronizations=dict(self.synchronizations.most_common()),

@@ -143,6 +143,32 @@ def test_flash_attention_equals_attention_in_32_bits_forward_and_backward():
 
 
 @on_devices()
+def test_flash_attention_with_a_window_equals_masked_attention_forward_and_backward():
+    import torch
+    from torch.nn.attention.varlen import varlen_attn
+
+    from tests.fake_cuda.flash_attention import WINDOWS
+
+    torch.manual_seed(0)
+    starts = torch.tensor([0, 3, 12], dtype=torch.int32, device="cuda")
+    for left, right in ((2, 2), (0, 4), (-1, 1), (3, -1), (20, 20)):
+        qkv = torch.randn(12, 3, 2, 8, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        mixed = varlen_attn(*qkv.unbind(1), starts, starts, 9, 9, window_size=(left, right))
+        mixed.square().sum().backward()
+        twin = qkv.detach().cpu().float().requires_grad_()
+        place = torch.arange(12)
+        ahead = place - place[:, None]  # of the key, seen from the query
+        is_seen = (place < 3) == (place < 3)[:, None]
+        is_seen &= (ahead <= (right if right >= 0 else 12)) & (-ahead <= (left if left >= 0 else 12))
+        query, key, value = twin.permute(1, 2, 0, 3)
+        expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_seen).transpose(0, 1)
+        expected.square().sum().backward()
+        torch.testing.assert_close(mixed.cpu().float(), expected, atol=0.02, rtol=0.02)
+        torch.testing.assert_close(qkv.grad.cpu().float(), twin.grad, atol=0.05, rtol=0.05)
+    assert WINDOWS["forward 2"] == WINDOWS["backward 2"] == 1 and WINDOWS["backward 3 to -1"] == 1
+
+
+@on_devices()
 def test_flash_attention_refuses_what_its_kernel_refuses_or_reads_wrongly():
     import torch
     from torch.nn.attention.varlen import varlen_attn

@@ -33,19 +33,47 @@ def test_a_batch_is_one_call_and_the_host_waits_for_nothing():
         return own(query, *others, **options)
 
     F.scaled_dot_product_attention = counted
-    for lengths, num_calls in (([3, 1, 7], 1), ([16, 3, 16, 9], 1), ([1] * 30 + [20], 31)):
+    for lengths, window, num_calls in (
+        ([3, 1, 7], None, 1),
+        ([16, 3, 16, 9], None, 1),
+        ([1] * 30 + [20], None, 31),
+        ([16, 3, 16, 9], 4, 1),
+        ([16, 3, 16, 9], 15, 1),
+        ([1] * 30 + [20], 4, 32),  # two blocks of queries in the long sequence
+    ):
         batch = packed_with_empty_rows(lengths, 1)
         qkv = random_qkv(sum(lengths))
-        expected = with_gradient(lambda leaf, batch=batch: attention(leaf, batch), qkv)
+        expected = with_gradient(lambda leaf, batch=batch, window=window: attention(leaf, batch, window=window), qkv)
         there, leaf = batch.to(torch.device("cuda")), qkv.to("cuda").requires_grad_()
         calls.clear()
         before = load().fake_cuda_num_synchronizations()
-        result = attention(leaf, there)
+        result = attention(leaf, there, window=window)
         assert load().fake_cuda_num_synchronizations() == before and len(calls) == num_calls
         weights = torch.linspace(-1, 1, result.numel()).view_as(result).to("cuda")
         (result * weights).sum().backward()
         torch.testing.assert_close(result.detach().cpu(), expected[0], atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(leaf.grad.cpu(), expected[1], atol=1e-6, rtol=1e-5)
+
+
+@on_devices()
+def test_flash_attention_gets_the_window_and_equals_the_other_forms():
+    import torch
+
+    from model.attention import attention
+    from tests.fake_cuda.flash_attention import WINDOWS
+    from tests.model.test_attention import packed_with_empty_rows, random_qkv, with_gradient
+
+    batch = packed_with_empty_rows([16, 3, 16, 9], 1)
+    for window, name in ((None, "-1"), (4, "4"), (15, "-1")):
+        qkv = random_qkv(44).bfloat16().float()
+        expected = with_gradient(lambda leaf, window=window: attention(leaf, batch, window=window), qkv)
+        there, leaf = batch.to(torch.device("cuda")), qkv.to("cuda", torch.bfloat16).requires_grad_()
+        WINDOWS.clear()
+        result = attention(leaf, there, window=window)
+        (result * torch.linspace(-1, 1, result.numel()).view_as(result).to("cuda")).sum().backward()
+        assert dict(WINDOWS) == {f"forward {name}": 1, f"backward {name}": 1}
+        torch.testing.assert_close(result.detach().cpu().float(), expected[0], atol=0.03, rtol=0.03)
+        torch.testing.assert_close(leaf.grad.cpu().float(), expected[1], atol=0.03, rtol=0.03)
 
 
 @on_devices()
