@@ -3,8 +3,8 @@
     python benchmarks/bench_attention_window.py --heads 8
 
 One sequence of each length, as in a local layer of ModernBERT: heads of 64, and each token sees 64 tokens to each side. A
-token's cost should not depend on the length. Times are CPU times, which other programs on the machine change least. Rounds are
-interleaved, and the report has the smallest of each. The memory is what one pass adds to the peak of a process of its own.
+token's cost should not depend on the length. Times are CPU times, which other programs on the machine change least. Rounds
+are interleaved, and the report has the smallest of each. The memory is what one pass adds to the peak of a new process.
 """
 
 import argparse

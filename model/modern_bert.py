@@ -156,11 +156,9 @@ class ModernBertEncoder(Encoder):
         return self.embeddings.word_embeddings.weight
 
     def forward_flops(self, lengths: np.ndarray) -> int:
-        C, F, num_layers = self.shape.hidden_size, self.shape.intermediate_size, self.shape.num_hidden_layers
-        num_global = sum(map(self.shape.is_global, range(num_layers)))
-        num_local = num_layers - num_global
-        pairs = num_global * num_seen(lengths) + num_local * num_seen(lengths, self.shape.local_attention // 2)
-        return num_layers * 2 * int(lengths.sum()) * (4 * C * C + 3 * C * F) + 4 * C * pairs
+        C, F = self.shape.hidden_size, self.shape.intermediate_size
+        products = 2 * int(lengths.sum()) * (4 * C * C + 3 * C * F)
+        return sum(products + 4 * C * num_seen(lengths, layer.window) for layer in self.layers)
 
     def build_norm(self) -> nn.Module:
         return norm_of(self.shape)

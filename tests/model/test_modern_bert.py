@@ -99,3 +99,22 @@ def test_logits_loss_and_all_gradients_equal_those_of_transformers_on_any_batch_
     assert set(converted) == set(their_gradients)
     for name, gradient in converted.items():
         torch.testing.assert_close(gradient, their_gradients[name], atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_a_window_of_one_token_is_refused():
+    with pytest.raises(ValueError, match="local_attention=1 must be at least 2: one token to each side"):
+        modern_config(local_attention=1)
+
+
+def test_the_count_of_operations_is_that_of_the_products_and_of_what_each_layer_sees():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    encoder = PretrainingModel(modern_config()).encoder
+    lengths = [30, 2, 9, 5]
+    with FlopCounterMode(display=False) as counter:
+        encoder(batch_of(lengths))
+    counts = counter.get_flop_counts()["Global"]
+    products = sum(flops for operation, flops in counts.items() if "attention" not in str(operation))
+    near = sum(abs(i - j) <= 4 for length in lengths for i in range(length) for j in range(length))
+    far = sum(length * length for length in lengths)
+    assert encoder.forward_flops(np.array(lengths)) == products + 2 * 2 * 32 * (2 * far + 2 * near)
