@@ -61,8 +61,6 @@ class ModernBertShape(Shape):
                 f"hidden_size={self.hidden_size} / num_attention_heads={self.num_attention_heads} is "
                 f"{self.hidden_size // self.num_attention_heads}: rotary positions need an even number"
             )
-        if self.local_attention < 2:
-            raise ValueError(f"local_attention={self.local_attention} must be at least 2: one token to each side")
         if self.classifier_pooling not in ("cls", "mean"):
             raise ValueError(f"classifier_pooling={self.classifier_pooling!r} must be 'cls' or 'mean'")
 
