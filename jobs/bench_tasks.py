@@ -84,21 +84,10 @@ def main(argv: Sequence[str]) -> int:
 
 def bench_tasks(config: BenchTasksConfig) -> Iterator[TaskResult | int]:
     """Yield the results on each task; after a signal, yield its number and stop."""
-    from jobs.finetune import finetune, prepare
+    from jobs.finetune import finetune
 
-    models = read_models(config.model)
-    tasks = read_tasks(config.tasks)
-    jobs = {
-        (task, model): FinetuneConfig(
-            **values, model=path, random_weights=model == RANDOM, out=config.out / model / task
-        )
-        for task, values in tasks.items()
-        for model, path in models.items()
-    }
-    for (task, _), job in jobs.items():  # reports an error in the last task now, not after hours
-        with errors_of(f"{config.tasks}: [{task}]"):
-            prepare(job)
-    for task in tasks:
+    models, jobs = read_models(config.model), check_tasks(config)
+    for task in dict.fromkeys(task for task, _ in jobs):
         first, num_rows, mean = measure_baselines(jobs[task, next(iter(models))])
         deviation = {}
         for model in models:
@@ -109,6 +98,24 @@ def bench_tasks(config: BenchTasksConfig) -> Iterator[TaskResult | int]:
                 return
             mean[model], deviation[model] = result.mean, result.deviation
         yield TaskResult(name=task, metric=first, num_rows=num_rows, mean=mean, deviation=deviation)
+
+
+def check_tasks(config: BenchTasksConfig) -> dict[tuple[str, str], FinetuneConfig]:
+    """Return the configuration of each task and model; ValueError for an error in any of them, before hours of work."""
+    from jobs.finetune import prepare
+
+    models = read_models(config.model)
+    jobs = {
+        (task, model): FinetuneConfig(
+            **values, model=path, random_weights=model == RANDOM, out=config.out / model / task
+        )
+        for task, values in read_tasks(config.tasks).items()
+        for model, path in models.items()
+    }
+    for (task, _), job in jobs.items():
+        with errors_of(f"{config.tasks}: [{task}]"):
+            prepare(job)
+    return jobs
 
 
 def read_models(words: Sequence[str]) -> dict[str, Path]:

@@ -46,6 +46,7 @@ COMMANDS = {
     "score": ("jobs.score", "Score texts by their pseudo-log-likelihood"),
     "embed": ("jobs.embed", "Compute a vector for each text"),
     "bench-tasks": ("jobs.bench_tasks", "Compare models with each other and with simple baselines on several tasks"),
+    "compare": ("jobs.compare", "Compare models on a held-out text and on tasks, with a verdict"),
     "export": ("jobs.export", "Write a model for Hugging Face transformers or ONNX"),
     "import": ("jobs.import_model", "Turn a Hugging Face BERT into a run that `pretrain` can continue"),
     "plot": ("jobs.plot", "Draw the curves of one or more runs"),
@@ -57,7 +58,7 @@ NEEDS = {
     "preprocess": ("apache_beam",),
     "worker-pool": ("apache_beam",),
     **dict.fromkeys(("pretrain", "evaluate", "score", "embed", "export", "import"), ("torch",)),
-    **dict.fromkeys(("finetune", "predict", "bench-tasks"), ("torch", "sklearn")),
+    **dict.fromkeys(("finetune", "predict", "bench-tasks", "compare"), ("torch", "sklearn")),
     "plot": ("matplotlib",),
 }
 """Modules that a command cannot do without and that an extra installs. The other commands need no extra."""

@@ -54,6 +54,7 @@ def find_sources(
     config: ReadConfig | None = None,
     validation_patterns: Sequence[str] = (),
     inputs: Sequence[Input] = (),
+    flag: str = "--input",
 ) -> list[Source]:
     """Return the input files, sorted by name, and append to `notes` what the user should know about them.
 
@@ -61,10 +62,11 @@ def find_sources(
         patterns: of files that are read with the options of `config`.
         validation_patterns: patterns of the files that are held out, even if `patterns` match them, too.
         inputs: more files, with their own options. The last one that names a file decides how it is read.
+        flag: names the patterns in errors.
     """
     notes, config = [] if notes is None else notes, config or ReadConfig()
     contents: _Contents = {}
-    found = _find(patterns, "--input", notes, config, contents)
+    found = _find(patterns, flag, notes, config, contents)
     options: dict[str, ReadConfig] = {}
     for one in inputs:
         named = _find(one.patterns, "--inputs", notes, one.read, contents)
