@@ -5,7 +5,7 @@
 
 A model is a run, a checkpoint, or a directory in transformers' form. The first one is what the others are compared with.
 Models may have different tokenizers: the same words of the text are masked for all, and the loss is given per byte of them.
-`--tasks` is a file of `bertloom bench-tasks`. docs/domain.md explains the numbers. Writes
+`--tasks` is a file of `bertloom bench-tasks`. docs/hugging-face.md explains the numbers. Writes
 
     COMPARED/results.md     the verdict, the table and notes
     COMPARED/results.json   all values

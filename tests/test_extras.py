@@ -203,6 +203,7 @@ def test_training_and_what_follows_run_with_the_packages_of_train(made, tmp_path
         finetune --task classify --model {tmp}/run --train {tmp}/rows.jsonl --dev {tmp}/rows.jsonl --out {tmp}/tuned
         predict --model {tmp}/tuned --input {tmp}/rows.jsonl --out {tmp}/predictions.jsonl --device cpu
         bench-tasks {tmp}/tasks.toml --model run={tmp}/run --out {tmp}/bench
+        compare {tmp}/run {tmp}/tuned --text {tmp}/rows.jsonl --tasks {tmp}/tasks.toml --out {tmp}/compared
     """
     run_commands(commands, ["train"], folder=made, tmp=tmp_path)
 

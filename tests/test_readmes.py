@@ -11,6 +11,7 @@ from jobs.adapt_vocab import AdaptVocabConfig
 from jobs.bench_tasks import BenchTasksConfig
 from jobs.build_vocab import BuildVocabConfig
 from jobs.cli import COMMANDS, main
+from jobs.compare import CompareConfig
 from jobs.corpora import CorporaConfig
 from jobs.demo import DemoConfig
 from jobs.embed import EmbedConfig
@@ -57,6 +58,7 @@ CONFIGS = {
     "score": ScoreConfig,
     "embed": EmbedConfig,
     "bench-tasks": BenchTasksConfig,
+    "compare": CompareConfig,
     "export": ExportConfig,
     "import": ImportConfig,
     "plot": PlotConfig,

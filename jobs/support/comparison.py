@@ -6,14 +6,16 @@ import math
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from bertloom.arrays import I64
@@ -50,7 +52,7 @@ class ComparedModel:
     max_seq_length: int
     """See `Pretrained`."""
     digest: str
-    """Of its weights."""
+    """Of its weights under transformers' names: the same for a run and its export."""
     num_parameters: int
     """Number of weights of the encoder, without heads."""
     num_bytes: int
@@ -86,11 +88,20 @@ def look_at(name: str, path: Path) -> ComparedModel:
         path=path,
         tokenizer=pretrained.tokenizer,
         max_seq_length=pretrained.max_seq_length,
-        digest=pretrained.digest(),
+        digest=weights_digest(pretrained.weights),
         num_parameters=sum(tensor.numel() for key, tensor in tensors.items() if key.startswith("encoder.")),
         num_bytes=sum(file.stat().st_size for file in weights_files(pretrained.path)),
         why_no_loss=why,
     )
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of named tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name} {tuple(weights[name].shape)}\n".encode())
+        digest.update(weights[name].contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 # ---- the loss
@@ -250,10 +261,11 @@ def keep(file: Path, key: str, result: Any) -> None:
 
 
 def is_same(first: ComparedModel, second: ComparedModel) -> bool:
-    """Return whether two models are one: the same weights and the same tokenizer."""
-    return first.digest == second.digest and content_of(first.tokenizer) == content_of(second.tokenizer)
+    """Return whether two models are one: the same weights, and tokenizers that cut texts alike."""
+    return first.digest == second.digest and cutting(first.tokenizer) == cutting(second.tokenizer)
 
 
-def content_of(tokenizer: TextTokenizer) -> str:
-    """Return a tokenizer as JSON."""
-    return str(tokenizer.tokenizer.to_str())
+def cutting(tokenizer: TextTokenizer) -> list[Any]:
+    """Return the parts of a tokenizer that decide the tokens of a text."""
+    content = json.loads(tokenizer.tokenizer.to_str())
+    return [content.get(name) for name in ("normalizer", "pre_tokenizer", "model", "added_tokens")]

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
+from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer, BertTokenizer
 
 from jobs.compare import CompareConfig, compare, main
 from jobs.support.comparison import deviation_of_mean
@@ -226,6 +226,10 @@ def test_mistakes_are_named_before_anything_is_measured(models, text, tasks, tmp
     refused(before, "--text", text, message="1 model: give at least two")
     refused(before, "random", "--text", text, message="random is a model of bench-tasks alone")
     refused(before, f"again={models['before']}", "--text", text, message="again and before are the same model")
+    exported = tmp_path / "exported"
+    AutoModelForPreTraining.from_pretrained(models["before"]).save_pretrained(exported)
+    AutoTokenizer.from_pretrained(models["before"]).save_pretrained(exported)
+    refused(before, exported, "--text", text, message="exported and before are the same model")
     refused(before, before, "--text", text, message="the name 'before' is reserved, used twice")
     refused(before, "nowhere", "--text", text, message="nowhere is no model")
     refused(before, after, "--text", tmp_path / "none.txt", message="--text .*none.txt")
