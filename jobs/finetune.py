@@ -120,6 +120,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
     precision = choose_precision(config.precision, device, pretrained.config.shape, config.attention_dropout)
     limit_kernels(precision)
     task = make_task(config.task, windowing, config.labels, **task_flags(config, pretrained))
+    pretrained = replace(pretrained, config=task.configured(pretrained.config))
     columns = pairs("columns", config.columns)
     with errors_of("--train"):
         train_rows, bad_train = read_task(config.train, task.forms(True), task.parse, columns, config.on_bad_row)
@@ -161,9 +162,8 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
 
 def task_flags(config: FinetuneConfig, pretrained: Pretrained) -> dict[str, Any]:
     """Return the values of the task's flags: as given, or else the pooling of a model that was trained for vectors."""
-    known = {"pooling": pretrained.vectors.pooling} if pretrained.vectors else {}
-    flags = task_class(config.task).flags
-    return {name: value for name, value in known.items() if name in flags} | config.task_flags()
+    vectors = pretrained.vectors if task_class(config.task).trains_vectors else None
+    return ({"pooling": vectors.pooling} if vectors else {}) | config.task_flags()
 
 
 def check_folders(config: FinetuneConfig) -> None:

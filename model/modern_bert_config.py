@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 from bertloom.shapes import shown
-from model.shape import HuggingFaceNames, Pooling, Shape
+from model.pooling import Pooling
+from model.shape import HuggingFaceNames, Shape
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 """transformers' names for the kinds of layers."""

@@ -116,8 +116,8 @@ class Shape:
         """Return the same shape with another pooling; ValueError if transformers' classes of the encoder do not have it."""
         if pooling != self.pooling:
             raise ValueError(
-                f"pooling={pooling}: transformers' classes for this encoder ({self.encoder}) pool by {self.pooling} alone, "
-                f"and would compute something else from the exported model: omit it"
+                f"pooling={pooling}: transformers' classes for this encoder ({self.encoder}) have {self.pooling} alone, and "
+                f"the exported model would be another one there: omit it, or take a ModernBERT"
             )
         return self
 

@@ -57,8 +57,9 @@ class FinetuneConfig:
     """For multilabel: what separates the labels, if those of a text are one string: ";" for "drama; war". By default they
     are a list, or a column of 0 and 1 for each label."""
     pooling: Pooling | None = None
-    """For embed: the vector of a text is the mean over all its tokens, or that of [CLS]. The default is what the model was
-    trained for, or else mean."""
+    """For tasks on whole texts: the vector of a text is the mean over all its tokens, or that of [CLS]. The default is what
+    the model was trained for, or else mean for embed, and for others what its config.json says. BERT's classifiers have cls
+    alone."""
     normalize: bool | None = None
     """For embed: whether the finished model makes vectors of length 1. Training compares cosines in any case. The default is
     to do so."""

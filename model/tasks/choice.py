@@ -24,7 +24,7 @@ from model.tasks.columns import Column
 from model.tasks.data import DataBuilder, TaskBatch, TaskData
 from model.tasks.heads import SequenceModel
 from model.tasks.sequence import ROWS_AT_ONCE, cut_pair, refuse_windows
-from model.tasks.task import Task, text_of
+from model.tasks.task import PooledTask, text_of
 from model.tasks.values import BadRow, ClassName, Parts, from_cell
 
 CONTEXT = Column("context", "context", "article", "sent1", "passage", "ctx", "premise")
@@ -68,7 +68,7 @@ class ChoiceModel(SequenceModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChoiceTask(Task[ChoiceRow]):
+class ChoiceTask(PooledTask[ChoiceRow]):
     """The right ending of each context."""
 
     answer_kind: str | None = None

@@ -133,6 +133,7 @@ class EmbedTask(Task[EmbedRow]):
     name = "embed"
     model_class = EmbedModel
     has_classes = False
+    trains_vectors = True
     baselines = ("tf-idf vectors",)
     flags = ("pooling", "normalize", "temperature", "symmetric")
 

@@ -57,7 +57,7 @@ class MultilabelTask(SequenceTask):
     name = "multilabel"
     model_class = MultilabelModel
     written = (LABELS,)
-    flags = ("label_separator",)
+    flags = ("label_separator", *SequenceTask.flags)
 
     def __post_init__(self) -> None:
         """Check what a config.json may hold."""

@@ -16,7 +16,7 @@ from scipy.special import softmax
 from model.hub.tokenizer import TextTokenizer
 from model.tasks.data import DataBuilder, TaskData, Windowing
 from model.tasks.heads import SequenceModel
-from model.tasks.task import Task, label_of, text_of
+from model.tasks.task import PooledTask, label_of, text_of
 from model.tasks.values import BadRow
 
 ROWS_AT_ONCE = 1024
@@ -41,7 +41,7 @@ class TextRow(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceTask(Task[TextRow]):
+class SequenceTask(PooledTask[TextRow]):
     """A task on whole texts: classes, unless a subclass predicts something else."""
 
     text_forms: ClassVar[list[tuple[str, ...]]] = [("text_a", "text_b"), ("text",)]

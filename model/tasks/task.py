@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from model.hub.tokenizer import TextTokenizer
-from model.pooling import VectorForm
+from model.pooling import Pooling, VectorForm
 from model.shape import EncoderConfig
 from model.tasks.data import TaskData, Windowing
 from model.tasks.heads import TaskModel
@@ -38,6 +38,8 @@ class Task(ABC, Generic[Row]):
     """Whether a target's label is the index of one of `labels`."""
     has_two_segments: ClassVar[bool] = False
     """Whether every sequence has a segment A and a segment B."""
+    trains_vectors: ClassVar[bool] = False
+    """Whether the task trains vectors of texts."""
     baselines: ClassVar[tuple[str, ...]] = ()
     """Names of suitable baselines in `model.tasks.baselines`."""
     written: ClassVar[tuple[str, ...]] = ()
@@ -90,6 +92,10 @@ class Task(ABC, Generic[Row]):
     @abstractmethod
     def answer(self, rows: Sequence[Row], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
         """Return the answer to each row from a model's logits, with the probabilities of the top_k most likely classes."""
+
+    def configured(self, config: EncoderConfig) -> EncoderConfig:
+        """Return the configuration of the encoder with what the task chooses; ValueError if the encoder has no choice."""
+        return config
 
     def cells(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """Return what an answer puts into columns, by purpose: a value, a list of words, or Parts for several columns."""
@@ -144,6 +150,19 @@ class Task(ABC, Generic[Row]):
         names = dict(enumerate(self.labels))
         values = {"id2label": names, "label2id": {label: number for number, label in names.items()}} if names else {}
         return values | {"bertloom": {"task": self.name, **vars(self.windowing)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledTask(Task[Row]):
+    """A task whose classifier reads one vector for each sequence."""
+
+    pooling: Pooling | None = None
+    """How that vector is made; None for what the model's shape says."""
+
+    flags: ClassVar[tuple[str, ...]] = ("pooling",)
+
+    def configured(self, config: EncoderConfig) -> EncoderConfig:
+        return config if self.pooling is None else replace(config, shape=config.shape.with_pooling(self.pooling))
 
 
 def sorted_labels(labels: Mapping[str, int]) -> tuple[str, ...]:
