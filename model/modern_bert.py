@@ -80,7 +80,7 @@ class ModernBertLayer(nn.Module):
         super().__init__()
         size = shape.hidden_size
         self.num_heads = shape.num_attention_heads
-        self.window = None if shape.is_global(number) else shape.local_attention // 2
+        self.window = shape.window(number)
         self.attention_dropout = shape.attention_dropout
         self.attention_norm = norm_of(shape) if number else nn.Identity()
         self.qkv = nn.Linear(size, 3 * size, bias=False)
@@ -158,7 +158,8 @@ class ModernBertEncoder(Encoder):
     def forward_flops(self, lengths: np.ndarray) -> int:
         C, F = self.shape.hidden_size, self.shape.intermediate_size
         products = 2 * int(lengths.sum()) * (4 * C * C + 3 * C * F)
-        return sum(products + 4 * C * num_seen(lengths, layer.window) for layer in self.layers)
+        windows = map(self.shape.window, range(self.shape.num_hidden_layers))
+        return sum(products + 4 * C * num_seen(lengths, window) for window in windows)
 
     def build_norm(self) -> nn.Module:
         return norm_of(self.shape)

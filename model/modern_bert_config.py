@@ -84,6 +84,10 @@ class ModernBertShape(Shape):
         """Return whether a layer's attention sees the whole sequence."""
         return layer % self.global_attn_every_n_layers == 0
 
+    def window(self, layer: int) -> int | None:
+        """Return the number of tokens to each side that a layer's attention sees; None for all."""
+        return None if self.is_global(layer) else self.local_attention // 2
+
 
 def kinds_of_layers(number: int, period: int) -> list[str]:
     """Return transformers' kinds of the layers, of which every `period`-th one sees the whole sequence."""
