@@ -35,12 +35,19 @@ if TYPE_CHECKING:
 
 BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
 """Classes of transformers for which tokenizer_config.json takes precedence over the normalizer of tokenizer.json."""
+WORDPIECE_CLASSES = (
+    *BERT_CLASSES,
+    *(f"{name}Tokenizer{fast}" for name in ("DistilBert", "Electra", "MPNet") for fast in ("", "Fast")),
+    *("PreTrainedTokenizerFast", "TokenizersBackend"),
+)
+"""Classes of transformers whose vocab.txt is read as BERT's."""
 PARTS = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
 OTHERS = ("version", "truncation", "padding")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 MAX_HOLES = 1 << 16
 """Most ids without a token. Published tokenizers have a few hundred at most."""
 
+_UNUSED_OF_BERT = re.compile(r"\[unused\d+\]")
 _UNUSED = re.compile(r"\[unused\d+\]|<unused_?\d+>|<\|?reserved[\w ]*\d+\|?>|madeupword\d+|<extra_id_\d+>", re.I)
 
 
@@ -106,19 +113,28 @@ def read_tokenizer(path: str) -> TokenizerFile:
             f"{path} has neither tokenizer.json nor vocab.txt: copy the model's vocabulary there. If it has another file, "
             f"such as merges.txt or sentencepiece.bpe.model, load it with AutoTokenizer of transformers and save it"
         )
-    config, special_map = _beside(path)
-    named = _names(config, special_map)
+    given, special_map = _beside(path)
+    named, (config_path, config) = _names(given, special_map), (given[0], given[1] or {})
     if content is None:
+        if (kind := config.get("tokenizer_class", BERT_CLASSES[0])) not in WORDPIECE_CLASSES:
+            raise ValueError(
+                f"{config_path}: tokenizer_class is {shown(kind)}: expected {', '.join(WORDPIECE_CLASSES)}, or a "
+                f"tokenizer.json: load the tokenizer with AutoTokenizer of transformers and save it"
+            )
         listed = split_words(words or b"", words_path)
         if storage.exists(google_path):  # google-research/bert does not record whether its vocabulary is cased
             is_cased = any(word.lower() != word for word in listed if word not in BERT_NAMES.values())
-            config = (config[0], {"do_lower_case": not is_cased} | config[1])
-        made = bert_content(listed, BERT_NAMES | named, normalizer_of(*config), words_path)
+            config = {"do_lower_case": not is_cased} | config
+        made = bert_content(listed, BERT_NAMES | named, normalizer_of(config_path, config), words_path)
         return parse_tokenizer(json.dumps(made).encode(), words_path, named)
     parsed = parse_json(content, where)
-    if config[1] and config[1].get("tokenizer_class", BERT_CLASSES[0]) in BERT_CLASSES and _is_wordpiece(parsed):
+    if (
+        given[1] is not None
+        and config.get("tokenizer_class", BERT_CLASSES[0]) in BERT_CLASSES
+        and _is_wordpiece(parsed)
+    ):
         # A run folder has no tokenizer_config.json: its tokenizer.json, which is the data set's, decides.
-        content = json.dumps(parsed | {"normalizer": normalizer_of(*config)}).encode()
+        content = json.dumps(parsed | {"normalizer": normalizer_of(config_path, config)}).encode()
     found = parse_tokenizer(content, where, named)
     if words is not None:
         _check_same(found, split_words(words, words_path), path)
@@ -132,14 +148,16 @@ def _read(path: str) -> bytes | None:
         return None
 
 
-Config = tuple[str, dict[str, Any]]
-"""The path of a file, for errors, and its content; empty if there is none."""
+Config = tuple[str, dict[str, Any] | None]
+"""The path of a file, for errors, and its content; None if there is no such file."""
 
 
 def _beside(directory: str) -> tuple[Config, Config]:
     """Return tokenizer_config.json and special_tokens_map.json of a directory."""
     paths = (storage.join(directory, name) for name in ("tokenizer_config.json", "special_tokens_map.json"))
-    config, special_map = ((path, parse_json(_read(path) or b"{}", path)) for path in paths)
+    config, special_map = (
+        (path, None if (content := _read(path)) is None else parse_json(content, path)) for path in paths
+    )
     return config, special_map
 
 
@@ -148,7 +166,7 @@ def _names(*files: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     for path, content in files:
         for role in ROLES:
-            value = content.get(f"{role}_token")
+            value = (content or {}).get(f"{role}_token")
             name = value.get("content") if isinstance(value, dict) else value
             if name is None:
                 continue
@@ -266,14 +284,16 @@ def parse_tokenizer(content: bytes, where: str, names: Mapping[str, str] | None 
     given["added_tokens"] = added = _with_special(added, special, ids)
     given["post_processor"] = post_processor(given, special, where)
     given |= {"truncation": None, "padding": None}
-    reserved = {number for number, token in enumerate(tokens) if token is None or _UNUSED.fullmatch(token)}
+    is_bert = _is_bert(given, special, tokens)
+    unused = _UNUSED_OF_BERT if is_bert else _UNUSED
+    reserved = {number for number, token in enumerate(tokens) if token is None or unused.fullmatch(token)}
     found = TokenizerFile(
         where=where,
         content=given,
         special=special,
         tokens=tokens,
         reserved=frozenset(reserved | {entry["id"] for entry in added if entry["special"]}),
-        is_bert=_is_bert(given, special, tokens),
+        is_bert=is_bert,
     )
     _check_loads(found)
     if _reads_names(found):

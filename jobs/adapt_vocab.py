@@ -82,8 +82,7 @@ def adapt_vocab(config: AdaptVocabConfig) -> Growth:
     """Write the model with the new words, print what they do, and return the tokenizer with them."""
     import json
 
-    from tokenizers import Tokenizer
-
+    from bertloom.tokenizer_files import parse_tokenizer
     from model.hub.growth import grow_model
     from model.hub.pretrained import open_pretrained
     from model.hub.tokenizer import TextTokenizer
@@ -98,7 +97,8 @@ def adapt_vocab(config: AdaptVocabConfig) -> Growth:
         counts, tally = _count(config, cut, config.input, config.inputs)
         held_out, _ = _count(config, cut, config.held_out, None) if config.held_out else ({}, None)
         growth = kind.grow(content, counts, config.growth)
-        tokenizer = TextTokenizer(Tokenizer.from_str(json.dumps(growth.content)), str(config.model))
+        names = pretrained.tokenizer.file.special.names
+        tokenizer = TextTokenizer(parse_tokenizer(json.dumps(growth.content).encode(), str(config.model), names))
         pieces = {number: candidate.pieces for number, candidate in growth.words.items()}
         grown = grow_model(pretrained, tokenizer, pieces)
         write_pretrained(

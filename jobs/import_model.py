@@ -59,23 +59,26 @@ class Imported:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(ImportConfig, argv, prog="bertloom import")
-    from model.hub.initial_weights import text_options
+    from bertloom.tokenizer_files import read_tokenizer
+    from model.hub.tokenizer import text_options
 
     found = import_model(config)
     model, shape = config.out / "model", read_json(config.out / "model" / "config.json")
-    options = text_options(read_json(model / "tokenizer.json"))
+    tokenizer = read_tokenizer(str(model))
+    options = text_options(tokenizer) if tokenizer.is_bert else {}
+    kind = f"{'un' if options['do_lower_case'] else ''}cased" if options else tokenizer.content["model"]["type"]
     print(
         f"{model} is a {found.architecture}: {shape['num_hidden_layers']} layers of {shape['hidden_size']}, "
-        f"{shape['vocab_size']:,} words, {'un' if options['do_lower_case'] else ''}cased"
+        f"{shape['vocab_size']:,} words, {kind}"
     )
     if found.left_out:
         print(f"not imported: {', '.join(found.left_out)}")
     if found.missing:
         print(f"it has no {', '.join(found.missing)}: pretraining will start with new weights there")
-    flags = "" if options["do_lower_case"] else " --no-do-lower-case"
-    if options["strip_accents"] != options["do_lower_case"]:
+    flags = " --no-do-lower-case" if options.get("do_lower_case") is False else ""
+    if options.get("strip_accents") != options.get("do_lower_case"):
         flags += f" --strip-accents {options['strip_accents']}"
-    print(f"to continue: bertloom preprocess … --vocab {model / 'vocab.txt'}{flags}")
+    print(f"to continue: bertloom preprocess … --vocab {model / ('vocab.txt' if options else 'tokenizer.json')}{flags}")
     print(f"    and then bertloom pretrain {config.out / 'config.toml'} --data … --out … --num-steps …")
 
 

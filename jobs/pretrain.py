@@ -11,7 +11,8 @@ Presets: tiny, mini, small, base, large. Writes
     RUN/config.toml                  the complete configuration, which can be used as a preset
     RUN/metrics.jsonl                one line per step and per evaluation
     RUN/checkpoints/step-00001000/   the latest checkpoints; the last one is the trained model
-    RUN/vocab.txt, tokenizer.json    copies of the data set's, so that the model can be used without it
+    RUN/vocab.txt, tokenizer.json    copies of the data set's tokenizer, so that the model can be used without it; with one
+                                     that is not BERT's, tokenizer.json and special_tokens_map.json
     RUN/bad_steps.jsonl              the examples of steps without a finite or plausible loss, if there were any
 
 The same command resumes a stopped run from its last intact checkpoint. On a CPU with the same number of threads it then
@@ -320,7 +321,7 @@ def load_initial_weights(training: Pretraining, init_from: Path) -> None:
 
 def write_inputs(training: Pretraining) -> None:
     """Write the vocabulary and the configuration into the run folder."""
-    for name in ("vocab.txt", "tokenizer.json"):
+    for name in training.data_set.tokenizer_files:
         training.recorder.write_text(name, training.data_set.read(name).decode())
     training.recorder.write_text("config.toml", dump(training.config))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertloom.counts import counted
-from bertloom.json_files import parse_json, read_json
+from bertloom.json_files import read_json
 from bertloom.shapes import shaped
 from model.hub.pretrained import Pretrained
 from model.runs.checkpoint import TrainingState
@@ -100,15 +100,17 @@ def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
         )
     kind, pipeline = PIPELINES[pretrained.form]
     shape = pretrained.config.shape
-    normalizer = parse_json(pretrained.tokenizer.tokenizer.to_str(), "tokenizer.json").get("normalizer") or {}
+    file = pretrained.tokenizer.file
+    case = ("lower-cased" if file.content["normalizer"]["lowercase"] else "cased") if file.is_bert else ""
     facts = {
         "layers": shape.num_hidden_layers,
         "hidden size": shape.hidden_size,
         "attention heads": shape.num_attention_heads,
         "feed-forward size": shape.intermediate_size,
         "positions": shape.max_position_embeddings,
-        "vocabulary": f"{pretrained.tokenizer.vocab_size:,} word pieces, "
-        f"{'lower-cased' if normalizer.get('lowercase') else 'cased'}",
+        "vocabulary": f"{pretrained.tokenizer.vocab_size:,} word pieces, {case}"
+        if file.is_bert
+        else f"{pretrained.tokenizer.vocab_size:,} tokens, {file.content['model']['type']}",
         "parameters": f"{sum(tensor.numel() for tensor in pretrained.weights.values()):,}",
     }
     return [
@@ -169,7 +171,7 @@ def _training(state: TrainingState) -> list[str]:
         "initial weights": f"those of {Path(init_from).name}" if init_from else "random",
         "seed": state.seed,
         **{key.replace("_", " "): _value(value) for key, value in recipe.items()},
-        "vocabulary, sha256 of vocab.txt": f"`{state.vocabulary_sha256}`",
+        "vocabulary, sha256": f"`{state.vocabulary_sha256}`",
         "stream digest": f"`{state.progress.stream}`",
     }
     rows = [

@@ -3,34 +3,49 @@
 import json
 from typing import Any
 
-from bertloom.json_files import parse_json
+from bertloom.tokenizer_files import TokenizerFile
 from model.heads import PretrainingModel
 from model.hub.pretrained import Pretrained
-from model.hub.tokenizer import tokenizer_configuration
+from model.hub.tokenizer import text_options
 from model.hub.weights import from_hugging_face, load_weights, name_table
 from model.loading.data import DataSet
 from model.shape import EncoderConfig
 
 
 def check_vocabulary(pretrained: Pretrained, data_set: DataSet) -> None:
-    """Raise ValueError unless a data set has the model's vocabulary and was tokenized with its text options."""
-    words = data_set.read("vocab.txt").decode().removesuffix("\n").split("\n")
-    ours = pretrained.tokenizer.words
-    if words != ours:
-        first = next((i for i, (a, b) in enumerate(zip(words, ours)) if a != b), min(len(words), len(ours)))
-        said = " and ".join(repr(known[first]) if first < len(known) else "none" for known in (words, ours))
+    """Raise ValueError unless a data set has the model's vocabulary and was tokenized as the model's tokenizer does."""
+    theirs, ours = data_set.tokenizer(), pretrained.tokenizer.file
+    name = "vocab.txt" if ours.is_bert else "tokenizer.json"
+    if theirs.tokens != ours.tokens:
+        pairs = enumerate(zip(theirs.tokens, ours.tokens))
+        first = next((i for i, (a, b) in pairs if a != b), min(len(theirs.tokens), len(ours.tokens)))
+        said = " and ".join(repr(f.tokens[first]) if first < len(f.tokens) else "none" for f in (theirs, ours))
         raise ValueError(
-            f"the vocabulary of {data_set.folder} ({len(words):,} words) is not that of {pretrained.path} ({len(ours):,}): "
-            f"word {first} is {said}; preprocess with the model's vocab.txt"
+            f"the vocabulary of {data_set.folder} ({len(theirs.tokens):,} words) is not that of {pretrained.path} "
+            f"({len(ours.tokens):,}): word {first} is {said}; preprocess with the model's {name}"
         )
-    made = text_options(parse_json(data_set.read("tokenizer.json"), f"{data_set.folder}/tokenizer.json"))
-    reads = text_options(json.loads(pretrained.tokenizer.tokenizer.to_str()))
-    for name, value in made.items():
-        if value != reads[name]:
+    if theirs.is_bert and ours.is_bert:
+        made, reads = (text_options(file) for file in (theirs, ours))
+        for option, value in made.items():
+            if value != reads[option]:
+                raise ValueError(
+                    f"{data_set.folder} was made with {option}={value}, the tokenizer of {pretrained.path} has "
+                    f"{reads[option]}: preprocess with the same options, or correct tokenizer_config.json if that is wrong"
+                )
+        return
+    for part, value in parts(theirs).items():
+        if value != parts(ours)[part]:
             raise ValueError(
-                f"{data_set.folder} was made with {name}={value}, the tokenizer of {pretrained.path} has {reads[name]}: "
-                f"preprocess with the same options, or correct tokenizer_config.json if that is wrong"
+                f"{data_set.folder} was made with another {part} than the tokenizer of {pretrained.path} has: preprocess "
+                f"with the model's {name}"
             )
+
+
+def parts(file: TokenizerFile) -> dict[str, Any]:
+    """Return what decides the tokens of a text, in the form in which the library writes it."""
+    content = json.loads(file.load().to_str())
+    names = ("normalizer", "pre_tokenizer", "model", "added_tokens")
+    return {name: content[name] for name in names} | {"set of special tokens": dict(file.special.names)}
 
 
 def check_shape(pretrained: Pretrained, config: EncoderConfig) -> None:
@@ -70,11 +85,3 @@ def copy_weights(model: PretrainingModel, pretrained: Pretrained) -> list[str]:
             missing.append(head)
     load_weights(model, model.state_dict() | state, str(pretrained.path))
     return missing
-
-
-def text_options(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """Return how a tokenizer.json treats case, accents and Chinese characters."""
-    reading = tokenizer_configuration(tokenizer, max_length=0)
-    if reading["strip_accents"] is None:
-        reading["strip_accents"] = reading["do_lower_case"]
-    return reading

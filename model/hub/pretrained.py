@@ -107,13 +107,15 @@ def _open_checkpoint(path: Path) -> Pretrained:
     """A checkpoint of a pretraining run."""
     state, run = read_state(path, TrainingState), path.parent.parent
     check_files(path)
-    words = run / "vocab.txt"
-    if not words.exists():
-        raise ValueError(f"{run} has no vocab.txt: copy vocab.txt and tokenizer.json of its data set there")
-    if hashlib.sha256(read_regular(words)).hexdigest() != state.vocabulary_sha256:
+    found = [run / name for name in ("vocab.txt", "tokenizer.json") if (run / name).exists()]
+    if not found:
         raise ValueError(
-            f"{words} is not the vocabulary that the model was trained with (sha256 {state.vocabulary_sha256[:12]}…): "
-            f"copy vocab.txt and tokenizer.json of its data set to {run}"
+            f"{run} has no tokenizer: copy its data set's there, vocab.txt or special_tokens_map.json, and tokenizer.json"
+        )
+    if hashlib.sha256(read_regular(found[0])).hexdigest() != state.vocabulary_sha256:
+        raise ValueError(
+            f"{found[0]} is not the vocabulary that the model was trained with (sha256 {state.vocabulary_sha256[:12]}…): "
+            f"copy the tokenizer of its data set to {run}: vocab.txt or special_tokens_map.json, and tokenizer.json"
         )
     config = config_from(state.model)
     return Pretrained(

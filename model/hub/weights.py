@@ -153,7 +153,8 @@ def write_pretrained(
     content = write_config(config, form) | configuration
     if tokenizer is not None:
         content |= {theirs: getattr(tokenizer, ours) for theirs, ours in names.token_ids.items()}
-        save_tokenizer(tokenizer, directory, max_seq_length or config.shape.max_position_embeddings)
+        length = max_seq_length or config.shape.max_position_embeddings
+        save_tokenizer(tokenizer, directory, length, config.shape.has_token_types)
     if vectors is not None:
         write_vector_files(vectors, config.shape.hidden_size, directory)
     cpu = {name: tensor.cpu() for name, tensor in state.items()}

@@ -124,7 +124,6 @@ class WordPredictor:
                 f"{pretrained.path} cannot fill in words, it is a {pretrained.architecture}: give the pretrained model"
             )
         self.tokenizer = pretrained.tokenizer
-        self.words = self.tokenizer.words
         self.config = pretrained.config
         self.device = choose_device(device)
         self.encoder = build_encoder(self.config)
@@ -137,18 +136,20 @@ class WordPredictor:
 
     @torch.inference_mode()
     def fill(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
-        """Return for each [MASK] in a text its `top_k` most likely words and their probabilities, the most likely first."""
-        parts = self.tokenizer.ids(text.split("[MASK]"))
-        if len(parts) == 1:
-            raise ValueError(f"there is no [MASK] in {text!r:.60}: write one where a word is to be found")
-        mask = np.array([self.tokenizer.mask_id])
-        words = [piece for part in parts for piece in (mask, part)][1:]
-        ids = np.concatenate([[self.tokenizer.cls_id], *words, [self.tokenizer.sep_id]])
+        """Return for each [MASK] in a text its `top_k` most likely words and their probabilities, the most likely first.
+
+        A mask is written as the tokenizer names it: [MASK], or <mask> in RoBERTa's.
+        """
+        found = self.tokenizer.ids_with_masks(text)
+        if self.tokenizer.mask_id not in found:
+            name = self.tokenizer.file.special.names["mask_token"]
+            raise ValueError(f"there is no {name} in {text!r:.60}: write one where a word is to be found")
+        ids = np.concatenate([[self.tokenizer.cls_id], found, [self.tokenizer.sep_id]])
         if len(ids) > self.config.shape.max_position_embeddings:
             raise ValueError(
                 f"the text has {len(ids)} tokens, the model reads {self.config.shape.max_position_embeddings}"
             )
-        places = np.cumsum([0, *(len(part) + 1 for part in parts[1:-1])]) + len(parts[0]) + 1
+        places = np.flatnonzero(ids == self.tokenizer.mask_id)
         batch = pack_sequences(ids, np.array([len(ids)]), np.array([len(ids)])).to(self.device)
         hidden = self.encoder(batch)  # (T, C)
         logits = self.mlm(hidden[torch.from_numpy(places).to(self.device)], self.encoder.word_embeddings)
@@ -157,4 +158,4 @@ class WordPredictor:
 
     def _best(self, chances: np.ndarray, top_k: int) -> list[tuple[str, float]]:
         best = np.argsort(-chances, kind="stable")[:top_k]
-        return [(self.words[number], round(float(chances[number]), 6)) for number in best]
+        return [(self.tokenizer.shown(int(number)), round(float(chances[number]), 6)) for number in best]

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bertloom.json_files import Damaged
+from bertloom.json_files import Damaged, parse_json
 from bertloom.manifest import parse_manifest, parse_shards, what_it_is
+from bertloom.tokenizer_files import TokenizerFile, parse_tokenizer, split_words
 from model.batch import PackedBatch
 from model.loading.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
 from model.loading.folder import RemoteFolder, open_folder
@@ -66,9 +67,26 @@ class DataSet:
         self.vocabulary_size = int(self.manifest["vocabulary"]["size"])
         self.num_copies = int(self.manifest["configuration"]["dupe_factor"])
 
+    @property
+    def tokenizer_files(self) -> tuple[str, str]:
+        """The names of the files of its tokenizer; the digest of the first is `vocabulary_sha256`."""
+        is_bert = "file" not in self.manifest["vocabulary"]
+        return ("vocab.txt", "tokenizer.json") if is_bert else ("tokenizer.json", "special_tokens_map.json")
+
+    def tokenizer(self) -> TokenizerFile:
+        """Return the tokenizer that the data set was made with."""
+        first, second = (self.read(name) for name in self.tokenizer_files)
+        paths = [f"{self.folder}/{name}" for name in self.tokenizer_files]
+        if "file" in self.manifest["vocabulary"]:
+            return parse_tokenizer(first, paths[0], parse_json(second, paths[1]))
+        found = parse_tokenizer(second, paths[1])
+        if list(found.tokens) != split_words(first, paths[0]):
+            raise ValueError(f"{paths[0]} and {paths[1]} have different words; copy the whole data set again")
+        return found
+
     def read(self, name: str) -> bytes:
-        """Return vocab.txt or tokenizer.json; ValueError if it is missing or not that of the manifest."""
-        listed = {"vocab.txt": self.vocabulary_sha256, **self.manifest["files"]}
+        """Return a file of the tokenizer; ValueError if it is missing or not that of the manifest."""
+        listed = {self.tokenizer_files[0]: self.vocabulary_sha256, **self.manifest["files"]}
 
         def checked(content: bytes) -> bytes:
             if hashlib.sha256(content).hexdigest() != listed.get(name):
@@ -109,7 +127,7 @@ class DataSet:
         if sha256 != self.vocabulary_sha256:
             raise ValueError(
                 f"the vocabulary of {self.folder} (sha256 {self.vocabulary_sha256[:12]}…) is not the checkpoint's "
-                f"({sha256[:12]}…): its ids mean other words; preprocess with the checkpoint's vocab.txt"
+                f"({sha256[:12]}…): its ids mean other words; preprocess with the tokenizer in the checkpoint's run folder"
             )
 
 

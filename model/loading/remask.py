@@ -9,7 +9,6 @@ masks", is the definition. The stream digest is of the rows as they were read, b
 Dimensions in the comments: N examples, M masks.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +22,6 @@ from model.loading.data import DataSet
 
 NEW_MASKS = 1002
 """Purpose of these draws. Far from the purposes of docs/shard-format.md, because they decide no byte of a data set."""
-SPECIAL = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]")
-"""Words that are never drawn as a random word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +51,11 @@ def remasking_of(data_set: DataSet) -> Remasking:
             f"say that they can be redrawn. Leave --remask out: the {data_set.num_copies} copies of the data set have "
             f"different masks"
         )
-    words = data_set.read("vocab.txt").decode().removesuffix("\n").split("\n")
+    tokenizer = data_set.tokenizer()
     below = threshold(configuration["mask_token_prob"], 32)
     return Remasking(
-        mask_id=words.index("[MASK]"),
-        words=np.array([index for index, word in enumerate(words) if not SPECIAL.fullmatch(word)]),
+        mask_id=tokenizer.special.mask,
+        words=np.array([number for number in range(len(tokenizer.tokens)) if number not in tokenizer.reserved]),
         mask_below=below,
         random_below=below + threshold(configuration["random_token_prob"], 32),
     )

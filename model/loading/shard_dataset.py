@@ -245,7 +245,7 @@ class _Readers:
     @cached_property
     def pad(self) -> int:
         """Id of [PAD]."""
-        return self._data_set.read("vocab.txt").decode().split("\n").index("[PAD]")
+        return self._data_set.tokenizer().special.pad
 
     def read(self, length: int, first: int, past: int) -> Batch:
         """Return the batch of these items, or the single one if there are no batches."""

@@ -220,9 +220,9 @@ def read_contexts(contexts: Sequence[str], tokenizer: TextTokenizer) -> tuple[li
     """Return the ids of each context, and the places of its tokens, int32 (tokens, 2)."""
     ids, places = [], []
     for start in range(0, len(contexts), ROWS_AT_ONCE):
-        for encoding in tokenizer.encode(contexts[start : start + ROWS_AT_ONCE]):
-            ids.append(np.array(encoding.ids, dtype=np.uint32))
-            places.append(np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2))
+        for its_ids, its_places in tokenizer.places(contexts[start : start + ROWS_AT_ONCE]):
+            ids.append(its_ids)
+            places.append(its_places)
     return ids, places
 
 

@@ -224,7 +224,9 @@ def test_other_data_or_another_vocabulary_cannot_be_given_on_the_way(data, unbro
         pretrain(config(other, out))
     words = b"[UNK]\n[SEP]\n[CLS]\n" + b"".join(b"%d\n" % i for i in range(50))
     strange = write_data_set(tmp_path / "strange", rows=(300,), vocabulary=words)
-    with pytest.raises(ValueError, match="its ids mean other words; preprocess with the checkpoint's vocab.txt"):
+    with pytest.raises(
+        ValueError, match="its ids mean other words; preprocess with the tokenizer in the checkpoint's run"
+    ):
         pretrain(config(strange, out))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tokenizers.implementations import BertWordPieceTokenizer
 
+from bertloom.tokenizer_files import parse_tokenizer
 from model.hub.tokenizer import TextTokenizer
 from model.hub.weights import save_pretrained
 from tests.model.small_model import random_model
@@ -36,7 +37,8 @@ VOCABULARY = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *CHINE
 def small_tokenizer() -> TextTokenizer:
     """Words of VOCABULARY, lower-cased; other words in letters."""
     words = {word: number for number, word in enumerate(VOCABULARY)}
-    return TextTokenizer(BertWordPieceTokenizer(words, lowercase=True)._tokenizer, "VOCABULARY")
+    content = BertWordPieceTokenizer(words, lowercase=True).to_str().encode()
+    return TextTokenizer(parse_tokenizer(content, "VOCABULARY"))
 
 
 def write_model(directory: Path, **changes) -> Path:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers.implementations import BertWordPieceTokenizer
 
+from bertloom.tokenizer_files import TokenizerFile
+
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CLS, SEP, MASK = 2, 3, 4
 NUM_WORDS = 48
@@ -153,11 +155,22 @@ def write_data_set(
     seed: int = 0,
     id_type: pa.DataType = UINT16,
     vocabulary: bytes = VOCABULARY,
+    tokenizer: TokenizerFile | None = None,
 ) -> Path:
-    """Writes a data set with rows[c] training examples in copy c of each length, and gives back its folder."""
+    """Writes a data set with rows[c] training examples in copy c of each length, and gives back its folder.
+
+    tokenizer: one that is not BERT's, instead of a vocabulary.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
-    digest = hashlib.sha256(vocabulary).hexdigest()
+    files = tokenizer.files() if tokenizer else {"vocab.txt": vocabulary}
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    first = next(iter(files))
+    digest = hashlib.sha256(files[first]).hexdigest()
+    size = len(tokenizer.tokens) if tokenizer else len(vocabulary.splitlines())
+    if tokenizer is None:
+        BertWordPieceTokenizer(str(directory / "vocab.txt")).save(str(directory / "tokenizer.json"))
     shards = []
     for split, sizes in (("train", rows), ("validation", (num_validation,) * len(rows))):
         for length in max_seq_lengths:
@@ -171,8 +184,6 @@ def write_data_set(
                         names = {"split": split, "max_seq_length": length, "copy": copy}
                         shards.append(write_shard(directory, path, part, schema, per_member) | names)
     pq.write_table(pa.Table.from_pylist(shards, schema=SHARDS_SCHEMA), directory / "shards.parquet")
-    (directory / "vocab.txt").write_bytes(vocabulary)
-    BertWordPieceTokenizer(str(directory / "vocab.txt")).save(str(directory / "tokenizer.json"))
     manifest = {
         "format": "bertloom-dataset",
         "format_version": 1,
@@ -185,7 +196,7 @@ def write_data_set(
             "validation_fraction": 0.1,
         },
         "masking": {"scheme": "token", "can_be_redrawn": True},
-        "vocabulary": {"sha256": digest, "size": len(vocabulary.splitlines())},
+        "vocabulary": {"sha256": digest, "size": size} | ({"file": first} if tokenizer else {}),
         "versions": {},
         "counters": {
             **dict.fromkeys(("documents_in", "documents_used", "documents_rejected", "documents_duplicate"), 0),
@@ -202,7 +213,11 @@ def write_data_set(
         "inputs": [],
         "shards_digest": "0" * 64,
         "documents": {},
-        "files": {"tokenizer.json": hashlib.sha256((directory / "tokenizer.json").read_bytes()).hexdigest()},
+        "files": {
+            name: hashlib.sha256((directory / name).read_bytes()).hexdigest()
+            for name in ("tokenizer.json", *files)
+            if name != "vocab.txt"
+        },
         "shards_parquet": {
             "sha256": hashlib.sha256((directory / "shards.parquet").read_bytes()).hexdigest(),
             "rows": len(shards),

@@ -143,7 +143,12 @@ def test_a_run_with_a_missing_or_other_vocabulary_is_refused(tmp_path):
     with pytest.raises(ValueError, match="vocab.txt is not the vocabulary that the model was trained with"):
         open_pretrained(tmp_path)
     (tmp_path / "vocab.txt").unlink()
-    with pytest.raises(ValueError, match="has no vocab.txt: copy vocab.txt and tokenizer.json of its data set there"):
+    with pytest.raises(
+        ValueError, match="tokenizer.json is not the vocabulary .*: copy the tokenizer of its data set to "
+    ):
+        open_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="has no tokenizer: copy its data set's there, vocab.txt or "):
         open_pretrained(tmp_path)
 
 
