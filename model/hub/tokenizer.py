@@ -137,9 +137,8 @@ def save_tokenizer(tokenizer: TextTokenizer, directory: Path, max_length: int, h
         config = {"tokenizer_class": "BertTokenizer"} | text_options(file) | written
     else:
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **file.special.names}
-    config["model_max_length"] = max_length
-    if not has_token_types:
-        config["model_input_names"] = ["input_ids", "attention_mask"]
+    inputs = ["input_ids", *(["token_type_ids"] if has_token_types else []), "attention_mask"]
+    config |= {"model_max_length": max_length, "model_input_names": inputs}
     files = file.files() | {"tokenizer_config.json": (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()}
     for name, content in (files | ({"vocab.txt": file.vocab_txt} if file.is_bert else {})).items():
         (directory / name).write_bytes(content)

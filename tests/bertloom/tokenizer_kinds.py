@@ -130,9 +130,10 @@ def gemma() -> Tokenizer:
     bytes_ = [f"<0x{number:02X}>" for number in range(256)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")  # no token reaches over a space
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     _trained(tokenizer, trainers.BpeTrainer(vocab_size=600, special_tokens=names + bytes_, show_progress=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [token | {"special": token["id"] != 4} for token in content["added_tokens"][:6]]
     tokenizer = Tokenizer.from_str(json.dumps(content))

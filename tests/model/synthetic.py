@@ -168,7 +168,7 @@ def write_data_set(
         (directory / name).write_bytes(content)
     first = next(iter(files))
     digest = hashlib.sha256(files[first]).hexdigest()
-    size = len(tokenizer.tokens) if tokenizer else len(vocabulary.splitlines())
+    num_words = len(tokenizer.tokens) if tokenizer else len(vocabulary.splitlines())
     if tokenizer is None:
         BertWordPieceTokenizer(str(directory / "vocab.txt")).save(str(directory / "tokenizer.json"))
     shards = []
@@ -196,7 +196,7 @@ def write_data_set(
             "validation_fraction": 0.1,
         },
         "masking": {"scheme": "token", "can_be_redrawn": True},
-        "vocabulary": {"sha256": digest, "size": size} | ({"file": first} if tokenizer else {}),
+        "vocabulary": {"sha256": digest, "size": num_words} | ({"file": first} if tokenizer else {}),
         "versions": {},
         "counters": {
             **dict.fromkeys(("documents_in", "documents_used", "documents_rejected", "documents_duplicate"), 0),

@@ -61,6 +61,8 @@ def test_transformers_reads_the_exported_tokenizer_as_we_do(kind, directories, t
             return  # transformers reads a name in a text as the token
         a, b = (ids.tolist() for ids in ours.ids([first, second]))
         assert known(first)["input_ids"] == [ours.cls_id, *a, ours.sep_id]
+        if not second:
+            return  # transformers takes it for no second text
         assert known(first, second)["input_ids"] == [ours.cls_id, *a, ours.sep_id, *b, ours.sep_id]
         assert known(first, second)["token_type_ids"] == [0] * (len(a) + 2) + [1] * (len(b) + 1)
 
@@ -86,10 +88,8 @@ def test_the_tokens_of_given_words_are_those_of_words_between_spaces(kind, words
     assert len(firsts) == len(words) and (np.diff(firsts) > 0).all()
     ends = [*firsts[1:].tolist(), len(ids)]
     for word, first, end in zip(words, firsts.tolist(), ends):
-        if kind != "gemma":  # a space belongs to the word before it
-            after = TOKENIZERS[kind].ids([f"? {word}"])[0]
-            assert ids[first:end].tolist() == after[len(TOKENIZERS[kind].ids(["?"])[0]) :].tolist()
-    assert "".join(words) == "" or len(ids)
+        after = TOKENIZERS[kind].ids([f"? {word}"])[0]
+        assert ids[first:end].tolist() == after[len(TOKENIZERS[kind].ids(["?"])[0]) :].tolist()
 
 
 @KINDS
@@ -102,14 +102,14 @@ def test_the_place_of_a_token_has_no_white_space_around_it(kind, words, spaces):
         assert 0 <= begin <= end <= len(text) and text[begin:end] == text[begin:end].strip()
     assert (np.diff(places, axis=0) >= 0).all()
     covered = {place for begin, end in places.tolist() for place in range(begin, end)}
-    assert covered == {place for place, character in enumerate(text) if not character.isspace()}
+    assert covered >= {place for place, character in enumerate(text) if not character.isspace()}
 
 
 @KINDS
 def test_an_answer_begins_at_its_word_and_not_at_the_space_before_it(kind):
     context = "the cat sat on the mat"
     [(_, places)] = TOKENIZERS[kind].places([context])
-    first, last = answer_tokens(SpanRow("line 1", None, "who?", context, [("cat", 4)], False), places)
+    first, last = answer_tokens(SpanRow("line 1", None, "who?", context, [("cat", 4)]), places)
     assert context[places[first][0] : places[last][1]] == "cat"
 
 
