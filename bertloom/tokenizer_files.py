@@ -25,7 +25,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bertloom import storage
-from bertloom.json_files import MAX_BYTES, parse_json
+from bertloom.json_files import MAX_BYTES, parse_json, read_regular
 from bertloom.shapes import shown
 from bertloom.special_tokens import BERT_NAMES, ROLES, SpecialTokens, find_special, names_split, post_processor
 from bertloom.tokenizer_parts import MAX_ID, check_model, check_parts
@@ -143,7 +143,7 @@ def read_tokenizer(path: str) -> TokenizerFile:
 
 def _read(path: str) -> bytes | None:
     try:
-        return storage.read(path, MAX_BYTES)
+        return read_regular(path) if storage.is_local(path) else storage.read(path, MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -114,7 +114,7 @@ def check_size(num_words: int, vocab_size: int, directory: Path) -> None:
     found = f"{directory}: the vocabulary has {num_words:,} words, the model has vectors for {vocab_size:,}"
     if num_words > vocab_size:
         raise ValueError(
-            f"{found}, so id {num_words - 1:,} has none: it belongs to another model; copy the model's own vocabulary there"
+            f"{found}: it belongs to another model, for id {num_words - 1:,} has no vector; copy the model's own there"
         )
     if vocab_size - num_words > MAX_SPARE:
         raise ValueError(
