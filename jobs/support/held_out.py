@@ -191,7 +191,7 @@ def cut_windows(
         words = np.array(words_in(passage.text), np.int64).reshape(-1, 2)
         if not len(words):
             continue
-        encodings = [tokenizer.encode([passage.text])[0] for tokenizer in tokenizers]
+        encodings = [one.tokenizer.encode(passage.text, add_special_tokens=False) for one in tokenizers]
         spans = [np.array(encoding.offsets, np.int64).reshape(-1, 2) for encoding in encodings]
         firsts = first_words(words, spans)
         units = np.stack([words[firsts, 0], words[np.append(firsts[1:], len(words)) - 1, 1]], axis=1)

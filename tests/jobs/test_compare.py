@@ -7,18 +7,20 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer, BertTokenizer
+from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
 
 from jobs.compare import CompareConfig, compare, main
 from jobs.support.comparison import deviation_of_mean
 from jobs.support.held_out import cut_windows, read_held_out
 from jobs.support.verdict import Comparison, Difference, TaskScores
+from model.heads import PretrainingModel
 from model.hub.pretrained import open_pretrained
 from model.hub.weights import save_pretrained
 from pipeline.inputs.sources import ReadConfig
 from tests.jobs.test_held_out import tokenizer_of
 from tests.model.small_model import random_model
-from tests.model.small_task import CHINESE, sentiment_rows, write_jsonl, write_model
+from tests.model.small_task import CHINESE, VOCABULARY, sentiment_rows, small_tokenizer, write_jsonl, write_model
+from tests.model.test_modern_bert import modern_config, with_random_weights
 
 TEXTS = [
     f"Anna lives in Paris {number}. Where is London? THE FILM is bad, É 京 & the\tcapital… Fîlm of naïve 北京市 {number}"
@@ -41,14 +43,22 @@ def write_cased_model(directory):
     return directory
 
 
+def write_modern_model(directory):
+    """A ModernBERT with the vocabulary of `write_model`."""
+    model = with_random_weights(PretrainingModel(modern_config(vocab_size=len(VOCABULARY))))
+    save_pretrained(model, directory, small_tokenizer())
+    return directory
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Three models: two have the same tokenizer, one another."""
+    """Three BERTs and a ModernBERT. One has another tokenizer."""
     folder = tmp_path_factory.mktemp("models")
     return {
         "before": write_model(folder / "before"),
         "after": write_model(folder / "after", num_hidden_layers=1),
         "cased": write_cased_model(folder / "cased"),
+        "modern": write_modern_model(folder / "modern"),
     }
 
 
@@ -85,7 +95,6 @@ def compared(models, text, tasks, tmp_path_factory):
 def losses_by_hand(directory, windows):
     """The bits of each masked word, by transformers and by counting, as docs/domain.md explains them."""
     tokenizer, model = AutoTokenizer.from_pretrained(directory), AutoModelForMaskedLM.from_pretrained(directory).eval()
-    assert isinstance(tokenizer, BertTokenizer)
     read = []  # (the word, its ids, its characters that no known token has)
     for window in windows:
         begin, end = window.units[0, 0], window.units[-1, 1]
@@ -143,7 +152,7 @@ def test_losses_per_byte_and_their_differences_are_those_of_a_slow_reading(compa
         assert model["bits_per_byte"] == pytest.approx(loss.sum() / sizes.sum(), rel=1e-5)
         assert model["nats_per_byte"] == pytest.approx(model["bits_per_byte"] * math.log(2))
         assert sum(model["parts_bits_per_byte"].values()) == pytest.approx(model["bits_per_byte"])
-    for name in ("after", "cased"):
+    for name in ("after", "cased", "modern"):
         difference = (losses[name] - losses["before"]).sum() / sizes.sum()
         assert found["differences"][name]["value"] == pytest.approx(difference, abs=1e-5)
         assert found["differences"][name]["margin"] > 0
@@ -161,7 +170,7 @@ def test_one_command_writes_a_table_with_tasks_sizes_and_speed(compared, models,
     rows = [
         [cell.strip(" *") for cell in line.strip("|\n").split("|")] for line in page.splitlines() if line[:1] == "|"
     ]
-    assert rows[0] == ["", "before", "after", "cased"]
+    assert rows[0] == ["", "before", "after", "cased", "modern"]
     cells = {row[0]: row[1:] for row in rows[2:]}
     bench = json.loads((out / "tasks/after/feeling/results.json").read_text())
     task = found["tasks"]["feeling"]
@@ -171,14 +180,14 @@ def test_one_command_writes_a_table_with_tasks_sizes_and_speed(compared, models,
     assert cells["loss of the text, bits per byte"][2] == f"{found['models']['cased']['bits_per_byte']:.3f}"
     for name, path in models.items():
         model = found["models"][name]
-        encoder = AutoModelForMaskedLM.from_pretrained(path).bert
+        encoder = AutoModelForMaskedLM.from_pretrained(path).base_model
         assert model["parameters"] == sum(parameter.numel() for parameter in encoder.parameters())
         assert model["weights_bytes"] == (path / "model.safetensors").stat().st_size
         assert model["texts_per_second"] > 0 and model["tokens_per_second"] > model["texts_per_second"]
     # once more: nothing is measured or trained again
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name in ("after.json", "metrics.jsonl")}
     assert main(words) == 0 and page in capsys.readouterr().out
-    assert before == {path: path.stat().st_mtime_ns for path in before} and len(before) == 7
+    assert before == {path: path.stat().st_mtime_ns for path in before} and len(before) == 9
 
 
 def test_a_kept_loss_of_other_weights_is_measured_again(models, text, tmp_path):
