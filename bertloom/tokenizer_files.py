@@ -18,6 +18,7 @@ found in a text before all else, such as ModernBERT's runs of spaces, and words 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def read_tokenizer(path: str) -> TokenizerFile:
     Raises:
         ValueError: there is none, or it is not one for an encoder, or not safe.
     """
-    if path.endswith(".json"):
+    if os.path.isfile(path) or (path.endswith(".json") and not os.path.isdir(path)):
         content = _read(path)
         if content is None:
             raise ValueError(f"{path} does not exist: expected a tokenizer.json, or a directory with one")

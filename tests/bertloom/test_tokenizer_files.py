@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 import re
 
 import pytest
@@ -315,3 +316,33 @@ def test_no_changed_value_brings_the_library_to_panic(place, value, text):
     encoding = found.load().encode(text, "b")
     assert max(encoding.ids) < len(found.tokens)
     assert found.content == parse_tokenizer(found.files()["tokenizer.json"], "again", found.special.names).content
+
+
+def test_a_directory_with_vocab_txt_alone_is_that_of_a_bert_with_its_options(tmp_path):
+    words = [token for token in READ["bert"].tokens if token]
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    found = read_tokenizer(str(tmp_path))
+    assert found.is_bert and found.vocab_txt == (tmp_path / "vocab.txt").read_bytes()
+    assert found.load().encode("The CAT").ids == LOADED["bert"].encode("the cat").ids
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "mask_token": "the"}))
+    found = read_tokenizer(str(tmp_path))
+    assert not found.content["normalizer"]["lowercase"] and found.special.names["mask_token"] == "the"
+    assert not found.is_bert
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n")
+    with pytest.raises(ValueError, match=r"vocab.txt: the word 'a' has two ids, 5 and 6"):
+        read_tokenizer(str(tmp_path))
+
+
+def test_what_is_not_a_tokenizer_directory_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has neither tokenizer.json nor vocab.txt: .* merges.txt .* AutoTokenizer"):
+        read_tokenizer(str(tmp_path))
+    with pytest.raises(
+        ValueError, match="none.json does not exist: expected a tokenizer.json, or a directory with one"
+    ):
+        read_tokenizer(str(tmp_path / "none.json"))
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(ValueError, match="folder.json has neither tokenizer.json nor vocab.txt"):
+        read_tokenizer(str(tmp_path / "folder.json"))
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match="tokenizer.json is not a regular file"):
+        read_tokenizer(str(tmp_path))
