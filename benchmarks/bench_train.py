@@ -1,7 +1,8 @@
-"""Compare a training step, forward and backward, with transformers' BertForPreTraining and its fastest attention.
+"""Compare a training step, forward and backward, with transformers' class of the model and its fastest attention.
 
     python benchmarks/bench_train.py --data DATASET --preset base --max-seq-length 128 --batch-size 8
     python benchmarks/bench_train.py --preset base --short-seq-prob 0.8
+    python benchmarks/bench_train.py --data DATASET --preset modern-small --max-seq-length 512
     python benchmarks/bench_train.py --data DATASET --preset base --batch-size 256 --device cuda
 
 Both have the same weights and read the same real examples. transformers gets them padded to the longest of the batch, runs
@@ -16,10 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +29,17 @@ import bertloom  # noqa: F401  (sets OMP_WAIT_POLICY, before torch is imported)
 # isort: split
 import numpy as np
 import torch
+from presets import config_of, in_transformers, new_model, taken_by
 from setting import SAMPLE, header, run_command, spread, write_report
 from torch import Tensor
 
 from model.batch import PackedBatch, StaticShape
-from model.bert_config import BertShape
 from model.compiling import compile_model
 from model.heads import PretrainingModel
-from model.hub.weights import to_hugging_face
 from model.loading.data import DataSet, Examples
 from model.loading.order import TrainingOrder
 from model.loading.padding import pad_batch, static_shape
 from model.mixed_precision import compute_copy
-from model.shape import EncoderConfig
 
 
 def main() -> None:
@@ -93,11 +90,7 @@ def sample_data_set(folder: Path, max_seq_length: int = 128, short_seq_prob: str
 
 def model_of(preset: str, examples: Examples) -> PretrainingModel:
     """Return a model of a preset's shape with random weights, for the vocabulary of these examples."""
-    values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())
-    config = EncoderConfig(shape=BertShape(**values["model"]), vocab_size=examples.data_set.vocabulary_size)
-    model = PretrainingModel(config)
-    model.encoder.initialize_weights(model, 1)
-    return model.train()
+    return new_model(config_of(preset, examples.data_set.vocabulary_size))
 
 
 def batches_of(examples: Examples, size: int, number: int) -> list[PackedBatch]:
@@ -121,19 +114,13 @@ def shape_of(examples: Examples, size: int) -> StaticShape:
 
 
 def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
-    from transformers import BertConfig as TheirConfig
-    from transformers import BertForPreTraining as TheirModel
-
     device = torch.device(arguments.device)
     precision = arguments.precision or ("bf16" if device.type == "cuda" else "fp32")
     size, shape = arguments.batch_size, shape_of(examples, arguments.batch_size)
     ours = model_of(arguments.preset, examples)
-    config = ours.config
     models: dict[str, Any] = {"bertloom": ours}
     for attention in ("sdpa", "eager"):
-        theirs = TheirModel(TheirConfig(**config.values(), hidden_act="gelu", attn_implementation=attention)).train()
-        theirs.load_state_dict(to_hugging_face(ours.state_dict(), config), strict=False)
-        models[f"transformers, {attention}"] = theirs
+        models[f"transformers, {attention}"] = in_transformers(ours, attention)
     for model in models.values():
         model.to(device)
     copy = compute_copy(ours, precision)
@@ -153,12 +140,13 @@ def measure(arguments: argparse.Namespace, examples: Examples) -> list[str]:
     timings: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
     allowed, fills, tokens = [], [], 0
     for number, batch in enumerate(batches_of(examples, size, arguments.rounds + 1)):
-        lengths, pairs = np.array(batch.lengths), num_pairs(batch)
+        lengths, pairs = np.array(batch.lengths), num_pairs(batch) if ours.trains_pairs else 0
         packed = (pad_batch(batch, shape) if arguments.compile else batch).to(device), len(batch.masked_ids), pairs
         padded = {name: value.to(device) for name, value in pad(batch).items()}
         losses = {}
         for name, model in models.items():
-            call = partial(step, model, *packed) if model is computing else partial(step, model, **padded)
+            is_ours = model is computing
+            call = partial(step, model, *packed) if is_ours else partial(step, model, **taken_by(model, padded))
             losses[name], *timing = timed(call)
             if number:  # the first round is a warm-up
                 timings[name].append(tuple(timing))

@@ -18,14 +18,12 @@ This is a bound, not a speed. It leaves out launches, synchronisations and waiti
 import argparse
 import math
 import sys
-import tomllib
 import warnings
 from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from unittest import mock
 
@@ -42,6 +40,7 @@ if not missing():  # no GPU is needed: the fake device of the tests, which must 
 # isort: split
 import numpy as np
 import torch
+from presets import config_of
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
@@ -71,6 +70,7 @@ EFFICIENCY = 0.85
 """Share of the bandwidth and of DENSE_TFLOPS that kernels are assumed to reach. A copy of 4 GiB reached 0.87 on an H200."""
 
 CASES = ["small:128:256:1", "base:128:256:1", "base:128:256:4", "base:512:64:1", "large:128:128:1", "large:512:32:1"]
+CASES += ["modern-base:128:256:1", "modern-base:512:64:1"]
 VOCAB_SIZE = 30522
 DEVICE = torch.device("cuda:0")
 
@@ -97,6 +97,8 @@ def main() -> None:
         for is_compiled in (False, True):
             counts = count_step(config, batch, length, arguments.optimizer, is_compiled)
             print(row(case, is_compiled, counts), *slowest(counts.kernels, arguments.top), sep="\n", flush=True)
+        if not isinstance(config.shape, BertShape):
+            continue
         num_tokens = next_multiple(len(batch.micro_batches[0].input_ids))
         numbers = [region_bytes(config, num_tokens, merged) for merged in (False, True)]
         numbers += [
@@ -104,12 +106,6 @@ def main() -> None:
         ]
         regions.append([case, *(f"{number:.1f}" for number in numbers)])
     print("", *REGION_HEAD, *(f"| {' | '.join(cells)} |" for cells in regions), sep="\n")
-
-
-def config_of(preset: str, vocab_size: int) -> EncoderConfig:
-    """Return the configuration of a preset's model."""
-    values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())
-    return EncoderConfig(shape=BertShape(**values["model"]), vocab_size=vocab_size)
 
 
 def global_batch(length: int, micro_batch: int, num_parts: int, vocab_size: int) -> GlobalBatch:
@@ -149,9 +145,11 @@ def num_masks(lengths: np.ndarray) -> np.ndarray:
 
 def count_step(config: EncoderConfig, batch: GlobalBatch, length: int, optimizer: str, is_compiled: bool) -> "Counts":
     """Run one update on tensors without memory and return its counts."""
-    counter = Counter(
-        attention_flops=4 * config.shape.hidden_size * num_seen(batch.lengths) // len(batch.micro_batches)
-    )
+
+    def attention_flops(window: int | None) -> int:
+        return 4 * config.shape.hidden_size * num_seen(batch.lengths, window) // len(batch.micro_batches)
+
+    counter = Counter(attention_flops)
     torch.compiler.reset()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, answers():
         with DEVICE:

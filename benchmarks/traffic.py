@@ -48,6 +48,9 @@ GATHERS = {"embedding", "index", "gather", "index_select"}
 OVERWRITES = {"copy_", "zero_", "fill_", "_foreach_copy_", "_foreach_zero_"}
 REDUCTIONS = set("sum mean var_mean amax amin argmax max prod any var logsumexp linalg_vector_norm".split())
 
+AttentionFlops = Callable[[int | None], int]
+"""Gives the floating-point operations of one forward pass of attention of one layer with this window."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
@@ -82,12 +85,25 @@ def operator_name(target: Any) -> str:
     return str(getattr(target, "__name__", target)).partition(".")[0]
 
 
-def call_flops(target: Any, arguments: Any, keywords: Any, result: Any, attention_flops: int) -> int:
+def nothing(window: int | None) -> int:
+    """Return 0, where no attention is counted."""
+    return 0
+
+
+def window_of(target: Any, arguments: Any, keywords: Any) -> int | None:
+    """Return how many tokens to each side a call of attention lets a token see; None for all."""
+    names = [parameter.name for parameter in target._schema.arguments]
+    window = (dict(zip(names, arguments)) | keywords).get("window_size")
+    return None if not window or window[0] < 0 else int(window[0])
+
+
+def call_flops(target: Any, arguments: Any, keywords: Any, result: Any, attention_flops: AttentionFlops) -> int:
     """Return the floating-point operations of a call. Those of attention depend on the sequences, so they are given."""
     name = operator_name(target)
     if name in ATTENTION:
         # The backward pass computes the scores again: five products of the forward pass's size, where that has two.
-        return attention_flops * 5 // 2 if "backward" in name else attention_flops
+        number = attention_flops(window_of(target, arguments, keywords))
+        return number * 5 // 2 if "backward" in name else number
     packet = getattr(target, "_overloadpacket", None)
     return flop_registry[packet](*arguments, **keywords, out_val=result) if packet in flop_registry else 0
 
@@ -95,10 +111,10 @@ def call_flops(target: Any, arguments: Any, keywords: Any, result: Any, attentio
 class Counter(TorchDispatchMode):
     """Counts the operators that are called on the GPU, and the memory of the tensors that are alive."""
 
-    def __init__(self, attention_flops: int = 0) -> None:
+    def __init__(self, attention_flops: AttentionFlops = nothing) -> None:
         """
         Args:
-            attention_flops: of one forward pass of attention of one layer.
+            attention_flops: of the calls of attention.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.attention_flops = attention_flops
@@ -159,7 +175,9 @@ class Counter(TorchDispatchMode):
         return sum(kernel.bytes * number for kernel, number in self.kernels.items())
 
 
-def operator_kernel(target: Any, arguments: Any, keywords: Any, result: Any, attention_flops: int) -> Kernel | None:
+def operator_kernel(
+    target: Any, arguments: Any, keywords: Any, result: Any, attention_flops: AttentionFlops
+) -> Kernel | None:
     """Return the kernel of an operator that is called by itself, or None for one that moves no bytes."""
     name = operator_name(target)
     given = tree_leaves((arguments, keywords))
@@ -196,7 +214,7 @@ def dtype_of(results: list[Tensor]) -> str:
 class GraphTraffic:
     """The kernels of one graph of torch.compile, forward or backward."""
 
-    def __init__(self, graph: fx.Graph, merged: bool, attention_flops: int = 0) -> None:
+    def __init__(self, graph: fx.Graph, merged: bool, attention_flops: AttentionFlops = nothing) -> None:
         """
         Args:
             merged: whether sums over tokens can be part of a kernel that sums over channels.
@@ -279,7 +297,7 @@ class GraphTraffic:
         return Kernel(name=fused_name(group), dtype="", bytes=sum(read.values()) + written)
 
 
-def alone_kernel(node: fx.Node, attention_flops: int) -> Kernel | None:
+def alone_kernel(node: fx.Node, attention_flops: AttentionFlops) -> Kernel | None:
     """Return the kernel of an operator that is not fused."""
     arguments, keywords = fx.map_arg((node.args, node.kwargs), lambda leaf: leaf.meta["val"])
     return operator_kernel(node.target, arguments, keywords, node.meta["val"], attention_flops)

@@ -17,6 +17,7 @@ Dimensions in the comments:
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,9 +44,31 @@ class Rotation:
 
     def apply(self, qkv: Tensor) -> Tensor:
         """Return (T, 3, H, D) with rotated queries and keys."""
-        first, second = qkv[:, :2].float().chunk(2, -1)  # (T, 2, H, D / 2): channel i forms a pair with i + D / 2
-        rotated = (first * self.cos - second * self.sin, second * self.cos + first * self.sin)
-        return torch.cat((torch.cat(rotated, -1).to(qkv.dtype), qkv[:, 2:]), 1)
+        rotated = Rotate.apply(qkv, self.cos, self.sin)  # type: ignore[no-untyped-call]
+        assert isinstance(rotated, Tensor)
+        return rotated
+
+
+class Rotate(torch.autograd.Function):
+    """The rotation of queries and keys. Its gradient is the rotation by the opposite angles, which takes half of the time
+    and memory of the gradients of the single products."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return rotated(qkv, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return rotated(gradient, cos, -sin), None, None
+
+
+def rotated(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return (T, 3, H, D) with rotated queries and keys, computed in 32 bits."""
+    first, second = qkv[:, :2].float().chunk(2, -1)  # (T, 2, H, D / 2): channel i forms a pair with i + D / 2
+    parts = (torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin))
+    return torch.cat((torch.cat(parts, -1).to(qkv.dtype), qkv[:, 2:]), 1)
 
 
 def rotation(position_ids: Tensor, theta: float, size: int) -> Rotation:

@@ -168,16 +168,17 @@ def speeds(sizes: Sizes) -> list[Case]:
 
     base, small = ("base", sizes.short, 256, 4), ("small", sizes.short, 256, 1)
     others = [("large", sizes.short, 128, 4), ("base", sizes.long, 64, 4), small]
+    modern = [("modern-base", sizes.short, 256, 4), ("modern-base", sizes.long, 64, 4)]
     not_compiled, *compiled = OFF
     return [
         *cases(*base, ALL, not_compiled, "transformers", "all off but the compiler"),
         *cases("base", sizes.short, 1024, 1, "one micro-batch"),
         *cases(*base, *compiled),
-        *(case for shape in others for case in cases(*shape, ALL)),
+        *(case for shape in (*others, *modern) for case in cases(*shape, ALL)),
         *cases(*small, "CUDA graphs", "CUDA graphs, not compiled"),
         *cases("large", sizes.short, 512, 1, "one micro-batch"),
         *cases(*base, "transformers, compiled", "CUDA graphs", "lamb", "muon"),
-        *(case for shape in others for case in cases(*shape, "transformers")),
+        *(case for shape in (*others, modern[-1]) for case in cases(*shape, "transformers")),
         *(case for shape in others for case in cases(*shape, not_compiled, "all off but the compiler")),
         *(case for shape in others for case in cases(*shape, *compiled)),
         *cases(*base, f"{ALL}, again"),

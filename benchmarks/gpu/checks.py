@@ -4,19 +4,20 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
 from benchmarks.gpu.answers import Answer
 from benchmarks.gpu.cases import Levers, Sizes
 from benchmarks.gpu.levers import SEED, Updates, build_model, build_updates
 from benchmarks.gpu.steps import Steps
-from model.attention import attention, flash_obstacle
+from model.attention import MASKED_KERNELS, attention, flash_obstacle
 from model.batch import PackedBatch
 from model.loading.data import DataSet
 from model.loading.order import ORDER_VERSION
@@ -54,7 +55,10 @@ def run_check(name: str, data_set: DataSet, sizes: Sizes) -> Answer:
 
 
 def check_attention(data_set: DataSet, sizes: Sizes, precision: str) -> Answer:
-    """Compare attention on packed sequences, and its gradient, with SDPA on each sequence, both to 64-bit numbers."""
+    """Compare attention on packed sequences, and its gradient, with SDPA on each sequence, both to 64-bit numbers.
+
+    Once every token sees its whole sequence, once only a window.
+    """
     H, D = HEADS[precision]
     generator = torch.Generator().manual_seed(SEED)
     mine, theirs = [], []
@@ -65,9 +69,10 @@ def check_attention(data_set: DataSet, sizes: Sizes, precision: str) -> Answer:
         part = batch.micro_batches[0].to(GPU)
         qkv = torch.randn(len(part.input_ids), 3, H, D, generator=generator).to(GPU, DTYPES[precision])
         weight = torch.randn(len(part.input_ids), H, D, generator=generator).to(GPU, DTYPES[precision])
-        exact = with_gradient(alone, qkv.double(), part, weight.double())
-        mine.append(distances(with_gradient(attention, qkv, part, weight), exact))
-        theirs.append(distances(with_gradient(alone, qkv, part, weight), exact))
+        for window in (None, sizes.short // 4):
+            exact = with_gradient(partial(alone, window=window), qkv.double(), part, weight.double())
+            mine.append(distances(with_gradient(partial(attention, window=window), qkv, part, weight), exact))
+            theirs.append(distances(with_gradient(partial(alone, window=window), qkv, part, weight), exact))
     obstacle = flash_obstacle(GPU, DTYPES[precision], D, 0.0)
     way = f"padded ({obstacle})" if obstacle else "varlen_attn"
     bounds = [[FP32_BOUND if precision == "fp32" else FACTOR * value for value in values] for values in theirs]
@@ -80,10 +85,16 @@ def check_attention(data_set: DataSet, sizes: Sizes, precision: str) -> Answer:
     )
 
 
-def alone(qkv: Tensor, batch: PackedBatch) -> Tensor:
+def alone(qkv: Tensor, batch: PackedBatch, window: int | None) -> Tensor:
     """Return attention (T, H, D) of qkv (T, 3, H, D), one sequence after the other."""
-    parts = [part.permute(1, 2, 0, 3) for part in qkv.split(batch.lengths)]  # (3, H, S, D)
-    return torch.cat([F.scaled_dot_product_attention(*part[:, None])[0].transpose(0, 1) for part in parts])
+    outputs = []
+    for part in qkv.split(batch.lengths):
+        place = torch.arange(len(part), device=qkv.device)
+        is_seen = None if window is None else (place[:, None] - place).abs() <= window
+        query, key, value = part.permute(1, 2, 0, 3).unsqueeze(1)  # (1, H, S, D) each
+        with sdpa_kernel(MASKED_KERNELS):
+            outputs.append(F.scaled_dot_product_attention(query, key, value, attn_mask=is_seen)[0].transpose(0, 1))
+    return torch.cat(outputs)
 
 
 def with_gradient(

@@ -1,28 +1,25 @@
 """The trainer's step with some of its levers off. The trainer has no options for them, so its parts are replaced here."""
 
-import tomllib
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.resources import files
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from presets import config_of, new_model
 from torch import Tensor, nn
 
 from benchmarks.gpu.cases import Levers
 from model import heads, linear
 from model.batch import StaticShape
-from model.bert_config import BertShape
 from model.compiling import compile_model
 from model.cuda_graphs import StepGraphs
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
 from model.mixed_precision import ComputeCopy, compute_copy
 from model.optimizer import build_optimizer
-from model.shape import EncoderConfig
 from model.step import PretrainingResult, train_step
 
 SEED = 1
@@ -39,11 +36,7 @@ def build_model(preset: str, vocab_size: int, is_tiny: bool = False) -> Pretrain
 @cache
 def first_model(preset: str, vocab_size: int, is_tiny: bool) -> PretrainingModel:
     """Return a model with initial weights, always the same object: to draw the weights of `large` takes seconds."""
-    values = tomllib.loads((files("jobs") / "presets" / f"{preset}.toml").read_text())["model"]
-    config = EncoderConfig(shape=BertShape(**values | (TINY if is_tiny else {})), vocab_size=vocab_size)
-    model = PretrainingModel(config)
-    model.encoder.initialize_weights(model, SEED)
-    return model.train()
+    return new_model(config_of(preset, vocab_size, **TINY if is_tiny else {}), SEED)
 
 
 @dataclass(kw_only=True)

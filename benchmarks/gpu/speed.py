@@ -7,16 +7,15 @@ from typing import Any
 
 import torch
 from bench_train import pad
+from presets import in_transformers, taken_by
 from torch import Tensor
 
 from benchmarks.gpu.answers import Answer
 from benchmarks.gpu.cases import Sizes, Speed
 from benchmarks.gpu.levers import build_model, build_updates
 from benchmarks.gpu.steps import Steps
-from model.bert_config import BertShape
 from model.devices import peak_flops
 from model.heads import PretrainingModel
-from model.hub.weights import to_hugging_face
 from model.loading.batches import GlobalBatch
 from model.loading.data import DataSet
 
@@ -54,13 +53,7 @@ def prepare_theirs(batch: GlobalBatch) -> list[dict[str, Tensor]]:
 
 def theirs(model: PretrainingModel, is_compiled: bool) -> Run:
     """Return an update of transformers' model with the same weights: SDPA, autocast, fused AdamW, clipped gradients."""
-    from transformers import BertConfig, BertForPreTraining
-
-    config = model.config
-    assert isinstance(config.shape, BertShape)
-    other: Any = BertForPreTraining(BertConfig(**config.values(), hidden_act="gelu", attn_implementation="sdpa"))
-    other.load_state_dict(to_hugging_face(model.state_dict(), config), strict=False)
-    other.train().to(GPU)
+    other = in_transformers(model, "sdpa").to(GPU)
     optimizer = torch.optim.AdamW(other.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
     if is_compiled:
         other.compile(dynamic=True)
@@ -69,7 +62,7 @@ def theirs(model: PretrainingModel, is_compiled: bool) -> Run:
         optimizer.zero_grad()
         total = torch.zeros((), device=GPU)
         for part in parts:
-            inputs = {name: value.to(GPU, non_blocking=True) for name, value in part.items()}
+            inputs = {name: value.to(GPU, non_blocking=True) for name, value in taken_by(other, part).items()}
             with torch.autocast("cuda", torch.bfloat16):
                 loss = other(**inputs).loss / len(parts)
             loss.backward()

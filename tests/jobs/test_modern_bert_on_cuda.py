@@ -1,4 +1,4 @@
-"""ModernBERT on the fake CUDA device: FlashAttention gets its windows, and its layers work compiled, in graphs and sharded."""
+"""ModernBERT on the fake CUDA device: FlashAttention gets its windows; layers work compiled, in graphs and sharded."""
 
 import pytest
 
@@ -55,7 +55,6 @@ def test_layers_with_and_without_a_window_are_compiled_once_for_each_length_and_
     changes = {"model": TINY_MODERN, "phases": ("32:0.5", "64:0.5"), "max_seq_length": None, "num_steps": 8}
     recorded(data, tmp_path / "plain", **changes)
     report = recorded(data, tmp_path / "compiled", compile=True, **changes)
-    print(report)
     assert report.graphs == {
         "ModernBertEmbeddings.forward": 1,
         "ModernBertLayer.forward": 2 * 3,  # the first layer has no norm, and others see all or a window
@@ -76,6 +75,5 @@ def test_sharded_ranks_compute_what_one_device_computes(data, tmp_path):
     run(*flags("one", 16))
     ranks = run_ranks(2, *flags("sharded", 8, "--shard-model"))
     assert losses(tmp_path / "sharded") == pytest.approx(losses(tmp_path / "one"), rel=2e-3)
-    windows = {"forward -1": 6, "forward 4": 6, "backward -1": 6, "backward 4": 6}
     for ended in ranks:
-        assert ended.report.flash_windows["backward 4"] == ended.report.flash_windows["backward -1"] == 2 * 6, windows
+        assert ended.report.flash_windows["backward 4"] == ended.report.flash_windows["backward -1"] == 2 * 6
