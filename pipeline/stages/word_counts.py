@@ -124,7 +124,7 @@ class BertWordCounter:
         self._clear()
 
     def _clear(self) -> None:
-        self.interner.clear()
+        self.interner.codes.clear()
         self.unit_counts = np.zeros(0, np.int64)
         self.pending: list[bytes] = []
         self.pending_bytes = 0
@@ -137,19 +137,19 @@ class BertWordCounter:
 
     def _count(self) -> None:
         codes = self.interner.cut(b"\n".join(self.pending)).codes
-        seen: I64 = np.bincount(codes, minlength=len(self.interner))
+        seen: I64 = np.bincount(codes, minlength=len(self.interner.codes))
         seen[: len(self.unit_counts)] += self.unit_counts
         self.unit_counts, self.pending, self.pending_bytes = seen, [], 0
 
     @property
     def is_full(self) -> bool:
-        return len(self.interner) > MAX_UNITS
+        return len(self.interner.codes) > MAX_UNITS
 
     def take(self) -> Counter[str]:
         self._count()
         counts: Counter[str] = Counter()
         normalize, cut = self.tokenizer.normalizer.normalize_str, self.tokenizer.pre_tokenizer.pre_tokenize_str
-        for unit, count in zip(self.interner.new_units, self.unit_counts.tolist(), strict=True):
+        for unit, count in zip(self.interner.take_new(), self.unit_counts.tolist(), strict=True):
             for word, _ in cut(normalize(unit)):
                 counts[word if len(word) <= MAX_WORD_CHARACTERS else _too_long(word)] += count
         self._clear()

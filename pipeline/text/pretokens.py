@@ -7,14 +7,22 @@ tokenizers that cut no pre-tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from bertloom.arrays import I64, Bools, id_type
+from bertloom.arrays import I64, U64, Bools, id_type
+from pipeline.text.cuts import Cuts
+from pipeline.text.spans import PADDING, SpanCodes
 
+MAX_PIECES = 1_000_000  # the table is emptied above this
+MAX_PIECE_BYTES = 64  # longer pieces are seldom seen again
+TEXT_BYTES, BATCH_BYTES = 500, 100_000  # of a text of several pieces, and of the texts that the library gets at once
+LINE_FEED = 10
+_INSIDE, _START = np.uint64(1 << 31), np.uint64((1 << 31) - 1)
 WHITE_SPACE = np.array([point for point in range(0x3001) if chr(point).isspace()])
 
 
@@ -34,27 +42,120 @@ class TextTokens:
 
 
 class PreTokens:
-    """Token ids of lists of texts."""
+    """Token ids of lists of texts. Each worker has one; it remembers the tokens of all short pieces, up to MAX_PIECES."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int):
         """vocab_size: the number of words, which decides the type of the ids."""
         self.tokenizer = plain_tokenizer(tokenizer)
         self.dtype = id_type(vocab_size)
+        self.cuts, self.codes = Cuts(self.tokenizer), SpanCodes()
+        self._clear()
+
+    @property
+    def note(self) -> str:
+        """What the user should know about the speed, or ""."""
+        if self.cuts:
+            return ""
+        return (
+            "this tokenizer has a part that may look at any distance, so texts are tokenized as a whole, which is slow"
+        )
+
+    def _clear(self) -> None:
+        self.codes.clear()
+        self.tokens = np.zeros(0, np.uint64)  # of all pieces, end to end, as `_encode` packs them
+        self.sizes = np.zeros(0, np.int32)
 
     def __call__(self, texts: Sequence[bytes]) -> TextTokens:
         """Tokenize texts: valid UTF-8, in which a line feed counts as a space."""
-        ids, counts, starts, inside = [np.zeros(0, self.dtype)], [], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
-        for text in texts:
-            string = text.decode().replace("\n", " ")
-            encoding = self.tokenizer.encode(string, add_special_tokens=False)
-            ids.append(np.array(encoding.ids, self.dtype))
-            counts.append(len(encoding))
-            its_starts, its_inside = places(string, encoding)
-            starts.append(its_starts)
-            inside.append(its_inside)
+        if len(self.codes) > MAX_PIECES:
+            self._clear()
+        block = b"".join(b"\n" + text.replace(b"\n", b" ") for text in texts)
+        data = np.frombuffer(block + PADDING, np.uint8)
+        starts = self.cuts(block)
+        lengths = np.diff(starts, append=len(block))
+        tokens, sizes, codes = self._look_up(data, starts, lengths)
+        offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
+        found = pa.ListArray.from_arrays(offsets, tokens).take(pa.array(codes)).flatten().to_numpy()
+        counts = np.take(sizes, codes)
+        is_first = data[starts] == LINE_FEED
+        text_starts = starts[is_first] + 1
+        bases = starts + is_first - text_starts[np.cumsum(is_first) - 1]
         return TextTokens(
-            np.concatenate(ids), np.array(counts, np.int64), np.concatenate(starts), np.concatenate(inside)
+            (found >> np.uint64(32)).astype(self.dtype),
+            np.add.reduceat(counts, np.flatnonzero(is_first), dtype=np.int64) if texts else np.zeros(0, np.int64),
+            (found & _START).astype(np.int64) + np.repeat(bases, counts),
+            (found & _INSIDE) > 0,
         )
+
+    def _look_up(
+        self, data: NDArray[np.uint8], starts: I64, lengths: I64
+    ) -> tuple[U64, NDArray[np.int32], NDArray[np.int32]]:
+        """Return (tokens of distinct pieces end to end, number of tokens of each, which of them each piece is)."""
+        codes = np.empty(len(starts), np.int32)
+        short = lengths <= MAX_PIECE_BYTES
+        codes[short] = self.codes(data, starts[short], lengths[short])
+        if new := self.codes.take_new():
+            tokens, sizes = self._encode(new)
+            self.tokens = np.concatenate([self.tokens, tokens])
+            self.sizes = np.concatenate([self.sizes, sizes])
+        if short.all():
+            return self.tokens, self.sizes, codes
+        ends = starts + lengths
+        others = [data[s:e].tobytes() for s, e in zip(starts[~short].tolist(), ends[~short].tolist())]
+        codes[~short] = np.arange(len(others)) + len(self.sizes)
+        tokens, sizes = self._encode(others)
+        return np.concatenate([self.tokens, tokens]), np.concatenate([self.sizes, sizes]), codes
+
+    def _encode(self, pieces: list[bytes]) -> tuple[U64, NDArray[np.int32]]:
+        """Return (id << 32 | whether it is inside a word << 31 | where it begins, of all tokens; tokens of each piece).
+
+        Pieces with a cut between them are encoded as one text, because a text costs the library more than a word does.
+        """
+        block = b"".join(pieces)
+        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        starts = np.cumsum(lengths) - lengths
+        is_initial = np.frombuffer(block, np.uint8)[starts] == LINE_FEED
+        is_cut = np.zeros(len(block), bool)
+        is_cut[self.cuts(block)] = True
+        begins = is_initial | ~is_cut[starts]
+        begins |= np.diff(starts // TEXT_BYTES, prepend=-1) > 0
+        first = np.flatnonzero(begins)
+        edges = [*starts[first].tolist(), len(block)]
+        batches = []
+        at = 0
+        while at < len(first):
+            end = max(at + 1, int(np.searchsorted(edges, edges[at] + BATCH_BYTES, side="right")) - 1)
+            chosen = slice(first[at], first[end] if end < len(first) else None)
+            batches.append(
+                self._encode_batch(
+                    block[edges[at] : edges[end]], starts[chosen] - edges[at], is_initial[chosen], begins[chosen]
+                )
+            )
+            at = end
+        return np.concatenate([tokens for tokens, _ in batches]), np.concatenate([sizes for _, sizes in batches])
+
+    def _encode_batch(
+        self, block: bytes, starts: I64, is_initial: Bools, begins: Bools
+    ) -> tuple[U64, NDArray[np.int32]]:
+        """Return as `_encode`. begins: which pieces begin a text; is_initial: which begin with a line feed."""
+        edges = [*starts[begins].tolist(), len(block)]
+        texts = [block[start:end].decode() for start, end in pairwise(edges)]
+        guards = ["" if text[0] == "\n" else self.cuts.guard(text) for text in texts]
+        texts = [guard + text if guard else text[1:] for guard, text in zip(guards, texts)]
+        has_guard = np.fromiter(map(bool, guards), bool, len(guards))
+        moved = np.cumsum(np.where(has_guard, 1, -1))
+        starts = starts + is_initial + moved[np.cumsum(begins) - 1]
+        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        begin, start, inside = places(texts, encodings)
+        is_guard = np.zeros(len(block) + len(texts) + 1, bool)
+        is_guard[starts[begins][has_guard] - 1] = True
+        kept = ~is_guard[begin]
+        ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.uint64, len(begin))
+        piece = np.searchsorted(starts, begin[kept], side="right") - 1
+        tokens: U64 = ids[kept] << np.uint64(32)
+        tokens |= inside[kept].astype(np.uint64) << np.uint64(31)
+        tokens |= (start[kept] - starts[piece]).astype(np.uint64)
+        return tokens, np.bincount(piece, minlength=len(starts)).astype(np.int32)
 
 
 def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
@@ -67,17 +168,26 @@ def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     return copy
 
 
-def places(text: str, encoding: Encoding) -> tuple[I64, Bools]:
-    """Return (byte where each token begins, whether it continues a word), as in TextTokens, of one text."""
-    spans = np.fromiter(chain.from_iterable(encoding.offsets), np.int64).reshape(-1, 2)
-    begin, end = spans[:, 0], spans[:, 1]
-    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+def places(texts: list[str], encodings: list[Encoding]) -> tuple[I64, I64, Bools]:
+    """Return (first byte of each token, byte where it begins, whether it continues a word), as in TextTokens.
+
+    The bytes are those of all texts, end to end. The first one may be white space.
+    """
+    sizes = np.fromiter(map(len, encodings), np.int64, len(encodings))
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    number = int(sizes.sum())
+    offsets = chain.from_iterable(encoding.offsets for encoding in encodings)
+    spans = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * number).reshape(-1, 2)
+    spans += np.repeat(np.cumsum(lengths) - lengths, sizes)[:, None]
+    first, end = spans[:, 0], spans[:, 1]
+    words = np.fromiter(chain.from_iterable(encoding.word_ids for encoding in encodings), np.int64, number)
+    words += np.repeat(np.arange(len(texts)) << 32, sizes)
+    points = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
     is_space = np.append(np.isin(points, WHITE_SPACE), False)
     solid = np.append(np.flatnonzero(~is_space[:-1]), len(points))
-    following = solid[np.searchsorted(solid, begin)]  # the first character that is not white space
-    words = np.array(encoding.word_ids, np.int64)
+    following = solid[np.searchsorted(solid, first)]  # the first character that is not white space
     end_of_word = end[np.searchsorted(words, words, side="right") - 1]
-    characters = np.where(following < end_of_word, following, begin)
+    starts = np.where(following < end_of_word, following, first)
     bytes_before = np.concatenate([[0], np.cumsum(1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF))])
-    inside = np.append(False, words[1:] == words[:-1])[: len(words)]
-    return bytes_before[characters], inside & ~is_space[begin]
+    inside = np.append(False, words[1:] == words[:-1])[:number] & ~is_space[first]
+    return bytes_before[first], bytes_before[starts], inside

@@ -13,20 +13,16 @@ Every distinct unit has a code; ids (`wordpiece`) and sentence marks (`sentences
     >>> interner.cut(b"It's 3.5, isn't it?")   # codes of  It ' s 3 . 5 , isn ' t it ?
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from bertloom.arrays import I64, U64, Bools
-from pipeline.text.pieces import LOW_BYTES, slots
+from bertloom.arrays import I64, Bools
+from pipeline.text.spans import PADDING, SpanCodes
 
 SPACE, ALNUM, PUNCTUATION, OTHER, ISOLATED, INSIDE, LEAD = range(7)
-SLOT_BITS = 18
 MAX_STEPS = 32  # bytes of a word that are followed one by one
 MAX_UNITS = 1_000_000  # the table is emptied above this, after about 20 GB of English
 
@@ -45,8 +41,6 @@ _CLASS = bytes(
     for byte in range(256)
 )
 _KIND = np.frombuffer(_CLASS, np.uint8)
-_NO_UNIT = np.uint64(2**64 - 1)  # UTF-8 never holds the byte 0xFF
-_PAD = b" " * 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +78,11 @@ class IsolatingCharacters:
 
 
 class Interner:
-    """Gives every distinct unit a code: 0, 1, 2 …. `new_units` holds the text of units that were not collected yet."""
+    """Cuts blocks of text into units. `codes` gives every distinct unit a code."""
 
     def __init__(self, tokenizer: Tokenizer, lower: bool):
         """tokenizer: decides which characters are isolating. lower: lower-case ASCII; the tokenizer does the rest."""
-        self.isolating, self.lower = IsolatingCharacters(tokenizer), lower
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all codes. Those given before are no longer valid."""
-        self._short: dict[int, int] = {}  # the bytes of a unit of up to 8 as a little-endian integer
-        self._long: dict[bytes, int] = {}
-        self._kept, self._kept_long = _CodeCache(1), _CodeCache(2)
-        self.new_units: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self._short) + len(self._long)
+        self.isolating, self.lower, self.codes = IsolatingCharacters(tokenizer), lower, SpanCodes()
 
     def with_spaces(self, block: bytes, borders: I64) -> tuple[bytes, I64]:
         """Return (the block with a space at each border after a mark, as after the ? in か?はい; these borders).
@@ -120,12 +103,19 @@ class Interner:
     def cut(self, block: bytes) -> Units:
         """Return the units of a block of valid UTF-8 that ends at the end of a word."""
         text = bytearray(block)
-        text += _PAD
+        text += PADDING
         if self.lower:
             text = text.lower()
         data = np.frombuffer(text, np.uint8)
         starts, lengths = self._boundaries(text, data)
-        return Units(starts, lengths, self._codes(data, starts, lengths))
+        return Units(starts, lengths, self.codes(data, starts, lengths))
+
+    def take_new(self) -> list[str]:
+        """Return the units that are new since the last call, in the order of their codes.
+
+        They are without the NULs at their ends, which BERT deletes: these must not hide that "end." ends a sentence.
+        """
+        return [unit.rstrip(b"\0").decode() for unit in self.codes.take_new()]
 
     def _boundaries(self, text: bytearray, data: NDArray[np.uint8]) -> tuple[I64, I64]:
         ascii_only = text.isascii()
@@ -159,96 +149,6 @@ class Interner:
         ends += 1
         ends -= starts
         return starts, ends
-
-    def _codes(self, data: NDArray[np.uint8], starts: I64, lengths: I64) -> NDArray[np.int32]:
-        words: U64 = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
-        first = words[starts]  # not np.take, which would first copy all overlapping words
-        first &= np.take(LOW_BYTES, lengths, mode="clip")  # clip, because checking bounds takes twice as long
-        codes, known = self._kept.look_up(first)
-        long = np.flatnonzero(lengths > 8)
-        known[long] = True  # they have their own table
-        new = np.flatnonzero(~known)
-        if len(new):
-            codes[new] = self._short_codes(first[new])
-        if len(long):
-            codes[long] = self._long_codes(data, words, starts[long], lengths[long], first[long])
-        return codes
-
-    def _short_codes(self, keys: U64) -> NDArray[np.int32]:
-        """Return the codes of units of up to 8 bytes, from the dictionary."""
-        encoded = pa.array(keys).dictionary_encode()
-        distinct = encoded.dictionary.to_numpy()
-        codes = self._name(self._short, distinct.tolist(), _unit_of_key)
-        self._kept.keep(codes, distinct)
-        return np.take(codes, encoded.indices.to_numpy(), mode="clip")
-
-    def _long_codes(
-        self, data: NDArray[np.uint8], words: U64, starts: I64, lengths: I64, first: U64
-    ) -> NDArray[np.int32]:
-        second = words[np.minimum(starts + 8, len(words) - 1)]
-        second &= np.take(LOW_BYTES, lengths - 8, mode="clip")
-        codes, known = self._kept_long.look_up(first, second)
-        known &= lengths <= 16
-        new = np.flatnonzero(~known)
-        if len(new):
-            size = lengths[new]
-            offsets = np.zeros(len(new) + 1, np.int32)
-            np.cumsum(size, out=offsets[1:])
-            index = np.arange(offsets[-1], dtype=np.int32) + np.repeat(starts[new] - offsets[:-1], size)
-            buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[index])]
-            encoded = pa.BinaryArray.from_buffers(pa.binary(), len(new), buffers).dictionary_encode()
-            indices = encoded.indices.to_numpy()
-            distinct = self._name(self._long, encoded.dictionary.to_pylist(), _without_nuls)
-            codes[new] = np.take(distinct, indices, mode="clip")
-            new = new[size <= 16]
-            self._kept_long.keep(codes[new], first[new], second[new])
-        return codes
-
-    def _name(self, table: dict[Any, int], units: list[Any], text: Callable[[Any], str]) -> NDArray[np.int32]:
-        """Return the code of each distinct unit of a block. New units are appended to `new_units` in order."""
-        next_code, new = len(self), self.new_units
-        codes = []
-        for unit in units:
-            code = table.get(unit)
-            if code is None:
-                code = table[unit] = next_code
-                next_code += 1
-                new.append(text(unit))
-            codes.append(code)
-        return np.array(codes, np.int32)
-
-
-def _unit_of_key(key: int) -> str:
-    return _without_nuls(key.to_bytes(8, "little"))
-
-
-def _without_nuls(unit: bytes) -> str:
-    """Remove NULs at the end, which `_CodeCache` cannot distinguish from padding. BERT deletes them in any case."""
-    return unit.rstrip(b"\0").decode()
-
-
-class _CodeCache:
-    """The codes of most units by their bytes: a hash table with one slot for each hash; the first unit keeps it."""
-
-    def __init__(self, num_columns: int):
-        self.columns = [np.full(1 << SLOT_BITS, _NO_UNIT, np.uint64) for _ in range(num_columns)]
-        self.codes = np.zeros(1 << SLOT_BITS, np.int32)
-
-    def look_up(self, *keys: U64) -> tuple[NDArray[np.int32], Bools]:
-        """Return (code, whether it is known) for each unit."""
-        at = slots(keys, SLOT_BITS)
-        known = np.take(self.columns[0], at, mode="clip") == keys[0]
-        for column, key in zip(self.columns[1:], keys[1:]):
-            known &= np.take(column, at, mode="clip") == key
-        return np.take(self.codes, at, mode="clip"), known
-
-    def keep(self, codes: NDArray[np.int32], *keys: U64) -> None:
-        at = slots(keys, SLOT_BITS)
-        free = np.flatnonzero(self.columns[0][at] == _NO_UNIT)
-        free = free[np.unique(at[free], return_index=True)[1]]  # the first unit for each slot
-        for column, key in zip(self.columns, keys):
-            column[at[free]] = key[free]
-        self.codes[at[free]] = codes[free]
 
 
 def _join_words(begins: Bools, joins: Bools, other: NDArray[np.intp]) -> None:

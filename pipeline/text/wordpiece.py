@@ -32,7 +32,7 @@ class WordPiece:
         self._clear()
 
     def _clear(self) -> None:
-        self.interner.clear()
+        self.interner.codes.clear()
         self.ids = np.zeros(0, self.dtype)  # the ids of all units, end to end
         self.offsets = np.zeros(1, np.int32)
         self.sizes = np.zeros(0, np.int32)
@@ -42,10 +42,10 @@ class WordPiece:
 
         When the code of the first new unit is 0 the table was emptied, and callers must empty tables of their own.
         """
-        if len(self.interner) > MAX_UNITS:
+        if len(self.interner.codes) > MAX_UNITS:
             self._clear()
         units = self.interner.cut(block)
-        new, self.interner.new_units = self.interner.new_units, []
+        new = self.interner.take_new()
         if new:
             ids, sizes = self._ids_of_units(new)
             self.ids = np.concatenate([self.ids, ids.astype(self.dtype)])

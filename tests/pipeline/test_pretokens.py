@@ -1,8 +1,229 @@
+import copy
+import json
+from functools import cache
+from itertools import islice
+from typing import Any
+
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 
-from pipeline.text.pretokens import PreTokens
+from bertloom.tokenizer_files import parse_tokenizer
+from bertloom.tokenizer_parts import PATTERNS
+from pipeline.text.pretokens import PreTokens, TextTokens
+from tests.bertloom.tokenizer_kinds import CONTENTS, NAMES, charsmap
+from tests.pipeline.small_text import ANY_CHARACTER, ODD
+
+Content = dict[str, Any]
+
+
+def changed(kind: str, **parts: Any) -> Content:
+    """The tokenizer.json of a kind with other parts; "model.name" is within the model."""
+    content = copy.deepcopy(CONTENTS[kind])
+    for name, part in parts.items():
+        inner = content["model"] if name in content["model"] else content
+        inner[name] = part
+    return content
+
+
+def sequence(kind: str, *parts: Content) -> Content:
+    return {"type": "Sequence", kind: list(parts)}
+
+
+def split(name: str) -> Content:
+    return {"type": "Split", "pattern": {"Regex": PATTERNS[name]}, "behavior": "Isolated", "invert": False}
+
+
+def meta(scheme: str, is_split: bool = True) -> Content:
+    return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": is_split}
+
+
+def with_added(kind: str, *texts: str, **flags: bool) -> Content:
+    """The tokenizer.json of a kind with more added tokens, which are found in a text."""
+    tokenizer = Tokenizer.from_str(json.dumps(CONTENTS[kind]))
+    tokenizer.add_tokens(list(texts))
+    content = json.loads(tokenizer.to_str())
+    for entry in content["added_tokens"]:
+        if entry["content"] in texts:
+            entry.update(flags)
+    return content
+
+
+def without_merges_to_spaces(content: Content) -> Content:
+    """As SentencePiece trains a BPE: a "▁" is only at the beginning of a word."""
+    merges = [merge for merge in content["model"]["merges"] if "▁" not in "".join(merge).lstrip("▁")]
+    return content | {"model": content["model"] | {"merges": merges}}
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+PREPEND = {"type": "Prepend", "prepend": "▁"}
+SPLIT_SPACES = {"type": "WhitespaceSplit"}
+LOWER = {"type": "Lowercase"}
+SPACES = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}
+STRIP = {"type": "Strip", "strip_left": True, "strip_right": True}
+ODD_TABLE = {
+    "type": "Precompiled",
+    "precompiled_charsmap": charsmap(
+        {"\u0600": " ", "e\u0301": "é", "…": "...", "\u00a0": " ", "：": ":", "b": " ", "é": ""}
+    ),
+}
+ALL_BYTES = [[f"<0x{byte:02X}>", -20.0] for byte in range(256)]
+
+VARIANTS: dict[str, Content] = {
+    **CONTENTS,
+    "prefix space": changed("roberta", pre_tokenizer=BYTES | {"add_prefix_space": True, "use_regex": True}),
+    "lower case bytes": changed("modernbert", normalizer=LOWER),
+    "bytes without a pattern": changed("roberta", pre_tokenizer=BYTES),
+    **{
+        name: changed("llama3", pre_tokenizer=sequence("pretokenizers", split(name), BYTES), ignore_merges=False)
+        for name in ("GPT-2", "Qwen 2", "o200k", "Tekken")
+    },
+    "DeepSeek": changed(
+        "llama3",
+        pre_tokenizer=sequence(
+            "pretokenizers",
+            *map(split, ("DeepSeek 3, digits", "DeepSeek 3, Chinese and Japanese", "DeepSeek 3")),
+            BYTES,
+        ),
+    ),
+    "Falcon": changed(
+        "llama3",
+        pre_tokenizer=sequence(
+            "pretokenizers",
+            {"type": "Punctuation", "behavior": "Contiguous"},
+            BYTES | {"use_regex": True},
+            {"type": "Digits", "individual_digits": False},
+            split("Falcon"),
+        ),
+    ),
+    "Gemma": without_merges_to_spaces(CONTENTS["gemma"]),
+    "Llama 2": without_merges_to_spaces(
+        changed("gemma", normalizer=sequence("normalizers", PREPEND, REPLACE), pre_tokenizer=None)
+    ),
+    "no bytes": without_merges_to_spaces(changed("gemma", byte_fallback=False, fuse_unk=False)),
+    "no unknown": without_merges_to_spaces(changed("gemma", byte_fallback=False, unk_token=None)),
+    **{
+        f"metaspace {scheme}{' whole' * (not is_split)}": without_merges_to_spaces(
+            changed("gemma", normalizer=None, pre_tokenizer=meta(scheme, is_split))
+        )
+        for scheme in ("always", "first", "never")
+        for is_split in (True, False)
+    },
+    **{
+        f"unigram {scheme}": changed("xlm_roberta", pre_tokenizer=sequence("pretokenizers", SPLIT_SPACES, meta(scheme)))
+        for scheme in ("first", "never")
+    },
+    "unigram bytes": changed(
+        "xlm_roberta", byte_fallback=True, vocab=CONTENTS["xlm_roberta"]["model"]["vocab"] + ALL_BYTES
+    ),
+    "unigram, odd table": changed("xlm_roberta", normalizer=sequence("normalizers", ODD_TABLE, SPACES)),
+    "unigram, table and accents": changed(
+        "deberta", normalizer=sequence("normalizers", STRIP, ODD_TABLE, {"type": "StripAccents"}, SPACES)
+    ),
+    "unigram, whole": changed("deberta", pre_tokenizer=meta("always", False)),
+    "words": changed("mpnet", normalizer={"type": "NFKC"}, pre_tokenizer={"type": "Whitespace"}),
+    "signs and digits": changed(
+        "mpnet",
+        normalizer=sequence("normalizers", {"type": "NFD"}, LOWER, {"type": "StripAccents"}),
+        pre_tokenizer=sequence(
+            "pretokenizers",
+            SPLIT_SPACES,
+            {"type": "Punctuation", "behavior": "Isolated"},
+            {"type": "Digits", "individual_digits": True},
+        ),
+    ),
+    "scripts": changed("roberta", pre_tokenizer=sequence("pretokenizers", {"type": "UnicodeScripts"}, BYTES)),
+    "Chinese and metaspace": changed("deberta", normalizer=CONTENTS["bert"]["normalizer"]),
+    "added to Gemma": without_merges_to_spaces(with_added("gemma", "cat", "▁▁", "x▁y", ", a")),
+    "BERT and spaces": changed(
+        "mpnet", normalizer=sequence("normalizers", CONTENTS["bert"]["normalizer"], SPACES | {"content": " "})
+    ),
+    **{
+        f"added to {kind} {name}": with_added(kind, "cat", "the ca", "t, a", " sat", ">x", "中", "É", **{name: True})
+        for kind in ("modernbert", "xlm_roberta", "albert", "gemma", "mpnet")
+        for name in ("lstrip", "rstrip", "single_word", "normalized")
+    },
+    "added to prefix space": changed(
+        "roberta",
+        pre_tokenizer=BYTES | {"add_prefix_space": True, "use_regex": True},
+        added_tokens=with_added("roberta", ",", "cat.")["added_tokens"],
+    ),
+}
+KINDS = pytest.mark.parametrize("kind", VARIANTS)
+
+PIECES = st.sampled_from(
+    "the cat sat. mat, dog's don't 1234 12a naïve café <mask> [MASK] <s> |||IP_ADDRESS||| [unused1] <unused0> `` '' \u0600a"
+    " \u0600\u00e9 ▁ ▁a ¡Hola! 我们 学习， 语言。 “北京” 北 ﬁ Ⅷ É \u0301 e\u0301 \u0915\u094d\u0937 \u0915\u093f b".split(
+        " "
+    )
+)
+GAPS = st.sampled_from(["", "", " ", " ", " ", "  ", "    ", "\n", "\t", "\u00a0", "\u3000"])
+TEXT = st.lists(PIECES | ODD | ANY_CHARACTER | GAPS, max_size=24).map("".join)
+
+
+@cache
+def reference(kind: str) -> Tokenizer:
+    content = VARIANTS[kind]
+    names = NAMES["gemma"] if "<bos>" in content["model"]["vocab"] else None
+    tokenizer = parse_tokenizer(json.dumps(content).encode(), kind, names).load()
+    tokenizer.post_processor = None  # it changes the offsets
+    return tokenizer
+
+
+@cache
+def kernel_of(kind: str) -> PreTokens:
+    """One kernel for all examples: what it remembers of one text must not change the next."""
+    return PreTokens(reference(kind), reference(kind).get_vocab_size())
+
+
+def rows(tokens: TextTokens) -> list[list[tuple[int, int, bool]]]:
+    """(id, byte where it begins, whether it continues a word) of each token of each text."""
+    found = iter(zip(tokens.ids.tolist(), tokens.starts.tolist(), tokens.inside.tolist()))
+    texts = [list(islice(found, count)) for count in tokens.counts.tolist()]
+    assert next(found, None) is None
+    return texts
+
+
+def twin(tokenizer: Tokenizer, text: str) -> list[tuple[int, int, bool]]:
+    """What `rows` has of a text, from its encoding as a whole."""
+    text = text.replace("\n", " ")
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    found, words = [], encoding.word_ids
+    for i, (begin, _) in enumerate(encoding.offsets):
+        end = max(end for (_, end), word in zip(encoding.offsets, words) if word == words[i])
+        at = next((at for at in range(begin, end) if not text[at].isspace()), begin)
+        inside = i > 0 and words[i - 1] == words[i] and not text[begin : begin + 1].isspace()
+        found.append((encoding.ids[i], len(text[:at].encode()), inside))
+    return found
+
+
+def check(kind: str, texts: list[str]) -> None:
+    found = kernel_of(kind)([text.encode() for text in texts])
+    assert rows(found) == [twin(reference(kind), text) for text in texts]
+
+
+@KINDS
+@settings(max_examples=20)
+@given(texts=st.lists(TEXT, min_size=1, max_size=3))
+def test_tokens_equal_those_of_the_reference_on_whole_texts(kind, texts):
+    check(kind, texts)
+
+
+@pytest.mark.slow
+@KINDS
+@settings(max_examples=1000)
+@given(texts=st.lists(TEXT, min_size=1, max_size=3))
+def test_tokens_equal_those_of_the_reference_on_many_texts(kind, texts):
+    check(kind, texts)
+
+
+def test_only_some_tokenizers_have_no_cuts():
+    whole = [kind for kind in VARIANTS if kernel_of(kind).note and "added to gemma" not in kind]
+    assert whole == ["gemma", "no unknown", "unigram, whole", "scripts"]
 
 
 def byte_level(add_prefix_space: bool = False) -> Tokenizer:
@@ -16,8 +237,7 @@ def byte_level(add_prefix_space: bool = False) -> Tokenizer:
 def found(tokenizer: Tokenizer, *texts: str) -> list[tuple[str, int, bool]]:
     """(token, byte where it begins, whether it continues a word) of each token."""
     tokens = PreTokens(tokenizer, tokenizer.get_vocab_size())([text.encode() for text in texts])
-    assert tokens.counts.sum() == len(tokens.ids)
-    return list(zip(map(tokenizer.id_to_token, tokens.ids), tokens.starts.tolist(), tokens.inside.tolist()))
+    return [(tokenizer.id_to_token(number), *place) for row in rows(tokens) for number, *place in row]
 
 
 def test_a_space_before_a_word_counts_with_the_word():

@@ -87,7 +87,7 @@ def test_the_table_is_emptied_when_it_is_too_large(monkeypatch):
 def test_a_small_table_and_a_long_word_change_no_ids(slots, steps, texts, word):
     """Many units have the same slot, and a word is longer than MAX_STEPS."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.text.units.SLOT_BITS", slots)
+        patch.setattr("pipeline.text.spans.SLOT_BITS", slots)
         patch.setattr("pipeline.text.units.MAX_STEPS", steps)
         kernel = make_kernel(True, None)
         for text in texts:
