@@ -9,14 +9,17 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
 
+from bertloom.tokenizer_files import parse_tokenizer
 from jobs.compare import CompareConfig, compare, main
 from jobs.support.comparison import deviation_of_mean
 from jobs.support.held_out import cut_windows, read_held_out
 from jobs.support.verdict import Comparison, Difference, TaskScores
 from model.heads import PretrainingModel
 from model.hub.pretrained import open_pretrained
+from model.hub.tokenizer import TextTokenizer
 from model.hub.weights import save_pretrained
 from pipeline.inputs.sources import ReadConfig
+from tests.bertloom.tokenizer_kinds import CONTENTS, NAMES
 from tests.jobs.test_held_out import tokenizer_of
 from tests.model.small_model import random_model
 from tests.model.small_task import CHINESE, VOCABULARY, sentiment_rows, small_tokenizer, write_jsonl, write_model
@@ -50,15 +53,24 @@ def write_modern_model(directory):
     return directory
 
 
+def write_model_of(kind, directory):
+    """A BERT with a small tokenizer of a kind that is well known."""
+    tokenizer = TextTokenizer(parse_tokenizer(json.dumps(CONTENTS[kind]).encode(), kind, NAMES.get(kind)))
+    save_pretrained(random_model(vocab_size=tokenizer.vocab_size), directory, tokenizer)
+    return directory
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Three BERTs and a ModernBERT. One has another tokenizer."""
+    """BERTs with several tokenizers, and a ModernBERT."""
     folder = tmp_path_factory.mktemp("models")
     return {
         "before": write_model(folder / "before"),
         "after": write_model(folder / "after", num_hidden_layers=1),
         "cased": write_cased_model(folder / "cased"),
         "modern": write_modern_model(folder / "modern"),
+        "bpe": write_model_of("roberta", folder / "bpe"),
+        "unigram": write_model_of("albert", folder / "unigram"),
     }
 
 
@@ -93,37 +105,45 @@ def compared(models, text, tasks, tmp_path_factory):
 
 
 def losses_by_hand(directory, windows):
-    """The bits of each masked word, by transformers and by counting, as docs/domain.md explains them."""
+    """The bits of each masked word, by transformers and by counting, as docs/hugging-face.md explains them."""
     tokenizer, model = AutoTokenizer.from_pretrained(directory), AutoModelForMaskedLM.from_pretrained(directory).eval()
-    read = []  # (the word, its ids, its characters that no known token has)
+    normalizer = tokenizer.backend_tokenizer.normalizer
+
+    def plain(character):
+        return (normalizer.normalize_str(character) if normalizer else character).replace("▁", "").strip()
+
+    read = []  # (the window, its ids, those of a word, whether that is masked, its characters)
     for window in windows:
-        begin, end = window.units[0, 0], window.units[-1, 1]
-        ids, places = (
-            tokenizer(window.text[begin:end], add_special_tokens=False, return_offsets_mapping=True)[name]
-            for name in ("input_ids", "offset_mapping")
-        )
-        for (first, last), masked in zip(window.units - begin, window.is_masked):
-            own = [number for number, (a, b) in enumerate(places) if a < last and b > first]
-            spans = [places[number] for number in own if ids[number] != tokenizer.unk_token_id]
+        encoding = tokenizer(window.text, add_special_tokens=False, return_offsets_mapping=True)
+        tokens = list(zip(encoding["input_ids"], encoding["offset_mapping"]))
+        touching = [i for i, (_, (a, b)) in enumerate(tokens) if a < window.units[-1, 1] and b > window.units[0, 0]]
+        tokens = tokens[touching[0] : touching[-1] + 1]
+        for (begin, end), masked in zip(window.units.tolist(), window.is_masked):
+            own = [i for i, (_, (a, b)) in enumerate(tokens) if a < end and b > begin]
+            known = [tokens[i][1] for i in own if tokens[i][0] != tokenizer.unk_token_id]
             characters = [
-                (window.text[begin + i], i == first, any(a <= i < b for a, b in spans)) for i in range(first, last)
+                (window.text[i], i == begin, any(a <= i < b for a, b in known) and plain(window.text[i]) != "")
+                for i in range(begin, end)
+                if not window.text[i].isspace()
             ]
-            read.append((window, ids, own, masked, characters))
+            read.append((window, [number for number, _ in tokens], own, masked, characters))
     lengths = Counter(len(own) for _, _, own, _, _ in read)
     forms = Counter()
     for *_, characters in read:
-        for character, is_first, is_known in characters:
-            if is_known:
-                forms[tokenizer.backend_tokenizer.normalizer.normalize_str(character).strip(), is_first, character] += 1
+        forms.update(
+            (plain(character), is_first, character) for character, is_first, is_known in characters if is_known
+        )
     losses = []
     for window, ids, own, masked, characters in read:
         if not masked:
             continue
         bits = -math.log2(lengths[len(own)] / lengths.total())
         for character, is_first, is_known in characters:
-            plain = tokenizer.backend_tokenizer.normalizer.normalize_str(character).strip()
-            alike = sum(n for (text, first, _), n in forms.items() if (text, first) == (plain, is_first))
-            bits += -math.log2(forms[plain, is_first, character] / alike) if is_known else 8 * len(character.encode())
+            alike = sum(n for (text, first, _), n in forms.items() if (text, first) == (plain(character), is_first))
+            share = (
+                forms[plain(character), is_first, character] / alike if is_known else 256.0 ** -len(character.encode())
+            )
+            bits -= math.log2(share)
         hidden = list(ids)
         for other, _, places, other_masked, _ in read:
             if other is window and other_masked:
@@ -152,7 +172,7 @@ def test_losses_per_byte_and_their_differences_are_those_of_a_slow_reading(compa
         assert model["bits_per_byte"] == pytest.approx(loss.sum() / sizes.sum(), rel=1e-5)
         assert model["nats_per_byte"] == pytest.approx(model["bits_per_byte"] * math.log(2))
         assert sum(model["parts_bits_per_byte"].values()) == pytest.approx(model["bits_per_byte"])
-    for name in ("after", "cased", "modern"):
+    for name in list(models)[1:]:
         difference = (losses[name] - losses["before"]).sum() / sizes.sum()
         assert found["differences"][name]["value"] == pytest.approx(difference, abs=1e-5)
         assert found["differences"][name]["margin"] > 0
@@ -170,7 +190,7 @@ def test_one_command_writes_a_table_with_tasks_sizes_and_speed(compared, models,
     rows = [
         [cell.strip(" *") for cell in line.strip("|\n").split("|")] for line in page.splitlines() if line[:1] == "|"
     ]
-    assert rows[0] == ["", "before", "after", "cased", "modern"]
+    assert rows[0] == ["", *models]
     cells = {row[0]: row[1:] for row in rows[2:]}
     bench = json.loads((out / "tasks/after/feeling/results.json").read_text())
     task = found["tasks"]["feeling"]
@@ -187,7 +207,7 @@ def test_one_command_writes_a_table_with_tasks_sizes_and_speed(compared, models,
     # once more: nothing is measured or trained again
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name in ("after.json", "metrics.jsonl")}
     assert main(words) == 0 and page in capsys.readouterr().out
-    assert before == {path: path.stat().st_mtime_ns for path in before} and len(before) == 9
+    assert before == {path: path.stat().st_mtime_ns for path in before} and len(before) == 13
 
 
 def test_a_kept_loss_of_other_weights_is_measured_again(models, text, tmp_path):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.implementations import BertWordPieceTokenizer
 
+from bertloom.tokenizer_files import parse_tokenizer
 from jobs.support.held_out import (
     choose_passages,
     cut_passages,
@@ -29,10 +31,11 @@ TEXT = st.text(st.sampled_from("ab .,北京é\u0301\u200b_7"), max_size=40)
 def tokenizer_of(words: list[str], lowercase: bool = True) -> TextTokenizer:
     """A BERT's tokenizer with these words."""
     vocabulary = {word: number for number, word in enumerate([*SPECIAL, *words])}
-    return TextTokenizer(BertWordPieceTokenizer(vocabulary, lowercase=lowercase)._tokenizer, "words")
+    content = BertWordPieceTokenizer(vocabulary, lowercase=lowercase).to_str().encode()
+    return TextTokenizer(parse_tokenizer(content, "words"))
 
 
-def whole_text_tokenizer() -> TextTokenizer:
+def whole_text_tokenizer() -> SimpleNamespace:
     """A tokenizer whose tokens cross the borders of words: ", and" is one."""
     vocabulary = {word: number for number, word in enumerate([*SPECIAL, ", and", "a", "b", " ", "c", ","])}
     merges = [(",", " "), (", ", "a"), (", a", "n"), (", an", "d")]
@@ -41,7 +44,7 @@ def whole_text_tokenizer() -> TextTokenizer:
             vocabulary.setdefault(piece, len(vocabulary))
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("zzz", "isolated")
-    return TextTokenizer(tokenizer, "merges")
+    return SimpleNamespace(tokenizer=tokenizer)
 
 
 @given(TEXT, st.integers(2, 9))
