@@ -55,6 +55,7 @@ def main(argv: Sequence[str]) -> None:
 def export(config: ExportConfig) -> Pretrained:
     """Write the directory and return the model in it; ValueError if there is no model to write."""
     from jobs.support.model_card import pretraining_card, run_card
+    from model.encoders import names_of
     from model.heads import PretrainingModel
     from model.hub.initial_weights import copy_weights
     from model.hub.onnx_export import write_onnx
@@ -92,9 +93,10 @@ def export(config: ExportConfig) -> Pretrained:
         write_text(folder / "README.md", card)
         if config.onnx:
             model = PretrainingModel(pretrained.config)
-            if missing := copy_weights(model, pretrained):
-                raise ValueError(f"{pretrained.path} has no {', '.join(missing)}: --onnx is for models with both heads")
-            write_onnx(model, folder / "model.onnx")
+            heads = names_of(pretrained.config).heads.get(pretrained.form, {})
+            if missing := [name for name in copy_weights(model, pretrained) if name == "mlm" or name in heads]:
+                raise ValueError(f"{pretrained.path} has no {', '.join(missing)}: --onnx is for pretrained models")
+            write_onnx(model, folder / "model.onnx", has_pairs="nsp.classifier" in heads)
     return pretrained
 
 

@@ -119,6 +119,8 @@ def with_our_fields(configuration: Mapping[str, Any]) -> dict[str, Any]:
             found[THETAS[kind]] = parameters["rope_theta"]
     if (layer_types := found.get("layer_types")) is not None:
         found["global_attn_every_n_layers"] = period_of(layer_types, found.get("global_attn_every_n_layers", 3))
+        if (number := found.get("num_hidden_layers", len(layer_types))) != len(layer_types):
+            raise ValueError(f"layer_types has {len(layer_types)} layers, num_hidden_layers is {shown(number)}")
     return found
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -139,17 +140,16 @@ def write_pretrained(
 ) -> None:
     """Write the directory of `save_pretrained` from weights that already have transformers' names.
 
-    If transformers has no class of this form, it is written for the one without the tensors that have no place, with a note
-    in the log.
+    Tensors that no class of transformers has a place for are left out, with a note in the log.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     names = names_of(config)
-    if form in names.written_as:
-        kept = {name for theirs in name_table(config, names.written_as[form]).values() for name in theirs}
-        if left_out := sorted(state.keys() - kept):
+    for own, written in names.written_as.items():
+        whole, kept = ({*chain(*name_table(config, each).values())} for each in (own, written))
+        if left_out := sorted(state.keys() & (whole - kept)):
             logger.warning("left out %s: %s has no place for them", ", ".join(left_out), class_name(config, form))
-        state = {name: state[name] for name in state if name in kept}
+            state = {name: tensor for name, tensor in state.items() if name not in left_out}
     content = write_config(config, form) | configuration
     if tokenizer is not None:
         content |= {theirs: getattr(tokenizer, ours) for theirs, ours in names.token_ids.items()}

@@ -321,5 +321,5 @@ def test_a_fine_tuned_model_is_exported_with_its_labels_and_metrics(seeds, tmp_p
         mean, deviation = tuned.mean["accuracy"], tuned.deviation["accuracy"]
         assert "| metric | this model | mean of the seeds 1, 2 | deviation |" in card
         assert f"| accuracy | {best:.4f} | {mean:.4f} | {deviation:.4f} |" in card
-    with pytest.raises(ValueError, match="--onnx is for models with both heads"):
+    with pytest.raises(ValueError, match="has no mlm: --onnx is for pretrained models"):
         export(ExportConfig(checkpoint=tmp_path / "tuned", out=tmp_path / "more", onnx=True))
