@@ -31,7 +31,8 @@ from pipeline.inputs.sources import Split
 from pipeline.text.records import Document
 from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import TokenBlock
-from pipeline.vocabulary import Vocabulary, read_vocabulary
+from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary_files import read_vocabulary
 from tests.pipeline.google_twin import Options, make_examples
 
 LENGTH = 128

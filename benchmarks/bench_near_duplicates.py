@@ -30,7 +30,8 @@ from pipeline.text.minhash import shingles, similarity
 from pipeline.text.records import Document
 from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
 from pipeline.tokens import write_part
-from pipeline.vocabulary import Vocabulary, make_tokenizer, read_vocabulary
+from pipeline.vocabulary import Vocabulary, make_tokenizer
+from pipeline.vocabulary_files import read_vocabulary
 
 SIMILARITIES = (0.75, 0.8, 0.85, 0.9, 0.95)
 

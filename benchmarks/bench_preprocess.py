@@ -142,7 +142,8 @@ def time_command(path: str, vocab: str, lower: bool, dupe: int, length: int, out
 
 def run_tokenizers(path: str, vocab: str, lower: bool) -> float:
     """Return the seconds to encode every document once."""
-    from pipeline.vocabulary import make_tokenizer, read_vocabulary
+    from pipeline.vocabulary import make_tokenizer
+    from pipeline.vocabulary_files import read_vocabulary
 
     tokenizer, texts = make_tokenizer(read_vocabulary(vocab), lower, None), read_texts(path)
     start = time.perf_counter()
@@ -154,7 +155,8 @@ def run_tokenizers(path: str, vocab: str, lower: bool) -> float:
 def run_twin(path: str, vocab: str, lower: bool, dupes: list[int], length: int) -> dict[int, tuple[float, int]]:
     """Return dupe factor -> (seconds, examples), from one run that continues to the largest."""
     sys.path.insert(0, str(ROOT))
-    from pipeline.vocabulary import make_tokenizer, read_vocabulary
+    from pipeline.vocabulary import make_tokenizer
+    from pipeline.vocabulary_files import read_vocabulary
     from tests.pipeline.google_twin import Options, make_examples
 
     words = read_vocabulary(vocab)

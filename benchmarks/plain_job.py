@@ -17,7 +17,7 @@ from pipeline.stages.plan import make_plan, write_plan
 from pipeline.stages.tokenization import tokenize_group
 from pipeline.stages.weave import weave_bucket
 from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
-from pipeline.vocabulary import read_vocabulary
+from pipeline.vocabulary_files import read_vocabulary
 
 
 def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float, str]:

@@ -6,7 +6,7 @@ The presence of manifest.json means that the data set is complete; from then on 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from bertloom import storage
 from bertloom.json_files import Damaged, parse_json
 from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
 from bertloom.parquet_files import parse_parquet
-from bertloom.shapes import COUNT, SHA256, SHARE, TEXT, Kind, MapOf, check_shape
+from bertloom.shapes import COUNT, SHA256, SHARE, TEXT, Kind, MapOf, check_shape, shown
 from bertloom.shards import FORMAT_VERSION, SHARDS_SCHEMA, SPLITS, shards_faults
 
 FORMAT = "bertloom-dataset"
@@ -123,7 +123,17 @@ def parse_manifest(content: bytes, name: str) -> dict[str, Any]:
     if found != manifest.get("sha256"):
         raise Damaged(f"{name} is not as it was written: its sha256 is not the one that it holds; copy it again")
     check_shape(manifest, MANIFEST, name)
+    if vocabulary_file(manifest) not in ("vocab.txt", "tokenizer.json"):
+        raise ValueError(
+            f"{name} has a value that is not possible: vocabulary.file is {shown(manifest['vocabulary']['file'])}, expected "
+            f"tokenizer.json"
+        )
     return manifest
+
+
+def vocabulary_file(manifest: Mapping[str, Any]) -> str:
+    """Return the name of the file of a data set that holds its vocabulary."""
+    return str(manifest["vocabulary"].get("file", "vocab.txt"))
 
 
 def parse_shards(content: bytes, name: str, manifest: dict[str, Any]) -> pa.Table:

@@ -12,7 +12,7 @@ if they differ. Sentences, tokens and bytes are counted from 0, and the end of a
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,15 +25,13 @@ from jobs.support.config import parse
 from jobs.support.outputs import json_line
 
 if TYPE_CHECKING:
-    import tokenizers
-
     from pipeline.checks.replay import Bucket, Woven
     from pipeline.examples.decoding import Span
     from pipeline.text.records import Document
 
 CONTEXT_SENTENCES = 2
 """Sentences shown before and after a segment."""
-Layout = tuple[I64, list[tuple[int, int]]]
+Layout = tuple[I64, Sequence[tuple[int, int]]]
 """(first token of each sentence, and the number of tokens; first and end character of each token)."""
 
 
@@ -154,18 +152,14 @@ class Explainer:
         return self._buckets[split, number]
 
     @cached_property
-    def _reference_tokenizer(self) -> tokenizers.Tokenizer:
-        from pipeline.vocabulary import make_tokenizer
-
-        tokenize = self.job.tokenize
-        return make_tokenizer(self.vocabulary, tokenize.do_lower_case, tokenize.strip_accents)
+    def _offsets(self) -> Callable[[str], Sequence[tuple[int, int]]]:
+        return self.vocabulary.offsets(self.job.tokenize.casing)
 
     def _layout(self, document: Document) -> Layout:
         from pipeline.tokenizer import make_document_tokenizer
 
         lengths = make_document_tokenizer(self.job.tokenize, self.vocabulary)([document]).sentence_lengths.tolist()
-        offsets = self._reference_tokenizer.encode(document.text.decode(), add_special_tokens=False).offsets
-        return np.cumsum([0, *lengths]), offsets
+        return np.cumsum([0, *lengths]), self._offsets(document.text.decode())
 
     def _segment(self, bucket: Bucket, document: int, first: int, size: int) -> dict[str, Any]:
         """Return where a segment comes from: its document, its bytes there, and the text around it."""

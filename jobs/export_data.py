@@ -9,7 +9,7 @@ train/seq128/copy0/00000.parquet. The columns of the shards (docs/shard-format.m
     token_type_ids                    list of uint8; 0 before segment_b_start, 1 from there on
     split, max_seq_length, copy       where the example is in the data set
     shard, member, row                number of the shard, of the member in the shard, and of the example in the member
-    tokens                            list of string, with --with-text; the word pieces, masks applied
+    tokens                            list of string, with --with-text; the tokens, masks applied
     text_a, text_b                    string, with --with-text; the true text of the segments
 """
 
@@ -189,7 +189,7 @@ class _Columns:
             pa.array(np.arange(n)),
         ]
         if self.with_text:
-            pieces = pa.array(self.vocabulary.words).take(ids.flatten())
+            pieces = pa.array(self.vocabulary.readable.names).take(ids.flatten())
             added += [
                 list_of(pieces, "tokens"),
                 *(pa.array(texts) for texts in zip(*map(self._texts, member.select(TRUTH).to_pylist()))),
@@ -201,10 +201,7 @@ class _Columns:
 
     def _texts(self, example: Mapping[str, Any]) -> tuple[str, str]:
         """Return the true text of A and of B, which is empty if there is no B."""
-        from pipeline.examples.decoding import plain_text
+        from pipeline.examples.decoding import true_ids
 
-        words = [self.vocabulary.words[i] for i in example["input_ids"]]
-        for position, word in zip(example["masked_lm_positions"], example["masked_lm_ids"]):
-            words[position] = self.vocabulary.words[word]
-        b = example["segment_b_start"]
-        return plain_text(words[1 : b - 1]), plain_text(words[b:-1])
+        ids, b, readable = true_ids(example), example["segment_b_start"], self.vocabulary.readable
+        return readable.text(ids[1 : b - 1]), readable.text(ids[b:-1])

@@ -46,7 +46,7 @@ class InspectConfig:
     max_seq_length: int | None = None
     """Length of the examples to show, in tokens. The default is the shortest length of the data set."""
     vocab: str | None = None
-    """Vocabulary file, for a shard that is not inside its data set."""
+    """The vocabulary, as for `preprocess`, for a shard that is not inside its data set."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -69,7 +69,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     from bertloom.members import check_ids, metadata_of
     from pipeline.dataset import vocabulary_of
     from pipeline.examples.decoding import decode
-    from pipeline.vocabulary import read_vocabulary
+    from pipeline.vocabulary_files import read_vocabulary
 
     if config.examples < 0:
         raise ValueError(f"--examples {config.examples}: expected 0 or more")

@@ -34,7 +34,7 @@ from pipeline.inputs.sources import Source, SplitGroup
 from pipeline.local.beam_import import import_beam
 from pipeline.options import check_num_workers
 from pipeline.places import Places
-from pipeline.tokenizer import TokenizeConfig, check_packages
+from pipeline.tokenizer import TokenizeConfig, check_packages, settled
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -58,7 +58,8 @@ class PreprocessConfig:
     """
 
     vocab: str
-    """The vocabulary file, one word per line. `bertloom build-vocab` makes one."""
+    """The vocabulary: a vocab.txt with one word per line, a tokenizer.json, or a folder with either, as transformers writes
+    it. `bertloom build-vocab` makes one."""
     out: str
     """Folder of the data set to write. After an interruption, the same command does the rest."""
     input: tuple[str, ...] = ()
@@ -166,7 +167,7 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
     from pipeline.output import check_apart
     from pipeline.remote.dataflow import check_dataflow, is_dry_run, name_job
     from pipeline.storage_flags import storage_options
-    from pipeline.vocabulary import check_casing, read_vocabulary
+    from pipeline.vocabulary_files import read_vocabulary
 
     options = pipeline_options(config.num_workers, beam_flags)
     storage.connect(storage_options(options))
@@ -178,10 +179,10 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
     given = {"--input": patterns, "--validation-input": config.validation_input, "--out": (config.out,)}
     check_dataflow(options, {**given, "--work-dir": filter(None, [config.work_dir])})
     vocabulary = read_vocabulary(config.vocab)
-    check_casing(vocabulary, config.tokenize.do_lower_case, config.tokenize.strip_accents, config.vocab)
-    check_packages(config.tokenize)
+    tokenize = settled(config.tokenize, vocabulary, config.vocab)
+    check_packages(tokenize)
     examples = replace(config.examples, validation_fraction=0.0) if config.validation_input else config.examples
-    job = JobConfig(config.tokenize, examples, vocabulary.sha256)
+    job = JobConfig(tokenize, examples, vocabulary.sha256, vocabulary.special_tokens_sha256)
     notes: list[str] = []
     if config.num_workers > 1 and not is_local(options):
         say(f"--num-workers {config.num_workers} is for this machine alone: an engine has workers of its own")
@@ -237,7 +238,8 @@ def find_groups(checked: CheckedJob) -> tuple[list[SplitGroup], int]:
     total_bytes = sum(source.size for source in sources)
     part_bytes = round(config.split_mb * 1e6) if config.split_mb else split_size(total_bytes)
     splits = [split for source in sources for split in split_source(source, part_bytes)]
-    if warning := accent_warning(splits, job.tokenize.do_lower_case, job.tokenize.strip_accents):
+    casing, is_own = checked.vocabulary.casing or job.tokenize.casing, checked.vocabulary.casing is not None
+    if warning := accent_warning(splits, casing.lowers, casing.strip_accents, is_own):
         say(warning)
     for wrong in what_looks_wrong(sources, job):
         say(wrong)
@@ -254,11 +256,12 @@ def make_data_set(checked: CheckedJob, engine: Engine | None) -> dict[str, Any]:
     from pipeline.inputs.split_list import write_split_list
     from pipeline.output import claim
     from pipeline.remote.worker_check import worker_check
+    from pipeline.vocabulary_files import write_copy
 
     places, sources = checked.places, checked.sources
     groups, part_bytes = find_groups(checked)
     is_continued = claim(places, checked.job, sources)
-    storage.write_whole(places.vocabulary(checked.vocabulary.sha256), [checked.vocabulary.text])
+    write_copy(places.vocabulary(checked.job.vocabulary_digest), checked.vocabulary, checked.job.tokenize.casing)
     split_list = write_split_list(places.scratch, sources, groups)
     if engine:
         say_where(engine, places, sources, groups)

@@ -18,7 +18,7 @@ import tyro
 from jobs.support.config import parse
 from jobs.support.inputs import Like, check_inputs, read_inputs
 from pipeline.examples.configuration import ExamplesConfig, ObjectiveName
-from pipeline.tokenizer import TokenizeConfig
+from pipeline.tokenizer import TokenizeConfig, settled
 
 if TYPE_CHECKING:
     from pipeline.vocabulary import Vocabulary
@@ -38,7 +38,7 @@ class PreviewConfig:
     """A well-known corpus, such as c4 or wikiextractor. Sets the flags that read it. Other flags override these. See
     `bertloom corpora`."""
     vocab: str | None = None
-    """A vocabulary file, to count the tokens that it does not know."""
+    """A vocabulary, as for `preprocess`, to count the tokens that it does not know."""
     pairs: ObjectiveName = ExamplesConfig.pairs
     """Pair objective of the job, as for `preprocess`. With `none`, documents may be single sentences."""
     num_documents: int = 3
@@ -82,25 +82,26 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
 
     check_packages(config.tokenize)
     read, notes = config.tokenize.text.read, list[str]()
-    vocabulary, wrong = _vocabulary(config)
+    vocabulary, tokenize, wrong = _vocabulary(config)
     sources = find_sources(config.input, notes, read, inputs=read_inputs(config.inputs, read))
-    looks = look_at(sources, config.tokenize, vocabulary, config.num_documents)
+    looks = look_at(sources, tokenize, vocabulary, config.num_documents)
     splits = [Split(source, 0, None, source.size) for source in sources]
-    wrong += filter(None, [accent_warning(splits, config.tokenize.do_lower_case, config.tokenize.strip_accents)])
+    own = vocabulary.casing if vocabulary else None
+    casing = own or tokenize.casing
+    wrong += filter(None, [accent_warning(splits, casing.lowers, casing.strip_accents, own is not None)])
     needs_pairs = ExamplesConfig(pairs=config.pairs).objective.predicts_label
-    wrong += [found for look in looks for found in advice(look, config.tokenize, needs_pairs)]
+    wrong += [found for look in looks for found in advice(look, tokenize, needs_pairs)]
     return {"notes": notes, "wrong": wrong, "formats": [about(look) for look in looks]}
 
 
-def _vocabulary(config: PreviewConfig) -> tuple[Vocabulary | None, list[str]]:
-    """Return (the vocabulary, if there is one; what is wrong with its casing)."""
-    from pipeline.vocabulary import check_casing, read_vocabulary
+def _vocabulary(config: PreviewConfig) -> tuple[Vocabulary | None, TokenizeConfig, list[str]]:
+    """Return (the vocabulary, if there is one; the options with those that its files decide; what is wrong with them)."""
+    from pipeline.vocabulary_files import read_vocabulary
 
     if config.vocab is None:
-        return None, []
-    vocabulary, wrong = read_vocabulary(config.vocab), []
+        return None, config.tokenize, []
+    vocabulary = read_vocabulary(config.vocab)
     try:
-        check_casing(vocabulary, config.tokenize.do_lower_case, config.tokenize.strip_accents, config.vocab)
+        return vocabulary, settled(config.tokenize, vocabulary, config.vocab), []
     except ValueError as error:
-        wrong.append(str(error))
-    return vocabulary, wrong
+        return vocabulary, config.tokenize, [str(error)]

@@ -20,9 +20,15 @@ SPLITS, DOCUMENTS, BYTES = 8, 10, 4_000
 """How much is read: splits, documents of each, and bytes of each document."""
 
 
-def accent_warning(splits: Sequence[Split], do_lower_case: bool, strip_accents: bool | None) -> str:
-    """Return a warning if removing accents, which was not asked for, changes many words of these splits; otherwise ""."""
-    if strip_accents is not None or not do_lower_case:
+def accent_warning(
+    splits: Sequence[Split], do_lower_case: bool, strip_accents: bool | None, is_own: bool = False
+) -> str:
+    """Return a warning if removing accents, which was not asked for, changes many words of these splits; otherwise "".
+
+    is_own: whether the files of a tokenizer decide, and not flags.
+    """
+    removes = do_lower_case if strip_accents is None else strip_accents
+    if not removes or (strip_accents is not None and not is_own):
         return ""
     from tokenizers.normalizers import BertNormalizer  # not at the top: --help does not need it
 
@@ -35,9 +41,12 @@ def accent_warning(splits: Sequence[Split], do_lower_case: bool, strip_accents: 
         return ""
     shown = sorted(changed, key=lambda word: (-counts[word] * (len(word) > 1), word))[:3]
     examples = ", ".join(_change(word, changed[word]) for word in shown)
+    changes = f"changes {share:.0%} of the words of the first texts ({examples})"
+    if is_own:
+        return f"removing accents, as this tokenizer does, {changes}. To keep the accents, take another tokenizer"
     return (
-        f"removing accents, which is the default with lower-casing, changes {share:.0%} of the words of the first texts "
-        f"({examples}). To keep the accents, give --strip-accents False to build-vocab and to preprocess"
+        f"removing accents, which is the default with lower-casing, {changes}. To keep the accents, give --strip-accents "
+        f"False to build-vocab and to preprocess"
     )
 
 

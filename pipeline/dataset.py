@@ -5,6 +5,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from bertloom import storage
 from bertloom.arrays import U64, Bools
 from bertloom.draws import VALIDATION, mix, threshold
 from bertloom.json_files import Damaged, parse_json
-from bertloom.manifest import read_below
+from bertloom.manifest import read_below, vocabulary_file
 from bertloom.parquet_files import parse_parquet
 from bertloom.shapes import TEXT, Kind, check_shape
-from pipeline.vocabulary import Vocabulary, parse_vocabulary
+from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary_files import parse_copy
 
 DOCUMENTS_SCHEMA = pa.schema(
     [
@@ -99,12 +101,13 @@ def repeated_lines_of(dataset: str, manifest: Mapping[str, Any]) -> U64:
 
 def vocabulary_of(dataset: str, manifest: Mapping[str, Any]) -> Vocabulary:
     """Return the vocabulary of a data set; ValueError if it differs from the manifest's."""
-    vocabulary = parse_vocabulary(read_below(dataset, "vocab.txt"), "vocab.txt")
-    expected, found = manifest["vocabulary"], {"sha256": vocabulary.sha256, "size": len(vocabulary.words)}
+    vocabulary = parse_copy(vocabulary_file(manifest), partial(read_below, dataset))
+    expected, found = manifest["vocabulary"], vocabulary.as_dict()
     for name, value in found.items():
         if value != expected[name]:
             raise ValueError(
-                f"vocab.txt of {dataset} has the {name} {value}, but manifest.json has {expected[name]}: copy it again"
+                f"{vocabulary.file} of {dataset} has the {name} {value}, but manifest.json has {expected[name]}: copy it "
+                f"again"
             )
     return vocabulary
 

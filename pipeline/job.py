@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import ReadConfig
 from pipeline.options import check_types, compose, flat, option_names
 from pipeline.tokenizer import TokenizeConfig
+from pipeline.vocabulary import SPECIAL_TOKENS
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,9 @@ class JobConfig:
     tokenize: TokenizeConfig
     examples: ExamplesConfig
     vocabulary_sha256: str
-    """The vocabulary itself is in a file (`Places.vocabulary`), so that a job is small when it goes to a worker."""
+    """The vocabulary itself is in files (`Places.vocabulary`), so that a job is small when it goes to a worker."""
+    special_tokens_sha256: str = ""
+    """Of special_tokens_map.json, for a tokenizer that has one in a data set."""
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> "JobConfig":
@@ -36,6 +40,7 @@ class JobConfig:
             compose(TokenizeConfig, **{name: values[name] for name in of_tokenize}),
             ExamplesConfig.of(values),
             manifest["vocabulary"]["sha256"],
+            special_tokens_of(manifest),
         )
 
     def read_config(self, row: dict[str, Any]) -> ReadConfig:
@@ -56,5 +61,18 @@ class JobConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @property
+    def vocabulary_digest(self) -> str:
+        """Digest of the vocabulary and of its special tokens."""
+        if not self.special_tokens_sha256:
+            return self.vocabulary_sha256
+        return hashlib.sha256(f"{self.vocabulary_sha256} {self.special_tokens_sha256}".encode()).hexdigest()
+
+    @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps([self.as_dict(), self.vocabulary_sha256], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.as_dict(), self.vocabulary_digest], sort_keys=True).encode()).hexdigest()
+
+
+def special_tokens_of(manifest: Mapping[str, Any]) -> str:
+    """Return the sha256 of special_tokens_map.json in a manifest; empty where it has none."""
+    found: str = manifest.get("files", {}).get(SPECIAL_TOKENS, "")
+    return found

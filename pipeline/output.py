@@ -16,10 +16,11 @@ from bertloom.locks import shared_lock
 from bertloom.manifest import parse_manifest
 from pipeline.inputs.discovery import expand_lists
 from pipeline.inputs.sources import Source, SplitGroup
-from pipeline.job import JobConfig
+from pipeline.job import JobConfig, special_tokens_of
 from pipeline.places import Places
 from pipeline.stages.rejected import REJECTS
 from pipeline.stages.tokenization import part_names
+from pipeline.vocabulary import SPECIAL_TOKENS
 
 OWN_FILES = {
     "--out": ("vocab.txt", "shards.parquet", "documents/train/00000.parquet", REJECTS),
@@ -87,6 +88,7 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source], *, is_dry: 
     own = {
         "configuration": job.as_dict(),
         "vocabulary": {"sha256": job.vocabulary_sha256},
+        "files": {SPECIAL_TOKENS: job.special_tokens_sha256},
         "configuration_digest": job.digest,
         "inputs": _fingerprints(sources),
     }
@@ -187,4 +189,6 @@ def _differences(other: dict[str, Any], job: JobConfig) -> str:
     names = [name for name in {**own, **others} if own.get(name) != others.get(name)]
     if other.get("vocabulary", {}).get("sha256") != job.vocabulary_sha256:
         names.append("vocabulary")
+    elif special_tokens_of(other) != job.special_tokens_sha256:
+        names.append(SPECIAL_TOKENS)
     return f" ({', '.join(names)} differ)" if names else ""

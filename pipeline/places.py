@@ -39,8 +39,8 @@ class Places:
         return storage.join(self.dataset, ".work")
 
     def vocabulary(self, sha256: str) -> str:
-        """The job's copy of the vocabulary. Workers read it, because Beam would serialize it with every stage."""
-        return storage.join(self.scratch, f"vocab-{sha256}.txt")
+        """Folder of the job's copy of the vocabulary. Workers read it, because Beam would serialize it with every stage."""
+        return storage.join(self.scratch, f"vocabulary-{sha256}")
 
     @property
     def claim(self) -> str:

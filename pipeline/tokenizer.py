@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bertloom.arrays import I64
 from pipeline.inputs.documents import TextConfig, text_versions
+from pipeline.text.blocks import Block, BlockTokenizer
 from pipeline.text.chinese import Segment, inside_words, load_segmenter
 from pipeline.text.icu import ICU, RULE, FindSentences, check_sentences, load_sentence_finder
 from pipeline.text.records import Document, document_digest
 from pipeline.text.sentences import sentence_starts, unit_marks
 from pipeline.text.versions import version_of
 from pipeline.tokens import DOCUMENT, TokenBlock
-from pipeline.vocabulary import Vocabulary, make_tokenizer
-
-if TYPE_CHECKING:
-    from pipeline.text.wordpiece import WordPiece
+from pipeline.vocabulary import Casing, Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +25,13 @@ class TokenizeConfig:
     """Options that affect the tokens of a text. After a change, all texts are tokenized again."""
 
     text: TextConfig = field(default_factory=TextConfig)
-    do_lower_case: bool = True
-    """Lower-case the text, for an uncased vocabulary. Use the value that the vocabulary was made with."""
+    do_lower_case: bool | None = None
+    """Lower-case the text, for an uncased vocabulary. The default is what the files of a tokenizer say; a vocab.txt alone is
+    taken to be uncased. Use the value that the vocabulary was made with."""
     strip_accents: bool | None = None
-    """Remove accents. By default they are removed when the text is lower-cased, as in BERT. Use False for languages in which
-    accents distinguish words, such as Japanese, Korean, Hindi or Vietnamese."""
+    """Remove accents. The default is what the files of a tokenizer say; with a vocab.txt alone they are removed when the
+    text is lower-cased, as in BERT. Use False for languages in which accents distinguish words, such as Japanese, Korean,
+    Hindi or Vietnamese."""
     chinese_words: bool = False
     """Find Chinese words with jieba, so that --do-whole-word-mask masks whole words instead of single characters."""
     max_line_repeats: int | None = None
@@ -45,57 +46,42 @@ class TokenizeConfig:
         if self.max_line_repeats is not None and self.max_line_repeats < 1:
             raise ValueError(f"--max-line-repeats {self.max_line_repeats}: expected 1 or more")
 
+    @property
+    def casing(self) -> Casing:
+        """Its options of BERT's normalizer."""
+        return Casing(self.do_lower_case, self.strip_accents)
+
 
 class DocumentTokenizer:
     """Documents to TokenBlocks: exact token ids, and the sentences. One per worker process."""
 
     def __init__(
-        self, wordpiece: WordPiece, segment: Segment | None = None, find_sentences: FindSentences | None = None
+        self,
+        block_tokenizer: BlockTokenizer,
+        segment: Segment | None = None,
+        find_sentences: FindSentences | None = None,
     ):
         """
         Args:
             segment: finds Chinese words, for whole-word masks.
             find_sentences: replaces the rule for English and Chinese.
         """
-        self.wordpiece, self.segment, self.find_sentences = wordpiece, segment, find_sentences
+        self.block_tokenizer, self.segment, self.find_sentences = block_tokenizer, segment, find_sentences
         self.marks = np.zeros(0, np.uint8)
 
     def __call__(self, documents: Sequence[Document]) -> TokenBlock:
         """Tokenize documents. One without a single token keeps its row, with 0 tokens."""
         texts = [document.text for document in documents]
-        block = b"\n".join(texts) + b"\n"
-        text_starts = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
-        borders = np.zeros(0, np.int64)
-        if self.find_sentences:
-            borders = self.find_sentences(block)
-            block, added = self.wordpiece.interner.with_spaces(block, borders)
-            text_starts += np.searchsorted(added, text_starts, side="right")
-            borders += np.searchsorted(added, borders, side="right")
-        units, new = self.wordpiece.units(block)
-        if len(self.marks) + len(new) != len(self.wordpiece.sizes):  # the table of units was emptied
-            self.marks = np.zeros(0, np.uint8)
-        if new:
-            marks = np.fromiter(map(unit_marks, new), np.uint8, len(new))
-            self.marks = np.concatenate([self.marks, marks])
-        ids, sizes = self.wordpiece.ids_of(units.codes)
-        if self.find_sentences:
-            first_units = np.unique(np.searchsorted(units.starts, borders))  # a border inside a unit: at the next unit
-            first_units = first_units[first_units < len(units.starts)]
-        else:
-            text = np.frombuffer(block, np.uint8)
-            first_units = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, self.marks[units.codes]))
-
-        ends = np.cumsum(sizes, dtype=np.int64)
-        first_tokens = ends[first_units] - sizes[first_units]
-        lengths = np.diff(first_tokens, append=len(ids))
-        document_of = np.searchsorted(text_starts, units.starts[first_units], side="right") - 1
+        block = self._cut(texts)
+        tokens = self.block_tokenizer.tokens(block)
+        lengths = np.diff(tokens.sentences, append=len(tokens.ids))
+        document_of = np.searchsorted(block.text_starts, block.borders, side="right") - 1
         full = lengths > 0
         lengths, document_of = lengths[full], document_of[full]
 
         rows = np.zeros(len(documents), DOCUMENT)
         rows["num_sentences"] = np.bincount(document_of, minlength=len(rows))
-        token_edges = np.concatenate([[0], ends])[np.searchsorted(units.starts, text_starts)]
-        rows["num_tokens"] = np.diff(token_edges, append=len(ids))
+        rows["num_tokens"] = np.diff(tokens.texts, append=len(tokens.ids))
         for name in ("position", "piece", "num_replaced"):
             rows[name] = [getattr(document, name) for document in documents]
         rows["length"] = [len(text) for text in texts]
@@ -105,18 +91,61 @@ class DocumentTokenizer:
         for i, document in enumerate(documents):
             if document.source_key is not None:
                 rows["source_key"][i] = document.source_key
-        inside = np.repeat(inside_words(block, units, self.segment), sizes) if self.segment else None
-        return TokenBlock(ids, lengths.astype(np.uint32), rows, inside)
+        return TokenBlock(tokens.ids, lengths.astype(np.uint32), rows, tokens.inside)
+
+    def _cut(self, texts: Sequence[bytes]) -> Block:
+        """Return texts end to end, with their units and sentences."""
+        content = b"\n".join(texts) + b"\n"
+        text_starts = np.cumsum([0, *(len(text) + 1 for text in texts)])[:-1]
+        borders = added = np.zeros(0, np.int64)
+        if self.find_sentences:
+            borders = self.find_sentences(content)
+            content, added = self.block_tokenizer.interner.with_spaces(content, borders)
+            text_starts += np.searchsorted(added, text_starts, side="right")
+            borders += np.searchsorted(added, borders, side="right")
+        units, new = self.block_tokenizer.units(content)
+        if len(self.marks) + len(new) != len(self.block_tokenizer.interner.codes):  # the table of units was emptied
+            self.marks = np.zeros(0, np.uint8)
+        if new:
+            marks = np.fromiter(map(unit_marks, new), np.uint8, len(new))
+            self.marks = np.concatenate([self.marks, marks])
+        if self.find_sentences:
+            first_units = np.unique(np.searchsorted(units.starts, borders))  # a border inside a unit: at the next unit
+            first_units = first_units[first_units < len(units.starts)]
+        else:
+            text = np.frombuffer(content, np.uint8)
+            first_units = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, self.marks[units.codes]))
+        return Block(
+            texts=texts,
+            content=content,
+            added=added,
+            text_starts=text_starts,
+            borders=_borders(text_starts, units.starts, first_units),
+            units=units,
+            inside=inside_words(content, units, self.segment) if self.segment else None,
+        )
+
+
+def _borders(text_starts: I64, unit_starts: I64, first_units: NDArray[np.intp]) -> I64:
+    """Return the first byte of each sentence. That of a text's first one is the text's, whatever it begins with."""
+    of_texts = np.searchsorted(unit_starts, text_starts)
+    inner = np.setdiff1d(first_units, of_texts, assume_unique=True)
+    return np.union1d(text_starts, unit_starts[inner])
 
 
 def make_document_tokenizer(config: TokenizeConfig, vocabulary: Vocabulary) -> DocumentTokenizer:
     """Return the tokenizer of one worker."""
-    from pipeline.text.wordpiece import WordPiece  # not at the top: --help does not need pyarrow and tokenizers
-
-    tokenizer = make_tokenizer(vocabulary, config.do_lower_case, config.strip_accents)
-    wordpiece = WordPiece(tokenizer, config.do_lower_case, len(vocabulary.words))
     segment = load_segmenter() if config.chinese_words else None
-    return DocumentTokenizer(wordpiece, segment, load_sentence_finder(config.sentences))
+    return DocumentTokenizer(vocabulary.block_tokenizer(config.casing), segment, load_sentence_finder(config.sentences))
+
+
+def settled(config: TokenizeConfig, vocabulary: Vocabulary, name: str) -> TokenizeConfig:
+    """Return the options with those that the tokenizer's own files decide; ValueError if a flag contradicts them.
+
+    name: of the vocabulary, for errors.
+    """
+    do_lower_case, strip_accents = vocabulary.settled_casing(config.casing, name)
+    return replace(config, do_lower_case=do_lower_case, strip_accents=strip_accents)
 
 
 def check_packages(config: TokenizeConfig) -> None:

@@ -62,7 +62,8 @@ class TokenBlock:
     documents: NDArray[np.void]
     """DOCUMENT rows: (documents,)."""
     inside_words: Bools | None = None
-    """Whether a token continues a Chinese word: (tokens,). None without a segmenter."""
+    """Whether a token continues a word, where the tokens themselves do not say so: (tokens,). None for BERT's vocabularies
+    without a segmenter."""
 
 
 @dataclass(frozen=True, kw_only=True)

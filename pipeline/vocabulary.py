@@ -1,30 +1,38 @@
-"""The vocabulary: reading `vocab.txt`, the tokenizer of a vocabulary, and `tokenizer.json`.
+"""The vocabulary of a tokenizer: what the rest of the pipeline needs to know of it, and BERT's own, vocab.txt.
 
 A vocabulary file has one word per line. A word's id is the number of its line, from 0. Only a line feed ends a line: real
 vocabularies contain U+2028 and U+0085 as words.
 
-    >>> vocabulary = read_vocabulary("vocab.txt")
+    >>> vocabulary = parse_vocabulary(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\n", "vocab.txt")
     >>> vocabulary.words[vocabulary.mask]
     '[MASK]'
+
+`TokenizerVocabulary` (pipeline/tokenizer_vocabulary.py) is that of any other tokenizer, and `read_vocabulary`
+(pipeline/vocabulary_files.py) reads either.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bertloom import storage
 from bertloom.arrays import Bools, id_type
+from pipeline.text.readable import Readable, WordPieces
 
 if TYPE_CHECKING:  # functions import what they use: --help needs none of it
     from tokenizers import Tokenizer
 
+    from pipeline.text.blocks import BlockTokenizer
+
+SPECIAL_TOKENS = "special_tokens_map.json"
+"""The file of a data set that names the special tokens of other tokenizers than BERT's."""
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MIN_WORDS = 6  # the five special words and one more
 MAX_WORD_CHARACTERS = 100  # `tokenizers` returns [UNK] for longer words
@@ -32,6 +40,7 @@ MAX_LOST = 0.01  # largest share of a vocabulary's words with capitals or accent
 
 SENTENCE_ENDS = frozenset(".!?…。！？；｡؟۔।॥")
 CLOSING_MARKS = frozenset("\"'”’»」』）)]】》〉")
+_CLOSING = "".join(CLOSING_MARKS)
 
 _UNUSED = re.compile(r"\[unused\d+\]")
 
@@ -53,14 +62,40 @@ class WordKinds:
         return found
 
 
+class Casing(NamedTuple):
+    """What BERT's normalizer does to a text. Has no meaning for a tokenizer with another normalizer."""
+
+    do_lower_case: bool | None
+    """None: yes."""
+    strip_accents: bool | None
+    """None: if the text is lower-cased."""
+
+    @property
+    def lowers(self) -> bool:
+        """Whether the text is lower-cased."""
+        return self.do_lower_case is not False
+
+    @property
+    def strips(self) -> bool:
+        """Whether accents are removed."""
+        return self.lowers if self.strip_accents is None else self.strip_accents
+
+
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and their ids, as `read_vocabulary` has checked them."""
+    """Words and their ids, as `parse_vocabulary` has checked them."""
 
     words: tuple[str, ...]
     """A word's id is its index."""
     notes: tuple[str, ...] = ()
     """Messages for the user about what was corrected while reading."""
+    casing: Casing | None = None
+    """What the tokenizer's own files say; None where there are none, so that flags decide."""
+
+    file: ClassVar[str] = "vocab.txt"
+    """The file of a data set that holds it."""
+    marks_words: ClassVar[bool] = False
+    """Whether each token's `TokenBlock.inside_words` is recorded, because the tokens themselves do not say it."""
 
     @cached_property
     def text(self) -> bytes:
@@ -72,6 +107,19 @@ class Vocabulary:
         """Digest of `text`: files that differ only in their line ends are the same vocabulary."""
         return hashlib.sha256(self.text).hexdigest()
 
+    @property
+    def special_tokens_sha256(self) -> str:
+        """Digest of what decides the special tokens in addition to `sha256`; empty where nothing does."""
+        return ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a manifest records of it."""
+        return {"sha256": self.sha256, "size": len(self.words)}
+
+    def files(self, casing: Casing) -> dict[str, bytes]:
+        """Return the files of a data set, by name."""
+        return {self.file: self.text, "tokenizer.json": tokenizer_json(self, casing.lowers, casing.strip_accents)}
+
     @cached_property
     def ids(self) -> dict[str, int]:
         """Word -> id."""
@@ -82,7 +130,8 @@ class Vocabulary:
         return self.ids["[PAD]"]
 
     @property
-    def unk(self) -> int:
+    def unk(self) -> int | None:
+        """The id of unknown words; None for a tokenizer that knows every text."""
         return self.ids["[UNK]"]
 
     @property
@@ -98,16 +147,35 @@ class Vocabulary:
         return self.ids["[MASK]"]
 
     @cached_property
+    def readable(self) -> Readable:
+        """The words as text."""
+        return WordPieces(self.words)
+
+    @cached_property
     def kinds(self) -> WordKinds:
         """What each word may be in a sentence."""
-        bare = [word[2:] if inside else word for word, inside in zip(self.words, self.continuation, strict=True)]
-        ends = np.array([word[-1:] in SENTENCE_ENDS for word in bare], bool)
-        return WordKinds(self.continuation, ends, np.array([word in CLOSING_MARKS for word in bare], bool))
+        texts = [text or "" for text in self.readable.texts]
+        continuation = np.zeros(len(self.words), bool) if self.marks_words else self.continuation
+        ends = np.array([_ends_sentence(text) for text in texts], bool)
+        closes = np.array([text != "" and CLOSING_MARKS.issuperset(text) for text in texts], bool)
+        return WordKinds(continuation, ends, closes)
 
     @cached_property
     def continuation(self) -> Bools:
         """Whether the word continues the one before it, such as "##ing": bool (words,)."""
-        return np.array([word.startswith("##") and len(word) > 2 for word in self.words], bool)
+        return np.array(self.readable.joins[0], bool)
+
+    def continues(self, ids: NDArray[Any]) -> Bools:
+        """Return which tokens of a text continue the word before them, as far as the tokens tell: bool (tokens,)."""
+        found: Bools = self.continuation[ids]
+        found[:1] = False
+        found[1:] &= np.array(self.readable.joins[1], bool)[ids[:-1]]
+        return found
+
+    @cached_property
+    def present(self) -> NDArray[np.unsignedinteger]:
+        """All ids that have a word: uint16 or uint32, sorted."""
+        return np.arange(len(self.words), dtype=id_type(len(self.words)))
 
     @cached_property
     def ordinary(self) -> NDArray[np.unsignedinteger]:
@@ -115,32 +183,52 @@ class Vocabulary:
         chosen = [i for i, word in enumerate(self.words) if word not in SPECIAL_WORDS and not _UNUSED.fullmatch(word)]
         return np.array(chosen, id_type(len(self.words)))
 
+    def settled_casing(self, given: Casing, name: str) -> Casing:
+        """Return how texts are changed before they are cut into words.
 
-def read_vocabulary(path: str) -> Vocabulary:
-    """Return the vocabulary in a file, which may be on an object store. ValueError if it is not a usable one."""
-    try:
-        data = storage.read(path)
-    except IsADirectoryError:
-        raise ValueError(f"{path}: is a folder; expected a vocabulary file, one word per line") from None
-    except OSError as error:
-        reason = error.strerror or "there is no such file, or it cannot be read"
-        raise ValueError(f"{path}: {reason}; make a vocabulary with `bertloom build-vocab`") from error
-    return parse_vocabulary(data, path)
+        Args:
+            given: the flags; None where a flag was not given.
+            name: of the file, for errors.
+
+        Raises:
+            ValueError: the tokenizer's own files say otherwise, or many words could never occur.
+        """
+        if self.casing is None:
+            check_casing(self, given.lowers, given.strip_accents, name)
+            return Casing(given.lowers, given.strip_accents)
+        own = self.casing
+        if given.do_lower_case not in (None, own.lowers):
+            flag = "--do-lower-case" if given.do_lower_case else "--no-do-lower-case"
+            does = "lower-cases the text" if own.lowers else "keeps capital letters"
+            raise ValueError(f"{flag}: the tokenizer of {name} {does}, as its own files say: leave the flag out")
+        if given.strip_accents not in (None, own.strips):
+            does = "removes accents" if own.strips else "keeps accents"
+            raise ValueError(
+                f"--strip-accents {given.strip_accents}: the tokenizer of {name} {does}, as its own files say: leave the "
+                f"flag out"
+            )
+        return own
+
+    def block_tokenizer(self, casing: Casing) -> BlockTokenizer:
+        """Return what makes tokens of blocks of texts."""
+        from pipeline.text.wordpiece import WordPiece  # not at the top: --help does not need pyarrow and tokenizers
+
+        tokenizer = make_tokenizer(self, casing.lowers, casing.strip_accents)
+        return WordPiece(tokenizer, casing.lowers, len(self.words))
+
+    def offsets(self, casing: Casing) -> Callable[[str], Sequence[tuple[int, int]]]:
+        """Return a function text -> (first character, end) of each token."""
+        tokenizer = make_tokenizer(self, casing.lowers, casing.strip_accents)
+        return lambda text: tokenizer.encode(text, add_special_tokens=False).offsets
 
 
-@lru_cache(maxsize=2)
-def cached_vocabulary(path: str) -> Vocabulary:
-    """Return the vocabulary of a running job. Cached per process: the file's name contains its digest."""
-    return read_vocabulary(path)
+def _ends_sentence(text: str) -> bool:
+    return text.rstrip(_CLOSING)[-1:] in SENTENCE_ENDS
 
 
 def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
     """Return the vocabulary in these bytes. `name` is the file's name in errors."""
     notes = []
-    if data.lstrip()[:1] == b"{" and b'"vocab"' in data:
-        raise ValueError(
-            f"{name} is a tokenizer.json: expected a text file with one word per line, such as the vocab.txt beside it"
-        )
     if data.startswith(b"\xef\xbb\xbf"):
         data = data[3:]
         notes.append(f"{name}: a byte order mark at the start was ignored")

@@ -36,7 +36,7 @@ import tyro
 
 from bertloom.json_files import read_toml
 from bertloom.shapes import LARGEST
-from jobs.support.flags import HELP, check_flags, plain_help
+from jobs.support.flags import HELP, check_flags, flag_names, plain_help, with_values
 
 Config = TypeVar("Config")
 Mark = TypeVar("Mark")
@@ -94,7 +94,9 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
         for mark in _marks(hint, NamesPreset):
             if named := [*_values_of(name, words), *filter(None, [table.get(name)])]:
                 table = _under(config_class, mark.table_of(named[0]), table)
-    check_flags(words, _flag_names(config_class, table), prog)
+    flags = dict(_flag_hints(config_class, table))
+    words = with_values(words, flags)
+    check_flags(words, flag_names(flags), prog)
     help_page = plain_help(has_presets) if {*HELP} & {*words} else nullcontext()
     with _plain_errors(config_class, table), help_page:
         config = tyro.cli(config_class, args=words, prog=prog, default=_instance(config_class, table))
@@ -336,18 +338,18 @@ def _keys(config_class: type, flat: bool = False) -> dict[str, tuple[tuple[str, 
     return keys
 
 
-def _flag_names(config_class: type, table: Mapping[str, Any], prefix: str = "", flat: bool = False) -> Iterator[str]:
-    """Yield each flag of the configuration; `table` holds the values that are known."""
+def _flag_hints(
+    config_class: type, table: Mapping[str, Any], prefix: str = "", flat: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """Yield (flag, type of its value) of the configuration; `table` holds the values that are known."""
     for name, hint in _hints(config_class).items():
         given = table.get(name)
         if nested := _nested_class(hint, given if isinstance(given, dict) else None):
             is_flat = flat or _is_marked(hint, tyro.conf.OmitArgPrefixes)
             inner = prefix if is_flat else f"{prefix}{name}."
-            yield from _flag_names(nested, given if isinstance(given, dict) else {}, inner, is_flat)
+            yield from _flag_hints(nested, given if isinstance(given, dict) else {}, inner, is_flat)
         elif not _is_marked(hint, tyro.conf.Positional):
-            yield f"--{prefix}{name}".replace("_", "-")
-            if _bare(hint) is bool:
-                yield f"--{prefix}no-{name}".replace("_", "-")
+            yield f"--{prefix}{name}".replace("_", "-"), _bare(hint)
 
 
 def _instance(config_class: type[Config], table: dict[str, Any], over: Any = None) -> Config:

@@ -1,13 +1,47 @@
-"""Suggestions for unknown flags, and a plainer help page: short titles, and presets in the usage."""
+"""Suggestions for unknown flags, both forms of flags that may be true, false or None, and a plainer help page."""
 
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, TextIO, cast
+from types import NoneType
+from typing import Any, TextIO, cast, get_args
 
 HELP = ("-h", "--help")
+
+
+def flag_names(flags: Mapping[str, Any]) -> Iterator[str]:
+    """Yield all flags, with the --no-NAME of those that are true or false. flags: flag -> the type of its value."""
+    for flag, hint in flags.items():
+        yield flag
+        if hint is bool or _is_optional_bool(hint):
+            yield _opposite(flag)
+
+
+def with_values(words: Sequence[str], flags: Mapping[str, Any]) -> list[str]:
+    """Return words in which flags that are true, false or None have a value: --x is --x True, and --no-x is --x False."""
+    optional = [flag for flag, hint in flags.items() if _is_optional_bool(hint)]
+    opposites = {_opposite(flag): flag for flag in optional}
+    found: list[str] = []
+    for word, following in zip(words, [*words[1:], ""]):
+        flag = word.replace("_", "-")
+        if flag in opposites:
+            found += [opposites[flag], "False"]
+        else:
+            found.append(word)
+            if flag in optional and following not in ("True", "False", "None"):
+                found.append("True")
+    return found
+
+
+def _is_optional_bool(hint: Any) -> bool:
+    return set(get_args(hint)) == {bool, NoneType}
+
+
+def _opposite(flag: str) -> str:
+    before, dot, name = flag.removeprefix("--").rpartition(".")
+    return f"--{before}{dot}no-{name}"
 
 
 def check_flags(words: Sequence[str], flags: Iterable[str], prog: str) -> None:

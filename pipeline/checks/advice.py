@@ -197,7 +197,7 @@ def _pairs(look: Look) -> list[tuple[str, int]]:
 
 def _casing(look: Look, config: TokenizeConfig) -> str:
     """Lower-cased text for a cased model."""
-    if config.do_lower_case:
+    if config.do_lower_case is not False:  # also None: of a tokenizer with another normalizer
         return ""
     text = "".join(look.texts)
     small, capital = sum(map(str.islower, text)), sum(map(str.isupper, text))

@@ -3,6 +3,7 @@
 A model that guesses labels from these learns how the pairs were made, and not what the segments mean.
 """
 
+import itertools
 import unicodedata
 
 import numpy as np
@@ -40,11 +41,15 @@ def guess_from_borders(e: Examples, vocabulary: Vocabulary) -> Guess | None:
 
 def never_first(vocabulary: Vocabulary) -> Bools:
     """Return whether each word never begins a sentence: pieces, most marks, and small letters if there are capitals."""
-    words = vocabulary.words
-    has_capitals = sum(word[:1].isupper() for word in words) > len(words) // 100
-    marks = [unicodedata.category(word[0]) in ("Pe", "Pf", "Po") and word not in ('"', "'") for word in words]
-    small = [has_capitals and word[0].islower() for word in words]
-    found: Bools = np.array(marks) | np.array(small) | vocabulary.continuation
+    texts, inside = [text or "" for text in vocabulary.readable.texts], vocabulary.continuation
+    first = [text[:1] for text in texts]
+    has_capitals = sum(map(str.isupper, itertools.compress(first, ~inside))) > len(texts) // 100
+    marks = [
+        letter != "" and unicodedata.category(letter) in ("Pe", "Pf", "Po") and text not in ('"', "'")
+        for letter, text in zip(first, texts)
+    ]
+    small = [has_capitals and letter.islower() for letter in first]
+    found: Bools = np.array(marks) | np.array(small) | inside
     return found
 
 

@@ -21,11 +21,9 @@ from pipeline.inputs.splitting import check_source
 from pipeline.text.records import Document, PassedOver, Reject, place_of
 from pipeline.text.scripts import script_of
 from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
-from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer, parse_vocabulary
+from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 
-if TYPE_CHECKING:  # functions import it: --help does not need it
-    import tokenizers
-
+if TYPE_CHECKING:
     from pipeline.tokenizer import DocumentTokenizer
 
 LOOKED_AT_BYTES = 1_000_000
@@ -182,10 +180,10 @@ class SentenceCutter:
 
     def __init__(self, config: TokenizeConfig, vocabulary: Vocabulary | None, num_shown: int):
         self.vocabulary, self.num_shown = vocabulary, num_shown
-        known = vocabulary or parse_vocabulary("\n".join([*SPECIAL_WORDS, "a"]).encode(), "no vocabulary")
+        known = vocabulary or Vocabulary((*SPECIAL_WORDS, "a"))
         self._unknown = known.unk
         self._tokenizer: DocumentTokenizer = make_document_tokenizer(config, known)
-        self._reference: tokenizers.Tokenizer = make_tokenizer(known, config.do_lower_case, config.strip_accents)
+        self._offsets = known.offsets(config.casing)
 
     def cut(self, look: Look) -> None:
         """Fill in the sentences and tokens of a look."""
@@ -195,12 +193,12 @@ class SentenceCutter:
         block = self._tokenizer(documents)
         look.num_sentences = block.documents["num_sentences"].astype(np.int64)
         if self.vocabulary:
-            look.num_tokens, look.num_unknown = len(block.ids), int((block.ids == self._unknown).sum())
+            look.num_tokens = len(block.ids)
+            look.num_unknown = 0 if self._unknown is None else int((block.ids == self._unknown).sum())
         ends = np.cumsum(block.sentence_lengths, dtype=np.int64)
         sentences, tokens = (np.cumsum([0, *block.documents[name]]) for name in ("num_sentences", "num_tokens"))
         for i, text in enumerate(look.texts[: self.num_shown]):
-            offsets = self._reference.encode(text, add_special_tokens=False).offsets
-            look.sentences.append(_cut(text, offsets, ends[sentences[i] : sentences[i + 1]] - tokens[i]))
+            look.sentences.append(_cut(text, self._offsets(text), ends[sentences[i] : sentences[i + 1]] - tokens[i]))
 
 
 def _cut(text: str, offsets: Sequence[tuple[int, int]], ends: I64) -> list[str]:

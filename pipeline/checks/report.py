@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import mix
 from bertloom.manifest import DAMAGED
-from pipeline.examples.decoding import plain_text
 from pipeline.text.scripts import script_of
 from pipeline.vocabulary import Vocabulary
 
@@ -23,6 +22,8 @@ BINS = 16
 MAX_PIECES = 5  # longer words are counted with those of five pieces
 MIN_LINE_TOKENS = 8  # shorter lines are addresses and common phrases
 _LINE_ENDS = frozenset(".!?。！？")
+UNKNOWN, PARTS = "[UNK]", "parts of characters"
+"""What takes the place of a script for unknown words, and for the bytes of a character that is not one token."""
 SEGMENTS = ("segment_b_start", "document_a", "token_a", "document_b", "token_b")
 
 
@@ -136,7 +137,7 @@ def mask_rate_by_position(e: Examples) -> list[float | None]:
 
 def mask_rate_by_pieces(e: Examples, vocabulary: Vocabulary) -> list[float | None]:
     """Return the share of masked tokens in words of 1, 2, ... MAX_PIECES or more pieces; None for no such words."""
-    head = ~vocabulary.continuation[e.truth]
+    head = ~vocabulary.continues(e.truth)
     specials = e.specials()
     head |= specials
     head[e.starts + 1] = head[np.minimum(e.starts + e.segment_b, len(head) - 1)] = True
@@ -193,21 +194,29 @@ def lengths_of_b(e: Examples, labels: Mapping[int, str]) -> dict[str, list[int]]
 
 def scripts(vocabulary: Vocabulary) -> tuple[list[str], I64]:
     """Return (Unicode names of scripts, index of the script of each word), which is that of its first letter."""
-    names: dict[str, int] = {}
-    found = [names.setdefault(script_of(word), len(names)) for word in vocabulary.words]
-    return list(names), np.array(found)
+    scripts = [PARTS if text is None else script_of(text) for text in vocabulary.readable.texts]
+    if vocabulary.unk is not None:
+        scripts[vocabulary.unk] = UNKNOWN
+    names = {script: number for number, script in enumerate(dict.fromkeys(scripts))}
+    return list(names), np.array([names[script] for script in scripts])
+
+
+def share_unknown(words: NDArray[np.unsignedinteger], vocabulary: Vocabulary) -> float:
+    """Return the share of tokens that are [UNK]; 0 if the vocabulary has none."""
+    return 0.0 if vocabulary.unk is None else round(float((words == vocabulary.unk).mean()), 6)
 
 
 def word_statistics(e: Examples, vocabulary: Vocabulary) -> dict[str, Any]:
     """Return shares of [UNK] and of scripts and the use of the vocabulary, without [CLS] and [SEP]."""
-    counts = np.bincount(e.truth[~e.specials()], minlength=len(vocabulary.words))
+    words = e.truth[~e.specials()]
+    counts = np.bincount(words, minlength=len(vocabulary.words))
     total = max(1, int(counts.sum()))
     names, index = scripts(vocabulary)
     by_script = np.bincount(index, counts, minlength=len(names)) / total
     ordinary = counts[vocabulary.ordinary]
     return {
         "tokens": total,
-        "unknown": round(float(counts[vocabulary.unk] / total), 6),
+        "unknown": share_unknown(words, vocabulary),
         "vocabulary_used": int((ordinary > 0).sum()),
         "vocabulary_ordinary": len(ordinary),
         "scripts": {
@@ -228,8 +237,8 @@ def words_by_source(e: Examples, source: I64, vocabulary: Vocabulary) -> dict[in
     for number in np.unique(where[where >= 0]).tolist():
         mine = words[where == number]
         shares = np.bincount(index[mine], minlength=len(names)) / len(mine)
-        main = int(np.argmax(np.where(np.isin(names, ("punctuation", "digits", "[UNK]")), -1, shares)))
-        found[number] = {"unknown": round(float((mine == vocabulary.unk).mean()), 6), "script": names[main]}
+        main = int(np.argmax(np.where(np.isin(names, ("punctuation", "digits", PARTS, UNKNOWN)), -1, shares)))
+        found[number] = {"unknown": share_unknown(mine, vocabulary), "script": names[main]}
     return found
 
 
@@ -241,8 +250,7 @@ def repeated_lines(e: Examples, vocabulary: Vocabulary, most: int = 20) -> list[
 
     A line in several documents may be a quotation; a line in thousands of them is boilerplate.
     """
-    words = vocabulary.words
-    is_end = np.array([word in _LINE_ENDS for word in words])
+    is_end = np.array([text in _LINE_ENDS for text in vocabulary.readable.texts])
     specials = e.specials()
     begins = np.ones(len(e.ids), bool)
     begins[1:] = is_end[e.truth[:-1]] | specials[1:] | specials[:-1]
@@ -269,7 +277,7 @@ def repeated_lines(e: Examples, vocabulary: Vocabulary, most: int = 20) -> list[
     return [
         {
             "documents": int(documents[i]),
-            "line": plain_text([words[w] for w in e.truth[first[heads[i]] : first[heads[i]] + size[heads[i]]]]),
+            "line": vocabulary.readable.text(e.truth[first[heads[i]] : first[heads[i]] + size[heads[i]]]),
         }
         for i in top
         if documents[i] > 1

@@ -19,6 +19,7 @@ from bertloom.manifest import (
     manifest_text,
     parse_manifest,
     read_below,
+    vocabulary_file,
     what_it_is,
 )
 from bertloom.members import read_member
@@ -27,9 +28,10 @@ from bertloom.shards import MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of, s
 from pipeline.checks.members import Page, check_batch
 from pipeline.dataset import HeldOut, parse_documents, read_rejects
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.vocabulary import Vocabulary, parse_vocabulary
+from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary_files import parse_copy
 
-ALWAYS = ("manifest.json", "shards.parquet", "vocab.txt")
+ALWAYS = ("manifest.json", "shards.parquet")
 REPORT = ("report.html", "report.json")
 # of a job that was killed after it wrote the manifest; the next start removes them
 LEFT_BY_A_KILL = (".lock", ".work/")
@@ -88,14 +90,15 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[Fault]:
     impossible = [f"shards.parquet: {fault}" for fault in shards_faults(shards, manifest)]
     yield from impossible
     yield None
-    listed = manifest["vocabulary"]
+    file = vocabulary_file(manifest)
+    sha256 = manifest["files"] | {file: manifest["vocabulary"]["sha256"]}
     try:
-        vocabulary = parse_vocabulary(_read_checked(dataset, "vocab.txt", listed["sha256"]), "vocab.txt")
+        vocabulary = parse_copy(file, lambda name: _read_checked(dataset, name, sha256.get(name, "")))
     except ValueError as error:
         yield str(error)
         return
-    if len(vocabulary.words) != listed["size"]:
-        yield f"vocab.txt: has {len(vocabulary.words)} words, but manifest.json has {listed['size']}"
+    if len(vocabulary.words) != manifest["vocabulary"]["size"]:
+        yield f"{file}: has {len(vocabulary.words)} words, but manifest.json has {manifest['vocabulary']['size']}"
     yield None
     for name, sha256 in manifest["files"].items():
         yield from _of_file(_check_file(dataset, name, sha256, manifest["counters"]))
@@ -115,7 +118,8 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[Fault]:
     yield from _check_use(found, manifest)
     if any(storage.exists(storage.join(dataset, name)) for name in REPORT):
         yield from _of_file(_check_report(dataset, manifest))
-    yield from _unlisted(dataset, {row["path"] for row in rows} | {*manifest["documents"], *manifest["files"]})
+    listed = {file, *manifest["documents"], *manifest["files"]}
+    yield from _unlisted(dataset, listed | {row["path"] for row in rows})
 
 
 class _Unreadable(Exception):

@@ -1,27 +1,22 @@
-"""Examples as readable text: word pieces joined to words, with every masked word marked."""
+"""Examples as readable text, with every masked word marked."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.vocabulary import Vocabulary
 
-_IDEOGRAPH = r"[\u3000-\u9fff\uff00-\uffef]"
-# What is not written between two words: the mark of a piece, and the space between Chinese characters.
-_NOT_WRITTEN = re.compile(rf" ##(?=[^ ])| (?<={_IDEOGRAPH} )(?={_IDEOGRAPH})")
-
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One word piece."""
+    """One token."""
 
     space: str
-    """White space before it: a space or nothing."""
+    """White space before it."""
     there: str
-    """What the model reads, without its ##."""
+    """What the model reads, without the mark of a piece."""
     truth: str
-    """What the text has, without its ##."""
+    """What the text has, without the mark of a piece."""
     kind: Literal["", "mask", "random", "kept"]
     """What the mask replaced it by; empty where it is not masked."""
 
@@ -52,48 +47,37 @@ def decode(row: dict[str, Any], vocabulary: Vocabulary, labels: Mapping[int, str
     }
 
 
-def segments(row: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Span], list[Span]]:
-    """Return the pieces of A and of B."""
-    there = [vocabulary.words[i] for i in row["input_ids"]]
-    truth, masked = list(there), [False] * len(there)
+def true_ids(row: Mapping[str, Any]) -> list[int]:
+    """Return the ids of an example before it was masked."""
+    ids = list(row["input_ids"])
     for position, word in zip(row["masked_lm_positions"], row["masked_lm_ids"], strict=True):
-        truth[position], masked[position] = vocabulary.words[word], True
+        ids[position] = word
+    return ids
+
+
+def segments(row: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Span], list[Span]]:
+    """Return the tokens of A and of B."""
+    there, truth = row["input_ids"], true_ids(row)
+    masked = [False] * len(there)
+    for position in row["masked_lm_positions"]:
+        masked[position] = True
     b, end = row["segment_b_start"], len(there) - 1
-    return spans(there[1 : b - 1], truth[1 : b - 1], masked[1 : b - 1]), spans(
-        there[b:end], truth[b:end], masked[b:end]
-    )
+    a, b = (spans(there[part], truth[part], masked[part], vocabulary) for part in (slice(1, b - 1), slice(b, end)))
+    return a, b
 
 
-def plain_text(words: Sequence[str]) -> str:
-    """Return word pieces as text.
+def spans(there: Sequence[int], truth: Sequence[int], masked: Sequence[bool], vocabulary: Vocabulary) -> list[Span]:
+    """Return tokens with the white space between them.
 
-    >>> plain_text(["we", "know", "##s", "上", "海", "。"])
-    'we knows 上海。'
+    there, truth: ids with and without the masks.
     """
-    return _NOT_WRITTEN.sub("", " " + " ".join(words)).removeprefix(" ")
-
-
-def spans(there: Sequence[str], truth: Sequence[str], masked: Sequence[bool]) -> list[Span]:
-    """Return word pieces with the white space between them: none between Chinese characters."""
     found: list[Span] = []
-    before = ""
-    for word, was, is_masked in zip(there, truth, masked, strict=True):
-        tight = not found or _continues(was) or (_is_ideograph(before[-1:]) and _is_ideograph(was[:1]))
-        kind: Literal["", "mask", "random", "kept"] = ""
-        if is_masked:
-            kind = "kept" if word == was else "mask" if word == "[MASK]" else "random"
-        found.append(Span("" if tight else " ", _bare(word), _bare(was), kind))
-        before = was
+    pieces = vocabulary.readable.pieces(truth, masked)
+    for i, was, is_masked, (space, text) in zip(there, truth, masked, pieces, strict=True):
+        if not is_masked:
+            found.append(Span(space, text, text, ""))
+            continue
+        kind: Literal["mask", "random", "kept"] = "kept" if i == was else "mask" if i == vocabulary.mask else "random"
+        ((_, instead),) = vocabulary.readable.pieces([i], [True])
+        found.append(Span(space, instead, text, kind))
     return found
-
-
-def _continues(word: str) -> bool:
-    return word.startswith("##") and len(word) > 2
-
-
-def _bare(word: str) -> str:
-    return word[2:] if _continues(word) else word
-
-
-def _is_ideograph(character: str) -> bool:
-    return "\u3000" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef"

@@ -154,7 +154,7 @@ def estimate(
         num_parts: number of the parts to write.
     """
     examples, id_bytes = job.examples, 2 if len(vocabulary.words) < 65536 else 4
-    token_bytes = id_bytes + job.tokenize.chinese_words
+    token_bytes = id_bytes + (job.tokenize.chinese_words or vocabulary.marks_words)
     of_text = rates.tokens * token_bytes + rates.sentences * SENTENCE_BYTES + rates.documents * DOCUMENT.itemsize
     index_entries = min(num_parts * RANGES, 8 * (to_tokenize * rates.text * rates.documents + num_parts))
     parts = to_tokenize * rates.text * of_text + index_entries * INDEX.itemsize

@@ -36,7 +36,8 @@ from pipeline.stages.weave import BucketRecord
 from pipeline.stages.work_log import log_begin
 from pipeline.text.versions import version_of
 from pipeline.tokenizer import TokenizeConfig, token_versions
-from pipeline.vocabulary import cached_vocabulary, tokenizer_json
+from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary_files import read_copy
 
 MAX_DROPPED = 0.1  # share of pairs
 MAX_DIVIDED = 0.5  # share of pairs that are parts of one sentence
@@ -145,10 +146,9 @@ def write_files(
             "near-duplicates.parquet",
             [near_duplicates_page(read_near_duplicates(places.near_duplicates), plan, places.parts)],
         )
-    vocabulary = cached_vocabulary(places.vocabulary(job.vocabulary_sha256))
-    write("vocab.txt", [vocabulary.text])
-    del files["vocab.txt"]  # the manifest has its digest under "vocabulary"
-    write("tokenizer.json", [tokenizer_json(vocabulary, job.tokenize.do_lower_case, job.tokenize.strip_accents)])
+    for name, content in read_copy(places.vocabulary(job.vocabulary_digest)).files(job.tokenize.casing).items():
+        write(name, [content])
+    files.pop(Vocabulary.file, None)  # the manifest has its digest under "vocabulary"
     return files
 
 
@@ -176,14 +176,13 @@ def write_manifest(
     _, shards_sha256 = storage.write_whole(storage.join(places.dataset, "shards.parquet"), [shards])
     files = write_files(plan, buckets, job, places, has_rejects=counters["documents_rejected"] > 0)
     scheme = job.examples.scheme
-    num_words = len(cached_vocabulary(places.vocabulary(job.vocabulary_sha256)).words)
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "configuration": job.as_dict(),
         "configuration_digest": job.digest,
         "masking": {"scheme": scheme.name, "can_be_redrawn": scheme.can_be_redrawn},
-        "vocabulary": {"sha256": job.vocabulary_sha256, "size": num_words},
+        "vocabulary": read_copy(places.vocabulary(job.vocabulary_digest)).as_dict(),
         "versions": versions(job.tokenize, sources),
         "counters": counters,
         "notes": [*notes, *plan.notes],

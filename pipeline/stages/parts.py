@@ -123,7 +123,7 @@ class Part:
             record,
             self.blocks,
             self.rejects,
-            tokenizer.wordpiece.dtype,
+            tokenizer.block_tokenizer.dtype,
             files_table(files),
             entries_table(entries),
         )

@@ -23,7 +23,7 @@ from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
 from pipeline.tokens import VERSION, PartRecord, read_finished
-from pipeline.vocabulary import cached_vocabulary
+from pipeline.vocabulary_files import read_copy
 
 
 def part_names(group: SplitGroup, job: JobConfig, part_bytes: int) -> Callable[[int], str]:
@@ -95,7 +95,7 @@ class TokenizeGroup(beam.DoFn):
         self.job, self.places, self.part_bytes = job, places, part_bytes
 
     def setup(self) -> None:
-        vocabulary = cached_vocabulary(self.places.vocabulary(self.job.vocabulary_sha256))
+        vocabulary = read_copy(self.places.vocabulary(self.job.vocabulary_digest))
         self.tokenizer = make_document_tokenizer(self.job.tokenize, vocabulary)
         has_repeats = self.job.tokenize.max_line_repeats is not None
         self.repeated_lines = read_repeated(self.places.parts) if has_repeats else None

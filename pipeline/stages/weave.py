@@ -22,7 +22,6 @@ from bertloom.arrays import U64, Bools
 from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from bertloom.shards import ShardName
 from pipeline.dataset import DOCUMENTS_SCHEMA, HeldOut
-from pipeline.examples.decoding import plain_text
 from pipeline.examples.shards import write_shard
 from pipeline.inputs.rejects import rejects_log
 from pipeline.job import JobConfig
@@ -37,7 +36,8 @@ from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_piece
 from pipeline.text.records import SHOWN_CHARACTERS, Reject
 from pipeline.tokens import PartRecord, TokenBlock, read_range, take_ranges
-from pipeline.vocabulary import cached_vocabulary
+from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary_files import read_copy
 
 MAX_HELD_BYTES = 32_000_000  # of a bucket before duplicates are dropped; without duplicates few buckets have more
 READERS = 8
@@ -167,7 +167,7 @@ def _num_bytes(block: TokenBlock) -> int:
 
 def record_path(bucket: Bucket, plan: Plan, job: JobConfig, places: Places) -> str:
     """Return the path of a bucket's record: a digest of all that decides the bucket's shards."""
-    key = json.dumps([plan.digest, flat(job.examples), job.vocabulary_sha256, bucket.split, bucket.number])
+    key = json.dumps([plan.digest, flat(job.examples), job.vocabulary_digest, bucket.split, bucket.number])
     return storage.join(places.records, f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json")
 
 
@@ -180,7 +180,7 @@ def weave_bucket(
     held_out_ids: U64 | None = None,
 ) -> BucketRecord:
     """Write the shards of a bucket and its page of documents, and return the bucket's record."""
-    config, vocabulary = job.examples, cached_vocabulary(places.vocabulary(job.vocabulary_sha256))
+    config, vocabulary = job.examples, read_copy(places.vocabulary(job.vocabulary_digest))
     tokens, sources, num_duplicates, num_near = read_bucket(
         bucket, plan, places.parts, near_duplicate_ids, held_out_ids
     )
@@ -208,7 +208,7 @@ def weave_bucket(
     log = ""
     if not used.all():
         log = f"{path.rpartition('/')[2].removesuffix('.json')}.rejects.jsonl.gz"
-        rejects = _without_example(tokens, sources, ~used, vocabulary.words)
+        rejects = _without_example(tokens, sources, ~used, vocabulary)
         storage.write_whole(storage.join(places.records, log), [rejects_log(rejects)])
     record = BucketRecord(
         split=bucket.split,
@@ -265,7 +265,7 @@ def _documents_page(rows: NDArray[np.void], sources: list[str]) -> bytes:
 
 
 def _without_example(
-    tokens: TokenBlock, sources: list[str], which: Bools, words: Sequence[str]
+    tokens: TokenBlock, sources: list[str], which: Bools, vocabulary: Vocabulary
 ) -> Iterator[tuple[str, Reject]]:
     """Yield (source, reject) of documents that are in no example. Their text is gone, so the rejects show their tokens."""
     rows = tokens.documents
@@ -274,8 +274,8 @@ def _without_example(
         position, piece, num_sentences, num_tokens = (
             int(rows[name][i]) for name in ("position", "piece", "num_sentences", "num_tokens")
         )
-        ids = tokens.ids[starts[i] : starts[i] + min(num_tokens, SHOWN_CHARACTERS)]  # a token is a character or more
-        text = plain_text([words[token] for token in ids])[:SHOWN_CHARACTERS]
+        ids = tokens.ids[starts[i] : starts[i] + min(num_tokens, 4 * SHOWN_CHARACTERS)]  # a token is a byte or more
+        text = vocabulary.readable.text(ids)[:SHOWN_CHARACTERS]
         detail = f"{num_sentences} sentences, {num_tokens} tokens"
         yield sources[i], Reject(position, "no-example", detail, text, piece=piece)
 

@@ -36,5 +36,11 @@ def inside_words(block: bytes, units: Units, segment: Segment) -> Bools:
     begins = np.zeros(len(block) + 1, bool)
     begins[0] = True
     begins[ends] = True
+    return ~begins[units.starts] & chinese_characters(block, units)
+
+
+def chinese_characters(block: bytes, units: Units) -> Bools:
+    """Return which units are Chinese characters or marks, or others from U+3000 on that BERT isolates: bool (units,)."""
     first = np.frombuffer(block, np.uint8)[units.starts]
-    return ~begins[units.starts] & (units.lengths == 3) & (first >= _IDEOGRAPH_LEAD)
+    found: Bools = (units.lengths == 3) & (first >= _IDEOGRAPH_LEAD)
+    return found

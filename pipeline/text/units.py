@@ -100,6 +100,15 @@ class Interner:
         at = at[self.isolating(point) == ISOLATED]
         return (np.insert(data, at, ord(" ")).tobytes(), at) if len(at) else (block, at)
 
+    def cut_and_name(self, block: bytes) -> tuple[Units, list[str]]:
+        """Return the units of a block, and the text of those that are new since the table was last emptied.
+
+        If these are all that the table holds, it was emptied, and callers must empty tables of their own.
+        """
+        if len(self.codes) > MAX_UNITS:
+            self.codes.clear()
+        return self.cut(block), self.take_new()
+
     def cut(self, block: bytes) -> Units:
         """Return the units of a block of valid UTF-8 that ends at the end of a word."""
         text = bytearray(block)

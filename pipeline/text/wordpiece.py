@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bertloom.arrays import I64, id_type
+from pipeline.text.blocks import Block, BlockTokens
 from pipeline.text.pieces import GreedyPieces, is_short
-from pipeline.text.units import MAX_UNITS, Interner, Units
+from pipeline.text.units import Interner, Units
 
 
 class WordPiece:
@@ -32,20 +33,15 @@ class WordPiece:
         self._clear()
 
     def _clear(self) -> None:
-        self.interner.codes.clear()
         self.ids = np.zeros(0, self.dtype)  # the ids of all units, end to end
         self.offsets = np.zeros(1, np.int32)
         self.sizes = np.zeros(0, np.int32)
 
     def units(self, block: bytes) -> tuple[Units, list[str]]:
-        """Return the units of a block, and the text of those that are new since the table was last emptied.
-
-        When the code of the first new unit is 0 the table was emptied, and callers must empty tables of their own.
-        """
-        if len(self.interner.codes) > MAX_UNITS:
+        """Return the units of a block, and the text of the new ones, as `Interner.cut_and_name` does."""
+        units, new = self.interner.cut_and_name(block)
+        if len(self.sizes) + len(new) != len(self.interner.codes):  # the table of units was emptied
             self._clear()
-        units = self.interner.cut(block)
-        new = self.interner.take_new()
         if new:
             ids, sizes = self._ids_of_units(new)
             self.ids = np.concatenate([self.ids, ids.astype(self.dtype)])
@@ -72,3 +68,13 @@ class WordPiece:
         """Return (ids (tokens,), number of tokens of each unit: int32 (units,))."""
         table = pa.ListArray.from_arrays(self.offsets, self.ids)
         return table.take(pa.array(codes)).flatten().to_numpy(), np.take(self.sizes, codes, mode="clip")
+
+    def tokens(self, block: Block) -> BlockTokens:
+        """Return the tokens of a block whose units `units` has cut."""
+        ids, sizes = self.ids_of(block.units.codes)
+        edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        firsts, sentences = (
+            edges[np.searchsorted(block.units.starts, places)] for places in (block.text_starts, block.borders)
+        )
+        inside = None if block.inside is None else np.repeat(block.inside, sizes)
+        return BlockTokens(ids=ids, texts=firsts, sentences=sentences, inside=inside)

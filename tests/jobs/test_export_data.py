@@ -10,7 +10,7 @@ import pytest
 from bertloom.members import read_shard
 from jobs import cli, export_data
 from pipeline.examples.decoding import decode
-from pipeline.vocabulary import read_vocabulary
+from pipeline.vocabulary_files import read_vocabulary
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 
 NAMES = [

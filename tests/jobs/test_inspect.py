@@ -9,7 +9,8 @@ from bertloom.members import read_shard
 from jobs import cli
 from jobs.inspect_shards import InspectConfig, inspect
 from pipeline.examples.decoding import decode
-from pipeline.vocabulary import Vocabulary, read_vocabulary
+from pipeline.vocabulary import Vocabulary
+from pipeline.vocabulary_files import read_vocabulary
 from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 
 WORDS = ("[PAD] [UNK] [CLS] [SEP] [MASK] we know ##ing ##s paris is , . 上 海 很 大 。 ## cat ##er").split()

@@ -10,7 +10,7 @@ from bertloom.members import read_shard
 from jobs import cli
 from jobs.support.figures import draw_length
 from pipeline.examples.decoding import decode
-from pipeline.vocabulary import read_vocabulary
+from pipeline.vocabulary_files import read_vocabulary
 from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
 
 

@@ -97,7 +97,7 @@ def test_the_marks_of_a_document_do_not_depend_on_its_neighbours():
 
 
 def test_a_segmenter_that_loses_text_is_an_error():
-    units, _ = make_document_tokenizer().wordpiece.units("操作系统\n".encode())
+    units, _ = make_document_tokenizer().block_tokenizer.units("操作系统\n".encode())
     with pytest.raises(AssertionError, match="lost text"):
         inside_words("操作系统\n".encode(), units, lambda text: ["操作系"])
 

@@ -2,7 +2,8 @@
 
 import random
 
-from pipeline.examples.decoding import plain_text, spans
+from pipeline.examples.decoding import spans
+from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 
 WORDS = [
     "we",
@@ -25,8 +26,10 @@ WORDS = [
 ]
 
 
-def test_plain_text_is_the_text_of_the_spans():
+def test_the_text_of_word_pieces_is_that_of_the_spans():
     draw = random.Random(1)
+    vocabulary = Vocabulary((*WORDS, *(word for word in SPECIAL_WORDS if word not in WORDS)))
     for _ in range(20_000):
-        words = draw.choices(WORDS, k=draw.randint(0, 6))
-        assert plain_text(words) == "".join(map(str, spans(words, words, [False] * len(words)))), words
+        ids = draw.choices(range(len(WORDS)), k=draw.randint(0, 6))
+        shown = "".join(map(str, spans(ids, ids, [False] * len(ids), vocabulary)))
+        assert vocabulary.readable.text(ids) == shown, [WORDS[i] for i in ids]

@@ -16,7 +16,7 @@ from pipeline.local import disk_estimate as disk
 from pipeline.local.disk_estimate import Need, check_room, compare, estimate, measure
 from pipeline.places import Places
 from pipeline.text.cleaning import CleanConfig
-from pipeline.vocabulary import read_vocabulary
+from pipeline.vocabulary_files import read_vocabulary
 from tests.jobs.corpus import as_txt, documents, run_job, write, write_vocabulary
 
 MB = 1_000_000

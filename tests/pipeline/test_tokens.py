@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom import storage
-from pipeline.text import wordpiece
 from pipeline.text.records import Document, Reject, document_digest
 from pipeline.text.wordpiece import WordPiece
 from pipeline.tokenizer import DocumentTokenizer
@@ -62,7 +61,7 @@ def split_block(block: TokenBlock) -> list[tuple[list[int], list[int]]]:
 def test_the_tokens_of_a_block_equal_their_twin_document_by_document(kernel, texts):
     texts = [text.replace("\r", " ") for text in texts]
     block = kernel([Document(text.encode(), 0) for text in texts])
-    assert split_block(block) == [twins.tokenize(text, kernel.wordpiece.tokenizer) for text in texts]
+    assert split_block(block) == [twins.tokenize(text, kernel.block_tokenizer.tokenizer) for text in texts]
 
 
 @given(texts=st.lists(PROSE, min_size=1, max_size=5), most=st.integers(0, 8))
@@ -70,7 +69,7 @@ def test_emptying_the_table_changes_neither_ids_nor_sentences(kernel, texts, mos
     block = [Document(text.encode(), 0) for text in texts]
     wanted = [split_block(kernel([document])) for document in block]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wordpiece, "MAX_UNITS", most)
+        patch.setattr("pipeline.text.units.MAX_UNITS", most)
         assert [split_block(kernel([document])) for document in block + block] == wanted + wanted
 
 
@@ -95,7 +94,7 @@ def test_a_nul_after_a_word_changes_neither_ids_nor_sentences(word):
         tokenizer = make_document_tokenizer()
         found = {text: split_block(tokenizer([Document(text.encode(), 0)])) for text in order}
         for text in texts:
-            assert found[text] == [twins.tokenize(text, tokenizer.wordpiece.tokenizer)], text
+            assert found[text] == [twins.tokenize(text, tokenizer.block_tokenizer.tokenizer)], text
             assert len(found[text][0][1]) == 2, text
 
 

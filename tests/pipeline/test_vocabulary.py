@@ -15,9 +15,9 @@ from pipeline.vocabulary import (
     check_casing,
     make_tokenizer,
     parse_vocabulary,
-    read_vocabulary,
     tokenizer_json,
 )
+from pipeline.vocabulary_files import read_vocabulary
 
 SPECIAL = "\n".join(SPECIAL_WORDS)
 SMALL = Vocabulary(
@@ -89,7 +89,7 @@ def test_a_faulty_vocabulary_is_refused_with_its_line_and_a_remedy(data, says):
 def test_a_missing_file_and_a_folder_have_different_errors(tmp_path):
     with pytest.raises(ValueError, match="none.txt: No such file or directory; make a vocabulary with"):
         read_vocabulary(str(tmp_path / "none.txt"))
-    with pytest.raises(ValueError, match="is a folder; expected a vocabulary file"):
+    with pytest.raises(ValueError, match="has neither tokenizer.json nor vocab.txt"):
         read_vocabulary(str(tmp_path))
 
 

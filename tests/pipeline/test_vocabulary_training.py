@@ -13,7 +13,8 @@ from jobs.preprocess import PreprocessConfig
 from jobs.support.config import parse
 from pipeline.options import flat
 from pipeline.stages.word_counts import count_words
-from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer, read_vocabulary
+from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
+from pipeline.vocabulary_files import read_vocabulary
 from pipeline.vocabulary_training import measure_coverage, train_vocabulary
 
 SAMPLE = Path(__file__).parent.parent.parent / "jobs" / "sample"

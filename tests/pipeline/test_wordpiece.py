@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 
-from pipeline.text import wordpiece
 from pipeline.text.wordpiece import WordPiece
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
 from tests.pipeline import twins
@@ -67,13 +66,13 @@ def test_the_reference_equals_the_usual_bert_tokenizer(casing, tmp_path):
 @given(texts=st.lists(ODD_TEXT, max_size=8), most=st.integers(0, 12))
 def test_emptying_the_table_changes_no_ids(kernel, texts, most):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wordpiece, "MAX_UNITS", most)
+        patch.setattr("pipeline.text.units.MAX_UNITS", most)
         for text in texts * 2:
             assert ids(kernel, text) == reference(kernel, text)
 
 
 def test_the_table_is_emptied_when_it_is_too_large(monkeypatch):
-    monkeypatch.setattr(wordpiece, "MAX_UNITS", 3)
+    monkeypatch.setattr("pipeline.text.units.MAX_UNITS", 3)
     kernel = make_kernel(True, None)
     assert kernel.units(b"a b c d")[1] == ["a", "b", "c", "d"]
     assert kernel.units(b"e a")[1] == ["e", "a"]

@@ -33,8 +33,7 @@ class Masking:
     @property
     def random_words(self) -> NDArray[np.unsignedinteger]:
         """The words that a random one is drawn from."""
-        ordinary = self.vocabulary.ordinary
-        return np.arange(len(self.vocabulary.words), dtype=ordinary.dtype) if self.scheme.draws_any_word else ordinary
+        return self.vocabulary.present if self.scheme.draws_any_word else self.vocabulary.ordinary
 
 
 def default_max_predictions(max_seq_length: int, masked_lm_prob: float) -> int:
