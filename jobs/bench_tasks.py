@@ -19,6 +19,7 @@ BENCH/results.json and BENCH/results.md. The same command resumes a stopped one.
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ class TaskResult:
 def main(argv: Sequence[str]) -> int:
     """Run `bertloom bench-tasks` and return its exit status."""
     config = parse(BenchTasksConfig, argv, prog="bertloom bench-tasks")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("bench-tasks runs in one process, on one device: start it without torchrun")
     models = read_models(config.model)
     own_folder(config.out, "bench-tasks")
     results = []

@@ -1,11 +1,16 @@
-"""Measure the losses and accuracies of a pretrained model on held-out examples, for masked words and sentence pairs.
+"""Measure a model: the losses of a pretrained one on held-out examples, or the vectors of any model.
 
     bertloom evaluate --model RUN --data DATASET
     bertloom evaluate --model DIRECTORY --data DATASET --max-examples 2048 --json
+    bertloom evaluate --model DIRECTORY --similarity pairs.csv
+    bertloom evaluate --model DIRECTORY --retrieval queries.jsonl
 
 The model is a run of `bertloom pretrain` or one of its checkpoints, a folder that `bertloom import` wrote, or a directory in
 transformers' form. Each length of the data set is evaluated separately, on the first examples of its first copy with the
 masks in the data set. These are the examples on which `bertloom pretrain` evaluates.
+
+With --similarity, the cosines of the vectors of two texts are compared with their scores. With --retrieval, each query
+searches for its relevant texts among all texts, by cosine. docs/finetuning.md shows the files.
 """
 
 from __future__ import annotations
@@ -17,7 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.support.config import parse
+from jobs.support.finetune_config import pairs
 from model.loading.cache import DEFAULT_CACHE_GB
+from model.pooling import Pooling
 from model.precision import Precision
 
 if TYPE_CHECKING:
@@ -28,12 +35,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Measure losses and accuracies of a pretrained model on held-out examples."""
+    """Measure losses and accuracies of a pretrained model on held-out examples, or the vectors of any model."""
 
     model: Path
     """Run folder, a checkpoint, or a directory in transformers' form."""
-    data: str
+    data: str | None = None
     """Data set: a folder, or s3://…, gs://…, https://…"""
+    similarity: Path | None = None
+    """File of pairs of texts with scores (text_a, text_b, score): Spearman's and Pearson's correlation of their cosines."""
+    retrieval: Path | None = None
+    """Queries and their relevant texts, in a file of rows or a folder of BEIR: nDCG, MRR and recall among the first ten, and
+    accuracy of the first."""
+    pooling: Pooling | None = None
+    """With --similarity and --retrieval: how the vector of a text is made. The default is that of `bertloom embed`."""
+    max_seq_length: int | None = None
+    """With --similarity and --retrieval: number of tokens to read of each text. The default is that of `bertloom embed`."""
+    columns: tuple[str, ...] = ()
+    """With --similarity and --retrieval: names of columns that are not found automatically: anchor=title."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """With --similarity and --retrieval: what to do about an unusable row: stop and report it, or skip and count it."""
     split: Literal["validation", "train"] = "validation"
     """Split whose examples are used."""
     max_examples: int | None = None
@@ -57,6 +77,14 @@ class EvaluateConfig:
         for name in ("max_examples", "batch_size", "num_threads"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        sources = ("data", "similarity", "retrieval")
+        if sum(getattr(self, name) is not None for name in sources) != 1:
+            raise ValueError("give one of --data, --similarity and --retrieval: what the model is measured on")
+        if self.data is not None and (self.pooling or self.max_seq_length or self.columns or self.on_bad_row != "stop"):
+            raise ValueError(
+                "--pooling, --max-seq-length, --columns and --on-bad-row are for --similarity and --retrieval: omit them"
+            )
+        pairs("columns", self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +122,35 @@ class Result:
 
 def main(argv: Sequence[str]) -> None:
     config = parse(EvaluateConfig, argv, prog="bertloom evaluate")
+    if config.data is None:
+        from jobs.support.vector_evaluation import as_lines
+
+        values = evaluate_vectors(config)
+        what = f"{config.model} on {config.similarity or config.retrieval}"
+        print(json.dumps({"model": str(config.model), **values}, indent=2) if config.json else as_lines(what, values))
+        return
     result = evaluate_model(config)
     print(json.dumps(as_json(config, result), indent=2) if config.json else as_table(config, result))
+
+
+def evaluate_vectors(config: EvaluateConfig) -> dict[str, Any]:
+    """Return metrics of the model's vectors, and counts; ValueError if the texts cannot be used."""
+    import torch
+
+    from jobs.support.vector_evaluation import measure_retrieval, measure_similarity
+    from model.hub.pretrained import open_pretrained
+    from model.inference.embed import Embedder
+
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    embedder = Embedder(
+        open_pretrained(config.model), config.pooling, config.max_seq_length, config.device, precision=config.precision
+    )
+    columns = pairs("columns", config.columns)
+    if config.similarity is not None:
+        return measure_similarity(embedder, config.similarity, columns, config.on_bad_row)
+    assert config.retrieval is not None
+    return measure_retrieval(embedder, config.retrieval, columns, config.on_bad_row)
 
 
 def evaluate_model(config: EvaluateConfig) -> Result:
@@ -111,6 +166,7 @@ def evaluate_model(config: EvaluateConfig) -> Result:
 
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
+    assert config.data is not None
     data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
     pretrained = open_pretrained(config.model)
     check_vocabulary(pretrained, data_set)

@@ -15,14 +15,14 @@ The model is a run of `bertloom pretrain` or a directory in transformers' form. 
 With several seeds, each has such a folder, TUNED/seed-1, and TUNED holds the mean, the deviation and the best model.
 
 The same command resumes a stopped run from its last checkpoint. On a CPU with the same number of threads it then gives
-the same numbers, bit for bit, as an uninterrupted run. The exit status is as for `bertloom pretrain`.
+the same numbers, bit for bit, as an uninterrupted run. The exit status is as for `bertloom pretrain`. torchrun starts it on
+several devices.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from jobs.support.finetune_run import SeedResult
     from jobs.support.finetuning import FinetuneJob
+    from model.distributed import Ranks
     from model.hub.pretrained import Pretrained
     from model.tasks.data import TaskData, Windowing
     from model.tasks.task import Task
@@ -76,33 +77,46 @@ def main(argv: Sequence[str]) -> int:
 
 def finetune(config: FinetuneConfig) -> FinetuneResult:
     """Train with every seed, until the end or a signal, from the last checkpoint if there is one."""
+    from model.distributed import join_ranks
+    from model.step import choose_device
+
+    with join_ranks(choose_device(config.device)) as ranks:
+        return finetune_rank(config, ranks)
+
+
+def finetune_rank(config: FinetuneConfig, ranks: Ranks) -> FinetuneResult:
+    """Train as one of the ranks."""
     import torch
 
     from jobs.support.finetune_run import train_seed
-    from model.runs.lock import run_lock
+    from model.distributed import backend_errors
+    from model.runs.recorder import make_recorder
     from model.runs.signals import stop_signals
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("finetune runs in one process, on one device: start it without torchrun")
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     check_folders(config)
-    job = prepare(config)
-    with run_lock(config.out), stop_signals() as signals:
-        print_start(job)
+    job = prepare(config, ranks)
+    with make_recorder(config.out, ranks).lock(), stop_signals() as signals, backend_errors():
+        if ranks.is_first:
+            print_start(job)
         results: list[SeedResult] = []
         for seed in config.seeds:
             out = config.out if len(config.seeds) == 1 else config.out / f"seed-{seed}"
             result = train_seed(job, seed, out, signals)
-            if result is None:
-                return FinetuneResult(out=config.out, seeds=results, mean={}, deviation={}, signal_number=signals[0])
+            if isinstance(result, int):
+                return FinetuneResult(out=config.out, seeds=results, mean={}, deviation={}, signal_number=result)
             results.append(result)
         return summarize(job, results)
 
 
-def prepare(config: FinetuneConfig) -> FinetuneJob:
-    """Open the model and read the rows; ValueError if they do not fit together."""
+def prepare(config: FinetuneConfig, ranks: Ranks | None = None) -> FinetuneJob:
+    """Open the model and read the rows; ValueError if they do not fit together.
+
+    ranks: the processes that train together; by default this one alone.
+    """
     from jobs.support.finetuning import FinetuneJob
+    from model.distributed import Ranks
     from model.hub.pretrained import open_pretrained
     from model.runs.heap import limit_kernels
     from model.step import choose_device, choose_precision
@@ -116,8 +130,8 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
         max_windows=config.max_windows,
     )
     check_model(config, pretrained, windowing)
-    device = choose_device(config.device)
-    precision = choose_precision(config.precision, device, pretrained.config.shape, config.attention_dropout)
+    ranks = ranks or Ranks(device=choose_device(config.device))
+    precision = choose_precision(config.precision, ranks.device, pretrained.config.shape, config.attention_dropout)
     limit_kernels(precision)
     task = make_task(config.task, windowing, config.labels, **task_flags(config, pretrained))
     pretrained = replace(pretrained, config=task.configured(pretrained.config))
@@ -146,7 +160,7 @@ def prepare(config: FinetuneConfig) -> FinetuneJob:
     digests = {"model": pretrained.digest(), "train": file_digest(config.train), "dev": file_digest(config.dev)}
     job = FinetuneJob(
         config=config,
-        device=device,
+        ranks=ranks,
         precision=precision,
         task=task,
         pretrained=pretrained,
@@ -248,7 +262,7 @@ def summarize(job: FinetuneJob, results: list[SeedResult]) -> FinetuneResult:
     """Return the result of all seeds. For several seeds, write results.json and copy the best model."""
     from jobs.support.finetuning import describe_metrics
 
-    out = job.config.out
+    out, is_first = job.config.out, job.ranks.is_first
     best = max(results, key=lambda result: result.metrics[job.metric])
     names = list(results[0].metrics)
     mean = {name: statistics.fmean(result.metrics[name] for result in results) for name in names}
@@ -262,15 +276,16 @@ def summarize(job: FinetuneJob, results: list[SeedResult]) -> FinetuneResult:
             "seeds": {str(result.seed): result.metrics for result in results},
         }
         path = out / "results.json"
-        if not path.exists() or read_json(path) != content:
+        if is_first and (not path.exists() or read_json(path) != content):
             with whole_folder(out / "model", replace=True) as temporary:
                 shutil.copytree(best.out / "model", temporary, dirs_exist_ok=True)
             write_text(path, json.dumps(content, indent=2) + "\n")
         spread = ", ".join(f"{name} {mean[name]:.4f} ± {deviation[name]:.4f}" for name in names if name != "loss")
-        print(f"{counted(len(results), 'seed')}: {spread}")
-    print(
-        f"{describe_metrics(best.metrics)} at step {best.best_step:,} of seed {best.seed}; the model is {out / 'model'}"
-    )
+        if is_first:
+            print(f"{counted(len(results), 'seed')}: {spread}")
+    if is_first:
+        where = f"at step {best.best_step:,} of seed {best.seed}; the model is {out / 'model'}"
+        print(f"{describe_metrics(best.metrics)} {where}")
     return FinetuneResult(out=out, seeds=results, mean=mean, deviation=deviation)
 
 

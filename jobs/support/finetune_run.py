@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -13,7 +13,6 @@ from bertloom.json_files import read_json
 from bertloom.whole_files import remove_folder, sweep_temporary, write_text
 from jobs.support.config import dump
 from jobs.support.finetuning import FinetuneJob, Finetuning, describe_metrics, model_path, remove_other_models
-from model.distributed import Ranks
 from model.mixed_precision import compute_copy
 from model.runs.best import Best
 from model.runs.checkpoint import load_checkpoint
@@ -44,22 +43,28 @@ class SeedResult:
     """Real tokens per second of this call, without evaluations; 0 if the run was finished already."""
 
 
-def train_seed(job: FinetuneJob, seed: int, out: Path, signals: Sequence[Signals]) -> SeedResult | None:
-    """Train one run until its end, from the last checkpoint if there is one; None if a signal stopped it."""
+def train_seed(job: FinetuneJob, seed: int, out: Path, signals: Sequence[Signals]) -> SeedResult | int:
+    """Train one run, from the last checkpoint if there is one. Return its end, or the number of a signal that stopped it."""
+    ranks = job.ranks
     settings = json.loads(json.dumps(job.settings | {"seed": seed}))
-    if finished := read_result(out, settings):
-        print(f"{out} is finished: {describe_metrics(finished.metrics)} at step {finished.best_step:,}")
-        remove_intermediate(out)  # in case that a kill came first
-        return finished
+    if finished := ranks.share_json(read_result(out, settings) if ranks.is_first else None):
+        result = result_of(seed, out, finished)
+        if ranks.is_first:
+            print(f"{out} is finished: {describe_metrics(result.metrics)} at step {result.best_step:,}")
+            remove_intermediate(out)  # in case that a kill came first
+        return result
     training, progress = resume(job, seed, out, settings)
     options = RecorderOptions(total=job.num_steps, unit="steps", configuration={})
     with training.recorder.open(progress, options):
         progress, stop_signal = train(training, progress, signals)
     if not training.is_over(progress):
         name = Signals(stop_signal).name
-        print(f"seed {seed}: stopped by {name} at step {progress.step:,}, saved in {out}; start again to resume")
-        return None
-    return finish(training, progress)
+        training.recorder.print(
+            f"seed {seed}: stopped by {name} at step {progress.step:,}, saved in {out}; start again to resume"
+        )
+        return stop_signal
+    finished = ranks.share_json(finish(training, progress) if ranks.is_first else None)
+    return result_of(seed, out, finished, training.meter.tokens_per_second)
 
 
 def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> tuple[Finetuning, Progress]:
@@ -68,24 +73,27 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
     Raises:
         ValueError: settings that decide the numbers have changed.
     """
-    config = job.config
-    ranks = Ranks(device=job.device)
+    config, ranks = job.config, job.ranks
     recorder = make_recorder(out, ranks)
     found = recorder.find_checkpoint(FinetuneState)
-    state = found[1] if found else FinetuneState(progress=Progress(), best=Best(), settings=settings)
+    saved = ranks.share_json(asdict(found[1]) if found else None)
+    state = FinetuneState(progress=Progress(), best=Best(), settings=settings)
+    if saved:
+        state = FinetuneState.from_json(saved)
     changes_between(state.settings, settings, state.step)
-    check_best(out, state.best)
-    out.mkdir(parents=True, exist_ok=True)
-    write_inputs(job)
-    remove_other_models(out, state.best.step)
+    if ranks.is_first:
+        check_best(out, state.best)
+        out.mkdir(parents=True, exist_ok=True)
+        write_inputs(job)
+        remove_other_models(out, state.best.step)
 
     model, new_weights = build_model(job, seed)
     freeze(model.encoder, config.frozen_layers)
     model.to(ranks.device)
     optimizer = build_optimizer(model, config.weight_decay, config.layer_decay)
     recorder.check_space(model, optimizer, 2, num_models=2)  # the best model so far, and a better one
-    if found:
-        load_checkpoint(found[0], model, optimizer)
+    load_checkpoint(found[0] if found else None, model, optimizer, ranks)
+    if saved:
         recorder.print(f"seed {seed}: resuming at step {state.step:,}")
     elif new_weights:
         recorder.print(f"seed {seed}: new weights for {', '.join(new_weights)}")
@@ -120,8 +128,8 @@ def build_model(job: FinetuneJob, seed: int) -> tuple[TaskModel, list[str]]:
     return model, load_encoder(model, job.pretrained, seed, random_weights=job.config.random_weights)
 
 
-def finish(training: Finetuning, progress: Progress) -> SeedResult:
-    """Move the best model to its final place, and write results.json."""
+def finish(training: Finetuning, progress: Progress) -> dict[str, Any]:
+    """Move the best model to its final place, and return the content of results.json, which is written."""
     out, best_step = training.recorder.out, training.best.step
     assert best_step is not None, "the last step is evaluated"
     best = model_path(out, best_step)
@@ -132,14 +140,7 @@ def finish(training: Finetuning, progress: Progress) -> SeedResult:
     content = {"step": progress.step, "best_step": best_step, "metrics": values, "settings": training.settings}
     write_text(out / "results.json", json.dumps(content, indent=2) + "\n")
     remove_intermediate(out)
-    return SeedResult(
-        seed=training.seed,
-        out=out,
-        step=progress.step,
-        best_step=best_step,
-        metrics=values,
-        tokens_per_second=training.meter.tokens_per_second,
-    )
+    return content
 
 
 def evaluation_of(out: Path, step: int) -> dict[str, Any]:
@@ -174,8 +175,8 @@ def remove_intermediate(out: Path) -> None:
             folder.rmdir()
 
 
-def read_result(out: Path, settings: dict[str, Any]) -> SeedResult | None:
-    """Return the result in results.json of a finished run, or None; ValueError if its settings were different."""
+def read_result(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the content of results.json of a finished run, or None; ValueError if its settings were different."""
     path = out / "results.json"
     if not path.exists():
         return None
@@ -183,11 +184,16 @@ def read_result(out: Path, settings: dict[str, Any]) -> SeedResult | None:
     changes_between(content["settings"], settings, content["step"])
     if not (out / "model").is_dir():
         raise ValueError(f"{out} is finished, but {out / 'model'} is missing: put it back, or give a new --out")
+    return content
+
+
+def result_of(seed: int, out: Path, content: dict[str, Any], tokens_per_second: float = 0.0) -> SeedResult:
+    """Return the end of a run from the content of its results.json."""
     return SeedResult(
-        seed=settings["seed"],
+        seed=seed,
         out=out,
         step=content["step"],
         best_step=content["best_step"],
         metrics=content["metrics"],
-        tokens_per_second=0.0,
+        tokens_per_second=tokens_per_second,
     )

@@ -35,7 +35,8 @@ class FinetuneJob:
     """What all seeds of a command share."""
 
     config: FinetuneConfig
-    device: torch.device
+    ranks: Ranks
+    """The processes that train together."""
     precision: str
     task: Task[Any]
     """The task, with what it has learnt from the training rows, such as their labels."""
@@ -128,20 +129,26 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
         return self.is_over(progress) or self.job.is_end_of_epoch(progress.step)
 
     def evaluate(self, progress: Progress) -> dict[str, float]:
-        """Return the metrics on the dev rows, and keep the model if it is the best so far."""
+        """Return the metrics on the dev rows, and keep the model if it is the best so far. Rank 0 does it for all."""
+        task, values = self._measure() if self.ranks.is_first else (self.job.task, {})
+        values = self.ranks.share_json(values)
+        self.best = self.best.after(progress.step, values[self.job.metric])
+        if self.best.step == progress.step and self.ranks.is_first:
+            self.recorder.check_folder()  # or the model would make another folder of this name
+            # A killed run may have got further than its checkpoint, and written this model already.
+            with whole_folder(model_path(self.recorder.out, progress.step), replace=True) as folder:
+                tokenizer, longest = self.job.pretrained.tokenizer, self.job.pretrained.max_seq_length
+                longest = max(longest, task.windowing.max_seq_length)
+                save_pretrained(self.model, folder, tokenizer, longest, task.vectors, **task.configuration())
+        return values
+
+    def _measure(self) -> tuple[Task[Any], dict[str, float]]:
+        """Return the task with what the dev rows decide, and the metrics on them."""
         job = self.job
         logits, loss = predict_all(self.computing, job.dev, job.config.micro_batch_size)
         task = job.task.calibrate(job.dev, logits)
         values = task.measure(job.dev_rows, job.dev, logits)
-        self.best = self.best.after(progress.step, values[job.metric])
-        if self.best.step == progress.step:
-            self.recorder.check_folder()  # or the model would make another folder of this name
-            # A killed run may have got further than its checkpoint, and written this model already.
-            with whole_folder(model_path(self.recorder.out, progress.step), replace=True) as folder:
-                longest = max(job.pretrained.max_seq_length, job.task.windowing.max_seq_length)
-                configuration, vectors = task.configuration(), task.vectors
-                save_pretrained(self.model, folder, job.pretrained.tokenizer, longest, vectors, **configuration)
-        return values if loss is None else {"loss": loss, **values}
+        return task, values if loss is None else {"loss": loss, **values}
 
     def describe_evaluation(self, step: int, values: dict[str, float]) -> str:
         loss = f"loss {values['loss']:.4f}; " if "loss" in values else ""
@@ -154,7 +161,8 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
         state = FinetuneState(progress=progress, best=self.best, settings=self.settings)
         self.recorder.save(self.model, self.optimizer, state)
         self.recorder.wait()  # the checkpoint refers to the best model, so the older ones go afterwards
-        remove_other_models(self.recorder.out, self.best.step)
+        if self.ranks.is_first:
+            remove_other_models(self.recorder.out, self.best.step)
 
     def next_batch(self, progress: Progress) -> list[TaskBatch]:
         size = self.job.config.batch_size
@@ -183,6 +191,7 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
             step=step,
             copy=self.copy,
             loss_scale=loss_scale,
+            ranks=self.ranks,
         )
 
     def advance(self, progress: Progress, batch: list[TaskBatch], loss: float | None, seconds: float) -> Progress:

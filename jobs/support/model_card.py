@@ -113,9 +113,29 @@ def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
         else f"{pretrained.tokenizer.vocab_size:,} tokens, {file.content['model']['type']}",
         "parameters": f"{sum(tensor.numel() for tensor in pretrained.weights.values()):,}",
     }
+    library, code = (
+        "transformers",
+        [
+            f"from transformers import {kind}, AutoTokenizer" + ("" if pipeline in WITHOUT_PIPELINE else ", pipeline"),
+            "",
+            f'model = {kind}.from_pretrained("{name}")',
+            f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+            *([] if pipeline in WITHOUT_PIPELINE else [f'use = pipeline("{pipeline}", "{name}")']),
+        ],
+    )
+    if form := pretrained.vectors:
+        library, pipeline = "sentence-transformers", "sentence-similarity"
+        code = [
+            "from sentence_transformers import SentenceTransformer",
+            "",
+            f'vectors = SentenceTransformer("{name}").encode(["a text", "another"])',
+        ]
+        pooling = "the mean over all tokens" if form.pooling == "mean" else "that of [CLS]"
+        length = ", of length 1" if form.normalize else ""
+        facts["vector of a text"] = f"{pooling}, of the first {form.max_seq_length:,}{length}"
     return [
         "---",
-        "library_name: transformers",
+        f"library_name: {library}",
         f"pipeline_tag: {pipeline}",
         "tags:",
         "- bert",
@@ -126,11 +146,7 @@ def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
         f"A {pretrained.architecture}. {what}",
         "",
         "```python",
-        f"from transformers import {kind}, AutoTokenizer" + ("" if pipeline in WITHOUT_PIPELINE else ", pipeline"),
-        "",
-        f'model = {kind}.from_pretrained("{name}")',
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
-        *([] if pipeline in WITHOUT_PIPELINE else [f'use = pipeline("{pipeline}", "{name}")']),
+        *code,
         "```",
         "",
         "## The model",

@@ -43,7 +43,7 @@ def read_vector_form(directory: Path, max_seq_length: int) -> VectorForm | None:
     if not path.exists():
         return None
     modules = decode_json(read_regular(path), str(path))
-    check_shape(modules, [{"path": str, "type": str}], str(path))
+    check_shape({"modules": modules}, {"modules": [{"path": str, "type": str}]}, str(path))
     kinds = [module["type"].rpartition(".")[2] for module in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ValueError(

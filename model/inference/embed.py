@@ -30,6 +30,7 @@ class Embedder:
         max_seq_length: int | None = None,
         device: str = "auto",
         normalize: bool | None = None,
+        precision: str = "auto",
     ) -> None:
         """
         Args:
@@ -37,6 +38,7 @@ class Embedder:
                 the model if it was trained for vectors, or else mean.
             max_seq_length: tokens of a text that are read, including these two; None: as many as in its training.
             normalize: divide each vector by its length. None: if the model was trained so.
+            precision: see `choose_precision`.
             device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.
 
         Raises:
@@ -56,8 +58,8 @@ class Embedder:
         state = from_hugging_face(pretrained.weights, pretrained.config, None)
         load_weights(nn.ModuleDict({"encoder": self.encoder}), state, str(pretrained.path))
         self.device = choose_device(device)
-        precision = choose_precision("auto", self.device, pretrained.config.shape)
-        in_precision(self.encoder.to(self.device).eval(), precision)
+        chosen = choose_precision(precision, self.device, pretrained.config.shape)
+        in_precision(self.encoder.to(self.device).eval(), chosen)
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from bertloom.json_files import Damaged, check_regular, read_json
 from bertloom.shapes import shaped, shown
 from bertloom.whole_files import remove_folder, whole_folder
-from model.distributed import Ranks
+from model.distributed import ALONE, Ranks
 from model.encoders import config_from
 from model.heads import PretrainingModel, expected_tensors
 from model.optimizer import moment_names
@@ -249,15 +249,21 @@ def load_model(path: Path) -> PretrainingModel:
     return model
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Load a checkpoint's weights and moments into a model of the same shape and its optimizer.
+def load_checkpoint(
+    path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE
+) -> None:
+    """Load a checkpoint's weights and moments into a model of the same shape and its optimizer, on all ranks.
+
+    Args:
+        path: of rank 0, None if there is no checkpoint: the others then get its weights as they are. Others need none.
 
     Raises:
         ValueError: its files hold tensors of other names or shapes.
     """
-    load_weights(path, model)
-    alone = Ranks(device=next(model.parameters()).device)
-    share_moments(read_moments(path, model, optimizer), model, optimizer, alone)
+    if path:
+        load_weights(path, model)
+    ranks.share_tensors(model.state_dict().values())
+    share_moments(read_moments(path, model, optimizer) if path else {}, model, optimizer, ranks)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -169,18 +169,7 @@ class EmbedTask(Task[EmbedRow]):
         return [*PAIRS, *SCORED, *TEXTS] if labelled else TEXTS
 
     def parse(self, place: str, values: Mapping[str, Any]) -> EmbedRow:
-        if "text" in values:
-            return EmbedRow(place, values["id"], (text_of(values["text"], "text"),))
-        if "score" in values:
-            texts = tuple(text_of(values[name], name) for name in ("text_a", "text_b"))
-            return EmbedRow(place, values["id"], texts, number_of(values["score"], "score"))
-        if values.get("is_impossible") in (True, "true"):
-            raise BadRow("is_impossible is true: the context does not answer the question")
-        pair = tuple(text_of(values[name], name) for name in ("anchor", "positive"))
-        negatives = negatives_of(values["negatives"]) if "negatives" in values else ()
-        if same := set(pair) & set(negatives):
-            raise BadRow(f"a negative is also the anchor or the positive: {same.pop()!r:.60}")
-        return EmbedRow(place, values["id"], (*pair, *negatives))
+        return parse_row(place, values)
 
     def label_counts(self, rows: Sequence[EmbedRow]) -> Mapping[str, int]:
         return {}
@@ -267,9 +256,27 @@ class EmbedTask(Task[EmbedRow]):
         return content | {"bertloom": content["bertloom"] | {name: getattr(self, name) for name in self.flags}}
 
 
-def negatives_of(value: Any) -> tuple[str, ...]:
-    """Return the hard negatives of a list, of columns, of a list as JSON in a cell of a table, or of one text."""
-    found = from_cell(value) if not isinstance(value, Parts) else list(value.values())
-    if not isinstance(found, list):
-        found = [value]
-    return tuple(text_of(text, "a negative") for text in found if text not in (None, ""))
+def parse_row(place: str, values: Mapping[str, Any]) -> EmbedRow:
+    """Return a row from its values by purpose; raise BadRow if they are unusable."""
+    if "text" in values:
+        return EmbedRow(place, values["id"], (text_of(values["text"], "text"),))
+    if "score" in values:
+        texts = tuple(text_of(values[name], name) for name in ("text_a", "text_b"))
+        return EmbedRow(place, values["id"], texts, number_of(values["score"], "score"))
+    if values.get("is_impossible") in (True, "true"):
+        raise BadRow("is_impossible is true: the context does not answer the question")
+    pair = tuple(text_of(values[name], name) for name in ("anchor", "positive"))
+    negatives = texts_of(values.get("negatives"), "a negative")
+    if same := set(pair) & set(negatives):
+        raise BadRow(f"a negative is also the anchor or the positive: {same.pop()!r:.60}")
+    return EmbedRow(place, values["id"], (*pair, *negatives))
+
+
+def texts_of(value: Any, name: str) -> tuple[str, ...]:
+    """Return the texts in a list, in columns, in a list as JSON in a cell of a table, or one text.
+
+    Empty ones are left out. `name` is what a text is, for errors.
+    """
+    found = list(value.values()) if isinstance(value, Parts) else from_cell(value)
+    texts = found if isinstance(found, list) else [value]
+    return tuple(text_of(text, name) for text in texts if text not in (None, ""))

@@ -123,6 +123,7 @@ def train_step(
     is_whole = computing.relates_items and len(batches) > 1
     loss = backward_together(passes, gradients) if is_whole else backward_apart(passes, gradients)
     gradients.finish()
+    ranks.sum_tensor(loss)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     divide_gradients(parameters, loss_scale)
     gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
@@ -167,7 +168,7 @@ class Passes:
 
 
 def backward_apart(passes: Passes, gradients: GradientSum) -> Tensor:
-    """Add the gradients of one micro-batch after the other, and return the loss of the global batch."""
+    """Add the gradients of one micro-batch after the other, and return this rank's part of the loss."""
     total = torch.zeros((), dtype=torch.float64, device=passes.device)
     for number in passes.own:
         batch = passes.batches[number].to(passes.device)
@@ -175,15 +176,16 @@ def backward_apart(passes: Passes, gradients: GradientSum) -> Tensor:
         with gradients.overlapping(is_last=number == passes.own[-1]):
             (loss * passes.scale).backward()
         total += loss.detach().double()
-    return passes.ranks.sum_tensor(total)
+    return total
 
 
 def backward_together(passes: Passes, gradients: GradientSum) -> Tensor:
-    """Add the gradients of a loss that relates all items of the global batch, and return it (GradCache, Gao et al. 2021).
+    """Add the gradients of a loss that relates all items of the global batch (GradCache, Gao et al. 2021).
 
     The vectors of all micro-batches are computed without a graph, then the gradient of the loss with respect to them. A
     second forward pass of each micro-batch, with the same dropout, takes it to the weights. Memory is that of a micro-batch
     and of the vectors. All ranks know all vectors and compute the same loss; each goes on with those of its own texts.
+    The loss is returned on rank 0, and 0 on the others.
     """
     width = passes.model.config.shape.hidden_size
     counts = [len(batch.lengths) for batch in passes.batches]
@@ -200,7 +202,7 @@ def backward_together(passes: Passes, gradients: GradientSum) -> Tensor:
         logits = passes.logits(number, passes.batches[number].to(passes.device))
         with gradients.overlapping(is_last=number == passes.own[-1]):
             logits.backward(parts[number])
-    return loss.detach().double()
+    return loss.detach().double() * passes.ranks.is_first
 
 
 @torch.inference_mode()

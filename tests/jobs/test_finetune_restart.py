@@ -55,8 +55,8 @@ def test_a_run_that_was_killed_and_then_stopped_ends_with_the_numbers_of_an_unin
     assert json.loads((out / "results.json").read_text()) == json.loads((finetuned / "results.json").read_text())
 
 
-@pytest.mark.parametrize("task", ["multilabel", "choice"])
-def test_killed_runs_with_thresholds_or_endings_end_with_the_numbers_of_an_uninterrupted_run(
+@pytest.mark.parametrize("task", ["multilabel", "choice", "embed"])
+def test_killed_runs_with_thresholds_or_endings_or_vectors_end_with_the_numbers_of_an_uninterrupted_run(
     task, encoder, task_files, tmp_path
 ):
     whole, out = tmp_path / "whole", tmp_path / "run"
