@@ -51,6 +51,7 @@ def preload() -> None:
         "jobs.support.finetune_run",
         "jobs.support.finetuning",
         "model.runs.loop",
+        "model.tasks.embed",
         "model.runs.recorder",
         "model.hub.initial_weights",
         "model.optimizer",

@@ -43,6 +43,7 @@ def test_every_model_is_trained_on_every_task_and_one_table_is_written(tasks, en
         "word overlap",
         "word memory",
         "closest ending",
+        "tf-idf vectors",
         "small",
         "random",
     ]
