@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
 """Classes of transformers for which tokenizer_config.json takes precedence over the normalizer of tokenizer.json."""
+BYTE_LEVEL_CLASSES = tuple(
+    f"{name}Tokenizer{fast}" for name in ("Roberta", "GPT2", "Bart", "Longformer", "Deberta") for fast in ("", "Fast")
+)
+"""Classes for which its add_prefix_space takes precedence."""
 WORDPIECE_CLASSES = (
     *BERT_CLASSES,
     *(f"{name}Tokenizer{fast}" for name in ("DistilBert", "Electra", "MPNet") for fast in ("", "Fast")),
@@ -105,7 +109,10 @@ def read_tokenizer(path: str) -> TokenizerFile:
         content = _read(path)
         if content is None:
             raise ValueError(f"{path} does not exist: expected a tokenizer.json, or a directory with one")
-        return parse_tokenizer(content, path, _names(*_beside(path.rpartition("/")[0] or ".")))
+        folder, _, name = path.rpartition("/")
+        if name != "tokenizer.json":
+            return parse_tokenizer(content, path, _names(*_beside(folder or ".")))
+        path = folder or "."  # what is beside it counts
     names = ("tokenizer.json", "vocab.txt", "bert_config.json")
     where, words_path, google_path = (storage.join(path, name) for name in names)
     content, words = _read(where), _read(words_path)
@@ -128,18 +135,23 @@ def read_tokenizer(path: str) -> TokenizerFile:
             config = {"do_lower_case": not is_cased} | config
         made = bert_content(listed, BERT_NAMES | named, normalizer_of(config_path, config), words_path)
         return parse_tokenizer(json.dumps(made).encode(), words_path, named)
-    parsed = parse_json(content, where)
-    if (
-        given[1] is not None
-        and config.get("tokenizer_class", BERT_CLASSES[0]) in BERT_CLASSES
-        and _is_wordpiece(parsed)
-    ):
-        # A run folder has no tokenizer_config.json: its tokenizer.json, which is the data set's, decides.
-        content = json.dumps(parsed | {"normalizer": normalizer_of(config_path, config)}).encode()
+    if given[1] is not None:  # a run folder has none: its tokenizer.json, which is the data set's, decides
+        parsed = parse_json(content, where)
+        content = json.dumps(parsed | _replaced(parsed, config_path, config)).encode()
     found = parse_tokenizer(content, where, named)
     if words is not None:
         _check_same(found, split_words(words, words_path), path)
     return found
+
+
+def _replaced(content: dict[str, Any], config_path: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a tokenizer.json that the class of tokenizer_config.json makes anew in transformers."""
+    kind, cut = config.get("tokenizer_class", BERT_CLASSES[0]), content.get("pre_tokenizer")
+    if kind in BERT_CLASSES and _is_wordpiece(content):
+        return {"normalizer": normalizer_of(config_path, config)}
+    if kind in BYTE_LEVEL_CLASSES and isinstance(cut, dict) and cut.get("type") == "ByteLevel":
+        return {"pre_tokenizer": cut | {"add_prefix_space": config.get("add_prefix_space", False)}}
+    return {}
 
 
 def _read(path: str) -> bytes | None:

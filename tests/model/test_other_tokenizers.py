@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
-from bertloom.tokenizer_files import parse_tokenizer
+from bertloom.tokenizer_files import parse_tokenizer, read_tokenizer
 from model.hub.initial_weights import check_vocabulary
 from model.hub.pretrained import open_pretrained
 from model.hub.tokenizer import TextTokenizer, load_tokenizer
@@ -154,3 +154,22 @@ def test_words_without_tokens_get_one():
     ids, firsts = TOKENIZERS["albert"].word_ids([["\u0301", "cat"]])[0]
     assert ids[0] == FILES["albert"].special.unk and firsts.tolist() == [0, 1]
     assert torch.as_tensor(ids.astype(int)).max() < TOKENIZERS["albert"].vocab_size
+
+
+@pytest.mark.parametrize("kind", ["RobertaTokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("configured", [True, False, None])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_space_before_a_text_is_read_as_transformers_reads_it(kind, configured, own, tmp_path):
+    content = CONTENTS["roberta"] | {"pre_tokenizer": CONTENTS["roberta"]["pre_tokenizer"] | {"add_prefix_space": own}}
+    config = {"tokenizer_class": kind} | ({} if configured is None else {"add_prefix_space": configured})
+    named = {f"{role}_token": FILES["roberta"].special.names[f"{role}_token"] for role in ("cls", "sep", "unk", "mask")}
+    for name, value in (
+        ("tokenizer", content),
+        ("tokenizer_config", config | named),
+        ("config", {"model_type": "bart"}),
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    known = AutoTokenizer.from_pretrained(tmp_path)("the cat", add_special_tokens=False)["input_ids"]
+    ours = load_tokenizer(tmp_path, TOKENIZERS["roberta"].vocab_size)
+    assert ours.ids(["the cat"])[0].tolist() == known
+    assert read_tokenizer(str(tmp_path / "tokenizer.json")).files() == ours.file.files()
