@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from model.linear import in_blocks
 from model.packing import PackedSequences, PaddedPlaces
 
 try:  # in CUDA builds of torch 2.11 and later
@@ -59,40 +58,41 @@ def attention(qkv: Tensor, batch: PackedSequences, dropout: float = 0.0, window:
     if window is not None and batch.longest <= window + 1:
         window = None
     if flash_obstacle(qkv.device, qkv.dtype, qkv.shape[-1], dropout) is None:
-        T, _, H, D = qkv.shape
-        query, key, value = (part.view(T, H, D) for part in in_blocks(qkv.flatten(1)).split(H * D, -1))
+        query, key, value = qkv.unbind(1)
+        starts, longest = batch.cu_seqlens, batch.longest
         reach = -1 if window is None else window  # -1: no limit
-        mixed = varlen_attn(  # only arguments that torch 2.11 and 2.13 have in common; the scale is 1 / sqrt(D)
-            *(query, key, value, batch.cu_seqlens, batch.cu_seqlens, batch.longest, batch.longest),
-            window_size=(reach, reach),
-        )
+        # Only arguments that torch 2.11 and 2.13 have in common. Default: scale 1 / sqrt(D).
+        mixed = varlen_attn(query, key, value, starts, starts, longest, longest, window_size=(reach, reach))
         assert isinstance(mixed, Tensor)
         return mixed
     num_places = (len(batch.cu_seqlens) - 1) * batch.longest
     if qkv.is_cuda and num_places <= MOST_PADDING * len(qkv):
         return padded_attention(qkv, batch.padded_places, dropout, window)
     mask = None if window is None else band(WINDOWS_OF_BLOCK * window, window, qkv)
-    return torch.cat([sequence_attention(part, dropout, window, mask) for part in qkv.split(batch.lengths)])
+    short = batch.longest if window is None else window + 1  # a token sees all of a sequence of at most this length
+    parts = qkv.split(batch.lengths)
+    return torch.cat([sequence_attention(part, dropout, None if len(part) <= short else mask) for part in parts])
 
 
-def sequence_attention(part: Tensor, dropout: float, window: int | None, mask: Tensor | None) -> Tensor:
+def sequence_attention(part: Tensor, dropout: float, mask: Tensor | None) -> Tensor:
     """Return (S, H, D) from the (S, 3, H, D) of one sequence.
 
     Args:
-        mask: with a window, `band` of a block, (B, B + 2 W).
+        mask: `band` of a block, (B, B + 2 W); None if a token sees all others.
     """
-    if window is None or mask is None or len(part) <= window + 1:
+    if mask is None:
         query, key, value = part.permute(1, 2, 0, 3).unsqueeze(1)  # (1, H, S, D) each
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)[0].transpose(0, 1)
+    size = len(mask)
+    window = (mask.shape[1] - size) // 2
     queries, keys_values = part.split((1, 2), 1)
-    pieces = keys_values.split(window)  # `split`, for the reason above
+    pieces = keys_values.split(window if len(part) > size else len(part))  # `split`, for the reason above
     outputs = []
     with sdpa_kernel(MASKED_KERNELS) if part.is_cuda else nullcontext():
-        for index, block in enumerate(queries.permute(1, 2, 0, 3).split(len(mask), 2)):  # (1, H, B, D)
+        for index, block in enumerate(queries.permute(1, 2, 0, 3).split(size, 2)):  # (1, H, B, D)
             first = index * WINDOWS_OF_BLOCK - 1
-            near = torch.cat(
-                pieces[max(first, 0) : first + WINDOWS_OF_BLOCK + 2]
-            )  # (B + 2 W, 2, H, D), less at the ends
+            around = pieces[max(first, 0) : first + WINDOWS_OF_BLOCK + 2]
+            near = torch.cat(around) if len(around) > 1 else around[0]  # (B + 2 W, 2, H, D), fewer rows at the ends
             key, value = near.permute(1, 2, 0, 3).unsqueeze(1)
             start = 0 if index else window
             seen = mask[: block.shape[2], start : start + len(near)]

@@ -24,7 +24,6 @@ from model.attention import attention, flash_obstacle, num_seen
 from model.bert_config import BertShape
 from model.embedding import Embedding
 from model.encoder import Encoder
-from model.linear import Linear, in_blocks
 from model.normalization import build_normalization
 from model.packing import PackedSequences
 from model.shape import EncoderConfig
@@ -55,10 +54,10 @@ class BertLayer(nn.Module):
         size = shape.hidden_size
         self.num_heads = shape.num_attention_heads
         self.attention_dropout = shape.attention_probs_dropout_prob
-        self.qkv = Linear(size, 3 * size)
+        self.qkv = nn.Linear(size, 3 * size)
         self.attention_output = nn.Linear(size, size)
         self.attention_norm = build_normalization(shape.normalization, size, shape.layer_norm_eps)
-        self.intermediate = Linear(size, shape.intermediate_size)
+        self.intermediate = nn.Linear(size, shape.intermediate_size)
         self.output = nn.Linear(shape.intermediate_size, size)
         self.output_norm = build_normalization(shape.normalization, size, shape.layer_norm_eps)
         self.dropout = nn.Dropout(shape.hidden_dropout_prob)
@@ -73,8 +72,7 @@ class BertLayer(nn.Module):
     def after_attention(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Return (T, C) from two (T, C): the part of the layer whose cost does not depend on where sequences begin."""
         hidden = self.attention_norm(hidden + self.dropout(self.attention_output(mixed)))
-        wide = self.intermediate(hidden)  # (T, F)
-        wide = F.gelu(in_blocks(wide)).view_as(wide)
+        wide = F.gelu(self.intermediate(hidden))  # (T, F)
         return self.output_norm(hidden + self.dropout(self.output(wide)))
 
 

@@ -75,15 +75,18 @@ class Ranks:
         numbers = torch.tensor(values, dtype=torch.float64, pin_memory=self.device.type == "cuda")
         return self.sum_tensor(numbers.to(self.device, non_blocking=True)).tolist()
 
-    def sum_integer(self, value: int) -> int:
-        """Return the sum over all ranks, modulo 2^64, of integers from 0 to 2^64 - 1."""
-        low, high = self.sum_numbers([value & 0xFFFFFFFF, value >> 32])
-        return int(low) + (int(high) << 32) & 2**64 - 1
+    def sum_step(self, num_signals: int, seconds: float, rows_sum: int) -> tuple[int, float, int]:
+        """Return what all ranks must know after a step, in one exchange.
 
-    def sum_and_share(self, number: float, value: float) -> tuple[float, float]:
-        """Return the sum of `number` over all ranks, and rank 0's `value`, in one exchange."""
-        total, shared = self.sum_numbers([number, value if self.is_first else 0.0])
-        return total, shared
+        Args:
+            rows_sum: from 0 to 2^64 - 1.
+
+        Returns:
+            The sum of `num_signals` over all ranks, rank 0's `seconds`, and the sum of `rows_sum` modulo 2^64.
+        """
+        values = [num_signals, seconds if self.is_first else 0.0, rows_sum & 0xFFFFFFFF, rows_sum >> 32]
+        signals, of_first, low, high = self.sum_numbers(values)
+        return int(signals), of_first, int(low) + (int(high) << 32) & 2**64 - 1
 
     def wait_for_all(self) -> None:
         """Wait until all ranks get here."""

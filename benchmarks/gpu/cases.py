@@ -37,8 +37,6 @@ class Levers:
     """Whether the number of words is a multiple of 64."""
     loss_chunks: bool = True
     """Whether the logits of masked words are made in chunks."""
-    bias_blocks: bool = True
-    """Whether the gradients of biases are summed in the kernels that make their summands."""
     cuda_graphs: bool = False
     """Whether forward and backward are a CUDA graph, as with --cuda-graphs."""
 
@@ -47,16 +45,12 @@ OFF = {
     "not compiled": (3, Levers(compiled=False)),
     "compiled after attention only": (9, Levers(whole_layers=False)),
     "losses not in chunks": (6, Levers(loss_chunks=False)),
-    "biases not in blocks": (9, Levers(bias_blocks=False)),
-    "autocast, without copy, chunks and blocks": (
-        9,
-        Levers(compute_copy=False, loss_chunks=False, bias_blocks=False),
-    ),
+    "autocast, without copy and chunks": (9, Levers(compute_copy=False, loss_chunks=False)),
     "vocabulary not padded": (6, Levers(padded_vocabulary=False)),
 }
-"""The expected seconds and the levers of a step with one lever off. Losses in chunks and biases in blocks do not work under
-autocast, so three levers are off there."""
-BEFORE = Levers(whole_layers=False, compute_copy=False, padded_vocabulary=False, loss_chunks=False, bias_blocks=False)
+"""The expected seconds and the levers of a step with one lever off. Losses in chunks do not work under autocast, so two are
+off there."""
+BEFORE = Levers(whole_layers=False, compute_copy=False, padded_vocabulary=False, loss_chunks=False)
 GRAPHS = Levers(cuda_graphs=True)
 ALL = "all levers"
 """The step with all levers, to which the others of its shape are compared."""

@@ -12,7 +12,7 @@ from presets import config_of, new_model
 from torch import Tensor, nn
 
 from benchmarks.gpu.cases import Levers
-from model import heads, linear
+from model import heads
 from model.batch import StaticShape
 from model.compiling import compile_model
 from model.cuda_graphs import StepGraphs
@@ -25,7 +25,6 @@ from model.step import PretrainingResult, train_step
 SEED = 1
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 """The shape of all models in a rehearsal."""
-HAS_BLOCKS = linear.has_blocks
 
 
 def build_model(preset: str, vocab_size: int, is_tiny: bool = False) -> PretrainingModel:
@@ -90,7 +89,6 @@ def build_updates(
             built = build_optimizer(model, 0.01, optimizer)
             autocast = torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
             model.forward = autocast(model.forward)  # type: ignore[method-assign]  # backward is to run outside it
-    linear.has_blocks = HAS_BLOCKS if levers.bias_blocks else lambda tensor: False  # until the next model is built
     if not levers.loss_chunks:
         computing.word_losses = partial(full_losses, computing)  # type: ignore[method-assign]
     graphs = StepGraphs(computing, model, shapes) if levers.cuda_graphs else None

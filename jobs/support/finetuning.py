@@ -194,7 +194,9 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
             ranks=self.ranks,
         )
 
-    def advance(self, progress: Progress, batch: list[TaskBatch], loss: float | None, seconds: float) -> Progress:
+    def advance(
+        self, progress: Progress, batch: list[TaskBatch], loss: float | None, seconds: float, rows_sum: int
+    ) -> Progress:
         return progress.after_step(num_tokens=count_tokens(batch), seconds=seconds, loss=loss)
 
     def record_bad_step(self, progress: Progress, result: StepResult, learning_rate: float) -> tuple[str, str]:

@@ -195,13 +195,18 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             sharding=self.sharding,
         )
 
-    def advance(self, progress: Progress, batch: GlobalBatch, loss: float | None, seconds: float) -> Progress:
+    def rows_sum(self, batch: GlobalBatch) -> int:
+        return batch.stream_sum
+
+    def advance(
+        self, progress: Progress, batch: GlobalBatch, loss: float | None, seconds: float, rows_sum: int
+    ) -> Progress:
         self.step_seconds = seconds - progress.seconds
         return progress.after_step(
             num_tokens=batch.num_tokens,
             seconds=seconds,
             loss=loss,
-            rows_sum=self.ranks.sum_integer(batch.stream_sum),
+            rows_sum=rows_sum,
             legs=self.legs_at(progress),
         )
 

@@ -64,9 +64,17 @@ class Training(ABC, Generic[Batch, Result]):
     ) -> Result:
         """Update the weights once, unless loss or gradient are not finite or the loss is above the highest."""
 
+    def rows_sum(self, batch: Batch) -> int:
+        """Return this rank's sum of hashes for the digest of the stream, if there is one; see `model/loading/stream.py`."""
+        return 0
+
     @abstractmethod
-    def advance(self, progress: Progress, batch: Batch, loss: float | None, seconds: float) -> Progress:
-        """Return the progress after a step; `loss` is None if its update was skipped."""
+    def advance(self, progress: Progress, batch: Batch, loss: float | None, seconds: float, rows_sum: int) -> Progress:
+        """Return the progress after a step; `loss` is None if its update was skipped.
+
+        Args:
+            rows_sum: the sum over all ranks.
+        """
 
     @abstractmethod
     def record_bad_step(self, progress: Progress, result: Result, learning_rate: float) -> tuple[str, str]:
@@ -145,9 +153,11 @@ def train(
         if is_skipped and not result.is_overflow(progress.loss_scale):
             handle_bad_step(training, progress, result, learning_rate, is_saved=progress.step == saved_step)
         # All ranks stop after the same step, and use the clock of rank 0.
-        num_signals, seconds = ranks.sum_and_share(len(signals), time.monotonic() - start)
+        num_signals, seconds, rows_sum = ranks.sum_step(
+            len(signals), time.monotonic() - start, training.rows_sum(batch)
+        )
         stop_signal = max(signals, default=Signals.SIGTERM) if num_signals else 0
-        progress = training.advance(progress, batch, None if is_skipped else result.loss, seconds)
+        progress = training.advance(progress, batch, None if is_skipped else result.loss, seconds, rows_sum)
 
         # Log.
         step_seconds = time.monotonic() - step_start

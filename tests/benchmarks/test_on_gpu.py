@@ -21,7 +21,6 @@ from benchmarks.gpu.levers import build_model, build_updates
 from benchmarks.gpu.made_data import make_data_set
 from benchmarks.gpu.steps import Steps
 from benchmarks.gpu.table import COLUMNS, HEAD, Table
-from model import linear
 from model.loading.data import DataSet
 from tests.fake_cuda.library import missing
 
@@ -280,7 +279,6 @@ def built(made, monkeypatch):
         parts.extend(part for _, part in model.encoder.regions()[1:])
 
     monkeypatch.setattr(levers_of_gpu, "compile_model", note)
-    monkeypatch.setattr(linear, "has_blocks", linear.has_blocks)
 
     def build(ways: Levers):
         parts.clear()
@@ -309,7 +307,6 @@ def test_a_lever_changes_what_it_names_and_nothing_else(levers, built):
     assert computing.encoder.word_embeddings.dtype == (torch.bfloat16 if levers.compute_copy else torch.float32)
     assert len(computing.encoder.word_embeddings) == (1024 if levers.padded_vocabulary else 1000)
     assert ("word_losses" in vars(computing)) == (not levers.loss_chunks)
-    assert (linear.has_blocks is levers_of_gpu.HAS_BLOCKS) == levers.bias_blocks
     assert updates.graphs is None and type(updates.optimizer) is torch.optim.AdamW
 
 

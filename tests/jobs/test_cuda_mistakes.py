@@ -26,6 +26,8 @@ PARITY, FLASH, WAITS, COMPILED, GRAPHS, OLD, RANKS = (
         "test_two_ranks_on_two_devices_have_the_losses_of_one_and_resume_with_the_same_bits",
     )
 )
+MODERN = "tests/jobs/test_modern_bert_on_cuda.py"
+WINDOWS = f"{MODERN}::test_flash_attention_gets_the_window_in_two_layers_of_three"
 MISTAKES = {
     "a tensor is left on the CPU": (
         "model/step.py",
@@ -41,6 +43,12 @@ MISTAKES = {
         "varlen_attn(query, key, value,",
         "varlen_attn(*(part.mT.contiguous().mT for part in (query, key, value)),",
         FLASH,
+    ),
+    "FlashAttention gets no window": (
+        "model/attention.py",
+        "window_size=(reach, reach)",
+        "window_size=(-1, -1)",
+        WINDOWS,
     ),
     "a copy to the device waits": (
         "model/packing.py",
@@ -123,7 +131,8 @@ def outcome(repository: Path, test: str) -> subprocess.CompletedProcess[str]:
 def test_the_text_that_a_mistake_replaces_is_in_the_code(mistake):
     name, text, _, test = MISTAKES[mistake]
     assert text in (ROOT / name).read_text(encoding="utf-8"), f"{name} has changed: write this mistake anew"
-    assert f"def {test.partition('::')[2]}(" in (ROOT / PRETRAIN).read_text(encoding="utf-8")
+    file, _, function = test.partition("::")
+    assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

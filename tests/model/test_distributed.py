@@ -45,6 +45,23 @@ def test_ranks_share_the_work_of_muon_and_all_have_the_weights_of_one_bit_for_bi
     assert len(load_file(tmp_path / "several-0")) == 14
 
 
+STEP = """
+import torch, torch.distributed as dist
+from model.distributed import join_ranks
+with join_ranks(torch.device("cpu")) as ranks:
+    calls, own = [], dist.all_reduce
+    dist.all_reduce = lambda *arguments, **options: calls.append(1) or own(*arguments, **options)
+    print(ranks.sum_step(ranks.rank, 1.5 + ranks.rank, 2**64 - 1 - ranks.rank), len(calls))
+"""
+
+
+def test_what_ranks_must_know_after_a_step_is_one_exchange():
+    """The largest sums of rows do not fit a floating-point number."""
+    assert finish(start_ranks(1, STEP, [])) == [(0, f"{(0, 1.5, 2**64 - 1)} 0\n", "")]
+    total = (3 * (2**64 - 1) - 3) % 2**64
+    assert finish(start_ranks(3, STEP, [])) == [(0, f"{(3, 1.5, total)} 1\n", "")] * 3
+
+
 def test_work_is_divided_evenly_and_all_of_it():
     ranks = Ranks(device=torch.device("cpu"), size=3)
     assert ranks.divide([9, 2, 5, 4, 1, 5]) == [[0], [2, 3], [5, 1, 4]]
