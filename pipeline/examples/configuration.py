@@ -54,7 +54,11 @@ class ExamplesConfig:
     """Share of examples whose target length is drawn from 2 up to the full one, instead of being the full one."""
     pairs: Annotated[
         ObjectiveName,
-        Doc("Pair objective. " + " ".join(f"{o.name}: {o.summary}" for o in OBJECTIVES if o.compat is None)),
+        Doc(
+            "Pair objective. "
+            + " ".join(f"{o.name}: {o.summary}" for o in OBJECTIVES if o.compat is None)
+            + " BERT was trained with nsp, ModernBERT with none."
+        ),
     ] = "nsp"
     do_whole_word_mask: bool = False
     """Mask all pieces of a word or none. Chinese words are single characters, unless --chinese-words finds them."""
