@@ -5,7 +5,8 @@ A cut between two characters is *provable* when no part of a tokenizer looks acr
 - the normalizer, which is one of those below: they change a character by itself, or with marks after it, or at the ends of
   a text. What it makes of a character is asked, and the character counts as what results;
 - the added tokens, because none of them contains the two characters;
-- the pre-tokenizer, which always cuts there, or whose model is a BPE without a merge across a space (Gemma, Llama 2).
+- the pre-tokenizer, which always cuts there; or the model is a BPE that merges nothing across the place (`merges`): a space
+  for Gemma and Llama 2, and some pairs of ideographs.
 
 Characters count by their *kind*. Only characters that Unicode 3.2 knew have one: their properties are the same in all
 versions since, and so in all libraries. None of them joins the character before it, as some signs of Indian scripts do.
@@ -15,18 +16,17 @@ A tokenizer with a part that is not known here has no cuts.
 import json
 import unicodedata
 from collections.abc import Callable, Iterable
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from tokenizers.pre_tokenizers import ByteLevel
 
-from bertloom.arrays import I64
+from bertloom.arrays import I64, U64, Bools
 from bertloom.special_tokens import names_split
 from bertloom.tokenizer_parts import PATTERNS, rows
+from pipeline.text.merges import IdeographPairs, Merges
 
 # OTHER: cut only before a space. ALONE: BERT's normalizer puts spaces around it. LINE: before a text, as `PreTokens` has it
 NONE, SPACE, LINE, LETTER, IDEOGRAPH, DIGIT, SIGN, OTHER, ALONE, ASK = range(10)
@@ -57,6 +57,7 @@ class Cuts:
         self.head = self._normalized(_FRAME)
         self.images = [self._image(chr(point)) for point in range(128)]
         self.added: set[str] = set()  # characters of added tokens
+        self.ideographs: IdeographPairs | None = None
         self.strips = False  # whether added tokens take the white space around them
         self.space = self.images[32]
         if self._normalizer_is_known(content) and self.space in (" ", META):
@@ -70,8 +71,11 @@ class Cuts:
         """Whether there are any."""
         return bool(self.guards)
 
-    def __call__(self, block: bytes) -> I64:
-        """Return where the pieces of texts begin. A line feed is before each text and nowhere else."""
+    def __call__(self, block: bytes) -> tuple[I64, Bools]:
+        """Return where the pieces of texts begin, and whether that is within a word.
+
+        A line feed is before each text and nowhere else.
+        """
         data = np.frombuffer(block, np.uint8)
         kind = np.frombuffer(block.translate(self.ascii), np.uint8)
         is_ascii = block.isascii()
@@ -87,9 +91,16 @@ class Cuts:
         may = np.take(self.pairs, kind[:-1] << 4 | kind[1:])
         if not is_ascii:
             may &= (data[1:] & 0xC0) != 0x80  # within a character
+        within = np.zeros(len(block), bool)
+        if self.ideographs and not is_ascii:
+            at = np.flatnonzero((kind[:-1] == IDEOGRAPH) & (kind[1:] == IDEOGRAPH) & ((data[1:] & 0xC0) != 0x80))
+            before, after = (_three_bytes(data, at + shift) for shift in (-2, 1))
+            within[at + 1] = self.ideographs(before, after)
+            may |= within[1:]
         at = np.flatnonzero(may) + 1
         at = at[~self.forbidden[data[at - 1].astype(np.uint16) << 8 | data[at]]]
-        return np.concatenate([np.zeros(min(1, len(block)), np.int64), at])
+        starts = np.concatenate([np.zeros(min(1, len(block)), np.int64), at])
+        return starts, within[starts]
 
     def guard(self, piece: str) -> str:
         """Return a character that can be before the piece, with a cut between them."""
@@ -120,6 +131,8 @@ class Cuts:
         kinds = set(map(plain_kind, image))
         if not kinds or NONE in kinds or SPACE in kinds or LINE in kinds:
             return NONE
+        if kind == IDEOGRAPH and image != character:
+            return LETTER if kinds == {kind} else OTHER
         return kind if kinds == {kind} else OTHER
 
     def _normalized(self, text: str) -> str:
@@ -160,7 +173,7 @@ class Cuts:
         if len(rules) < len(steps):
             return
         is_bytes = any(step["type"] == "ByteLevel" for step in steps)
-        at_spaces = cache(lambda space: _never_merges_before(space, is_bytes, content["model"]))
+        merges = Merges(content["model"], is_bytes)
         for before in VISIBLE:
             for after in (SPACE, LETTER, IDEOGRAPH, DIGIT, SIGN, ALONE) if before != OTHER else (SPACE,):
                 space, verdict = self.space, None
@@ -168,8 +181,10 @@ class Cuts:
                     verdict = rule(before, after, space) if verdict is None else verdict
                     space = META if step["type"] == "Metaspace" else space
                 if verdict is None and after == SPACE:
-                    verdict = at_spaces(space)
+                    verdict = merges.never_before(space)
                 self.pairs[before << 4 | after] = bool(verdict)
+        if is_bytes and merges.are_all and self.pairs[DIGIT << 4 | IDEOGRAPH]:
+            self.ideographs = IdeographPairs(merges)
 
     def _forbid(self, content: dict[str, Any]) -> None:
         """Forbid cuts within added tokens, and beside those that depend on what is beside them."""
@@ -321,23 +336,6 @@ _LOCAL = frozenset("NFC NFD NFKC NFKD Lowercase StripAccents Nmt Precompiled Ber
 _SPACES = (PATTERNS["SentencePiece, several spaces"], PATTERNS["white space"])
 
 
-def _never_merges_before(space: str, is_bytes: bool, model: dict[str, Any]) -> bool:
-    """Return whether the model is a BPE without a merge of a space to a character before it."""
-    if model["type"] != "BPE" or model["ignore_merges"] or model["dropout"]:
-        return False
-    if model["continuing_subword_prefix"] or model["end_of_word_suffix"]:
-        return False
-    vocabulary = model["vocab"]
-    if is_bytes:
-        space, all_bytes = "Ġ" if space == " " else "", set(ByteLevel.alphabet())
-    else:
-        all_bytes = {f"<0x{byte:02X}>" for byte in range(256)} if model["byte_fallback"] else set()
-    if not (all_bytes and all_bytes <= vocabulary.keys()) and model["unk_token"] not in vocabulary:
-        return False  # unknown characters vanish, and then a space may merge to the one before them
-    merged = ("".join(merge) if isinstance(merge, list) else merge.replace(" ", "") for merge in model["merges"])
-    return space in vocabulary and not any(space in word.lstrip(space) for word in merged)
-
-
 def _not_after_joiners(data: NDArray[np.uint8], kind: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the kinds, with NONE for characters after one without a kind.
 
@@ -349,6 +347,11 @@ def _not_after_joiners(data: NDArray[np.uint8], kind: NDArray[np.uint8]) -> NDAr
         for i, lead in enumerate((0, 0xC2, 0xE0)):
             kind[at[data[at] >= lead] + i] = NONE
     return kind
+
+
+def _three_bytes(data: NDArray[np.uint8], at: NDArray[np.intp]) -> U64:
+    first, second, third = (data[at + i].astype(np.uint64) for i in range(3))
+    return first << np.uint64(16) | second << np.uint64(8) | third
 
 
 def _points(data: NDArray[np.uint8], lead: NDArray[np.intp], size: int) -> NDArray[np.uint16]:

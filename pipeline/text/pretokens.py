@@ -5,7 +5,7 @@ The slow twin is `tokenizer.encode(text.replace("\n", " "), add_special_tokens=F
 tokenizers that cut no pre-tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -21,6 +21,7 @@ from pipeline.text.spans import PADDING, SpanCodes
 MAX_PIECES = 1_000_000  # the table is emptied above this
 MAX_PIECE_BYTES = 64  # longer pieces are seldom seen again
 TEXT_BYTES, BATCH_BYTES = 500, 100_000  # of a text of several pieces, and of the texts that the library gets at once
+MANY_TOKENS = 100_000  # of one text: a list of their offsets would take much memory
 LINE_FEED = 10
 _INSIDE, _START = np.uint64(1 << 31), np.uint64((1 << 31) - 1)
 WHITE_SPACE = np.array([point for point in range(0x3001) if chr(point).isspace()])
@@ -71,7 +72,7 @@ class PreTokens:
             self._clear()
         block = b"".join(b"\n" + text.replace(b"\n", b" ") for text in texts)
         data = np.frombuffer(block + PADDING, np.uint8)
-        starts = self.cuts(block)
+        starts, within = self.cuts(block)
         lengths = np.diff(starts, append=len(block))
         tokens, sizes, codes = self._look_up(data, starts, lengths)
         offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
@@ -80,11 +81,14 @@ class PreTokens:
         is_first = data[starts] == LINE_FEED
         text_starts = starts[is_first] + 1
         bases = starts + is_first - text_starts[np.cumsum(is_first) - 1]
+        inside = (found & _INSIDE) > 0
+        first = np.cumsum(counts, dtype=np.int64) - counts
+        inside[first[within & (counts > 0)]] = True
         return TextTokens(
             (found >> np.uint64(32)).astype(self.dtype),
             np.add.reduceat(counts, np.flatnonzero(is_first), dtype=np.int64) if texts else np.zeros(0, np.int64),
             (found & _START).astype(np.int64) + np.repeat(bases, counts),
-            (found & _INSIDE) > 0,
+            inside,
         )
 
     def _look_up(
@@ -116,7 +120,7 @@ class PreTokens:
         starts = np.cumsum(lengths) - lengths
         is_initial = np.frombuffer(block, np.uint8)[starts] == LINE_FEED
         is_cut = np.zeros(len(block), bool)
-        is_cut[self.cuts(block)] = True
+        is_cut[self.cuts(block)[0]] = True
         begins = is_initial | ~is_cut[starts]
         begins |= np.diff(starts // TEXT_BYTES, prepend=-1) > 0
         first = np.flatnonzero(begins)
@@ -152,8 +156,11 @@ class PreTokens:
         kept = ~is_guard[begin]
         ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.uint64, len(begin))
         piece = np.searchsorted(starts, begin[kept], side="right") - 1
+        inside = inside[kept] & (
+            np.diff(piece, prepend=-1) == 0
+        )  # the first one may be either, by what is before the piece
         tokens: U64 = ids[kept] << np.uint64(32)
-        tokens |= inside[kept].astype(np.uint64) << np.uint64(31)
+        tokens |= inside.astype(np.uint64) << np.uint64(31)
         tokens |= (start[kept] - starts[piece]).astype(np.uint64)
         return tokens, np.bincount(piece, minlength=len(starts)).astype(np.int32)
 
@@ -176,11 +183,11 @@ def places(texts: list[str], encodings: list[Encoding]) -> tuple[I64, I64, Bools
     sizes = np.fromiter(map(len, encodings), np.int64, len(encodings))
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     number = int(sizes.sum())
-    offsets = chain.from_iterable(encoding.offsets for encoding in encodings)
+    offsets = chain.from_iterable(map(_offsets, encodings))
     spans = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * number).reshape(-1, 2)
     spans += np.repeat(np.cumsum(lengths) - lengths, sizes)[:, None]
     first, end = spans[:, 0], spans[:, 1]
-    words = np.fromiter(chain.from_iterable(encoding.word_ids for encoding in encodings), np.int64, number)
+    words = np.fromiter(chain.from_iterable(map(_word_ids, encodings)), np.int64, number)
     words += np.repeat(np.arange(len(texts)) << 32, sizes)
     points = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
     is_space = np.append(np.isin(points, WHITE_SPACE), False)
@@ -191,3 +198,16 @@ def places(texts: list[str], encodings: list[Encoding]) -> tuple[I64, I64, Bools
     bytes_before = np.concatenate([[0], np.cumsum(1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF))])
     inside = np.append(False, words[1:] == words[:-1])[:number] & ~is_space[first]
     return bytes_before[first], bytes_before[starts], inside
+
+
+def _offsets(encoding: Encoding) -> Iterable[tuple[int, int]]:
+    """Return the first character of each token and the end of its last one."""
+    number = len(encoding)
+    if number < MANY_TOKENS:
+        return encoding.offsets
+    return (encoding.token_to_chars(i) or (0, 0) for i in range(number))
+
+
+def _word_ids(encoding: Encoding) -> Iterable[int | None]:
+    number = len(encoding)
+    return encoding.word_ids if number < MANY_TOKENS else map(encoding.token_to_word, range(number))
