@@ -137,17 +137,18 @@ def read_tokenizer(path: str) -> TokenizerFile:
         return parse_tokenizer(json.dumps(made).encode(), words_path, named)
     if given[1] is not None:  # a run folder has none: its tokenizer.json, which is the data set's, decides
         parsed = parse_json(content, where)
-        content = json.dumps(parsed | _replaced(parsed, config_path, config)).encode()
+        content = json.dumps(parsed | _replaced(parsed, where, config_path, config)).encode()
     found = parse_tokenizer(content, where, named)
     if words is not None:
         _check_same(found, split_words(words, words_path), path)
     return found
 
 
-def _replaced(content: dict[str, Any], config_path: str, config: dict[str, Any]) -> dict[str, Any]:
+def _replaced(content: dict[str, Any], where: str, config_path: str, config: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of a tokenizer.json that the class of tokenizer_config.json makes anew in transformers."""
     kind, cut = config.get("tokenizer_class", BERT_CLASSES[0]), content.get("pre_tokenizer")
     if kind in BERT_CLASSES and _is_wordpiece(content):
+        check_parts({"normalizer": content.get("normalizer")}, where)
         return {"normalizer": normalizer_of(config_path, config)}
     if kind in BYTE_LEVEL_CLASSES and isinstance(cut, dict) and cut.get("type") == "ByteLevel":
         return {"pre_tokenizer": cut | {"add_prefix_space": config.get("add_prefix_space", False)}}

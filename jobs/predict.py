@@ -41,7 +41,7 @@ class PredictConfig:
     """Rows: .jsonl, .csv, .tsv, .parquet, .arrow, .txt (a text in each line), .conll or .conllu (a word in each line), .json
     (a list, or SQuAD's format), or - for JSONL on standard input."""
     fill: str | None = None
-    """Text with one or more [MASK], for which words are predicted."""
+    """Text with one or more [MASK], for which words are predicted. Other tokenizers may have another name for it: <mask>."""
     out: Path = Path("-")
     """File to write, or - for standard output. It is JSONL, except that .conll and .conllu are written back with the
     predicted tags unless the name ends in .jsonl, and .csv and .tsv with the answers in columns if it ends likewise."""

@@ -19,6 +19,8 @@ from model.hub.pretrained import open_pretrained
 from model.hub.weights import save_pretrained
 from model.modern_bert_config import ModernBertShape
 from model.shape import EncoderConfig
+from tests.bertloom.tokenizer_kinds import CONTENTS
+from tests.jobs.corpus import documents, run_job, write
 from tests.jobs.small_finetune import config
 from tests.jobs.small_run import make_data, make_run, run_config
 from tests.model.small_model import random_model
@@ -70,6 +72,20 @@ def test_scores_and_vectors_are_those_of_transformers(run, tmp_path):
     lines = write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
     found = list(score(ScoreConfig(model=run, input=lines, out=tmp_path / "scores.jsonl")))
     assert [line["num_tokens"] for line in found] == [len(ids) for ids in TOKENIZERS["roberta"].ids(texts)]
+
+
+def test_shards_of_a_bpe_tokenizer_make_a_model_that_transformers_fills_in_words_with(tmp_path):
+    (tmp_path / "roberta").mkdir()
+    (tmp_path / "roberta/tokenizer.json").write_text(json.dumps(CONTENTS["roberta"]))
+    source = write(tmp_path / "texts.jsonl", documents(40))
+    run_job(source, tmp_path / "data", tmp_path / "roberta", max_seq_length=(32,), validation_fraction=0.1)
+    pretrain(run_config(tmp_path / "data", tmp_path / "run", num_steps=2, remask=True))
+    export(ExportConfig(checkpoint=tmp_path / "run", out=tmp_path / "hf"))
+    use = pipeline("fill-mask", str(tmp_path / "hf"))
+    assert [row["token_str"] for row in use("a <mask>")] == [
+        word for word, _ in bertloom.load(tmp_path / "run").fill("a <mask>")[0]
+    ]
+    assert open_pretrained(tmp_path / "hf").tokenizer.file.files() == FILES["roberta"].files()
 
 
 def test_an_exported_model_is_imported_and_trained_further(run, tmp_path, capsys):

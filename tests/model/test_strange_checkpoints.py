@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from bertloom.shapes import shaped
 from jobs.support.model_card import read_results
 from model.bert_config import BertShape
-from model.encoders import build_encoder, config_from, shape_class
+from model.encoders import ENCODERS, build_encoder, config_from, shape_class
 from model.heads import PretrainingModel
 from model.hub.config import read_config, write_config
 from model.hub.pretrained import open_pretrained
@@ -313,5 +313,5 @@ def test_results_that_fine_tuning_does_not_write_are_refused(tmp_path, path, val
 
 @pytest.mark.parametrize("name", [1e300, [], {}, True, "gpt", "x" * 999])
 def test_an_encoder_that_is_none_is_refused_whatever_a_preset_holds(name):
-    with pytest.raises(ValueError, match="^model.encoder is .{,80}: expected one of bert$"):
+    with pytest.raises(ValueError, match=f"^model.encoder is .{{,80}}: expected one of {', '.join(ENCODERS)}$"):
         shape_class(name)
