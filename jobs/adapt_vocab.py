@@ -37,7 +37,8 @@ from pipeline.tokenizer_models.growth import GrowthConfig
 
 if TYPE_CHECKING:
     from model.hub.pretrained import Pretrained
-    from pipeline.stages.word_counts import Tally, WordCut
+    from pipeline.stages.word_counts import Tally
+    from pipeline.stages.word_cuts import WordCut
     from pipeline.tokenizer_models.growth import Growth
 
 say = partial(print_message, "adapt-vocab")
@@ -87,7 +88,7 @@ def adapt_vocab(config: AdaptVocabConfig) -> Growth:
     from model.hub.pretrained import open_pretrained
     from model.hub.tokenizer import TextTokenizer
     from model.hub.weights import write_pretrained
-    from pipeline.stages.word_counts import cut_of
+    from pipeline.stages.word_cuts import cut_of
     from pipeline.tokenizer_models.registry import model_of
 
     with whole_folder(config.out) as folder:

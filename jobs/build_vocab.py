@@ -1,21 +1,25 @@
-"""`bertloom build-vocab`: text to a WordPiece vocabulary.
+"""`bertloom build-vocab`: text to a vocabulary or a tokenizer.
 
     bertloom build-vocab --input 'text/*.jsonl' --vocab-size 30000 --out vocab.txt
+    bertloom build-vocab --input 'text/*.jsonl' --vocab-size 50368 --model bpe --out tokenizer.json
 
-Reads the same inputs as `preprocess` and writes one file with one word per line: the special words, then characters, then
-pieces of words. The same text gives the same file, with any number of workers.
+Reads the same inputs as `preprocess` and writes one file. WordPiece has a vocab.txt with one word per line: the special
+words, then characters, then pieces of words. The other models have a tokenizer.json of the library `tokenizers`. The same
+text gives the same file, with any number of workers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
+from typing_extensions import Doc
 
 from bertloom import storage
 from bertloom.counts import counted
@@ -28,22 +32,24 @@ from jobs.support.word_counting import count_words_of, say_rejects, splits_of
 from pipeline.inputs.documents import TextConfig
 from pipeline.local.beam_import import import_beam
 from pipeline.options import check_num_workers, flat
-
-if TYPE_CHECKING:
-    from pipeline.vocabulary import Vocabulary
-    from pipeline.vocabulary_training import Coverage
+from pipeline.tokenizer_models.registry import MODELS, ModelName
+from pipeline.tokenizer_models.training import Coverage, TrainingConfig
 
 say = partial(print_message, "build-vocab")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildVocabConfig:
-    """Make a WordPiece vocabulary from text."""
+    """Make a vocabulary or a tokenizer from text."""
 
     vocab_size: int
-    """Number of words to make, including the five special ones. BERT used 30522 for English and 21128 for Chinese."""
+    """Number of words to make, including the five special ones. BERT used 30522 for English and 21128 for Chinese, and
+    ModernBERT 50368."""
     out: str
-    """The vocabulary file to write."""
+    """The file to write: a vocab.txt for wordpiece, and for the other models a name that ends in .json."""
+    model: Annotated[
+        ModelName, Doc("Model of the tokenizer. " + "; ".join(f"{m.name}: {m.summary}" for m in MODELS.values()) + ".")
+    ] = "wordpiece"
     input: tuple[str, ...] = ()
     """Files, folders, quoted globs or @LIST, as for `preprocess`."""
     inputs: str | None = None
@@ -51,37 +57,55 @@ class BuildVocabConfig:
     like: Like = None
     """A well-known corpus, such as c4 or wikiextractor, as for `preprocess`."""
     text: Annotated[TextConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TextConfig)
-    do_lower_case: bool = True
-    """Lower-case the text, for an uncased vocabulary. Use the same value in `preprocess`."""
+    do_lower_case: bool | None = None
+    """Lower-case the text, for an uncased vocabulary. The default is that of the model: yes for wordpiece, as in the first
+    BERT, and no for the others. Use the same value in `preprocess` with a vocab.txt."""
     strip_accents: bool | None = None
     """Remove accents. By default they are removed when the text is lower-cased, as in BERT. Use False for languages in which
-    accents distinguish words, such as Japanese, Korean, Hindi or Vietnamese. Use the same value in `preprocess`."""
-    min_frequency: int = 2
-    """Number of times that a pair of pieces must occur to be merged."""
-    character_coverage: float = 0.9995
+    accents distinguish words, such as Japanese, Korean, Hindi or Vietnamese. Use the same value in `preprocess` with a
+    vocab.txt."""
+    min_frequency: int | None = None
+    """Number of times that a pair of pieces must occur to be merged. The default is 2. Not for unigram."""
+    character_coverage: float | None = None
     """Share of the text that the characters in the vocabulary make up. Words with other, rarer characters become [UNK]. The
-    default is that of SentencePiece for languages with many characters."""
+    default, 0.9995, is that of SentencePiece for languages with many characters. Not for bpe."""
     chinese_frequency: int | None = None
     """Also keep every Chinese character that occurs this many times: for text with little Chinese in it. By default
-    --character-coverage alone decides."""
+    --character-coverage alone decides. Not for bpe."""
     num_workers: int = 1
     """Number of worker processes on this machine."""
     overwrite: bool = False
     """Replace --out if it holds another vocabulary."""
 
     def __post_init__(self) -> None:
-        from pipeline.vocabulary import MIN_WORDS
-
-        if self.vocab_size <= MIN_WORDS:
-            raise ValueError(f"vocab_size={self.vocab_size}: expected more than {MIN_WORDS}, such as 30000")
-        if self.min_frequency < 1:
-            raise ValueError(f"min_frequency={self.min_frequency}: expected 1 or more")
+        model = MODELS[self.model]
+        if self.vocab_size < model.fewest:
+            raise ValueError(f"vocab_size={self.vocab_size}: expected {model.fewest} or more, such as 30000")
+        for name, reason in model.not_for_it.items():
+            if getattr(self, name) is not None:
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} is not for --model {self.model}: {reason}; leave it out")
+        if self.out.endswith(".json") != model.file.endswith(".json"):
+            raise ValueError(f"--out {self.out}: --model {self.model} makes a {model.file}: give such a name")
+        for name in ("min_frequency", "chinese_frequency"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}={value}: expected 1 or more")
         check_inputs(self.input, self.inputs)
-        if self.chinese_frequency is not None and self.chinese_frequency < 1:
-            raise ValueError(f"chinese_frequency={self.chinese_frequency}: expected 1 or more")
         check_num_workers(self.num_workers)
-        if not 0 < self.character_coverage <= 1:
+        if self.character_coverage is not None and not 0 < self.character_coverage <= 1:
             raise ValueError(f"character_coverage={self.character_coverage}: expected more than 0, at most 1")
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The options of the training, with the model's defaults."""
+        is_lower = not MODELS[self.model].is_cased if self.do_lower_case is None else self.do_lower_case
+        given = {name: getattr(self, name) for name in ("min_frequency", "character_coverage", "chinese_frequency")}
+        return TrainingConfig(
+            vocab_size=self.vocab_size,
+            do_lower_case=is_lower,
+            strip_accents=self.strip_accents,
+            **{name: value for name, value in given.items() if value is not None},
+        )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -90,49 +114,45 @@ def main(argv: Sequence[str]) -> None:
     build_vocab(config)
 
 
-def build_vocab(config: BuildVocabConfig) -> Vocabulary:
-    """Make the vocabulary, write it, print what it covers, and return it."""
+def build_vocab(config: BuildVocabConfig) -> tuple[str | None, ...]:
+    """Make the tokenizer, write it, print what it covers, and return its words in the order of their ids."""
     from pipeline.accents import accent_warning
     from pipeline.inputs.discovery import find_sources
-    from pipeline.stages.word_counts import BertWords
-    from pipeline.vocabulary import MAX_WORD_CHARACTERS, parse_vocabulary
-    from pipeline.vocabulary_training import measure_coverage, train_vocabulary
+    from pipeline.stages.word_cuts import cut_of
+    from pipeline.tokenizer_models.training import measure_coverage
 
     notes: list[str] = []
-    read = config.text.read
+    read, model, training = config.text.read, MODELS[config.model], config.training
     sources = find_sources(config.input, notes, read, inputs=read_inputs(config.inputs, read))
     for note in notes:
         say(note)
     check_output(config.out, [source.path for source in sources])
-    if warning := accent_warning(splits_of(sources), config.do_lower_case, config.strip_accents):
+    if warning := accent_warning(splits_of(sources), training.do_lower_case, training.strip_accents):
         say(warning)
-    cut = BertWords(config.do_lower_case, config.strip_accents)
+    cut = cut_of(model.parts(training))
     counts, tally = count_words_of(sources, config.text, cut, config.num_workers, "build-vocab")
     not_used = say_rejects(tally, config.text, say)
-    if all(len(word) > MAX_WORD_CHARACTERS for word in counts):
+    if all(len(word) > cut.longest for word in counts):
         raise ValueError(
             f"no text in {counted(len(sources), 'file')}{not_used}: expected documents with words of up to "
-            f"{MAX_WORD_CHARACTERS} characters, see --help"
+            f"{cut.longest} characters, see --help"
         )
-    words = train_vocabulary(
-        counts, config.vocab_size, config.min_frequency, config.character_coverage, config.chinese_frequency
-    )
-    vocabulary = parse_vocabulary("".join(f"{word}\n" for word in words).encode(), config.out)
-    _write(config, vocabulary)
+    tokenizer = model.train(counts, training)
+    content = model.content(tokenizer)
+    _write(config, content)
 
-    print(f"{config.out}: {counted(len(words), 'word')}, sha256 {vocabulary.sha256}")
-    if len(words) < config.vocab_size:
-        print(f"  fewer than the {config.vocab_size:,} requested: no more pairs occur {config.min_frequency} times")
+    num_words, digest = len(tokenizer.tokens), hashlib.sha256(content).hexdigest()
+    print(f"{config.out}: {counted(num_words, 'word')}, sha256 {digest}")
+    if num_words < config.vocab_size:
+        print(f"  fewer than the {config.vocab_size:,} requested: {model.why_fewer.format(training.min_frequency)}")
     print(f"  from       {counted(tally.documents, 'document')}, {tally.bytes / 1e6:,.1f} MB of text{not_used}")
-    _print_coverage(measure_coverage(vocabulary, counts))
+    _print_coverage(measure_coverage(tokenizer, counts, model.readable))
     print(f"  next       {_next_command(config)}")
-    return vocabulary
+    return tokenizer.tokens
 
 
 def _print_coverage(scripts: dict[str, Coverage]) -> None:
     """Print how many tokens the words of each script have."""
-    from pipeline.vocabulary_training import Coverage
-
     parts = list(scripts.values())
     total = Coverage(*(sum(getattr(part, field.name) for part in parts) for field in fields(Coverage)))
     print(f"  length     {total.num_tokens / total.num_words:.2f} tokens per word")
@@ -145,29 +165,31 @@ def _print_coverage(scripts: dict[str, Coverage]) -> None:
         )
 
 
-def _write(config: BuildVocabConfig, vocabulary: Vocabulary) -> None:
+def _write(config: BuildVocabConfig, content: bytes) -> None:
     is_local = storage.is_local(config.out)
     is_file = storage.exists(config.out) and (not is_local or os.path.isfile(config.out))
-    if is_file and not config.overwrite and storage.read(config.out) != vocabulary.text:
+    if is_file and not config.overwrite and storage.read(config.out) != content:
         raise ValueError(
             f"{config.out} already exists with other content and was not changed: choose another --out, or add "
             f"--overwrite"
         )
     if not is_local:
-        storage.write_whole(config.out, [vocabulary.text])
+        storage.write_whole(config.out, [content])
         return
     if os.path.dirname(config.out):
         storage.make_folder(os.path.dirname(config.out))
     with output_file(config.out) as file:
-        file.write(vocabulary.text)
+        file.write(content)
 
 
 def _next_command(config: BuildVocabConfig) -> str:
     """Return a shell command for `bertloom preprocess` with the same options for reading text."""
     from pipeline.inputs.corpora import corpus_named
 
-    casing = [] if config.do_lower_case else ["--no-do-lower-case"]
-    accents = [] if config.strip_accents is None else ["--strip-accents", str(config.strip_accents)]
+    is_uncased = config.training.do_lower_case
+    is_complete = config.out.endswith(".json")  # it holds both options
+    casing = [] if is_uncased or is_complete else ["--no-do-lower-case"]
+    accents = [] if config.strip_accents is None or is_complete else ["--strip-accents", str(config.strip_accents)]
     reading: list[str] = []
     like = {} if config.like is None else dict(corpus_named(config.like).options)
     defaults = flat(TextConfig()) | like

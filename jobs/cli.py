@@ -30,7 +30,7 @@ COMMANDS = {
     "demo": ("jobs.demo", "Run every step on the sample texts, in a few minutes"),
     "preview": ("jobs.preview", "Show what a job would read, and what looks wrong"),
     "corpora": ("jobs.corpora", "List the well-known corpora that --like reads"),
-    "build-vocab": ("jobs.build_vocab", "Build a WordPiece vocabulary from text"),
+    "build-vocab": ("jobs.build_vocab", "Build a vocabulary or a tokenizer from text"),
     "adapt-vocab": ("jobs.adapt_vocab", "Give a model's vocabulary the words that a text needs"),
     "preprocess": ("jobs.preprocess", "Turn text into shards of training examples"),
     "worker-pool": ("jobs.worker_pool", "Start workers on this machine for a job on Flink or Spark"),

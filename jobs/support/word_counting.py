@@ -11,7 +11,8 @@ from pipeline.inputs.documents import TextConfig
 
 if TYPE_CHECKING:
     from pipeline.inputs.sources import Source, Split
-    from pipeline.stages.word_counts import Tally, WordCut
+    from pipeline.stages.word_counts import Tally
+    from pipeline.stages.word_cuts import WordCut
 
 
 def splits_of(sources: Sequence[Source]) -> list[Split]:

@@ -8,173 +8,28 @@ import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.transforms.window import GlobalWindows
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
 
 from bertloom import storage
-from bertloom.arrays import I64
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats.registry import position_unit
 from pipeline.inputs.sources import Source, Split, SplitGroup
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
+from pipeline.stages.word_cuts import WordCut
 from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.text.cleaning import CleanConfig
 from pipeline.text.records import Document, PassedOver, Record, place_of
-from pipeline.text.units import MAX_UNITS, Interner
-from pipeline.vocabulary import MAX_WORD_CHARACTERS, cut_as_bert
 
 MAX_HELD_WORDS = 1_000_000  # about 150 MB
 MAX_DISTINCT_WORDS = 2_000_000  # given to the trainer, the most frequent ones: about 300 MB
-BLOCK_BYTES = 1 << 20
-
-
-class WordCounter(Protocol):
-    """Counts the words of texts. One per bundle."""
-
-    def add(self, text: bytes) -> None:
-        """Count the words of a text."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it should give its counts."""
-
-    def take(self) -> Counter[str]:
-        """Return the counts since the last call."""
-
-
-class WordCut(Protocol):
-    """How a text is cut into words; it goes to the workers."""
-
-    def counter(self) -> WordCounter:
-        """Return a new counter of such words."""
-
-
-@dataclass(frozen=True)
-class BertWords:
-    """Words as BERT separates them: punctuation and Chinese characters are single words."""
-
-    do_lower_case: bool
-    strip_accents: bool | None
-
-    def counter(self) -> WordCounter:
-        return BertWordCounter(self.do_lower_case, self.strip_accents)
-
-
-@dataclass(frozen=True)
-class PreTokens:
-    """Words as the pre-tokenizer of any tokenizer separates them."""
-
-    tokenizer: str
-    """The content of its tokenizer.json."""
-
-    def counter(self) -> WordCounter:
-        return PreTokenCounter(Tokenizer.from_str(self.tokenizer))
-
-
-def cut_of(content: Mapping[str, Any]) -> WordCut:
-    """Return how a tokenizer.json separates words."""
-    normalizer, pre_tokenizer = content.get("normalizer") or {}, content.get("pre_tokenizer") or {}
-    options = {name: value for name, value in normalizer.items() if name not in ("lowercase", "strip_accents")}
-    is_bert = options == {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
-    if is_bert and pre_tokenizer == {"type": "BertPreTokenizer"}:
-        return BertWords(normalizer["lowercase"], normalizer["strip_accents"])
-    no_model = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
-    return PreTokens(json.dumps({**content, "model": no_model, "added_tokens": [], "post_processor": None}))
-
-
-class PreTokenCounter:
-    """Counts what a tokenizer's normalizer and pre-tokenizer make of texts, with line feeds as spaces."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-        self.normalize = normalizer.normalize_str if normalizer else str
-        self.cut = pre_tokenizer.pre_tokenize_str if pre_tokenizer else lambda text: [(text, (0, len(text)))]
-        self.counts: Counter[str] = Counter()
-
-    def add(self, text: bytes) -> None:
-        words = self.cut(self.normalize(text.decode().replace("\n", " ")))
-        self.counts.update(word for word, _ in words)
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.counts) > MAX_UNITS
-
-    def take(self) -> Counter[str]:
-        counts, self.counts = self.counts, Counter()
-        return counts
-
-
-class BertWordCounter:
-    """Counts words as BERT separates them, in blocks."""
-
-    def __init__(self, do_lower_case: bool, strip_accents: bool | None):
-        self.tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-        cut_as_bert(self.tokenizer, do_lower_case, strip_accents)
-        self.interner = Interner(self.tokenizer, do_lower_case)
-        self._clear()
-
-    def _clear(self) -> None:
-        self.interner.codes.clear()
-        self.unit_counts = np.zeros(0, np.int64)
-        self.pending: list[bytes] = []
-        self.pending_bytes = 0
-
-    def add(self, text: bytes) -> None:
-        self.pending.append(text)
-        self.pending_bytes += len(text)
-        if self.pending_bytes >= BLOCK_BYTES:
-            self._count()
-
-    def _count(self) -> None:
-        codes = self.interner.cut(b"\n".join(self.pending)).codes
-        seen: I64 = np.bincount(codes, minlength=len(self.interner.codes))
-        seen[: len(self.unit_counts)] += self.unit_counts
-        self.unit_counts, self.pending, self.pending_bytes = seen, [], 0
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.interner.codes) > MAX_UNITS
-
-    def take(self) -> Counter[str]:
-        self._count()
-        counts: Counter[str] = Counter()
-        normalize, cut = self.tokenizer.normalizer.normalize_str, self.tokenizer.pre_tokenizer.pre_tokenize_str
-        for unit, count in zip(self.interner.take_new(), self.unit_counts.tolist(), strict=True):
-            for word, _ in cut(normalize(unit)):
-                counts[word if len(word) <= MAX_WORD_CHARACTERS else _too_long(word)] += count
-        self._clear()
-        return counts
-
-
-def _too_long(word: str) -> str:
-    """Return a stand-in for a word that is too long: only the script of such words is reported, and most differ."""
-    letter = next(filter(str.isalpha, word), None) or next(filter(str.isdigit, word), word[0])
-    return letter * (MAX_WORD_CHARACTERS + 1)
-
-
-def count_words(texts: Iterable[bytes], do_lower_case: bool, strip_accents: bool | None) -> Counter[str]:
-    """Return how often each word occurs. Words of more than MAX_WORD_CHARACTERS count as one per first letter.
-
-    >>> count_words([b"The cat, the hat."], do_lower_case=True, strip_accents=None)
-    Counter({'the': 2, 'cat': 1, ',': 1, 'hat': 1, '.': 1})
-    """
-    counter = BertWordCounter(do_lower_case, strip_accents)
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counter.add(text)
-        if counter.is_full:
-            counts.update(counter.take())
-    return counts + counter.take()
 
 
 @dataclass
@@ -308,12 +163,14 @@ def _read_sorted(path: str) -> Iterator[tuple[str, int]]:
             yield word, int(count)
 
 
-def most_frequent(counts: WordCounts, limit: int = MAX_DISTINCT_WORDS) -> dict[str, int]:
-    """Return word -> count of the `limit` most frequent words; of equally frequent ones, those that sort first."""
+def most_frequent(
+    counts: WordCounts, limit: int = MAX_DISTINCT_WORDS, rank: Callable[[str], Any] = str
+) -> dict[str, int]:
+    """Return word -> count of the `limit` most frequent words; of equally frequent ones, those of the first ranks."""
     lists = [_read_sorted(path) for path in counts.files]
     merged = groupby(heapq.merge(*lists, sorted(counts.words.items())), key=itemgetter(0))
     totals = ((word, sum(count for _, count in group)) for word, group in merged)
-    return dict(heapq.nsmallest(limit, totals, key=lambda total: (-total[1], total[0])))
+    return dict(heapq.nsmallest(limit, totals, key=lambda total: (-total[1], rank(total[0]))))
 
 
 @transform
@@ -332,13 +189,13 @@ class CountWords(beam.PTransform[Any, Any]):
             groups
             | "count split" >> beam.ParDo(CountSplit(self.config, self.cut, self.work_log))
             | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder)).without_defaults()
-            | "write counts" >> beam.Map(write_counts, self.folder)
+            | "write counts" >> beam.Map(write_counts, self.folder, self.cut)
         )
 
 
-def write_counts(counts: WordCounts, folder: str) -> None:
+def write_counts(counts: WordCounts, folder: str, cut: WordCut) -> None:
     """Write the most frequent words and the tally."""
-    words, tally = most_frequent(counts), counts.tally
+    words, tally = most_frequent(counts, rank=cut.rank), counts.tally
     fields = [tally.documents, tally.bytes, tally.not_used, tally.first, words]
     storage.write_whole(storage.join(folder, "counts.json"), [json.dumps(fields).encode()])
     increment("count words", words_out=len(words))

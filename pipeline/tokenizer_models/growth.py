@@ -14,8 +14,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -118,13 +119,18 @@ def is_word(text: str) -> bool:
 def best(candidates: Sequence[Candidate], config: GrowthConfig) -> list[Candidate]:
     """Return the words that save most; of equal ones, those that sort first. ValueError if there are too few."""
     useful = [candidate for candidate in candidates if candidate.count >= config.min_frequency and candidate.saved]
-    if len(useful) < config.num_words:
-        last = f", or --num-words {len(useful)}" if useful else ""
+    check_number(len(useful), config)
+    return sorted(useful, key=lambda candidate: (-candidate.saved, candidate.word))[: config.num_words]
+
+
+def check_number(found: int, config: GrowthConfig) -> None:
+    """Raise ValueError if a text has fewer words than are asked for."""
+    if found < config.num_words:
+        last = f", or --num-words {found}" if found else ""
         raise ValueError(
-            f"num_words={config.num_words:,}: the text has {len(useful):,} words that occur {config.min_frequency} times "
+            f"num_words={config.num_words:,}: the text has {found:,} words that occur {config.min_frequency} times "
             f"and that the tokenizer splits or cannot spell: give more text, or a smaller --min-frequency{last}"
         )
-    return sorted(useful, key=lambda candidate: (-candidate.saved, candidate.word))[: config.num_words]
 
 
 def free_ids(words: Mapping[str, int], keep_unused: bool) -> Iterator[tuple[int, str | None]]:
@@ -133,3 +139,37 @@ def free_ids(words: Mapping[str, int], keep_unused: bool) -> Iterator[tuple[int,
         yield from sorted((number, word) for word, number in words.items() if UNUSED.fullmatch(word))
     used = set(words.values())
     yield from ((number, None) for number in itertools.count() if number not in used)
+
+
+def grown(
+    content: Mapping[str, Any],
+    new: Sequence[Candidate],
+    config: GrowthConfig,
+    model_with: Callable[[Mapping[str, int], Collection[str]], dict[str, Any]],
+) -> Growth:
+    """Return a tokenizer with new words.
+
+    Args:
+        model_with: returns the model of the tokenizer.json for the ids of the new words and the words that they replace.
+    """
+    ids = model_alone(content).get_vocab() | {token["content"]: token["id"] for token in content["added_tokens"]}
+    places = dict(zip((candidate.word for candidate in new), free_ids(ids, config.keep_unused), strict=False))
+    replaced = tuple(unused for _, unused in places.values() if unused is not None)
+    numbers = {word: number for word, (number, _) in places.items()}
+    kept = [token for token in content["added_tokens"] if token["content"] not in set(replaced)]
+    model = model_with(numbers, set(replaced))
+    words = {numbers[candidate.word]: candidate for candidate in new}
+    return Growth(content={**content, "model": model, "added_tokens": kept}, words=words, replaced=replaced)
+
+
+def measured(growth: Growth, counts: Mapping[str, int]) -> Growth:
+    """Return the same with the number of times that a text has each new word as a token, and the tokens that it saves."""
+    found: Counter[int] = Counter()
+    for _, count, ids in tokenized(model_alone(growth.content), counts):
+        for number in ids:
+            found[number] += count
+    words = {
+        number: replace(word, count=found[number], saved=found[number] * (len(word.pieces) - 1))
+        for number, word in growth.words.items()
+    }
+    return replace(growth, words=words)

@@ -14,7 +14,8 @@ from pipeline.remote.job_graph import path_in_packages
 from pipeline.stages.line_repeats import CountLines
 from pipeline.stages.sampling import FindShare
 from pipeline.stages.splits import MAX_ELEMENTS, build_job
-from pipeline.stages.word_counts import BertWords, CountWords
+from pipeline.stages.word_counts import CountWords
+from pipeline.stages.word_cuts import BertWords
 from pipeline.storage_flags import storage_options
 from pipeline.tokenizer import TokenizeConfig
 from tests.pipeline.job_graphs import contents, load_elsewhere, name_this_machine, pickles, traces_of_this_machine

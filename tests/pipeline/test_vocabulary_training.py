@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from pipeline.vocabulary_training import measure_coverage, train_vocabulary
 
 from jobs.build_vocab import BuildVocabConfig, _next_command, build_vocab
 from jobs.cli import main
 from jobs.preprocess import PreprocessConfig
 from jobs.support.config import parse
 from pipeline.options import flat
-from pipeline.stages.word_counts import count_words
+from pipeline.stages.word_cuts import count_words
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
 from pipeline.vocabulary_files import read_vocabulary
 from pipeline.vocabulary_training import measure_coverage, train_vocabulary
@@ -56,7 +57,7 @@ def test_training_gives_the_same_words_in_every_process():
     """`tokenizers` alone does not: it numbers characters in the order of a hash table."""
     code = (
         "import sys, hashlib, pathlib; from pipeline.vocabulary_training import train_vocabulary;"
-        "from pipeline.stages.word_counts import count_words;"
+        "from pipeline.stages.word_cuts import count_words;"
         "counts = count_words([pathlib.Path(sys.argv[1]).read_bytes()[:100_000]], True, None);"
         "print(hashlib.sha256(repr(train_vocabulary(counts, 2000)).encode()).hexdigest())"
     )

@@ -16,16 +16,13 @@ from pipeline.inputs.sources import Source
 from pipeline.inputs.splitting import group_splits, split_source
 from pipeline.stages.word_counts import (
     AddWordCounts,
-    BertWords,
     CountWords,
-    PreTokens,
     Tally,
     WordCounts,
-    count_words,
-    cut_of,
     most_frequent,
     read_counts,
 )
+from pipeline.stages.word_cuts import BertWords, PreTokenWords, count_words, cut_of
 from pipeline.text.cleaning import CleanConfig
 from pipeline.text.records import PassedOver
 from pipeline.vocabulary import make_tokenizer
@@ -63,7 +60,7 @@ def test_words_of_any_tokenizer_are_what_its_normalizer_and_pre_tokenizer_give(t
     assert cut_of(content) == BertWords(do_lower_case, strip_accents)
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [content["pre_tokenizer"]]}
     cut = cut_of(content)
-    assert isinstance(cut, PreTokens)
+    assert isinstance(cut, PreTokenWords)
     counter = pickle.loads(pickle.dumps(cut)).counter()
     for text in texts:
         counter.add(text.encode())

@@ -13,7 +13,8 @@ from pipeline.preprocess import Preprocess
 from pipeline.stages.line_repeats import CountLines
 from pipeline.stages.sampling import FindShare
 from pipeline.stages.splits import build_job
-from pipeline.stages.word_counts import BertWords, CountWords
+from pipeline.stages.word_counts import CountWords
+from pipeline.stages.word_cuts import BertWords
 from pipeline.stages.worker_start import WorkerStart, add_worker_start
 from pipeline.tokenizer import TokenizeConfig
 
