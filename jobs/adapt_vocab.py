@@ -15,8 +15,9 @@ and prints what the new words do to the number of tokens of the text, and of --h
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -81,8 +82,6 @@ def main(argv: Sequence[str]) -> None:
 
 def adapt_vocab(config: AdaptVocabConfig) -> Growth:
     """Write the model with the new words, print what they do, and return the tokenizer with them."""
-    import json
-
     from bertloom.tokenizer_files import parse_tokenizer
     from model.hub.growth import grow_model
     from model.hub.pretrained import open_pretrained
@@ -93,15 +92,14 @@ def adapt_vocab(config: AdaptVocabConfig) -> Growth:
 
     with whole_folder(config.out) as folder:
         pretrained = open_pretrained(config.model)
-        content = json.loads(pretrained.tokenizer.tokenizer.to_str())
-        kind, cut = model_of(content, str(config.model)), cut_of(content)
+        old = pretrained.tokenizer.file
+        kind, cut = model_of(old.content, str(config.model)), cut_of(old.content)
         counts, tally = _count(config, cut, config.input, config.inputs)
         held_out, _ = _count(config, cut, config.held_out, None) if config.held_out else ({}, None)
-        growth = kind.grow(content, counts, config.growth)
-        names = pretrained.tokenizer.file.special.names
-        tokenizer = TextTokenizer(parse_tokenizer(json.dumps(growth.content).encode(), str(config.model), names))
+        growth = kind.grow(old.content, counts, config.growth)
+        new = parse_tokenizer(json.dumps(growth.content).encode(), str(config.model), old.special.names)
         pieces = {number: candidate.pieces for number, candidate in growth.words.items()}
-        grown = grow_model(pretrained, tokenizer, pieces)
+        grown = grow_model(pretrained, TextTokenizer(new), pieces)
         write_pretrained(
             grown.weights,
             grown.config,
@@ -109,12 +107,13 @@ def adapt_vocab(config: AdaptVocabConfig) -> Growth:
             folder,
             grown.tokenizer,
             grown.max_seq_length,
+            grown.vectors,
             **grown.configuration,
         )
-        write_text(folder / "new_words.tsv", _table(growth, pretrained.tokenizer.words))
-    _print_growth(config, growth, grown)
+        write_text(folder / "new_words.tsv", _table(growth, pretrained.tokenizer.words, kind.readable))
+    _print_growth(config, growth, grown, kind.readable)
     print(f"  from       {counted(tally.documents, 'document')}, {tally.bytes / 1e6:,.1f} MB of text")
-    _print_tokens(content, growth.content, {"text": counts, "held out": held_out}, pretrained.tokenizer.unk_id)
+    _print_tokens(old.content, new.content, {"text": counts, "held out": held_out}, old.special.unk)
     print(f"  next       bertloom import --hf {shlex.quote(str(config.out))} --out RUN")
     return growth
 
@@ -137,16 +136,16 @@ def _count(
     return counts, tally
 
 
-def _table(growth: Growth, words: Sequence[str]) -> str:
+def _table(growth: Growth, words: Sequence[str], readable: Callable[[str], str]) -> str:
     """Return the content of new_words.tsv."""
     lines = ["id\tword\toccurrences\tsaved\told_pieces"]
     for number, found in growth.words.items():
-        pieces = " ".join(words[piece] for piece in found.pieces)
-        lines.append(f"{number}\t{found.word}\t{found.count}\t{found.saved}\t{pieces}")
+        pieces = " ".join(readable(words[piece]).strip() for piece in found.pieces)
+        lines.append(f"{number}\t{readable(found.word).strip()}\t{found.count}\t{found.saved}\t{pieces}")
     return "\n".join(lines) + "\n"
 
 
-def _print_growth(config: AdaptVocabConfig, growth: Growth, grown: Pretrained) -> None:
+def _print_growth(config: AdaptVocabConfig, growth: Growth, grown: Pretrained, readable: Callable[[str], str]) -> None:
     size, replaced = grown.tokenizer.vocab_size, len(growth.replaced)
     vectors = "" if grown.config.vocab_size == size else f", and {grown.config.vocab_size:,} vectors"
     new = counted(len(growth.words), "new word")
@@ -154,9 +153,9 @@ def _print_growth(config: AdaptVocabConfig, growth: Growth, grown: Pretrained) -
     print(
         f"  places     {replaced:,} in the place of [unusedN] words, {len(growth.words) - replaced:,} after the others"
     )
-    first = [found.word for found in growth.words.values()][:SHOWN]
-    more = "" if len(growth.words) <= SHOWN else f" … (all are in {config.out / 'new_words.tsv'})"
-    print(f"  words      {' '.join(first)}{more}")
+    best = sorted(growth.words.values(), key=lambda found: -found.saved)
+    more = "" if len(best) <= SHOWN else f" … (all are in {config.out / 'new_words.tsv'})"
+    print(f"  words      {' '.join(readable(found.word).strip() for found in best[:SHOWN])}{more}")
 
 
 def _print_tokens(

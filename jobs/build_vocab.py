@@ -80,7 +80,7 @@ class BuildVocabConfig:
     def __post_init__(self) -> None:
         model = MODELS[self.model]
         if self.vocab_size < model.fewest:
-            raise ValueError(f"vocab_size={self.vocab_size}: expected {model.fewest} or more, such as 30000")
+            raise ValueError(f"vocab_size={self.vocab_size}: expected more than {model.fewest - 1}, such as 30000")
         for name, reason in model.not_for_it.items():
             if getattr(self, name) is not None:
                 flag = f"--{name.replace('_', '-')}"

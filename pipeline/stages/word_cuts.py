@@ -127,11 +127,14 @@ class PreTokenCounter(WordCounter):
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Yield the parts of a text, cut before a space, where no pre-token is cut, or else anywhere."""
+    """Yield the parts of a text, cut before a space that a word follows, where no pre-token is cut, or else anywhere."""
     start = 0
     while len(text) - start > BLOCK_CHARACTERS:
-        space = text.rfind(" ", start + 1, start + BLOCK_CHARACTERS)
-        end = space if space > 0 else start + BLOCK_CHARACTERS
+        limit = start + BLOCK_CHARACTERS
+        space = text.rfind(" ", start + 1, limit)
+        while space > 0 and text[space + 1].isspace():
+            space = text.rfind(" ", start + 1, space)
+        end = space if space > 0 else limit
         yield text[start:end]
         start = end
     yield text[start:]

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from bertloom.tokenizer_files import TokenizerFile
-from pipeline.tokenizer_models.growth import Growth, GrowthConfig, grown, measured
+from pipeline.tokenizer_models.growth import Growth, GrowthConfig, Ids, grown, measured
 from pipeline.tokenizer_models.merging import joined, merged, new_words
 from pipeline.tokenizer_models.tokenizer_model import TokenizerModel
 from pipeline.tokenizer_models.training import TrainingConfig, casing_steps, made
@@ -65,9 +65,9 @@ def grow(content: Mapping[str, Any], counts: Mapping[str, int], config: GrowthCo
     pairs = joined(content, counts, config, readable)
     merges = [*model["merges"], *([pair.first, pair.second] for pair in pairs)]
 
-    def model_with(ids: Mapping[str, int], replaced: Collection[str]) -> dict[str, Any]:
+    def model_with(ids: Ids, outside: Ids, replaced: Collection[str]) -> dict[str, Any]:
         kept = {word: number for word, number in model["vocab"].items() if word not in replaced}
-        return {**model, "vocab": {**kept, **ids}, "merges": merges}
+        return {**model, "vocab": {**kept, **outside, **ids}, "merges": merges}
 
     return measured(grown(content, new_words(pairs, model["vocab"]), config, model_with), counts)
 

@@ -26,6 +26,9 @@ UNUSED = re.compile(r"\[unused\d+\]")
 WORDS_AT_ONCE = 65_536
 MAX_NEW_WORDS = 1 << 20
 
+Ids = Mapping[str, int]
+"""Word -> id."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GrowthConfig:
@@ -145,21 +148,27 @@ def grown(
     content: Mapping[str, Any],
     new: Sequence[Candidate],
     config: GrowthConfig,
-    model_with: Callable[[Mapping[str, int], Collection[str]], dict[str, Any]],
+    model_with: Callable[[Ids, Ids, Collection[str]], dict[str, Any]],
 ) -> Growth:
     """Return a tokenizer with new words.
 
     Args:
-        model_with: returns the model of the tokenizer.json for the ids of the new words and the words that they replace.
+        model_with: returns the model of the tokenizer.json for the ids of the new words, those of added tokens that the
+            model does not know, and the words that the new ones replace.
     """
-    ids = model_alone(content).get_vocab() | {token["content"]: token["id"] for token in content["added_tokens"]}
-    places = dict(zip((candidate.word for candidate in new), free_ids(ids, config.keep_unused), strict=False))
-    replaced = tuple(unused for _, unused in places.values() if unused is not None)
+    known = model_alone(content).get_vocab()
+    added = {token["content"]: token["id"] for token in content["added_tokens"]}
+    free = free_ids(known | added, config.keep_unused)
+    places = dict(zip((candidate.word for candidate in new), free, strict=False))
     numbers = {word: number for word, (number, _) in places.items()}
-    kept = [token for token in content["added_tokens"] if token["content"] not in set(replaced)]
-    model = model_with(numbers, set(replaced))
+    replaced = {unused for _, unused in places.values() if unused is not None}
+    kept = [token for token in content["added_tokens"] if token["content"] not in replaced]
+    # The library numbers added tokens that the model does not know after those that it knows.
+    outside = {token["content"]: token["id"] for token in kept if token["content"] not in known}
+    model = model_with(numbers, outside, replaced)
     words = {numbers[candidate.word]: candidate for candidate in new}
-    return Growth(content={**content, "model": model, "added_tokens": kept}, words=words, replaced=replaced)
+    names = tuple(unused for _, unused in places.values() if unused is not None)
+    return Growth(content={**content, "model": model, "added_tokens": kept}, words=words, replaced=names)
 
 
 def measured(growth: Growth, counts: Mapping[str, int]) -> Growth:

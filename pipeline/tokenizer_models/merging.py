@@ -7,6 +7,7 @@ the smallest numbers first. So nothing depends on the order of the words.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,10 @@ MAX_DISTINCT_CHARACTERS = 1 << 23
 """Most characters of the distinct words that training keeps in memory: about 1 GB."""
 MAX_TEXT_CHARACTERS = 1 << 28
 """Most characters of the trainer's text."""
-FIRST_LETTER = 0x100
-"""Code point of the letter of token 0, where tokens are the letters of words."""
+FIRST_LETTER = 0x10000
+"""Code point of the letter of token 0, where tokens are the letters of words: above those of all white space."""
+MAX_TOKENS = 0x110000 - FIRST_LETTER
+"""Most tokens that have a letter: about a million."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +73,19 @@ def joined(
 ) -> list[Joined]:
     """Return the tokens that save most when they are added one after the other; ValueError if there are too few.
 
-    The tokens of each word are its letters for the trainer. A token that is joined with another later is one of them.
+    The tokens of a word are letters for the trainer, and unknown characters separate words. A token that is joined with
+    another one later is among them.
     """
     model = model_alone(content)
     tokens = {number: token for token, number in model.get_vocab().items()}
     unk = _unknown(content["model"])
-    words = {}
+    if len(tokens) > MAX_TOKENS:
+        raise ValueError(f"the tokenizer has {len(tokens):,} words: expected at most {MAX_TOKENS:,}, to get new ones")
+    words: Counter[str] = Counter()
     for word, count, ids in tokenized(model, counts):
-        if len(ids) > 1 and unk not in ids and is_word(readable(word)):
-            words["".join(map(_letter, ids))] = count
+        if len(ids) > 1 and is_word(readable(word)):
+            for run in "".join(" " if number == unk else _letter(number) for number in ids).split():
+                words[run] += count
     letters = sorted({letter for word in words for letter in word})
     size = config.num_words
     while True:
@@ -102,14 +109,12 @@ def new_words(pairs: Sequence[Joined], vocabulary: Container[str]) -> list[Candi
 
 
 def _letter(token: int) -> str:
-    """Return the letter of a token: a code point that is no surrogate."""
-    point = FIRST_LETTER + token
-    return chr(point if point < 0xD800 else point + 0x800)
+    """Return the letter of a token."""
+    return chr(FIRST_LETTER + token)
 
 
 def _token(letter: str) -> int:
-    point = ord(letter)
-    return point - FIRST_LETTER - (0x800 if point >= 0xE000 else 0)
+    return ord(letter) - FIRST_LETTER
 
 
 def _unknown(model: Mapping[str, Any]) -> int | None:

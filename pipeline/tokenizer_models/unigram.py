@@ -20,7 +20,7 @@ from typing import Any
 
 from bertloom.extras import needed_by
 from bertloom.tokenizer_files import TokenizerFile
-from pipeline.tokenizer_models.growth import Growth, GrowthConfig, grown, measured
+from pipeline.tokenizer_models.growth import Growth, GrowthConfig, Ids, grown, measured
 from pipeline.tokenizer_models.merging import joined, new_words
 from pipeline.tokenizer_models.tokenizer_model import TokenizerModel
 from pipeline.tokenizer_models.training import TrainingConfig, casing_steps, kept_characters, limited, made
@@ -110,10 +110,10 @@ def grow(content: Mapping[str, Any], counts: Mapping[str, int], config: GrowthCo
         score = max(lowest, scores[pair.first] + scores[pair.second] + BONUS)
         scores[pair.word] = max(score, scores.get(pair.word, score))
 
-    def model_with(ids: Mapping[str, int], replaced: Collection[str]) -> dict[str, Any]:
+    def model_with(ids: Ids, outside: Ids, replaced: Collection[str]) -> dict[str, Any]:
         rows = {number: [word, score] for number, (word, score) in enumerate(model["vocab"]) if word not in replaced}
-        added = {token["id"]: [token["content"], lowest] for token in content["added_tokens"]}
-        rows = added | rows | {number: [word, scores[word]] for word, number in ids.items()}
+        rows |= {number: [word, lowest] for word, number in outside.items()}
+        rows |= {number: [word, scores[word]] for word, number in ids.items()}
         return {**model, "vocab": [rows[number] for number in range(len(rows))]}
 
     return measured(grown(content, new, config, model_with), counts)

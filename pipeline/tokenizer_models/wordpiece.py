@@ -16,6 +16,7 @@ from pipeline.tokenizer_models.growth import (
     Candidate,
     Growth,
     GrowthConfig,
+    Ids,
     best,
     grown,
     is_word,
@@ -113,9 +114,9 @@ def grow(content: Mapping[str, Any], counts: Mapping[str, int], config: GrowthCo
             saved = count * max(len(pieces) - 1, is_unknown)
             candidates.append(Candidate(word=word, count=count, saved=saved, pieces=tuple(pieces)))
 
-    def model_with(ids: Mapping[str, int], replaced: Collection[str]) -> dict[str, Any]:
+    def model_with(ids: Ids, outside: Ids, replaced: Collection[str]) -> dict[str, Any]:
         kept = {word: number for word, number in vocabulary.items() if word not in replaced}
-        return {**model, "vocab": {**kept, **ids}}
+        return {**model, "vocab": {**kept, **outside, **ids}}
 
     return grown(content, best(candidates, config), config, model_with)
 

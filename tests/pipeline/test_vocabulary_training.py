@@ -6,19 +6,29 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipeline.vocabulary_training import measure_coverage, train_vocabulary
 
+from bertloom.tokenizer_files import parse_tokenizer
 from jobs.build_vocab import BuildVocabConfig, _next_command, build_vocab
 from jobs.cli import main
 from jobs.preprocess import PreprocessConfig
 from jobs.support.config import parse
 from pipeline.options import flat
 from pipeline.stages.word_cuts import count_words
-from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
+from pipeline.stages.word_cuts import count_words
+from pipeline.tokenizer_models import wordpiece
+from pipeline.tokenizer_models.training import Coverage, TrainingConfig, measure_coverage
+from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer, tokenizer_json
 from pipeline.vocabulary_files import read_vocabulary
-from pipeline.vocabulary_training import measure_coverage, train_vocabulary
 
 SAMPLE = Path(__file__).parent.parent.parent / "jobs" / "sample"
+
+
+def train_vocabulary(counts: dict[str, int], vocab_size: int, **options) -> list[str]:
+    return wordpiece.train_vocabulary(counts, TrainingConfig(vocab_size=vocab_size, do_lower_case=True, **options))
+
+
+def coverage_of(vocabulary: Vocabulary, counts: dict[str, int]) -> dict[str, Coverage]:
+    return measure_coverage(parse_tokenizer(tokenizer_json(vocabulary, True, None), "v"), counts)
 
 
 def test_training_joins_the_most_frequent_pairs_first():
@@ -44,22 +54,24 @@ def test_a_vocabulary_never_exceeds_its_size_and_keeps_the_most_frequent_charact
     words = train_vocabulary(counts, vocab_size=25)
     assert words[5:] == [chr(0x4E00 + i) for i in range(20)]
     with pytest.raises(ValueError, match="vocab_size=6: expected more than 6"):
-        train_vocabulary(counts, vocab_size=6)
+        BuildVocabConfig(input=("x",), vocab_size=6, out="v")
 
 
 def test_training_on_a_large_corpus_keeps_the_proportions(monkeypatch):
     counts = {"ab": 4_000_000, "cd": 2_000_000, "ef": 1}
-    monkeypatch.setattr("pipeline.vocabulary_training.MAX_TRAINING_WORDS", 600)
+    monkeypatch.setattr("pipeline.tokenizer_models.wordpiece.MAX_TRAINING_WORDS", 600)
     assert [word for word in train_vocabulary(counts, 100, character_coverage=1.0) if len(word) == 2] == ["ab", "cd"]
 
 
 def test_training_gives_the_same_words_in_every_process():
     """`tokenizers` alone does not: it numbers characters in the order of a hash table."""
     code = (
-        "import sys, hashlib, pathlib; from pipeline.vocabulary_training import train_vocabulary;"
+        "import sys, hashlib, pathlib; from pipeline.tokenizer_models.wordpiece import train_vocabulary;"
+        "from pipeline.tokenizer_models.training import TrainingConfig;"
         "from pipeline.stages.word_cuts import count_words;"
         "counts = count_words([pathlib.Path(sys.argv[1]).read_bytes()[:100_000]], True, None);"
-        "print(hashlib.sha256(repr(train_vocabulary(counts, 2000)).encode()).hexdigest())"
+        "words = train_vocabulary(counts, TrainingConfig(vocab_size=2000, do_lower_case=True));"
+        "print(hashlib.sha256(repr(words).encode()).hexdigest())"
     )
     command = [sys.executable, "-c", code, str(SAMPLE / "en.jsonl")]
     runs = {subprocess.run(command, cwd=SAMPLE.parent.parent, check=True, capture_output=True).stdout for _ in range(3)}
@@ -70,7 +82,7 @@ def test_coverage_equals_a_count_of_the_tokenizers_output():
     text = (SAMPLE / "zh.txt").read_text("utf-8")[:70_000]
     counts = count_words([text.encode()], True, None)
     vocabulary = Vocabulary(tuple(train_vocabulary(counts, 2500)))
-    scripts = measure_coverage(vocabulary, counts)
+    scripts = coverage_of(vocabulary, counts)
     num_words, num_tokens, num_unknown = (
         sum(getattr(coverage, name) for coverage in scripts.values())
         for name in ("num_words", "num_tokens", "num_unknown")
@@ -83,7 +95,7 @@ def test_coverage_equals_a_count_of_the_tokenizers_output():
 
 def test_coverage_is_reported_by_script():
     vocabulary = Vocabulary((*SPECIAL_WORDS, "the", "c", "##at", "中", "で", "##す", "!"))
-    scripts = measure_coverage(vocabulary, {"the": 5, "cat": 2, "中": 3, "文": 1, "です": 2, "!": 1, "кот": 1, "42": 1})
+    scripts = coverage_of(vocabulary, {"the": 5, "cat": 2, "中": 3, "文": 1, "です": 2, "!": 1, "кот": 1, "42": 1})
     assert {name: (c.num_words, c.num_tokens, c.num_unknown) for name, c in scripts.items()} == {
         "Latin": (7, 9, 0),
         "Chinese characters": (4, 4, 1),
@@ -181,7 +193,7 @@ def test_a_vocabulary_does_not_depend_on_how_the_input_is_cut_into_files(corpus)
     joined = (corpus / "a.jsonl").read_text("utf-8") + (corpus / "b.jsonl").read_text("utf-8")
     (corpus / "all.jsonl").write_text(joined, "utf-8")
     second = build_vocab(BuildVocabConfig(input=(str(corpus / "all.jsonl"),), vocab_size=300, out=str(corpus / "2")))
-    assert first.words == second.words
+    assert first == second
 
 
 def test_missing_files_empty_texts_and_impossible_numbers_are_errors(tmp_path, capsys):
@@ -200,4 +212,4 @@ def test_casing_is_kept_on_request(corpus):
     config = BuildVocabConfig(
         input=(str(corpus / "*.jsonl"),), vocab_size=300, out=str(corpus / "v"), do_lower_case=False
     )
-    assert any(character.isupper() for word in build_vocab(config).words[5:] for character in word)
+    assert any(character.isupper() for word in build_vocab(config)[5:] for character in word)
