@@ -13,6 +13,7 @@ EXTRAS = {
     "icu": ("icu4py",),
     "langid": ("py3langid",),
     "markup": ("docutils", "markdown_it", "mdit_py_plugins"),
+    "unigram": ("sentencepiece",),
     "web": ("brotli", "resiliparse", "warcio"),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),

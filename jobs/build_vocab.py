@@ -23,6 +23,7 @@ from typing_extensions import Doc
 
 from bertloom import storage
 from bertloom.counts import counted
+from bertloom.extras import require
 from bertloom.messages import print_message
 from bertloom.whole_files import output_file
 from jobs.support.config import parse
@@ -127,6 +128,7 @@ def build_vocab(config: BuildVocabConfig) -> tuple[str | None, ...]:
     for note in notes:
         say(note)
     check_output(config.out, [source.path for source in sources])
+    require(f"--model {config.model}", *model.packages)
     if warning := accent_warning(splits_of(sources), training.do_lower_case, training.strip_accents):
         say(warning)
     cut = cut_of(model.parts(training))

@@ -91,7 +91,7 @@ def test_each_package_that_bertloom_asks_for_is_imported_by_its_code():
     ("folder", "extras"),
     [
         ("bertloom", ["s3", "gcs", "http"]),
-        ("pipeline", ["pipeline", "chinese", "dask", "ftfy", "icu", "langid", "markup", "web"]),
+        ("pipeline", ["pipeline", "chinese", "dask", "ftfy", "icu", "langid", "markup", "unigram", "web"]),
         ("model", ["train", "onnx"]),
         ("jobs", ["pipeline", "train"]),
     ],

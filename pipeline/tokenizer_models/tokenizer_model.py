@@ -32,6 +32,8 @@ class TokenizerModel:
     """Why a new tokenizer may have fewer words than were asked for; {} stands for the minimum frequency."""
     not_for_it: Mapping[str, str] = field(default_factory=dict)
     """Options of the training that have no meaning for it, and why."""
+    packages: tuple[str, ...] = ()
+    """Modules that its training needs and that an extra of bertloom installs."""
     parts: Callable[[TrainingConfig], dict[str, Any]]
     """Return how a new tokenizer reads texts: the normalizer and the pre_tokenizer of its tokenizer.json."""
     train: Callable[[Counts, TrainingConfig], TokenizerFile]

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from bertloom.extras import needed_by
 from bertloom.tokenizer_files import TokenizerFile
 from pipeline.tokenizer_models.growth import Growth, GrowthConfig, Ids, grown, measured
 from pipeline.tokenizer_models.merging import joined, new_words
@@ -53,8 +52,7 @@ def train(counts: Mapping[str, int], config: TrainingConfig) -> TokenizerFile:
     The most frequent characters that make up `character_coverage` of the text are kept, and the Chinese ones that occur
     `chinese_frequency` times. Others become [UNK].
     """
-    with needed_by("--model unigram"):
-        import sentencepiece
+    import sentencepiece
 
     limit = limited(counts, MAX_DISTINCT_CHARACTERS)
     characters = kept_characters(counts, config.vocab_size - len(SPECIAL_WORDS), config)
@@ -128,6 +126,7 @@ UNIGRAM = TokenizerModel(
     fewest=MIN_WORDS + 1,
     not_for_it={"min_frequency": "Unigram chooses pieces by their probability and merges none"},
     why_fewer="the text has no more pieces",
+    packages=("sentencepiece",),
     parts=parts,
     train=train,
     content=lambda tokenizer: tokenizer.files()["tokenizer.json"],

@@ -17,13 +17,19 @@ from transformers import (
     BertForPreTraining,
     BertModel,
     BertTokenizer,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
 )
 
 from jobs.adapt_vocab import AdaptVocabConfig, adapt_vocab
 from jobs.cli import main
 from jobs.import_model import ImportConfig, import_model
 from model.hub.pretrained import open_pretrained
+from model.hub.tokenizer import TextTokenizer, save_tokenizer
+from pipeline.stages.word_cuts import cut_of
 from pipeline.tokenizer_models.growth import GrowthConfig
+from pipeline.tokenizer_models.registry import MODELS
+from pipeline.tokenizer_models.training import TrainingConfig
 from tests.pipeline.small_text import ODD_TEXT, VOCABULARY
 
 TEXT = (
@@ -234,3 +240,50 @@ def test_a_text_without_words_and_a_folder_without_a_model_are_refused(folder, t
     words = ["adapt-vocab", str(tmp_path), "--input", str(folder / "in.jsonl"), "--num-words", "6"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     assert "is no model" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+# ---- other tokenizers
+
+
+@pytest.fixture(scope="module")
+def modern(tmp_path_factory):
+    """A ModernBERT of transformers with a BPE tokenizer, and one with a Unigram tokenizer."""
+    folder = tmp_path_factory.mktemp("modern")
+    for name in ("bpe", "unigram"):
+        config = TrainingConfig(vocab_size=400, do_lower_case=False)
+        counter = cut_of(MODELS[name].parts(config)).counter()
+        for text in TEXT:
+            counter.add(text["text"].split("ubernetes")[0].encode())
+        tokenizer = MODELS[name].train(counter.take(), config)
+        torch.manual_seed(2)
+        shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        special = {f"{role}_token_id": getattr(tokenizer.special, role) for role in ("pad", "cls", "sep")}
+        special |= {"bos_token_id": special["cls_token_id"], "eos_token_id": special["sep_token_id"]}
+        model = ModernBertForMaskedLM(ModernBertConfig(**shape, **special, vocab_size=len(tokenizer.tokens)))
+        model.save_pretrained(folder / name)
+        save_tokenizer(TextTokenizer(tokenizer), folder / name, 64, has_token_types=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["bpe", "unigram"])
+def test_a_modernbert_with_another_tokenizer_gets_new_words(folder, modern, tmp_path, name, capsys):
+    adapt(folder, tmp_path / "out", model=modern / name, num_words=12)
+    assert "a ModernBertForMaskedLM with 12 new words" in capsys.readouterr().out
+    before, after = open_pretrained(modern / name), open_pretrained(tmp_path / "out")
+    size = before.tokenizer.vocab_size
+    table = [line.split("\t") for line in (tmp_path / "out/new_words.tsv").read_text("utf-8").splitlines()[1:]]
+    assert [int(row[0]) for row in table] == [*range(size, size + 12)]
+    changed = {
+        n for n in before.weights if not torch.equal(before.weights[n], after.weights[n][: len(before.weights[n])])
+    }
+    assert not changed
+    grew = {n for n in before.weights if len(after.weights[n]) != len(before.weights[n])}
+    assert grew == {"model.embeddings.tok_embeddings.weight", "decoder.bias"}
+    model, info = AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"] and model.config.vocab_size == size + 12
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    texts = [row["text"] for row in TEXT]
+    ids = [found.tolist() for found in after.tokenizer.ids(texts)]
+    assert theirs(texts, add_special_tokens=False)["input_ids"] == ids
+    assert sum(map(len, ids)) < sum(map(len, before.tokenizer.ids(texts)))
+    import_model(ImportConfig(hf=tmp_path / "out", out=tmp_path / "run"))

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bertloom.tokenizer_files import parse_tokenizer
+from bertloom.tokenizer_files import parse_tokenizer, read_tokenizer
 from jobs.build_vocab import BuildVocabConfig, _next_command, build_vocab
 from jobs.cli import main
 from jobs.preprocess import PreprocessConfig
 from jobs.support.config import parse
 from pipeline.options import flat
-from pipeline.stages.word_cuts import count_words
 from pipeline.stages.word_cuts import count_words
 from pipeline.tokenizer_models import wordpiece
 from pipeline.tokenizer_models.training import Coverage, TrainingConfig, measure_coverage
@@ -206,6 +205,49 @@ def test_missing_files_empty_texts_and_impossible_numbers_are_errors(tmp_path, c
     assert main(["build-vocab", "--input", "x.txt", "--vocab-size", "3", *out]) == 2
     assert "vocab_size=3: expected more than 6" in capsys.readouterr().err
     assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram"])
+def test_another_model_gives_a_tokenizer_json_that_keeps_capitals(corpus, capsys, model):
+    out = corpus / "tokenizer.json"
+    assert main(arguments(corpus, "--model", model, "--vocab-size", "400", "--out", str(out))) == 0
+    printed = capsys.readouterr().out
+    assert "tokenizer.json: 400 words, sha256" in printed and re.search(r"^    Latin +[\d,]+ ", printed, re.MULTILINE)
+    assert "-do-lower-case" not in printed
+    read = read_tokenizer(str(out))
+    assert len(read.tokens) == 400 and has_capitals(read)
+    (corpus / "all.jsonl").write_text("".join((corpus / f"{name}.jsonl").read_text("utf-8") for name in "ba"), "utf-8")
+    words = ["build-vocab", "--input", str(corpus / "all.jsonl"), "--vocab-size", "400", "--model", model]
+    assert main([*words, "--out", str(corpus / "two.json"), "--num-workers", "2"]) == 0
+    assert (corpus / "two.json").read_bytes() == out.read_bytes()
+    assert main([*words, "--out", str(corpus / "lower.json"), "--do-lower-case"]) == 0
+    assert not has_capitals(read_tokenizer(str(corpus / "lower.json")))
+
+
+def has_capitals(tokenizer):
+    words = [word for word in tokenizer.tokens[5:] if len(word) > 1]  # every byte has a letter
+    return any("A" <= letter <= "Z" for word in words for letter in word)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--model", "bpe", "--out", "v.txt"], "--out v.txt: --model bpe makes a tokenizer.json: give such a name"),
+        (["--model", "wordpiece", "--out", "v.json"], "--out v.json: --model wordpiece makes a vocab.txt"),
+        (["--model", "bpe", "--vocab-size", "261", "--out", "v.json"], "vocab_size=261: expected more than 261"),
+        (
+            ["--model", "bpe", "--character-coverage", "1", "--out", "v.json"],
+            "--character-coverage is not for --model bpe: byte-level BPE can spell every character; leave it out",
+        ),
+        (
+            ["--model", "unigram", "--min-frequency", "3", "--out", "v.json"],
+            "--min-frequency is not for --model unigram",
+        ),
+    ],
+)
+def test_flags_that_a_model_cannot_obey_are_refused(corpus, capsys, flags, says):
+    assert main(arguments(corpus, *flags)) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_casing_is_kept_on_request(corpus):
