@@ -21,8 +21,11 @@ from jobs.evaluate import main as evaluate_main
 from jobs.export import ExportConfig, export
 from jobs.finetune import finetune
 from jobs.import_model import main as import_main
+from model.heads import PretrainingModel
+from model.hub.weights import save_pretrained
 from tests.jobs.small_finetune import config
-from tests.model.small_task import search_rows, write_jsonl
+from tests.model.small_task import VOCABULARY, search_rows, small_tokenizer, write_jsonl
+from tests.model.test_modern_bert import modern_config, with_random_weights
 
 TEXTS = ["where is paris ?", "anna lives in london .", "北京是中国的首都", "good " * 100, "x"]
 
@@ -57,6 +60,17 @@ def test_sentence_transformers_loads_a_run_and_its_export_with_the_same_vectors(
     card = (tmp_path / "exported" / "README.md").read_text()
     assert "pipeline_tag: sentence-similarity" in card and 'SentenceTransformer("exported")' in card
     np.testing.assert_allclose(bertloom.embed(tmp_path / "exported", TEXTS, device="cpu"), ours, atol=1e-6)
+
+
+def test_a_modern_bert_is_trained_for_vectors_that_sentence_transformers_has_too(task_files, tmp_path):
+    model = with_random_weights(PretrainingModel(modern_config(vocab_size=len(VOCABULARY))))
+    save_pretrained(model, tmp_path / "modern", small_tokenizer())
+    finetune(config(tmp_path / "modern", task_files, tmp_path / "run", "embed", num_epochs=0.2, max_seq_length=24))
+    directory = tmp_path / "run" / "model"
+    theirs = SentenceTransformer(str(directory), device="cpu")
+    np.testing.assert_allclose(theirs.encode(TEXTS), bertloom.embed(directory, TEXTS, device="cpu"), atol=1e-5)
+    _, info = AutoModel.from_pretrained(directory, output_loading_info=True)
+    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
 def test_what_sentence_transformers_saves_is_read_with_its_pooling(tuned, tmp_path):
