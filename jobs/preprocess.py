@@ -188,7 +188,7 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
         say(f"--num-workers {config.num_workers} is for this machine alone: an engine has workers of its own")
     sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
     sources = leave_out(sources, config.leave_out)
-    for note in [*vocabulary.notes, *notes]:
+    for note in filter(None, [*vocabulary.notes, vocabulary.block_tokenizer(tokenize.casing).note, *notes]):
         say(note)
     work = config.work_dir or storage.join(config.out, ".work")
     places = Places(config.out, work, start=uuid.uuid4().hex)

@@ -135,7 +135,7 @@ def _readable(tokenizer: TokenizerFile) -> Readable:
 
     def content_of(word: str) -> bytes:
         if word in added:
-            return b" " * added[word]["lstrip"] + word.encode()
+            return (" " * added[word]["lstrip"] + word).encode()
         if word in names:
             return names[word]
         bare = word.removesuffix(suffix)

@@ -49,6 +49,8 @@ class BlockTokenizer(Protocol):
     interner: Interner
     dtype: np.dtype[Any]
     """Of its ids."""
+    note: str
+    """What the user should know about its speed, or ""."""
 
     def units(self, content: bytes, /) -> tuple[Units, list[str]]:
         """Return the units of the content of a block, and the text of the new ones; see `Interner.cut_and_name`."""

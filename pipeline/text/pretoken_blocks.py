@@ -25,7 +25,7 @@ class PreTokenBlocks:
             bert: cuts texts as BERT does. Sentences are found in its units.
         """
         self.pre_tokens = PreTokens(tokenizer, vocab_size)
-        self.dtype = self.pre_tokens.dtype
+        self.dtype, self.note = self.pre_tokens.dtype, self.pre_tokens.note
         self.interner = Interner(bert, lower=True)
 
     def units(self, content: bytes) -> tuple[Units, list[str]]:

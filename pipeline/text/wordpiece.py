@@ -26,7 +26,7 @@ class WordPiece:
     def __init__(self, tokenizer: Tokenizer, do_lower_case: bool, vocab_size: int):
         """tokenizer: BERT's, with `encode_special_tokens` set. Ids are uint16, or uint32 for 65,536 words and more."""
         assert tokenizer.encode_special_tokens, "a special token's name in the text would become that token"
-        self.tokenizer = tokenizer
+        self.tokenizer, self.note = tokenizer, ""
         self.dtype = id_type(vocab_size)
         self.plain = GreedyPieces(tokenizer.get_vocab(with_added_tokens=False))
         self.interner = Interner(tokenizer, do_lower_case)

@@ -210,7 +210,7 @@ def test_the_help_shows_the_docstrings_of_the_fields(capsys):
 configurations = st.builds(
     Training,
     data=st.text(),
-    num_steps=st.none() | st.integers(min_value=-(2**63), max_value=2**63 - 1),
+    num_steps=st.none() | st.integers(min_value=1 - 2**63, max_value=2**63 - 1),
     max_seq_length=st.lists(st.integers(0, 512)).map(tuple),
     betas=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     compile=st.booleans(),
