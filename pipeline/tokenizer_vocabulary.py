@@ -129,13 +129,13 @@ def _readable(tokenizer: TokenizerFile) -> Readable:
         return WordPieces(words, model.get("continuing_subword_prefix", PREFIX))
     if not (is_bytes or space or suffix):
         return WordPieces(words, model.get("continuing_subword_prefix"))
-    added = {entry["content"]: entry for entry in content["added_tokens"]}
+    added = {entry["content"]: " " * entry["lstrip"] + entry["content"] for entry in content["added_tokens"]}
     bytes_of = _byte_alphabet() if is_bytes else {}
     names = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)} if model.get("byte_fallback") else {}
 
     def content_of(word: str) -> bytes:
         if word in added:
-            return (" " * added[word]["lstrip"] + word).encode()
+            return str(added[word]).encode()
         if word in names:
             return names[word]
         bare = word.removesuffix(suffix)
