@@ -16,18 +16,20 @@ from pipeline.stages.manifest import write_manifest
 from pipeline.stages.plan import make_plan, write_plan
 from pipeline.stages.tokenization import tokenize_group
 from pipeline.stages.weave import weave_bucket
-from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
-from pipeline.vocabulary_files import read_vocabulary
+from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer, settled
+from pipeline.vocabulary_files import read_vocabulary, write_copy
 
 
 def plain_job(text: str, vocab: str, out: str, dupe_factor: int) -> tuple[float, str]:
     """Make the data set that `bertloom preprocess` makes of this text by default. Return (seconds, shards_digest)."""
     start = time.perf_counter()
     vocabulary, places = read_vocabulary(vocab), Places(out, storage.join(out, ".work"))
-    job = JobConfig(TokenizeConfig(), ExamplesConfig(dupe_factor=dupe_factor), vocabulary.sha256)
+    job = JobConfig(
+        settled(TokenizeConfig(), vocabulary, vocab), ExamplesConfig(dupe_factor=dupe_factor), vocabulary.sha256
+    )
     storage.make_folder(places.parts)
     storage.make_folder(places.records)
-    storage.write_whole(places.vocabulary(vocabulary.sha256), [vocabulary.text])
+    write_copy(places.vocabulary(vocabulary.sha256), vocabulary, job.tokenize.casing)
     sources = find_sources([text])
     part_bytes = split_size(sum(source.size for source in sources))
 

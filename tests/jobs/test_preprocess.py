@@ -347,7 +347,7 @@ def test_a_vocabulary_that_cannot_be_used_is_named_with_its_line(refused, tmp_pa
         bad.write_text("\n".join(lines) + "\n")
         assert says in refused(vocab=bad)
     assert "make a vocabulary with `bertloom build-vocab`" in refused(vocab=tmp_path / "none.txt")
-    assert "is a folder; expected a vocabulary file" in refused(vocab=tmp_path)
+    assert "has neither tokenizer.json nor vocab.txt" in refused(vocab=tmp_path)
 
 
 def test_a_vocabulary_with_crlf_is_taken_and_said(one, vocab, tmp_path, capsys):

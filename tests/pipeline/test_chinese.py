@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import pytest
 
-from bertloom import storage
 from bertloom.members import read_shard
 from bertloom.shards import ShardName
 from pipeline.examples.configuration import ExamplesConfig
@@ -19,6 +18,7 @@ from pipeline.text.wordpiece import WordPiece
 from pipeline.tokenizer import DocumentTokenizer, TokenizeConfig
 from pipeline.tokens import read_range
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary, make_tokenizer
+from pipeline.vocabulary_files import write_copy
 from tests.pipeline.hand_made_parts import part_of_file
 
 TEXT = "操作系统是计算机的核心。我们学习人工智能。他在北京大学工作，研究自然语言处理。"
@@ -148,8 +148,7 @@ def test_whole_word_masks_cover_chinese_words(tmp_path):
 def test_the_error_for_a_missing_library_names_the_extra_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "rjieba", None)
     places = Places(str(tmp_path), str(tmp_path))
-    storage.make_folder(places.scratch)
-    storage.write_whole(places.vocabulary(VOCABULARY.sha256), [VOCABULARY.text])
+    write_copy(places.vocabulary(VOCABULARY.sha256), VOCABULARY, TokenizeConfig().casing)
 
     def setup(config):
         TokenizeGroup(JobConfig(config, ExamplesConfig(), VOCABULARY.sha256), places, 1000).setup()
