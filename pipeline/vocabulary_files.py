@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -25,23 +26,21 @@ def read_vocabulary(path: str) -> Vocabulary:
         ValueError: there is none, or it is not a usable one.
     """
     try:
+        if _is_folder(path):
+            return _of_tokenizer(read_tokenizer(path))
         head = storage.read_range(path, 0, HEAD_BYTES)
         _check_kind(path, head)
         if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
             return _of_tokenizer(read_tokenizer(path))
         data = storage.read(path, MAX_BYTES)
     except OSError as error:
-        if _is_folder(path, error):
-            return _of_tokenizer(read_tokenizer(path))
         reason = error.strerror or "there is no such file, or it cannot be read"
         raise ValueError(f"{path}: {reason}; make a vocabulary with `bertloom build-vocab`") from error
     return parse_vocabulary(data, path)
 
 
-def _is_folder(path: str, error: OSError) -> bool:
-    if storage.is_local(path):
-        return isinstance(error, IsADirectoryError)
-    return isinstance(error, FileNotFoundError) and storage.info(path) == storage.FOLDER
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path) if storage.is_local(path) else storage.info(path) == storage.FOLDER
 
 
 def _check_kind(path: str, head: bytes) -> None:

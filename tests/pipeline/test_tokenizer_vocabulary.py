@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -188,6 +189,20 @@ def test_a_tokenizer_json_and_its_folder_are_the_same_vocabulary(tmp_path):
         assert isinstance(found, TokenizerVocabulary)
         assert found.files(NO_FLAGS) == read_vocabulary(str(folder / "tokenizer.json")).files(NO_FLAGS)
         assert found.files(NO_FLAGS) == VOCABULARIES[kind].files(NO_FLAGS)
+
+
+def test_a_tokenizer_may_be_in_a_store():
+    store = fsspec.filesystem("memory")
+    store.pipe("/tokenizers/roberta/tokenizer.json", json.dumps(CONTENTS["roberta"]).encode())
+    store.pipe("/tokenizers/bert/vocab.txt", of("bert").vocab_txt)
+    try:
+        for path in ("memory://tokenizers/roberta", "memory://tokenizers/roberta/tokenizer.json"):
+            assert read_vocabulary(path).sha256 == VOCABULARIES["roberta"].sha256
+        assert read_vocabulary("memory://tokenizers/bert").casing == (True, None)
+        with pytest.raises(ValueError, match="memory://tokenizers/none.txt: .*`bertloom build-vocab`"):
+            read_vocabulary("memory://tokenizers/none.txt")
+    finally:
+        store.rm("/tokenizers", recursive=True)
 
 
 def test_bert_s_own_tokenizer_is_its_vocab_txt_with_its_casing(tmp_path):
