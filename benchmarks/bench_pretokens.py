@@ -137,11 +137,13 @@ def unigram(texts: list[str]) -> str:
 
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    signs = pre_tokenizers.Punctuation()  # SentencePiece trains on words without signs
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), signs])
     trainer = trainers.UnigramTrainer(
         vocab_size=8000, special_tokens=SPECIAL, unk_token="<unk>", max_piece_length=8, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     return tokenizer.to_str()
 
 

@@ -5,8 +5,9 @@ A cut between two characters is *provable* when no part of a tokenizer looks acr
 - the normalizer, which is one of those below: they change a character by itself, or with marks after it, or at the ends of
   a text. What it makes of a character is asked, and the character counts as what results;
 - the added tokens, because none of them contains the two characters;
-- the pre-tokenizer, which always cuts there; or the model is a BPE that merges nothing across the place (`merges`): a space
-  for Gemma and Llama 2, and some pairs of ideographs.
+- the pre-tokenizer, which always cuts there; or the model. A BPE may merge nothing across the place (`merges`): a space for
+  Gemma and Llama 2, and some pairs of ideographs. A Unigram has only one way to go on with the last sign of a word if no
+  word of its vocabulary has both characters. (Other cuts within words could change how its sums of scores are rounded.)
 
 Characters count by their *kind*. Only characters that Unicode 3.2 knew have one: their properties are the same in all
 versions since, and so in all libraries. None of them joins the character before it, as some signs of Indian scripts do.
@@ -14,6 +15,7 @@ A tokenizer with a part that is not known here has no cuts.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -50,6 +52,7 @@ class Cuts:
         content = json.loads(tokenizer.to_str())
         self.kinds = np.full(65536, ASK, np.uint8)
         self.forbidden = np.zeros(65536, bool)  # by the last byte before a cut and the first byte after it
+        self.last_signs = np.zeros(65536, bool)  # likewise: cuts before the last character of a word
         self.pairs = np.zeros(256, bool)  # by 16 times the kind before a cut and the kind after it
         self.guards: dict[int, str] = {}
         self.pairs.reshape(16, 16)[:, LINE] = True
@@ -92,6 +95,11 @@ class Cuts:
         if not is_ascii:
             may &= (data[1:] & 0xC0) != 0x80  # within a character
         within = np.zeros(len(block), bool)
+        if self.last_signs.any():
+            is_last = np.append(np.isin(kind[2:], (SPACE, LINE)), True)[: len(may)]
+            at = np.flatnonzero(is_last & (kind[1:] == SIGN) & (kind[:-1] != NONE))
+            within[at + 1] = np.take(self.last_signs, data[at].astype(np.uint16) << 8 | data[at + 1])
+            may |= within[1:]
         if self.ideographs and not is_ascii:
             at = np.flatnonzero((kind[:-1] == IDEOGRAPH) & (kind[1:] == IDEOGRAPH) & ((data[1:] & 0xC0) != 0x80))
             before, after = (_three_bytes(data, at + shift) for shift in (-2, 1))
@@ -183,8 +191,21 @@ class Cuts:
                 if verdict is None and after == SPACE:
                     verdict = merges.never_before(space)
                 self.pairs[before << 4 | after] = bool(verdict)
+        is_unigram = content["model"]["type"] == "Unigram" and self.pairs[SIGN << 4 | SPACE]
+        if is_unigram and all(rule(LETTER, SIGN, space) is None for rule in rules for space in (" ", META)):
+            self._find_last_signs([word for word, _ in content["model"]["vocab"]])
         if is_bytes and merges.are_all and self.pairs[DIGIT << 4 | IDEOGRAPH]:
             self.ideographs = IdeographPairs(merges)
+
+    def _find_last_signs(self, words: list[str]) -> None:
+        known, pairs = set(words), set(re.findall(r"(?=(.[!-/:-@\[-`{-~]))", "\n".join(words)))
+        table = self.last_signs.reshape(256, 256)
+        letters = [point for point in range(128) if self._kind(point) in (LETTER, DIGIT)]
+        for sign in range(33, 127):
+            if self._kind(sign) == SIGN and self.images[sign] == chr(sign) in known:
+                table[letters, sign] = [self.images[point][-1] + chr(sign) not in pairs for point in letters]
+        self.guards[SIGN] = max(_GUARDS[:4], key=lambda guard: int(table[ord(guard)].sum()))
+        table &= table[ord(self.guards[SIGN])]
 
     def _forbid(self, content: dict[str, Any]) -> None:
         """Forbid cuts within added tokens, and beside those that depend on what is beside them."""

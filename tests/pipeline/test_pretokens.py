@@ -134,6 +134,10 @@ VARIANTS: dict[str, Content] = {
     "unigram bytes": changed(
         "xlm_roberta", byte_fallback=True, vocab=CONTENTS["xlm_roberta"]["model"]["vocab"] + ALL_BYTES
     ),
+    "unigram signs": changed(
+        "xlm_roberta",
+        vocab=CONTENTS["xlm_roberta"]["model"]["vocab"] + [[word, -9.5] for word in (",", ")", ".", "a.", "é,", ",)")],
+    ),
     "unigram, odd table": changed("xlm_roberta", normalizer=sequence("normalizers", ODD_TABLE, SPACES)),
     "unigram, table and accents": changed(
         "deberta", normalizer=sequence("normalizers", STRIP, ODD_TABLE, {"type": "StripAccents"}, SPACES)
@@ -279,6 +283,7 @@ def test_a_text_is_cut_between_ideographs_that_are_never_merged():
         ("roberta", ["\nThe", " cat", ",", " don't", " (", "sit", ")", "  12", "a", ".", " "]),
         ("llama3", ["\nThe", " cat", ",", " don't", " (sit", ")", "  12", "a", ".", " "]),
         ("xlm_roberta", ["\nThe", " cat,", " don't", " (sit)", "  12a.", " "]),
+        ("unigram signs", ["\nThe", " cat", ",", " don't", " (sit", ")", "  12a.", " "]),  # its vocabulary has "a."
     ],
 )
 def test_texts_are_cut_where_the_tokenizer_always_cuts(kind, pieces):
