@@ -61,6 +61,7 @@ class Cuts:
         self.images = [self._image(chr(point)) for point in range(128)]
         self.added: set[str] = set()  # characters of added tokens
         self.ideographs: IdeographPairs | None = None
+        self.begins_added = np.zeros(256, bool)  # first bytes of added tokens that are found in texts
         self.strips = False  # whether added tokens take the white space around them
         self.space = self.images[32]
         if self._normalizer_is_known(content) and self.space in (" ", META):
@@ -79,18 +80,7 @@ class Cuts:
 
         A line feed is before each text and nowhere else.
         """
-        data = np.frombuffer(block, np.uint8)
-        kind = np.frombuffer(block.translate(self.ascii), np.uint8)
-        is_ascii = block.isascii()
-        if not is_ascii:
-            kind = kind.copy()
-            for first, end, size in ((0xC2, 0xE0, 2), (0xE0, 0xF0, 3)):
-                lead = np.flatnonzero((data >= first) & (data < end))
-                kinds = self._kinds_of(_points(data, lead, size))
-                for i in range(size):
-                    kind[lead + i] = kinds
-        if self._precompiled:
-            kind = _not_after_joiners(data, kind)
+        data, kind, is_ascii = np.frombuffer(block, np.uint8), self.kinds_of(block), block.isascii()
         may = np.take(self.pairs, kind[:-1] << 4 | kind[1:])
         if not is_ascii:
             may &= (data[1:] & 0xC0) != 0x80  # within a character
@@ -99,16 +89,29 @@ class Cuts:
             is_last = np.append(np.isin(kind[2:], (SPACE, LINE)), True)[: len(may)]
             at = np.flatnonzero(is_last & (kind[1:] == SIGN) & (kind[:-1] != NONE))
             within[at + 1] = np.take(self.last_signs, data[at].astype(np.uint16) << 8 | data[at + 1])
-            may |= within[1:]
         if self.ideographs and not is_ascii:
             at = np.flatnonzero((kind[:-1] == IDEOGRAPH) & (kind[1:] == IDEOGRAPH) & ((data[1:] & 0xC0) != 0x80))
             before, after = (_three_bytes(data, at + shift) for shift in (-2, 1))
             within[at + 1] = self.ideographs(before, after)
-            may |= within[1:]
+        within[self.begins_added[data]] = False  # there an added token may begin, which is no part of a word
+        may |= within[1:]
         at = np.flatnonzero(may) + 1
         at = at[~self.forbidden[data[at - 1].astype(np.uint16) << 8 | data[at]]]
         starts = np.concatenate([np.zeros(min(1, len(block)), np.int64), at])
         return starts, within[starts]
+
+    def kinds_of(self, block: bytes) -> NDArray[np.uint8]:
+        """Return the kind of the character of each byte."""
+        data = np.frombuffer(block, np.uint8)
+        kind = np.frombuffer(block.translate(self.ascii), np.uint8)
+        if not block.isascii():
+            kind = kind.copy()
+            for first, end, size in ((0xC2, 0xE0, 2), (0xE0, 0xF0, 3)):
+                lead = np.flatnonzero((data >= first) & (data < end))
+                kinds = self._kinds_of(_points(data, lead, size))
+                for i in range(size):
+                    kind[lead + i] = kinds
+        return _not_after_joiners(data, kind) if self._precompiled else kind
 
     def guard(self, piece: str) -> str:
         """Return a character that can be before the piece, with a cut between them."""
@@ -220,6 +223,7 @@ class Cuts:
                 continue
             self.strips |= entry["lstrip"] or entry["rstrip"]
             for text in texts:
+                self.begins_added[self._bytes(text[0], 0)] = True
                 if at_the_start or entry["rstrip"] or entry["single_word"]:
                     table[self._bytes(text[-1], -1)] = True
                 if entry["single_word"]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from bertloom.arrays import I64, U64, Bools, id_type
-from pipeline.text.cuts import Cuts
+from pipeline.text.cuts import NONE, Cuts
 from pipeline.text.spans import PADDING, SpanCodes
 
 MAX_PIECES = 1_000_000  # the table is emptied above this
@@ -37,7 +37,8 @@ class TextTokens:
     """Tokens of each text: int64 (texts,)."""
     starts: I64
     """Byte of the text where each token begins: int64 (tokens,). White space before a word counts with the word, so " word"
-    and the first token of "▁" "word" begin at the w. A token that is a part of a character begins with it."""
+    and the first token of "▁" "word" begin at the w. A token that is a part of a character begins with it. All follows the
+    library's offsets."""
     inside: Bools
     """Whether a token continues the word of the token before it: (tokens,)."""
 
@@ -113,7 +114,8 @@ class PreTokens:
     def _encode(self, pieces: list[bytes]) -> tuple[U64, NDArray[np.int32]]:
         """Return (id << 32 | whether it is inside a word << 31 | where it begins, of all tokens; tokens of each piece).
 
-        Pieces with a cut between them are encoded as one text, because a text costs the library more than a word does.
+        Pieces with a cut between them are encoded as one text, because a text costs the library more than a word does. Those
+        with a character without a kind are not: where a normalizer removes it, the library may report wrong offsets.
         """
         block = b"".join(pieces)
         lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
@@ -121,7 +123,9 @@ class PreTokens:
         is_initial = np.frombuffer(block, np.uint8)[starts] == LINE_FEED
         is_cut = np.zeros(len(block), bool)
         is_cut[self.cuts(block)[0]] = True
-        begins = is_initial | ~is_cut[starts]
+        is_odd = np.logical_or.reduceat(self.cuts.kinds_of(block) == NONE, starts)
+        begins = is_initial | ~is_cut[starts] | is_odd
+        begins[1:] |= is_odd[:-1]
         begins |= np.diff(starts // TEXT_BYTES, prepend=-1) > 0
         first = np.flatnonzero(begins)
         edges = [*starts[first].tolist(), len(block)]
