@@ -17,7 +17,7 @@ from pipeline.tokenizer_models.training import limited, scaled
 from pipeline.vocabulary import SPECIAL_WORDS
 
 MAX_DISTINCT_CHARACTERS = 1 << 23
-"""Most characters of the distinct words that training keeps in memory: about 1 GB."""
+"""Most characters of the distinct words that training keeps in memory, which takes 1.2 GB."""
 MAX_TEXT_CHARACTERS = 1 << 28
 """Most characters of the trainer's text."""
 FIRST_LETTER = 0x10000
