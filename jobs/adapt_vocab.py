@@ -64,7 +64,7 @@ class AdaptVocabConfig:
     """A well-known corpus, such as c4 or wikiextractor, as for `preprocess`."""
     held_out: tuple[str, ...] = ()
     """Other texts of the same domain, to measure what the new words save there."""
-    growth: Annotated[GrowthConfig, tyro.conf.OmitArgPrefixes]
+    growth: Annotated[GrowthConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=GrowthConfig)
     text: Annotated[TextConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TextConfig)
     num_workers: int = 1
     """Number of worker processes on this machine."""

@@ -48,7 +48,7 @@ LONGEST = 512
 class CompareConfig:
     """Compare models on a held-out text and on tasks."""
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional]
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(required)")]
     """At least two models, each as PATH or NAME=PATH: a run, a checkpoint, or a directory in transformers' form. The others
     are compared with the first."""
     text: tuple[str, ...]

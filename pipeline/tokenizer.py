@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bertloom.arrays import I64
 from pipeline.inputs.documents import TextConfig, text_versions
-from pipeline.text.blocks import Block, BlockTokenizer
 from pipeline.text.chinese import Segment, inside_words, load_segmenter
 from pipeline.text.icu import ICU, RULE, FindSentences, check_sentences, load_sentence_finder
 from pipeline.text.records import Document, document_digest
@@ -18,6 +18,9 @@ from pipeline.text.sentences import sentence_starts, unit_marks
 from pipeline.text.versions import version_of
 from pipeline.tokens import DOCUMENT, TokenBlock
 from pipeline.vocabulary import Casing, Vocabulary
+
+if TYPE_CHECKING:  # --help needs neither pyarrow nor tokenizers
+    from pipeline.text.blocks import Block, BlockTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,8 @@ class DocumentTokenizer:
         else:
             text = np.frombuffer(content, np.uint8)
             first_units = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, self.marks[units.codes]))
+        from pipeline.text.blocks import Block
+
         return Block(
             texts=texts,
             content=content,

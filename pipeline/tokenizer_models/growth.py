@@ -34,7 +34,7 @@ Ids = Mapping[str, int]
 class GrowthConfig:
     """Which words a tokenizer gets."""
 
-    num_words: int
+    num_words: int = 1000
     """Number of words to add."""
     min_frequency: int = 5
     """Number of times that the text must have a new word. The model learns little about rarer ones."""
