@@ -19,7 +19,9 @@ from bertloom.tokenizer_parts import rows
 
 ROLES = ("pad", "unk", "cls", "sep", "mask")
 BERT_NAMES = {f"{role}_token": f"[{role.upper()}]" for role in ROLES}
-"""The special words of BERT."""
+"""The names of BERT's special tokens."""
+UNUSED_OF_BERT = re.compile(r"\[unused\d+\]")
+"""The words of BERT's vocabularies that have no meaning yet."""
 USUAL = {
     "pad": ("[PAD]", "<pad>", "<|pad|>"),
     "unk": ("[UNK]", "<unk>"),

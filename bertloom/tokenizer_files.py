@@ -28,7 +28,15 @@ from typing import TYPE_CHECKING, Any
 from bertloom import storage
 from bertloom.json_files import MAX_BYTES, parse_json, read_regular
 from bertloom.shapes import shown
-from bertloom.special_tokens import BERT_NAMES, ROLES, SpecialTokens, find_special, names_split, post_processor
+from bertloom.special_tokens import (
+    BERT_NAMES,
+    ROLES,
+    UNUSED_OF_BERT,
+    SpecialTokens,
+    find_special,
+    names_split,
+    post_processor,
+)
 from bertloom.tokenizer_parts import MAX_ID, check_model, check_parts
 
 if TYPE_CHECKING:
@@ -52,7 +60,6 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 MAX_HOLES = 1 << 16
 """Most ids without a token. Published tokenizers have a few hundred at most."""
 
-_UNUSED_OF_BERT = re.compile(r"\[unused\d+\]")
 _UNUSED = re.compile(r"\[unused\d+\]|<unused_?\d+>|<\|?reserved[\w ]*\d+\|?>|madeupword\d+|<extra_id_\d+>", re.I)
 
 
@@ -299,7 +306,7 @@ def parse_tokenizer(content: bytes, where: str, names: Mapping[str, str] | None 
     given["post_processor"] = post_processor(given, special, where)
     given |= {"truncation": None, "padding": None}
     is_bert = _is_bert(given, special, tokens)
-    unused = _UNUSED_OF_BERT if is_bert else _UNUSED
+    unused = UNUSED_OF_BERT if is_bert else _UNUSED
     reserved = {number for number, token in enumerate(tokens) if token is None or unused.fullmatch(token)}
     found = TokenizerFile(
         where=where,

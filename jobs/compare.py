@@ -3,8 +3,8 @@
     bertloom compare bert-base-uncased RUN --text held-out.jsonl --out COMPARED
     bertloom compare before=MODEL after=RUN --text 'held-out/*.txt' --tasks tasks.toml --out COMPARED
 
-A model is a run, a checkpoint, or a directory in transformers' form. The first one is what the others are compared with.
-Models may have different tokenizers: the same words of the text are masked for all, and the loss is given per byte of them.
+A model is a run, a checkpoint, or a directory in transformers' form. The others are compared with the first
+one. Models may have different tokenizers: the same words of the text are masked for all, and the loss is per byte of them.
 `--tasks` is a file of `bertloom bench-tasks`. docs/hugging-face.md explains the numbers. Writes
 
     COMPARED/results.md     the verdict, the table and notes
@@ -71,7 +71,7 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         if len(self.models) < 2:
-            raise ValueError(f"{counted(len(self.models), 'model')}: give at least two, of which the first is compared")
+            raise ValueError(f"{counted(len(self.models), 'model')}: give at least two")
         if any(word.rpartition("=")[2] == RANDOM for word in self.models):
             raise ValueError("random is a model of bench-tasks alone: random weights predict no text")
         if not self.text:
@@ -113,8 +113,8 @@ def compare(config: CompareConfig) -> Comparison | int:
     windows, num_long = cut_windows(held.passages, [model.tokenizer for model in models], length)
     if not any(window.is_masked.any() for window in windows):
         raise ValueError(
-            f"--text {' '.join(config.text)} has {sum(len(p.text.encode()) for p in held.passages):,} bytes, of which no "
-            f"word is masked: give more text"
+            f"--text {' '.join(config.text)} has {sum(len(p.text.encode()) for p in held.passages):,} bytes, and none of "
+            f"its words is masked: give more text"
         )
     own_folder(config.out, "compare")
     if config.num_threads is not None:

@@ -21,7 +21,6 @@ several devices.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import statistics
@@ -118,6 +117,7 @@ def prepare(config: FinetuneConfig, ranks: Ranks | None = None) -> FinetuneJob:
     from jobs.support.finetuning import FinetuneJob
     from model.distributed import Ranks
     from model.hub.pretrained import open_pretrained
+    from model.runs.checkpoint import file_sha256
     from model.runs.heap import limit_kernels
     from model.step import choose_device, choose_precision
     from model.tasks.data import Windowing
@@ -157,7 +157,7 @@ def prepare(config: FinetuneConfig, ranks: Ranks | None = None) -> FinetuneJob:
             raise ValueError(
                 f"{config.model} has one token type, but rows of --{name} have two texts: use another model"
             )
-    digests = {"model": pretrained.digest(), "train": file_digest(config.train), "dev": file_digest(config.dev)}
+    digests = {"model": pretrained.digest(), "train": file_sha256(config.train), "dev": file_sha256(config.dev)}
     job = FinetuneJob(
         config=config,
         ranks=ranks,
@@ -287,9 +287,3 @@ def summarize(job: FinetuneJob, results: list[SeedResult]) -> FinetuneResult:
         where = f"at step {best.best_step:,} of seed {best.seed}; the model is {out / 'model'}"
         print(f"{describe_metrics(best.metrics)} {where}")
     return FinetuneResult(out=out, seeds=results, mean=mean, deviation=deviation)
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

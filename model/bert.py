@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import attention, flash_obstacle, num_seen
+from model.attention import attention, num_seen
 from model.bert_config import BertShape
 from model.embedding import Embedding
 from model.encoder import Encoder
@@ -111,14 +111,11 @@ class BertEncoder(Encoder):
 
     @property
     def is_static(self) -> bool:
-        """With FlashAttention."""
-        weight, head_size = self.word_embeddings, self.shape.hidden_size // self.shape.num_attention_heads
-        dropout = self.shape.attention_probs_dropout_prob
-        return flash_obstacle(weight.device, self.gathered_dtype or weight.dtype, head_size, dropout) is None
+        return self.uses_flash
 
     def regions(self) -> list[tuple[nn.Module, str]]:
-        """Whole layers with FlashAttention, which is one operator whatever the sequences; else all but attention."""
-        part = "forward" if self.is_static else "after_attention"
+        """Whole layers with FlashAttention; else all but attention."""
+        part = "forward" if self.uses_flash else "after_attention"
         return [(self.embeddings, "forward"), *((layer, part) for layer in self.layers)]
 
     def forward_padded(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:

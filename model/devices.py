@@ -111,8 +111,7 @@ def check_precision(precision: str, device: torch.device, shape: Shape, attentio
             f"expected at least 8.0): use --precision fp16 or fp32"
         )
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    head_size = shape.hidden_size // shape.num_attention_heads
-    obstacle = flash_obstacle(device, dtype, head_size, attention_dropout)
+    obstacle = flash_obstacle(device, dtype, shape.head_size, attention_dropout)
     return f"attention reads padded sequences, which is slower than FlashAttention: {obstacle}" if obstacle else None
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model.attention import flash_obstacle
 from model.normalization import LayerNorm, TokenBatchNorm
 from model.packing import PackedSequences
 from model.shape import EncoderConfig
@@ -92,6 +93,13 @@ class Encoder(nn.Module, ABC):
     def is_static(self) -> bool:
         """Whether two batches of the same sizes run the same kernels, wherever their sequences begin."""
         return False
+
+    @property
+    def uses_flash(self) -> bool:
+        """Whether `attention` takes FlashAttention, which is one operator whatever the sequences are."""
+        weight, shape = self.word_embeddings, self.config.shape
+        dtype, dropout = self.gathered_dtype or weight.dtype, shape.attention_dropout_prob
+        return flash_obstacle(weight.device, dtype, shape.head_size, dropout) is None
 
     def regions(self) -> list[tuple[nn.Module, str]]:
         """Return the modules and methods that torch.compile may fuse; the first argument of each has T rows."""

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import attention, flash_obstacle, num_seen
+from model.attention import attention, num_seen
 from model.embedding import Embedding
 from model.encoder import Encoder
 from model.modern_bert_config import ModernBertShape
@@ -166,8 +166,7 @@ class ModernBertEncoder(Encoder):
 
     def rotations(self, position_ids: Tensor) -> tuple[Rotation, Rotation]:
         """Return the rotations in layers that see a window and in those that see the whole sequence, from (T,)."""
-        size = self.shape.hidden_size // self.shape.num_attention_heads
-        near, far = self.shape.local_rope_theta, self.shape.global_rope_theta
+        near, far, size = self.shape.local_rope_theta, self.shape.global_rope_theta, self.shape.head_size
         return rotation(position_ids, near, size), rotation(position_ids, far, size)
 
     @property
@@ -221,14 +220,11 @@ class ModernBertEncoder(Encoder):
 
     @property
     def is_static(self) -> bool:
-        """With FlashAttention."""
-        weight, head_size = self.word_embeddings, self.shape.hidden_size // self.shape.num_attention_heads
-        dtype, dropout = self.gathered_dtype or weight.dtype, self.shape.attention_dropout
-        return flash_obstacle(weight.device, dtype, head_size, dropout) is None
+        return self.uses_flash
 
     def regions(self) -> list[tuple[nn.Module, str]]:
-        """Whole layers with FlashAttention, which is one operator whatever the sequences; else all but attention."""
-        parts = ["forward"] if self.is_static else ["before_attention", "after_attention"]
+        """Whole layers with FlashAttention; else all but attention."""
+        parts = ["forward"] if self.uses_flash else ["before_attention", "after_attention"]
         return [(self.embeddings, "forward"), *((layer, part) for layer in self.layers for part in parts)]
 
     def forward_padded(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The shape of a ModernBERT, and how transformers names its classes, tensors and configuration.
 
 config.json is written for transformers 4 and 5, which have other names for the layers' kinds and the thetas: the fields of
-our shape are those of 4, and `layer_types` and `rope_parameters` say the same for 5. Their decoder's weight is the word
-embeddings and is not stored twice.
+our shape are those of 4, and `layer_types` and `rope_parameters` are the same for 5. Their decoder's weight is the word
+embeddings, which are stored once.
 """
 
 from collections.abc import Mapping
@@ -57,10 +57,10 @@ class ModernBertShape(Shape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hidden_size // self.num_attention_heads % 2:
+        if self.head_size % 2:
             raise ValueError(
                 f"hidden_size={self.hidden_size} / num_attention_heads={self.num_attention_heads} is "
-                f"{self.hidden_size // self.num_attention_heads}: rotary positions need an even number"
+                f"{self.head_size}: rotary positions need an even number"
             )
         if self.classifier_pooling not in ("cls", "mean"):
             raise ValueError(f"classifier_pooling={self.classifier_pooling!r} must be 'cls' or 'mean'")
@@ -90,7 +90,7 @@ class ModernBertShape(Shape):
 
 
 def kinds_of_layers(number: int, period: int) -> list[str]:
-    """Return transformers' kinds of the layers, of which every `period`-th one sees the whole sequence."""
+    """Return transformers' names for the kinds of the layers, if every `period`-th one sees the whole sequence."""
     return [LOCAL if layer % period else GLOBAL for layer in range(number)]
 
 

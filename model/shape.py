@@ -88,6 +88,11 @@ class Shape:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
 
     @property
+    def head_size(self) -> int:
+        """Width of an attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
     def reads_pairs(self) -> bool:
         """Whether the encoder can read a segment B."""
         return True

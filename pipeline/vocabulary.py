@@ -14,7 +14,6 @@ vocabularies contain U+2028 and U+0085 as words.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertloom.arrays import Bools, id_type
+from bertloom.special_tokens import BERT_NAMES, UNUSED_OF_BERT
 from pipeline.text.readable import Readable, WordPieces
 
 if TYPE_CHECKING:  # functions import what they use: --help needs none of it
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # functions import what they use: --help needs none of it
 
 SPECIAL_TOKENS = "special_tokens_map.json"
 """The file of a data set that names the special tokens of other tokenizers than BERT's."""
-SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL_WORDS = tuple(BERT_NAMES.values())
 MIN_WORDS = 6  # the five special words and one more
 MAX_WORD_CHARACTERS = 100  # `tokenizers` returns [UNK] for longer words
 MAX_LOST = 0.01  # largest share of a vocabulary's words with capitals or accents if the text has none
@@ -41,8 +41,6 @@ MAX_LOST = 0.01  # largest share of a vocabulary's words with capitals or accent
 SENTENCE_ENDS = frozenset(".!?…。！？；｡؟۔।॥")
 CLOSING_MARKS = frozenset("\"'”’»」』）)]】》〉")
 _CLOSING = "".join(CLOSING_MARKS)
-
-_UNUSED = re.compile(r"\[unused\d+\]")
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,9 @@ class Vocabulary:
     @cached_property
     def ordinary(self) -> NDArray[np.unsignedinteger]:
         """Ids that may replace a masked word: all except the special and [unusedN] words. uint16 or uint32, sorted."""
-        chosen = [i for i, word in enumerate(self.words) if word not in SPECIAL_WORDS and not _UNUSED.fullmatch(word)]
+        chosen = [
+            i for i, word in enumerate(self.words) if word not in SPECIAL_WORDS and not UNUSED_OF_BERT.fullmatch(word)
+        ]
         return np.array(chosen, id_type(len(self.words)))
 
     def settled_casing(self, given: Casing, name: str) -> Casing:

@@ -255,7 +255,7 @@ def kept(file: Path, key: str) -> Any:
 
 
 def keep(file: Path, key: str, result: Any) -> None:
-    """Write the result of some work; the key tells it from that of other work."""
+    """Write the result of some work, with a key that identifies the work."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps({"key": key, "result": result}) + "\n")
 

@@ -1,7 +1,7 @@
 """The held-out text of a comparison: windows and masked words that are the same for every model.
 
 A text is cut into passages without regard to any tokenizer, and a hash of its own text decides whether a passage is used.
-A passage is cut into units: words, of which several are one unit where a token of some model crosses from one into the next.
+A passage is cut into units. A unit is a word, or several words if a token of some model crosses from one into the next.
 A window is a run of units that every model can read.
 """
 

@@ -63,7 +63,7 @@ class Comparison:
     text: dict[str, Any]
     """About the held-out text."""
     models: dict[str, dict[str, Any]]
-    """The values of each model by its name; the first one is what the others are compared with."""
+    """The values of each model by its name. The others are compared with the first one."""
     differences: dict[str, Difference]
     """Bits per byte of each other model with a loss, less those of the first one."""
     tasks: list[TaskScores]
@@ -92,7 +92,7 @@ class Comparison:
     # ---- the verdict
 
     def verdict(self) -> str:
-        """Return one sentence for each model after the first, which it is compared with.
+        """Return a sentence that compares each other model with the first one.
 
         A difference counts if its 95 % interval excludes 0.
         """

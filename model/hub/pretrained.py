@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bertloom.json_files import read_json, read_regular, read_toml
+from bertloom.json_files import read_json, read_regular
 from bertloom.shapes import shaped
 from model.encoders import config_from, names_of
 from model.heads import expected_tensors
@@ -25,7 +25,7 @@ from model.hub.tokenizer import TextTokenizer, load_tokenizer, longest_sequence
 from model.hub.vector_files import read_vector_form
 from model.hub.weights import read_weights, to_hugging_face, weights_files
 from model.pooling import VectorForm
-from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state
+from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state, run_settings
 from model.shape import EncoderConfig
 from model.tensor_files import read_tensors
 
@@ -89,7 +89,7 @@ def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
         if configuration := configuration_file(directory):
             return _open_directory(directory, configuration)
     if (path / "checkpoints").is_dir():
-        if "task" in _run_config(path):
+        if "task" in run_settings(path):
             raise ValueError(f"{path}: its fine-tuning is not finished: start `bertloom finetune` again with its flags")
         found = latest_checkpoint(path / "checkpoints", TrainingState)
         if not found:
@@ -156,10 +156,3 @@ def _open_directory(directory: Path, path: Path) -> Pretrained:
         max_seq_length=vectors.max_seq_length if vectors else longest,
         vectors=vectors,
     )
-
-
-def _run_config(run: Path) -> dict[str, Any]:
-    try:
-        return read_toml(run / "config.toml")
-    except (OSError, ValueError):
-        return {}

@@ -19,7 +19,7 @@ MAX_LOGITS = 1 << 25
 
 
 class MaskedWindow(NamedTuple):
-    """A window over a text, some words of which are masked."""
+    """A window over a text in which some words are masked."""
 
     ids: np.ndarray
     """(tokens,), without special tokens."""
@@ -30,7 +30,7 @@ class MaskedWindow(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A sequence of which a model predicts some tokens."""
+    """A sequence, and the tokens of it that a model predicts."""
 
     ids: np.ndarray
     """(tokens,), with special tokens."""
@@ -46,9 +46,10 @@ class Reading(NamedTuple):
 def word_losses(model: WordPredictor, windows: Sequence[MaskedWindow]) -> list[NDArray[np.float64]]:
     """Return for each window the negative log-probabilities of its masked words, in nats: float64 (words,).
 
-    The probability of a word is the product over its tokens of the probability of the token when the word's tokens before it
-    are visible, and those after it and all other masked words are not (the left-to-right rule of Kauf and Ivanova 2023). A
-    window is read once, and once more for each token of a word after its first.
+    The probability of a word is the product of the probabilities of its tokens. For each, the earlier tokens of the word are
+    visible, and the later ones and all other masked words are not (the left-to-right rule of Kauf and Ivanova 2023).
+
+    A window is read once, and once more for each token of a masked word after its first.
     """
     counts = np.array([len(window.begins) for window in windows], np.int64)
     starts = np.cumsum(counts) - counts

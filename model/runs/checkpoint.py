@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bertloom.json_files import Damaged, check_regular, read_json
+from bertloom.json_files import Damaged, check_regular, read_json, read_toml
 from bertloom.shapes import shaped, shown
 from bertloom.whole_files import remove_folder, whole_folder
 from model.distributed import ALONE, Ranks
@@ -162,7 +162,7 @@ def write_checkpoint(
         files = {}
         for name, tensors in zip(FILES, (weights, moments)):
             write_tensors(tensors, temporary / name)
-            files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
+            files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": file_sha256(temporary / name)}
         content = {"format": state.FORMAT, "format_version": FORMAT_VERSION, "state": asdict(state), "files": files}
         (temporary / "state.json").write_text(json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n")
     older = sorted(other for other in checkpoints_in(folder) if other[0] <= state.step)
@@ -236,7 +236,7 @@ def check_files(path: Path) -> None:
             raise ValueError(
                 f"{file} has {file.stat().st_size} bytes, but state.json records {shown(expected['bytes'])}"
             )
-        if _sha256(file) != expected["sha256"]:
+        if file_sha256(file) != expected["sha256"]:
             raise ValueError(f"{file} does not match its sha256 in state.json")
 
 
@@ -368,6 +368,15 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_settings(run: Path) -> dict[str, Any]:
+    """Return the values in a run's config.toml; none if it is missing or damaged."""
+    try:
+        return read_toml(run / "config.toml")
+    except (OSError, ValueError):
+        return {}

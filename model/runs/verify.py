@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from bertloom.json_files import check_regular, read_toml
+from bertloom.json_files import check_regular
 from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.data import DataSet, Examples
 from model.loading.order import ORDER_VERSION, ItemsAhead
 from model.loading.stream import START, Leg, extend, rows_sum
-from model.runs.checkpoint import TrainingState, check_files, checkpoint_path, read_state
+from model.runs.checkpoint import TrainingState, check_files, checkpoint_path, read_state, run_settings
 from model.runs.metrics import parse_line
 
 ROWS_PER_READ = 8192
@@ -54,7 +54,7 @@ def check_run(
     latest = states[max(states)]
     lines: dict[int, dict[str, Any]] = {}
     yield from read_train_lines(run / "metrics.jsonl", lines)
-    config = read_config(run)
+    config = run_settings(run)
     log_every = config.get("log_every")
     if (
         latest.step >= (log_every if type(log_every) is int else 1)
@@ -175,11 +175,3 @@ def read_step(examples: Examples, items: ItemsAhead, start: int, batch_size: int
         total += rows_sum(columns, places)
         num_tokens += int(columns["lengths"].sum())
     return total, num_tokens
-
-
-def read_config(run: Path) -> dict[str, Any]:
-    """Return the values in a run's config.toml; none if it is missing or damaged."""
-    try:
-        return read_toml(run / "config.toml")
-    except (OSError, ValueError):
-        return {}

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bertloom.special_tokens import UNUSED_OF_BERT
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-UNUSED = re.compile(r"\[unused\d+\]")
 WORDS_AT_ONCE = 65_536
 MAX_NEW_WORDS = 1 << 20
 
@@ -139,7 +139,7 @@ def check_number(found: int, config: GrowthConfig) -> None:
 def free_ids(words: Mapping[str, int], keep_unused: bool) -> Iterator[tuple[int, str | None]]:
     """Yield (an id for a new word, the [unusedN] word that has it now or None), without end."""
     if not keep_unused:
-        yield from sorted((number, word) for word, number in words.items() if UNUSED.fullmatch(word))
+        yield from sorted((number, word) for word, number in words.items() if UNUSED_OF_BERT.fullmatch(word))
     used = set(words.values())
     yield from ((number, None) for number in itertools.count() if number not in used)
 

@@ -112,13 +112,13 @@ def made(parts: Mapping[str, Any], model: Mapping[str, Any], mask_takes_space: b
 
     mask_takes_space: whether [MASK] in a text takes the space before it, as in RoBERTa, where words begin with a space.
     """
+    from bertloom.special_tokens import BERT_NAMES
     from bertloom.tokenizer_files import added_token, parse_tokenizer
 
     added = [added_token(number, word) for number, word in enumerate(SPECIAL_WORDS)]
     added[SPECIAL_WORDS.index("[MASK]")]["lstrip"] = mask_takes_space
-    names = {f"{word[1:-1].lower()}_token": word for word in SPECIAL_WORDS}
     content = {"added_tokens": added, **parts, "model": dict(model)}
-    return parse_tokenizer(json.dumps(content).encode(), "the new tokenizer", names)
+    return parse_tokenizer(json.dumps(content).encode(), "the new tokenizer", BERT_NAMES)
 
 
 def casing_steps(config: TrainingConfig) -> list[dict[str, str]]:

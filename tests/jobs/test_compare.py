@@ -263,7 +263,9 @@ def test_mistakes_are_named_before_anything_is_measured(models, text, tasks, tmp
     refused(before, "nowhere", "--text", text, message="nowhere is no model")
     refused(before, after, "--text", tmp_path / "none.txt", message="--text .*none.txt")
     (tmp_path / "short.txt").write_text("a\n")
-    refused(before, after, "--text", tmp_path / "short.txt", message="has 1 bytes, of which no word is masked: give")
+    refused(
+        before, after, "--text", tmp_path / "short.txt", message="has 1 bytes, and none of its words is masked: give"
+    )
     refused(
         before, after, "--text", text, "--max-seq-length", 65, message="above the 64 tokens that before was trained"
     )
