@@ -37,7 +37,7 @@ from bertloom.special_tokens import (
     names_split,
     post_processor,
 )
-from bertloom.tokenizer_parts import MAX_ID, check_model, check_parts
+from bertloom.tokenizer_parts import MAX_ID, bert_casing, check_model, check_parts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -414,15 +414,13 @@ def _with_special(added: list[dict[str, Any]], special: SpecialTokens, ids: Mapp
 
 def _is_bert(content: Mapping[str, Any], special: SpecialTokens, tokens: tuple[str | None, ...]) -> bool:
     """Whether vocab.txt and the options do_lower_case and strip_accents express a tokenizer."""
-    model, normalizer = content["model"], content["normalizer"] or {}
+    model = content["model"]
     words = {"unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
-    cleaning = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
     return (
         model["type"] == "WordPiece"
         and words == {name: model.get(name, default) for name, default in words.items()}
         and special.names == BERT_NAMES
-        and cleaning == {name: normalizer.get(name) for name in cleaning}
-        and content["pre_tokenizer"] == {"type": "BertPreTokenizer"}
+        and bert_casing(content) is not None
         and all(entry == added_token(entry["id"], entry["content"]) for entry in content["added_tokens"])
         and len(content["added_tokens"]) == len(BERT_NAMES)
         and all(token and "\n" not in token and not token.endswith("\r") for token in tokens)

@@ -3,8 +3,8 @@
     bertloom adapt-vocab MODEL --input 'text/*.jsonl' --num-words 1000 --out ADAPTED
     bertloom import --hf ADAPTED --out RUN
 
-Reads the same inputs as `preprocess`, counts their words as the model's tokenizer separates them, and adds those that save
-most tokens. The vector of a new word is the mean of the vectors of its old pieces. All other words keep their tokens and
+Reads the same inputs as `preprocess`, counts their words as the model's tokenizer separates them, and adds the words that
+save most tokens. The vector of a new word is the mean of the vectors of its old pieces. All other words keep their
 vectors. The same text gives the same model, with any number of workers. Writes a directory in transformers' form,
 
     ADAPTED/config.json, model.safetensors, tokenizer.json, vocab.txt, …

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from bertloom import storage
 from bertloom.json_files import MAX_BYTES, parse_json
 from bertloom.tokenizer_files import TokenizerFile, parse_tokenizer, read_tokenizer
+from bertloom.tokenizer_parts import bert_casing
 from pipeline.tokenizer_vocabulary import TokenizerVocabulary
 from pipeline.vocabulary import SPECIAL_TOKENS, Casing, Vocabulary, parse_vocabulary
 
@@ -59,10 +61,10 @@ def _check_kind(path: str, head: bytes) -> None:
 
 
 def _of_tokenizer(tokenizer: TokenizerFile) -> Vocabulary:
-    if not tokenizer.is_bert:
+    casing = bert_casing(tokenizer.content)
+    if not tokenizer.is_bert or casing is None:
         return TokenizerVocabulary.of(tokenizer)
-    vocabulary, normalizer = parse_vocabulary(tokenizer.vocab_txt, tokenizer.where), tokenizer.content["normalizer"]
-    return Vocabulary(vocabulary.words, vocabulary.notes, Casing(normalizer["lowercase"], normalizer["strip_accents"]))
+    return replace(parse_vocabulary(tokenizer.vocab_txt, tokenizer.where), casing=Casing(*casing))
 
 
 def parse_copy(file: str, read: Callable[[str], bytes]) -> Vocabulary:

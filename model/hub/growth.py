@@ -11,13 +11,13 @@ from model.hub.pretrained import Pretrained
 from model.hub.tokenizer import TextTokenizer
 
 MULTIPLES = (128, 64, 32, 16, 8)
-"""What the number of a model's vectors may be padded to a multiple of, for speed."""
+"""For speed, the number of a model's vectors may be padded to a multiple of one of these."""
 
 
 def grow_model(pretrained: Pretrained, tokenizer: TextTokenizer, pieces: Mapping[int, Sequence[int]]) -> Pretrained:
     """Return a model with a larger vocabulary. All other weights, and the vectors of all other words, are the same.
 
-    If the model has more vectors than words, the number of vectors stays a multiple of what it was.
+    If the model has more vectors than words, their number stays a multiple of the same power of two.
 
     Args:
         tokenizer: the one with the new words.
@@ -44,7 +44,7 @@ def grow_model(pretrained: Pretrained, tokenizer: TextTokenizer, pieces: Mapping
 
 
 def grow_rows(rows: Tensor, size: int, pieces: Mapping[int, Sequence[int]]) -> Tensor:
-    """Return a tensor with `size` rows, of which those in `pieces` are means of the old ones; padding is the last old row.
+    """Return a tensor with `size` rows. Those in `pieces` are means of old rows; padding is the last old row.
 
     >>> grow_rows(torch.tensor([[0.0], [1.0], [3.0]]), 4, {3: [1, 2]}).tolist()
     [[0.0], [1.0], [3.0], [2.0]]

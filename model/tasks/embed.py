@@ -1,12 +1,12 @@
 """embed: texts that belong together have similar vectors, for search.
 
 A row is a pair of texts, such as a query and a text that answers it, perhaps with hard negatives: texts that look like the
-answer and are not. In training each first text has to find its partner among the texts of all rows of the batch (InfoNCE,
+answer and are not. In training, each first text must find its partner among the texts of all rows of the batch (InfoNCE,
 van den Oord et al. 2018; MultipleNegativesRankingLoss of sentence-transformers). If there are only single texts, each is
 read twice with different dropout, and the two vectors belong together (SimCSE, Gao et al. 2021).
 
-A text is no negative for a query that it answers: the texts of the batch that equal the query, its partner, or the partner
-of an equal query are left out of its softmax.
+A text that answers a query is never a wrong answer: texts of the batch that equal the query, its partner, or the partner of
+an equal query are left out of the softmax.
 
 Dimensions in the comments: I items, N texts, M candidates, C hidden_size.
 """
@@ -124,7 +124,7 @@ class EmbedTask(Task[EmbedRow]):
     temperature: float = 0.05
     """What cosines are divided by in the softmax. SimCSE and sentence-transformers use 0.05."""
     symmetric: bool = False
-    """Whether the second text of a pair has to find the first one, too, with half of the weight."""
+    """Whether the second text of a pair must also find the first one. The loss is then the mean of both directions."""
     is_of_texts: bool = False
     """Whether the training rows are single texts."""
     is_scored: bool = False
@@ -160,8 +160,8 @@ class EmbedTask(Task[EmbedRow]):
     def build_model(self, config: EncoderConfig) -> EmbedModel:
         if self.is_of_texts and all(getattr(config.shape, name) == 0 for name in config.shape.hidden_dropouts):
             raise ValueError(
-                "dropout=0: the training rows are single texts, whose two vectors differ by dropout alone: give --dropout "
-                "0.1, or rows of two texts"
+                "dropout=0: the training rows are single texts, and only dropout makes their two vectors differ: give "
+                "--dropout 0.1, or rows of two texts"
             )
         return EmbedModel(config, self.pooling, self.temperature)
 
@@ -225,7 +225,7 @@ class EmbedTask(Task[EmbedRow]):
             return []
         return [
             f"{counted(shared, 'row')} of {len(second):,} {'has' if shared == 1 else 'have'} the positive of another row, "
-            f"too: equal texts are no negatives of each other"
+            f"too: equal texts are never wrong answers to each other"
         ]
 
     def logits_of(self, found: np.ndarray, data: TaskData) -> np.ndarray:

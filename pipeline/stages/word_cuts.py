@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
 from bertloom.arrays import I64
+from bertloom.tokenizer_parts import bert_casing
 from pipeline.text.units import MAX_UNITS, Interner
 from pipeline.vocabulary import MAX_WORD_CHARACTERS, cut_as_bert
 
@@ -89,11 +90,8 @@ class PreTokenWords(WordCut):
 
 def cut_of(content: Mapping[str, Any]) -> WordCut:
     """Return how a tokenizer.json separates words."""
-    normalizer, pre_tokenizer = content.get("normalizer") or {}, content.get("pre_tokenizer") or {}
-    options = {name: value for name, value in normalizer.items() if name not in ("lowercase", "strip_accents")}
-    is_bert = options == {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
-    if is_bert and pre_tokenizer == {"type": "BertPreTokenizer"}:
-        return BertWords(normalizer["lowercase"], normalizer["strip_accents"])
+    if casing := bert_casing(content):
+        return BertWords(*casing)
     no_model = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
     return PreTokenWords(json.dumps({**content, "model": no_model, "added_tokens": [], "post_processor": None}))
 

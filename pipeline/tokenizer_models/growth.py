@@ -1,11 +1,10 @@
 """New words for a tokenizer: which words a text needs most, and the ids that they get.
 
-A word is worth what it saves: the number of times that the text has it, multiplied by the tokens that it then has less. A
-word that the tokenizer cannot spell counts as one token too many, because its text is lost. Only words with a letter are
-chosen, and with more letters than digits, so that numbers and hashes are left out; words that cannot be spelled may have
-any characters.
+The value of a word is its number of occurrences, multiplied by the number of tokens that each occurrence saves. A word that
+the tokenizer cannot spell counts as one token more, because its text is lost; it may have any characters. Other words need a
+letter, and more letters than digits, so numbers and hashes are left out.
 
-New words take the places of `[unusedN]` words first, as google-research/bert advises, then rows that only pad the model's
+New words first take the places of `[unusedN]` words, as google-research/bert advises, then rows that only pad the model's
 vectors, and then new rows.
 """
 
@@ -37,9 +36,9 @@ class GrowthConfig:
     num_words: int = 1000
     """Number of words to add."""
     min_frequency: int = 5
-    """Number of times that the text must have a new word. The model learns little about rarer ones."""
+    """Number of times that a new word must occur in the text. The model learns little about rarer ones."""
     keep_unused: bool = False
-    """Keep the [unusedN] words of the vocabulary, for which you may have a use. By default new words take their places, so
+    """Keep the [unusedN] words of the vocabulary, if you gave them a meaning. By default new words take their places, so
     that the model does not become larger."""
 
     def __post_init__(self) -> None:

@@ -120,4 +120,4 @@ def _token(letter: str) -> int:
 def _unknown(model: Mapping[str, Any]) -> int | None:
     """Return the id of the token for unknown characters."""
     vocabulary = model["vocab"]
-    return vocabulary.get(model["unk_token"]) if isinstance(vocabulary, dict) else model["unk_id"]
+    return vocabulary.get(model.get("unk_token")) if isinstance(vocabulary, dict) else model["unk_id"]

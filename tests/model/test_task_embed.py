@@ -275,7 +275,7 @@ def test_rows_with_the_same_positive_are_counted(encoder):
     rows = rows_of(["paris", "good film"], ["london", "good film"], ["anna", "bad film"])
     task, _, data = prepared(encoder, rows)
     assert task.remarks(data) == [
-        "2 rows of 3 have the positive of another row, too: equal texts are no negatives of each other"
+        "2 rows of 3 have the positive of another row, too: equal texts are never wrong answers to each other"
     ]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bertloom.tokenizer_files import parse_tokenizer
 from pipeline.checks.report import PARTS, UNKNOWN, scripts
 from pipeline.examples.decoding import spans
+from pipeline.stages.word_cuts import BertWords, cut_of
 from pipeline.tokenizer_vocabulary import TokenizerVocabulary
 from pipeline.vocabulary import Casing, Vocabulary, parse_vocabulary
 from pipeline.vocabulary_files import parse_copy, read_vocabulary
@@ -219,6 +220,14 @@ def test_bert_s_own_tokenizer_is_its_vocab_txt_with_its_casing(tmp_path):
         ValueError, match="^--strip-accents False: the tokenizer of x removes accents, as its own files"
     ):
         found.settled_casing(Casing(None, False), "x")
+
+
+def test_bert_s_own_tokenizer_may_leave_out_what_happens_to_accents(tmp_path):
+    normalizer = {name: value for name, value in CONTENTS["bert"]["normalizer"].items() if name != "strip_accents"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(CONTENTS["bert"] | {"normalizer": normalizer}))
+    found = read_vocabulary(str(tmp_path))
+    assert type(found) is Vocabulary and found.casing == (True, None)
+    assert cut_of(json.loads((tmp_path / "tokenizer.json").read_text())) == BertWords(True, None)
 
 
 @pytest.mark.parametrize(
