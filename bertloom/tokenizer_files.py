@@ -255,7 +255,7 @@ def bert_content(words: list[str], names: Mapping[str, str], normalizer: dict[st
     for role in ROLES:
         if names[f"{role}_token"] not in ids:
             raise ValueError(
-                f"{where}: the vocabulary has no {names[f'{role}_token']}, so it is not that of a BERT: give the model's own"
+                f"{where}: the vocabulary has no {names[f'{role}_token']}, so it is not a BERT's: give the model's own"
             )
     return {
         "added_tokens": [added_token(ids[names[f"{role}_token"]], names[f"{role}_token"]) for role in ROLES],
@@ -392,8 +392,8 @@ def _tokens(model: dict[str, Any], added: list[dict[str, Any]], where: str) -> t
     for token, number in ids.items():
         if (other := by_id.setdefault(number, token)) != token:
             raise ValueError(
-                f"{where}: {shown(other)} and {shown(token)} both have the id {number}: an id is that of one token; copy "
-                f"the model's own file again, or give one of them another id"
+                f"{where}: {shown(other)} and {shown(token)} both have the id {number}: expected one token for each id; "
+                f"copy the model's own file again, or give one of them another id"
             )
     size = max(by_id, default=-1) + 1
     if size - len(by_id) > MAX_HOLES:

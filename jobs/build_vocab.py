@@ -59,8 +59,8 @@ class BuildVocabConfig:
     """A well-known corpus, such as c4 or wikiextractor, as for `preprocess`."""
     text: Annotated[TextConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TextConfig)
     do_lower_case: bool | None = None
-    """Lower-case the text, for an uncased vocabulary. The default is that of the model: yes for wordpiece, as in the first
-    BERT, and no for the others. Use the same value in `preprocess` with a vocab.txt."""
+    """Lower-case the text, for an uncased vocabulary. By default wordpiece lower-cases, as in the first BERT, and the other
+    models do not. Use the same value in `preprocess` with a vocab.txt."""
     strip_accents: bool | None = None
     """Remove accents. By default they are removed when the text is lower-cased, as in BERT. Use False for languages in which
     accents distinguish words, such as Japanese, Korean, Hindi or Vietnamese. Use the same value in `preprocess` with a
@@ -69,7 +69,7 @@ class BuildVocabConfig:
     """Number of times that a pair of pieces must occur to be merged. The default is 2. Not for unigram."""
     character_coverage: float | None = None
     """Share of the text that the characters in the vocabulary make up. Words with other, rarer characters become [UNK]. The
-    default, 0.9995, is that of SentencePiece for languages with many characters. Not for bpe."""
+    default, 0.9995, is SentencePiece's for languages with many characters. Not for bpe."""
     chinese_frequency: int | None = None
     """Also keep every Chinese character that occurs this many times: for text with little Chinese in it. By default
     --character-coverage alone decides. Not for bpe."""
@@ -87,7 +87,7 @@ class BuildVocabConfig:
                 flag = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{flag} is not for --model {self.model}: {reason}; leave it out")
         if self.out.endswith(".json") != model.file.endswith(".json"):
-            raise ValueError(f"--out {self.out}: --model {self.model} makes a {model.file}: give such a name")
+            raise ValueError(f"--out {self.out}: --model {self.model} makes a {model.file}: give a name that ends so")
         for name in ("min_frequency", "chinese_frequency"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected 1 or more")

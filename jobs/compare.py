@@ -257,7 +257,7 @@ def compare_losses(
     if num_documents < LEAST_DOCUMENTS:
         groups = numbers
         notes.append(
-            f"The text used has {counted(num_documents, 'document')}, so the uncertainty is that of its windows: other "
+            f"The text used has {counted(num_documents, 'document')}, so windows were drawn for the uncertainty: other "
             f"documents may differ more."
         )
     differences = {}

@@ -43,10 +43,10 @@ class EmbedConfig:
     """Replace the file of --out if it exists."""
     pooling: Pooling | None = None
     """Vector of a text: mean is the mean over all tokens, including [CLS] and [SEP]; cls is the vector of [CLS]. The default
-    is that of the model if it was trained for vectors, or else mean."""
+    is the pooling that the model was trained with, or else mean."""
     normalize: bool | None = None
-    """Divide each vector by its length, so that the scalar product of two is their cosine. The default is what the model was
-    trained for; no, if it was not trained for vectors."""
+    """Divide each vector by its length, so that the scalar product of two is their cosine. The default is yes if the model
+    was trained so, and otherwise no."""
     max_seq_length: int | None = None
     """Number of tokens to read of each text. The default is the length that the model was trained on. Truncated texts are
     counted."""

@@ -47,9 +47,9 @@ class EvaluateConfig:
     """Queries and their relevant texts, in a file of rows or a folder of BEIR: nDCG, MRR and recall among the first ten, and
     accuracy of the first."""
     pooling: Pooling | None = None
-    """With --similarity and --retrieval: how the vector of a text is made. The default is that of `bertloom embed`."""
+    """With --similarity and --retrieval: how the vector of a text is made. The default is as for `bertloom embed`."""
     max_seq_length: int | None = None
-    """With --similarity and --retrieval: number of tokens to read of each text. The default is that of `bertloom embed`."""
+    """With --similarity and --retrieval: number of tokens to read of each text. The default is as for `bertloom embed`."""
     columns: tuple[str, ...] = ()
     """With --similarity and --retrieval: names of columns that are not found automatically: anchor=title."""
     on_bad_row: Literal["stop", "skip"] = "stop"
@@ -79,7 +79,7 @@ class EvaluateConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         sources = ("data", "similarity", "retrieval")
         if sum(getattr(self, name) is not None for name in sources) != 1:
-            raise ValueError("give one of --data, --similarity and --retrieval: what the model is measured on")
+            raise ValueError("give one of --data, --similarity and --retrieval, to measure the model on")
         if self.data is not None and (self.pooling or self.max_seq_length or self.columns or self.on_bad_row != "stop"):
             raise ValueError(
                 "--pooling, --max-seq-length, --columns and --on-bad-row are for --similarity and --retrieval: omit them"

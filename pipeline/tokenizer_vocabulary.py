@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bertloom.arrays import id_type
 from bertloom.tokenizer_files import TokenizerFile
 from bertloom.tokenizer_parts import rows
-from pipeline.text.readable import PREFIX, BytePieces, Readable, WordPieces
+from pipeline.text.readable import BYTE_LETTERS, PREFIX, BytePieces, Readable, WordPieces
 from pipeline.vocabulary import SPECIAL_TOKENS, Casing, Vocabulary, cut_as_bert
 
 if TYPE_CHECKING:  # functions import what they use: --help needs none of it
@@ -130,7 +130,7 @@ def _readable(tokenizer: TokenizerFile) -> Readable:
     if not (is_bytes or space or suffix):
         return WordPieces(words, model.get("continuing_subword_prefix"))
     added = {entry["content"]: " " * entry["lstrip"] + entry["content"] for entry in content["added_tokens"]}
-    bytes_of = _byte_alphabet() if is_bytes else {}
+    bytes_of = {letter: bytes([byte]) for letter, byte in BYTE_LETTERS.items()} if is_bytes else {}
     names = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)} if model.get("byte_fallback") else {}
 
     def content_of(word: str) -> bytes:
@@ -156,11 +156,3 @@ def _space_mark(content: dict[str, Any], where: str) -> str:
                 if " " in (one, other):
                     return str(other if one == " " else one)
     return ""
-
-
-def _byte_alphabet() -> dict[str, bytes]:
-    """Return the byte for each of the 256 characters by which byte-level tokenizers write bytes."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # these stand for themselves
-    others = [byte for byte in range(256) if byte not in plain]
-    letters = {byte: chr(byte) for byte in plain} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-    return {letter: bytes([byte]) for byte, letter in letters.items()}

@@ -57,17 +57,17 @@ class FinetuneConfig:
     """For multilabel: what separates the labels, if those of a text are one string: ";" for "drama; war". By default they
     are a list, or a column of 0 and 1 for each label."""
     pooling: Pooling | None = None
-    """For tasks on whole texts: the vector of a text is the mean over all its tokens, or that of [CLS]. The default is what
-    the model was trained for, or else mean for embed, and for others what its config.json says. BERT's classifiers have cls
-    alone."""
+    """For tasks on whole texts: the vector of a text is the mean over all its tokens, or the vector of [CLS]. The default is
+    the pooling that the model was trained with; if there is none, mean for embed, and for other tasks the one in its
+    config.json. BERT's classifiers have only cls."""
     normalize: bool | None = None
-    """For embed: whether the finished model makes vectors of length 1. Training compares cosines in any case. The default is
-    to do so."""
+    """For embed: whether the finished model makes vectors of length 1. Training always compares cosines. The
+    default is yes."""
     temperature: float | None = None
-    """For embed: what cosines are divided by in the loss. A lower one gives the most similar wrong texts more weight. The
-    default is 0.05, as in SimCSE and sentence-transformers."""
+    """For embed: divides the cosines in the loss. A lower one gives the most similar wrong texts more weight.
+    The default is 0.05, as in SimCSE and sentence-transformers."""
     symmetric: bool | None = None
-    """For embed: whether the second text of a pair has to find the first one, too. The default is no."""
+    """For embed: whether the second text of a pair must also find the first one. The default is no."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """What to do about unusable rows: stop and report them, or skip them and record them in bad_rows.jsonl."""
     max_seq_length: int | None = None

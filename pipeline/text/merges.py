@@ -7,10 +7,10 @@ what is before the place and what is after it are merged as if they were alone.
 from typing import Any
 
 import numpy as np
-from tokenizers.pre_tokenizers import ByteLevel
 
 from bertloom.arrays import U64, Bools
 from pipeline.text.pieces import slots
+from pipeline.text.readable import BYTE_LETTERS
 
 SLOT_BITS = 20
 
@@ -27,7 +27,7 @@ class Merges:
         self.vocabulary, self.is_bytes = model["vocab"], is_bytes
         self.are_all = False  # whether nothing else decides the tokens
         if model["type"] == "BPE" and not (model["ignore_merges"] or model["dropout"]):
-            known = set(ByteLevel.alphabet()) if is_bytes else {f"<0x{byte:02X}>" for byte in range(256)}
+            known = set(BYTE_LETTERS) if is_bytes else {f"<0x{byte:02X}>" for byte in range(256)}
             has_bytes = (is_bytes or model["byte_fallback"]) and known <= self.vocabulary.keys()
             # without, an unknown character vanishes, and then what is before it may merge with what is after it
             has_unknown = has_bytes or model["unk_token"] in self.vocabulary
@@ -50,9 +50,8 @@ class IdeographPairs:
     def __init__(self, merges: Merges):
         self.may_merge = np.zeros(1 << SLOT_BITS, bool)  # by a hash: a few pairs are taken for others
         self.shapes: set[tuple[int, int]] = set()  # bytes before and after a place within a token, up to three
-        code_of = {letter: byte for byte, letter in enumerate(_letters_of_bytes())}
         for word in merges.merged:
-            text = bytes(code_of[letter] for letter in word)
+            text = bytes(BYTE_LETTERS[letter] for letter in word)
             for at in range(1, len(text)):
                 if 0xE4 <= text[at] <= 0xE9 and 0x80 <= text[at - 1] < 0xC0:
                     left, right = text[max(0, at - 3) : at], text[at : at + 3]
@@ -67,10 +66,3 @@ class IdeographPairs:
             end = left & np.uint64((1 << 8 * before) - 1)
             may |= np.take(self.may_merge, slots((end, right >> np.uint64(8 * (3 - after))), SLOT_BITS))
         return ~may
-
-
-def _letters_of_bytes() -> list[str]:
-    """Return the character that stands for each byte in a byte-level BPE."""
-    themselves = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in themselves else next(others)) for byte in range(256)]

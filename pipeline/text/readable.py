@@ -11,6 +11,10 @@ BLANK = "␣"
 """Stands for a token of white space that is shown alone."""
 PREFIX = "##"
 """The mark of a piece that continues a word, in BERT's vocabularies."""
+_SAME = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = sorted({*range(0x100)} - {*_SAME})
+BYTE_LETTERS = {chr(byte): byte for byte in _SAME} | {chr(0x100 + i): byte for i, byte in enumerate(_OTHERS)}
+"""The byte of each letter in the tokens of byte-level tokenizers, as GPT-2 chose them: "Ġ" is a space."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _IDEOGRAPH = r"[\u3000-\u9fff\uff00-\uffef]"
 

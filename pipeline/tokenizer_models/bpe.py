@@ -4,8 +4,8 @@ A word is a pre-token, with the space before it, and its letters are bytes. So e
 occurs.
 
 New words are made as training makes them: merges that follow the old ones, each of the two neighbouring tokens that occur
-together most often. So the tokens of any text are its old tokens, some of which are joined; where no new merge applies,
-nothing changes. In Chinese, whose pre-tokens are whole phrases, new words are parts of them.
+together most often. So a text has its old tokens, some of them joined; where no new merge applies, nothing
+changes. In Chinese, whose pre-tokens are whole phrases, new words are parts of them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from bertloom.tokenizer_files import TokenizerFile
+from pipeline.text.readable import BYTE_LETTERS
 from pipeline.tokenizer_models.growth import Growth, GrowthConfig, Ids, grown, measured
 from pipeline.tokenizer_models.merging import joined, merged, new_words
 from pipeline.tokenizer_models.tokenizer_model import TokenizerModel
 from pipeline.tokenizer_models.training import TrainingConfig, casing_steps, made
 from pipeline.vocabulary import SPECIAL_WORDS
-
-BYTES = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-"""Bytes whose letter is their character in Latin-1; the letters of the others follow from U+0100."""
-LETTERS = {chr(byte): byte for byte in BYTES} | {
-    chr(0x100 + number): byte for number, byte in enumerate(sorted({*range(256)} - {*BYTES}))
-}
-"""The letter of each byte, as GPT-2 chose them: "Ġ" is a space."""
 
 
 def parts(config: TrainingConfig) -> dict[str, Any]:
@@ -41,7 +35,7 @@ def train(counts: Mapping[str, int], config: TrainingConfig) -> TokenizerFile:
 
     It has fewer than `vocab_size` words if no more pairs occur `min_frequency` times.
     """
-    model = merged(counts, config.vocab_size, config.min_frequency, [*LETTERS])
+    model = merged(counts, config.vocab_size, config.min_frequency, [*BYTE_LETTERS])
     return made(parts(config), model, mask_takes_space=True)
 
 
@@ -51,9 +45,9 @@ def readable(word: str) -> str:
     >>> readable("ĠcafÃ©")
     ' café'
     """
-    if not all(letter in LETTERS for letter in word):
+    if not all(letter in BYTE_LETTERS for letter in word):
         return word
-    return bytes(map(LETTERS.__getitem__, word)).decode(errors="replace")
+    return bytes(map(BYTE_LETTERS.__getitem__, word)).decode(errors="replace")
 
 
 def grow(content: Mapping[str, Any], counts: Mapping[str, int], config: GrowthConfig) -> Growth:
@@ -78,7 +72,7 @@ BPE = TokenizerModel(
     summary="byte-level, as in ModernBERT and RoBERTa, in a tokenizer.json",
     file="tokenizer.json",
     is_cased=True,
-    fewest=len(SPECIAL_WORDS) + len(LETTERS) + 1,
+    fewest=len(SPECIAL_WORDS) + len(BYTE_LETTERS) + 1,
     not_for_it=dict.fromkeys(("character_coverage", "chinese_frequency"), "byte-level BPE can spell every character"),
     why_fewer="no more pairs occur {} times",
     parts=parts,

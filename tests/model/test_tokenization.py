@@ -131,7 +131,7 @@ def test_a_vocabulary_that_is_not_the_models_is_refused(tmp_path):
         load_tokenizer(tmp_path, size)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\na\n")
-    with pytest.raises(ValueError, match=re.escape("the vocabulary has no [PAD], so it is not that of a BERT")):
+    with pytest.raises(ValueError, match=re.escape("the vocabulary has no [PAD], so it is not a BERT's")):
         load_tokenizer(tmp_path, size)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertJapaneseTokenizer"}))
     with pytest.raises(
