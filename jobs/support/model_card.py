@@ -101,16 +101,17 @@ def _head(pretrained: Pretrained, name: str, what: str) -> list[str]:
     kind, pipeline = PIPELINES[pretrained.form]
     shape = pretrained.config.shape
     file = pretrained.tokenizer.file
-    case = ("lower-cased" if file.content["normalizer"]["lowercase"] else "cased") if file.is_bert else ""
+    words = f"{pretrained.tokenizer.vocab_size:,} tokens, {file.content['model']['type']}"
+    if file.is_bert:
+        case = "lower-cased" if file.content["normalizer"]["lowercase"] else "cased"
+        words = f"{pretrained.tokenizer.vocab_size:,} word pieces, {case}"
     facts = {
         "layers": shape.num_hidden_layers,
         "hidden size": shape.hidden_size,
         "attention heads": shape.num_attention_heads,
         "feed-forward size": shape.intermediate_size,
         "positions": shape.max_position_embeddings,
-        "vocabulary": f"{pretrained.tokenizer.vocab_size:,} word pieces, {case}"
-        if file.is_bert
-        else f"{pretrained.tokenizer.vocab_size:,} tokens, {file.content['model']['type']}",
+        "vocabulary": words,
         "parameters": f"{sum(tensor.numel() for tensor in pretrained.weights.values()):,}",
     }
     library, code = (
