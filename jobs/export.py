@@ -7,7 +7,7 @@ RUN is a finished run of `bertloom pretrain` or `finetune`, or a folder written 
 the checkpoints of a pretraining run, which need not be finished. Writes
 
     DIRECTORY/config.json, model.safetensors                 the model
-    DIRECTORY/tokenizer.json, vocab.txt, tokenizer_config.json, special_tokens_map.json
+    DIRECTORY/tokenizer.json, tokenizer_config.json, special_tokens_map.json; vocab.txt of a BERT's tokenizer
     DIRECTORY/modules.json, 1_Pooling, …                     of a model for vectors: what sentence-transformers reads
     DIRECTORY/README.md                                      the model card: data, settings, metrics
     DIRECTORY/model.onnx                                     with --onnx: the model for onnxruntime, on padded batches

@@ -1,4 +1,4 @@
-"""Pretrains a BERT on a data set that `bertloom preprocess` wrote.
+"""Pretrain a BERT or a ModernBERT on a data set that `bertloom preprocess` wrote.
 
     bertloom pretrain tiny --data DATASET --out RUN
     bertloom pretrain small --data DATASET --out RUN --num-steps 20000 --learning-rate 3e-4
@@ -6,7 +6,7 @@
     bertloom pretrain IMPORTED/config.toml --data DATASET --out RUN --num-steps 20000
     torchrun --no-python --nproc-per-node 8 bertloom pretrain base --data DATASET --out RUN
 
-Presets: tiny, mini, small, base, large. Writes
+Presets: tiny, mini, small, base, large, and modern-tiny, modern-mini, modern-small, modern-base. Writes
 
     RUN/config.toml                  the complete configuration, which can be used as a preset
     RUN/metrics.jsonl                one line per step and per evaluation

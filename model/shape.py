@@ -121,7 +121,7 @@ class Shape:
         """Return the same shape with another pooling; ValueError if transformers' classes of the encoder do not have it."""
         if pooling != self.pooling:
             raise ValueError(
-                f"pooling={pooling}: transformers' classes for this encoder ({self.encoder}) have {self.pooling} alone, and "
+                f"pooling={pooling}: transformers' classes for this encoder ({self.encoder}) have only {self.pooling}, and "
                 f"the exported model would be another one there: omit it, or take a ModernBERT"
             )
         return self
@@ -139,7 +139,7 @@ class EncoderConfig:
     shape: Shape
     """The shape; its class decides which encoder is built."""
     vocab_size: int
-    """Number of words in vocab.txt."""
+    """Number of words that the model has vectors for: those of the vocabulary, and perhaps a few more for speed."""
 
     def __post_init__(self) -> None:
         check_number("vocab_size", self.vocab_size, int)
@@ -188,8 +188,8 @@ class HuggingFaceNames:
     token_ids: Mapping[str, str] = field(default_factory=lambda: {"pad_token_id": "pad_id"})
     """Entries of config.json that are ids of special words, and the words' names in `TextTokenizer`."""
     finetuning: Mapping[str, float] = field(default_factory=dict)
-    """Dropouts in the config.json of a model that was pretrained without: transformers fine-tunes with them."""
+    """Dropouts in the config.json of a model that was pretrained without dropout: transformers fine-tunes with them."""
     computed: Callable[[Any], Mapping[str, Any]] = lambda shape: {}
     """Return more entries of config.json, from a shape."""
     understood: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda configuration: configuration
-    """Return a config.json with what other entries say under the names of our fields; ValueError for what we do not have."""
+    """Return a config.json with other entries under our fields' names, too; ValueError for what we do not have."""

@@ -29,10 +29,10 @@ class TokenizeConfig:
 
     text: TextConfig = field(default_factory=TextConfig)
     do_lower_case: bool | None = None
-    """Lower-case the text, for an uncased vocabulary. The default is what the files of a tokenizer say; a vocab.txt alone is
+    """Lower-case the text, for an uncased vocabulary. The files of a tokenizer decide the default; a vocab.txt alone is
     taken to be uncased. Use the value that the vocabulary was made with."""
     strip_accents: bool | None = None
-    """Remove accents. The default is what the files of a tokenizer say; with a vocab.txt alone they are removed when the
+    """Remove accents. The files of a tokenizer decide the default; with a vocab.txt alone they are removed when the
     text is lower-cased, as in BERT. Use False for languages in which accents distinguish words, such as Japanese, Korean,
     Hindi or Vietnamese."""
     chinese_words: bool = False

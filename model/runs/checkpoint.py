@@ -90,7 +90,7 @@ class TrainingState(CheckpointState):
     shards_digest: str
     """sha256 of the data set's shards.parquet."""
     vocabulary_sha256: str
-    """sha256 of the data set's vocab.txt."""
+    """sha256 of the vocabulary in the data set's manifest."""
     model: dict[str, Any]
     """The kind of encoder, its shape and the vocabulary size: `EncoderConfig.values`."""
     schedule: dict[str, Any]

@@ -2,8 +2,8 @@
 
 A cut between two characters is *provable* when no part of a tokenizer looks across it:
 
-- the normalizer, which is one of those below: they change a character by itself, or with marks after it, or at the ends of
-  a text. What it makes of a character is asked, and the character counts as what results;
+- the normalizer, which is one of those below: each changes a character by itself, or with marks after it, or at the ends of
+  a text. A character counts as what the normalizer makes of it;
 - the added tokens, because none of them contains the two characters;
 - the pre-tokenizer, which always cuts there; or the model. A BPE may merge nothing across the place (`merges`): a space for
   Gemma and Llama 2, and some pairs of ideographs. A Unigram has only one way to go on with the last sign of a word if no

@@ -1,8 +1,8 @@
 """Unigram, as in XLM-R and ALBERT: training, and more words for a tokenizer of its kind.
 
-A word is what white space separates, with "▁" in front of it. Of all ways to make it from pieces, the most probable one is
-taken. The library `tokenizers` also trains such models, but from the same text it makes another one in every process:
-it adds probabilities in the order of a hash table. So SentencePiece trains them, which is also the original.
+Words are separated by white space and have "▁" in front. Of all ways to make a word from pieces, the most probable one is
+taken. SentencePiece, the original, trains these models. The library `tokenizers` could train them, too, but it adds
+probabilities in the order of a hash table, so the same text would give another model in every process.
 
 New words join old pieces that follow each other often, as for BPE. The logarithm of a new piece's probability is the sum of
 those of its two parts and a little more (`BONUS`), so it wins over them, and the longer of two new pieces wins over the

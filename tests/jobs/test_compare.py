@@ -241,7 +241,7 @@ def test_windows_are_drawn_again_if_there_are_few_documents(models, tmp_path):
     )
     found = compare(config)
     assert found.differences["after"].margin > 0 and found.text["max_seq_length"] == 32
-    assert any(note.startswith("The text used has 1 document, so the uncertainty is") for note in found.notes)
+    assert any(note.startswith("The text used has 1 document, so windows were drawn") for note in found.notes)
 
 
 def test_mistakes_are_named_before_anything_is_measured(models, text, tasks, tmp_path):

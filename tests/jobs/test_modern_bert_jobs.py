@@ -200,7 +200,7 @@ def test_pooling_is_refused_where_nothing_is_pooled(task, run, rows, tmp_path):
 def test_a_bert_has_no_choice_of_pooling(rows, tmp_path):
     model = write_model(tmp_path / "bert")
     with pytest.raises(
-        ValueError, match=r"pooling=mean: transformers' classes for this encoder \(bert\) have cls alone"
+        ValueError, match=r"pooling=mean: transformers' classes for this encoder \(bert\) have only cls"
     ):
         finetune(tuned(model, rows, tmp_path / "out", pooling="mean"))
     assert not (tmp_path / "out").exists()

@@ -330,6 +330,6 @@ def test_bert_has_no_other_pooling():
     shape = BertShape()
     assert shape.with_pooling("cls") is shape
     with pytest.raises(
-        ValueError, match=r"pooling=mean: transformers' classes for this encoder \(bert\) have cls alone"
+        ValueError, match=r"pooling=mean: transformers' classes for this encoder \(bert\) have only cls"
     ):
         shape.with_pooling("mean")
