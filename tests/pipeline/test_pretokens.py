@@ -240,7 +240,7 @@ def test_tokens_equal_those_of_the_reference_on_whole_texts(kind, texts):
 
 @pytest.mark.slow
 @KINDS
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(texts=st.lists(TEXT, min_size=1, max_size=3))
 def test_tokens_equal_those_of_the_reference_on_many_texts(kind, texts):
     check(kind, texts)
