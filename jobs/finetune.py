@@ -151,6 +151,7 @@ def prepare(config: FinetuneConfig, ranks: Ranks | None = None) -> FinetuneJob:
             f"metric={config.metric!r} is not a metric of {config.task}: expected one of {', '.join(task.metrics)}"
         )
     train = task.tokenize(train_rows, pretrained.tokenizer)
+    task.check_batches(train, config.batch_size)
     dev = task.tokenize(dev_rows, pretrained.tokenizer)
     for name, data in (("train", train), ("dev", dev)):
         if data.has_two_segments and not pretrained.config.shape.reads_pairs:

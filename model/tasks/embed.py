@@ -228,6 +228,22 @@ class EmbedTask(Task[EmbedRow]):
             f"too: equal texts are never wrong answers to each other"
         ]
 
+    def check_batches(self, data: TaskData, batch_size: int) -> None:
+        if np.diff(data.item_starts).max() > 2:
+            return  # hard negatives
+        first = data.item_starts[:-1]
+        number = min(len(np.unique(data.labels[places])) for places in (first, first + 1))
+        if number == 1:
+            raise ValueError(
+                f"{counted(data.num_items, 'training row')} with one text, or one anchor or positive, in all of them: no "
+                f"text is a wrong one, so there is nothing to learn; give more rows, or rows with a negative"
+            )
+        if batch_size == 1:
+            raise ValueError(
+                "batch_size=1: a text is compared with the other texts of its batch, and there are none: give 2 or more, "
+                "such as 256, or rows with a negative"
+            )
+
     def logits_of(self, found: np.ndarray, data: TaskData) -> np.ndarray:
         """`found` are vectors (N, C) of another kind."""
         return found

@@ -113,6 +113,9 @@ class Task(ABC, Generic[Row]):
         """Return lines about the training rows that a user should know."""
         return []
 
+    def check_batches(self, data: TaskData, batch_size: int) -> None:
+        """Raise ValueError if batches of this number of training rows teach nothing; for tasks that compare rows."""
+
     def calibrate(self, data: TaskData, logits: np.ndarray) -> Self:
         """Return the task with what the dev rows decide, from a model's logits on them: nothing, for most tasks."""
         return self

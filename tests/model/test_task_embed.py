@@ -279,6 +279,29 @@ def test_rows_with_the_same_positive_are_counted(encoder):
     ]
 
 
+@pytest.mark.parametrize(
+    "lists, batch_size, message",
+    [
+        ([["a", "b"]], 8, "1 training row with one text"),
+        ([["a"], ["a"]], 8, "2 training rows with one text"),
+        ([["a", "b"], ["a", "c"]], 8, "no text is a wrong one"),
+        ([["a", "b"], ["c", "b"]], 8, "no text is a wrong one"),
+        ([["a", "b"], ["c", "d"]], 1, "batch_size=1: a text is compared with the other texts of its batch"),
+        ([["a", "b"], ["c", "d"]], 2, None),
+        ([["a", "b", "c"]], 1, None),
+        ([["a"], ["b"]], 2, None),
+    ],
+)
+def test_training_in_which_no_text_is_a_wrong_one_is_refused(encoder, lists, batch_size, message):
+    task, model, data = prepared(encoder, rows_of(*lists), dropout=0.1)
+    batch = data.batch(np.arange(min(batch_size, data.num_items)))
+    assert (message is None) == bool(model.losses(model(batch), batch).sum() > 0)
+    if message is None:
+        return task.check_batches(data, batch_size)
+    with pytest.raises(ValueError, match=message):
+        task.check_batches(data, batch_size)
+
+
 def test_warnings_of_sentence_transformers_do_not_come_from_our_files(encoder, tmp_path):
     task, model, _ = prepared(encoder, drawn_rows(2, 2))
     with warnings.catch_warnings():
