@@ -13,6 +13,7 @@ Dimensions in the comments:
 """
 
 from contextlib import nullcontext
+from inspect import signature
 
 import numpy as np
 import torch
@@ -22,8 +23,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model.packing import PackedSequences, PaddedPlaces
 
-try:  # in CUDA builds of torch 2.11 and later
+try:
     from torch.nn.attention.varlen import varlen_attn
+
+    if "window_size" not in signature(varlen_attn).parameters:  # torch 2.10
+        varlen_attn = None  # type: ignore[assignment]
 except ImportError:  # pragma: no cover
     varlen_attn = None  # type: ignore[assignment]
 

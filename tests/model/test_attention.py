@@ -1,3 +1,5 @@
+import runpy
+
 import numpy as np
 import pytest
 import torch
@@ -220,3 +222,16 @@ def test_flash_attention_is_used_where_torch_takes_it(monkeypatch, capability, d
     monkeypatch.setattr(module, "varlen_attn", None)
     assert "does not have it" in flash_obstacle(CUDA, torch.bfloat16, 64, 0.0)
     assert flash_obstacle(torch.device("cpu"), dtype, head_size, dropout) == "the device is cpu"
+
+
+def test_flash_attention_without_windows_is_not_used(monkeypatch):
+    """As in torch 2.10."""
+
+    def without_windows(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+        raise AssertionError
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", without_windows)
+    names = runpy.run_path(module.__file__)
+    assert names["varlen_attn"] is None
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    assert "does not have it for packed sequences" in names["flash_obstacle"](CUDA, torch.bfloat16, 64, 0.0)
