@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
+@pytest.mark.slow
 def test_the_step_is_counted_uncompiled_and_compiled():
     command = [sys.executable, str(ROOT / "benchmarks/roofline.py"), "--cases", "tiny:32:4:2", "--top", "1"]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)

@@ -76,7 +76,9 @@ def test_each_task_is_fine_tuned_as_on_a_cpu_and_predicts(tmp_path):
         on_cuda, on_cpu = numbers(tmp_path / task), numbers(tmp_path / f"{task}-cpu")
         assert [line["loss"] for line in on_cuda] == pytest.approx([line["loss"] for line in on_cpu], rel=1e-5)
         assert recorder.report().flash_forward == 0
-        command("predict", "--model", tmp_path / task, "--input", dev, "--out", tmp_path / f"{task}-out.jsonl")
+        texts = [{"text": row["query"]} for row in rows(16)] if task == "embed" else rows(16)
+        asked = write_jsonl(tmp_path / "asked.jsonl", texts)
+        command("predict", "--model", tmp_path / task, "--input", asked, "--out", tmp_path / f"{task}-out.jsonl")
         assert len(json_lines(tmp_path / f"{task}-out.jsonl")) >= 16
     report = Recorder(load())
     command("finetune", *common, "--out", tmp_path / "bf16", "--device", "cuda")

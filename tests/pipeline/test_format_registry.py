@@ -122,7 +122,11 @@ def test_no_code_outside_the_formats_names_a_format():
     found = []
     for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]:
         if (ROOT / "pipeline/inputs/formats") not in path.parents:
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Constant) and node.value in names:
+            nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+            theirs = {
+                node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "input_format"
+            }  # an option of SentencePiece
+            for node in nodes:
+                if isinstance(node, ast.Constant) and node.value in names and node not in theirs:
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}")
     assert found == []
