@@ -80,8 +80,8 @@ def find_special(
         usual = [usual for usual in USUAL[role] if usual in ids]
         if name is None and other is None and len(usual) > 1:
             raise ValueError(
-                f'{where}: its {role} token may be {" or ".join(usual)}: name it, {{"{role}_token": "{usual[0]}"}}, in a '
-                f"special_tokens_map.json beside it"
+                f'{where}: its {role} token may be {" or ".join(usual)}: name it, {{"{role}_token": "{usual[0]}"}}, in '
+                f"special_tokens_map.json in the same folder"
             )
         if chosen := name or other or "".join(usual):
             found[role] = chosen
@@ -110,8 +110,8 @@ def _missing(role: str) -> str:
             f"as in GPT-style tokenizers. An encoder needs [CLS] and [SEP]: in transformers, call {added} and save it"
         )
     return (
-        f"it has no {role} token: expected one of {', '.join(USUAL[role])}, or a {role}_token in special_tokens_map.json "
-        f"beside it. In transformers, call {added} and save it"
+        f"it has no {role} token: expected one of {', '.join(USUAL[role])}, or a {role}_token in special_tokens_map.json of "
+        f"the same folder. In transformers, call {added} and save it"
     )
 
 

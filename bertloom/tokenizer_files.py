@@ -1,14 +1,14 @@
 """A tokenizer on disk: read, checked, and written as data sets, run folders and exported models hold it.
 
-A *tokenizer directory* has tokenizer.json of the library `tokenizers`, or vocab.txt, and beside it perhaps
-tokenizer_config.json and special_tokens_map.json of transformers. A data set, a run folder and an exported model each are
-one. BERT's own WordPiece, which vocab.txt and two options can express, is kept as vocab.txt and tokenizer.json there; any
-other tokenizer as tokenizer.json and special_tokens_map.json (`TokenizerFile.files`).
+A *tokenizer directory* has tokenizer.json of the library `tokenizers`, or vocab.txt. It may also have tokenizer_config.json
+and special_tokens_map.json of transformers. A data set, a run folder and an exported model are tokenizer directories. They
+keep BERT's own WordPiece, which vocab.txt and two options can express, as vocab.txt and tokenizer.json. They keep any other
+tokenizer as tokenizer.json and special_tokens_map.json (`TokenizerFile.files`).
 
-Which texts become which tokens: exactly as in the library with `encode_special_tokens`. So the name of a special token in a
-text is text, also that of any added token with "special". The library's Unigram would still read "<s>" in a text as the
-token; where a model could do so, the pre-tokenizer gets one more step (`names_split`). Added tokens without "special" are
-found in a text before all else, such as ModernBERT's runs of spaces, and words that were added with `add_tokens`.
+A text has the tokens that the library gives it with `encode_special_tokens`: the name of a special token in a text is text.
+The library's Unigram would still read "<s>" in a text as the token. Where a model could do so, the pre-tokenizer gets one
+more step (`names_split`). Added tokens without "special", such as ModernBERT's runs of spaces and words that were added with
+`add_tokens`, are found in a text first.
 
     >>> tokenizer = read_tokenizer("roberta-base")
     >>> tokenizer.special.cls, tokenizer.tokens[tokenizer.special.cls]
@@ -119,7 +119,7 @@ def read_tokenizer(path: str) -> TokenizerFile:
         folder, _, name = path.rpartition("/")
         if name != "tokenizer.json":
             return parse_tokenizer(content, path, _names(*_beside(folder or ".")))
-        path = folder or "."  # what is beside it counts
+        path = folder or "."  # the other files of its folder count, too
     names = ("tokenizer.json", "vocab.txt", "bert_config.json")
     where, words_path, google_path = (storage.join(path, name) for name in names)
     content, words = _read(where), _read(words_path)

@@ -132,7 +132,7 @@ class DocumentTokenizer:
 
 
 def _borders(text_starts: I64, unit_starts: I64, first_units: NDArray[np.intp]) -> I64:
-    """Return the first byte of each sentence. That of a text's first one is the text's, whatever it begins with."""
+    """Return the first byte of each sentence. The first one begins with the text, also if that is white space."""
     of_texts = np.searchsorted(unit_starts, text_starts)
     inner = np.setdiff1d(first_units, of_texts, assume_unique=True)
     return np.union1d(text_starts, unit_starts[inner])

@@ -164,7 +164,7 @@ class Vocabulary:
         return np.array(self.readable.joins[0], bool)
 
     def continues(self, ids: NDArray[Any]) -> Bools:
-        """Return which tokens of a text continue the word before them, as far as the tokens tell: bool (tokens,)."""
+        """Return which tokens of a text continue the word before them, as far as the tokens show it: bool (tokens,)."""
         found: Bools = self.continuation[ids]
         found[:1] = False
         found[1:] &= np.array(self.readable.joins[1], bool)[ids[:-1]]

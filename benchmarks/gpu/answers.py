@@ -8,7 +8,7 @@ class Answer:
     """The result of a case, which becomes a line of the table."""
 
     result: str
-    """What a check found, or the first and the last loss, or why there is no result."""
+    """The finding of a check, or the first and the last loss, or the reason for a missing result."""
     is_failure: bool = False
     """Whether the case failed, or found a difference above its bound."""
     is_fatal: bool = False

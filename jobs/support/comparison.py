@@ -130,7 +130,7 @@ def text_loss(model: ComparedModel, number: int, windows: Sequence[Window], toke
     """Return the loss of all masked words, with what the tokens leave open.
 
     The number of tokens of a word costs the negative logarithm of its share among all words, because the masks show it. A
-    character costs that of its share among the characters that the tokenizer does not tell apart, such as "p" and "P", at
+    character costs that of its share among the characters that the tokenizer does not distinguish, such as "p" and "P", at
     the beginning of words and inside them separately. A character under [UNK], or one that the tokenizer removes, is
     copied at 8 bits per byte.
     """

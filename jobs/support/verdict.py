@@ -65,7 +65,7 @@ class Comparison:
     models: dict[str, dict[str, Any]]
     """The values of each model by its name. The others are compared with the first one."""
     differences: dict[str, Difference]
-    """Bits per byte of each other model with a loss, less those of the first one."""
+    """Difference in bits per byte between each other model with a loss and the first model."""
     tasks: list[TaskScores]
     notes: list[str]
     """What the reader of the table should know."""
@@ -116,7 +116,7 @@ class Comparison:
         if found.is_clear:
             yield f"{better} predicts this text better: {low} bits per byte against {high} of {worse}, {amount}"
         else:
-            yield f"{better} and {worse} cannot be told apart on this text: {low} and {high} bits per byte, {amount}"
+            yield f"{better} and {worse} show no clear difference on this text: {low} and {high} bits per byte, {amount}"
 
     def _about_tasks(self, name: str, first: str) -> Iterator[str]:
         for task in self.tasks:
@@ -129,7 +129,7 @@ class Comparison:
                 better, worse = (name, first) if found.value > 0 else (first, name)
                 yield f"on {task.name} {better} is better than {worse} ({values}, {found}, 95 % over seeds)"
             else:
-                yield f"on {task.name} they cannot be told apart ({values}, {found}, 95 % over seeds)"
+                yield f"on {task.name} they show no clear difference ({values}, {found}, 95 % over seeds)"
 
     # ---- the table
 

@@ -4,7 +4,7 @@
                     form of `model/tasks/formats`. All texts of the file are searched.
     FOLDER          as in BEIR (Thakur et al. 2021): corpus.jsonl with the texts (`_id`, `text`, perhaps `title`),
                     queries.jsonl (`_id`, `text`), and qrels/test.tsv (`query-id`, `corpus-id`, `score`). Without qrels, a
-                    line of queries.jsonl lists the ids of its relevant texts as `relevant`. `id` may stand for `_id`.
+                    line of queries.jsonl lists the ids of its relevant texts as `relevant`. The key `id` is read like `_id`.
 
 The texts of a folder are read as a stream, so there may be more of them than fit in memory.
 """

@@ -183,8 +183,9 @@ def backward_together(passes: Passes, gradients: GradientSum) -> Tensor:
     """Add the gradients of a loss that relates all items of the global batch (GradCache, Gao et al. 2021).
 
     The vectors of all micro-batches are computed without a graph, then the gradient of the loss with respect to them. A
-    second forward pass of each micro-batch, with the same dropout, takes it to the weights. Memory is that of a micro-batch
-    and of the vectors. All ranks know all vectors and compute the same loss; each goes on with those of its own texts.
+    second forward and a backward pass over each micro-batch, with the same dropout, give the gradients of the weights.
+    Memory holds one micro-batch and all vectors. All ranks know all vectors and compute the same loss. Each rank computes
+    gradients for its own texts.
     The loss is returned on rank 0, and 0 on the others.
     """
     width = passes.model.config.shape.hidden_size

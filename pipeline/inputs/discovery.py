@@ -259,7 +259,7 @@ def _readable(
             chosen[path], forms[path] = file, form
     if about := _about_data(forms):
         chosen = {path: file for path, file in chosen.items() if path not in about}
-        notes.append(f"{first_files(about)}: skipped, because it is about the data beside it. Name it to read it")
+        notes.append(f"{first_files(about)}: skipped, because it describes the data in its folder. Name it to read it")
     ignored = Counter(_ending(path) for path in below.keys() - chosen.keys() - set(about))
     if ignored:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(ignored.items())[:10])

@@ -211,7 +211,7 @@ class Cuts:
         table &= table[ord(self.guards[SIGN])]
 
     def _forbid(self, content: dict[str, Any]) -> None:
-        """Forbid cuts within added tokens, and beside those that depend on what is beside them."""
+        """Forbid cuts within added tokens, and next to those whose neighbours decide whether they are found."""
         parts = rows(content, "normalizer", "") + rows(content, "pre_tokenizer", "")
         at_the_start = any(part["type"] in ("Prepend", "Strip", "Metaspace", "ByteLevel") for part in parts)
         table = self.forbidden.reshape(256, 256)

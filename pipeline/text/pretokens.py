@@ -182,7 +182,7 @@ def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
 def places(texts: list[str], encodings: list[Encoding]) -> tuple[I64, I64, Bools]:
     """Return (first byte of each token, byte where it begins, whether it continues a word), as in TextTokens.
 
-    The bytes are those of all texts, end to end. The first one may be white space.
+    All texts are end to end in the bytes. The first byte of a token may be white space.
     """
     sizes = np.fromiter(map(len, encodings), np.int64, len(encodings))
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))

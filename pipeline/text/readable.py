@@ -43,7 +43,7 @@ class Readable(Protocol):
     def pieces(self, ids: Sequence[int], alone: Sequence[bool], /) -> list[tuple[str, str]]:
         """Return (white space before it, text) of each token. A character is with the token that completes it.
 
-        alone: which tokens are shown by themselves. The text of such a token, if it is a part of a character, is its bytes.
+        alone: which tokens are shown by themselves. If such a token is a part of a character, its bytes are shown.
         """
 
 

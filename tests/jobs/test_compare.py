@@ -176,7 +176,7 @@ def test_losses_per_byte_and_their_differences_are_those_of_a_slow_reading(compa
         difference = (losses[name] - losses["before"]).sum() / sizes.sum()
         assert found["differences"][name]["value"] == pytest.approx(difference, abs=1e-5)
         assert found["differences"][name]["margin"] > 0
-    # the same tokenizer leaves the same open; one that tells "P" from "p" needs no spelling, but copies what it lacks
+    # The same tokenizer leaves the same open. One that distinguishes "P" from "p" needs no spelling, but copies what it lacks.
     parts = {name: model["parts_bits_per_byte"] for name, model in found["models"].items()}
     assert parts["before"]["counts"] == parts["after"]["counts"] != parts["cased"]["counts"]
     assert parts["before"]["spelling"] == parts["after"]["spelling"] > 0
@@ -305,7 +305,8 @@ def test_a_difference_counts_if_its_interval_excludes_zero():
         "new predicts this text better: 1.500 bits per byte against 2.000 of old, a difference of 0.500 ± 0.020 (95 %)."
     )
     assert comparison({"new": unclear}, [], (2.0, 2.01)).verdict() == (
-        "old and new cannot be told apart on this text: 2.000 and 2.010 bits per byte, a difference of 0.010 ± 0.020 (95 %)."
+        "old and new show no clear difference on this text: 2.000 and 2.010 bits per byte, "
+        "a difference of 0.010 ± 0.020 (95 %)."
     )
     worse = Difference(value=0.3, margin=0.1)
     assert comparison({"new": worse}, [], (2.0, 2.3)).verdict().startswith("old predicts this text better: 2.000 bits")
@@ -314,7 +315,7 @@ def test_a_difference_counts_if_its_interval_excludes_zero():
         "; on banking new is better than old (accuracy 0.900 against 0.800, +0.100 ± 0.023, 95 % over seeds)." in better
     )
     same = comparison({"new": clear}, [scores((0.8, 0.81), (0.01, 0.01))]).verdict()
-    assert "on banking they cannot be told apart (accuracy 0.810 against 0.800, +0.010 ± 0.023, " in same
+    assert "on banking they show no clear difference (accuracy 0.810 against 0.800, +0.010 ± 0.023, " in same
     single = comparison({"new": clear}, [scores((0.8, 0.81), (), 1)]).verdict()
     assert (
         "on banking new is above old with one seed (accuracy 0.810 against 0.800), which shows no uncertainty" in single

@@ -61,7 +61,7 @@ def with_random_weights(model, seed: int = 3):
 
 
 def batch_of(lengths: list[int], seed: int = 0) -> PackedBatch:
-    """Random words, of which some are masked."""
+    """Random words; some are masked."""
     draws = np.random.default_rng(seed)
     ids = draws.integers(5, 53, sum(lengths))
     masked = np.sort(draws.permutation(len(ids))[: max(1, len(ids) // 4)])

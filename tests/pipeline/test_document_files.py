@@ -80,7 +80,9 @@ def test_a_readme_beside_data_is_no_document_but_one_among_documents_is(tmp_path
         (tmp_path / name).write_text("Text.")
     notes: list[str] = []
     assert [source.name for source in find_sources([str(tmp_path / "set")], notes)] == ["data/a.jsonl"]
-    assert notes == [f"{tmp_path}/set/README.md: skipped, because it is about the data beside it. Name it to read it"]
+    assert notes == [
+        f"{tmp_path}/set/README.md: skipped, because it describes the data in its folder. Name it to read it"
+    ]
     assert len(find_sources([str(tmp_path / "docs")], notes)) == 3
     assert len(find_sources([str(tmp_path / "set/README.md")])) == 1
 

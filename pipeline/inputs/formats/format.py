@@ -67,7 +67,7 @@ class Format:
     has_encodings: bool = False
     """Whether it is text that may be in another encoding than UTF-8, so that --encoding applies."""
     is_document: bool = False
-    """Whether each file is one document, whatever the options are. Such a file may be a README beside data."""
+    """Whether each file is one document, whatever the options are. It may be a README in a folder of data."""
     has_layouts: bool = False
     """Whether --text-layout decides what its documents are. Its records are lines, without columns."""
     text_per_byte: float = 1.0
