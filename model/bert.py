@@ -93,14 +93,6 @@ class BertEncoder(Encoder):
             hidden = self.run_block(layer, hidden, batch)
         return hidden
 
-    @property
-    def blocks(self) -> list[nn.Module]:
-        return [self.embeddings, *self.layers]
-
-    @property
-    def word_embeddings(self) -> Tensor:
-        return self.embeddings.word_embeddings.weight
-
     def forward_flops(self, lengths: np.ndarray) -> int:
         C, F = self.shape.hidden_size, self.shape.intermediate_size
         products = 2 * int(lengths.sum()) * (4 * C * C + 2 * C * F)

@@ -9,7 +9,6 @@ Dimensions in the comments:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,11 @@ class Pooler(nn.Module):
 class Encoder(nn.Module, ABC):
     """An encoder; the modules in `blocks` hold its matrices."""
 
+    embeddings: nn.Module
+    """It has the word embeddings, `word_embeddings`."""
+    layers: nn.ModuleList
+    """From the lowest up."""
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -52,14 +56,16 @@ class Encoder(nn.Module, ABC):
         """Return the last hidden states (T, C) of packed sequences, each at most max_position_embeddings long."""
 
     @property
-    @abstractmethod
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> list[nn.Module]:
         """The embeddings, then the layers from the lowest up."""
+        return [self.embeddings, *self.layers]
 
     @property
-    @abstractmethod
     def word_embeddings(self) -> Tensor:
         """The weight (V, C) of the word embeddings, which the decoder of masked words shares."""
+        embedding = self.embeddings.word_embeddings
+        assert isinstance(embedding, nn.Embedding)
+        return embedding.weight
 
     @abstractmethod
     def forward_flops(self, lengths: np.ndarray) -> int:

@@ -169,14 +169,6 @@ class ModernBertEncoder(Encoder):
         near, far, size = self.shape.local_rope_theta, self.shape.global_rope_theta, self.shape.head_size
         return rotation(position_ids, near, size), rotation(position_ids, far, size)
 
-    @property
-    def blocks(self) -> list[nn.Module]:
-        return [self.embeddings, *self.layers]
-
-    @property
-    def word_embeddings(self) -> Tensor:
-        return self.embeddings.word_embeddings.weight
-
     def forward_flops(self, lengths: np.ndarray) -> int:
         C, F = self.shape.hidden_size, self.shape.intermediate_size
         products = 2 * int(lengths.sum()) * (4 * C * C + 3 * C * F)

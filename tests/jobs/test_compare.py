@@ -176,7 +176,7 @@ def test_losses_per_byte_and_their_differences_are_those_of_a_slow_reading(compa
         difference = (losses[name] - losses["before"]).sum() / sizes.sum()
         assert found["differences"][name]["value"] == pytest.approx(difference, abs=1e-5)
         assert found["differences"][name]["margin"] > 0
-    # The same tokenizer leaves the same open. One that distinguishes "P" from "p" needs no spelling, but copies what it lacks.
+    # The same tokenizer leaves the same open. One that distinguishes "P" from "p" needs no spelling.
     parts = {name: model["parts_bits_per_byte"] for name, model in found["models"].items()}
     assert parts["before"]["counts"] == parts["after"]["counts"] != parts["cased"]["counts"]
     assert parts["before"]["spelling"] == parts["after"]["spelling"] > 0
