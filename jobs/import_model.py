@@ -1,7 +1,7 @@
 """Check a BERT of transformers or google-research/bert, and write it as a run folder that `pretrain` can continue.
 
     bertloom import --hf bert-base-uncased --out RUN
-    bertloom preprocess --input 'texts/*.txt' --vocab RUN/model/vocab.txt --out DATASET
+    bertloom preprocess --input 'texts/*.txt' --vocab RUN/model --out DATASET
     bertloom pretrain RUN/config.toml --data DATASET --out MORE --num-steps 20000
     bertloom finetune --task classify --model RUN --train train.jsonl --dev dev.jsonl --out TUNED
 
@@ -65,8 +65,9 @@ def main(argv: Sequence[str]) -> None:
     found = import_model(config)
     model, shape = config.out / "model", read_json(config.out / "model" / "config.json")
     tokenizer = read_tokenizer(str(model))
-    options = text_options(tokenizer) if tokenizer.is_bert else {}
-    kind = f"{'un' if options['do_lower_case'] else ''}cased" if options else tokenizer.content["model"]["type"]
+    kind = tokenizer.content["model"]["type"]
+    if tokenizer.is_bert:
+        kind = "uncased" if text_options(tokenizer)["do_lower_case"] else "cased"
     print(
         f"{model} is a {found.architecture}: {shape['num_hidden_layers']} layers of {shape['hidden_size']}, "
         f"{shape['vocab_size']:,} words, {kind}"
@@ -75,10 +76,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"not imported: {', '.join(found.left_out)}")
     if found.missing:
         print(f"it has no {', '.join(found.missing)}: pretraining will start with new weights there")
-    flags = " --no-do-lower-case" if options.get("do_lower_case") is False else ""
-    if options.get("strip_accents") != options.get("do_lower_case"):
-        flags += f" --strip-accents {options['strip_accents']}"
-    print(f"to continue: bertloom preprocess … --vocab {model / ('vocab.txt' if options else 'tokenizer.json')}{flags}")
+    print(f"to continue: bertloom preprocess … --vocab {model}")
     print(f"    and then bertloom pretrain {config.out / 'config.toml'} --data … --out … --num-steps …")
 
 
