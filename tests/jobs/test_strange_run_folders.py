@@ -18,6 +18,7 @@ from model.runs.checkpoint import TrainingState, read_state
 from model.runs.checkpoint_writer import check_space
 from model.runs.metrics import read_metrics
 from model.runs.recorder import Recorder
+from tests.jobs.restartable_job import wait_for
 from tests.jobs.small_finetune import config as finetune_config
 from tests.jobs.small_run import learnt, make_data, make_run, numbers, run_config, train_lines
 from tests.model.test_checkpoint import trained
@@ -118,8 +119,13 @@ def test_a_run_folder_that_is_moved_ends_the_run_and_goes_on_in_its_new_place(
     data, unbroken, tmp_path, monkeypatch, step
 ):
     out, moved = tmp_path / "run", tmp_path / "moved"
+
+    def move() -> None:
+        wait_for(lambda: (out / "checkpoints/step-00000002").exists())  # a thread writes it
+        out.rename(moved)
+
     with monkeypatch.context() as patch:
-        at_step(patch, step, lambda: out.rename(moved))
+        at_step(patch, step, move)
         with pytest.raises(ValueError, match=f"{out} was moved or removed during training: move it back and start"):
             pretrain(run_config(data, out, save_every=2))
     assert not out.exists() and max(os.listdir(moved / "checkpoints")) == "step-00000002"

@@ -93,7 +93,7 @@ def test_an_exported_model_is_imported_and_trained_further(run, tmp_path, capsys
     import_main(["--hf", str(tmp_path / "hf"), "--out", str(tmp_path / "imported")])
     printed = capsys.readouterr().out
     assert "381 words, BPE" in printed
-    assert f"--vocab {tmp_path}/imported/model/tokenizer.json\n" in printed
+    assert f"--vocab {tmp_path}/imported/model\n" in printed
     model = open_pretrained(run).config.shape
     more = run_config(run.parent / "data", tmp_path / "more", model=model, init_from=tmp_path / "imported", num_steps=2)
     pretrain(more)
