@@ -14,6 +14,7 @@ EXTRAS = {
     "langid": ("py3langid",),
     "markup": ("docutils", "markdown_it", "mdit_py_plugins"),
     "unigram": ("sentencepiece",),
+    "browse": ("starlette", "uvicorn"),
     "web": ("brotli", "resiliparse", "warcio"),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),

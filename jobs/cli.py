@@ -35,6 +35,7 @@ COMMANDS = {
     "preprocess": ("jobs.preprocess", "Turn text into shards of training examples"),
     "worker-pool": ("jobs.worker_pool", "Start workers on this machine for a job on Flink or Spark"),
     "inspect": ("jobs.inspect_shards", "Show what a data set or a shard contains, decoded"),
+    "browse": ("jobs.browse", "Open data sets and runs in a web browser, on this machine"),
     "explain": ("jobs.explain", "Trace one example back to the bytes of its source files"),
     "report": ("jobs.report", "Measure a data set and check that it is fit for training"),
     "verify": ("jobs.verify", "Check a data set against its manifest, or what a run has read"),
@@ -60,6 +61,7 @@ NEEDS = {
     **dict.fromkeys(("pretrain", "evaluate", "score", "embed", "export", "import"), ("torch",)),
     **dict.fromkeys(("finetune", "predict", "bench-tasks", "compare"), ("torch", "sklearn")),
     "plot": ("matplotlib",),
+    "browse": ("starlette", "uvicorn"),
 }
 """Modules that a command cannot do without and that an extra installs. The other commands need no extra."""
 BUG = 70  # exit status, EX_SOFTWARE in sysexits.h
