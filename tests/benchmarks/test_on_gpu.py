@@ -263,6 +263,7 @@ def test_the_data_set_is_made_without_beam_and_has_the_lengths_of_real_text(tmp_
     assert len(data_set.read("vocab.txt").splitlines()) == 30_522 and data_set.read("tokenizer.json")
 
 
+@pytest.mark.slow
 def test_the_worker_needs_no_package_that_a_machine_for_measuring_may_lack(tmp_path):
     command = [sys.executable, "-c", BEAMLESS.replace("{names}", repr(ABSENT))]
     command += [str(ROOT / "benchmarks" / "gpu" / "worker.py"), "--data", str(tmp_path)]

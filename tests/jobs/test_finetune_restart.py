@@ -110,6 +110,7 @@ print(stage)
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_after_any_change_of_its_folder_is_finished_by_the_next_start(
     encoder, task_files, tmp_path
 ):

@@ -49,6 +49,7 @@ def test_flash_attention_gets_the_window_in_two_layers_of_three(data, tmp_path):
         assert losses(tmp_path / precision) == pytest.approx(losses(tmp_path / "exact"), rel=5e-3)
 
 
+@pytest.mark.slow
 @on_devices()
 def test_layers_with_and_without_a_window_are_compiled_once_for_each_length_and_work_in_graphs(data, tmp_path):
     replace_compiler()

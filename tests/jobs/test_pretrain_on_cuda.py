@@ -85,6 +85,7 @@ def test_a_step_waits_twice_for_the_device_once_for_the_losses_and_once_for_the_
     assert small == large  # an evaluation waits once, after its last batch
 
 
+@pytest.mark.slow
 @on_devices()
 def test_a_layer_is_compiled_once_for_each_length_and_never_again(data, tmp_path):
     replace_compiler()

@@ -51,6 +51,7 @@ def kill_and_finish(job, unbroken, folder, points):
     return [said for _, _, said in ran[1::2]]
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_in_any_stage_reports_what_it_found_and_finishes(job, unbroken, tmp_path):
     said = kill_and_finish(job, unbroken, tmp_path, [point for point, _ in FEW])
     for (point, expected), words in zip(FEW, said, strict=True):

@@ -56,6 +56,7 @@ def kill_and_finish(argv, unbroken, folder, points):
         assert verify(str(out))[0] == []
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_while_it_counted_lines_or_read_rows_finishes(argv, unbroken, tmp_path: Path):
     kill_and_finish(argv, unbroken, tmp_path, POINTS)
 

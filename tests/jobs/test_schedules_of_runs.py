@@ -120,6 +120,7 @@ def test_without_pairs_the_next_sentence_head_is_left_as_it_was_drawn(tmp_path, 
     "ignore:`torch.jit.script_method` is deprecated",
     "ignore:Guards may run slower on Python 3.13.0",
 )
+@pytest.mark.slow
 def test_a_compiled_run_reads_and_learns_what_another_does_and_resumes_exactly(data, tmp_path, capsys):
     if not shutil.which("g++"):
         pytest.skip("torch.compile needs g++ on a CPU")

@@ -22,6 +22,7 @@ def waits(report) -> dict[str, int]:
     return {place: number for place, number in report.synchronizations.items() if place.startswith("model/step.py")}
 
 
+@pytest.mark.slow
 def test_sharded_ranks_compute_what_whole_models_compute_with_as_few_waits_and_less_memory(data, tmp_path):
     whole, sharded = tmp_path / "whole", tmp_path / "sharded"
     plain = run_ranks(2, *flags(data, whole, "--micro-batch-size", 2, *WIDE))

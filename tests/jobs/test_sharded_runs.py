@@ -141,7 +141,7 @@ EAGER += "torch.compile = functools.partial(torch.compile, backend='aot_eager');
         ("--precision bf16", EACH),
         ("--precision fp16 --model.num-hidden-layers 3", ""),
         ("--optimizer lamb --recompute-activations --model.hidden-dropout-prob 0.1 --init-from {first}", ""),
-        ("--compile --model.num-hidden-layers 3", EAGER),
+        pytest.param("--compile --model.num-hidden-layers 3", EAGER, marks=pytest.mark.slow),
     ],
     ids=["bf16, gradients summed in each micro-batch", "fp16", "lamb, recomputed, dropout, other weights", "compiled"],
 )

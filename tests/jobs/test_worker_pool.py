@@ -124,6 +124,7 @@ def test_workers_end_with_their_pool(heeded, tmp_path, number):
         wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.slow
 def test_a_job_runs_in_a_pool_whose_path_has_another_python(job, unbroken, tmp_path):
     other = tmp_path / "python"
     other.write_text("#!/bin/sh\nexit 1\n")

@@ -89,6 +89,7 @@ for step in range(120):
 """
 
 
+@pytest.mark.slow
 @needs_mallinfo
 def test_live_memory_is_the_same_after_40_and_120_steps_of_different_sizes(data_set):
     """In bytes of live blocks, which neither the machine nor its load changes. Kernels of 80 sizes would be 10 MiB."""

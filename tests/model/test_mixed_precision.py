@@ -102,6 +102,7 @@ def test_frozen_weights_of_a_copy_get_no_gradient_and_do_not_move(examples):
     assert model.encoder.layers[0].qkv.weight.grad is None and model.encoder.layers[0].qkv.weight.equal(before)
 
 
+@pytest.mark.slow
 def test_held_out_loss_after_training_in_bf16_is_that_of_fp32(examples, data_set):
     validation = DataSet(data_set).examples("validation", 32)
     losses = {}

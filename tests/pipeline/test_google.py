@@ -154,6 +154,7 @@ def test_masks_have_the_distribution_of_googles_script(google, twin):
     agree([mask_figures(rows) for rows in google], [mask_figures(rows) for rows in twin])
 
 
+@pytest.mark.slow
 def test_whole_word_masks_have_the_distribution_of_googles_script(google_words):
     found = twin_passes(12, do_whole_word_mask=True)
     agree([word_figures(rows) for rows in google_words], [word_figures(rows) for rows in found])
