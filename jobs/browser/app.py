@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from bertloom.store_errors import StoreError
 from jobs.browser.pages import HERE, Pages, render
 from jobs.browser.sections import SECTIONS
 from jobs.browser.security import Guard
@@ -29,7 +30,7 @@ def build_app(targets: Targets, token: str, host: str) -> ASGIApp:
         Mount("/static", StaticFiles(directory=HERE / "static")),
         *(Route(f"/{{key}}/{path}", endpoint) for section in SECTIONS for path, endpoint in section.routes),
     ]
-    handlers = {ValueError: wrong_value, OSError: wrong_value, HTTPException: not_found}
+    handlers = {ValueError: wrong_value, OSError: wrong_value, StoreError: wrong_value, HTTPException: not_found}
     app = Starlette(routes=[Mount(f"/{token}", routes=routes)], exception_handlers=handlers)
     app.state.targets = targets
     app.state.sections = SECTIONS

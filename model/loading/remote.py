@@ -32,7 +32,10 @@ logger = logging.getLogger("bertloom")
 
 
 class RemoteMembers:
-    """Members as files of a cache: a `model.loading.members.Files`. Only one thread at a time may use it."""
+    """Members as files of a cache: a `model.loading.members.Files`.
+
+    Only one thread at a time may use it; several may call `open` if none ever calls `expect`.
+    """
 
     def __init__(self, folder: RemoteFolder, shards: ShardTable, cache: MemberCache) -> None:
         largest = int(shards.bytes.max(initial=0))

@@ -26,7 +26,7 @@ from bertloom.members import read_member
 from bertloom.parquet_files import parse_parquet
 from bertloom.shards import MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of, shards_faults
 from pipeline.checks.members import Page, check_batch
-from pipeline.dataset import HeldOut, parse_documents, read_rejects
+from pipeline.dataset import HeldOut, parse_documents, read_rejects, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.vocabulary import Vocabulary
 from pipeline.vocabulary_files import parse_copy
@@ -133,6 +133,18 @@ def _of_file(faults: Iterator[str]) -> Iterator[Fault]:
     except _Unreadable as fault:
         yield str(fault)
     yield None
+
+
+def faults_of_shard(dataset: str, row: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+    """Return a sentence for each fault of one shard and its page of documents/, as `check_dataset` yields them.
+
+    row: of shards.parquet.
+    """
+    found, page = _Found(), f"documents/{row['split']}/{row['number']:05d}.parquet"
+    of_page = _of_file(_check_documents(dataset, page, manifest["documents"].get(page, ""), found))
+    config, vocabulary = ExamplesConfig.of(manifest["configuration"]), vocabulary_of(dataset, manifest)
+    of_shard = _of_file(_check_shard(dataset, row, config, vocabulary, found))
+    return [fault for fault in (*of_page, *of_shard) if fault is not None]
 
 
 def _read_checked(dataset: str, name: str, sha256: str, listed_in: str = "manifest.json") -> bytes:
