@@ -49,6 +49,9 @@ class BertEmbeddings(nn.Module):
 class BertLayer(nn.Module):
     """Self-attention and a feed-forward block, each with its residual and a LayerNorm after it."""
 
+    window: int | None = None
+    """A token sees all others of its sequence."""
+
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         size = shape.hidden_size
@@ -64,10 +67,14 @@ class BertLayer(nn.Module):
 
     def forward(self, hidden: Tensor, batch: PackedSequences) -> Tensor:
         """Return (T, C) from (T, C)."""
-        T, C = hidden.shape
-        qkv = self.qkv(hidden).view(T, 3, self.num_heads, C // self.num_heads)
+        qkv = self.before_attention(hidden)
         mixed = attention(qkv, batch, self.attention_dropout if self.training else 0.0)  # (T, H, D)
-        return self.after_attention(hidden, mixed.reshape(T, C))
+        return self.after_attention(hidden, mixed.reshape(hidden.shape))
+
+    def before_attention(self, hidden: Tensor) -> Tensor:
+        """Return queries, keys and values (T, 3, H, D) from (T, C)."""
+        T, C = hidden.shape
+        return self.qkv(hidden).view(T, 3, self.num_heads, C // self.num_heads)
 
     def after_attention(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Return (T, C) from two (T, C): the part of the layer whose cost does not depend on where sequences begin."""
