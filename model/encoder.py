@@ -41,7 +41,8 @@ class Encoder(nn.Module, ABC):
     embeddings: nn.Module
     """It has the word embeddings, `word_embeddings`."""
     layers: nn.ModuleList
-    """From the lowest up."""
+    """From the lowest up. Those that have `before_attention` and `window` show where their attention goes; see
+    `model/inference/attention_weights.py`."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
