@@ -26,9 +26,9 @@ from setting import header, spread
 
 from model.loading.data import Examples
 from model.optimizer import build_optimizer, set_learning_rate
-from model.runs.checkpoint import TrainingState
 from model.runs.checkpoint_writer import CheckpointWriter
 from model.runs.progress import Progress
+from model.runs.state import TrainingState
 
 
 def main() -> None:

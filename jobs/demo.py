@@ -133,8 +133,9 @@ def _bertloom(*words: object, kill_at: tuple[Path, int] | None = None) -> None:
 
 
 def _summary(config: DemoConfig, seconds: float) -> None:
-    from model.runs.checkpoint import TrainingState, latest_checkpoint
+    from model.runs.checkpoint import latest_checkpoint
     from model.runs.metrics import read_metrics
+    from model.runs.state import TrainingState
 
     out = config.out
     manifest = json.loads((out / "dataset" / "manifest.json").read_text())

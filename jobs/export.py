@@ -61,7 +61,7 @@ def export(config: ExportConfig) -> Pretrained:
     from model.hub.onnx_export import write_onnx
     from model.hub.pretrained import open_pretrained
     from model.hub.weights import write_pretrained
-    from model.runs.checkpoint import TrainingState, read_state
+    from model.runs.state import TrainingState, read_state
 
     if (config.checkpoint / "config.json").exists():
         raise ValueError(f"{config.checkpoint} is already in transformers' form: use or copy it as it is")
@@ -102,7 +102,7 @@ def export(config: ExportConfig) -> Pretrained:
 
 def checkpoint_of(run: Path, step: int) -> Path:
     """Return the path of the checkpoint of a step; ValueError if the run has none."""
-    from model.runs.checkpoint import checkpoint_path, checkpoints_in
+    from model.runs.state import checkpoint_path, checkpoints_in
 
     path = checkpoint_path(run / "checkpoints", step)
     if not path.is_dir():

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from jobs.support.pretraining import Pretraining
     from model.batch import StaticShape
     from model.distributed import Ranks
-    from model.runs.checkpoint import TrainingState
     from model.runs.progress import Progress
     from model.runs.recorder import NullRecorder
+    from model.runs.state import TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +218,10 @@ def resume(training: Pretraining) -> Progress:
     """
     from model.mixed_precision import compute_copy
     from model.optimizer import AdamConstants, build_optimizer
-    from model.runs.checkpoint import TrainingState, load_weights, read_moments, share_moments
+    from model.runs.checkpoint import load_weights, read_moments, share_moments
     from model.runs.progress import Progress
     from model.runs.resume import changes_between, settings_of
+    from model.runs.state import TrainingState
 
     config, recorder, ranks = training.config, training.recorder, training.ranks
     found = recorder.find_checkpoint(TrainingState)
@@ -281,7 +282,8 @@ def place_model(training: Pretraining) -> None:
 
 def open_checkpoint_of_other_run(training: Pretraining) -> tuple[Path, TrainingState]:
     """Return the checkpoint that --resume-from names and its state, and copy the other run's metrics up to its step."""
-    from model.runs.checkpoint import TrainingState, check_files, read_state
+    from model.runs.checkpoint import check_files
+    from model.runs.state import TrainingState, read_state
 
     config, path = training.config, training.config.resume_from
     assert path is not None
@@ -371,8 +373,8 @@ def print_start(training: Pretraining, progress: Progress) -> None:
 
 def result_of(training: Pretraining, progress: Progress, signal_number: int = 0) -> PretrainResult:
     """Return the result of a run that has got this far."""
-    from model.runs.checkpoint import checkpoint_path
     from model.runs.metrics import read_metrics
+    from model.runs.state import checkpoint_path
     from model.step import Evaluation
 
     out = training.config.out

@@ -21,8 +21,9 @@ from model.attention import MASKED_KERNELS, attention, flash_obstacle
 from model.batch import PackedBatch
 from model.loading.data import DataSet
 from model.loading.order import ORDER_VERSION
-from model.runs.checkpoint import TrainingState, load_checkpoint, snapshot, write_checkpoint
+from model.runs.checkpoint import load_checkpoint, snapshot, write_checkpoint
 from model.runs.progress import Progress
+from model.runs.state import TrainingState
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 HEADS = {"bf16": (12, 64), "fp16": (16, 64), "fp32": (4, 32)}

@@ -12,9 +12,9 @@ from bertloom.counts import counted
 from bertloom.json_files import read_json
 from bertloom.shapes import shaped
 from model.hub.pretrained import Pretrained
-from model.runs.checkpoint import TrainingState
 from model.runs.metrics import read_metrics
 from model.runs.sinks import numbers
+from model.runs.state import TrainingState
 
 PIPELINES = {
     "ForPreTraining": ("AutoModelForPreTraining", "fill-mask"),

@@ -20,11 +20,11 @@ from model.loading.stream import Leg, continue_legs
 from model.mixed_precision import ComputeCopy, computing_model
 from model.runs.bad_steps import BAD_STEPS, BadStepPolicy, describe_bad_step
 from model.runs.best import Best
-from model.runs.checkpoint import TrainingState
 from model.runs.loop import Training
 from model.runs.meter import PretrainingMeter
 from model.runs.progress import Progress
 from model.runs.recorder import NullRecorder
+from model.runs.state import TrainingState
 from model.schedule import Schedule
 from model.sharding import Sharding
 from model.step import PretrainingResult, evaluate, train_step

@@ -25,7 +25,8 @@ from model.hub.tokenizer import TextTokenizer, load_tokenizer, longest_sequence
 from model.hub.vector_files import read_vector_form
 from model.hub.weights import read_weights, to_hugging_face, weights_files
 from model.pooling import VectorForm
-from model.runs.checkpoint import TrainingState, check_files, latest_checkpoint, read_state, run_settings
+from model.runs.checkpoint import check_files, latest_checkpoint
+from model.runs.state import TrainingState, read_state, run_settings
 from model.shape import EncoderConfig
 from model.tensor_files import read_tensors
 

@@ -3,28 +3,33 @@
 The shards of a local folder are mapped into memory. Members of a data set in a store come through a local cache and are
 mapped from there. In both cases rows are found by index arithmetic (`model/loading/members.py`).
 
+Torch is imported by what makes batches alone, so that pages about runs and data sets open at once.
+
 Dimensions in the comments: T real tokens, N examples, M masked positions of a batch.
 """
+
+from __future__ import annotations
 
 import hashlib
 import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from bertloom.json_files import Damaged, parse_json
 from bertloom.manifest import parse_manifest, parse_shards, what_it_is
 from bertloom.tokenizer_files import TokenizerFile, parse_tokenizer, split_words
-from model.batch import PackedBatch
 from model.loading.cache import DEFAULT_CACHE_GB, MemberCache, default_directory
 from model.loading.folder import RemoteFolder, open_folder
 from model.loading.members import Files, LocalShards, Members, ShardTable
 from model.loading.order import ItemsAhead, TrainingOrder, WindowOrder, parse_shuffle
 from model.loading.remote import RemoteMembers
-from model.packing import pack_sequences
+
+if TYPE_CHECKING:
+    from model.batch import PackedBatch
 
 
 class DataSet:
@@ -108,7 +113,7 @@ class DataSet:
         shards = self.shards.select(["split", "max_seq_length"]).to_pylist()
         return sorted({shard["max_seq_length"] for shard in shards if shard["split"] == split})
 
-    def examples(self, split: str, max_seq_length: int | None = None) -> "Examples":
+    def examples(self, split: str, max_seq_length: int | None = None) -> Examples:
         """Return the rows of one split ("train" or "validation") and length, by default the shortest one."""
         lengths = self.max_seq_lengths(split)
         if not lengths:
@@ -230,6 +235,11 @@ class Examples:
 
     def pack(self, columns: dict[str, np.ndarray], copies: np.ndarray, rows: np.ndarray) -> PackedBatch:
         """Return the packed batch of the columns that `read` returned for these rows."""
+        import torch
+
+        from model.batch import PackedBatch
+        from model.packing import pack_sequences
+
         lengths, num_masks, ids = columns["lengths"], columns["num_masks"], columns["input_ids"]
         if max(ids.max(), columns["masked_ids"].max(initial=0)) >= self.data_set.vocabulary_size:
             raise ValueError(

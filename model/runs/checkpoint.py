@@ -13,117 +13,42 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from bertloom.json_files import Damaged, check_regular, read_json, read_toml
-from bertloom.shapes import shaped, shown
+from bertloom.json_files import Damaged, check_regular
+from bertloom.shapes import shown
 from bertloom.whole_files import remove_folder, whole_folder
 from model.distributed import ALONE, Ranks
 from model.encoders import config_from
 from model.heads import PretrainingModel, expected_tensors
 from model.optimizer import moment_names
-from model.runs.best import Best
-from model.runs.progress import Progress
+from model.runs.state import (
+    FORMAT_VERSION,
+    NAME,
+    NOT_OURS,
+    CheckpointState,
+    State,
+    TrainingState,
+    checkpoint_path,
+    checkpoints_in,
+    digest_of,
+    read_content,
+    read_state,
+)
 from model.sharding import share_parts, whole
 from model.tensor_files import read_tensors, write_tensors
 
-FORMAT_VERSION = 1
 FILES = ("model.safetensors", "optimizer.safetensors")
 """The files of tensors. Nothing else that state.json may name is opened."""
-NAME = re.compile(r"step-(\d{8,})")
 MAX_NAMED = 3
 """Number of unexpected files that a warning names."""
 
-NOT_OURS = "it was damaged or written by something else"
-
 logger = logging.getLogger("bertloom")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointState:
-    """What a checkpoint holds besides tensors: the progress, and what a resumed run must match."""
-
-    FORMAT: ClassVar[str]
-    """Name of the kind of training, in state.json."""
-    progress: Progress
-
-    @property
-    def step(self) -> int:
-        """Number of updates."""
-        return self.progress.step
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Return the state that `dataclasses.asdict` and JSON made these values of.
-
-        Raises:
-            ValueError: a value has another type, or is impossible.
-        """
-        state: Self = shaped(values, cls, "state")
-        state.check()
-        return state
-
-    def check(self) -> None:
-        """Raise ValueError if a value is impossible."""
-        self.progress.check()
-
-
-State = TypeVar("State", bound=CheckpointState)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingState(CheckpointState):
-    """The state of a pretraining run."""
-
-    FORMAT = "bertloom-checkpoint"
-    seed: int
-    """Seed for the example order, initial weights and dropout."""
-    order_version: int
-    """Version of the training order, `model.loading.order.ORDER_VERSION`."""
-    shards_digest: str
-    """sha256 of the data set's shards.parquet."""
-    vocabulary_sha256: str
-    """sha256 of the vocabulary in the data set's manifest."""
-    model: dict[str, Any]
-    """The kind of encoder, its shape and the vocabulary size: `EncoderConfig.values`."""
-    schedule: dict[str, Any]
-    """The other settings that decide the numbers: batch size, steps, learning rate, ..."""
-    changes: list[dict[str, Any]]
-    """Settings changed on resuming, each `{"step", "name", "before", "after"}`; see `model/runs/resume.py`."""
-    best: Best = Best()
-    """The best evaluation so far; its value is minus the MLM loss."""
-    is_finished: bool = False
-    """Whether no step of the schedule is left."""
-    evaluation_seconds: float = 0.0
-    """Duration of the longest evaluation so far, which a budget reserves for the last one."""
-
-    def check(self) -> None:
-        super().check()
-        if not self.progress.legs:
-            raise ValueError("state.progress.legs is empty")
-        config_from(self.model)
-        shaped(self.schedule.get("init_from"), str | None, "state.schedule.init_from")
-        for number, change in enumerate(self.changes):
-            if change.keys() != {"step", "name", "before", "after"}:
-                raise ValueError(f"state.changes[{number}] has the keys {shown(', '.join(change))}")
-            shaped(change["step"], int, f"state.changes[{number}].step")
-
-    @property
-    def max_seq_length(self) -> int:
-        """The longest examples trained on, in tokens."""
-        return max(leg.max_seq_length for leg in self.progress.legs)
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return the folder of a step's checkpoint."""
-    return folder / f"step-{step:08d}"
 
 
 def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -164,7 +89,7 @@ def write_checkpoint(
             write_tensors(tensors, temporary / name)
             files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": file_sha256(temporary / name)}
         content = {"format": state.FORMAT, "format_version": FORMAT_VERSION, "state": asdict(state), "files": files}
-        (temporary / "state.json").write_text(json.dumps(content | {"sha256": _digest(content)}, indent=2) + "\n")
+        (temporary / "state.json").write_text(json.dumps(content | {"sha256": digest_of(content)}, indent=2) + "\n")
     older = sorted(other for other in checkpoints_in(folder) if other[0] <= state.step)
     for step, other in older[:-keep]:
         if (not keep_every or step % keep_every) and not other.is_symlink():
@@ -209,20 +134,9 @@ def latest_checkpoint(folder: Path, kind: type[State]) -> tuple[Path, State] | N
     return None
 
 
-def read_state(path: Path, kind: type[State]) -> State:
-    """Return the state in a checkpoint's state.json; ValueError if it is missing, damaged, or of another kind."""
-    content = _read_content(path)
-    if content["format"] != kind.FORMAT:
-        raise ValueError(f"{path}/state.json: format is {shown(content['format'])}, expected {kind.FORMAT!r}")
-    try:
-        return kind.from_json(content.get("state", {}))
-    except ValueError as error:
-        raise Damaged(f"{path}/state.json: {error}: {NOT_OURS}") from None
-
-
 def check_files(path: Path) -> None:
     """Raise ValueError unless the checkpoint's files have the sizes and checksums in its state.json."""
-    records = _read_content(path).get("files")
+    records = read_content(path).get("files")
     if not isinstance(records, dict) or records.keys() != set(FILES):
         raise Damaged(f"{path}/state.json: files is not a table of {' and '.join(FILES)}: {NOT_OURS}")
     for name, expected in records.items():
@@ -321,12 +235,6 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     }
 
 
-def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
-    """Return the step in the name and the path of every folder named like a checkpoint; it may be a link to one."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return [(int(match[1]), path) for path in paths if (match := NAME.fullmatch(path.name)) and path.is_dir()]
-
-
 def others_in(folder: Path) -> list[Path]:
     """Return what is in the folder except checkpoints and what writers leave when they are killed."""
     known = {path for _, path in checkpoints_in(folder)}
@@ -343,40 +251,11 @@ def check_names(folder: Path, step: int) -> None:
             raise ValueError(f"{path} is not a folder, but a checkpoint may get that name: move it away")
 
 
-def _read_content(path: Path) -> dict[str, Any]:
-    file = path / "state.json"
-    try:
-        content = read_json(file)
-        checksum = content.pop("sha256")
-        name, version = content["format"], content["format_version"]
-    except FileNotFoundError:
-        raise ValueError(f"{file} is missing") from None
-    except (Damaged, KeyError):
-        raise Damaged(f"{file} is damaged: expected the JSON of a checkpoint") from None
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{file}: {shown(name)} has version {shown(version)}, expected {FORMAT_VERSION}")
-    if checksum != _digest(content):
-        raise Damaged(f"{file} is damaged: its content does not match its sha256")
-    return content
-
-
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: whole(tensor.detach()).to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def run_settings(run: Path) -> dict[str, Any]:
-    """Return the values in a run's config.toml; none if it is missing or damaged."""
-    try:
-        return read_toml(run / "config.toml")
-    except (OSError, ValueError):
-        return {}

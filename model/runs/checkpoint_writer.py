@@ -11,7 +11,8 @@ from torch import nn
 
 from bertloom.counts import counted
 from model.optimizer import moment_names
-from model.runs.checkpoint import CheckpointState, checkpoints_in, snapshot, write_checkpoint
+from model.runs.checkpoint import snapshot, write_checkpoint
+from model.runs.state import CheckpointState, checkpoints_in
 
 FILES_OF_CHECKPOINT = 10
 """Files and folders of a checkpoint or a model, and some of the run folder's own."""

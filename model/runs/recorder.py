@@ -17,13 +17,14 @@ from bertloom.counts import counted
 from bertloom.whole_files import sweep_temporary, write_text
 from model.distributed import Ranks
 from model.runs.bad_steps import BAD_STEPS, Action, append_bad_step, cut_back
-from model.runs.checkpoint import CheckpointState, State, check_names, latest_checkpoint, take_part_in_snapshot
+from model.runs.checkpoint import check_names, latest_checkpoint, take_part_in_snapshot
 from model.runs.checkpoint_writer import CheckpointWriter, check_space
 from model.runs.lock import run_lock
 from model.runs.metrics import MetricsWriter, read_metrics
 from model.runs.progress import Progress, Unit
 from model.runs.progress_bar import ProgressBar
 from model.runs.sinks import SinkName, open_sinks
+from model.runs.state import CheckpointState, State
 from model.step import StepResult
 
 logger = logging.getLogger("bertloom")

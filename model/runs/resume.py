@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.runs.checkpoint import TrainingState
+    from model.runs.state import TrainingState
 
 DECIDING = (
     "num_steps",

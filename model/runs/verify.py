@@ -19,8 +19,9 @@ from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.data import DataSet, Examples
 from model.loading.order import ORDER_VERSION, ItemsAhead
 from model.loading.stream import START, Leg, extend, rows_sum
-from model.runs.checkpoint import TrainingState, check_files, checkpoint_path, read_state, run_settings
+from model.runs.checkpoint import check_files
 from model.runs.metrics import parse_line
+from model.runs.state import TrainingState, checkpoint_path, read_state, run_settings
 
 ROWS_PER_READ = 8192
 MAX_STEPS_APART = 100_000

@@ -17,7 +17,7 @@ from model.mixed_precision import ComputeCopy, computing_model
 from model.optimizer import set_learning_rate
 from model.packing import MAX_TOKENS, grouped
 from model.runs.best import Best
-from model.runs.checkpoint import CheckpointState
+from model.runs.state import CheckpointState
 from model.step import DROPOUT, StepResult, divide_gradients
 from model.tasks.data import TaskBatch, TaskData, joined
 from model.tasks.heads import TaskModel

@@ -12,8 +12,9 @@ import pytest
 
 from jobs import cli
 from model.optimizer import build_optimizer
-from model.runs.checkpoint import TrainingState, latest_checkpoint
+from model.runs.checkpoint import latest_checkpoint
 from model.runs.checkpoint_writer import check_space, checkpoint_bytes
+from model.runs.state import TrainingState
 from tests.jobs.small_run import make_data, make_run, run_config, train_lines
 from tests.model.small_model import random_model, save_checkpoint, training_state
 from tests.model.test_checkpoint import trained

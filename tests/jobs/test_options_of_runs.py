@@ -11,8 +11,8 @@ from jobs.support.config import dump, parse
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert_config import BertShape
-from model.runs.checkpoint import TrainingState, read_state
 from model.runs.progress import Progress
+from model.runs.state import TrainingState, read_state
 from model.schedule import parse_budget
 from model.step import evaluate, train_step
 from tests.jobs.small_run import TINY, learnt, make_data, make_run, numbers, run_config, train_lines

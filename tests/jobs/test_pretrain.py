@@ -16,10 +16,11 @@ from jobs.pretrain import PretrainConfig, PretrainResult, main, pretrain
 from jobs.verify import verify_run
 from model.bert_config import BertShape
 from model.loading.order import TrainingOrder
-from model.runs.checkpoint import TrainingState, load_model, read_state
+from model.runs.checkpoint import load_model
 from model.runs.lock import run_lock
 from model.runs.metrics import read_metrics
 from model.runs.signals import stop_signals
+from model.runs.state import TrainingState, read_state
 from tests.forked import DEVNULL, Forked
 from tests.jobs.small_run import learnt, numbers
 from tests.model.synthetic import write_data_set

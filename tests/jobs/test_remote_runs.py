@@ -13,7 +13,7 @@ from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import main as verify_main
 from jobs.verify import verify_run
 from model.bert_config import BertShape
-from model.runs.checkpoint import TrainingState, read_state
+from model.runs.state import TrainingState, read_state
 from tests.forked import STDOUT, Forked
 from tests.jobs.small_run import numbers
 from tests.model import synthetic

@@ -12,7 +12,7 @@ from jobs.pretrain import pretrain
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.bert_config import BertShape
-from model.runs.checkpoint import TrainingState, read_state
+from model.runs.state import TrainingState, read_state
 from tests.jobs.small_run import learnt, train_lines
 from tests.model.synthetic import write_data_set
 

@@ -24,7 +24,8 @@ from model.hub.pretrained import open_pretrained
 from model.inference.predict import TaskPredictor, WordPredictor, load
 from model.optimizer import build_optimizer, moment_names
 from model.packing import PackedSequences
-from model.runs.checkpoint import TrainingState, load_model, read_state
+from model.runs.checkpoint import load_model
+from model.runs.state import TrainingState, read_state
 from model.shape import EncoderConfig, HuggingFaceNames, Shape
 from model.tasks.training import build_optimizer as build_task_optimizer
 from model.tasks.training import freeze

@@ -14,10 +14,10 @@ from jobs.finetune import finetune
 from jobs.pretrain import pretrain
 from jobs.support import pretraining
 from model.hub.pretrained import open_pretrained
-from model.runs.checkpoint import TrainingState, read_state
 from model.runs.checkpoint_writer import check_space
 from model.runs.metrics import read_metrics
 from model.runs.recorder import Recorder
+from model.runs.state import TrainingState, read_state
 from tests.jobs.restartable_job import wait_for
 from tests.jobs.small_finetune import config as finetune_config
 from tests.jobs.small_run import learnt, make_data, make_run, numbers, run_config, train_lines

@@ -7,8 +7,9 @@ import torch
 from model.bert_config import BertShape
 from model.heads import PretrainingModel
 from model.loading.stream import Leg
-from model.runs.checkpoint import CheckpointState, TrainingState, snapshot, write_checkpoint
+from model.runs.checkpoint import snapshot, write_checkpoint
 from model.runs.progress import Progress
+from model.runs.state import CheckpointState, TrainingState
 from model.shape import EncoderConfig
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

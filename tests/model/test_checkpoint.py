@@ -11,17 +11,16 @@ import torch
 from bertloom.whole_files import sweep_temporary
 from model.optimizer import build_optimizer, set_learning_rate
 from model.runs.checkpoint import (
-    TrainingState,
     check_files,
     latest_checkpoint,
     load_checkpoint,
     load_model,
     optimizer_tensors,
-    read_state,
     snapshot,
     write_checkpoint,
 )
 from model.runs.checkpoint_writer import CheckpointWriter
+from model.runs.state import TrainingState, read_state
 from tests.model.small_model import random_model, save_checkpoint, training_state
 
 

@@ -13,8 +13,8 @@ from model.hub.pretrained import open_pretrained
 from model.hub.weights import load_pretrained, to_hugging_face
 from model.loading.stream import Leg
 from model.optimizer import build_optimizer
-from model.runs.checkpoint import TrainingState
 from model.runs.progress import Progress
+from model.runs.state import TrainingState
 from model.tasks.data import Windowing
 from model.tasks.heads import SequenceModel, SpanModel
 from model.tasks.initial_weights import load_encoder

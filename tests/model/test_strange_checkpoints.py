@@ -17,8 +17,9 @@ from model.heads import PretrainingModel
 from model.hub.config import read_config, write_config
 from model.hub.pretrained import open_pretrained
 from model.optimizer import build_optimizer
-from model.runs.checkpoint import TrainingState, check_files, load_checkpoint, load_model, read_state
+from model.runs.checkpoint import check_files, load_checkpoint, load_model
 from model.runs.metrics import parse_line, read_metrics
+from model.runs.state import TrainingState, read_state
 from model.runs.verify import check_run
 from model.shape import EncoderConfig
 from model.step import choose_device
