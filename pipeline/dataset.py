@@ -35,6 +35,19 @@ DOCUMENTS_SCHEMA = pa.schema(
     ]
 )
 """Of a table in `documents/`: the used documents of a bucket, in id order."""
+NEAR_DUPLICATES = "near-duplicates.parquet"
+"""The file of documents that were left out because they resemble another one."""
+NEAR_DUPLICATES_SCHEMA = pa.schema(
+    {
+        "id": pa.uint64(),
+        "resembles": pa.uint64(),
+        "similarity": pa.float64(),
+        "source": pa.string(),
+        "position": pa.int64(),
+        "piece": pa.int32(),
+    }
+)
+"""In id order. `resembles`: a document of smaller id, which may be left out, too, because it resembles a third one."""
 REPEATED = "repeated_lines.parquet"
 """The file of repeated lines, which --max-line-repeats leaves out of the texts."""
 REPEATED_SCHEMA = pa.schema(
@@ -120,6 +133,19 @@ def read_listed(dataset: str, name: str, listed: Mapping[str, str]) -> bytes:
     if hashlib.sha256(content).hexdigest() != listed[name]:
         raise Damaged(f"{name}: its sha256 differs from the one in manifest.json")
     return content
+
+
+def check_listed(dataset: str, name: str, sha256: str) -> None:
+    """Raise ValueError unless a file of a data set has this sha256. It may be of any size."""
+    try:
+        with storage.open_read(storage.file_below(dataset, name)) as file:
+            digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # BinaryIO lacks readinto, files have it
+    except FileNotFoundError:
+        raise ValueError(f"{name}: is missing") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: cannot be read ({error})") from None
+    if digest.hexdigest() != sha256:
+        raise ValueError(f"{name}: its sha256 differs from the one in manifest.json")
 
 
 def parse_documents(content: bytes, name: str) -> pa.Table:

@@ -1,7 +1,8 @@
 """The list of pages: one line for each. A page is one file in `data_set_pages/` or `run_pages/`, with its template."""
 
 from jobs.browser.data_set_pages.examples import EXAMPLES
+from jobs.browser.data_set_pages.rejects import REJECTS
 from jobs.browser.section import Section
 
-SECTIONS: tuple[Section, ...] = (EXAMPLES,)
+SECTIONS: tuple[Section, ...] = (EXAMPLES, REJECTS)
 """In the order of the navigation. The first of a kind is where the data set or run opens."""

@@ -26,7 +26,7 @@ from bertloom.members import read_member
 from bertloom.parquet_files import parse_parquet
 from bertloom.shards import MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of, shards_faults
 from pipeline.checks.members import Page, check_batch
-from pipeline.dataset import HeldOut, parse_documents, read_rejects, vocabulary_of
+from pipeline.dataset import HeldOut, check_listed, parse_documents, read_rejects, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.vocabulary import Vocabulary
 from pipeline.vocabulary_files import parse_copy
@@ -162,14 +162,9 @@ def _read_checked(dataset: str, name: str, sha256: str, listed_in: str = "manife
 
 def _check_file(dataset: str, name: str, sha256: str, counters: dict[str, Any]) -> Iterator[str]:
     try:
-        with storage.open_read(storage.file_below(dataset, name)) as file:
-            digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # BinaryIO lacks readinto, files have it
-    except FileNotFoundError:
-        raise _Unreadable(f"{name}: is missing") from None
-    except (OSError, ValueError) as error:
-        raise _Unreadable(f"{name}: cannot be read ({error})") from None
-    if digest.hexdigest() != sha256:
-        raise _Unreadable(f"{name}: its sha256 differs from the one in manifest.json")
+        check_listed(dataset, name, sha256)
+    except ValueError as error:
+        raise _Unreadable(str(error)) from None
     if not name.startswith("rejects/"):
         return
     try:

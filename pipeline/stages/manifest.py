@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bertloom import storage
 from bertloom.manifest import FORMAT, manifest_sha256, manifest_text
 from bertloom.shards import FORMAT_VERSION, digest_of, shards_table
-from pipeline.dataset import REPEATED
+from pipeline.dataset import NEAR_DUPLICATES, NEAR_DUPLICATES_SCHEMA, REPEATED
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import ReadConfig, Source, differences
 from pipeline.inputs.split_list import read_split_list
@@ -143,7 +143,7 @@ def write_files(
         write(REJECTS, rejects())
     if job.examples.near_duplicates is not None:
         write(
-            "near-duplicates.parquet",
+            NEAR_DUPLICATES,
             [near_duplicates_page(read_near_duplicates(places.near_duplicates), plan, places.parts)],
         )
     for name, content in read_copy(places.vocabulary(job.vocabulary_digest)).files(job.tokenize.casing).items():
@@ -210,7 +210,8 @@ def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> byt
             "source": pa.array(sources, pa.string()),
             "position": positions,
             "piece": rows["piece"].copy(),
-        }
+        },
+        NEAR_DUPLICATES_SCHEMA,
     )
     return parquet_bytes(table)
 
