@@ -52,5 +52,4 @@ def main(argv: Sequence[str]) -> None:
     if not 0 <= config.port < 65536:
         raise ValueError(f"--port {config.port}: expected 0 to 65535")
     targets = Targets.open(config.paths, config.cache_dir, config.cache_gb)
-    token = new_token()
-    serve(build_app(targets, token, config.host), token, config.host, config.port, opens=config.open)
+    serve(build_app(targets, new_token(), config.host), config.host, config.port, opens=config.open)

@@ -22,9 +22,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any, TextIO
+from typing import TextIO
 
-from bertloom.extras import extra_of, needs, require
+from bertloom.extras import require
+from jobs.support.errors import describe
 
 COMMANDS = {
     "demo": ("jobs.demo", "Run every step on the sample texts, in a few minutes"),
@@ -64,8 +65,6 @@ NEEDS = {
     "browse": ("starlette", "uvicorn"),
 }
 """Modules that a command cannot do without and that an extra installs. The other commands need no extra."""
-BUG = 70  # exit status, EX_SOFTWARE in sysexits.h
-LONGEST_MESSAGE = 2000  # characters; a message may quote a value of any length from a file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,21 +202,9 @@ def _failed(name: str, error: Exception) -> int:
     if isinstance(error, BrokenPipeError) and _has_no_reader(sys.stdout):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
         return 141  # 128 + SIGPIPE, as for other tools
-    if is_debugging := os.environ.get("BERTLOOM_DEBUG", "0") not in ("", "0"):
-        _print_traceback()
-    if isinstance(error, (ValueError, OSError)) or _is_of_a_store(error):
-        _say(f"{name}: error: {one_line(_message(error))}")
-        return 2
-    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error)):
-        _say(f"{name}: error: {needs(name, extra)}")
-        return 2
-    if _is_out_of_memory(error):
-        _say(f"{name}: error: out of memory: {one_line(str(error).partition(chr(10))[0])}")
-        return 2
-    what = one_line(f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2]}")
-    advice = "This is a bug in bertloom, or a damaged file that it does not recognize. The traceback is"
-    _say(f"{name}: error: {what}. {advice} {'above' if is_debugging else _write_traceback()}")
-    return BUG
+    text, status = describe(name, error)
+    _say(f"{name}: error: {text}")
+    return status
 
 
 def _has_no_reader(output: TextIO) -> bool:
@@ -225,58 +212,6 @@ def _has_no_reader(output: TextIO) -> bool:
     poll = select.poll()
     poll.register(output, 0)
     return bool(poll.poll(0))
-
-
-def _is_of_a_store(error: Exception) -> bool:
-    from bertloom.store_errors import StoreError  # not at the top: `bertloom --help` needs none of it
-
-    return isinstance(error, StoreError)
-
-
-def _message(error: Exception) -> str:
-    """Return the error's message without Python's `[Errno 2]`, and never an empty one."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        from bertloom.whole_files import NO_ROOM  # not at the top: `bertloom --help` needs none of it
-
-        advice = ": make room, then start the same command again" if error.errno in NO_ROOM else ""
-        return f"{os.fsdecode(error.filename) if not isinstance(error.filename, int) else ''}: {error.strerror}{advice}"
-    return str(error) or type(error).__name__
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether Python, NumPy, pyarrow or torch could not allocate memory. This module does not import torch."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    texts = ("DefaultCPUAllocator: can't allocate", "failed to map segment from shared object")  # torch; any library
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(text in str(error) for text in texts)
-
-
-def one_line(text: str) -> str:
-    """Return a text as one line that is safe to print, whatever name or value from a file it quotes."""
-    text = re.sub(r"\s*\n\s*", " ", text.strip())
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)  # they would control the terminal
-    half = LONGEST_MESSAGE // 2
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[:half]} … {text[-half:]}"
-
-
-def _print_traceback(file: Any = None) -> None:
-    import traceback  # slow to import
-
-    traceback.print_exc(file=file)
-
-
-def _write_traceback() -> str:
-    """Write the traceback of the current exception to a file, or to standard error if that fails. Return where it is."""
-    import tempfile
-
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="bertloom-", suffix=".txt", delete=False, encoding="utf-8"
-        ) as file:
-            _print_traceback(file)
-    except OSError:
-        _print_traceback()
-        return "above"
-    return f"in {file.name}"
 
 
 def _say(text: str) -> None:

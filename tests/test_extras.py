@@ -93,7 +93,7 @@ def test_each_package_that_bertloom_asks_for_is_imported_by_its_code():
         ("bertloom", ["s3", "gcs", "http"]),
         ("pipeline", ["pipeline", "chinese", "dask", "ftfy", "icu", "langid", "markup", "unigram", "web"]),
         ("model", ["train", "onnx"]),
-        ("jobs", ["pipeline", "train"]),
+        ("jobs", ["pipeline", "train", "browse"]),
     ],
 )
 def test_the_code_imports_only_packages_that_it_asks_for(folder, extras):

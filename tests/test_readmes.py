@@ -9,6 +9,7 @@ import pytest
 
 from jobs.adapt_vocab import AdaptVocabConfig
 from jobs.bench_tasks import BenchTasksConfig
+from jobs.browse import BrowseConfig
 from jobs.build_vocab import BuildVocabConfig
 from jobs.cli import COMMANDS, main
 from jobs.compare import CompareConfig
@@ -47,6 +48,7 @@ CONFIGS = {
     "preprocess": PreprocessConfig,
     "worker-pool": WorkerPoolConfig,
     "inspect": InspectConfig,
+    "browse": BrowseConfig,
     "explain": ExplainConfig,
     "report": ReportConfig,
     "verify": VerifyConfig,

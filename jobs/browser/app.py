@@ -1,21 +1,24 @@
 """The application: all pages behind the guard."""
 
 import secrets
+import sys
+import traceback
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
 
-from bertloom.store_errors import StoreError
 from jobs.browser.pages import HERE, Pages, render
 from jobs.browser.sections import SECTIONS
 from jobs.browser.security import Guard
 from jobs.browser.targets import Targets
+from jobs.support.errors import BUG, describe
 
 
 def new_token() -> str:
@@ -23,18 +26,24 @@ def new_token() -> str:
     return secrets.token_urlsafe(16)
 
 
-def build_app(targets: Targets, token: str, host: str) -> ASGIApp:
+def build_app(targets: Targets, token: str, host: str) -> Guard:
     """Return the application. host: the address that it will be served on."""
     routes: Sequence[BaseRoute] = [
         Route("/", home),
         Mount("/static", StaticFiles(directory=HERE / "static")),
         *(Route(f"/{{key}}/{path}", endpoint) for section in SECTIONS for path, endpoint in section.routes),
     ]
-    handlers = {ValueError: wrong_value, OSError: wrong_value, StoreError: wrong_value, HTTPException: not_found}
-    app = Starlette(routes=[Mount(f"/{token}", routes=routes)], exception_handlers=handlers)
+    app = Starlette(
+        routes=[Mount(f"/{token}", routes=routes)],
+        exception_handlers={HTTPException: not_found},
+        middleware=[
+            Middleware(ExceptionMiddleware, handlers={Exception: failed})
+        ],  # Starlette's own would raise it again
+    )
     app.state.targets = targets
     app.state.sections = SECTIONS
     app.state.pages = Pages(token)
+    app.state.bugs = {}
     return Guard(app, token, host)
 
 
@@ -48,11 +57,28 @@ def home(request: Request) -> Response:
     return render(request, "home.html.j2")
 
 
-def wrong_value(request: Request, error: Exception) -> Response:
-    """Show an error about a value in the address or about a file, as a command prints it."""
-    return render(request, "error.html.j2", 400, message=str(error))
-
-
 def not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return render(request, "error.html.j2", error.status_code, message=error.detail)
+    missing = request.url.path.removeprefix(request.app.state.pages.root)
+    message = f"there is no page {missing}" if error.detail == "Not Found" else error.detail
+    return _error_page(request, error.status_code, message)
+
+
+def failed(request: Request, error: Exception) -> Response:
+    """Show an error as a command prints it. A bug has the status 500, and its traceback is in a file, once."""
+    bugs: dict[str, str] = request.app.state.bugs
+    place = "".join(traceback.format_tb(error.__traceback__))
+    if place in bugs:
+        return _error_page(request, 500, bugs[place])
+    message, status = describe("bertloom browse", error)
+    if status != BUG:
+        return _error_page(request, 400, message)
+    print(f"bertloom browse: error: {message}", file=sys.stderr, flush=True)
+    bugs[place] = message
+    return _error_page(request, 500, message)
+
+
+def _error_page(request: Request, status: int, message: str) -> Response:
+    """Return a page with a message, or, where a script asked for a part of a page, the message alone."""
+    template = "error_message.html.j2" if "hx-request" in request.headers else "error.html.j2"
+    return render(request, template, status, message=message)

@@ -10,7 +10,7 @@ import secrets
 import socket
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADERS = {
@@ -21,7 +21,9 @@ HEADERS = {
     "referrer-policy": "no-referrer",  # the address holds the token
     "x-content-type-options": "nosniff",
 }
-LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
+LOCAL_NAMES = frozenset(("127.0.0.1", "localhost", "::1"))
+LONGEST_NAME = 253
+"""Characters of a host name."""
 
 
 class Guard:
@@ -29,8 +31,21 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str, host: str) -> None:
         self.app = app
-        self.token = token.encode()
-        self.host = host
+        self.token = token
+        self.is_local = is_loopback(host)
+        self.names = LOCAL_NAMES
+        if not self.is_local:
+            self.names |= {name.lower() for name in (host, socket.gethostname(), socket.getfqdn())}
+        self.opening = ""
+
+    def opening_path(self) -> str:
+        """Return a path that leads to the first page a single time.
+
+        It is for a command line, such as that of a browser, which other people of this machine can read in the list of
+        processes.
+        """
+        self.opening = f"/open/{secrets.token_urlsafe(16)}"
+        return self.opening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,35 +61,44 @@ class Guard:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        refusal = self._refusal(scope)
-        await (refusal or self.app)(scope, receive, send_with_headers)
+        await (self._answer(scope) or self.app)(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
-        if not is_host_of(Headers(scope=scope).getlist("host"), self.host):
-            return PlainTextResponse("The Host header does not name this machine.\n", 421)
+    def _answer(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that no page answers."""
+        hosts = Headers(scope=scope).getlist("host")
+        if len(hosts) != 1 or not self.is_name_of_this(hosts[0]):
+            named = hosts[0][:LONGEST_NAME] if len(hosts) == 1 else f"{len(hosts)} names"
+            return _refuse(421, f"Host: {named}: expected a name of this machine. Use the address that was printed.")
         if scope["method"] not in ("GET", "HEAD"):
-            return PlainTextResponse("Only GET and HEAD: nothing can be changed here.\n", 405, {"allow": "GET, HEAD"})
-        first = scope["path"].split("/")[1:2]
-        if not secrets.compare_digest("".join(first).encode(), self.token):
-            return PlainTextResponse("Use the whole address that `bertloom browse` printed.\n", 403)
+            return _refuse(405, f"{scope['method'][:20]}: expected GET or HEAD. Nothing can be changed here.")
+        path = scope["path"].encode()
+        if self.opening and secrets.compare_digest(path, self.opening.encode()):
+            self.opening = ""
+            return RedirectResponse(f"/{self.token}/", 303)
+        if not secrets.compare_digest(b"".join(path.split(b"/")[1:2]), self.token.encode()):
+            return _refuse(403, "Use the whole address that `bertloom browse` printed: it has a random part.")
         return None
 
+    def is_name_of_this(self, value: str) -> bool:
+        """Return whether the value of a `Host` header names this machine.
 
-def is_host_of(values: list[str], host: str) -> bool:
-    """Return whether a request's `Host` headers name this machine. host: the address that the server listens on.
+        Any port is accepted: with an SSH tunnel it differs. If the server listens on more than this machine, every numeric
+        address is accepted, because only a name can be pointed elsewhere.
+        """
+        name, _, port = value.rpartition(":")
+        if not port.isdecimal():  # there is none
+            name = value
+        name = name.removeprefix("[").removesuffix("]").removesuffix(".").lower()
+        return name in self.names or (not self.is_local and _is_numeric(name))
 
-    Any port is accepted: behind an SSH tunnel it differs. If the server listens on another address than 127.0.0.1, every
-    numeric address is accepted, because only a name can be pointed elsewhere.
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address to listen on can be reached only from this machine.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "127.0.0.5", "0.0.0.0", "::", "gpu1", "")]
+    [True, True, True, True, False, False, False, False]
     """
-    if len(values) != 1:
-        return False
-    name = values[0].rpartition(":")[0] if values[0].rpartition(":")[2].isdecimal() else values[0]
-    name = name.removeprefix("[").removesuffix("]").rstrip(".").lower()
-    if name in LOCAL_NAMES:
-        return True
-    if host in LOCAL_NAMES:
-        return False
-    return name in {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()} or _is_numeric(name)
+    return host in LOCAL_NAMES or (_is_numeric(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _is_numeric(name: str) -> bool:
@@ -83,3 +107,7 @@ def _is_numeric(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _refuse(status: int, sentence: str) -> PlainTextResponse:
+    return PlainTextResponse(f"{sentence}\n", status, {"allow": "GET, HEAD"} if status == 405 else None)

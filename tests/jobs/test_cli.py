@@ -7,6 +7,7 @@ import types
 import pytest
 
 from jobs import cli
+from jobs.support.errors import one_line
 from pipeline.local import worker as local_worker
 
 
@@ -139,8 +140,8 @@ def test_a_lack_of_memory_is_one_line(command, capsys, error):
 
 
 def test_a_message_is_one_line_without_control_characters_and_not_endless():
-    assert cli.one_line("  a\n  b\x1b[31m\x07 ") == "a b\\x1b[31m\\x07"
-    assert cli.one_line("x" * 10_000) == f"{'x' * 1000} … {'x' * 1000}"
+    assert one_line("  a\n  b\x1b[31m\x07 ") == "a b\\x1b[31m\\x07"
+    assert one_line("x" * 10_000) == f"{'x' * 1000} … {'x' * 1000}"
 
 
 def test_an_interrupt_gives_status_130_and_system_exit_passes_through(command, capsys):
