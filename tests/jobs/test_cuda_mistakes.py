@@ -122,7 +122,8 @@ def repository(tmp_path_factory) -> Path:
 
 
 def outcome(repository: Path, test: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", test]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "slow or not slow"]
+    command = [sys.executable, "-m", "pytest", *options, test]
     environment = os.environ | {"PYTHONPATH": str(repository), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
 
