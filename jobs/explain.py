@@ -12,10 +12,10 @@ if they differ. Sentences, tokens and bytes are counted from 0, and the end of a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -27,12 +27,13 @@ from jobs.support.outputs import json_line
 if TYPE_CHECKING:
     from pipeline.checks.replay import Bucket, Woven
     from pipeline.examples.decoding import Span
-    from pipeline.text.records import Document
+    from pipeline.text.offsets import Encode
+    from pipeline.tokenizer import DocumentTokenizer
 
 CONTEXT_SENTENCES = 2
 """Sentences shown before and after a segment."""
-Layout = tuple[I64, Sequence[tuple[int, int]]]
-"""(first token of each sentence, and the number of tokens; first and end character of each token)."""
+KEPT_TEXTS = 4
+"""Documents that are kept with the places of their tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,20 @@ def main(argv: Sequence[str]) -> int:
     return 1 if found["agrees"] is False else 0
 
 
+class SourceText(NamedTuple):
+    """The text of a document, read from its source, and where its tokens are."""
+
+    text: str
+    last_record: int | None
+    """See `Document`."""
+    sentences: I64
+    """The first token of each sentence, and the number of tokens: (sentences + 1,)."""
+    offsets: I64
+    """First character and end of each token: (tokens, 2)."""
+
+
 class Explainer:
-    """Explains examples of one data set; keeps the buckets that it has made again."""
+    """Explains examples of one data set; keeps the bucket of the last one."""
 
     def __init__(self, dataset: str):
         from bertloom.manifest import read_dataset
@@ -73,8 +86,8 @@ class Explainer:
         self.vocabulary = vocabulary_of(dataset, self.manifest)
         self.job = JobConfig.from_manifest(self.manifest)
         self.inputs = {row["name"]: row for row in self.manifest["inputs"]}
-        self._buckets: dict[tuple[str, int], Bucket] = {}
-        self._layouts: dict[int, Layout] = {}
+        self._kept: tuple[tuple[str, int], Bucket] | None = None
+        self._texts: dict[int, SourceText] = {}
 
     @property
     def num_examples(self) -> int:
@@ -84,7 +97,7 @@ class Explainer:
         """Return everything that the command prints, as plain values; `agrees` is None if the sources are missing."""
         shard, place = self._locate(index)
         example, found = self._read(shard, place)
-        bucket = self._bucket(shard["split"], shard["number"])
+        bucket = self.bucket(shard["split"], shard["number"])
         woven = None
         try:
             woven = bucket.weave(shard["max_seq_length"], shard["copy"])
@@ -124,14 +137,16 @@ class Explainer:
         names = {name: shard[name] for name in ("split", "max_seq_length", "copy")}
         return example, {"shard": shard["path"], "member": member, "row": at, **names, **shown}
 
-    def _bucket(self, split: str, number: int) -> Bucket:
+    def bucket(self, split: str, number: int) -> Bucket:
+        """Return a bucket. Only the last one is kept: its texts and tokens may take 100 MB."""
         from bertloom.manifest import DAMAGED
         from pipeline.checks.replay import Bucket
         from pipeline.checks.sample import read_documents_page
         from pipeline.dataset import repeated_lines_of
         from pipeline.inputs.sources import source_of
 
-        if (split, number) not in self._buckets:
+        if self._kept is None or self._kept[0] != (split, number):
+            self._kept = None
             page = read_documents_page(self.dataset, split, number, self.manifest)
             has_lines = self.job.tokenize.max_line_repeats is not None
             repeated_lines = repeated_lines_of(self.dataset, self.manifest) if has_lines else None
@@ -140,7 +155,7 @@ class Explainer:
                 raise ValueError(
                     f"documents/ names the input {unknown[0]!r}, which manifest.json does not list; {DAMAGED}"
                 )
-            self._buckets[split, number] = Bucket(
+            bucket = Bucket(
                 page=page,
                 inputs=self.inputs,
                 job=self.job,
@@ -149,53 +164,67 @@ class Explainer:
                 number=number,
                 repeated_lines=repeated_lines,
             )
-        return self._buckets[split, number]
+            self._kept = ((split, number), bucket)
+        return self._kept[1]
 
     @cached_property
-    def _offsets(self) -> Callable[[str], Sequence[tuple[int, int]]]:
-        return self.vocabulary.offsets(self.job.tokenize.casing)
+    def _encode(self) -> Encode:
+        return self.vocabulary.encoder(self.job.tokenize.casing)
 
-    def _layout(self, document: Document) -> Layout:
+    @cached_property
+    def _tokenizer(self) -> DocumentTokenizer:
         from pipeline.tokenizer import make_document_tokenizer
 
-        lengths = make_document_tokenizer(self.job.tokenize, self.vocabulary)([document]).sentence_lengths.tolist()
-        return np.cumsum([0, *lengths]), self._offsets(document.text.decode())
+        return make_document_tokenizer(self.job.tokenize, self.vocabulary)
 
-    def _segment(self, bucket: Bucket, document: int, first: int, size: int) -> dict[str, Any]:
-        """Return where a segment comes from: its document, its bytes there, and the text around it."""
+    def text_of(self, bucket: Bucket, place: int) -> SourceText:
+        """Return the text of a document of a bucket; ValueError where it cannot be read again."""
+        from pipeline.text.offsets import token_offsets
+
+        number = bucket.page["id"][place].as_py()
+        if number not in self._texts:
+            while len(self._texts) >= KEPT_TEXTS:
+                del self._texts[next(iter(self._texts))]
+            document = bucket.document(place)
+            block, text = self._tokenizer([document]), document.text.decode()
+            offsets = token_offsets(text, block.ids, self._encode)
+            sentences = np.cumsum([0, *block.sentence_lengths])
+            self._texts[number] = SourceText(text, document.last_record, sentences, offsets)
+        return self._texts[number]
+
+    def source_of(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return where a document is. row: of documents/."""
         from pipeline.inputs.formats.registry import position_unit
         from pipeline.inputs.sources import source_of
 
+        name = source_of(row["source"], self.inputs)
+        assert name is not None
+        source = self.inputs[name]
+        return {
+            **{name: row[name] for name in ("source", "position", "piece", "num_sentences")},
+            "path": source["path"] + row["source"][len(name) :],
+            "unit": position_unit(name, source["format"], row["source"]),
+        }
+
+    def _segment(self, bucket: Bucket, document: int, first: int, size: int) -> dict[str, Any]:
+        """Return where a segment comes from: its document, its bytes there, and the text around it."""
         place = bucket.place(document)
         if place is None:
             return {"document": f"{document:016x}", "not_read": "documents/ does not hold it"}
         row = bucket.page.slice(place, 1).to_pylist()[0]
-        name = source_of(row["source"], self.inputs)
-        assert name is not None
-        source = self.inputs[name]
-        found = {
-            "document": f"{document:016x}",
-            **{name: row[name] for name in ("source", "position", "piece", "num_sentences")},
-            "path": source["path"] + row["source"][len(name) :],
-            "unit": position_unit(name, source["format"], row["source"]),
-            "tokens": [first, first + size],
-        }
+        found = {"document": f"{document:016x}", **self.source_of(row), "tokens": [first, first + size]}
         try:
-            text = bucket.document(place)
+            whole, last_record, edges, offsets = self.text_of(bucket, place)
         except ValueError as error:
             return found | {"not_read": str(error)}
-        if document not in self._layouts:
-            self._layouts[document] = self._layout(text)
-        edges, offsets = self._layouts[document]
         if first + size > len(offsets):
             return found | {"not_read": f"its text has {len(offsets)} tokens"}
         one, last = (int(at) for at in np.searchsorted(edges, [first, first + size - 1], side="right") - 1)
-        begin, end = offsets[first][0], offsets[first + size - 1][1]
-        before = offsets[edges[max(0, one - CONTEXT_SENTENCES)]][0]
-        after = offsets[edges[min(len(edges) - 1, last + 1 + CONTEXT_SENTENCES)] - 1][1]
-        if text.last_record is not None:
-            found["last_record"] = text.last_record
-        whole = text.text.decode()
+        begin, end = int(offsets[first, 0]), int(offsets[first + size - 1, 1])
+        before = offsets[edges[max(0, one - CONTEXT_SENTENCES)], 0]
+        after = offsets[edges[min(len(edges) - 1, last + 1 + CONTEXT_SENTENCES)] - 1, 1]
+        if last_record is not None:
+            found["last_record"] = last_record
         start = len(whole[:begin].encode())
         return found | {
             "bytes": [start, start + len(whole[begin:end].encode())],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,10 +14,11 @@ from bertloom.arrays import id_type
 from bertloom.tokenizer_files import TokenizerFile
 from bertloom.tokenizer_parts import rows
 from pipeline.text.readable import BYTE_LETTERS, PREFIX, BytePieces, Readable, WordPieces
-from pipeline.vocabulary import SPECIAL_TOKENS, Casing, Vocabulary, cut_as_bert
+from pipeline.vocabulary import SPECIAL_TOKENS, Casing, Vocabulary, cut_as_bert, ids_and_offsets
 
 if TYPE_CHECKING:  # functions import what they use: --help needs none of it
     from pipeline.text.blocks import BlockTokenizer
+    from pipeline.text.offsets import Encode
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class TokenizerVocabulary(Vocabulary):
         cut_as_bert(bert, do_lower_case=True, strip_accents=None)
         return PreTokenBlocks(self.tokenizer.load(), bert, len(self.words))
 
-    def offsets(self, casing: Casing) -> Callable[[str], Sequence[tuple[int, int]]]:
+    def encoder(self, casing: Casing) -> Encode:
         tokenizer = self.tokenizer.load()
-        return lambda text: tokenizer.encode(text.replace("\n", " "), add_special_tokens=False).offsets
+        return lambda text: ids_and_offsets(tokenizer, text.replace("\n", " "))
 
 
 def _casing(tokenizer: TokenizerFile) -> Casing:

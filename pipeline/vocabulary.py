@@ -14,7 +14,7 @@ vocabularies contain U+2028 and U+0085 as words.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # functions import what they use: --help needs none of it
     from tokenizers import Tokenizer
 
     from pipeline.text.blocks import BlockTokenizer
+    from pipeline.text.offsets import Encode
 
 SPECIAL_TOKENS = "special_tokens_map.json"
 """The file of a data set that names the special tokens of other tokenizers than BERT's."""
@@ -216,10 +217,16 @@ class Vocabulary:
         tokenizer = make_tokenizer(self, casing.lowers, casing.strip_accents)
         return WordPiece(tokenizer, casing.lowers, len(self.words))
 
-    def offsets(self, casing: Casing) -> Callable[[str], Sequence[tuple[int, int]]]:
-        """Return a function text -> (first character, end) of each token."""
+    def encoder(self, casing: Casing) -> Encode:
+        """Return a function text -> (ids of its tokens, (first character, end) of each)."""
         tokenizer = make_tokenizer(self, casing.lowers, casing.strip_accents)
-        return lambda text: tokenizer.encode(text, add_special_tokens=False).offsets
+        return lambda text: ids_and_offsets(tokenizer, text)
+
+
+def ids_and_offsets(tokenizer: Tokenizer, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
+    """Return the ids of the tokens of a text, and (first character, end) of each."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    return encoding.ids, encoding.offsets
 
 
 def _ends_sentence(text: str) -> bool:

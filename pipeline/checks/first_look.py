@@ -6,7 +6,7 @@ Files of one format that are read with the same options form a group. Of each gr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from pipeline.inputs.beginnings import read_beginning
 from pipeline.inputs.formats.registry import format_by_name, format_named
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.splitting import check_source
+from pipeline.text.offsets import token_offsets
 from pipeline.text.records import Document, PassedOver, Reject, place_of
 from pipeline.text.scripts import script_of
 from pipeline.tokenizer import TokenizeConfig, make_document_tokenizer
@@ -183,7 +184,7 @@ class SentenceCutter:
         known = vocabulary or Vocabulary((*SPECIAL_WORDS, "a"))
         self._unknown = known.unk
         self._tokenizer: DocumentTokenizer = make_document_tokenizer(config, known)
-        self._offsets = known.offsets(config.casing)
+        self._encode = known.encoder(config.casing)
 
     def cut(self, look: Look) -> None:
         """Fill in the sentences and tokens of a look."""
@@ -198,10 +199,11 @@ class SentenceCutter:
         ends = np.cumsum(block.sentence_lengths, dtype=np.int64)
         sentences, tokens = (np.cumsum([0, *block.documents[name]]) for name in ("num_sentences", "num_tokens"))
         for i, text in enumerate(look.texts[: self.num_shown]):
-            look.sentences.append(_cut(text, self._offsets(text), ends[sentences[i] : sentences[i + 1]] - tokens[i]))
+            offsets = token_offsets(text, block.ids[tokens[i] : tokens[i + 1]], self._encode)
+            look.sentences.append(_cut(text, offsets, ends[sentences[i] : sentences[i + 1]] - tokens[i]))
 
 
-def _cut(text: str, offsets: Sequence[tuple[int, int]], ends: I64) -> list[str]:
+def _cut(text: str, offsets: I64, ends: I64) -> list[str]:
     """Return the sentences of a text. ends: number of tokens up to the end of each one."""
-    begins = [0, *(offsets[end][0] for end in ends[:-1].tolist()), len(text)]
+    begins = [0, *offsets[ends[:-1], 0].tolist(), len(text)]
     return [text[begin:end].strip() for begin, end in zip(begins, begins[1:])]

@@ -7,7 +7,7 @@ the documents of the bucket are read, tokenized and woven again by the functions
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,7 +59,7 @@ class Bucket:
     number: int
     repeated_lines: U64 | None
     """Hashes of the lines that are left out."""
-    _woven: dict[tuple[int, int], Woven] = field(default_factory=dict)
+    _woven: tuple[tuple[int, int], Woven] | None = None
 
     @cached_property
     def documents(self) -> list[Document]:
@@ -104,9 +104,10 @@ class Bucket:
         )
 
     def weave(self, max_seq_length: int, copy: int) -> Woven:
-        """Make the shard of one length and copy."""
+        """Make the shard of one length and copy. Only the last one is kept."""
         key = (max_seq_length, copy)
-        if key not in self._woven:
+        if self._woven is None or self._woven[0] != key:
+            self._woven = None
             config = self.job.examples
             name = ShardName(split=self.split, max_seq_length=max_seq_length, copy=copy, number=self.number)
             sentences = config.sentences(self.tokens, self.vocabulary.kinds, max_seq_length)
@@ -116,8 +117,8 @@ class Bucket:
                 row = write_shard(folder, name, sentences, pairs, config.seed, masking)
                 table = read_shard(storage.join(folder, name.path))
             order = shard_order(name, len(pairs), config.seed)
-            self._woven[key] = Woven(sentences, pairs.take(order), table, row["sha256"])
-        return self._woven[key]
+            self._woven = key, Woven(sentences, pairs.take(order), table, row["sha256"])
+        return self._woven[1]
 
 
 def read_again(

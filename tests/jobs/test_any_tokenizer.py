@@ -94,7 +94,7 @@ def test_whole_words_are_masked_as_the_tokenizer_cuts_them(made):
     for index in range(0, explainer.num_examples, 5):
         shard, place = explainer._locate(index)
         example, _ = explainer._read(shard, place)
-        woven = explainer._bucket(shard["split"], shard["number"]).weave(shard["max_seq_length"], shard["copy"])
+        woven = explainer.bucket(shard["split"], shard["number"]).weave(shard["max_seq_length"], shard["copy"])
         head, pair = woven.sentences.head, woven.pairs.take(slice(place, place + 1))
         masked = {at - 1 for at in example["masked_lm_positions"] if at < example["segment_b_start"] - 1}
         start, length = int(pair.a_start[0]), int(pair.a_length[0])
