@@ -1,7 +1,8 @@
 """Templates, languages, and what every page has: navigation, title, scripts.
 
 A template extends `base.html.j2`. It has `root` (the beginning of every address), `key` and `target` (the data set or run
-of the page), `sections` (of its kind), `request`, and `_`, which translates an English text. All values are escaped.
+of the page), `sections` (of its kind), `current` (the section of the page), `request`, and `_`, which translates an
+English text. All values are escaped.
 """
 
 import re
@@ -80,13 +81,16 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     pages: Pages = request.app.state.pages
     targets = request.app.state.targets
     key = request.path_params.get("key", "")
+    sections = [section for section in request.app.state.sections if section.of == key[:1]]
+    endpoint = request.scope.get("endpoint")
     context = {
         "root": pages.root,
         "request": request,
         "targets": targets,
         "key": key,
         "target": targets.data_sets.get(key) or targets.runs.get(key),
-        "sections": [section for section in request.app.state.sections if section.of == key[:1]],
+        "sections": sections,
+        "current": next((one for one in sections if endpoint in [function for _, function in one.routes]), None),
     }
     language = language_of(request.headers.get("accept-language", ""))
     text = pages.environments[language].get_template(template).render(context | values)
