@@ -11,6 +11,7 @@ import pytest
 from jobs.browser.pages import HERE, chinese_texts, language_of
 from jobs.browser.sections import SECTIONS
 
+ROOT = HERE.parents[1]
 TEMPLATES = sorted((HERE / "templates").glob("*.j2"))
 MODULES = sorted(HERE.rglob("*.py"))
 
@@ -41,10 +42,11 @@ def texts_of_modules() -> Iterator[tuple[str, str]]:
 
 
 def constants() -> set[str]:
-    """Every string of the templates and modules: a text may come from a table, such as the names of labels."""
-    found = {text.value for path in TEMPLATES
-             for text in jinja2.Environment().parse(path.read_text("utf-8")).find_all(jinja2.nodes.Const)}  # fmt: skip
-    for path in MODULES:
+    """Every string of templates and modules: a text may come from a table, such as the names of labels."""
+    found = set()
+    for path in TEMPLATES:
+        found |= {one.value for one in jinja2.Environment().parse(path.read_text("utf-8")).find_all(jinja2.nodes.Const)}
+    for path in (path for package in ("jobs", "pipeline", "model") for path in (ROOT / package).rglob("*.py")):
         found |= {node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)}
     return {text for text in found if isinstance(text, str)}
 
