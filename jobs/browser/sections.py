@@ -1,8 +1,9 @@
 """The list of pages: one line for each. A page is one file in `data_set_pages/` or `run_pages/`, with its template."""
 
+from jobs.browser.data_set_pages.duplicates import DUPLICATES
 from jobs.browser.data_set_pages.examples import EXAMPLES
 from jobs.browser.data_set_pages.rejects import REJECTS
 from jobs.browser.section import Section
 
-SECTIONS: tuple[Section, ...] = (EXAMPLES, REJECTS)
+SECTIONS: tuple[Section, ...] = (EXAMPLES, REJECTS, DUPLICATES)
 """In the order of the navigation. The first of a kind is where the data set or run opens."""

@@ -84,11 +84,7 @@ class Bucket:
         return document
 
     def _read_again(self, rows: pa.Table) -> dict[int, Document]:
-        name = source_of(rows["source"][0].as_py(), self.inputs)
-        assert name is not None
-        row = self.inputs[name]
-        config = replace(self.job.tokenize.text, read=self.job.read_config(row))
-        return read_again(rows, name, row["path"], config, self.repeated_lines)
+        return read_from_source(rows, self.inputs, self.job, self.repeated_lines)
 
     @cached_property
     def tokens(self) -> TokenBlock:
@@ -119,6 +115,19 @@ class Bucket:
             order = shard_order(name, len(pairs), config.seed)
             self._woven = key, Woven(sentences, pairs.take(order), table, row["sha256"])
         return self._woven[1]
+
+
+def read_from_source(
+    rows: pa.Table, inputs: dict[str, dict[str, Any]], job: JobConfig, repeated_lines: U64 | None
+) -> dict[int, Document]:
+    """Return id -> document for rows of one source: of documents/, or of near-duplicates.parquet.
+
+    inputs: name of a source -> its row of `inputs` in manifest.json.
+    """
+    name = source_of(rows["source"][0].as_py(), inputs)
+    assert name is not None
+    config = replace(job.tokenize.text, read=job.read_config(inputs[name]))
+    return read_again(rows, name, inputs[name]["path"], config, repeated_lines)
 
 
 def read_again(

@@ -1,0 +1,126 @@
+"""The duplicates of a data set: equal documents by input file, near duplicates, and the differences of their texts."""
+
+import re
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jobs.browser.data_set import BrowsedDataSet
+from jobs.browser.equal_documents import EqualDocuments
+from jobs.browser.inputs import inputs_of, largest, unit_of
+from jobs.browser.near_duplicates import DuplicateTexts
+from jobs.browser.pages import data_set_of, number_of, render
+from jobs.browser.per_data_set import PerDataSet
+from jobs.browser.section import Section
+from jobs.browser.text_comparison import SHOWN_DIFFERENCES
+from pipeline.text.minhash import SHINGLE_TOKENS
+
+PAGE = 20
+"""Near duplicates on a page. Their texts may have 4 MB each."""
+SLICE_SECONDS = 0.2
+"""How long a request counts. The page then asks again."""
+
+
+texts_of = PerDataSet(DuplicateTexts)
+equal_of = PerDataSet(EqualDocuments)
+
+
+def show_duplicates(request: Request) -> Response:
+    """Show how many there are, and a page of the near ones."""
+    data_set = data_set_of(request)
+    counters = data_set.manifest["counters"]
+    near = counters.get("documents_near_duplicate", 0)
+    num_pages = max(1, -(-near // PAGE))
+    number = number_of(request, "page", 1, 1, num_pages)
+    rows = texts_of(data_set).table.rows((number - 1) * PAGE, PAGE) if near else []
+    beginnings: dict[int, str] = {}
+    errors: list[str] = []
+    shows_texts = request.query_params.get("texts") == "1"
+    if shows_texts:
+        beginnings, errors = texts_of(data_set).beginnings(rows)
+    return render(
+        request,
+        "duplicates.html.j2",
+        documents_in=counters["documents_in"],
+        equal=counters["documents_duplicate"] - near,
+        near=near,
+        similarity=data_set.manifest["configuration"]["near_duplicates"],
+        shingle_tokens=SHINGLE_TOKENS,
+        rows=[_shown(data_set, row) | {"beginning": beginnings.get(row["id"])} for row in rows],
+        first=(number - 1) * PAGE + 1,
+        number=number,
+        num_pages=num_pages,
+        shows_texts=shows_texts,
+        errors=errors,
+    )
+
+
+def show_equal(request: Request) -> Response:
+    """Show the part of the page with the equal documents of each input file, which are counted in slices."""
+    data_set = data_set_of(request)
+    counts = equal_of(data_set)
+    counts.go_on(SLICE_SECONDS)
+    shown, others, of_others = largest(counts.numbers) if counts.is_done else ([], 0, 0)
+    files = [
+        {"name": counts.inputs[i]["name"], "read": counts.inputs[i]["documents"], "equal": int(counts.numbers[i])}
+        | {"near": int(counts.near[i]), "kept": int(counts.kept[i])}
+        for i in shown
+    ]
+    return render(request, "equal_documents.html.j2", counts=counts, files=files, others=others, of_others=of_others)
+
+
+def show_pair(request: Request) -> Response:
+    """Show a near duplicate and the document that it resembles; with `part`, also their texts."""
+    return render(request, "duplicate.html.j2", **_pair(request, "part" in request.query_params))
+
+
+def show_texts(request: Request) -> Response:
+    """Show the part of the page with the texts, which may take long to read."""
+    return render(request, "duplicate_texts.html.j2", **_pair(request, True))
+
+
+def _pair(request: Request, with_texts: bool) -> dict[str, Any]:
+    data_set = data_set_of(request)
+    text = request.path_params["document"]
+    if not re.fullmatch("[0-9a-f]{16}", text):
+        raise ValueError(f"{text[:100]}: expected the id of a document, 16 hexadecimal digits")
+    texts = texts_of(data_set)
+    row = texts.table.row(int(text, 16))
+    if row is None:
+        raise HTTPException(404, f"document {text} was not left out as a near duplicate")
+    other, is_left_out = texts.other(row)
+    found = {"row": _shown(data_set, row), "other": _shown(data_set, other), "other_is_left_out": is_left_out}
+    found |= {"comparison": None, "error": "", "part": 1, "num_parts": 1, "rows": []}
+    if with_texts:
+        try:
+            comparison = texts.comparison(row)
+        except ValueError as error:
+            return found | {"error": str(error)}
+        num_parts = max(1, -(-len(comparison.differences) // SHOWN_DIFFERENCES))
+        part = number_of(request, "part", 1, 1, num_parts)
+        rows = list(comparison.rows((part - 1) * SHOWN_DIFFERENCES))
+        found |= {"comparison": comparison, "part": part, "num_parts": num_parts, "rows": rows}
+    return found
+
+
+def _shown(data_set: BrowsedDataSet, row: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: row[name] for name in ("source", "position", "piece")}
+    shown |= {"id": f"{row['id']:016x}", "unit": unit_of(inputs_of(data_set), row["source"])}
+    if "resembles" in row:
+        shown |= {"resembles": f"{row['resembles']:016x}", "similarity": f"{row['similarity']:.1%}"}
+    return shown
+
+
+DUPLICATES = Section(
+    name="duplicates",
+    title="Duplicates",
+    of="d",
+    routes=[
+        ("duplicates", show_duplicates),
+        ("duplicates/equal", show_equal),
+        ("duplicates/{document}", show_pair),
+        ("duplicates/{document}/texts", show_texts),
+    ],
+)

@@ -1,0 +1,93 @@
+"""How many documents of each input file were left out because an equal one was kept.
+
+Of equal documents a data set has only their number in all. For an input file the number follows from how many documents
+were read from it, how many of them documents/ holds, and how many are near duplicates.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bertloom.arrays import I64
+from bertloom.manifest import DAMAGED
+from jobs.browser.data_set import BrowsedDataSet
+from jobs.browser.near_duplicates import NearDuplicates
+from pipeline.checks.sample import read_documents_page
+from pipeline.inputs.sources import source_of
+
+
+class EqualDocuments:
+    """How many documents of each input file were left out because an equal one was kept; counted in slices of time."""
+
+    def __init__(self, data_set: BrowsedDataSet) -> None:
+        self.data_set = data_set
+        self.inputs: list[dict[str, Any]] = data_set.manifest["inputs"]
+        self.kept: I64 = np.zeros(len(self.inputs), np.int64)
+        """Documents of each file in documents/."""
+        self.near: I64 = np.zeros(len(self.inputs), np.int64)
+        """Near duplicates of each file."""
+        self.num_pages = sum(map(len, data_set.pages.values()))
+        self.num_read = 0
+        """Pages of documents/ that were counted."""
+        self.is_done = False
+        self._lock = threading.Lock()
+        self._error: Exception | None = None
+        self._work = self._count()
+
+    @property
+    def numbers(self) -> I64:
+        """Equal documents left out, of each file."""
+        came = np.array([row["documents"] for row in self.inputs], np.int64)
+        return came - self.kept - self.near
+
+    def go_on(self, seconds: float) -> None:
+        """Count for at most about this time."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            if self._error is None and not self.is_done:
+                try:
+                    for _ in self._work:
+                        if time.monotonic() > until:
+                            return
+                    self._check()
+                    self.is_done = True
+                except (OSError, ValueError) as error:
+                    self._error = error
+            if self._error is not None:
+                raise self._error
+
+    def _check(self) -> None:
+        counters = self.data_set.manifest["counters"]
+        expected = counters["documents_duplicate"] - counters.get("documents_near_duplicate", 0)
+        found = int(self.numbers.sum())
+        if found != expected or (self.numbers < 0).any():
+            raise ValueError(
+                f"documents/: leaves {found} equal documents, but manifest.json counts {expected}; {DAMAGED}"
+            )
+
+    def _count(self) -> Iterator[None]:
+        places = {row["name"]: i for i, row in enumerate(self.inputs)}
+        for column in NearDuplicates(self.data_set).sources():
+            _add(self.near, column, places)
+            yield
+        for split, numbers in self.data_set.pages.items():
+            for number in numbers:
+                page = read_documents_page(self.data_set.location, split, number, self.data_set.manifest)
+                _add(self.kept, page["source"].combine_chunks(), places)
+                self.num_read += 1
+                yield
+
+
+def _add(counts: I64, sources: pa.Array, places: Mapping[str, int]) -> None:
+    for found in pc.value_counts(sources).to_pylist():
+        name = source_of(found["values"], places)
+        if name is None:
+            raise ValueError(f"the input {found['values']!r} is not one that manifest.json lists; {DAMAGED}")
+        counts[places[name]] += found["counts"]

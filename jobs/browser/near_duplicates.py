@@ -1,0 +1,169 @@
+"""The table of near duplicates, and the texts of its pairs, which are read again from their source files."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bertloom import storage
+from bertloom.decoding import decoded
+from bertloom.manifest import DAMAGED
+from bertloom.parquet_files import UNREADABLE
+from jobs.browser.data_set import BrowsedDataSet
+from jobs.browser.inputs import inputs_of
+from jobs.browser.text_comparison import Comparison, compare
+from pipeline.checks.replay import read_from_source
+from pipeline.dataset import NEAR_DUPLICATES, NEAR_DUPLICATES_SCHEMA, check_listed, repeated_lines_of
+from pipeline.inputs.sources import source_of
+from pipeline.text.records import Document
+
+BATCH = 1 << 14
+"""Rows of the table that are decoded at a time."""
+KEPT_COMPARISONS = 2
+"""Each may hold two texts of 4 MB."""
+BEGINNING_CHARACTERS = 200
+"""Of a text in the list, as in the log of rejects."""
+PLACE = pa.schema([NEAR_DUPLICATES_SCHEMA.field(name) for name in ("id", "source", "position", "piece")])
+
+
+class NearDuplicates:
+    """The rows of near-duplicates.parquet, by number or by id. Nothing is kept of them."""
+
+    def __init__(self, data_set: BrowsedDataSet) -> None:
+        self.dataset = data_set.location
+        self.sha256: str | None = data_set.manifest["files"].get(NEAR_DUPLICATES)
+        self.num_rows: int = data_set.manifest["counters"].get("documents_near_duplicate", 0)
+        self._is_checked = False
+        self._lock = threading.Lock()
+
+    def rows(self, first: int, number: int) -> list[dict[str, Any]]:
+        """Return `number` rows from row `first` on, in id order."""
+        found: list[dict[str, Any]] = []
+        with self._opened() as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                if end > first:
+                    for batch in _batches(file, group):
+                        found += batch.slice(max(0, first - start), number - len(found)).to_pylist()
+                        start += batch.num_rows
+                        if len(found) == number:
+                            return found
+                start = end
+        return found
+
+    def row(self, document: int) -> dict[str, Any] | None:
+        """Return the row of a document, None if it was not left out as a near duplicate."""
+        if not self.num_rows:
+            return None
+        with self._opened() as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                for batch in _batches(file, group, ["id"]):
+                    ids = batch.column("id").to_numpy()
+                    at = int(np.searchsorted(ids, np.uint64(document)))
+                    if at < len(ids):
+                        return self.rows(start + at, 1)[0] if int(ids[at]) == document else None
+                    start += len(ids)
+        return None
+
+    def sources(self) -> Iterator[pa.Array]:
+        """Yield the column `source`."""
+        if self.num_rows:
+            with self._opened() as file:
+                for group in range(file.num_row_groups):
+                    for batch in _batches(file, group, ["source"]):
+                        yield batch.column("source")
+
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
+        """Open the file. ValueError, with what `bertloom verify` prints, where it is damaged."""
+        if self.sha256 is None:
+            raise ValueError(f"manifest.json of {self.dataset} does not list {NEAR_DUPLICATES}; {DAMAGED}")
+        try:
+            with self._lock:
+                if not self._is_checked:
+                    check_listed(self.dataset, NEAR_DUPLICATES, self.sha256)
+                self._is_checked = True
+            with storage.open_read(storage.file_below(self.dataset, NEAR_DUPLICATES)) as content:
+                file = pq.ParquetFile(content)
+                if not file.schema_arrow.equals(NEAR_DUPLICATES_SCHEMA):
+                    raise ValueError(f"{NEAR_DUPLICATES}: its columns are not those of the format")
+                yield file
+        except UNREADABLE as error:
+            raise ValueError(f"{' '.join(str(error).split())}; {DAMAGED}") from None
+
+
+def _batches(file: pq.ParquetFile, group: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    for batch in decoded(file.iter_batches(BATCH, [group], columns, use_threads=False)):
+        batch.validate(full=True)
+        if any(column.null_count for column in batch.columns):
+            raise ValueError(f"{NEAR_DUPLICATES}: it has values that are null")
+        yield batch
+
+
+class DuplicateTexts:
+    """The texts of near duplicates. One request at a time reads source files."""
+
+    def __init__(self, data_set: BrowsedDataSet) -> None:
+        self.data_set = data_set
+        self.table = NearDuplicates(data_set)
+        self._kept: OrderedDict[int, Comparison] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def other(self, row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Return (row of the document that a near duplicate resembles, whether that one was left out, too)."""
+        number = row["resembles"]
+        if found := self.data_set.document(number):
+            return found, False
+        if found := self.table.row(number):
+            return found, True
+        raise ValueError(
+            f"document {row['id']:016x} resembles document {number:016x}, which neither documents/ nor {NEAR_DUPLICATES} "
+            f"holds; {DAMAGED}"
+        )
+
+    def comparison(self, row: dict[str, Any]) -> Comparison:
+        """Compare a near duplicate with the document that it resembles; ValueError where a source is missing."""
+        with self._lock:
+            if row["id"] not in self._kept:
+                other, _ = self.other(row)
+                texts = [self._read([one])[one["id"]].text.decode() for one in (row, other)]
+                self._kept[row["id"]] = compare(*texts)
+                if len(self._kept) > KEPT_COMPARISONS:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(row["id"])
+            return self._kept[row["id"]]
+
+    def beginnings(self, rows: Sequence[dict[str, Any]]) -> tuple[dict[int, str], list[str]]:
+        """Return (the beginning of the text of each document that can be read, why others cannot)."""
+        by_source = defaultdict[str | None, list[dict[str, Any]]](list)
+        for row in rows:
+            by_source[source_of(row["source"], inputs_of(self.data_set))].append(row)
+        found: dict[int, str] = {}
+        errors: list[str] = []
+        with self._lock:
+            for of_source in by_source.values():
+                try:
+                    for number, document in self._read(of_source).items():
+                        found[number] = document.text[: 4 * BEGINNING_CHARACTERS].decode(errors="ignore")
+                except ValueError as error:
+                    errors.append(str(error))
+        return {number: text[:BEGINNING_CHARACTERS] for number, text in found.items()}, errors
+
+    def _read(self, rows: Sequence[dict[str, Any]]) -> dict[int, Document]:
+        """Return the documents of rows of one source."""
+        data_set, inputs = self.data_set, inputs_of(self.data_set)
+        if source_of(rows[0]["source"], inputs) is None:
+            raise ValueError(f"manifest.json does not list the input {rows[0]['source']!r}; {DAMAGED}")
+        has_lines = data_set.job.tokenize.max_line_repeats is not None
+        lines = repeated_lines_of(data_set.location, data_set.manifest) if has_lines else None
+        places = [{name: row[name] for name in PLACE.names} for row in rows]
+        return read_from_source(pa.Table.from_pylist(places, PLACE), inputs, data_set.job, lines)
