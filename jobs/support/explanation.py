@@ -36,7 +36,7 @@ def _segment_lines(name: str, segment: dict[str, Any]) -> list[str]:
     lines = [f"{name} is from document {segment['document']}"]
     if "source" in segment:
         piece = f", piece {segment['piece']} of its text" if segment["piece"] else ""
-        lines.append(f"  {segment['path']}, {_records(segment)}{piece}")
+        lines.append(f"  {segment['path']}, {records_text(segment)}{piece}")
         lines.append(f"  tokens {segment['tokens'][0]:,} to {segment['tokens'][1]:,}")
     if "not_read" in segment:
         return [*lines, f"  its text cannot be shown: {segment['not_read']}"]
@@ -50,7 +50,7 @@ def _segment_lines(name: str, segment: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _records(segment: dict[str, Any]) -> str:
+def records_text(segment: dict[str, Any]) -> str:
     """Return which records of its file a document is made of."""
     first, last = segment["position"], segment.get("last_record", segment["position"])
     if first == last:

@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobs.browser.data_set_pages.example import EXAMPLE_ROUTES
 from jobs.browser.pages import data_set_of, number_of, render
 from jobs.browser.section import Section
 
@@ -16,4 +17,4 @@ def list_examples(request: Request) -> Response:
     return render(request, "examples.html.j2", first=first)
 
 
-EXAMPLES = Section(name="examples", title="Examples", of="d", routes=[("examples", list_examples)])
+EXAMPLES = Section(name="examples", title="Examples", of="d", routes=[("examples", list_examples), *EXAMPLE_ROUTES])
