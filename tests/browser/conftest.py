@@ -6,10 +6,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
+from tests.browser.tab import Tab
 from tests.jobs.browser.served import Served, served
 from tests.jobs.corpus import documents, run_job, vocabulary_words, write
 
@@ -69,9 +69,9 @@ def run(strange, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(strange, run) -> Iterator[Served]:
+def server(strange) -> Iterator[Served]:
     """Both, in a process of its own."""
-    with served(strange, run) as running:
+    with served(strange) as running:
         yield running
 
 
@@ -91,28 +91,6 @@ def chromium() -> Iterator[object]:
         )
         yield browser
         browser.close()
-
-
-class Tab:
-    """A page of Chromium that keeps everything that went wrong in it."""
-
-    def __init__(self, page: object, address: str) -> None:
-        self.page = page
-        self.address = address
-        self.faults: list[str] = []
-        page.on("console", lambda one: one.type in ("error", "warning") and self.faults.append(one.text))
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("request", lambda one: urlsplit(one.url).port == urlsplit(address).port or self.faults.append(one.url))
-
-    def open(self, path: str) -> int:
-        """Show a page, and return the status of the answer. path: below the token."""
-        answer = self.page.goto(self.address + path)
-        self.settle()
-        return answer.status
-
-    def settle(self) -> None:
-        """Wait until the page asks for nothing more."""
-        self.page.wait_for_load_state("networkidle")
 
 
 @pytest.fixture

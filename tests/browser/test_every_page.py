@@ -2,8 +2,12 @@
 
 import re
 from collections import deque
+from dataclasses import dataclass, field
 
 import pytest
+
+from jobs.browser.sections import SECTIONS
+from tests.browser.tab import Tab
 
 LINKS = "Array.from(document.querySelectorAll('main a[href], nav a[href]'), link => link.href)"
 MOST_PAGES = 60
@@ -63,40 +67,47 @@ def shape(address: str) -> str:
     return re.sub(r"\b[0-9a-f]{16}\b|(?<=/)\d+", "N", path) + "?" + "&".join(names[:1] + names[-1:])
 
 
+@dataclass
+class Crawl:
+    """What the links lead to from the first page: one address of each shape, and those that gave no page."""
+
+    addresses: list[str] = field(default_factory=list)
+    dead: dict[str, str] = field(default_factory=dict)
+    """address -> the page with the link."""
+
+
 @pytest.fixture(scope="module")
-def addresses(chromium, server) -> list[str]:
-    """One address of each shape that links lead to from the first page."""
-    page = chromium.new_page()
-    page.set_default_timeout(60_000)
-    waiting, found = deque([server.address]), {}
-    while waiting and len(found) < MOST_PAGES:
-        address = waiting.popleft()
-        if shape(address) in found:
+def crawl(chromium, server) -> Crawl:
+    tab = Tab(chromium.new_page(), server.address)
+    waiting, seen, crawl = deque([(server.address, "")]), {shape(server.address)}, Crawl()
+    while waiting:
+        address, linked_on = waiting.popleft()
+        if tab.open(address.removeprefix(server.address)) != 200:
+            crawl.dead[address] = linked_on
             continue
-        found[shape(address)] = address.removeprefix(server.address)
-        assert page.goto(address).status == 200, address
-        page.wait_for_load_state("networkidle")
-        links = [link.partition("#")[0] for link in page.evaluate(LINKS)]
-        assert all(link.startswith(server.address) for link in links), address
-        waiting += [link for link in links if shape(link) not in found]
-    page.close()
-    return list(found.values())
+        crawl.addresses.append(address.removeprefix(server.address))
+        for link in (link.partition("#")[0] for link in tab.page.evaluate(LINKS)):
+            assert link.startswith(server.address), (link, address)
+            if shape(link) not in seen and len(seen) < MOST_PAGES:
+                seen.add(shape(link))
+                waiting.append((link, address))
+    tab.page.close()
+    return crawl
 
 
-def test_links_lead_to_every_section(addresses):
-    from jobs.browser.sections import SECTIONS
-
-    assert {f"{one.of}0/{one.name}" for one in SECTIONS} <= {address.partition("?")[0] for address in addresses}
+def test_links_lead_to_every_section_and_none_is_dead(crawl):
+    assert {f"{one.of}0/{one.name}" for one in SECTIONS} <= {address.partition("?")[0] for address in crawl.addresses}
+    assert crawl.dead == {}
 
 
 @pytest.mark.parametrize(
     ("width", "language", "theme"),
     [(1600, "en-GB", "light"), (1600, "zh-CN", "dark"), (400, "zh-CN", "light"), (400, "en-GB", "dark")],
 )
-def test_every_page_fits_has_no_error_and_lacks_nothing(addresses, tab, width, language, theme):
+def test_every_page_fits_has_no_error_and_lacks_nothing(crawl, tab, width, language, theme):
     one = tab(width=width, language=language, theme=theme)
     found = {}
-    for address in addresses:
+    for address in crawl.addresses:
         assert one.open(address) == 200
         found[address] = [
             *one.page.evaluate(LACKS),
@@ -105,6 +116,6 @@ def test_every_page_fits_has_no_error_and_lacks_nothing(addresses, tab, width, l
             *one.faults,
         ]
         one.faults.clear()
-        assert one.page.evaluate("document.documentElement.lang") == ("zh-Hans" if language == "zh-CN" else "en")
+        assert one.page.evaluate("document.documentElement.lang") == ("zh-Hans" if language == "zh-CN" else "en"), address
         assert one.page.title() != "taken"
     assert {address: faults for address, faults in found.items() if faults} == {}

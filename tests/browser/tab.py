@@ -1,0 +1,38 @@
+"""A page of Chromium as a test uses it."""
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+QUIET = """async () => {
+  for (let quiet = 0; quiet < 3; quiet++) {
+    if (document.querySelector('.htmx-request')) return false;
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  return true;
+}"""
+
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+class Tab:
+    """A page of Chromium that keeps everything that went wrong in it."""
+
+    def __init__(self, page: "Page", address: str) -> None:
+        self.page = page
+        self.address = address
+        self.faults: list[str] = []
+        page.on("console", lambda one: one.type in ("error", "warning") and self.faults.append(one.text))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("request", lambda one: urlsplit(one.url).port == urlsplit(address).port or self.faults.append(one.url))
+
+    def open(self, path: str) -> int:
+        """Show a page, and return the status of the answer. path: below the token."""
+        answer = self.page.goto(self.address + path)
+        self.settle()
+        return answer.status
+
+    def settle(self) -> None:
+        """Wait until htmx asks for nothing more."""
+        self.page.wait_for_function(QUIET)
