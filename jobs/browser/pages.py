@@ -77,7 +77,10 @@ def language_of(accept_language: str) -> str:
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """Return a page, or a part of one, from a template in the language of the browser."""
+    """Return a page, or a part of one, from a template in the language of the browser.
+
+    A part has no blocks. It is for htmx; to a link that leads to it, it is given in the frame of a page.
+    """
     pages: Pages = request.app.state.pages
     targets = request.app.state.targets
     key = request.path_params.get("key", "")
@@ -93,8 +96,10 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
         "current": next((one for one in sections if endpoint in [function for _, function in one.routes]), None),
     }
     language = language_of(request.headers.get("accept-language", ""))
-    text = pages.environments[language].get_template(template).render(context | values)
-    return HTMLResponse(text, status, {"vary": "Accept-Language"})
+    found = pages.environments[language].get_template(template)
+    if not found.blocks and "hx-request" not in request.headers:
+        found, values = pages.environments[language].get_template("part.html.j2"), {"part_template": template} | values
+    return HTMLResponse(found.render(context | values), status, {"vary": "Accept-Language, HX-Request"})
 
 
 def translate(request: Request, text: str, **values: Any) -> str:
