@@ -18,29 +18,10 @@ import tyro
 from bertloom.counts import counted
 from bertloom.whole_files import output_file
 from jobs.support.config import parse
+from jobs.support.curves import EXACT, PANELS
 from jobs.support.outputs import check_output
 from model.runs.metrics import read_metrics
 from model.runs.sinks import numbers
-
-PANELS = (
-    ("loss", "loss (nats)"),
-    ("mlm_loss", "MLM loss"),
-    ("nsp_loss", "NSP loss"),
-    ("mlm_accuracy", "MLM accuracy"),
-    ("nsp_accuracy", "NSP accuracy"),
-    ("gradient_norm", "gradient norm"),
-    ("learning_rate", "learning rate"),
-    ("tokens_per_second", "real tokens per second"),
-    ("mfu", "MFU"),
-    ("accuracy", "accuracy"),
-    ("macro_f1", "macro F1"),
-    ("f1", "F1"),
-    ("exact_match", "exact match"),
-    ("pearson", "Pearson's correlation"),
-)
-"""Keys of metrics.jsonl and the titles of their panels. Keys that no run has are omitted."""
-EXACT = ("learning_rate",)
-"""Keys that are drawn without a running mean."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,10 +50,10 @@ def build_app(targets: Targets, token: str, host: str) -> Guard:
 def home(request: Request) -> Response:
     """List what can be looked at; with a single data set or run, go there."""
     targets: Targets = request.app.state.targets
-    keys = [*targets.data_sets, *targets.runs]
     first_pages: dict[str, str] = {section.of: section.name for section in reversed(SECTIONS)}
-    if len(keys) == 1:
-        return RedirectResponse(f"{request.app.state.pages.root}/{keys[0]}/{first_pages[keys[0][0]]}")
+    if len(targets.given) == 1:
+        key = targets.given[0]
+        return RedirectResponse(f"{request.app.state.pages.root}/{key}/{first_pages[key[0]]}")
     return render(request, "home.html.j2", first_pages=first_pages)
 
 

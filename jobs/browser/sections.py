@@ -3,7 +3,9 @@
 from jobs.browser.data_set_pages.duplicates import DUPLICATES
 from jobs.browser.data_set_pages.examples import EXAMPLES
 from jobs.browser.data_set_pages.rejects import REJECTS
+from jobs.browser.run_pages.curves import CURVES
+from jobs.browser.run_pages.overview import OVERVIEW
 from jobs.browser.section import Section
 
-SECTIONS: tuple[Section, ...] = (EXAMPLES, REJECTS, DUPLICATES)
+SECTIONS: tuple[Section, ...] = (EXAMPLES, REJECTS, DUPLICATES, OVERVIEW, CURVES)
 """In the order of the navigation. The first of a kind is where the data set or run opens."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bertloom import storage
+from bertloom.store_errors import StoreError
 from jobs.browser.data_set import BrowsedDataSet
-from jobs.browser.run import BrowsedRun
+from jobs.browser.run import BrowsedRun, run_folders
 
 
 @dataclass
@@ -20,6 +21,8 @@ class Targets:
     cache_gb: float
     data_sets: dict[str, BrowsedDataSet] = field(default_factory=dict)
     runs: dict[str, BrowsedRun] = field(default_factory=dict)
+    given: list[str] = field(default_factory=list)
+    """The keys of what the command names. The others are the data sets of runs."""
 
     @classmethod
     def open(cls, paths: Sequence[str], cache_dir: Path | None, cache_gb: float) -> Targets:
@@ -31,10 +34,36 @@ class Targets:
         targets = cls(cache_dir, cache_gb)
         for path in dict.fromkeys(paths):
             if is_run(path):
-                targets.runs[f"r{len(targets.runs)}"] = BrowsedRun(Path(path))
+                targets.open_runs(Path(path))
             else:
-                targets.open_data_set(path)
+                targets.given.append(targets.open_data_set(path))
+        for run in targets.runs.values():
+            targets.open_data_of(run)
         return targets
+
+    def open_runs(self, path: Path) -> None:
+        """Open a run, or the runs of several seeds in one folder."""
+        for folder in run_folders(path):
+            key, run = f"r{len(self.runs)}", BrowsedRun(folder)
+            if any(run.name == other.name for other in self.runs.values()):
+                run.name = run.location
+            self.runs[key] = run
+            self.given.append(key)
+
+    def open_data_of(self, run: BrowsedRun) -> None:
+        """Open the data set in the configuration of a run, unless one is open that its latest checkpoint has read."""
+        state, location = run.state(), run.settings.get("data")
+        if not isinstance(location, str) or (state and self.find_data_set(state.shards_digest)):
+            return
+        try:
+            self.open_data_set(location)
+        except (ValueError, OSError, StoreError) as error:
+            run.data_set_fault = str(error)
+
+    def find_data_set(self, shards_digest: str) -> str | None:
+        """Return the key of the data set whose shards.parquet has this sha256, None if it is not open."""
+        digests = {data_set.manifest["shards_parquet"]["sha256"]: key for key, data_set in self.data_sets.items()}
+        return digests.get(shards_digest)
 
     def open_data_set(self, path: str) -> str:
         """Open a data set unless it is open already, and return its key."""

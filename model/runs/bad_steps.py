@@ -3,17 +3,21 @@
 RUN/bad_steps.jsonl lists the examples of each, so that they can be looked at.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bertloom.json_files import check_regular
 from bertloom.whole_files import named_errors, write_text
-from model.step import StepResult
+
+if TYPE_CHECKING:
+    from model.step import StepResult
 
 Action = Literal["stop", "skip"]
 BAD_STEPS = "bad_steps.jsonl"

@@ -1,0 +1,269 @@
+"""The points of a run's curves: metrics.jsonl, read as it grows and thinned to a bounded number of points.
+
+The lines of a split are put together in intervals of equally many lines: of one at first, of twice as many whenever there
+would be more than MAX_POINTS intervals. An interval has the mean, the lowest and the highest value of each quantity, so
+that no spike is lost, and a million lines take as much memory as some thousands.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from bertloom.arrays import F64, I64
+from bertloom.json_files import check_regular
+from jobs.support.curves import PANELS
+from model.runs.metrics import parse_line
+from model.runs.sinks import numbers
+
+KEYS = tuple(key for key, _ in PANELS)
+XS = ("step", "tokens", "seconds")
+SPLITS = ("train", "validation")
+MAX_POINTS = 2048
+"""Points of each split; a screen has fewer pixels. It is even, so that intervals can be put together in pairs."""
+READ_BYTES = 8 << 20
+"""Bytes of metrics.jsonl that one call reads, which takes a small part of a second."""
+TAIL_BYTES = 512
+SCHEMA = pa.schema(
+    [("step", pa.int64()), ("split", pa.string()), ("tokens", pa.int64()), ("seconds", pa.float64())]
+    + [(key, pa.float64()) for key in KEYS]
+)
+
+
+Latest = dict[str, dict[str, float]]
+"""For each split the last number of each quantity, and the last `step`."""
+
+
+class Points:
+    """The lines of one split, in at most MAX_POINTS intervals."""
+
+    def __init__(self) -> None:
+        self.width = 1
+        """Lines in an interval. The last one may have fewer."""
+        self.num_lines = 0
+        self.xs: F64 = np.zeros((len(XS), MAX_POINTS))
+        """Those of the last line of each interval."""
+        self.counts: I64 = np.zeros((len(KEYS), MAX_POINTS), dtype=np.int64)
+        """Number of lines that have a number, for each quantity; the next three are about these."""
+        self.sums: F64 = np.zeros((len(KEYS), MAX_POINTS))
+        self.lows: F64 = np.full((len(KEYS), MAX_POINTS), np.inf)
+        self.highs: F64 = np.full((len(KEYS), MAX_POINTS), -np.inf)
+
+    def __len__(self) -> int:
+        return -(-self.num_lines // self.width)
+
+    def add(self, xs: F64, values: F64) -> None:
+        """Add lines. xs: (3, lines). values: (quantities, lines), not finite where there is none."""
+        size = xs.shape[1]
+        while self.num_lines + size > MAX_POINTS * self.width:
+            self._halve()
+        places = (self.num_lines + np.arange(size)) // self.width
+        self.num_lines += size
+        self.xs[:, places] = xs  # of several lines in a place, the last one stays
+        for key in np.flatnonzero(np.isfinite(values).any(axis=1)):
+            known = np.isfinite(values[key])
+            there, found = places[known], values[key, known]
+            np.add.at(self.counts[key], there, 1)
+            with np.errstate(over="ignore"):
+                np.add.at(self.sums[key], there, found)
+            np.minimum.at(self.lows[key], there, found)
+            np.maximum.at(self.highs[key], there, found)
+
+    def _halve(self) -> None:
+        """Put each two intervals together."""
+        size, rest = len(self), MAX_POINTS // 2
+        self.width *= 2
+        self.xs[:, :rest] = self.xs[:, np.minimum(np.arange(rest) * 2 + 1, max(size - 1, 0))]
+        for sums in (self.counts, self.sums):
+            sums[:, :rest] = sums[:, ::2] + sums[:, 1::2]
+            sums[:, rest:] = 0
+        self.lows[:, :rest] = np.minimum(self.lows[:, ::2], self.lows[:, 1::2])
+        self.lows[:, rest:] = np.inf
+        self.highs[:, :rest] = np.maximum(self.highs[:, ::2], self.highs[:, 1::2])
+        self.highs[:, rest:] = -np.inf
+
+    def since(self, first: int, keys: Mapping[int, str]) -> dict[str, Any]:
+        """Return the points from this one on, as JSON: x values, and for each quantity its counts, means and extremes.
+
+        keys: names of the quantities to return by their number; those without any value are left out.
+        """
+        first = min(first, max(len(self) - 1, 0))
+        chosen = slice(first, len(self))
+        values: dict[str, Any] = {}
+        for key, name in keys.items():
+            counts = self.counts[key, chosen]
+            if not self.counts[key].any():
+                continue
+            means = self.sums[key, chosen] / np.maximum(counts, 1)
+            values[name] = {"mean": _plain(np.where(counts > 0, means, np.nan))}
+            if self.width > 1:
+                values[name]["count"] = counts.tolist()
+                values[name]["low"] = _plain(self.lows[key, chosen])
+                values[name]["high"] = _plain(self.highs[key, chosen])
+        xs = {x: _plain(self.xs[number, chosen], digits=15) for number, x in enumerate(XS)}
+        return {"width": self.width, "lines": self.num_lines, "first": first, **xs, "values": values}
+
+
+class CurvePoints:
+    """The points of both splits of a metrics.jsonl, which may grow, be cut back or not exist. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._num_starts = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._num_starts += 1
+        self.points = {split: Points() for split in SPLITS}
+        self._latest: Latest = {split: {} for split in SPLITS}
+        self.num_damaged = 0
+        self._offset = 0
+        self._tail = b""
+        self._tokens = 0
+
+    def read_on(self) -> bool:
+        """Read at most READ_BYTES of what is new, and return whether there is more. A last line without end waits."""
+        with self._lock:
+            try:
+                with open(check_regular(self.path), "rb") as file:
+                    if self._was_cut_back(file):
+                        self._begin()
+                    file.seek(self._offset)
+                    content = file.read(READ_BYTES)
+            except FileNotFoundError:
+                if self._offset:
+                    self._begin()
+                return False
+            end = content.rfind(b"\n") + 1
+            if not end and len(content) == READ_BYTES:  # no line is so long: what follows is damaged, too
+                self.num_damaged += 1
+                end = len(content)
+            else:
+                self._add(content[:end])
+            self._offset += end
+            self._tail = (self._tail + content[:end])[-TAIL_BYTES:]
+            return len(content) == READ_BYTES
+
+    def _was_cut_back(self, file: BinaryIO) -> bool:
+        """Return whether the file no longer has what was read last; each line has its own time."""
+        if os.fstat(file.fileno()).st_size < self._offset:
+            return True
+        file.seek(self._offset - len(self._tail))
+        return file.read(len(self._tail)) != self._tail
+
+    def _add(self, content: bytes) -> None:
+        table, num_damaged = parse_lines(content)
+        self.num_damaged += num_damaged
+        if not table.num_rows:
+            return
+        # A line without tokens, such as one of an evaluation, has those of the line before it.
+        tokens = table["tokens"].to_numpy()
+        last = np.maximum.accumulate(np.where(np.isfinite(tokens), np.arange(len(tokens)), -1))
+        tokens = np.where(last >= 0, tokens[last], self._tokens)
+        self._tokens = tokens[-1]
+        xs = np.stack([table["step"].to_numpy().astype(float), tokens, table["seconds"].to_numpy()])
+        values = np.stack([table[key].to_numpy() for key in KEYS])
+        splits = np.array(table["split"].to_pylist())
+        for split in SPLITS:
+            chosen = np.flatnonzero(splits == split)
+            self.points[split].add(xs[:, chosen], values[:, chosen])
+        _note_latest(self._latest, table)
+
+    def since(self, version: str, firsts: Mapping[str, int]) -> dict[str, Any]:
+        """Return the points that a page does not have, as JSON.
+
+        Args:
+            version: that of the points that the page has. With another one than now, all points are returned.
+            firsts: for each split, the first point that the page lacks.
+        """
+        with self._lock:
+            keys = self._drawn_keys()
+            widths = ".".join(str(self.points[split].width) for split in SPLITS)
+            now = f"{self._num_starts}.{widths}.{len(keys)}"
+            splits = {
+                split: self.points[split].since(firsts.get(split, 0) if version == now else 0, keys) for split in SPLITS
+            }
+            return {"version": now, "damaged": self.num_damaged, "splits": splits}
+
+    def latest(self) -> Latest:
+        """Return the last numbers of each split. They are looked up at the end of the file while it is not read yet."""
+        is_behind = self.read_on()
+        with self._lock:
+            latest = {split: dict(values) for split, values in self._latest.items()}
+            if is_behind:
+                with suppress(FileNotFoundError), open(self.path, "rb") as file:
+                    file.seek(max(self._offset, os.fstat(file.fileno()).st_size - READ_BYTES))
+                    content = file.read(READ_BYTES)
+                    whole = content[content.find(b"\n") + 1 : content.rfind(b"\n") + 1]
+                    _note_latest(latest, parse_lines(whole)[0])
+            drawn = {"step", *self._drawn_keys().values()}
+        has_pairs = any(values.get("nsp_loss") for values in latest.values())
+        return {
+            split: {key: value for key, value in values.items() if has_pairs or key in drawn}
+            for split, values in latest.items()
+        }
+
+    def _drawn_keys(self) -> dict[int, str]:
+        """Return the quantities by number. A run that does not train next sentence prediction has 0 for its losses."""
+        loss = KEYS.index("nsp_loss")
+        has_pairs = any((points.highs[loss] > 0).any() for points in self.points.values())
+        return {number: key for number, key in enumerate(KEYS) if has_pairs or not key.startswith("nsp_")}
+
+
+def parse_lines(content: bytes) -> tuple[pa.Table, int]:
+    """Return the columns of whole lines, NaN where a line has no number, and the number of damaged lines."""
+    table, num_damaged = SCHEMA.empty_table(), 0
+    if content:
+        try:
+            table = _parse_fast(content)
+        except (pa.ArrowException, ValueError):  # one by one, to leave out the damaged ones
+            lines = [parse_line(text) for text in content.split(b"\n")[:-1]]
+            num_damaged = lines.count(None)
+            table = pa.Table.from_pylist([_plain_line(line) for line in lines if line], SCHEMA)
+    columns = [
+        table[name] if name in ("step", "split") else table[name].cast(pa.float64()).fill_null(np.nan)
+        for name in SCHEMA.names
+    ]
+    return pa.table(columns, SCHEMA.names), num_damaged
+
+
+def _parse_fast(content: bytes) -> pa.Table:
+    """Return the columns of lines; ValueError or an error of Arrow if one is damaged."""
+    block = pj.ReadOptions(use_threads=False, block_size=len(content) + 1)
+    options = pj.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="ignore")
+    table = pj.read_json(pa.BufferReader(content), block, options).select(SCHEMA.names)
+    lowest = pc.min(table["step"]).as_py()
+    if table["step"].null_count or table["split"].null_count or lowest is None or lowest < 0:
+        raise ValueError("a line has no step or split")
+    return table
+
+
+def _plain_line(line: dict[str, Any]) -> dict[str, Any]:
+    values = {key: float(value) for key, value in numbers(line).items() if key in (*KEYS, "seconds")}
+    return values | {key: line[key] for key in ("step", "split", "tokens") if key in line}
+
+
+def _note_latest(latest: Latest, table: pa.Table) -> None:
+    """Put the last numbers of these lines into `latest`."""
+    splits = np.array(table["split"].to_pylist())
+    for split in SPLITS:
+        chosen = np.flatnonzero(splits == split)
+        if chosen.size:
+            latest[split]["step"] = table["step"][int(chosen[-1])].as_py()
+        for key in KEYS:
+            values = table[key].to_numpy()[chosen]
+            known = np.flatnonzero(np.isfinite(values))
+            if known.size:
+                latest[split][key] = float(values[known[-1]])
+
+
+def _plain(values: F64, digits: int = 6) -> list[float | None]:
+    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in values.tolist()]

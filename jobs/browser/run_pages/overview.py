@@ -1,0 +1,114 @@
+"""What a run is: its configuration, how far it has come, its checkpoints and what it has read."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jobs.browser.pages import render, run_of, translate
+from jobs.browser.run import BrowsedRun
+from jobs.browser.section import Section
+from jobs.browser.targets import Targets
+from model.runs.bad_steps import BAD_STEPS
+from model.runs.state import TrainingState
+
+MAX_ROWS = 500
+"""Rows of a table that are shown; a file from elsewhere may have any number."""
+MAX_TEXT = 300
+
+
+class Checkpoint(NamedTuple):
+    """A folder in checkpoints/."""
+
+    name: str
+    megabytes: float
+
+
+def show_overview(request: Request) -> Response:
+    run, targets = run_of(request), request.app.state.targets
+    state = run.state()
+    settings = flat(run.settings)
+    key, note = data_set_of_run(request, targets, run, state)
+    latest = run.points.latest()
+    return render(
+        request,
+        "overview.html.j2",
+        run=run,
+        state=state,
+        condition=condition_of(request, run, state),
+        last_step=max([*(int(values.get("step", 0)) for values in latest.values()), state.step if state else 0]),
+        settings=[(name, text[:MAX_TEXT]) for name, text in settings[:MAX_ROWS]],
+        checkpoints=[Checkpoint(path.name, size_of(path) / 1e6) for path in run.checkpoints()[-MAX_ROWS:]],
+        legs=[
+            (leg, targets.find_data_set(leg.shards_digest))
+            for leg in (state.progress.legs[-MAX_ROWS:] if state else ())
+        ],
+        changes=[
+            (change, short(change["before"]), short(change["after"])) for change in (state.changes if state else [])
+        ],
+        data_key=key,
+        data_note=note,
+        has_bad_steps=(run.path / BAD_STEPS).exists(),
+    )
+
+
+def condition_of(request: Request, run: BrowsedRun, state: TrainingState | None) -> str:
+    """Return whether a run is finished, or else when it wrote its last line."""
+    if (state and state.is_finished) or (run.path / "results.json").exists():
+        return translate(request, "finished")
+    try:
+        written = datetime.fromtimestamp((run.path / "metrics.jsonl").stat().st_mtime).astimezone()
+    except FileNotFoundError:
+        return translate(request, "no step is done yet")
+    return translate(request, "not finished; last line written at {time}", time=f"{written:%Y-%m-%d %H:%M:%S %z}")
+
+
+def data_set_of_run(
+    request: Request, targets: Targets, run: BrowsedRun, state: TrainingState | None
+) -> tuple[str | None, str]:
+    """Return the key of the data set that a run reads, None if it is not open, and what is wrong with it."""
+    location = run.settings.get("data")
+    if not isinstance(location, str):
+        return None, ""
+    if run.data_set_fault:
+        key = targets.find_data_set(state.shards_digest) if state else None
+        return key, "" if key else run.data_set_fault
+    if not state:
+        return next((key for key, data_set in targets.data_sets.items() if data_set.location == location), None), ""
+    if key := targets.find_data_set(state.shards_digest):
+        return key, ""
+    return None, translate(
+        request,
+        "{location} has changed since the run read it: its shards.parquet has another sha256 than {digest}…",
+        location=location,
+        digest=state.shards_digest[:12],
+    )
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return the values of a configuration, with the keys of nested tables after a dot.
+
+    >>> flat({"seed": 1, "phases": ["64:1"], "model": {"hidden_size": 128}})
+    [('seed', '1'), ('phases', '64:1'), ('model.hidden_size', '128')]
+    """
+    rows = []
+    for name, value in table.items():
+        if isinstance(value, dict):
+            rows += flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, " ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
+
+
+def short(value: Any) -> str:
+    return str(value)[:MAX_TEXT]
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+
+
+OVERVIEW = Section(name="overview", title="Overview", of="r", routes=[("overview", show_overview)])
