@@ -9,7 +9,7 @@ promises, without another check.
 
 import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -26,8 +26,10 @@ LABELS = (-1, 0, 1)
 METADATA = {"format_version", "max_seq_length", "copy", "vocabulary_sha256"}
 
 
-def read_member(payload: pa.Buffer) -> pa.RecordBatch:
+def read_member(payload: pa.Buffer, columns: Sequence[str] | None = None) -> pa.RecordBatch:
     """Return the batch of a member without copying it.
+
+    columns: those to return. Only their values are looked at; None: all.
 
     Raises:
         ValueError: it is not one uncompressed Arrow batch with the columns of the format, valid and without nulls. The text
@@ -45,6 +47,8 @@ def read_member(payload: pa.Buffer) -> pa.RecordBatch:
             raise ValueError("it is compressed")
         batch = reader.get_batch(0)
         batch.validate()
+        if columns is not None:
+            batch = batch.select(columns)
     except (*UNREADABLE, struct.error) as error:
         raise ValueError(" ".join(str(error).split())) from None
     for name, column in zip(batch.schema.names, batch.columns):

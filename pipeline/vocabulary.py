@@ -164,11 +164,16 @@ class Vocabulary:
         """Whether the word continues the one before it, such as "##ing": bool (words,)."""
         return np.array(self.readable.joins[0], bool)
 
+    @cached_property
+    def goes_on(self) -> Bools:
+        """Whether a word may go on after it: bool (words,)."""
+        return np.array(self.readable.joins[1], bool)
+
     def continues(self, ids: NDArray[Any]) -> Bools:
         """Return which tokens of a text continue the word before them, as far as the tokens show it: bool (tokens,)."""
         found: Bools = self.continuation[ids]
         found[:1] = False
-        found[1:] &= np.array(self.readable.joins[1], bool)[ids[:-1]]
+        found[1:] &= self.goes_on[ids[:-1]]
         return found
 
     @cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -35,9 +35,15 @@ MEMBER_BYTES = 64 << 20
 """Bytes of the members that are kept. One of 512 tokens has about 1 MB."""
 DOCUMENT_BYTES = 32 << 20
 """Bytes of the pages of documents/ that are kept."""
+SEARCH_BYTES = 16 << 20
+"""Bytes of what is known about searches: two for each member."""
 SHOWN_FAULTS = 3
 """Faults of a shard in one message."""
 _PAGE = re.compile(r"documents/(train|validation)/([0-9]{5,})\.parquet")
+
+
+class DamagedFile(ValueError):
+    """A shard or a page of documents/ that is missing or damaged. The text has what `bertloom verify` prints about it."""
 
 
 class Place(NamedTuple):
@@ -63,6 +69,10 @@ class BrowsedDataSet:
         self.rows: list[dict[str, Any]] = self.shards.to_pylist()
         self.firsts: I64 = np.cumsum([0, *(row["examples"] for row in self.rows)])
         """The number of the first example of each shard, and the number of examples: (shards + 1,)."""
+        self.first_members: I64 = np.cumsum([0, *(len(row["member_examples"]) for row in self.rows)])
+        """The number of members before each shard, and that of all: (shards + 1,)."""
+        self.member_firsts: I64 = np.cumsum([0, *(n for row in self.rows for n in row["member_examples"])])
+        """The number of the first example of each member, and the number of examples: (members + 1,)."""
         self.pages: dict[str, list[int]] = {"train": [], "validation": []}
         """The numbers of the buckets of each split that have a page in documents/, in order."""
         for name in self.manifest["documents"]:
@@ -74,6 +84,8 @@ class BrowsedDataSet:
         self._stored = None if is_local else _StoredMembers(location, self.manifest, self.shards, cache_dir, cache_gb)
         self._members = LruCache[pa.RecordBatch](MEMBER_BYTES, lambda batch: batch.nbytes)
         self._documents = LruCache[pa.Table](DOCUMENT_BYTES, lambda table: table.nbytes)
+        self.searches = LruCache[Any](SEARCH_BYTES, lambda search: search.counts.nbytes)
+        """The last searches, by the query of their filters (`jobs/browser/search.py`)."""
         self._edges: dict[tuple[str, int], tuple[int, int]] = {}
         self._faults: dict[int, list[str]] = {}
         self._explainer_lock = threading.Lock()
@@ -106,11 +118,13 @@ class BrowsedDataSet:
         """Return where an example is. index: its number among all examples, in the order of shards.parquet."""
         if not 0 <= index < self.num_examples:
             raise ValueError(f"{self.name} has no example {index}: expected 0 to {self.num_examples - 1}")
-        shard = int(np.searchsorted(self.firsts, index, side="right")) - 1
-        ends = np.cumsum(self.rows[shard]["member_examples"])
-        row = index - int(self.firsts[shard])
-        member = int(np.searchsorted(ends, row, side="right"))
-        return Place(shard, member, row - int(ends[member - 1] if member else 0))
+        number = int(np.searchsorted(self.member_firsts, index, side="right")) - 1
+        return Place(*self.member_place(number), index - int(self.member_firsts[number]))
+
+    def member_place(self, number: int) -> tuple[int, int]:
+        """Return (shard, number in the shard) of a member. number: its number among all members."""
+        shard = int(np.searchsorted(self.first_members, number, side="right")) - 1
+        return shard, number - int(self.first_members[shard])
 
     def example(self, index: int) -> dict[str, Any]:
         """Return the columns of an example as plain values."""
@@ -122,21 +136,43 @@ class BrowsedDataSet:
         """Return a checked member. shard: row of shards.parquet.
 
         Raises:
-            ValueError: it is damaged or cannot be read. The text has what `bertloom verify` prints about it.
+            DamagedFile: it is damaged or missing.
+            ValueError, StoreError: a store does not give it.
         """
         return self._members.get((shard, member), lambda: self._read_member(shard, member))
 
+    def columns(self, shard: int, member: int, names: Sequence[str]) -> pa.RecordBatch:
+        """Return some columns of a member. The others are neither read nor checked, and nothing is kept.
+
+        Raises:
+            DamagedFile, ValueError, StoreError: as `member`.
+        """
+        row = self.rows[shard]
+        with self._reading(shard, member):
+            if self._stored:
+                return read_member(pa.py_buffer(self._stored.payload(row, member)), names)
+            with pa.memory_map(storage.file_below(self.location, row["path"])) as file:
+                _check_end(row, member, file.size())
+                file.seek(row["member_offsets"][member])
+                return read_member(file.read_buffer(row["member_bytes"][member]), names)
+
     def _read_member(self, shard: int, member: int) -> pa.RecordBatch:
         row = self.rows[shard]
-        try:
+        with self._reading(shard, member):
             payload = self._stored.payload(row, member) if self._stored else self._local_payload(row, member)
             batch = read_member(pa.py_buffer(payload))
             self._check(batch, row, member)
+            return batch
+
+    @contextmanager
+    def _reading(self, shard: int, member: int) -> Iterator[None]:
+        """Give the errors of reading a member the text of `bertloom verify`."""
+        try:
+            yield
         except (OSError, ValueError) as error:
             if self._stored and not isinstance(error.__cause__, Damaged | None):
                 raise  # the store did not answer
-            raise ValueError(self._message(shard, member, error)) from error
-        return batch
+            raise DamagedFile(self._message(shard, member, error)) from error
 
     def _check(self, batch: pa.RecordBatch, row: Mapping[str, Any], member: int) -> None:
         """Raise ValueError unless a member is what shards.parquet and the manifest say. row: of its shard."""
@@ -166,16 +202,20 @@ class BrowsedDataSet:
         return f"{'; '.join(found[:SHOWN_FAULTS]) or f'{place}: cannot be read ({error})'}; {DAMAGED}"
 
     def _local_payload(self, row: Mapping[str, Any], member: int) -> bytes:
+        """Return the content of a member. It is not mapped: a page in memory counts while it is mapped."""
         path, size = storage.file_below(self.location, row["path"]), row["member_bytes"][member]
         payload = storage.read_range(path, row["member_offsets"][member], size)
-        if len(payload) != size:
-            raise ValueError(f"the shard ends {size - len(payload)} bytes early")
+        _check_end(row, member, row["member_offsets"][member] + len(payload))
         return payload
 
     # ---- documents
 
     def documents(self, split: str, number: int) -> pa.Table:
-        """Return the page of documents/ of a bucket: one row per document, in id order (docs/shard-format.md)."""
+        """Return the page of documents/ of a bucket: one row per document, in id order (docs/shard-format.md).
+
+        Raises:
+            DamagedFile: it is damaged or missing.
+        """
         return self._documents.get((split, number), lambda: self._read_documents(split, number))
 
     def _read_documents(self, split: str, number: int) -> pa.Table:
@@ -185,9 +225,9 @@ class BrowsedDataSet:
         try:
             return parse_documents(read_listed(self.location, name, self.manifest["documents"]), name).combine_chunks()
         except FileNotFoundError:
-            raise ValueError(f"{name}: is missing; {DAMAGED}") from None
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{error}; {DAMAGED}") from error
+            raise DamagedFile(f"{name}: is missing; {DAMAGED}") from None
+        except ValueError as error:
+            raise DamagedFile(f"{error}; {DAMAGED}") from error
 
     def bucket_of(self, document: int) -> tuple[str, int] | None:
         """Return (split, number) of the bucket of a document, None if documents/ does not hold it."""
@@ -243,6 +283,12 @@ class BrowsedDataSet:
         from jobs.explain import Explainer
 
         return Explainer(self.location)
+
+
+def _check_end(row: Mapping[str, Any], member: int, size: int) -> None:
+    """Raise ValueError if a shard ends before the end of a member. row: of the shard."""
+    if (missing := row["member_offsets"][member] + row["member_bytes"][member] - size) > 0:
+        raise ValueError(f"the shard ends {missing} bytes early")
 
 
 class _StoredMembers:
