@@ -1,5 +1,6 @@
 """The list of pages: one line for each. A page is one file in `data_set_pages/` or `run_pages/`, with its template."""
 
+from jobs.browser.data_set_pages.document import DOCUMENTS
 from jobs.browser.data_set_pages.duplicates import DUPLICATES
 from jobs.browser.data_set_pages.examples import EXAMPLES
 from jobs.browser.data_set_pages.rejects import REJECTS
@@ -7,5 +8,5 @@ from jobs.browser.run_pages.curves import CURVES
 from jobs.browser.run_pages.overview import OVERVIEW
 from jobs.browser.section import Section
 
-SECTIONS: tuple[Section, ...] = (EXAMPLES, REJECTS, DUPLICATES, OVERVIEW, CURVES)
+SECTIONS: tuple[Section, ...] = (EXAMPLES, DOCUMENTS, REJECTS, DUPLICATES, OVERVIEW, CURVES)
 """In the order of the navigation. The first of a kind is where the data set or run opens."""

@@ -1,0 +1,185 @@
+"""A document: where it is from, its examples, and its text with the tokens that no example holds."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from bertloom import storage
+from bertloom.arrays import I64, Bools
+from jobs.browser.data_set import BrowsedDataSet
+from jobs.browser.document_use import DocumentUse, uses_of
+from jobs.browser.inputs import inputs_of, unit_of
+from jobs.browser.pages import data_set_of, number_of, render
+from jobs.browser.section import Section
+
+SLICE_SECONDS = 0.2
+"""How long a request reads examples. The page then asks again."""
+FILES = 100
+"""Input files on one page."""
+TEXT_TOKENS = 2000
+"""Tokens of the text on one page."""
+TEXT_CHARACTERS = 40_000
+"""Characters of the text on one page: a single token may be a megabyte."""
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+class TextPart(NamedTuple):
+    """A part of a document's text."""
+
+    text: str
+    is_unused: bool
+    """Whether no example holds its tokens."""
+
+
+def list_files(request: Request) -> Response:
+    """List the input files; with `id`, go to a document."""
+    data_set = data_set_of(request)
+    wanted = request.query_params.get("id", "").strip().lower()
+    if wanted:
+        document = _document(wanted)
+        root, key = request.app.state.pages.root, request.path_params["key"]
+        return RedirectResponse(f"{root}/{key}/documents/{document:016x}")
+    files = data_set.manifest["inputs"]
+    first = number_of(request, "first", 0, 0, max(0, len(files) - 1))
+    return render(
+        request, "documents.html.j2", files=files[first : first + FILES], first=first, total=len(files), step=FILES
+    )
+
+
+def show_document(request: Request) -> Response:
+    """Show a document. A data set in a store is searched for its examples only with `search`."""
+    data_set, document, row = _document_of(request)
+    use = uses_of(data_set)(document)
+    is_wanted = storage.is_local(data_set.location) or "search" in request.query_params
+    if is_wanted:
+        use.search(SLICE_SECONDS)
+    inputs = inputs_of(data_set)
+    return render(
+        request,
+        "document.html.j2",
+        id=f"{document:016x}",
+        row=row,
+        path=_path(row["source"], inputs),
+        unit=unit_of(inputs, row["source"]),
+        bucket=data_set.bucket_of(document),
+        **_use_values(use, is_wanted),
+    )
+
+
+def show_use(request: Request) -> Response:
+    """Go on with the search, and show the part of the page that changes."""
+    data_set, document, _ = _document_of(request)
+    use = uses_of(data_set)(document)
+    use.search(SLICE_SECONDS)
+    return render(request, "document_use.html.j2", id=f"{document:016x}", **_use_values(use, True))
+
+
+def show_text(request: Request) -> Response:
+    """Show a part of the text, from the token `first` on; to a script, only this part of the page."""
+    data_set, document, row = _document_of(request)
+    first = number_of(request, "first", 0, 0, row["num_tokens"] - 1)
+    use = uses_of(data_set)(document)
+    if storage.is_local(data_set.location):
+        use.search(float("inf"))
+    values = _text_values(data_set, document, row, use, first)
+    template = "document_text.html.j2" if "hx-request" in request.headers else "text_of_document.html.j2"
+    return render(request, template, id=f"{document:016x}", row=row, first=first, use=use, step=TEXT_TOKENS, **values)
+
+
+def _document(text: str) -> int:
+    if not _ID.fullmatch(text):
+        raise ValueError(f"document {text:.40}: expected the 16 hexadecimal digits of its id")
+    return int(text, 16)
+
+
+def _document_of(request: Request) -> tuple[BrowsedDataSet, int, dict[str, Any]]:
+    """Return (data set, id, row of documents/) of the document in the path; 404 if the data set does not have it."""
+    data_set, document = data_set_of(request), _document(request.path_params["id"])
+    row = data_set.document(document)
+    if row is None:
+        raise HTTPException(404, f"the data set has no document {document:016x}: documents/ does not list it")
+    return data_set, document, row
+
+
+def _path(file: str, inputs: Mapping[str, dict[str, Any]]) -> str:
+    """Return where a file was when it was read; its name if the manifest does not list it."""
+    from pipeline.inputs.sources import source_of
+
+    name = source_of(file, inputs)
+    return file if name is None else str(inputs[name]["path"]) + file[len(name) :]
+
+
+def _use_values(use: DocumentUse, is_wanted: bool) -> dict[str, Any]:
+    groups = sorted((length, copy, group) for (length, copy), group in use.groups.items() if group.examples)
+    return {"use": use, "groups": groups, "goes_on": is_wanted and not use.is_complete, "num_members": len(use.members)}
+
+
+def _text_values(
+    data_set: BrowsedDataSet, document: int, row: dict[str, Any], use: DocumentUse, first: int
+) -> dict[str, Any]:
+    """Return the parts of the text, and where the next unused token is."""
+    bucket = data_set.bucket_of(document)
+    assert bucket is not None
+    try:
+        with data_set.explainer() as explainer:
+            of_bucket = explainer.bucket(*bucket)
+            place = of_bucket.place(document)
+            assert place is not None
+            source = explainer.text_of(of_bucket, place)
+        if len(source.offsets) != row["num_tokens"]:
+            raise ValueError(
+                f"its text has {len(source.offsets)} tokens now, but documents/ has {row['num_tokens']}: check whether "
+                f"another version made the data set"
+            )
+    except ValueError as error:
+        return {"not_read": str(error)}
+    used = use.used if use.is_complete else np.ones(row["num_tokens"], bool)
+    end = min(first + TEXT_TOKENS, len(used))
+    unused = np.flatnonzero(~used[end:])
+    parts, num_left = text_parts(source.text, source.offsets, used, first, end)
+    return {
+        "not_read": None,
+        "parts": parts,
+        "num_left": num_left,
+        "end": end,
+        "num_unused": int((~used[first:end]).sum()),
+        "next_unused": end + int(unused[0]) if len(unused) else None,
+    }
+
+
+def text_parts(text: str, offsets: I64, used: Bools, first: int, end: int) -> tuple[list[TextPart], int]:
+    """Return (the text of some tokens in parts that are used or unused, number of characters left out at the end).
+
+    offsets: (first character, end) of each token. used: (tokens,).
+    """
+    begins, ends = (np.maximum.accumulate(column) for column in (offsets[:, 0], offsets[:, 1]))
+    at = int(begins[first]) if first else 0
+    last = int(begins[end]) if end < len(offsets) else len(text)
+    stop = min(last, at + TEXT_CHARACTERS)
+    borders = np.flatnonzero(np.diff(used[first:end].astype(np.int8))) + first + 1
+    parts: list[TextPart] = []
+    for i, j in zip([first, *borders.tolist()], [*borders.tolist(), end]):
+        if not used[i]:
+            begin, after = min(max(at, int(begins[i])), stop), min(int(ends[j - 1]), stop)
+            parts += [TextPart(text[at:begin], False), TextPart(text[begin:after], True)]
+            at = max(begin, after)
+    parts.append(TextPart(text[at:stop], False))
+    return [part for part in parts if part.text], last - stop
+
+
+DOCUMENTS = Section(
+    name="documents",
+    title="Documents",
+    of="d",
+    routes=[
+        ("documents", list_files),
+        ("documents/{id}", show_document),
+        ("documents/{id}/use", show_use),
+        ("documents/{id}/text", show_text),
+    ],
+)

@@ -1,0 +1,120 @@
+"""Which tokens of a document are in an example, and in which: found by reading the examples of its bucket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bertloom.arrays import I64, Bools
+from jobs.browser.data_set import BrowsedDataSet
+from jobs.browser.lru import LruCache
+from jobs.browser.per_data_set import PerDataSet
+
+LISTED = 10
+"""Examples listed of each length and copy."""
+KEPT_BYTES = 16 << 20
+"""Of the documents whose use is kept: a byte for each token."""
+
+
+@dataclass
+class Group:
+    """The examples of one length and copy that hold a part of the document."""
+
+    as_a: int = 0
+    as_b: int = 0
+    examples: int = 0
+    """Of both; an example may have both of its segments from the document."""
+    first: list[int] = field(default_factory=list)
+    """The numbers of the first LISTED."""
+
+
+class DocumentUse:
+    """The use of one document. A search reads the members of its bucket in order, a slice at a time."""
+
+    def __init__(self, data_set: BrowsedDataSet, document: int) -> None:
+        row, bucket = data_set.document(document), data_set.bucket_of(document)
+        assert row is not None and bucket is not None
+        self.data_set, self.document = data_set, document
+        self.used: Bools = np.zeros(row["num_tokens"], bool)
+        """Which tokens are in an example that was read: (tokens,)."""
+        self.groups: dict[tuple[int, int], Group] = {}
+        """(length, copy) -> its examples."""
+        self.members = [
+            (shard, member)
+            for shard, of in enumerate(data_set.rows)
+            if (of["split"], of["number"]) == bucket
+            for member in range(len(of["member_offsets"]))
+        ]
+        self.num_searched = 0
+        self._lock = threading.Lock()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all members were read."""
+        return self.num_searched == len(self.members)
+
+    @property
+    def num_used(self) -> int:
+        return int(self.used.sum())
+
+    def search(self, seconds: float) -> None:
+        """Read members for this time; at least one."""
+        with self._lock:
+            end = time.monotonic() + seconds
+            while not self.is_complete:
+                self._read(*self.members[self.num_searched])
+                self.num_searched += 1
+                if time.monotonic() >= end:
+                    return
+
+    def _read(self, shard: int, member: int) -> None:
+        of = self.data_set.rows[shard]
+        group = self.groups.setdefault((of["max_seq_length"], of["copy"]), Group())
+        batch = self.data_set.member(shard, member)
+        is_a, is_b, ranges = uses(batch, self.document)
+        for first, end in ranges.tolist():
+            self.used[first:end] = True
+        rows = np.flatnonzero(is_a | is_b)
+        group.as_a += int(is_a.sum())
+        group.as_b += int(is_b.sum())
+        group.examples += len(rows)
+        before = int(self.data_set.firsts[shard]) + sum(of["member_examples"][:member])
+        group.first += (before + rows[: LISTED - len(group.first)]).tolist()
+
+
+def uses(batch: pa.RecordBatch, document: int) -> tuple[Bools, Bools, I64]:
+    """Return (whether A is from a document, whether B is, (first token, end) of each of these segments) of a member."""
+
+    def column(name: str) -> Any:
+        return batch.column(name).to_numpy()
+
+    sizes = np.diff(batch.column("input_ids").offsets.to_numpy().astype(np.int64))
+    b = column("segment_b_start").astype(np.int64)
+    is_a: Bools = column("document_a") == np.uint64(document)
+    is_b: Bools = (column("document_b") == np.uint64(document)) & (sizes > b)
+    first_a, first_b = (column(name).astype(np.int64) for name in ("token_a", "token_b"))
+    ranges = [
+        np.stack([first[chosen], (first + size)[chosen]], axis=1)
+        for first, size, chosen in ((first_a, b - 2, is_a), (first_b, sizes - b - 1, is_b))
+    ]
+    return is_a, is_b, np.concatenate(ranges)
+
+
+class _Uses:
+    """The uses of some documents of a data set."""
+
+    def __init__(self, data_set: BrowsedDataSet) -> None:
+        self._data_set = data_set
+        self._kept = LruCache[DocumentUse](KEPT_BYTES, lambda use: use.used.nbytes + 10_000)
+
+    def __call__(self, document: int) -> DocumentUse:
+        return self._kept.get(document, lambda: DocumentUse(self._data_set, document))
+
+
+uses_of = PerDataSet(_Uses)
+"""Data set -> a function that returns the use of a document of it; it goes on where the last request stopped."""
