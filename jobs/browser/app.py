@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from jobs.browser.models import Models
 from jobs.browser.pages import HERE, Pages, render
 from jobs.browser.sections import SECTIONS
 from jobs.browser.security import Guard
@@ -42,6 +43,7 @@ def build_app(targets: Targets, token: str, host: str) -> Guard:
     )
     app.state.targets = targets
     app.state.sections = SECTIONS
+    app.state.models = Models()
     app.state.pages = Pages(token)
     app.state.bugs = {}
     return Guard(app, token, host)

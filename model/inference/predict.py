@@ -134,7 +134,6 @@ class WordPredictor:
         precision = choose_precision("auto", self.device, self.config.shape)
         in_precision(both.to(self.device).eval(), precision)
 
-    @torch.inference_mode()
     def fill(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
         """Return for each [MASK] in a text its `top_k` most likely words and their probabilities, the most likely first.
 
@@ -150,11 +149,24 @@ class WordPredictor:
                 f"the text has {len(ids)} tokens, the model reads {self.config.shape.max_position_embeddings}"
             )
         places = np.flatnonzero(ids == self.tokenizer.mask_id)
-        batch = pack_sequences(ids, np.array([len(ids)]), np.array([len(ids)])).to(self.device)
+        return [self._best(chances, top_k) for chances in self.chances(ids, places)]
+
+    @torch.inference_mode()
+    def chances(self, ids: np.ndarray, places: np.ndarray, segment_b_start: int | None = None) -> np.ndarray:
+        """Return the probabilities of the words at some places of a sequence, float64 (places, words).
+
+        Args:
+            ids: with special tokens, at most max_position_embeddings.
+            places: indices into them.
+            segment_b_start: index of B's first token; None if there is no B.
+        """
+        start = len(ids) if segment_b_start is None else segment_b_start
+        batch = pack_sequences(ids, np.array([len(ids)]), np.array([start])).to(self.device)
         hidden = self.encoder(batch)  # (T, C)
         logits = self.mlm(hidden[torch.from_numpy(places).to(self.device)], self.encoder.word_embeddings)
         words = logits.float().cpu().numpy()[:, : self.tokenizer.vocab_size]
-        return [self._best(chances, top_k) for chances in softmax(words.astype(np.float64), axis=1)]
+        chances: np.ndarray = softmax(words.astype(np.float64), axis=1)
+        return chances
 
     def _best(self, chances: np.ndarray, top_k: int) -> list[tuple[str, float]]:
         best = np.argsort(-chances, kind="stable")[:top_k]

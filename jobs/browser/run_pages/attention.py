@@ -1,0 +1,174 @@
+"""Where attention goes: from each token of a text to each other, for a layer and a head, or the mean of all heads.
+
+Two drawings of the same weights, as SVG: lines between two columns of tokens, and a matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from unicodedata import east_asian_width
+from urllib.parse import urlencode
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jobs.browser.model_input import ModelInput, example_input, text_input
+from jobs.browser.models import LoadedModel
+from jobs.browser.pages import number_of, render, run_of
+from jobs.browser.section import Section
+
+MAX_TOKENS = 128
+"""Number of tokens of the longest text. The page has a megabyte then."""
+TEXTS = {
+    False: ("The animal did not cross the street because it was tired.", "It went home."),
+    True: ("小狗没有过马路，因为它太累了。", "它回家睡觉了。"),
+}
+"""The pair of a page without a text, for a Chinese vocabulary and for others."""
+LEAST_OF_ALL = 0.04
+"""Smallest weight that gets a line while no token is chosen, unless it is one of the strongest of its token. A token has
+at most 25 such lines."""
+LEAST_OF_ONE = 0.005
+"""Smallest weight that gets a line from the chosen token."""
+NUM_SHADES = 20
+"""Number of different shades of the matrix."""
+LABEL_WIDTH = 15
+"""Length of the longest label of a token, in narrow characters."""
+MAX_LINKS = 24
+"""Number of layers or heads in a row of links; if there are more, those near the chosen one."""
+NUM_STRONGEST = 3
+"""Number of tokens that always get a line from a token, and that the table lists for it, while none is chosen."""
+
+Weights = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the drawing."""
+
+    query: int
+    key: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Shade:
+    """The cells of a matrix that have the same shade."""
+
+    opacity: float
+    path: str
+    """Data of an SVG path, in which a cell is 1 wide and 1 high."""
+
+
+def attention(request: Request) -> Response:
+    run = run_of(request)
+    model, is_loading = request.app.state.models.get(run.path)
+    if model is None:
+        return render(request, "model_loading.html.j2", title=ATTENTION.title)
+    shape = model.encoder.config.shape
+    first, second = TEXTS[model.is_chinese]
+    text = request.query_params.get("text", first)
+    second = request.query_params.get("second", "" if "text" in request.query_params else second)
+    example = request.query_params.get("example", "")
+    if not shape.reads_pairs:
+        second = ""
+    values: dict[str, Any] = {"model": model, "is_loading": is_loading, "text": text, "second": second}
+    values |= {"example": example, "reads_pairs": shape.reads_pairs, "error": ""}
+    try:
+        read = example_input(request, model, MAX_TOKENS) if example else text_input(model, text, second, MAX_TOKENS)
+        layer = number_of(request, "layer", (shape.num_hidden_layers + 1) // 2, 1, shape.num_hidden_layers)
+        head = number_of(request, "head", 0, 0, shape.num_attention_heads)
+        token = number_of(request, "token", -1, 0, len(read.ids) - 1)
+        weights = weights_of(model, read, layer, head)
+    except ValueError as error:
+        return render(request, "attention.html.j2", 400, **values | {"error": str(error)})
+    chosen = {"example": example} if example else {"text": text, "second": second}
+    now = {**chosen, "layer": layer, "head": head} | ({} if token < 0 else {"token": token})
+
+    def link(**changes: int | None) -> str:
+        """Return the address of this page with other values; None takes one away."""
+        return "?" + urlencode({name: value for name, value in (now | changes).items() if value is not None})
+
+    values |= {"read": read, "layer": layer, "head": head, "token": None if token < 0 else token, "link": link}
+    values |= {"labels": [shortened(word, LABEL_WIDTH) for word in read.words]}
+    values |= {"layers": numbers_around(layer, shape.num_hidden_layers)}
+    values |= {"heads": numbers_around(max(head, 1), shape.num_attention_heads)}
+    values |= {"lines": lines_of(weights, token), "shades": shades_of(weights), "largest": float(weights.max())}
+    return render(request, "attention.html.j2", **values, weights=weights.tolist(), strongest=strongest_of(weights))
+
+
+def weights_of(model: LoadedModel, read: ModelInput, layer: int, head: int) -> Weights:
+    """Return the weights of a layer, (tokens, tokens): of a head, from 1, or the mean of all heads if it is 0."""
+    from model.inference.attention_weights import attention_weights
+    from model.packing import pack_sequences
+
+    batch = pack_sequences(read.ids, np.array([len(read.ids)]), np.array([read.segment_b_start]))
+    with model.lock:
+        found = attention_weights(model.encoder, batch, [layer - 1])[0]  # (heads, tokens, tokens)
+    weights: Weights = (found[head - 1] if head else found.mean(0)).numpy()
+    return weights
+
+
+def lines_of(weights: Weights, token: int) -> list[Line]:
+    """Return the lines from the chosen token; from all tokens if it is -1. Weak ones are left out."""
+    if token < 0:
+        is_shown = weights >= LEAST_OF_ALL
+        np.put_along_axis(is_shown, strongest_keys(weights), True, axis=1)
+        queries, keys = np.nonzero(is_shown)
+    else:
+        keys = np.flatnonzero(weights[token] >= LEAST_OF_ONE)
+        queries = np.full(len(keys), token)
+    places = zip(queries.tolist(), keys.tolist())
+    return [Line(query, key, float(weights[query, key])) for query, key in places]
+
+
+def shades_of(weights: Weights) -> list[Shade]:
+    """Return the cells of a matrix by shade, the largest weight darkest. The faintest ones are left out."""
+    levels = np.rint(weights / weights.max() * NUM_SHADES).astype(int)
+    shades = []
+    for level in range(1, NUM_SHADES + 1):
+        cells = np.argwhere(levels == level).tolist()
+        if cells:
+            path = "".join(f"M{key} {query}h1v1h-1z" for query, key in cells)
+            shades.append(Shade(level / NUM_SHADES, path))
+    return shades
+
+
+def strongest_of(weights: Weights) -> list[list[tuple[int, float]]]:
+    """Return for each token those that it attends to most, and their weights."""
+    return [
+        [(key, float(weights[query, key])) for key in keys]
+        for query, keys in enumerate(strongest_keys(weights).tolist())
+    ]
+
+
+def strongest_keys(weights: Weights) -> NDArray[np.int64]:
+    """Return for each token those that it attends to most, (tokens, NUM_STRONGEST) or fewer."""
+    return np.argsort(-weights, axis=1, kind="stable")[:, :NUM_STRONGEST]
+
+
+def numbers_around(chosen: int, count: int) -> range:
+    """Return the numbers from 1 to count, or MAX_LINKS of them around the chosen one.
+
+    >>> numbers_around(3, 12), numbers_around(50, 1000), numbers_around(1000, 1000)
+    (range(1, 13), range(38, 62), range(977, 1001))
+    """
+    first = min(max(chosen - MAX_LINKS // 2, 1), max(count - MAX_LINKS + 1, 1))
+    return range(first, min(first + MAX_LINKS, count + 1))
+
+
+def shortened(word: str, width: int) -> str:
+    """Return a word with its end cut off if it is wider than so many narrow characters. A Chinese character is two wide.
+
+    >>> shortened("short", 6), shortened("a long word", 6), shortened("北京大学", 6)
+    ('short', 'a lon…', '北京…')
+    """
+    ends = np.cumsum([2 if east_asian_width(character) in "WF" else 1 for character in word])
+    if not len(word) or ends[-1] <= width:
+        return word
+    return word[: int(np.searchsorted(ends, width - 1, side="right"))] + "…"
+
+
+ATTENTION = Section(name="attention", title="Attention", of="r", routes=[("attention", attention)])
