@@ -6,8 +6,10 @@ counted in seconds ends on time, and is not.
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 Decay = Literal["linear", "cosine", "wsd"]
@@ -75,13 +77,13 @@ class Schedule:
 
     def phase_at(self, position: float) -> Phase:
         """Return the phase of the update at `position`; after the end, the last phase."""
-        end = 0.0
-        for phase in self.phases:
-            end += phase.share * self.total
-            # Rounded, so that floating-point error in a sum of shares does not move a border.
-            if position < (end if self.unit == "seconds" else round(end)):
-                return phase
-        return self.phases[-1]
+        return self.phases[min(bisect_right(self.phase_ends(), position), len(self.phases) - 1)]
+
+    def phase_ends(self) -> list[float]:
+        """Return the position at which each phase has ended, and the next one begins."""
+        ends = accumulate(phase.share * self.total for phase in self.phases)
+        # Rounded, so that floating-point error in a sum of shares does not move a border.
+        return [end if self.unit == "seconds" else round(end) for end in ends]
 
     def is_over(self, position: float) -> bool:
         """Return whether no update is left."""

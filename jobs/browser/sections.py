@@ -8,7 +8,8 @@ from jobs.browser.run_pages.attention import ATTENTION
 from jobs.browser.run_pages.curves import CURVES
 from jobs.browser.run_pages.fill_mask import FILL_MASK
 from jobs.browser.run_pages.overview import OVERVIEW
+from jobs.browser.run_pages.steps import BAD, STEPS
 from jobs.browser.section import Section
 
-SECTIONS: tuple[Section, ...] = (EXAMPLES, DOCUMENTS, REJECTS, DUPLICATES, OVERVIEW, CURVES, FILL_MASK, ATTENTION)
+SECTIONS: tuple[Section, ...] = (EXAMPLES, DOCUMENTS, REJECTS, DUPLICATES, OVERVIEW, CURVES, STEPS, BAD, FILL_MASK, ATTENTION)
 """In the order of the navigation. The first of a kind is where the data set or run opens."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bertloom import storage
 from bertloom.store_errors import StoreError
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.run import BrowsedRun, run_folders
+
+if TYPE_CHECKING:
+    from model.loading.data import DataSet
 
 
 @dataclass
@@ -23,6 +28,8 @@ class Targets:
     runs: dict[str, BrowsedRun] = field(default_factory=dict)
     given: list[str] = field(default_factory=list)
     """The keys of what the command names. The others are the data sets of runs."""
+    _training_data: dict[str, DataSet] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def open(cls, paths: Sequence[str], cache_dir: Path | None, cache_gb: float) -> Targets:
@@ -59,6 +66,15 @@ class Targets:
             self.open_data_set(location)
         except (ValueError, OSError, StoreError) as error:
             run.data_set_fault = str(error)
+
+    def training_data(self, key: str) -> DataSet:
+        """Return a data set as training reads it. It is opened at the first call."""
+        from model.loading.data import DataSet
+
+        with self._lock:
+            if key not in self._training_data:
+                self._training_data[key] = DataSet(self.data_sets[key].location, self.cache_dir, self.cache_gb)
+            return self._training_data[key]
 
     def find_data_set(self, shards_digest: str) -> str | None:
         """Return the key of the data set whose shards.parquet has this sha256, None if it is not open."""

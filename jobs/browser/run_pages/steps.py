@@ -1,0 +1,165 @@
+"""The examples of any step, of the past or the future, and those of the steps whose update was skipped."""
+
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bertloom import storage
+from bertloom.json_files import loads, read_regular
+from bertloom.shapes import shaped
+from jobs.browser.data_set import BrowsedDataSet
+from jobs.browser.example_text import ExampleText, example_text
+from jobs.browser.pages import number_of, render, run_of, translate
+from jobs.browser.run import BrowsedRun
+from jobs.browser.section import Section
+from jobs.browser.step_rows import plan_step, rows_of_step
+from jobs.browser.targets import Targets
+from model.runs.bad_steps import BAD_STEPS
+
+PAGE = 20
+"""Examples of a batch on one page, and bad steps on one page."""
+SHOWN_TOKENS = 48
+"""Tokens of each segment that are shown."""
+SHOWN_EXAMPLES = 8
+"""Examples of a bad step that are listed; the others are on the page of the step."""
+LAST_STEP = 10**12
+MAX_TEXT = 40
+"""Characters of a text in bad_steps.jsonl that are shown."""
+
+
+class BatchRow(NamedTuple):
+    """An example of a step."""
+
+    example: int
+    epoch: int
+    copy: int
+    text: ExampleText | None
+    """None where it is not asked for or cannot be read."""
+    fault: str
+
+
+class BadStep(NamedTuple):
+    """A line of bad_steps.jsonl."""
+
+    step: int
+    loss: str
+    gradient_norm: str
+    action: str
+    examples: list[int]
+
+
+def show_step(request: Request) -> Response:
+    run, targets = run_of(request), request.app.state.targets
+    latest = run.points.latest()["train"].get("step", 1)
+    step = number_of(request, "step", int(latest) or 1, 1, LAST_STEP)
+    if run.is_finetuning:
+        return render(request, "steps.html.j2", step=step, message=translate(request, FINETUNING))
+    planned = plan_step(run, step, lambda: targets.training_data(next_data_set(targets, run)))
+    leg = planned.leg
+    data_key = targets.find_data_set(leg.shards_digest)
+    if data_key is None:
+        return render(
+            request,
+            "steps.html.j2",
+            step=step,
+            message=translate(request, OTHER_DATA, step=f"{step:,}", digest=leg.shards_digest[:12]),
+        )
+    num_pages = -(-leg.batch_size // PAGE)
+    page = number_of(request, "page", 1, 1, num_pages)
+    found = rows_of_step(targets.training_data(data_key), leg, step, (page - 1) * PAGE, PAGE)
+    data_set = targets.data_sets[data_key]
+    has_texts = storage.is_local(data_set.location) or request.query_params.get("texts") == "1"
+    rows = [
+        BatchRow(index, epoch, copy, *(text_of(data_set, index) if has_texts else (None, "")))
+        for index, copy, epoch in zip(found.indices, found.copies, found.epochs)
+    ]
+    return render(
+        request,
+        "steps.html.j2",
+        step=step,
+        message="",
+        planned=planned,
+        data_key=data_key,
+        data_set=data_set,
+        rows=rows,
+        first=(page - 1) * PAGE + 1,
+        page=page,
+        num_pages=num_pages,
+        has_texts=has_texts,
+        is_remasked=run.settings.get("remask") is True,
+    )
+
+
+FINETUNING = "This run is fine-tuning. It reads the rows of its files, which are not in a data set."
+OTHER_DATA = (
+    "Step {step} read another data set (sha256 of shards.parquet {digest}…), which is not open. "
+    "Give it to the command, too: bertloom browse RUN DATASET"
+)
+
+
+def next_data_set(targets: Targets, run: BrowsedRun) -> str:
+    """Return the key of the data set in the configuration of a run; ValueError if it is not open."""
+    location, state = run.settings.get("data"), run.state()
+    for key, data_set in targets.data_sets.items():
+        if data_set.location == location:
+            return key
+    found = state and targets.find_data_set(state.shards_digest)
+    if found:
+        return found
+    raise ValueError(run.data_set_fault or f"{run.path / 'config.toml'} does not name the data set of the run")
+
+
+def text_of(data_set: BrowsedDataSet, index: int) -> tuple[ExampleText | None, str]:
+    """Return the text of an example, or why it cannot be read."""
+    try:
+        return example_text(data_set.example(index), data_set.vocabulary, SHOWN_TOKENS), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def show_bad_steps(request: Request) -> Response:
+    run, targets = run_of(request), request.app.state.targets
+    try:
+        lines = read_regular(run.path / BAD_STEPS).splitlines()
+    except FileNotFoundError:
+        lines = []
+    num_pages = max(1, -(-len(lines) // PAGE))
+    page = number_of(request, "page", 1, 1, num_pages)
+    first = (page - 1) * PAGE
+    steps = [(number, parse_bad_step(text)) for number, text in enumerate(lines[first : first + PAGE], first + 1)]
+    data_keys = {bad.step: data_key_of(targets, run, bad.step) for _, bad in steps if bad}
+    return render(
+        request,
+        "bad_steps.html.j2",
+        steps=steps,
+        data_keys=data_keys,
+        num_steps=len(lines),
+        page=page,
+        num_pages=num_pages,
+        shown_examples=SHOWN_EXAMPLES,
+    )
+
+
+def parse_bad_step(text: bytes) -> BadStep | None:
+    """Return a line of bad_steps.jsonl, None if it is damaged."""
+    try:
+        values: dict[str, Any] = loads(text)
+        shaped(values, {"step": int, "loss": str, "gradient_norm": str, "action": str, "examples": [int]})
+    except ValueError:
+        return None
+    loss, gradient_norm, action = (values[name][:MAX_TEXT] for name in ("loss", "gradient_norm", "action"))
+    return BadStep(values["step"], loss, gradient_norm, action, values["examples"])
+
+
+def data_key_of(targets: Targets, run: BrowsedRun, step: int) -> str | None:
+    """Return the key of the data set that a step of the past has read, None if it is not open."""
+    state = run.state()
+    legs = [leg for leg in state.progress.legs if leg.step < step] if state else []
+    if legs:
+        return targets.find_data_set(legs[-1].shards_digest)
+    return next((key for key, one in targets.data_sets.items() if one.location == run.settings.get("data")), None)
+
+
+STEPS = Section(name="steps", title="Steps", of="r", routes=[("steps", show_step)])
+BAD = Section(name="bad-steps", title="Bad steps", of="r", routes=[("bad-steps", show_bad_steps)])

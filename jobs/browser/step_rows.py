@@ -1,0 +1,180 @@
+"""Which rows any step of a pretraining run reads, of the past or the future.
+
+A checkpoint has the legs of the run up to its step: ranges of steps in which the items of a step follow from its number by
+arithmetic. What comes later follows from the schedule in config.toml, exactly as training itself continues the legs. No
+step before is read, and torch is not needed.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bertloom.arrays import I64
+from jobs.browser.run import BrowsedRun
+from jobs.support.config import parse
+from jobs.support.pretrain_config import PretrainConfig
+from model.loading.data import DataSet, Examples
+from model.loading.order import ORDER_VERSION, TrainingOrder
+from model.loading.stream import Leg, continue_legs
+from model.runs.state import TrainingState, read_state
+from model.schedule import Schedule
+
+ROWS_PER_READ = 8192
+MAX_ROWS_READ = 1 << 19
+"""Rows whose lengths are read to find the step at which a phase ends, in a run that counts tokens."""
+
+
+class PlannedStep(NamedTuple):
+    """What is known about a step."""
+
+    leg: Leg
+    """It decides the items of the step."""
+    is_certain: bool
+    """Whether no earlier phase may end at another step than expected: a run may count seconds."""
+
+
+class StepRows(NamedTuple):
+    """Some of the rows of a step, in their order."""
+
+    indices: list[int]
+    """Their numbers among all examples, as `explain` counts."""
+    copies: list[int]
+    epochs: list[int]
+
+
+def plan_step(run: BrowsedRun, step: int, open_data: Callable[[], DataSet]) -> PlannedStep:
+    """Return the leg of a step, and whether it is certain.
+
+    Args:
+        step: 1 for the first update.
+        open_data: return the data set that the run goes on with; only called for a step after the latest checkpoint.
+
+    Raises:
+        ValueError: the run ends before this step, or its configuration cannot be read.
+    """
+    state = run.state() or _state_of_other_run(run)
+    if state and state.order_version != ORDER_VERSION:
+        raise ValueError(f"{run.location} has order version {state.order_version}, expected {ORDER_VERSION}")
+    done = state.step if state else 0
+    if state and step <= done:
+        return PlannedStep(next(leg for leg in reversed(state.progress.legs) if leg.step < step), True)
+    if state and state.is_finished:
+        raise ValueError(f"step={step}: the run has ended after {done:,} steps")
+    config, data_set = config_of(run), open_data()
+    schedule = config.schedule(data_set)
+    if schedule.unit == "steps" and step > schedule.total:
+        raise ValueError(f"step={step}: the run ends after {math.ceil(schedule.total):,} steps")
+    return _plan_ahead(state, config, schedule, data_set, step)
+
+
+def _state_of_other_run(run: BrowsedRun) -> TrainingState | None:
+    """Return the state of the checkpoint that a run continues if it has none of its own."""
+    other = run.settings.get("resume_from")
+    return None if not isinstance(other, str) or other == "None" else read_state(Path(other), TrainingState)
+
+
+def _plan_ahead(
+    state: TrainingState | None, config: PretrainConfig, schedule: Schedule, data_set: DataSet, step: int
+) -> PlannedStep:
+    """Return the leg of a step after a checkpoint: go from phase to phase, as training does from step to step."""
+    legs: Sequence[Leg] = state.progress.legs if state else ()
+    done = state.step if state else 0
+    position = state.progress.count(schedule.unit) if state else 0
+    while True:
+        phase = schedule.phase_at(position)
+        legs = continue_legs(
+            legs,
+            done,
+            max_seq_length=phase.max_seq_length,
+            batch_size=phase.batch_size,
+            seed=config.seed,
+            shuffle=config.shuffle,
+            shards_digest=data_set.shards_digest,
+        )
+        leg = legs[-1]
+        end = next((end for end in schedule.phase_ends()[:-1] if position < end), None)
+        if end is None:
+            return PlannedStep(leg, True)
+        if schedule.unit == "steps":
+            num_steps, size = int(end - position), end - position
+        elif schedule.unit == "seconds":
+            return PlannedStep(leg, False)
+        elif step <= done + math.ceil((end - position) / (leg.batch_size * leg.max_seq_length)):
+            return PlannedStep(leg, True)  # before then there cannot be so many tokens
+        else:
+            examples = data_set.examples("train", leg.max_seq_length)
+            found = steps_of_tokens(examples, examples.order(leg.seed, leg.shuffle), leg, done, end - position)
+            examples.close()
+            if found is None:
+                return PlannedStep(leg, False)
+            num_steps, size = found
+        if step <= done + num_steps:
+            return PlannedStep(leg, True)
+        done, position = done + num_steps, position + size
+
+
+def steps_of_tokens(
+    examples: Examples, order: TrainingOrder, leg: Leg, done: int, wanted: float
+) -> tuple[int, int] | None:
+    """Return the number of steps after `done` steps that read at least this many tokens, and how many they read.
+
+    Whole epochs are skipped: shards.parquet has their tokens. None if too many rows would have to be read.
+    """
+    first = item = leg.item_at(done)
+    tokens = num_read = 0
+    per_copy = [
+        int(examples.shards.tokens[examples.shards.copies == copy].sum()) for copy in range(len(order.rows_per_copy))
+    ]
+    while True:
+        epoch = order.epoch_of(item)
+        end, whole = order.epoch_start(epoch + 1), per_copy[epoch % len(per_copy)]
+        if item == order.epoch_start(epoch) and tokens + whole < wanted:
+            tokens, item = tokens + whole, end
+            continue
+        if num_read > MAX_ROWS_READ:
+            return None
+        stop = min(item + ROWS_PER_READ, end)
+        sums = tokens + np.cumsum(_lengths(examples, order, item, stop))
+        num_read += stop - item
+        if sums[-1] >= wanted:
+            reached = item + int(np.searchsorted(sums, wanted))  # the item with which there are enough
+            num_steps = -(-(reached + 1 - first) // leg.batch_size)
+            last = first + num_steps * leg.batch_size
+            rest = int(_lengths(examples, order, reached + 1, last).sum()) if last > reached + 1 else 0
+            return num_steps, int(sums[reached - item]) + rest
+        tokens, item = int(sums[-1]), stop
+
+
+def _lengths(examples: Examples, order: TrainingOrder, start: int, stop: int) -> I64:
+    lengths: I64 = examples.read(*order.items(start, stop), with_tokens=False)["lengths"]
+    return lengths
+
+
+def rows_of_step(data_set: DataSet, leg: Leg, step: int, first: int, count: int) -> StepRows:
+    """Return some rows of a step: `count` ones from place `first` of its batch on, fewer at its end."""
+    examples = data_set.examples("train", leg.max_seq_length)
+    order = examples.order(leg.seed, leg.shuffle)
+    start = leg.item_at(step - 1)
+    span = start + first, start + min(first + count, leg.batch_size)
+    copies, rows = order.items(*span)
+    indices = examples.indices(copies, rows)
+    examples.close()
+    return StepRows(indices.tolist(), copies.tolist(), order.epochs(*span).tolist())
+
+
+def config_of(run: BrowsedRun) -> PretrainConfig:
+    """Return the configuration of a pretraining run; ValueError if config.toml is damaged."""
+    path = run.path / "config.toml"
+    return _parse_config(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _parse_config(path: Path, _: int) -> PretrainConfig:
+    try:
+        return parse(PretrainConfig, [str(path)], prog="bertloom pretrain")
+    except SystemExit:
+        raise ValueError(f"{path} is not the whole configuration of a pretraining run") from None
