@@ -11,5 +11,16 @@ from jobs.browser.run_pages.overview import OVERVIEW
 from jobs.browser.run_pages.steps import BAD, STEPS
 from jobs.browser.section import Section
 
-SECTIONS: tuple[Section, ...] = (EXAMPLES, DOCUMENTS, REJECTS, DUPLICATES, OVERVIEW, CURVES, STEPS, BAD, FILL_MASK, ATTENTION)
+SECTIONS: tuple[Section, ...] = (
+    EXAMPLES,
+    DOCUMENTS,
+    REJECTS,
+    DUPLICATES,
+    OVERVIEW,
+    CURVES,
+    STEPS,
+    BAD,
+    FILL_MASK,
+    ATTENTION,
+)
 """In the order of the navigation. The first of a kind is where the data set or run opens."""
