@@ -6,8 +6,6 @@ were read from it, how many of them documents/ holds, and how many are near dupl
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,49 +17,31 @@ from bertloom.arrays import I64
 from bertloom.manifest import DAMAGED
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.near_duplicates import NearDuplicates
+from jobs.browser.sliced_work import SlicedWork
 from pipeline.checks.sample import read_documents_page
 from pipeline.inputs.sources import source_of
 
 
-class EqualDocuments:
+class EqualDocuments(SlicedWork):
     """How many documents of each input file were left out because an equal one was kept; counted in slices of time."""
 
     def __init__(self, data_set: BrowsedDataSet) -> None:
         self.data_set = data_set
         self.inputs: list[dict[str, Any]] = data_set.manifest["inputs"]
-        self.kept: I64 = np.zeros(len(self.inputs), np.int64)
+        self.kept: I64
         """Documents of each file in documents/."""
-        self.near: I64 = np.zeros(len(self.inputs), np.int64)
+        self.near: I64
         """Near duplicates of each file."""
         self.num_pages = sum(map(len, data_set.pages.values()))
         self.num_read = 0
         """Pages of documents/ that were counted."""
-        self.is_done = False
-        self._lock = threading.Lock()
-        self._error: Exception | None = None
-        self._work = self._count()
+        super().__init__()
 
     @property
     def numbers(self) -> I64:
         """Equal documents left out, of each file."""
         came = np.array([row["documents"] for row in self.inputs], np.int64)
         return came - self.kept - self.near
-
-    def go_on(self, seconds: float) -> None:
-        """Count for at most about this time."""
-        until = time.monotonic() + seconds
-        with self._lock:
-            if self._error is None and not self.is_done:
-                try:
-                    for _ in self._work:
-                        if time.monotonic() > until:
-                            return
-                    self._check()
-                    self.is_done = True
-                except (OSError, ValueError) as error:
-                    self._error = error
-            if self._error is not None:
-                raise self._error
 
     def _check(self) -> None:
         counters = self.data_set.manifest["counters"]
@@ -72,7 +52,9 @@ class EqualDocuments:
                 f"documents/: leaves {found} equal documents, but manifest.json counts {expected}; {DAMAGED}"
             )
 
-    def _count(self) -> Iterator[None]:
+    def steps(self) -> Iterator[None]:
+        self.kept, self.near = (np.zeros(len(self.inputs), np.int64) for _ in range(2))
+        self.num_read = 0
         places = {row["name"]: i for i, row in enumerate(self.inputs)}
         for column in NearDuplicates(self.data_set).sources():
             _add(self.near, column, places)
@@ -83,6 +65,7 @@ class EqualDocuments:
                 _add(self.kept, page["source"].combine_chunks(), places)
                 self.num_read += 1
                 yield
+        self._check()
 
 
 def _add(counts: I64, sources: pa.Array, places: Mapping[str, int]) -> None:

@@ -118,6 +118,7 @@ class RejectLog:
         self.dataset = dataset
         self.listed: Mapping[str, str] = manifest["files"]
         self.rejected: Mapping[str, int] = manifest["counters"]["rejected"]
+        self._reasons = {reason.encode(): reason for reason in self.rejected}
         self.name = next((name for name in self.listed if name.startswith("rejects/")), None)
         self._is_checked = False
         self._lock = threading.Lock()
@@ -186,14 +187,24 @@ class RejectLog:
     def _take(self, line: bytes, page: RejectsPage, place: _Place) -> None:
         """Count a line, and keep its reject if it belongs on the page."""
         place.lines += 1
-        name = f"{self.name}: line {place.lines}"
         found = _REASON.search(line)  # no other field can hold these bytes: its quotes would have backslashes
-        reason = found[1].decode(errors="replace") if found else _parsed(line, name)["reason"]
-        if reason not in self.rejected:
-            raise ValueError(f"{name} has the reason {reason[:100]!r}, which manifest.json does not count; {DAMAGED}")
+        reason = self._reasons.get(found[1]) if found else None
+        if reason is None:
+            reason = self._parsed(line, place)["reason"]
+            if reason not in self.rejected:
+                raise ValueError(
+                    f"{self.name}: line {place.lines} has the reason {reason[:100]!r}, which manifest.json does not count; "
+                    f"{DAMAGED}"
+                )
         if reason == page.reason and page.first <= place.counts[reason] < page.last:
-            page.rejects.append(_shown(_parsed(line, name)))
+            page.rejects.append(_shown(self._parsed(line, place)))
         place.counts[reason] += 1
+
+    def _parsed(self, line: bytes, place: _Place) -> dict[str, Any]:
+        name = f"{self.name}: line {place.lines}"
+        reject = parse_json(line, name)
+        check_shape(reject, REJECT, name)
+        return reject
 
     def _remember(self, place: _Place) -> None:
         if place.lines < self._places[-1].lines + self._step or sum(map(len, place.rest)) > 1 << 16:
@@ -202,12 +213,6 @@ class RejectLog:
         if len(self._places) > MOST_PLACES:
             del self._places[1::2]
             self._step *= 2
-
-
-def _parsed(line: bytes, name: str) -> dict[str, Any]:
-    reject = parse_json(line, name)
-    check_shape(reject, REJECT, name)
-    return reject
 
 
 def _shown(reject: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The list of pages: one line for each. A page is one file in `data_set_pages/` or `run_pages/`, with its template."""
 
+from jobs.browser.data_set_pages.charts import CHARTS
 from jobs.browser.data_set_pages.document import DOCUMENTS
 from jobs.browser.data_set_pages.duplicates import DUPLICATES
 from jobs.browser.data_set_pages.examples import EXAMPLES
@@ -16,6 +17,7 @@ SECTIONS: tuple[Section, ...] = (
     DOCUMENTS,
     REJECTS,
     DUPLICATES,
+    CHARTS,
     OVERVIEW,
     CURVES,
     STEPS,

@@ -23,9 +23,9 @@ def draw_length(length: int, found: dict[str, Any]) -> str:
     b_lengths = {name: [n / sum(counts) for n in counts] for name, counts in found["b_lengths"].items()}
     return _charts(
         _chart("examples by tokens", [*found["sample"]["length_histogram"].values()], quarters),
-        _chart("tokens of B, by label", b_lengths or None, quarters, _percent),
-        _chart("tokens masked, by position", found["mask_rate_by_position"], quarters, _percent),
-        _chart("tokens masked, by word pieces of their word", pieces, _centres(names), _percent),
+        _chart("tokens of B, by label", b_lengths or None, quarters, percent),
+        _chart("tokens masked, by position", found["mask_rate_by_position"], quarters, percent),
+        _chart("tokens masked, by word pieces of their word", pieces, _centres(names), percent),
     )
 
 
@@ -43,7 +43,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else f"{value:g}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
@@ -59,7 +59,7 @@ def _chart(
 ) -> str:
     """Return one chart: bars over equal ranges of x, or one outlined histogram for each name; None: no data."""
     series = values if isinstance(values, Mapping) else {"": [value or 0 for value in values or ()]}
-    step, top = _scale(max((value for row in series.values() for value in row), default=0))
+    step, top = scale(max((value for row in series.values() for value in row), default=0))
     heights = {name: [BOTTOM - (BOTTOM - TOP) * value / top for value in row] for name, row in series.items()}
     parts = [_text(0, 14, title, weight="600")]
     for i in range(round(top / step) + 1):
@@ -86,10 +86,10 @@ def _chart(
     return head + "".join(parts) + "</svg>"
 
 
-def _scale(largest: float) -> tuple[float, float]:
+def scale(largest: float) -> tuple[float, float]:
     """Return a round step between grid lines, and the multiple of it at or above `largest`.
 
-    >>> _scale(870), _scale(3), _scale(0)
+    >>> scale(870), scale(3), scale(0)
     ((200.0, 1000.0), (1.0, 3.0), (1, 1))
     """
     if largest <= 0:

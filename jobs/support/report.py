@@ -19,6 +19,7 @@ from jobs.support.figures import draw_documents, draw_length
 from pipeline.checks.borders import guess_from_borders
 from pipeline.checks.gates import Gate, Gates, check_gates
 from pipeline.checks.report import (
+    DocumentInputs,
     Examples,
     coverage,
     flatten,
@@ -37,7 +38,6 @@ from pipeline.checks.sample import read_documents_page, read_members, sample_buc
 from pipeline.dataset import read_rejects, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import decode, segments
-from pipeline.inputs.sources import source_of
 from pipeline.vocabulary import Vocabulary
 
 FORMAT = "bertloom-report"
@@ -190,12 +190,7 @@ def about_inputs(
     total = max(1, sum(row["tokens"] for row in inputs))
     largest = sorted(inputs, key=lambda row: (-row["tokens"], row["name"]))[:INPUTS]
     names = {row["name"]: i for i, row in enumerate(largest)}
-    ids = documents["id"].to_numpy()
-    order = np.argsort(ids)
-    of_input = [source_of(name, names) for name in documents["source"].to_pylist()]
-    source = np.array([-1 if name is None else names[name] for name in of_input])[order]
-    at = np.minimum(np.searchsorted(ids[order], e.document_a), len(ids) - 1)
-    words = words_by_source(e, np.where(ids[order][at] == e.document_a, source[at], -1), vocabulary)
+    words = words_by_source(e, DocumentInputs.of(documents, names).place(e.document_a), vocabulary)
     columns = ("name", "bytes", "documents", "sentences", "tokens", "text_bytes", "rejected")
     return {
         "files": len(inputs),

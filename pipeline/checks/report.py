@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bertloom.arrays import I64, U64, Bools
 from bertloom.draws import mix
 from bertloom.manifest import DAMAGED
+from pipeline.inputs.sources import source_of
 from pipeline.text.scripts import script_of
 from pipeline.vocabulary import Vocabulary
 
@@ -243,6 +244,34 @@ def words_by_source(e: Examples, source: I64, vocabulary: Vocabulary) -> dict[in
 
 
 # ---- lines and documents
+
+
+@dataclass(frozen=True)
+class DocumentInputs:
+    """The input files of some documents."""
+
+    ids: U64
+    """Of the documents, sorted."""
+    numbers: I64
+    """Of the input of each, negative where it is not among those that were asked for."""
+
+    @classmethod
+    def of(cls, documents: pa.Table, numbers: Mapping[str, int]) -> "DocumentInputs":
+        """Return the inputs of the rows of documents/. numbers: of the inputs that are asked for, by name."""
+        files = documents["source"].combine_chunks().dictionary_encode()
+        of_input = [source_of(name, numbers) for name in files.dictionary.to_pylist()]
+        of_file = np.array([-1 if name is None else numbers[name] for name in of_input], np.int64)
+        ids = documents["id"].to_numpy()
+        order = np.argsort(ids)
+        return cls(ids[order], of_file[files.indices.to_numpy()[order]])
+
+    def place(self, documents: U64) -> I64:
+        """Return the number of each document's input, negative where it is not known: (n,)."""
+        if len(self.ids) == 0:
+            return np.full(len(documents), -1)
+        at = np.minimum(np.searchsorted(self.ids, documents), len(self.ids) - 1)
+        found: I64 = np.where(self.ids[at] == documents, self.numbers[at], -1)
+        return found
 
 
 def repeated_lines(e: Examples, vocabulary: Vocabulary, most: int = 20) -> list[dict[str, Any]]:

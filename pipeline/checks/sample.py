@@ -29,23 +29,29 @@ def sample_buckets(rows: list[dict[str, Any]]) -> list[int]:
     return [numbers[i] for i in _shuffled(len(numbers), 0)[:SAMPLE_BUCKETS]]
 
 
-def sample_examples(
-    dataset: str, rows: list[dict[str, Any]], buckets: list[int], max_seq_length: int, vocabulary_size: int
-) -> tuple[pa.Table, I64]:
-    """Return (examples, their numbers) of members of these buckets' train shards of one length, in keyed order.
+def sample_members(rows: list[dict[str, Any]], buckets: list[int], max_seq_length: int) -> list[tuple[int, int, int]]:
+    """Return (row of the shard, number of the member in it, number of its first example) in keyed order.
 
-    The number of an example is its index among all examples of the data set, in the order of shards.parquet.
+    They are members of these buckets' train shards of one length. The number of an example is its index among all examples
+    of the data set, in the order of shards.parquet.
     """
     firsts = np.cumsum([0, *(row["examples"] for row in rows)])
     members = [
-        (row, i, first + sum(row["member_examples"][:i]))
-        for row, first in zip(rows, firsts)
+        (shard, i, int(first) + sum(row["member_examples"][:i]))
+        for shard, (row, first) in enumerate(zip(rows, firsts))
         if (row["split"], row["max_seq_length"]) == ("train", max_seq_length) and row["number"] in buckets
         for i in range(len(row["member_offsets"]))
     ]
     most = max(1, SAMPLE_TOKENS // (MEMBER_EXAMPLES * max_seq_length))
-    chosen = [members[i] for i in _shuffled(len(members), max_seq_length)[:most]]
-    batches = [next(read_members(dataset, row, vocabulary_size, [i])) for row, i, _ in chosen]
+    return [members[i] for i in _shuffled(len(members), max_seq_length)[:most]]
+
+
+def sample_examples(
+    dataset: str, rows: list[dict[str, Any]], buckets: list[int], max_seq_length: int, vocabulary_size: int
+) -> tuple[pa.Table, I64]:
+    """Return (the examples of `sample_members`, their numbers)."""
+    chosen = sample_members(rows, buckets, max_seq_length)
+    batches = [next(read_members(dataset, rows[shard], vocabulary_size, [i])) for shard, i, _ in chosen]
     if not batches:
         raise ValueError(f"{dataset} has no train examples of length {max_seq_length} in its first buckets; {DAMAGED}")
     numbers = [first + np.arange(batch.num_rows) for batch, (_, _, first) in zip(batches, chosen)]

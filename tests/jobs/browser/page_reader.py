@@ -64,18 +64,19 @@ class Reader:
         targets = Targets.open([str(path) for path in paths], None, 1.0)
         self.client = TestClient(build_app(targets, TOKEN, "127.0.0.1"), base_url="http://127.0.0.1")
 
-    def get(self, path: str, status: int = 200, language: str = "en") -> Page:
-        """Return a page. path: below the token, or a whole one from a link."""
+    def get(self, path: str, status: int = 200, language: str = "en", part: bool = False) -> Page:
+        """Return a page. path: below the token, or a whole one from a link. part: as htmx asks for a part of it."""
         whole = path if path.startswith(f"/{TOKEN}/") else f"/{TOKEN}/{path}"
-        answer: Any = self.client.get(whole, headers={"accept-language": language})
+        headers = {"accept-language": language} | ({"hx-request": "true"} if part else {})
+        answer: Any = self.client.get(whole, headers=headers)
         assert answer.status_code == status, answer.text
         return Page(answer.text)
 
-    def whole(self, path: str) -> Page:
+    def whole(self, path: str, language: str = "en") -> Page:
         """Return a page after all that it asks for: while a search goes on, the page asks again."""
-        page = self.get(path)
+        page = self.get(path, language=language)
         for _ in range(1000):
             if not page.asks:
                 return page
-            page = self.get(page.asks[0])
+            page = self.get(page.asks[0], language=language, part=True)
         raise AssertionError(f"{path} asks without end")

@@ -35,8 +35,10 @@ def texts_of_modules() -> Iterator[tuple[str, str]]:
     """(file, text) of every text that a module translates."""
     for path in MODULES:
         for call in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "translate" and len(call.args) > 1:
-                for text in ast.walk(call.args[1]) if isinstance(call.args[1], ast.IfExp) else call.args[1:2]:
+            place = {"translate": 1, "say": 0}.get(getattr(getattr(call, "func", None), "id", ""))
+            if isinstance(call, ast.Call) and place is not None and len(call.args) > place:
+                given = call.args[place]
+                for text in ast.walk(given) if isinstance(given, ast.IfExp) else [given]:
                     if isinstance(text, ast.Constant) and isinstance(text.value, str):
                         yield path.name, text.value
 
