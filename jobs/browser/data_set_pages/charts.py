@@ -216,7 +216,9 @@ def _unknown(request: Request, counts: SampleCounts, say: Say) -> list[Rows]:
 
 
 def _share(name: str, unknown: int, words: int, href: str | None) -> Bar:
-    return Bar(name, unknown / words, percent(unknown / words), href, (f"{unknown:,}", f"{words:,}"))
+    return Bar(
+        name, unknown / words, percent(unknown / words), href if unknown else None, (f"{unknown:,}", f"{words:,}")
+    )
 
 
 def _sampled(request: Request, counts: SampleCounts, **filters: Any) -> str:
