@@ -2,9 +2,11 @@
 
     bertloom report DATASET
     bertloom report DATASET --gates.max-unknown 0.05
+    bertloom report DATASET --html-examples 100
 
 `preprocess` writes both at its end. They come from the manifest's counters and from a sample of a few million tokens, so
-the work does not grow with the data set. Exit status 1 if a gate fails (docs/report.md).
+the work does not grow with the data set. --html-examples also writes examples.html, a page with examples to read, which
+can be sent to somebody else. Exit status 1 if a gate fails (docs/report.md).
 """
 
 from collections.abc import Sequence
@@ -23,6 +25,10 @@ class ReportConfig:
 
     dataset: Annotated[str, tyro.conf.Positional]
     """A finished data set."""
+    html_examples: int | None = None
+    """Number of examples in examples.html, a page beside report.html that needs no other file and has no scripts: up to
+    1,000. They are the first of the report's sample, of the first length. 0 removes the page. By default the page stays as
+    it is, or is not made."""
     gates: Gates = field(default_factory=Gates)
 
 
@@ -30,4 +36,4 @@ def main(argv: Sequence[str]) -> int:
     config = parse(ReportConfig, argv, prog="bertloom report")
     from jobs.support.report import write_report
 
-    return write_report(config.dataset, config.gates)
+    return write_report(config.dataset, config.gates, config.html_examples)

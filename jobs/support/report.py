@@ -14,7 +14,9 @@ from markupsafe import Markup
 
 from bertloom import storage
 from bertloom.counts import counted
+from bertloom.json_files import parse_json
 from bertloom.manifest import manifest_sha256, manifest_text, read_dataset
+from jobs.support.examples_page import MOST_EXAMPLES, examples_page
 from jobs.support.figures import draw_documents, draw_length
 from pipeline.checks.borders import guess_from_borders
 from pipeline.checks.gates import Gate, Gates, check_gates
@@ -35,6 +37,7 @@ from pipeline.checks.report import (
     words_by_source,
 )
 from pipeline.checks.sample import read_documents_page, read_members, sample_buckets, sample_examples
+from pipeline.checks.verify import EXAMPLES_PAGE
 from pipeline.dataset import read_rejects, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.decoding import decode, segments
@@ -48,21 +51,40 @@ REJECTS = 3  # shown per reason
 READ_REJECTS = 2000  # lines of the log that these come from
 
 
-def write_report(dataset: str, gates: Gates) -> int:
-    """Write report.html and report.json into the data set, print the gates that fail, and return the exit status."""
+def write_report(dataset: str, gates: Gates, html_examples: int | None = None) -> int:
+    """Write report.html and report.json into the data set, print the gates that fail, and return the exit status.
+
+    html_examples: the number of examples in examples.html. 0 removes it; None leaves it as report.json says.
+    """
+    if html_examples is not None and not 0 <= html_examples <= MOST_EXAMPLES:
+        raise ValueError(
+            f"--html-examples {html_examples}: expected 0 to {MOST_EXAMPLES:,}; `bertloom browse` shows every example"
+        )
     manifest, shards = read_dataset(dataset)
     vocabulary = vocabulary_of(dataset, manifest)
-    report, examples = collect(dataset, manifest, shards.to_pylist(), vocabulary)
+    if html_examples is None:
+        html_examples = examples_before(dataset)
+    report, examples = collect(dataset, manifest, shards.to_pylist(), vocabulary, html_examples)
     checked = check_gates(gates, report)
     report["gates"] = [gate.as_dict() for gate in checked]
-    html = render(report, examples, vocabulary).encode()
-    report["html_sha256"] = hashlib.sha256(html).hexdigest()
+    files: dict[str, bytes] = {}
+    if html_examples:
+        report["html_examples"] = html_examples
+        files[EXAMPLES_PAGE] = examples_page(report, examples.slice(0, html_examples), vocabulary).encode()
+        report["examples_sha256"] = hashlib.sha256(files[EXAMPLES_PAGE]).hexdigest()
+    files["report.html"] = render(report, examples.slice(0, EXAMPLES), vocabulary).encode()
+    report["html_sha256"] = hashlib.sha256(files["report.html"]).hexdigest()
     report["sha256"] = manifest_sha256(report)
-    path = storage.join(dataset, "report.html")
-    for name, text in ((path, html), (storage.join(dataset, "report.json"), manifest_text(report))):
-        if storage.read_if_there(name) != text:
-            storage.write_whole(name, [text])
+    files["report.json"] = manifest_text(report)
+    for name, text in files.items():
+        if storage.read_if_there(storage.join(dataset, name)) != text:
+            storage.write_whole(storage.join(dataset, name), [text])
+    if not html_examples and storage.exists(storage.join(dataset, EXAMPLES_PAGE)):
+        storage.remove(storage.join(dataset, EXAMPLES_PAGE))
 
+    if html_examples:
+        print(f"{storage.join(dataset, EXAMPLES_PAGE)}: {counted(min(html_examples, examples.num_rows), 'example')}")
+    path = storage.join(dataset, "report.html")
     failed = [gate for gate in checked if not gate.passed]
     for gate in failed:
         print(f"bertloom: gate: {sentence(gate)}", file=sys.stderr)
@@ -75,6 +97,16 @@ def write_report(dataset: str, gates: Gates) -> int:
         file=sys.stderr,
     )
     return 1
+
+
+def examples_before(dataset: str) -> int:
+    """Return the number of examples in examples.html as report.json has it; 0 if there is no such page."""
+    try:
+        found = parse_json(storage.read_if_there(storage.join(dataset, "report.json")) or b"{}", "report.json")
+    except ValueError:
+        return 0  # it is written again
+    number = found.get("html_examples")
+    return number if type(number) is int and 0 < number <= MOST_EXAMPLES else 0
 
 
 def sentence(gate: Gate) -> str:
@@ -97,9 +129,9 @@ def percent(share: float | None) -> str:
 
 
 def collect(
-    dataset: str, manifest: dict[str, Any], shards: list[dict[str, Any]], vocabulary: Vocabulary
+    dataset: str, manifest: dict[str, Any], shards: list[dict[str, Any]], vocabulary: Vocabulary, html_examples: int
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Return (everything in the report but the gates, the examples that it shows)."""
+    """Return (everything in the report but the gates, the examples that it and examples.html show)."""
     buckets, size = sample_buckets(shards), len(vocabulary.words)
     pages = [read_documents_page(dataset, "train", number, manifest) for number in buckets]
     documents = pa.concat_tables(pages)
@@ -109,7 +141,8 @@ def collect(
     flat = {length: flatten(table) for length, (table, _) in samples.items()}
     first = flat[lengths[0]]
     table, numbers = samples[lengths[0]]
-    shown = table.slice(0, EXAMPLES).append_column("number", pa.array(numbers[:EXAMPLES]))
+    most = max(EXAMPLES, html_examples)
+    shown = table.slice(0, most).append_column("number", pa.array(numbers[:most]))
 
     num_tokens = pages[0]["num_tokens"].to_numpy().astype(np.int64)
     few = 1 + int(np.searchsorted(np.cumsum(num_tokens), COVERAGE_TOKENS))
@@ -146,7 +179,9 @@ def collect(
                 if row["split"] == "train" and row["number"] == buckets[0]
             ],
         ),
-        "examples": [decode(row, vocabulary, labels) | {"number": row["number"]} for row in shown.to_pylist()],
+        "examples": [
+            decode(row, vocabulary, labels) | {"number": row["number"]} for row in shown.slice(0, EXAMPLES).to_pylist()
+        ],
     }, shown
 
 

@@ -33,6 +33,8 @@ from pipeline.vocabulary_files import parse_copy
 
 ALWAYS = ("manifest.json", "shards.parquet")
 REPORT = ("report.html", "report.json")
+EXAMPLES_PAGE = "examples.html"
+"""The page of `bertloom report --html-examples`."""
 # of a job that was killed after it wrote the manifest; the next start removes them
 LEFT_BY_A_KILL = (".lock", ".work/")
 _PAGE = re.compile(r"documents/(train|validation)/[0-9]{5,}\.parquet")
@@ -116,7 +118,7 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[Fault]:
     for row in rows:
         yield from _of_file(_check_shard(dataset, row, config, vocabulary, found))
     yield from _check_use(found, manifest)
-    if any(storage.exists(storage.join(dataset, name)) for name in REPORT):
+    if any(storage.exists(storage.join(dataset, name)) for name in (*REPORT, EXAMPLES_PAGE)):
         yield from _of_file(_check_report(dataset, manifest))
     listed = {file, *manifest["documents"], *manifest["files"]}
     yield from _unlisted(dataset, listed | {row["path"] for row in rows})
@@ -321,10 +323,18 @@ def _check_report(dataset: str, manifest: dict[str, Any]) -> Iterator[str]:
     elif of_manifest != manifest["sha256"]:
         yield f"{data}: belongs to another data set"
     _read_checked(dataset, page, of_page, data)
+    if "examples_sha256" in report:
+        _read_checked(dataset, EXAMPLES_PAGE, report["examples_sha256"], data)
+    elif storage.exists(storage.join(dataset, EXAMPLES_PAGE)):
+        yield f"{EXAMPLES_PAGE}: is not listed in {data}; `bertloom report --html-examples N` makes it again"
 
 
 def _unlisted(dataset: str, listed: set[str]) -> Iterator[str]:
     if storage.is_local(dataset):
         for path in storage.files_below(dataset):
-            if path not in listed and path not in ALWAYS + REPORT and not path.startswith(LEFT_BY_A_KILL):
+            if (
+                path not in listed
+                and path not in (*ALWAYS, *REPORT, EXAMPLES_PAGE)
+                and not path.startswith(LEFT_BY_A_KILL)
+            ):
                 yield f"{path}: is not listed in the manifest"

@@ -2,16 +2,19 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from bertloom.members import read_shard
 from jobs import cli
 from jobs.support.figures import draw_length
+from jobs.verify import verify
 from pipeline.examples.decoding import decode
 from pipeline.vocabulary_files import read_vocabulary
-from tests.jobs.corpus import digests, documents, run_job, write, write_vocabulary
+from tests.jobs.corpus import WORDS, digests, documents, run_job, write, write_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ class _Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "input"):
             self.open.append(tag)
         self.elsewhere += [value for name, value in attributes if name in ("src", "href") and not value.startswith("#")]
         self.elsewhere += [value for name, value in attributes if name == "xlink:href" and not value.startswith("#")]
@@ -188,3 +191,75 @@ def test_a_report_of_a_folder_that_is_not_a_data_set_is_a_usage_error(tmp_path, 
 def test_the_preprocess_function_writes_no_report(folder, tmp_path):
     run_job(folder / "in", tmp_path / "out", folder / "vocab.txt")
     assert not any(name.startswith("report") for name in digests(tmp_path / "out"))
+
+
+def faults(dataset):
+    return verify(str(dataset))[0]
+
+
+@pytest.fixture
+def copy(dataset, tmp_path):
+    return Path(shutil.copytree(dataset, tmp_path / "copy"))
+
+
+def test_a_page_of_examples_is_one_file_of_those_that_the_report_draws(copy, report, capsys):
+    assert cli.main(["report", str(copy), "--html-examples", "50"]) == 0
+    assert f"{copy}/examples.html: 50 examples\n" in capsys.readouterr().out
+    text = (copy / "examples.html").read_text(encoding="utf-8")
+    page = _Page(text)
+    assert page.open == [] and page.elsewhere == []
+    assert not re.search(r"<script|<link|<img|\bon\w+=|url\(|@import", text)
+    numbers = [int(number) for number in re.findall('id="e([0-9]+)"', text)]
+    assert len(numbers) == 50 and numbers[:20] == [example["number"] for example in report["examples"]]
+    assert text.count('<mark class="mask" tabindex') > 50
+    assert _Page((copy / "report.html").read_text(encoding="utf-8")).elsewhere == ["examples.html"]
+    assert faults(copy) == []
+
+
+def test_a_page_of_examples_stays_until_another_number_is_given(copy):
+    before = digests(copy)
+    assert cli.main(["report", str(copy), "--html-examples", "3"]) == 0
+    three = digests(copy)
+    assert cli.main(["report", str(copy)]) == 0
+    assert digests(copy) == three != before
+    assert cli.main(["report", str(copy), "--html-examples", "0"]) == 0
+    assert digests(copy) == before
+
+
+def test_a_page_of_examples_is_verified(copy):
+    assert cli.main(["report", str(copy), "--html-examples", "3"]) == 0
+    page = (copy / "examples.html").read_bytes()
+    (copy / "examples.html").write_bytes(page + b" ")
+    assert faults(copy) == ["examples.html: its sha256 differs from the one in report.json"]
+    (copy / "examples.html").unlink()
+    assert faults(copy) == ["examples.html: is missing"]
+    assert cli.main(["report", str(copy), "--html-examples", "0"]) == 0
+    assert faults(copy) == []
+    (copy / "examples.html").write_bytes(page)
+    assert (
+        [fault for fault in faults(copy) if "examples.html: is not listed in report.json" in fault]
+        == faults(copy)
+        != []
+    )
+
+
+@pytest.mark.parametrize("number", ["-1", "1001"])
+def test_the_number_of_examples_on_a_page_has_a_bound(dataset, capsys, number):
+    assert cli.main(["report", str(dataset), "--html-examples", number]) == 2
+    assert f"--html-examples {number}: expected 0 to 1,000" in capsys.readouterr().err
+    assert not (dataset / "examples.html").exists()
+
+
+def test_a_page_of_examples_shows_html_and_other_scripts_as_text(folder, tmp_path):
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text((folder / "vocab.txt").read_text() + "<\n>\n/\nscript\nשלום\nעולם\n")
+    strange = [["<script>script</script> שלום עולם. " * 6]] * 4
+    text = write(tmp_path / "in.txt", [[f"{one[0]} {word}."] for one, word in zip(strange * 5, WORDS)])
+    assert cli.main(["preprocess", "--input", str(text), "--vocab", str(vocab), "--out", str(tmp_path / "out")]) in (
+        0,
+        1,
+    )
+    assert cli.main(["report", str(tmp_path / "out"), "--html-examples", "20", "--gates.no-fail"]) == 0
+    page = _Page(html := (tmp_path / "out/examples.html").read_text(encoding="utf-8"))
+    assert "<script" not in html and "< script >" in page.text and "שלום עולם" in page.text
+    assert html.count('<p dir="auto" lang="">') >= 20
