@@ -62,9 +62,10 @@ def plan_step(run: BrowsedRun, step: int, open_data: Callable[[], DataSet]) -> P
     done = state.step if state else 0
     if state and step <= done:
         return PlannedStep(next(leg for leg in reversed(state.progress.legs) if leg.step < step), True)
-    if state and state.is_finished:
+    config = config_of(run)
+    if state and state.is_finished and state.schedule.items() >= config.settings().items():
         raise ValueError(f"step={step}: the run has ended after {done:,} steps")
-    config, data_set = config_of(run), open_data()
+    data_set = open_data()
     schedule = config.schedule(data_set)
     if schedule.unit == "steps" and step > schedule.total:
         raise ValueError(f"step={step}: the run ends after {math.ceil(schedule.total):,} steps")
