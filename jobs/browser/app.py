@@ -21,6 +21,8 @@ from jobs.browser.security import Guard
 from jobs.browser.targets import Targets
 from jobs.support.errors import BUG, describe
 
+FIRST_PAGES: dict[str, str] = {section.of: section.name for section in reversed(SECTIONS)}
+
 
 def new_token() -> str:
     """Return a random word of 128 bits for the address of the pages."""
@@ -44,6 +46,7 @@ def build_app(targets: Targets, token: str, host: str) -> Guard:
     app.state.targets = targets
     app.state.sections = SECTIONS
     app.state.models = Models()
+    app.state.first_pages = FIRST_PAGES
     app.state.pages = Pages(token)
     app.state.bugs = {}
     return Guard(app, token, host)
@@ -52,11 +55,10 @@ def build_app(targets: Targets, token: str, host: str) -> Guard:
 def home(request: Request) -> Response:
     """List what can be looked at; with a single data set or run, go there."""
     targets: Targets = request.app.state.targets
-    first_pages: dict[str, str] = {section.of: section.name for section in reversed(SECTIONS)}
     if len(targets.given) == 1:
         key = targets.given[0]
-        return RedirectResponse(f"{request.app.state.pages.root}/{key}/{first_pages[key[0]]}")
-    return render(request, "home.html.j2", first_pages=first_pages)
+        return RedirectResponse(f"{request.app.state.pages.root}/{key}/{FIRST_PAGES[key[0]]}")
+    return render(request, "home.html.j2")
 
 
 def not_found(request: Request, error: Exception) -> Response:

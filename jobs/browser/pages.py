@@ -1,8 +1,8 @@
 """Templates, languages, and what every page has: navigation, title, scripts.
 
 A template extends `base.html.j2`. It has `root` (the beginning of every address), `key` and `target` (the data set or run
-of the page), `sections` (of its kind), `current` (the section of the page), `request`, and `_`, which translates an
-English text. All values are escaped.
+of the page), `sections` (of its kind), `current` (the section of the page), `first_pages` (of both kinds), `request`, and
+`_`, which translates an English text. All values are escaped.
 """
 
 import re
@@ -93,6 +93,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
         "key": key,
         "target": targets.data_sets.get(key) or targets.runs.get(key),
         "sections": sections,
+        "first_pages": request.app.state.first_pages,
         "current": next((one for one in sections if endpoint in [function for _, function in one.routes]), None),
     }
     language = language_of(request.headers.get("accept-language", ""))

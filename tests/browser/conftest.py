@@ -69,9 +69,9 @@ def run(strange, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(strange) -> Iterator[Served]:
+def server(strange, run) -> Iterator[Served]:
     """Both, in a process of its own."""
-    with served(strange) as running:
+    with served(strange, run) as running:
         yield running
 
 
