@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 QUIET = """async () => {
   for (let quiet = 0; quiet < 3; quiet++) {
-    if (document.querySelector('.htmx-request')) return false;
+    if (document.querySelector('.htmx-request, meta[http-equiv=refresh]')) return false;
     await new Promise((done) => setTimeout(done, 20));
   }
   return true;
@@ -34,5 +34,5 @@ class Tab:
         return answer.status
 
     def settle(self) -> None:
-        """Wait until htmx asks for nothing more."""
+        """Wait until the page asks for nothing more."""
         self.page.wait_for_function(QUIET)
