@@ -316,4 +316,5 @@ class _StoredMembers:
         files = self._files[row["split"], row["max_seq_length"]]
         first = int(np.searchsorted(files.shards.shard_of_member, files.shards.paths.index(row["path"])))
         with files.open(first + member) as file:
+            file.seek(0)
             return file.read()

@@ -60,8 +60,8 @@ class Page(HTMLParser):
 class Reader:
     """Requests pages of some data sets and runs."""
 
-    def __init__(self, *paths: Path) -> None:
-        targets = Targets.open([str(path) for path in paths], None, 1.0)
+    def __init__(self, *paths: Path | str, cache_dir: Path | None = None) -> None:
+        targets = Targets.open([str(path) for path in paths], cache_dir, 1.0)
         self.client = TestClient(build_app(targets, TOKEN, "127.0.0.1"), base_url="http://127.0.0.1")
 
     def get(self, path: str, status: int = 200, language: str = "en", part: bool = False) -> Page:
