@@ -189,14 +189,14 @@ def snippets(row: dict[str, Any], words: Words, vocabulary: Vocabulary) -> list[
     found = []
     for at, size in places[:SHOWN_PLACES]:
         begin, past = (b, end - 1) if at >= b else (1, b - 1)
-        parts = [
-            (max(begin, at - CONTEXT_TOKENS), at),
-            (at, at + size),
-            (at + size, min(past, at + size + CONTEXT_TOKENS)),
-        ]
-        part = ids[parts[0][0] : parts[2][1]]
-        pieces = ["".join(piece) for piece in vocabulary.readable.pieces(part, [False] * len(part))]
-        found.append(Snippet(*("".join(pieces[one - parts[0][0] : two - parts[0][0]]) for one, two in parts)))
+        start, stop = max(begin, at - CONTEXT_TOKENS), min(past, at + size + CONTEXT_TOKENS)
+        pieces = vocabulary.readable.pieces(ids[start:stop], [False] * (stop - start))
+        before, here, after = (
+            "".join(map("".join, part))
+            for part in (pieces[: at - start], pieces[at - start : at - start + size], pieces[at - start + size :])
+        )
+        bare = here.lstrip()
+        found.append(Snippet(before + here[: len(here) - len(bare)], bare, after))
     return found
 
 
