@@ -15,7 +15,7 @@ from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.lru import LruCache
 from jobs.browser.per_data_set import PerDataSet
 
-LISTED = 10
+LISTED = 5
 """Examples listed of each length and copy."""
 KEPT_BYTES = 16 << 20
 """Of the documents whose use is kept: a byte for each token."""
