@@ -27,7 +27,7 @@ class BrowseConfig:
     """Open data sets and runs in a web browser, on this machine."""
 
     paths: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Data sets and runs. A data set may be a URL, such as s3://bucket/english."""
+    """Data sets, runs, and models in transformers' form. A data set may be a URL, such as s3://bucket/english."""
     port: int = 0
     """TCP port. 0 takes a free one."""
     open: bool = True

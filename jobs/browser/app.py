@@ -21,7 +21,7 @@ from jobs.browser.security import Guard
 from jobs.browser.targets import Targets
 from jobs.support.errors import BUG, describe
 
-FIRST_PAGES: dict[str, str] = {section.of: section.name for section in reversed(SECTIONS)}
+FIRST_PAGES: dict[str, str] = {kind: section.name for section in reversed(SECTIONS) for kind in section.of}
 
 
 def new_token() -> str:
@@ -53,7 +53,7 @@ def build_app(targets: Targets, token: str, host: str) -> Guard:
 
 
 def home(request: Request) -> Response:
-    """List what can be looked at; with a single data set or run, go there."""
+    """List what can be looked at; with a single data set, run or model, go there."""
     targets: Targets = request.app.state.targets
     if len(targets.given) == 1:
         key = targets.given[0]

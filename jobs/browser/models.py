@@ -31,6 +31,15 @@ CHINESE_SHARE = 0.25
 that of bert-base-uncased 0.02."""
 
 
+class BrowsedModel:
+    """The folder of a model that is no run: exported, imported, or one checkpoint of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.location = str(path)
+        self.name = path.resolve().name
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
     """A model in memory."""

@@ -1,7 +1,7 @@
 """Templates, languages, and what every page has: navigation, title, scripts.
 
 A template extends `base.html.j2`. It has `root` (the beginning of every address), `key` and `target` (the data set or run
-of the page), `sections` (of its kind), `current` (the section of the page), `first_pages` (of both kinds), `request`, and
+of the page), `sections` (of its kind), `current` (the section of the page), `first_pages` (of each kind), `request`, and
 `_`, which translates an English text. All values are escaped.
 """
 
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from jobs.browser.data_set import BrowsedDataSet
+from jobs.browser.models import BrowsedModel
 from jobs.browser.run import BrowsedRun
 
 HERE = Path(__file__).parent
@@ -84,14 +85,14 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     pages: Pages = request.app.state.pages
     targets = request.app.state.targets
     key = request.path_params.get("key", "")
-    sections = [section for section in request.app.state.sections if section.of == key[:1]]
+    sections = [section for section in request.app.state.sections if key[:1] in [*section.of]]
     endpoint = request.scope.get("endpoint")
     context = {
         "root": pages.root,
         "request": request,
         "targets": targets,
         "key": key,
-        "target": targets.data_sets.get(key) or targets.runs.get(key),
+        "target": targets.data_sets.get(key) or targets.runs.get(key) or targets.models.get(key),
         "sections": sections,
         "first_pages": request.app.state.first_pages,
         "current": next((one for one in sections if endpoint in [function for _, function in one.routes]), None),
@@ -123,6 +124,12 @@ def run_of(request: Request) -> BrowsedRun:
     if found is None:
         raise HTTPException(404, f"there is no run {request.path_params['key']}")
     return found
+
+
+def model_of(request: Request) -> BrowsedRun | BrowsedModel:
+    """Return the run or the folder of a model of a page; 404 if there is none of this key."""
+    found: BrowsedModel | None = request.app.state.targets.models.get(request.path_params["key"])
+    return found or run_of(request)
 
 
 def number_of(request: Request, name: str, default: int, least: int, most: int) -> int:

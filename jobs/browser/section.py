@@ -18,7 +18,7 @@ class Section:
     """The path of the page below that of its data set or run."""
     title: str
     """English title in the navigation; `chinese/` has the other."""
-    of: Literal["d", "r"]
-    """What it is about: a data set or a run."""
+    of: Literal["d", "r", "rm"]
+    """What it is about: data sets, runs, or runs and folders of models."""
     routes: Sequence[tuple[str, Endpoint]]
     """(path below the data set or run, function). The first has the path `name`."""

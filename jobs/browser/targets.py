@@ -1,4 +1,4 @@
-"""The data sets and runs that are shown."""
+"""The data sets, runs and models that are shown."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bertloom import storage
 from bertloom.store_errors import StoreError
 from jobs.browser.data_set import BrowsedDataSet
+from jobs.browser.models import BrowsedModel
 from jobs.browser.run import BrowsedRun, run_folders
 
 if TYPE_CHECKING:
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Targets:
-    """What the command was given, by the first part of a page's path: d0, d1, … for data sets, r0, r1, … for runs."""
+    """What the command was given, by the first part of a page's path: d0, d1, … for data sets, r0, r1, … for runs, m0,
+    m1, … for folders of models."""
 
     cache_dir: Path | None
     cache_gb: float
     data_sets: dict[str, BrowsedDataSet] = field(default_factory=dict)
     runs: dict[str, BrowsedRun] = field(default_factory=dict)
+    models: dict[str, BrowsedModel] = field(default_factory=dict)
     given: list[str] = field(default_factory=list)
     """The keys of what the command names. The others are the data sets of runs."""
     _training_data: dict[str, DataSet] = field(default_factory=dict)
@@ -33,15 +36,19 @@ class Targets:
 
     @classmethod
     def open(cls, paths: Sequence[str], cache_dir: Path | None, cache_gb: float) -> Targets:
-        """Open data sets and runs.
+        """Open data sets, runs and models.
 
         Raises:
-            ValueError: a path is neither, or it is damaged.
+            ValueError: a path is none of them, or it is damaged.
         """
         targets = cls(cache_dir, cache_gb)
         for path in dict.fromkeys(paths):
             if is_run(path):
                 targets.open_runs(Path(path))
+            elif is_model(path):
+                key = f"m{len(targets.models)}"
+                targets.models[key] = BrowsedModel(Path(path))
+                targets.given.append(key)
             else:
                 targets.given.append(targets.open_data_set(path))
         for run in targets.runs.values():
@@ -94,3 +101,9 @@ class Targets:
 def is_run(path: str) -> bool:
     """Return whether a path is a run folder: it has the configuration that `pretrain` or `finetune` wrote."""
     return storage.is_local(path) and os.path.exists(os.path.join(path, "config.toml"))
+
+
+def is_model(path: str) -> bool:
+    """Return whether a path is a model in transformers' form or that of google-research/bert, or a checkpoint of a run."""
+    names = ("config.json", "bert_config.json", "state.json")
+    return storage.is_local(path) and any(os.path.exists(os.path.join(path, name)) for name in names)

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from jobs.browser.model_input import ModelInput, example_input, text_input
 from jobs.browser.models import LoadedModel
-from jobs.browser.pages import number_of, render, run_of
+from jobs.browser.pages import model_of, number_of, render
 from jobs.browser.section import Section
 
 MAX_TOKENS = 128
@@ -63,8 +63,7 @@ class Shade:
 
 
 def attention(request: Request) -> Response:
-    run = run_of(request)
-    model, is_loading = request.app.state.models.get(run.path)
+    model, is_loading = request.app.state.models.get(model_of(request).path)
     if model is None:
         return render(request, "model_loading.html.j2", title=ATTENTION.title)
     shape = model.encoder.config.shape
@@ -171,4 +170,4 @@ def shortened(word: str, width: int) -> str:
     return word[: int(np.searchsorted(ends, width - 1, side="right"))] + "…"
 
 
-ATTENTION = Section(name="attention", title="Attention", of="r", routes=[("attention", attention)])
+ATTENTION = Section(name="attention", title="Attention", of="rm", routes=[("attention", attention)])

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from jobs.browser.model_input import ModelInput, example_input, text_input, words_of
 from jobs.browser.models import LoadedModel
-from jobs.browser.pages import render, run_of
+from jobs.browser.pages import model_of, render
 from jobs.browser.section import Section
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ class Prediction:
 
 
 def fill_mask(request: Request) -> Response:
-    run = run_of(request)
-    model, is_loading = request.app.state.models.get(run.path)
+    model, is_loading = request.app.state.models.get(model_of(request).path)
     if model is None:
         return render(request, "model_loading.html.j2", title=FILL_MASK.title)
     values: dict[str, Any] = {"model": model, "is_loading": is_loading, "error": ""}
@@ -132,4 +131,4 @@ def guesses_of(tokenizer: TextTokenizer, chances: NDArray[np.float64], truth: in
     ]
 
 
-FILL_MASK = Section(name="fill-mask", title="Masked words", of="r", routes=[("fill-mask", fill_mask)])
+FILL_MASK = Section(name="fill-mask", title="Masked words", of="rm", routes=[("fill-mask", fill_mask)])

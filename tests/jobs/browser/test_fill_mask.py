@@ -217,3 +217,20 @@ def test_few_models_stay_in_memory_and_many_threads_load_one_once(run, tmp_path,
     assert loaded == [run, *others]
     held.get(run)
     assert loaded == [run, *others, run]
+
+
+def test_a_model_without_a_run_has_these_pages(encoder, run, reader):
+    """Exported or imported, or one checkpoint of a run."""
+    checkpoint = run / "checkpoints/step-00000004"
+    models_alone = Reader(encoder, checkpoint)
+    page = models_alone.get("m0/fill-mask?text=good+[MASK]")
+    assert "BertForPreTraining" in page.text and len(guesses(page)) == 10
+    assert {f"/token/m0/{name}" for name in ("fill-mask", "attention")} == {
+        link for link in page.links if "/m0/" in link
+    }
+    assert "Checkpoint of step 4" in models_alone.get("m1/fill-mask?text=w1").text
+    assert "Layer" in models_alone.get("m0/attention").text
+    models_alone.get("m0/examples", 404)
+    models_alone.get("m7/fill-mask", 404)
+    assert "/token/m0/fill-mask" in models_alone.get("").links
+    assert "Masked words" in Reader(encoder).get("").text  # goes there
