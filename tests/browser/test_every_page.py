@@ -9,7 +9,8 @@ import pytest
 from jobs.browser.sections import SECTIONS
 from tests.browser.tab import Tab
 
-LINKS = "Array.from(document.querySelectorAll('main a[href], nav a[href]'), link => new URL(link.getAttribute('href'), location).href)"  # also in SVG
+LINKS = """Array.from(document.querySelectorAll('main a[href], nav a[href]'),
+  (link) => new URL(link.getAttribute('href'), location).href)"""  # `link.href` of SVG is no text
 MOST_PAGES = 60
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 # What a page lacks for somebody who uses the keyboard or a screen reader.
