@@ -77,8 +77,7 @@
           const damaged = runs.filter((run) => run.damaged).map((run) => `${run.name}: ${run.damaged}`);
           say(damaged.length ? `${words.damaged} ${damaged.join(", ")}` : "");
         } catch {
-          say(words.lost);
-          wait = RETRY_MS;
+          wait = RETRY_MS; // the table of latest values asks, too, and shows that there is no answer
         }
       }
       await pause(wait);
@@ -118,21 +117,21 @@
     const series = [];
     for (const run of runs) {
       if (!run.box.checked) continue;
-      const train = run.splits.train;
+      const add = (split, columns, kinds) => {
+        const table = tableOf(split[x], columns.map(fit));
+        if (!table[0].length) return;
+        tables.push(table);
+        series.push(...kinds.map((kind) => ({ run, kind, end: table[0].at(-1) })));
+      };
+      const { train, validation } = run.splits;
       const values = train?.values[chart.key];
       if (values) {
         const means = smoothed(values, train.width, size);
-        const columns = chart.isExact ? [means] : [values.low ?? values.mean, values.high ?? values.mean, means];
-        tables.push(tableOf(train[x], columns.map(fit)));
-        if (!chart.isExact) series.push({ run, kind: "low" }, { run, kind: "high" });
-        series.push({ run, kind: "mean" });
+        if (chart.isExact) add(train, [means], ["mean"]);
+        else add(train, [values.low ?? values.mean, values.high ?? values.mean, means], ["low", "high", "mean"]);
       }
-      const evaluation = run.splits.validation;
-      const found = evaluation?.values[chart.key];
-      if (found) {
-        tables.push(tableOf(evaluation[x], [fit(found.mean)]));
-        series.push({ run, kind: "evaluation" });
-      }
+      const found = validation?.values[chart.key];
+      if (found) add(validation, [found.mean], ["evaluation"]);
     }
     return { tables, series };
   }
@@ -157,7 +156,7 @@
     const colour = colourOf(run);
     if (kind === "mean") return { stroke: colour, width: 2, points: { show: false } };
     if (kind === "evaluation") {
-      const points = { show: true, size: 8, width: 2, stroke: colour, fill: getComputedStyle(document.body).backgroundColor };
+      const points = { show: true, size: 7, width: 1.5, stroke: colour, fill: getComputedStyle(document.body).backgroundColor };
       return { stroke: colour, paths: () => null, points };
     }
     return kind === "low"
@@ -195,7 +194,7 @@
       ],
       series: [{}, ...series.map(styleOf)],
       bands,
-      hooks: { setCursor: [(plot) => read(chart, plot, series)] },
+      hooks: { setCursor: [(plot) => read(chart, plot)] },
     };
   }
 
@@ -203,6 +202,7 @@
     const { tables, series } = seriesOf(chart);
     chart.section.hidden = !tables.length;
     if (!tables.length) return forget(chart);
+    chart.series = series; // they end later with every new line
     const data = uPlot.join(tables);
     const shape = JSON.stringify(series.map(({ run, kind }) => [run.points, kind]));
     if (chart.plot && chart.shape === shape) {
@@ -216,7 +216,7 @@
     forget(chart);
     chart.shape = shape;
     chart.plot = new uPlot(optionsOf(chart, series, chart.place.clientWidth), data, chart.place);
-    chart.plot.over.addEventListener("click", () => pick(chart, series));
+    chart.plot.over.addEventListener("click", () => pick(chart));
   }
 
   function forget(chart) {
@@ -242,13 +242,14 @@
     return at < 0 ? null : values[at];
   }
 
-  function read(chart, plot, series) {
+  function read(chart, plot) {
     const at = plot.cursor.idx;
     chart.readout.replaceChildren();
     if (at === null || at === undefined || plot.cursor.left < 0) return;
     chart.readout.append(`${words[form.elements.x.value]} ${shownExactX(plot.data[0][at])}`);
-    series.forEach(({ run, kind }, number) => {
-      const value = kind === "mean" || kind === "evaluation" ? valueAt(plot.data[number + 1], at) : null;
+    chart.series.forEach(({ run, kind, end }, number) => {
+      if ((kind !== "mean" && kind !== "evaluation") || plot.data[0][at] > end) return;
+      const value = valueAt(plot.data[number + 1], at);
       if (value === null) return;
       const part = document.createElement("span");
       part.className = run.item.className;
@@ -258,12 +259,18 @@
     });
   }
 
-  /** Shows a link to the examples of the step that was clicked: of the first run that has a curve there. */
-  function pick(chart, series) {
-    const at = chart.plot.cursor.idx;
-    const run = series.map((one) => one.run).find((one) => one.steps && one.splits.train?.step.length);
-    if (at === null || at === undefined || !run) return;
-    const wanted = chart.plot.data[0][at];
+  /** Shows a link to the examples of the step that was clicked, of the run whose curve is nearest. */
+  function pick(chart) {
+    const { plot } = chart;
+    const at = plot.cursor.idx;
+    if (at === null || at === undefined) return;
+    const wanted = plot.data[0][at];
+    const near = chart.series.flatMap(({ run, kind, end }, number) => {
+      const value = kind === "mean" && run.steps && wanted <= end ? valueAt(plot.data[number + 1], at) : null;
+      return value === null ? [] : [{ run, distance: Math.abs(plot.valToPos(value, "y") - plot.cursor.top) }];
+    });
+    if (!near.length) return;
+    const { run } = near.reduce((best, one) => (one.distance < best.distance ? one : best));
     const xs = run.splits.train[form.elements.x.value];
     const after = xs.findIndex((x) => x >= wanted);
     const step = run.splits.train.step[after < 0 ? xs.length - 1 : after];
