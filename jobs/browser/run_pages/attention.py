@@ -50,7 +50,8 @@ class Line:
 
     query: int
     key: int
-    weight: float
+    opacity: float
+    """Its weight in proportion to the largest of the drawing, so that even attention is visible, too."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ def lines_of(weights: Weights, token: int) -> list[Line]:
     else:
         keys = np.flatnonzero(weights[token] >= LEAST_OF_ONE)
         queries = np.full(len(keys), token)
-    places = zip(queries.tolist(), keys.tolist())
-    return [Line(query, key, float(weights[query, key])) for query, key in places]
+    shown = weights[queries, keys] / weights[queries, keys].max()
+    return [Line(*place) for place in zip(queries.tolist(), keys.tolist(), shown.tolist())]
 
 
 def shades_of(weights: Weights) -> list[Shade]:

@@ -61,6 +61,10 @@ def ids_of_pair(run: Path) -> list[int]:
     return [words.index(word) for word in "[CLS] w1 w2 w3 [SEP] w4 w5 [SEP]".split()]
 
 
+def proportions(weights: list[float]) -> list[str]:
+    return [f"{weight / max(weights):.3f}" for weight in weights]
+
+
 def opacities(page: Page) -> list[str]:
     return re.findall(r'stroke-opacity="([\d.]+)"', page.source)
 
@@ -76,7 +80,7 @@ def test_the_lines_and_the_table_of_a_token_have_the_weights_of_its_layer_and_he
         words = "[CLS] w1 w2 w3 [SEP] w4 w5 [SEP]".split()
         rows = [[str(place), word, shown(weight)] for place, (word, weight) in enumerate(zip(words, own[2]))]
         assert page.rows[1:] == rows
-        assert opacities(page) == [f"{weight:.3f}" for weight in own[2] if weight >= 0.005]
+        assert opacities(page) == proportions([weight for weight in own[2] if weight >= 0.005])
         assert f"The darkest cell is {shown(own.max())}" in page.text
 
 
@@ -85,7 +89,7 @@ def test_without_a_chosen_token_all_lines_are_there_but_the_weak_ones(reader, ru
     page = reader.get(f"r0/attention?{PAIR}&layer=1&head=1")
     strongest = np.argsort(-own, axis=1, kind="stable")[:, :3]
     expected = [own[i, j] for i, j in np.ndindex(8, 8) if own[i, j] >= 0.04 or j in strongest[i]]
-    assert opacities(page) == [f"{weight:.3f}" for weight in expected]
+    assert opacities(page) == proportions(expected)
     listed = [[int(key) for key in re.findall(r"\((\d+)\)", row[2])] for row in page.rows[1:]]
     assert listed == strongest.tolist()
 
@@ -182,7 +186,7 @@ def test_the_parts_of_a_drawing_are_small_whatever_the_model_is():
         *((2, i) for i in range(3)),
         *((3, i) for i in (0, 1, 3)),
     ]
-    assert lines_of(weights, 2) == [Line(2, 1, 0.5), Line(2, 2, 0.5)]
+    assert lines_of(weights, 2) == [Line(2, 1, 1.0), Line(2, 2, 1.0)]
     assert [[key for key, _ in row] for row in strongest_of(weights)] == [[0, 1, 2], [0, 1, 2], [1, 2, 0], [3, 0, 1]]
     assert numbers_around(1, 2) == range(1, 3)
     for count in (1, 23, 24, 25, 1000):
