@@ -61,8 +61,11 @@ class NearDuplicates:
 
     def row(self, document: int) -> dict[str, Any] | None:
         """Return the row of a document, None if it was not left out as a near duplicate."""
-        if not self.num_rows:
-            return None
+        number = self._find(document) if self.num_rows else None
+        return None if number is None else self.rows(number, 1)[0]
+
+    def _find(self, document: int) -> int | None:
+        """Return the number of a document's row. Rows are in id order."""
         with self._opened() as file:
             start = 0
             for group in range(file.num_row_groups):
@@ -70,7 +73,7 @@ class NearDuplicates:
                     ids = batch.column("id").to_numpy()
                     at = int(np.searchsorted(ids, np.uint64(document)))
                     if at < len(ids):
-                        return self.rows(start + at, 1)[0] if int(ids[at]) == document else None
+                        return start + at if int(ids[at]) == document else None
                     start += len(ids)
         return None
 

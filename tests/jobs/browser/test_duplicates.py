@@ -97,6 +97,16 @@ def test_every_pair_is_that_of_its_texts(left_out, near):
         assert (comparison.a, comparison.b) == (texts[row["id"]], texts[row["resembles"]])
 
 
+def test_a_document_may_resemble_one_that_was_left_out_too(left_out, near):
+    found = DuplicateTexts(BrowsedDataSet(str(left_out), None, 1.0))
+    first, last = near[0], near[-1]
+    assert found.other(last | {"resembles": first["id"]}) == (first, True)
+    other, is_left_out = found.other(last)
+    assert (other["id"], is_left_out) == (last["resembles"], False)
+    with pytest.raises(ValueError, match=f"resembles document {5:016x}, which neither documents/ nor near-dup"):
+        found.other(last | {"resembles": 5})
+
+
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_rows_are_found_by_number_and_id_in_any_batches(left_out, near, batch, monkeypatch):
     monkeypatch.setattr("jobs.browser.near_duplicates.BATCH", batch)
