@@ -89,6 +89,7 @@ def test_an_example_is_shown_with_its_masks_and_the_rank_of_each_true_token(read
     words = (run / "vocab.txt").read_text().split("\n")
     true = [row[1] for row in guesses(page) if row[1].endswith(" true")]
     assert true == [f"{words[number]} true" for number in row["masked_lm_ids"]]
+    assert "/token/d0/examples/3" in page.links
     place = masked[0]
     page = reader.get(f"r0/fill-mask?example=d0:3&mask={place}")
     assert (str(place), "false", words[row["masked_lm_ids"][0]]) in buttons(page)
@@ -234,3 +235,10 @@ def test_a_model_without_a_run_has_these_pages(encoder, run, reader):
     models_alone.get("m7/fill-mask", 404)
     assert "/token/m0/fill-mask" in models_alone.get("").links
     assert "Masked words" in Reader(encoder).get("").text  # goes there
+
+
+def test_the_page_of_an_example_leads_to_the_models_of_the_command(left_out, run, encoder):
+    links = Reader(left_out, run, encoder).get("d0/examples/5").links
+    for name in ("fill-mask", "attention"):
+        assert f"/token/r0/{name}?example=d0:5" in links and f"/token/m0/{name}?example=d0:5" in links
+    assert not [link for link in Reader(left_out).get("d0/examples/5").links if "fill-mask" in link]
