@@ -65,14 +65,13 @@ class Targets:
             self.given.append(key)
 
     def open_data_of(self, run: BrowsedRun) -> None:
-        """Open the data set in the configuration of a run, unless one is open that its latest checkpoint has read."""
-        state, location = run.state(), run.settings.get("data")
-        if not isinstance(location, str) or (state and self.find_data_set(state.shards_digest)):
-            return
-        try:
-            self.open_data_set(location)
-        except (ValueError, OSError, StoreError) as error:
-            run.data_set_fault = str(error)
+        """Open the data set in the configuration of a run, if it is there."""
+        location = run.settings.get("data")
+        if isinstance(location, str):
+            try:
+                self.open_data_set(location)
+            except (ValueError, OSError, StoreError) as error:
+                run.data_set_fault = str(error)
 
     def training_data(self, key: str) -> DataSet:
         """Return a data set as training reads it. It is opened at the first call."""
@@ -88,14 +87,23 @@ class Targets:
         digests = {data_set.manifest["shards_parquet"]["sha256"]: key for key, data_set in self.data_sets.items()}
         return digests.get(shards_digest)
 
+    def find_location(self, location: str) -> str | None:
+        """Return the key of the data set at a place, None if it is not open."""
+        return next((key for key, one in self.data_sets.items() if _is_same(one.location, location)), None)
+
     def open_data_set(self, path: str) -> str:
         """Open a data set unless it is open already, and return its key."""
-        for key, data_set in self.data_sets.items():
-            if data_set.location == path:
-                return key
+        if found := self.find_location(path):
+            return found
         key = f"d{len(self.data_sets)}"
         self.data_sets[key] = BrowsedDataSet(path, self.cache_dir, self.cache_gb)
         return key
+
+
+def _is_same(one: str, other: str) -> bool:
+    if storage.is_local(one) and storage.is_local(other):
+        return os.path.realpath(one) == os.path.realpath(other)
+    return one == other
 
 
 def is_run(path: str) -> bool:

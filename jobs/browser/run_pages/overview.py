@@ -76,7 +76,7 @@ def data_set_of_run(
         key = targets.find_data_set(state.shards_digest) if state else None
         return key, "" if key else run.data_set_fault
     if not state:
-        return next((key for key, data_set in targets.data_sets.items() if data_set.location == location), None), ""
+        return targets.find_location(location), ""
     if key := targets.find_data_set(state.shards_digest):
         return key, ""
     return None, translate(

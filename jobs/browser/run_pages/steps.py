@@ -99,15 +99,22 @@ OTHER_DATA = (
 
 
 def next_data_set(targets: Targets, run: BrowsedRun) -> str:
-    """Return the key of the data set in the configuration of a run; ValueError if it is not open."""
-    location, state = run.settings.get("data"), run.state()
-    for key, data_set in targets.data_sets.items():
-        if data_set.location == location:
-            return key
-    found = state and targets.find_data_set(state.shards_digest)
-    if found:
-        return found
-    raise ValueError(run.data_set_fault or f"{run.path / 'config.toml'} does not name the data set of the run")
+    """Return the key of the data set that a run goes on with; ValueError if it is not open.
+
+    It is the one in its configuration. Without --allow-change data, training would refuse to read another one than before.
+    """
+    settings, state = run.settings, run.state()
+    location = str(settings.get("data"))
+    found = targets.find_location(location)
+    if state and not (found and "data" in settings.get("allow_change", ())):
+        found = targets.find_data_set(state.shards_digest)
+    if found is None:
+        raise ValueError(
+            run.data_set_fault
+            or f"{location} has changed since the run read it: give its data set to the command, too: "
+            f"bertloom browse RUN DATASET"
+        )
+    return found
 
 
 def text_of(data_set: BrowsedDataSet, index: int) -> tuple[ExampleText | None, str]:
@@ -156,9 +163,9 @@ def data_key_of(targets: Targets, run: BrowsedRun, step: int) -> str | None:
     """Return the key of the data set that a step of the past has read, None if it is not open."""
     state = run.state()
     legs = [leg for leg in state.progress.legs if leg.step < step] if state else []
-    if legs:
-        return targets.find_data_set(legs[-1].shards_digest)
-    return next((key for key, one in targets.data_sets.items() if one.location == run.settings.get("data")), None)
+    return (
+        targets.find_data_set(legs[-1].shards_digest) if legs else targets.find_location(str(run.settings.get("data")))
+    )
 
 
 STEPS = Section(name="steps", title="Steps", of="r", routes=[("steps", show_step)])

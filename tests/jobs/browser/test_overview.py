@@ -35,7 +35,7 @@ def test_a_run_opens_its_own_page_and_its_data_set_too(run):
     reader = Reader(run)
     answer = reader.client.get("/token/", follow_redirects=False)
     assert answer.headers["location"] == "/token/r0/overview"
-    reader.get("d0/examples")
+    assert "/token/d0/examples" in reader.get("r0/overview").links
 
 
 def test_a_data_set_that_moved_is_found_if_it_is_given_too(run, tmp_path):

@@ -168,9 +168,14 @@ def test_a_step_that_cannot_be_shown_gives_one_clear_line(data, run, tmp_path):
     changed = shutil.copytree(run, tmp_path / "changed")
     (changed / "config.toml").write_text((run / "config.toml").read_text().replace(str(data), str(other)))
     assert "Step 1 read another data set" in Reader(changed).get("r0/steps?step=1").text
-    both = Reader(changed, data)
-    assert "/token/d0/steps" not in both.get("r0/steps?step=1").links
-    assert any("/d0/examples/" in link for link in both.get("r0/steps?step=1").links)
+    config = (changed / "config.toml").read_text().replace("num_steps = 4", "num_steps = 6")
+    (changed / "config.toml").write_text(config)
+    assert f"{other} has changed since the run read it" in Reader(changed).get("r0/steps?step=5", 400).text
+    assert any("/d0/examples/" in link for link in Reader(data, changed).get("r0/steps?step=5").links)
+    (changed / "config.toml").write_text(config.replace("allow_change = []", 'allow_change = ["data"]'))
+    page = Reader(changed).get("r0/steps?step=5")
+    assert "0 to 24 of the order" in page.text and any("/d0/examples/" in link for link in page.links)
+    assert any("/d0/examples/" in link for link in Reader(data, changed).get("r0/steps?step=1").links)
     broken = only(run, tmp_path / "broken")
     (broken / "config.toml").write_text('seed = "x"\n')
     assert "seed = 'x': expected an integer" in Reader(broken, data).get("r0/steps?step=1", 400).text
