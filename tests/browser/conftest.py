@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.tab import Tab
+from tests.browser.tab import REBOUND, Tab
 from tests.jobs.browser.served import Served, served
 from tests.jobs.corpus import documents, run_job, vocabulary_words, write
 
@@ -86,7 +86,7 @@ def chromium() -> Iterator[object]:
             args=[
                 "--no-sandbox",
                 "--disable-background-networking",
-                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ],
         )
         yield browser

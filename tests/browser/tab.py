@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+REBOUND = "rebound.example"
+"""A name of somebody else that leads to this machine, in the Chromium of the tests."""
 QUIET = """async () => {
   for (let quiet = 0; quiet < 3; quiet++) {
     if (document.querySelector('.htmx-request, meta[http-equiv=refresh]')) return false;
@@ -36,3 +38,20 @@ class Tab:
     def settle(self) -> None:
         """Wait until the page asks for nothing more."""
         self.page.wait_for_function(QUIET)
+
+    def click(self, selector: str) -> None:
+        self.page.click(selector)
+        self.settle()
+
+    def press(self, key: str) -> None:
+        self.page.keyboard.press(key)
+        self.settle()
+
+    @property
+    def text(self) -> str:
+        """What the main part of the page shows."""
+        return self.page.inner_text("main")
+
+    @property
+    def path(self) -> str:
+        return self.page.url.removeprefix(self.address)

@@ -1,0 +1,263 @@
+"""A data set in Chromium: paging, filters, keys, sources, bars, and texts that a page could get wrong."""
+
+import re
+import shutil
+import urllib.request
+
+import pytest
+
+from tests.browser.tab import REBOUND
+from tests.jobs.browser.served import served
+
+NUMBERS = "Array.from(document.querySelectorAll('#examples h2 a'), (one) => Number(one.textContent.replace(/,/g, '')))"
+
+
+def numbers(tab) -> list[int]:
+    """The numbers of the examples in the list."""
+    return tab.page.evaluate(NUMBERS)
+
+
+# ---- the list, its filters and keys
+
+
+def test_links_and_keys_page_through_the_examples(tab):
+    one = tab()
+    one.open("d0/examples")
+    first = numbers(one)
+    assert first == list(range(len(first))) and len(first) >= 10
+    one.click("a[rel=next]")
+    second = numbers(one)
+    assert second == [number + len(first) for number in first]
+    for key, shown in [
+        ("n", len(first) * 2),
+        ("p", len(first)),
+        ("ArrowRight", len(first) * 2),
+        ("ArrowLeft", len(first)),
+    ]:
+        one.press(key)
+        one.page.wait_for_function(f"{NUMBERS}[0] === {shown}")
+    one.open(f"d0/examples/{first[-1]}")
+    one.press("n")
+    one.page.wait_for_url(f"**/d0/examples/{first[-1] + 1}")
+
+
+def test_keys_do_nothing_while_one_types(tab):
+    one = tab()
+    one.open("d0/examples")
+    one.press("/")
+    assert one.page.evaluate("document.activeElement.matches('[data-search]')")
+    one.page.keyboard.type("np?/")
+    assert one.page.input_value("[data-search]") == "np?/" and one.path == "d0/examples"
+    assert not one.page.evaluate("document.getElementById('keys').open")
+
+
+def test_a_question_mark_lists_the_keys(tab):
+    one = tab()
+    one.open("d0/examples")
+    one.press("?")
+    assert "Previous" in one.page.inner_text("#keys")
+    one.press("n")  # the list is before the page
+    assert one.path == "d0/examples"
+    one.press("Escape")
+    assert not one.page.is_visible("#keys")
+    one.click("#show-keys")
+    assert one.page.is_visible("#keys")
+
+
+def test_the_first_key_leads_past_the_navigation(tab):
+    one = tab()
+    one.open("d0/rejects")
+    one.press("Tab")
+    assert one.page.evaluate("document.activeElement.className") == "skip"
+    assert one.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    one.press("Enter")
+    assert one.page.evaluate("document.activeElement.id") == "main"
+
+
+def test_the_form_filters_the_list(tab):
+    one = tab()
+    one.open("d0/examples")
+    one.page.select_option("#filter-split", "validation")
+    one.page.select_option("#filter-label", index=1)
+    one.click("form.filters button:has-text('Show')")
+    found = numbers(one)
+    assert found and found != list(range(len(found))) and "split=validation" in one.path and "label=" in one.path
+    assert (
+        len(set(re.findall(r"validation, length 64, copy 0 · (\w+)", one.text))) == 1
+        and "train, length" not in one.text
+    )
+
+
+def test_a_search_for_a_word_shows_where_it_is(tab):
+    one = tab()
+    one.open("d0/examples?word=天地")
+    one.page.wait_for_selector("#progress [role=status]")  # the search has ended
+    places = one.page.locator("#examples .found b").all_inner_texts()
+    assert places and {text.replace(" ", "") for text in places} == {"天地"}
+
+
+def test_a_filter_that_is_none_names_the_value(tab):
+    one = tab()
+    assert one.open("d0/examples?length=x") == 400 and "length=x: " in one.page.inner_text("[role=alert]")
+    assert one.faults and all("400" in fault for fault in one.faults)
+    one.faults.clear()
+
+
+def test_the_pages_work_without_scripts(tab):
+    one = tab(java_script_enabled=False)
+    one.page.goto(f"{one.address}d0/examples?word=script")
+    for _ in range(50):
+        if one.page.locator("#examples li").count():
+            break
+        one.page.click("text=Go on")
+    one.page.click("#examples h2 a")
+    one.page.click("text=Show its source")
+    assert "Made again from the source files" in one.text
+
+
+# ---- one example
+
+
+def test_the_source_of_an_example_is_explained_on_its_page(tab):
+    one = tab()
+    one.open("d0/examples?document=&word=script")
+    one.click("#examples h2 a")
+    address = one.path
+    one.click("text=Show its source and make it again")
+    one.page.wait_for_selector("#explanation .verdict")
+    shown = one.page.inner_text("#explanation")
+    assert "strange <i>&.jsonl.gz" in shown and "<script>document.title = 'taken'</script>" in shown
+    assert "Why it has this label" in shown and one.path == address and "all 9 columns" in shown
+
+
+def test_the_true_token_of_a_mask_is_shown_under_the_pointer_and_on_request(tab):
+    one = tab()
+    one.open("d0/examples/3")
+    marked = one.page.locator(".segment mark.mask").first
+    truth = marked.locator(".truth")
+    hidden = truth.bounding_box()
+    assert hidden and hidden["width"] <= 1
+    marked.hover()
+    shown = truth.bounding_box()
+    assert shown and shown["width"] > 5
+    one.page.mouse.move(0, 0)
+    one.page.check("#truths")
+    box = truth.bounding_box()
+    assert box and box["width"] > 1
+
+
+def test_a_bar_of_a_chart_leads_to_its_examples(tab):
+    one = tab()
+    one.open("d0/charts")
+    one.page.wait_for_selector("main svg a[href*='examples?']")
+    links = one.page.eval_on_selector_all("main svg a", "all => all.map(one => one.href.baseVal)")
+    kinds = {re.sub(r"=[^&]*", "", link.partition("?")[2]): link for link in links}
+    assert len(kinds) >= 4, kinds
+    for link in kinds.values():
+        assert one.page.goto(one.address.partition("/d0")[0].rsplit("/", 2)[0] + link).status == 200
+        one.page.wait_for_selector("#examples li, #progress [role=status]")
+        one.settle()
+        assert numbers(one), link
+
+
+# ---- texts that a page could get wrong
+
+
+def test_a_text_that_is_html_is_shown_and_not_run(tab):
+    one = tab()
+    one.open("d0/examples?source=strange <i>%26.jsonl.gz&word=script")
+    one.page.wait_for_selector("#examples li")
+    assert "< script > document" in one.page.inner_text("#examples")
+    assert (
+        "taken" not in one.page.title()
+        and one.page.locator("#examples script, #examples img, #examples i").count() == 0
+    )
+    assert not any("400" in fault for fault in one.faults)
+
+
+def test_a_text_from_right_to_left_is_laid_out_so(tab):
+    one = tab()
+    one.open("d0/examples?word=الكتاب")
+    one.page.wait_for_selector("#examples li")
+    text = one.page.locator("#examples .segment p").first
+    assert text.evaluate("(one) => one.matches(':dir(rtl)') && getComputedStyle(one).direction") == "rtl"
+    assert one.page.evaluate("getComputedStyle(document.body).direction") == "ltr"
+
+
+def test_a_document_of_four_megabytes_is_a_small_page(tab, server, strange):
+    one = tab(width=400)
+    one.open("d0/examples?source=strange <i>%26.jsonl.gz&tokens=60-64")
+    one.page.wait_for_selector("#examples li")
+    document = one.page.locator("#examples h2 a").nth(15).get_attribute("href")
+    one.open(document.partition("/d0/")[2].join(("d0/", "")))
+    link = one.page.locator(".facts a[href*='/documents/']").first.get_attribute("href")
+    with urllib.request.urlopen(server.address.rsplit("/", 2)[0] + link) as answer:
+        assert len(answer.read()) < 300_000
+    assert one.open(link.partition("/d0/")[2].join(("d0/", ""))) == 200
+
+
+def test_chinese_text_breaks_between_characters_and_has_a_chinese_font(tab):
+    one = tab(width=400, language="zh-CN")
+    one.open("d0/examples?word=天地")
+    one.page.wait_for_selector("#examples li")
+    assert "样本" in one.page.inner_text("h1") and one.page.evaluate("document.documentElement.lang") == "zh-Hans"
+    text = one.page.locator("#examples .segment p").first
+    lines, width = text.evaluate("(one) => [one.getClientRects()[0].height / 24, one.scrollWidth - one.clientWidth]")
+    assert lines > 1.5 and width <= 0
+    fonts = one.page.evaluate("getComputedStyle(document.body).fontFamily")
+    assert fonts.index("PingFang SC") < fonts.index("Noto Sans CJK SC")
+
+
+# ---- who may read, and what is damaged
+
+
+def test_another_page_that_points_its_name_to_this_machine_reads_nothing(tab, server):
+    one = tab(address=f"http://{REBOUND}:{server.port}/{server.token}/")
+    assert one.page.goto(one.address).status == 421 and REBOUND in one.page.content()
+    one.faults.clear()
+
+
+def test_the_token_is_in_no_referer_and_in_no_request_to_others(tab, server):
+    one = tab()
+    sent: list[dict[str, str]] = []
+    one.page.on("request", lambda request: sent.append(request.all_headers()))
+    one.open("d0/examples")
+    one.click("#examples h2 a")
+    assert len(sent) > 2 and not any("referer" in headers for headers in sent)
+
+
+def test_a_page_whose_server_has_ended_shows_so(tab, strange):
+    with served(strange) as running:
+        one = tab(address=running.address)
+        one.open("d0/examples/3")
+        assert not one.page.is_visible("#silent")
+        running.end()
+        one.page.click("text=Show its source")
+        one.page.wait_for_selector("#silent:visible")
+    one.faults.clear()  # Chromium reports the lost connection
+
+
+@pytest.fixture(scope="module")
+def damaged(strange, tmp_path_factory):
+    """A copy of the data set in which a byte of a shard and of a bucket of documents are others."""
+    copy = shutil.copytree(strange, tmp_path_factory.mktemp("damaged") / "out")
+    for path in (max((copy / "train").rglob("*.tar"), key=lambda one: one.stat().st_size),):
+        data = bytearray(path.read_bytes())
+        data[5000:5100] = bytes(100)
+        path.write_bytes(data)
+    return copy
+
+
+def test_a_damaged_shard_shows_the_message_of_verify(tab, damaged, capsys):
+    from jobs.cli import main
+
+    assert main(["verify", str(damaged)]) == 1
+    said = capsys.readouterr()
+    with served(damaged) as running:
+        one = tab(address=running.address)
+        for path in ("d0/examples", "d0/examples/0"):
+            one.open(path)
+            message = one.page.locator(".error").first.inner_text()
+            assert "Traceback" not in one.page.content()
+            assert any(line.strip() in message for line in said.out.splitlines() if ".tar" in line), (message, said.out)
+        one.faults.clear()
