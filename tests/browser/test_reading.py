@@ -35,7 +35,7 @@ def test_links_and_keys_page_through_the_examples(tab):
         ("ArrowLeft", len(first)),
     ]:
         one.press(key)
-        one.page.wait_for_function(f"{NUMBERS}[0] === {shown}")
+        one.page.wait_for_function(f"() => {NUMBERS}[0] === {shown}")
     one.open(f"d0/examples/{first[-1]}")
     one.press("n")
     one.page.wait_for_url(f"**/d0/examples/{first[-1] + 1}")
@@ -90,17 +90,15 @@ def test_the_form_filters_the_list(tab):
 
 def test_a_search_for_a_word_shows_where_it_is(tab):
     one = tab()
-    one.open("d0/examples?word=天地")
+    one.open("d0/examples?word=天")
     one.page.wait_for_selector("#progress [role=status]")  # the search has ended
     places = one.page.locator("#examples .found b").all_inner_texts()
-    assert places and {text.replace(" ", "") for text in places} == {"天地"}
+    assert places and {text.replace(" ", "") for text in places} == {"天"}
 
 
 def test_a_filter_that_is_none_names_the_value(tab):
-    one = tab()
-    assert one.open("d0/examples?length=x") == 400 and "length=x: " in one.page.inner_text("[role=alert]")
-    assert one.faults and all("400" in fault for fault in one.faults)
-    one.faults.clear()
+    one = tab(expects=("400 (Bad Request)",))
+    assert one.open("d0/examples?length=x") == 400 and "length=x: " in one.page.inner_text("main [role=alert]")
 
 
 def test_the_pages_work_without_scripts(tab):
@@ -149,15 +147,17 @@ def test_the_true_token_of_a_mask_is_shown_under_the_pointer_and_on_request(tab)
 def test_a_bar_of_a_chart_leads_to_its_examples(tab):
     one = tab()
     one.open("d0/charts")
-    one.page.wait_for_selector("main svg a[href*='examples?']")
-    links = one.page.eval_on_selector_all("main svg a", "all => all.map(one => one.href.baseVal)")
-    kinds = {re.sub(r"=[^&]*", "", link.partition("?")[2]): link for link in links}
+    one.page.wait_for_selector("[aria-label='Charts of the sample']")
+    links = one.page.eval_on_selector_all(".charts a", "all => all.map((one) => one.getAttribute('href'))")
+    kinds = {re.sub(r"=[^&]*", "", link.partition("?")[2]): link for link in links if "/examples?" in link}
     assert len(kinds) >= 4, kinds
     for link in kinds.values():
-        assert one.page.goto(one.address.partition("/d0")[0].rsplit("/", 2)[0] + link).status == 200
+        one.page.locator(f".charts a[href='{link}']").first.click()
         one.page.wait_for_selector("#examples li, #progress [role=status]")
         one.settle()
         assert numbers(one), link
+        one.page.go_back()
+        one.page.wait_for_selector("[aria-label='Charts of the sample']")
 
 
 # ---- texts that a page could get wrong
@@ -172,14 +172,13 @@ def test_a_text_that_is_html_is_shown_and_not_run(tab):
         "taken" not in one.page.title()
         and one.page.locator("#examples script, #examples img, #examples i").count() == 0
     )
-    assert not any("400" in fault for fault in one.faults)
 
 
 def test_a_text_from_right_to_left_is_laid_out_so(tab):
     one = tab()
     one.open("d0/examples?word=الكتاب")
     one.page.wait_for_selector("#examples li")
-    text = one.page.locator("#examples .segment p").first
+    text = one.page.locator("#examples .segment p", has_text="الولد").first
     assert text.evaluate("(one) => one.matches(':dir(rtl)') && getComputedStyle(one).direction") == "rtl"
     assert one.page.evaluate("getComputedStyle(document.body).direction") == "ltr"
 
@@ -198,7 +197,7 @@ def test_a_document_of_four_megabytes_is_a_small_page(tab, server, strange):
 
 def test_chinese_text_breaks_between_characters_and_has_a_chinese_font(tab):
     one = tab(width=400, language="zh-CN")
-    one.open("d0/examples?word=天地")
+    one.open("d0/examples?word=天")
     one.page.wait_for_selector("#examples li")
     assert "样本" in one.page.inner_text("h1") and one.page.evaluate("document.documentElement.lang") == "zh-Hans"
     text = one.page.locator("#examples .segment p").first
@@ -212,9 +211,11 @@ def test_chinese_text_breaks_between_characters_and_has_a_chinese_font(tab):
 
 
 def test_another_page_that_points_its_name_to_this_machine_reads_nothing(tab, server):
-    one = tab(address=f"http://{REBOUND}:{server.port}/{server.token}/")
+    one = tab(
+        address=f"http://{REBOUND}:{server.port}/{server.token}/",
+        expects=("421 (Misdirected Request)", "Cross-Origin-Opener-Policy"),
+    )
     assert one.page.goto(one.address).status == 421 and REBOUND in one.page.content()
-    one.faults.clear()
 
 
 def test_the_token_is_in_no_referer_and_in_no_request_to_others(tab, server):
@@ -228,23 +229,22 @@ def test_the_token_is_in_no_referer_and_in_no_request_to_others(tab, server):
 
 def test_a_page_whose_server_has_ended_shows_so(tab, strange):
     with served(strange) as running:
-        one = tab(address=running.address)
+        one = tab(address=running.address, expects=("ERR_CONNECTION_REFUSED", "htmx:"))
         one.open("d0/examples/3")
         assert not one.page.is_visible("#silent")
         running.end()
         one.page.click("text=Show its source")
         one.page.wait_for_selector("#silent:visible")
-    one.faults.clear()  # Chromium reports the lost connection
 
 
 @pytest.fixture(scope="module")
 def damaged(strange, tmp_path_factory):
-    """A copy of the data set in which a byte of a shard and of a bucket of documents are others."""
+    """A copy of the data set in which some bytes of a shard are others."""
     copy = shutil.copytree(strange, tmp_path_factory.mktemp("damaged") / "out")
-    for path in (max((copy / "train").rglob("*.tar"), key=lambda one: one.stat().st_size),):
-        data = bytearray(path.read_bytes())
-        data[5000:5100] = bytes(100)
-        path.write_bytes(data)
+    path = max((copy / "train").rglob("*.tar"), key=lambda one: one.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[5000:5100] = bytes(100)
+    path.write_bytes(data)
     return copy
 
 
@@ -254,10 +254,9 @@ def test_a_damaged_shard_shows_the_message_of_verify(tab, damaged, capsys):
     assert main(["verify", str(damaged)]) == 1
     said = capsys.readouterr()
     with served(damaged) as running:
-        one = tab(address=running.address)
+        one = tab(address=running.address, expects=("400 (Bad Request)",))
         for path in ("d0/examples", "d0/examples/0"):
             one.open(path)
             message = one.page.locator(".error").first.inner_text()
             assert "Traceback" not in one.page.content()
             assert any(line.strip() in message for line in said.out.splitlines() if ".tar" in line), (message, said.out)
-        one.faults.clear()
