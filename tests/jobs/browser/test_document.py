@@ -233,3 +233,6 @@ def test_a_document_of_4_mb_is_read_in_parts(tmp_path):
     text = reader.get(f"d0/documents/{row['id']:016x}/text?first=100000")
     assert len(text.source) < 100_000
     assert " ".join("".join(letter for letter, _ in Marked(text.source).characters).split()) in long
+    number = page.rows[1][-1].split()[0].replace(",", "")
+    explained = reader.get(f"d0/examples/{number}/explain")
+    assert "all 9 columns equal" in explained.text and "piece 1" in explained.text and len(explained.source) < 20_000
