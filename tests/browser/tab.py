@@ -7,6 +7,7 @@ REBOUND = "rebound.example"
 """A name of somebody else that leads to this machine, in the Chromium of the tests."""
 QUIET = """async () => {
   for (let quiet = 0; quiet < 3; quiet++) {
+    if (document.readyState !== 'complete') return false;
     if (document.querySelector('.htmx-request, meta[http-equiv=refresh]')) return false;
     await new Promise((done) => setTimeout(done, 20));
   }
