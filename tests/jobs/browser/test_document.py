@@ -5,6 +5,7 @@ import random
 import re
 from collections import defaultdict
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -148,6 +149,22 @@ def test_a_search_goes_on_until_all_members_were_read(folder, rows, monkeypatch)
     assert re.search("1 of [2-9] members of its shards read", page.text)
     again = whole_use(reader, rows[0]["id"])
     assert again.rows == whole.rows
+
+
+def test_a_data_set_in_a_store_is_searched_only_when_asked(folder, rows, monkeypatch):
+    monkeypatch.setattr(document, "storage", SimpleNamespace(is_local=lambda path: False))
+    reader, path = Reader(folder / "out"), f"d0/documents/{rows[0]['id']:016x}"
+    for _ in range(2):
+        page = reader.get(path)
+        assert (
+            "0 of " in page.text
+            and "members of its shards read" in page.text
+            and 'hx-trigger="load"' not in page.source
+        )
+    assert "are marked once all examples were read" in reader.get(f"{path}/text").text
+    assert f"/token/{path}?search=1" in page.links
+    assert "members of its shards read" not in reader.get(f"{path}?search=1").text
+    assert "of these are in no example" in reader.get(f"{path}/text").text
 
 
 def test_the_place_of_a_document_is_shown(folder, reader, rows):
