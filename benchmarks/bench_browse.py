@@ -10,6 +10,7 @@ second. It needs the extra `test`.
 
 import argparse
 import html
+import logging
 import os
 import random
 import re
@@ -174,6 +175,7 @@ def served(location: str) -> Iterator[tuple[Client, float, list[float]]]:
 @contextmanager
 def bucket(folder: Path) -> Iterator[str]:
     """Serve a copy of a folder as S3. Yields its URL, which the environment of this process makes readable."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

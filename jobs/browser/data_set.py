@@ -150,11 +150,11 @@ class BrowsedDataSet:
         row = self.rows[shard]
         with self._reading(shard, member):
             if self._stored:
-                return read_member(pa.py_buffer(self._stored.payload(row, member)), names)
+                return _read_columns(pa.py_buffer(self._stored.payload(row, member)), row, member, names)
             with pa.memory_map(storage.file_below(self.location, row["path"])) as file:
                 _check_end(row, member, file.size())
                 file.seek(row["member_offsets"][member])
-                return read_member(file.read_buffer(row["member_bytes"][member]), names)
+                return _read_columns(file.read_buffer(row["member_bytes"][member]), row, member, names)
 
     def _read_member(self, shard: int, member: int) -> pa.RecordBatch:
         row = self.rows[shard]
@@ -186,8 +186,7 @@ class BrowsedDataSet:
             raise ValueError(f"its metadata are {found}, expected {expected}")
         check_values(batch, row["max_seq_length"])
         check_ids(batch, self.manifest["vocabulary"]["size"])
-        if batch.num_rows != row["member_examples"][member]:
-            raise ValueError(f"{batch.num_rows} examples, expected {row['member_examples'][member]}")
+        _check_rows(batch, row, member)
 
     def _message(self, shard: int, member: int, error: Exception) -> str:
         """Return what `bertloom verify` prints about a member; what reading it gave if that finds no fault."""
@@ -285,10 +284,22 @@ class BrowsedDataSet:
         return Explainer(self.location)
 
 
+def _read_columns(payload: pa.Buffer, row: Mapping[str, Any], member: int, names: Sequence[str]) -> pa.RecordBatch:
+    batch = read_member(payload, names)
+    _check_rows(batch, row, member)
+    return batch
+
+
 def _check_end(row: Mapping[str, Any], member: int, size: int) -> None:
     """Raise ValueError if a shard ends before the end of a member. row: of the shard."""
     if (missing := row["member_offsets"][member] + row["member_bytes"][member] - size) > 0:
         raise ValueError(f"the shard ends {missing} bytes early")
+
+
+def _check_rows(batch: pa.RecordBatch, row: Mapping[str, Any], member: int) -> None:
+    """Raise ValueError unless a member has the number of examples that shards.parquet has. row: of its shard."""
+    if batch.num_rows != row["member_examples"][member]:
+        raise ValueError(f"{batch.num_rows} examples, expected {row['member_examples'][member]}")
 
 
 class _StoredMembers:

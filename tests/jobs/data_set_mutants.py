@@ -21,6 +21,9 @@ import pyarrow.parquet as pq
 
 from bertloom.manifest import manifest_sha256, manifest_text
 from bertloom.shards import SHARDS_SCHEMA, digest_of
+from jobs.browser.data_set import BrowsedDataSet
+from jobs.browser.filters import Filters, Range
+from jobs.browser.search import Search
 from jobs.explain import Explainer
 from jobs.inspect_shards import InspectConfig, inspect
 from jobs.support.report import write_report
@@ -140,11 +143,23 @@ def explain_some(folder: str) -> None:
         explainer.explain(index)
 
 
+def browse_some(folder: str) -> None:
+    """Search all examples with a filter on columns, a word and a script, and show a page."""
+    data_set = BrowsedDataSet(folder, None, 1.0)
+    for filters in (Filters(label=1, tokens=Range(3, 8)), Filters(word="a"), Filters(unknown=True, script="Latin")):
+        search = Search(data_set, filters)
+        while not search.is_complete:
+            search.count(0.0)
+    for index in {0, data_set.num_examples // 2, data_set.num_examples - 1}:
+        data_set.source_of(data_set.example(index)["document_a"])
+
+
 READERS: dict[str, Callable[[str], object]] = {
     "verify": verify,
     "inspect": lambda folder: inspect(InspectConfig(path=folder)),
     "inspect a shard": lambda folder: inspect(InspectConfig(path=f"{folder}/train/seq8/copy0/00000.tar")),
     "explain": explain_some,
+    "browse": browse_some,
     "report": lambda folder: write_report(folder, Gates()),
     "train": read_all_rows,
 }

@@ -190,6 +190,8 @@ def snippets(row: dict[str, Any], words: Words, vocabulary: Vocabulary) -> list[
     for at, size in places[:SHOWN_PLACES]:
         begin, past = (b, end - 1) if at >= b else (1, b - 1)
         start, stop = max(begin, at - CONTEXT_TOKENS), min(past, at + size + CONTEXT_TOKENS)
+        while start < at and vocabulary.continuation[ids[start]]:  # not from the middle of a word
+            start += 1
         pieces = vocabulary.readable.pieces(ids[start:stop], [False] * (stop - start))
         before, here, after = (
             "".join(map("".join, part))

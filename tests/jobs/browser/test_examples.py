@@ -262,7 +262,7 @@ def test_the_places_of_words_are_shown_with_the_text_around_them(left_out):
     found = re.findall(r'<p class="found" dir="auto" lang="">… (.*?)<b>(.*?)</b>(.*?) …</p>', page.source)
     assert len(found) >= 5
     for before, words, after in found:
-        assert before.endswith("and ") and words == "a sentence more" and after.startswith(" , ")
+        assert before.endswith("and ") and words == "a sentence more" and after.startswith(" ,")
 
 
 def test_words_are_whole_in_texts_with_spaces():
