@@ -71,7 +71,9 @@ class Client:
 
     def get(self, path: str) -> str:
         host = "/".join(self.address.split("/")[:3])
-        with OPENER.open(host + path if path.startswith("/") else self.address + path) as answer:
+        whole = host + path if path.startswith("/") else self.address + path
+        headers = {"HX-Request": "true"} if "/more?" in path else {}
+        with OPENER.open(urllib.request.Request(whole, headers=headers)) as answer:
             text: str = answer.read().decode()
             return text
 
