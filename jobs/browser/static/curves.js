@@ -4,6 +4,7 @@
   const POLL_MS = 2000;
   const RETRY_MS = 5000;
   const HEIGHT = 240;
+  const NUM_COLOURS = 8; // as in curves.py
   const form = document.querySelector("#curve-settings");
   const words = form.dataset;
   const language = document.documentElement.lang;
@@ -11,8 +12,9 @@
   const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
   const status = document.querySelector("#curve-status");
 
-  const runs = [...document.querySelectorAll("#curve-runs li")].map((item) => ({
+  const runs = [...document.querySelectorAll("#curve-runs li")].map((item, number) => ({
     item,
+    dash: number < NUM_COLOURS ? undefined : [8, 5],
     name: item.dataset.name,
     points: item.dataset.points,
     steps: item.dataset.steps,
@@ -70,15 +72,13 @@
     for (;;) {
       let wait = POLL_MS;
       if (!document.hidden) {
-        try {
-          const answers = await Promise.all(runs.map(ask));
-          if (answers.some((answer) => answer.isNew)) drawAll();
-          if (answers.some((answer) => answer.more)) wait = 0;
-          const damaged = runs.filter((run) => run.damaged).map((run) => `${run.name}: ${run.damaged}`);
-          say(damaged.length ? `${words.damaged} ${damaged.join(", ")}` : "");
-        } catch {
-          wait = RETRY_MS; // the table of latest values asks, too, and shows that there is no answer
-        }
+        // Where one fails, the others go on. If the command has ended, the table of latest values shows so.
+        const answers = await Promise.all(runs.map((run) => ask(run).catch(() => ({ failed: true }))));
+        if (answers.some((answer) => answer.isNew)) drawAll();
+        if (answers.some((answer) => answer.more)) wait = 0;
+        else if (answers.every((answer) => answer.failed)) wait = RETRY_MS;
+        const damaged = runs.filter((run) => run.damaged).map((run) => `${run.name}: ${run.damaged}`);
+        say(damaged.length ? `${words.damaged} ${damaged.join(", ")}` : "");
       }
       await pause(wait);
     }
@@ -154,7 +154,7 @@
 
   function styleOf({ run, kind }) {
     const colour = colourOf(run);
-    if (kind === "mean") return { stroke: colour, width: 2, points: { show: false } };
+    if (kind === "mean") return { stroke: colour, width: 2, dash: run.dash, points: { show: false } };
     if (kind === "evaluation") {
       const points = { show: true, size: 7, width: 1.5, stroke: colour, fill: getComputedStyle(document.body).backgroundColor };
       return { stroke: colour, paths: () => null, points };

@@ -18,6 +18,7 @@ from model.loading.data import DataSet
 from model.loading.stream import Leg
 from tests.jobs.browser.page_reader import Reader
 from tests.jobs.small_run import make_data, run_config
+from tests.model.object_store import object_store
 
 PHASES = ("32:0.5:8", "64:0.5:12")
 
@@ -231,3 +232,18 @@ def test_a_configuration_is_read_again_when_it_changes(data, run, tmp_path):
     text = (copy / "config.toml").read_text().replace("batch_size = 25", "batch_size = 30", 1)
     (copy / "config.toml").write_text(text)
     assert config_of(BrowsedRun(copy)).batch_size == 30
+
+
+def test_the_steps_of_a_run_on_a_store_are_known_before_any_example_is_fetched(data, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    copy = only(run, tmp_path / "copy", 4)
+    with object_store() as store:
+        config = (run / "config.toml").read_text().replace(str(data), store.upload(data, "bucket"))
+        (copy / "config.toml").write_text(config)
+        reader = Reader(copy)
+        page = reader.get("r0/steps?step=2")
+        local = [link for link in Reader(run).get("r0/steps?step=2").links if "/d0/examples/" in link]
+        assert [link for link in page.links if "/d0/examples/" in link] == local
+        assert not list((tmp_path / "cache").glob("**/*.arrow"))
+        assert "/token/r0/steps?step=2&page=1&texts=1" in page.links
+        assert "[MASK]" in reader.get("r0/steps?step=2&page=1&texts=1").text
