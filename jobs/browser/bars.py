@@ -14,6 +14,8 @@ from jobs.support.figures import percent, scale
 WIDTH, HEIGHT = 420, 190
 LEFT, RIGHT, TOP, BOTTOM = 56, 412, 12, 164
 """Edges of the plot."""
+SHORT_NAME = 12
+"""Characters of a name that leaves room for its bar."""
 MOST_LABELS = 5
 """Of columns. The others are in the table and at the columns."""
 
@@ -104,6 +106,11 @@ class Rows:
     bars: Sequence[Bar]
     heads: Sequence[str]
     note: str = ""
+
+    @property
+    def has_short_names(self) -> bool:
+        """Whether bars are beside their names. They are below long ones."""
+        return all(len(bar.name) <= SHORT_NAME for bar in self.bars)
 
     def width(self, bar: Bar) -> float:
         """Return the length of a bar, of 100."""
