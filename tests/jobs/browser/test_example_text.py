@@ -105,7 +105,7 @@ def test_a_text_in_html_is_shown_as_text_and_has_the_direction_of_its_script():
     )
     assert "<script" not in html
     assert seen(html) == ["A", "< [MASK] >", "B", "< עולם"]
-    assert Drawn(html).directions == ["auto", "auto"]
+    assert Drawn(html).directions == ["auto", "ltr", "auto", "ltr"]  # of a segment, and of what is said about its mask
     assert Drawn(html).marks == [["mask", "[MASK]", "script"], ["random", "<", "שלום"]]
 
 
