@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from tests.browser.tab import REBOUND, Tab
 from tests.jobs.browser.served import Served, served
 from tests.jobs.corpus import documents, run_job, vocabulary_words, write
 
-playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 SCRIPT = (
@@ -81,7 +81,7 @@ def chromium() -> Iterator[object]:
     """The system's Chromium without a window."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
-    with playwright.sync_playwright() as tools:
+    with sync_playwright() as tools:
         browser = tools.chromium.launch(
             executable_path=CHROMIUM,
             args=[

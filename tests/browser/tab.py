@@ -1,28 +1,19 @@
 """A page of Chromium as a test uses it."""
 
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from playwright.sync_api import Error, Page
 
 REBOUND = "rebound.example"
 """A name of somebody else that leads to this machine, in the Chromium of the tests."""
-QUIET = """async () => {
-  for (let quiet = 0; quiet < 3; quiet++) {
-    if (document.readyState !== 'complete') return false;
-    if (document.querySelector('.htmx-request, meta[http-equiv=refresh]')) return false;
-    await new Promise((done) => setTimeout(done, 20));
-  }
-  return true;
-}"""
-
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
+BUSY = """() => document.readyState !== 'complete' ||
+  document.querySelector('.htmx-request, meta[http-equiv=refresh]') !== null"""
 
 
 class Tab:
     """A page of Chromium that keeps everything that went wrong in it."""
 
-    def __init__(self, page: "Page", address: str) -> None:
+    def __init__(self, page: Page, address: str) -> None:
         self.page = page
         self.address = address
         self.faults: list[str] = []
@@ -38,7 +29,13 @@ class Tab:
 
     def settle(self) -> None:
         """Wait until the page asks for nothing more."""
-        self.page.wait_for_function(QUIET)
+        quiet = 0
+        while quiet < 3:
+            try:
+                quiet = 0 if self.page.evaluate(BUSY) else quiet + 1
+            except Error:  # the page is being loaded again
+                quiet = 0
+            self.page.wait_for_timeout(20)
 
     def click(self, selector: str) -> None:
         self.page.click(selector)
