@@ -62,7 +62,7 @@ def shown(value: float | None) -> str:
     """
     if value is None:
         return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 or isinstance(value, int) else f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 or isinstance(value, int) else f"{value:.4g}"
 
 
 CURVES = Section(

@@ -121,7 +121,7 @@
         const table = tableOf(split[x], columns.map(fit));
         if (!table[0].length) return;
         tables.push(table);
-        series.push(...kinds.map((kind) => ({ run, kind, end: table[0].at(-1) })));
+        series.push(...kinds.map((kind) => ({ run, kind, end: table[0].at(-1), isAlone: table[0].length === 1 })));
       };
       const { train, validation } = run.splits;
       const values = train?.values[chart.key];
@@ -152,9 +152,9 @@
   const colourOf = (run) => getComputedStyle(run.item).color;
   const paled = (colour, share) => colour.replace(/^rgb\((.*)\)$/, `rgba($1, ${share})`);
 
-  function styleOf({ run, kind }) {
+  function styleOf({ run, kind, isAlone }) {
     const colour = colourOf(run);
-    if (kind === "mean") return { stroke: colour, width: 2, dash: run.dash, points: { show: false } };
+    if (kind === "mean") return { stroke: colour, width: 2, dash: run.dash, points: { show: isAlone } };
     if (kind === "evaluation") {
       const points = { show: true, size: 7, width: 1.5, stroke: colour, fill: getComputedStyle(document.body).backgroundColor };
       return { stroke: colour, paths: () => null, points };
@@ -173,7 +173,7 @@
   const shownX = (value) => (form.elements.x.value === "seconds" ? inTime(value) : compact.format(value));
   const shownExactX = (value) => (form.elements.x.value === "seconds" ? inTime(value) : whole.format(value));
   const shownY = (value) =>
-    value !== 0 && Math.abs(value) < 1e-4 ? Number(value.toPrecision(4)).toExponential() : compact.format(value);
+    value !== 0 && (Math.abs(value) < 1e-4 || Math.abs(value) >= 1e15) ? Number(value.toPrecision(4)).toExponential() : compact.format(value);
 
   function optionsOf(chart, series, width) {
     const style = getComputedStyle(document.body);
@@ -204,7 +204,7 @@
     if (!tables.length) return forget(chart);
     chart.series = series; // they end later with every new line
     const data = uPlot.join(tables);
-    const shape = JSON.stringify(series.map(({ run, kind }) => [run.points, kind]));
+    const shape = JSON.stringify(series.map(({ run, kind, isAlone }) => [run.points, kind, isAlone]));
     if (chart.plot && chart.shape === shape) {
       const xs = chart.plot.data[0];
       const { min, max } = chart.plot.scales.x;
