@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.browser.tab import REBOUND, Tab
+from tests.browser.tab import CHROMIUM, Tab, launch
 from tests.jobs.browser.served import Served, served
 from tests.jobs.corpus import documents, run_job, vocabulary_words, write
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 SCRIPT = (
     "<script>document.title = 'taken'</script> <img src=x onerror=\"document.title = 'taken'\"> {{ 7 * 7 }} & &lt;b&gt;"
@@ -82,14 +79,7 @@ def chromium() -> Iterator[object]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
     with sync_playwright() as tools:
-        browser = tools.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-background-networking",
-                f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            ],
-        )
+        browser = launch(tools)
         yield browser
         browser.close()
 

@@ -1,13 +1,23 @@
 """A page of Chromium as a test uses it."""
 
+import shutil
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Error, Page
+from playwright.sync_api import Browser, Error, Page, Playwright
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 REBOUND = "rebound.example"
 """A name of somebody else that leads to this machine, in the Chromium of the tests."""
 BUSY = """() => document.readyState !== 'complete' ||
   document.querySelector('.htmx-request, meta[http-equiv=refresh]') !== null"""
+
+
+def launch(tools: Playwright) -> Browser:
+    """Start the system's Chromium without a window. It finds no machine but this one."""
+    names = f"MAP {REBOUND} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    flags = ["--no-sandbox", "--disable-background-networking", f"--host-resolver-rules={names}"]
+    return tools.chromium.launch(executable_path=CHROMIUM, args=flags)
 
 
 class Tab:
