@@ -169,6 +169,9 @@ Files
   {str(out / "run"):{width}}   config.toml, metrics.jsonl, and the model in checkpoints/{checkpoint[0].name}
   {exported}   the model for transformers: BertForPreTraining.from_pretrained("{exported}")
 
+Look at the data set and the run in a browser
+  bertloom browse {out / "dataset"} {out / "run"}
+
 Next, with your own texts (.txt, .jsonl, .parquet and more; `bertloom preprocess --help` lists all)
   bertloom build-vocab --input 'texts/*.txt' --vocab-size 30000 --out vocab.txt
   bertloom preprocess --input 'texts/*.txt' --vocab vocab.txt --out dataset --num-workers {os.cpu_count()}

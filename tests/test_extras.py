@@ -106,8 +106,8 @@ def test_the_base_asks_for_neither_torch_nor_beam():
     assert "torch" not in installed_with("pipeline") and "apache_beam" not in installed_with("train")
 
 
-def test_all_is_what_both_halves_need_and_is_part_of_test():
-    assert installed_with("all") == installed_with("pipeline", "train") <= installed_with("test")
+def test_all_is_what_both_halves_and_the_browser_need_and_is_part_of_test():
+    assert installed_with("all") == installed_with("browse", "pipeline", "train") <= installed_with("test")
 
 
 def test_the_pages_name_only_extras_that_exist():
@@ -283,7 +283,7 @@ def test_a_public_name_without_its_extra_is_an_error_of_import_that_names_it():
     )
     done = run_without(set(EXTRA_OF), code)
     assert done.stdout.splitlines() == [
-        "read_shard is there" if name == "read_shard" else f"bertloom.{name} {line_about('train')}"
+        f"{name} is there" if name in ("DataSet", "read_shard") else f"bertloom.{name} {line_about('train')}"
         for name in public_names
     ]
 
