@@ -95,6 +95,16 @@ def test_a_search_for_a_word_shows_where_it_is(tab):
     assert places and {text.replace(" ", "") for text in places} == {"天"}
 
 
+def test_a_page_is_printed_without_its_controls_and_in_light_colours(tab):
+    one = tab(theme="dark")
+    one.open("d0/examples")
+    one.page.emulate_media(media="print")
+    assert one.page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    assert (
+        one.page.is_visible("#examples") and one.page.locator("form:visible, nav:visible, button:visible").count() == 0
+    )
+
+
 def test_a_filter_that_is_none_names_the_value(tab):
     one = tab(expects=("400 (Bad Request)",))
     assert one.open("d0/examples?length=x") == 400 and "length=x: " in one.page.inner_text("main [role=alert]")
