@@ -35,8 +35,6 @@ MEMBER_BYTES = 64 << 20
 """Bytes of the members that are kept. One of 512 tokens has about 1 MB."""
 DOCUMENT_BYTES = 32 << 20
 """Bytes of the pages of documents/ that are kept."""
-SEARCH_BYTES = 16 << 20
-"""Bytes of what is known about searches: two for each member."""
 SHOWN_FAULTS = 3
 """Faults of a shard in one message."""
 _PAGE = re.compile(r"documents/(train|validation)/([0-9]{5,})\.parquet")
@@ -84,8 +82,6 @@ class BrowsedDataSet:
         self._stored = None if is_local else _StoredMembers(location, self.manifest, self.shards, cache_dir, cache_gb)
         self._members = LruCache[pa.RecordBatch](MEMBER_BYTES, lambda batch: batch.nbytes)
         self._documents = LruCache[pa.Table](DOCUMENT_BYTES, lambda table: table.nbytes)
-        self.searches = LruCache[Any](SEARCH_BYTES, lambda search: search.counts.nbytes)
-        """The last searches, by the query of their filters (`jobs/browser/search.py`)."""
         self._edges: dict[tuple[str, int], tuple[int, int]] = {}
         self._faults: dict[int, list[str]] = {}
         self._explainer_lock = threading.Lock()
@@ -109,8 +105,12 @@ class BrowsedDataSet:
 
     @property
     def labels(self) -> Mapping[int, str]:
-        """What each value of next_sentence_label is called."""
+        """The name of each value of next_sentence_label."""
         return self.job.examples.objective.labels
+
+    def label_of(self, row: Mapping[str, Any]) -> str:
+        """Return the name of an example's label; the number if it has no name."""
+        return self.labels.get(row["next_sentence_label"], str(row["next_sentence_label"]))
 
     # ---- examples
 
@@ -241,11 +241,6 @@ class BrowsedDataSet:
         (split, number), row = place
         found: dict[str, Any] = self.documents(split, number).slice(row, 1).to_pylist()[0]
         return found
-
-    def source_of(self, document: int) -> str | None:
-        """Return the file that a document is from, None if documents/ does not hold it."""
-        found = self.document(document)
-        return None if found is None else str(found["source"])
 
     def _place_of(self, document: int) -> tuple[tuple[str, int], int] | None:
         """Return (bucket, row in its page). A bucket is a range of ids, so few pages are read."""

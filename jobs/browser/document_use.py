@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from bertloom.arrays import I64, Bools
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.lru import LruCache
 from jobs.browser.per_data_set import PerDataSet
+from jobs.browser.sliced_work import SlicedWork
 
 LISTED = 5
 """Examples listed of each length and copy."""
@@ -33,8 +33,8 @@ class Group:
     """The numbers of the first LISTED."""
 
 
-class DocumentUse:
-    """The use of one document. A search reads the members of its bucket in order, a slice at a time."""
+class DocumentUse(SlicedWork):
+    """The use of one document. The work reads the members of its bucket in order."""
 
     def __init__(self, data_set: BrowsedDataSet, document: int) -> None:
         row, bucket = data_set.document(document), data_set.bucket_of(document)
@@ -44,33 +44,27 @@ class DocumentUse:
         """Which tokens are in an example that was read: (tokens,)."""
         self.groups: dict[tuple[int, int], Group] = {}
         """(length, copy) -> its examples."""
+        self.num_read = 0
+        """Members that were read."""
         self.members = [
             (shard, member)
             for shard, of in enumerate(data_set.rows)
             if (of["split"], of["number"]) == bucket
             for member in range(len(of["member_offsets"]))
         ]
-        self.num_searched = 0
-        self._lock = threading.Lock()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all members were read."""
-        return self.num_searched == len(self.members)
+        super().__init__()
 
     @property
     def num_used(self) -> int:
         return int(self.used.sum())
 
-    def search(self, seconds: float) -> None:
-        """Read members for this time; at least one."""
-        with self._lock:
-            end = time.monotonic() + seconds
-            while not self.is_complete:
-                self._read(*self.members[self.num_searched])
-                self.num_searched += 1
-                if time.monotonic() >= end:
-                    return
+    def steps(self) -> Iterator[None]:
+        self.used, self.groups = np.zeros_like(self.used), {}
+        self.num_read = 0
+        for shard, member in self.members:
+            self._read(shard, member)
+            self.num_read += 1
+            yield
 
     def _read(self, shard: int, member: int) -> None:
         of = self.data_set.rows[shard]
@@ -105,16 +99,9 @@ def uses(batch: pa.RecordBatch, document: int) -> tuple[Bools, Bools, I64]:
     return is_a, is_b, np.concatenate(ranges)
 
 
-class _Uses:
-    """The uses of some documents of a data set."""
-
-    def __init__(self, data_set: BrowsedDataSet) -> None:
-        self._data_set = data_set
-        self._kept = LruCache[DocumentUse](KEPT_BYTES, lambda use: use.used.nbytes + 10_000)
-
-    def __call__(self, document: int) -> DocumentUse:
-        return self._kept.get(document, lambda: DocumentUse(self._data_set, document))
+_uses = PerDataSet(lambda _: LruCache[DocumentUse](KEPT_BYTES, lambda use: use.used.nbytes + 10_000))
 
 
-uses_of = PerDataSet(_Uses)
-"""Data set -> a function that returns the use of a document of it; it goes on where the last request stopped."""
+def use_of(data_set: BrowsedDataSet, document: int) -> DocumentUse:
+    """Return the use of a document, as far as earlier requests have found it."""
+    return _uses(data_set).get(document, lambda: DocumentUse(data_set, document))

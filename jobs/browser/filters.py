@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from bertloom.arrays import I64, Bools
+from jobs.browser.query import document_id, whole_number
 
 
 class Range(NamedTuple):
@@ -98,12 +99,7 @@ def _word(name: str, text: str) -> str:
 
 
 def _number(least: int, most: int) -> Callable[[str, str], int]:
-    def parse(name: str, text: str) -> int:
-        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not least <= int(text) <= most:
-            raise ValueError(f"{name}={text:.80}: expected a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
+    return lambda name, text: whole_number(name, text, least, most)
 
 
 def _range(name: str, text: str) -> Range:
@@ -121,14 +117,8 @@ def _one_of(*choices: str) -> Callable[[str, str], str]:
     return parse
 
 
-def _document(name: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9a-f]{16}", text):
-        raise ValueError(f"{name}={text:.80}: expected the 16 hexadecimal digits of a document's id")
-    return int(text, 16)
-
-
 def _true(name: str, text: str) -> bool:
-    return _number(1, 1)(name, text) == 1
+    return whole_number(name, text, 1, 1) == 1
 
 
 PARSERS: Mapping[str, Callable[[str, str], Any]] = {
@@ -137,7 +127,7 @@ PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "copy": _number(0, 1 << 31),
     "label": _number(-1, 1),
     "source": _word,
-    "document": _document,
+    "document": document_id,
     "word": _word,
     "token": _number(0, 1 << 32),
     "masked": _number(0, 1 << 32),

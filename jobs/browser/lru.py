@@ -1,4 +1,4 @@
-"""Values that are expensive to make, kept while their bytes are within a bound."""
+"""Values that take long to make. The most recently used ones are kept, up to a total size."""
 
 import threading
 from collections import OrderedDict
@@ -11,10 +11,13 @@ Value = TypeVar("Value")
 class LruCache(Generic[Value]):
     """The most recently used values. Thread-safe: two threads may make the same value, and one of the two is kept."""
 
-    def __init__(self, max_bytes: int, size: Callable[[Value], int]) -> None:
-        """max_bytes: of all values that are kept. size: returns the bytes of one. A larger value is not kept."""
-        self.max_bytes = max_bytes
-        self.num_bytes = 0
+    def __init__(self, max_size: int, size: Callable[[Value], int] = lambda value: 1) -> None:
+        """max_size: of all kept values together. size: returns the size of one, such as its bytes. By default, values count.
+
+        A value above max_size is not kept.
+        """
+        self.max_size = max_size
+        self.size = 0
         self._size = size
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = threading.Lock()
@@ -28,10 +31,10 @@ class LruCache(Generic[Value]):
         value = make()
         size = self._size(value)
         with self._lock:
-            if key not in self._values and size <= self.max_bytes:
+            if key not in self._values and size <= self.max_size:
                 self._values[key] = value
-                self.num_bytes += size
-                while self.num_bytes > self.max_bytes:
+                self.size += size
+                while self.size > self.max_size:
                     _, oldest = self._values.popitem(last=False)
-                    self.num_bytes -= self._size(oldest)
+                    self.size -= self._size(oldest)
         return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +18,7 @@ from bertloom.manifest import DAMAGED
 from bertloom.parquet_files import UNREADABLE
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.inputs import inputs_of
+from jobs.browser.lru import LruCache
 from jobs.browser.text_comparison import Comparison, compare
 from pipeline.checks.replay import read_from_source
 from pipeline.dataset import NEAR_DUPLICATES, NEAR_DUPLICATES_SCHEMA, check_listed, repeated_lines_of
@@ -118,7 +119,7 @@ class DuplicateTexts:
     def __init__(self, data_set: BrowsedDataSet) -> None:
         self.data_set = data_set
         self.table = NearDuplicates(data_set)
-        self._kept: OrderedDict[int, Comparison] = OrderedDict()
+        self._comparisons = LruCache[Comparison](KEPT_COMPARISONS)
         self._lock = threading.Lock()
 
     def other(self, row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -136,14 +137,11 @@ class DuplicateTexts:
     def comparison(self, row: dict[str, Any]) -> Comparison:
         """Compare a near duplicate with the document that it resembles; ValueError where a source is missing."""
         with self._lock:
-            if row["id"] not in self._kept:
-                other, _ = self.other(row)
-                texts = [self._read([one])[one["id"]].text.decode() for one in (row, other)]
-                self._kept[row["id"]] = compare(*texts)
-                if len(self._kept) > KEPT_COMPARISONS:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(row["id"])
-            return self._kept[row["id"]]
+            return self._comparisons.get(row["id"], lambda: self._compare(row))
+
+    def _compare(self, row: dict[str, Any]) -> Comparison:
+        other, _ = self.other(row)
+        return compare(*(self._read([one])[one["id"]].text.decode() for one in (row, other)))
 
     def beginnings(self, rows: Sequence[dict[str, Any]]) -> tuple[dict[int, str], list[str]]:
         """Return (the beginning of the text of each document that can be read, why others cannot)."""

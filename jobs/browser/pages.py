@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, Response
 
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.models import BrowsedModel
+from jobs.browser.query import whole_number
 from jobs.browser.run import BrowsedRun
 
 HERE = Path(__file__).parent
@@ -135,8 +136,4 @@ def model_of(request: Request) -> BrowsedRun | BrowsedModel:
 def number_of(request: Request, name: str, default: int, least: int, most: int) -> int:
     """Return a whole number from the query of an address; ValueError if it is none or out of range."""
     text = request.query_params.get(name, "")
-    if not text:
-        return default
-    if not re.fullmatch(r"-?[0-9]{1,18}", text) or not least <= int(text) <= most:
-        raise ValueError(f"{name}={text}: expected a whole number from {least:,} to {most:,}")
-    return int(text)
+    return whole_number(name, text, least, most) if text else default

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 import zlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
@@ -20,6 +20,7 @@ from bertloom import storage
 from bertloom.json_files import parse_json
 from bertloom.manifest import DAMAGED
 from bertloom.shapes import check_shape
+from jobs.browser.lru import LruCache
 from pipeline.dataset import MAX_REJECT_BYTES, REJECT, check_listed
 
 PAGE = 50
@@ -30,8 +31,7 @@ MOST_PLACES = 128
 """Places that are remembered. Each takes about 50 KB, for the decoder."""
 FIRST_STEP = 4096
 """Lines from one place to the next, before a long log doubles it."""
-MOST_KEPT = 16
-"""Pages that are kept."""
+KEPT_PAGES = 16
 MOST_CHARACTERS = 1000
 """Of a text of a reject, such as the name of its file. Its id may be anything."""
 _REASON = re.compile(rb'"reason": "([^"\\]*)"')
@@ -101,9 +101,9 @@ class RejectsPage:
     """Number of its first reject among those of the reason."""
     last: int
     """The number after that of its last one."""
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    place: _Place | None = field(default_factory=_Place)
+    place: _Place | None
     """Where the search goes on; None: all were found."""
+    rejects: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def lines(self) -> int:
@@ -122,7 +122,7 @@ class RejectLog:
         self.name = next((name for name in self.listed if name.startswith("rejects/")), None)
         self._is_checked = False
         self._lock = threading.Lock()
-        self._pages: OrderedDict[tuple[str, int], RejectsPage] = OrderedDict()
+        self._pages = LruCache[RejectsPage](KEPT_PAGES)
         self._places = [_Place()]
         self._step = FIRST_STEP
 
@@ -137,24 +137,21 @@ class RejectLog:
             raise ValueError(f"there is no page {number + 1} of rejects with the reason {reason[:100]!r}")
         until = time.monotonic() + seconds
         with self._lock:
-            page = self._pages.get((reason, number))
-            if page is None:
-                page = RejectsPage(reason, number * PAGE, min(count, (number + 1) * PAGE))
-                page.place = self._nearest(reason, page.first).copy()
-                self._pages[reason, number] = page
-                if len(self._pages) > MOST_KEPT:
-                    self._pages.popitem(last=False)
-            self._pages.move_to_end((reason, number))
+            first, last = number * PAGE, min(count, (number + 1) * PAGE)
+            page = self._pages.get(
+                (reason, number), lambda: RejectsPage(reason, first, last, place=self._nearest(reason, first))
+            )
             if page.place:
                 try:
                     self._search(page, page.place, until)
-                except (OSError, ValueError):
-                    del self._pages[reason, number]  # the next request begins anew
+                except (OSError, ValueError):  # the next request begins anew
+                    page.rejects, page.place = [], self._nearest(reason, first)
                     raise
             return replace(page, rejects=[*page.rejects])  # another thread may go on
 
     def _nearest(self, reason: str, first: int) -> _Place:
-        return next(place for place in reversed(self._places) if place.counts[reason] <= first)
+        """Return the last known place before a reject. first: its number among those of the reason."""
+        return next(place for place in reversed(self._places) if place.counts[reason] <= first).copy()
 
     def _search(self, page: RejectsPage, place: _Place, until: float) -> None:
         """Read on until the page is whole, or until this time."""

@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from jobs.browser.conditions import Conditions
 from jobs.browser.data_set import BrowsedDataSet, DamagedFile
 from jobs.browser.filters import Filters
+from jobs.browser.lru import LruCache
+from jobs.browser.per_data_set import PerDataSet
 
 UNKNOWN = -1
+SEARCH_BYTES = 16 << 20
+"""Bytes of the searches that are kept: two for each member."""
 MAX_FAULTS = 20
 """Messages about damaged members that a search keeps."""
 
@@ -129,7 +133,10 @@ class Search:
         return rows.astype(np.int64) + first
 
 
+_searches = PerDataSet(lambda _: LruCache[Search](SEARCH_BYTES, lambda search: search.counts.nbytes))
+"""The last searches, by the query of their filters."""
+
+
 def search_of(data_set: BrowsedDataSet, filters: Filters) -> Search:
     """Return the search of a data set with these filters: a kept one, if there is one."""
-    search: Search = data_set.searches.get(filters.query(), lambda: Search(data_set, filters))
-    return search
+    return _searches(data_set).get(filters.query(), lambda: Search(data_set, filters))

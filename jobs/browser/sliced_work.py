@@ -5,6 +5,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+SLICE_SECONDS = 0.15
+"""How long one request works. The page then shows how far the work is, and asks again."""
+
 
 class SlicedWork(ABC):
     """Work that goes on where the last request left it. After an error it begins anew."""
@@ -19,7 +22,7 @@ class SlicedWork(ABC):
         """Begin the work and do it; yield after each step, which takes some tens of milliseconds."""
 
     def go_on(self, seconds: float) -> None:
-        """Work for at most about this time. Only one thread does it; others wait."""
+        """Work for about this time, at least one step. Other threads wait meanwhile."""
         until = time.monotonic() + seconds
         with self._lock:
             if self.is_done:

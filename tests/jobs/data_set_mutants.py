@@ -151,7 +151,7 @@ def browse_some(folder: str) -> None:
         while not search.is_complete:
             search.count(0.0)
     for index in {0, data_set.num_examples // 2, data_set.num_examples - 1}:
-        data_set.source_of(data_set.example(index)["document_a"])
+        data_set.document(data_set.example(index)["document_a"])
 
 
 READERS: dict[str, Callable[[str], object]] = {

@@ -3,7 +3,6 @@
 What the manifest and shards.parquet count is exact. The rest is counted over the sample of the report.
 """
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,37 +15,29 @@ from jobs.browser.bars import Bar, Columns, Rows
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.filters import Filters
 from jobs.browser.inputs import largest
+from jobs.browser.lru import LruCache
 from jobs.browser.pages import data_set_of, number_of, render, translate
 from jobs.browser.per_data_set import PerDataSet
 from jobs.browser.sample_counts import SampleCounts
 from jobs.browser.section import Section
+from jobs.browser.sliced_work import SLICE_SECONDS
 from jobs.support.figures import percent
 
 MOST_TOKENS = 30
 """Masked tokens that are shown."""
-FIRST_SECONDS = 0.3
-"""How long a request counts before the page says so and asks again."""
+KEPT_LENGTHS = 8
+"""Lengths whose counts are kept."""
 
 Say = Callable[..., str]
 """Returns a text in the language of the page."""
 
 
-class _Counts:
-    """The counts of each length of a data set."""
-
-    def __init__(self, data_set: BrowsedDataSet) -> None:
-        self.data_set = data_set
-        self._made: dict[int, SampleCounts] = {}
-        self._lock = threading.Lock()
-
-    def of_length(self, length: int) -> SampleCounts:
-        with self._lock:
-            if length not in self._made:
-                self._made[length] = SampleCounts(self.data_set, length)
-            return self._made[length]
+_counts = PerDataSet(lambda _: LruCache[SampleCounts](KEPT_LENGTHS))
 
 
-counts_of = PerDataSet(_Counts)
+def counts_of(data_set: BrowsedDataSet, length: int) -> SampleCounts:
+    """Return the counts over the sample of a length, as far as earlier requests have come."""
+    return _counts(data_set).get(length, lambda: SampleCounts(data_set, length))
 
 
 def show_charts(request: Request) -> Response:
@@ -61,8 +52,8 @@ def show_sample(request: Request) -> Response:
     """Show the part of the page with the charts of the sample, or how far the counting is."""
     data_set = data_set_of(request)
     length = _length(request, data_set)
-    counts = counts_of(data_set).of_length(length)
-    counts.go_on(FIRST_SECONDS)
+    counts = counts_of(data_set, length)
+    counts.go_on(SLICE_SECONDS)
     say = partial(translate, request)
     columns = [*_lengths(request, counts, say), _positions(request, counts, say)] if counts.is_done else []
     rows = [_masked(request, counts, say), *_unknown(request, counts, say)] if counts.is_done else []

@@ -1,6 +1,5 @@
 """A document: where it is from, its examples, and its text with the tokens that no example holds."""
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,20 +11,20 @@ from starlette.responses import RedirectResponse, Response
 from bertloom import storage
 from bertloom.arrays import I64, Bools
 from jobs.browser.data_set import BrowsedDataSet
-from jobs.browser.document_use import DocumentUse, uses_of
+from jobs.browser.document_use import DocumentUse, use_of
 from jobs.browser.inputs import inputs_of, unit_of
-from jobs.browser.pages import data_set_of, number_of, render
+from jobs.browser.pages import data_set_of, render
+from jobs.browser.paging import Paging
+from jobs.browser.query import document_id
 from jobs.browser.section import Section
+from jobs.browser.sliced_work import SLICE_SECONDS
 
-SLICE_SECONDS = 0.2
-"""How long a request reads examples. The page then asks again."""
 FILES = 100
 """Input files on one page."""
 TEXT_TOKENS = 2000
 """Tokens of the text on one page."""
 TEXT_CHARACTERS = 40_000
 """Characters of the text on one page: a single token may be a megabyte."""
-_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class TextPart(NamedTuple):
@@ -41,23 +40,23 @@ def list_files(request: Request) -> Response:
     data_set = data_set_of(request)
     wanted = request.query_params.get("id", "").strip().lower()
     if wanted:
-        document = _document(wanted)
+        document = document_id("id", wanted)
         root, key = request.app.state.pages.root, request.path_params["key"]
         return RedirectResponse(f"{root}/{key}/documents/{document:016x}")
     files = data_set.manifest["inputs"]
-    first = number_of(request, "first", 0, 0, max(0, len(files) - 1))
+    paging = Paging.of(request, len(files), FILES)
     return render(
-        request, "documents.html.j2", files=files[first : first + FILES], first=first, total=len(files), step=FILES
+        request, "documents.html.j2", files=files[paging.first : paging.past], paging=paging, total=len(files)
     )
 
 
 def show_document(request: Request) -> Response:
     """Show a document. A data set in a store is searched for its examples only with `search`."""
     data_set, document, row = _document_of(request)
-    use = uses_of(data_set)(document)
+    use = use_of(data_set, document)
     is_wanted = storage.is_local(data_set.location) or "search" in request.query_params
     if is_wanted:
-        use.search(SLICE_SECONDS)
+        use.go_on(SLICE_SECONDS)
     inputs = inputs_of(data_set)
     return render(
         request,
@@ -74,32 +73,32 @@ def show_document(request: Request) -> Response:
 def show_use(request: Request) -> Response:
     """Go on with the search, and show the part of the page that changes."""
     data_set, document, _ = _document_of(request)
-    use = uses_of(data_set)(document)
-    use.search(SLICE_SECONDS)
+    use = use_of(data_set, document)
+    use.go_on(SLICE_SECONDS)
     return render(request, "document_use.html.j2", id=f"{document:016x}", **_use_values(use, True))
 
 
 def show_text(request: Request) -> Response:
-    """Show a part of the text, from the token `first` on; to a script, only this part of the page."""
+    """Show the part of the page with a page of the text."""
     data_set, document, row = _document_of(request)
-    first = number_of(request, "first", 0, 0, row["num_tokens"] - 1)
-    use = uses_of(data_set)(document)
+    paging = Paging.of(request, row["num_tokens"], TEXT_TOKENS)
+    use = use_of(data_set, document)
     if storage.is_local(data_set.location):
-        use.search(float("inf"))
-    values = _text_values(data_set, document, row, use, first)
-    template = "document_text.html.j2" if "hx-request" in request.headers else "text_of_document.html.j2"
-    return render(request, template, id=f"{document:016x}", row=row, first=first, use=use, step=TEXT_TOKENS, **values)
-
-
-def _document(text: str) -> int:
-    if not _ID.fullmatch(text):
-        raise ValueError(f"document {text:.40}: expected the 16 hexadecimal digits of its id")
-    return int(text, 16)
+        use.go_on(float("inf"))
+    return render(
+        request,
+        "document_text.html.j2",
+        id=f"{document:016x}",
+        row=row,
+        use=use,
+        paging=paging,
+        **_text_values(data_set, document, row, use, paging),
+    )
 
 
 def _document_of(request: Request) -> tuple[BrowsedDataSet, int, dict[str, Any]]:
     """Return (data set, id, row of documents/) of the document in the path; 404 if the data set does not have it."""
-    data_set, document = data_set_of(request), _document(request.path_params["id"])
+    data_set, document = data_set_of(request), document_id("document", request.path_params["id"])
     row = data_set.document(document)
     if row is None:
         raise HTTPException(404, f"the data set has no document {document:016x}: documents/ does not list it")
@@ -116,13 +115,13 @@ def _path(file: str, inputs: Mapping[str, dict[str, Any]]) -> str:
 
 def _use_values(use: DocumentUse, is_wanted: bool) -> dict[str, Any]:
     groups = sorted((length, copy, group) for (length, copy), group in use.groups.items() if group.examples)
-    return {"use": use, "groups": groups, "goes_on": is_wanted and not use.is_complete, "num_members": len(use.members)}
+    return {"use": use, "groups": groups, "goes_on": is_wanted and not use.is_done}
 
 
 def _text_values(
-    data_set: BrowsedDataSet, document: int, row: dict[str, Any], use: DocumentUse, first: int
+    data_set: BrowsedDataSet, document: int, row: dict[str, Any], use: DocumentUse, paging: Paging
 ) -> dict[str, Any]:
-    """Return the parts of the text, and where the next unused token is."""
+    """Return the parts of a page of the text, and the number of the next page that has an unused token."""
     bucket = data_set.bucket_of(document)
     assert bucket is not None
     try:
@@ -138,17 +137,15 @@ def _text_values(
             )
     except ValueError as error:
         return {"not_read": str(error)}
-    used = use.used if use.is_complete else np.ones(row["num_tokens"], bool)
-    end = min(first + TEXT_TOKENS, len(used))
-    unused = np.flatnonzero(~used[end:])
-    parts, num_left = text_parts(source.text, source.offsets, used, first, end)
+    used = use.used if use.is_done else np.ones(row["num_tokens"], bool)
+    unused = np.flatnonzero(~used[paging.past :]) + paging.past
+    parts, num_left = text_parts(source.text, source.offsets, used, paging.first, paging.past)
     return {
         "not_read": None,
         "parts": parts,
         "num_left": num_left,
-        "end": end,
-        "num_unused": int((~used[first:end]).sum()),
-        "next_unused": end + int(unused[0]) if len(unused) else None,
+        "num_unused": int((~used[paging.first : paging.past]).sum()),
+        "next_unused": paging.number_of_row(int(unused[0])) if len(unused) else None,
     }
 
 

@@ -1,6 +1,5 @@
 """The duplicates of a data set: equal documents by input file, near duplicates, and the differences of their texts."""
 
-import re
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -11,17 +10,17 @@ from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.equal_documents import EqualDocuments
 from jobs.browser.inputs import inputs_of, largest, unit_of
 from jobs.browser.near_duplicates import DuplicateTexts
-from jobs.browser.pages import data_set_of, number_of, render
+from jobs.browser.pages import data_set_of, render
+from jobs.browser.paging import Paging
 from jobs.browser.per_data_set import PerDataSet
+from jobs.browser.query import document_id
 from jobs.browser.section import Section
+from jobs.browser.sliced_work import SLICE_SECONDS
 from jobs.browser.text_comparison import SHOWN_DIFFERENCES
 from pipeline.text.minhash import SHINGLE_TOKENS
 
 PAGE = 20
 """Near duplicates on a page. Their texts may have 4 MB each."""
-SLICE_SECONDS = 0.2
-"""How long a request counts. The page then asks again."""
-
 
 texts_of = PerDataSet(DuplicateTexts)
 equal_of = PerDataSet(EqualDocuments)
@@ -32,9 +31,8 @@ def show_duplicates(request: Request) -> Response:
     data_set = data_set_of(request)
     counters = data_set.manifest["counters"]
     near = counters.get("documents_near_duplicate", 0)
-    num_pages = max(1, -(-near // PAGE))
-    number = number_of(request, "page", 1, 1, num_pages)
-    rows = texts_of(data_set).table.rows((number - 1) * PAGE, PAGE) if near else []
+    paging = Paging.of(request, near, PAGE)
+    rows = texts_of(data_set).table.rows(paging.first, PAGE) if near else []
     beginnings: dict[int, str] = {}
     errors: list[str] = []
     shows_texts = request.query_params.get("texts") == "1"
@@ -49,9 +47,7 @@ def show_duplicates(request: Request) -> Response:
         similarity=data_set.manifest["configuration"]["near_duplicates"],
         shingle_tokens=SHINGLE_TOKENS,
         rows=[_shown(data_set, row) | {"beginning": beginnings.get(row["id"])} for row in rows],
-        first=(number - 1) * PAGE + 1,
-        number=number,
-        num_pages=num_pages,
+        paging=paging,
         shows_texts=shows_texts,
         errors=errors,
     )
@@ -84,25 +80,21 @@ def show_texts(request: Request) -> Response:
 def _pair(request: Request, with_texts: bool) -> dict[str, Any]:
     data_set = data_set_of(request)
     text = request.path_params["document"]
-    if not re.fullmatch("[0-9a-f]{16}", text):
-        raise ValueError(f"{text[:100]}: expected the id of a document, 16 hexadecimal digits")
     texts = texts_of(data_set)
-    row = texts.table.row(int(text, 16))
+    row = texts.table.row(document_id("document", text))
     if row is None:
         raise HTTPException(404, f"document {text} was not left out as a near duplicate")
     other, is_left_out = texts.other(row)
     found = {"row": _shown(data_set, row), "other": _shown(data_set, other), "other_is_left_out": is_left_out}
-    found |= {"comparison": None, "error": "", "part": 1, "num_parts": 1, "rows": []}
-    if with_texts:
-        try:
-            comparison = texts.comparison(row)
-        except ValueError as error:
-            return found | {"error": str(error)}
-        num_parts = max(1, -(-len(comparison.differences) // SHOWN_DIFFERENCES))
-        part = number_of(request, "part", 1, 1, num_parts)
-        rows = list(comparison.rows((part - 1) * SHOWN_DIFFERENCES))
-        found |= {"comparison": comparison, "part": part, "num_parts": num_parts, "rows": rows}
-    return found
+    found |= {"comparison": None, "error": ""}
+    if not with_texts:
+        return found
+    try:
+        comparison = texts.comparison(row)
+    except ValueError as error:
+        return found | {"error": str(error)}
+    paging = Paging.of(request, len(comparison.differences), SHOWN_DIFFERENCES, "part")
+    return found | {"comparison": comparison, "paging": paging, "rows": list(comparison.rows(paging.first))}
 
 
 def _shown(data_set: BrowsedDataSet, row: dict[str, Any]) -> dict[str, Any]:

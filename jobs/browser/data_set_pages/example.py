@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.example_text import example_text
-from jobs.browser.pages import data_set_of, number_of, render
+from jobs.browser.pages import data_set_of, render
+from jobs.browser.paging import Paging
 from jobs.browser.section import Endpoint
 from jobs.support.explanation import records_text
 
@@ -38,11 +39,11 @@ class Token(NamedTuple):
 
 
 def show_example(request: Request) -> Response:
-    """Show an example; with `token_ids`, also a table of its tokens from this position on."""
+    """Show an example; with `token_ids`, also this page of the table of its tokens."""
     data_set, index = data_set_of(request), _index_of(request)
     row, place = data_set.example(index), data_set.locate(index)
     size, b = len(row["input_ids"]), row["segment_b_start"]
-    first = number_of(request, "token_ids", -1, 0, size - 1)
+    paging = Paging.of(request, size, TOKENS, "token_ids") if "token_ids" in request.query_params else None
     kinds = [mask_kind(row["input_ids"][at], true, data_set.vocabulary.mask) for at, true in masks_of(row)]
     return render(
         request,
@@ -52,21 +53,20 @@ def show_example(request: Request) -> Response:
         size=size,
         shard=data_set.rows[place.shard],
         place=place,
-        label=data_set.labels.get(row["next_sentence_label"], str(row["next_sentence_label"])),
+        label=data_set.label_of(row),
         text=example_text(row, data_set.vocabulary),
         segments=[
             ("A", f"{row['document_a']:016x}", 1, b - 2, row["token_a"]),
             *([("B", f"{row['document_b']:016x}", b, size - 2, row["token_b"])] if size > b else []),
         ],
         num_masks={kind: kinds.count(kind) for kind in ("mask", "random", "kept")},
-        first=first,
-        tokens=tokens_of(row, data_set, range(first, min(first + TOKENS, size))) if first >= 0 else [],
-        step=TOKENS,
+        paging=paging,
+        tokens=tokens_of(row, data_set, range(paging.first, paging.past)) if paging else [],
     )
 
 
 def explain_example(request: Request) -> Response:
-    """Show what `bertloom explain` finds; to a script, only this part of the page."""
+    """Show the part of the page with what `bertloom explain` finds."""
     data_set, index = data_set_of(request), _index_of(request)
     with data_set.explainer() as explainer:
         found = explainer.explain(index)
@@ -74,8 +74,7 @@ def explain_example(request: Request) -> Response:
     differ = {
         name: {key: _short(value) for key, value in both.items()} for name, both in found.get("differ", {}).items()
     }
-    template = "explanation.html.j2" if "hx-request" in request.headers else "explained_example.html.j2"
-    return render(request, template, index=index, found=found, explained=segments, differ=differ)
+    return render(request, "explanation.html.j2", index=index, found=found, explained=segments, differ=differ)
 
 
 def _index_of(request: Request) -> int:

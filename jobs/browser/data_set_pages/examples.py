@@ -28,14 +28,13 @@ from jobs.browser.filters import Filters
 from jobs.browser.pages import data_set_of, number_of, render
 from jobs.browser.search import Found, Search, search_of
 from jobs.browser.section import Section
+from jobs.browser.sliced_work import SLICE_SECONDS
 from jobs.browser.words import Words
 from pipeline.examples.decoding import true_ids
 from pipeline.vocabulary import Vocabulary
 
 PAGE = 20
 """Examples on one page."""
-SLICE_SECONDS = 0.15
-"""How long one request searches. Drawing the examples takes about a third of it."""
 SHOWN_TOKENS = 60
 """Tokens of a segment in the list."""
 SHOWN_PLACES = 3
@@ -173,7 +172,7 @@ def _shown(data_set: BrowsedDataSet, examples: Sequence[int], words: Words | Non
             Shown(
                 number=index,
                 shard=data_set.rows[place.shard],
-                label=data_set.labels.get(row["next_sentence_label"], str(row["next_sentence_label"])),
+                label=data_set.label_of(row),
                 num_tokens=len(row["input_ids"]),
                 text=example_text(row, data_set.vocabulary, SHOWN_TOKENS),
                 places=snippets(row, words, data_set.vocabulary) if words else [],

@@ -8,13 +8,12 @@ from starlette.responses import Response
 
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.inputs import inputs_of, largest, unit_of
-from jobs.browser.pages import data_set_of, number_of, render
+from jobs.browser.pages import data_set_of, render
+from jobs.browser.paging import Paging
 from jobs.browser.per_data_set import PerDataSet
 from jobs.browser.reject_log import PAGE, RejectLog
 from jobs.browser.section import Section
-
-SLICE_SECONDS = 0.2
-"""How long a request reads the log. The page then asks again."""
+from jobs.browser.sliced_work import SLICE_SECONDS
 
 _logs = PerDataSet(lambda data_set: RejectLog(data_set.location, data_set.manifest))
 
@@ -50,15 +49,13 @@ def _page(request: Request, data_set: BrowsedDataSet) -> dict[str, Any]:
     count = data_set.manifest["counters"]["rejected"].get(reason, 0)
     if not count:
         raise ValueError(f"reason={reason[:100]}: this data set has no rejects with this reason")
-    num_pages = -(-count // PAGE)
-    number = number_of(request, "page", 1, 1, num_pages)
-    page = _logs(data_set).page(reason, number - 1, SLICE_SECONDS)
+    paging = Paging.of(request, count, PAGE)
+    page = _logs(data_set).page(reason, paging.number - 1, SLICE_SECONDS)
     inputs = inputs_of(data_set)
     return {
         "page": page,
         "rejects": [reject | {"unit": unit_of(inputs, reject["source"])} for reject in page.rejects],
-        "number": number,
-        "num_pages": num_pages,
+        "paging": paging,
         "count": count,
         "num_lines": data_set.manifest["counters"]["documents_rejected"],
         "advice": _advice(data_set, reason),

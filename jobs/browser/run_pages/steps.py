@@ -11,6 +11,7 @@ from bertloom.shapes import shaped
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.example_text import ExampleText, example_text
 from jobs.browser.pages import number_of, render, run_of, translate
+from jobs.browser.paging import Paging
 from jobs.browser.run import BrowsedRun
 from jobs.browser.section import Section
 from jobs.browser.step_rows import plan_step, rows_of_step
@@ -50,6 +51,7 @@ class BadStep(NamedTuple):
 
 
 def show_step(request: Request) -> Response:
+    """Show the examples of a step, by default of the last one that is logged."""
     run, targets = run_of(request), request.app.state.targets
     latest = run.points.latest()["train"].get("step", 1)
     step = number_of(request, "step", int(latest) or 1, 1, LAST_STEP)
@@ -65,9 +67,8 @@ def show_step(request: Request) -> Response:
             step=step,
             message=translate(request, OTHER_DATA, step=f"{step:,}", digest=leg.shards_digest[:12]),
         )
-    num_pages = -(-leg.batch_size // PAGE)
-    page = number_of(request, "page", 1, 1, num_pages)
-    found = rows_of_step(targets.training_data(data_key), leg, step, (page - 1) * PAGE, PAGE)
+    paging = Paging.of(request, leg.batch_size, PAGE)
+    found = rows_of_step(targets.training_data(data_key), leg, step, paging.first, PAGE)
     data_set = targets.data_sets[data_key]
     has_texts = storage.is_local(data_set.location) or request.query_params.get("texts") == "1"
     rows = [
@@ -83,9 +84,7 @@ def show_step(request: Request) -> Response:
         data_key=data_key,
         data_set=data_set,
         rows=rows,
-        first=(page - 1) * PAGE + 1,
-        page=page,
-        num_pages=num_pages,
+        paging=paging,
         has_texts=has_texts,
         is_remasked=run.settings.get("remask") is True,
     )
@@ -126,15 +125,15 @@ def text_of(data_set: BrowsedDataSet, index: int) -> tuple[ExampleText | None, s
 
 
 def show_bad_steps(request: Request) -> Response:
+    """List the bad steps with their examples."""
     run, targets = run_of(request), request.app.state.targets
     try:
         lines = read_regular(run.path / BAD_STEPS).splitlines()
     except FileNotFoundError:
         lines = []
-    num_pages = max(1, -(-len(lines) // PAGE))
-    page = number_of(request, "page", 1, 1, num_pages)
-    first = (page - 1) * PAGE
-    steps = [(number, parse_bad_step(text)) for number, text in enumerate(lines[first : first + PAGE], first + 1)]
+    paging = Paging.of(request, len(lines), PAGE)
+    shown = lines[paging.first : paging.past]
+    steps = [(number, parse_bad_step(text)) for number, text in enumerate(shown, paging.first + 1)]
     data_keys = {bad.step: data_key_of(targets, run, bad.step) for _, bad in steps if bad}
     return render(
         request,
@@ -142,8 +141,7 @@ def show_bad_steps(request: Request) -> Response:
         steps=steps,
         data_keys=data_keys,
         num_steps=len(lines),
-        page=page,
-        num_pages=num_pages,
+        paging=paging,
         shown_examples=SHOWN_EXAMPLES,
     )
 

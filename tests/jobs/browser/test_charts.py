@@ -53,7 +53,7 @@ def is_content(example, at):
 @pytest.fixture(scope="module", params=[32, 64])
 def counted(request, data_set, examples):
     """(counts of the sample, the examples that it has)."""
-    counts = counts_of(data_set).of_length(request.param)
+    counts = counts_of(data_set, request.param)
     counts.go_on(1e9)
     chosen = {(shard, member) for shard, member, _ in counts.members}
     sampled = [
@@ -93,7 +93,7 @@ def test_unknown_tokens_are_counted_by_the_source_of_their_segment(counted, data
     counts, sampled = counted
     tokens, unknown = Counter(), Counter()
     documents = {one[name] for one in sampled for name in ("document_a", "document_b")}
-    sources = {document: data_set.source_of(document) for document in documents}
+    sources = {document: data_set.document(document)["source"] for document in documents}
     for one in sampled:
         for at, word in enumerate(one["ids"]):
             if is_content(one, at):
@@ -144,7 +144,7 @@ def test_exact_numbers_are_those_of_all_examples(reader, data_set, examples):
 def test_each_bar_leads_to_the_examples_that_it_counts(reader, data_set, examples):
     """The sample of so small a data set is all examples of the train split."""
     page = reader.whole("d0/charts/sample?length=32")
-    counts = counts_of(data_set).of_length(32)
+    counts = counts_of(data_set, 32)
     counts.go_on(1e9)
     wanted = of_length(examples, 32)
     assert counts.num_examples == len(wanted)
@@ -176,7 +176,7 @@ def holds(data_set, one, filters):
     if filters.unknown and "[UNK]" not in words:
         return False
     if filters.source:
-        return filters.source in (data_set.source_of(one["document_a"]), data_set.source_of(one["document_b"]))
+        return filters.source in (data_set.document(one[name])["source"] for name in ("document_a", "document_b"))
     scripts = Counter(script_of(word) for word in words if not word.startswith("##"))
     return max(("Latin", "Chinese characters"), key=lambda name: scripts[name]) == filters.script
 

@@ -54,8 +54,8 @@ def test_a_document_is_found_by_its_id(left_out):
         for number in numbers:
             for row in data_set.documents(split, number).to_pylist():
                 assert data_set.bucket_of(row["id"]) == (split, number)
-                assert data_set.document(row["id"]) == row and data_set.source_of(row["id"]) == row["source"]
-                assert data_set.bucket_of(row["id"] ^ 1) is None and data_set.source_of(row["id"] ^ 1) is None
+                assert data_set.document(row["id"]) == row
+                assert data_set.bucket_of(row["id"] ^ 1) is data_set.document(row["id"] ^ 1) is None
     assert data_set.document(0) is None and data_set.document((1 << 64) - 1) is None
 
 
@@ -75,9 +75,9 @@ def test_values_that_are_kept_stay_within_their_bound():
         return cache.get(key, lambda: made.append(key) or bytes(size))
 
     for key in ("a", "b", "a", "c", "a", "b"):
-        assert len(get(key, 40)) == 40 and cache.num_bytes <= 100
+        assert len(get(key, 40)) == 40 and cache.size <= 100
     assert made == ["a", "b", "c", "b"]  # c took the place of b, and b that of c
-    assert len(get("large", 101)) == 101 and cache.num_bytes == 80
+    assert len(get("large", 101)) == 101 and cache.size == 80
     get("large", 101)
     assert made[4:] == ["large", "large"]
 

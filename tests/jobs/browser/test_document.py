@@ -182,7 +182,7 @@ def test_strange_texts_are_shown_as_text(folder, reader, rows):
 
 def test_a_document_that_is_not_there_and_an_id_that_is_none(reader, rows):
     assert "documents/ does not list it" in reader.get("d0/documents/0000000000000001", 404).text
-    assert "document xyz: expected the 16 hexadecimal digits" in reader.get("d0/documents/xyz", 400).text
+    assert "document=xyz: expected the 16 hexadecimal digits" in reader.get("d0/documents/xyz", 400).text
     answer = reader.client.get(f"/token/d0/documents?id={rows[3]['id']:016x}", follow_redirects=False)
     assert answer.headers["location"] == f"/token/d0/documents/{rows[3]['id']:016x}"
 
@@ -247,7 +247,7 @@ def test_a_document_of_4_mb_is_read_in_parts(tmp_path):
     assert len(page.source) < 20_000 and int(page.rows[1][2].replace(",", "")) > 100
     page = reader.get(f"d0/documents/{row['id']:016x}")
     assert "piece 1" in page.text and "the text that begins with document" in page.text
-    text = reader.get(f"d0/documents/{row['id']:016x}/text?first=100000")
+    text = reader.get(f"d0/documents/{row['id']:016x}/text?page=51")
     assert len(text.source) < 100_000
     assert " ".join("".join(letter for letter, _ in Marked(text.source).characters).split()) in long
     number = page.rows[1][-1].split()[0].replace(",", "")

@@ -119,7 +119,7 @@ def test_rows_are_found_by_number_and_id_in_any_batches(left_out, near, batch, m
 
 def test_a_document_that_was_not_left_out_is_not_found(reader):
     assert "was not left out as a near duplicate" in reader.get("d0/duplicates/00000000000000aa", 404).text
-    assert "expected the id of a document" in reader.get("d0/duplicates/<b>", 400).text
+    assert "document=<b>: expected the 16 hexadecimal digits" in reader.get("d0/duplicates/<b>", 400).text
 
 
 def copied(left_out, tmp_path):

@@ -44,7 +44,7 @@ def words(page):
 def test_a_page_has_the_facts_and_the_tokens_of_its_example(folder, reader):
     rows, vocabulary = rows_of(folder / "out"), (folder / "vocab.txt").read_text().split("\n")
     for index in range(0, len(rows), 17):
-        row, page = rows[index], reader.get(f"d0/examples/{index}?token_ids=0")
+        row, page = rows[index], reader.get(f"d0/examples/{index}?token_ids=1")
         size, b = len(row["input_ids"]), row["segment_b_start"]
         assert f"{('next', 'random')[row['next_sentence_label']]} {row['next_sentence_label']}" in words(page)
         assert f"positions 1 to {b - 2}" in page.text and f"positions {b} to {size - 2}" in page.text
@@ -77,12 +77,10 @@ def test_an_example_that_is_not_there_is_not_found(reader, index):
 
 def test_a_long_table_of_tokens_has_pages(reader, monkeypatch):
     monkeypatch.setattr(example, "TOKENS", 10)
-    page = reader.get("d0/examples/0?token_ids=10")
+    page = reader.get("d0/examples/0?token_ids=2")
     assert [row[0] for row in page.rows[1:]] == [str(at) for at in range(10, 20)]
-    assert {"/token/d0/examples/0?token_ids=0#token-ids", "/token/d0/examples/0?token_ids=20#token-ids"} <= {
-        *page.links
-    }
-    assert "token_ids=99: expected a whole number from 0 to" in reader.get("d0/examples/0?token_ids=99", 400).text
+    assert {"/token/d0/examples/0?token_ids=1#token-ids", "/token/d0/examples/0?token_ids=3#token-ids"} <= {*page.links}
+    assert "token_ids=99: expected a whole number from 1 to" in reader.get("d0/examples/0?token_ids=99", 400).text
 
 
 def test_one_click_shows_the_source_and_the_reason_of_the_label(folder, reader):
@@ -156,7 +154,7 @@ def test_examples_of_other_tokenizers_are_shown(folder, tmp_path, kind):
         (tmp_path / "special_tokens_map.json").write_text(json.dumps(NAMES[kind]))
     run_job(folder / "texts.jsonl", tmp_path / "out", tmp_path, max_seq_length=(64,), dupe_factor=1, pairs="none")
     reader = Reader(tmp_path / "out")
-    page = reader.get("d0/examples/0?token_ids=0")
+    page = reader.get("d0/examples/0?token_ids=1")
     assert "Segment B" not in page.text and "<mask>" in page.text
     assert not [mark for mark in "Ġ▁Ã" if mark in page.text]
     assert all(" " not in row[2] for row in page.rows[1:])
@@ -166,3 +164,17 @@ def test_examples_of_other_tokenizers_are_shown(folder, tmp_path, kind):
 def test_a_page_in_chinese(reader):
     page = reader.get("d0/examples/0", language="zh-CN")
     assert "样本 0" in page.text and "显示来源并重新生成" in page.text
+
+
+@pytest.mark.parametrize(
+    ("path", "title", "back"),
+    [
+        ("examples/7/explain", "Where example 7 comes from", "examples/7"),
+        ("charts/sample", "Charts", "charts"),
+        ("duplicates/equal", "Duplicates", "duplicates"),
+    ],
+)
+def test_a_part_of_a_page_has_a_page_of_its_own_for_browsers_without_scripts(reader, path, title, back):
+    page = reader.get(f"d0/{path}")
+    assert f"<h1>{title}</h1>" in page.source and f'<a href="/token/d0/{back}">Back</a>' in page.source
+    assert "<h1>" not in reader.get(f"d0/{path}", part=True).source

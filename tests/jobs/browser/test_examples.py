@@ -45,7 +45,7 @@ def rows(left_out, data_set) -> list[Row]:
         row |= {name: shard[name] for name in ("split", "max_seq_length", "copy")}
         row["true"] = true_ids(row)
         row["words"] = [words[token] for token in row["true"]]
-        row["sources"] = {data_set.source_of(row[name]) for name in ("document_a", "document_b")}
+        row["sources"] = {data_set.document(row[name])["source"] for name in ("document_a", "document_b")}
     return found
 
 
