@@ -44,13 +44,18 @@ class ModelInput:
         return {0, self.segment_b_start - 1, len(self.ids) - 1}
 
 
-def example_input(request: Request, model: LoadedModel, most: int) -> ModelInput:
-    """Return the example in the query of an address, as training reads it. Only its first `most` tokens are used.
+def input_of(request: Request, model: LoadedModel, text: str, second: str, most: int) -> ModelInput:
+    """Return the example in the query of an address; if there is none, a text or a pair. See the next two functions."""
+    example = request.query_params.get("example")
+    return example_input(request, model, example, most) if example else text_input(model, text, second, most)
+
+
+def example_input(request: Request, model: LoadedModel, value: str, most: int) -> ModelInput:
+    """Return an example of a data set as training reads it. At most `most` of its tokens are used.
 
     Raises:
         ValueError: there is no such example, or the data set has another vocabulary.
     """
-    value = request.query_params["example"]
     data_sets: dict[str, BrowsedDataSet] = request.app.state.targets.data_sets
     found = re.fullmatch(r"(d[0-9]{1,9}):([0-9]{1,18})", value)
     if not found or found[1] not in data_sets:

@@ -41,6 +41,7 @@ def _environment(language: str) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["percent"] = lambda share: "< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
     environment.globals["_"] = chinese_of if language == "zh" else english_of
     environment.globals["language"] = language
     return environment

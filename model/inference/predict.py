@@ -149,10 +149,10 @@ class WordPredictor:
                 f"the text has {len(ids)} tokens, the model reads {self.config.shape.max_position_embeddings}"
             )
         places = np.flatnonzero(ids == self.tokenizer.mask_id)
-        return [self._best(chances, top_k) for chances in self.chances(ids, places)]
+        return [self._best(probabilities, top_k) for probabilities in self.probabilities(ids, places)]
 
     @torch.inference_mode()
-    def chances(self, ids: np.ndarray, places: np.ndarray, segment_b_start: int | None = None) -> np.ndarray:
+    def probabilities(self, ids: np.ndarray, places: np.ndarray, segment_b_start: int | None = None) -> np.ndarray:
         """Return the probabilities of the words at some places of a sequence, float64 (places, words).
 
         Args:
@@ -165,9 +165,9 @@ class WordPredictor:
         hidden = self.encoder(batch)  # (T, C)
         logits = self.mlm(hidden[torch.from_numpy(places).to(self.device)], self.encoder.word_embeddings)
         words = logits.float().cpu().numpy()[:, : self.tokenizer.vocab_size]
-        chances: np.ndarray = softmax(words.astype(np.float64), axis=1)
-        return chances
+        probabilities: np.ndarray = softmax(words.astype(np.float64), axis=1)
+        return probabilities
 
-    def _best(self, chances: np.ndarray, top_k: int) -> list[tuple[str, float]]:
-        best = np.argsort(-chances, kind="stable")[:top_k]
-        return [(self.tokenizer.shown(int(number)), round(float(chances[number]), 6)) for number in best]
+    def _best(self, probabilities: np.ndarray, top_k: int) -> list[tuple[str, float]]:
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        return [(self.tokenizer.shown(int(number)), round(float(probabilities[number]), 6)) for number in best]

@@ -67,7 +67,7 @@ def test_a_strange_text_is_shown_as_it_is_with_its_unused_tokens(tab, documents,
     one.open(f"d0/documents/{documents[kind]}")
     one.page.locator("#use p[role=status]").wait_for()
     assert "tokens are in" in one.page.locator("#use").inner_text()
-    one.page.get_by_text("Show the text, with the tokens").click()
+    one.page.get_by_text("Show the text, with marks").click()
     text = one.page.locator(".document-text")
     text.wait_for()
     shown = text.inner_text()

@@ -136,7 +136,7 @@ def _tokens_by_source(request: Request, data_set: BrowsedDataSet) -> Rows:
         text = say("{n} other files", n=f"{others:,}")
         bars.append(Bar(text, of_others, f"{of_others:,}", None, (percent(of_others / total),)))
     heads = (say("File"), say("Tokens"), say("Share"))
-    note = say("As read from each file, before duplicates were left out.")
+    note = say("Counted when the files were read, before duplicates were left out.")
     return Rows("sources", say("Tokens by source"), bars, heads, note)
 
 
@@ -199,7 +199,7 @@ def _unknown(request: Request, counts: SampleCounts, say: Say) -> list[Rows]:
         text = say(name) if name else say("no letters")
         scripts.append(_share(text, int(counts.unknown_of_script[i]), int(counts.words_of_script[i]), link or None))
     tail = (say("Share"), say("[UNK]"), say("Tokens"))
-    note = say("The script is that of most words of an example.")
+    note = say("An example has the script of most of its words.")
     return [
         Rows("unknown-source", say("Share of [UNK] by source"), sources, (say("File"), *tail)),
         Rows("unknown-script", say("Share of [UNK] by script"), scripts, (say("Script"), *tail), note),

@@ -6,7 +6,6 @@ Two drawings of the same weights, as SVG: lines between two columns of tokens, a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from unicodedata import east_asian_width
 from urllib.parse import urlencode
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jobs.browser.model_input import ModelInput, example_input, text_input
+from jobs.browser.model_input import ModelInput, input_of
 from jobs.browser.models import LoadedModel
 from jobs.browser.pages import model_of, number_of, render
 from jobs.browser.section import Section
@@ -63,40 +62,59 @@ class Shade:
     """Data of an SVG path, in which a cell is 1 wide and 1 high."""
 
 
-def attention(request: Request) -> Response:
+def show_attention(request: Request) -> Response:
+    """Draw the attention of a layer in an example of a data set, or in the texts of the address."""
     model, is_loading = request.app.state.models.get(model_of(request).path)
     if model is None:
         return render(request, "model_loading.html.j2", title=ATTENTION.title)
-    shape = model.encoder.config.shape
+    shape, query = model.encoder.config.shape, request.query_params
+    example = query.get("example", "")
     first, second = TEXTS[model.is_chinese]
-    text = request.query_params.get("text", first)
-    second = request.query_params.get("second", "" if "text" in request.query_params else second)
-    example = request.query_params.get("example", "")
-    if not shape.reads_pairs:
-        second = ""
-    values: dict[str, Any] = {"model": model, "is_loading": is_loading, "text": text, "second": second}
-    values |= {"example": example, "reads_pairs": shape.reads_pairs, "error": ""}
+    text = query.get("text", first)
+    second = query.get("second", "" if "text" in query else second) if shape.reads_pairs else ""
+    given = {
+        "model": model,
+        "is_loading": is_loading,
+        "example": example,
+        "text": text,
+        "second": second,
+        "reads_pairs": shape.reads_pairs,
+    }
     try:
-        read = example_input(request, model, MAX_TOKENS) if example else text_input(model, text, second, MAX_TOKENS)
+        read = input_of(request, model, text, second, MAX_TOKENS)
         layer = number_of(request, "layer", (shape.num_hidden_layers + 1) // 2, 1, shape.num_hidden_layers)
         head = number_of(request, "head", 0, 0, shape.num_attention_heads)
         token = number_of(request, "token", -1, 0, len(read.ids) - 1)
         weights = weights_of(model, read, layer, head)
     except ValueError as error:
-        return render(request, "attention.html.j2", 400, **values | {"error": str(error)})
-    chosen = {"example": example} if example else {"text": text, "second": second}
-    now = {**chosen, "layer": layer, "head": head} | ({} if token < 0 else {"token": token})
+        return render(request, "attention.html.j2", 400, **given, error=str(error))
+    now = {"example": example} if example else {"text": text, "second": second}
+    now |= {"layer": layer, "head": head} | ({"token": token} if token >= 0 else {})
 
     def link(**changes: int | None) -> str:
         """Return the address of this page with other values; None takes one away."""
         return "?" + urlencode({name: value for name, value in (now | changes).items() if value is not None})
 
-    values |= {"read": read, "layer": layer, "head": head, "token": None if token < 0 else token, "link": link}
-    values |= {"labels": [shortened(word, LABEL_WIDTH) for word in read.words]}
-    values |= {"layers": numbers_around(layer, shape.num_hidden_layers)}
-    values |= {"heads": numbers_around(max(head, 1), shape.num_attention_heads)}
-    values |= {"lines": lines_of(weights, token), "shades": shades_of(weights), "largest": float(weights.max())}
-    return render(request, "attention.html.j2", **values, weights=weights.tolist(), strongest=strongest_of(weights))
+    return render(
+        request,
+        "attention.html.j2",
+        **given,
+        error="",
+        read=read,
+        labels=[shortened(word, LABEL_WIDTH) for word in read.words],
+        layer=layer,
+        layers=numbers_around(layer, shape.num_hidden_layers),
+        head=head,
+        heads=numbers_around(max(head, 1), shape.num_attention_heads),
+        token=token if token >= 0 else None,
+        link=link,
+        weights=weights.tolist(),
+        lines=lines_of(weights, token),
+        shades=shades_of(weights),
+        strongest=strongest_of(weights),
+        largest=float(weights.max()),
+        least=LEAST_OF_ONE,
+    )
 
 
 def weights_of(model: LoadedModel, read: ModelInput, layer: int, head: int) -> Weights:
@@ -171,4 +189,4 @@ def shortened(word: str, width: int) -> str:
     return word[: int(np.searchsorted(ends, width - 1, side="right"))] + "…"
 
 
-ATTENTION = Section(name="attention", title="Attention", of="rm", routes=[("attention", attention)])
+ATTENTION = Section(name="attention", title="Attention", of="rm", routes=[("attention", show_attention)])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jobs.browser.model_input import ModelInput, example_input, text_input, words_of
+from jobs.browser.model_input import ModelInput, input_of, words_of
 from jobs.browser.models import LoadedModel
 from jobs.browser.pages import model_of, render
 from jobs.browser.section import Section
@@ -34,7 +34,7 @@ class Guess:
     """A word that a model expects."""
 
     word: str
-    chance: float
+    probability: float
     is_true: bool
     rank: int
     """1 for the most likely word."""
@@ -53,25 +53,33 @@ class Prediction:
     """The most likely ones; then the true word, if it is none of them."""
 
 
-def fill_mask(request: Request) -> Response:
+def show_fill_mask(request: Request) -> Response:
+    """Show what the model predicts at the masks of an example of a data set, or of the text of the address."""
     model, is_loading = request.app.state.models.get(model_of(request).path)
     if model is None:
         return render(request, "model_loading.html.j2", title=FILL_MASK.title)
-    values: dict[str, Any] = {"model": model, "is_loading": is_loading, "error": ""}
+    given: dict[str, Any] = {"model": model, "is_loading": is_loading}
     if model.predictor is None:
-        return render(request, "fill_mask_without_head.html.j2", **values)
-    values["mask"] = mask = model.tokenizer.file.special.names["mask_token"]
-    values["text"] = text = request.query_params.get("text", EXAMPLES[model.is_chinese].format(mask=mask))
-    values["example"] = example = request.query_params.get("example", "")
+        return render(request, "fill_mask_without_head.html.j2", **given)
+    mask = model.tokenizer.file.special.names["mask_token"]
+    text = request.query_params.get("text", EXAMPLES[model.is_chinese].format(mask=mask))
+    given |= {"mask": mask, "text": text, "example": request.query_params.get("example", "")}
     try:
-        read = example_input(request, model, MAX_TOKENS) if example else text_input(model, text, "", MAX_TOKENS)
+        read = input_of(request, model, text, "", MAX_TOKENS)
         chosen = chosen_masks(request, read)
     except ValueError as error:
-        return render(request, "fill_mask.html.j2", 400, **values | {"error": str(error)})
+        return render(request, "fill_mask.html.j2", 400, **given, error=str(error))
     shown, masked = with_masks(read, chosen, model.tokenizer)
-    predictions = predictions_of(model, shown, masked[:MAX_MASKS])
-    values |= {"read": shown, "chosen": sorted(chosen), "masked": masked, "predictions": predictions}
-    return render(request, "fill_mask.html.j2", **values)
+    return render(
+        request,
+        "fill_mask.html.j2",
+        **given,
+        error="",
+        read=shown,
+        chosen=sorted(chosen),
+        masked=masked,
+        predictions=predictions_of(model, shown, masked[:MAX_MASKS]),
+    )
 
 
 def chosen_masks(request: Request, read: ModelInput) -> set[int]:
@@ -107,7 +115,9 @@ def predictions_of(model: LoadedModel, read: ModelInput, places: list[int]) -> l
         return []
     assert model.predictor
     with model.lock:
-        chances = model.predictor.chances(read.ids, np.array(places), read.segment_b_start)  # (places, words)
+        probabilities = model.predictor.probabilities(
+            read.ids, np.array(places), read.segment_b_start
+        )  # (places, words)
     return [
         Prediction(
             place=place,
@@ -115,20 +125,22 @@ def predictions_of(model: LoadedModel, read: ModelInput, places: list[int]) -> l
             truth=words_of(model.tokenizer, np.array([read.truths[place]]))[0] if place in read.truths else None,
             guesses=guesses_of(model.tokenizer, own, read.truths.get(place)),
         )
-        for place, own in zip(places, chances)
+        for place, own in zip(places, probabilities)
     ]
 
 
-def guesses_of(tokenizer: TextTokenizer, chances: NDArray[np.float64], truth: int | None) -> list[Guess]:
-    """Return the most likely words at a place; then the true one, if it is none of them. chances: (words,)."""
-    best = np.argsort(-chances, kind="stable")[:NUM_WORDS].tolist()
+def guesses_of(tokenizer: TextTokenizer, probabilities: NDArray[np.float64], truth: int | None) -> list[Guess]:
+    """Return the most likely words at a place; then the true one, if it is none of them. probabilities: (words,)."""
+    best = np.argsort(-probabilities, kind="stable")[:NUM_WORDS].tolist()
     if truth is not None and truth not in best:
         best.append(truth)
     words = words_of(tokenizer, np.array(best))
     return [
-        Guess(word, float(chances[number]), number == truth, 1 + int((chances > chances[number]).sum()))
+        Guess(
+            word, float(probabilities[number]), number == truth, 1 + int((probabilities > probabilities[number]).sum())
+        )
         for word, number in zip(words, best)
     ]
 
 
-FILL_MASK = Section(name="fill-mask", title="Masked words", of="rm", routes=[("fill-mask", fill_mask)])
+FILL_MASK = Section(name="fill-mask", title="Masked words", of="rm", routes=[("fill-mask", show_fill_mask)])

@@ -1,4 +1,4 @@
-"""The page of a document: its place, its examples, and its text with the tokens that no example holds."""
+"""The page of a document: its place, its examples, and its text with the tokens that are in no example."""
 
 import json
 import random
@@ -161,7 +161,7 @@ def test_a_data_set_in_a_store_is_searched_only_when_asked(folder, rows, monkeyp
             and "members of its shards read" in page.text
             and 'hx-trigger="load"' not in page.source
         )
-    assert "are marked once all examples were read" in reader.get(f"{path}/text").text
+    assert "will be marked when all examples have been read" in reader.get(f"{path}/text").text
     assert f"/token/{path}?search=1" in page.links
     assert "members of its shards read" not in reader.get(f"{path}?search=1").text
     assert "of these are in no example" in reader.get(f"{path}/text").text

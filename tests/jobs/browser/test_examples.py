@@ -254,7 +254,7 @@ def test_a_page_shows_what_it_filters_by(left_out, data_set):
     assert '<option value="validation" selected>' in page.source and '<option value="64" selected>' in page.source
     assert 'value="And a"' in page.source and '<input type="hidden" name="masked_at" value="3-9">' in page.source
     unknown = Reader(left_out).get("d0/examples?word=龘")
-    assert "The vocabulary does not know all of it" in unknown.text
+    assert "A part of this is not in the vocabulary" in unknown.text
 
 
 def test_the_places_of_words_are_shown_with_the_text_around_them(left_out):
