@@ -88,7 +88,7 @@ def show_attention(request: Request) -> Response:
         weights = weights_of(model, read, layer, head)
     except ValueError as error:
         return render(request, "attention.html.j2", 400, **given, error=str(error))
-    now = {"example": example} if example else {"text": text, "second": second}
+    now: dict[str, str | int] = {"example": example} if example else {"text": text, "second": second}
     now |= {"layer": layer, "head": head} | ({"token": token} if token >= 0 else {})
 
     def link(**changes: int | None) -> str:

@@ -135,7 +135,7 @@ def test_the_mask_has_the_name_that_the_tokenizer_gives_it(kind, tmp_path):
     mask = file.special.names["mask_token"]
     run = make_run(make_data(tmp_path / "data", tokenizer=file), tmp_path / "run")
     reader = Reader(run)
-    assert f"Write {mask} where" in reader.get("r0/fill-mask").text
+    assert f"Write {mask} for each word" in reader.get("r0/fill-mask").text
     page = reader.get("r0/fill-mask?text=" + quote(f"the cat {mask} on the mat"))
     expected = WordPredictor(open_pretrained(run), "cpu").fill(f"the cat {mask} on the mat", top_k=10)[0]
     for row, (word, chance) in zip(guesses(page), expected, strict=True):
