@@ -19,7 +19,7 @@ SHOWN = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 def serve(app: Guard, host: str, port: int, opens: bool) -> None:
     """Listen on `host`, print the address of the first page, and answer requests until the process is interrupted.
 
-    The server has a thread of its own. A signal reaches the main thread, which ends it, whatever page is being made.
+    The server has a thread of its own. A signal makes the main thread end it, whatever page is being made.
 
     Raises:
         ValueError: the address or the port cannot be used.
@@ -53,7 +53,8 @@ def serve(app: Guard, host: str, port: int, opens: bool) -> None:
         print(f"{origin}/{app.token}/", flush=True)
         if opens:
             webbrowser.open(origin + app.opening_path())
-        thread.join()
+        while thread.is_alive():
+            thread.join(1)  # a signal that comes as the main thread begins to wait does not wake it
     finally:
         server.should_exit = server.force_exit = True
         thread.join(1)

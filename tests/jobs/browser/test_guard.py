@@ -1,5 +1,6 @@
 """Who gets an answer from `bertloom browse`, byte by byte, and how the command ends."""
 
+import ctypes
 import os
 import re
 import signal
@@ -243,6 +244,16 @@ def test_a_signal_ends_it_at_once_while_a_page_is_being_made():
         waiting.sendall(f"GET /{running.token}/d0/endless HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert running.ask(f"/{running.token}/d0/examples")[0] == 200
         assert running.end(signal.SIGINT)[0] == 130
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "tgkill"), reason="this system cannot send a signal to one thread")
+def test_a_signal_that_does_not_wake_the_main_thread_ends_it():
+    with served(GOLDEN) as running:
+        assert running.ask(f"/{running.token}/d0/examples")[0] == 200
+        process = running.process.pid
+        newest = max(int(name) for name in os.listdir(f"/proc/{process}/task"))  # it has made the page
+        assert ctypes.CDLL(None).tgkill(process, newest, signal.SIGTERM) == 0
+        assert running.process.wait(300) == 143
 
 
 def test_a_bug_in_a_page_gives_a_line_there_and_a_traceback_in_a_file(tmp_path):
