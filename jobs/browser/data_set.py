@@ -6,6 +6,7 @@ through the trainer's cache (`model/loading/cache.py`). All methods may be calle
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,6 +62,7 @@ class BrowsedDataSet:
     def __init__(self, location: str, cache_dir: Path | None, cache_gb: float) -> None:
         self.location = location
         self.name = location.rstrip("/").rpartition("/")[2]
+        self._version = _version(location)
         self.manifest: dict[str, Any]
         self.shards: pa.Table
         self.manifest, self.shards = read_dataset(location)
@@ -84,11 +86,18 @@ class BrowsedDataSet:
         self._documents = LruCache[pa.Table](DOCUMENT_BYTES, lambda table: table.nbytes)
         self._edges: dict[tuple[str, int], tuple[int, int]] = {}
         self._faults: dict[int, list[str]] = {}
+        self.made: dict[object, Any] = {}
+        """What pages keep of it (`jobs/browser/per_data_set.py`)."""
         self._explainer_lock = threading.Lock()
 
     @property
     def num_examples(self) -> int:
         return int(self.firsts[-1])
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether its folder was removed, or another data set is there. Of a data set in a store this is not known."""
+        return _version(self.location) != self._version
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -277,6 +286,17 @@ class BrowsedDataSet:
         from jobs.explain import Explainer
 
         return Explainer(self.location)
+
+
+def _version(location: str) -> tuple[int, int, int] | None:
+    """Return what is another after a data set was made again in a folder."""
+    if not storage.is_local(location):
+        return None
+    try:
+        found = os.stat(os.path.join(location, "manifest.json"))
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _read_columns(payload: pa.Buffer, row: Mapping[str, Any], member: int, names: Sequence[str]) -> pa.RecordBatch:

@@ -56,11 +56,10 @@ def example_input(request: Request, model: LoadedModel, value: str, most: int) -
     Raises:
         ValueError: there is no such example, or the data set has another vocabulary.
     """
-    data_sets: dict[str, BrowsedDataSet] = request.app.state.targets.data_sets
     found = re.fullmatch(r"(d[0-9]{1,9}):([0-9]{1,18})", value)
-    if not found or found[1] not in data_sets:
+    data_set: BrowsedDataSet | None = request.app.state.targets.data_set(found[1]) if found else None
+    if not found or not data_set:
         raise ValueError(f"example={value[:80]}: expected a data set of this page and a number, such as d0:17")
-    data_set = data_sets[found[1]]
     if list(data_set.vocabulary.words) != model.tokenizer.words:
         raise ValueError(
             f"example={value}: {data_set.name} has another vocabulary than the model in {model.path}: give the data set "

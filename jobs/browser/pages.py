@@ -114,7 +114,7 @@ def translate(request: Request, text: str, **values: Any) -> str:
 
 def data_set_of(request: Request) -> BrowsedDataSet:
     """Return the data set of a page; 404 if there is none of this key."""
-    found: BrowsedDataSet | None = request.app.state.targets.data_sets.get(request.path_params["key"])
+    found: BrowsedDataSet | None = request.app.state.targets.data_set(request.path_params["key"])
     if found is None:
         raise HTTPException(404, f"there is no data set {request.path_params['key']}")
     return found

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from jobs.browser.data_set import BrowsedDataSet
 
@@ -11,15 +10,15 @@ T = TypeVar("T")
 
 
 class PerDataSet(Generic[T]):
-    """Objects by data set. Requests run in threads: the object of a data set is made once."""
+    """Objects by data set, which keeps them. Requests run in threads: the object of a data set is made once."""
 
     def __init__(self, make: Callable[[BrowsedDataSet], T]) -> None:
         self._make = make
-        self._made: WeakKeyDictionary[BrowsedDataSet, T] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __call__(self, data_set: BrowsedDataSet) -> T:
         with self._lock:
-            if data_set not in self._made:
-                self._made[data_set] = self._make(data_set)
-            return self._made[data_set]
+            if self not in data_set.made:
+                data_set.made[self] = self._make(data_set)
+            made: T = data_set.made[self]
+            return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,9 +74,26 @@ class Targets:
             except (ValueError, OSError, StoreError) as error:
                 run.data_set_fault = str(error)
 
+    def data_set(self, key: str) -> BrowsedDataSet | None:
+        """Return the data set of a key, None if there is none. If another one was made in its place, that one is opened.
+
+        Raises:
+            ValueError: it was removed, or the other one is not finished yet.
+        """
+        found = self.data_sets.get(key)
+        if found and found.is_replaced:
+            with self._lock:
+                if self.data_sets[key] is found:
+                    self.data_sets[key] = BrowsedDataSet(found.location, self.cache_dir, self.cache_gb)
+                    self._training_data.pop(key, None)
+                return self.data_sets[key]
+        return found
+
     def training_data(self, key: str) -> DataSet:
         """Return a data set as training reads it. It is opened at the first call."""
         from model.loading.data import DataSet
+
+        self.data_set(key)
 
         with self._lock:
             if key not in self._training_data:
@@ -84,8 +102,12 @@ class Targets:
 
     def find_data_set(self, shards_digest: str) -> str | None:
         """Return the key of the data set whose shards.parquet has this sha256, None if it is not open."""
-        digests = {data_set.manifest["shards_parquet"]["sha256"]: key for key, data_set in self.data_sets.items()}
-        return digests.get(shards_digest)
+        for key in self.data_sets:
+            with suppress(ValueError):  # it was removed
+                data_set = self.data_set(key)
+                if data_set and data_set.manifest["shards_parquet"]["sha256"] == shards_digest:
+                    return key
+        return None
 
     def find_location(self, location: str) -> str | None:
         """Return the key of the data set at a place, None if it is not open."""
