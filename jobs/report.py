@@ -26,7 +26,7 @@ class ReportConfig:
     dataset: Annotated[str, tyro.conf.Positional]
     """A finished data set."""
     html_examples: int | None = None
-    """Number of examples in examples.html, a page beside report.html that needs no other file and has no scripts: up to
+    """Number of examples in examples.html, a page in the data set that needs no other file and has no scripts: up to
     1,000. They are the first of the report's sample, of the first length. 0 removes the page. By default the page stays as
     it is, or is not made."""
     gates: Gates = field(default_factory=Gates)

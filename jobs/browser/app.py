@@ -53,7 +53,7 @@ def build_app(targets: Targets, token: str, host: str) -> Guard:
 
 
 def home(request: Request) -> Response:
-    """List what can be looked at; with a single data set, run or model, go there."""
+    """List the data sets, runs and models. If the command names only one, go to its first page."""
     targets: Targets = request.app.state.targets
     if len(targets.given) == 1:
         key = targets.given[0]

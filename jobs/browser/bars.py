@@ -17,7 +17,7 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 412, 12, 164
 SHORT_NAME = 12
 """Characters of a name that leaves room for its bar."""
 MOST_LABELS = 5
-"""Of columns. The others are in the table and at the columns."""
+"""Labels below columns. The table has the other names."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Bar:
     name: str
     value: float
     text: str
-    """The value as it is written."""
+    """The value as the page shows it."""
     href: str | None = None
     """Address of the examples that it counts."""
     details: Sequence[str] = ()
@@ -59,9 +59,9 @@ class Columns:
     title: str
     bars: Sequence[Bar]
     heads: Sequence[str]
-    """Of the columns of its table: name, value, details."""
+    """Headings of its table: of the name, the value and the details."""
     top: float
-    """Value at the top of the plot, which charts side by side share."""
+    """Largest value on the axis. Charts that are compared have the same."""
     is_share: bool = False
 
     @property
@@ -109,9 +109,9 @@ class Rows:
 
     @property
     def has_short_names(self) -> bool:
-        """Whether bars are beside their names. They are below long ones."""
+        """Whether the bars have a column of their own. The bars of long names are below the names."""
         return all(len(bar.name) <= SHORT_NAME for bar in self.bars)
 
     def width(self, bar: Bar) -> float:
-        """Return the length of a bar, of 100."""
+        """Return the length of a bar: 100 for the largest value."""
         return 100 * bar.value / (max(bar.value for bar in self.bars) or 1)

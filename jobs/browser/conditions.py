@@ -28,7 +28,7 @@ SHOWN_NAMES = 5
 
 
 class MemberRows:
-    """The rows of a member, as conditions look at them."""
+    """The rows of a member, as conditions read them."""
 
     def __init__(self, batch: pa.RecordBatch, bucket: tuple[str, int]) -> None:
         """bucket: (split, number) of the bucket of its shard."""
@@ -61,19 +61,19 @@ class Condition(NamedTuple):
     """A filter as it is applied to the rows of a member."""
 
     columns: Sequence[str] | None
-    """The columns that it looks at, where none of their values is used as an index; None: a whole member, checked."""
+    """The columns that it reads. Their values are not checked, so it uses none of them as an index. None: all, checked."""
     holds: Callable[[MemberRows], Bools]
     may_hold: Callable[[MemberRows], bool] | None = None
-    """Tells from the columns TOKENS alone that it holds for no row: reading a whole member takes several times as long."""
+    """Whether it may hold for a row, by the columns TOKENS alone: reading all columns takes several times as long."""
 
 
 class Conditions:
-    """Filters that are to be applied to the members of a data set."""
+    """Filters, applied to the members of a data set."""
 
     def __init__(self, data_set: BrowsedDataSet, filters: Filters) -> None:
         """
         Raises:
-            ValueError: a value that the data set cannot have, such as the name of a source that is none of its inputs.
+            ValueError: the data set cannot have a value, such as a source that is not one of its inputs.
         """
         self.data_set = data_set
         self.filters = filters
@@ -83,13 +83,13 @@ class Conditions:
 
     @cached_property
     def columns(self) -> list[str] | None:
-        """The columns that all conditions look at; None: a whole member, checked."""
+        """The columns that all conditions read; None: all, checked."""
         if any(condition.columns is None for condition in self.all):
             return None
         return sorted({name for condition in self.all for name in condition.columns or ()})
 
     def shards(self) -> Bools:
-        """Return which shards may have an example that is wanted: (shards,)."""
+        """Return which shards may have an example for the filters: (shards,)."""
         f = self.filters
         bucket = None if f.document is None else self.data_set.bucket_of(f.document)
         return np.array(
@@ -125,7 +125,7 @@ class Conditions:
 
 
 class MainScripts:
-    """The script of most words of examples. That of a word is that of its first token, in the text without masks."""
+    """The main scripts of examples: the script of most of their words. A word has the script of its first token."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.names, self._script = scripts(vocabulary)

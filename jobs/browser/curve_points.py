@@ -1,8 +1,8 @@
 """The points of a run's curves: metrics.jsonl, read as it grows and thinned to a bounded number of points.
 
-The lines of a split are put together in intervals of equally many lines: of one at first, of twice as many whenever there
-would be more than MAX_POINTS intervals. An interval has the mean, the lowest and the highest value of each quantity, so
-that no spike is lost, and a million lines take as much memory as some thousands.
+The lines of a split are grouped into intervals. At first an interval has one line. When there would be more than
+MAX_POINTS intervals, they are merged in pairs. An interval has the mean, the lowest and the highest value of each quantity,
+so no spike is lost. A million lines take as much memory as a few thousand.
 """
 
 import os
@@ -27,7 +27,7 @@ KEYS = tuple(key for key, _ in PANELS)
 XS = ("step", "tokens", "seconds")
 SPLITS = ("train", "validation")
 MAX_POINTS = 2048
-"""Points of each split; a screen has fewer pixels. It is even, so that intervals can be put together in pairs."""
+"""Points of each split; a screen has fewer pixels. The number is even, so that intervals can be merged in pairs."""
 READ_BYTES = 8 << 20
 """Bytes of metrics.jsonl that one call reads, which takes a small part of a second."""
 TAIL_BYTES = 512
@@ -49,9 +49,9 @@ class Points:
         """Lines in an interval. The last one may have fewer."""
         self.num_lines = 0
         self.xs: F64 = np.zeros((len(XS), MAX_POINTS))
-        """Those of the last line of each interval."""
+        """Of the last line of each interval."""
         self.counts: I64 = np.zeros((len(KEYS), MAX_POINTS), dtype=np.int64)
-        """Number of lines that have a number, for each quantity; the next three are about these."""
+        """Number of lines with a value of each quantity. The next three arrays are over these lines."""
         self.sums: F64 = np.zeros((len(KEYS), MAX_POINTS))
         self.lows: F64 = np.full((len(KEYS), MAX_POINTS), np.inf)
         self.highs: F64 = np.full((len(KEYS), MAX_POINTS), -np.inf)
@@ -77,7 +77,7 @@ class Points:
             np.maximum.at(self.highs[key], there, found)
 
     def _halve(self) -> None:
-        """Put each two intervals together."""
+        """Merge the intervals in pairs."""
         size, rest = len(self), MAX_POINTS // 2
         self.width *= 2
         self.xs[:, :rest] = self.xs[:, np.minimum(np.arange(rest) * 2 + 1, max(size - 1, 0))]
@@ -92,7 +92,7 @@ class Points:
     def since(self, first: int, keys: Mapping[int, str]) -> dict[str, Any]:
         """Return the points from this one on, as JSON: x values, and for each quantity its counts, means and extremes.
 
-        keys: names of the quantities to return by their number; those without any value are left out.
+        keys: number -> name of the quantities to return. A quantity without any value is left out.
         """
         first = min(first, max(len(self) - 1, 0))
         chosen = slice(first, len(self))
@@ -112,7 +112,7 @@ class Points:
 
 
 class CurvePoints:
-    """The points of both splits of a metrics.jsonl, which may grow, be cut back or not exist. Thread-safe."""
+    """The points of both splits of a metrics.jsonl, which may grow, be truncated or not exist. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -134,7 +134,7 @@ class CurvePoints:
         with self._lock:
             try:
                 with open(check_regular(self.path), "rb") as file:
-                    if self._was_cut_back(file):
+                    if self._was_truncated(file):
                         self._begin()
                     file.seek(self._offset)
                     content = file.read(READ_BYTES)
@@ -143,7 +143,7 @@ class CurvePoints:
                     self._begin()
                 return False
             end = content.rfind(b"\n") + 1
-            if not end and len(content) == READ_BYTES:  # no line is so long: what follows is damaged, too
+            if not end and len(content) == READ_BYTES:  # a line of this size is damaged
                 self.num_damaged += 1
                 end = len(content)
             else:
@@ -152,8 +152,8 @@ class CurvePoints:
             self._tail = (self._tail + content[:end])[-TAIL_BYTES:]
             return len(content) == READ_BYTES
 
-    def _was_cut_back(self, file: BinaryIO) -> bool:
-        """Return whether the file no longer has what was read last; each line has its own time."""
+    def _was_truncated(self, file: BinaryIO) -> bool:
+        """Return whether the file has lost what was read last. Each line has its own time, so no other line equals it."""
         if os.fstat(file.fileno()).st_size < self._offset:
             return True
         file.seek(self._offset - len(self._tail))
@@ -164,7 +164,7 @@ class CurvePoints:
         self.num_damaged += num_damaged
         if not table.num_rows:
             return
-        # A line without tokens, such as one of an evaluation, has those of the line before it.
+        # A line without tokens, such as an evaluation, gets the tokens of the line before it.
         tokens = table["tokens"].to_numpy()
         last = np.maximum.accumulate(np.where(np.isfinite(tokens), np.arange(len(tokens)), -1))
         tokens = np.where(last >= 0, tokens[last], self._tokens)
@@ -181,7 +181,7 @@ class CurvePoints:
         """Return the points that a page does not have, as JSON.
 
         Args:
-            version: that of the points that the page has. With another one than now, all points are returned.
+            version: the version of the page's points. If it is not the current one, all points are returned.
             firsts: for each split, the first point that the page lacks.
         """
         with self._lock:
@@ -194,7 +194,7 @@ class CurvePoints:
             return {"version": now, "damaged": self.num_damaged, "splits": splits}
 
     def latest(self) -> Latest:
-        """Return the last numbers of each split. They are looked up at the end of the file while it is not read yet."""
+        """Return the last numbers of each split. While the file is not read to its end, they are read from its end."""
         is_behind = self.read_on()
         with self._lock:
             latest = {split: dict(values) for split, values in self._latest.items()}
@@ -212,7 +212,7 @@ class CurvePoints:
         }
 
     def _drawn_keys(self) -> dict[int, str]:
-        """Return the quantities by number. A run that does not train next sentence prediction has 0 for its losses."""
+        """Return number -> name of the quantities. Without next sentence prediction, its loss is always 0 and left out."""
         loss = KEYS.index("nsp_loss")
         has_pairs = any((points.highs[loss] > 0).any() for points in self.points.values())
         return {number: key for number, key in enumerate(KEYS) if has_pairs or not key.startswith("nsp_")}

@@ -1,4 +1,4 @@
-"""A data set as the pages need it: examples by number, members within a bound of memory, tables and vocabulary.
+"""A data set as the pages read it: examples by number, members within a limit of memory, tables and vocabulary.
 
 A member or a table is read when a page needs it, checked, and kept while there is room. Members of a data set at a URL come
 through the trainer's cache (`model/loading/cache.py`). All methods may be called by several threads at once.
@@ -68,11 +68,11 @@ class BrowsedDataSet:
         self.manifest, self.shards = read_dataset(location)
         self.rows: list[dict[str, Any]] = self.shards.to_pylist()
         self.firsts: I64 = np.cumsum([0, *(row["examples"] for row in self.rows)])
-        """The number of the first example of each shard, and the number of examples: (shards + 1,)."""
+        """The number of the first example of each shard, then the number of all: (shards + 1,)."""
         self.first_members: I64 = np.cumsum([0, *(len(row["member_examples"]) for row in self.rows)])
-        """The number of members before each shard, and that of all: (shards + 1,)."""
+        """The number of members before each shard, then the number of all: (shards + 1,)."""
         self.member_firsts: I64 = np.cumsum([0, *(n for row in self.rows for n in row["member_examples"])])
-        """The number of the first example of each member, and the number of examples: (members + 1,)."""
+        """The number of the first example of each member, then the number of all: (members + 1,)."""
         self.pages: dict[str, list[int]] = {"train": [], "validation": []}
         """The numbers of the buckets of each split that have a page in documents/, in order."""
         for name in self.manifest["documents"]:
@@ -146,7 +146,7 @@ class BrowsedDataSet:
 
         Raises:
             DamagedFile: it is damaged or missing.
-            ValueError, StoreError: a store does not give it.
+            ValueError, StoreError: the store does not answer.
         """
         return self._members.get((shard, member), lambda: self._read_member(shard, member))
 
@@ -175,7 +175,7 @@ class BrowsedDataSet:
 
     @contextmanager
     def _reading(self, shard: int, member: int) -> Iterator[None]:
-        """Give the errors of reading a member the text of `bertloom verify`."""
+        """Replace the errors of reading a member by what `bertloom verify` prints about it."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -184,7 +184,7 @@ class BrowsedDataSet:
             raise DamagedFile(self._message(shard, member, error)) from error
 
     def _check(self, batch: pa.RecordBatch, row: Mapping[str, Any], member: int) -> None:
-        """Raise ValueError unless a member is what shards.parquet and the manifest say. row: of its shard."""
+        """Raise ValueError unless a member agrees with shards.parquet and the manifest. row: of its shard."""
         expected = {
             "format_version": str(FORMAT_VERSION),
             "max_seq_length": str(row["max_seq_length"]),
@@ -198,7 +198,7 @@ class BrowsedDataSet:
         _check_rows(batch, row, member)
 
     def _message(self, shard: int, member: int, error: Exception) -> str:
-        """Return what `bertloom verify` prints about a member; what reading it gave if that finds no fault."""
+        """Return what `bertloom verify` prints about a member. If it finds no fault, return the error of reading it."""
         from pipeline.checks.verify import faults_of_shard
 
         row = self.rows[shard]
@@ -210,7 +210,7 @@ class BrowsedDataSet:
         return f"{'; '.join(found[:SHOWN_FAULTS]) or f'{place}: cannot be read ({error})'}; {DAMAGED}"
 
     def _local_payload(self, row: Mapping[str, Any], member: int) -> bytes:
-        """Return the content of a member. It is not mapped: a page in memory counts while it is mapped."""
+        """Return the content of a member. It is read: mapped pages would count as memory of the process."""
         path, size = storage.file_below(self.location, row["path"]), row["member_bytes"][member]
         payload = storage.read_range(path, row["member_offsets"][member], size)
         _check_end(row, member, row["member_offsets"][member] + len(payload))

@@ -1,4 +1,4 @@
-"""Which tokens of a document are in an example, and in which: found by reading the examples of its bucket."""
+"""The use of a document: which of its tokens are in examples, and in which ones. All examples of its bucket are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobs.browser.sliced_work import SlicedWork
 LISTED = 5
 """Examples listed of each length and copy."""
 KEPT_BYTES = 16 << 20
-"""Of the documents whose use is kept: a byte for each token."""
+"""Bytes of the uses that are kept. A use has a byte for each token of its document."""
 
 
 @dataclass
@@ -28,13 +28,13 @@ class Group:
     as_a: int = 0
     as_b: int = 0
     examples: int = 0
-    """Of both; an example may have both of its segments from the document."""
+    """In an example, A, B or both may be from the document."""
     first: list[int] = field(default_factory=list)
     """The numbers of the first LISTED."""
 
 
 class DocumentUse(SlicedWork):
-    """The use of one document. The work reads the members of its bucket in order."""
+    """The use of one document, found by reading the members of its bucket in order."""
 
     def __init__(self, data_set: BrowsedDataSet, document: int) -> None:
         row, bucket = data_set.document(document), data_set.bucket_of(document)

@@ -1,7 +1,7 @@
 """How many documents of each input file were left out because an equal one was kept.
 
-Of equal documents a data set has only their number in all. For an input file the number follows from how many documents
-were read from it, how many of them documents/ holds, and how many are near duplicates.
+A data set has only their total. The number of an input file is computed: the documents that were read from it, less those
+in documents/ and the near duplicates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.inputs.sources import source_of
 
 
 class EqualDocuments(SlicedWork):
-    """How many documents of each input file were left out because an equal one was kept; counted in slices of time."""
+    """The equal documents of each input file that were left out."""
 
     def __init__(self, data_set: BrowsedDataSet) -> None:
         self.data_set = data_set

@@ -33,7 +33,7 @@ def example_text(row: dict[str, Any], vocabulary: Vocabulary, most: int | None =
 
 
 def runs(spans: Sequence[Span]) -> list[Span]:
-    """Return tokens with all that are not masked between two that are as one."""
+    """Return tokens, with each stretch of tokens without masks joined into one."""
     found: list[Span] = []
     for is_masked, group in groupby(spans, key=lambda span: span.kind != ""):
         if is_masked:

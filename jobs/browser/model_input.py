@@ -25,7 +25,7 @@ MAX_CHARACTERS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInput:
-    """A sequence as a model reads it, and what pages show of it."""
+    """A sequence that a model reads, and what pages show of it."""
 
     ids: I64
     """(tokens,), with special tokens."""
@@ -36,7 +36,7 @@ class ModelInput:
     truths: dict[int, int]
     """The true ids of masked tokens that are known, by place."""
     num_left_out: int = 0
-    """Number of tokens that were left out at the ends of A and B, because there were too many."""
+    """Number of tokens that were left out at the ends of A and B."""
 
     @property
     def special_places(self) -> set[int]:
@@ -70,7 +70,7 @@ def example_input(request: Request, model: LoadedModel, value: str, most: int) -
 
 
 def _cut(model: LoadedModel, row: dict[str, Any], most: int) -> ModelInput:
-    """Return the first tokens of a row of a shard. A and B lose as many as leave both the same room, if both are long."""
+    """Return a row of a shard, cut to `most` tokens. If A and B are too long, both get the same room."""
     b_start, length = row["segment_b_start"], len(row["input_ids"])
     size_a, size_b = b_start - 2, max(length - b_start - 1, 0)
     room = min(most, model.encoder.config.shape.max_position_embeddings) - (length - size_a - size_b)
@@ -124,7 +124,7 @@ def check_pairs(model: LoadedModel) -> None:
 
 
 def words_of(tokenizer: TextTokenizer, ids: I64) -> list[str]:
-    """Return the text of each token. One that is no text by itself, such as half of a character, is shown by its name."""
+    """Return the text of each token. A token that is only a part of a character is shown by its name."""
     shown = [tokenizer.shown(int(number)).strip() for number in ids]
     return [
         word if word and "\ufffd" not in word else tokenizer.words[number] for word, number in zip(shown, ids.tolist())

@@ -27,12 +27,12 @@ PATIENCE_SECONDS = 0.5
 SAMPLE = 2000
 """Number of tokens that decide the language of a vocabulary."""
 CHINESE_SHARE = 0.25
-"""Smallest share of a Chinese vocabulary's tokens that begin with a Chinese character. That of bert-base-chinese has 0.69,
-that of bert-base-uncased 0.02."""
+"""Smallest share of a Chinese vocabulary's tokens that begin with a Chinese character. bert-base-chinese has 0.69,
+bert-base-uncased 0.02."""
 
 
 class BrowsedModel:
-    """The folder of a model that is no run: exported, imported, or one checkpoint of a run."""
+    """The folder of a model that is not a run: an exported or imported one, or a single checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,7 +45,7 @@ class LoadedModel:
     """A model in memory."""
 
     checkpoint: str
-    """Name of the checkpoint that was the newest when it was loaded; empty for a model that no longer changes."""
+    """Name of the checkpoint that was the newest when it was loaded; empty for a model without checkpoints."""
     path: Path
     """Folder of its weights."""
     architecture: str
@@ -55,13 +55,13 @@ class LoadedModel:
     predictor: WordPredictor | None
     """None if it has no head for masked words."""
     is_chinese: bool
-    """Whether most words of its vocabulary are Chinese."""
+    """Whether its vocabulary is Chinese."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held by the thread that computes with it."""
 
     @property
     def step(self) -> int | None:
-        """The step of its checkpoint; None if it is none."""
+        """The step of its checkpoint; None if it is not a checkpoint."""
         return next((step for step, path in checkpoints_in(self.path.parent) if path == self.path), None)
 
 
@@ -74,7 +74,7 @@ class Models:
         self._lock = threading.Lock()
 
     def get(self, path: Path) -> tuple[LoadedModel | None, bool]:
-        """Return the model of a folder, None while its first one is loaded; and whether one is being loaded.
+        """Return (the model of a folder, whether a newer one is being loaded). While the first one is loaded, it is None.
 
         Raises:
             ValueError: the folder has no model.
@@ -109,7 +109,7 @@ def newest_checkpoint(path: Path) -> str:
 
 
 def start_loading(path: Path, checkpoint: str) -> Future[LoadedModel]:
-    """Load a model in a thread that the end of the process does not wait for."""
+    """Load a model in a thread. The end of the process does not wait for it."""
     future = Future[LoadedModel]()
 
     def run() -> None:
@@ -147,7 +147,7 @@ def load(path: Path, checkpoint: str) -> LoadedModel:
 
 
 def is_chinese(tokenizer: TextTokenizer) -> bool:
-    """Return whether a vocabulary is that of a Chinese model."""
+    """Return whether the vocabulary of a model is Chinese."""
     sample = range(0, tokenizer.vocab_size, max(1, tokenizer.vocab_size // SAMPLE))
     scripts = [script_of(tokenizer.shown(number)) for number in sample]
     return scripts.count("Chinese characters") > CHINESE_SHARE * len(scripts)

@@ -30,12 +30,12 @@ BATCH = 1 << 14
 KEPT_COMPARISONS = 2
 """Each may hold two texts of 4 MB."""
 BEGINNING_CHARACTERS = 200
-"""Of a text in the list, as in the log of rejects."""
+"""Characters of a text in the list, as in the log of rejects."""
 PLACE = pa.schema([NEAR_DUPLICATES_SCHEMA.field(name) for name in ("id", "source", "position", "piece")])
 
 
 class NearDuplicates:
-    """The rows of near-duplicates.parquet, by number or by id. Nothing is kept of them."""
+    """The rows of near-duplicates.parquet, by number or by id. Each call reads the file."""
 
     def __init__(self, data_set: BrowsedDataSet) -> None:
         self.dataset = data_set.location

@@ -82,7 +82,7 @@ def language_of(accept_language: str) -> str:
 def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """Return a page, or a part of one, from a template in the language of the browser.
 
-    A part has no blocks. It is for htmx; to a link that leads to it, it is given in the frame of a page.
+    The template of a part has no blocks. htmx gets the part alone. A browser that follows a link to it gets it in a page.
     """
     pages: Pages = request.app.state.pages
     targets = request.app.state.targets

@@ -1,8 +1,8 @@
 """The log of rejects, a page of one reason at a time.
 
-The log is read from its beginning once, in slices of time. On the way, places are remembered from which reading can go on: a
-copy of the decoder, and how many rejects of each reason came before. Any page that was passed is then found from the
-nearest place. There are at most MOST_PLACES of them, however long the log is.
+The log is read from its beginning once, in slices of time. On the way, places are remembered where reading can go on: a copy
+of the decoder, and the number of rejects of each reason before it. Earlier pages are then found from the nearest place.
+There are at most MOST_PLACES places, however long the log is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIRST_STEP = 4096
 """Lines from one place to the next, before a long log doubles it."""
 KEPT_PAGES = 16
 MOST_CHARACTERS = 1000
-"""Of a text of a reject, such as the name of its file. Its id may be anything."""
+"""Characters shown of a text of a reject, such as the name of its file. Its id may be any text."""
 _REASON = re.compile(rb'"reason": "([^"\\]*)"')
 _GZIP = 31  # wbits of zlib for a gzip member
 
@@ -100,14 +100,14 @@ class RejectsPage:
     first: int
     """Number of its first reject among those of the reason."""
     last: int
-    """The number after that of its last one."""
+    """The number after its last reject."""
     place: _Place | None
     """Where the search goes on; None: all were found."""
     rejects: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def lines(self) -> int:
-        """Lines of the log up to which it was searched."""
+        """Lines of the log that were searched."""
         return self.place.lines if self.place else 0
 
 
@@ -213,7 +213,7 @@ class RejectLog:
 
 
 def _shown(reject: dict[str, Any]) -> dict[str, Any]:
-    """Return what a page shows of a reject. Its own id may be anything that JSON can hold."""
+    """Return what a page shows of a reject. Its id may be any value of JSON."""
     texts = {name: reject.get(name, "") for name in ("source", "detail", "text", "id")}
     shown: dict[str, Any] = {name: _shortened(str(value)) for name, value in texts.items()}
     piece = reject.get("piece", 0)

@@ -1,6 +1,6 @@
 """A run folder as the pages need it: its configuration, the points of its curves, its checkpoints and its data set.
 
-The folder may grow while it is shown, so that nothing of it is kept but the points of the curves.
+The folder may grow while it is shown, so only the points of its curves are kept.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from model.runs.state import TrainingState, checkpoints_in, read_state, run_sett
 
 
 class BrowsedRun:
-    """A run folder of `pretrain` or `finetune`, which may grow while it is shown."""
+    """A run folder of `pretrain` or `finetune`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,7 +28,7 @@ class BrowsedRun:
 
     @property
     def is_finetuning(self) -> bool:
-        """Whether it was fine-tuned from rows of files, so that it has no data set."""
+        """Whether `finetune` made it. It then read the rows of files, and has no data set."""
         return "task" in self.settings
 
     def checkpoints(self) -> list[Path]:

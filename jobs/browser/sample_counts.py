@@ -1,4 +1,4 @@
-"""What the charts show of examples: counts over the sample of the report (pipeline/checks/sample.py), for one length."""
+"""Counts of examples for the charts, over the sample of the report (pipeline/checks/sample.py), for one length."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class SampleCounts(SlicedWork):
         self.by_label = {label: np.zeros(len(self.lengths), np.int64) for label in self.data_set.labels}
         """Examples by length, for each value of next_sentence_label."""
         self.masked, self.maskable = (np.zeros(len(self.positions), np.int64) for _ in range(2))
-        """Masked tokens, and tokens but [CLS] and [SEP], by position."""
+        """Masked tokens, and all tokens without [CLS] and [SEP], by position."""
         self.masked_words = np.zeros(num_words, np.int64)
         """Masked tokens, by their true id."""
         self.words_of_input, self.unknown_of_input = (np.zeros(num_inputs, np.int64) for _ in range(2))
-        """Tokens but [CLS] and [SEP], and those that are [UNK], by input file."""
+        """Tokens without [CLS] and [SEP], and how many of them are [UNK], by input file."""
         self.words_of_script, self.unknown_of_script = (
             np.zeros(len(self.scripts.names) + 1, np.int64) for _ in range(2)
         )

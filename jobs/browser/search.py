@@ -1,7 +1,7 @@
-"""Finds the examples for which filters hold, for a bounded time at once, and remembers where they are.
+"""Finds the examples for which filters hold, for a limited time in each request, and remembers where they are.
 
-A search keeps the number of its matches in each member that was looked at. So a member without one is not read again: later
-pages and the count of all matches need less and less reading.
+A search keeps the number of matches in each member that it has read. A member without a match is not read again, so later
+pages need less reading.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from jobs.browser.lru import LruCache
 from jobs.browser.per_data_set import PerDataSet
 
 UNKNOWN = -1
+"""Number of matches of a member that was not searched."""
 SEARCH_BYTES = 16 << 20
 """Bytes of the searches that are kept: two for each member."""
 MAX_FAULTS = 20
@@ -40,7 +41,7 @@ class Search:
     def __init__(self, data_set: BrowsedDataSet, filters: Filters) -> None:
         """
         Raises:
-            ValueError: a filter has a value that the data set cannot have.
+            ValueError: the data set cannot have the value of a filter.
         """
         self.data_set = data_set
         self.conditions = Conditions(data_set, filters)

@@ -12,13 +12,13 @@ Endpoint = Callable[[Request], Response]
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A page, with those that belong to it."""
+    """A page in the navigation, with the pages below it."""
 
     name: str
     """The path of the page below that of its data set or run."""
     title: str
     """English title in the navigation; `chinese/` has the other."""
     of: Literal["d", "r", "rm"]
-    """What it is about: data sets, runs, or runs and folders of models."""
+    """The keys that have it begin with these letters: d for data sets, r for runs, m for folders of models."""
     routes: Sequence[tuple[str, Endpoint]]
     """(path below the data set or run, function). The first has the path `name`."""

@@ -1,8 +1,8 @@
 """Which rows any step of a pretraining run reads, of the past or the future.
 
 A checkpoint has the legs of the run up to its step: ranges of steps in which the items of a step follow from its number by
-arithmetic. What comes later follows from the schedule in config.toml, exactly as training itself continues the legs. No
-step before is read, and torch is not needed.
+arithmetic. What comes later follows from the schedule in config.toml, exactly as training itself continues the legs. Earlier
+steps are not read, and torch is not needed.
 """
 
 import math
@@ -34,7 +34,7 @@ class PlannedStep(NamedTuple):
     leg: Leg
     """It decides the items of the step."""
     is_certain: bool
-    """Whether no earlier phase may end at another step than expected: a run may count seconds."""
+    """Whether it is known at which step each earlier phase ends. If a run counts seconds, it is not."""
 
 
 class StepRows(NamedTuple):
@@ -105,7 +105,7 @@ def _plan_ahead(
         elif schedule.unit == "seconds":
             return PlannedStep(leg, False)
         elif step <= done + math.ceil((end - position) / (leg.batch_size * leg.max_seq_length)):
-            return PlannedStep(leg, True)  # before then there cannot be so many tokens
+            return PlannedStep(leg, True)  # no step has more tokens, so the phase cannot end before
         else:
             examples = data_set.examples("train", leg.max_seq_length)
             found = steps_of_tokens(examples, examples.order(leg.seed, leg.shuffle), leg, done, end - position)

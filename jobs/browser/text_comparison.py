@@ -1,8 +1,8 @@
 """The differences between two texts, on words or, in Chinese and Japanese, on characters.
 
-`difflib` takes quadratic time, which is too long for texts of 4 MB. It therefore compares only what lies between the
-passages that occur exactly once in both texts, as the patience diff of version control does. What is too long even then is
-shown as replaced as a whole. Time and memory grow with the length of the texts.
+`difflib` takes quadratic time, which is too long for texts of 4 MB. Passages that occur exactly once in each text are
+therefore matched first, as in the patience diff of version control, and `difflib` compares the stretches between them. A
+stretch that is still too long is shown as one difference. Time and memory grow in proportion to the length of the texts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CONTEXT = 20
 SHOWN_DIFFERENCES = 50
 """Differences on a page."""
 SHOWN_CHARACTERS = 1500
-"""Of one differing stretch."""
+"""Characters shown of one difference."""
 
 _IDEOGRAPHS = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60\U00020000-\U0003ffff"  # with kana and the marks of both
 _UNIT = re.compile(rf"\s+|[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]{{1,64}}|[^\w\s]")

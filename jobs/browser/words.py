@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.text.offsets import Encode
 
 MAX_CHARACTERS = 200
-"""Longest text to search for."""
+"""Characters of the longest text to search for."""
 BEFORE = ("", " ", "。")
 """A tokenizer may give a word other tokens at the beginning of a text, after a space, and after a word without a space."""
 
@@ -42,7 +42,7 @@ class Words:
             raise ValueError(f"word={text!r}: the tokenizer makes no tokens of it")
         self.tokens = [vocabulary.readable.names[token] for token in self.forms[0]]
         self.has_unknown = vocabulary.unk is not None and vocabulary.unk in self.forms[0]
-        """Whether the vocabulary does not know them: [UNK] is found, whatever it stands for."""
+        """Whether the vocabulary does not know them: [UNK] is found, whatever word it replaced."""
         self._vocabulary = vocabulary
 
     def may_be_in(self, *ids: NDArray[Any]) -> bool:

@@ -1,11 +1,11 @@
-"""Where the attention of a model goes in one text, or in a pair of texts.
+"""The attention weights of a model in one text, or in a pair of texts.
 
     encoder = Embedder(open_pretrained("run"), device="cpu").encoder
     batch = pack_sequences(ids, np.array([len(ids)]), np.array([segment_b_start]))
     weights = attention_weights(encoder, batch)  # (layers, H, S, S)
 
-Training has no such weights: attention is one fused operation. Here the queries and keys of a layer are computed once more
-from its input, which a hook sees, so that the forward pass stays as it is.
+Training has no such weights: attention is one fused operation. Here a hook gets the input of a layer and computes its
+queries and keys once more, so the forward pass stays as it is.
 
 Dimensions in the comments: S tokens of the text, H num_attention_heads, D hidden_size / H.
 """

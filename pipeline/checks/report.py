@@ -253,11 +253,11 @@ class DocumentInputs:
     ids: U64
     """Of the documents, sorted."""
     numbers: I64
-    """Of the input of each, negative where it is not among those that were asked for."""
+    """The number of the input of each document; -1 if it is not among the given ones."""
 
     @classmethod
     def of(cls, documents: pa.Table, numbers: Mapping[str, int]) -> "DocumentInputs":
-        """Return the inputs of the rows of documents/. numbers: of the inputs that are asked for, by name."""
+        """Return the inputs of the rows of documents/. numbers: name of an input -> its number."""
         files = documents["source"].combine_chunks().dictionary_encode()
         of_input = [source_of(name, numbers) for name in files.dictionary.to_pylist()]
         of_file = np.array([-1 if name is None else numbers[name] for name in of_input], np.int64)
@@ -266,7 +266,7 @@ class DocumentInputs:
         return cls(ids[order], of_file[files.indices.to_numpy()[order]])
 
     def place(self, documents: U64) -> I64:
-        """Return the number of each document's input, negative where it is not known: (n,)."""
+        """Return the number of each document's input, -1 if it is not known: (n,)."""
         if len(self.ids) == 0:
             return np.full(len(documents), -1)
         at = np.minimum(np.searchsorted(self.ids, documents), len(self.ids) - 1)

@@ -1,7 +1,7 @@
 """Where the tokens of a text are in it.
 
-`tokenizers` needs about 750 bytes of memory for each token of a call. A long text is therefore cut, where a cut seldom
-changes a token, and the known ids of the tokens show whether it did.
+`tokenizers` needs about 750 bytes of memory for each token of a call. A long text is therefore cut where a cut rarely
+changes a token. The known ids of the tokens show whether it did.
 """
 
 import re

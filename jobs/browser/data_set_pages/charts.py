@@ -1,6 +1,6 @@
-"""Charts of a data set: how many examples and tokens there are of what, what is masked, and what the vocabulary lacks.
+"""Charts of a data set: its examples and tokens by split, length, label and source, its masks, and its unknown words.
 
-What the manifest and shards.parquet count is exact. The rest is counted over the sample of the report.
+The numbers of the manifest and of shards.parquet are exact. The others are counted over the sample of the report.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A document: where it is from, its examples, and its text with the tokens that no example holds."""
+"""A document: where it is from, its examples, and its text, in which the tokens that are in no example are marked."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ class TextPart(NamedTuple):
 
     text: str
     is_unused: bool
-    """Whether no example holds its tokens."""
+    """Whether its tokens are in no example."""
 
 
 def list_files(request: Request) -> Response:

@@ -45,7 +45,7 @@ SHOWN_SOURCES = 200
 """Names of inputs that the form suggests."""
 SHOWN_FAULTS = 5
 IN_FORM = ("split", "length", "copy", "label", "source", "document", "tokens", "word")
-"""The filters with a field. Others are links of charts, and a page shows them with a link that takes them away."""
+"""The filters with a field. The others come from links of charts; the page shows each with a link that removes it."""
 
 
 class Shown(NamedTuple):

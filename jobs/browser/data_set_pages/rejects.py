@@ -1,4 +1,4 @@
-"""What was left out of a data set: rejects by reason, records that were passed over, and what cleaning changed."""
+"""What was left out of a data set: rejects by reason and records that were passed over. And what cleaning changed."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Where attention goes: from each token of a text to each other, for a layer and a head, or the mean of all heads.
+"""The attention of a model: from each token of a text to each other, in one layer, of one head or the mean of all heads.
 
-Two drawings of the same weights, as SVG: lines between two columns of tokens, and a matrix.
+The weights are drawn twice, as SVG: as lines between two columns of tokens, and as a matrix.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TEXTS = {
     False: ("The animal did not cross the street because it was tired.", "It went home."),
     True: ("小狗没有过马路，因为它太累了。", "它回家睡觉了。"),
 }
-"""The pair of a page without a text, for a Chinese vocabulary and for others."""
+"""Whether the vocabulary is Chinese -> the pair of a page without a text."""
 LEAST_OF_ALL = 0.04
 """Smallest weight that gets a line while no token is chosen, unless it is one of the strongest of its token. A token has
 at most 25 such lines."""
@@ -178,7 +178,7 @@ def numbers_around(chosen: int, count: int) -> range:
 
 
 def shortened(word: str, width: int) -> str:
-    """Return a word with its end cut off if it is wider than so many narrow characters. A Chinese character is two wide.
+    """Return a word, cut to a width in narrow characters. A Chinese character has a width of two.
 
     >>> shortened("short", 6), shortened("a long word", 6), shortened("北京大学", 6)
     ('short', 'a lon…', '北京…')

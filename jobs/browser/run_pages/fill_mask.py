@@ -26,7 +26,7 @@ MAX_MASKS = 20
 NUM_WORDS = 10
 """Number of words that are shown of each prediction."""
 EXAMPLES = {False: "The {mask} of France is a large {mask}.", True: "中国的首都是{mask}京，那里有很多大{mask}。"}
-"""The text of a page without one, for a Chinese vocabulary and for others."""
+"""Whether the vocabulary is Chinese -> the text of a page without one."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def show_fill_mask(request: Request) -> Response:
 
 
 def chosen_masks(request: Request, read: ModelInput) -> set[int]:
-    """Return the places in the query of an address that are masked or unmasked: those that it has an odd number of times.
+    """Return the places that an address names an odd number of times. They get a mask, or lose it.
 
-    So a button that adds its own place to the others masks a token, or takes its mask away.
+    The button of a token adds its place to those of the address, so that a second choice undoes the first.
     """
     counts = Counter(request.query_params.getlist("mask"))
     places = {str(place): place for place in range(len(read.ids)) if place not in read.special_places}
@@ -95,7 +95,7 @@ def chosen_masks(request: Request, read: ModelInput) -> set[int]:
 
 
 def with_masks(read: ModelInput, chosen: set[int], tokenizer: TextTokenizer) -> tuple[ModelInput, list[int]]:
-    """Return a sequence in which chosen tokens are masked, or no longer are, and the places that are predicted."""
+    """Return a sequence with the masks of the chosen tokens added or removed, and the places of all masks."""
     ids, truths = read.ids.copy(), dict(read.truths)
     masked = {int(place) for place in np.flatnonzero(ids == tokenizer.mask_id)} | truths.keys()
     for place in chosen:

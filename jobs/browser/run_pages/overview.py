@@ -1,4 +1,4 @@
-"""What a run is: its configuration, how far it has come, its checkpoints and what it has read."""
+"""The overview of a run: its configuration, its state, its checkpoints and what it has read."""
 
 from datetime import datetime
 from pathlib import Path

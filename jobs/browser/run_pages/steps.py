@@ -1,4 +1,4 @@
-"""The examples of any step, of the past or the future, and those of the steps whose update was skipped."""
+"""The examples of any past or future step, and of the bad steps, whose updates were skipped."""
 
 from typing import Any, NamedTuple
 
