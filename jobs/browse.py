@@ -3,9 +3,9 @@
     bertloom browse DATASET
     bertloom browse RUN OTHER_RUN
 
-It prints the address of a page and opens it. The page shows the examples of a data set, where each comes from, and what was
-left out; and the curves of runs, also while they train. Nothing is changed. Only programs that know the address can read
-the page: it has a random part, and by default only this machine can reach it. Ctrl-C ends the command.
+It prints the address of a page and opens it. The pages show the examples of a data set, where each comes from, and what
+was left out. They also show runs, with their curves, while they train. Nothing is changed. Only programs that know the
+address can read the pages, because it has a random part. By default only this machine can reach it. Ctrl-C ends the command.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class BrowseConfig:
     open: bool = True
     """Open the page in the default browser of this machine."""
     host: str = LOCAL
-    """Address to listen on. With another one than 127.0.0.1, everybody who can reach this machine and learns the address of
-    the page can read the data. It is not encrypted."""
+    """Address to listen on. With any other than 127.0.0.1, everybody who can reach this machine and learns the address of the
+    pages can read the data. The connection is not encrypted."""
     cache_dir: Path | None = None
     """Folder for what is read from a URL, as in `pretrain`. Default: ~/.cache/bertloom."""
     cache_gb: float = 50.0
