@@ -32,6 +32,24 @@ def test_a_row_of_names_leads_to_its_examples(tab):
     assert "source=plain.txt" in one.page.url
 
 
+@pytest.mark.parametrize("width", [1280, 1400])
+def test_the_name_of_a_file_has_room_next_to_its_numbers(tab, width):
+    one = tab(width=width)
+    one.open("d0/charts")
+    name = one.page.get_by_role("figure", name="Share of [UNK] by source").locator("tbody th > *").first
+    lines = name.evaluate(
+        """(one) => {
+          one.firstChild.data = 'wikitext2_valid_test.jsonl.gz';
+          const figures = one.closest('tr').querySelectorAll('.figure');
+          ['0.181 %', '11,192', '907,889'].forEach((text, number) => { figures[number].textContent = text; });
+          const range = document.createRange();
+          range.selectNode(one.firstChild);
+          return range.getClientRects().length;
+        }"""
+    )
+    assert lines == 1
+
+
 def test_the_table_of_a_chart_opens_without_a_script(tab):
     one = tab(java_script_enabled=False)
     one.page.goto(f"{one.address}d0/charts/sample")
