@@ -33,8 +33,8 @@ class BrowseConfig:
     open: bool = True
     """Open the page in the default browser of this machine."""
     host: str = LOCAL
-    """Address to listen on. With any other than 127.0.0.1, everybody who can reach this machine and learns the address of the
-    pages can read the data. The connection is not encrypted."""
+    """Address to listen on. With another one than 127.0.0.1, everybody who can reach this machine and learns the address of
+    the pages can read the data. The connection is not encrypted."""
     cache_dir: Path | None = None
     """Folder for what is read from a URL, as in `pretrain`. Default: ~/.cache/bertloom."""
     cache_gb: float = 50.0
