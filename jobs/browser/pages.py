@@ -53,7 +53,7 @@ def english_of(text: str, **values: Any) -> str:
 
 
 def chinese_of(text: str, **values: Any) -> str:
-    """Return the Chinese text of an English one; the English one if there is none, such as for a name from a file."""
+    """Return the Chinese text of an English one. A text without a Chinese one, such as a name from a file, stays as it is."""
     return english_of(chinese_texts().get(text, text), **values)
 
 
@@ -135,6 +135,6 @@ def model_of(request: Request) -> BrowsedRun | BrowsedModel:
 
 
 def number_of(request: Request, name: str, default: int, least: int, most: int) -> int:
-    """Return a whole number from the query of an address; ValueError if it is none or out of range."""
+    """Return a whole number from the query of an address; ValueError if it is not a number from `least` to `most`."""
     text = request.query_params.get(name, "")
     return whole_number(name, text, least, most) if text else default

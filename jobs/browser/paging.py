@@ -22,7 +22,7 @@ class Paging(NamedTuple):
     first: int
     """Index of its first row."""
     past: int
-    """Index after that of its last row."""
+    """Index after its last row."""
 
     @classmethod
     def of(cls, request: Request, num_rows: int, size: int, field: str = "page") -> Paging:

@@ -144,7 +144,7 @@ class RejectLog:
             if page.place:
                 try:
                     self._search(page, page.place, until)
-                except (OSError, ValueError):  # the next request begins anew
+                except (OSError, ValueError):  # the next request starts again
                     page.rejects, page.place = [], self._nearest(reason, first)
                     raise
             return replace(page, rejects=[*page.rejects])  # another thread may go on

@@ -15,7 +15,7 @@ class Section:
     """A page in the navigation, with the pages below it."""
 
     name: str
-    """The path of the page below that of its data set or run."""
+    """The path of the page, below its data set or run."""
     title: str
     """English title in the navigation; `chinese/` has the other."""
     of: Literal["d", "r", "rm"]

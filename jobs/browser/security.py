@@ -41,7 +41,7 @@ class Guard:
     def opening_path(self) -> str:
         """Return a path that leads to the first page a single time.
 
-        It is for a command line, such as that of a browser, which other people of this machine can read in the list of
+        It is for a command line, for example of a browser, which other people of this machine can read in the list of
         processes.
         """
         self.opening = f"/open/{secrets.token_urlsafe(16)}"

@@ -10,7 +10,7 @@ SLICE_SECONDS = 0.15
 
 
 class SlicedWork(ABC):
-    """Work that goes on where the last request left it. After an error it begins anew."""
+    """Work that goes on where the last request left it. After an error it starts again."""
 
     def __init__(self) -> None:
         self.is_done = False

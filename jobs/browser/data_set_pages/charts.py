@@ -41,7 +41,7 @@ def counts_of(data_set: BrowsedDataSet, length: int) -> SampleCounts:
 
 
 def show_charts(request: Request) -> Response:
-    """Show the exact charts. The page asks for those of the sample."""
+    """Show the exact charts. The page then asks for the charts of the sample."""
     data_set = data_set_of(request)
     length = _length(request, data_set)
     charts = [_examples(request, data_set), _labels(request, data_set), _tokens_by_source(request, data_set)]

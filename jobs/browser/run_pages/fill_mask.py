@@ -50,7 +50,7 @@ class Prediction:
     truth: str | None
     """What the text has there; None if it is unknown."""
     guesses: list[Guess]
-    """The most likely ones; then the true word, if it is none of them."""
+    """The most likely ones; then the true word, if it is not among them."""
 
 
 def show_fill_mask(request: Request) -> Response:
@@ -130,7 +130,7 @@ def predictions_of(model: LoadedModel, read: ModelInput, places: list[int]) -> l
 
 
 def guesses_of(tokenizer: TextTokenizer, probabilities: NDArray[np.float64], truth: int | None) -> list[Guess]:
-    """Return the most likely words at a place; then the true one, if it is none of them. probabilities: (words,)."""
+    """Return the most likely words at a place; then the true one, if it is not among them. probabilities: (words,)."""
     best = np.argsort(-probabilities, kind="stable")[:NUM_WORDS].tolist()
     if truth is not None and truth not in best:
         best.append(truth)

@@ -253,6 +253,7 @@ def test_a_page_shows_what_it_filters_by(left_out, data_set):
     page = Reader(left_out).get("d0/examples?word=And+a&split=validation&length=64&masked_at=3-9")
     assert '<option value="validation" selected>' in page.source and '<option value="64" selected>' in page.source
     assert 'value="And a"' in page.source and '<input type="hidden" name="masked_at" value="3-9">' in page.source
+    assert "Masked position 3-9" in page.text
     unknown = Reader(left_out).get("d0/examples?word=龘")
     assert "A part of this is not in the vocabulary" in unknown.text
 
