@@ -53,7 +53,7 @@ def english_of(text: str, **values: Any) -> str:
 
 
 def chinese_of(text: str, **values: Any) -> str:
-    """Return the Chinese text of an English one. A text without a Chinese one, such as a name from a file, stays as it is."""
+    """Return the Chinese text of an English one. A text without one, such as a name from a file, stays as it is."""
     return english_of(chinese_texts().get(text, text), **values)
 
 
