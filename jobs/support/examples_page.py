@@ -7,7 +7,7 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
-from jobs.browser.example_text import example_text
+from jobs.support.example_text import example_text
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.vocabulary import Vocabulary
 

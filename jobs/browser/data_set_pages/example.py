@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobs.browser.data_set import BrowsedDataSet
-from jobs.browser.example_text import example_text
 from jobs.browser.pages import data_set_of, render
 from jobs.browser.paging import Paging
 from jobs.browser.section import Endpoint
+from jobs.support.example_text import example_text
 from jobs.support.explanation import records_text
 
 TOKENS = 512

@@ -23,13 +23,13 @@ from starlette.responses import RedirectResponse, Response
 from bertloom import storage
 from jobs.browser.data_set import BrowsedDataSet, DamagedFile
 from jobs.browser.data_set_pages.example import EXAMPLE_ROUTES
-from jobs.browser.example_text import ExampleText, example_text
 from jobs.browser.filters import Filters
 from jobs.browser.pages import data_set_of, number_of, render
 from jobs.browser.search import Found, Search, search_of
 from jobs.browser.section import Section
 from jobs.browser.sliced_work import SLICE_SECONDS
 from jobs.browser.words import Words
+from jobs.support.example_text import ExampleText, example_text
 from pipeline.examples.decoding import true_ids
 from pipeline.vocabulary import Vocabulary
 

@@ -9,13 +9,13 @@ from bertloom import storage
 from bertloom.json_files import loads, read_regular
 from bertloom.shapes import shaped
 from jobs.browser.data_set import BrowsedDataSet
-from jobs.browser.example_text import ExampleText, example_text
 from jobs.browser.pages import number_of, render, run_of, translate
 from jobs.browser.paging import Paging
 from jobs.browser.run import BrowsedRun
 from jobs.browser.section import Section
 from jobs.browser.step_rows import plan_step, rows_of_step
 from jobs.browser.targets import Targets
+from jobs.support.example_text import ExampleText, example_text
 from model.runs.bad_steps import BAD_STEPS
 
 PAGE = 20

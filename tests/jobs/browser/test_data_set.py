@@ -82,6 +82,14 @@ def test_values_that_are_kept_stay_within_their_bound():
     assert made[4:] == ["large", "large"]
 
 
+def test_values_without_a_size_are_kept_by_their_number():
+    made = []
+    cache = LruCache[str](2)
+    for key in ("a", "b", "a", "c", "a", "b"):
+        assert cache.get(key, lambda key=key: made.append(key) or key) == key
+    assert made == ["a", "b", "c", "b"] and cache.size == 2
+
+
 def test_members_are_read_again_only_when_others_took_their_place(left_out, monkeypatch):
     largest = max(max(row["member_bytes"]) for row in opened(left_out).rows)
     monkeypatch.setattr(module, "MEMBER_BYTES", 3 * largest)

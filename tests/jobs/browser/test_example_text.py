@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from bertloom.tokenizer_files import parse_tokenizer
-from jobs.browser.example_text import example_text, runs
 from jobs.browser.pages import Pages
+from jobs.support.example_text import example_text, runs
 from pipeline.examples.decoding import Span, segments
 from pipeline.tokenizer_vocabulary import TokenizerVocabulary
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary

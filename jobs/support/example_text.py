@@ -1,4 +1,4 @@
-"""The text of an example as pages draw it: `templates/example_text.html.j2` has the macro."""
+"""The text of an example as pages draw it: the macro in `browser/templates/example_text.html.j2`."""
 
 from collections.abc import Sequence
 from itertools import groupby
