@@ -19,6 +19,7 @@ from jobs.browser.pages import HERE, Pages, render
 from jobs.browser.sections import SECTIONS
 from jobs.browser.security import Guard
 from jobs.browser.targets import Targets
+from jobs.browser.turns import Turns
 from jobs.support.errors import BUG, describe
 
 FIRST_PAGES: dict[str, str] = {kind: section.name for section in reversed(SECTIONS) for kind in section.of}
@@ -40,8 +41,9 @@ def build_app(targets: Targets, token: str, host: str) -> Guard:
         routes=[Mount(f"/{token}", routes=routes)],
         exception_handlers={HTTPException: not_found},
         middleware=[
-            Middleware(ExceptionMiddleware, handlers={Exception: failed})
-        ],  # Starlette's own would raise it again
+            Middleware(Turns),
+            Middleware(ExceptionMiddleware, handlers={Exception: failed}),  # Starlette's own would raise it again
+        ],
     )
     app.state.targets = targets
     app.state.sections = SECTIONS
