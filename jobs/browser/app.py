@@ -1,5 +1,6 @@
 """The application: all pages behind the guard."""
 
+import asyncio
 import secrets
 import sys
 import traceback
@@ -19,7 +20,7 @@ from jobs.browser.pages import HERE, Pages, render
 from jobs.browser.sections import SECTIONS
 from jobs.browser.security import Guard
 from jobs.browser.targets import Targets
-from jobs.browser.turns import Turns
+from jobs.browser.turns import AT_ONCE, Turns
 from jobs.support.errors import BUG, describe
 
 FIRST_PAGES: dict[str, str] = {kind: section.name for section in reversed(SECTIONS) for kind in section.of}
@@ -35,14 +36,13 @@ def build_app(targets: Targets, token: str, host: str) -> Guard:
     routes: Sequence[BaseRoute] = [
         Route("/", home),
         Mount("/static", StaticFiles(directory=HERE / "static")),
-        *(Route(f"/{{key}}/{path}", endpoint) for section in SECTIONS for path, endpoint in section.routes),
+        *_routes(),
     ]
     app = Starlette(
         routes=[Mount(f"/{token}", routes=routes)],
         exception_handlers={HTTPException: not_found},
         middleware=[
-            Middleware(Turns),
-            Middleware(ExceptionMiddleware, handlers={Exception: failed}),  # Starlette's own would raise it again
+            Middleware(ExceptionMiddleware, handlers={Exception: failed})  # Starlette's own would raise it again
         ],
     )
     app.state.targets = targets
@@ -52,6 +52,16 @@ def build_app(targets: Targets, token: str, host: str) -> Guard:
     app.state.pages = Pages(token)
     app.state.bugs = {}
     return Guard(app, token, host)
+
+
+def _routes() -> list[Route]:
+    """Return the routes of all sections. Slow pages take turns of their own."""
+    quick, slow = (Middleware(Turns, asyncio.Semaphore(count)) for count in (AT_ONCE, 1))
+    return [
+        Route(f"/{{key}}/{path}", endpoint, middleware=[slow if path in section.slow else quick])
+        for section in SECTIONS
+        for path, endpoint in section.routes
+    ]
 
 
 def home(request: Request) -> Response:

@@ -1,6 +1,6 @@
 """The interface of a page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,3 +22,5 @@ class Section:
     """The keys that have it begin with these letters: d for data sets, r for runs, m for folders of models."""
     routes: Sequence[tuple[str, Endpoint]]
     """(path below the data set or run, function). The first has the path `name`."""
+    slow: Collection[str] = ()
+    """The paths of `routes` that read source files again. They wait for each other, and keep no other page waiting."""

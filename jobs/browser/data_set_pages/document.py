@@ -179,4 +179,5 @@ DOCUMENTS = Section(
         ("documents/{id}/use", show_use),
         ("documents/{id}/text", show_text),
     ],
+    slow=["documents/{id}/text"],
 )

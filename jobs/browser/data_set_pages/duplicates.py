@@ -115,4 +115,5 @@ DUPLICATES = Section(
         ("duplicates/{document}", show_pair),
         ("duplicates/{document}/texts", show_texts),
     ],
+    slow=["duplicates/{document}/texts"],
 )

@@ -206,4 +206,5 @@ EXAMPLES = Section(
     title="Examples",
     of="d",
     routes=[("examples", list_examples), ("examples/more", more_examples), *EXAMPLE_ROUTES],
+    slow=["examples/{index}/explain"],
 )
