@@ -120,6 +120,7 @@ def test_memory_counts_tensors_as_long_as_they_live():
     assert counter.live_bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_losses_of_masked_words_have_no_probabilities_in_memory():
     """Between the products logits are read, and their gradients are written."""

@@ -37,7 +37,10 @@ def job(folder: Path, out: Path, split_mb: float, **options) -> tuple:
     return shard_digests(out), pages, manifest["inputs"], manifest["counters"], sorted(rejects), notes
 
 
-@pytest.mark.parametrize("options", [{}, {"near_duplicates": 0.8}, {"max_line_repeats": 3}, {"sample": 60.0}], ids=str)
+SLOW = [pytest.param(options, marks=pytest.mark.slow) for options in ({"near_duplicates": 0.8}, {"sample": 60.0})]
+
+
+@pytest.mark.parametrize("options", [{}, {"max_line_repeats": 3}, *SLOW], ids=str)
 def test_the_data_set_does_not_depend_on_which_files_share_a_part(folder, tmp_path, options):
     found = [job(folder, tmp_path / f"{mb}", mb, work_dir=tmp_path / f"w{mb}", **options) for mb in (0.0001, 0.03, 8)]
     assert found[0] == found[1] == found[2]

@@ -76,7 +76,7 @@ def test_what_does_not_fit_stays_as_it_is(batch):
     assert sizes(pad_batch(part, exact)) == sizes(part)
 
 
-@pytest.mark.parametrize("compiler", [None, "eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("compiler", [None, "eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_losses_and_gradients_of_padded_batches_equal_those_of_packed_ones(batch, compiler):
     """Padding counts in no loss, no accuracy and no gradient."""
     if compiler == "inductor" and not shutil.which("g++"):

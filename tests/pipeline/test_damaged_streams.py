@@ -105,7 +105,9 @@ def test_a_damaged_input_is_marked_in_the_manifest(tmp_path):
     assert [(row["source"], row["reason"]) for row in log] == [("bad.txt.gz", "damaged-file")]
 
 
-@pytest.mark.parametrize("ending, most", [(".gz", 8), (".bz2", 60), (".xz", 16), (".zst", 80)])
+@pytest.mark.parametrize(
+    "ending, most", [(".gz", 8), (".bz2", 60), pytest.param(".xz", 16, marks=pytest.mark.slow), (".zst", 80)]
+)
 def test_a_bomb_takes_little_memory(tmp_path, ending, most):
     size = 200_000_000
     compressor = {
@@ -152,6 +154,7 @@ def as_plain_lines(chunks: Iterable[bytes]) -> Iterator[Record]:
     return read_lines_as_texts(chunks, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read_lines", [as_json_lines, as_plain_lines])
 def test_one_line_of_five_gigabytes_is_a_reject_and_takes_little_memory(read_lines):
     piece = b"x" * CHUNK

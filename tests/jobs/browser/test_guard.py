@@ -14,6 +14,7 @@ from jobs.browser.app import build_app
 from jobs.browser.security import HEADERS, Guard
 from jobs.browser.server import MOST_CONNECTIONS, listen
 from jobs.browser.targets import Targets
+from jobs.cli import main
 from tests.jobs.browser.served import GOLDEN, ROOT, RUN, Served, served
 
 
@@ -183,14 +184,20 @@ def test_an_address_of_ipv6_is_listened_on_without_a_warning():
 # ---- how it starts and ends
 
 
-def said_by(*words: object, **environment: str) -> tuple[int, str]:
-    command = [sys.executable, "-c", RUN, "browse", "--no-open", *map(str, words)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
-    assert ran.stdout == ""
-    return ran.returncode, ran.stderr
+@pytest.fixture
+def said_by(capsys):
+    """A function that runs the command until it ends: its exit status and what it writes to standard error."""
+
+    def run(*words: object) -> tuple[int, str]:
+        status = main(["browse", "--no-open", *map(str, words)])
+        written = capsys.readouterr()
+        assert written.out == ""
+        return status, written.err
+
+    return run
 
 
-def test_an_address_or_port_that_cannot_be_used_is_named(server: Served):
+def test_an_address_or_port_that_cannot_be_used_is_named(server: Served, said_by):
     assert said_by(GOLDEN, "--port", server.port) == (
         2,
         f"bertloom browse: error: --host 127.0.0.1 --port {server.port} cannot be used (Address already in use): "
@@ -204,7 +211,7 @@ def test_an_address_or_port_that_cannot_be_used_is_named(server: Served):
         assert status == 2 and said.startswith(f"bertloom browse: error: {message}"), said
 
 
-def test_what_is_neither_a_data_set_nor_a_run_is_named(tmp_path):
+def test_what_is_neither_a_data_set_nor_a_run_is_named(tmp_path, said_by):
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "none", tmp_path / "empty", ROOT / "README.md", "s3:/x"):
         status, said = said_by(path)
