@@ -37,15 +37,15 @@ class MemberRows:
 
     def numbers(self, name: str) -> NDArray[Any]:
         """Return a column of numbers: (n,)."""
-        return self.batch.column(name).to_numpy()  # type: ignore[no-any-return]
+        return self.batch.column(name).to_numpy()
 
     def sizes(self, name: str) -> NDArray[Any]:
         """Return the lengths of the lists of a column: (n,)."""
-        return self.batch.column(name).value_lengths().to_numpy()  # type: ignore[no-any-return]
+        return self.batch.column(name).value_lengths().to_numpy()
 
     def items(self, name: str) -> NDArray[Any]:
         """Return the items of all lists of a column, end to end."""
-        return self.batch.column(name).flatten().to_numpy()  # type: ignore[no-any-return]
+        return self.batch.column(name).flatten().to_numpy()
 
     def tokens(self) -> list[NDArray[Any]]:
         """Return the columns TOKENS: all tokens of the true texts are among these, and others."""
