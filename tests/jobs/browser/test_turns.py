@@ -2,6 +2,9 @@
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx2
 import pytest
@@ -13,6 +16,12 @@ from jobs.browser.turns import AT_ONCE, Turns
 from jobs.explain import Explainer
 
 HERE, LEFT = {"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}
+
+
+def run(function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """The result of a coroutine, in a thread of its own: tests of Chromium may have an event loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(function())).result()
 
 
 def test_requests_wait_for_their_turn_and_those_of_browsers_that_left_are_not_answered():
@@ -41,7 +50,7 @@ def test_requests_wait_for_their_turn_and_those_of_browsers_that_left_are_not_an
         release.set()
         await asyncio.gather(*early, *left, late)
 
-    asyncio.run(ask_all())
+    run(ask_all)
     assert begun[AT_ONCE:] == ["late"]
 
 
@@ -68,7 +77,7 @@ def test_explanations_wait_for_each_other_and_keep_no_other_page_waiting(left_ou
             release.set()
             return [(await answer).status_code for answer in explained]
 
-    assert asyncio.run(ask()) == [200] * 2 * AT_ONCE
+    assert run(ask) == [200] * 2 * AT_ONCE
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
