@@ -1,4 +1,4 @@
-"""Measure `bertloom browse` on a large data set, on the local disk and behind moto's S3.
+"""Measure `bertloom browse` on a large data set, on the local disk and in a store that moto serves as S3.
 
     python benchmarks/bench_browse.py DATASET
     python benchmarks/bench_browse.py DATASET --words learning 机器学习 --local

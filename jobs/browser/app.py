@@ -1,4 +1,4 @@
-"""The application: all pages behind the guard."""
+"""The application. The guard checks each request before a page gets it."""
 
 import asyncio
 import secrets
@@ -76,7 +76,7 @@ def home(request: Request) -> Response:
 def not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     missing = request.url.path.removeprefix(request.app.state.pages.root)
-    message = f"there is no page {missing}" if error.detail == "Not Found" else error.detail
+    message = f"the page {missing} does not exist" if error.detail == "Not Found" else error.detail
     return _error_page(request, error.status_code, message)
 
 

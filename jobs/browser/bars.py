@@ -1,6 +1,7 @@
 """Bar charts that a template draws (`templates/bars.html.j2`): columns over ranges of a number, and rows of names.
 
-Every bar is a link. Columns are SVG with a table below; rows are a table with a bar in each row, so both can be read aloud.
+Every bar is a link. Columns are SVG with a table below them. Rows are a table with a bar in each row. So a screen reader can
+read both.
 """
 
 from __future__ import annotations

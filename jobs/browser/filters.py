@@ -69,7 +69,7 @@ class Filters:
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> Filters:
-        """Return the filters in the query of an address. An empty value is no filter; other names are ignored.
+        """Return the filters in the query of an address. Empty values and other names are ignored.
 
         >>> Filters.of({"length": "128", "tokens": "100-128", "word": ""})
         Filters(split=None, length=128, ..., tokens=Range(first=100, last=128), ...)

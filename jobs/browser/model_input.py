@@ -54,7 +54,7 @@ def example_input(request: Request, model: LoadedModel, value: str, most: int) -
     """Return an example of a data set as training reads it. At most `most` of its tokens are used.
 
     Raises:
-        ValueError: there is no such example, or the data set has another vocabulary.
+        ValueError: the example does not exist, or its data set has another vocabulary.
     """
     found = re.fullmatch(r"(d[0-9]{1,9}):([0-9]{1,18})", value)
     data_set: BrowsedDataSet | None = request.app.state.targets.data_set(found[1]) if found else None
@@ -99,7 +99,7 @@ def text_input(model: LoadedModel, text: str, second: str, most: int) -> ModelIn
         ValueError: the first text is empty, or there are more than `most` tokens, or more than the model reads.
     """
     if not text.strip():
-        raise ValueError("there is no text: type a sentence")
+        raise ValueError("the text is empty: type a sentence")
     if len(text) + len(second) > MAX_CHARACTERS:
         raise ValueError(
             f"the text has {len(text) + len(second):,} characters, at most {MAX_CHARACTERS:,} are read: give a shorter one"

@@ -116,7 +116,7 @@ def data_set_of(request: Request) -> BrowsedDataSet:
     """Return the data set of a page; 404 if there is none of this key."""
     found: BrowsedDataSet | None = request.app.state.targets.data_set(request.path_params["key"])
     if found is None:
-        raise HTTPException(404, f"there is no data set {request.path_params['key']}")
+        raise HTTPException(404, f"the data set {request.path_params['key']} does not exist")
     return found
 
 
@@ -124,7 +124,7 @@ def run_of(request: Request) -> BrowsedRun:
     """Return the run of a page; 404 if there is none of this key."""
     found: BrowsedRun | None = request.app.state.targets.runs.get(request.path_params["key"])
     if found is None:
-        raise HTTPException(404, f"there is no run {request.path_params['key']}")
+        raise HTTPException(404, f"the run {request.path_params['key']} does not exist")
     return found
 
 

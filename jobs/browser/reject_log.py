@@ -134,7 +134,7 @@ class RejectLog:
         """
         count = self.rejected.get(reason, 0)
         if not 0 <= number * PAGE < count:
-            raise ValueError(f"there is no page {number + 1} of rejects with the reason {reason[:100]!r}")
+            raise ValueError(f"page {number + 1} of the rejects with the reason {reason[:100]!r} does not exist")
         until = time.monotonic() + seconds
         with self._lock:
             first, last = number * PAGE, min(count, (number + 1) * PAGE)

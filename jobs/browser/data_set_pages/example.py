@@ -81,7 +81,7 @@ def _index_of(request: Request) -> int:
     """Return the number of the example in the path; 404 if there is none."""
     text, last = request.path_params["index"], data_set_of(request).num_examples - 1
     if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) > last:
-        raise HTTPException(404, f"there is no example {text:.40}: expected 0 to {last:,}")
+        raise HTTPException(404, f"the example {text:.40} does not exist: expected 0 to {last:,}")
     return int(text)
 
 

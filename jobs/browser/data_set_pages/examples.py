@@ -86,7 +86,7 @@ def list_examples(request: Request) -> Response:
         after = number_of(request, "number", 0, 0, past - 1) - 1
     if any(not value or name == "number" for name, value in request.query_params.items()):
         query = filters.query(before=before) if is_last else filters.query(after=after if after >= 0 else None)
-        return RedirectResponse(f"{request.url.path}?{query}")  # the fields of a form that are empty are no filters
+        return RedirectResponse(f"{request.url.path}?{query}")  # without the empty fields of the form
     search, until = search_of(data_set, filters), time.monotonic() + SLICE_SECONDS
     found = search.before(before, PAGE, until) if is_last else search.after(after + 1, PAGE, until)
     return _answer(request, "examples.html.j2", search, found, len(found.examples))

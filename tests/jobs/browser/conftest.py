@@ -14,7 +14,7 @@ from tests.jobs.corpus import documents, run_job, write, write_vocabulary
 def left_out(tmp_path_factory) -> Path:
     """A data set of three files, with rejects of several reasons, exact and near duplicates, and unknown words.
 
-    Its texts are in `in/` beside it.
+    Its texts are in `in/` next to it.
     """
     folder = tmp_path_factory.mktemp("left-out")
     sentences = documents(1000)

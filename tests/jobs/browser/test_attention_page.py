@@ -129,7 +129,7 @@ def test_an_example_is_drawn_as_training_reads_it_and_cut_if_it_is_long(reader, 
 @pytest.mark.parametrize(
     ("query", "error"),
     [
-        ("text=", "there is no text: type a sentence"),
+        ("text=", "the text is empty: type a sentence"),
         ("text=" + "w1+" * 63, "the text has 65 tokens, this page shows up to 64: give a shorter one"),
         (f"{PAIR}&layer=0", "layer=0: expected a whole number from 1 to"),
         (f"{PAIR}&layer=9", "layer=9: expected a whole number from 1 to"),

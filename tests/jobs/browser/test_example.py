@@ -18,7 +18,7 @@ HEBREW = "שלום עולם. זה טקסט מימין לשמאל. Ba be bi."
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The sources, beside a data set of them."""
+    """The sources, next to a data set of them."""
     folder = tmp_path_factory.mktemp("example")
     write(folder / "texts.jsonl", [[SCRIPT, *documents(1)[0]], [HEBREW, HEBREW + " Bo."], *documents(20, seed=2)])
     vocab = write_vocabulary(folder / "vocab.txt")
@@ -72,7 +72,7 @@ def test_neighbours_are_linked_and_the_ends_have_one(folder, reader):
 
 @pytest.mark.parametrize("index", ["-1", "100000", "x", "9" * 4000])
 def test_an_example_that_is_not_there_is_not_found(reader, index):
-    assert "there is no example" in reader.get(f"d0/examples/{index}", 404).text
+    assert "does not exist: expected 0 to" in reader.get(f"d0/examples/{index}", 404).text
 
 
 def test_a_long_table_of_tokens_has_pages(reader, monkeypatch):

@@ -68,7 +68,7 @@ def test_the_words_are_those_that_the_model_finds_most_likely(reader, run):
 
 def test_a_text_without_a_mask_offers_to_mask_each_token(reader):
     page = reader.get("r0/fill-mask?text=w1+w2+w3")
-    assert "There is no mask in this text" in page.text and not guesses(page)
+    assert "This text has no mask" in page.text and not guesses(page)
     assert buttons(page) == [("1", "false", "w1"), ("2", "false", "w2"), ("3", "false", "w3")]
     page = reader.get("r0/fill-mask?text=w1+w2+w3&mask=2")
     assert buttons(page)[1] == ("2", "true", "[MASK]")
@@ -98,8 +98,8 @@ def test_an_example_is_shown_with_its_masks_and_the_rank_of_each_true_token(read
 @pytest.mark.parametrize(
     ("query", "error"),
     [
-        ("text=", "there is no text: type a sentence"),
-        ("text=+%0A", "there is no text: type a sentence"),
+        ("text=", "the text is empty: type a sentence"),
+        ("text=+%0A", "the text is empty: type a sentence"),
         ("text=" + "w1+" * 70, "the text has 72 tokens, this page shows up to 64: give a shorter one"),
         ("text=" + "w" * 20001, "the text has 20,001 characters, at most 20,000 are read: give a shorter one"),
         ("text=w1&mask=0", "mask=0: expected the place of a token of the text, 1 to 1"),

@@ -91,10 +91,10 @@ def test_every_answer_has_the_headers_that_protect_it(server: Served, path):
 
 def test_wrong_addresses_give_a_page_with_a_line_that_names_the_value(server: Served):
     for path, status, message in [
-        ("d7/examples", 404, "there is no data set d7"),
-        ("d0/none", 404, "there is no page /d0/none"),
-        ("d0/%3Cscript%3E", 404, "there is no page /d0/&lt;script&gt;"),
-        ("%ff%fe", 404, "there is no page /��"),
+        ("d7/examples", 404, "the data set d7 does not exist"),
+        ("d0/none", 404, "the page /d0/none does not exist"),
+        ("d0/%3Cscript%3E", 404, "the page /d0/&lt;script&gt; does not exist"),
+        ("%ff%fe", 404, "the page /�� does not exist"),
     ]:
         found, answer = server.ask(f"/{server.token}/{path}")
         assert found == status and f'<p class="error" role="alert">{message}</p>' in answer
