@@ -112,6 +112,11 @@ def translate(request: Request, text: str, **values: Any) -> str:
     return chinese_of(text, **values) if is_chinese else english_of(text, **values)
 
 
+def cut(text: str, most: int) -> str:
+    """Return a text of any origin, with at most this number of characters."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def data_set_of(request: Request) -> BrowsedDataSet:
     """Return the data set of a page; 404 if there is none of this key."""
     found: BrowsedDataSet | None = request.app.state.targets.data_set(request.path_params["key"])

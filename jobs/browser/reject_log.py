@@ -21,6 +21,7 @@ from bertloom.json_files import parse_json
 from bertloom.manifest import DAMAGED
 from bertloom.shapes import check_shape
 from jobs.browser.lru import LruCache
+from jobs.browser.pages import cut
 from pipeline.dataset import MAX_REJECT_BYTES, REJECT, check_listed
 
 PAGE = 50
@@ -215,10 +216,6 @@ class RejectLog:
 def _shown(reject: dict[str, Any]) -> dict[str, Any]:
     """Return what a page shows of a reject. Its id may be any value of JSON."""
     texts = {name: reject.get(name, "") for name in ("source", "detail", "text", "id")}
-    shown: dict[str, Any] = {name: _shortened(str(value)) for name, value in texts.items()}
+    shown: dict[str, Any] = {name: cut(str(value), MOST_CHARACTERS) for name, value in texts.items()}
     piece = reject.get("piece", 0)
     return shown | {"position": reject["position"], "piece": piece if type(piece) is int else 0}
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"

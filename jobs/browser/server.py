@@ -1,24 +1,21 @@
 """Serves the pages until the process is interrupted."""
 
 import asyncio
-import ctypes
 import socket
 import sys
 import threading
 import webbrowser
-from contextlib import suppress
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jobs.browser.security import Guard
+from model.runs.heap import M_ARENA_MAX, M_MMAP_THRESHOLD, set_malloc
 
 MOST_CONNECTIONS = 200
 """A browser opens six. Beyond this number, connections that wait for a request are closed."""
 LARGE_BLOCK = 1 << 20
 """Bytes of the smallest block of memory that goes back to the system as soon as it is free."""
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-"""Numbers of glibc's parameters in malloc.h."""
 SHOWN = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -30,7 +27,7 @@ def serve(app: Guard, host: str, port: int, opens: bool) -> None:
     Raises:
         ValueError: the address or the port cannot be used.
     """
-    _limit_free_memory()
+    set_malloc({M_ARENA_MAX: 1, M_MMAP_THRESHOLD: LARGE_BLOCK})  # or glibc keeps 200 MB of free memory
     listener = listen(host, port)
     name = SHOWN.get(host, f"[{host}]" if ":" in host else host)
     origin = f"http://{name}:{listener.getsockname()[1]}"
@@ -81,14 +78,6 @@ def listen(host: str, port: int) -> socket.socket:
             f"--host {host} --port {port} cannot be used ({what}): "
             "give an address of this machine and another port, or --port 0 for a free one"
         ) from None
-
-
-def _limit_free_memory() -> None:
-    """Let glibc keep less free memory: one heap for all threads, without large blocks. It would be 200 MB."""
-    with suppress(AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_ARENA_MAX, 1)
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 class _Connection(H11Protocol):

@@ -14,7 +14,7 @@ for hundreds of steps. `limit_kernels` lets oneDNN keep as many as one step need
 import ctypes
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 SECONDS = 30.0
 """Time between two trims. A trim that returns half a GiB takes 0.1 to 0.2 s."""
@@ -23,7 +23,7 @@ FREE_BYTES = 2**28
 """Free bytes at the end of the heap that glibc may keep."""
 BLOCK_BYTES = 2**25
 """Size from which glibc maps a block separately. Some versions of glibc allow no larger value."""
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Numbers of glibc's parameters in malloc.h."""
 
 KERNELS = 16
@@ -39,9 +39,14 @@ def limit_kernels(precision: str) -> None:
 
 
 def keep_blocks() -> bool:
-    """Let glibc keep freed blocks for the next step, and return whether it will. Other C libraries lack these parameters."""
+    """Let glibc keep freed blocks for the next step, and return whether it will."""
+    return set_malloc({M_MMAP_THRESHOLD: BLOCK_BYTES, M_TRIM_THRESHOLD: FREE_BYTES})
+
+
+def set_malloc(values: Mapping[int, int]) -> bool:
+    """Set parameters of glibc's malloc by number, and return whether it took them. Other C libraries lack them."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return bool(mallopt and mallopt(M_MMAP_THRESHOLD, BLOCK_BYTES) and mallopt(M_TRIM_THRESHOLD, FREE_BYTES))
+    return mallopt is not None and all(mallopt(number, value) for number, value in values.items())
 
 
 def trim_heap() -> bool:

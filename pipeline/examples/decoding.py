@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pipeline.vocabulary import Vocabulary
 
+MaskKind = Literal["mask", "random", "kept"]
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -17,7 +19,7 @@ class Span:
     """What the model reads, without the mark of a piece."""
     truth: str
     """What the text has, without the mark of a piece."""
-    kind: Literal["", "mask", "random", "kept"]
+    kind: MaskKind | Literal[""]
     """What the mask replaced it by; empty where it is not masked."""
 
     def __str__(self) -> str:
@@ -55,6 +57,11 @@ def true_ids(row: Mapping[str, Any]) -> list[int]:
     return ids
 
 
+def mask_kind(there: int, truth: int, vocabulary: Vocabulary) -> MaskKind:
+    """Return what a masked token was replaced by. there, truth: ids with and without the mask."""
+    return "kept" if there == truth else "mask" if there == vocabulary.mask else "random"
+
+
 def segments(row: dict[str, Any], vocabulary: Vocabulary) -> tuple[list[Span], list[Span]]:
     """Return the tokens of A and of B."""
     there, truth = row["input_ids"], true_ids(row)
@@ -77,7 +84,6 @@ def spans(there: Sequence[int], truth: Sequence[int], masked: Sequence[bool], vo
         if not is_masked:
             found.append(Span(space, text, text, ""))
             continue
-        kind: Literal["mask", "random", "kept"] = "kept" if i == was else "mask" if i == vocabulary.mask else "random"
         ((_, instead),) = vocabulary.readable.pieces([i], [True])
-        found.append(Span(space, instead, text, kind))
+        found.append(Span(space, instead, text, mask_kind(i, was, vocabulary)))
     return found

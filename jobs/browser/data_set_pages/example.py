@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobs.browser.data_set import BrowsedDataSet
-from jobs.browser.pages import data_set_of, render
+from jobs.browser.pages import cut, data_set_of, render
 from jobs.browser.paging import Paging
 from jobs.browser.section import Endpoint
 from jobs.support.example_text import example_text
 from jobs.support.explanation import records_text
+from pipeline.examples.decoding import mask_kind, true_ids
 
 TOKENS = 512
 """Tokens in the table of one page."""
@@ -44,7 +45,8 @@ def show_example(request: Request) -> Response:
     row, place = data_set.example(index), data_set.locate(index)
     size, b = len(row["input_ids"]), row["segment_b_start"]
     paging = Paging.of(request, size, TOKENS, "token_ids") if "token_ids" in request.query_params else None
-    kinds = [mask_kind(row["input_ids"][at], true, data_set.vocabulary.mask) for at, true in masks_of(row)]
+    masks = zip(row["masked_lm_positions"], row["masked_lm_ids"], strict=True)
+    kinds = [mask_kind(row["input_ids"][at], true, data_set.vocabulary) for at, true in masks]
     return render(
         request,
         "example.html.j2",
@@ -72,7 +74,8 @@ def explain_example(request: Request) -> Response:
         found = explainer.explain(index)
     segments = [(name.upper(), _shown(found[name])) for name in ("a", "b") if name in found]
     differ = {
-        name: {key: _short(value) for key, value in both.items()} for name, both in found.get("differ", {}).items()
+        name: {key: cut(str(value), VALUE) for key, value in both.items()}
+        for name, both in found.get("differ", {}).items()
     }
     return render(request, "explanation.html.j2", index=index, found=found, explained=segments, differ=differ)
 
@@ -85,32 +88,21 @@ def _index_of(request: Request) -> int:
     return int(text)
 
 
-def masks_of(row: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return (position, true id) of each masked token."""
-    return list(zip(row["masked_lm_positions"], row["masked_lm_ids"], strict=True))
-
-
-def mask_kind(there: int, true: int, mask: int) -> str:
-    """Return what a token was masked by, as in `Span`. mask: the id of [MASK]."""
-    return "kept" if there == true else "mask" if there == mask else "random"
-
-
 def tokens_of(row: dict[str, Any], data_set: BrowsedDataSet, positions: range) -> list[Token]:
     """Return rows of the table of tokens."""
     from pipeline.text.readable import BLANK
 
     vocabulary, ids, b = data_set.vocabulary, row["input_ids"], row["segment_b_start"]
-    true_ids = dict(masks_of(row))
+    truth, masked = true_ids(row), {*row["masked_lm_positions"]}
 
     def named(number: int) -> tuple[str, int]:
         return re.sub(r"\s", BLANK, vocabulary.readable.names[number]), number
 
     found = []
     for at in positions:
-        there, true = ids[at], true_ids.get(at, ids[at])
         segment = "" if at in (0, b - 1, len(ids) - 1) else "A" if at < b else "B"
-        kind = mask_kind(there, true, vocabulary.mask) if at in true_ids else ""
-        found.append(Token(at, segment, named(there), named(true), kind))
+        kind = mask_kind(ids[at], truth[at], vocabulary) if at in masked else ""
+        found.append(Token(at, segment, named(ids[at]), named(truth[at]), kind))
     return found
 
 
@@ -127,11 +119,6 @@ def _shown(segment: dict[str, Any]) -> dict[str, Any]:
         "is_cut_before": len(before) > AROUND,
         "is_cut_after": len(text) > SEGMENT or len(after) > AROUND,
     }
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= VALUE else f"{text[:VALUE]} …"
 
 
 EXAMPLE_ROUTES: list[tuple[str, Endpoint]] = [

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jobs.browser.pages import render, run_of, translate
+from jobs.browser.pages import cut, render, run_of, translate
 from jobs.browser.run import BrowsedRun
 from jobs.browser.section import Section
 from jobs.browser.targets import Targets
@@ -39,14 +39,15 @@ def show_overview(request: Request) -> Response:
         state=state,
         condition=condition_of(request, run, state),
         last_step=max([*(int(values.get("step", 0)) for values in latest.values()), state.step if state else 0]),
-        settings=[(name, text[:MAX_TEXT]) for name, text in settings[:MAX_ROWS]],
+        settings=[(name, cut(text, MAX_TEXT)) for name, text in settings[:MAX_ROWS]],
         checkpoints=[Checkpoint(path.name, size_of(path) / 1e6) for path in run.checkpoints()[-MAX_ROWS:]],
         legs=[
             (leg, targets.find_data_set(leg.shards_digest))
             for leg in (state.progress.legs[-MAX_ROWS:] if state else ())
         ],
         changes=[
-            (change, short(change["before"]), short(change["after"])) for change in (state.changes if state else [])
+            (change, *(cut(str(change[name]), MAX_TEXT) for name in ("before", "after")))
+            for change in (state.changes if state else [])
         ],
         data_key=key,
         data_note=note,
@@ -100,10 +101,6 @@ def flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((prefix + name, " ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return rows
-
-
-def short(value: Any) -> str:
-    return str(value)[:MAX_TEXT]
 
 
 def size_of(folder: Path) -> int:
