@@ -31,6 +31,13 @@ class BrowsedRun:
         """Whether `finetune` made it. It then read the rows of files, and has no data set."""
         return "task" in self.settings
 
+    def last_step(self) -> int | None:
+        """Return the last step of a pretraining run, None if it is not known yet."""
+        state, number = self.state(), self.settings.get("num_steps")
+        if state and state.is_finished and number in (state.schedule.get("num_steps"), "None"):
+            return state.step
+        return number if type(number) is int else None
+
     def checkpoints(self) -> list[Path]:
         """Return the folders of its checkpoints, earliest step first."""
         return [path for _, path in sorted(checkpoints_in(self.path / "checkpoints"))]

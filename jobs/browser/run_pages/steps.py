@@ -56,7 +56,7 @@ def show_step(request: Request) -> Response:
     latest = run.points.latest()["train"].get("step", 1)
     step = number_of(request, "step", int(latest) or 1, 1, LAST_STEP)
     if run.is_finetuning:
-        return render(request, "steps.html.j2", step=step, message=translate(request, FINETUNING))
+        return render(request, "steps.html.j2", step=step, last=step, message=translate(request, FINETUNING))
     planned = plan_step(run, step, lambda: targets.training_data(next_data_set(targets, run)))
     leg = planned.leg
     data_key = targets.find_data_set(leg.shards_digest)
@@ -65,6 +65,7 @@ def show_step(request: Request) -> Response:
             request,
             "steps.html.j2",
             step=step,
+            last=run.last_step(),
             message=translate(request, OTHER_DATA, step=f"{step:,}", digest=leg.shards_digest[:12]),
         )
     paging = Paging.of(request, leg.batch_size, PAGE)
@@ -79,6 +80,7 @@ def show_step(request: Request) -> Response:
         request,
         "steps.html.j2",
         step=step,
+        last=run.last_step(),
         message="",
         planned=planned,
         data_key=data_key,

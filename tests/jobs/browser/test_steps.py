@@ -160,6 +160,16 @@ def test_the_page_of_a_step_shows_its_batch_a_page_at_a_time_with_links(data, ru
     assert "第 2 步的样本" in reader.get("r0/steps?step=2", language="zh").text
 
 
+def test_the_last_step_has_no_link_to_a_next_one(data, run, tmp_path):
+    reader, begun = Reader(run), only(run, tmp_path / "begun")
+    for links in (reader.get("r0/steps?step=4").links, Reader(begun, data).get("r0/steps?step=4").links):
+        assert "/token/r0/steps?step=3" in links and "/token/r0/steps?step=5" not in links
+    longer = shutil.copytree(run, tmp_path / "longer")
+    config = (longer / "config.toml").read_text()
+    (longer / "config.toml").write_text(config.replace("num_steps = 4", "num_steps = 6"))
+    assert "/token/r0/steps?step=5" in Reader(longer, data).get("r0/steps?step=4").links
+
+
 def test_a_step_that_cannot_be_shown_gives_one_clear_line(data, run, tmp_path):
     reader = Reader(run)
     assert "step=5: the run has ended after 4 steps" in reader.get("r0/steps?step=5", 400).text
