@@ -24,6 +24,8 @@ class PackedBatch(PackedSequences):
     """int64 (N,), 0: B follows A, 1: B is random, -1: no pair"""
     rows: NDArray[np.int64]
     """int64 (N, 2), copy and row of each example"""
+    sources: Tensor | None = None
+    """int64 (N,), number of the data set of each example, from 0; None in training on one data set"""
 
 
 @dataclass(frozen=True, kw_only=True)

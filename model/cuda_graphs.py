@@ -31,7 +31,7 @@ class Recording:
     scalars: Tensor
     """float32 (3,): masked positions and pairs of the global batch, and the loss scale"""
     sums: Tensor
-    """float64 (4,), the metrics of `PretrainingOutput` in its order"""
+    """float64 (4 + number of sources,), the metrics of `PretrainingOutput`"""
 
 
 class StepGraphs:
@@ -56,7 +56,8 @@ class StepGraphs:
         self.shapes = shapes
         self._gradients = [(own, torch.zeros_like(own)) for own in trained(master)]
         self._trains_pairs = master.trains_pairs
-        self._recordings: dict[StaticShape, Recording] = {}
+        self._recordings: dict[tuple[StaticShape, int], Recording] = {}
+        """By the size of batches and the number of sources."""
         self._pool: Any = None
         """The memory that all graphs share, because only one runs at a time."""
 
@@ -75,33 +76,42 @@ class StepGraphs:
         return next((shape for shape in self.shapes if astuple(shape) == sizes), None)
 
     def run(
-        self, part: PackedBatch, shape: StaticShape, num_masked: int, num_pairs: int, loss_scale: float | None
+        self,
+        part: PackedBatch,
+        shape: StaticShape,
+        num_masked: int,
+        num_pairs: int,
+        loss_scale: float | None,
+        num_sources: int,
     ) -> Tensor:
-        """Add the gradients of a micro-batch in pinned memory, and return its metrics, float64 (4,), until the next call.
+        """Add the gradients of a micro-batch in pinned memory, and return its metrics until the next call.
 
         Args:
             shape: from `shape_of`.
-            num_masked, num_pairs, loss_scale: as in `model.step.train_step`.
+            num_masked, num_pairs, loss_scale, num_sources: as in `model.step.train_step` and the model.
+
+        Returns:
+            float64 (4 + num_sources,), as `PretrainingOutput.metrics`.
         """
         scalars = torch.tensor([max(num_masked, 1), num_pairs, loss_scale or 1.0]).pin_memory()
-        found = self._recordings.get(shape)
+        found = self._recordings.get((shape, num_sources))
         if found is None:
             device = next(self.model.parameters()).device
             with torch.random.fork_rng([device]):  # else dropout would depend on when the graph was recorded
-                found = self._recordings[shape] = self._record(part, scalars)
+                found = self._recordings[shape, num_sources] = self._record(part, scalars, num_sources)
         copy_batch(part, found.batch)
         found.scalars.copy_(scalars, non_blocking=True)
         found.graph.replay()
         return found.sums
 
-    def _record(self, part: PackedBatch, scalars: Tensor) -> Recording:
+    def _record(self, part: PackedBatch, scalars: Tensor, num_sources: int) -> Recording:
         """Return the recording of a pass over a batch of this size. It leaves the gradients as they are."""
         device = next(self.model.parameters()).device
         found = Recording(
             graph=torch.cuda.CUDAGraph(),
             batch=part.to(device),
             scalars=scalars.to(device),
-            sums=torch.zeros(4, dtype=torch.float64, device=device),
+            sums=torch.zeros(4 + num_sources, dtype=torch.float64, device=device),
         )
         kept = [gradient.clone() for _, gradient in self._gradients]
         stream = torch.cuda.Stream(device)
@@ -119,7 +129,7 @@ class StepGraphs:
     def _pass(self, into: Recording) -> None:
         """Run forward and backward on the batch of a recording."""
         num_masked, num_pairs, loss_scale = into.scalars.unbind()
-        output = self.model(into.batch, num_masked, num_pairs if self._trains_pairs else 0)
+        output = self.model(into.batch, num_masked, num_pairs if self._trains_pairs else 0, len(into.sums) - 4)
         (output.loss * loss_scale).backward()
         into.sums.copy_(output.metrics())
 

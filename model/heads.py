@@ -30,7 +30,7 @@ VOCABULARY_MULTIPLE = 64
 
 
 class PretrainingOutput(NamedTuple):
-    """Losses and counts of one batch. All are scalars on the model's device, and none forces a GPU sync."""
+    """Losses and counts of one batch. All are on the model's device, and none forces a GPU sync."""
 
     loss: Tensor
     """This batch's share of the global batch's MLM loss + NSP loss; call backward on it."""
@@ -42,10 +42,13 @@ class PretrainingOutput(NamedTuple):
     """Sum of the cross-entropies of pairs, in nats, without gradient."""
     nsp_correct: Tensor
     """Number of pairs whose label was predicted."""
+    mlm_loss_by_source: Tensor
+    """float64 (number of sources,), the part of `mlm_loss_sum` of each data set of a mixture"""
 
     def metrics(self) -> Tensor:
-        """Return the last four, float64 (4,)."""
-        return torch.stack([value.double() for value in self[1:]])
+        """Return the sums and numbers, float64 (4 + number of sources,)."""
+        totals = torch.stack([value.double() for value in self[1:5]])
+        return torch.cat([totals, self.mlm_loss_by_source]) if len(self.mlm_loss_by_source) else totals
 
 
 class MaskedLanguageModelHead(nn.Module):
@@ -134,7 +137,9 @@ class PretrainingModel(nn.Module):
         """Return the logits of pairs (N, 2) from hidden states (T, C)."""
         return self.nsp(hidden[batch.cu_seqlens[:-1]])
 
-    def forward(self, batch: PackedBatch, num_masked: int | Tensor, num_pairs: int | Tensor) -> PretrainingOutput:
+    def forward(
+        self, batch: PackedBatch, num_masked: int | Tensor, num_pairs: int | Tensor, num_sources: int = 0
+    ) -> PretrainingOutput:
         """Return the losses of one batch.
 
         Args:
@@ -143,9 +148,10 @@ class PretrainingModel(nn.Module):
                 the global batch.
             num_pairs: pairs in the global batch, labelled 0 or 1; divides the NSP loss. If it is the number 0, the NSP
                 head does not run and its weights get no gradient.
+            num_sources: data sets of the mixture that the batch is from; 0 if it is from one data set.
         """
         hidden = self.encoder(batch)  # (T, C)
-        mlm_loss, mlm_correct = self.word_losses(hidden[batch.masked_positions], batch.masked_ids)
+        mlm_loss, mlm_correct, losses = self.word_losses(hidden[batch.masked_positions], batch.masked_ids)
         loss = mlm_loss / num_masked
         nsp_loss, nsp_correct = torch.zeros_like(mlm_loss), torch.zeros_like(mlm_loss)
         if isinstance(num_pairs, Tensor) or num_pairs:  # the value of a tensor would need a sync
@@ -160,11 +166,27 @@ class PretrainingModel(nn.Module):
             mlm_correct=mlm_correct,
             nsp_loss_sum=nsp_loss.detach(),
             nsp_correct=nsp_correct,
+            mlm_loss_by_source=sums_by_source(batch, losses, num_sources),
         )
 
-    def word_losses(self, hidden: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum of the losses and the number of correct words, from hidden states (M, C) at masked positions."""
+    def word_losses(self, hidden: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the results of `model.losses.word_losses` from hidden states (M, C) at masked positions."""
         return word_losses(self.mlm.transform(hidden), self.encoder.word_embeddings, self.mlm.bias, masked_ids)
+
+
+def sums_by_source(batch: PackedBatch, losses: Tensor, num_sources: int) -> Tensor:
+    """Return the sum of the losses (M,) of masked positions from each source, float64 (num_sources,).
+
+    The order of addition is fixed, so the sums are the same bits in each run. A loss that is not finite stays in the sum
+    of its own source.
+    """
+    if not num_sources:
+        return losses.new_zeros(0, dtype=torch.float64)
+    assert batch.sources is not None
+    example = torch.searchsorted(batch.cu_seqlens[1:], batch.masked_positions.int(), right=True)  # (M,)
+    source = batch.sources[example]
+    is_of = source[:, None] == torch.arange(num_sources, device=source.device)  # (M, num_sources)
+    return losses.double()[:, None].where(is_of, 0.0).sum(0)
 
 
 def expected_tensors(config: EncoderConfig) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ Dimensions in the comments:
     M  masked positions     R  positions of a chunk     C  hidden_size     V  vocab_size
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ FP16_SCALE = 2.0**8
 """Factor of the gradients of logits in fp16, whose numbers are inexact below 6e-5 and end at 6e-8."""
 
 
-def word_losses(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of the cross-entropies and the number of correct words over masked positions.
+def word_losses(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sum of the cross-entropies, the number of correct words, and the cross-entropy of each masked position.
 
     Args:
         hidden: (M, C), the inputs of the decoder.
@@ -44,14 +45,20 @@ def word_losses(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor
         masked_ids: int64 (M,), the true words. A position with IGNORED does not count.
 
     Returns:
-        The sum in fp32, or in fp64 from inputs in fp64, and the number in int64.
+        The sum in fp32, or in fp64 from inputs in fp64; the number in int64; and the cross-entropies (M,) in the type of
+        the sum, without gradient, 0 at positions that do not count.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad or bias.requires_grad):
-        loss_sum, num_correct = WordLosses.apply(hidden, weight, bias, masked_ids)  # type: ignore[no-untyped-call]
-        return loss_sum, num_correct
+        loss_sum, num_correct, losses = WordLosses.apply(hidden, weight, bias, masked_ids)  # type: ignore[no-untyped-call]
+        return loss_sum, num_correct, losses
     parts = [predict_words(part, weight, bias, ids)[1:] for part, ids in chunks(hidden, masked_ids, len(bias))]
-    losses, correct = zip(*parts)
-    return torch.stack(losses).sum(), torch.stack(correct).sum()
+    losses_of_parts, correct = zip(*parts)
+    return summed(losses_of_parts), torch.stack(correct).sum(), torch.cat(losses_of_parts)
+
+
+def summed(losses: Sequence[Tensor]) -> Tensor:
+    """Return the sum of the losses of all chunks. Each chunk has its own sum."""
+    return torch.stack([part.sum() for part in losses]).sum()
 
 
 def chunks(hidden: Tensor, masked_ids: Tensor, vocab_size: int) -> list[tuple[Tensor, Tensor]]:
@@ -63,7 +70,7 @@ def chunks(hidden: Tensor, masked_ids: Tensor, vocab_size: int) -> list[tuple[Te
 
 
 def predict_words(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the probabilities (R, V) of a chunk, the sum of its losses and its number of correct words."""
+    """Return the probabilities (R, V) of a chunk, its losses (R,) and its number of correct words."""
     logits = F.linear(hidden, weight, bias)  # (R, V)
     highest, best = highest_words(logits)  # (R, 1) each
     true = masked_ids.clamp(min=0)[:, None]
@@ -71,7 +78,7 @@ def predict_words(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tens
     # The logarithm of the sum over words, from the largest probability, because that of the true word may be 0.
     log_sums = highest.to(probabilities.dtype) - probabilities.gather(-1, best).log()
     losses = (log_sums - logits.gather(-1, true))[:, 0]
-    return probabilities, losses.where(masked_ids != IGNORED, 0.0).sum(), (best[:, 0] == masked_ids).sum()
+    return probabilities, losses.where(masked_ids != IGNORED, 0.0), (best[:, 0] == masked_ids).sum()
 
 
 def softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
@@ -117,14 +124,16 @@ class WordLosses(torch.autograd.Function):
     """`word_losses` with gradients."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum of the losses and the number of correct words, and keep the gradients of the sum."""
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the results of `word_losses`, and keep the gradients of the sum."""
         ctx.scale = FP16_SCALE if hidden.dtype == torch.float16 else 1.0
         ctx.dtype = hidden.dtype
         losses, correct, of_hidden = [], [], []
         of_weight = of_bias = None
         for part, ids in chunks(hidden, masked_ids, len(bias)):
-            of_logits, loss, number = predict_words(part, weight, bias, ids)
+            of_logits, part_losses, number = predict_words(part, weight, bias, ids)
             of_logits = subtract_true(of_logits, ids.clamp(min=0)[:, None])
             if ctx.scale != 1:
                 of_logits *= ctx.scale
@@ -134,16 +143,17 @@ class WordLosses(torch.autograd.Function):
             counts = counts / ctx.scale  # here, because sums over positions can leave the range of fp16
             of_weight = add_product(of_weight, of_logits.T, part * counts)  # (V, C)
             of_bias = add_product(of_bias, of_logits.T, counts)  # (V, 1)
-            losses.append(loss)
+            losses.append(part_losses)
             correct.append(number)
         ctx.save_for_backward(torch.cat(of_hidden), of_weight, of_bias)
         num_correct = torch.stack(correct).sum()
-        ctx.mark_non_differentiable(num_correct)
-        return torch.stack(losses).sum(), num_correct
+        all_losses = torch.cat(losses)
+        ctx.mark_non_differentiable(num_correct, all_losses)
+        return summed(losses), num_correct, all_losses
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_sum: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, of_sum: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Return the gradients of the inputs, from that of the sum."""
         of_hidden, of_weight, of_bias = ctx.saved_tensors
         return (

@@ -45,6 +45,7 @@ IDLE_BATCH = PackedBatch(
     masked_ids=torch.zeros(0, dtype=torch.int64),
     next_sentence_label=torch.tensor([-1]),
     rows=np.zeros((0, 2), dtype=np.int64),
+    sources=torch.zeros(1, dtype=torch.int64),
 )
 """A batch of one token that no loss depends on."""
 

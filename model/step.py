@@ -7,8 +7,8 @@ micro-batch, so a checkpoint needs no random state.
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -64,6 +64,8 @@ class PretrainingResult(StepResult):
     """Mean cross-entropy over pairs, in nats; 0 without pairs."""
     nsp_accuracy: float
     """Share of pairs whose label was predicted."""
+    loss_by_source: Mapping[str, float] = field(default_factory=dict)
+    """MLM loss by the name of a mixture's data set, of those with masked positions in the step; empty with one data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,8 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     if graphs and not graphs.begin(batch.num_pairs):
         graphs = None
-    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    num_sources = len(batch.source_names)
+    sums = torch.zeros(4 + num_sources, dtype=torch.float64, device=device)
     num_pairs = batch.num_pairs if model.trains_pairs else 0
     idle = () if num_pairs else model.nsp.parameters()
     gradients = GradientSum(ALONE if sharding else ranks, model, computing, idle)  # a sharded model sums its own
@@ -175,9 +178,9 @@ def train_step(
     for number, part in parts:
         torch.manual_seed(fold_int(seed, DROPOUT, step, number) >> 1)
         if graphs and (shape := graphs.shape_of(part)):
-            sums += graphs.run(part, shape, batch.num_masked, batch.num_pairs, loss_scale)
+            sums += graphs.run(part, shape, batch.num_masked, batch.num_pairs, loss_scale, num_sources)
             continue
-        output = computing(part.to(device), max(batch.num_masked, 1), num_pairs)
+        output = computing(part.to(device), max(batch.num_masked, 1), num_pairs, num_sources)
         with gradients.overlapping(is_last=[number] == batch.numbers[-1:]):
             (output.loss if loss_scale is None else output.loss * loss_scale).backward()
         sums += output.metrics()
@@ -185,8 +188,14 @@ def train_step(
     ranks.sum_tensor(sums)
     divide_gradients(model.parameters(), loss_scale)
     gradient_norm = clip_gradients(model.parameters(), max_gradient_norm)
-    means = mean_metrics(sums, batch.num_masked, batch.num_pairs)  # a GPU sync: the update depends on it
-    result = PretrainingResult(loss=means["mlm_loss"] + means["nsp_loss"], gradient_norm=float(gradient_norm), **means)
+    totals = sums.tolist()  # a GPU sync: the update depends on it
+    means = mean_metrics(totals, batch.num_masked, batch.num_pairs)
+    result = PretrainingResult(
+        loss=means["mlm_loss"] + means["nsp_loss"],
+        gradient_norm=float(gradient_norm),
+        loss_by_source=means_by_source(totals[4:], batch),
+        **means,
+    )
     if result.is_finite and result.loss <= highest_loss:
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
@@ -213,15 +222,21 @@ def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float) ->
     return norm
 
 
-def mean_metrics(sums: Tensor, num_masked: int, num_pairs: int) -> dict[str, float]:
-    """Return the means of PretrainingOutput's four sums, which are in its order."""
-    mlm_loss, mlm_correct, nsp_loss, nsp_correct = sums.tolist()
+def mean_metrics(sums: Sequence[float], num_masked: int, num_pairs: int) -> dict[str, float]:
+    """Return the means of PretrainingOutput's first four sums, which are in its order."""
+    mlm_loss, mlm_correct, nsp_loss, nsp_correct = sums[:4]
     return {
         "mlm_loss": mlm_loss / max(num_masked, 1),
         "mlm_accuracy": mlm_correct / max(num_masked, 1),
         "nsp_loss": nsp_loss / max(num_pairs, 1),
         "nsp_accuracy": nsp_correct / max(num_pairs, 1),
     }
+
+
+def means_by_source(sums: Sequence[float], batch: GlobalBatch) -> dict[str, float]:
+    """Return the mean of each source by its name, of those with masked positions in the global batch."""
+    numbers = zip(batch.source_names, sums, batch.masked_by_source, strict=True)
+    return {name: total / number for name, total, number in numbers if number}
 
 
 @torch.no_grad()
@@ -246,5 +261,5 @@ def evaluate(
         num_examples += len(batch.rows)
     ranks.sum_tensor(sums)
     num_masked, num_pairs, num_examples = map(int, ranks.sum_numbers([num_masked, num_pairs, num_examples]))
-    means = mean_metrics(sums, num_masked, num_pairs)
+    means = mean_metrics(sums.tolist(), num_masked, num_pairs)
     return Evaluation(num_examples=num_examples, num_masked=num_masked, num_pairs=num_pairs, **means)

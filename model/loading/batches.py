@@ -40,6 +40,10 @@ class GlobalBatch:
     """Number of examples of all ranks with label 0 or 1."""
     stream_sum: int
     """Sum modulo 2^64 of the hashes of this rank's rows; see `model/loading/stream.py`."""
+    source_names: tuple[str, ...] = ()
+    """Names of the data sets of a mixture, in the order of their numbers in `PackedBatch.sources`."""
+    masked_by_source: tuple[int, ...] = ()
+    """Number of masked positions of all ranks from each of these data sets."""
 
     @property
     def num_examples(self) -> int:

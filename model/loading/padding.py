@@ -82,4 +82,6 @@ def pad_batch(batch: PackedBatch, shape: StaticShape) -> PackedBatch:
         masked_positions=F.pad(batch.masked_positions, (0, masked)),
         masked_ids=F.pad(batch.masked_ids, (0, masked), value=IGNORED),
         next_sentence_label=F.pad(batch.next_sentence_label, (empty, len(padding)), value=-1),
+        # No position of padding counts, so its source has no meaning.
+        sources=None if batch.sources is None else F.pad(batch.sources, (empty, len(padding))),
     )

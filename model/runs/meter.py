@@ -7,6 +7,7 @@ import torch
 
 from model.heads import PretrainingModel
 from model.loading.batches import GlobalBatch
+from model.runs.sinks import numbers
 from model.step import PretrainingResult, StepResult
 
 SHOWN_WEIGHT = 0.1
@@ -29,7 +30,7 @@ class SpeedMeter:
         self.seconds += seconds
         self.tokens += num_tokens
         if result.is_finite:
-            for name, value in vars(result).items():
+            for name, value in numbers(vars(result)).items():
                 mean = self.shown.get(name, value)
                 self.shown[name] = (1 - SHOWN_WEIGHT) * mean + SHOWN_WEIGHT * value
         return {"tokens_per_second": num_tokens / seconds}

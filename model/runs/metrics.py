@@ -8,7 +8,7 @@ the model after 12 updates. `stream` in a training line is the stream digest aft
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,15 @@ from bertloom.json_files import check_regular, decode_json
 from bertloom.whole_files import named_errors, write_text
 from model.runs.sinks import Sink
 
+Value = float | str | Mapping[str, float]
+"""A value of a line. A table has a number for each source of a mixture."""
 TIMING_KEYS = ("seconds", "tokens_per_second", "data_wait_share", "mfu")
 """Keys that differ from run to run: `seconds` of wall clock, real tokens per second, the share of a step's time spent
 waiting for data, and the share of the device's peak FLOP/s (`model/devices.py`)."""
+MAX_SOURCES = 32
+"""Largest number of entries in a table of a line: a mixture has at most as many data sets."""
+MAX_NAME = 255
+"""Longest name of an entry, in characters: names of data sets are names of folders."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -34,14 +40,14 @@ def read_lines(path: Path) -> list[dict[str, Any] | None]:
 
 
 def parse_line(text: bytes) -> dict[str, Any] | None:
-    """Return a line: its step and split, and numbers, strings or nulls by name; None if it is damaged."""
+    """Return a line: its step and split, and numbers, strings, nulls or tables of numbers by name; None if it is damaged."""
     try:
         line = decode_json(text, "")
     except ValueError:
         return None
     if not isinstance(line, dict) or type(line.get("step")) is not int or not isinstance(line.get("split"), str):
         return None
-    is_whole = line["step"] >= 0 and all(is_plain(value) for value in line.values())
+    is_whole = line["step"] >= 0 and all(is_plain(value) or is_table(value) for value in line.values())
     is_counted = all(type(line.get(name, 0)) is int for name in ("tokens", "num_examples"))
     return line if is_whole and is_counted and isinstance(line.get("seconds", 0.0), (int, float)) else None
 
@@ -53,6 +59,17 @@ def is_plain(value: object) -> bool:
     return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
+def is_table(value: object) -> bool:
+    """Return whether a value of a line is a table of `MetricsWriter`: a number or null for each source of a mixture."""
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_SOURCES
+        and all(
+            len(name) <= MAX_NAME and is_plain(number) and not isinstance(number, str) for name, number in value.items()
+        )
+    )
+
+
 def undamaged(path: Path, lines: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:
     """Return the lines; ValueError if one is damaged."""
     for number, line in enumerate(lines, 1):
@@ -61,6 +78,13 @@ def undamaged(path: Path, lines: Sequence[dict[str, Any] | None]) -> list[dict[s
                 f"{path}: line {number} is damaged: expected a JSON object with step and split; remove the line"
             )
     return [line for line in lines if line is not None]
+
+
+def finite(value: Value) -> Any:
+    """Return the value with null in place of an infinity or NaN."""
+    if isinstance(value, Mapping):
+        return {name: finite(number) for name, number in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class MetricsWriter:
@@ -96,9 +120,9 @@ class MetricsWriter:
         for sink in self._sinks:
             sink.close()
 
-    def write(self, step: int, split: str, **values: float | str) -> None:
-        """Append one line. JSON has no infinity or NaN: they become null."""
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    def write(self, step: int, split: str, **values: Value) -> None:
+        """Append one line, without empty tables. JSON has no infinity or NaN: they become null."""
+        plain = {name: finite(value) for name, value in values.items() if value != {}}
         with named_errors(self._file.name):
             self._file.write(json.dumps({"step": step, "split": split, **plain}) + "\n")
             self._file.flush()

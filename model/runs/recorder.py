@@ -20,7 +20,7 @@ from model.runs.bad_steps import BAD_STEPS, Action, append_bad_step, cut_back
 from model.runs.checkpoint import check_names, latest_checkpoint, take_part_in_snapshot
 from model.runs.checkpoint_writer import CheckpointWriter, check_space
 from model.runs.lock import run_lock
-from model.runs.metrics import MetricsWriter, read_metrics
+from model.runs.metrics import MetricsWriter, Value, read_metrics
 from model.runs.progress import Progress, Unit
 from model.runs.progress_bar import ProgressBar
 from model.runs.sinks import SinkName, open_sinks
@@ -96,7 +96,7 @@ class NullRecorder:
     def note(self, text: str) -> None:
         """Print a line above the progress bar."""
 
-    def write_metrics(self, step: int, split: str, **values: float | str) -> None:
+    def write_metrics(self, step: int, split: str, **values: Value) -> None:
         """Append a line to metrics.jsonl."""
 
     def record_bad_step(self, step: int, result: StepResult, action: Action, examples: Sequence[int]) -> None:
@@ -188,7 +188,7 @@ class Recorder(NullRecorder):
     def note(self, text: str) -> None:
         self._bar.write(text, file=sys.stderr)
 
-    def write_metrics(self, step: int, split: str, **values: float | str) -> None:
+    def write_metrics(self, step: int, split: str, **values: Value) -> None:
         self._metrics.write(step, split, **values)
 
     def record_bad_step(self, step: int, result: StepResult, action: Action, examples: Sequence[int]) -> None:

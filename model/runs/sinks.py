@@ -75,5 +75,15 @@ def missing(name: str) -> str:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the finite numbers of a line of metrics."""
-    return {k: value for k, value in values.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+    """Return the finite numbers of a line of metrics. One in a table gets the names of both.
+
+    >>> numbers({"loss": 2.5, "stream": "00ff", "loss_by_source": {"web": 2.0, "books": 3.0}})
+    {'loss': 2.5, 'loss_by_source/web': 2.0, 'loss_by_source/books': 3.0}
+    """
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}/{inner}": number for inner, number in numbers(value).items()}
+        elif isinstance(value, (int, float)) and math.isfinite(value):
+            found[name] = value
+    return found

@@ -31,8 +31,8 @@ WINDOWS = f"{MODERN}::test_flash_attention_gets_the_window_in_two_layers_of_thre
 MISTAKES = {
     "a tensor is left on the CPU": (
         "model/step.py",
-        "sums = torch.zeros(4, dtype=torch.float64, device=device)",
-        "sums = torch.zeros(4, dtype=torch.float64)",
+        "sums = torch.zeros(4 + num_sources, dtype=torch.float64, device=device)",
+        "sums = torch.zeros(4 + num_sources, dtype=torch.float64)",
         FLASH,
     ),
     "the starts of sequences have 64 bits": ("model/packing.py", ".astype(np.int32)", ".astype(np.int64)", FLASH),

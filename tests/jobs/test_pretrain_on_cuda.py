@@ -76,7 +76,7 @@ def test_a_step_waits_twice_for_the_device_once_for_the_losses_and_once_for_the_
         )
         assert more - few == {
             "model/step.py train_step: aten::_local_scalar_dense": 3,  # the norm of the gradient
-            "model/step.py mean_metrics: copy to the CPU": 3,
+            "model/step.py train_step: copy to the CPU": 3,  # the losses
         }, changes
     small, large = (
         recorded(data, tmp_path / f"evaluation-{number}", num_steps=1, num_eval_examples=number).synchronizations

@@ -17,12 +17,12 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2, t
 """Largest error by the type of the inputs, as a share of what is summed over positions."""
 
 
-def twin(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
+def twin(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     logits = F.linear(hidden, weight, bias)
-    loss = F.cross_entropy(
-        logits.double() if logits.dtype == torch.float64 else logits.float(), masked_ids, reduction="sum"
-    )
-    return loss, (logits.argmax(-1) == masked_ids).sum()
+    wide = logits.double() if logits.dtype == torch.float64 else logits.float()
+    loss = F.cross_entropy(wide, masked_ids, reduction="sum")
+    losses = F.cross_entropy(wide, masked_ids, reduction="none").detach()
+    return loss, (logits.argmax(-1) == masked_ids).sum(), losses
 
 
 def inputs(
@@ -40,12 +40,13 @@ def inputs(
 
 
 def results(function, arguments: tuple[Tensor, ...], factor: float = 1.0) -> list[Tensor]:
-    """The loss, the number of correct words, and the gradients of factor * loss."""
+    """What the function returns, and the gradients of factor * loss."""
     for leaf in arguments[:3]:
         leaf.grad = None
-    loss, num_correct = function(*arguments)
+    loss, num_correct, losses_of_positions = function(*arguments)
+    assert not losses_of_positions.requires_grad
     (loss * factor).backward()
-    return [loss.detach(), num_correct, *(leaf.grad for leaf in arguments[:3])]
+    return [loss.detach(), num_correct, losses_of_positions, *(leaf.grad for leaf in arguments[:3])]
 
 
 @pytest.fixture
@@ -76,7 +77,8 @@ def test_losses_counts_and_gradients_are_those_of_cross_entropy_on_full_logits(
         assert (one - other).double().norm() <= TOLERANCES[dtype] * (other.double().norm() + num_masked**0.5)
     assert found[1] == expected[1]
     torch.testing.assert_close(evaluated[0], found[0])
-    assert evaluated[1] == found[1]
+    assert evaluated[1] == found[1] and evaluated[2].equal(found[2])
+    assert (found[2][arguments[3] == IGNORED] == 0).all()
 
 
 @pytest.mark.parametrize("num_masked", [1, 16, 17])
@@ -114,7 +116,7 @@ class Shapes(TorchDispatchMode):
 def test_no_tensor_has_more_elements_than_a_chunk_or_the_decoder(small_chunks, is_training):
     arguments = inputs(48, 50)
     with Shapes() as shapes, torch.set_grad_enabled(is_training):
-        loss, _ = word_losses(*arguments)
+        loss, *_ = word_losses(*arguments)
         if is_training:
             loss.backward()
     assert max(shape.numel() for shape in shapes.found) == 400
@@ -147,8 +149,8 @@ def test_loss_scales_reach_gradients_in_16_bits_exactly(small_chunks):
             leaves[0] *= 2.0**-8
         found = results(word_losses, (*leaves, ids), factor)
         plain = results(word_losses, (*leaves, ids))
-        scaled = [(gradient.double() * factor) for gradient in plain[2:]]
-        for one, other in zip(found[2:], scaled):
+        scaled = [(gradient.double() * factor) for gradient in plain[3:]]
+        for one, other in zip(found[3:], scaled):
             bound = torch.finfo(dtype).eps
             kept = other.abs() < torch.finfo(dtype).max / 2
             assert ((one.double() - other).abs()[kept] <= bound * other.abs()[kept] + 1e-7 * factor).all()
@@ -161,7 +163,7 @@ def test_small_probabilities_have_gradients_in_fp16():
     gradients = []
     for dtype in (torch.float16, torch.float32):
         leaves = [values.to(dtype, copy=True).requires_grad_() for values in (hidden, weight, bias)]
-        gradients.append(results(word_losses, (*leaves, ids), 2.0**16 / 64)[2:])
+        gradients.append(results(word_losses, (*leaves, ids), 2.0**16 / 64)[3:])
     for half, full in zip(*gradients):
         torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0)
 
@@ -171,7 +173,7 @@ def test_many_positions_of_one_word_stay_in_the_range_of_fp16():
     hidden, weight, bias = torch.full((4000, 8), 8.0), torch.zeros(3, 8), torch.tensor([-12.0, 0.0, 0.0])
     leaves = [values.half().requires_grad_() for values in (hidden, weight, bias)]
     found = results(word_losses, (*leaves, torch.zeros(4000, dtype=torch.int64)), 1 / 4000)
-    torch.testing.assert_close(found[3][0], torch.full((8,), -8.0).half(), rtol=1e-2, atol=0)
+    torch.testing.assert_close(found[4][0], torch.full((8,), -8.0).half(), rtol=1e-2, atol=0)
 
 
 def test_the_first_of_equally_likely_words_is_predicted():
@@ -222,7 +224,7 @@ def test_nothing_asks_for_the_value_of_a_tensor():
             torch.empty(*size, dtype=torch.bfloat16, requires_grad=True) for size in ((300, 8), (30_000, 8), (30_000,))
         ]
         ids = torch.empty(300, dtype=torch.int64)
-    loss, _ = word_losses(*leaves, ids)
+    loss, *_ = word_losses(*leaves, ids)
     loss.backward()
     with torch.no_grad():
         word_losses(*leaves, ids)
@@ -242,7 +244,7 @@ def test_how_the_positions_are_cut_changes_only_rounding(monkeypatch):
 
 def test_a_second_backward_pass_through_one_graph_is_an_error_and_never_a_wrong_gradient():
     hidden, weight, bias = torch.randn(3, 4, requires_grad=True), torch.randn(9, 4), torch.zeros(9)
-    loss, _ = word_losses(hidden, weight.requires_grad_(), bias.requires_grad_(), torch.tensor([1, 2, 3]))
+    loss, *_ = word_losses(hidden, weight.requires_grad_(), bias.requires_grad_(), torch.tensor([1, 2, 3]))
     (loss / 3).backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         (loss / 3).backward()

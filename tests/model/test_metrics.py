@@ -1,8 +1,10 @@
+import json
+import math
 import re
 
 import pytest
 
-from model.runs.metrics import MetricsWriter, read_metrics
+from model.runs.metrics import MetricsWriter, parse_line, read_metrics
 
 
 def test_lines_are_there_at_once_and_cut_back_to_the_step_of_a_checkpoint(tmp_path):
@@ -67,3 +69,37 @@ def test_damage_before_it_is_an_error_that_names_the_line(tmp_path):
         MetricsWriter(path, 3)
     with MetricsWriter(path, 1):
         assert [line["step"] for line in read_metrics(path)] == [1]
+
+
+def test_a_line_has_a_number_for_each_source_of_a_mixture_and_no_empty_table(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path, 0) as metrics:
+        metrics.write(1, "train", loss=0.5, loss_by_source={})
+        metrics.write(2, "train", loss_by_source={"web": math.nan, "书": 0.25}, tokens_by_source={"web": 7, "书": 9})
+    assert read_metrics(path) == [
+        {"step": 1, "split": "train", "loss": 0.5},
+        {
+            "step": 2,
+            "split": "train",
+            "loss_by_source": {"web": None, "书": 0.25},
+            "tokens_by_source": {"web": 7, "书": 9},
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"web": {"a": 1}},
+        {"web": [1]},
+        {"web": "1"},
+        {"web": 10**30},
+        {"w" * 256: 1},
+        {str(number): 1 for number in range(33)},
+        [1],
+    ],
+)
+def test_a_table_that_no_run_writes_is_a_damaged_line(table):
+    line = {"step": 1, "split": "train", "loss_by_source": table}
+    assert parse_line(json.dumps(line).encode()) is None
+    assert parse_line(json.dumps(line | {"loss_by_source": {"web": 1.5}}).encode()) is not None

@@ -1,3 +1,4 @@
+import math
 import sys
 import types
 
@@ -34,12 +35,13 @@ def test_lines_of_metrics_reach_tensorboard_and_wandb(tmp_path, monkeypatch):
     (tmp_path / ".lock").write_text("")
     sinks = open_sinks(["tensorboard", "wandb"], tmp_path, 7, {"seed": 1})
     with MetricsWriter(tmp_path / "metrics.jsonl", 7, sinks) as metrics:
-        metrics.write(8, "train", loss=0.5, stream="00ff")
+        metrics.write(8, "train", loss=0.5, stream="00ff", loss_by_source={"web": 0.25, "books": math.nan})
     assert told == [
         (f"{tmp_path}/tensorboard", 8),
         {"seed": 1},
         ("train/loss", 0.5, 8),
-        ({"train/loss": 0.5}, 8),
+        ("train/loss_by_source/web", 0.25, 8),
+        ({"train/loss": 0.5, "train/loss_by_source/web": 0.25}, 8),
         "closed",
         "end",
     ]
