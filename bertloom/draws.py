@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from bertloom.arrays import I64, U64, Bools
 
 PAIRS, MASKS, SHARD_ORDER, SURPLUS = 1, 2, 3, 5  # purposes of preprocessing
-EPOCH_ORDER, MEMBER_ORDER, WINDOW_ORDER = 4, 6, 7  # purposes of the order of training
+EPOCH_ORDER, MEMBER_ORDER, WINDOW_ORDER, MIXTURE_ORDER = 4, 6, 7, 8  # purposes of the order of training
 VALIDATION = 0x76616C6964617465  # "validate" in ASCII
 SAMPLE = 0x73616D706C652020  # "sample  "
 NEAR = 0x6E65617220202020  # "near    "

@@ -12,15 +12,19 @@
 | a dict `{"a": X}`                 | an object with at least these names                      | itself                  |
 | a list `[X]`, or a `MapOf`        | a list or an object with any number of values            | itself                  |
 | a `Kind`                          | a value for which its function returns true              | itself                  |
+
+A field of a dataclass may be missing if its metadata is `MAY_LACK`.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+MAY_LACK = {"may_lack": True}
+"""Metadata of a field of a dataclass whose value is left out where it is empty: `field(default=(), metadata=MAY_LACK)`."""
 LARGEST = 2**63
 """Bound of whole numbers: numpy and torch hold no larger ones."""
 
@@ -114,11 +118,24 @@ def shaped(value: Any, shape: Any, place: str = "") -> Any:
         _parts(value, shape, place)
     else:
         hints = get_type_hints(shape)
-        names = [field.name for field in fields(shape)]
-        for name in sorted(value.keys() - set(names)):
+        names = {field.name: field.metadata.get("may_lack", False) for field in fields(shape)}
+        for name in sorted(value.keys() - names.keys()):
             raise ValueError(f"{place} has an unknown {shown(name)}")
-        return shape(**_parts(value, {name: hints[name] for name in names}, place))
+        expected = {name: hints[name] for name, may_lack in names.items() if name in value or not may_lack}
+        return shape(**_parts(value, expected, place))
     return value
+
+
+def values_of(value: Any) -> Any:
+    """Return what JSON makes a value again from which `shaped` made it, as `dataclasses.asdict`."""
+    if is_dataclass(value):
+        found = {field: getattr(value, field.name) for field in fields(value)}
+        return {
+            field.name: values_of(part) for field, part in found.items() if part or "may_lack" not in field.metadata
+        }
+    if isinstance(value, dict):
+        return {name: values_of(part) for name, part in value.items()}
+    return [values_of(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def shown(value: Any) -> str:

@@ -44,6 +44,8 @@ class GlobalBatch:
     """Names of the data sets of a mixture, in the order of their numbers in `PackedBatch.sources`."""
     masked_by_source: tuple[int, ...] = ()
     """Number of masked positions of all ranks from each of these data sets."""
+    tokens_by_source: tuple[int, ...] = ()
+    """Number of real tokens of all ranks from each of these data sets."""
 
     @property
     def num_examples(self) -> int:

@@ -8,12 +8,34 @@ all steps are chained. `docs/training.md`, section "The stream digest", is the d
 Dimensions in the comments: T real tokens, N examples.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
-from bertloom.draws import draw, fold, fold_int
+from bertloom.draws import MIXTURE_ORDER, draw, fold, fold_int
+from bertloom.shapes import MAY_LACK
+from model.loading.mixture import Mixture
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegSource:
+    """A data set of a leg that reads several."""
+
+    name: str
+    shards_digest: str
+    """sha256 of its shards.parquet."""
+    share: float
+    """Its share of the tokens, in proportion to those of the other sources."""
+    mean_tokens: float
+    """Mean number of tokens of its examples."""
+    first: int = 0
+    """Item in its own order that is its first one in this leg."""
+    limit: int | None = None
+    """Item in its own order at which it is used up; None if it has no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +47,7 @@ class Leg:
     max_seq_length: int
     """Length of the examples that it reads."""
     item: int
-    """First item, in the order of that length."""
+    """First item, in the order of that length; 0 with several data sets, whose items count from the first step."""
     batch_size: int
     """Number of examples per step."""
     seed: int
@@ -33,11 +55,21 @@ class Leg:
     shuffle: str = "global"
     """Kind of order: `global` or `window:K`."""
     shards_digest: str
-    """sha256 of the data set's shards.parquet."""
+    """sha256 of the data set's shards.parquet; with several data sets see `digest_of_all`."""
+    sources: tuple[LegSource, ...] = field(default=(), metadata=MAY_LACK)
+    """The data sets, if the run has several."""
 
     def item_at(self, step: int) -> int:
         """Return the first item of the update after `step` updates."""
         return self.item + (step - self.step) * self.batch_size
+
+
+@lru_cache(maxsize=8)
+def mixture_of(leg: Leg) -> Mixture:
+    """Return the sources of the items of a leg with several data sets."""
+    weights = [Fraction(str(source.share)) / Fraction(str(source.mean_tokens)) for source in leg.sources]
+    limits = [None if source.limit is None else max(0, source.limit - source.first) for source in leg.sources]
+    return Mixture(weights, limits, leg.seed, MIXTURE_ORDER, leg.max_seq_length, leg.step)
 
 
 def continue_legs(
@@ -49,10 +81,12 @@ def continue_legs(
     seed: int,
     shuffle: str,
     shards_digest: str,
+    sources: Sequence[LegSource] = (),
 ) -> list[Leg]:
     """Return the legs of a run that continues at `step` with these settings: the same legs, or one more.
 
-    A new leg begins at the item after the last leg over the same examples, or at item 0.
+    A new leg begins at the item after the last leg over the same examples, or at item 0. With several data sets it begins
+    so in each of them.
 
     >>> fixed = {"seed": 1, "shuffle": "global", "shards_digest": ""}
     >>> legs = continue_legs([], 0, max_seq_length=128, batch_size=4, **fixed)
@@ -61,25 +95,52 @@ def continue_legs(
     >>> [(leg.max_seq_length, leg.step, leg.item) for leg in legs]
     [(128, 0, 0), (512, 9, 0), (128, 10, 36)]
     """
-    examples = (max_seq_length, seed, shuffle, shards_digest)
-    if legs and (*examples, batch_size) == (*_examples_of(legs[-1]), legs[-1].batch_size):
-        return list(legs)
-    ends = [leg.step for leg in legs[1:]] + [step]
-    item = max((leg.item_at(end) for leg, end in zip(legs, ends) if _examples_of(leg) == examples), default=0)
     new = Leg(
         step=step,
         max_seq_length=max_seq_length,
-        item=item,
+        item=0,
         batch_size=batch_size,
         seed=seed,
         shuffle=shuffle,
         shards_digest=shards_digest,
+        sources=tuple(sources),
     )
-    return [*legs, new]
+    if legs and _settings_of(legs[-1]) == _settings_of(new):
+        return list(legs)
+    ends: dict[str, int] = {}
+    for leg, following in zip(legs, [leg.step for leg in legs[1:]] + [step]):
+        if (leg.max_seq_length, leg.seed, leg.shuffle) == (max_seq_length, seed, shuffle):
+            for digest, end in _ends(leg, following):
+                ends[digest] = max(end, ends.get(digest, 0))
+    if not sources:
+        return [*legs, replace(new, item=ends.get(shards_digest, 0))]
+    begun = tuple(replace(source, first=ends.get(source.shards_digest, 0)) for source in sources)
+    return [*legs, replace(new, sources=begun)]
 
 
-def _examples_of(leg: Leg) -> tuple[int, int, str, str]:
-    return leg.max_seq_length, leg.seed, leg.shuffle, leg.shards_digest
+def _settings_of(leg: Leg) -> Leg:
+    """Return a leg without its place."""
+    return replace(leg, step=0, item=0, sources=tuple(replace(source, first=0) for source in leg.sources))
+
+
+def _ends(leg: Leg, step: int) -> Iterator[tuple[str, int]]:
+    """Yield the digest of each data set that a leg reads, and the item in its order after the last one before `step`."""
+    if not leg.sources:
+        yield leg.shards_digest, leg.item_at(step)
+    else:
+        for source, count in zip(leg.sources, mixture_of(leg).num_before(leg.item_at(step))):
+            yield source.shards_digest, source.first + count
+
+
+def digest_of_all(shards_digests: Sequence[str]) -> str:
+    """Return the digest of several data sets: the sha256 of theirs, a line each; with one data set, its own.
+
+    Args:
+        shards_digests: sha256 of the shards.parquet of each.
+    """
+    if len(shards_digests) == 1:
+        return shards_digests[0]
+    return hashlib.sha256("".join(f"{digest}\n" for digest in shards_digests).encode()).hexdigest()
 
 
 def extend(digest: str, total: int) -> str:

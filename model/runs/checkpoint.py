@@ -14,14 +14,13 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from bertloom.json_files import Damaged, check_regular
-from bertloom.shapes import shown
+from bertloom.shapes import shown, values_of
 from bertloom.whole_files import remove_folder, whole_folder
 from model.distributed import ALONE, Ranks
 from model.encoders import config_from
@@ -88,7 +87,7 @@ def write_checkpoint(
         for name, tensors in zip(FILES, (weights, moments)):
             write_tensors(tensors, temporary / name)
             files[name] = {"bytes": (temporary / name).stat().st_size, "sha256": file_sha256(temporary / name)}
-        content = {"format": state.FORMAT, "format_version": FORMAT_VERSION, "state": asdict(state), "files": files}
+        content = {"format": state.FORMAT, "format_version": FORMAT_VERSION, "state": values_of(state), "files": files}
         (temporary / "state.json").write_text(json.dumps(content | {"sha256": digest_of(content)}, indent=2) + "\n")
     older = sorted(other for other in checkpoints_in(folder) if other[0] <= state.step)
     for step, other in older[:-keep]:

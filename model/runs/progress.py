@@ -1,11 +1,13 @@
 """How far a training run is: one value, replaced after every step and saved in every checkpoint."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from bertloom.shapes import MAY_LACK
 from model.loading.order import parse_shuffle
+from model.loading.sources import MAX_SOURCES
 from model.loading.stream import START, Leg, extend
 from model.precision import LARGEST_LOSS_SCALE, SCALE_STEPS, first_loss_scale
 
@@ -14,6 +16,8 @@ OLD_WEIGHT, NEW_WEIGHT = 0.98, 0.02
 """Weights of the mean so far and of the new loss in the running mean."""
 LEG_LIMITS = (("max_seq_length", 1, 1 << 20), ("batch_size", 1, 1 << 24), ("item", 0, 1 << 62), ("seed", 0, 1 << 63))
 """Lowest value of each number of a leg, and the bound above it, generous enough for any run."""
+SOURCE_LIMITS = (("share", 0, 1 << 20), ("mean_tokens", 1, 1 << 20), ("first", 0, 1 << 62), ("limit", 0, 1 << 62))
+"""The same for a data set of a leg; its limit may also be None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,8 @@ class Progress:
     """Factor of the loss in the next backward pass in fp16, where small gradients would be 0; None in other precisions."""
     scale_steps: int = 0
     """Number of steps since the loss scale changed."""
+    tokens_by_source: dict[str, int] = field(default_factory=dict, metadata=MAY_LACK)
+    """Real tokens read of each data set, by name, if the run has several."""
 
     def count(self, unit: Unit) -> float:
         """Return the progress in one unit, as a schedule counts it."""
@@ -54,6 +60,7 @@ class Progress:
         loss: float | None,
         rows_sum: int | None = None,
         legs: Sequence[Leg] = (),
+        tokens_by_source: Sequence[int] = (),
     ) -> "Progress":
         """Return the progress after one more step.
 
@@ -63,6 +70,7 @@ class Progress:
             loss: the loss of the step; None if its update was skipped.
             rows_sum: sum of the hashes of the rows that were read; None leaves the stream digest as it is.
             legs: the legs up to and including this step.
+            tokens_by_source: real tokens of the global batch, for each data set of the last leg; empty if unknown.
         """
         mean = self.loss_mean
         if loss is not None:
@@ -81,6 +89,7 @@ class Progress:
             loss_mean=mean,
             stream=self.stream if rows_sum is None else extend(self.stream, rows_sum),
             legs=tuple(legs),
+            tokens_by_source=self.tokens_by_source | add_tokens(self.tokens_by_source, legs, tokens_by_source),
         )
 
     def check(self) -> None:
@@ -103,3 +112,30 @@ class Progress:
                     raise ValueError(
                         f"{name} of a leg is {getattr(leg, name)}: expected at least {lowest}, below {limit}"
                     )
+            check_sources(leg)
+        if sum(self.tokens_by_source.values()) > self.tokens or min(self.tokens_by_source.values(), default=0) < 0:
+            raise ValueError(
+                f"tokens_by_source is {str(self.tokens_by_source)[:80]}: expected numbers of at least 0, together at most "
+                f"the {self.tokens} tokens of the run"
+            )
+
+
+def add_tokens(before: Mapping[str, int], legs: Sequence[Leg], counts: Sequence[int]) -> dict[str, int]:
+    """Return the tokens of each data set of the last leg, by name, after a step that read `counts` of them."""
+    sources = legs[-1].sources if counts else ()
+    return {source.name: before.get(source.name, 0) + count for source, count in zip(sources, counts)}
+
+
+def check_sources(leg: Leg) -> None:
+    """Raise ValueError if a value of a leg's data sets is impossible."""
+    if not leg.sources:
+        return
+    if len(leg.sources) > MAX_SOURCES or len({source.name for source in leg.sources}) < len(leg.sources):
+        raise ValueError(f"a leg has {len(leg.sources)} data sets: expected at most {MAX_SOURCES}, and different names")
+    for source in leg.sources:
+        for name, lowest, limit in SOURCE_LIMITS:
+            value = getattr(source, name)
+            if not (lowest <= value < limit if value is not None else name == "limit"):
+                raise ValueError(f"{name} of a data set of a leg is {value}: expected at least {lowest}, below {limit}")
+    if not any(source.share for source in leg.sources):
+        raise ValueError("a leg has no data set with a share above 0")
