@@ -43,6 +43,8 @@ MANIFEST = {
         "max_seq_length": _LENGTHS,
         "dupe_factor": _COPIES,
         "seed": _SEED,
+        "masked_lm_prob": SHARE,
+        "max_predictions_per_seq": [COUNT],
         "mask_token_prob": SHARE,
         "random_token_prob": SHARE,
         "validation_fraction": SHARE,

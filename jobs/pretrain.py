@@ -3,6 +3,7 @@
     bertloom pretrain tiny --data DATASET --out RUN
     bertloom pretrain small --data DATASET --out RUN --num-steps 20000 --learning-rate 3e-4
     bertloom pretrain base --data DATASET --out RUN --phases 128:0.9 512:0.1
+    bertloom pretrain base --data DATASET --out RUN --phases annealing --remask
     bertloom pretrain IMPORTED/config.toml --data DATASET --out RUN --num-steps 20000
     torchrun --no-python --nproc-per-node 8 bertloom pretrain base --data DATASET --out RUN
 
@@ -36,15 +37,18 @@ from typing import TYPE_CHECKING
 
 from bertloom.counts import counted
 from jobs.support.config import dump, parse
+from jobs.support.phase_tables import describe_phases
 from jobs.support.pretrain_config import PretrainConfig, too_long
 
 if TYPE_CHECKING:
     from jobs.support.pretraining import Pretraining
     from model.batch import StaticShape
     from model.distributed import Ranks
+    from model.loading.data import DataSet
     from model.runs.progress import Progress
     from model.runs.recorder import NullRecorder
     from model.runs.state import TrainingState
+    from model.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +165,8 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     schedule = config.schedule(data_set)
     lengths = {phase.max_seq_length for phase in schedule.phases}
     remasking = remasking_of(data_set) if config.remask else None
+    if not config.remask:
+        check_rates(schedule, data_set)
     reader = BatchReader(data_set, lengths, config.seed, config.micro_batch_size, ranks, config.shuffle, remasking)
     for examples in reader.examples.values():
         if note := examples.note_on_cache(config.shuffle):
@@ -208,6 +214,18 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         precision=precision,
         meter=PretrainingMeter(model=model, device=ranks.device, peak=peak and peak * ranks.size),
     )
+
+
+def check_rates(schedule: Schedule, data_set: DataSet) -> None:
+    """Raise ValueError if a phase has another masking rate than the data set, whose own masks are used."""
+    own = data_set.manifest["configuration"]["masked_lm_prob"]
+    for number, phase in enumerate(schedule.phases, 1):
+        if phase.masked_lm_prob not in (None, own):
+            raise ValueError(
+                f"phase {number} has masked_lm_prob={phase.masked_lm_prob:g}, but the masks of {data_set.folder} were drawn "
+                f"with {own:g}: add --remask, which draws new masks at the rate of each phase, or train this phase on a "
+                f"data set made with `bertloom preprocess --masked-lm-prob {phase.masked_lm_prob:g}`"
+            )
 
 
 def resume(training: Pretraining) -> Progress:
@@ -365,6 +383,9 @@ def print_start(training: Pretraining, progress: Progress) -> None:
         recorder.print(
             f"length {length}: {counted(sum(rows), 'example')} in {counted(len(rows), 'copy', 'copies')}{epochs}"
         )
+    if training.config.phase or len(training.schedule.phases) > 1:
+        for line in describe_phases(training.schedule):
+            recorder.print(line)
     if not model.nsp.classifier.weight.requires_grad:
         recorder.print("the examples are not pairs: next sentence prediction is not trained")
     if progress.step:

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Literal
 
 Decay = Literal["linear", "cosine", "wsd"]
+PhaseDecay = Literal["constant", "linear", "cosine", "sqrt"]
 MAX_LEARNING_RATE = 1.0
 """With Adam and its kin a step changes each weight by about the learning rate, and weights are far below 1."""
 
@@ -27,6 +28,17 @@ class Phase:
     """Share of the whole training, above 0 and at most 1."""
     batch_size: int
     """Examples per step."""
+    data: tuple[str, ...] = ()
+    """Data sets of the phase, as --data takes them; none: those of --data."""
+    masked_lm_prob: float | None = None
+    """Share of an example's tokens to predict; None: that of the data set."""
+    decay: PhaseDecay | None = None
+    """Shape of the learning rate in the phase; None, in all phases of a run: that of the whole training. sqrt falls
+    steeply at first, as 1 - sqrt of the part of the phase that is over (Hagele et al. 2024; used by ModernBERT)."""
+    learning_rate: float = 1.0
+    """Learning rate at the beginning of the phase, as a share of the peak."""
+    final_learning_rate: float = 1.0
+    """Learning rate at its end, as a share of the peak."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +75,12 @@ class Schedule:
         >>> [schedule.learning_rate(step, 1) for step in range(6)]
         [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
         """
-        warmup = self.total * self.warmup_ratio
-        if self.unit == "steps":
-            warmup = int(warmup) if self.warmup_steps is None else self.warmup_steps
+        warmup = self._warmup()
+        first_peak = self.peak * (self.phases[0].learning_rate if self.phases else 1.0)
         if position < warmup:
-            return self.peak * min(1.0, (position + size) / warmup)
+            return first_peak * min(1.0, (position + size) / warmup)
+        if self.phases and self.phases[0].decay:
+            return self._rate_in_phase(position, warmup)
         left = max(0.0, (self.total - position) / (self.total - warmup))
         if self.shape == "cosine":
             return self.peak * 0.5 * (1 - math.cos(math.pi * left))
@@ -75,15 +88,57 @@ class Schedule:
             return self.peak * min(1.0, max(0.0, self.total - position) / (self.total * self.decay_ratio))
         return self.peak * left
 
+    def _warmup(self) -> float:
+        """Return the length of the warm-up."""
+        if self.unit == "steps":
+            return int(self.total * self.warmup_ratio) if self.warmup_steps is None else self.warmup_steps
+        return self.total * self.warmup_ratio
+
+    def _rate_in_phase(self, position: float, warmup: float) -> float:
+        """Return the learning rate of the update at `position`, after the warm-up, by the shape of its phase.
+
+        As in the shapes of the whole training, the first update of a phase has the rate of its beginning, and its last
+        update has not quite reached the final one.
+        """
+        number = self._phase_number(position)
+        phase, borders = self.phases[number], [warmup, *self.phase_ends()[:-1], self.total]
+        left = max(0.0, (borders[number + 1] - position) / (borders[number + 1] - borders[number]))
+        share = {
+            "constant": 1.0,
+            "linear": left,
+            "cosine": 0.5 * (1 - math.cos(math.pi * left)),
+            "sqrt": 1 - math.sqrt(max(0.0, 1 - left)),
+        }[phase.decay or "constant"]
+        return self.peak * (phase.final_learning_rate + (phase.learning_rate - phase.final_learning_rate) * share)
+
     def phase_at(self, position: float) -> Phase:
         """Return the phase of the update at `position`; after the end, the last phase."""
-        return self.phases[min(bisect_right(self.phase_ends(), position), len(self.phases) - 1)]
+        return self.phases[self._phase_number(position)]
+
+    def _phase_number(self, position: float) -> int:
+        return min(bisect_right(self.phase_ends(), position), len(self.phases) - 1)
 
     def phase_ends(self) -> list[float]:
         """Return the position at which each phase has ended, and the next one begins."""
         ends = accumulate(phase.share * self.total for phase in self.phases)
         # Rounded, so that floating-point error in a sum of shares does not move a border.
         return [end if self.unit == "seconds" else round(end) for end in ends]
+
+    def check_phases(self) -> None:
+        """Raise ValueError if a phase has no step, or the warm-up ends after a first phase with its own learning rate."""
+        ends = self.phase_ends()
+        for number, (begin, end) in enumerate(zip([0, *ends], ends), 1):
+            if self.unit == "steps" and begin == end:
+                share = self.phases[number - 1].share
+                raise ValueError(
+                    f"phases: phase {number} has no step, because its share is {share:g} of {self.total:g} steps: give it a "
+                    f"larger share, or train for at least {math.ceil(1 / share):,} steps"
+                )
+        if self.phases[0].decay and self._warmup() >= ends[0]:
+            raise ValueError(
+                f"phases: the warm-up of {self._warmup():g} {self.unit} is not over before the end of the first phase, "
+                f"which has {ends[0]:g}: give a shorter warm-up, or this phase a larger share"
+            )
 
     def is_over(self, position: float) -> bool:
         """Return whether no update is left."""
@@ -109,11 +164,14 @@ def parse_phases(words: Sequence[str], batch_size: int) -> tuple[Phase, ...]:
             raise ValueError(
                 f"phases: {word!r}: expected a share above 0 and at most 1, and a batch size of at least 1"
             )
-    if abs(sum(phase.share for phase in phases) - 1) > 1e-6:
-        raise ValueError(
-            f"phases: the shares of {' '.join(words)} add up to {sum(p.share for p in phases):g}, expected 1"
-        )
+    check_shares([phase.share for phase in phases], " ".join(words))
     return tuple(phases)
+
+
+def check_shares(shares: Sequence[float], name: str) -> None:
+    """Raise ValueError unless the shares of the phases of this name add up to 1."""
+    if abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"phases: the shares of {name} add up to {sum(shares):g}, expected 1")
 
 
 def check_learning_rate(rate: float, usual_exponent: int) -> None:

@@ -95,6 +95,7 @@ def _plan_ahead(
             seed=config.seed,
             shuffle=config.shuffle,
             shards_digest=data_set.shards_digest,
+            masked_lm_prob=config.new_rate(phase),
         )
         leg = legs[-1]
         end = next((end for end in schedule.phase_ends()[:-1] if position < end), None)

@@ -237,7 +237,7 @@ def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
         if isinstance(value, list):
             options = arguments[:1] * len(value) if _is_repeated(origin, arguments) else arguments
             if len(options) == len(value):
-                return origin(_checked(o, v, file, f"{key}[{i}]") for i, (o, v) in enumerate(zip(options, value)))
+                return origin(_item(o, v, file, f"{key}[{i}]") for i, (o, v) in enumerate(zip(options, value)))
     elif hint is Path and isinstance(value, str):
         return Path(value)
     elif hint is float and type(value) is int:
@@ -245,6 +245,17 @@ def _checked(hint: Any, value: Any, file: str, key: str) -> Any:
     elif type(value) is hint or hint is Any:  # not isinstance: True is an int in Python, but not in TOML
         return value
     raise wrong
+
+
+def _item(hint: Any, value: Any, file: str, key: str) -> Any:
+    """Return an item of a list converted to its type: a table becomes an instance of its dataclass."""
+    checked = _checked(hint, value, file, key)
+    if not dataclasses.is_dataclass(hint):
+        return checked
+    for field in dataclasses.fields(hint):
+        if field.name not in checked and field.default is dataclasses.MISSING:
+            raise ValueError(f"{file}: {key} has no {field.name}")
+    return typing.cast(type, hint)(**checked)
 
 
 def _is_in_range(value: Any) -> bool:
@@ -317,6 +328,8 @@ def _nested_class(hint: Any, values: Mapping[str, Any] | None = None) -> type | 
     if chosen := _choice(hint):
         return chosen.class_of((values or {}).get(chosen.key))
     hint = _bare(hint)
+    if typing.get_origin(hint) is tuple:  # a list of tables
+        return None
     return next((option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
 
 
@@ -348,7 +361,7 @@ def _flag_hints(
             is_flat = flat or _is_marked(hint, tyro.conf.OmitArgPrefixes)
             inner = prefix if is_flat else f"{prefix}{name}."
             yield from _flag_hints(nested, given if isinstance(given, dict) else {}, inner, is_flat)
-        elif not _is_marked(hint, tyro.conf.Positional):
+        elif not _is_marked(hint, tyro.conf.Positional) and not _is_marked(hint, tyro.conf.Fixed):
             yield f"--{prefix}{name}".replace("_", "-"), _bare(hint)
 
 
@@ -394,6 +407,9 @@ def _table(config: Any, flat: bool = False) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value):  # a table of a list: only what differs from the defaults
+        given = {field.name: (getattr(value, field.name), field.default) for field in dataclasses.fields(value)}
+        return {name: _plain(item) for name, (item, default) in given.items() if item != default}
     if value is None:
         return "None"
     return str(value) if isinstance(value, Path) else value

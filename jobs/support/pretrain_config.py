@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import tyro
+
 from jobs.support.config import ChosenBy
+from jobs.support.phase_tables import PhaseTable, phases_of, read_table
 from model.bert_config import BertShape
 from model.encoders import shape_class
 from model.loading.cache import DEFAULT_CACHE_GB
@@ -16,7 +19,7 @@ from model.optimizers import OptimizerName
 from model.precision import Precision
 from model.runs.resume import CHANGEABLE, DECIDING
 from model.runs.sinks import SinkName
-from model.schedule import Decay, Schedule, check_learning_rate, parse_budget, parse_phases
+from model.schedule import Decay, Phase, Schedule, check_learning_rate, parse_budget, parse_phases
 from model.shape import Shape
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ class PretrainConfig:
     ALTERNATIVES: ClassVar = (
         ("num_steps", "num_epochs", "num_tokens", "budget"),
         ("warmup_ratio", "warmup_steps"),
-        ("max_seq_length", "phases"),
+        ("max_seq_length", "phases", "phase"),
     )
 
     data: str
@@ -65,10 +68,14 @@ class PretrainConfig:
     max_seq_length: int | None = None
     """Length of the examples to train on, in tokens. The default is the shortest length of the data set."""
     phases: tuple[str, ...] = ()
-    """Phases of different lengths, as LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE. BERT used 128:0.9 512:0.1."""
+    """Phases of training, as LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE: BERT used 128:0.9 512:0.1. Or a .toml file, which also
+    has the masking rate and the learning rate of each phase (see docs/training.md), or annealing: 30, 15, then 5 % masks,
+    and a decay at the end."""
+    phase: Annotated[tuple[PhaseTable, ...], tyro.conf.Fixed, tyro.conf.Suppress] = ()
+    """The phases of the table that --phases has named, so that a run's config.toml is complete."""
     remask: bool = False
-    """Draw new masks in every epoch, instead of using those in the data set. Only for masks of single tokens. Evaluation
-    keeps the masks of the data set."""
+    """Draw new masks in every epoch, at the rate of the phase, instead of using those in the data set. Only for masks of
+    single tokens. Evaluation keeps the masks of the data set."""
     learning_rate: float = 1e-4
     """Peak learning rate. BERT used 1e-4 with batches of 256; use more for smaller models and larger batches."""
     warmup_ratio: float = 0.06
@@ -153,6 +160,9 @@ class PretrainConfig:
     """Compute each layer again in the backward pass instead of storing its activations: less memory, a third more time."""
 
     def __post_init__(self) -> None:
+        if table := read_table(self.phases):
+            object.__setattr__(self, "phase", table)
+            object.__setattr__(self, "phases", ())
         sizes = ("num_steps", "num_tokens", "batch_size", "micro_batch_size", "num_eval_examples", "keep_checkpoints")
         for name in (*sizes, "patience", "num_threads", "keep_every", "eval_every", "save_every", "log_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
@@ -176,12 +186,23 @@ class PretrainConfig:
             raise ValueError(f"weight_decay={self.weight_decay:g} must be at least 0")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must be at least 0 and below 2^63")
-        if self.max_seq_length is not None and self.phases:
+        if self.max_seq_length is not None and (self.phases or self.phase):
             raise ValueError(
                 f"max_seq_length={self.max_seq_length} and phases: give one of them, because phases include lengths"
             )
-        lengths = [phase.max_seq_length for phase in parse_phases(self.phases, self.batch_size)] if self.phases else []
-        longest = max([*lengths, self.max_seq_length or 0])
+        if self.phases and self.phase:
+            raise ValueError(
+                f"phases: {' '.join(self.phases)} and a table of {len(self.phase)} phases: give one of them"
+            )
+        phases = self.all_phases(self.max_seq_length or 1)
+        lengths = [phase.max_seq_length for phase in phases]  # 1 if it is not known yet
+        if phases[0].decay and (self.decay != "linear" or self.decay_ratio != 0.2):
+            raise ValueError(
+                f"decay={self.decay} with decay_ratio={self.decay_ratio:g}, and a table of phases with learning rates of "
+                f"their own: omit --decay and --decay-ratio, or take decay, learning_rate and final_learning_rate out of "
+                f"the table"
+            )
+        longest = max(lengths)
         if longest > self.model.max_position_embeddings:
             raise ValueError(too_long(longest, self.model.max_position_embeddings))
         unit, total = self.length_of_training()
@@ -192,11 +213,15 @@ class PretrainConfig:
             )
         if self.warmup_steps is not None and not 0 <= self.warmup_steps < (total if unit == "steps" else math.inf):
             raise ValueError(f"warmup_steps={self.warmup_steps} must be at least 0 and below num_steps={total:g}")
-        if len(self.phases) > 1 and (self.num_epochs is not None or self.patience is not None):
-            name = "num_epochs" if self.num_epochs is not None else "patience"
+        if self.num_epochs is not None and len({(p.max_seq_length, p.batch_size, p.data) for p in phases}) > 1:
             raise ValueError(
-                f"{name}={getattr(self, name):g} cannot be used with {len(self.phases)} phases, which have different "
-                f"examples: {'give --num-steps' if name == 'num_epochs' else 'omit --patience'}"
+                f"num_epochs={self.num_epochs:g} cannot be used with {len(phases)} phases, which have different examples or "
+                f"batch sizes: give --num-steps"
+            )
+        if self.patience is not None and len(phases) > 1:
+            raise ValueError(
+                f"patience={self.patience} cannot be used with {len(phases)} phases, which have different examples or "
+                f"learning rates: omit --patience"
             )
         if self.resume_from is not None and self.init_from is not None and self.resume_from == self.init_from:
             raise ValueError(
@@ -247,8 +272,7 @@ class PretrainConfig:
     def schedule(self, data_set: DataSet) -> Schedule:
         """Return the schedule for this data set. Without other settings it is for the data set's shortest length."""
         unit, total = self.length_of_training()
-        length = self.max_seq_length or data_set.examples("train").max_seq_length
-        phases = parse_phases(self.phases or [f"{length}:1"], self.batch_size)
+        phases = self.all_phases(self.max_seq_length or data_set.examples("train").max_seq_length)
         if unit == "epochs":
             rows = data_set.examples("train", phases[0].max_seq_length).rows_per_copy
             order = TrainingOrder(rows, self.seed, phases[0].max_seq_length)
@@ -256,7 +280,7 @@ class PretrainConfig:
             unit, total = "steps", math.ceil((first + total % 1 * (last - first)) / phases[0].batch_size)
             if self.warmup_steps is not None and self.warmup_steps >= total:
                 raise ValueError(f"warmup_steps={self.warmup_steps} must be below the {total:,} steps of the epochs")
-        return Schedule(
+        schedule = Schedule(
             unit=unit,
             total=total,
             peak=self.learning_rate,
@@ -266,12 +290,24 @@ class PretrainConfig:
             decay_ratio=self.decay_ratio,
             phases=phases,
         )
+        schedule.check_phases()
+        return schedule
+
+    def all_phases(self, shortest: int) -> tuple[Phase, ...]:
+        """Return the phases of training, one or more. shortest: the length of phases that give none, in tokens."""
+        if self.phase:
+            return phases_of(self.phase, shortest, self.batch_size)
+        return parse_phases(self.phases or [f"{shortest}:1"], self.batch_size)
+
+    def new_rate(self, phase: Phase) -> float | None:
+        """Return the share of the tokens that new masks are drawn for in a phase; None if it is that of the data set."""
+        return phase.masked_lm_prob if self.remask else None
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, except model, data and seed; checkpoints hold them."""
         values = {name: getattr(self, name) for name in DECIDING}
         values["init_from"] = None if self.init_from is None else str(self.init_from)
-        return values | {"phases": list(self.phases)}
+        return values | {"phases": [phase.describe() for phase in self.phase] or list(self.phases)}
 
 
 def too_long(max_seq_length: int, max_position_embeddings: int) -> str:

@@ -101,6 +101,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             seed=self.config.seed,
             shuffle=self.config.shuffle,
             shards_digest=self.data_set.shards_digest,
+            masked_lm_prob=self.config.new_rate(phase),
         )
 
     def state(self, progress: Progress) -> TrainingState:

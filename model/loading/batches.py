@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bertloom.arrays import I64
 from model.batch import PackedBatch, StaticShape
 from model.distributed import Ranks
 from model.loading.data import DataSet, Examples
 from model.loading.order import TrainingOrder
 from model.loading.padding import pad_batch, static_shape
-from model.loading.remask import EpochMasks, Remasking, example_keys
+from model.loading.remask import EpochMasks, Remasking, example_keys, num_masks_of
 from model.loading.stream import Leg, rows_sum
 from model.schedule import Phase
 
@@ -130,7 +131,7 @@ def share_rows(
         numbers=numbers,
         num_passes=len(parts) // num_ranks,
         lengths=sizes["lengths"],
-        num_masked=int(sizes["num_masks"].sum()),
+        num_masked=int(num_masks_of(sizes, new_masks.counts if new_masks else None).sum()),
         num_pairs=int((sizes["labels"] >= 0).sum()),
         stream_sum=stream_sum,
     )
@@ -161,7 +162,8 @@ class BatchReader:
         """
         Args:
             micro_batch_size: at the shortest length; longer ones use proportionally fewer examples.
-            remasking: draws new masks in every epoch; without it, examples keep the masks of the data set.
+            remasking: draws new masks in every epoch, at the rate of a leg that has one; without it, examples keep the
+                masks of the data set.
         """
         self.remasking = remasking
         self.ranks = ranks
@@ -172,7 +174,8 @@ class BatchReader:
         self.micro_batch_sizes = {length: max(1, micro_batch_size * shortest // length) for length in self.examples}
         for examples in self.examples.values():
             examples.check_shards()
-        self._shapes: dict[tuple[int, int], StaticShape] = {}
+        self._shapes: dict[tuple[int, int, float | None], StaticShape] = {}
+        self._counts: dict[tuple[int, float], I64] = {}
         self._thread = ThreadPoolExecutor(1, "batches")
         self._coming: tuple[Leg, int, Future[GlobalBatch]] | None = None
 
@@ -196,15 +199,25 @@ class BatchReader:
         for phase in phases:
             length, batch_size = phase.max_seq_length, phase.batch_size
             micro_batch_size, sample = self.micro_batch_sizes[length], self._sample(length)
-            self._shapes[length, batch_size] = static_shape(
+            rate = phase.masked_lm_prob if self.remasking else None
+            self._shapes[length, batch_size, rate] = static_shape(
                 sample["lengths"],
-                sample["num_masks"],
+                num_masks_of(sample, self._counts_at(length, rate)),
                 max_seq_length=length,
                 batch_size=batch_size,
                 micro_batch_size=micro_batch_size,
                 num_parts=num_parts(batch_size, micro_batch_size, self.ranks.size),
             )
         return list(self._shapes.values())
+
+    def _counts_at(self, length: int, rate: float | None) -> I64 | None:
+        """Return the number of masks of an example by its length; None if it is that of the data set."""
+        if rate is None:
+            return None
+        assert self.remasking
+        if (length, rate) not in self._counts:
+            self._counts[length, rate] = self.remasking.counts(length, rate)
+        return self._counts[length, rate]
 
     def _sample(self, length: int) -> dict[str, np.ndarray]:
         """Return sizes and labels of the first thousand examples of a length; a shard is in random order."""
@@ -248,7 +261,8 @@ class BatchReader:
         new_masks = None
         if self.remasking:
             keys = example_keys(leg.seed, length, self.orders[length].epochs(start, start + leg.batch_size), rows)
-            new_masks = EpochMasks(keys=keys, max_seq_length=length, remasking=self.remasking)
+            counts = self._counts_at(length, leg.masked_lm_prob)
+            new_masks = EpochMasks(keys=keys, max_seq_length=length, remasking=self.remasking, counts=counts)
         batch = share_rows(
             self.examples[length],
             copies,
@@ -258,7 +272,7 @@ class BatchReader:
             self.ranks.size,
             new_masks,
         )
-        if shape := self._shapes.get((length, leg.batch_size)):
+        if shape := self._shapes.get((length, leg.batch_size, leg.masked_lm_prob)):
             batch = replace(batch, micro_batches=[pad_batch(part, shape) for part in batch.micro_batches])
         if self.ranks.device.type == "cuda":  # a copy from pinned memory does not wait for the GPU
             batch = replace(batch, micro_batches=[part.pinned() for part in batch.micro_batches])

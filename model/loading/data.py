@@ -217,7 +217,7 @@ class Examples:
         """Return the columns of these rows, in their order.
 
         Returns:
-            `lengths`, `num_masks` and `labels`, int64 (N,). With tokens also `segment_b_start` (N,), `input_ids` (T,),
+            `lengths`, `num_masks`, `labels` and `segment_b_start`, int64 (N,). With tokens also `input_ids` (T,),
             `positions` within the example (M,) and `masked_ids` (M,), in the types of the shards, and `list_sums` of these
             three, uint64 (3, N), for the stream digest.
         """

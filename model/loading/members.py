@@ -192,12 +192,12 @@ class Members:
         num_lists = len(LISTS) if with_tokens else 2
         starts, sizes = self._lists(places, rows, members, num_lists)
         columns = {"lengths": sizes[0], "num_masks": sizes[1], "labels": self._scalars(1, places, rows, INT8)}
+        columns["segment_b_start"] = self._scalars(0, places, rows, UINT16)
+        if (columns["segment_b_start"] > sizes[0]).any():
+            member = int(members[columns["segment_b_start"] > sizes[0]][0])
+            raise self.damaged(member, "a segment_b_start is beyond its example")
         if with_tokens:
             assert self._id_type
-            columns["segment_b_start"] = self._scalars(0, places, rows, UINT16)
-            if (columns["segment_b_start"] > sizes[0]).any():
-                member = int(members[columns["segment_b_start"] > sizes[0]][0])
-                raise self.damaged(member, "a segment_b_start is beyond its example")
             columns["list_sums"] = np.empty((len(LISTS), len(members)), dtype=np.uint64)
             kinds = {"input_ids": self._id_type, "positions": UINT16, "masked_ids": self._id_type}
             for number, (name, kind) in enumerate(kinds.items()):

@@ -1,10 +1,11 @@
 """New masks for an example in every epoch that reads it (`--remask`), where the copies of a data set have fixed ones.
 
-The masks of an example are undone (its true ids are stored), and the same number of new ones is drawn by the rule of
-docs/pairs-and-masks.md for single tokens: any token but [CLS] and [SEP] may be masked; most masks become [MASK], some a
-random word that is never special or unused, the rest stays. Each draw is keyed by the seed of training, the length, the
-epoch and the row, so neither the ranks, nor the micro-batches, nor a stop change a mask. `docs/training.md`, section "New
-masks", is the definition. The stream digest is of the rows as they were read, before this.
+The masks of an example are undone (its true ids are stored), and new ones are drawn by the rule of docs/pairs-and-masks.md
+for single tokens: any token but [CLS] and [SEP] may be masked; most masks become [MASK], some a random word that is never
+special or unused, the rest stays. There are as many as before, unless a phase of training has a rate of its own. Each draw
+is keyed by the seed of training, the length, the epoch and the row, so neither the ranks, nor the micro-batches, nor a stop
+change a mask. `docs/training.md`, section "Masks drawn again", is the definition. The stream digest is of the rows as they
+were read, before this.
 
 Dimensions in the comments: N examples, M masks.
 """
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from bertloom.arrays import I64, U64
 from bertloom.draws import bounded_low, choose, draw, fold, threshold
+from bertloom.mask_counts import default_max_predictions, mask_counts
 from model.loading.data import DataSet
 
 NEW_MASKS = 1002
@@ -36,6 +38,21 @@ class Remasking:
     """A masked token becomes [MASK] where the upper half of its draw is below this value."""
     random_below: int
     """Otherwise it becomes a random word where the upper half is below this value."""
+    masked_lm_prob: float
+    """Share of the tokens that the data set's own masks were drawn for."""
+    max_predictions: Mapping[int, int]
+    """Most masks of an example at this share, by max_seq_length."""
+
+    def counts(self, max_seq_length: int, masked_lm_prob: float) -> I64:
+        """Return the number of masks at this share by the length of an example: (max_seq_length + 1,).
+
+        As many as `bertloom preprocess --masked-lm-prob` makes, with its default for --max-predictions-per-seq unless the
+        share is the data set's own.
+        """
+        most = default_max_predictions(max_seq_length, masked_lm_prob)
+        if masked_lm_prob == self.masked_lm_prob:
+            most = self.max_predictions.get(max_seq_length, most)
+        return mask_counts(max_seq_length, masked_lm_prob, most)
 
 
 def remasking_of(data_set: DataSet) -> Remasking:
@@ -58,7 +75,22 @@ def remasking_of(data_set: DataSet) -> Remasking:
         words=np.array([number for number in range(len(tokenizer.tokens)) if number not in tokenizer.reserved]),
         mask_below=below,
         random_below=below + threshold(configuration["random_token_prob"], 32),
+        masked_lm_prob=configuration["masked_lm_prob"],
+        max_predictions=dict(zip(configuration["max_seq_length"], configuration["max_predictions_per_seq"])),
     )
+
+
+def num_masks_of(columns: Mapping[str, NDArray[Any]], counts: I64 | None) -> I64:
+    """Return the number of masks of each example: (N,).
+
+    Args:
+        columns: from `Examples.read`, with or without tokens.
+        counts: from `Remasking.counts`; None: the number does not change.
+    """
+    lengths: I64 = columns["lengths"]
+    if counts is None:
+        return columns["num_masks"]
+    return np.minimum(counts[lengths], lengths - 2 - (columns["segment_b_start"] < lengths))
 
 
 def example_keys(seed: int, max_seq_length: int, epochs: I64, rows: I64) -> U64:
@@ -74,29 +106,32 @@ class EpochMasks:
     """Key of each example of the batch."""
     max_seq_length: int
     remasking: Remasking
+    counts: I64 | None = None
+    """Number of masks by the length of an example, from `Remasking.counts`; None: as many as before."""
 
     def put_on(self, columns: Mapping[str, NDArray[Any]], places: I64) -> dict[str, NDArray[Any]]:
-        """Return what `Examples.read` returned for the examples at these places, with the same number of new masks.
+        """Return what `Examples.read` returned for the examples at these places, with new masks.
 
         Draws 0, 1, … of an example's key choose its masks. Draw max_seq_length + r decides what becomes of mask r, in the
         order of the text: its upper half which of the three, its lower half which random word.
         """
         keys, b_start = self.keys[places], columns["segment_b_start"]
-        lengths, num_masks = columns["lengths"], columns["num_masks"]
+        lengths, old = columns["lengths"], columns["num_masks"]
         pairs = b_start < lengths
         sizes = lengths - 2 - pairs
-        if (num_masks > sizes).any():
+        if (old > sizes).any():
             raise ValueError(
                 "an example has more masks than tokens, so its shard is damaged: run `bertloom verify` on the data set"
             )
-        starts = np.repeat(np.cumsum(lengths) - lengths, num_masks)
+        starts = np.cumsum(lengths) - lengths
         ids = columns["input_ids"].copy()
-        ids[starts + columns["positions"]] = columns["masked_ids"]
+        ids[np.repeat(starts, old) + columns["positions"]] = columns["masked_ids"]
 
+        num_masks = num_masks_of(columns, self.counts)
         examples, numbers = choose(keys, sizes, num_masks)
         # Number i is the i-th token that is not special: [CLS] comes before all, [SEP] before those of segment B.
         positions = numbers + 1 + (numbers >= np.where(pairs, b_start - 2, sizes)[examples])
-        chosen = starts + positions
+        chosen = starts[examples] + positions
         masked_ids = ids[chosen]
         ranks = np.arange(len(examples)) - np.repeat(np.cumsum(num_masks) - num_masks, num_masks)
         draws = draw(keys[examples], self.max_seq_length + ranks)
@@ -104,4 +139,5 @@ class EpochMasks:
         random = words[bounded_low(draws, len(words))]
         new = np.where(upper < np.uint64(self.remasking.random_below), random, masked_ids)
         ids[chosen] = np.where(upper < np.uint64(self.remasking.mask_below), self.remasking.mask_id, new)
-        return {**columns, "input_ids": ids, "positions": positions.astype(np.uint16), "masked_ids": masked_ids}
+        new_columns = {"input_ids": ids, "positions": positions.astype(np.uint16), "masked_ids": masked_ids}
+        return {**columns, **new_columns, "num_masks": num_masks}

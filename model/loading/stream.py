@@ -58,6 +58,8 @@ class Leg:
     """sha256 of the data set's shards.parquet; with several data sets see `digest_of_all`."""
     sources: tuple[LegSource, ...] = field(default=(), metadata=MAY_LACK)
     """The data sets, if the run has several."""
+    masked_lm_prob: float | None = field(default=None, metadata=MAY_LACK)
+    """Share of the tokens that new masks are drawn for; None if it is that of the data set."""
 
     def item_at(self, step: int) -> int:
         """Return the first item of the update after `step` updates."""
@@ -82,6 +84,7 @@ def continue_legs(
     shuffle: str,
     shards_digest: str,
     sources: Sequence[LegSource] = (),
+    masked_lm_prob: float | None = None,
 ) -> list[Leg]:
     """Return the legs of a run that continues at `step` with these settings: the same legs, or one more.
 
@@ -104,6 +107,7 @@ def continue_legs(
         shuffle=shuffle,
         shards_digest=shards_digest,
         sources=tuple(sources),
+        masked_lm_prob=masked_lm_prob,
     )
     if legs and _settings_of(legs[-1]) == _settings_of(new):
         return list(legs)

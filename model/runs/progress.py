@@ -113,6 +113,8 @@ class Progress:
                         f"{name} of a leg is {getattr(leg, name)}: expected at least {lowest}, below {limit}"
                     )
             check_sources(leg)
+            if leg.masked_lm_prob is not None and not 0 < leg.masked_lm_prob <= 1:
+                raise ValueError(f"masked_lm_prob of a leg is {leg.masked_lm_prob:g}: expected above 0, at most 1")
         if sum(self.tokens_by_source.values()) > self.tokens or min(self.tokens_by_source.values(), default=0) < 0:
             raise ValueError(
                 f"tokens_by_source is {str(self.tokens_by_source)[:80]}: expected numbers of at least 0, together at most "

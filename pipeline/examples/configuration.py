@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typing_extensions import Doc
 
 from bertloom.limits import MAX_SEQ_LENGTH, MAX_SHARDS, MIN_SEQ_LENGTH
-from pipeline.examples.masking.masks import Masking, default_max_predictions
+from bertloom.mask_counts import default_max_predictions
+from pipeline.examples.masking.masks import Masking
 from pipeline.examples.masking.registry import find_scheme
 from pipeline.examples.masking.scheme import MaskingScheme
 from pipeline.examples.objectives.objective import Objective

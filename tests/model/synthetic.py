@@ -191,6 +191,8 @@ def write_data_set(
             "max_seq_length": list(max_seq_lengths),
             "dupe_factor": len(rows),
             "seed": seed,
+            "masked_lm_prob": 0.15,
+            "max_predictions_per_seq": [int(length * 0.15 + 0.5) + 1 for length in max_seq_lengths],
             "mask_token_prob": 0.8,
             "random_token_prob": 0.1,
             "validation_fraction": 0.1,

@@ -13,8 +13,8 @@ from statistics import variance
 import numpy as np
 import pytest
 
+from bertloom.mask_counts import mask_counts
 from pipeline.examples.masking import google as google_masks
-from pipeline.examples.masking.scheme import mask_counts
 from tests.pipeline import google_twin
 from tests.pipeline.google_corpus import (
     NOT_WORDS,

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom.draws import choose, fold
+from bertloom.mask_counts import default_max_predictions, mask_counts
 from pipeline.examples.masking import masks
-from pipeline.examples.masking.masks import Masking, default_max_predictions
-from pipeline.examples.masking.scheme import mask_counts
+from pipeline.examples.masking.masks import Masking
 from pipeline.examples.masking.tokens import TOKENS
 from tests.pipeline import twins_of_pairs as twins
 from tests.pipeline.small_text import VOCABULARY

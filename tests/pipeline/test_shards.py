@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertloom.mask_counts import mask_counts
 from bertloom.members import read_shard
 from bertloom.shards import SHARDS_SCHEMA, ShardName, digest_of, schema, shards_table
 from pipeline.examples import shards
 from pipeline.examples.masking.masks import Masking
-from pipeline.examples.masking.scheme import mask_counts
 from pipeline.examples.masking.tokens import TOKENS
 from pipeline.examples.objectives.nsp import cut_sentences, make_pairs
 from pipeline.examples.shards import write_shard

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertloom.mask_counts import mask_counts
 from bertloom.members import read_shard
 from bertloom.shards import ShardName
 from pipeline.examples.masking.masks import Masking
-from pipeline.examples.masking.scheme import mask_counts
 from pipeline.examples.masking.tokens import TOKENS
 from pipeline.examples.objectives import none, sop
 from pipeline.examples.pairs import NO_PAIR, Pairs

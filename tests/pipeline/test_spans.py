@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom.draws import fold
+from bertloom.mask_counts import mask_counts
 from pipeline.examples.masking.masks import Masking
 from pipeline.examples.masking.masks import mask_examples as mask_batch
-from pipeline.examples.masking.scheme import mask_counts
 from pipeline.examples.masking.spans import LENGTHS, MAX_WORDS, SPANS, choose_spans, cut_into_spans
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary
 from tests.pipeline import twins_of_options as twins

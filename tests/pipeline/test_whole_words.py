@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertloom.draws import fold
+from bertloom.mask_counts import mask_counts
 from pipeline.examples.masking import google as google_masks
 from pipeline.examples.masking import masks
 from pipeline.examples.masking.masks import Masking
-from pipeline.examples.masking.scheme import mask_counts
 from pipeline.examples.masking.tokens import TOKENS
 from pipeline.examples.masking.whole_words import WHOLE_WORDS, choose_words
 from pipeline.vocabulary import SPECIAL_WORDS, Vocabulary

@@ -6,7 +6,6 @@ stay. Unlike google-research/bert, halves are rounded up, not to even, and a ran
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -34,11 +33,6 @@ class Masking:
     def random_words(self) -> NDArray[np.unsignedinteger]:
         """The words that a random one is drawn from."""
         return self.vocabulary.present if self.scheme.draws_any_word else self.vocabulary.ordinary
-
-
-def default_max_predictions(max_seq_length: int, masked_lm_prob: float) -> int:
-    """Return floor(L·p + 1/2) + 1: 20 for 128 and 78 for 512 at p = 0.15. Google's scripts have 20 and 77, set by hand."""
-    return int(max_seq_length * Fraction(str(masked_lm_prob)) + Fraction(1, 2)) + 1
 
 
 def mask_examples(

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
-
-import numpy as np
 
 from bertloom.arrays import I64, U64, Bools
+from bertloom.mask_counts import mask_counts
 
 SCHEME_DRAWS = 1 << 17
 """First draw of an example's key for schemes that need more than one draw per mask; `masks.py` uses the draws before it."""
@@ -41,13 +39,6 @@ class Chosen:
     """Masks of each example: (n,)."""
     deciders: I64 | None = None
     """Of each masked token, the index of the mask whose draw decides what becomes of it; None: its own. (masks,)"""
-
-
-def mask_counts(max_seq_length: int, masked_lm_prob: float, max_predictions: int) -> I64:
-    """Return the number of masks of an example by its length, specials counted: (max_seq_length + 1,). No floats."""
-    p = Fraction(str(masked_lm_prob))
-    wanted = [max(1, int(n * p + Fraction(1, 2))) for n in range(max_seq_length + 1)]
-    return np.minimum(wanted, max_predictions)
 
 
 @dataclass(frozen=True, kw_only=True)

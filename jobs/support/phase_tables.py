@@ -1,0 +1,224 @@
+"""Tables of phases in TOML: what --phases reads, by the path of a file or the name of a preset.
+
+A table has one `[[phase]]` for each part of training, in their order. `docs/training.md`, section "Phases", is the
+definition. A preset is a file in `jobs/presets/phases`, and adding one takes only this file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+
+from bertloom.json_files import read_toml
+from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
+from jobs.support.config import checked_table
+from model.schedule import Phase, PhaseDecay, Schedule, check_shares
+
+FOLDER = files("jobs") / "presets" / "phases"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseTable:
+    """One `[[phase]]`, as it is written."""
+
+    share: float
+    """Share of the whole training, above 0 and at most 1."""
+    max_seq_length: int | None = None
+    """Length of the examples, in tokens. The default is the shortest length of the data set."""
+    batch_size: int | None = None
+    """Examples per step. The default is --batch-size."""
+    masked_lm_prob: float | None = None
+    """Share of an example's tokens to predict. The default is that of the data set."""
+    decay: PhaseDecay | None = None
+    """Shape of the learning rate. By default it is constant, or linear if the phase has a final learning rate."""
+    learning_rate: float | None = None
+    """Learning rate at the beginning, as a share of the peak. The default is the rate that the last phase ended with."""
+    final_learning_rate: float | None = None
+    """Learning rate at the end of a decay, as a share of the peak. The default is 0."""
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether the phase decides its learning rate."""
+        return not (self.decay is None and self.learning_rate is None and self.final_learning_rate is None)
+
+    def describe(self) -> str:
+        """Return the settings of the phase that decide the numbers, in one line.
+
+        >>> PhaseTable(share=0.5, masked_lm_prob=0.3).describe()
+        'share=0.5 masked_lm_prob=0.3'
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return " ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFile:
+    """The file of a table."""
+
+    phase: tuple[PhaseTable, ...] = ()
+
+
+def table_names() -> list[str]:
+    """Return the names of the shipped tables."""
+    return sorted(entry.name.removesuffix(".toml") for entry in FOLDER.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_table(words: Sequence[str]) -> tuple[PhaseTable, ...]:
+    """Return the phases of the table that the words of --phases name; none if these are phases themselves.
+
+    Raises:
+        ValueError: there is no such table, it cannot be read, or it comes with other words.
+    """
+    named = [word for word in words if word.endswith(".toml") or ":" not in word]
+    if not named:
+        return ()
+    word = named[0]
+    path = Path(str(FOLDER / f"{word}.toml")) if word in table_names() else Path(word)
+    if path.suffix != ".toml":
+        raise ValueError(
+            f"phases: {word!r} is not of the form LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE, and no table of phases: write "
+            f"128:0.9 or 512:0.1:256, or give a .toml file or one of {', '.join(table_names())}"
+        )
+    if len(words) > 1:
+        raise ValueError(
+            f"phases: {' '.join(words)}: a table cannot be given with other phases: give {word} alone, or add the "
+            f"others to a copy of it as [[phase]]"
+        )
+    try:
+        content = read_toml(path)
+    except FileNotFoundError:
+        raise ValueError(
+            f"phases: {path} does not exist: expected a TOML file with a [[phase]] for each phase, or one of "
+            f"{', '.join(table_names())}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"phases: {error}") from None
+    table: tuple[PhaseTable, ...] = checked_table(TableFile, content, str(path), "").get("phase", ())
+    if not table:
+        raise ValueError(f"phases: {path} has no [[phase]]: expected one for each phase, each with its share")
+    return table
+
+
+def phases_of(table: Sequence[PhaseTable], max_seq_length: int, batch_size: int) -> tuple[Phase, ...]:
+    """Return the phases of a table.
+
+    Args:
+        max_seq_length: of the phases that give none.
+        batch_size: of the phases that give none.
+
+    Raises:
+        ValueError: a value is out of range, or the phases do not fit together.
+    """
+    phases: list[Phase] = []
+    has_rates = any(phase.has_rate for phase in table)
+    for number, given in enumerate(table, 1):
+        check_ranges(given, number)
+        rates = (
+            rates_of(given, number, phases[-1].final_learning_rate if phases else 1.0) if has_rates else (None, 1, 1)
+        )
+        decay, first, final = rates
+        phases.append(
+            Phase(
+                max_seq_length=given.max_seq_length or max_seq_length,
+                share=given.share,
+                batch_size=given.batch_size or batch_size,
+                masked_lm_prob=given.masked_lm_prob,
+                decay=decay,
+                learning_rate=first,
+                final_learning_rate=final,
+            )
+        )
+    check_shares([phase.share for phase in phases], f"the {len(phases)} phases")
+    return tuple(phases)
+
+
+def rates_of(given: PhaseTable, number: int, last: float) -> tuple[PhaseDecay, float, float]:
+    """Return the shape of a phase's learning rate, and the rates of its beginning and end as shares of the peak.
+
+    Args:
+        last: the rate that the phase before it ended with.
+    """
+    first = last if given.learning_rate is None else given.learning_rate
+    decay = given.decay or ("constant" if given.final_learning_rate is None else "linear")
+    if not first:
+        raise ValueError(
+            f"phase {number} begins with the learning rate 0, with which the phase before it ends: give that one a "
+            f"final_learning_rate above 0, or this one a learning_rate"
+        )
+    if decay == "constant":
+        if given.final_learning_rate not in (None, first):
+            raise ValueError(
+                f'phase {number}: final_learning_rate={given.final_learning_rate:g} with decay = "constant", which keeps '
+                f'{first:g}: leave it out, or give decay = "linear", "cosine" or "sqrt"'
+            )
+        return decay, first, first
+    final = given.final_learning_rate or 0.0
+    if final >= first:
+        raise ValueError(
+            f"phase {number}: final_learning_rate={final:g} must be below the learning rate that the phase begins with, "
+            f'{first:g}: give a lower one, or decay = "constant"'
+        )
+    return decay, first, final
+
+
+def check_ranges(given: PhaseTable, number: int) -> None:
+    """Raise ValueError if a value of a phase is out of its range."""
+    bounds = {
+        "share": (0 < given.share <= 1, "above 0 and at most 1: it is a share of training"),
+        "max_seq_length": (
+            given.max_seq_length is None or MIN_SEQ_LENGTH <= given.max_seq_length <= MAX_SEQ_LENGTH,
+            f"{MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH} tokens",
+        ),
+        "batch_size": (given.batch_size is None or given.batch_size >= 1, "at least 1"),
+        "masked_lm_prob": (
+            given.masked_lm_prob is None or 0 < given.masked_lm_prob <= 1,
+            "above 0 and at most 1: it is a share of the tokens",
+        ),
+        "learning_rate": (
+            given.learning_rate is None or 0 < given.learning_rate <= 1,
+            "above 0 and at most 1: it is a share of the peak, which is --learning-rate",
+        ),
+        "final_learning_rate": (
+            given.final_learning_rate is None or 0 <= given.final_learning_rate < 1 or given.decay == "constant",
+            "at least 0 and below 1: it is a share of the peak, which is --learning-rate",
+        ),
+    }
+    for name, (is_inside, expected) in bounds.items():
+        if not is_inside:
+            raise ValueError(f"phase {number}: {name}={getattr(given, name):g} must be {expected}")
+
+
+def describe_phases(schedule: Schedule) -> list[str]:
+    """Return a line about each phase: its place in the training, its examples, masks and learning rate.
+
+    >>> phases = phases_of([PhaseTable(share=0.9), PhaseTable(share=0.1, masked_lm_prob=0.05)], 128, 256)
+    >>> values = {"peak": 1e-4, "warmup_ratio": 0.06, "shape": "linear", "decay_ratio": 0.2, "phases": phases}
+    >>> print(*describe_phases(Schedule(unit="steps", total=2000, **values)), sep="\\n")
+    phase 1: 90 % of the training, steps 1 to 1,800, length 128, batch size 256
+    phase 2: 10 % of the training, steps 1,801 to 2,000, length 128, batch size 256, 5 % masks
+    """
+    lines = []
+    for number, (phase, (begin, end)) in enumerate(zip(schedule.phases, pairwise([0, *schedule.phase_ends()])), 1):
+        words = [f"phase {number}: {100 * phase.share:g} % of the training"]
+        if schedule.unit == "steps":
+            words.append(f"steps {begin + 1:,} to {end:,}" if end > begin + 1 else f"step {end:,}")
+        elif schedule.unit == "tokens":
+            words.append(f"to token {end:,}")
+        words += [f"length {phase.max_seq_length}", f"batch size {phase.batch_size}"]
+        if phase.masked_lm_prob:
+            words.append(f"{100 * phase.masked_lm_prob:g} % masks")
+        words += [describe_rate(phase, schedule.peak)] if phase.decay else []
+        words += [f"data {' '.join(phase.data)}"] if phase.data else []
+        lines.append(", ".join(words))
+    return lines
+
+
+def describe_rate(phase: Phase, peak: float) -> str:
+    """Return the shape of a phase's learning rate.
+
+    >>> describe_rate(Phase(max_seq_length=8, share=1, batch_size=1, decay="sqrt", final_learning_rate=0), 1e-4)
+    'learning rate 0.0001 to 0 (sqrt)'
+    """
+    first, final = (f"{peak * share:.3g}" for share in (phase.learning_rate, phase.final_learning_rate))
+    return f"learning rate {first}" + ("" if phase.decay == "constant" else f" to {final} ({phase.decay})")
