@@ -72,6 +72,12 @@ MANIFEST = {
     "files": MapOf(_FILE, SHA256),
 }
 """What readers use of manifest.json. It may hold more."""
+EXCLUDED = {
+    "sha256": SHA256,
+    "run_words": COUNT,
+    "sets": [{"name": TEXT, **dict.fromkeys(("records", "records_without_run", "runs", "documents"), COUNT)}],
+}
+"""The key `excluded`, which a data set made with --exclude has."""
 
 
 def manifest_text(manifest: dict[str, Any]) -> bytes:
@@ -125,6 +131,8 @@ def parse_manifest(content: bytes, name: str) -> dict[str, Any]:
     if found != manifest.get("sha256"):
         raise Damaged(f"{name} is not as it was written: its sha256 is not the one that it holds; copy it again")
     check_shape(manifest, MANIFEST, name)
+    if "excluded" in manifest:
+        check_shape({"excluded": manifest["excluded"]}, {"excluded": EXCLUDED}, name)
     if vocabulary_file(manifest) not in ("vocab.txt", "tokenizer.json"):
         raise ValueError(
             f"{name} has a value that is not possible: vocabulary.file is {shown(manifest['vocabulary']['file'])}, expected "

@@ -26,7 +26,9 @@ from bertloom import storage
 from bertloom.counts import counted
 from bertloom.locks import output_lock
 from bertloom.messages import print_message
+from bertloom.sealed_files import write_sealed
 from jobs.support.config import parse
+from jobs.support.exclude import ExcludeConfig
 from jobs.support.inputs import Like, check_inputs, read_inputs
 from pipeline.checks.gates import Gates
 from pipeline.examples.configuration import ExamplesConfig
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pipeline.execution import Launcher
     from pipeline.job import JobConfig
     from pipeline.remote.engine import Engine
+    from pipeline.text.word_runs import RunIndex
     from pipeline.vocabulary import Vocabulary
 
 say = partial(print_message, "preprocess")
@@ -76,6 +79,7 @@ class PreprocessConfig:
     leave_out: tuple[str, ...] = ()
     """Names of input files to leave out, as in error messages and manifest.json. Each is counted as a reject. Use this for a
     file that ends a worker process whenever it is read."""
+    test_sets: Annotated[ExcludeConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=ExcludeConfig)
     work_dir: str | None = None
     """Folder for tokenized text. Later jobs over the same texts with the same folder do not tokenize them again, whatever
     their lengths, copies or masks. By default it is inside --out and is removed at the end."""
@@ -124,6 +128,8 @@ class CheckedJob:
     job: JobConfig
     places: Places
     vocabulary: Vocabulary
+    excluded: RunIndex | None
+    """The test sets of --exclude."""
     sources: list[Source]
     notes: list[str]
     """Messages about the sources."""
@@ -159,6 +165,7 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
 
 def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob:
     """Check flags, vocabulary and inputs, and print what is to be known of them. ValueError if the job cannot be done."""
+    from jobs.support.excluded_texts import read_excluded
     from pipeline.execution import pipeline_options
     from pipeline.inputs.discovery import find_sources
     from pipeline.inputs.sources import leave_out
@@ -182,8 +189,10 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
     tokenize = settled(config.tokenize, vocabulary, config.vocab)
     check_packages(tokenize)
     examples = replace(config.examples, validation_fraction=0.0) if config.validation_input else config.examples
-    job = JobConfig(tokenize, examples, vocabulary.sha256, vocabulary.special_tokens_sha256)
     notes: list[str] = []
+    excluded = read_excluded(config.test_sets, notes)
+    test_sets = excluded.sha256 if excluded else ""
+    job = JobConfig(tokenize, examples, vocabulary.sha256, vocabulary.special_tokens_sha256, test_sets)
     if config.num_workers > 1 and not is_local(options):
         say(f"--num-workers {config.num_workers} is for this machine alone: an engine has workers of its own")
     sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
@@ -193,7 +202,7 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
     work = config.work_dir or storage.join(config.out, ".work")
     places = Places(config.out, work, start=uuid.uuid4().hex)
     name_job(options, "preprocess", config.out)
-    return CheckedJob(config, options, job, places, vocabulary, sources, notes, is_dry)
+    return CheckedJob(config, options, job, places, vocabulary, excluded, sources, notes, is_dry)
 
 
 def what_looks_wrong(sources: Sequence[Source], job: JobConfig) -> list[str]:
@@ -262,6 +271,8 @@ def make_data_set(checked: CheckedJob, engine: Engine | None) -> dict[str, Any]:
     groups, part_bytes = find_groups(checked)
     is_continued = claim(places, checked.job, sources)
     write_copy(places.vocabulary(checked.job.vocabulary_digest), checked.vocabulary, checked.job.tokenize.casing)
+    if checked.excluded:
+        write_sealed(places.excluded(checked.job.excluded_sha256), checked.excluded.to_chunks())
     split_list = write_split_list(places.scratch, sources, groups)
     if engine:
         say_where(engine, places, sources, groups)
@@ -393,6 +404,8 @@ def print_summary(manifest: dict[str, Any]) -> None:
         print(f"    duplicate {near:>12,} are near duplicates, listed in near-duplicates.parquet")
     for reason, number in counters["rejected"].items():
         print(f"    rejected {number:>13,} {reason}")
+    for one in manifest.get("excluded", {}).get("sets", ()):
+        print(f"      shared {one['documents']:>13,} with {one['name']}")
     for reason, number in counters["passed_over"].items():
         print(f"    ignored  {number:>13,} {reason}")
     for step, number in counters["cleaned"].items():

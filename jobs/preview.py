@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from jobs.support.config import parse
+from jobs.support.exclude import ExcludeConfig
 from jobs.support.inputs import Like, check_inputs, read_inputs
 from pipeline.examples.configuration import ExamplesConfig, ObjectiveName
 from pipeline.tokenizer import TokenizeConfig, settled
@@ -43,6 +44,7 @@ class PreviewConfig:
     """Pair objective of the job, as for `preprocess`. With `none`, documents may be single sentences."""
     num_documents: int = 3
     """Number of documents shown of each format."""
+    test_sets: Annotated[ExcludeConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=ExcludeConfig)
     html: str | None = None
     """Write the preview as a page to this file."""
     overwrite: bool = False
@@ -72,6 +74,7 @@ def main(argv: Sequence[str]) -> None:
 
 def preview(config: PreviewConfig) -> dict[str, Any]:
     """Return everything that the command prints, as plain values."""
+    from jobs.support.excluded_texts import read_excluded
     from jobs.support.preview import about
     from pipeline.accents import accent_warning
     from pipeline.checks.advice import advice
@@ -83,6 +86,7 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     check_packages(config.tokenize)
     read, notes = config.tokenize.text.read, list[str]()
     vocabulary, tokenize, wrong = _vocabulary(config)
+    excluded = read_excluded(config.test_sets, notes)
     sources = find_sources(config.input, notes, read, inputs=read_inputs(config.inputs, read))
     looks = look_at(sources, tokenize, vocabulary, config.num_documents)
     splits = [Split(source, 0, None, source.size) for source in sources]
@@ -91,7 +95,7 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     wrong += filter(None, [accent_warning(splits, casing.lowers, casing.strip_accents, own is not None)])
     needs_pairs = ExamplesConfig(pairs=config.pairs).objective.predicts_label
     wrong += [found for look in looks for found in advice(look, tokenize, needs_pairs)]
-    return {"notes": notes, "wrong": wrong, "formats": [about(look) for look in looks]}
+    return {"notes": notes, "wrong": wrong, "formats": [about(look, excluded) for look in looks]}
 
 
 def _vocabulary(config: PreviewConfig) -> tuple[Vocabulary | None, TokenizeConfig, list[str]]:

@@ -171,6 +171,8 @@ def read_rejects(dataset: str, name: str) -> Iterator[dict[str, Any]]:
                     raise ValueError(f"{name}: line {number} has more than {MAX_REJECT_BYTES:,} bytes")
                 reject = parse_json(line, f"{name}: line {number}")
                 check_shape(reject, REJECT, f"{name}: line {number}")
+                if "test_sets" in reject:
+                    check_shape(reject, {"test_sets": [TEXT]}, f"{name}: line {number}")
                 yield reject
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{name}: not a complete gzip file ({error})") from None

@@ -23,6 +23,8 @@ class JobConfig:
     """The vocabulary itself is in files (`Places.vocabulary`), so that a job is small when it goes to a worker."""
     special_tokens_sha256: str = ""
     """Of special_tokens_map.json, for a tokenizer that has one in a data set."""
+    excluded_sha256: str = ""
+    """Of the test sets whose documents --exclude leaves out; they themselves are in a file (`Places.excluded`)."""
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> "JobConfig":
@@ -41,6 +43,7 @@ class JobConfig:
             ExamplesConfig.of(values),
             manifest["vocabulary"]["sha256"],
             special_tokens_of(manifest),
+            manifest.get("excluded", {}).get("sha256", ""),
         )
 
     def read_config(self, row: dict[str, Any]) -> ReadConfig:
@@ -69,7 +72,8 @@ class JobConfig:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps([self.as_dict(), self.vocabulary_digest], sort_keys=True).encode()).hexdigest()
+        key = [self.as_dict(), self.vocabulary_digest, *filter(None, [self.excluded_sha256])]
+        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def special_tokens_of(manifest: Mapping[str, Any]) -> str:

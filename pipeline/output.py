@@ -89,6 +89,7 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source], *, is_dry: 
         "configuration": job.as_dict(),
         "vocabulary": {"sha256": job.vocabulary_sha256},
         "files": {SPECIAL_TOKENS: job.special_tokens_sha256},
+        "excluded": {"sha256": job.excluded_sha256},
         "configuration_digest": job.digest,
         "inputs": _fingerprints(sources),
     }
@@ -191,4 +192,6 @@ def _differences(other: dict[str, Any], job: JobConfig) -> str:
         names.append("vocabulary")
     elif special_tokens_of(other) != job.special_tokens_sha256:
         names.append(SPECIAL_TOKENS)
+    if other.get("excluded", {}).get("sha256", "") != job.excluded_sha256:
+        names.append("exclude")
     return f" ({', '.join(names)} differ)" if names else ""

@@ -42,6 +42,10 @@ class Places:
         """Folder of the job's copy of the vocabulary. Workers read it, because Beam would serialize it with every stage."""
         return storage.join(self.scratch, f"vocabulary-{sha256}")
 
+    def excluded(self, sha256: str) -> str:
+        """The file with the runs of words of the test sets of --exclude. Workers read it."""
+        return storage.join(self.scratch, f"excluded-{sha256}")
+
     @property
     def claim(self) -> str:
         """The file that names the job to which the output belongs."""

@@ -102,6 +102,8 @@ class PartRecord:
     """Number of skipped records, which are not meant to be documents, such as redirects, by reason."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Number of documents that a cleaning step changed, by its name."""
+    in_test_sets: dict[str, int] = field(default_factory=dict)
+    """Number of documents that share a run of words with a test set of --exclude, by its name."""
     held_out: bool = False
     """Whether --validation-input names the input files."""
     num_texts: int = 0

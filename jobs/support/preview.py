@@ -15,7 +15,9 @@ from pipeline.checks.first_look import Look
 from pipeline.inputs.corpora import flags_of
 from pipeline.inputs.formats.registry import position_unit
 from pipeline.inputs.sources import ReadConfig, differences
+from pipeline.stages.exclusion import count_in_test_sets
 from pipeline.text.language import language_of
+from pipeline.text.word_runs import RUN_WORDS, RunIndex
 
 SHOWN_SENTENCES = 8
 """Sentences shown of a document."""
@@ -29,8 +31,8 @@ LEAST_SHARE = 0.0005
 """Share of a script from which it is listed: 0.1 %."""
 
 
-def about(look: Look) -> dict[str, Any]:
-    """Return what the preview shows of a group of files, as plain values."""
+def about(look: Look, excluded: RunIndex | None = None) -> dict[str, Any]:
+    """Return what the preview shows of a group of files, as plain values. excluded: the test sets of --exclude."""
     lengths = np.array([len(text) for text in look.texts], np.int64)
     form, files = look.sources[0].format, {source.name for source in look.sources}
     return {
@@ -45,6 +47,9 @@ def about(look: Look) -> dict[str, Any]:
         "looked_at": {"files": look.num_files, "documents": len(look.documents), "bytes": look.num_text_bytes},
         "rejected": dict(Counter(reject.reason for _, reject in look.rejects).most_common()),
         "passed_over": dict(look.passed_over.most_common()),
+        "in_test_sets": dict(count_in_test_sets((document for _, document in look.documents), excluded).most_common())
+        if excluded
+        else {},
         "sentences": _quartiles(look.num_sentences),
         "characters": _quartiles(lengths),
         "scripts": {script: share for script, share in list(look.scripts.items())[:MOST_KINDS] if share >= LEAST_SHARE},
@@ -98,6 +103,12 @@ def _format_lines(one: dict[str, Any]) -> list[str]:
         lines.append("  " + _row("read with", flags_of(one["options"])))
     beginning = f"{counted(seen['documents'], 'document')}, {size(seen['bytes'])}, in {counted(seen['files'], 'file')}"
     lines.append("  " + _row("looked at", beginning))
+    for name, number in one["in_test_sets"].items():
+        share = "shares" if number == 1 else "share"
+        lines.append(
+            "  "
+            + _row("in test set", f"{counted(number, 'document')} that {share} a run of {RUN_WORDS} words with {name}")
+        )
     for name in ("rejected", "passed_over"):
         for reason, number in one[name].items():
             lines.append("  " + _row(name.replace("passed_over", "ignored"), f"{number:,} {reason}"))

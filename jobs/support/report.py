@@ -162,6 +162,7 @@ def collect(
             "tokens": sum(len(e.ids) for e in flat.values()),
         },
         "inputs": about_inputs(manifest["inputs"], documents, first, vocabulary),
+        "excluded": manifest.get("excluded"),
         "rejects": some_rejects(dataset, manifest),
         "documents": {name: spread(documents[name].to_numpy()) for name in ("num_tokens", "num_sentences")}
         | {"one_sentence": float((documents["num_sentences"].to_numpy() == 1).mean())},

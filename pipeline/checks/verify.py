@@ -103,7 +103,7 @@ def _check_contents(dataset: str, manifest: dict[str, Any]) -> Iterator[Fault]:
         yield f"{file}: has {len(vocabulary.words)} words, but manifest.json has {manifest['vocabulary']['size']}"
     yield None
     for name, sha256 in manifest["files"].items():
-        yield from _of_file(_check_file(dataset, name, sha256, manifest["counters"]))
+        yield from _of_file(_check_file(dataset, name, sha256, manifest))
     rows = shards.to_pylist()
     if digest_of(rows) != manifest["shards_digest"]:
         yield "shards.parquet: the digest of its shards differs from the one in manifest.json"
@@ -162,7 +162,7 @@ def _read_checked(dataset: str, name: str, sha256: str, listed_in: str = "manife
     return data
 
 
-def _check_file(dataset: str, name: str, sha256: str, counters: dict[str, Any]) -> Iterator[str]:
+def _check_file(dataset: str, name: str, sha256: str, manifest: dict[str, Any]) -> Iterator[str]:
     try:
         check_listed(dataset, name, sha256)
     except ValueError as error:
@@ -170,11 +170,18 @@ def _check_file(dataset: str, name: str, sha256: str, counters: dict[str, Any]) 
     if not name.startswith("rejects/"):
         return
     try:
-        reasons = Counter(reject["reason"] for reject in read_rejects(dataset, name))
+        reasons, in_test_sets = Counter[str](), Counter[str]()
+        for reject in read_rejects(dataset, name):
+            reasons[reject["reason"]] += 1
+            in_test_sets.update(reject.get("test_sets", ()))
     except ValueError as error:
         raise _Unreadable(str(error)) from None
-    if reasons != counters["rejected"]:
-        yield f"{name}: holds {dict(sorted(reasons.items()))}, but manifest.json counts {counters['rejected']}"
+    counts = manifest["counters"]["rejected"]
+    if reasons != counts:
+        yield f"{name}: holds {dict(sorted(reasons.items()))}, but manifest.json counts {counts}"
+    sets = {one["name"]: one["documents"] for one in manifest.get("excluded", {}).get("sets", ())}
+    if in_test_sets != Counter(sets):
+        yield f"{name}: holds {dict(sorted(in_test_sets.items()))} documents in test sets, but manifest.json counts {sets}"
 
 
 def _check_totals(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.text.records import DAMAGED, Reject, place_of
 
@@ -46,10 +46,12 @@ def gzip_member(data: bytes) -> bytes:
 
 def _line(source: str, reject: Reject) -> str:
     file, position = place_of(source, reject)
-    fields: dict[str, str | int] = {"source": file, "position": position, "reason": reject.reason}
+    fields: dict[str, Any] = {"source": file, "position": position, "reason": reject.reason}
     fields |= {"detail": reject.detail, "text": reject.text}
     if reject.record_id is not None:
         fields["id"] = reject.record_id
     if reject.piece:
         fields["piece"] = reject.piece
+    if reject.test_sets:
+        fields["test_sets"] = reject.test_sets
     return json.dumps(fields, ensure_ascii=False) + "\n"

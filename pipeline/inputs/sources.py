@@ -187,6 +187,11 @@ class SplitGroup:
         return f"{self.splits[0].source.name} {self.splits[0].start}"
 
     @property
+    def held_out(self) -> bool:
+        """Whether --validation-input names its files. No group has both kinds."""
+        return self.splits[0].source.held_out
+
+    @property
     def num_bytes(self) -> int:
         """Size on disk, about."""
         return sum(split.num_bytes for split in self.splits)

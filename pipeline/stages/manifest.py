@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bertloom import storage
 from bertloom.manifest import FORMAT, manifest_sha256, manifest_text
+from bertloom.sealed_files import read_sealed
 from bertloom.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.dataset import NEAR_DUPLICATES, NEAR_DUPLICATES_SCHEMA, REPEATED
 from pipeline.examples.configuration import ExamplesConfig
@@ -35,6 +36,7 @@ from pipeline.stages.transform import transform
 from pipeline.stages.weave import BucketRecord
 from pipeline.stages.work_log import log_begin
 from pipeline.text.versions import version_of
+from pipeline.text.word_runs import RUN_WORDS, RunIndex
 from pipeline.tokenizer import TokenizeConfig, token_versions
 from pipeline.vocabulary import Vocabulary
 from pipeline.vocabulary_files import read_copy
@@ -186,6 +188,7 @@ def write_manifest(
         "versions": versions(job.tokenize, sources),
         "counters": counters,
         "notes": [*notes, *plan.notes],
+        **({"excluded": about_excluded(job, places, plan)} if job.excluded_sha256 else {}),
         "inputs": about_inputs(plan, sources, job.tokenize.text.read, places.parts),
         "shards_parquet": {"sha256": shards_sha256, "rows": len(rows)},
         "shards_digest": digest_of(rows),
@@ -214,6 +217,23 @@ def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> byt
         NEAR_DUPLICATES_SCHEMA,
     )
     return parquet_bytes(table)
+
+
+def about_excluded(job: JobConfig, places: Places, plan: Plan) -> dict[str, Any]:
+    """Return the test sets of --exclude, and how many documents share a run of words with each."""
+    index = RunIndex.from_bytes(read_sealed(places.excluded(job.excluded_sha256)))
+    documents = _sum(part.in_test_sets for part in plan.parts)
+    sets = [
+        {
+            "name": one.name,
+            "records": one.num_records,
+            "records_without_run": one.num_without_run,
+            "runs": num_runs,
+            "documents": documents.get(one.name, 0),
+        }
+        for one, num_runs in zip(index.sets, index.num_runs, strict=True)
+    ]
+    return {"sha256": job.excluded_sha256, "run_words": RUN_WORDS, "sets": sets}
 
 
 def about_inputs(plan: Plan, sources: Sequence[Source], read: ReadConfig, folder: str) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ class Part:
         self.rejects: list[tuple[str, Reject]] = []
         self.passed_over: Counter[str] = Counter()
         self.cleaned: Counter[str] = Counter()
+        self.in_test_sets: Counter[str] = Counter()
         self.blocks: list[TokenBlock] = []
         self.pending: list[Document] = []
         self.pending_files: list[int] = []
@@ -99,6 +100,7 @@ class Part:
             "text_bytes": sum(file.text_bytes for file in self.files),
             "passed_over": dict(self.passed_over),
             "cleaned": dict(self.cleaned),
+            "in_test_sets": dict(self.in_test_sets),
             "held_out": splits[0].source.held_out,
             "num_texts": sum(self._num_texts(file) for file in self.files),
             "num_text_documents": int(documents[is_text].sum()),
@@ -131,6 +133,7 @@ class Part:
     def _reject(self, file: _File, reject: Reject) -> None:
         self.rejects.append((file.split.source.name, reject))
         file.rejected[reject.reason] += 1
+        self.in_test_sets.update(reject.test_sets)
 
     def _tokenize(self, tokenizer: DocumentTokenizer) -> None:
         if self.pending:

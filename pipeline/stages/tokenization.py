@@ -10,6 +10,7 @@ import apache_beam as beam
 
 from bertloom import storage
 from bertloom.arrays import U64
+from bertloom.sealed_files import read_sealed
 from pipeline.dataset import read_repeated
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.sources import SplitGroup
@@ -17,10 +18,12 @@ from pipeline.job import JobConfig
 from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.exclusion import IN_TEST_SET, Item, without_test_sets
 from pipeline.stages.parts import Part
 from pipeline.stages.reading_notes import Note, no_note, reading
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
+from pipeline.text.word_runs import RunIndex
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
 from pipeline.tokens import VERSION, PartRecord, read_finished
 from pipeline.vocabulary_files import read_copy
@@ -33,6 +36,7 @@ def part_names(group: SplitGroup, job: JobConfig, part_bytes: int) -> Callable[[
     """
     versions = group.versions(partial(token_versions, job.tokenize))
     key = [VERSION, part_bytes, group.ranges, flat(job.tokenize), job.vocabulary_sha256, versions]
+    key += [job.excluded_sha256] if job.excluded_sha256 and not group.held_out else []
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return lambda number: f"{digest}-{number:05d}.part"
 
@@ -57,12 +61,14 @@ def tokenize_group(
     repeated_lines: U64 | None = None,
     finished: Sequence[PartRecord] = (),
     note: Note = no_note,
+    excluded: RunIndex | None = None,
 ) -> Iterator[PartRecord]:
     """Write the parts of a group that are not finished, each of about `part_bytes` of text, and yield all of them.
 
     Args:
         repeated_lines: hashes of the lines to leave out.
         note: is told which split is read next.
+        excluded: test sets; documents that share a run of words with them are left out, unless they are held out.
     """
     part_name = part_names(group, job, part_bytes)
     yield from finished
@@ -71,20 +77,32 @@ def tokenize_group(
         if finished[-1].last:
             return
         first, start, piece = finished[-1].next_file, finished[-1].end, finished[-1].end_piece
-    part = Part(group, job, first, start, piece)
-    for i in range(first, len(group.splits)):
-        split, begin = group.splits[i], start if i == first else group.splits[i].start
+    reading = group.splits[first]
+
+    def read() -> Iterator[Item]:
+        nonlocal reading
+        for i in range(first, len(group.splits)):
+            reading, begin = group.splits[i], start if i == first else group.splits[i].start
+            note(reading, number)
+            for item in read_documents(reading, begin, job.tokenize.text.clean, repeated_lines):
+                yield i, item
+
+    part, opened = Part(group, job, first, start, piece), first
+    part.open(group.splits[first])
+    for i, item in read() if excluded is None or group.held_out else without_test_sets(read(), excluded):
+        for split in group.splits[opened + 1 : i + 1]:
+            part.open(split)
+        opened = i
+        if i == first and item.position == start and item.piece < piece:
+            continue  # an earlier part holds these pieces of a long text
+        if part.size >= part_bytes:
+            yield part.write(places.parts, part_name(number), tokenizer, (i, item))
+            part, number = Part(group, job, i, item.position, item.piece), number + 1
+            part.open(group.splits[i])
+            note(reading, number)
+        part.add(item, tokenizer)
+    for split in group.splits[opened + 1 :]:
         part.open(split)
-        note(split, number)
-        for item in read_documents(split, begin, job.tokenize.text.clean, repeated_lines):
-            if i == first and item.position == start and item.piece < piece:
-                continue  # an earlier part holds these pieces of a long text
-            if part.size >= part_bytes:
-                yield part.write(places.parts, part_name(number), tokenizer, (i, item))
-                part, number = Part(group, job, i, item.position, item.piece), number + 1
-                part.open(split)
-                note(split, number)
-            part.add(item, tokenizer)
     yield part.write(places.parts, part_name(number), tokenizer)
 
 
@@ -99,6 +117,8 @@ class TokenizeGroup(beam.DoFn):
         self.tokenizer = make_document_tokenizer(self.job.tokenize, vocabulary)
         has_repeats = self.job.tokenize.max_line_repeats is not None
         self.repeated_lines = read_repeated(self.places.parts) if has_repeats else None
+        sha256 = self.job.excluded_sha256
+        self.excluded = RunIndex.from_bytes(read_sealed(self.places.excluded(sha256))) if sha256 else None
 
     def process(self, group: SplitGroup) -> Iterator[PartRecord]:
         log_begin(self.places.work_log, "tokenize")
@@ -106,7 +126,15 @@ class TokenizeGroup(beam.DoFn):
         increment("tokenize", splits_in=len(group.splits), parts_reused=len(finished))
         with reading(self.places.reading_notes) as note:
             parts = tokenize_group(
-                group, self.job, self.places, self.tokenizer, self.part_bytes, self.repeated_lines, finished, note
+                group,
+                self.job,
+                self.places,
+                self.tokenizer,
+                self.part_bytes,
+                self.repeated_lines,
+                finished,
+                note,
+                self.excluded,
             )
             given = 0
             for number, part in enumerate(parts, 1):
@@ -138,6 +166,8 @@ def _count(part: PartRecord) -> None:
         text_bytes=part.text_bytes,
         parts_out=1,
     )
+    if num_in_test_sets := part.rejected.get(IN_TEST_SET, 0):
+        increment("tokenize", documents_in_test_set=num_in_test_sets)
 
 
 @transform

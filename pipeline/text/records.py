@@ -84,6 +84,8 @@ class Reject:
     record_id: str | None = None
     piece: int = 0
     entry: EntryPlace | None = None
+    test_sets: tuple[str, ...] = ()
+    """Names of the test sets (`--exclude`) with which it shares a run of words."""
 
 
 @dataclass(frozen=True, slots=True)
