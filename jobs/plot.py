@@ -7,10 +7,12 @@ Reads the metrics.jsonl of each run, also during training. Lines are running mea
 steps drawn pale. Dots are evaluations.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -18,10 +20,21 @@ import tyro
 from bertloom.counts import counted
 from bertloom.whole_files import output_file
 from jobs.support.config import parse
-from jobs.support.curves import EXACT, PANELS
+from jobs.support.curves import EXACT, PANELS, SOURCE_PANELS
 from jobs.support.outputs import check_output
+from model.loading.sources import MAX_SOURCES
 from model.runs.metrics import read_metrics
 from model.runs.sinks import numbers
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+Lines = list[dict[str, Any]]
+STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+"""Styles of lines of the runs in a chart with a curve for each source."""
+LEGEND_ROWS = 12
+"""Rows of a column of a legend."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,47 +68,127 @@ def main(argv: Sequence[str]) -> None:
     print(f"{config.out}: {counted(len(config.runs), 'run')}")
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One chart."""
+
+    key: str
+    """Of metrics.jsonl."""
+    title: str
+    sources: tuple[str, ...] = ()
+    """Names of the sources with a curve each; without them a run has one curve."""
+
+
 def plot(config: PlotConfig) -> None:
     """Draw the curves and write the file."""
     check_output(config.out, [run / "metrics.jsonl" for run in config.runs], overwrite=config.overwrite)
-    runs = {}
-    for run in config.runs:
-        lines = read_metrics(run / "metrics.jsonl")
-        if not lines:
-            raise ValueError(
-                f"{run} has no metrics.jsonl with a line in it: expected a run folder in which training has started"
-            )
-        lines = drop_untrained_nsp(lines)
-        runs[run] = [line | {"tokens": tokens} for line, tokens in zip(lines, tokens_of(lines))]
+    runs = {str(run): read_run(run) for run in config.runs}
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    known = {key for lines in runs.values() for line in lines for key in numbers(line)}
-    panels = [(key, title) for key, title in PANELS if key in known]
+    panels = panels_of([line for lines in runs.values() for line in lines])
     if not panels:
         raise ValueError(f"{config.runs[0]}/metrics.jsonl has no number that can be drawn, such as a loss")
     num_rows = -(-len(panels) // 3)
     figure = Figure(figsize=(15, 3.6 * num_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    for place, (key, title) in enumerate(panels, 1):
+    for place, panel in enumerate(panels, 1):
         axes = figure.add_subplot(num_rows, 3, place)
-        for number, (run, lines) in enumerate(runs.items()):
-            color = f"C{number % 10}"
-            xs, ys = curve(lines, key, config.x)
-            if key in EXACT or len(xs) < 3:
-                axes.plot(xs, ys, color=color, label=str(run))
-            else:
-                axes.plot(xs, ys, color=color, alpha=0.2, linewidth=0.7)
-                axes.plot(xs, running_mean(ys, config.smooth), color=color, label=str(run))
-            xs, ys = curve(lines, key, config.x, "validation")
-            axes.plot(xs, ys, "o", color=color, markersize=4)
-        axes.set_title(title)
+        if panel.sources:
+            draw_sources(axes, panel, runs, config)
+        else:
+            draw_runs(axes, panel, runs, config, has_legend=len(runs) > 1 and place == 1)
+        axes.set_title(panel.title)
         axes.set_xlabel(config.x)
         axes.grid(alpha=0.3)
-        if len(runs) > 1 and place == 1:
-            axes.legend(fontsize="small")
     with output_file(config.out) as file:
         figure.savefig(file, format=config.out.suffix[1:] or None, dpi=110)
+
+
+def read_run(run: Path) -> Lines:
+    """Return the numbers of each line of a run, by the names that `numbers` gives, with its split and the tokens read.
+
+    Raises:
+        ValueError: there is no line.
+    """
+    lines = read_metrics(run / "metrics.jsonl")
+    if not lines:
+        raise ValueError(
+            f"{run} has no metrics.jsonl with a line in it: expected a run folder in which training has started"
+        )
+    lines = drop_untrained_nsp(lines)
+    return [numbers(line) | {"tokens": tokens, "split": line["split"]} for line, tokens in zip(lines, tokens_of(lines))]
+
+
+def panels_of(lines: Lines) -> list[Panel]:
+    """Return the charts of what these lines have."""
+    known = dict.fromkeys(key for line in lines for key in line)
+    panels = [Panel(key, title) for key, title in PANELS if key in known]
+    for key, title in SOURCE_PANELS:
+        if sources := [name.removeprefix(f"{key}/") for name in known if name.startswith(f"{key}/")]:
+            panels.append(Panel(key, title, tuple(sources[:MAX_SOURCES])))
+    return panels
+
+
+def draw_runs(axes: Axes, panel: Panel, runs: Mapping[str, Lines], config: PlotConfig, *, has_legend: bool) -> None:
+    """Draw a curve of each run, in its own colour."""
+    handles = [
+        draw_curve(axes, lines, panel.key, config, color=f"C{number % 10}", is_exact=panel.key in EXACT)
+        for number, lines in enumerate(runs.values())
+    ]
+    if has_legend:
+        add_legend(axes, list(zip(runs, handles)))
+
+
+def draw_sources(axes: Axes, panel: Panel, runs: Mapping[str, Lines], config: PlotConfig) -> None:
+    """Draw a curve of each source of each run. A colour is a source, a style of line is a run."""
+    from matplotlib.lines import Line2D
+
+    is_exact = panel.key in EXACT
+    colors = [source_color(number, len(panel.sources)) for number in range(len(panel.sources))]
+    styles = [STYLES[number % len(STYLES)] for number in range(len(runs))]
+    for lines, style in zip(runs.values(), styles):
+        for source, color in zip(panel.sources, colors):
+            draw_curve(axes, lines, f"{panel.key}/{source}", config, color=color, style=style, is_exact=is_exact)
+    entries = [(source, Line2D([], [], color=color)) for source, color in zip(panel.sources, colors)]
+    if len(runs) > 1:
+        entries += [(run, Line2D([], [], color="0.3", linestyle=style)) for run, style in zip(runs, styles)]
+    add_legend(axes, entries)
+
+
+def draw_curve(
+    axes: Axes, lines: Lines, key: str, config: PlotConfig, *, color: Any, style: str = "-", is_exact: bool
+) -> Artist:
+    """Draw training as a line, pale with its running mean unless it is exact, and evaluations as dots."""
+    xs, ys = curve(lines, key, config.x)
+    if is_exact or len(xs) < 3:
+        (line,) = axes.plot(xs, ys, style, color=color)
+    else:
+        axes.plot(xs, ys, color=color, alpha=0.2, linewidth=0.7)
+        (line,) = axes.plot(xs, running_mean(ys, config.smooth), style, color=color)
+    xs, ys = curve(lines, key, config.x, "validation")
+    axes.plot(xs, ys, "o", color=color, markersize=4)
+    return line
+
+
+def add_legend(axes: Axes, entries: Sequence[tuple[str, Artist]]) -> None:
+    """Add a legend. Names may hold anything: dollar signs begin no formula, and a first underscore hides nothing."""
+    handles = [handle for _, handle in entries]
+    legend = axes.legend(
+        handles, ["name"] * len(handles), fontsize="small", ncols=1 + (len(handles) - 1) // LEGEND_ROWS
+    )
+    for text, (name, _) in zip(legend.get_texts(), entries):
+        text.set_text(
+            "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+        )
+        text.set_parse_math(False)
+
+
+def source_color(number: int, count: int) -> Any:
+    """Return the colour of one of the sources of a chart."""
+    from matplotlib import colormaps
+
+    return f"C{number}" if count <= 10 else colormaps["turbo"](number / (count - 1))
 
 
 def drop_untrained_nsp(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -113,10 +206,9 @@ def tokens_of(lines: list[dict[str, Any]]) -> list[int]:
     return tokens[1:]
 
 
-def curve(lines: list[dict[str, Any]], key: str, x: str, split: str = "train") -> tuple[list[float], list[float]]:
+def curve(lines: Lines, key: str, x: str, split: str = "train") -> tuple[list[float], list[float]]:
     """Return the points of one curve, without steps that have no number."""
-    own = (numbers(line) for line in lines if line["split"] == split)
-    points = [(values[x], values[key]) for values in own if x in values and key in values]
+    points = [(line[x], line[key]) for line in lines if line["split"] == split and x in line and key in line]
     return [at for at, _ in points], [value for _, value in points]
 
 

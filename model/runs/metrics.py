@@ -22,10 +22,8 @@ Value = float | str | Mapping[str, float]
 TIMING_KEYS = ("seconds", "tokens_per_second", "data_wait_share", "mfu")
 """Keys that differ from run to run: `seconds` of wall clock, real tokens per second, the share of a step's time spent
 waiting for data, and the share of the device's peak FLOP/s (`model/devices.py`)."""
-MAX_SOURCES = 32
-"""Largest number of entries in a table of a line: a mixture has at most as many data sets."""
-MAX_NAME = 255
-"""Longest name of an entry, in characters: names of data sets are names of folders."""
+MAX_ENTRIES = 1024
+"""Largest number of entries in a table of a line: a mixture has 32 sources at most, and a run has few mixtures."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -63,10 +61,8 @@ def is_table(value: object) -> bool:
     """Return whether a value of a line is a table of `MetricsWriter`: a number or null for each source of a mixture."""
     return (
         isinstance(value, dict)
-        and len(value) <= MAX_SOURCES
-        and all(
-            len(name) <= MAX_NAME and is_plain(number) and not isinstance(number, str) for name, number in value.items()
-        )
+        and len(value) <= MAX_ENTRIES
+        and all(is_plain(number) and not isinstance(number, str) for number in value.values())
     )
 
 

@@ -80,3 +80,33 @@ def test_the_settings_of_curves_are_kept_in_the_address(tab, runs):
         one.page.emulate_media(color_scheme="light")
         assert one.page.evaluate(SHOWN) == ["loss", "learning_rate"]
         one.page.close()
+
+
+def test_a_mixture_has_a_legend_of_its_sources_in_their_colours(tab, tmp_path):
+    names = ["web", "<i>books", *map(str, range(8))]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.toml").write_text('data = "nowhere"\n')
+        lines = [json.loads(line_of(step)) for step in range(1, 30)]
+        for line in lines:
+            line["loss_by_source"] = {source: number + 1 / line["step"] for number, source in enumerate(names)}
+            line["tokens_by_source"] = dict.fromkeys(names, line["tokens"])
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with served(tmp_path / "one", tmp_path / "two") as running:
+        one = tab(running.address)
+        one.open("r0/curves")
+        one.page.wait_for_selector(PLOTS)
+        assert one.page.evaluate(SHOWN) == ["loss", "learning_rate", "loss_by_source", "tokens_by_source"]
+        legend = one.page.locator("section[data-quantity=loss_by_source] .sources li")
+        assert legend.all_inner_texts() == [*names, "━━ one", "╍╍ two"]
+        colours = [item.evaluate("item => getComputedStyle(item).color") for item in legend.all()[:10]]
+        assert len(set(colours)) == 10
+        plot = one.page.locator("section[data-quantity=loss_by_source] .u-over")
+        box = plot.bounding_box()
+        one.page.mouse.move(box["x"] + 5, box["y"] + 20)
+        one.page.mouse.move(box["x"] + box["width"] - 1, box["y"] + box["height"] / 2)
+        readout = one.page.locator("section[data-quantity=loss_by_source] .readout").inner_text()
+        assert readout.count("━") == 20 and "━ <i>books 1." in readout
+        one.page.uncheck("#curve-runs li:nth-child(2) input")
+        assert legend.all_inner_texts() == [*names, "━━ one"]
+        one.page.close()

@@ -1,10 +1,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
-from jobs.plot import PlotConfig, curve, drop_untrained_nsp, main, running_mean, tokens_of
+from jobs.plot import PlotConfig, curve, drop_untrained_nsp, main, plot, read_run, running_mean, tokens_of
 
 
 def write_run(folder: Path, num_steps: int, with_pairs: bool = True) -> Path:
@@ -43,8 +45,8 @@ def test_the_curves_of_two_runs_are_drawn_in_the_form_that_is_asked_for(tmp_path
 def test_a_curve_has_the_points_of_its_split_that_have_a_number(tmp_path):
     run = write_run(tmp_path / "run", 3)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert curve(lines, "nsp_loss", "step") == ([1, 3], [0.7, 0.7])
-    assert curve(lines, "mlm_loss", "step", "validation") == ([0, 3], [4.0, 4.0])
+    assert curve(read_run(run), "nsp_loss", "step") == ([1, 3], [0.7, 0.7])
+    assert curve(read_run(run), "mlm_loss", "step", "validation") == ([0, 3], [4.0, 4.0])
     assert tokens_of(lines) == [0, 100, 200, 300, 300]
 
 
@@ -77,3 +79,57 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
             main([*map(str, runs), "--out", out])
     with pytest.raises(ValueError, match="smooth=0 must be at least 1"):
         PlotConfig(runs=(tmp_path,), smooth=0)
+
+
+def write_mixture(folder: Path, names: list[str], num_steps: int = 40) -> Path:
+    folder.mkdir()
+    lines = []
+    for step in range(1, num_steps + 1):
+        tokens = {name: 100 * step * (number + 1) for number, name in enumerate(names)}
+        # The second source has no masked tokens in every other step.
+        losses = {name: 4.0 / step + number for number, name in enumerate(names) if number != 1 or step % 2}
+        values = {"loss": 4.0 / step, "tokens": sum(tokens.values()), "seconds": step / 2}
+        lines.append(values | {"step": step, "split": "train", "loss_by_source": losses, "tokens_by_source": tokens})
+    lines.append({"step": num_steps, "split": "validation", "mlm_loss": 1.0, "loss_by_source": {names[0]: 1.5}})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def drawn(monkeypatch, *runs: Path, out: Path) -> dict[str, Any]:
+    """The charts of a plot by their titles."""
+    figures = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: figures.append(figure) or savefig(figure, *a, **k))
+    plot(PlotConfig(runs=runs, out=out, overwrite=True))
+    return {axes.get_title(): axes for axes in figures[0].axes}
+
+
+def legend_of(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_a_mixture_has_a_curve_for_each_source_of_each_run_with_a_legend(tmp_path, monkeypatch):
+    one, two = write_mixture(tmp_path / "one", ["web", "books"]), write_mixture(tmp_path / "two", ["web", "notes"])
+    axes = drawn(monkeypatch, one, out=tmp_path / "plot.png")
+    assert list(axes) == ["loss (nats)", "MLM loss", "MLM loss by source", "tokens read by source"]
+    assert legend_of(axes["MLM loss by source"]) == legend_of(axes["tokens read by source"]) == ["web", "books"]
+    tokens = [line for line in axes["tokens read by source"].get_lines() if line.get_linestyle() == "-"]
+    assert [list(line.get_ydata())[:2] for line in tokens] == [[100, 200], [200, 400]]
+    dots = [
+        line for line in axes["MLM loss by source"].get_lines() if line.get_marker() == "o" and len(line.get_xdata())
+    ]
+    assert [list(line.get_ydata()) for line in dots] == [[1.5]]
+    axes = drawn(monkeypatch, one, two, out=tmp_path / "plot.png")
+    losses = axes["MLM loss by source"]
+    assert legend_of(losses) == ["web", "books", "notes", str(one), str(two)]
+    means = {(line.get_color(), line.get_linestyle()) for line in losses.get_lines() if line.get_linewidth() > 1}
+    assert {("C0", "-"), ("C1", "-"), ("C0", "--"), ("C2", "--")} <= means
+
+
+def test_names_of_sources_and_runs_are_drawn_as_they_are(tmp_path, monkeypatch):
+    names = ["_hidden", "$a^{$", "\udce9", "a\nb", *map(str, range(40))]
+    run = write_mixture(tmp_path / "$_^", names, num_steps=3)
+    axes = drawn(monkeypatch, run, write_run(tmp_path / "_", 3), out=tmp_path / "plot.png")
+    assert legend_of(axes["MLM loss by source"])[:5] == ["_hidden", "$a^{$", "\ufffd", "a\ufffdb", "0"]
+    assert len(legend_of(axes["MLM loss by source"])) == 32 + 2  # sources and runs
+    assert legend_of(axes["loss (nats)"]) == [str(run), str(tmp_path / "_")]

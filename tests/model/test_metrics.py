@@ -94,8 +94,7 @@ def test_a_line_has_a_number_for_each_source_of_a_mixture_and_no_empty_table(tmp
         {"web": [1]},
         {"web": "1"},
         {"web": 10**30},
-        {"w" * 256: 1},
-        {str(number): 1 for number in range(33)},
+        {str(number): 1 for number in range(1025)},
         [1],
     ],
 )

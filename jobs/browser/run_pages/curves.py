@@ -1,18 +1,32 @@
 """The curves of all runs, drawn in the browser while they train, and a table of their latest values."""
 
 import re
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from jobs.browser.curve_points import SPLITS
-from jobs.browser.pages import number_of, render, run_of
+from jobs.browser.curve_points import SPLITS, sources_of
+from jobs.browser.pages import cut, number_of, render, run_of
 from jobs.browser.section import Section
-from jobs.support.curves import EXACT, PANELS
+from jobs.support.curves import EXACT, PANELS, SOURCE_PANELS
 
 SMOOTHING = 20
 """Lines in a running mean, as in `plot`, unless the page asks for another number."""
 NUM_COLOURS = 8
+MAX_NAME = 60
+"""Characters of the name of a source that the table shows."""
+
+
+class Row(NamedTuple):
+    """A line of the table of latest values."""
+
+    title: str
+    """Title of the quantity."""
+    source: str
+    """Name of the source; empty if the quantity is not of one."""
+    values: list[str]
+    """In training and evaluation of each run."""
 
 
 def show_curves(request: Request) -> Response:
@@ -20,6 +34,7 @@ def show_curves(request: Request) -> Response:
         request,
         "curves.html.j2",
         panels=PANELS,
+        source_panels=SOURCE_PANELS,
         exact=EXACT,
         smoothing=SMOOTHING,
         num_colours=NUM_COLOURS,
@@ -43,15 +58,18 @@ def send_points(request: Request) -> Response:
     return JSONResponse({"more": more, **points.since(version, firsts)})
 
 
-def latest_rows(request: Request) -> list[tuple[str, list[str]]]:
-    """Return the lines of the table: the title of a quantity, and its values in training and evaluation of each run."""
+def latest_rows(request: Request) -> list[Row]:
+    """Return the lines of the table."""
     latest = [run.points.latest() for run in request.app.state.targets.runs.values()]
     columns = [values[split] for values in latest for split in SPLITS]
-    rows = [("step", [shown(column.get("step")) for column in columns])]
-    for key, title in PANELS:
-        if any(key in column for column in columns):
-            rows.append((title, [shown(column.get(key)) for column in columns]))
-    return rows
+    keys = [("step", "", "step"), *((title, "", key) for key, title in PANELS)]
+    for table, title in SOURCE_PANELS:
+        keys += [(title, source, f"{table}/{source}") for source in sources_of(columns, table)]
+    return [
+        Row(title, cut(source, MAX_NAME), [shown(column.get(key)) for column in columns])
+        for title, source, key in keys
+        if key == "step" or any(key in column for column in columns)
+    ]
 
 
 def shown(value: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobs.browser.curve_points import Latest, sources_of
 from jobs.browser.pages import cut, render, run_of, translate
 from jobs.browser.run import BrowsedRun
 from jobs.browser.section import Section
@@ -17,6 +18,18 @@ from model.runs.state import TrainingState
 MAX_ROWS = 500
 """Rows of a table that are shown; a file from elsewhere may have any number."""
 MAX_TEXT = 300
+
+
+class SourceOfRun(NamedTuple):
+    """What a run has read of a source of its mixture."""
+
+    name: str
+    tokens: float
+    share: float
+    """Its share of the tokens of all sources."""
+    loss: float | None
+    """MLM loss in the last step with masked tokens of it."""
+    validation_loss: float | None
 
 
 class Checkpoint(NamedTuple):
@@ -40,6 +53,7 @@ def show_overview(request: Request) -> Response:
         condition=condition_of(request, run, state),
         last_step=max([*(int(values.get("step", 0)) for values in latest.values()), state.step if state else 0]),
         settings=[(name, cut(text, MAX_TEXT)) for name, text in settings[:MAX_ROWS]],
+        sources=sources_of_run(latest),
         checkpoints=[Checkpoint(path.name, size_of(path) / 1e6) for path in run.checkpoints()[-MAX_ROWS:]],
         legs=[
             (leg, targets.find_data_set(leg.shards_digest))
@@ -86,6 +100,23 @@ def data_set_of_run(
         location=location,
         digest=state.shards_digest[:12],
     )
+
+
+def sources_of_run(latest: Latest) -> list[SourceOfRun]:
+    """Return the sources of a run's mixture; none if it reads one data set."""
+    train, validation = latest["train"], latest["validation"]
+    tokens = {name: train[f"tokens_by_source/{name}"] for name in sources_of([train], "tokens_by_source")}
+    total = sum(tokens.values()) or 1.0
+    return [
+        SourceOfRun(
+            name=cut(name, MAX_TEXT),
+            tokens=number,
+            share=number / total,
+            loss=train.get(f"loss_by_source/{name}"),
+            validation_loss=validation.get(f"loss_by_source/{name}"),
+        )
+        for name, number in tokens.items()
+    ]
 
 
 def flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

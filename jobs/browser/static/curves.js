@@ -5,6 +5,8 @@
   const RETRY_MS = 5000;
   const HEIGHT = 240;
   const NUM_COLOURS = 8; // as in curves.py
+  const DASHES = [undefined, [8, 5], [2, 4], [9, 4, 2, 4]]; // of the runs in a chart of sources
+  const DASH_MARKS = ["━━", "╍╍", "┅┅", "━·"];
   const form = document.querySelector("#curve-settings");
   const words = form.dataset;
   const language = document.documentElement.lang;
@@ -26,11 +28,15 @@
     section,
     key: section.dataset.quantity,
     isExact: "exact" in section.dataset,
+    legend: section.querySelector(".sources"), // only in a chart with a curve for each source
+    sources: new Map(), // name -> its entry in the legend
     place: section.querySelector(".plot"),
     readout: section.querySelector(".readout"),
     picked: section.querySelector(".picked"),
     plot: null,
   }));
+
+  const sourceNumbers = new Map(); // name -> the number of its colour, the same in all charts
 
   // ---- points
 
@@ -117,23 +123,64 @@
     const series = [];
     for (const run of runs) {
       if (!run.box.checked) continue;
-      const add = (split, columns, kinds) => {
-        const table = tableOf(split[x], columns.map(fit));
-        if (!table[0].length) return;
-        tables.push(table);
-        series.push(...kinds.map((kind) => ({ run, kind, end: table[0].at(-1), isAlone: table[0].length === 1 })));
-      };
       const { train, validation } = run.splits;
-      const values = train?.values[chart.key];
-      if (values) {
-        const means = smoothed(values, train.width, size);
-        if (chart.isExact) add(train, [means], ["mean"]);
-        else add(train, [values.low ?? values.mean, values.high ?? values.mean, means], ["low", "high", "mean"]);
+      for (const curve of curvesOf(chart, run)) {
+        const add = (split, columns, kinds) => {
+          const table = tableOf(split[x], columns.map(fit));
+          if (!table[0].length) return;
+          tables.push(table);
+          series.push(...kinds.map((kind) => ({ ...curve, run, kind, end: table[0].at(-1), isAlone: table[0].length === 1 })));
+        };
+        const values = train?.values[curve.key];
+        if (values) {
+          const means = smoothed(values, train.width, size);
+          if (chart.isExact) add(train, [means], ["mean"]);
+          else add(train, [values.low ?? values.mean, values.high ?? values.mean, means], ["low", "high", "mean"]);
+        }
+        const found = validation?.values[curve.key];
+        if (found) add(validation, [found.mean], ["evaluation"]);
       }
-      const found = validation?.values[chart.key];
-      if (found) add(validation, [found.mean], ["evaluation"]);
     }
     return { tables, series };
+  }
+
+  /** Returns the curves of a run in a chart: their keys, the elements that have their colours, and their dashes. */
+  function curvesOf(chart, run) {
+    if (!chart.legend) return [{ key: chart.key, item: run.item, dash: run.dash, source: "" }];
+    const keys = new Set(Object.values(run.splits).flatMap((split) => Object.keys(split.values)));
+    const dash = DASHES[runs.indexOf(run) % DASHES.length];
+    return [...keys]
+      .filter((key) => key.startsWith(`${chart.key}/`))
+      .map((key) => {
+        const source = key.slice(chart.key.length + 1);
+        return { key, item: itemOf(chart, source), dash, source };
+      });
+  }
+
+  /** Returns the entry of a source in the legend. After eight, the colours go round the circle by the golden angle. */
+  function itemOf(chart, source) {
+    const known = chart.sources.get(source);
+    if (known) return known;
+    if (!sourceNumbers.has(source)) sourceNumbers.set(source, sourceNumbers.size);
+    const number = sourceNumbers.get(source);
+    const item = document.createElement("li");
+    item.textContent = source.length > 40 ? `${source.slice(0, 40)}…` : source;
+    if (number < NUM_COLOURS) item.className = `run-${number}`;
+    else item.style.color = `light-dark(hsl(${number * 137.5} 70% 35%), hsl(${number * 137.5} 70% 70%))`;
+    chart.sources.set(source, item);
+    return item;
+  }
+
+  /** Shows which colour is which source, and with several runs which dash is which run. */
+  function fillLegend(chart, series) {
+    const items = new Set(series.map(({ item }) => item));
+    const drawn = new Set(series.map(({ run }) => run));
+    const ofRuns = runs.length < 2 ? [] : [...drawn].map((run) => {
+      const item = document.createElement("li");
+      item.textContent = `${DASH_MARKS[runs.indexOf(run) % DASHES.length]} ${run.name}`;
+      return item;
+    });
+    chart.legend.replaceChildren(...[...chart.sources.values()].filter((item) => items.has(item)), ...ofRuns);
   }
 
   /** Returns the points that have an x value, which uPlot wants in order and each once. */
@@ -149,12 +196,12 @@
     return [kept.map((at) => xs[at]), ...columns.map((values) => kept.map((at) => values[at] ?? null))];
   }
 
-  const colourOf = (run) => getComputedStyle(run.item).color;
+  const colourOf = ({ item }) => getComputedStyle(item).color;
   const paled = (colour, share) => colour.replace(/^rgb\((.*)\)$/, `rgba($1, ${share})`);
 
-  function styleOf({ run, kind, isAlone }) {
-    const colour = colourOf(run);
-    if (kind === "mean") return { stroke: colour, width: 2, dash: run.dash, points: { show: isAlone } };
+  function styleOf({ item, dash, kind, isAlone }) {
+    const colour = colourOf({ item });
+    if (kind === "mean") return { stroke: colour, width: 2, dash, points: { show: isAlone } };
     if (kind === "evaluation") {
       const points = { show: true, size: 7, width: 1.5, stroke: colour, fill: getComputedStyle(document.body).backgroundColor };
       return { stroke: colour, paths: () => null, points };
@@ -179,8 +226,8 @@
     const style = getComputedStyle(document.body);
     const line = getComputedStyle(chart.section).borderTopColor;
     const axis = { stroke: style.color, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
-    const bands = series.flatMap(({ run, kind }, at) =>
-      kind === "high" ? [{ series: [at + 1, at], fill: paled(colourOf(run), 0.35) }] : [],
+    const bands = series.flatMap((one, at) =>
+      one.kind === "high" ? [{ series: [at + 1, at], fill: paled(colourOf(one), 0.35) }] : [],
     );
     return {
       width,
@@ -203,8 +250,9 @@
     chart.section.hidden = !tables.length;
     if (!tables.length) return forget(chart);
     chart.series = series; // they end later with every new line
+    if (chart.legend) fillLegend(chart, series); // before the curves take their colours from it
     const data = uPlot.join(tables);
-    const shape = JSON.stringify(series.map(({ run, kind, isAlone }) => [run.points, kind, isAlone]));
+    const shape = JSON.stringify(series.map(({ run, key, kind, isAlone }) => [run.points, key, kind, isAlone]));
     if (chart.plot && chart.shape === shape) {
       const xs = chart.plot.data[0];
       const { min, max } = chart.plot.scales.x;
@@ -247,13 +295,13 @@
     chart.readout.replaceChildren();
     if (at === null || at === undefined || plot.cursor.left < 0) return;
     chart.readout.append(`${words[form.elements.x.value]} ${shownExactX(plot.data[0][at])}`);
-    chart.series.forEach(({ run, kind, end }, number) => {
+    chart.series.forEach(({ run, item, source, kind, end }, number) => {
       if ((kind !== "mean" && kind !== "evaluation") || plot.data[0][at] > end) return;
       const value = valueAt(plot.data[number + 1], at);
       if (value === null) return;
       const part = document.createElement("span");
-      part.className = run.item.className;
-      part.textContent = `${kind === "mean" ? "━" : "○"} ${shownY(value)}`;
+      part.style.color = colourOf({ item });
+      part.textContent = `${kind === "mean" ? "━" : "○"} ${source && `${item.textContent} `}${shownY(value)}`;
       part.title = run.name;
       chart.readout.append(" ", part);
     });

@@ -9,7 +9,7 @@ import pytest
 from jobs.browser import curve_points
 from jobs.browser.curve_points import CurvePoints, parse_lines
 from jobs.browser.pages import chinese_texts
-from jobs.support.curves import PANELS
+from jobs.support.curves import PANELS, SOURCE_PANELS
 from tests.jobs.browser.page_reader import Reader
 
 
@@ -145,11 +145,72 @@ def test_lines_of_any_length_are_read_in_parts_of_bounded_size(tmp_path, monkeyp
 
 def test_fast_and_slow_reading_of_lines_agree():
     lines = [train_line(1), line(1, "validation", mlm_loss=None, other="x"), train_line(2, f1=1, gradient_norm=-0.5)]
-    fast, none = parse_lines(text_of(lines).encode())
-    slow, one = parse_lines(text_of([*lines[:2], {"step": "x"}, lines[2]]).encode())
+    fast, _, none = parse_lines(text_of(lines).encode())
+    slow, _, one = parse_lines(text_of([*lines[:2], {"step": "x"}, lines[2]]).encode())
     assert (none, one) == (0, 1)
     assert [str(row) for row in fast.to_pylist()] == [str(row) for row in slow.to_pylist()]  # nan != nan
     assert fast["f1"].to_pylist()[2] == 1 and math.isnan(fast["mlm_loss"].to_pylist()[1])
+
+
+@pytest.mark.parametrize("names", [["web", "books"], ["a{b}", "书", "\udce9", 'q"u/o"te']])
+def test_fast_and_slow_reading_of_sources_agree(names):
+    tables = [
+        {"loss_by_source": {name: number / 3 for number, name in enumerate(names)}, "tokens_by_source": {names[1]: 7}},
+        {"loss_by_source": {names[0]: None, names[1]: 2.5}},
+        {},
+    ]
+    lines = [train_line(step, **table) for step, table in enumerate(tables, 1)]
+    found = [
+        {"loss_by_source/" + name: number / 3 for number, name in enumerate(names)}
+        | {f"tokens_by_source/{names[1]}": 7},
+        {f"loss_by_source/{names[1]}": 2.5},
+        {},
+    ]
+    for before in ([], [b"damaged\n"]):
+        table, of_sources, num_damaged = parse_lines(b"".join(before) + text_of(lines).encode())
+        assert (table["step"].to_pylist(), of_sources, num_damaged) == ([1, 2, 3], found, len(before))
+
+
+@pytest.mark.parametrize(
+    "table", [{"web": "x"}, {"web": {"a": 1}}, {"web": 10**400}, [1], {str(number): 1 for number in range(1025)}]
+)
+def test_a_table_that_no_run_writes_is_a_damaged_line(table):
+    lines = [train_line(1), train_line(2, loss_by_source=table), train_line(3, tokens_by_source={"web": 4})]
+    found, of_sources, num_damaged = parse_lines(text_of(lines).encode())
+    assert (found["step"].to_pylist(), of_sources, num_damaged) == ([1, 3], [{}, {"tokens_by_source/web": 4}], 1)
+
+
+def test_sources_have_curves_from_the_line_in_which_they_appear(tmp_path, monkeypatch):
+    monkeypatch.setattr(curve_points, "MAX_POINTS", 8)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text_of(train_line(step, loss_by_source={"web": step}) for step in range(1, 6)))
+    points = CurvePoints(path)
+    points.read_on()
+    before = points.since("", {})
+    more = [train_line(step, loss_by_source={"books": -step, "web": step}) for step in range(6, 12)]
+    with path.open("a") as file:
+        file.write(text_of([*more, line(11, "validation", loss_by_source={"books": 0.5})]))
+    points.read_on()
+    after = points.since(before["version"], {"train": 5})
+    assert after["version"] != before["version"]
+    values = after["splits"]["train"]["values"]
+    assert values["loss_by_source/web"]["mean"] == [1.5, 3.5, 5.5, 7.5, 9.5, 11]
+    assert values["loss_by_source/books"] == {
+        "mean": [None, None, -6, -7.5, -9.5, -11],
+        "count": [0, 0, 1, 2, 2, 1],
+        "low": [None, None, -6, -8, -10, -11],
+        "high": [None, None, -6, -7, -9, -11],
+    }
+    assert after["splits"]["validation"]["values"]["loss_by_source/books"]["mean"] == [0.5]
+    assert points.latest()["train"]["loss_by_source/books"] == -11
+    assert points.latest()["validation"]["loss_by_source/books"] == 0.5
+
+
+def test_a_file_of_any_origin_gives_at_most_32_curves_of_sources(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text_of(train_line(step, loss_by_source={f"{step}": 1, f"{step}x": 2}) for step in range(1, 99)))
+    names = [name for name in points_of(path)["splits"]["train"]["values"] if "/" in name]
+    assert names == [f"loss_by_source/{step}{end}" for step in range(1, 17) for end in ("", "x")]
 
 
 def test_next_sentence_prediction_is_not_drawn_where_it_is_not_trained(tmp_path):
@@ -192,4 +253,32 @@ def test_points_come_as_json_and_wrong_values_are_refused(tmp_path):
 
 
 def test_each_quantity_has_a_chinese_title():
-    assert {title for _, title in PANELS} <= chinese_texts().keys()
+    assert {title for _, title in PANELS + SOURCE_PANELS} <= chinese_texts().keys()
+
+
+def test_the_table_has_a_row_for_each_source(tmp_path):
+    mixture = {"loss_by_source": {"<web>": 2.5, "books": 3.0}, "tokens_by_source": {"<web>": 123456, "books": 10}}
+    first = write_run(
+        tmp_path / "first", [train_line(1, **mixture), line(1, "validation", loss_by_source={"books": 4.5})]
+    )
+    second = write_run(tmp_path / "second", [train_line(1, loss_by_source={"n" * 500: 1.5}), train_line(2)])
+    page = Reader(first, second).get("r0/curves")
+    assert [row for row in page.rows if "by source" in row[0]] == [
+        ["MLM loss by source: <web>", "2.5", "–", "–", "–"],
+        ["MLM loss by source: books", "3", "4.5", "–", "–"],
+        [f"MLM loss by source: {'n' * 60}…", "–", "–", "1.5", "–"],
+        ["tokens read by source: <web>", "123,456", "–", "–", "–"],
+        ["tokens read by source: books", "10", "–", "–", "–"],
+    ]
+    assert "各来源的 MLM 损失：books" in Reader(first).get("r0/curves", language="zh").text
+    assert page.source.count("data-sources") == 2
+
+
+def test_the_overview_has_the_sources_of_a_mixture(tmp_path):
+    mixture = {"loss_by_source": {"books": 3.0}, "tokens_by_source": {"web": 300000, "books": 100000}}
+    before = {"loss_by_source": {"web": 2.5, "books": 9.0}, "tokens_by_source": {"web": 200000, "books": 90000}}
+    lines = [train_line(1, **before), train_line(2, **mixture), line(2, "validation", loss_by_source={"web": 2.25})]
+    page = Reader(write_run(tmp_path / "run", lines)).get("r0/overview")
+    assert ["web", "300,000", "75.0 %", "2.5", "2.25"] in page.rows
+    assert ["books", "100,000", "25.0 %", "3", "–"] in page.rows
+    assert "Sources" not in Reader(write_run(tmp_path / "one", [train_line(1)])).get("r0/overview").text
