@@ -27,7 +27,7 @@ from bertloom.counts import counted
 from bertloom.locks import output_lock
 from bertloom.messages import print_message
 from bertloom.sealed_files import write_sealed
-from jobs.support.config import parse
+from jobs.support.config import NamesPreset, parse
 from jobs.support.exclude import ExcludeConfig
 from jobs.support.inputs import Like, check_inputs, read_inputs
 from pipeline.checks.gates import Gates
@@ -43,12 +43,20 @@ if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
     from pipeline.execution import Launcher
+    from pipeline.extended import Extension
     from pipeline.job import JobConfig
     from pipeline.remote.engine import Engine
     from pipeline.text.word_runs import RunIndex
     from pipeline.vocabulary import Vocabulary
 
 say = partial(print_message, "preprocess")
+
+
+def _options_of(location: str | Sequence[str]) -> dict[str, Any]:
+    """Return the options of a data set, of the first one if there are several."""
+    from pipeline.extended import options_of
+
+    return options_of(location if isinstance(location, str) else location[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +68,11 @@ class PreprocessConfig:
     Flags for Beam come last, after `--`.
     """
 
-    vocab: str
-    """The vocabulary: a vocab.txt with one word per line, a tokenizer.json, or a folder with either, as transformers writes
-    it. `bertloom build-vocab` makes one."""
     out: str
     """Folder of the data set to write. After an interruption, the same command does the rest."""
+    vocab: str | None = None
+    """The vocabulary: a vocab.txt with one word per line, a tokenizer.json, or a folder with either, as transformers writes
+    it. `bertloom build-vocab` makes one. It may be left out with --extend, which takes that of the data set."""
     input: tuple[str, ...] = ()
     """Files, folders or quoted globs, local or on an object store. @LIST is a file with one of these per line."""
     inputs: str | None = None
@@ -73,6 +81,10 @@ class PreprocessConfig:
     like: Like = None
     """A well-known corpus, such as c4 or wikiextractor. Sets the flags that read it. Other flags override these. See
     `bertloom corpora`."""
+    extend: Annotated[tuple[str, ...], NamesPreset(_options_of)] = ()
+    """Finished data sets to extend: input files that they read and documents that they hold are left out, so that --out has
+    only what is new. The first one decides the defaults of all flags for reading, cleaning, tokens and examples. Train on
+    all of them: `bertloom pretrain --data` takes several."""
     validation_input: tuple[str, ...] = ()
     """Files, folders or globs of texts for the validation split. By default --validation-fraction chooses documents of
     --input. Texts of --input that equal a text of these files are not trained on."""
@@ -93,11 +105,17 @@ class PreprocessConfig:
 
     def __post_init__(self) -> None:
         check_inputs(self.input, self.inputs)
+        if self.vocab is None and not self.extend:
+            raise ValueError(
+                "no vocabulary: expected --vocab with a vocab.txt, a tokenizer.json or a folder with either; `bertloom "
+                "build-vocab` makes one"
+            )
         check_num_workers(self.num_workers)
         if self.split_mb is not None and self.split_mb <= 0:
             raise ValueError(f"--split-mb {self.split_mb}: expected more than 0")
         fraction = self.examples.validation_fraction
-        if self.validation_input and fraction not in (0.0, ExamplesConfig.validation_fraction):
+        usual = (0.0, ExamplesConfig.validation_fraction)
+        if self.validation_input and fraction not in usual and not self.extend:  # which may have set the fraction
             raise ValueError(
                 f"--validation-fraction {fraction} and --validation-input both choose the validation split: give one of them"
             )
@@ -108,6 +126,8 @@ def main(argv: Sequence[str]) -> int:
     at = argv.index("--") if "--" in argv else len(argv)
     if any(word.partition("=")[0] == "--runner" for word in argv[:at]):
         raise ValueError("--runner: flags of Beam and of an engine follow a --, as in -- --runner=DaskRunner")
+    if any(word.partition("=")[0] == "--extend" for word in argv[:at]):
+        connect_stores(argv[at + 1 :])  # the data set, which may be in a store, decides defaults
     config = parse(PreprocessConfig, argv[:at], prog="bertloom preprocess")
     import_beam(connectors=at < len(argv))
     manifest = preprocess(config, argv[at + 1 :])
@@ -117,6 +137,15 @@ def main(argv: Sequence[str]) -> int:
     from jobs.support.report import write_report  # not at the top: imports jinja2
 
     return write_report(config.out, config.gates)
+
+
+def connect_stores(beam_flags: Sequence[str]) -> None:
+    """Connect the object stores that flags of Beam name."""
+    import_beam(connectors=bool(beam_flags))
+    from pipeline.execution import pipeline_options
+    from pipeline.storage_flags import storage_options
+
+    storage.connect(storage_options(pipeline_options(1, beam_flags)))
 
 
 @dataclass(frozen=True)
@@ -135,6 +164,8 @@ class CheckedJob:
     """Messages about the sources."""
     is_dry: bool
     """Whether the job is to be built and checked only."""
+    extension: Extension
+    """The data sets that it extends."""
 
 
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -167,6 +198,7 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
     """Check flags, vocabulary and inputs, and print what is to be known of them. ValueError if the job cannot be done."""
     from jobs.support.excluded_texts import read_excluded
     from pipeline.execution import pipeline_options
+    from pipeline.extended import check_extension, leave_out_known, read_extension
     from pipeline.inputs.discovery import find_sources
     from pipeline.inputs.sources import leave_out
     from pipeline.job import JobConfig
@@ -184,25 +216,31 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
     check_apart(config.validation_input, config.out, config.work_dir, "--validation-input")
     is_dry = is_dry_run(options)
     given = {"--input": patterns, "--validation-input": config.validation_input, "--out": (config.out,)}
-    check_dataflow(options, {**given, "--work-dir": filter(None, [config.work_dir])})
-    vocabulary = read_vocabulary(config.vocab)
-    tokenize = settled(config.tokenize, vocabulary, config.vocab)
+    check_dataflow(options, {**given, "--work-dir": filter(None, [config.work_dir]), "--extend": config.extend})
+    extension = read_extension(config.extend, config.out)
+    vocabulary = read_vocabulary(config.vocab) if config.vocab else extension.vocabulary()
+    tokenize = settled(config.tokenize, vocabulary, config.vocab or config.extend[0])
     check_packages(tokenize)
     examples = replace(config.examples, validation_fraction=0.0) if config.validation_input else config.examples
     notes: list[str] = []
     excluded = read_excluded(config.test_sets, notes)
     test_sets = excluded.sha256 if excluded else ""
-    job = JobConfig(tokenize, examples, vocabulary.sha256, vocabulary.special_tokens_sha256, test_sets)
+    digests = vocabulary.sha256, vocabulary.special_tokens_sha256, test_sets, extension.digests
+    job = JobConfig(tokenize, examples, *digests)
     if config.num_workers > 1 and not is_local(options):
         say(f"--num-workers {config.num_workers} is for this machine alone: an engine has workers of its own")
     sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
     sources = leave_out(sources, config.leave_out)
+    if config.extend:
+        notes += check_extension(extension, job, sources)
+        sources, extension, about_files = leave_out_known(sources, extension, job)
+        notes += about_files
     for note in filter(None, [*vocabulary.notes, vocabulary.block_tokenizer(tokenize.casing).note, *notes]):
         say(note)
     work = config.work_dir or storage.join(config.out, ".work")
     places = Places(config.out, work, start=uuid.uuid4().hex)
     name_job(options, "preprocess", config.out)
-    return CheckedJob(config, options, job, places, vocabulary, excluded, sources, notes, is_dry)
+    return CheckedJob(config, options, job, places, vocabulary, excluded, sources, notes, is_dry, extension)
 
 
 def what_looks_wrong(sources: Sequence[Source], job: JobConfig) -> list[str]:
@@ -262,6 +300,7 @@ def make_data_set(checked: CheckedJob, engine: Engine | None) -> dict[str, Any]:
     """Claim the output and run the pipeline. Return the manifest. engine: the runner, if it is not that of this machine."""
     from jobs.support.progress import JobProgress
     from pipeline.execution import Launcher
+    from pipeline.extended import write_extension
     from pipeline.inputs.split_list import write_split_list
     from pipeline.output import claim
     from pipeline.remote.worker_check import worker_check
@@ -273,6 +312,8 @@ def make_data_set(checked: CheckedJob, engine: Engine | None) -> dict[str, Any]:
     write_copy(places.vocabulary(checked.job.vocabulary_digest), checked.vocabulary, checked.job.tokenize.casing)
     if checked.excluded:
         write_sealed(places.excluded(checked.job.excluded_sha256), checked.excluded.to_chunks())
+    if checked.job.extends:
+        write_extension(places.extended, checked.extension)
     split_list = write_split_list(places.scratch, sources, groups)
     if engine:
         say_where(engine, places, sources, groups)
@@ -402,6 +443,8 @@ def print_summary(manifest: dict[str, Any]) -> None:
     if "documents_near_duplicate" in counters:
         near = counters["documents_near_duplicate"]
         print(f"    duplicate {near:>12,} are near duplicates, listed in near-duplicates.parquet")
+    for name, numbers in counters.get("duplicates_of", {}).items():
+        print(f"    duplicate {numbers['equal']:>12,} are equal to documents of {name}")
     for reason, number in counters["rejected"].items():
         print(f"    rejected {number:>13,} {reason}")
     for one in manifest.get("excluded", {}).get("sets", ()):

@@ -25,6 +25,8 @@ class JobConfig:
     """Of special_tokens_map.json, for a tokenizer that has one in a data set."""
     excluded_sha256: str = ""
     """Of the test sets whose documents --exclude leaves out; they themselves are in a file (`Places.excluded`)."""
+    extends: tuple[str, ...] = ()
+    """Digests of the manifests of the data sets that it extends."""
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> "JobConfig":
@@ -44,6 +46,7 @@ class JobConfig:
             manifest["vocabulary"]["sha256"],
             special_tokens_of(manifest),
             manifest.get("excluded", {}).get("sha256", ""),
+            tuple(row["sha256"] for row in manifest.get("extends", ())),
         )
 
     def read_config(self, row: dict[str, Any]) -> ReadConfig:
@@ -72,7 +75,7 @@ class JobConfig:
 
     @property
     def digest(self) -> str:
-        key = [self.as_dict(), self.vocabulary_digest, *filter(None, [self.excluded_sha256])]
+        key = [self.as_dict(), self.vocabulary_digest, *filter(None, [self.excluded_sha256, self.extends])]
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 

@@ -168,6 +168,8 @@ def prepare_folders(places: Places, job: JobConfig) -> None:
     make_folder("--out", places.records)
     storage.remove(places.plan)
     storage.sweep_temporary(places.dataset)
+    if job.extends:
+        make_folder("--out", places.known)
     if job.examples.near_duplicates is not None:
         make_folder("--work-dir", places.near_duplicate_search)
 

@@ -77,6 +77,21 @@ class Places:
         return storage.join(self.scratch, "held-out")
 
     @property
+    def extended(self) -> str:
+        """The file that describes the data sets of --extend."""
+        return storage.join(self.scratch, "extended")
+
+    @property
+    def known(self) -> str:
+        """Folder of the files of the search for documents that these data sets have."""
+        return storage.join(self.scratch, "known")
+
+    @property
+    def known_documents(self) -> str:
+        """The file that lists those found."""
+        return storage.join(self.scratch, "known-documents")
+
+    @property
     def near_duplicates(self) -> str:
         """The file that lists the near duplicates found."""
         return storage.join(self.scratch, "near-duplicates")

@@ -1,6 +1,6 @@
 """Raw text to a data set: the composed pipeline, one stage per line.
 
-    match -> tokenize -> (find near duplicates ->) plan -> weave -> write the manifest
+    match -> tokenize -> (find known documents ->) (find near duplicates ->) plan -> weave -> write the manifest
 
 The bulk of the data goes through files, and only small records go through the runner (the claim-check pattern), because
 local runners keep grouped data in memory. So memory stays flat, a restart finds its finished parts and shards, and a
@@ -14,6 +14,7 @@ import apache_beam as beam
 
 from pipeline.job import JobConfig
 from pipeline.places import Places
+from pipeline.stages.known_documents import FindKnownDocuments
 from pipeline.stages.manifest import WriteManifest
 from pipeline.stages.near_duplicates import FindNearDuplicates
 from pipeline.stages.plan import PlanBuckets
@@ -40,6 +41,8 @@ class Preprocess(beam.PTransform[Any, Any]):
     def expand(self, groups: Any) -> Any:
         job, places = self.job, self.places
         parts = groups | "tokenize" >> Tokenize(self.reading, places, self.part_bytes)
+        if job.extends:
+            parts = parts | "known documents" >> FindKnownDocuments(job, places)
         if job.examples.near_duplicates is not None:
             parts = parts | "near duplicates" >> FindNearDuplicates(job, places)
         return (

@@ -223,6 +223,21 @@ def read_documents_table(path: str, part: PartRecord) -> NDArray[np.void]:
         return np.frombuffer(storage.read_at(file, *part.sections["documents"]), DOCUMENT)
 
 
+def read_document_rows(path: str, part: PartRecord, low: int, high: int) -> NDArray[np.void]:
+    """Return the DOCUMENT rows of a part with low <= id < high (0 ... 2^64), without their tokens."""
+    num_ranges = part.sections["index"][1] // INDEX.itemsize - 1
+    begin, _ = part.sections["index"]
+    edges = [low * num_ranges >> 64, ((high - 1) * num_ranges >> 64) + 1]
+    spans = [(begin + edge * INDEX.itemsize, INDEX.itemsize) for edge in edges]
+    first, end = (int(np.frombuffer(entry, INDEX)["document"][0]) for entry in storage.read_ranges(path, spans))
+    place = (part.sections["documents"][0] + first * DOCUMENT.itemsize, (end - first) * DOCUMENT.itemsize)
+    rows = np.frombuffer(storage.read_ranges(path, [place])[0], DOCUMENT)
+    wanted = rows["id"] >= np.uint64(low)
+    if high < 1 << 64:
+        wanted &= rows["id"] < np.uint64(high)
+    return rows[wanted]
+
+
 def read_rejects(path: str, part: PartRecord) -> bytes:
     """Return the rejects of a part: a gzip member of JSON lines, or nothing if there are none."""
     with storage.open_read(path) as file:

@@ -93,7 +93,7 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str) -> Config:
                 _merge(table, {name: {chosen.key: value}})
         for mark in _marks(hint, NamesPreset):
             if named := [*_values_of(name, words), *filter(None, [table.get(name)])]:
-                table = _under(config_class, mark.table_of(named[0]), table)
+                table = _under(config_class, f"--{name}", mark.table_of(named[0]), table)
     flags = dict(_flag_hints(config_class, table))
     words = with_values(words, flags)
     check_flags(words, flag_names(flags), prog)
@@ -169,10 +169,10 @@ def _values_of(flag: str, words: Sequence[str]) -> list[str]:
     return re.findall(rf"(?<!\S)--{flag}[ =](\S+)", " ".join(words))[::-1]
 
 
-def _under(config_class: type, values: Mapping[str, Any], table: dict[str, Any]) -> dict[str, Any]:
-    """Return the table over the values of a named preset."""
+def _under(config_class: type, flag: str, values: Mapping[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """Return the table over the values of a preset that a flag names."""
     keys = _keys(config_class)
-    merged = checked_table(config_class, {key: value for key, value in values.items() if key in keys}, "--like", "")
+    merged = checked_table(config_class, {key: value for key, value in values.items() if key in keys}, flag, "")
     _merge(merged, table)
     return merged
 

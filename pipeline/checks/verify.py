@@ -193,6 +193,12 @@ def _check_totals(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> Itera
     ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]
     if ends != counters["documents_in"] or sum(counters["rejected"].values()) != counters["documents_rejected"]:
         yield f"manifest.json: {counters['documents_in']} documents came in, but {ends} are used, rejected or duplicate"
+    known = sum(sum(numbers.values()) for numbers in counters.get("duplicates_of", {}).values())
+    if known > counters["documents_duplicate"]:
+        yield (
+            f"manifest.json: {known} documents are duplicates of other data sets, but only "
+            f"{counters['documents_duplicate']} are duplicates"
+        )
     came = sum(row["documents"] + row["rejected"] for row in manifest["inputs"])
     if came != counters["documents_in"]:
         yield f"manifest.json: the inputs gave {came} documents, but {counters['documents_in']} came in"

@@ -20,6 +20,7 @@ from bertloom.sealed_files import read_sealed
 from bertloom.shards import FORMAT_VERSION, digest_of, shards_table
 from pipeline.dataset import NEAR_DUPLICATES, NEAR_DUPLICATES_SCHEMA, REPEATED
 from pipeline.examples.configuration import ExamplesConfig
+from pipeline.extended import Extended, read_data_sets
 from pipeline.inputs.sources import ReadConfig, Source, differences
 from pipeline.inputs.split_list import read_split_list
 from pipeline.job import JobConfig
@@ -54,8 +55,11 @@ def versions(config: TokenizeConfig, sources: Sequence[Source]) -> dict[str, str
     return found
 
 
-def add_up(plan: Plan, buckets: list[BucketRecord]) -> dict[str, Any]:
-    """Return the counters of a job. ValueError if documents are missing: nothing may be lost in silence."""
+def add_up(plan: Plan, buckets: list[BucketRecord], extends: Sequence[Extended] = ()) -> dict[str, Any]:
+    """Return the counters of a job. ValueError if documents are missing: nothing may be lost in silence.
+
+    extends: the data sets that it extends.
+    """
     rejected, passed_over = _sum(part.rejected for part in plan.parts), _sum(part.passed_over for part in plan.parts)
     without = sum(bucket.num_without_example for bucket in buckets)
     if without:
@@ -75,6 +79,10 @@ def add_up(plan: Plan, buckets: list[BucketRecord]) -> dict[str, Any]:
     }
     if plan.near_duplicates_sha256:
         counters["documents_near_duplicate"] = sum(bucket.num_near_duplicates for bucket in buckets)
+    if extends:
+        counters["duplicates_of"] = {
+            one.name: {"equal": sum(bucket.num_known[i] for bucket in buckets)} for i, one in enumerate(extends)
+        }
     ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]
     if ends != counters["documents_in"]:
         raise ValueError(
@@ -171,7 +179,8 @@ def write_manifest(
         raise ValueError(
             f"{len(buckets)} of {len(plan.buckets)} buckets came back: start the job again to make the others"
         )
-    counters = add_up(plan, buckets)
+    extends = read_data_sets(places.extended) if job.extends else []
+    counters = add_up(plan, buckets, extends)
     check_pairs(counters, job.examples, layout_advice(plan.parts, job.tokenize.text.read))
     rows = [row for bucket in buckets for row in bucket.shards]
     shards = parquet_bytes(shards_table(rows))
@@ -196,10 +205,22 @@ def write_manifest(
             f"documents/{bucket.split}/{bucket.number:05d}.parquet": bucket.documents_sha256 for bucket in buckets
         },
         "files": files,
+        **({"extends": [about_extended(one) for one in extends]} if extends else {}),
     }
     manifest["sha256"] = manifest_sha256(manifest)
     storage.write_whole(places.manifest, [manifest_text(manifest)])
     return manifest
+
+
+def about_extended(data_set: Extended) -> dict[str, Any]:
+    """Return what the manifest records of a data set that it extends."""
+    return {
+        "name": data_set.name,
+        "path": data_set.location,
+        "sha256": data_set.sha256,
+        "shards_digest": data_set.shards_digest,
+        "files_not_read_again": data_set.num_files,
+    }
 
 
 def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> bytes:

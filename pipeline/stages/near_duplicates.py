@@ -11,10 +11,8 @@ ends may be alike to the middle one only. The bulk goes through files, so memory
 finished.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import apache_beam as beam
@@ -24,6 +22,8 @@ from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.known_documents import read_known
+from pipeline.stages.part_lists import read_part_list, write_part_list
 from pipeline.stages.similar_documents import (
     NEAR_DUPLICATE,
     PAIR,
@@ -52,14 +52,8 @@ class Range:
 def write_list(parts: Sequence[PartRecord], search: Search) -> str:
     """Write the list of all parts. Return its path, which depends on its content."""
     path = search.path("list", [part.name for part in parts])
-    write_sealed(path, [json.dumps(list(map(vars, parts))).encode()])
+    write_part_list(path, parts)
     return path
-
-
-@lru_cache(maxsize=2)
-def read_list(path: str) -> list[PartRecord]:
-    """Return the parts of a list. Cached: its path depends on its content."""
-    return list(map(PartRecord.from_json, json.loads(read_sealed(path))))
 
 
 @transform
@@ -106,14 +100,14 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
         return path, None
 
     def cut_ranges(self, path: str, _: Iterable[None]) -> Iterator[Range]:
-        number = num_hash_ranges(read_list(path), self.search.min_similarity)
+        number = num_hash_ranges(read_part_list(path), self.search.min_similarity)
         log_begin(self.places.work_log, "pair", number)
         yield from (Range(i, number, path) for i in range(number))
 
     def pair(self, hashes: Range) -> Range:
         path = self._pairs(hashes)
         if is_new := not is_sealed(path):
-            pairs = find_pairs(hashes.number, hashes.count, read_list(hashes.list), self.search)
+            pairs = find_pairs(hashes.number, hashes.count, read_part_list(hashes.list), self.search)
             write_rows(path, pairs, "id")
             increment("pair", pairs_out=len(pairs))
         increment("pair", ranges_in=1, ranges_reused=int(not is_new))
@@ -131,7 +125,7 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
             edges = range_edges(ids.number, ids.count)
             paths = (self._pairs(Range(i, ids.count, ids.list)) for i in range(ids.count))
             pairs = np.unique(np.concatenate([read_rows(name, PAIR, *edges) for name in paths]))
-            write_sealed(path, [verify_pairs(pairs, read_list(ids.list), self.search).tobytes()])
+            write_sealed(path, [verify_pairs(pairs, read_part_list(ids.list), self.search).tobytes()])
             increment("verify", pairs_in=len(pairs))
         increment("verify", ranges_in=1, ranges_reused=int(not is_new))
         log_piece(self.places.work_log, "verify", str(ids.number), is_new=is_new)
@@ -139,10 +133,12 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
 
     def join(self, _: None, ranges: Iterable[Range]) -> Iterator[PartRecord]:
         ranges = sorted(ranges, key=lambda ids: ids.number)
-        found = b"".join(read_sealed(self._verified(ids)) for ids in ranges)
-        write_sealed(self.places.near_duplicates, [found])
-        increment("verify", near_duplicates_found=len(found) // NEAR_DUPLICATE.itemsize)
-        yield from read_list(ranges[0].list)
+        found = np.frombuffer(b"".join(read_sealed(self._verified(ids)) for ids in ranges), NEAR_DUPLICATE)
+        if known := read_known(self.places, self.job):
+            found = found[~known.among(found["part"], found["id"])]
+        write_sealed(self.places.near_duplicates, [found.tobytes()])
+        increment("verify", near_duplicates_found=len(found))
+        yield from read_part_list(ranges[0].list)
 
     def _pairs(self, hashes: Range) -> str:
         return self.search.path("pairs", hashes.number, hashes.count, hashes.list)

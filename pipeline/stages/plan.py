@@ -32,6 +32,7 @@ from pipeline.job import JobConfig
 from pipeline.part_sources import damaged_files
 from pipeline.places import Places
 from pipeline.stages.counters import increment
+from pipeline.stages.known_documents import KnownDocuments, read_known
 from pipeline.stages.layouts import layout_advice
 from pipeline.stages.rejected import explain_rejects
 from pipeline.stages.similar_documents import read_near_duplicates
@@ -71,6 +72,8 @@ class Plan:
     """Digest of the ids of near duplicates; empty if these are not left out."""
     held_out_sha256: str = ""
     """Digest of the ids of the documents of --validation-input; empty without that flag."""
+    known_sha256: str = ""
+    """Digest of the documents that the data sets of --extend have; empty without that flag."""
 
     @cached_property
     def digest(self) -> str:
@@ -81,6 +84,7 @@ class Plan:
             self.validation_fraction,
             self.near_duplicates_sha256,
             self.held_out_sha256,
+            self.known_sha256,
         ]
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
@@ -98,6 +102,7 @@ def make_plan(
     near_duplicate_ids: U64 | None = None,
     held_out_ids: U64 | None = None,
     min_shards: int = 1,
+    known: KnownDocuments | None = None,
 ) -> Plan:
     """Return the plan for all parts, which may come in any order.
 
@@ -108,6 +113,7 @@ def make_plan(
         near_duplicate_ids: documents to leave out.
         held_out_ids: documents of --validation-input, sorted, if there is that flag.
         min_shards: fewest train buckets, as far as the documents allow.
+        known: documents of the data sets that the job extends, which are left out, too.
     """
     ordered = tuple(sorted(parts, key=lambda part: part.sort_key))
     num_documents = sum(part.num_documents for part in ordered)
@@ -122,12 +128,15 @@ def make_plan(
             + (f"; passed over: {reasons})" if reasons else ")")
         )
 
+    def tables() -> Iterator[NDArray[np.void]]:
+        return _tables(ordered, folder, near_duplicate_ids, known)
+
     notes: list[str] = []
     is_held_out = HeldOut(validation_fraction, held_out_ids)
     held_out: set[int] = set()
     num_single = 0
     tokens = dict.fromkeys(SPLITS, 0)
-    for rows in _tables(ordered, folder, near_duplicate_ids):
+    for rows in tables():
         validation = is_held_out(rows["id"])
         tokens["validation"] += int(rows["num_tokens"][validation].sum())
         tokens["train"] += int(rows["num_tokens"][~validation].sum())
@@ -140,11 +149,18 @@ def make_plan(
         notes.append(
             f"no validation split: --validation-fraction {validation_fraction} selects only "
             f"{counted(len(held_out), 'text')}, and pairs need at least {MIN_VALIDATION_DOCUMENTS}; all documents are used "
-            f"for training. {_enough(_tables(ordered, folder, near_duplicate_ids))}"
+            f"for training. {_enough(tables())}"
         )
         validation_fraction = 0.0
         is_held_out = HeldOut(0.0)
         tokens = {"train": sum(tokens.values()), "validation": 0}
+    if known is not None and not sum(tokens.values()):
+        raise ValueError(
+            f"the data sets of --extend have all {counted(num_documents, 'document')} already, so nothing is new: train on "
+            f"these data sets, or give other files with --input"
+        )
+    if known is not None and not tokens["validation"]:
+        held_out_ids = None  # the data sets have all of these documents
     if held_out_ids is not None and not tokens["validation"]:
         raise ValueError("--validation-input: its files have no document that can be used: give files with text")
     if not tokens["train"]:
@@ -164,16 +180,15 @@ def make_plan(
 
     counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
     counts["train"] = max(counts["train"], min_shards)
-    buckets = _make_buckets(
-        lambda: _tables(ordered, folder, near_duplicate_ids), is_held_out, counts, min_sources, min_shards
-    )
+    buckets = _make_buckets(tables, is_held_out, counts, min_sources, min_shards)
     if (found := sum(bucket.split == "train" for bucket in buckets)) < min_shards:
         notes.append(
             f"--min-shards {min_shards}: the documents are only enough for {counted(found, 'shard')} of each copy, because "
             f"a shard needs at least {counted(min_sources, 'text')}"
         )
     near, held = _digest(near_duplicate_ids), _digest(held_out_ids)
-    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), near, held)
+    digests = near, held, known.digest if known else ""
+    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), *digests)
 
 
 def _make_buckets(
@@ -243,10 +258,14 @@ def read_held_out(path: str) -> U64:
     return np.frombuffer(read_sealed(path), np.uint64)
 
 
-def _tables(parts: Sequence[PartRecord], folder: str, near_duplicate_ids: U64 | None) -> Iterator[NDArray[np.void]]:
-    """Yield the DOCUMENT rows of each part without near duplicates."""
-    for part in parts:
+def _tables(
+    parts: Sequence[PartRecord], folder: str, near_duplicate_ids: U64 | None, known: KnownDocuments | None
+) -> Iterator[NDArray[np.void]]:
+    """Yield the DOCUMENT rows of each part without known documents and near duplicates."""
+    for number, part in enumerate(parts):
         rows = read_documents_table(storage.join(folder, part.name), part)
+        if known is not None:
+            rows = rows[~np.isin(rows["id"], known.of_part(number)["id"])]
         yield rows if near_duplicate_ids is None else rows[~np.isin(rows["id"], near_duplicate_ids)]
 
 
@@ -344,6 +363,7 @@ class PlanBuckets(beam.PTransform[Any, Any]):
                 ids,
                 held_out,
                 examples.min_shards,
+                read_known(self.places, self.job),
             )
         except ValueError as error:
             ordered = sorted(parts, key=lambda part: part.sort_key)

@@ -29,6 +29,7 @@ from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.document_places import find_places
+from pipeline.stages.known_documents import KnownDocuments, KnownInBucket, read_known
 from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Bucket, Plan, read_held_out, read_plan, shards_of_bucket
 from pipeline.stages.similar_documents import read_near_duplicates
@@ -43,6 +44,8 @@ MAX_HELD_BYTES = 32_000_000  # of a bucket before duplicates are dropped; withou
 READERS = 8
 """Parts of a store that are read at a time: waiting for answers takes longer than the rest."""
 Held = tuple[TokenBlock, NDArray[np.intp]]  # documents, and the number of the part of each
+Chooser = Callable[[int], Callable[[U64], Bools]]
+"""Returns, for the number of a part, a function from ids in it to whether the documents are wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,8 @@ class BucketRecord:
     """Name, in the folder of records, of the log of documents that are in no example; empty if there are none."""
     counters: dict[str, int]
     """Pairs made and dropped, by "name/max_seq_length"."""
+    num_known: tuple[int, ...] = ()
+    """Duplicates that each data set of --extend has; they are among `num_duplicates`."""
 
 
 def read_bucket(
@@ -72,11 +77,14 @@ def read_bucket(
     plan: Plan,
     folder: str,
     near_duplicate_ids: U64 | None = None,
-    held_out_ids: U64 | None = None,
+    choose: Chooser | None = None,
 ) -> tuple[TokenBlock, list[str], int, int]:
     """Return a bucket's documents in id order without duplicates.
 
     Of equal documents the one whose source sorts first is kept.
+
+    Args:
+        choose: which documents of a part the bucket has; by default those that the fraction of the plan says.
 
     Returns:
         (tokens, source of each document, number of duplicates dropped, number of near duplicates among these)
@@ -84,12 +92,9 @@ def read_bucket(
     held: list[Held] = []
     num_documents = num_bytes = 0
     max_bytes = MAX_HELD_BYTES
-    is_held_out = HeldOut(plan.validation_fraction, held_out_ids)
-
-    def of_split(ids: U64) -> Bools:
-        return is_held_out(ids) == (bucket.split == "validation")
-
-    for number, block in enumerate(read_blocks(bucket, plan.parts, folder, of_split)):
+    if choose is None:
+        choose = documents_of_split(bucket, plan)
+    for number, block in enumerate(read_blocks(bucket, plan.parts, folder, choose)):
         ids = block.documents["id"]
         if len(ids) == 0:
             continue
@@ -113,20 +118,25 @@ def read_bucket(
     return tokens, sources, num_documents - len(part_of), num_near
 
 
-def read_blocks(
-    bucket: Bucket, parts: Sequence[PartRecord], folder: str, of_split: Callable[[U64], Bools]
-) -> Iterator[TokenBlock]:
+def documents_of_split(bucket: Bucket, plan: Plan, held_out_ids: U64 | None = None) -> Chooser:
+    """Return what chooses the documents of a bucket's split."""
+    is_held_out = HeldOut(plan.validation_fraction, held_out_ids)
+    return lambda number: lambda ids: is_held_out(ids) == (bucket.split == "validation")
+
+
+def read_blocks(bucket: Bucket, parts: Sequence[PartRecord], folder: str, choose: Chooser) -> Iterator[TokenBlock]:
     """Yield the documents of a bucket in each part. From a store, several parts are read at a time."""
 
-    def read(part: PartRecord) -> TokenBlock:
-        return read_range(storage.join(folder, part.name), part, bucket.low, bucket.high, of_split)
+    def read(number: int) -> TokenBlock:
+        part = parts[number]
+        return read_range(storage.join(folder, part.name), part, bucket.low, bucket.high, choose(number))
 
     if storage.is_local(folder):
-        yield from map(read, parts)
+        yield from map(read, range(len(parts)))
         return
     with ThreadPoolExecutor(READERS) as pool:
         for first in range(0, len(parts), READERS):
-            yield from pool.map(read, parts[first : first + READERS])
+            yield from pool.map(read, range(first, min(first + READERS, len(parts))))
 
 
 def _distinct(held: Sequence[Held], plan: Plan, folder: str) -> Held:
@@ -178,12 +188,17 @@ def weave_bucket(
     places: Places,
     near_duplicate_ids: U64 | None = None,
     held_out_ids: U64 | None = None,
+    known: KnownDocuments | None = None,
 ) -> BucketRecord:
     """Write the shards of a bucket and its page of documents, and return the bucket's record."""
     config, vocabulary = job.examples, read_copy(places.vocabulary(job.vocabulary_digest))
+    choose = documents_of_split(bucket, plan, held_out_ids)
+    left_out = KnownInBucket(known, bucket.low, bucket.high, choose) if known else None
     tokens, sources, num_duplicates, num_near = read_bucket(
-        bucket, plan, places.parts, near_duplicate_ids, held_out_ids
+        bucket, plan, places.parts, near_duplicate_ids, left_out or choose
     )
+    num_known = left_out.totals() if left_out else ()
+    num_duplicates += sum(num_known)
     path = record_path(bucket, plan, job, places)
     used = np.zeros(len(tokens.documents), bool)
     shards: list[dict[str, Any]] = []
@@ -223,6 +238,7 @@ def weave_bucket(
         num_tokens=len(tokens.ids),
         rejects=log,
         counters=dict(counters),
+        num_known=num_known,
     )
     write_sealed(path, [json.dumps(asdict(record)).encode()])
     return record
@@ -249,7 +265,7 @@ def finished_bucket(path: str, places: Places) -> BucketRecord | None:
     if not is_sealed(path):
         return None
     fields = json.loads(read_sealed(path))
-    record = BucketRecord(**fields | {"shards": tuple(fields["shards"])})
+    record = BucketRecord(**fields | {name: tuple(fields[name]) for name in ("shards", "num_known")})
     page = storage.join(places.dataset, "documents", record.split, f"{record.number:05d}.parquet")
     log = storage.join(places.records, record.rejects) if record.rejects else page
     sizes = [(storage.join(places.dataset, *row["path"].split("/")), row["bytes"]) for row in record.shards]
@@ -288,6 +304,7 @@ class WeaveBucket(beam.DoFn):
         self.plan: Plan | None = None
         self.near_duplicate_ids: U64 | None = None
         self.held_out_ids: U64 | None = None
+        self.known: KnownDocuments | None = None
 
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
         if self.plan is None:  # not in setup: the plan is written while the job runs
@@ -296,6 +313,7 @@ class WeaveBucket(beam.DoFn):
                 self.near_duplicate_ids = read_near_duplicates(self.places.near_duplicates)["id"]
             if self.plan.held_out_sha256:
                 self.held_out_ids = read_held_out(self.places.held_out)
+            self.known = read_known(self.places, self.job)
         path = record_path(bucket, self.plan, self.job, self.places)
         record = finished_bucket(path, self.places)
         increment("weave", buckets_in=1, buckets_reused=int(record is not None))
@@ -304,8 +322,8 @@ class WeaveBucket(beam.DoFn):
             for shard in shards_of_bucket(self.job):
                 log_shard(path, shard, num_documents, self.job, self.places, is_new=False)
         else:
-            ids = self.near_duplicate_ids, self.held_out_ids
-            record = weave_bucket(bucket, self.plan, self.job, self.places, *ids)
+            left_out = self.near_duplicate_ids, self.held_out_ids, self.known
+            record = weave_bucket(bucket, self.plan, self.job, self.places, *left_out)
         count_bucket(record)
         yield record
 
@@ -322,6 +340,7 @@ def count_bucket(record: BucketRecord) -> None:
         documents_used=record.num_used,
         documents_duplicate=record.num_duplicates,
         documents_near_duplicate=record.num_near_duplicates,
+        documents_known=sum(record.num_known),
         documents_rejected=record.num_without_example,
         pairs_out=made,
         pairs_dropped=dropped,

@@ -30,6 +30,8 @@ STAGES: Mapping[str, str] = {
     "count lines": "range",
     "count words": BYTES,
     "tokenize": BYTES,
+    "read known": "file",
+    "match known": "range",
     "sketch": "part",
     "pair": "range",
     "verify": "range",
