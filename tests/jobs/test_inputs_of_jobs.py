@@ -14,7 +14,7 @@ import pytest
 from jobs import cli
 from jobs.build_vocab import main as build_vocab
 from jobs.explain import main as explain
-from jobs.preprocess import print_summary
+from jobs.support.summary import print_summary
 from jobs.verify import verify
 from tests.jobs.corpus import as_txt, documents, run_job, shard_digests, write
 
