@@ -1,37 +1,23 @@
 """The points of a run's curves: metrics.jsonl, read as it grows and thinned to a bounded number of points.
 
-A quantity is a number of a line, or an entry of one of its tables by source, such as `loss_by_source/web`. Which sources a
-run has is found in its lines.
-
 The lines of a split are grouped into intervals. At first an interval has one line. When there would be more than
 MAX_POINTS intervals, they are merged in pairs. An interval has the mean, the lowest and the highest value of each quantity,
 so no spike is lost. A million lines take as much memory as a few thousand.
 """
 
 import os
-import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.json as pj
 
 from bertloom.arrays import F64, I64
-from bertloom.json_files import check_regular, loads
-from jobs.support.curves import PANELS, SOURCE_PANELS
-from model.loading.sources import MAX_SOURCES
-from model.runs.metrics import is_table, parse_line
-from model.runs.sinks import numbers
+from bertloom.json_files import check_regular
+from jobs.browser.metrics_lines import KEYS, Lines, parse_lines
 
-KEYS = tuple(key for key, _ in PANELS)
-"""The quantities that any run may have. Those of sources come after them."""
-TABLES = tuple(key for key, _ in SOURCE_PANELS)
-TABLE = re.compile(rb'"(' + "|".join(TABLES).encode() + rb')"\s*:\s*(\{[^{}]*\})')
 XS = ("step", "tokens", "seconds")
 SPLITS = ("train", "validation")
 MAX_POINTS = 2048
@@ -39,15 +25,9 @@ MAX_POINTS = 2048
 READ_BYTES = 8 << 20
 """Bytes of metrics.jsonl that one call reads, which takes a small part of a second."""
 TAIL_BYTES = 512
-SCHEMA = pa.schema(
-    [("step", pa.int64()), ("split", pa.string()), ("tokens", pa.int64()), ("seconds", pa.float64())]
-    + [(key, pa.float64()) for key in KEYS]
-)
 
 Latest = dict[str, dict[str, float]]
 """For each split the last number of each quantity, and the last `step`."""
-OfSources = list[dict[str, float]]
-"""The numbers of sources of each line, by quantity; an empty list if no line has one."""
 
 
 class Points:
@@ -178,24 +158,23 @@ class CurvePoints:
         return file.read(len(self._tail)) != self._tail
 
     def _add(self, content: bytes) -> None:
-        table, of_sources, num_damaged = parse_lines(content)
-        self.num_damaged += num_damaged
-        if not table.num_rows:
+        lines = parse_lines(content, self.keys)
+        self.num_damaged += lines.num_damaged
+        if not lines.steps.size:
             return
-        self.keys = admitted(self.keys, of_sources)
+        self.keys = list(lines.columns)
         # A line without tokens, such as an evaluation, gets the tokens of the line before it.
-        tokens = table["tokens"].to_numpy()
+        tokens = lines.tokens
         last = np.maximum.accumulate(np.where(np.isfinite(tokens), np.arange(len(tokens)), -1))
         tokens = np.where(last >= 0, tokens[last], self._tokens)
         self._tokens = tokens[-1]
-        xs = np.stack([table["step"].to_numpy().astype(float), tokens, table["seconds"].to_numpy()])
-        values = np.stack([column_of(key, table, of_sources) for key in self.keys])
-        splits = np.array(table["split"].to_pylist())
+        xs = np.stack([lines.steps.astype(float), tokens, lines.seconds])
+        values = np.stack(list(lines.columns.values()))
         for split in SPLITS:
-            chosen = np.flatnonzero(splits == split)
+            chosen = np.flatnonzero(lines.splits == split)
             self.points[split].widen(len(self.keys))
             self.points[split].add(xs[:, chosen], values[:, chosen])
-        _note_latest(self._latest, self.keys, table, of_sources)
+        _note_latest(self._latest, lines)
 
     def since(self, version: str, firsts: Mapping[str, int]) -> dict[str, Any]:
         """Return the points that a page does not have, as JSON.
@@ -223,8 +202,7 @@ class CurvePoints:
                     file.seek(max(self._offset, os.fstat(file.fileno()).st_size - READ_BYTES))
                     content = file.read(READ_BYTES)
                     whole = content[content.find(b"\n") + 1 : content.rfind(b"\n") + 1]
-                    table, of_sources, _ = parse_lines(whole)
-                    _note_latest(latest, admitted(self.keys, of_sources), table, of_sources)
+                    _note_latest(latest, parse_lines(whole, self.keys))
             has_pairs = self._has_pairs() or any(values.get("nsp_loss") for values in latest.values())
         return {
             split: {key: value for key, value in values.items() if has_pairs or not key.startswith("nsp_")}
@@ -241,100 +219,14 @@ class CurvePoints:
         return any((points.highs[loss] > 0).any() for points in self.points.values())
 
 
-def admitted(keys: Sequence[str], of_sources: OfSources) -> list[str]:
-    """Return these quantities and those of the lines, of each table at most MAX_SOURCES."""
-    found = dict.fromkeys(keys)
-    room = {table: MAX_SOURCES - sum(key.startswith(f"{table}/") for key in keys) for table in TABLES}
-    for line in of_sources:
-        for key in line:
-            table, _, _ = key.partition("/")
-            if key not in found and room[table]:
-                room[table] -= 1
-                found[key] = None
-    return list(found)
-
-
-def sources_of(columns: Iterable[Mapping[str, float]], table: str) -> list[str]:
-    """Return the sources with an entry in a table, in the order of these columns of `CurvePoints.latest`.
-
-    >>> sources_of([{"loss": 1.5, "loss_by_source/web": 2.0}, {"loss_by_source/books": 1.0}], "loss_by_source")
-    ['web', 'books']
-    """
-    keys = dict.fromkeys(key for column in columns for key in column if key.startswith(f"{table}/"))
-    return [key.removeprefix(f"{table}/") for key in keys]
-
-
-def column_of(key: str, table: pa.Table, of_sources: OfSources) -> F64:
-    """Return the numbers of a quantity in each line, NaN where there is none."""
-    if key in KEYS:
-        column: F64 = table[key].to_numpy()
-        return column
-    return np.array([line.get(key, np.nan) for line in of_sources] or [np.nan] * table.num_rows)
-
-
-def parse_lines(content: bytes) -> tuple[pa.Table, OfSources, int]:
-    """Return the columns of whole lines, NaN where a line has no number; the numbers of sources; and the damaged lines."""
-    table, num_damaged = SCHEMA.empty_table(), 0
-    of_sources: OfSources = []
-    if content:
-        try:
-            table, of_sources = _parse_fast(content)
-        except (pa.ArrowException, ValueError):  # one by one, to leave out the damaged ones
-            lines = [parse_line(text) for text in content.split(b"\n")[:-1]]
-            num_damaged = lines.count(None)
-            whole = [line for line in lines if line]
-            table = pa.Table.from_pylist([_plain_line(line) for line in whole], SCHEMA)
-            of_sources = [_numbers_of_sources(line) for line in whole]
-    columns = [
-        table[name] if name in ("step", "split") else table[name].cast(pa.float64()).fill_null(np.nan)
-        for name in SCHEMA.names
-    ]
-    return pa.table(columns, SCHEMA.names), of_sources, num_damaged
-
-
-def _parse_fast(content: bytes) -> tuple[pa.Table, OfSources]:
-    """Return the columns of lines, and the numbers of sources; ValueError or an error of Arrow if one is damaged."""
-    block = pj.ReadOptions(use_threads=False, block_size=len(content) + 1)
-    options = pj.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="ignore")
-    table = pj.read_json(pa.BufferReader(content), block, options).select(SCHEMA.names)
-    lowest = pc.min(table["step"]).as_py()
-    if table["step"].null_count or table["split"].null_count or lowest is None or lowest < 0:
-        raise ValueError("a line has no step or split")
-    if b'_by_source"' not in content:
-        return table, []
-    of_sources = [_find_tables(text) for text in content.split(b"\n")[:-1]]
-    if len(of_sources) != table.num_rows:
-        raise ValueError("a line is empty")
-    return table, of_sources
-
-
-def _find_tables(text: bytes) -> dict[str, float]:
-    """Return the numbers of sources in a line that is JSON; ValueError if they must be read by `parse_line`."""
-    found = {key.decode(): loads(table) for key, table in TABLE.findall(text)}
-    if text.count(b'_by_source"') != len(found) or not all(map(is_table, found.values())):
-        raise ValueError("a table has another form, as with braces in a name")
-    return _numbers_of_sources(found)
-
-
-def _numbers_of_sources(line: Mapping[str, Any]) -> dict[str, float]:
-    tables = {key: line[key] for key in TABLES if isinstance(line.get(key), dict)}
-    return {name: float(value) for name, value in numbers(tables).items()}
-
-
-def _plain_line(line: dict[str, Any]) -> dict[str, Any]:
-    values = {key: float(value) for key, value in numbers(line).items() if key in (*KEYS, "seconds")}
-    return values | {key: line[key] for key in ("step", "split", "tokens") if key in line}
-
-
-def _note_latest(latest: Latest, keys: Iterable[str], table: pa.Table, of_sources: OfSources) -> None:
+def _note_latest(latest: Latest, lines: Lines) -> None:
     """Put the last numbers of these lines into `latest`."""
-    splits = np.array(table["split"].to_pylist())
     for split in SPLITS:
-        chosen = np.flatnonzero(splits == split)
+        chosen = np.flatnonzero(lines.splits == split)
         if chosen.size:
-            latest[split]["step"] = table["step"][int(chosen[-1])].as_py()
-        for key in keys:
-            values = column_of(key, table, of_sources)[chosen]
+            latest[split]["step"] = int(lines.steps[chosen[-1]])
+        for key, column in lines.columns.items():
+            values = column[chosen]
             known = np.flatnonzero(np.isfinite(values))
             if known.size:
                 latest[split][key] = float(values[known[-1]])

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from jobs.browser.curve_points import SPLITS, sources_of
+from jobs.browser.curve_points import SPLITS
+from jobs.browser.metrics_lines import sources_in
 from jobs.browser.pages import cut, number_of, render, run_of
 from jobs.browser.section import Section
 from jobs.support.curves import EXACT, PANELS, SOURCE_PANELS
@@ -62,13 +63,14 @@ def latest_rows(request: Request) -> list[Row]:
     """Return the lines of the table."""
     latest = [run.points.latest() for run in request.app.state.targets.runs.values()]
     columns = [values[split] for values in latest for split in SPLITS]
+    known = [key for column in columns for key in column]
     keys = [("step", "", "step"), *((title, "", key) for key, title in PANELS)]
     for table, title in SOURCE_PANELS:
-        keys += [(title, source, f"{table}/{source}") for source in sources_of(columns, table)]
+        keys += [(title, source, f"{table}/{source}") for source in sources_in(known, table)]
     return [
         Row(title, cut(source, MAX_NAME), [shown(column.get(key)) for column in columns])
         for title, source, key in keys
-        if key == "step" or any(key in column for column in columns)
+        if key == "step" or key in known
     ]
 
 

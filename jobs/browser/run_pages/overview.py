@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jobs.browser.curve_points import Latest, sources_of
+from jobs.browser.curve_points import Latest
+from jobs.browser.metrics_lines import sources_in
 from jobs.browser.pages import cut, render, run_of, translate
 from jobs.browser.run import BrowsedRun
 from jobs.browser.section import Section
@@ -105,7 +106,7 @@ def data_set_of_run(
 def sources_of_run(latest: Latest) -> list[SourceOfRun]:
     """Return the sources of a run's mixture; none if it reads one data set."""
     train, validation = latest["train"], latest["validation"]
-    tokens = {name: train[f"tokens_by_source/{name}"] for name in sources_of([train], "tokens_by_source")}
+    tokens = {name: train[f"tokens_by_source/{name}"] for name in sources_in(train, "tokens_by_source")}
     total = sum(tokens.values()) or 1.0
     return [
         SourceOfRun(

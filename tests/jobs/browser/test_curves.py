@@ -4,10 +4,14 @@ import json
 import math
 import random
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobs.browser import curve_points
-from jobs.browser.curve_points import CurvePoints, parse_lines
+from jobs.browser.curve_points import CurvePoints
+from jobs.browser.metrics_lines import KEYS, parse_lines
 from jobs.browser.pages import chinese_texts
 from jobs.support.curves import PANELS, SOURCE_PANELS
 from tests.jobs.browser.page_reader import Reader
@@ -51,6 +55,16 @@ def slowly_thinned(lines, most):
         sizes = (len(losses), sum(losses), min(losses, default=None), max(losses, default=None))
         found.append((*sizes, part[-1]["step"], part[-1]["tokens"], part[-1]["seconds"]))
     return width, found
+
+
+def assert_same(one, other):
+    """Fail unless two results of `parse_lines` have the same numbers."""
+    assert list(one.columns) == list(other.columns) and one.splits.tolist() == other.splits.tolist()
+    for ours, theirs in zip(
+        [one.steps, one.tokens, one.seconds, *one.columns.values()],
+        [other.steps, other.tokens, other.seconds, *other.columns.values()],
+    ):
+        assert np.array_equal(ours, theirs, equal_nan=True)
 
 
 @pytest.mark.parametrize("num_lines", [1, 7, 8, 9, 63, 64, 65, 500])
@@ -145,30 +159,42 @@ def test_lines_of_any_length_are_read_in_parts_of_bounded_size(tmp_path, monkeyp
 
 def test_fast_and_slow_reading_of_lines_agree():
     lines = [train_line(1), line(1, "validation", mlm_loss=None, other="x"), train_line(2, f1=1, gradient_norm=-0.5)]
-    fast, _, none = parse_lines(text_of(lines).encode())
-    slow, _, one = parse_lines(text_of([*lines[:2], {"step": "x"}, lines[2]]).encode())
-    assert (none, one) == (0, 1)
-    assert [str(row) for row in fast.to_pylist()] == [str(row) for row in slow.to_pylist()]  # nan != nan
-    assert fast["f1"].to_pylist()[2] == 1 and math.isnan(fast["mlm_loss"].to_pylist()[1])
+    fast = parse_lines(text_of(lines).encode())
+    slow = parse_lines(text_of([*lines[:2], {"step": "x"}, lines[2]]).encode())
+    assert (fast.num_damaged, slow.num_damaged) == (0, 1)
+    assert_same(fast, slow)
+    assert fast.columns["f1"][2] == 1 and math.isnan(fast.columns["mlm_loss"][1])
 
 
-@pytest.mark.parametrize("names", [["web", "books"], ["a{b}", "书", "\udce9", 'q"u/o"te']])
-def test_fast_and_slow_reading_of_sources_agree(names):
-    tables = [
-        {"loss_by_source": {name: number / 3 for number, name in enumerate(names)}, "tokens_by_source": {names[1]: 7}},
-        {"loss_by_source": {names[0]: None, names[1]: 2.5}},
-        {},
-    ]
-    lines = [train_line(step, **table) for step, table in enumerate(tables, 1)]
-    found = [
-        {"loss_by_source/" + name: number / 3 for number, name in enumerate(names)}
-        | {f"tokens_by_source/{names[1]}": 7},
-        {f"loss_by_source/{names[1]}": 2.5},
-        {},
-    ]
-    for before in ([], [b"damaged\n"]):
-        table, of_sources, num_damaged = parse_lines(b"".join(before) + text_of(lines).encode())
-        assert (table["step"].to_pylist(), of_sources, num_damaged) == ([1, 2, 3], found, len(before))
+names = st.lists(
+    st.text(max_size=6) | st.sampled_from(["web", "a{b}", "书", "\udce9", 'q"u/o"te']), max_size=5, unique=True
+)
+tables = names.flatmap(
+    lambda names: st.lists(
+        st.fixed_dictionaries({}, optional={name: st.none() | st.integers(-9, 9) | st.floats(-9, 9) for name in names})
+    )
+)
+
+
+@settings(max_examples=200)
+@given(losses=tables, tokens=tables, known=names, damage=st.booleans())
+def test_the_numbers_of_sources_equal_a_slow_twin(losses, tokens, known, damage):
+    lines = [train_line(step, loss_by_source=loss) for step, loss in enumerate(losses, 1)]
+    lines += [train_line(step, tokens_by_source=number) for step, number in enumerate(tokens, 1)]
+    keys = [*KEYS, *(f"loss_by_source/{name}" for name in known)]
+    found = parse_lines(damage * b"damaged\n" + text_of(lines).encode(), keys)
+    assert (found.steps.tolist(), found.num_damaged) == ([line["step"] for line in lines], damage)
+    expected = {key: [] for key in keys}
+    for line in lines:
+        for table in ("loss_by_source", "tokens_by_source"):
+            expected |= {f"{table}/{name}": [] for name, value in line.get(table, {}).items() if value is not None}
+    for line in lines:
+        for key, column in expected.items():
+            table, slash, name = key.partition("/")
+            value = line.get(table, {}).get(name) if slash else line.get(key)
+            column.append(math.nan if value is None else float(value))
+    assert list(found.columns)[: len(keys)] == keys and found.columns.keys() == expected.keys()
+    assert all(np.array_equal(found.columns[key], column, equal_nan=True) for key, column in expected.items())
 
 
 @pytest.mark.parametrize(
@@ -176,8 +202,9 @@ def test_fast_and_slow_reading_of_sources_agree(names):
 )
 def test_a_table_that_no_run_writes_is_a_damaged_line(table):
     lines = [train_line(1), train_line(2, loss_by_source=table), train_line(3, tokens_by_source={"web": 4})]
-    found, of_sources, num_damaged = parse_lines(text_of(lines).encode())
-    assert (found["step"].to_pylist(), of_sources, num_damaged) == ([1, 3], [{}, {"tokens_by_source/web": 4}], 1)
+    found = parse_lines(text_of(lines).encode())
+    assert (found.steps.tolist(), found.num_damaged) == ([1, 3], 1)
+    assert found.columns["tokens_by_source/web"][1] == 4
 
 
 def test_sources_have_curves_from_the_line_in_which_they_appear(tmp_path, monkeypatch):
