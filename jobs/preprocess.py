@@ -137,7 +137,6 @@ def main(argv: Sequence[str]) -> int:
     from jobs.support.summary import print_summary
 
     print_summary(manifest)
-
     return write_report(config.out, config.gates)
 
 

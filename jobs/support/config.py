@@ -3,7 +3,7 @@
 A configuration is a frozen, keyword-only dataclass. The docstrings of its fields are the help text. Values come from the
 defaults, then from presets (the leading words of argv: `small`, `my.toml`), then from flags; the last one wins.
 
-    bertloom pretrain tiny my.toml --data DATASET --out RUN --num-steps 1000
+    bertloom pretrain tiny my.toml --data DATASET --out RUN
 
 A field that is itself a dataclass is a table in TOML, `[model] num_hidden_layers = 2`, and a dotted flag,
 `--model.num-hidden-layers 2`. With `OmitArgPrefixes` it is flat: the fields of the nested dataclass, and of those nested
@@ -11,11 +11,10 @@ in it, appear at the level of their parent in TOML and on the command line:
 
     training: tyro.conf.OmitArgPrefixes[TrainingConfig]
 
-The class of a nested configuration may depend on one of its values: see `ChosenBy`.
-
-Fields of which only one can be set, such as num_steps and budget, are listed in the class attribute `ALTERNATIVES`, a tuple
-of tuples of names. A value in a later preset or a flag replaces earlier values of its alternatives. Two alternatives in one
-preset or on one command line are an error.
+The class of a nested configuration may depend on one of its values: see `ChosenBy`. Fields of which only one can be set,
+such as num_steps and budget, are listed in the class attribute `ALTERNATIVES`, a tuple of tuples of names. A value in a
+later preset or a flag replaces earlier values of its alternatives. Two alternatives in one preset or on one command line are
+an error.
 
 TOML has no null: the string "None" means None, as on the command line.
 """
