@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -122,12 +123,13 @@ class TokenizeGroup(beam.DoFn):
 
     def process(self, group: SplitGroup) -> Iterator[PartRecord]:
         log_begin(self.places.work_log, "tokenize")
-        finished = finished_parts(self.places.parts, part_names(group, self.job, self.part_bytes))
+        job = self.job.of_input(group.input)
+        finished = finished_parts(self.places.parts, part_names(group, job, self.part_bytes))
         increment("tokenize", splits_in=len(group.splits), parts_reused=len(finished))
         with reading(self.places.reading_notes) as note:
             parts = tokenize_group(
                 group,
-                self.job,
+                job,
                 self.places,
                 self.tokenizer,
                 self.part_bytes,
@@ -152,7 +154,7 @@ class TokenizeGroup(beam.DoFn):
                     text_bytes=part.text_bytes,
                     is_new=number > len(finished),
                 )
-                yield part
+                yield replace(part, input=group.input)
 
 
 def _count(part: PartRecord) -> None:
