@@ -7,7 +7,6 @@ never reaches from one text into another, except between the pieces of one docum
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +20,7 @@ from pipeline.text.words import Words
 
 RUN_WORDS = 13
 """Words of a run, as in the training data of GPT-3 (Brown et al. 2020, appendix C)."""
-VERSION = 1  # raise it with any change in what is found
+VERSION = 1  # raise it with any change in what is found in the same texts
 FIRST, SECOND = np.uint64(0x72756E2031202020), np.uint64(0x72756E2032202020)
 """Seeds of the hashes: "run 1   " and "run 2   " in ASCII."""
 RUNS_PER_WORD = 4  # of the Bloom filter, at most; about one run in a hundred passes it by chance
@@ -194,8 +193,7 @@ class RunIndex:
 
     def to_chunks(self) -> list[bytes]:
         """Return the content of a file, for `from_bytes`."""
-        head = [VERSION, RUN_WORDS, unicodedata.unidata_version, list(map(vars, self.sets)), self.places]
-        text = json.dumps(head).encode()
+        text = json.dumps([list(map(vars, self.sets)), self.places]).encode()
         text += b" " * (-len(text) % 8)
         return [
             len(text).to_bytes(8, "little"),
@@ -209,7 +207,7 @@ class RunIndex:
     def from_bytes(cls, content: bytes) -> "RunIndex":
         """Return the index in the content of a file."""
         end = 8 + int.from_bytes(content[:8], "little")
-        *_, sets, places = json.loads(content[8:end])
+        sets, places = json.loads(content[8:end])
         number = (len(content) - end) // 20
         first = np.frombuffer(content, np.uint64, number, end)
         second = np.frombuffer(content, np.uint64, number, end + 8 * number)
