@@ -43,6 +43,7 @@ from setting import header, write_report
 from model.distributed import Ranks
 from model.loading.batches import BatchReader
 from model.loading.data import DataSet, Examples
+from model.loading.data_sets import DataSets
 from model.loading.stream import Leg
 from model.loading.webdataset_pipeline import example_pipeline as pipeline_of
 
@@ -185,9 +186,10 @@ def repeated(data: Path, out: Path, length: int, members: int) -> Path:
 
 def ours(data: Path, length: int, shuffle: str, seed: int, count: int, size: int) -> Callable[[int], Iterator[int]]:
     """Return the trainer's own reader without its thread; it computes the stream digest and the counts for the losses."""
-    reader = BatchReader(DataSet(data), [length], seed, size, Ranks(device=torch.device("cpu")), shuffle)
+    data_sets = DataSets({"": DataSet(data)})
     leg = Leg(step=0, max_seq_length=length, item=0, batch_size=size, seed=seed, shuffle=shuffle, shards_digest="")
-    for _ in reader.examples[length].in_order(8192):  # opens all members and brings all files into memory
+    reader = BatchReader(data_sets, [leg], size, Ranks(device=torch.device("cpu")))
+    for _ in data_sets.examples_of(leg)[0].in_order(8192):  # opens all members and brings all files into memory
         pass
 
     def read(number: int) -> Iterator[int]:

@@ -41,10 +41,12 @@ from jobs.support.phase_tables import describe_phases
 from jobs.support.pretrain_config import PretrainConfig, too_long
 
 if TYPE_CHECKING:
+    from jobs.support.planned_legs import PlannedLeg
     from jobs.support.pretraining import Pretraining
     from model.batch import StaticShape
     from model.distributed import Ranks
-    from model.loading.data import DataSet
+    from model.loading.data import Examples
+    from model.loading.data_sets import DataSets
     from model.runs.progress import Progress
     from model.runs.recorder import NullRecorder
     from model.runs.state import TrainingState
@@ -92,6 +94,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 
 def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, begun: float) -> PretrainResult:
     """Train as one of the ranks. `begun` is the `time.monotonic()` of the command's start, which a budget counts from."""
+    from jobs.support.planned_legs import check_limits, planned_legs
     from model.distributed import backend_errors
     from model.runs.loop import train
     from model.runs.recorder import RecorderOptions
@@ -107,8 +110,10 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
             return result_of(training, progress)
         training.computing.encoder.recompute_activations = config.recompute_activations
         shapes = accelerate(training) if config.compile or config.cuda_graphs else ()  # may refuse: before writing
+        planned = planned_legs(config, training.data_sets, training.schedule, progress)
+        check_limits(planned, training.schedule)
         write_inputs(training)
-        print_start(training, progress)
+        print_start(training, progress, planned)
         for shape in shapes:
             recorder.print(f"length {shape.max_seq_length}: micro-batches are padded to {shape.num_tokens:,} tokens")
         options = RecorderOptions(
@@ -144,8 +149,8 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     from model.devices import peak_flops
     from model.heads import PretrainingModel
     from model.loading.batches import BatchReader
-    from model.loading.data import DataSet
-    from model.loading.remask import remasking_of
+    from model.loading.remask import check_equal, remasking_of
+    from model.loading.stream import continue_legs
     from model.runs.bad_steps import BadStepPolicy
     from model.runs.heap import limit_kernels
     from model.runs.meter import PretrainingMeter
@@ -161,30 +166,32 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     dropout = config.model.attention_dropout_prob
     precision = choose_precision(config.precision, ranks.device, config.model, dropout, recorder.warn)
     limit_kernels(precision)
-    data_set = DataSet(config.data, config.cache_dir, config.cache_gb)
-    schedule = config.schedule(data_set)
+    data_sets = config.open_data_sets()
+    schedule = config.schedule(data_sets)
     lengths = {phase.max_seq_length for phase in schedule.phases}
-    remasking = remasking_of(data_set) if config.remask else None
+    for phase in schedule.phases:
+        names = [source.name for source in config.sources(phase)]
+        data_sets.check_size(names, phase.max_seq_length, phase.batch_size)
+    legs = [continue_legs([], 0, **config.leg_settings(data_sets, phase))[0] for phase in schedule.phases]
+    remasking = None
     if not config.remask:
-        check_rates(schedule, data_set)
-    reader = BatchReader(data_set, lengths, config.seed, config.micro_batch_size, ranks, config.shuffle, remasking)
-    for examples in reader.examples.values():
+        check_rates(config, schedule, data_sets)
+    else:
+        remasking = check_equal({name: remasking_of(found) for name, found in data_sets.by_name.items()})
+    reader = BatchReader(data_sets, legs, config.micro_batch_size, ranks, remasking)
+    for examples in {found for leg in legs for found in data_sets.examples_of(leg)}:
         if note := examples.note_on_cache(config.shuffle):
             recorder.warn(note)
     if max(lengths) > config.model.max_position_embeddings:
         raise ValueError(too_long(max(lengths), config.model.max_position_embeddings))
     if reader.has_pairs() and not config.model.reads_pairs:
         raise ValueError(
-            f"model.type_vocab_size=1: {config.data} has pairs, whose segment B needs a token "
+            f"model.type_vocab_size=1: {data_sets.first.folder} has pairs, whose segment B needs a token "
             f"type of its own: give 2, or preprocess with --pairs none"
         )
-    held_out = lengths & set(data_set.max_seq_lengths("validation"))
-    if held_out < lengths:
-        missing = ", ".join(map(str, sorted(lengths - held_out)))
-        where = "this length is" if len(lengths - held_out) == 1 else "these lengths are"
-        recorder.warn(f"{config.data} has no validation examples of length {missing}: {where} not evaluated")
+    validation = validation_of(data_sets, lengths, recorder)
     with torch.device("meta" if config.shard_model and not ranks.is_first else "cpu"):  # the others need no whole model
-        model = PretrainingModel(EncoderConfig(shape=config.model, vocab_size=data_set.vocabulary_size))
+        model = PretrainingModel(EncoderConfig(shape=config.model, vocab_size=data_sets.vocabulary_size))
     if config.shard_model and ranks.size == 1:
         recorder.warn(
             "--shard-model has no effect on one device, which holds the whole model: start several ranks with torchrun"
@@ -197,7 +204,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
                 f"{'--compile' if config.compile else '--cuda-graphs'} pads batches, but batch normalisation must not count "
                 f"padding: omit one of them"
             )
-        reader.check_whole(schedule.phases)
+        reader.check_whole()
     if not reader.has_pairs():
         model.nsp.requires_grad_(False)  # nor is it run, see PretrainingModel
     peak = peak_flops(ranks.device, config.peak_tflops, precision)
@@ -206,26 +213,42 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         ranks=ranks,
         recorder=recorder,
         bad_steps=BadStepPolicy(action=config.on_bad_step, spike_factor=config.spike_factor),
-        data_set=data_set,
+        data_sets=data_sets,
         schedule=schedule,
         reader=reader,
-        validation={length: data_set.examples("validation", length) for length in held_out},
+        validation=validation,
         model=model,
         precision=precision,
         meter=PretrainingMeter(model=model, device=ranks.device, peak=peak and peak * ranks.size),
     )
 
 
-def check_rates(schedule: Schedule, data_set: DataSet) -> None:
-    """Raise ValueError if a phase has another masking rate than the data set, whose own masks are used."""
-    own = data_set.manifest["configuration"]["masked_lm_prob"]
+def check_rates(config: PretrainConfig, schedule: Schedule, data_sets: DataSets) -> None:
+    """Raise ValueError if a phase has another masking rate than its data sets, whose own masks are used."""
     for number, phase in enumerate(schedule.phases, 1):
-        if phase.masked_lm_prob not in (None, own):
-            raise ValueError(
-                f"phase {number} has masked_lm_prob={phase.masked_lm_prob:g}, but the masks of {data_set.folder} were drawn "
-                f"with {own:g}: add --remask, which draws new masks at the rate of each phase, or train this phase on a "
-                f"data set made with `bertloom preprocess --masked-lm-prob {phase.masked_lm_prob:g}`"
-            )
+        for data_set in data_sets.of(config.sources(phase)):
+            own = data_set.manifest["configuration"]["masked_lm_prob"]
+            if phase.masked_lm_prob not in (None, own):
+                raise ValueError(
+                    f"phase {number} has masked_lm_prob={phase.masked_lm_prob:g}, but the masks of {data_set.folder} were "
+                    f"drawn with {own:g}: add --remask, which draws new masks at the rate of each phase, or train this "
+                    f"phase on a data set made with `bertloom preprocess --masked-lm-prob {phase.masked_lm_prob:g}`"
+                )
+
+
+def validation_of(data_sets: DataSets, lengths: set[int], recorder: NullRecorder) -> dict[int, dict[str, Examples]]:
+    """Return the validation examples by length and data set, and warn about those that are missing."""
+    found: dict[int, dict[str, Examples]] = {length: {} for length in lengths}
+    for name, data_set in data_sets.by_name.items():
+        held_out = lengths & set(data_set.max_seq_lengths("validation"))
+        for length in held_out:
+            found[length][name] = data_set.examples("validation", length)
+        if held_out < lengths:
+            missing = ", ".join(map(str, sorted(lengths - held_out)))
+            where = "this length is" if len(lengths - held_out) == 1 else "these lengths are"
+            of = f"{where} not evaluated" + (f" on {name}" if data_sets.is_mixture else "")
+            recorder.warn(f"{data_set.folder} has no validation examples of length {missing}: {of}")
+    return found
 
 
 def resume(training: Pretraining) -> Progress:
@@ -253,7 +276,7 @@ def resume(training: Pretraining) -> Progress:
         progress = state.progress
         training.best = state.best
         training.reserve(state.evaluation_seconds)
-        training.data_set.check_vocabulary(state.vocabulary_sha256)
+        training.data_sets.first.check_vocabulary(state.vocabulary_sha256)
         before, now = settings_of(state), settings_of(training.state(progress))
         changes = changes_between(before, now, progress.step, config.allow_change)
         training.changes += state.changes + changes
@@ -332,7 +355,7 @@ def load_initial_weights(training: Pretraining, init_from: Path) -> None:
     from model.hub.pretrained import open_pretrained
 
     pretrained = open_pretrained(init_from)
-    check_vocabulary(pretrained, training.data_set)
+    check_vocabulary(pretrained, training.data_sets.first)
     check_shape(pretrained, training.model.config)
     missing = copy_weights(training.model, pretrained)
     new = f"; new ones for {', '.join(missing)}" if missing else ""
@@ -341,8 +364,8 @@ def load_initial_weights(training: Pretraining, init_from: Path) -> None:
 
 def write_inputs(training: Pretraining) -> None:
     """Write the vocabulary and the configuration into the run folder."""
-    for name in training.data_set.tokenizer_files:
-        training.recorder.write_text(name, training.data_set.read(name).decode())
+    for name in training.data_sets.first.tokenizer_files:
+        training.recorder.write_text(name, training.data_sets.first.read(name).decode())
     training.recorder.write_text("config.toml", dump(training.config))
 
 
@@ -355,7 +378,7 @@ def accelerate(training: Pretraining) -> list[StaticShape]:
     from model.compiling import compile_model
     from model.cuda_graphs import StepGraphs
 
-    shapes = training.reader.pad_batches(training.schedule.phases)
+    shapes = training.reader.pad_batches()
     if training.config.cuda_graphs:
         training.graphs = StepGraphs(training.computing, training.model, shapes)
     if training.config.compile:
@@ -363,9 +386,11 @@ def accelerate(training: Pretraining) -> list[StaticShape]:
     return shapes
 
 
-def print_start(training: Pretraining, progress: Progress) -> None:
+def print_start(training: Pretraining, progress: Progress, planned: Sequence[PlannedLeg]) -> None:
     """Print what will be trained, on what data, and where."""
     import torch
+
+    from jobs.support.planned_legs import described_data
 
     ranks, model, recorder = training.ranks, training.model, training.recorder
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -373,16 +398,8 @@ def print_start(training: Pretraining, progress: Progress) -> None:
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if ranks.device.type == "cpu" else ""
     how = ", sharded over" if training.sharding else " on"
     recorder.print(f"{num_parameters:,} parameters{how} {where} in {training.precision}{threads}")
-    for length, examples in training.reader.examples.items():
-        rows = examples.rows_per_copy
-        epochs = ""
-        if training.schedule.unit == "steps":
-            phases = [phase for phase in training.schedule.phases if phase.max_seq_length == length]
-            items = sum(phase.share * training.schedule.total * phase.batch_size for phase in phases)
-            epochs = f", read for {items / (sum(rows) / len(rows)):.1f} epochs of one copy each"
-        recorder.print(
-            f"length {length}: {counted(sum(rows), 'example')} in {counted(len(rows), 'copy', 'copies')}{epochs}"
-        )
+    for line in described_data(training.data_sets, training.schedule, training.reader.legs, planned):
+        recorder.print(line)
     if training.config.phase or len(training.schedule.phases) > 1:
         for line in describe_phases(training.schedule):
             recorder.print(line)

@@ -35,8 +35,8 @@ class VerifyConfig:
 
     path: Annotated[str, tyro.conf.Positional]
     """Data set or run folder."""
-    data: str | None = None
-    """Data set of the run, a folder or a URL, if it has moved since the run was trained."""
+    data: tuple[str, ...] = ()
+    """Data set of the run, a folder or a URL, or several, if they have moved since the run was trained."""
     last_steps: int | None = None
     """Number of the last steps of a run whose rows to read again. The default is all steps."""
     cache_dir: Path | None = None
@@ -47,7 +47,7 @@ class VerifyConfig:
     def __post_init__(self) -> None:
         if self.last_steps is not None and self.last_steps < 1:
             raise ValueError(f"last_steps={self.last_steps} must be at least 1")
-        if not is_run(self.path) and (self.data is not None or self.last_steps is not None):
+        if not is_run(self.path) and (self.data or self.last_steps is not None):
             raise ValueError(f"--data and --last-steps are for run folders, but {self.path} is not one")
 
 
@@ -86,7 +86,7 @@ def verify(path: str) -> tuple[list[str], int]:
 
 def verify_run(
     path: Path,
-    data: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     last_steps: int | None = None,
     cache_dir: Path | None = None,
     cache_gb: float = DEFAULT_CACHE_GB,
@@ -95,7 +95,8 @@ def verify_run(
     with needed_by("verifying a run"):
         from model.runs.verify import check_run
 
-    return _collect(check_run(path, data, last_steps, cache_dir, cache_gb), " steps")
+    given = [data] if isinstance(data, (str, os.PathLike)) else data
+    return _collect(check_run(path, given or (), last_steps, cache_dir, cache_gb), " steps")
 
 
 def _collect(found: Iterator[str | None], unit: str) -> tuple[list[str], int]:

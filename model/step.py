@@ -263,3 +263,18 @@ def evaluate(
     num_masked, num_pairs, num_examples = map(int, ranks.sum_numbers([num_masked, num_pairs, num_examples]))
     means = mean_metrics(sums.tolist(), num_masked, num_pairs)
     return Evaluation(num_examples=num_examples, num_masked=num_masked, num_pairs=num_pairs, **means)
+
+
+def joined(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Return the evaluation on the examples of all of these."""
+    if len(evaluations) == 1:
+        return evaluations[0]
+    num_masked, num_pairs = (sum(getattr(each, name) for each in evaluations) for name in ("num_masked", "num_pairs"))
+    weights = {"mlm": "num_masked", "nsp": "num_pairs"}
+    sums = [
+        sum(getattr(each, name) * getattr(each, weights[name[:3]]) for each in evaluations)
+        for name in ("mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy")
+    ]
+    num_examples = sum(each.num_examples for each in evaluations)
+    means = mean_metrics(sums, num_masked, num_pairs)
+    return Evaluation(num_examples=num_examples, num_masked=num_masked, num_pairs=num_pairs, **means)

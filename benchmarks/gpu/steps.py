@@ -11,8 +11,8 @@ from model.batch import StaticShape
 from model.distributed import Ranks
 from model.loading.batches import BatchReader, GlobalBatch
 from model.loading.data import DataSet
+from model.loading.data_sets import DataSets
 from model.loading.stream import Leg
-from model.schedule import Phase
 
 
 class Steps:
@@ -21,12 +21,11 @@ class Steps:
     def __init__(self, data_set: DataSet, length: int, micro_batch: int, parts: int, device: torch.device) -> None:
         size = micro_batch * parts
         self.leg = Leg(step=0, max_seq_length=length, item=0, batch_size=size, seed=SEED, shards_digest="")
-        self.phase = Phase(max_seq_length=length, share=1.0, batch_size=size)
-        self.reader = BatchReader(data_set, {length}, SEED, micro_batch, Ranks(device=device))
+        self.reader = BatchReader(DataSets({"": data_set}), [self.leg], micro_batch, Ranks(device=device))
 
     def pad(self) -> list[StaticShape]:
         """Pad batches to one size from now on, and return it."""
-        return self.reader.pad_batches([self.phase])
+        return self.reader.pad_batches()
 
     def read(self, number: int, first: int = 0) -> Iterator[tuple[GlobalBatch, float]]:
         """Yield the batches of a number of updates, and the seconds waited for each; the next one is prefetched."""

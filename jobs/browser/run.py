@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.browser.curve_points import CurvePoints
+from model.loading.sources import Source, data_words, parse_sources
 from model.runs.state import TrainingState, checkpoints_in, read_state, run_settings
 
 
@@ -25,6 +26,15 @@ class BrowsedRun:
     def settings(self) -> dict[str, Any]:
         """The values in config.toml; none if it is damaged."""
         return run_settings(self.path)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The data sets in config.toml; none if it is damaged."""
+        words = data_words(self.settings)
+        try:
+            return parse_sources(words, has_shares=False) if words else ()
+        except ValueError:
+            return ()
 
     @property
     def is_finetuning(self) -> bool:

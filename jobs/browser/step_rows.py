@@ -17,7 +17,8 @@ from bertloom.arrays import I64
 from jobs.browser.run import BrowsedRun
 from jobs.support.config import parse
 from jobs.support.pretrain_config import PretrainConfig
-from model.loading.data import DataSet, Examples
+from model.loading.data import Examples
+from model.loading.data_sets import DataSets, LegReader
 from model.loading.order import ORDER_VERSION, TrainingOrder
 from model.loading.stream import Leg, continue_legs
 from model.runs.state import TrainingState, read_state
@@ -44,14 +45,16 @@ class StepRows(NamedTuple):
     """Their numbers among all examples, as `explain` counts."""
     copies: list[int]
     epochs: list[int]
+    sources: list[int]
+    """Number of the data set of each among those of the leg; 0 if the run has one."""
 
 
-def plan_step(run: BrowsedRun, step: int, open_data: Callable[[], DataSet]) -> PlannedStep:
+def plan_step(run: BrowsedRun, step: int, open_data: Callable[[], DataSets]) -> PlannedStep:
     """Return the leg of a step, and whether it is certain.
 
     Args:
         step: 1 for the first update.
-        open_data: return the data set that the run goes on with; only called for a step after the latest checkpoint.
+        open_data: return the data sets that the run goes on with; only called for a step after the latest checkpoint.
 
     Raises:
         ValueError: the run ends before this step, or its configuration cannot be read.
@@ -65,11 +68,11 @@ def plan_step(run: BrowsedRun, step: int, open_data: Callable[[], DataSet]) -> P
     config = config_of(run)
     if state and state.is_finished and state.schedule.items() >= config.settings().items():
         raise ValueError(f"step={step}: the run has ended after {done:,} steps")
-    data_set = open_data()
-    schedule = config.schedule(data_set)
+    data_sets = open_data()
+    schedule = config.schedule(data_sets)
     if schedule.unit == "steps" and step > schedule.total:
         raise ValueError(f"step={step}: the run ends after {math.ceil(schedule.total):,} steps")
-    return _plan_ahead(state, config, schedule, data_set, step)
+    return _plan_ahead(state, config, schedule, data_sets, step)
 
 
 def _state_of_other_run(run: BrowsedRun) -> TrainingState | None:
@@ -79,7 +82,7 @@ def _state_of_other_run(run: BrowsedRun) -> TrainingState | None:
 
 
 def _plan_ahead(
-    state: TrainingState | None, config: PretrainConfig, schedule: Schedule, data_set: DataSet, step: int
+    state: TrainingState | None, config: PretrainConfig, schedule: Schedule, data_sets: DataSets, step: int
 ) -> PlannedStep:
     """Return the leg of a step after a checkpoint: go from phase to phase, as training does from step to step."""
     legs: Sequence[Leg] = state.progress.legs if state else ()
@@ -87,16 +90,7 @@ def _plan_ahead(
     position = state.progress.count(schedule.unit) if state else 0
     while True:
         phase = schedule.phase_at(position)
-        legs = continue_legs(
-            legs,
-            done,
-            max_seq_length=phase.max_seq_length,
-            batch_size=phase.batch_size,
-            seed=config.seed,
-            shuffle=config.shuffle,
-            shards_digest=data_set.shards_digest,
-            masked_lm_prob=config.new_rate(phase),
-        )
+        legs = continue_legs(legs, done, **config.leg_settings(data_sets, phase))
         leg = legs[-1]
         end = next((end for end in schedule.phase_ends()[:-1] if position < end), None)
         if end is None:
@@ -108,9 +102,8 @@ def _plan_ahead(
         elif step <= done + math.ceil((end - position) / (leg.batch_size * leg.max_seq_length)):
             return PlannedStep(leg, True)  # no step has more tokens, so the phase cannot end before
         else:
-            examples = data_set.examples("train", leg.max_seq_length)
-            found = steps_of_tokens(examples, examples.order(leg.seed, leg.shuffle), leg, done, end - position)
-            examples.close()
+            found = steps_of_tokens(LegReader(data_sets.examples_of(leg), leg), done, end - position)
+            data_sets.close()
             if found is None:
                 return PlannedStep(leg, False)
             num_steps, size = found
@@ -119,53 +112,63 @@ def _plan_ahead(
         done, position = done + num_steps, position + size
 
 
-def steps_of_tokens(
-    examples: Examples, order: TrainingOrder, leg: Leg, done: int, wanted: float
-) -> tuple[int, int] | None:
+def steps_of_tokens(reader: LegReader, done: int, wanted: float) -> tuple[int, int] | None:
     """Return the number of steps after `done` steps that read at least this many tokens, and how many they read.
 
-    Whole epochs are skipped: shards.parquet has their tokens. None if too many rows would have to be read.
+    Whole epochs of one data set are skipped: shards.parquet has their tokens. None if too many rows would have to be read.
     """
+    leg, order = reader.leg, reader.order
     first = item = leg.item_at(done)
     tokens = num_read = 0
-    per_copy = [
-        int(examples.shards.tokens[examples.shards.copies == copy].sum()) for copy in range(len(order.rows_per_copy))
-    ]
     while True:
-        epoch = order.epoch_of(item)
-        end, whole = order.epoch_start(epoch + 1), per_copy[epoch % len(per_copy)]
-        if item == order.epoch_start(epoch) and tokens + whole < wanted:
-            tokens, item = tokens + whole, end
-            continue
+        end = item + ROWS_PER_READ
+        if isinstance(order, TrainingOrder):
+            epoch = order.epoch_of(item)
+            end, whole = order.epoch_start(epoch + 1), tokens_of_epoch(reader, epoch)
+            if item == order.epoch_start(epoch) and tokens + whole < wanted:
+                tokens, item = tokens + whole, end
+                continue
         if num_read > MAX_ROWS_READ:
             return None
         stop = min(item + ROWS_PER_READ, end)
-        sums = tokens + np.cumsum(_lengths(examples, order, item, stop))
+        sums = tokens + np.cumsum(_lengths(reader, item, stop))
         num_read += stop - item
         if sums[-1] >= wanted:
             reached = item + int(np.searchsorted(sums, wanted))  # the item with which there are enough
             num_steps = -(-(reached + 1 - first) // leg.batch_size)
             last = first + num_steps * leg.batch_size
-            rest = int(_lengths(examples, order, reached + 1, last).sum()) if last > reached + 1 else 0
+            rest = int(_lengths(reader, reached + 1, last).sum()) if last > reached + 1 else 0
             return num_steps, int(sums[reached - item]) + rest
         tokens, item = int(sums[-1]), stop
 
 
-def _lengths(examples: Examples, order: TrainingOrder, start: int, stop: int) -> I64:
-    lengths: I64 = examples.read(*order.items(start, stop), with_tokens=False)["lengths"]
+def tokens_of_epoch(reader: LegReader, epoch: int) -> int:
+    """Return the tokens of an epoch of a leg with one data set."""
+    assert isinstance(reader.examples, Examples)
+    shards = reader.examples.shards
+    return int(shards.tokens[shards.copies == epoch % len(reader.examples.rows_per_copy)].sum())
+
+
+def _lengths(reader: LegReader, start: int, stop: int) -> I64:
+    copies, rows = reader.order.items(start, stop)
+    lengths: I64 = reader.examples.read(copies, rows, with_tokens=False)["lengths"]
     return lengths
 
 
-def rows_of_step(data_set: DataSet, leg: Leg, step: int, first: int, count: int) -> StepRows:
+def rows_of_step(data_sets: DataSets, leg: Leg, step: int, first: int, count: int) -> StepRows:
     """Return some rows of a step: `count` ones from place `first` of its batch on, fewer at its end."""
-    examples = data_set.examples("train", leg.max_seq_length)
-    order = examples.order(leg.seed, leg.shuffle)
+    reader = LegReader(data_sets.examples_of(leg), leg)
     start = leg.item_at(step - 1)
     span = start + first, start + min(first + count, leg.batch_size)
-    copies, rows = order.items(*span)
-    indices = examples.indices(copies, rows)
-    examples.close()
-    return StepRows(indices.tolist(), copies.tolist(), order.epochs(*span).tolist())
+    copies, rows = reader.order.items(*span)
+    indices, sources = reader.examples.indices(copies, rows), reader.examples.sources_of(copies)
+    data_sets.close()
+    return StepRows(
+        indices.tolist(),
+        reader.examples.own_copies(copies).tolist(),
+        reader.order.epochs(*span).tolist(),
+        [0] * len(rows) if sources is None else sources.tolist(),
+    )
 
 
 def config_of(run: BrowsedRun) -> PretrainConfig:

@@ -66,13 +66,12 @@ class Targets:
             self.given.append(key)
 
     def open_data_of(self, run: BrowsedRun) -> None:
-        """Open the data set in the configuration of a run, if it is there."""
-        location = run.settings.get("data")
-        if isinstance(location, str):
+        """Open the data sets in the configuration of a run that are there."""
+        for source in run.sources:
             try:
-                self.open_data_set(location)
+                self.open_data_set(source.path)
             except (ValueError, OSError, StoreError) as error:
-                run.data_set_fault = str(error)
+                run.data_set_fault = run.data_set_fault or str(error)
 
     def data_set(self, key: str) -> BrowsedDataSet | None:
         """Return the data set of a key, None if there is none. If another one was made in its place, that one is opened.

@@ -15,6 +15,7 @@ from model.bert_config import BertShape
 from model.encoders import shape_class
 from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.order import TrainingOrder, parse_shuffle
+from model.loading.sources import Source, parse_sources
 from model.optimizers import OptimizerName
 from model.precision import Precision
 from model.runs.resume import CHANGEABLE, DECIDING
@@ -23,7 +24,7 @@ from model.schedule import Decay, Phase, Schedule, check_learning_rate, parse_bu
 from model.shape import Shape
 
 if TYPE_CHECKING:
-    from model.loading.data import DataSet
+    from model.loading.data_sets import DataSets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,13 @@ class PretrainConfig:
         ("max_seq_length", "phases", "phase"),
     )
 
-    data: str
-    """Data set written by `bertloom preprocess`: a folder, or s3://…, gs://…, https://…"""
+    data: str | tuple[str, ...]
+    """Data set written by `bertloom preprocess`: a folder, or s3://…, gs://…, https://… Several are read as a mixture, each
+    as [NAME=]PATH:SHARE[:epochs=N], such as web=WEB:0.7 BOOKS:0.3:epochs=2. SHARE is the share of the tokens. A data set is
+    read for at most N epochs; then its share goes to the others."""
+    temperature: float | None = None
+    """Exponent of the sizes of several data sets, from 0 (equal shares) to 1 (shares as the sizes), instead of their
+    shares. The multilingual BERT used 0.7, XLM-R 0.3."""
     out: Path
     """Run folder: a new one, or one to resume."""
     init_from: Path | None = None
@@ -234,6 +240,11 @@ class PretrainConfig:
                     f"--cuda-graphs is for small models and --{name.replace('_', '-')} for large ones: omit one of them"
                 )
         parse_shuffle(self.shuffle)
+        if len(self.sources()) > 1 and self.num_epochs is not None:
+            raise ValueError(
+                f"num_epochs={self.num_epochs:g} cannot be used with several data sets, whose epochs differ: give "
+                f"--num-steps, and epochs=N to a data set to limit it"
+            )
         if self.cache_gb <= 0:
             raise ValueError(f"cache_gb={self.cache_gb:g} must be above 0")
         if self.peak_tflops is not None and self.peak_tflops <= 0:
@@ -245,6 +256,37 @@ class PretrainConfig:
                 raise ValueError(
                     f"allow_change: {name!r} cannot change when a run is resumed: expected {', '.join(CHANGEABLE)}"
                 )
+
+    @property
+    def data_words(self) -> tuple[str, ...]:
+        """The data sets, each as on the command line."""
+        return self.data if isinstance(self.data, tuple) else (str(self.data),)
+
+    def sources(self, phase: Phase | None = None) -> tuple[Source, ...]:
+        """Return the data sets of a phase, by default those of the whole training."""
+        return parse_sources((phase.data if phase else ()) or self.data_words, self.temperature)
+
+    def open_data_sets(self) -> DataSets:
+        """Return the data sets of the run; ValueError if they cannot be opened or do not fit together."""
+        from model.loading.data_sets import open_data_sets
+
+        return open_data_sets(self.sources(), self.cache_dir, self.cache_gb)
+
+    def leg_settings(self, data_sets: DataSets, phase: Phase) -> dict[str, Any]:
+        """Return what decides which examples a phase reads, for `continue_legs`."""
+        from model.loading.stream import digest_of_all
+
+        sources = data_sets.leg_sources(self.sources(phase), phase.max_seq_length, self.seed, self.temperature)
+        digests = [source.shards_digest for source in sources] or [data_sets.shards_digest]
+        return {
+            "max_seq_length": phase.max_seq_length,
+            "batch_size": phase.batch_size,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "shards_digest": digest_of_all(digests),
+            "sources": sources,
+            "masked_lm_prob": self.new_rate(phase),
+        }
 
     def length_of_training(self) -> tuple[Literal["steps", "epochs", "tokens", "seconds"], float]:
         """Return the unit and the length of training."""
@@ -269,12 +311,12 @@ class PretrainConfig:
             "the length of training is missing: give --num-steps, --num-epochs, --num-tokens, --budget, or a preset"
         )
 
-    def schedule(self, data_set: DataSet) -> Schedule:
-        """Return the schedule for this data set. Without other settings it is for the data set's shortest length."""
+    def schedule(self, data_sets: DataSets) -> Schedule:
+        """Return the schedule for these data sets. Without other settings it is for their shortest length."""
         unit, total = self.length_of_training()
-        phases = self.all_phases(self.max_seq_length or data_set.examples("train").max_seq_length)
+        phases = self.all_phases(self.max_seq_length or data_sets.shortest_length())
         if unit == "epochs":
-            rows = data_set.examples("train", phases[0].max_seq_length).rows_per_copy
+            rows = data_sets.first.examples("train", phases[0].max_seq_length).rows_per_copy
             order = TrainingOrder(rows, self.seed, phases[0].max_seq_length)
             first, last = order.epoch_start(int(total)), order.epoch_start(int(total) + 1)
             unit, total = "steps", math.ceil((first + total % 1 * (last - first)) / phases[0].batch_size)
@@ -307,7 +349,16 @@ class PretrainConfig:
         """Return the settings that decide the numbers, except model, data and seed; checkpoints hold them."""
         values = {name: getattr(self, name) for name in DECIDING}
         values["init_from"] = None if self.init_from is None else str(self.init_from)
-        return values | {"phases": [phase.describe() for phase in self.phase] or list(self.phases)}
+        phases = [phase.describe() for phase in self.phase] or list(self.phases)
+        return values | {"phases": phases} | self._mixture_settings()
+
+    def _mixture_settings(self) -> dict[str, Any]:
+        """Return the shares of several data sets, without their paths; nothing for one data set."""
+        sources = self.sources()
+        if len(sources) == 1:
+            return {}
+        shares = [source.described() for source in sources]
+        return {"shares": shares} if self.temperature is None else {"shares": shares, "temperature": self.temperature}
 
 
 def too_long(max_seq_length: int, max_position_embeddings: int) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from model.cuda_graphs import StepGraphs
 from model.distributed import Ranks
 from model.heads import PretrainingModel
 from model.loading.batches import BatchReader, GlobalBatch
-from model.loading.data import DataSet, Examples
+from model.loading.data import Examples
+from model.loading.data_sets import DataSets
 from model.loading.order import ORDER_VERSION
 from model.loading.stream import Leg, continue_legs
 from model.mixed_precision import ComputeCopy, computing_model
@@ -22,12 +23,13 @@ from model.runs.bad_steps import BAD_STEPS, BadStepPolicy, describe_bad_step
 from model.runs.best import Best
 from model.runs.loop import Training
 from model.runs.meter import PretrainingMeter
+from model.runs.metrics import Value
 from model.runs.progress import Progress
 from model.runs.recorder import NullRecorder
 from model.runs.state import TrainingState
-from model.schedule import Schedule
+from model.schedule import Phase, Schedule
 from model.sharding import Sharding
-from model.step import PretrainingResult, evaluate, train_step
+from model.step import Evaluation, PretrainingResult, evaluate, joined, train_step
 
 NUM_SHOWN_EXAMPLES = 3
 WRITING_SPEED = 200e6
@@ -42,11 +44,11 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     ranks: Ranks
     recorder: NullRecorder
     bad_steps: BadStepPolicy
-    data_set: DataSet
+    data_sets: DataSets
     schedule: Schedule
     reader: BatchReader
-    validation: Mapping[int, Examples]
-    """Validation examples by max_seq_length, of the lengths that are trained on."""
+    validation: Mapping[int, Mapping[str, Examples]]
+    """Validation examples by max_seq_length and data set, of the lengths that are trained on."""
     model: PretrainingModel
     precision: str
     meter: PretrainingMeter
@@ -66,6 +68,8 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     """The last checkpoint, if the run was finished before this process began."""
     changes: list[dict[str, Any]] = field(default_factory=list)
     """Settings changed on resuming."""
+    leg_settings: dict[Phase, dict[str, Any]] = field(default_factory=dict)
+    """What decides which examples each phase reads."""
     evaluated_step: int = -1
     """The last step that was evaluated."""
     step_seconds: float = field(init=False)
@@ -93,16 +97,9 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     def legs_at(self, progress: Progress) -> list[Leg]:
         """Return the legs of the run up to and including the next step."""
         phase = self.schedule.phase_at(progress.count(self.schedule.unit))
-        return continue_legs(
-            progress.legs,
-            progress.step,
-            max_seq_length=phase.max_seq_length,
-            batch_size=phase.batch_size,
-            seed=self.config.seed,
-            shuffle=self.config.shuffle,
-            shards_digest=self.data_set.shards_digest,
-            masked_lm_prob=self.config.new_rate(phase),
-        )
+        if phase not in self.leg_settings:
+            self.leg_settings[phase] = self.config.leg_settings(self.data_sets, phase)
+        return continue_legs(progress.legs, progress.step, **self.leg_settings[phase])
 
     def state(self, progress: Progress) -> TrainingState:
         """Return what a checkpoint holds besides tensors."""
@@ -111,8 +108,8 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             progress=progress,
             seed=self.config.seed,
             order_version=ORDER_VERSION,
-            shards_digest=self.data_set.shards_digest,
-            vocabulary_sha256=self.data_set.vocabulary_sha256,
+            shards_digest=self.data_sets.shards_digest,
+            vocabulary_sha256=self.data_sets.vocabulary_sha256,
             model=self.model.config.values(),
             schedule=self.config.settings() | settings,
             changes=self.changes,
@@ -127,7 +124,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
         return self.schedule.is_over(progress.count(self.schedule.unit)) or is_patience_over
 
     def is_evaluation_due(self, progress: Progress, *, is_stopping: bool) -> bool:
-        if progress.step == self.evaluated_step or progress.legs[-1].max_seq_length not in self.validation:
+        if progress.step == self.evaluated_step or not self.held_out_of(progress.legs[-1]):
             return False
         # After a signal there is little time: the evaluation takes place when the run is resumed.
         return self.is_over(progress) or (progress.step % self.config.eval_every == 0 and not is_stopping)
@@ -135,14 +132,29 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
     def evaluate(self, progress: Progress) -> dict[str, float]:
         start = time.monotonic()
         self.evaluated_step = progress.step
-        length = progress.legs[-1].max_seq_length
-        batches = self.validation[length].in_order(
-            self.reader.micro_batch_sizes[length], self.config.num_eval_examples, self.ranks.rank, self.ranks.size
-        )
-        result = evaluate(self.computing, batches, ranks=self.ranks, sharding=self.sharding)
+        result, by_source = self.evaluate_sources(progress.legs[-1])
         self.best = self.best.after(progress.step, -result.mlm_loss)
         self.reserve(self.ranks.share_json(time.monotonic() - start))
-        return asdict(result)
+        return asdict(result) | ({"loss_by_source": by_source} if self.data_sets.is_mixture else {})
+
+    def held_out_of(self, leg: Leg) -> dict[str, Examples]:
+        """Return the validation examples of each data set of a leg that has some."""
+        found = self.validation.get(leg.max_seq_length, {})
+        if not leg.sources:
+            return dict(found)
+        return {source.name: found[source.name] for source in leg.sources if source.share and source.name in found}
+
+    def evaluate_sources(self, leg: Leg) -> tuple[Evaluation, dict[str, float]]:
+        """Return the evaluation on the validation examples of all data sets of a leg, and the MLM loss on each."""
+        held_out = self.held_out_of(leg)
+        numbers = eval_numbers(self.config.num_eval_examples, held_out, leg)
+        found = {}
+        for name, examples in held_out.items():
+            batches = examples.in_order(
+                self.reader.micro_batch_sizes[leg.max_seq_length], numbers[name], self.ranks.rank, self.ranks.size
+            )
+            found[name] = evaluate(self.computing, batches, ranks=self.ranks, sharding=self.sharding)
+        return joined(list(found.values())), {name: result.mlm_loss for name, result in found.items()}
 
     def describe_evaluation(self, step: int, values: dict[str, float]) -> str:
         return (
@@ -209,6 +221,7 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
             loss=loss,
             rows_sum=rows_sum,
             legs=self.legs_at(progress),
+            tokens_by_source=batch.tokens_by_source,
         )
 
     def record_bad_step(self, progress: Progress, result: PretrainingResult, learning_rate: float) -> tuple[str, str]:
@@ -216,19 +229,34 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
         examples = self.reader.indices(self.legs_at(progress)[-1], progress.step)
         path = self.recorder.out / BAD_STEPS
         self.recorder.record_bad_step(step, result, self.bad_steps.action, examples)
-        shown = ", ".join(map(str, examples[:NUM_SHOWN_EXAMPLES]))
+        by_name = examples if isinstance(examples, dict) else {str(self.data_sets.first.folder): examples}
+        shown = "; ".join(
+            f"rows {', '.join(map(str, rows[:NUM_SHOWN_EXAMPLES]))}, … of {name}"
+            for name, rows in by_name.items()
+            if rows
+        )
         return (
-            f"{describe_bad_step(step, result)}; its examples are rows {shown}, … of {self.config.data} (all in {path})",
+            f"{describe_bad_step(step, result)}; its examples are {shown} (all in {path})",
             f"check these examples, or start a new run with a learning_rate below {learning_rate:g} or a longer warm-up, "
             f"or continue with --on-bad-step skip",
         )
 
     def measure_step(
         self, result: PretrainingResult, batch: GlobalBatch, progress: Progress, seconds: float, wait_seconds: float
-    ) -> dict[str, float | str]:
+    ) -> dict[str, Value]:
         length = progress.legs[-1].max_seq_length
         measured = self.meter.add_step(result, batch, length, seconds, wait_seconds)
-        return {"stream": progress.stream, "max_seq_length": length, **measured}
+        by_source: dict[str, Value] = (
+            {"tokens_by_source": progress.tokens_by_source} if progress.tokens_by_source else {}
+        )
+        return {"stream": progress.stream, "max_seq_length": length, **by_source, **measured}
 
     def status(self) -> str:
         return self.meter.describe()
+
+
+def eval_numbers(limit: int, names: Collection[str], leg: Leg) -> dict[str, int]:
+    """Return the largest number of validation examples of each data set: its share of the limit, and at least 1."""
+    shares = {source.name: source.share for source in leg.sources} or dict.fromkeys(names, 1.0)
+    total = sum(shares[name] for name in names)
+    return {name: max(1, round(limit * shares[name] / total)) for name in names}

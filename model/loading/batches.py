@@ -6,7 +6,7 @@ are divided by the counts of the whole batch.
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -15,12 +15,13 @@ import numpy as np
 from bertloom.arrays import I64
 from model.batch import PackedBatch, StaticShape
 from model.distributed import Ranks
-from model.loading.data import DataSet, Examples
-from model.loading.order import TrainingOrder
-from model.loading.padding import pad_batch, static_shape
+from model.loading.data import Examples
+from model.loading.data_sets import DataSets, LegReader, MixedExamples
+from model.loading.mixture import CYCLE
+from model.loading.order import Order
+from model.loading.padding import largest_shape, pad_batch, static_shape
 from model.loading.remask import EpochMasks, Remasking, example_keys, num_masks_of
-from model.loading.stream import Leg, rows_sum
-from model.schedule import Phase
+from model.loading.stream import Leg, mixture_of, rows_sum, without_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,8 @@ def num_parts(batch_size: int, micro_batch_size: int, num_ranks: int) -> int:
 
 
 def global_batch(
-    examples: Examples,
-    order: TrainingOrder,
+    examples: Examples | MixedExamples,
+    order: Order,
     start: int,
     batch_size: int,
     micro_batch_size: int,
@@ -102,7 +103,7 @@ def global_batch(
 
 
 def share_rows(
-    examples: Examples,
+    examples: Examples | MixedExamples,
     copies: np.ndarray,
     rows: np.ndarray,
     micro_batch_size: int,
@@ -126,15 +127,29 @@ def share_rows(
         micro_batches = [
             examples.pack(piece, copies[parts[number]], rows[parts[number]]) for piece, number in zip(pieces, numbers)
         ]
+    sources, num_masks = examples.sources_of(copies), num_masks_of(sizes, new_masks.counts if new_masks else None)
     return GlobalBatch(
         micro_batches=micro_batches,
         numbers=numbers,
         num_passes=len(parts) // num_ranks,
         lengths=sizes["lengths"],
-        num_masked=int(num_masks_of(sizes, new_masks.counts if new_masks else None).sum()),
+        num_masked=int(num_masks.sum()),
         num_pairs=int((sizes["labels"] >= 0).sum()),
         stream_sum=stream_sum,
+        masked_by_source=sums_by_number(sources, num_masks, examples),
+        tokens_by_source=sums_by_number(sources, sizes["lengths"], examples),
     )
+
+
+def sums_by_number(
+    sources: np.ndarray | None, values: np.ndarray, examples: Examples | MixedExamples
+) -> tuple[int, ...]:
+    """Return the sum of the values (N,) of each data set of a mixture; none if the rows are from one data set."""
+    if sources is None or isinstance(examples, Examples):
+        return ()
+    sums = np.zeros(len(examples.sources), np.int64)
+    np.add.at(sums, sources, values)
+    return tuple(sums.tolist())
 
 
 def split_columns(columns: dict[str, np.ndarray], counts: list[int]) -> list[dict[str, np.ndarray]]:
@@ -147,46 +162,47 @@ def split_columns(columns: dict[str, np.ndarray], counts: list[int]) -> list[dic
 
 
 class BatchReader:
-    """Reads one rank's share of the global batch of any step, at each length of training."""
+    """Reads one rank's share of the global batch of any step."""
 
     def __init__(
         self,
-        data_set: DataSet,
-        max_seq_lengths: Iterable[int],
-        seed: int,
+        data_sets: DataSets,
+        legs: Sequence[Leg],
         micro_batch_size: int,
         ranks: Ranks,
-        shuffle: str = "global",
         remasking: Remasking | None = None,
     ) -> None:
         """
         Args:
+            legs: a leg for each phase of training, at any place. Other legs over the same examples may be read, too.
             micro_batch_size: at the shortest length; longer ones use proportionally fewer examples.
             remasking: draws new masks in every epoch, at the rate of a leg that has one; without it, examples keep the
                 masks of the data set.
         """
+        self.data_sets = data_sets
+        self.legs = legs
         self.remasking = remasking
         self.ranks = ranks
-        self.examples = {length: data_set.examples("train", length) for length in sorted(set(max_seq_lengths))}
-        self.orders = {length: examples.order(seed, shuffle) for length, examples in self.examples.items()}
-        self._items = {length: self.examples[length].items_ahead(order) for length, order in self.orders.items()}
-        shortest = min(self.examples)
-        self.micro_batch_sizes = {length: max(1, micro_batch_size * shortest // length) for length in self.examples}
-        for examples in self.examples.values():
-            examples.check_shards()
+        lengths = sorted({leg.max_seq_length for leg in legs})
+        self.micro_batch_sizes = {length: max(1, micro_batch_size * lengths[0] // length) for length in lengths}
+        for leg in legs:
+            for examples in data_sets.examples_of(leg):
+                examples.check_shards()
         self._shapes: dict[tuple[int, int, float | None], StaticShape] = {}
         self._counts: dict[tuple[int, float], I64] = {}
+        self._readers: dict[Leg, LegReader] = {}
         self._thread = ThreadPoolExecutor(1, "batches")
         self._coming: tuple[Leg, int, Future[GlobalBatch]] | None = None
 
     def has_pairs(self) -> bool:
-        """Return whether the first thousand examples of any length have labels for next sentence prediction."""
-        return any((self._sample(length)["labels"] >= 0).any() for length in self.examples)
+        """Return whether the first thousand examples of any data set have labels for next sentence prediction."""
+        examples = {found for leg in self.legs for found in self.data_sets.examples_of(leg)}
+        return any((found.sample()["labels"] >= 0).any() for found in examples)
 
-    def check_whole(self, phases: Iterable[Phase]) -> None:
+    def check_whole(self) -> None:
         """Raise ValueError unless every rank has one micro-batch of at least one example in each step."""
-        for phase in phases:
-            length, size, ranks = phase.max_seq_length, phase.batch_size, self.ranks.size
+        for leg in self.legs:
+            length, size, ranks = leg.max_seq_length, leg.batch_size, self.ranks.size
             if not ranks <= size <= self.micro_batch_sizes[length] * ranks:
                 raise ValueError(
                     f"normalization=batch is over a whole batch in one pass: at length {length} batch_size={size} must be "
@@ -194,20 +210,24 @@ class BatchReader:
                     f"{self.micro_batch_sizes[length] * ranks}; raise micro_batch_size, or take --model.normalization layer"
                 )
 
-    def pad_batches(self, phases: Iterable[Phase]) -> list[StaticShape]:
-        """Pad the micro-batches of each of these phases to one size from now on, and return the sizes."""
-        for phase in phases:
-            length, batch_size = phase.max_seq_length, phase.batch_size
-            micro_batch_size, sample = self.micro_batch_sizes[length], self._sample(length)
-            rate = phase.masked_lm_prob if self.remasking else None
-            self._shapes[length, batch_size, rate] = static_shape(
-                sample["lengths"],
-                num_masks_of(sample, self._counts_at(length, rate)),
-                max_seq_length=length,
-                batch_size=batch_size,
-                micro_batch_size=micro_batch_size,
-                num_parts=num_parts(batch_size, micro_batch_size, self.ranks.size),
+    def pad_batches(self) -> list[StaticShape]:
+        """Pad the micro-batches of each length, batch size and masking rate to one size from now on; return the sizes."""
+        found: dict[tuple[int, int, float | None], list[StaticShape]] = {}
+        for leg in self.legs:
+            length, batch_size = leg.max_seq_length, leg.batch_size
+            micro_batch_size = self.micro_batch_sizes[length]
+            found.setdefault((length, batch_size, leg.masked_lm_prob), []).extend(
+                static_shape(
+                    sample["lengths"],
+                    num_masks_of(sample, self._counts_at(length, leg.masked_lm_prob)),
+                    max_seq_length=length,
+                    batch_size=batch_size,
+                    micro_batch_size=micro_batch_size,
+                    num_parts=num_parts(batch_size, micro_batch_size, self.ranks.size),
+                )
+                for sample in self._samples(leg)
             )
+        self._shapes = {key: largest_shape(shapes) for key, shapes in found.items()}
         return list(self._shapes.values())
 
     def _counts_at(self, length: int, rate: float | None) -> I64 | None:
@@ -219,12 +239,18 @@ class BatchReader:
             self._counts[length, rate] = self.remasking.counts(length, rate)
         return self._counts[length, rate]
 
-    def _sample(self, length: int) -> dict[str, np.ndarray]:
-        """Return sizes and labels of the first thousand examples of a length; a shard is in random order."""
-        examples = self.examples[length]
-        copy = next(copy for copy, size in enumerate(examples.rows_per_copy) if size)
-        rows = np.arange(min(1024, examples.rows_per_copy[copy]))
-        return examples.read(np.full_like(rows, copy), rows, with_tokens=False)
+    def _samples(self, leg: Leg) -> list[dict[str, np.ndarray]]:
+        """Return the sizes of about a thousand examples of each stretch of a leg."""
+        samples = [examples.sample() for examples in self.data_sets.examples_of(leg)]
+        if not leg.sources:
+            return samples
+        return [
+            {
+                name: np.concatenate([np.resize(s[name], -(-n // CYCLE)) for s, n in zip(samples, stretch.counts)])
+                for name in samples[0]
+            }
+            for stretch in mixture_of(leg).stretches
+        ]
 
     def read(self, leg: Leg, step: int) -> GlobalBatch:
         """Return the share of the update after `step` updates, from the prefetch if it is the same one."""
@@ -244,27 +270,41 @@ class BatchReader:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for examples in self.examples.values():
-            examples.close()
+        self.data_sets.close()
         self._thread.shutdown(cancel_futures=True)
 
-    def indices(self, leg: Leg, step: int) -> list[int]:
-        """Return the rows that the update after `step` updates reads, numbered over all shards as `explain` counts."""
+    def indices(self, leg: Leg, step: int) -> list[int] | dict[str, list[int]]:
+        """Return the rows that the update after `step` updates reads, numbered over all shards as `explain` counts.
+
+        Those of several data sets are by their names.
+        """
         start = leg.item_at(step)
-        copies, rows = self.orders[leg.max_seq_length].items(start, start + leg.batch_size)
-        return self.examples[leg.max_seq_length].indices(copies, rows).tolist()
+        reader = self.leg_reader(leg)
+        copies, rows = reader.order.items(start, start + leg.batch_size)
+        indices, sources = reader.examples.indices(copies, rows), reader.examples.sources_of(copies)
+        if sources is None:
+            return indices.tolist()
+        return {source.name: indices[sources == number].tolist() for number, source in enumerate(leg.sources)}
+
+    def leg_reader(self, leg: Leg) -> LegReader:
+        """Return the rows of a leg and their order. With one data set, those of all its legs are the same."""
+        key = leg if leg.sources else without_place(leg)
+        if key not in self._readers:
+            self._readers[key] = LegReader(self.data_sets.examples_of(leg), key)
+        return self._readers[key]
 
     def _read(self, leg: Leg, step: int) -> GlobalBatch:
-        length = leg.max_seq_length
+        length, reader = leg.max_seq_length, self.leg_reader(leg)
         start = leg.item_at(step)
-        copies, rows = self._items[length].items(start, start + leg.batch_size)
+        copies, rows = reader.items.items(start, start + leg.batch_size)
         new_masks = None
         if self.remasking:
-            keys = example_keys(leg.seed, length, self.orders[length].epochs(start, start + leg.batch_size), rows)
+            epochs, apart = reader.order.epochs(start, start + leg.batch_size), reader.keys_of(copies)
+            keys = example_keys(leg.seed, length, epochs, rows, *apart)
             counts = self._counts_at(length, leg.masked_lm_prob)
             new_masks = EpochMasks(keys=keys, max_seq_length=length, remasking=self.remasking, counts=counts)
         batch = share_rows(
-            self.examples[length],
+            reader.examples,
             copies,
             rows,
             self.micro_batch_sizes[length],
@@ -272,6 +312,7 @@ class BatchReader:
             self.ranks.size,
             new_masks,
         )
+        batch = replace(batch, source_names=tuple(source.name for source in leg.sources))
         if shape := self._shapes.get((length, leg.batch_size, leg.masked_lm_prob)):
             batch = replace(batch, micro_batches=[pad_batch(part, shape) for part in batch.micro_batches])
         if self.ranks.device.type == "cuda":  # a copy from pinned memory does not wait for the GPU

@@ -71,6 +71,8 @@ class DataSet:
         self.vocabulary_sha256 = str(self.manifest["vocabulary"]["sha256"])
         self.vocabulary_size = int(self.manifest["vocabulary"]["size"])
         self.num_copies = int(self.manifest["configuration"]["dupe_factor"])
+        self.num_sharing = 1
+        """Number of data sets that read at the same time. They share the cache and the mappings of the process."""
 
     @property
     def tokenizer_files(self) -> tuple[str, str]:
@@ -113,13 +115,19 @@ class DataSet:
         shards = self.shards.select(["split", "max_seq_length"]).to_pylist()
         return sorted({shard["max_seq_length"] for shard in shards if shard["split"] == split})
 
-    def examples(self, split: str, max_seq_length: int | None = None) -> Examples:
-        """Return the rows of one split ("train" or "validation") and length, by default the shortest one."""
+    def shortest_length(self, split: str) -> int:
+        """Return the shortest length of a split's examples; ValueError if it has none."""
         lengths = self.max_seq_lengths(split)
         if not lengths:
             raise ValueError(f"{self.folder} has no {split} split: no shard of it is listed in shards.parquet")
+        return lengths[0]
+
+    def examples(self, split: str, max_seq_length: int | None = None) -> Examples:
+        """Return the rows of one split ("train" or "validation") and length, by default the shortest one."""
+        shortest = self.shortest_length(split)
         if max_seq_length is None:
-            max_seq_length = lengths[0]
+            max_seq_length = shortest
+        lengths = self.max_seq_lengths(split)
         if max_seq_length not in lengths:
             raise ValueError(
                 f"{self.folder} has no {split} examples of max_seq_length={max_seq_length}: "
@@ -154,11 +162,18 @@ class Examples:
         self.is_remote = isinstance(data_set.folder, RemoteFolder)
         files: Files
         if isinstance(data_set.folder, RemoteFolder):
-            files = remote = RemoteMembers(data_set.folder, self.shards, data_set.cache())
+            files = remote = RemoteMembers(data_set.folder, self.shards, data_set.cache(), data_set.num_sharing)
             self._end_transfers = weakref.finalize(self, remote.close)
         else:
             files = LocalShards(data_set.folder, self.shards)
-        self._members = Members(self.shards, files)
+        self._members = Members(self.shards, files, data_set.num_sharing)
+
+    def sources_of(self, copies: np.ndarray) -> None:
+        """Return None: these rows are from one data set. `MixedExamples` returns its number for each row."""
+
+    def own_copies(self, copies: np.ndarray) -> np.ndarray:
+        """Return the copies. `MixedExamples` returns them as their data sets number them."""
+        return copies
 
     def order(self, seed: int, shuffle: str) -> TrainingOrder:
         """Return the order in which training reads the rows. shuffle: `global` or `window:K`."""
@@ -168,6 +183,12 @@ class Examples:
         copy_of_member = self.shards.copies[self.shards.shard_of_member]
         members = [self.shards.member_examples[copy_of_member == copy] for copy in range(len(self.rows_per_copy))]
         return WindowOrder(members, seed, self.max_seq_length, members_per_window)
+
+    def sample(self) -> dict[str, np.ndarray]:
+        """Return sizes and labels of the first thousand examples; a shard is in random order."""
+        copy = next(copy for copy, size in enumerate(self.rows_per_copy) if size)
+        rows = np.arange(min(1024, self.rows_per_copy[copy]))
+        return self.read(np.full_like(rows, copy), rows, with_tokens=False)
 
     def check_shards(self) -> None:
         """Raise ValueError if a shard is missing or its size differs from shards.parquet, before training starts."""

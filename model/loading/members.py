@@ -25,7 +25,8 @@ from model.loading.mapping import MappedFiles
 from model.loading.stream import list_sums
 
 MAX_MAPPED = 16_384
-"""Largest number of mapped files. The kernel's usual limit is 65,530 mappings, and a file may take two."""
+"""Largest number of mapped files, of all data sets that read at the same time. The kernel's usual limit is 65,530 mappings,
+and a file may take two."""
 ROWS_AT_ONCE = 8192
 """Rows read in one call; fewer than MAX_MAPPED, so that the files of all rows can be mapped."""
 
@@ -165,7 +166,9 @@ class LocalShards:
 class Members:
     """Reads rows of members."""
 
-    def __init__(self, table: ShardTable, files: Files) -> None:
+    def __init__(self, table: ShardTable, files: Files, num_sharing: int = 1) -> None:
+        """num_sharing: number of data sets that read at the same time."""
+        self.max_mapped = MAX_MAPPED // num_sharing
         self.table = table
         self.files = files
         self._mapped = MappedFiles(files.sizes, slack=4 * table.max_seq_length)
@@ -248,10 +251,10 @@ class Members:
         for member in members.tolist():
             self._places[member] = self._find_columns(member)
         num_mapped = int(self._mapped.is_mapped.sum())
-        if num_mapped > MAX_MAPPED:  # the least recently used, many in one go so that this is rare
+        if num_mapped > self.max_mapped:  # the least recently used, many in one go so that this is rare
             idle = self._idle()
             idle = idle[np.argsort(self._last_use[idle], kind="stable")]
-            self._close(idle[: num_mapped - MAX_MAPPED + MAX_MAPPED // 8])
+            self._close(idle[: num_mapped - self.max_mapped + self.max_mapped // 8])
         if time.monotonic() > self._tidied_at + TIDY_SECONDS:
             used = np.flatnonzero(self._mapped.is_mapped & (self._last_use > self._reads_at_tidying))
             self._close(self.files.tidy(used, self._idle()))

@@ -8,9 +8,11 @@ any other. In window order K members are read at a time, for data that is not on
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
+from bertloom.arrays import I64
 from bertloom.draws import EPOCH_ORDER, MEMBER_ORDER, WINDOW_ORDER, fold, mix_in_place
 
 ORDER_VERSION = 1
@@ -70,6 +72,23 @@ def parse_shuffle(shuffle: str) -> int | None:
     return int(size)
 
 
+class Order(Protocol):
+    """A sequence of items."""
+
+    @property
+    def num_items(self) -> int | None:
+        """Number of items; None if it is endless."""
+
+    def items(self, start: int, stop: int) -> tuple[I64, I64]:
+        """Return copies and rows of items start … stop - 1, int64 (stop - start,) each."""
+
+    def epochs(self, start: int, stop: int) -> I64:
+        """Return the epochs of items start … stop - 1, int64 (stop - start,)."""
+
+    def rows_ahead(self, start: int, stop: int) -> tuple[I64, I64]:
+        """Return copies and rows whose members hold items start … stop - 1 and some later ones, earliest first."""
+
+
 class TrainingOrder:
     """The endless sequence of items. Each epoch is a permutation of one copy's rows.
 
@@ -78,6 +97,8 @@ class TrainingOrder:
     >>> copies.tolist(), sorted(rows[:3].tolist()), sorted(rows[3:5].tolist())
     ([0, 0, 0, 1, 1, 0], [0, 1, 2], [0, 1])
     """
+
+    num_items = None
 
     def __init__(self, rows_per_copy: Sequence[int], seed: int, max_seq_length: int) -> None:
         """rows_per_copy: number of rows of copy 0, 1, …; epoch e reads copy e mod the number of copies."""
@@ -101,6 +122,17 @@ class TrainingOrder:
         # The last copy that starts at or before the item: copies without rows start where the next one starts.
         copy = max(copy for copy in range(len(self.rows_per_copy)) if self._starts[copy] <= rest)
         return cycles * len(self.rows_per_copy) + copy
+
+    def items_in(self, epochs: float) -> int:
+        """Return the number of items in this many epochs."""
+        first, after = self.epoch_start(int(epochs)), self.epoch_start(int(epochs) + 1)
+        return first + round(epochs % 1 * (after - first))
+
+    def epochs_before(self, item: int) -> float:
+        """Return the number of epochs before an item, with a fraction."""
+        epoch = self.epoch_of(item)
+        first, after = self.epoch_start(epoch), self.epoch_start(epoch + 1)
+        return epoch + (item - first) / (after - first)
 
     def items(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Return copies and rows of items start … stop - 1, int64 (stop - start,) each."""
@@ -188,7 +220,7 @@ class WindowOrder(TrainingOrder):
 class ItemsAhead:
     """The items of an order, computed for many batches at once, which costs little more than for one batch."""
 
-    def __init__(self, order: TrainingOrder, expect: Callable[[np.ndarray, np.ndarray], None] | None = None) -> None:
+    def __init__(self, order: Order, expect: Callable[[np.ndarray, np.ndarray], None] | None = None) -> None:
         """expect: called with copies and rows that will be needed soon."""
         self.order = order
         self.expect = expect
@@ -198,7 +230,11 @@ class ItemsAhead:
     def items(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Return copies and rows of items start … stop - 1, int64 (stop - start,) each."""
         if not self._start <= start <= stop <= self._stop:
-            self._start, self._stop = start, max(stop, start + ITEMS_AHEAD)
+            end = start + ITEMS_AHEAD
+            self._start, self._stop = (
+                start,
+                max(stop, end if self.order.num_items is None else min(end, self.order.num_items)),
+            )
             self._copies, self._rows = self.order.items(self._start, self._stop)
             if self.expect:
                 self.expect(*self.order.rows_ahead(self._start, self._stop + ITEMS_AHEAD))

@@ -8,6 +8,7 @@ functions run uncompiled on it: slower, about once in a thousand steps, but with
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +52,16 @@ def static_shape(
         num_masked=next_multiple(min(math.ceil(masked), rows * int(num_masks.max()))),
         num_sequences=rows + -(-tokens // max_seq_length),
         max_seq_length=max_seq_length,
+    )
+
+
+def largest_shape(shapes: Sequence[StaticShape]) -> StaticShape:
+    """Return the smallest size that parts of any of these sizes fit into, all of one length."""
+    return StaticShape(
+        num_tokens=max(shape.num_tokens for shape in shapes),
+        num_masked=max(shape.num_masked for shape in shapes),
+        num_sequences=max(shape.num_sequences for shape in shapes),
+        max_seq_length=shapes[0].max_seq_length,
     )
 
 

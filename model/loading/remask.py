@@ -93,9 +93,27 @@ def num_masks_of(columns: Mapping[str, NDArray[Any]], counts: I64 | None) -> I64
     return np.minimum(counts[lengths], lengths - 2 - (columns["segment_b_start"] < lengths))
 
 
-def example_keys(seed: int, max_seq_length: int, epochs: I64, rows: I64) -> U64:
-    """Return the keys of the rows that are read in these epochs: (N,), from arrays (N,)."""
-    return fold(seed, NEW_MASKS, max_seq_length, epochs, rows)
+def example_keys(seed: int, max_seq_length: int, epochs: I64, rows: I64, *apart: U64) -> U64:
+    """Return the keys of the rows that are read in these epochs: (N,), from arrays (N,).
+
+    Args:
+        apart: with several data sets, the key of that of each row.
+    """
+    return fold(seed, NEW_MASKS, max_seq_length, epochs, rows, *apart)
+
+
+def check_equal(by_name: Mapping[str, Remasking]) -> Remasking:
+    """Return what becomes of masked tokens in all of several data sets; ValueError if it is not the same."""
+    (first, remasking), *others = by_name.items()
+    for name, other in others:
+        for field in ("masked_lm_prob", "max_predictions", "mask_below", "random_below"):
+            if getattr(remasking, field) != getattr(other, field):
+                raise ValueError(
+                    f"remask: {first} and {name} were masked with other settings ({field} is "
+                    f"{getattr(remasking, field)} and {getattr(other, field)}): preprocess them with the same ones, or "
+                    f"leave --remask out"
+                )
+    return remasking
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,16 +37,19 @@ class RemoteMembers:
     Only one thread at a time may use it; several may call `open` if none ever calls `expect`.
     """
 
-    def __init__(self, folder: RemoteFolder, shards: ShardTable, cache: MemberCache) -> None:
+    def __init__(self, folder: RemoteFolder, shards: ShardTable, cache: MemberCache, num_sharing: int = 1) -> None:
+        """num_sharing: number of data sets that read at the same time and share the cache."""
         largest = int(shards.bytes.max(initial=0))
-        if cache.max_bytes < LEAST_SHARDS * largest:
+        least = LEAST_SHARDS * num_sharing * largest
+        if cache.max_bytes < least:
             raise ValueError(
-                f"cache_gb={cache.max_bytes / 1e9:g} is too small for {folder}: the cache must hold {LEAST_SHARDS} of "
-                f"the largest shards. Give at least {LEAST_SHARDS * largest / 1e9:.3g}"
+                f"cache_gb={cache.max_bytes / 1e9:g} is too small for {folder}: the cache must hold "
+                f"{LEAST_SHARDS * num_sharing} of the largest shards. Give at least {least / 1e9:.3g}"
             )
         self.folder = folder
         self.shards = shards
         self.cache = cache
+        self._ahead = cache.max_bytes // (2 * num_sharing)
         self.sizes = shards.member_bytes
         self.file_of_member = np.arange(len(self.sizes))
         self.offsets = np.zeros_like(self.sizes)
@@ -73,9 +76,10 @@ class RemoteMembers:
                 )
 
     def expect(self, members: np.ndarray) -> None:
-        """Start to fetch those of these members that are not cached, in this order, up to half the size of the cache."""
+        """Start to fetch those of these members that are not cached, in this order, up to half the size of the cache, which
+        data sets share."""
         missing: dict[int, list[int]] = {}
-        room = self.cache.max_bytes // 2
+        room = self._ahead
         for member in members.tolist():
             shard, ordinal = self._place(member)
             if self.cache.file(self.shards.sha256[shard], ordinal).exists():

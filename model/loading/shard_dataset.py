@@ -139,7 +139,7 @@ class ShardDataset(IterableDataset[Batch]):
         """Continue at the beginning of an epoch, counted from 0."""
         if self.phases is not None:
             raise ValueError("set_epoch: a data set with phases has no epochs; load_state_dict moves it")
-        self._move(self._readers.orders[self.max_seq_length].order.epoch_start(epoch))
+        self._move(self._readers.orders[self.max_seq_length].epoch_start(epoch))
 
     def _order(self) -> dict[str, Any]:
         phases = None if self.phases is None else [list(phase) for phase in self.phases]
@@ -160,7 +160,7 @@ class ShardDataset(IterableDataset[Batch]):
     def _stretch(self, position: int) -> tuple[int, int, int] | None:
         """Return (length, item in the order of that length, examples left) where one phase or epoch goes on, or None."""
         if self.phases is None:
-            order = self._readers.orders[self.max_seq_length].order
+            order = self._readers.orders[self.max_seq_length]
             return self.max_seq_length, position, order.epoch_start(order.epoch_of(position) + 1) - position
         items = dict.fromkeys(self.lengths, 0)
         for length, size in self.phases:
@@ -235,9 +235,9 @@ class _Readers:
 
     def __init__(self, data_set: DataSet, data: ShardDataset) -> None:
         self.examples: dict[int, Examples] = {length: data_set.examples("train", length) for length in data.lengths}
-        self.orders: dict[int, ItemsAhead] = {
-            length: examples.items_ahead(examples.order(data.seed, data.shuffle))
-            for length, examples in self.examples.items()
+        self.orders = {length: examples.order(data.seed, data.shuffle) for length, examples in self.examples.items()}
+        self._items: dict[int, ItemsAhead] = {
+            length: examples.items_ahead(self.orders[length]) for length, examples in self.examples.items()
         }
         self.batched, self.pad_to_max = data.batch_size is not None, data.pad_to_max
         self._data_set = data_set
@@ -249,7 +249,7 @@ class _Readers:
 
     def read(self, length: int, first: int, past: int) -> Batch:
         """Return the batch of these items, or the single one if there are no batches."""
-        copies, rows = self.orders[length].items(first, past)
+        copies, rows = self._items[length].items(first, past)
         columns = self.examples[length].read(copies, rows)
         if not self.batched:
             return split_examples(columns)[0]

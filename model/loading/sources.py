@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 from bertloom import storage
 
@@ -37,8 +38,22 @@ class Source:
     epochs: float | None = None
     """Largest number of epochs to read; None is no limit."""
 
+    def described(self) -> str:
+        """Return it as on the command line, without the path."""
+        share = "" if self.share is None else f":{self.share:.12g}"
+        return f"{self.name}{share}" + ("" if self.epochs is None else f":epochs={self.epochs:.12g}")
 
-def parse_sources(words: Sequence[str], temperature: float | None = None) -> tuple[Source, ...]:
+
+def data_words(settings: Mapping[str, Any]) -> list[str]:
+    """Return the words of --data in a run's config.toml; none if it is damaged."""
+    data = settings.get("data")
+    words: list[Any] = data if isinstance(data, list) else [data]
+    return words if all(isinstance(word, str) for word in words) else []
+
+
+def parse_sources(
+    words: Sequence[str], temperature: float | None = None, has_shares: bool = True
+) -> tuple[Source, ...]:
     """Return the data sets that these words name.
 
     >>> [(source.name, source.path, source.share, source.epochs) for source in
@@ -47,6 +62,7 @@ def parse_sources(words: Sequence[str], temperature: float | None = None) -> tup
 
     Args:
         temperature: gives the shares instead, from the sizes.
+        has_shares: whether to check the shares. Otherwise only names and paths are wanted.
 
     Raises:
         ValueError: a word is not of this form, a name or a path appears twice, or the shares are not possible.
@@ -64,7 +80,8 @@ def parse_sources(words: Sequence[str], temperature: float | None = None) -> tup
                 "give each a name, as in web=PATH" if what == "the name" else "give it once, with the sum of its shares"
             )
             raise ValueError(f"data: {what} {twice[0]!r} is given twice: {advice}")
-    _check_shares(sources, temperature)
+    if has_shares:
+        _check_shares(sources, temperature)
     return sources
 
 
@@ -82,15 +99,6 @@ def token_shares(sources: Sequence[Source], sizes: Sequence[int], temperature: f
     total = sum(powers)
     least = Decimal(10) ** -SHARE_DIGITS
     return [Fraction(max(least, (power / total).quantize(least))) for power in powers]
-
-
-def described(sources: Sequence[Source], shares: Mapping[str, float]) -> list[str]:
-    """Return the sources as `NAME:SHARE:epochs=N`, without their paths: the setting that a resumed run must match."""
-    return [f"{source.name}:{shares[source.name]:g}{_limit_text(source)}" for source in sources]
-
-
-def _limit_text(source: Source) -> str:
-    return "" if source.epochs is None else f":epochs={source.epochs:g}"
 
 
 def _parse_source(word: str) -> Source:

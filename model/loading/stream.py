@@ -61,6 +61,10 @@ class Leg:
     masked_lm_prob: float | None = field(default=None, metadata=MAY_LACK)
     """Share of the tokens that new masks are drawn for; None if it is that of the data set."""
 
+    def digests(self) -> dict[str, str]:
+        """Return the sha256 of the shards.parquet of each data set by its name, which is empty if the run has one."""
+        return {source.name: source.shards_digest for source in self.sources} or {"": self.shards_digest}
+
     def item_at(self, step: int) -> int:
         """Return the first item of the update after `step` updates."""
         return self.item + (step - self.step) * self.batch_size
@@ -109,7 +113,7 @@ def continue_legs(
         sources=tuple(sources),
         masked_lm_prob=masked_lm_prob,
     )
-    if legs and _settings_of(legs[-1]) == _settings_of(new):
+    if legs and without_place(legs[-1]) == without_place(new):
         return list(legs)
     ends: dict[str, int] = {}
     for leg, following in zip(legs, [leg.step for leg in legs[1:]] + [step]):
@@ -122,8 +126,8 @@ def continue_legs(
     return [*legs, replace(new, sources=begun)]
 
 
-def _settings_of(leg: Leg) -> Leg:
-    """Return a leg without its place."""
+def without_place(leg: Leg) -> Leg:
+    """Return a leg over the same examples, at item 0."""
     return replace(leg, step=0, item=0, sources=tuple(replace(source, first=0) for source in leg.sources))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from model.step import StepResult
 
 Action = Literal["stop", "skip"]
+BadExamples = list[int] | dict[str, list[int]]
+"""The numbers of the examples of a step; with several data sets, by their names."""
 BAD_STEPS = "bad_steps.jsonl"
 
 
@@ -42,11 +43,11 @@ def describe_bad_step(step: int, result: StepResult) -> str:
     return f"at step {step:,} the loss is {result.loss:g} and the gradient norm is {result.gradient_norm:g}"
 
 
-def append_bad_step(path: Path, step: int, result: StepResult, action: Action, examples: Sequence[int]) -> None:
+def append_bad_step(path: Path, step: int, result: StepResult, action: Action, examples: BadExamples) -> None:
     """Add a line about a bad step to bad_steps.jsonl."""
     line = {"step": step, "loss": str(result.loss), "gradient_norm": str(result.gradient_norm)}
     with named_errors(path), open(path, "a") as file:
-        file.write(json.dumps(line | {"action": action, "examples": list(examples)}) + "\n")
+        file.write(json.dumps(line | {"action": action, "examples": examples}) + "\n")
 
 
 def cut_back(path: Path, step: int) -> None:

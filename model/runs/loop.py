@@ -2,13 +2,14 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from signal import Signals
 from typing import Any, Generic, TypeVar
 
 from model.distributed import Ranks
 from model.runs.bad_steps import BadStepPolicy
 from model.runs.heap import Heap, keep_blocks
+from model.runs.metrics import Value
 from model.runs.progress import Progress
 from model.runs.recorder import NullRecorder
 from model.step import StepResult
@@ -83,7 +84,7 @@ class Training(ABC, Generic[Batch, Result]):
     @abstractmethod
     def measure_step(
         self, result: Result, batch: Batch, progress: Progress, seconds: float, wait_seconds: float
-    ) -> dict[str, float | str]:
+    ) -> Mapping[str, Value]:
         """Return what metrics.jsonl holds about a step besides its result, such as its speed.
 
         Args:

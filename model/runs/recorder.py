@@ -16,7 +16,7 @@ from torch import nn
 from bertloom.counts import counted
 from bertloom.whole_files import sweep_temporary, write_text
 from model.distributed import Ranks
-from model.runs.bad_steps import BAD_STEPS, Action, append_bad_step, cut_back
+from model.runs.bad_steps import BAD_STEPS, Action, BadExamples, append_bad_step, cut_back
 from model.runs.checkpoint import check_names, latest_checkpoint, take_part_in_snapshot
 from model.runs.checkpoint_writer import CheckpointWriter, check_space
 from model.runs.lock import run_lock
@@ -99,7 +99,7 @@ class NullRecorder:
     def write_metrics(self, step: int, split: str, **values: Value) -> None:
         """Append a line to metrics.jsonl."""
 
-    def record_bad_step(self, step: int, result: StepResult, action: Action, examples: Sequence[int]) -> None:
+    def record_bad_step(self, step: int, result: StepResult, action: Action, examples: BadExamples) -> None:
         """Append a line to bad_steps.jsonl."""
 
     def show(self, progress: Progress, status: str) -> None:
@@ -191,7 +191,7 @@ class Recorder(NullRecorder):
     def write_metrics(self, step: int, split: str, **values: Value) -> None:
         self._metrics.write(step, split, **values)
 
-    def record_bad_step(self, step: int, result: StepResult, action: Action, examples: Sequence[int]) -> None:
+    def record_bad_step(self, step: int, result: StepResult, action: Action, examples: BadExamples) -> None:
         append_bad_step(self.out / BAD_STEPS, step, result, action, examples)
 
     def show(self, progress: Progress, status: str) -> None:

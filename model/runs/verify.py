@@ -8,7 +8,7 @@ The first step that differs is reported. The weights are not trained again.
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ import numpy as np
 
 from bertloom.json_files import check_regular
 from model.loading.cache import DEFAULT_CACHE_GB
-from model.loading.data import DataSet, Examples
-from model.loading.order import ORDER_VERSION, ItemsAhead
+from model.loading.data import DataSet
+from model.loading.data_sets import LegReader
+from model.loading.order import ORDER_VERSION
+from model.loading.sources import data_words, parse_sources
 from model.loading.stream import START, Leg, extend, rows_sum
 from model.runs.checkpoint import check_files
 from model.runs.metrics import parse_line
+from model.runs.progress import add_tokens
 from model.runs.state import TrainingState, checkpoint_path, read_state, run_settings
 
 ROWS_PER_READ = 8192
@@ -32,7 +35,7 @@ STREAM = re.compile("[0-9a-f]{16}")
 
 def check_run(
     run: Path,
-    data: str | os.PathLike[str] | None = None,
+    data: Sequence[str | os.PathLike[str]] = (),
     last_steps: int | None = None,
     cache_dir: Path | None = None,
     cache_gb: float = DEFAULT_CACHE_GB,
@@ -41,7 +44,7 @@ def check_run(
 
     Args:
         run: the run folder.
-        data: its data set, a folder or a URL; by default the one in config.toml.
+        data: its data sets, folders or URLs; by default those in config.toml.
         last_steps: number of steps whose rows to read again, from the digest in metrics.jsonl on; all by default.
         cache_dir, cache_gb: see `DataSet`.
 
@@ -62,10 +65,12 @@ def check_run(
         and min(lines, default=latest.step + 1) > latest.step
     ):
         yield f"metrics.jsonl: expected lines of steps up to {latest.step}, the latest checkpoint, and found none"
-    if data is None and not isinstance(config.get("data"), str):
+    words = [str(path) for path in data] or data_words(config)
+    if not words:
         raise ValueError(f"{run / 'config.toml'} does not name the data set of the run: give it as --data")
-    data_set = DataSet(data or config["data"], cache_dir, cache_gb)
-    yield from check_stream(data_set, latest, states, lines, last_steps)
+    sources = parse_sources(words, has_shares=False)
+    data_sets = {source.path: DataSet(source.path, cache_dir, cache_gb) for source in sources}
+    yield from check_stream(list(data_sets.values()), latest, states, lines, last_steps)
 
 
 def read_checkpoints(run: Path, states: dict[int, TrainingState]) -> Iterator[str]:
@@ -108,7 +113,7 @@ def read_train_lines(path: Path, lines: dict[int, dict[str, Any]]) -> Iterator[s
 
 
 def check_stream(
-    data_set: DataSet,
+    data_sets: Sequence[DataSet],
     latest: TrainingState,
     states: Mapping[int, TrainingState],
     lines: Mapping[int, dict[str, Any]],
@@ -120,13 +125,15 @@ def check_stream(
     """
     if latest.order_version != ORDER_VERSION:
         raise ValueError(f"the run has order version {latest.order_version}, expected {ORDER_VERSION}")
-    step, digest, tokens = 0, START, 0
+    step, digest, tokens, by_source = 0, START, 0, dict[str, int]()
     if last_steps is not None and latest.step > last_steps:
         chained = (known for known, line in lines.items() if STREAM.fullmatch(line["stream"]))
         step = max((known for known in chained if known <= latest.step - last_steps), default=0)
         if step:
             digest, tokens = lines[step]["stream"], lines[step]["tokens"]
-    readers: dict[Leg, tuple[Examples, ItemsAhead]] = {}
+            counted = lines[step].get("tokens_by_source") or {}
+            by_source = {name: count for name, count in counted.items() if type(count) is int}
+    reader: LegReader | None = None
     recorded = sorted({*lines, *states})
     while step < latest.step:
         following = recorded[bisect_right(recorded, step)]  # the latest checkpoint at most
@@ -137,42 +144,64 @@ def check_stream(
             )
             return
         leg = next(leg for leg in reversed(latest.progress.legs) if leg.step <= step)
-        if leg.shards_digest != data_set.shards_digest:
-            yield (
-                f"step {step + 1}: the run read another data set than {data_set.folder} (sha256 of shards.parquet "
-                f"{leg.shards_digest[:12]}…, here {data_set.shards_digest[:12]}…), so its rows cannot be verified"
-            )
-            return
-        if leg not in readers:
-            examples = data_set.examples("train", leg.max_seq_length)
-            readers = {leg: (examples, examples.items_ahead(examples.order(leg.seed, leg.shuffle)))}  # only one is open
+        if reader is None or reader.leg != leg:
+            reader = None  # only one is open
+            opened = open_leg(data_sets, leg)
+            if isinstance(opened, str):
+                yield f"step {step + 1}: {opened}"
+                return
+            reader = opened
         try:
-            total, num_tokens = read_step(*readers[leg], leg.item_at(step), leg.batch_size)
+            total, counts = read_step(reader, leg.item_at(step), leg.batch_size)
         except ValueError as error:
             yield f"step {step + 1}: {error}"
             return
-        step, digest, tokens = step + 1, extend(digest, total), tokens + num_tokens
+        step, digest, tokens = step + 1, extend(digest, total), tokens + sum(counts)
+        by_source |= add_tokens(by_source, [leg], counts if leg.sources else ())
         records = []
         if line := lines.get(step):
-            records.append(("metrics.jsonl", line["stream"], line["tokens"]))
+            records.append(("metrics.jsonl", line["stream"], line["tokens"], line.get("tokens_by_source") or {}))
         if state := states.get(step):
-            records.append((f"checkpoint step-{step:08d}", state.progress.stream, state.progress.tokens))
-        for name, stream, count in records:
+            progress = state.progress
+            name = f"checkpoint step-{step:08d}"
+            records.append((name, progress.stream, progress.tokens, progress.tokens_by_source))
+        for name, stream, count, of_sources in records:
             if stream != digest:
                 yield f"step {step}: {name} has the stream digest {stream}, but the data set gives {digest}"
             elif count != tokens:
                 yield f"step {step}: {name} has {count:,} tokens, but the data set gives {tokens:,}"
-        if any(stream != digest for _, stream, _ in records):
+            elif of_sources != by_source:
+                yield f"step {step}: {name} has tokens_by_source {of_sources}, but the data sets give {by_source}"
+        if any(stream != digest for _, stream, _, _ in records):
             return  # the digests are chained, so all later ones differ, too
         yield None
 
 
-def read_step(examples: Examples, items: ItemsAhead, start: int, batch_size: int) -> tuple[int, int]:
-    """Return the sum of the row hashes and the number of tokens of the global batch at item `start`."""
-    total = num_tokens = 0
+def open_leg(data_sets: Sequence[DataSet], leg: Leg) -> LegReader | str:
+    """Return the rows of a leg and their order, or what is wrong: a data set that it read is not among these."""
+    sources = []
+    for name, digest in leg.digests().items():
+        found = next((data_set for data_set in data_sets if data_set.shards_digest == digest), None)
+        if found is None:
+            given = ", ".join(f"{data_set.folder}" for data_set in data_sets)
+            here = ", ".join(f"{data_set.shards_digest[:12]}…" for data_set in data_sets)
+            what = f" for {name}" if name else ""
+            return (
+                f"the run read another data set than {given}{what} (sha256 of shards.parquet {digest[:12]}…, here {here}), "
+                f"so its rows cannot be verified"
+            )
+        sources.append(found.examples("train", leg.max_seq_length))
+    return LegReader(sources, leg)
+
+
+def read_step(reader: LegReader, start: int, batch_size: int) -> tuple[int, list[int]]:
+    """Return the sum of the row hashes of the global batch at item `start`, and the number of tokens of each data set."""
+    total, counts = 0, np.zeros(max(1, len(reader.leg.sources)), np.int64)
     for place in range(0, batch_size, ROWS_PER_READ):
         places = np.arange(place, min(place + ROWS_PER_READ, batch_size))
-        columns = examples.read(*items.items(start + place, start + int(places[-1]) + 1))
+        copies, rows = reader.items.items(start + place, start + int(places[-1]) + 1)
+        columns = reader.examples.read(copies, rows)
         total += rows_sum(columns, places)
-        num_tokens += int(columns["lengths"].sum())
-    return total, num_tokens
+        sources = reader.examples.sources_of(copies)
+        np.add.at(counts, 0 if sources is None else sources, columns["lengths"])
+    return total, counts.tolist()

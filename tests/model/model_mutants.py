@@ -127,7 +127,7 @@ def use_run(original: Path, folder: Path, draw: random.Random) -> None:
     elif kind == 1:
         evaluate_model(EvaluateConfig(model=folder, data=data, max_examples=4, device="cpu"))
     elif kind == 2:
-        for number, _ in enumerate(check_run(folder, data)):
+        for number, _ in enumerate(check_run(folder, [data])):
             if number == 50:
                 break
     elif kind == 3:

@@ -10,13 +10,13 @@ from model.compiling import compile_model
 from model.distributed import Ranks
 from model.loading.batches import BatchReader, GlobalBatch, global_batch, num_parts
 from model.loading.data import DataSet
+from model.loading.data_sets import DataSets
 from model.loading.order import TrainingOrder
 from model.loading.padding import pad_batch, static_shape
 from model.loading.stream import Leg
 from model.mixed_precision import compute_copy
 from model.optimizer import build_optimizer
 from model.runs.sinks import numbers
-from model.schedule import Phase
 from model.step import evaluate, train_step
 from tests.model.small_model import random_model
 
@@ -131,21 +131,21 @@ def test_activations_are_computed_again_in_compiled_layers_too(batch):
 
 @pytest.mark.parametrize("batch_size, micro_batch_size, num_ranks", [(64, 64, 1), (64, 8, 1), (50, 7, 2), (3, 8, 4)])
 def test_nearly_all_batches_fit_and_padding_is_a_small_share(data_set, batch_size, micro_batch_size, num_ranks):
-    phase = Phase(max_seq_length=32, share=1.0, batch_size=batch_size)
+    examples = DataSet(data_set).examples("train", 32)
     leg = Leg(step=0, max_seq_length=32, item=0, batch_size=batch_size, seed=1, shards_digest="")
     found, real = [], 0
     for rank in range(num_ranks):
         ranks = Ranks(device=torch.device("cpu"), rank=rank, size=num_ranks)
-        with BatchReader(DataSet(data_set), [32], 1, micro_batch_size, ranks) as reader:
-            (shape,) = reader.pad_batches([phase])
+        with BatchReader(DataSets({"": DataSet(data_set)}), [leg], micro_batch_size, ranks) as reader:
+            (shape,) = reader.pad_batches()
             for step in range(30):
                 batch = reader.read(leg, step)
                 found += [len(part.input_ids) for part in batch.micro_batches]
                 real += batch.num_tokens if rank == 0 else 0
                 # what is counted, and proved, is what was read
                 plain = global_batch(
-                    reader.examples[32],
-                    reader.orders[32],
+                    examples,
+                    examples.order(1, "global"),
                     leg.item_at(step),
                     batch_size,
                     micro_batch_size,

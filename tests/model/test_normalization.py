@@ -7,11 +7,12 @@ from model.heads import PretrainingModel
 from model.hub.weights import save_pretrained
 from model.loading.batches import BatchReader, global_batch
 from model.loading.data import DataSet
+from model.loading.data_sets import DataSets
 from model.loading.order import TrainingOrder
+from model.loading.stream import Leg
 from model.normalization import EPSILON, MOMENTUM, TokenBatchNorm, update_statistics
 from model.optimizer import build_optimizer
 from model.runs.checkpoint import load_model
-from model.schedule import Phase
 from model.step import evaluate, train_step
 from tests.model.small_model import random_model, save_checkpoint, small_config, training_state
 
@@ -114,12 +115,12 @@ def test_a_batch_that_is_cut_or_leaves_a_rank_without_examples_is_refused(
     data_set, batch_size, micro_batch_size, num_ranks, fits
 ):
     ranks = Ranks(device=torch.device("cpu"), size=num_ranks)
-    with BatchReader(DataSet(data_set), [32], 1, micro_batch_size, ranks) as reader:
-        phases = [Phase(max_seq_length=32, share=1.0, batch_size=batch_size)]
+    leg = Leg(step=0, max_seq_length=32, item=0, batch_size=batch_size, seed=1, shards_digest="")
+    with BatchReader(DataSets({"": DataSet(data_set)}), [leg], micro_batch_size, ranks) as reader:
         if fits:
-            reader.check_whole(phases)
+            reader.check_whole()
         else:
             with pytest.raises(
                 ValueError, match=rf"normalization=batch .* at length 32 batch_size={batch_size} must be"
             ):
-                reader.check_whole(phases)
+                reader.check_whole()

@@ -14,6 +14,7 @@ from model.batch import PackedBatch
 from model.distributed import Ranks
 from model.loading.batches import BatchReader
 from model.loading.data import DataSet
+from model.loading.data_sets import DataSets
 from model.loading.order import TrainingOrder
 from model.loading.remask import NEW_MASKS, EpochMasks, Remasking, example_keys, remasking_of
 from model.loading.stream import Leg
@@ -135,7 +136,7 @@ def read(
     found, sums, counted = {}, dict.fromkeys(steps, 0), {step: set() for step in steps}
     for rank in range(num_ranks):
         ranks = Ranks(device=torch.device("cpu"), rank=rank, size=num_ranks)
-        with BatchReader(DataSet(data), [32], 1, micro_batch_size, ranks, **options) as reader:
+        with BatchReader(DataSets({"": DataSet(data)}), [leg], micro_batch_size, ranks, **options) as reader:
             for step in steps:
                 batch = reader.read(leg, step)
                 sums[step] += batch.stream_sum

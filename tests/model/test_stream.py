@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from model.distributed import Ranks
 from model.loading.batches import BatchReader, global_batch
 from model.loading.data import DataSet
+from model.loading.data_sets import DataSets
 from model.loading.order import TrainingOrder
 from model.loading.stream import START, Leg, extend, list_sums, list_weights, row_hashes, rows_sum
 from tests.pipeline.twins import WRAP, draw, fold
@@ -101,7 +104,7 @@ def test_a_leg_counts_on_from_its_first_item():
 def test_a_prefetched_batch_is_the_one_that_is_asked_for_or_is_read_anew(data_set):
     ranks = Ranks(device=torch.device("cpu"))
     leg = Leg(step=0, max_seq_length=64, item=0, batch_size=8, seed=1, shards_digest="")
-    with BatchReader(DataSet(data_set), [32, 64], 1, 8, ranks) as reader:
+    with BatchReader(DataSets({"": DataSet(data_set)}), [leg, replace(leg, max_seq_length=32)], 8, ranks) as reader:
         assert reader.micro_batch_sizes == {32: 8, 64: 4}
         first, second = (reader.read(leg, step).stream_sum for step in (0, 1))
         reader.prefetch(leg, 1)
@@ -115,9 +118,10 @@ def test_a_prefetched_batch_is_the_one_that_is_asked_for_or_is_read_anew(data_se
 def test_an_order_worked_out_ahead_is_the_order(data_set, monkeypatch):
     monkeypatch.setattr("model.loading.order.ITEMS_AHEAD", 40)
     leg = Leg(step=3, max_seq_length=32, item=1000, batch_size=16, seed=1, shards_digest="")
-    with BatchReader(DataSet(data_set), [32], 1, 16, Ranks(device=torch.device("cpu"))) as reader:
+    examples = DataSet(data_set).examples("train", 32)
+    with BatchReader(DataSets({"": DataSet(data_set)}), [leg], 16, Ranks(device=torch.device("cpu"))) as reader:
         for step in (3, 4, 5, 60, 61, 4, 3000, 62):
-            expected = global_batch(reader.examples[32], reader.orders[32], leg.item_at(step), 16, 16)
+            expected = global_batch(examples, examples.order(1, "global"), leg.item_at(step), 16, 16)
             assert reader.read(leg, step).stream_sum == expected.stream_sum
 
 

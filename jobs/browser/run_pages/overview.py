@@ -44,7 +44,6 @@ def show_overview(request: Request) -> Response:
     run, targets = run_of(request), request.app.state.targets
     state = run.state()
     settings = flat(run.settings)
-    key, note = data_set_of_run(request, targets, run, state)
     latest = run.points.latest()
     return render(
         request,
@@ -57,15 +56,14 @@ def show_overview(request: Request) -> Response:
         sources=sources_of_run(latest),
         checkpoints=[Checkpoint(path.name, size_of(path) / 1e6) for path in run.checkpoints()[-MAX_ROWS:]],
         legs=[
-            (leg, targets.find_data_set(leg.shards_digest))
+            (leg, [(name, digest, targets.find_data_set(digest)) for name, digest in leg.digests().items()])
             for leg in (state.progress.legs[-MAX_ROWS:] if state else ())
         ],
         changes=[
             (change, *(cut(str(change[name]), MAX_TEXT) for name in ("before", "after")))
             for change in (state.changes if state else [])
         ],
-        data_key=key,
-        data_note=note,
+        data_sets=data_sets_of_run(request, targets, run, state),
         has_bad_steps=(run.path / BAD_STEPS).exists(),
     )
 
@@ -81,26 +79,29 @@ def condition_of(request: Request, run: BrowsedRun, state: TrainingState | None)
     return translate(request, "not finished; last line written at {time}", time=f"{written:%Y-%m-%d %H:%M:%S %z}")
 
 
-def data_set_of_run(
+def data_sets_of_run(
     request: Request, targets: Targets, run: BrowsedRun, state: TrainingState | None
-) -> tuple[str | None, str]:
-    """Return the key of the data set that a run reads, None if it is not open, and what is wrong with it."""
-    location = run.settings.get("data")
-    if not isinstance(location, str):
-        return None, ""
-    if run.data_set_fault:
-        key = targets.find_data_set(state.shards_digest) if state else None
-        return key, "" if key else run.data_set_fault
-    if not state:
-        return targets.find_location(location), ""
-    if key := targets.find_data_set(state.shards_digest):
-        return key, ""
-    return None, translate(
-        request,
-        "{location} has changed since the run read it: its shards.parquet has another sha256 than {digest}…",
-        location=location,
-        digest=state.shards_digest[:12],
-    )
+) -> list[tuple[str, str | None, str]]:
+    """Return the name of each data set that a run reads, its key, None if it is not open, and what is wrong with it."""
+    sources = run.sources
+    known = {name: digest for leg in (state.progress.legs if state else ()) for name, digest in leg.digests().items()}
+    found = []
+    for source in sources:
+        name = source.name if len(sources) > 1 else ""
+        key, note = targets.find_location(source.path), ""
+        if name in known:
+            key = targets.find_data_set(known[name])
+        if key is None and run.data_set_fault:
+            note = run.data_set_fault
+        elif key is None and name in known:
+            note = translate(
+                request,
+                "{location} has changed since the run read it: its shards.parquet has another sha256 than {digest}…",
+                location=source.path,
+                digest=known[name][:12],
+            )
+        found.append((name, key, note))
+    return found
 
 
 def sources_of_run(latest: Latest) -> list[SourceOfRun]:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from bertloom import storage
 from bertloom.json_files import loads, read_regular
-from bertloom.shapes import shaped
+from bertloom.shapes import TEXT, MapOf, shaped
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.pages import number_of, render, run_of, translate
 from jobs.browser.paging import Paging
@@ -16,6 +16,7 @@ from jobs.browser.section import Section
 from jobs.browser.step_rows import plan_step, rows_of_step
 from jobs.browser.targets import Targets
 from jobs.support.example_text import ExampleText, example_text
+from model.loading.data_sets import DataSets
 from model.runs.bad_steps import BAD_STEPS
 
 PAGE = 20
@@ -32,6 +33,9 @@ MAX_TEXT = 40
 class BatchRow(NamedTuple):
     """An example of a step."""
 
+    data_key: str
+    source: str
+    """Name of its data set among several; empty if the run has one."""
     example: int
     epoch: int
     copy: int
@@ -47,7 +51,8 @@ class BadStep(NamedTuple):
     loss: str
     gradient_norm: str
     action: str
-    examples: list[int]
+    examples: list[tuple[str, int]]
+    """The name of the data set of each, empty if the run has one, and its number there."""
 
 
 def show_step(request: Request) -> Response:
@@ -57,25 +62,28 @@ def show_step(request: Request) -> Response:
     step = number_of(request, "step", int(latest) or 1, 1, LAST_STEP)
     if run.is_finetuning:
         return render(request, "steps.html.j2", step=step, last=step, message=translate(request, FINETUNING))
-    planned = plan_step(run, step, lambda: targets.training_data(next_data_set(targets, run)))
+    planned = plan_step(run, step, lambda: next_data_sets(targets, run))
     leg = planned.leg
-    data_key = targets.find_data_set(leg.shards_digest)
-    if data_key is None:
+    data_keys = {name: targets.find_data_set(digest) for name, digest in leg.digests().items()}
+    missing = next((digest for name, digest in leg.digests().items() if data_keys[name] is None), None)
+    if missing:
         return render(
             request,
             "steps.html.j2",
             step=step,
             last=run.last_step(),
-            message=translate(request, OTHER_DATA, step=f"{step:,}", digest=leg.shards_digest[:12]),
+            message=translate(request, OTHER_DATA, step=f"{step:,}", digest=missing[:12]),
         )
     paging = Paging.of(request, leg.batch_size, PAGE)
-    found = rows_of_step(targets.training_data(data_key), leg, step, paging.first, PAGE)
-    data_set = targets.data_sets[data_key]
-    has_texts = storage.is_local(data_set.location) or request.query_params.get("texts") == "1"
-    rows = [
-        BatchRow(index, epoch, copy, *(text_of(data_set, index) if has_texts else (None, "")))
-        for index, copy, epoch in zip(found.indices, found.copies, found.epochs)
-    ]
+    opened = DataSets({name: targets.training_data(key) for name, key in data_keys.items() if key})
+    found = rows_of_step(opened, leg, step, paging.first, PAGE)
+    sources = [(name, key, targets.data_sets[key]) for name, key in data_keys.items() if key]
+    is_local = all(storage.is_local(data_set.location) for _, _, data_set in sources)
+    has_texts = is_local or request.query_params.get("texts") == "1"
+    rows = []
+    for index, copy, epoch, number in zip(found.indices, found.copies, found.epochs, found.sources):
+        name, key, data_set = sources[number]
+        rows.append(BatchRow(key, name, index, epoch, copy, *(text_of(data_set, index) if has_texts else (None, ""))))
     return render(
         request,
         "steps.html.j2",
@@ -83,8 +91,7 @@ def show_step(request: Request) -> Response:
         last=run.last_step(),
         message="",
         planned=planned,
-        data_key=data_key,
-        data_set=data_set,
+        sources=sources,
         rows=rows,
         paging=paging,
         has_texts=has_texts,
@@ -99,23 +106,31 @@ OTHER_DATA = (
 )
 
 
-def next_data_set(targets: Targets, run: BrowsedRun) -> str:
-    """Return the key of the data set that a run goes on with; ValueError if it is not open.
+def next_data_sets(targets: Targets, run: BrowsedRun) -> DataSets:
+    """Return the data sets that a run goes on with; ValueError if one is not open.
 
-    It is the one in its configuration. Without --allow-change data, training would refuse to read another one than before.
+    They are those in its configuration. Without --allow-change data, training would refuse to read others than before.
     """
     settings, state = run.settings, run.state()
-    location = str(settings.get("data"))
-    found = targets.find_location(location)
-    if state and not (found and "data" in settings.get("allow_change", ())):
-        found = targets.find_data_set(state.shards_digest)
-    if found is None:
-        raise ValueError(
-            run.data_set_fault
-            or f"{location} has changed since the run read it: give its data set to the command, too: "
-            f"bertloom browse RUN DATASET"
-        )
-    return found
+    sources = run.sources
+    if not sources:
+        raise ValueError(f"{run.path / 'config.toml'} does not name the data set of the run")
+    legs = state.progress.legs if state else ()
+    known = {name: digest for leg in legs for name, digest in leg.digests().items()}
+    found = {}
+    for source in sources:
+        name = source.name if len(sources) > 1 else ""
+        key = targets.find_location(source.path)
+        if name in known and not (key and "data" in settings.get("allow_change", ())):
+            key = targets.find_data_set(known[name])
+        if key is None:
+            raise ValueError(
+                run.data_set_fault
+                or f"{source.path} has changed since the run read it: give its data set to the command, too: "
+                f"bertloom browse RUN DATASET"
+            )
+        found[name] = targets.training_data(key)
+    return DataSets(found)
 
 
 def text_of(data_set: BrowsedDataSet, index: int) -> tuple[ExampleText | None, str]:
@@ -136,7 +151,7 @@ def show_bad_steps(request: Request) -> Response:
     paging = Paging.of(request, len(lines), PAGE)
     shown = lines[paging.first : paging.past]
     steps = [(number, parse_bad_step(text)) for number, text in enumerate(shown, paging.first + 1)]
-    data_keys = {bad.step: data_key_of(targets, run, bad.step) for _, bad in steps if bad}
+    data_keys = {bad.step: data_keys_of(targets, run, bad.step) for _, bad in steps if bad}
     return render(
         request,
         "bad_steps.html.j2",
@@ -152,20 +167,25 @@ def parse_bad_step(text: bytes) -> BadStep | None:
     """Return a line of bad_steps.jsonl, None if it is damaged."""
     try:
         values: dict[str, Any] = loads(text)
-        shaped(values, {"step": int, "loss": str, "gradient_norm": str, "action": str, "examples": [int]})
+        shaped(values, {"step": int, "loss": str, "gradient_norm": str, "action": str})
+        examples = values.get("examples")
+        by_name: dict[str, Any] = examples if isinstance(examples, dict) else {"": examples}
+        shaped(by_name, MapOf(TEXT, [int]))
     except ValueError:
         return None
     loss, gradient_norm, action = (values[name][:MAX_TEXT] for name in ("loss", "gradient_norm", "action"))
-    return BadStep(values["step"], loss, gradient_norm, action, values["examples"])
+    named = [(name[:MAX_TEXT], number) for name, numbers in by_name.items() for number in numbers]
+    return BadStep(values["step"], loss, gradient_norm, action, named)
 
 
-def data_key_of(targets: Targets, run: BrowsedRun, step: int) -> str | None:
-    """Return the key of the data set that a step of the past has read, None if it is not open."""
+def data_keys_of(targets: Targets, run: BrowsedRun, step: int) -> dict[str, str | None]:
+    """Return the keys of the data sets that a step of the past has read by name, None for those that are not open."""
     state = run.state()
     legs = [leg for leg in state.progress.legs if leg.step < step] if state else []
-    return (
-        targets.find_data_set(legs[-1].shards_digest) if legs else targets.find_location(str(run.settings.get("data")))
-    )
+    if legs:
+        return {name: targets.find_data_set(digest) for name, digest in legs[-1].digests().items()}
+    sources = run.sources
+    return {(source.name if len(sources) > 1 else ""): targets.find_location(source.path) for source in sources}
 
 
 STEPS = Section(name="steps", title="Steps", of="r", routes=[("steps", show_step)])

@@ -15,6 +15,7 @@ from jobs.browser.step_rows import config_of, plan_step, rows_of_step, steps_of_
 from jobs.pretrain import pretrain
 from model.loading.batches import BatchReader
 from model.loading.data import DataSet
+from model.loading.data_sets import DataSets, LegReader
 from model.loading.stream import Leg
 from tests.jobs.browser.page_reader import Reader
 from tests.jobs.small_run import make_data, run_config
@@ -38,7 +39,7 @@ def read(monkeypatch):
     def recording(reader, leg, step):
         batch = really(reader, leg, step)
         rows = np.concatenate([part.rows for part in batch.micro_batches])
-        found[step + 1] = sorted(reader.examples[leg.max_seq_length].indices(rows[:, 0], rows[:, 1]).tolist())
+        found[step + 1] = sorted(reader.leg_reader(leg).examples.indices(rows[:, 0], rows[:, 1]).tolist())
         assert found[step + 1] == sorted(reader.indices(leg, step))
         return batch
 
@@ -48,11 +49,11 @@ def read(monkeypatch):
 
 def shown(run, data, steps):
     """What the pages show: for each step the sorted numbers of its examples."""
-    found, data_set = {}, DataSet(data)
+    found, data_sets = {}, DataSets({"": DataSet(data)})
     for step in steps:
-        planned = plan_step(BrowsedRun(run), step, lambda: data_set)
+        planned = plan_step(BrowsedRun(run), step, lambda: data_sets)
         assert planned.is_certain
-        rows = rows_of_step(data_set, planned.leg, step, 0, planned.leg.batch_size)
+        rows = rows_of_step(data_sets, planned.leg, step, 0, planned.leg.batch_size)
         found[step] = sorted(rows.indices)
     return found
 
@@ -104,8 +105,8 @@ def test_a_run_that_counts_tokens_ends_its_phases_where_training_does(data, read
         assert shown(place, data, read) == read
     monkeypatch.setattr(step_rows, "MAX_ROWS_READ", 0)
     monkeypatch.setattr(step_rows, "ROWS_PER_READ", 4)
-    assert plan_step(BrowsedRun(begun), 1, lambda: DataSet(data)).is_certain
-    late = plan_step(BrowsedRun(begun), len(read), lambda: DataSet(data))
+    assert plan_step(BrowsedRun(begun), 1, lambda: DataSets({"": DataSet(data)})).is_certain
+    late = plan_step(BrowsedRun(begun), len(read), lambda: DataSets({"": DataSet(data)}))
     assert not late.is_certain and late.leg.max_seq_length == 32
 
 
@@ -116,7 +117,7 @@ def test_a_run_on_a_clock_has_no_certain_steps_before_its_last_phase(data, tmp_p
 
     run.mkdir()
     (run / "config.toml").write_text(dump(config))
-    assert not plan_step(BrowsedRun(run), 1, lambda: DataSet(data)).is_certain
+    assert not plan_step(BrowsedRun(run), 1, lambda: DataSets({"": DataSet(data)})).is_certain
     page = Reader(run).get("r0/steps?step=7")
     assert "These are the examples if step 7 still has length 32" in page.text
 
@@ -135,7 +136,7 @@ def test_the_steps_of_a_number_of_tokens_equal_a_slow_count(data, shuffle, wante
         start = leg.item_at(5 + steps)
         tokens += int(examples.read(*order.items(start, start + 6))["lengths"].sum())
         steps += 1
-    assert steps_of_tokens(examples, order, leg, 5, wanted) == (steps, tokens)
+    assert steps_of_tokens(LegReader([examples], leg), 5, wanted) == (steps, tokens)
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +152,8 @@ def test_the_page_of_a_step_shows_its_batch_a_page_at_a_time_with_links(data, ru
     for number in (1, 2):
         page = reader.get(f"r0/steps?step=2&page={number}")
         links += [link for link in page.links if "/d0/examples/" in link]
-    planned = plan_step(BrowsedRun(run), 2, lambda: DataSet(data))
-    found = rows_of_step(DataSet(data), planned.leg, 2, 0, 25)
+    planned = plan_step(BrowsedRun(run), 2, lambda: DataSets({"": DataSet(data)}))
+    found = rows_of_step(DataSets({"": DataSet(data)}), planned.leg, 2, 0, 25)
     assert links == [f"/token/d0/examples/{index}" for index in found.indices]
     assert found.epochs[0] == 0 and found.epochs[-1] == 1 and found.copies == found.epochs  # copy 0 has 45 rows
     assert "25 to 49 of the order of this length, from seed 1 (global)" in page.text and "epoch 1, copy 1" in page.text

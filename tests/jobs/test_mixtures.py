@@ -1,0 +1,155 @@
+"""Training on several data sets: the same batches in any layout and after any stop, exact counts, and clear refusals."""
+
+import json
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.pretrain import pretrain
+from jobs.support.config import parse
+from jobs.support.pretrain_config import PretrainConfig
+from jobs.support.pretraining import Pretraining
+from jobs.verify import verify_run
+from model.loading.data import DataSet
+from model.runs.metrics import read_metrics
+from model.runs.state import TrainingState, read_state
+from tests.jobs.small_run import VOCABULARY, learnt, make_data, numbers, run_config, train_lines
+
+SHARES = ("web={web}:0.6", "{zh}:0.3", "pep={pep}:0.1:epochs=2")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> dict[str, Path]:
+    """Three data sets of different sizes, lengths and numbers of copies."""
+    folder = tmp_path_factory.mktemp("mixture")
+    return {
+        "web": make_data(folder / "web", rows=(400, 390), seed=1),
+        "zh": make_data(folder / "zh", rows=(130,), num_validation=30, seed=2),
+        "pep": make_data(folder / "pep", rows=(40, 35, 42), num_validation=12, seed=3),
+    }
+
+
+def mixed(data: dict[str, Path], out: Path, words: tuple[str, ...] = SHARES, **changes) -> PretrainConfig:
+    given = {"save_every": 8, "eval_every": 10} | changes
+    return replace(run_config(data["web"], out, **given), data=tuple(word.format(**data) for word in words))
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory) -> Path:
+    """A finished run of 1,600 examples, in which pep is used up."""
+    out = tmp_path_factory.mktemp("mixture") / "unbroken"
+    pretrain(mixed(data, out, batch_size=32, num_steps=50))
+    return out
+
+
+def test_a_mixture_reads_what_was_asked_and_says_so(data, unbroken, capsys):
+    assert verify_run(unbroken) == ([], 50)
+    lines = train_lines(unbroken)
+    for line in lines:
+        assert sum(line["tokens_by_source"].values()) == line["tokens"]
+        assert line["loss_by_source"].keys() <= {"web", "zh", "pep"}
+    state = read_state(unbroken / "checkpoints/step-00000050", TrainingState)
+    assert state.progress.tokens_by_source == lines[-1]["tokens_by_source"]
+    sources = {source.name: source for source in state.progress.legs[0].sources}
+    assert [source.share for source in sources.values()] == [0.6, 0.3, 0.1]
+    assert (sources["pep"].limit, sources["web"].limit) == (75, None)
+    pep = DataSet(data["pep"]).examples("train", 32)
+    assert lines[-1]["tokens_by_source"]["pep"] == pep.shards.tokens[pep.shards.copies < 2].sum()
+    evaluation = [line for line in numbers(unbroken) if line["split"] == "validation"][-1]
+    assert evaluation["loss_by_source"].keys() == {"web", "zh", "pep"}
+    assert evaluation["num_examples"] == 24 + 12 + 4
+
+
+def test_the_start_announces_shares_epochs_and_where_a_data_set_ends(data, tmp_path, capsys):
+    pretrain(mixed(data, tmp_path / "run", batch_size=32, num_steps=40))
+    printed = capsys.readouterr().out
+    assert "length 32, web: 790 examples in 2 copies, share of the tokens 0.6, read for " in printed
+    assert "pep is used up at about step 32, after 1,024 examples of all data sets; its share then goes" in printed
+    assert "to the others: web 0.6667, zh 0.3333" in printed
+
+
+def test_tokens_are_within_four_standard_errors_of_the_shares(data, tmp_path):
+    pretrain(mixed(data, tmp_path / "run", ("{web}:0.7", "{zh}:0.3"), batch_size=64, num_steps=200, log_every=100))
+    sizes = {name: DataSet(data[name]).examples("train", 32) for name in ("web", "zh")}
+    for line in train_lines(tmp_path / "run"):
+        for name, share in (("web", 0.7), ("zh", 0.3)):
+            rows = np.arange(sizes[name].rows_per_copy[0])
+            deviation = sizes[name].read(np.zeros_like(rows), rows, with_tokens=False)["lengths"].std()
+            error = deviation * np.sqrt(64 * line["step"] * share)
+            assert abs(line["tokens_by_source"][name] - share * line["tokens"]) < 4 * error + 100
+
+
+class Killed(BaseException):
+    """The process ends here, and saves nothing."""
+
+
+def test_a_run_that_is_killed_often_equals_the_unbroken_run_bit_for_bit(data, unbroken, tmp_path, monkeypatch):
+    out, really = tmp_path / "run", Pretraining.train_step
+    for kill in [*sorted(np.random.default_rng(20).choice(50, 5, replace=False).tolist()), None]:
+
+        def train_step(self, batch, *, step, kill=kill, **values):
+            if step == kill:
+                raise Killed
+            return really(self, batch, step=step, **values)
+
+        monkeypatch.setattr(Pretraining, "train_step", train_step)
+        with pytest.raises(Killed) if kill is not None else nullcontext():
+            pretrain(mixed(data, out, batch_size=32, num_steps=50))
+    assert numbers(out) == numbers(unbroken)
+    assert learnt(out) == learnt(unbroken)
+    assert verify_run(out) == ([], 50)
+
+
+def test_the_configuration_of_a_run_is_a_preset_of_it(data, unbroken):
+    again = parse(PretrainConfig, [str(unbroken / "config.toml")], "bertloom pretrain")
+    assert again == mixed(data, unbroken, batch_size=32, num_steps=50)
+
+
+def test_a_run_with_one_data_set_has_no_trace_of_mixtures(data, tmp_path):
+    pretrain(run_config(data["web"], tmp_path / "run"))
+    content = json.loads((tmp_path / "run/checkpoints/step-00000006/state.json").read_text())
+    assert "tokens_by_source" not in content["state"]["progress"]
+    assert "sources" not in content["state"]["progress"]["legs"][0]
+    assert "shares" not in content["state"]["schedule"]
+    assert not any("by_source" in key for line in read_metrics(tmp_path / "run/metrics.jsonl") for key in line)
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "message"),
+    [
+        (("{web}:0.5", "{web}:0.5"), {}, "given twice"),
+        (("{web}:0.5", "b={web}x:0.5"), {}, "the folder does not exist"),
+        (("{web}:0", "{zh}:0"), {}, "all shares are 0"),
+        (("{web}:0.5", "{pep}:0.5"), {"batch_size": 64}, r"pep \(.*\) has 35 training examples of length 32 in a copy"),
+        (("{web}:0.5", "{zh}:0.5"), {"num_epochs": 2.0}, "num_epochs=2 cannot be used with several data sets"),
+        (("{web}:0.5:epochs=1", "{zh}:0.5:epochs=1"), {}, "web, zh have 530 examples of length 32 within their limits"),
+        (
+            ("{web}:1:epochs=1", "{zh}:1:epochs=1"),
+            {"num_tokens": 999},
+            "web, zh all have limits of epochs, and with a length",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_the_start(data, tmp_path, words, changes, message):
+    with pytest.raises(ValueError, match=message):
+        given = {} if changes.keys() & {"num_epochs", "num_tokens"} else {"num_steps": 40}
+        pretrain(mixed(data, tmp_path / "run", words, **{"batch_size": 16} | given | changes))
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").glob("c*"))
+
+
+def test_data_sets_that_do_not_fit_together_are_refused(data, tmp_path):
+    other = make_data(tmp_path / "other", vocabulary=VOCABULARY + b"more\n")
+    with pytest.raises(ValueError, match=r"the tokenizer of other \(.*\) is not that of web \(.*same vocabulary"):
+        pretrain(mixed(data | {"other": other}, tmp_path / "run", ("{web}:0.5", "{other}:0.5")))
+    longer = make_data(tmp_path / "longer", max_seq_lengths=(64,), seed=5)
+    with pytest.raises(ValueError, match=r"the shortest examples of web have max_seq_length=32, those of longer 64"):
+        pretrain(mixed(data | {"longer": longer}, tmp_path / "run", ("{web}:0.5", "{longer}:0.5")))
+    with pytest.raises(ValueError, match="longer has no train examples of max_seq_length=32: it has 64"):
+        pretrain(mixed(data | {"longer": longer}, tmp_path / "run", ("{web}:0.5", "{longer}:0.5"), max_seq_length=32))
+    copied = shutil.copytree(data["web"], tmp_path / "copied")
+    with pytest.raises(ValueError, match=r"copied \(.*\) and web \(.*\) have the same shards"):
+        pretrain(mixed(data | {"copied": copied}, tmp_path / "run", ("{web}:0.5", "{copied}:0.5")))
