@@ -239,14 +239,7 @@ class PretrainConfig:
                 raise ValueError(
                     f"--cuda-graphs is for small models and --{name.replace('_', '-')} for large ones: omit one of them"
                 )
-        parse_shuffle(self.shuffle)
-        if len(self.sources()) > 1 and self.num_epochs is not None:
-            raise ValueError(
-                f"num_epochs={self.num_epochs:g} cannot be used with several data sets, whose epochs differ: give "
-                f"--num-steps, and epochs=N to a data set to limit it"
-            )
-        if self.cache_gb <= 0:
-            raise ValueError(f"cache_gb={self.cache_gb:g} must be above 0")
+        self._check_data()
         if self.peak_tflops is not None and self.peak_tflops <= 0:
             raise ValueError(f"peak_tflops={self.peak_tflops:g} must be above 0")
         if self.spike_factor is not None and self.spike_factor <= 1:
@@ -287,6 +280,17 @@ class PretrainConfig:
             "sources": sources,
             "masked_lm_prob": self.new_rate(phase),
         }
+
+    def _check_data(self) -> None:
+        """Raise ValueError if the settings of the data are not possible."""
+        parse_shuffle(self.shuffle)
+        if len(self.sources()) > 1 and self.num_epochs is not None:
+            raise ValueError(
+                f"num_epochs={self.num_epochs:g} cannot be used with several data sets, whose epochs differ: give "
+                f"--num-steps, and epochs=N to a data set to limit it"
+            )
+        if self.cache_gb <= 0:
+            raise ValueError(f"cache_gb={self.cache_gb:g} must be above 0")
 
     def length_of_training(self) -> tuple[Literal["steps", "epochs", "tokens", "seconds"], float]:
         """Return the unit and the length of training."""

@@ -203,5 +203,5 @@ def read_step(reader: LegReader, start: int, batch_size: int) -> tuple[int, list
         columns = reader.examples.read(copies, rows)
         total += rows_sum(columns, places)
         sources = reader.examples.sources_of(copies)
-        np.add.at(counts, 0 if sources is None else sources, columns["lengths"])
+        np.add.at(counts, np.zeros_like(rows) if sources is None else sources, columns["lengths"])
     return total, counts.tolist()
