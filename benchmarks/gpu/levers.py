@@ -98,11 +98,11 @@ def build_updates(
     return Updates(model=model, optimizer=built, copy=copy, graphs=graphs, learning_rate=learning_rate)
 
 
-def full_losses(model: PretrainingModel, hidden: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor]:
+def full_losses(model: PretrainingModel, hidden: Tensor, masked_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `PretrainingModel.word_losses` does, from all logits (M, V) together."""
     logits = model.mlm(hidden, model.encoder.word_embeddings)
-    loss = F.cross_entropy(logits.float(), masked_ids, reduction="sum")
-    return loss, (logits.argmax(-1) == masked_ids).sum()
+    losses = F.cross_entropy(logits.float(), masked_ids, reduction="none")
+    return losses.sum(), (logits.argmax(-1) == masked_ids).sum(), losses.detach()
 
 
 def choose_regions(model: PretrainingModel, whole_layers: bool) -> None:

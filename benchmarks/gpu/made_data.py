@@ -74,7 +74,8 @@ def make_data_set(folder: Path, *, num_tokens: int, num_words: int, lengths: tup
         "documents": {},
         "files": {"tokenizer.json": hashlib.sha256(texts["tokenizer.json"]).hexdigest()},
     }
-    manifest["configuration"]["max_seq_length"] = list(lengths)
+    most = [config.max_predictions(length) for length in lengths]
+    manifest["configuration"] |= {"max_seq_length": list(lengths), "max_predictions_per_seq": most}
     manifest["sha256"] = manifest_sha256(manifest)
     storage.write_whole(str(folder / "manifest.json"), [manifest_text(manifest)])
     return folder
