@@ -124,16 +124,15 @@ def build_vocab(config: BuildVocabConfig) -> tuple[str | None, ...]:
 
     notes: list[str] = []
     read, model, training = config.text.read, MODELS[config.model], config.training
-    listed = read_inputs(config.inputs, config.text, config.input)
-    sources = find_sources(config.input, notes, read, inputs=listed.inputs)
-    for note in [*notes, *listed.ignored]:
+    sources = find_sources(config.input, notes, read, inputs=read_inputs(config.inputs, read))
+    for note in notes:
         say(note)
     check_output(config.out, [source.path for source in sources])
     require(f"--model {config.model}", *model.packages)
     if warning := accent_warning(splits_of(sources), training.do_lower_case, training.strip_accents):
         say(warning)
     cut = cut_of(model.parts(training))
-    counts, tally = count_words_of(sources, config.text, cut, config.num_workers, "build-vocab", listed.cleaning)
+    counts, tally = count_words_of(sources, config.text, cut, config.num_workers, "build-vocab")
     not_used = say_rejects(tally, config.text, say)
     if all(len(word) > cut.longest for word in counts):
         raise ValueError(

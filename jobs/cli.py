@@ -33,6 +33,7 @@ COMMANDS = {
     "corpora": ("jobs.corpora", "List the well-known corpora that --like reads"),
     "build-vocab": ("jobs.build_vocab", "Build a vocabulary or a tokenizer from text"),
     "adapt-vocab": ("jobs.adapt_vocab", "Give a model's vocabulary the words that a text needs"),
+    "plan": ("jobs.plan", "Estimate what a job will make and need, before it runs"),
     "preprocess": ("jobs.preprocess", "Turn text into shards of training examples"),
     "worker-pool": ("jobs.worker_pool", "Start workers on this machine for a job on Flink or Spark"),
     "inspect": ("jobs.inspect_shards", "Show what a data set or a shard contains, decoded"),

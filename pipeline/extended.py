@@ -15,7 +15,6 @@ from bertloom.manifest import DAMAGED, read_dataset
 from bertloom.sealed_files import read_sealed, write_sealed
 from pipeline.dataset import NEAR_DUPLICATES, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
-from pipeline.inputs.named_inputs import clean_of
 from pipeline.inputs.sources import Source
 from pipeline.job import JobConfig
 from pipeline.options import option_names
@@ -189,21 +188,17 @@ def leave_out_known(
     """Return (the sources that no data set has read, the data sets with the numbers of the others, notes).
 
     A file is known if it has the same name, size, time, first bytes and options for reading. A data set with another
-    sample took other documents from its files, so these are read again; the same holds for a source with a budget of tokens.
+    --sample took other documents from its files, so these are read again.
     """
-    known: dict[tuple[str, float], int] = {}
+    known: dict[str, int] = {}
     for number, manifest in enumerate(extension.manifests):
-        options = {row["name"]: row["options"] for row in manifest.get("sources", ())}
-        for row in manifest["inputs"]:
-            own = options.get(row.get("source", ""), {})
-            if "tokens" not in own:
-                sample = own.get("sample", manifest["configuration"].get("sample"))
-                known.setdefault((row["fingerprint"], sample), number)
+        if manifest["configuration"].get("sample") == job.tokenize.text.clean.sample:
+            for row in manifest["inputs"]:
+                known.setdefault(row["fingerprint"], number)
     numbers = [0] * len(extension.data_sets)
     kept = []
     for source in sources:
-        clean = clean_of(source, job.tokenize.text.clean, job.cleaning)
-        found = known.get((source.fingerprint, clean.sample))
+        found = known.get(source.fingerprint)
         if found is None:
             kept.append(source)
         else:

@@ -28,7 +28,7 @@ FORBIDDEN = {
 # The files and folders of each half, from the bottom up: each imports only what comes before it.
 ORDER = {
     "pipeline": "places options arrow_streams text inputs vocabulary tokenizer_models tokenizer_vocabulary vocabulary_files "
-    "tokens part_sources examples stages checks preprocess storage_flags local remote execution",
+    "tokens part_sources examples stages checks preprocess storage_flags local remote execution planning",
     "model": "tensor_files shape bert_config optimizers distributed normalization gradient_sum packing attention devices "
     "batch encoder encoders bert optimizer schedule losses heads compiling loading step runs hub tasks inference",
 }

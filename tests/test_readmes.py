@@ -23,6 +23,7 @@ from jobs.export_data import ExportDataConfig
 from jobs.finetune import FinetuneConfig
 from jobs.import_model import ImportConfig
 from jobs.inspect_shards import InspectConfig
+from jobs.plan import PlanConfig
 from jobs.plot import PlotConfig
 from jobs.predict import PredictConfig
 from jobs.preprocess import PreprocessConfig
@@ -64,6 +65,7 @@ CONFIGS = {
     "export": ExportConfig,
     "import": ImportConfig,
     "plot": PlotConfig,
+    "plan": PlanConfig,
 }
 
 

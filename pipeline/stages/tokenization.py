@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,8 +23,6 @@ from pipeline.stages.parts import Part
 from pipeline.stages.reading_notes import Note, no_note, reading
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
-from pipeline.text.versions import UNICODE
-from pipeline.text.word_runs import VERSION as RUNS_VERSION
 from pipeline.text.word_runs import RunIndex
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
 from pipeline.tokens import VERSION, PartRecord, read_finished
@@ -39,8 +36,7 @@ def part_names(group: SplitGroup, job: JobConfig, part_bytes: int) -> Callable[[
     """
     versions = group.versions(partial(token_versions, job.tokenize))
     key = [VERSION, part_bytes, group.ranges, flat(job.tokenize), job.vocabulary_sha256, versions]
-    if job.excluded_sha256 and not group.held_out:
-        key += [job.excluded_sha256, RUNS_VERSION, UNICODE]
+    key += [job.excluded_sha256] if job.excluded_sha256 and not group.held_out else []
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return lambda number: f"{digest}-{number:05d}.part"
 
@@ -126,13 +122,12 @@ class TokenizeGroup(beam.DoFn):
 
     def process(self, group: SplitGroup) -> Iterator[PartRecord]:
         log_begin(self.places.work_log, "tokenize")
-        job = self.job.of_input(group.input)
-        finished = finished_parts(self.places.parts, part_names(group, job, self.part_bytes))
+        finished = finished_parts(self.places.parts, part_names(group, self.job, self.part_bytes))
         increment("tokenize", splits_in=len(group.splits), parts_reused=len(finished))
         with reading(self.places.reading_notes) as note:
             parts = tokenize_group(
                 group,
-                job,
+                self.job,
                 self.places,
                 self.tokenizer,
                 self.part_bytes,
@@ -157,7 +152,7 @@ class TokenizeGroup(beam.DoFn):
                     text_bytes=part.text_bytes,
                     is_new=number > len(finished),
                 )
-                yield replace(part, input=group.input)
+                yield part
 
 
 def _count(part: PartRecord) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -20,7 +20,6 @@ from apache_beam.transforms.window import GlobalWindows
 from bertloom import storage
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats.registry import position_unit
-from pipeline.inputs.named_inputs import clean_of
 from pipeline.inputs.sources import Source, Split, SplitGroup
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
@@ -82,8 +81,8 @@ class WordCounts:
 class CountSplit(beam.DoFn):
     """SplitGroups -> a few WordCounts, each of at most about MAX_UNITS words."""
 
-    def __init__(self, config: CleanConfig, cut: WordCut, work_log: str, of_inputs: Sequence[CleanConfig] = ()):
-        self.config, self.cut, self.work_log, self.of_inputs = config, cut, work_log, of_inputs
+    def __init__(self, config: CleanConfig, cut: WordCut, work_log: str):
+        self.config, self.cut, self.work_log = config, cut, work_log
 
     def start_bundle(self) -> None:
         self.counter, self.tally = self.cut.counter(), Tally()
@@ -103,7 +102,7 @@ class CountSplit(beam.DoFn):
         )
 
     def _count(self, split: Split) -> Iterator[WordCounts]:
-        for item in read_documents(split, config=clean_of(split.source, self.config, self.of_inputs)):
+        for item in read_documents(split, config=self.config):
             self.tally.add(split.source, item)
             if isinstance(item, Document):
                 self.counter.add(item.text)
@@ -184,13 +183,11 @@ class CountWords(beam.PTransform[Any, Any]):
     cut: WordCut
     work_log: str
     """Folder of the log of finished work."""
-    of_inputs: Sequence[CleanConfig] = ()
-    """How the texts of each table of --inputs are cleaned."""
 
     def expand(self, groups: Any) -> Any:
         return (
             groups
-            | "count split" >> beam.ParDo(CountSplit(self.config, self.cut, self.work_log, self.of_inputs))
+            | "count split" >> beam.ParDo(CountSplit(self.config, self.cut, self.work_log))
             | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder)).without_defaults()
             | "write counts" >> beam.Map(write_counts, self.folder, self.cut)
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from bertloom import storage
 from bertloom.decoding import decoded
 from pipeline.inputs.formats.format import Format
-from pipeline.inputs.formats.tables import check_columns, columns_of, find_row_cuts, read_table
+from pipeline.inputs.formats.tables import check_columns, columns_of, count_rows, find_row_cuts, read_table
 from pipeline.inputs.sources import Source
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ def _sizes(source: Source, columns: list[str]) -> Iterator[tuple[int, int]]:
             yield batch.num_rows, text.get_total_buffer_size()
 
 
+def _count_rows(source: Source) -> int:
+    return count_rows(_sizes(source, columns_of(source.read)))
+
+
 ARROW = Format(
     name="arrow",
     description="Arrow IPC",
@@ -61,5 +65,6 @@ ARROW = Format(
     needs_seek=True,
     position_unit="row",
     find_cuts=_find_cuts,
+    count_rows=_count_rows,
     has_records=True,
 )

@@ -62,6 +62,8 @@ class Format:
     find_cuts: Callable[[Source, int], list[int]] | None = None
     """Returns the positions at which splits of about this many bytes of text begin, the first split excluded. Only called
     for files that are neither compressed nor in another encoding than UTF-8. None: a file is always one split."""
+    count_rows: Callable[[Source], int] | None = None
+    """Returns the number of rows of a file that is not compressed, for formats whose positions are rows."""
     has_records: bool = False
     """Whether `read` yields a `Row` for each record, so that --records decides what its documents are."""
     has_encodings: bool = False

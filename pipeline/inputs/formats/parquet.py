@@ -11,7 +11,7 @@ from bertloom.decoding import decoded
 from pipeline.inputs.formats.format import Format
 from pipeline.inputs.formats.parquet_footer import read_row_groups
 from pipeline.inputs.formats.table_columns import read_errors
-from pipeline.inputs.formats.tables import check_columns, columns_of, find_row_cuts, read_table, rows_held
+from pipeline.inputs.formats.tables import check_columns, columns_of, count_rows, find_row_cuts, read_table, rows_held
 from pipeline.inputs.sources import Source
 
 if TYPE_CHECKING:  # functions import what they use: --help needs none of it
@@ -74,6 +74,10 @@ def _sizes(source: Source) -> Iterator[tuple[int, int]]:
             yield group.num_rows, group.text_bytes
 
 
+def _count_rows(source: Source) -> int:
+    return count_rows(_sizes(source))
+
+
 PARQUET = Format(
     name="parquet",
     description="Parquet",
@@ -83,6 +87,7 @@ PARQUET = Format(
     needs_seek=True,
     position_unit="row",
     find_cuts=_find_cuts,
+    count_rows=_count_rows,
     has_records=True,
     text_per_byte=2.0,  # its columns are compressed
 )

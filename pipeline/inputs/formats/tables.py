@@ -104,6 +104,14 @@ def find_row_cuts(sizes: Iterator[tuple[int, int]], split_bytes: int) -> list[in
     return cuts
 
 
+def count_rows(sizes: Iterator[tuple[int, int]]) -> int:
+    """Return the number of rows of a table; 0 if it cannot be read, which the reader will report."""
+    try:
+        return sum(rows for rows, _ in sizes)
+    except read_errors():
+        return 0
+
+
 def columns_of(config: ReadConfig) -> list[str]:
     """Return the names of the columns to read: text, id and, if documents have several rows, document."""
     names = [config.text_column, config.id_column]
