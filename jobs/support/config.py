@@ -327,9 +327,8 @@ def _nested_class(hint: Any, values: Mapping[str, Any] | None = None) -> type | 
     if chosen := _choice(hint):
         return chosen.class_of((values or {}).get(chosen.key))
     hint = _bare(hint)
-    if typing.get_origin(hint) is tuple:  # a list of tables
-        return None
-    return next((option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
+    inner = () if typing.get_origin(hint) is tuple else typing.get_args(hint)  # a tuple may be a list of tables
+    return next((option for option in (hint, *inner) if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
 
 
 def _keys(config_class: type, flat: bool = False) -> dict[str, tuple[tuple[str, ...], Any]]:

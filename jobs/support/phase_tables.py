@@ -7,8 +7,9 @@ definition. A preset is a file in `jobs/presets/phases`, and adding one takes on
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from bertloom.json_files import read_toml
 from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
@@ -189,6 +190,36 @@ def check_ranges(given: PhaseTable, number: int) -> None:
             raise ValueError(f"phase {number}: {name}={getattr(given, name):g} must be {expected}")
 
 
+class PhaseRow(NamedTuple):
+    """A phase and its place in the training."""
+
+    phase: Phase
+    percent: str
+    """Its share of the training."""
+    first: int | None
+    """Its first step, if the training is counted in steps."""
+    last: int | None
+    """Its last step, or the token that it ends with; None if neither is known."""
+    rate: str
+    """Its learning rate from the beginning to the end; empty if the phases have none of their own."""
+
+
+def phase_rows(phases: Sequence[Phase], unit: str, total: float, peak: float) -> list[PhaseRow]:
+    """Return the phases of a training of this length. unit: steps, tokens, or another one, with which no place is known."""
+    is_counted = unit in ("steps", "tokens")
+    borders = [round(end) for end in accumulate((phase.share * total for phase in phases), initial=0.0)]
+    return [
+        PhaseRow(
+            phase=phase,
+            percent=f"{100 * phase.share:g} %",
+            first=begin + 1 if unit == "steps" else None,
+            last=end if is_counted else None,
+            rate=describe_rate(phase, peak) if phase.decay else "",
+        )
+        for phase, (begin, end) in zip(phases, pairwise(borders))
+    ]
+
+
 def describe_phases(schedule: Schedule) -> list[str]:
     """Return a line about each phase: its place in the training, its examples, masks and learning rate.
 
@@ -199,26 +230,27 @@ def describe_phases(schedule: Schedule) -> list[str]:
     phase 2: 10 % of the training, steps 1,801 to 2,000, length 128, batch size 256, 5 % masks
     """
     lines = []
-    for number, (phase, (begin, end)) in enumerate(zip(schedule.phases, pairwise([0, *schedule.phase_ends()])), 1):
-        words = [f"phase {number}: {100 * phase.share:g} % of the training"]
-        if schedule.unit == "steps":
-            words.append(f"steps {begin + 1:,} to {end:,}" if end > begin + 1 else f"step {end:,}")
-        elif schedule.unit == "tokens":
-            words.append(f"to token {end:,}")
+    rows = phase_rows(schedule.phases, schedule.unit, schedule.total, schedule.peak)
+    for number, (phase, percent, first, last, rate) in enumerate(rows, 1):
+        words = [f"phase {number}: {percent} of the training"]
+        if first is not None:
+            words.append(f"steps {first:,} to {last:,}" if first != last else f"step {last:,}")
+        elif last is not None:
+            words.append(f"to token {last:,}")
         words += [f"length {phase.max_seq_length}", f"batch size {phase.batch_size}"]
         if phase.masked_lm_prob:
             words.append(f"{100 * phase.masked_lm_prob:g} % masks")
-        words += [describe_rate(phase, schedule.peak)] if phase.decay else []
+        words += [f"learning rate {rate}"] if rate else []
         words += [f"data {' '.join(phase.data)}"] if phase.data else []
         lines.append(", ".join(words))
     return lines
 
 
 def describe_rate(phase: Phase, peak: float) -> str:
-    """Return the shape of a phase's learning rate.
+    """Return the learning rate of a phase and its shape.
 
     >>> describe_rate(Phase(max_seq_length=8, share=1, batch_size=1, decay="sqrt", final_learning_rate=0), 1e-4)
-    'learning rate 0.0001 to 0 (sqrt)'
+    '0.0001 to 0 (sqrt)'
     """
     first, final = (f"{peak * share:.3g}" for share in (phase.learning_rate, phase.final_learning_rate))
-    return f"learning rate {first}" + ("" if phase.decay == "constant" else f" to {final} ({phase.decay})")
+    return first if phase.decay == "constant" else f"{first} to {final} ({phase.decay})"

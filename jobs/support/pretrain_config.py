@@ -192,23 +192,8 @@ class PretrainConfig:
             raise ValueError(f"weight_decay={self.weight_decay:g} must be at least 0")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must be at least 0 and below 2^63")
-        if self.max_seq_length is not None and (self.phases or self.phase):
-            raise ValueError(
-                f"max_seq_length={self.max_seq_length} and phases: give one of them, because phases include lengths"
-            )
-        if self.phases and self.phase:
-            raise ValueError(
-                f"phases: {' '.join(self.phases)} and a table of {len(self.phase)} phases: give one of them"
-            )
-        phases = self.all_phases(self.max_seq_length or 1)
-        lengths = [phase.max_seq_length for phase in phases]  # 1 if it is not known yet
-        if phases[0].decay and (self.decay != "linear" or self.decay_ratio != 0.2):
-            raise ValueError(
-                f"decay={self.decay} with decay_ratio={self.decay_ratio:g}, and a table of phases with learning rates of "
-                f"their own: omit --decay and --decay-ratio, or take decay, learning_rate and final_learning_rate out of "
-                f"the table"
-            )
-        longest = max(lengths)
+        phases = self._checked_phases()
+        longest = max(phase.max_seq_length for phase in phases)
         if longest > self.model.max_position_embeddings:
             raise ValueError(too_long(longest, self.model.max_position_embeddings))
         unit, total = self.length_of_training()
@@ -219,16 +204,6 @@ class PretrainConfig:
             )
         if self.warmup_steps is not None and not 0 <= self.warmup_steps < (total if unit == "steps" else math.inf):
             raise ValueError(f"warmup_steps={self.warmup_steps} must be at least 0 and below num_steps={total:g}")
-        if self.num_epochs is not None and len({(p.max_seq_length, p.batch_size, p.data) for p in phases}) > 1:
-            raise ValueError(
-                f"num_epochs={self.num_epochs:g} cannot be used with {len(phases)} phases, which have different examples or "
-                f"batch sizes: give --num-steps"
-            )
-        if self.patience is not None and len(phases) > 1:
-            raise ValueError(
-                f"patience={self.patience} cannot be used with {len(phases)} phases, which have different examples or "
-                f"learning rates: omit --patience"
-            )
         if self.resume_from is not None and self.init_from is not None and self.resume_from == self.init_from:
             raise ValueError(
                 f"resume_from and init_from are both {self.init_from}: give --resume-from to continue its training, or "
@@ -291,6 +266,35 @@ class PretrainConfig:
             )
         if self.cache_gb <= 0:
             raise ValueError(f"cache_gb={self.cache_gb:g} must be above 0")
+
+    def _checked_phases(self) -> tuple[Phase, ...]:
+        """Return the phases, those without a length with length 1, or raise ValueError if they cannot be."""
+        if self.max_seq_length is not None and (self.phases or self.phase):
+            raise ValueError(
+                f"max_seq_length={self.max_seq_length} and phases: give one of them, because phases include lengths"
+            )
+        if self.phases and self.phase:
+            raise ValueError(
+                f"phases: {' '.join(self.phases)} and a table of {len(self.phase)} phases: give one of them"
+            )
+        phases = self.all_phases(self.max_seq_length or 1)
+        if phases[0].decay and (self.decay != "linear" or self.decay_ratio != 0.2):
+            raise ValueError(
+                f"decay={self.decay} with decay_ratio={self.decay_ratio:g}, and a table of phases with learning rates of "
+                f"their own: omit --decay and --decay-ratio, or take decay, learning_rate and final_learning_rate out of "
+                f"the table"
+            )
+        if self.num_epochs is not None and len({(p.max_seq_length, p.batch_size, p.data) for p in phases}) > 1:
+            raise ValueError(
+                f"num_epochs={self.num_epochs:g} cannot be used with {len(phases)} phases, which have different examples or "
+                f"batch sizes: give --num-steps"
+            )
+        if self.patience is not None and len(phases) > 1:
+            raise ValueError(
+                f"patience={self.patience} cannot be used with {len(phases)} phases, which have different examples or "
+                f"learning rates: omit --patience"
+            )
+        return phases
 
     def length_of_training(self) -> tuple[Literal["steps", "epochs", "tokens", "seconds"], float]:
         """Return the unit and the length of training."""

@@ -12,7 +12,9 @@ from jobs.browser.metrics_lines import sources_in
 from jobs.browser.pages import cut, render, run_of, translate
 from jobs.browser.run import BrowsedRun
 from jobs.browser.section import Section
+from jobs.browser.step_rows import config_of
 from jobs.browser.targets import Targets
+from jobs.support.phase_tables import PhaseRow, phase_rows
 from model.runs.bad_steps import BAD_STEPS
 from model.runs.state import TrainingState
 
@@ -55,6 +57,7 @@ def show_overview(request: Request) -> Response:
         settings=[(name, cut(text, MAX_TEXT)) for name, text in settings[:MAX_ROWS]],
         sources=sources_of_run(latest),
         checkpoints=[Checkpoint(path.name, size_of(path) / 1e6) for path in run.checkpoints()[-MAX_ROWS:]],
+        phases=phases_of_run(run),
         legs=[
             (leg, [(name, digest, targets.find_data_set(digest)) for name, digest in leg.digests().items()])
             for leg in (state.progress.legs[-MAX_ROWS:] if state else ())
@@ -66,6 +69,20 @@ def show_overview(request: Request) -> Response:
         data_sets=data_sets_of_run(request, targets, run, state),
         has_bad_steps=(run.path / BAD_STEPS).exists(),
     )
+
+
+def phases_of_run(run: BrowsedRun) -> list[PhaseRow]:
+    """Return the phases of a pretraining run; none if it has no others than the whole training.
+
+    A length of 0 is the shortest one of the data set.
+    """
+    if run.is_finetuning or not (run.settings.get("phases") or run.settings.get("phase")):
+        return []
+    try:
+        config = config_of(run)
+        return phase_rows(config.all_phases(0), *config.length_of_training(), config.learning_rate)[:MAX_ROWS]
+    except (OSError, ValueError):  # another version, or damaged
+        return []
 
 
 def condition_of(request: Request, run: BrowsedRun, state: TrainingState | None) -> str:

@@ -31,6 +31,19 @@ def test_the_page_of_a_run_says_what_it_is_and_where_it_is(run):
     assert "/token/d0/examples" in page.links
 
 
+def test_the_phases_of_a_run_are_listed_with_their_steps_masks_and_rates(run, tmp_path):
+    out = tmp_path / "run"
+    make_run(run.parent / "data", out, num_steps=10, phases=("annealing",), remask=True, batch_size=4)
+    page = Reader(out).get("r0/overview")
+    assert ["70 %", "1", "7", "the shortest", "4", "30 %", "0.003", ""] in page.rows
+    assert ["20 %", "8", "9", "the shortest", "4", "15 %", "0.003 to 0.0015 (cosine)", ""] in page.rows
+    assert ["10 %", "10", "10", "the shortest", "4", "5 %", "0.0015 to 0 (sqrt)", ""] in page.rows
+    make_run(run.parent / "data", tmp_path / "words", num_steps=None, num_tokens=2000, phases=("32:0.5", "64:0.5:4"))
+    page = Reader(tmp_path / "words").get("r0/overview")
+    assert ["50 %", "", "2,000", "64", "4", "", "", ""] in page.rows
+    assert "Phases" not in Reader(run).get("r0/overview").text
+
+
 def test_a_run_opens_its_own_page_and_its_data_set_too(run):
     reader = Reader(run)
     answer = reader.client.get("/token/", follow_redirects=False)
