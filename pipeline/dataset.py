@@ -48,6 +48,21 @@ NEAR_DUPLICATES_SCHEMA = pa.schema(
     }
 )
 """In id order. `resembles`: a document of smaller id, which may be left out, too, because it resembles a third one."""
+SKETCHES_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.uint64(), nullable=False),
+        pa.field("num_shingles", pa.int32(), nullable=False),
+        pa.field("bands", pa.list_(pa.field("item", pa.uint64(), nullable=False)), nullable=False),
+        pa.field("least", pa.list_(pa.field("item", pa.uint32(), nullable=False)), nullable=False),
+    ]
+)
+"""Of a table in `sketches/`: what is kept of the documents of a bucket for the search for near duplicates, in id order."""
+KNOWN_NEAR_DUPLICATES = "near-duplicates-of-others.parquet"
+"""The file of documents that were left out because they resemble one of another data set."""
+KNOWN_NEAR_DUPLICATES_SCHEMA = NEAR_DUPLICATES_SCHEMA.append(pa.field("data_set", pa.string())).append(
+    pa.field("is_exact", pa.bool_())
+)
+"""In id order. `resembles`: a document of the data set of this name. `is_exact`: whether the similarity is not estimated."""
 REPEATED = "repeated_lines.parquet"
 """The file of repeated lines, which --max-line-repeats leaves out of the texts."""
 REPEATED_SCHEMA = pa.schema(

@@ -38,6 +38,8 @@ class Extended:
     shards_digest: str
     pages: dict[str, str]
     """Files with the ids of its documents -> their sha256."""
+    sketches: dict[str, str] = field(default_factory=dict)
+    """Files with the sketches of its documents, for near duplicates -> their sha256; empty if it has none."""
     num_files: int = 0
     """Input files of this job that it read, and which are not read again."""
 
@@ -79,6 +81,7 @@ def read_extension(locations: Sequence[str], out: str) -> Extension:
                 sha256=manifest["sha256"],
                 shards_digest=manifest["shards_digest"],
                 pages=pages,
+                sketches={name: sha256 for name, sha256 in manifest["files"].items() if name.startswith("sketches/")},
             )
         )
     return Extension(tuple(data_sets), tuple(manifests))
@@ -136,6 +139,7 @@ def check_extension(extension: Extension, job: JobConfig, sources: Sequence[Sour
                     f"{_shown(others.get(name))}, and a run takes both data sets only with the same value. Leave out the "
                     f"flag to use that of the data set"
                 )
+        notes += _about_near_duplicates(data_set, others, job)
         differing = [name for name in own if own[name] != others.get(name) and name not in SHARED]
         if differing:
             values = ", ".join(
@@ -150,6 +154,25 @@ def check_extension(extension: Extension, job: JobConfig, sources: Sequence[Sour
         notes += _other_versions(data_set, manifest["versions"], job.tokenize, sources)
         notes += _more_to_extend(data_set, manifest, extension.digests)
     return notes
+
+
+def _about_near_duplicates(data_set: Extended, others: Mapping[str, Any], job: JobConfig) -> list[str]:
+    """Return a note if near duplicates of a data set cannot be found. ValueError if it was searched with another value."""
+    own, other = job.examples.near_duplicates, others.get("near_duplicates")
+    if own is None:
+        return []
+    if not data_set.sketches:
+        return [
+            f"{data_set.name} has no sketches, because it was made without --near-duplicates: new documents that only "
+            f"resemble one of its documents are not left out. To leave them out, make it again with --near-duplicates {own}"
+        ]
+    if own != other:
+        raise ValueError(
+            f"--near-duplicates {own}: {data_set.location}, which --extend names, has sketches for {other}, and they find "
+            f"no other similarity. Leave out the flag to use that of the data set, or give --near-duplicates None to leave "
+            f"out equal documents only"
+        )
+    return []
 
 
 def _shown(value: Any) -> str:

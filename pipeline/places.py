@@ -92,6 +92,11 @@ class Places:
         return storage.join(self.scratch, "known-documents")
 
     @property
+    def known_near_duplicates(self) -> str:
+        """The file that lists documents that resemble one of these data sets."""
+        return storage.join(self.scratch, "known-near-duplicates")
+
+    @property
     def near_duplicates(self) -> str:
         """The file that lists the near duplicates found."""
         return storage.join(self.scratch, "near-duplicates")

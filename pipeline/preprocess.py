@@ -15,6 +15,7 @@ import apache_beam as beam
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.known_documents import FindKnownDocuments
+from pipeline.stages.known_near_duplicates import FindKnownNearDuplicates
 from pipeline.stages.manifest import WriteManifest
 from pipeline.stages.near_duplicates import FindNearDuplicates
 from pipeline.stages.plan import PlanBuckets
@@ -45,6 +46,8 @@ class Preprocess(beam.PTransform[Any, Any]):
             parts = parts | "known documents" >> FindKnownDocuments(job, places)
         if job.examples.near_duplicates is not None:
             parts = parts | "near duplicates" >> FindNearDuplicates(job, places)
+            if job.extends:
+                parts = parts | "known near duplicates" >> FindKnownNearDuplicates(job, places)
         return (
             parts
             | "plan" >> PlanBuckets(job, places)

@@ -20,7 +20,7 @@ from jobs.verify import verify
 from model.loading import order
 from model.loading.data import DataSet
 from pipeline.checks import verify as data_set
-from pipeline.dataset import DOCUMENTS_SCHEMA
+from pipeline.dataset import DOCUMENTS_SCHEMA, SKETCHES_SCHEMA
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.examples.masking import spans
 from pipeline.options import option_names
@@ -77,11 +77,12 @@ def test_the_columns_of_a_shard_are_those_of_the_page():
 def test_the_columns_of_shards_parquet_and_documents_are_those_of_the_page():
     assert columns("shards.parquet") == types_of(shards.SHARDS_SCHEMA)
     assert columns("documents/") == types_of(DOCUMENTS_SCHEMA)
+    assert columns("sketches/") == types_of(SKETCHES_SCHEMA)
 
 
 def test_no_column_is_nullable_and_no_item_of_a_shard():
     shard = shards.schema(np.dtype(np.uint16))
-    for schema in (shard, shards.SHARDS_SCHEMA, DOCUMENTS_SCHEMA):
+    for schema in (shard, shards.SHARDS_SCHEMA, DOCUMENTS_SCHEMA, SKETCHES_SCHEMA):
         assert not any(field.nullable for field in schema)
     assert not any(field.type.value_field.nullable for field in shard if pa.types.is_list(field.type))
 

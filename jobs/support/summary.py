@@ -19,6 +19,8 @@ def print_summary(manifest: dict[str, Any]) -> None:
         print(f"    duplicate {near:>12,} are near duplicates, listed in near-duplicates.parquet")
     for name, numbers in counters.get("duplicates_of", {}).items():
         print(f"    duplicate {numbers['equal']:>12,} are equal to documents of {name}")
+        if "near" in numbers:
+            print(f"    duplicate {numbers['near']:>12,} are near duplicates of documents of {name}")
     for reason, number in counters["rejected"].items():
         print(f"    rejected {number:>13,} {reason}")
     for one in manifest.get("excluded", {}).get("sets", ()):

@@ -18,7 +18,13 @@ from bertloom import storage
 from bertloom.manifest import FORMAT, manifest_sha256, manifest_text
 from bertloom.sealed_files import read_sealed
 from bertloom.shards import FORMAT_VERSION, digest_of, shards_table
-from pipeline.dataset import NEAR_DUPLICATES, NEAR_DUPLICATES_SCHEMA, REPEATED
+from pipeline.dataset import (
+    KNOWN_NEAR_DUPLICATES,
+    KNOWN_NEAR_DUPLICATES_SCHEMA,
+    NEAR_DUPLICATES,
+    NEAR_DUPLICATES_SCHEMA,
+    REPEATED,
+)
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.extended import Extended, read_data_sets
 from pipeline.inputs.sources import ReadConfig, Source, differences
@@ -28,6 +34,8 @@ from pipeline.part_sources import files_of
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.document_places import find_places
+from pipeline.stages.document_sketches import page_name
+from pipeline.stages.known_near_duplicates import read_known_near_duplicates
 from pipeline.stages.layouts import layout_advice
 from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Plan, read_plan
@@ -55,10 +63,14 @@ def versions(config: TokenizeConfig, sources: Sequence[Source]) -> dict[str, str
     return found
 
 
-def add_up(plan: Plan, buckets: list[BucketRecord], extends: Sequence[Extended] = ()) -> dict[str, Any]:
+def add_up(
+    plan: Plan, buckets: list[BucketRecord], extends: Sequence[Extended] = (), known_near: Sequence[int] = ()
+) -> dict[str, Any]:
     """Return the counters of a job. ValueError if documents are missing: nothing may be lost in silence.
 
-    extends: the data sets that it extends.
+    Args:
+        extends: the data sets that it extends.
+        known_near: near duplicates of each of these; empty if they are not searched for.
     """
     rejected, passed_over = _sum(part.rejected for part in plan.parts), _sum(part.passed_over for part in plan.parts)
     without = sum(bucket.num_without_example for bucket in buckets)
@@ -78,10 +90,12 @@ def add_up(plan: Plan, buckets: list[BucketRecord], extends: Sequence[Extended] 
         "tokens": sum(bucket.num_tokens for bucket in buckets),
     }
     if plan.near_duplicates_sha256:
-        counters["documents_near_duplicate"] = sum(bucket.num_near_duplicates for bucket in buckets)
+        counters["documents_near_duplicate"] = sum(bucket.num_near_duplicates for bucket in buckets) - sum(known_near)
     if extends:
         counters["duplicates_of"] = {
-            one.name: {"equal": sum(bucket.num_known[i] for bucket in buckets)} for i, one in enumerate(extends)
+            one.name: {"equal": sum(bucket.num_known[i] for bucket in buckets)}
+            | ({"near": known_near[i]} if known_near else {})
+            for i, one in enumerate(extends)
         }
     ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]
     if ends != counters["documents_in"]:
@@ -156,6 +170,11 @@ def write_files(
             NEAR_DUPLICATES,
             [near_duplicates_page(read_near_duplicates(places.near_duplicates), plan, places.parts)],
         )
+        if job.extends:
+            names = [one.name for one in read_data_sets(places.extended)]
+            rows = read_known_near_duplicates(places, job)
+            write(KNOWN_NEAR_DUPLICATES, [near_duplicates_page(rows, plan, places.parts, names)])
+        files |= {page_name(bucket.split, bucket.number): bucket.sketches_sha256 for bucket in buckets}
     for name, content in read_copy(places.vocabulary(job.vocabulary_digest)).files(job.tokenize.casing).items():
         write(name, [content])
     files.pop(Vocabulary.file, None)  # the manifest has its digest under "vocabulary"
@@ -180,7 +199,7 @@ def write_manifest(
             f"{len(buckets)} of {len(plan.buckets)} buckets came back: start the job again to make the others"
         )
     extends = read_data_sets(places.extended) if job.extends else []
-    counters = add_up(plan, buckets, extends)
+    counters = add_up(plan, buckets, extends, count_known_near(job, places, extends))
     check_pairs(counters, job.examples, layout_advice(plan.parts, job.tokenize.text.read))
     rows = [row for bucket in buckets for row in bucket.shards]
     shards = parquet_bytes(shards_table(rows))
@@ -223,9 +242,23 @@ def about_extended(data_set: Extended) -> dict[str, Any]:
     }
 
 
-def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> bytes:
-    """Return near-duplicates.parquet: the documents left out, by id, and which document each one resembles."""
+def count_known_near(job: JobConfig, places: Places, extends: Sequence[Extended]) -> list[int]:
+    """Return the number of near duplicates of each data set that the job extends; none if they are not searched for."""
+    if job.examples.near_duplicates is None:
+        return []
+    rows = read_known_near_duplicates(places, job)
+    return np.bincount(rows["data_set"], minlength=len(extends)).tolist() if extends else []
+
+
+def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str, data_sets: Sequence[str] = ()) -> bytes:
+    """Return a file of near duplicates: the documents left out, by id, and which document each one resembles.
+
+    data_sets: the names of those of which `rows` has the numbers, if the documents resemble those of other data sets.
+    """
     sources, positions = find_places(plan, folder, rows["part"].astype(np.intp), rows)
+    others = {}
+    if data_sets:
+        others = {"data_set": [data_sets[i] for i in rows["data_set"]], "is_exact": rows["is_exact"].copy()}
     table = pa.table(
         {
             "id": rows["id"].copy(),
@@ -234,8 +267,9 @@ def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> byt
             "source": pa.array(sources, pa.string()),
             "position": positions,
             "piece": rows["piece"].copy(),
+            **others,
         },
-        NEAR_DUPLICATES_SCHEMA,
+        KNOWN_NEAR_DUPLICATES_SCHEMA if data_sets else NEAR_DUPLICATES_SCHEMA,
     )
     return parquet_bytes(table)
 

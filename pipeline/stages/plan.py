@@ -33,9 +33,9 @@ from pipeline.part_sources import damaged_files
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.known_documents import KnownDocuments, read_known
+from pipeline.stages.known_near_duplicates import near_duplicate_ids
 from pipeline.stages.layouts import layout_advice
 from pipeline.stages.rejected import explain_rejects
-from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin
 from pipeline.tokens import PartRecord, read_documents_table
@@ -350,9 +350,8 @@ class PlanBuckets(beam.PTransform[Any, Any]):
 
     def make_plan(self, _: None, parts: Iterable[PartRecord]) -> tuple[Bucket, ...]:
         log_begin(self.places.work_log, "plan")
-        examples, ids, parts = self.job.examples, None, list(parts)
-        if examples.near_duplicates is not None:
-            ids = read_near_duplicates(self.places.near_duplicates)["id"]
+        examples, parts = self.job.examples, list(parts)
+        ids = near_duplicate_ids(self.places, self.job)
         try:
             held_out = write_held_out(parts, self.places)
             plan = make_plan(

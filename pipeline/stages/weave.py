@@ -29,10 +29,11 @@ from pipeline.options import flat
 from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.document_places import find_places
+from pipeline.stages.document_sketches import page_name, sketches_page
 from pipeline.stages.known_documents import KnownDocuments, KnownInBucket, read_known
+from pipeline.stages.known_near_duplicates import near_duplicate_ids
 from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Bucket, Plan, read_held_out, read_plan, shards_of_bucket
-from pipeline.stages.similar_documents import read_near_duplicates
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_piece
 from pipeline.text.records import SHOWN_CHARACTERS, Reject
@@ -61,6 +62,7 @@ class BucketRecord:
     num_duplicates: int
     """Near duplicates included."""
     num_near_duplicates: int
+    """Also of the data sets of --extend."""
     num_without_example: int
     num_sentences: int
     num_tokens: int
@@ -70,6 +72,8 @@ class BucketRecord:
     """Pairs made and dropped, by "name/max_seq_length"."""
     num_known: tuple[int, ...] = ()
     """Duplicates that each data set of --extend has; they are among `num_duplicates`."""
+    sketches_sha256: str = ""
+    """Of the page of sketches, which a job with --near-duplicates writes."""
 
 
 def read_bucket(
@@ -220,6 +224,9 @@ def weave_bucket(
     page = storage.join(places.dataset, "documents", bucket.split, f"{bucket.number:05d}.parquet")
     storage.make_folder(page.rpartition("/")[0])
     _, documents_sha256 = storage.write_whole(page, [_documents_page(tokens.documents, sources)])
+    sketches_sha256 = ""
+    if config.near_duplicates is not None:
+        sketches_sha256 = write_sketches(tokens, bucket, config.near_duplicates, places)
     log = ""
     if not used.all():
         log = f"{path.rpartition('/')[2].removesuffix('.json')}.rejects.jsonl.gz"
@@ -239,9 +246,17 @@ def weave_bucket(
         rejects=log,
         counters=dict(counters),
         num_known=num_known,
+        sketches_sha256=sketches_sha256,
     )
     write_sealed(path, [json.dumps(asdict(record)).encode()])
     return record
+
+
+def write_sketches(tokens: TokenBlock, bucket: Bucket, min_similarity: float, places: Places) -> str:
+    """Write the page of sketches of a bucket, for jobs that extend the data set. Return its sha256."""
+    path = storage.join(places.dataset, *page_name(bucket.split, bucket.number).split("/"))
+    storage.make_folder(path.rpartition("/")[0])
+    return storage.write_whole(path, [sketches_page(tokens, min_similarity)])[1]
 
 
 def log_shard(
@@ -270,7 +285,9 @@ def finished_bucket(path: str, places: Places) -> BucketRecord | None:
     log = storage.join(places.records, record.rejects) if record.rejects else page
     sizes = [(storage.join(places.dataset, *row["path"].split("/")), row["bytes"]) for row in record.shards]
     whole = all(storage.size(shard) == size for shard, size in sizes)
-    return record if whole and storage.exists(page) and storage.exists(log) else None
+    sketches = page_name(record.split, record.number) if record.sketches_sha256 else "documents"
+    own = (page, log, storage.join(places.dataset, *sketches.split("/")))
+    return record if whole and all(map(storage.exists, own)) else None
 
 
 def _documents_page(rows: NDArray[np.void], sources: list[str]) -> bytes:
@@ -309,8 +326,7 @@ class WeaveBucket(beam.DoFn):
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
         if self.plan is None:  # not in setup: the plan is written while the job runs
             self.plan = read_plan(self.places.plan)
-            if self.job.examples.near_duplicates is not None:
-                self.near_duplicate_ids = read_near_duplicates(self.places.near_duplicates)["id"]
+            self.near_duplicate_ids = near_duplicate_ids(self.places, self.job)
             if self.plan.held_out_sha256:
                 self.held_out_ids = read_held_out(self.places.held_out)
             self.known = read_known(self.places, self.job)

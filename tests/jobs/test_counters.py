@@ -104,7 +104,7 @@ def test_every_stage_has_counters_of_what_goes_in(source, tmp_path, counted):
     passes = {"near_duplicates": 0.5, "max_line_repeats": 20, "sample": 100.0}
     run_job(source, tmp_path / "out", vocab, **passes)
     more = write(tmp_path / "more.txt", documents(40, seed=2))
-    run_job(more, tmp_path / "second", vocab, extend=(str(tmp_path / "out"),))
+    run_job(more, tmp_path / "second", vocab, extend=(str(tmp_path / "out"),), near_duplicates=0.5)
     build_vocab(compose(BuildVocabConfig, input=(str(source),), out=str(tmp_path / "made.txt"), vocab_size=200))
     assert {stage for stage, name in counted if name.endswith("-in")} == set(STAGES)
 

@@ -20,7 +20,7 @@ from pipeline.tokenizer import TokenizeConfig
 
 CONFIG, PLACES = TokenizeConfig(), Places("out", "work")
 CLEAN = CONFIG.text.clean
-JOB = JobConfig(CONFIG, ExamplesConfig(near_duplicates=0.8), "0" * 64)
+JOB = JobConfig(CONFIG, ExamplesConfig(near_duplicates=0.8), "0" * 64, extends=("1" * 64,))
 STORES = {"s3": {"endpoint_url": "http://store"}}
 
 
