@@ -78,6 +78,21 @@ EXCLUDED = {
     "sets": [{"name": TEXT, **dict.fromkeys(("records", "records_without_run", "runs", "documents"), COUNT)}],
 }
 """The key `excluded`, which a data set made with --exclude has."""
+SOURCES = {
+    "sources": [
+        {
+            "name": TEXT,
+            "options": MapOf(TEXT, Any),
+            "files": COUNT,
+            "counters": {
+                **dict.fromkeys(("documents_in", "documents_used", "documents_rejected", "documents_duplicate"), COUNT),
+                **dict.fromkeys(("sentences", "tokens", "text_bytes"), COUNT),
+                **dict.fromkeys(("rejected", "passed_over", "cleaned", "examples"), _COUNTS),
+            },
+        }
+    ]
+}
+"""The same of the sources of --inputs, in data sets that have some."""
 
 
 def manifest_text(manifest: dict[str, Any]) -> bytes:
@@ -133,6 +148,8 @@ def parse_manifest(content: bytes, name: str) -> dict[str, Any]:
     check_shape(manifest, MANIFEST, name)
     if "excluded" in manifest:
         check_shape({"excluded": manifest["excluded"]}, {"excluded": EXCLUDED}, name)
+    if "sources" in manifest:
+        check_shape(manifest, SOURCES, name)
     if vocabulary_file(manifest) not in ("vocab.txt", "tokenizer.json"):
         raise ValueError(
             f"{name} has a value that is not possible: vocabulary.file is {shown(manifest['vocabulary']['file'])}, expected "

@@ -126,10 +126,11 @@ def _count(
 
     notes: list[str] = []
     read = config.text.read
-    sources = find_sources(patterns, notes, read, inputs=read_inputs(inputs, read))
-    for note in notes:
+    listed = read_inputs(inputs, config.text, patterns)
+    sources = find_sources(patterns, notes, read, inputs=listed.inputs)
+    for note in [*notes, *listed.ignored]:
         say(note)
-    counts, tally = count_words_of(sources, config.text, cut, config.num_workers, "adapt-vocab")
+    counts, tally = count_words_of(sources, config.text, cut, config.num_workers, "adapt-vocab", listed.cleaning)
     not_used = say_rejects(tally, config.text, say)
     if not counts:
         raise ValueError(f"no text in {counted(len(sources), 'file')}{not_used}: expected documents, see --help")

@@ -124,15 +124,16 @@ def build_vocab(config: BuildVocabConfig) -> tuple[str | None, ...]:
 
     notes: list[str] = []
     read, model, training = config.text.read, MODELS[config.model], config.training
-    sources = find_sources(config.input, notes, read, inputs=read_inputs(config.inputs, read))
-    for note in notes:
+    listed = read_inputs(config.inputs, config.text, config.input)
+    sources = find_sources(config.input, notes, read, inputs=listed.inputs)
+    for note in [*notes, *listed.ignored]:
         say(note)
     check_output(config.out, [source.path for source in sources])
     require(f"--model {config.model}", *model.packages)
     if warning := accent_warning(splits_of(sources), training.do_lower_case, training.strip_accents):
         say(warning)
     cut = cut_of(model.parts(training))
-    counts, tally = count_words_of(sources, config.text, cut, config.num_workers, "build-vocab")
+    counts, tally = count_words_of(sources, config.text, cut, config.num_workers, "build-vocab", listed.cleaning)
     not_used = say_rejects(tally, config.text, say)
     if all(len(word) > cut.longest for word in counts):
         raise ValueError(

@@ -9,12 +9,11 @@ data set has the same bytes. Flags after `--` go to Beam: `-- --runner=FlinkRunn
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +29,7 @@ from bertloom.sealed_files import write_sealed
 from jobs.support.config import NamesPreset, parse
 from jobs.support.exclude import ExcludeConfig
 from jobs.support.inputs import Like, check_inputs, read_inputs
+from jobs.support.passes import take_sample, with_repeated_lines
 from pipeline.checks.gates import Gates
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.inputs.sources import Source, SplitGroup
@@ -76,8 +76,11 @@ class PreprocessConfig:
     input: tuple[str, ...] = ()
     """Files, folders or quoted globs, local or on an object store. @LIST is a file with one of these per line."""
     inputs: str | None = None
-    """A TOML file of more inputs, each with its own flags for reading: tables [[input]] with `path` and, for example,
-    `text_column` or `like`."""
+    """A TOML file of sources: tables [[input]] with `path` and, for example, `name`, `like`, `text_column`, `languages` or
+    `tokens`. Each has its own flags for reading and cleaning, its own budget, and its own counts in the report."""
+    per_source: bool = False
+    """With --inputs: make a data set for each source, in the folder of its name in --out. A text that several sources have
+    is in the data set of the first one."""
     like: Like = None
     """A well-known corpus, such as c4 or wikiextractor. Sets the flags that read it. Other flags override these. See
     `bertloom corpora`."""
@@ -113,6 +116,18 @@ class PreprocessConfig:
         check_num_workers(self.num_workers)
         if self.split_mb is not None and self.split_mb <= 0:
             raise ValueError(f"--split-mb {self.split_mb}: expected more than 0")
+        if self.per_source and self.extend:
+            raise ValueError(
+                "--per-source and --extend: the data sets of sources cannot be extended in one job. Extend each with its "
+                "own files, in a job without --per-source"
+            )
+        if self.per_source and self.inputs is None:
+            raise ValueError("--per-source: the sources are the tables of a TOML file: give it with --inputs")
+        if self.per_source and self.validation_input:
+            raise ValueError(
+                "--per-source and --validation-input: the files of --validation-input belong to no source. Give "
+                "--validation-fraction, which takes the validation split of each source from its own documents"
+            )
         fraction = self.examples.validation_fraction
         usual = (0.0, ExamplesConfig.validation_fraction)
         if self.validation_input and fraction not in usual and not self.extend:  # which may have set the fraction
@@ -130,14 +145,17 @@ def main(argv: Sequence[str]) -> int:
         connect_stores(argv[at + 1 :])  # the data set, which may be in a store, decides defaults
     config = parse(PreprocessConfig, argv[:at], prog="bertloom preprocess")
     import_beam(connectors=at < len(argv))
-    manifest = preprocess(config, argv[at + 1 :])
-    if manifest is None:
+    manifests = make_all(config, argv[at + 1 :])
+    if manifests is None:
         return 0
     from jobs.support.report import write_report  # not at the top: imports jinja2
     from jobs.support.summary import print_summary
 
-    print_summary(manifest)
-    return write_report(config.out, config.gates)
+    status = 0
+    for manifest in manifests:
+        print_summary(manifest)
+        status = max(status, write_report(manifest["out"], config.gates))
+    return status
 
 
 def connect_stores(beam_flags: Sequence[str]) -> None:
@@ -172,10 +190,16 @@ class CheckedJob:
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any] | None:
     """Make the data set, or the missing rest of it. Return its manifest, with the additional key `out`.
 
-    After a dry run, which makes none, return None.
+    After a dry run, which makes none, return None. With --per-source, the manifest is that of the first source.
     """
+    manifests = make_all(config, beam_flags)
+    return manifests[0] if manifests else None
+
+
+def make_all(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> list[dict[str, Any]] | None:
+    """Make the data sets of a job, or the missing rest of them. Return their manifests, see `preprocess`."""
     from pipeline.local.runner import is_local
-    from pipeline.output import finished_manifest, make_folder, work_folder
+    from pipeline.output import finished_manifests, make_folder, work_folder
     from pipeline.remote.engine import open_engine
 
     checked = check_job(config, beam_flags)
@@ -185,14 +209,14 @@ def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict
         return None
     make_folder("--out", config.out)
     with output_lock(config.out), work_folder(places) if config.work_dir else nullcontext():
-        manifest = finished_manifest(places, checked.job, checked.sources)
-        if manifest is not None:
+        manifests = finished_manifests(places, checked.job, checked.sources)
+        if manifests is not None:
             say(f"{config.out} is already complete: nothing to do")
         else:
             with nullcontext() if is_local(options) else open_engine(options, beam_flags) as engine:
-                manifest = make_data_set(checked, engine)
+                manifests = make_data_sets(checked, engine)
         storage.remove(places.scratch)
-    return {**manifest, "out": config.out}
+    return [{**manifest, "out": folder} for folder, manifest in manifests.items()]
 
 
 def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob:
@@ -211,8 +235,13 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
 
     options = pipeline_options(config.num_workers, beam_flags)
     storage.connect(storage_options(options))
-    inputs = read_inputs(config.inputs, config.tokenize.text.read)
-    patterns = [*config.input, *(pattern for one in inputs for pattern in one.patterns)]
+    listed = read_inputs(config.inputs, config.tokenize.text, config.input)
+    if config.extend and (budgets := [one.name for one in listed.named if one.tokens is not None]):
+        raise ValueError(
+            f"--extend and tokens of the source {budgets[0]}: a budget would not count the documents that the data sets of "
+            f"--extend have. Leave out tokens, or use sample"
+        )
+    patterns = [*config.input, *(pattern for one in listed.inputs for pattern in one.patterns)]
     check_apart(patterns, config.out, config.work_dir)
     check_apart(config.validation_input, config.out, config.work_dir, "--validation-input")
     is_dry = is_dry_run(options)
@@ -227,10 +256,10 @@ def check_job(config: PreprocessConfig, beam_flags: Sequence[str]) -> CheckedJob
     excluded = read_excluded(config.test_sets, notes)
     test_sets = excluded.sha256 if excluded else ""
     digests = vocabulary.sha256, vocabulary.special_tokens_sha256, test_sets, extension.digests
-    job = JobConfig(tokenize, examples, *digests)
+    job = JobConfig(tokenize, examples, *digests, listed.named, config.per_source)
     if config.num_workers > 1 and not is_local(options):
         say(f"--num-workers {config.num_workers} is for this machine alone: an engine has workers of its own")
-    sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, inputs)
+    sources = find_sources(config.input, notes, config.tokenize.text.read, config.validation_input, listed.inputs)
     sources = leave_out(sources, config.leave_out)
     if config.extend:
         notes += check_extension(extension, job, sources)
@@ -250,18 +279,19 @@ def what_looks_wrong(sources: Sequence[Source], job: JobConfig) -> list[str]:
     from pipeline.checks.first_look import look_at
 
     config, needs_pairs = job.tokenize, job.examples.objective.predicts_label
-    return [found for look in look_at(sources, config) if not look.error for found in advice(look, config, needs_pairs)]
+    looks = look_at(sources, config, inputs=job.inputs)
+    return [found for look in looks if not look.error for found in advice(look, config, needs_pairs)]
 
 
 def dry_run(checked: CheckedJob) -> str:
     """Build and check the job, and start nothing. Return what was done. The only file written is that of the description."""
     from jobs.support.dry_run import DryRun
-    from pipeline.output import claim, finished_manifest
+    from pipeline.output import claim, finished_manifests
     from pipeline.preprocess import Preprocess
     from pipeline.stages.line_repeats import CountLines
 
     job, places, sources = checked.job, checked.places, checked.sources
-    if finished_manifest(places, job, sources) is not None:
+    if finished_manifests(places, job, sources) is not None:
         return f"dry run: {places.dataset} is already complete, so there is nothing to do"
     claim(places, job, sources, is_dry=True)
     groups, part_bytes = find_groups(checked)
@@ -270,7 +300,7 @@ def dry_run(checked: CheckedJob) -> str:
     with suppress(FileNotFoundError):  # nothing has counted the documents
         reading = take_sample(run, job, places)
     if job.tokenize.max_line_repeats is not None:
-        run(CountLines(reading.tokenize.text.clean, job.tokenize.max_line_repeats, places))
+        run(CountLines(reading.tokenize.text.clean, job.tokenize.max_line_repeats, places, reading.cleaning))
     run(Preprocess(job, reading, places, part_bytes, run.splits, ()))
     return run.finish()
 
@@ -297,8 +327,11 @@ def find_groups(checked: CheckedJob) -> tuple[list[SplitGroup], int]:
     return groups, part_bytes
 
 
-def make_data_set(checked: CheckedJob, engine: Engine | None) -> dict[str, Any]:
-    """Claim the output and run the pipeline. Return the manifest. engine: the runner, if it is not that of this machine."""
+def make_data_sets(checked: CheckedJob, engine: Engine | None) -> dict[str, dict[str, Any]]:
+    """Claim the output and run the pipeline. Return folder -> manifest of each data set.
+
+    engine: the runner, if it is not that of this machine.
+    """
     from jobs.support.progress import JobProgress
     from pipeline.execution import Launcher
     from pipeline.extended import write_extension
@@ -336,11 +369,14 @@ def make_data_set(checked: CheckedJob, engine: Engine | None) -> dict[str, Any]:
         run_stages(checked, run, groups, part_bytes, is_continued)
     if engine:
         print_counters(run.results)
-    manifest: dict[str, Any] = json.loads(storage.read(places.manifest))
-    for note in manifest["notes"]:
-        if note not in checked.notes:
-            say(note)
-    return manifest
+    numbers = range(len(checked.job.inputs)) if checked.job.per_source else [-1]
+    data_sets = [checked.job.places_of(places, number) for number in numbers]
+    manifests: dict[str, dict[str, Any]] = {one.dataset: json.loads(storage.read(one.manifest)) for one in data_sets}
+    for one in data_sets:
+        for note in manifests[one.dataset]["notes"]:
+            if note not in checked.notes:
+                say(f"{one.source}: {note}" if one.source else note)
+    return manifests
 
 
 def run_stages(
@@ -362,7 +398,7 @@ def run_stages(
     if job.tokenize.max_line_repeats is not None:
         say("counting the lines of all documents, for --max-line-repeats")
         make_folder("--work-dir", places.lines)
-        run(CountLines(reading.tokenize.text.clean, job.tokenize.max_line_repeats, places))
+        run(CountLines(reading.tokenize.text.clean, job.tokenize.max_line_repeats, places, reading.cleaning))
         places = with_repeated_lines(places)
     prepare_folders(places, job)
     num_tokenized, num_buckets = count_finished(places, reading, groups, part_bytes)
@@ -392,34 +428,6 @@ def say_where(engine: Engine, places: Places, sources: Sequence[Source], groups:
     splits = counted(sum(len(group.splits) for group in groups), "split")
     what = f"{splits} of {counted(len(sources), 'file')}, {size:,.1f} MB, such as {sources[0].path}"
     say(f"reads {what}; tokens in {places.work}; log in {engine.log}")
-
-
-def take_sample(run: Callable[[Any], object], job: JobConfig, places: Places) -> JobConfig:
-    """Return the job with a share as its --sample, which may be a number of documents. run: runs a transform."""
-    from bertloom.sealed_files import is_sealed
-    from pipeline.stages.sampling import FindShare, read_share, sampled
-
-    text = job.tokenize.text
-    if text.clean.sample <= 1:
-        return job
-    if not is_sealed(places.sample):
-        say(f"reading all documents once, to choose {counted(int(text.clean.sample), 'document')}")
-        keeps_lines = job.tokenize.max_line_repeats is not None or bool(text.clean.quality_filter)
-        run(FindShare(text.clean, keeps_lines, places.sample, places.work_log, places.reading_notes))
-    share = sampled(text.clean, read_share(places.sample))
-    return replace(job, tokenize=replace(job.tokenize, text=replace(text, clean=share)))
-
-
-def with_repeated_lines(places: Places) -> Places:
-    """Copy the list of repeated lines into the folder of the parts without these lines. Return the places of that folder."""
-    from pipeline.dataset import REPEATED
-    from pipeline.output import make_folder
-
-    lines = storage.read(storage.join(places.scratch, REPEATED))
-    places = replace(places, repeated_lines=hashlib.sha256(lines).hexdigest()[:24])
-    make_folder("--work-dir", places.parts)
-    storage.write_whole(storage.join(places.parts, REPEATED), [lines])
-    return places
 
 
 def print_counters(results: Iterable[PipelineResult]) -> None:

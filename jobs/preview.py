@@ -87,8 +87,10 @@ def preview(config: PreviewConfig) -> dict[str, Any]:
     read, notes = config.tokenize.text.read, list[str]()
     vocabulary, tokenize, wrong = _vocabulary(config)
     excluded = read_excluded(config.test_sets, notes)
-    sources = find_sources(config.input, notes, read, inputs=read_inputs(config.inputs, read))
-    looks = look_at(sources, tokenize, vocabulary, config.num_documents)
+    listed = read_inputs(config.inputs, config.tokenize.text, config.input)
+    sources = find_sources(config.input, notes, read, inputs=listed.inputs)
+    notes += listed.ignored
+    looks = look_at(sources, tokenize, vocabulary, config.num_documents, listed.named)
     splits = [Split(source, 0, None, source.size) for source in sources]
     own = vocabulary.casing if vocabulary else None
     casing = own or tokenize.casing

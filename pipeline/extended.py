@@ -15,6 +15,7 @@ from bertloom.manifest import DAMAGED, read_dataset
 from bertloom.sealed_files import read_sealed, write_sealed
 from pipeline.dataset import NEAR_DUPLICATES, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
+from pipeline.inputs.named_inputs import clean_of
 from pipeline.inputs.sources import Source
 from pipeline.job import JobConfig
 from pipeline.options import option_names
@@ -211,17 +212,21 @@ def leave_out_known(
     """Return (the sources that no data set has read, the data sets with the numbers of the others, notes).
 
     A file is known if it has the same name, size, time, first bytes and options for reading. A data set with another
-    --sample took other documents from its files, so these are read again.
+    sample took other documents from its files, so these are read again; the same holds for a source with a budget of tokens.
     """
-    known: dict[str, int] = {}
+    known: dict[tuple[str, float], int] = {}
     for number, manifest in enumerate(extension.manifests):
-        if manifest["configuration"].get("sample") == job.tokenize.text.clean.sample:
-            for row in manifest["inputs"]:
-                known.setdefault(row["fingerprint"], number)
+        options = {row["name"]: row["options"] for row in manifest.get("sources", ())}
+        for row in manifest["inputs"]:
+            own = options.get(row.get("source", ""), {})
+            if "tokens" not in own:
+                sample = own.get("sample", manifest["configuration"].get("sample"))
+                known.setdefault((row["fingerprint"], sample), number)
     numbers = [0] * len(extension.data_sets)
     kept = []
     for source in sources:
-        found = known.get(source.fingerprint)
+        clean = clean_of(source, job.tokenize.text.clean, job.cleaning)
+        found = known.get((source.fingerprint, clean.sample))
         if found is None:
             kept.append(source)
         else:

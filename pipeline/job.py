@@ -3,12 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline.examples.configuration import ExamplesConfig
+from pipeline.inputs.documents import TextConfig
+from pipeline.inputs.named_inputs import NamedInput
 from pipeline.inputs.sources import ReadConfig
 from pipeline.options import check_types, compose, flat, option_names
+from pipeline.places import Places
+from pipeline.text.cleaning import CleanConfig
 from pipeline.tokenizer import TokenizeConfig
 from pipeline.vocabulary import SPECIAL_TOKENS
 
@@ -27,6 +31,10 @@ class JobConfig:
     """Of the test sets whose documents --exclude leaves out; they themselves are in a file (`Places.excluded`)."""
     extends: tuple[str, ...] = ()
     """Digests of the manifests of the data sets that it extends."""
+    inputs: tuple[NamedInput, ...] = ()
+    """The tables of --inputs, in their order."""
+    per_source: bool = False
+    """Whether each of them has a data set of its own."""
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> "JobConfig":
@@ -40,14 +48,37 @@ class JobConfig:
                 f"expected those of this version of bertloom; preprocess the texts again"
             )
         check_types(TokenizeConfig, values, "the configuration in manifest.json")
+        tokenize = compose(TokenizeConfig, **{name: values[name] for name in of_tokenize})
         return cls(
-            compose(TokenizeConfig, **{name: values[name] for name in of_tokenize}),
+            tokenize,
             ExamplesConfig.of(values),
             manifest["vocabulary"]["sha256"],
             special_tokens_of(manifest),
             manifest.get("excluded", {}).get("sha256", ""),
             tuple(row["sha256"] for row in manifest.get("extends", ())),
+            tuple(NamedInput.of_row(row, tokenize.text.clean) for row in manifest.get("sources", ())),
         )
+
+    def of_input(self, number: int) -> "JobConfig":
+        """Return the job for the files of a table of --inputs: with its cleaning. number: -1 for files of no table."""
+        if number < 0:
+            return self
+        text = replace(self.tokenize.text, clean=self.inputs[number].clean)
+        return replace(self, tokenize=replace(self.tokenize, text=text))
+
+    def places_of(self, places: Places, number: int) -> Places:
+        """Return the places of the data set of a source. number: -1 for the data set of all sources."""
+        return places if number < 0 else places.of_source(self.inputs[number].name)
+
+    @property
+    def cleaning(self) -> tuple[CleanConfig, ...]:
+        """How the texts of each table of --inputs are cleaned."""
+        return tuple(one.clean for one in self.inputs)
+
+    def text_config(self, row: dict[str, Any]) -> TextConfig:
+        """Return how the documents of a file of a finished data set were read and cleaned. row: as in `read_config`."""
+        clean = {one.name: one.clean for one in self.inputs}.get(row.get("source", ""), self.tokenize.text.clean)
+        return TextConfig(read=self.read_config(row), clean=clean)
 
     def read_config(self, row: dict[str, Any]) -> ReadConfig:
         """Return how a file of a finished data set was read. row: of `inputs` in its manifest."""
@@ -75,7 +106,9 @@ class JobConfig:
 
     @property
     def digest(self) -> str:
-        key = [self.as_dict(), self.vocabulary_digest, *filter(None, [self.excluded_sha256, self.extends])]
+        key: list[Any] = [self.as_dict(), self.vocabulary_digest, *filter(None, [self.excluded_sha256, self.extends])]
+        if self.inputs:
+            key += [list(map(asdict, self.inputs)), self.per_source]
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 

@@ -60,6 +60,24 @@ def make_folder(flag: str, path: str) -> None:
         raise ValueError(f"{flag} {path}: a file has this name; expected a folder or an unused name") from None
 
 
+def finished_manifests(places: Places, job: JobConfig, sources: Sequence[Source]) -> dict[str, dict[str, Any]] | None:
+    """Return folder -> manifest of the finished data sets, if the job is complete, else None.
+
+    Raises:
+        ValueError: the output belongs to another job.
+    """
+    single = finished_manifest(places, job, sources)
+    if not job.per_source:
+        return None if single is None else {places.dataset: single}
+    found = {}
+    for number in range(len(job.inputs)):
+        of_source = job.places_of(places, number)
+        manifest = finished_manifest(of_source, job, [source for source in sources if source.input == number])
+        if manifest is not None:
+            found[of_source.dataset] = manifest
+    return found if len(found) == len(job.inputs) else None
+
+
 def finished_manifest(places: Places, job: JobConfig, sources: Sequence[Source]) -> dict[str, Any] | None:
     """Return the manifest if the data set is complete, else None. ValueError if it belongs to another job."""
     content = storage.read_if_there(places.manifest)
@@ -71,7 +89,9 @@ def finished_manifest(places: Places, job: JobConfig, sources: Sequence[Source])
             f"{places.dataset} holds a complete data set with another configuration{_differences(manifest, job)}: "
             f"choose another --out"
         )
-    if sorted(row["fingerprint"] for row in manifest["inputs"]) != _fingerprints(sources):
+    if sorted(f"{row['fingerprint']} {row.get('source', '')}".strip() for row in manifest["inputs"]) != _fingerprints(
+        job, sources
+    ):
         raise ValueError(
             f"{places.dataset} holds a complete data set made from other input files: choose another --out"
         )
@@ -91,7 +111,7 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source], *, is_dry: 
         "files": {SPECIAL_TOKENS: job.special_tokens_sha256},
         "excluded": {"sha256": job.excluded_sha256},
         "configuration_digest": job.digest,
-        "inputs": _fingerprints(sources),
+        "inputs": _fingerprints(job, sources),
     }
     claimed = storage.read_if_there(places.claim)
     if claimed is None:
@@ -133,12 +153,23 @@ def _parse_claim(content: bytes, places: Places) -> dict[str, Any]:
 
 def has_shards(places: Places) -> bool:
     """Return whether a job has begun to write shards in the output."""
-    return not storage.names_in(places.dataset).isdisjoint(("train", "validation", "documents"))
+    names, shards = storage.names_in(places.dataset), {"train", "validation", "documents"}
+    if not names.isdisjoint(shards):
+        return True
+    return any(
+        not storage.names_in(storage.join(places.dataset, name)).isdisjoint(shards) for name in names - {".work"}
+    )
 
 
 def _check_unused(places: Places) -> None:
     """Raise ValueError if the output, which no job has claimed, is not empty."""
     found = {name for name in storage.names_in(places.dataset) if not name.startswith(".")}
+    for name in sorted(found):
+        if storage.exists(storage.join(places.dataset, name, "manifest.json")):
+            raise ValueError(
+                f"{places.dataset} holds the data set {name} of another job: choose a new or empty --out, or start that job "
+                f"again with the same flags"
+            )
     found |= {f".work/{name}" for name in storage.names_in(places.scratch) if not name.startswith(".")}
     if found:
         names = ", ".join(sorted(found)[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
@@ -166,7 +197,9 @@ def prepare_folders(places: Places, job: JobConfig) -> None:
     """Make the folders that the stages write to, and remove half-written files and the plan of an earlier start."""
     make_folder("--work-dir", places.parts)
     make_folder("--out", places.records)
-    storage.remove(places.plan)
+    for number in range(len(job.inputs)) if job.per_source else (-1,):
+        storage.remove(job.places_of(places, number).plan)
+    storage.remove(places.over_budget)
     storage.sweep_temporary(places.dataset)
     if job.extends:
         make_folder("--out", places.known)
@@ -178,12 +211,14 @@ def count_finished(places: Places, job: JobConfig, groups: Sequence[SplitGroup],
     """Return (number of splits in groups with at least one token part, number of finished buckets)."""
     parts, records = storage.names_in(places.parts), storage.names_in(places.records)
     num_buckets = sum(name.endswith(".json") and not name.startswith(".") for name in records)
-    begun = [group for group in groups if part_names(group, job, part_bytes)(0) in parts]
+    begun = [group for group in groups if part_names(group, job.of_input(group.input), part_bytes)(0) in parts]
     return sum(len(group.splits) for group in begun), num_buckets
 
 
-def _fingerprints(sources: Sequence[Source]) -> list[str]:
-    return sorted(source.fingerprint for source in sources)
+def _fingerprints(job: JobConfig, sources: Sequence[Source]) -> list[str]:
+    """Return the fingerprint of each file, with the name of its source if it has one."""
+    names = {number: one.name for number, one in enumerate(job.inputs)}
+    return sorted(f"{source.fingerprint} {names.get(source.input, '')}".strip() for source in sources)
 
 
 def _differences(other: dict[str, Any], job: JobConfig) -> str:
@@ -196,4 +231,6 @@ def _differences(other: dict[str, Any], job: JobConfig) -> str:
         names.append(SPECIAL_TOKENS)
     if other.get("excluded", {}).get("sha256", "") != job.excluded_sha256:
         names.append("exclude")
+    if not names and (job.inputs or other.get("sources")):
+        names.append("the sources of --inputs, or --per-source,")
     return f" ({', '.join(names)} differ)" if names else ""

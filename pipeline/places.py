@@ -1,6 +1,6 @@
 """`Places`: the folders and files of one preprocessing job."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bertloom import storage
 
@@ -15,6 +15,10 @@ class Places:
     """Token parts: `--work-dir`. Jobs over the same texts may share it."""
     repeated_lines: str = ""
     """Digest of the lines that are left out of all texts. They decide the content of parts, so it names their folder."""
+    job: str = ""
+    """Folder of the job, where the data set is a folder in it: in jobs that make a data set for each source."""
+    source: str = ""
+    """Name of the source of the data set, in such jobs."""
     start: str = field(default="", compare=False)
     """A name that no other start of the job has, for what only this start needs."""
 
@@ -36,7 +40,11 @@ class Places:
     @property
     def scratch(self) -> str:
         """Folder of the files that belong to this data set alone and are removed when it is complete."""
-        return storage.join(self.dataset, ".work")
+        return storage.join(self.job or self.dataset, ".work")
+
+    def of_source(self, name: str) -> "Places":
+        """Return the places of the data set of a source."""
+        return replace(self, dataset=storage.join(self.dataset, name), job=self.dataset, source=name)
 
     def vocabulary(self, sha256: str) -> str:
         """Folder of the job's copy of the vocabulary. Workers read it, because Beam would serialize it with every stage."""
@@ -64,7 +72,12 @@ class Places:
     @property
     def plan(self) -> str:
         """The plan, written by the plan stage."""
-        return storage.join(self.scratch, "plan.json")
+        return storage.join(self.scratch, f"plan-{self.source}.json" if self.source else "plan.json")
+
+    @property
+    def over_budget(self) -> str:
+        """Folder of the lists of documents that are over the budgets of sources."""
+        return storage.join(self.scratch, "over-budget")
 
     @property
     def sample(self) -> str:

@@ -112,11 +112,13 @@ class PartRecord:
     """Documents of such files."""
     num_text_sentences: int = 0
     """Sentences of these documents."""
+    input: int = -1
+    """Number of the table of --inputs of its files; -1: no table names them. Not in the file, which other jobs use, too."""
 
     @property
-    def sort_key(self) -> tuple[str, int, int, str]:
-        """The order of parts, which all stages use."""
-        return self.source, self.start, self.start_piece, self.name
+    def sort_key(self) -> tuple[int, str, int, int, str]:
+        """The order of parts, which all stages use. Of equal documents the one in the first part is kept."""
+        return self.input, self.source, self.start, self.start_piece, self.name
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:

@@ -9,8 +9,11 @@ import tyro
 from bertloom.json_files import read_toml
 from jobs.support.config import NamesPreset, checked_table
 from pipeline.inputs.corpora import corpus_named
-from pipeline.inputs.sources import Input, ReadConfig
+from pipeline.inputs.documents import TextConfig
+from pipeline.inputs.named_inputs import OTHERS, NamedInput, check_name, default_name
+from pipeline.inputs.sources import Input
 from pipeline.options import option_names
+from pipeline.text.cleaning import CleanConfig
 
 Like = Annotated[str | None, NamesPreset(lambda name: corpus_named(name).options)]
 """The type of --like."""
@@ -21,8 +24,34 @@ class InputTable:
     """A table of the file that --inputs names."""
 
     path: str | tuple[str, ...]
+    name: str | None = None
     like: str | None = None
-    read: Annotated[ReadConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadConfig)
+    tokens: int | None = None
+    text: Annotated[TextConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TextConfig)
+
+
+@dataclass(frozen=True)
+class InputList:
+    """What the file of --inputs lists."""
+
+    inputs: tuple[Input, ...] = ()
+    """The files of each table, and how they are read."""
+    named: tuple[NamedInput, ...] = ()
+    """The name and the cleaning of each table. With --input, one more for the files that no table names."""
+
+    @property
+    def cleaning(self) -> tuple[CleanConfig, ...]:
+        """How the texts of each table are cleaned."""
+        return tuple(one.clean for one in self.named)
+
+    @property
+    def ignored(self) -> list[str]:
+        """Messages of commands that read all texts, about the budgets of tokens."""
+        return [
+            f"{one.name}: tokens = {one.tokens:,} is for `bertloom preprocess`. Here all of its texts are read"
+            for one in self.named
+            if one.tokens is not None
+        ]
 
 
 def check_inputs(patterns: Sequence[str], inputs: str | None) -> None:
@@ -33,14 +62,17 @@ def check_inputs(patterns: Sequence[str], inputs: str | None) -> None:
         )
 
 
-def read_inputs(path: str | None, default: ReadConfig) -> list[Input]:
+def read_inputs(path: str | None, default: TextConfig, patterns: Sequence[str] = ()) -> InputList:
     """Return the inputs that the TOML file of --inputs lists; none without a file.
 
-    Each table `[[input]]` has a path, or a list of them, and options for reading. An option that a table does not set has
-    its value from the corpus that the table's `like` names, otherwise from `default`, which holds the flags.
+    Each table `[[input]]` has a path, or a list of them, and options for reading and cleaning. An option that a table does
+    not set has its value from the corpus that the table's `like` names, otherwise from `default`, which holds the flags.
+
+    Args:
+        patterns: of --input.
     """
     if path is None:
-        return []
+        return InputList()
     try:
         content = read_toml(path)
     except FileNotFoundError:
@@ -51,19 +83,62 @@ def read_inputs(path: str | None, default: ReadConfig) -> list[Input]:
             f"--inputs {path}: expected only tables [[input]], each with a path and options for reading; found the keys "
             f"{', '.join(content) or 'of an empty file'}"
         )
-    return [_input(table, default, path, f"input[{i}]") for i, table in enumerate(tables)]
+    found = [_input(table, default, path, f"input[{i}]") for i, table in enumerate(tables)]
+    named = _with_names(found, path)
+    if patterns:
+        name = default_name(OTHERS, [one.name for one in named])
+        named.append(NamedInput(name=name, clean=default.clean))
+    return InputList(tuple(one for one, _ in found), tuple(named))
 
 
-def _input(table: Mapping[str, Any], default: ReadConfig, file: str, name: str) -> Input:
-    values = checked_table(InputTable, dict(table), file, f"{name}.")
+def _with_names(found: Sequence[tuple[Input, NamedInput]], file: str) -> list[NamedInput]:
+    """Return the tables, each with a name. ValueError if two tables give the same one."""
+    given: dict[str, int] = {}
+    for i, (_, one) in enumerate(found):
+        if one.name and (first := given.setdefault(one.name.casefold(), i)) != i:
+            raise ValueError(
+                f"{file}: input[{i}] has the name {one.name!r}, as input[{first}] has: give each table its own name"
+            )
+    taken, named = {one.name for _, one in found if one.name}, list[NamedInput]()
+    for files, one in found:
+        name = one.name or default_name(files.patterns[0], taken)
+        taken.add(name)
+        named.append(replace(one, name=name))
+    return named
+
+
+def _input(table: Mapping[str, Any], default: TextConfig, file: str, name: str) -> tuple[Input, NamedInput]:
+    """Return (the files of a table, its name and cleaning). The name is empty if the table gives none."""
+    table = dict(table)
+    if isinstance(table.get("languages"), str):
+        table["languages"] = [table["languages"]]
+    values = checked_table(InputTable, table, file, f"{name}.")
     paths = values.get("path", ())
     paths = (paths,) if isinstance(paths, str) else paths
     if not paths:
         raise ValueError(f'{file}: {name} has no path. Expected path = "a file, a folder or a glob", or a list of them')
     try:
         like = corpus_named(values["like"]).options if values.get("like") else {}
-        of_corpus = {key: value for key, value in like.items() if key in option_names(ReadConfig)}
-        read = replace(default, **of_corpus | values.get("read", {}))
+        given = values.get("text", {})
+
+        def with_own(config: Any, key: str) -> Any:
+            options = {option: value for option, value in like.items() if option in option_names(type(config))}
+            options |= given.get(key, {})
+            return replace(config, **{name: tuple(v) if isinstance(v, list) else v for name, v in options.items()})
+
+        if values.get("name") is not None:
+            check_name(values["name"])
+        _check_budget(values.get("tokens"), given.get("clean", {}))
+        read, clean = with_own(default.read, "read"), with_own(default.clean, "clean")
     except ValueError as error:
         raise ValueError(f"{file}: {name}: {error}") from error
-    return Input(paths, read)
+    return Input(paths, read), NamedInput(name=values.get("name") or "", clean=clean, tokens=values.get("tokens"))
+
+
+def _check_budget(tokens: int | None, clean: Mapping[str, Any]) -> None:
+    if tokens is not None and tokens < 1:
+        raise ValueError(f"tokens = {tokens}: expected the largest number of tokens to use, from 1")
+    if tokens is not None and "sample" in clean:
+        raise ValueError(
+            f"sample = {clean['sample']} and tokens = {tokens}: both limit how much of the source is used: give one of them"
+        )

@@ -36,6 +36,7 @@ def about(look: Look, excluded: RunIndex | None = None) -> dict[str, Any]:
     lengths = np.array([len(text) for text in look.texts], np.int64)
     form, files = look.sources[0].format, {source.name for source in look.sources}
     return {
+        "input": look.input,
         "format": look.format,
         "codecs": sorted({source.codec for source in look.sources if source.codec}),
         "options": differences(look.read, ReadConfig()),
@@ -98,7 +99,8 @@ def _format_lines(one: dict[str, Any]) -> list[str]:
     number = one["estimated_documents"]
     documents = counted(number, "document") if one["is_whole"] or number == 1 else f"about {rounded(number)} documents"
     held = f"{documents}, {size(one['estimated_text_bytes'])} of text" if seen["documents"] else "no document found"
-    lines = [f"{counted(one['files'], 'file')}, {one['format']}{codecs}, {size(one['bytes'])}: {held}"]
+    lines = [f"{one['input']}: {counted(one['files'], 'file')}" if one["input"] else counted(one["files"], "file")]
+    lines = [f"{lines[0]}, {one['format']}{codecs}, {size(one['bytes'])}: {held}"]
     if one["options"]:
         lines.append("  " + _row("read with", flags_of(one["options"])))
     beginning = f"{counted(seen['documents'], 'document')}, {size(seen['bytes'])}, in {counted(seen['files'], 'file')}"

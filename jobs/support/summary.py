@@ -1,5 +1,6 @@
 """The summary that `bertloom preprocess` prints of a finished data set."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from bertloom.counts import counted
@@ -44,4 +45,20 @@ def print_summary(manifest: dict[str, Any]) -> None:
             line += f", {random:,} {objective.labels[1]}, {counted(dropped, 'pair')} dropped"
         print(line)
     print(f"  held out   {counters['examples']['validation']:>13,} validation examples")
+    for line in lines_of_sources(manifest.get("sources", [])):
+        print(line)
     print(f"  digest of all shards {manifest['shards_digest']}")
+
+
+def lines_of_sources(sources: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the lines of the summary about the sources of --inputs."""
+    lines = []
+    for source in sources:
+        counters = source["counters"]
+        lines.append(
+            f"  source {source['name']}: {counted(counters['documents_in'], 'document')} in = "
+            f"{counters['documents_used']:,} used + {counters['documents_rejected']:,} rejected + "
+            f"{counters['documents_duplicate']:,} duplicate; {counted(counters['tokens'], 'token')}"
+        )
+        lines += [f"    rejected {number:>13,} {reason}" for reason, number in counters["rejected"].items()]
+    return lines

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.inputs.sources import Source, Split
     from pipeline.stages.word_counts import Tally
     from pipeline.stages.word_cuts import WordCut
+    from pipeline.text.cleaning import CleanConfig
 
 
 def splits_of(sources: Sequence[Source]) -> list[Split]:
@@ -24,14 +25,22 @@ def splits_of(sources: Sequence[Source]) -> list[Split]:
 
 
 def count_words_of(
-    sources: list[Source], text: TextConfig, cut: WordCut, num_workers: int, command: str
+    sources: list[Source],
+    text: TextConfig,
+    cut: WordCut,
+    num_workers: int,
+    command: str,
+    of_inputs: Sequence[CleanConfig] = (),
 ) -> tuple[dict[str, int], Tally]:
-    """Return (word -> count, what was read). The counts do not depend on the number of workers."""
+    """Return (word -> count, what was read). The counts do not depend on the number of workers.
+
+    of_inputs: how the texts of each table of --inputs are cleaned.
+    """
     from jobs.support.progress import JobProgress
     from pipeline.execution import Launcher, balanced, pipeline_options
     from pipeline.inputs.split_list import write_split_list
     from pipeline.inputs.splitting import group_splits, split_size
-    from pipeline.stages.sampling import FindShare, read_share, sampled
+    from pipeline.stages.sampling import FindShare, counts_documents, read_shares
     from pipeline.stages.word_counts import CountWords, read_counts
 
     total_bytes = sum(source.size for source in sources)
@@ -47,10 +56,10 @@ def count_words_of(
             progress=JobProgress(command, work_log, total_bytes),
         )
         clean, share = text.clean, os.path.join(folder, "sample.json")
-        if clean.sample > 1:
-            run(FindShare(clean, bool(clean.quality_filter), share, work_log))
-            clean = sampled(clean, read_share(share))
-        run(CountWords(folder, clean, cut, work_log))
+        if counts_documents(clean, of_inputs):
+            run(FindShare(clean, False, share, work_log, of_inputs=of_inputs))
+            clean, of_inputs = read_shares(share, clean, of_inputs)
+        run(CountWords(folder, clean, cut, work_log, of_inputs))
         return read_counts(folder)
 
 

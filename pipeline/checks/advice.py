@@ -225,7 +225,7 @@ def _markup(look: Look, config: TokenizeConfig) -> str:
         where = "give --format html" if look.has_layouts else "extract their text first, for example with resiliparse"
         return f"{tags:.0%} of the documents hold HTML tags: {where}"
     entities = _share(look, [bool(_ENTITY.search(text)) for text in look.texts])
-    if entities >= 0.1 and not config.text.clean.fix_text:
+    if entities >= 0.1 and not look.clean.fix_text:
         return f"{entities:.0%} of the documents hold HTML entities such as &amp;: give --fix-text"
     return ""
 

@@ -6,7 +6,7 @@ Files of one format that are read with the same options form a group. Of each gr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,8 +16,10 @@ import numpy as np
 from bertloom.arrays import I64
 from pipeline.inputs.beginnings import read_beginning
 from pipeline.inputs.formats.registry import format_by_name, format_named
+from pipeline.inputs.named_inputs import NamedInput, clean_of
 from pipeline.inputs.sources import ReadConfig, Source, Split
 from pipeline.inputs.splitting import check_source
+from pipeline.text.cleaning import CleanConfig
 from pipeline.text.offsets import token_offsets
 from pipeline.text.records import Document, PassedOver, Reject, place_of
 from pipeline.text.scripts import script_of
@@ -47,6 +49,9 @@ class Look:
     """Whether --text-layout decides what its documents are."""
     read: ReadConfig
     sources: list[Source]
+    input: str = ""
+    """Name of the table of --inputs to which the files belong."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
     num_files: int = 0
     """Number of files whose beginning was read."""
     num_whole: int = 0
@@ -117,29 +122,38 @@ def _words(text: str) -> list[str]:
 
 
 def look_at(
-    sources: Iterable[Source], config: TokenizeConfig, vocabulary: Vocabulary | None = None, num_shown: int = 0
+    sources: Iterable[Source],
+    config: TokenizeConfig,
+    vocabulary: Vocabulary | None = None,
+    num_shown: int = 0,
+    inputs: Sequence[NamedInput] = (),
 ) -> list[Look]:
     """Return a look at each group of files, the largest first.
 
-    num_shown: number of documents of each group whose sentences are needed.
+    Args:
+        num_shown: number of documents of each group whose sentences are needed.
+        inputs: the tables of --inputs. The files of two of them are in different groups.
     """
-    groups: dict[tuple[str, ReadConfig], list[Source]] = {}
+    groups: dict[tuple[str, ReadConfig, int], list[Source]] = {}
     for source in sources:
         if not source.left_out:
-            groups.setdefault((source.format, source.read), []).append(source)
+            groups.setdefault((source.format, source.read, source.input), []).append(source)
     cutter = SentenceCutter(config, vocabulary, num_shown)
-    looks = [_look(files, config, cutter) for files in groups.values()]
+    looks = [_look(files, config, cutter, inputs) for files in groups.values()]
     return sorted(looks, key=lambda look: -look.num_bytes)
 
 
-def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter) -> Look:
+def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter, inputs: Sequence[NamedInput]) -> Look:
     form = format_named(sources[0].format)
+    clean = clean_of(sources[0], config.text.clean, [one.clean for one in inputs])
     look = Look(
         format=form.description.removeprefix("a "),  # without the article
         has_rows=form.has_records and not form.has_layouts,
         has_layouts=form.has_layouts,
         read=sources[0].read,
         sources=sources,
+        clean=clean,
+        input=inputs[sources[0].input].name if inputs and sources[0].input >= 0 else "",
     )
     chosen = sources[:: -(-len(sources) // LOOKED_AT_FILES)]
     shares = []
@@ -148,7 +162,7 @@ def _look(sources: list[Source], config: TokenizeConfig, cutter: SentenceCutter)
             check_source(source)
             split = Split(source, 0, None, source.size)  # without a search for cuts, which may read all of the file
             num_bytes, num_records = LOOKED_AT_BYTES // len(chosen), LOOKED_AT_RECORDS // len(chosen)
-            beginning = read_beginning(split, config.text.clean, num_bytes, num_records)
+            beginning = read_beginning(split, clean, num_bytes, num_records)
             shares.append(beginning.text_per_byte)
             look.num_files += 1
             look.num_whole += beginning.is_whole

@@ -7,7 +7,7 @@ the documents of the bucket are read, tokenized and woven again by the functions
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -126,7 +126,7 @@ def read_from_source(
     """
     name = source_of(rows["source"][0].as_py(), inputs)
     assert name is not None
-    config = replace(job.tokenize.text, read=job.read_config(inputs[name]))
+    config = job.text_config(inputs[name])
     return read_again(rows, name, inputs[name]["path"], config, repeated_lines)
 
 

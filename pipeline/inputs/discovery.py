@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import itemgetter
 
@@ -61,17 +61,20 @@ def find_sources(
     Args:
         patterns: of files that are read with the options of `config`.
         validation_patterns: patterns of the files that are held out, even if `patterns` match them, too.
-        inputs: more files, with their own options. The last one that names a file decides how it is read.
+        inputs: more files, with their own options. A file belongs to the last one that names it; a file that only
+            `patterns` name belongs to one more input, after the others.
         flag: names the patterns in errors.
     """
     notes, config = [] if notes is None else notes, config or ReadConfig()
     contents: _Contents = {}
     found = _find(patterns, flag, notes, config, contents)
     options: dict[str, ReadConfig] = {}
-    for one in inputs:
+    numbers: dict[str, int] = dict.fromkeys(found, len(inputs)) if inputs else {}
+    for number, one in enumerate(inputs):
         named = _find(one.patterns, "--inputs", notes, one.read, contents)
         found = {**named, **found}
         options |= dict.fromkeys(named, one.read)
+        numbers |= dict.fromkeys(named, number)
     _leave_out_links(found, notes)
     held_out = _find(validation_patterns, "--validation-input", notes, config, contents)
     _leave_out_links(held_out, notes)
@@ -93,7 +96,8 @@ def find_sources(
     for path, (_, listed) in sorted({**found, **held_out}.items()):
         name, read = names.get(path) or held_out_names[path], options.get(path, config)
         content = contents.get((path, read)) or _look(path, read)
-        sources.append(_source(path, name, listed, content, read, path in held_out))
+        number = -1 if path in held_out else numbers.get(path, -1)
+        sources.append(replace(_source(path, name, listed, content, read, path in held_out), input=number))
         if content.is_unknown:
             unknown.append(name)
     notes += _notes_about(sources, unknown)

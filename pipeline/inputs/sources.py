@@ -95,8 +95,8 @@ def _check_expression(flag: str, value: str) -> None:
         ) from None
 
 
-def differences(config: ReadConfig, other: ReadConfig) -> dict[str, Any]:
-    """Return the options of `config` that `other` does not have."""
+def differences(config: Any, other: Any) -> dict[str, Any]:
+    """Return the options of a configuration that another one of its class does not have."""
     return {name: value for name, value in asdict(config).items() if value != getattr(other, name)}
 
 
@@ -134,6 +134,8 @@ class Source:
     """Whether --validation-input names it."""
     left_out: bool = False
     """Whether --leave-out names it: it is counted as one reject and not read."""
+    input: int = -1
+    """Number of the table of --inputs that names it (pipeline/inputs/named_inputs.py); -1: none does."""
 
 
 def source_of(name: str, known: Collection[str]) -> str | None:
@@ -190,6 +192,11 @@ class SplitGroup:
     def held_out(self) -> bool:
         """Whether --validation-input names its files. No group has both kinds."""
         return self.splits[0].source.held_out
+
+    @property
+    def input(self) -> int:
+        """Number of the table of --inputs to which all of its files belong; -1: to none."""
+        return self.splits[0].source.input
 
     @property
     def num_bytes(self) -> int:

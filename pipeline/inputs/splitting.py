@@ -70,12 +70,13 @@ def split_size(total_bytes: int) -> int:
 def group_splits(splits: Iterable[Split], group_bytes: int) -> list[SplitGroup]:
     """Return groups of consecutive splits with at most `group_bytes` of text, and half of it on average.
 
-    A larger split is a group of its own. No group has files of both --input and --validation-input.
+    A larger split is a group of its own. No group has files of both --input and --validation-input, or of two tables of
+    --inputs.
     """
     groups, held, size = list[SplitGroup](), list[Split](), 0
-    for split in splits:
+    for split in sorted(splits, key=lambda split: split.source.input):
         weight = max(FILE_BYTES, split.text_bytes)
-        is_other = bool(held) and held[-1].source.held_out != split.source.held_out
+        is_other = bool(held) and _kind(held[-1]) != _kind(split)
         if held and (is_other or size + weight > group_bytes):
             groups.append(SplitGroup(tuple(held)))
             held, size = [], 0
@@ -85,6 +86,11 @@ def group_splits(splits: Iterable[Split], group_bytes: int) -> list[SplitGroup]:
             groups.append(SplitGroup(tuple(held)))
             held, size = [], 0
     return groups + ([SplitGroup(tuple(held))] if held else [])
+
+
+def _kind(split: Split) -> tuple[bool, int]:
+    """Return what the splits of a group have in common."""
+    return split.source.held_out, split.source.input
 
 
 def _draw(split: Split) -> float:

@@ -67,7 +67,7 @@ def check_room(
     if rates is None:
         return None
     finished = storage.names_in(places.parts)
-    left = [group for group in groups if part_names(group, job, part_bytes)(0) not in finished]
+    left = [group for group in groups if part_names(group, job.of_input(group.input), part_bytes)(0) not in finished]
     num_bytes, to_tokenize = (sum(s.num_bytes for group in some for s in group.splits) for some in (groups, left))
     num_parts = max(len(left), round(to_tokenize * rates.text / part_bytes))
     need = estimate(rates, num_bytes, to_tokenize, num_parts, job, vocabulary)
@@ -129,7 +129,8 @@ def measure(splits: Sequence[Split], job: JobConfig, vocabulary: Vocabulary) -> 
     counts = np.zeros(3)  # tokens, sentences, documents
     text, shares = 0, []
     for split in (splits[i] for i in chosen):
-        beginning = read_beginning(split, job.tokenize.text.clean, SAMPLE_BYTES)
+        clean = job.of_input(split.source.input).tokenize.text.clean
+        beginning = read_beginning(split, clean, SAMPLE_BYTES)
         if documents := beginning.documents:
             block = tokenizer(documents)
             counts += (len(block.ids), len(block.sentence_lengths), len(documents))

@@ -4,21 +4,24 @@ A document's row has the number of its file in its part, and its position. For a
 where each file begins.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.part_sources import read_entries, read_names
-from pipeline.stages.plan import Plan
 from pipeline.text.records import EntryPlace, place_in_entry
+from pipeline.tokens import PartRecord
 
 
 def find_places(
-    plan: Plan, folder: str, part_of: NDArray[np.intp], rows: NDArray[np.void]
+    parts: Sequence[PartRecord], folder: str, part_of: NDArray[np.intp], rows: NDArray[np.void]
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Return (name of the file of each document, position there). The file may be one in an archive.
 
     Args:
+        parts: of the job.
         part_of: number of the part of each document.
         rows: the documents, with their `file` and `position`.
     """
@@ -26,7 +29,7 @@ def find_places(
     order = np.argsort(part_of, kind="stable")
     numbers, begins = np.unique(part_of[order], return_index=True)
     for number, chosen in zip(numbers.tolist(), np.split(order, begins[1:])):
-        part = plan.parts[number]
+        part = parts[number]
         files = rows["file"][chosen]
         for i, name in zip(chosen.tolist(), read_names(folder, part).take(pa.array(files)).to_pylist(), strict=True):
             sources[i] = name

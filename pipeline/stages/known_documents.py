@@ -115,19 +115,23 @@ class KnownInBucket:
     def __init__(self, known: KnownDocuments, low: int, high: int, choose: Callable[[int], Callable[[U64], Bools]]):
         """choose: returns, for the number of a part, which of its documents are in the bucket's split."""
         self.known, self.low, self.high, self.choose = known, low, high, choose
-        self.counts: list[I64] = []
-        """For each part that was read, the known documents of each data set."""
+        self.counts: dict[int, I64] = {}
+        """Number of each part that was read -> the known documents of each data set."""
 
     def __call__(self, part: int) -> Callable[[U64], Bools]:
         """Return a function from ids of a part to whether the documents are in the bucket and not known."""
         of_split, rows = self.choose(part), self.known.of_part(part, self.low, self.high)
         rows = rows[of_split(rows["id"])]
-        self.counts.append(np.bincount(rows["data_set"], minlength=self.known.num_data_sets))
+        self.counts[part] = np.bincount(rows["data_set"], minlength=self.known.num_data_sets)
         return lambda ids: of_split(ids) & ~np.isin(ids, rows["id"])
 
     def totals(self) -> tuple[int, ...]:
         """Return the known documents of each data set."""
-        return tuple(np.sum([np.zeros(self.known.num_data_sets, np.int64), *self.counts], axis=0).tolist())
+        return tuple(np.sum([np.zeros(self.known.num_data_sets, np.int64), *self.counts.values()], axis=0).tolist())
+
+    def by_part(self, num_parts: int) -> I64:
+        """Return the known documents of each part: int64 (parts,)."""
+        return np.array([self.counts[part].sum() if part in self.counts else 0 for part in range(num_parts)], np.int64)
 
 
 def write_page(data_set: Extended, name: str, path: str) -> int:

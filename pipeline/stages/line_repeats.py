@@ -11,7 +11,7 @@ one list, or one range, or the repeated lines.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from bertloom.arrays import I64, U64
 from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from pipeline.dataset import REPEATED, REPEATED_SCHEMA
 from pipeline.inputs.documents import read_documents, text_versions
+from pipeline.inputs.named_inputs import clean_of
 from pipeline.inputs.sources import SplitGroup
 from pipeline.options import flat
 from pipeline.places import Places
@@ -125,6 +126,8 @@ class CountLines(beam.PTransform[Any, Any]):
     max_documents: int
     """A line that is in more documents is left out."""
     places: Places
+    of_inputs: Sequence[CleanConfig] = ()
+    """How the texts of each table of --inputs are cleaned."""
 
     def expand(self, groups: Any) -> Any:
         return (
@@ -141,7 +144,8 @@ class CountLines(beam.PTransform[Any, Any]):
     def list_lines(self, group: SplitGroup) -> Iterator[LineList]:
         log_begin(self.places.work_log, "list lines")
         with reading(self.places.reading_notes) as note:
-            lists = list_lines(group, self.config, self.places.lines, note)
+            config = clean_of(group.splits[0].source, self.config, self.of_inputs)
+            lists = list_lines(group, config, self.places.lines, note)
         entries = sum(one.num_entries for one in lists)
         increment("list lines", splits_in=len(group.splits), lists_out=len(lists), entries_out=entries)
         yield from lists

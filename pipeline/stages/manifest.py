@@ -27,7 +27,7 @@ from pipeline.dataset import (
 )
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.extended import Extended, read_data_sets
-from pipeline.inputs.sources import ReadConfig, Source, differences
+from pipeline.inputs.sources import Source, differences
 from pipeline.inputs.split_list import read_split_list
 from pipeline.job import JobConfig
 from pipeline.part_sources import files_of
@@ -40,13 +40,15 @@ from pipeline.stages.layouts import layout_advice
 from pipeline.stages.parquet import parquet_bytes
 from pipeline.stages.plan import Plan, read_plan
 from pipeline.stages.rejected import REJECTS, rejects_of
+from pipeline.stages.selection import over_budget_logs
 from pipeline.stages.similar_documents import read_near_duplicates
+from pipeline.stages.source_counts import about_sources, selected_counts
 from pipeline.stages.transform import transform
 from pipeline.stages.weave import BucketRecord
 from pipeline.stages.work_log import log_begin
-from pipeline.text.versions import version_of
+from pipeline.text.versions import UNICODE, version_of
 from pipeline.text.word_runs import RUN_WORDS, RunIndex
-from pipeline.tokenizer import TokenizeConfig, token_versions
+from pipeline.tokenizer import token_versions
 from pipeline.vocabulary import Vocabulary
 from pipeline.vocabulary_files import read_copy
 
@@ -54,12 +56,12 @@ MAX_DROPPED = 0.1  # share of pairs
 MAX_DIVIDED = 0.5  # share of pairs that are parts of one sentence
 
 
-def versions(config: TokenizeConfig, sources: Sequence[Source]) -> dict[str, str]:
+def versions(job: JobConfig, sources: Sequence[Source]) -> dict[str, str]:
     """Return name -> version of the software that decides a data set of these sources."""
     always = ("bertloom", "apache-beam", "pyarrow", "numpy")
     found = {"python": platform.python_version(), **{name: version_of(name) for name in always}}
-    for file_format in sorted({source.format for source in sources}):
-        found |= token_versions(config, file_format)
+    for file_format, number in sorted({(source.format, source.input) for source in sources}):
+        found |= token_versions(job.of_input(number).tokenize, file_format)
     return found
 
 
@@ -76,10 +78,13 @@ def add_up(
     without = sum(bucket.num_without_example for bucket in buckets)
     if without:
         rejected["no-example"] = without
+    over, left_out = selected_counts(plan, plan.parts)
+    if over:
+        rejected["over-budget"] = over
     counters: dict[str, Any] = {
         "documents_in": plan.num_documents + sum(sum(part.rejected.values()) for part in plan.parts),
         "documents_used": sum(bucket.num_used for bucket in buckets),
-        "documents_duplicate": sum(bucket.num_duplicates for bucket in buckets),
+        "documents_duplicate": sum(bucket.num_duplicates for bucket in buckets) + left_out,
         "documents_rejected": sum(rejected.values()),
         "rejected": dict(sorted(rejected.items())),
         "passed_over": dict(sorted(passed_over.items())),
@@ -156,6 +161,7 @@ def write_files(
 
     def rejects() -> Iterator[bytes]:  # concatenated gzip members are one gzip file
         yield from rejects_of(plan.parts, places.parts)
+        yield from over_budget_logs(places, plan.parts[0].input if places.source else None)
         for bucket in buckets:
             if bucket.rejects:
                 yield storage.read(storage.join(places.records, bucket.rejects))
@@ -213,11 +219,12 @@ def write_manifest(
         "configuration_digest": job.digest,
         "masking": {"scheme": scheme.name, "can_be_redrawn": scheme.can_be_redrawn},
         "vocabulary": read_copy(places.vocabulary(job.vocabulary_digest)).as_dict(),
-        "versions": versions(job.tokenize, sources),
+        "versions": versions(job, sources) | ({"unicode": UNICODE} if job.excluded_sha256 else {}),
         "counters": counters,
         "notes": [*notes, *plan.notes],
         **({"excluded": about_excluded(job, places, plan)} if job.excluded_sha256 else {}),
-        "inputs": about_inputs(plan, sources, job.tokenize.text.read, places.parts),
+        "inputs": about_inputs(plan, sources, job, places.parts),
+        **({"sources": about_sources(plan, buckets, job, sources)} if job.inputs else {}),
         "shards_parquet": {"sha256": shards_sha256, "rows": len(rows)},
         "shards_digest": digest_of(rows),
         "documents": {
@@ -242,6 +249,7 @@ def about_extended(data_set: Extended) -> dict[str, Any]:
     }
 
 
+<<<<<<< ours
 def count_known_near(job: JobConfig, places: Places, extends: Sequence[Extended]) -> list[int]:
     """Return the number of near duplicates of each data set that the job extends; none if they are not searched for."""
     if job.examples.near_duplicates is None:
@@ -259,6 +267,14 @@ def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str, data_s
     others = {}
     if data_sets:
         others = {"data_set": [data_sets[i] for i in rows["data_set"]], "is_exact": rows["is_exact"].copy()}
+=======
+def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> bytes:
+    """Return near-duplicates.parquet: the documents left out, by id, and which document each one resembles."""
+    part_of = rows["part"].astype(np.intp) - plan.first_part
+    own = (part_of >= 0) & (part_of < len(plan.parts))
+    rows, part_of = rows[own], part_of[own]
+    sources, positions = find_places(plan.parts, folder, part_of, rows)
+>>>>>>> theirs
     table = pa.table(
         {
             "id": rows["id"].copy(),
@@ -291,13 +307,15 @@ def about_excluded(job: JobConfig, places: Places, plan: Plan) -> dict[str, Any]
     return {"sha256": job.excluded_sha256, "run_words": RUN_WORDS, "sets": sets}
 
 
-def about_inputs(plan: Plan, sources: Sequence[Source], read: ReadConfig, folder: str) -> list[dict[str, Any]]:
+def about_inputs(plan: Plan, sources: Sequence[Source], job: JobConfig, folder: str) -> list[dict[str, Any]]:
     """Return the input files and how much text each has, before duplicates are dropped.
 
+    A file that is read with other options than those of the job lists them.
+
     Args:
-        read: the options for reading in the job's configuration. A file that is read with others lists these.
         folder: of the parts.
     """
+    read = job.tokenize.text.read
     names = ("documents", "sentences", "tokens", "text_bytes", "rejected")
     given: dict[str, dict[str, Any]] = {source.name: dict.fromkeys(names, 0) for source in sources}
     reading = {config: differences(config, read) for config in {source.read for source in sources}}
@@ -313,6 +331,7 @@ def about_inputs(plan: Plan, sources: Sequence[Source], read: ReadConfig, folder
         | {"bytes": source.size, "fingerprint": source.fingerprint}
         | ({"damaged": True} if source.name in damaged else {})
         | ({"split": "validation"} if source.held_out else {})
+        | ({"source": job.inputs[source.input].name} if source.input >= 0 else {})
         | ({"reading": reading[source.read]} if reading[source.read] else {})
         | given[source.name]
         for source in sources
@@ -333,15 +352,17 @@ class WriteManifest(beam.PTransform[Any, Any]):
     def expand(self, records: Any) -> Any:
         return (
             records
-            | "all buckets" >> beam.GroupBy(lambda _: None)
+            | "all buckets" >> beam.GroupBy(lambda record: record.input)
             | "write manifest" >> beam.MapTuple(self.write_manifest)
         )
 
-    def write_manifest(self, _: None, buckets: Iterable[BucketRecord]) -> dict[str, Any]:
+    def write_manifest(self, number: int, buckets: Iterable[BucketRecord]) -> dict[str, Any]:
+        """Write the manifest of a data set. number: of its source; -1: it is that of all sources."""
         log_begin(self.places.work_log, "manifest")
-        plan = read_plan(self.places.plan)
-        sources = read_split_list(self.splits).all_sources()
-        manifest = write_manifest(plan, buckets, self.job, self.places, sources, self.notes)
+        places = self.job.places_of(self.places, number)
+        plan = read_plan(places.plan)
+        sources = [one for one in read_split_list(self.splits).all_sources() if number in (-1, one.input)]
+        manifest = write_manifest(plan, buckets, self.job, places, sources, self.notes)
         counters = manifest["counters"]
         increment(
             "manifest",

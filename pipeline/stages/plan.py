@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 from operator import itemgetter
@@ -36,6 +36,11 @@ from pipeline.stages.known_documents import KnownDocuments, read_known
 from pipeline.stages.known_near_duplicates import near_duplicate_ids
 from pipeline.stages.layouts import layout_advice
 from pipeline.stages.rejected import explain_rejects
+<<<<<<< ours
+=======
+from pipeline.stages.selection import Selection, check_not_empty, select_documents
+from pipeline.stages.similar_documents import read_near_duplicates
+>>>>>>> theirs
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin
 from pipeline.tokens import PartRecord, read_documents_table
@@ -54,6 +59,8 @@ class Bucket:
     number: int
     low: int
     high: int
+    input: int = -1
+    """Number of the source of its data set, in jobs that make one for each."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,10 @@ class Plan:
     """Digest of the ids of the documents of --validation-input; empty without that flag."""
     known_sha256: str = ""
     """Digest of the documents that the data sets of --extend have; empty without that flag."""
+    selection: Selection | None = None
+    """Which documents of the sources are used; None: all."""
+    first_part: int = 0
+    """Number of its first part among the parts of all sources."""
 
     @cached_property
     def digest(self) -> str:
@@ -86,6 +97,10 @@ class Plan:
             self.held_out_sha256,
             self.known_sha256,
         ]
+        if any(part.input >= 0 for part in self.parts):
+            key.append([part.input for part in self.parts])
+        if self.selection is not None:
+            key.append(self.selection.key)
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
@@ -103,6 +118,7 @@ def make_plan(
     held_out_ids: U64 | None = None,
     min_shards: int = 1,
     known: KnownDocuments | None = None,
+    selection: Selection | None = None,
 ) -> Plan:
     """Return the plan for all parts, which may come in any order.
 
@@ -114,6 +130,7 @@ def make_plan(
         held_out_ids: documents of --validation-input, sorted, if there is that flag.
         min_shards: fewest train buckets, as far as the documents allow.
         known: documents of the data sets that the job extends, which are left out, too.
+        selection: which documents of the sources are used.
     """
     ordered = tuple(sorted(parts, key=lambda part: part.sort_key))
     num_documents = sum(part.num_documents for part in ordered)
@@ -129,7 +146,7 @@ def make_plan(
         )
 
     def tables() -> Iterator[NDArray[np.void]]:
-        return _tables(ordered, folder, near_duplicate_ids, known)
+        return _tables(ordered, folder, near_duplicate_ids, known, selection)
 
     notes: list[str] = []
     is_held_out = HeldOut(validation_fraction, held_out_ids)
@@ -188,7 +205,7 @@ def make_plan(
         )
     near, held = _digest(near_duplicate_ids), _digest(held_out_ids)
     digests = near, held, known.digest if known else ""
-    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), *digests)
+    return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), *digests, selection)
 
 
 def _make_buckets(
@@ -259,13 +276,19 @@ def read_held_out(path: str) -> U64:
 
 
 def _tables(
-    parts: Sequence[PartRecord], folder: str, near_duplicate_ids: U64 | None, known: KnownDocuments | None
+    parts: Sequence[PartRecord],
+    folder: str,
+    near_duplicate_ids: U64 | None,
+    known: KnownDocuments | None,
+    selection: Selection | None,
 ) -> Iterator[NDArray[np.void]]:
-    """Yield the DOCUMENT rows of each part without known documents and near duplicates."""
+    """Yield the DOCUMENT rows of each part without known documents, near duplicates and what is not selected."""
     for number, part in enumerate(parts):
         rows = read_documents_table(storage.join(folder, part.name), part)
         if known is not None:
             rows = rows[~np.isin(rows["id"], known.of_part(number)["id"])]
+        if selection is not None:
+            rows = rows[selection.chosen(rows["id"], part.input, None)]
         yield rows if near_duplicate_ids is None else rows[~np.isin(rows["id"], near_duplicate_ids)]
 
 
@@ -321,6 +344,7 @@ def _merge(lowest: Sequence[int], highest: Sequence[int], min_sources: int = 2) 
 def write_plan(path: str, plan: Plan) -> None:
     """Write a plan as JSON, with a checksum."""
     content = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    content["selection"] = plan.selection and asdict(plan.selection)
     write_sealed(path, [json.dumps(content, default=vars).encode()])  # `asdict` takes ten times as long
 
 
@@ -330,6 +354,7 @@ def read_plan(path: str) -> Plan:
     content["parts"] = tuple(map(PartRecord.from_json, content["parts"]))
     content["buckets"] = tuple(Bucket(**bucket) for bucket in content["buckets"])
     content["notes"] = tuple(content["notes"])
+    content["selection"] = content["selection"] and Selection(**content["selection"])
     return Plan(**content)
 
 
@@ -350,28 +375,55 @@ class PlanBuckets(beam.PTransform[Any, Any]):
 
     def make_plan(self, _: None, parts: Iterable[PartRecord]) -> tuple[Bucket, ...]:
         log_begin(self.places.work_log, "plan")
+<<<<<<< ours
         examples, parts = self.job.examples, list(parts)
         ids = near_duplicate_ids(self.places, self.job)
+=======
+        ordered = sorted(parts, key=lambda part: part.sort_key)
+>>>>>>> theirs
         try:
-            held_out = write_held_out(parts, self.places)
-            plan = make_plan(
-                parts,
-                self.places.parts,
-                examples.validation_fraction,
-                examples.min_sources,
-                ids,
-                held_out,
-                examples.min_shards,
-                read_known(self.places, self.job),
-            )
+            plans = self.plans(ordered)
         except ValueError as error:
-            ordered = sorted(parts, key=lambda part: part.sort_key)
             read = self.job.tokenize.text.read
             more = (layout_advice(ordered, read), explain_rejects(ordered, self.places, read))
             raise ValueError(". ".join(filter(None, [str(error), *more]))) from error
-        if advice := layout_advice(plan.parts, self.job.tokenize.text.read):
-            plan = replace(plan, notes=(*plan.notes, advice))
-        write_plan(self.places.plan, plan)
-        increment("plan", parts_in=len(plan.parts), buckets_out=len(plan.buckets))
-        log_begin(self.places.work_log, "weave", len(plan.buckets) * len(shards_of_bucket(self.job)))
-        return plan.buckets
+        buckets: list[Bucket] = []
+        for number, plan in plans.items():
+            if advice := layout_advice(plan.parts, self.job.tokenize.text.read):
+                plan = replace(plan, notes=(*plan.notes, advice))
+            plan = replace(plan, buckets=tuple(replace(bucket, input=number) for bucket in plan.buckets))
+            write_plan(self.job.places_of(self.places, number).plan, plan)
+            buckets += plan.buckets
+        increment("plan", parts_in=len(ordered), buckets_out=len(buckets))
+        log_begin(self.places.work_log, "weave", len(buckets) * len(shards_of_bucket(self.job)))
+        return tuple(buckets)
+
+    def plans(self, parts: Sequence[PartRecord]) -> dict[int, Plan]:
+        """Return the plan of each data set by the number of its source; -1: the data set of all sources."""
+        examples, places, inputs, ids = self.job.examples, self.places, self.job.inputs, None
+        if examples.near_duplicates is not None:
+            ids = read_near_duplicates(places.near_duplicates)["id"]
+        held_out, selection = write_held_out(parts, places), None
+        if not self.job.extends:  # else a source may have nothing new
+            check_not_empty(parts, inputs)
+        if self.job.per_source or any(one.tokens is not None for one in inputs):
+            selection = select_documents(parts, inputs, places, ids)
+        options: dict[str, Any] = {
+            "validation_fraction": examples.validation_fraction,
+            "min_sources": examples.min_sources,
+            "near_duplicate_ids": ids,
+            "held_out_ids": held_out,
+            "min_shards": examples.min_shards,
+            "selection": selection,
+            "known": read_known(places, self.job),
+        }
+        if not self.job.per_source:
+            return {-1: make_plan(parts, places.parts, **options)}
+        plans = {}
+        for number, one in enumerate(inputs):
+            try:
+                plan = make_plan([part for part in parts if part.input == number], places.parts, **options)
+            except ValueError as error:
+                raise ValueError(f"the source {one.name}: {error}") from error
+            plans[number] = replace(plan, first_part=sum(part.input < number for part in parts))
+        return plans

@@ -1,11 +1,12 @@
 """The stage that turns a number of documents (`--sample 5000`) into a share of all documents, by reading all input once.
 
 Each text has a draw, a hash of its id, and a share takes the texts with the smallest draws. This stage finds the N smallest
-draws, and then the share that takes exactly these texts. Equal texts have the same draw and count as one.
+draws, and then the share that takes exactly these texts. Equal texts have the same draw and count as one. Each table of
+--inputs has its own number, and its own share.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
@@ -17,6 +18,7 @@ from bertloom.arrays import U64
 from bertloom.draws import SAMPLE, mix, threshold
 from bertloom.sealed_files import read_sealed, write_sealed
 from pipeline.inputs.documents import read_documents
+from pipeline.inputs.named_inputs import clean_of
 from pipeline.inputs.sources import SplitGroup
 from pipeline.stages.counters import increment
 from pipeline.stages.reading_notes import Note, reading
@@ -64,10 +66,21 @@ def sampled(config: CleanConfig, share: float) -> CleanConfig:
     return replace(config, sample=share)
 
 
-def read_share(path: str) -> float:
-    """Return the share that `FindShare` wrote."""
-    share: float = json.loads(read_sealed(path))
-    return share
+def counts_documents(config: CleanConfig, of_inputs: Sequence[CleanConfig]) -> bool:
+    """Return whether a sample is a number of documents. of_inputs: of each table of --inputs."""
+    return any(one.sample > 1 for one in (config, *of_inputs))
+
+
+def read_shares(
+    path: str, config: CleanConfig, of_inputs: Sequence[CleanConfig]
+) -> tuple[CleanConfig, list[CleanConfig]]:
+    """Return the options with the shares that `FindShare` wrote instead of numbers of documents."""
+    shares = {int(number): share for number, share in json.loads(read_sealed(path)).items()}
+
+    def with_share(number: int, one: CleanConfig) -> CleanConfig:
+        return sampled(one, shares.get(number, 1.0)) if one.sample > 1 else one
+
+    return with_share(-1, config), [with_share(number, one) for number, one in enumerate(of_inputs)]
 
 
 @dataclass
@@ -103,44 +116,54 @@ class FindShare(beam.PTransform[Any, Any]):
 
     config: CleanConfig
     keep_lines: bool
-    """Whether texts are cleaned with their line breaks, which later steps need."""
+    """Whether texts are cleaned with their line breaks, for a later step that is not among the options for cleaning."""
     path: str
     work_log: str
     """Folder of the log of finished work."""
     reading_notes: str = ""
     """Folder in which workers note what they read, if they do."""
+    of_inputs: Sequence[CleanConfig] = ()
+    """How the texts of each table of --inputs are cleaned."""
 
     def expand(self, groups: Any) -> Any:
         return (
             groups
-            | "draw" >> beam.Map(self.draw)
-            | "smallest" >> beam.CombineGlobally(Smallest(self.number + 1)).without_defaults()
-            | "share" >> beam.Map(self.write)
+            | "draw" >> beam.FlatMap(self.draw)
+            | "smallest" >> beam.CombinePerKey(Smallest(max(self.numbers.values(), default=0) + 1))
+            | "all inputs" >> beam.GroupBy(lambda _: None)
+            | "share" >> beam.MapTuple(self.write)
         )
 
     @property
-    def number(self) -> int:
-        return int(self.config.sample)
+    def numbers(self) -> dict[int, int]:
+        """Number of a table of --inputs, or -1 -> number of documents, where a sample is one."""
+        configs = enumerate((self.config, *self.of_inputs), -1)
+        return {number: int(config.sample) for number, config in configs if config.sample > 1}
 
-    def draw(self, group: SplitGroup) -> U64:
+    def draw(self, group: SplitGroup) -> Iterator[tuple[int, U64]]:
         log_begin(self.work_log, "choose sample")
-        tally = Tally()
-        with reading(self.reading_notes) as note:
-            draws = smallest_draws(self._ids(group, tally, note), self.number + 1)
+        tally, draws = Tally(), np.zeros(0, np.uint64)
+        if group.input in self.numbers:
+            with reading(self.reading_notes) as note:
+                draws = smallest_draws(self._ids(group, tally, note), self.numbers[group.input] + 1)
+            yield group.input, draws
         increment("choose sample", documents_in=tally.documents, text_bytes=tally.text_bytes, draws_out=len(draws))
         log_piece(self.work_log, "choose sample", group.name, group.num_bytes, **asdict(tally))
-        return draws
 
     def _ids(self, group: SplitGroup, tally: Tally, note: Note) -> Iterator[int]:
         """Yield the id that decides for each text: its own id, or the id of its first piece. Adds the texts to the tally."""
-        config = sampled(self.config.without_rejection(), 1.0)
+        own = clean_of(group.splits[0].source, self.config, self.of_inputs)
+        keep_lines = self.keep_lines or bool(own.quality_filter)
+        config = sampled(own.without_rejection(), 1.0)
         for split in group.splits:
             note(split, 0)
-            for record in read_documents(split, config=config, keep_lines=self.keep_lines):
+            for record in read_documents(split, config=config, keep_lines=keep_lines):
                 if isinstance(record, Document):
                     tally.documents += 1
                     tally.text_bytes += len(record.text)
                     yield document_id(record.text) if record.source_key is None else record.source_key
 
-    def write(self, draws: U64) -> None:
-        write_sealed(self.path, [json.dumps(share_of(draws, self.number)).encode()])
+    def write(self, _: None, found: Iterable[tuple[int, U64]]) -> None:
+        numbers = self.numbers
+        shares = {of: share_of(draws[: numbers[of] + 1], numbers[of]) for of, draws in found}
+        write_sealed(self.path, [json.dumps(shares).encode()])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,8 @@ from pipeline.stages.parts import Part
 from pipeline.stages.reading_notes import Note, no_note, reading
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
+from pipeline.text.versions import UNICODE
+from pipeline.text.word_runs import VERSION as RUNS_VERSION
 from pipeline.text.word_runs import RunIndex
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
 from pipeline.tokens import VERSION, PartRecord, read_finished
@@ -36,7 +39,8 @@ def part_names(group: SplitGroup, job: JobConfig, part_bytes: int) -> Callable[[
     """
     versions = group.versions(partial(token_versions, job.tokenize))
     key = [VERSION, part_bytes, group.ranges, flat(job.tokenize), job.vocabulary_sha256, versions]
-    key += [job.excluded_sha256] if job.excluded_sha256 and not group.held_out else []
+    if job.excluded_sha256 and not group.held_out:
+        key += [job.excluded_sha256, RUNS_VERSION, UNICODE]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return lambda number: f"{digest}-{number:05d}.part"
 
@@ -122,12 +126,13 @@ class TokenizeGroup(beam.DoFn):
 
     def process(self, group: SplitGroup) -> Iterator[PartRecord]:
         log_begin(self.places.work_log, "tokenize")
-        finished = finished_parts(self.places.parts, part_names(group, self.job, self.part_bytes))
+        job = self.job.of_input(group.input)
+        finished = finished_parts(self.places.parts, part_names(group, job, self.part_bytes))
         increment("tokenize", splits_in=len(group.splits), parts_reused=len(finished))
         with reading(self.places.reading_notes) as note:
             parts = tokenize_group(
                 group,
-                self.job,
+                job,
                 self.places,
                 self.tokenizer,
                 self.part_bytes,
@@ -152,7 +157,7 @@ class TokenizeGroup(beam.DoFn):
                     text_bytes=part.text_bytes,
                     is_new=number > len(finished),
                 )
-                yield part
+                yield replace(part, input=group.input)
 
 
 def _count(part: PartRecord) -> None:

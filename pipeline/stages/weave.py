@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bertloom import storage
-from bertloom.arrays import U64, Bools
+from bertloom.arrays import I64, U64, Bools
 from bertloom.sealed_files import is_sealed, read_sealed, write_sealed
 from bertloom.shards import ShardName
 from pipeline.dataset import DOCUMENTS_SCHEMA, HeldOut
@@ -72,8 +72,36 @@ class BucketRecord:
     """Pairs made and dropped, by "name/max_seq_length"."""
     num_known: tuple[int, ...] = ()
     """Duplicates that each data set of --extend has; they are among `num_duplicates`."""
+<<<<<<< ours
     sketches_sha256: str = ""
     """Of the page of sketches, which a job with --near-duplicates writes."""
+=======
+    input: int = -1
+    """Number of the source of its data set, in jobs that make one for each."""
+    by_input: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Number of a source, as a string -> its counters (pipeline/stages/source_counts.py)."""
+
+
+@dataclass(frozen=True)
+class BucketContent:
+    """The documents of a bucket."""
+
+    tokens: TokenBlock
+    """In id order, without duplicates."""
+    sources: list[str]
+    """Name of the file of each document."""
+    part_of: NDArray[np.intp]
+    """Number of the part of each document."""
+    num_read: I64
+    """Documents of each part, with duplicates: int64 (parts,)."""
+    num_near: I64
+    """Near duplicates that were dropped, without copies: int64 (parts,)."""
+
+    @property
+    def num_duplicates(self) -> int:
+        """Near duplicates included."""
+        return int(self.num_read.sum()) - len(self.part_of)
+>>>>>>> theirs
 
 
 def read_bucket(
@@ -82,19 +110,14 @@ def read_bucket(
     folder: str,
     near_duplicate_ids: U64 | None = None,
     choose: Chooser | None = None,
-) -> tuple[TokenBlock, list[str], int, int]:
-    """Return a bucket's documents in id order without duplicates.
+) -> BucketContent:
+    """Return a bucket's documents. Of equal documents the one whose source sorts first is kept.
 
-    Of equal documents the one whose source sorts first is kept.
-
-    Args:
-        choose: which documents of a part the bucket has; by default those that the fraction of the plan says.
-
-    Returns:
-        (tokens, source of each document, number of duplicates dropped, number of near duplicates among these)
+    choose: which documents of a part the bucket has; by default those that the fraction of the plan says.
     """
     held: list[Held] = []
-    num_documents = num_bytes = 0
+    num_bytes = 0
+    num_read = np.zeros(len(plan.parts), np.int64)
     max_bytes = MAX_HELD_BYTES
     if choose is None:
         choose = documents_of_split(bucket, plan)
@@ -102,7 +125,7 @@ def read_bucket(
         ids = block.documents["id"]
         if len(ids) == 0:
             continue
-        num_documents += len(ids)
+        num_read[number] = len(ids)
         held.append((block, np.full(len(ids), number, np.intp)))
         if (ids[1:] == ids[:-1]).any():
             held[-1] = _distinct(held[-1:], plan, folder)
@@ -112,20 +135,29 @@ def read_bucket(
             num_bytes = _num_bytes(held[0][0])
             max_bytes = max(MAX_HELD_BYTES, 2 * num_bytes)  # a bucket of many texts must not be sorted after each part
     tokens, part_of = _distinct(held, plan, folder)
-    num_near = 0
+    num_near = np.zeros(len(plan.parts), np.int64)
     if near_duplicate_ids is not None:
         near = np.isin(tokens.documents["id"], near_duplicate_ids)
-        num_near = int(near.sum())
+        num_near = np.bincount(part_of[near], minlength=len(plan.parts))
         tokens, part_of = _take([tokens], np.flatnonzero(~near)), part_of[~near]
-    sources, positions = find_places(plan, folder, part_of, tokens.documents)
+    sources, positions = find_places(plan.parts, folder, part_of, tokens.documents)
     tokens.documents["position"] = positions
-    return tokens, sources, num_documents - len(part_of), num_near
+    return BucketContent(tokens, sources, part_of, num_read, num_near)
 
 
-def documents_of_split(bucket: Bucket, plan: Plan, held_out_ids: U64 | None = None) -> Chooser:
+def documents_of_split(
+    bucket: Bucket, plan: Plan, held_out_ids: U64 | None = None, near_duplicate_ids: U64 | None = None
+) -> Chooser:
     """Return what chooses the documents of a bucket's split."""
-    is_held_out = HeldOut(plan.validation_fraction, held_out_ids)
-    return lambda number: lambda ids: is_held_out(ids) == (bucket.split == "validation")
+    is_held_out, selection = HeldOut(plan.validation_fraction, held_out_ids), plan.selection
+
+    def chosen(number: int, ids: U64) -> Bools:
+        of_split = is_held_out(ids) == (bucket.split == "validation")
+        if selection is None:
+            return of_split
+        return of_split & selection.chosen(ids, plan.parts[number].input, near_duplicate_ids)
+
+    return lambda number: lambda ids: chosen(number, ids)
 
 
 def read_blocks(bucket: Bucket, parts: Sequence[PartRecord], folder: str, choose: Chooser) -> Iterator[TokenBlock]:
@@ -154,7 +186,7 @@ def _distinct(held: Sequence[Held], plan: Plan, folder: str) -> Held:
     clash = np.flatnonzero(repeated[1:] & (low[1:] != low[:-1]))
     if len(clash):
         both = order[clash[0] : clash[0] + 2]
-        sources, _ = find_places(plan, folder, part_of[both], rows[both])
+        sources, _ = find_places(plan.parts, folder, part_of[both], rows[both])
         raise ValueError(
             f"two different documents have the same id {ids[clash[0]]:016x}: remove one of them from the input "
             f"({' and '.join(sources)})"
@@ -196,17 +228,19 @@ def weave_bucket(
 ) -> BucketRecord:
     """Write the shards of a bucket and its page of documents, and return the bucket's record."""
     config, vocabulary = job.examples, read_copy(places.vocabulary(job.vocabulary_digest))
-    choose = documents_of_split(bucket, plan, held_out_ids)
+    choose = documents_of_split(bucket, plan, held_out_ids, near_duplicate_ids)
     left_out = KnownInBucket(known, bucket.low, bucket.high, choose) if known else None
-    tokens, sources, num_duplicates, num_near = read_bucket(
-        bucket, plan, places.parts, near_duplicate_ids, left_out or choose
-    )
+    content = read_bucket(bucket, plan, places.parts, near_duplicate_ids, left_out or choose)
+    if left_out:
+        content.num_read[:] += left_out.by_part(len(plan.parts))
     num_known = left_out.totals() if left_out else ()
-    num_duplicates += sum(num_known)
+    tokens, num_duplicates = content.tokens, content.num_duplicates
+    input_of = inputs_of(plan.parts)
     path = record_path(bucket, plan, job, places)
     used = np.zeros(len(tokens.documents), bool)
     shards: list[dict[str, Any]] = []
     counters: Counter[str] = Counter()
+    examples: dict[int, I64] = {}  # of each length, by the number of the source of A, from -1
     for length in config.max_seq_length:
         sentences = config.sentences(tokens, vocabulary.kinds, length)
         masking = config.masking(length, vocabulary)
@@ -216,6 +250,8 @@ def weave_bucket(
             counters.update({f"{name}/{length}": number for name, number in counted.items()})
             used[pairs.document_a] = True
             used[pairs.document_b] = True
+            number = np.bincount(input_of[content.part_of[pairs.document_a]] + 1, minlength=len(job.inputs) + 1)
+            examples[length] = examples.get(length, 0) + number
             if len(pairs):
                 shard = ShardName(split=bucket.split, max_seq_length=length, copy=copy, number=bucket.number)
                 shards.append(write_shard(places.dataset, shard, sentences, pairs, config.seed, masking))
@@ -223,14 +259,18 @@ def weave_bucket(
 
     page = storage.join(places.dataset, "documents", bucket.split, f"{bucket.number:05d}.parquet")
     storage.make_folder(page.rpartition("/")[0])
+<<<<<<< ours
     _, documents_sha256 = storage.write_whole(page, [_documents_page(tokens.documents, sources)])
     sketches_sha256 = ""
     if config.near_duplicates is not None:
         sketches_sha256 = write_sketches(tokens, bucket, config.near_duplicates, places)
+=======
+    _, documents_sha256 = storage.write_whole(page, [_documents_page(tokens.documents, content.sources)])
+>>>>>>> theirs
     log = ""
     if not used.all():
         log = f"{path.rpartition('/')[2].removesuffix('.json')}.rejects.jsonl.gz"
-        rejects = _without_example(tokens, sources, ~used, vocabulary)
+        rejects = _without_example(tokens, content.sources, ~used, vocabulary)
         storage.write_whole(storage.join(places.records, log), [rejects_log(rejects)])
     record = BucketRecord(
         split=bucket.split,
@@ -239,14 +279,19 @@ def weave_bucket(
         documents_sha256=documents_sha256,
         num_used=int(used.sum()),
         num_duplicates=num_duplicates,
-        num_near_duplicates=num_near,
+        num_near_duplicates=int(content.num_near.sum()),
         num_without_example=int((~used).sum()),
         num_sentences=len(tokens.sentence_lengths),
         num_tokens=len(tokens.ids),
         rejects=log,
         counters=dict(counters),
         num_known=num_known,
+<<<<<<< ours
         sketches_sha256=sketches_sha256,
+=======
+        input=bucket.input,
+        by_input=counts_of_bucket(content, used, examples, input_of) if job.inputs else {},
+>>>>>>> theirs
     )
     write_sealed(path, [json.dumps(asdict(record)).encode()])
     return record
@@ -297,6 +342,38 @@ def _documents_page(rows: NDArray[np.void], sources: list[str]) -> bytes:
     return parquet_bytes(pa.Table.from_arrays(columns, schema=DOCUMENTS_SCHEMA))
 
 
+def inputs_of(parts: Sequence[PartRecord]) -> I64:
+    """Return the number of the source of each part, -1 where it has none: int64 (parts,)."""
+    return np.array([part.input for part in parts], np.int64)
+
+
+def counts_of_bucket(
+    content: BucketContent, used: Bools, examples: dict[int, I64], input_of: I64
+) -> dict[str, dict[str, int]]:
+    """Return number of a source, as a string -> its counters in a bucket.
+
+    Args:
+        used: whether each document is in an example.
+        examples: of each length, by the number of the source of A, from -1.
+        input_of: number of the source of each part.
+    """
+    rows, of_document = content.tokens.documents, input_of[content.part_of]
+    found = {}
+    for number in np.unique(input_of).tolist():
+        here, parts = of_document == number, input_of == number
+        num_read = int(content.num_read[parts].sum())
+        found[str(number)] = {
+            "documents_used": int((here & used).sum()),
+            "documents_duplicate": num_read - int(here.sum()),
+            "documents_near_duplicate": int(content.num_near[parts].sum()),
+            "no-example": int((here & ~used).sum()),
+            "sentences": int(rows["num_sentences"][here].sum()),
+            "tokens": int(rows["num_tokens"][here].sum()),
+            **{f"examples/{length}": int(of[number + 1]) for length, of in examples.items()},
+        }
+    return found
+
+
 def _without_example(
     tokens: TokenBlock, sources: list[str], which: Bools, vocabulary: Vocabulary
 ) -> Iterator[tuple[str, Reject]]:
@@ -318,12 +395,13 @@ class WeaveBucket(beam.DoFn):
 
     def __init__(self, job: JobConfig, places: Places):
         self.job, self.places = job, places
-        self.plan: Plan | None = None
+        self.plans: dict[int, Plan] = {}
         self.near_duplicate_ids: U64 | None = None
         self.held_out_ids: U64 | None = None
         self.known: KnownDocuments | None = None
 
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
+<<<<<<< ours
         if self.plan is None:  # not in setup: the plan is written while the job runs
             self.plan = read_plan(self.places.plan)
             self.near_duplicate_ids = near_duplicate_ids(self.places, self.job)
@@ -332,6 +410,19 @@ class WeaveBucket(beam.DoFn):
             self.known = read_known(self.places, self.job)
         path = record_path(bucket, self.plan, self.job, self.places)
         record = finished_bucket(path, self.places)
+=======
+        places = self.job.places_of(self.places, bucket.input)
+        if bucket.input not in self.plans:  # not in setup: the plan is written while the job runs
+            self.plans[bucket.input] = read_plan(places.plan)
+            if self.job.examples.near_duplicates is not None:
+                self.near_duplicate_ids = read_near_duplicates(places.near_duplicates)["id"]
+            if self.plans[bucket.input].held_out_sha256:
+                self.held_out_ids = read_held_out(places.held_out)
+            self.known = read_known(places, self.job)
+        plan = self.plans[bucket.input]
+        path = record_path(bucket, plan, self.job, places)
+        record = finished_bucket(path, places)
+>>>>>>> theirs
         increment("weave", buckets_in=1, buckets_reused=int(record is not None))
         if record:
             num_documents = record.num_used + record.num_duplicates + record.num_without_example
@@ -339,7 +430,7 @@ class WeaveBucket(beam.DoFn):
                 log_shard(path, shard, num_documents, self.job, self.places, is_new=False)
         else:
             left_out = self.near_duplicate_ids, self.held_out_ids, self.known
-            record = weave_bucket(bucket, self.plan, self.job, self.places, *left_out)
+            record = weave_bucket(bucket, plan, self.job, places, *left_out)
         count_bucket(record)
         yield record
 

@@ -8,7 +8,7 @@ import hashlib
 import heapq
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +20,7 @@ from apache_beam.transforms.window import GlobalWindows
 from bertloom import storage
 from pipeline.inputs.documents import read_documents
 from pipeline.inputs.formats.registry import position_unit
+from pipeline.inputs.named_inputs import clean_of
 from pipeline.inputs.sources import Source, Split, SplitGroup
 from pipeline.stages.counters import increment
 from pipeline.stages.transform import transform
@@ -81,8 +82,8 @@ class WordCounts:
 class CountSplit(beam.DoFn):
     """SplitGroups -> a few WordCounts, each of at most about MAX_UNITS words."""
 
-    def __init__(self, config: CleanConfig, cut: WordCut, work_log: str):
-        self.config, self.cut, self.work_log = config, cut, work_log
+    def __init__(self, config: CleanConfig, cut: WordCut, work_log: str, of_inputs: Sequence[CleanConfig] = ()):
+        self.config, self.cut, self.work_log, self.of_inputs = config, cut, work_log, of_inputs
 
     def start_bundle(self) -> None:
         self.counter, self.tally = self.cut.counter(), Tally()
@@ -102,7 +103,7 @@ class CountSplit(beam.DoFn):
         )
 
     def _count(self, split: Split) -> Iterator[WordCounts]:
-        for item in read_documents(split, config=self.config):
+        for item in read_documents(split, config=clean_of(split.source, self.config, self.of_inputs)):
             self.tally.add(split.source, item)
             if isinstance(item, Document):
                 self.counter.add(item.text)
@@ -183,11 +184,13 @@ class CountWords(beam.PTransform[Any, Any]):
     cut: WordCut
     work_log: str
     """Folder of the log of finished work."""
+    of_inputs: Sequence[CleanConfig] = ()
+    """How the texts of each table of --inputs are cleaned."""
 
     def expand(self, groups: Any) -> Any:
         return (
             groups
-            | "count split" >> beam.ParDo(CountSplit(self.config, self.cut, self.work_log))
+            | "count split" >> beam.ParDo(CountSplit(self.config, self.cut, self.work_log, self.of_inputs))
             | "add up" >> beam.CombineGlobally(AddWordCounts(self.folder)).without_defaults()
             | "write counts" >> beam.Map(write_counts, self.folder, self.cut)
         )

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pipeline.text.cleaning import CleanConfig
 
 NOT_INSTALLED = "not installed"
+UNICODE = unicodedata.unidata_version
+"""Version of the tables of this Python."""
 
 
 @cache
@@ -27,5 +29,5 @@ def cleaning_versions(config: CleanConfig) -> dict[str, str]:
     used = {"ftfy": config.fix_text, "py3langid": bool(config.languages)}
     found = {name: version_of(name) for name, is_used in used.items() if is_used}
     if config.fix_text or config.unicode_normalization or config.remove_control_characters or config.quality_filter:
-        found["unicode"] = unicodedata.unidata_version  # the tables of this Python
+        found["unicode"] = UNICODE
     return found

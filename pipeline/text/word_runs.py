@@ -1,13 +1,12 @@
 """Runs of RUN_WORDS words that test sets hold, and the search for them in texts.
 
-A run has two independent 64-bit hashes. The first is looked up for every run of a text: in a table of bits, which most runs
+A run has two independent 64-bit hashes. The first is looked up for every run of a text: in a Bloom filter, which most runs
 do not pass, then in the sorted hashes. The second confirms, so that a text is never left out by a chance of one hash. A run
 never reaches from one text into another, except between the pieces of one document.
 """
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,11 +20,12 @@ from pipeline.text.words import Words
 
 RUN_WORDS = 13
 """Words of a run, as in the training data of GPT-3 (Brown et al. 2020, appendix C)."""
-VERSION = 1  # raise it with any change in what is found
+VERSION = 1  # raise it with any change in what is found in the same texts
 FIRST, SECOND = np.uint64(0x72756E2031202020), np.uint64(0x72756E2032202020)
 """Seeds of the hashes: "run 1   " and "run 2   " in ASCII."""
-BITS_PER_RUN = 16  # of the table, at least; one run in 16 passes it by chance
-LEAST_BITS = 16  # the logarithm of the smallest table
+RUNS_PER_WORD = 4  # of the Bloom filter, at most; about one run in a hundred passes it by chance
+LEAST_WORDS = 1 << 10  # of the filter
+_ONE, _LOW = np.uint64(1), np.uint64(63)
 
 _FACTORS = {FIRST: 0x9E3779B97F4A7C15, SECOND: 0xBF58476D1CE4E5B9}
 """Factor of the polynomial in the words' hashes that the hash of a run is, by the seed of these."""
@@ -84,12 +84,16 @@ def _joined(left: U64, right: U64, distance: int, power: np.uint64) -> U64:
 
 def _second_hashes(words: Words, begins: NDArray[np.intp]) -> U64:
     """Return the second hash of the runs that begin at these words."""
-    inside = (begins[:, None] + np.arange(RUN_WORDS)).ravel()
-    hashes = words.hashes(SECOND, inside).reshape(-1, RUN_WORDS)
+    is_inside = np.zeros(len(words.starts), bool)
+    for i in range(RUN_WORDS):
+        is_inside[begins + i] = True
+    inside = np.flatnonzero(is_inside)
+    hashes = mix_in_place(words.hashes(SECOND, inside) ^ SECOND)
+    numbers = np.cumsum(is_inside) - 1
     total, factor = np.zeros(len(begins), np.uint64), np.uint64(_FACTORS[SECOND])
-    for column in hashes.T:
+    for i in range(RUN_WORDS):
         total *= factor
-        total += column
+        total += hashes[numbers[begins + i]]
     return mix_in_place(total)
 
 
@@ -98,7 +102,10 @@ def runs_of(words: Words, numbers: NDArray[np.integer]) -> NDArray[np.void]:
     first = run_hashes(words.hashes(FIRST), FIRST)
     begins = np.flatnonzero(words.texts[: len(first)] == words.texts[len(words.texts) - len(first) :])
     rows = np.empty(len(begins), RUN)
-    rows["first"], rows["second"] = first[begins], run_hashes(words.hashes(SECOND), SECOND)[begins]
+    rows["first"], rows["second"] = (
+        first[begins],
+        run_hashes(mix_in_place(words.hashes(SECOND) ^ SECOND), SECOND)[begins],
+    )
     rows["text"] = numbers[words.texts[begins]]
     return rows
 
@@ -110,41 +117,36 @@ class RunIndex:
     sets: tuple[ExcludedSet, ...]
     places: tuple[str, ...]
     """Where each text is in its set, such as "line 12, question": (texts,)."""
-    rows: NDArray[np.void] = field(repr=False)
-    """RUN rows: by first hash, then second, then text; one for each set that holds the run."""
+    first: U64 = field(repr=False)
+    """First hash of each run, in ascending order; a run is there once for each set that holds it: (runs,)."""
+    second: U64 = field(repr=False)
+    """Second hash of each run: (runs,)."""
+    texts: NDArray[np.uint32] = field(repr=False)
+    """Number of the first text of the set that holds the run: (runs,)."""
 
     @classmethod
     def of(cls, sets: Sequence[ExcludedSet], places: Sequence[str], rows: NDArray[np.void]) -> "RunIndex":
-        """Return the index of RUN rows in any order. Equal ones of one set become one, that of the first text."""
-        index = cls(tuple(sets), tuple(places), rows[np.lexsort((rows["text"], rows["second"], rows["first"]))])
-        rows, of_set = index.rows, index.set_of(index.rows["text"])
+        """Return the index of RUN rows in any order."""
+        rows = rows[np.lexsort((rows["text"], rows["second"], rows["first"]))]
+        first, second, texts = (np.ascontiguousarray(rows[name]) for name in RUN.names or ())
+        of_set = _set_of(sets, texts)
         is_new = np.ones(len(rows), bool)
-        is_new[1:] = (rows["first"][1:] != rows["first"][:-1]) | (rows["second"][1:] != rows["second"][:-1])
-        is_new[1:] |= of_set[1:] != of_set[:-1]
-        return cls(index.sets, index.places, rows[is_new])
-
-    def set_of(self, texts: NDArray[np.integer]) -> I64:
-        """Return the number of the set of each of these texts of sets."""
-        return np.searchsorted([one.first_text for one in self.sets], texts, side="right") - 1
+        is_new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1]) | (of_set[1:] != of_set[:-1])
+        return cls(tuple(sets), tuple(places), first[is_new], second[is_new], texts[is_new])
 
     @property
     def num_runs(self) -> list[int]:
         """Number of different runs of each set."""
-        counts = np.bincount(self.set_of(self.rows["text"]), minlength=len(self.sets))
+        counts = np.bincount(_set_of(self.sets, self.texts), minlength=len(self.sets))
         return [int(count) for count in counts]
 
     @cached_property
-    def _first(self) -> U64:
-        return np.ascontiguousarray(self.rows["first"])
-
-    @cached_property
-    def _table(self) -> tuple[NDArray[np.uint8], np.uint64]:
-        """A bit for each beginning of a hash that a run has, and the number of bits to shift a hash by."""
-        bits = max(LEAST_BITS, (len(self.rows) * BITS_PER_RUN).bit_length())
-        shift = np.uint64(64 - bits)
-        table = np.zeros(1 << (bits - 3), np.uint8)
-        begins = (self._first >> shift).view(np.int64)
-        np.bitwise_or.at(table, begins >> 3, np.uint8(1) << (begins & 7).astype(np.uint8))
+    def _table(self) -> tuple[U64, np.uint64]:
+        """A Bloom filter: words with the bits of all hashes, and by how much a hash is shifted to find its word."""
+        size = max(LEAST_WORDS, len(self.first) // RUNS_PER_WORD)
+        shift = np.uint64(64 - size.bit_length())
+        table = np.zeros(1 << size.bit_length(), np.uint64)
+        np.bitwise_or.at(table, (self.first >> shift).view(np.int64), _bits(self.first))
         return table, shift
 
     def search(self, words: Words, chains: I64 | None = None) -> list[Found]:
@@ -153,30 +155,32 @@ class RunIndex:
         chains: number of each text, the same for pieces of one document, between which a run may reach. Such a run is in
             each piece that it touches. By default all texts are apart.
         """
-        if not len(self.rows):
+        if not len(self.first):
             return []
         hashes = run_hashes(words.hashes(FIRST), FIRST)
         table, shift = self._table
-        begins = (hashes >> shift).view(np.int64)
-        candidates = np.flatnonzero((table[begins >> 3] >> (begins & 7).astype(np.uint8)) & np.uint8(1))
-        low = np.searchsorted(self._first, hashes[candidates])
-        is_hit = self._first[np.minimum(low, len(self._first) - 1)] == hashes[candidates]
+        bits = _bits(hashes)
+        found = table[(hashes >> shift).view(np.int64)]
+        found &= bits
+        candidates = np.flatnonzero(found == bits)
+        low = np.searchsorted(self.first, hashes[candidates])
+        is_hit = self.first[np.minimum(low, len(self.first) - 1)] == hashes[candidates]
         first, last = words.texts[candidates], words.texts[candidates + RUN_WORDS - 1]
         is_hit &= first == last if chains is None else chains[first] == chains[last]
         candidates, low = candidates[is_hit], low[is_hit]
         if not len(candidates):
             return []
-        counts = np.searchsorted(self._first, hashes[candidates], side="right") - low
+        counts = np.searchsorted(self.first, hashes[candidates], side="right") - low
         rows = _ranges(low, counts)
         begins = np.repeat(candidates, counts)
-        is_equal = self.rows["second"][rows] == np.repeat(_second_hashes(words, candidates), counts)
+        is_equal = self.second[rows] == np.repeat(_second_hashes(words, candidates), counts)
         rows, begins = rows[is_equal], begins[is_equal]
         first, last = words.texts[begins], words.texts[begins + RUN_WORDS - 1]
         touched = last - first + 1
         texts, rows, begins = _ranges(first, touched), np.repeat(rows, touched), np.repeat(begins, touched)
-        at = self.rows["text"][rows]
-        sets = self.set_of(at)
-        one = np.unique(np.stack([texts, sets]), axis=1, return_index=True)[1]  # begins do not fall
+        at = self.texts[rows]
+        sets = _set_of(self.sets, at)
+        one = np.unique(texts * len(self.sets) + sets, return_index=True)[1]  # the first of each; begins do not fall
         return [Found(int(texts[i]), int(sets[i]), int(at[i]), int(begins[i])) for i in one]
 
     @cached_property
@@ -189,16 +193,39 @@ class RunIndex:
 
     def to_chunks(self) -> list[bytes]:
         """Return the content of a file, for `from_bytes`."""
-        head = [VERSION, RUN_WORDS, unicodedata.unidata_version, list(map(vars, self.sets)), self.places]
-        text = json.dumps(head).encode()
-        return [len(text).to_bytes(8, "little"), text, self.rows.tobytes()]
+        text = json.dumps([list(map(vars, self.sets)), self.places]).encode()
+        text += b" " * (-len(text) % 8)
+        return [
+            len(text).to_bytes(8, "little"),
+            text,
+            self.first.tobytes(),
+            self.second.tobytes(),
+            self.texts.tobytes(),
+        ]
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "RunIndex":
         """Return the index in the content of a file."""
         end = 8 + int.from_bytes(content[:8], "little")
-        *_, sets, places = json.loads(content[8:end])
-        return cls(tuple(ExcludedSet(**one) for one in sets), tuple(places), np.frombuffer(content, RUN, offset=end))
+        sets, places = json.loads(content[8:end])
+        number = (len(content) - end) // 20
+        first = np.frombuffer(content, np.uint64, number, end)
+        second = np.frombuffer(content, np.uint64, number, end + 8 * number)
+        texts = np.frombuffer(content, np.uint32, number, end + 16 * number)
+        return cls(tuple(ExcludedSet(**one) for one in sets), tuple(places), first, second, texts)
+
+
+def _set_of(sets: Sequence[ExcludedSet], texts: NDArray[np.integer]) -> I64:
+    """Return the number of the set of each of these texts of sets."""
+    return np.searchsorted([one.first_text for one in sets], texts, side="right") - 1
+
+
+def _bits(hashes: U64) -> U64:
+    """Return three bits for each hash, by its lowest 18 bits."""
+    bits = _ONE << (hashes & _LOW)
+    for shift in (np.uint64(6), np.uint64(12)):
+        bits |= _ONE << ((hashes >> shift) & _LOW)
+    return bits
 
 
 def _ranges(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> I64:

@@ -71,14 +71,12 @@ class Words:
         return self.content[start : start + int(self.lengths[number])].decode()
 
     def hashes(self, seed: np.uint64, chosen: NDArray[np.intp] | slice = slice(None)) -> U64:
-        """Return a hash of each word, or of the chosen ones. Hashes with different seeds are independent."""
+        """Return a hash of each word, or of the chosen ones: the bytes of a word of up to 8, which differ for any two."""
         padded = np.frombuffer(self.content + bytes(_WINDOW), np.uint8)
         windows: U64 = np.ndarray((len(self.content) + 1,), "<u8", padded, strides=(1,))
         starts, left = self.starts[chosen], self.lengths[chosen]
         hashes = windows[starts]
         hashes &= _MASKS[np.minimum(left, _WINDOW)]
-        hashes ^= seed
-        mix_in_place(hashes)
         longer, at = np.flatnonzero(left > _WINDOW), _WINDOW
         while len(longer):
             rest = windows[starts[longer] + at]
@@ -92,20 +90,37 @@ class Words:
 def find_words(texts: Sequence[bytes]) -> Words:
     """Return the words of texts in UTF-8."""
     content = b"\n".join(texts) + b"\n"
-    sizes = np.fromiter(map(len, texts), np.int64, len(texts)) + 1
-    text_ends = np.cumsum(sizes)
+    text_ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
     if content.isascii():
         return _split(content, text_ends, np.zeros(0, np.int64), np.zeros(0, np.uint8))
-    leads, kinds = _other_characters(content)
-    if (changes := leads[kinds == _CHANGES]).size:
-        content, text_ends = _change_lines(content, changes, text_ends)
-        leads, kinds = _other_characters(content)
-        kinds[kinds == _CHANGES] = _kinds_of_changed(content, leads[kinds == _CHANGES])
-    return _split(content, text_ends, leads, kinds)
+    leads, kinds = _other_characters(content, _kinds()[0])
+    changes = leads[kinds == _CHANGES]
+    if not changes.size:
+        return _split(content, text_ends, leads, kinds)
+    lines = _lines_with(content, changes)
+    pieces, grown, before = [], np.zeros(len(lines), np.int64), 0
+    for i, (start, end) in enumerate(lines.tolist()):
+        changed = change_text(content[start:end].decode()).encode()
+        pieces += [content[before:start], changed]
+        before, grown[i] = end, len(changed) - (end - start)
+    shifts = np.concatenate([[0], np.cumsum(grown)])
+    of_lines = np.searchsorted(leads, lines)
+    is_kept = np.ones(len(leads), bool)
+    for first, end in of_lines.tolist():
+        is_kept[first:end] = False
+    moved = leads + np.repeat(shifts, np.diff(of_lines[:, 1], prepend=0, append=len(leads)))
+    all_leads, all_kinds = [moved[is_kept]], [kinds[is_kept]]
+    for changed, start in zip(pieces[1::2], (lines[:, 0] + shifts[:-1]).tolist()):
+        leads, kinds = _other_characters(changed, _kinds()[1])
+        all_leads.append(leads + start)
+        all_kinds.append(kinds)
+    text_ends += shifts[np.searchsorted(lines[:, 1], text_ends)]
+    content = b"".join([*pieces, content[before:]])
+    return _split(content, text_ends, np.concatenate(all_leads), np.concatenate(all_kinds))
 
 
 def _split(content: bytes, text_ends: I64, leads: I64, kinds: NDArray[np.uint8]) -> Words:
-    """Return the words. leads, kinds: first byte and kind of each character that is not ASCII."""
+    """Return the words. leads, kinds: first byte and kind of each character that is not ASCII, in any order."""
     content = content.translate(_ascii_table())
     raw = np.frombuffer(content, np.uint8)
     is_part = np.zeros(len(raw) + 2, bool)
@@ -123,41 +138,24 @@ def _split(content: bytes, text_ends: I64, leads: I64, kinds: NDArray[np.uint8])
     if wholes.size:
         starts = np.concatenate([starts, wholes])
         lengths = np.concatenate([lengths, 3 + (raw[wholes] >= 0xF0)])
-        order = np.argsort(starts, kind="stable")  # merges two sorted arrays
+        order = np.argsort(starts, kind="stable")  # merges sorted arrays
         starts, lengths = starts[order], lengths[order]
     counts = np.diff(np.searchsorted(starts, text_ends), prepend=0)
     return Words(content, starts, lengths, np.repeat(np.arange(len(counts)), counts))
 
 
-def _other_characters(content: bytes) -> tuple[I64, NDArray[np.uint8]]:
-    """Return (first byte, kind) of each character that is not ASCII."""
+def _other_characters(content: bytes, kinds: NDArray[np.uint8]) -> tuple[I64, NDArray[np.uint8]]:
+    """Return (first byte, kind) of each character that is not ASCII. kinds: of all code points."""
     leads = np.flatnonzero(np.frombuffer(content, np.uint8) >= 0xC0)
     points = np.frombuffer(content.decode().encode("utf-32-le"), "<u4")
-    return leads, _kinds()[0].take(points[points >= 0x80])
+    return leads, kinds.take(points[points >= 0x80])
 
 
-def _kinds_of_changed(content: bytes, leads: I64) -> NDArray[np.uint8]:
-    """Return the final kinds of characters that the rules may change, after they were applied."""
-    found = np.zeros(len(leads), np.uint8)
-    kinds = _kinds()[1]
-    for i, lead in enumerate(leads.tolist()):
-        size = 2 + (content[lead] >= 0xE0) + (content[lead] >= 0xF0)
-        found[i] = kinds[ord(content[lead : lead + size].decode())]
-    return found
-
-
-def _change_lines(content: bytes, changes: I64, text_ends: I64) -> tuple[bytes, I64]:
-    """Return the content with the lines that hold these bytes changed, and where its texts end."""
+def _lines_with(content: bytes, places: I64) -> I64:
+    """Return (begin, end) of the lines that hold these bytes: (lines, 2)."""
     ends = np.flatnonzero(np.frombuffer(content, np.uint8) == _LINE_FEED)
-    lines = np.unique(np.searchsorted(ends, changes))
-    first, last = np.where(lines > 0, ends[lines - 1] + 1, 0), ends[lines]
-    pieces, before, grown = [], 0, np.zeros(len(lines), np.int64)
-    for i, (start, end) in enumerate(zip(first.tolist(), last.tolist())):
-        changed = change_text(content[start:end].decode()).encode()
-        pieces += [content[before:start], changed]
-        before, grown[i] = end, len(changed) - (end - start)
-    totals = np.concatenate([[0], np.cumsum(grown)])
-    return b"".join([*pieces, content[before:]]), text_ends + totals[np.searchsorted(last, text_ends)]
+    numbers = np.unique(np.searchsorted(ends, places))
+    return np.stack([np.where(numbers > 0, ends[numbers - 1] + 1, 0), ends[numbers]], axis=1)
 
 
 def change_text(text: str) -> str:

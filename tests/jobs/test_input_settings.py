@@ -15,6 +15,7 @@ from jobs.support.config import checked_table, parse
 from jobs.support.inputs import read_inputs
 from pipeline.inputs.corpora import corpora
 from pipeline.inputs.discovery import find_sources
+from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.sources import ReadConfig
 from tests.jobs.corpus import documents, run_job, shard_digests, write
 
@@ -96,7 +97,8 @@ def test_the_last_table_that_names_a_file_decides(tmp_path):
         (tmp_path / name).write_text("One text.\n")
     toml = tmp_path / "inputs.toml"
     toml.write_text(f'[[input]]\npath = "{tmp_path}"\n[[input]]\npath = "{tmp_path}/b.txt"\ntext_layout = "line"\n')
-    sources = find_sources([], [], ReadConfig(), (), read_inputs(str(toml), ReadConfig(text_layout="file")))
+    listed = read_inputs(str(toml), TextConfig(read=ReadConfig(text_layout="file")))
+    sources = find_sources([], [], ReadConfig(), (), listed.inputs)
     assert [(source.name, source.read.text_layout) for source in sources] == [("a.txt", "file"), ("b.txt", "line")]
 
 
@@ -132,7 +134,7 @@ def test_other_options_for_a_file_are_other_inputs(mixed, vocab):
 def test_a_wrong_file_of_inputs_is_one_clear_error(tmp_path, content, message):
     (tmp_path / "inputs.toml").write_text(content)
     with pytest.raises(ValueError, match=message):
-        read_inputs(str(tmp_path / "inputs.toml"), ReadConfig())
+        read_inputs(str(tmp_path / "inputs.toml"), TextConfig())
 
 
 def test_a_job_without_any_input_says_which_flags_to_give():

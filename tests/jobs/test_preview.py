@@ -125,3 +125,12 @@ def test_sizes_estimates_and_sentences_are_short():
         and shown("x" * 500) == "x" * 55 + " … " + "x" * 55
     )
     assert shown("中" * 500) == "中" * 27 + " … " + "中" * 28 and shown("中" * 55) == "中" * 55
+
+
+def test_documents_in_test_sets_are_counted(corpus, capsys):
+    (corpus / "test.jsonl").write_text(json.dumps({"q": SENTENCES[4].upper()}) + "\n")
+    page = corpus / "preview.html"
+    argv = ["preview", str(corpus / "in/b.jsonl"), "--exclude", str(corpus / "test.jsonl"), "--html", str(page)]
+    assert cli.main(argv) == 0
+    assert "  in test set 5 documents that share a run of 13 words with test.jsonl\n" in capsys.readouterr().out
+    assert "5 documents that share a run of 13 words with test.jsonl" in page.read_text("utf-8")

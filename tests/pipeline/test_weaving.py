@@ -59,7 +59,13 @@ def test_a_bucket_has_each_document_once_from_the_source_that_sorts_first(folder
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weaving, "MAX_HELD_BYTES", most)
         ids = None if near is None else np.array(sorted(near), np.uint64)
-        tokens, sources, num_duplicates, num_near = read_bucket(WHOLE, plan, str(folder), ids)
+        content = read_bucket(WHOLE, plan, str(folder), ids)
+        tokens, sources, num_duplicates, num_near = (
+            content.tokens,
+            content.sources,
+            content.num_duplicates,
+            content.num_near.sum(),
+        )
     assert tokens.documents["id"].tolist() == kept
     assert sources == [f"{first[document][0]:03d}.txt" for document in kept]
     assert tokens.documents["position"].tolist() == [first[document][1] for document in kept]
@@ -76,7 +82,8 @@ def test_many_copies_of_a_document_take_no_more_memory_than_few(folder, monkeypa
     for number, copies in ((20, 1), (200, 1), (20, 20)):
         plan = plan_of([make_part(folder, i, [(7, j) for j in range(copies)], 5_000) for i in range(number)])
         tracemalloc.start()
-        tokens, _, num_duplicates, _ = read_bucket(WHOLE, plan, str(folder))
+        content = read_bucket(WHOLE, plan, str(folder))
+        tokens, num_duplicates = content.tokens, content.num_duplicates
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(tokens.documents) == 1 and num_duplicates == number * copies - 1

@@ -1,14 +1,15 @@
 """The search for runs of words that test sets hold, against sets of tuples of words."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.text import word_runs
-from pipeline.text.word_runs import RUN, ExcludedSet, RunIndex, runs_of
+from bertloom.draws import mix_in_place
+from pipeline.text.word_runs import FIRST, RUN, SECOND, ExcludedSet, RunIndex, run_hashes, runs_of
 from pipeline.text.words import find_words
 from tests.pipeline.twins_of_exclusion import sets_of_pieces, sets_shared
 
@@ -74,13 +75,14 @@ def test_the_search_in_pieces_of_one_document_equals_the_twin(test_sets, pieces)
     assert found == sets_of_pieces(pieces, test_sets)
 
 
-def test_equal_first_hashes_alone_leave_nothing_out(monkeypatch):
-    """With hashes that are all equal the second hash decides, and with both equal nothing can."""
+def test_an_equal_first_hash_alone_leaves_nothing_out():
     index = index_of({"test": [SENTENCE]})
-    rows = index.rows.copy()
     other = find_words([b"w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13"])
-    rows["first"] = word_runs.run_hashes(other.hashes(word_runs.FIRST), word_runs.FIRST)[0]
-    assert RunIndex(index.sets, index.places, rows).search(other) == []
+    [first] = run_hashes(other.hashes(FIRST), FIRST)
+    same = replace(index, first=np.full_like(index.first, first))
+    assert same.search(other) == []
+    [second] = run_hashes(mix_in_place(other.hashes(SECOND) ^ SECOND), SECOND)
+    assert len(replace(same, second=np.full_like(index.second, second)).search(other)) == 1
 
 
 def test_an_index_from_bytes_is_the_same():
