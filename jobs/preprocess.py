@@ -104,6 +104,9 @@ class PreprocessConfig:
     """Megabytes of text that a worker takes in one piece. By default 8, or 64 if the input has 100 GB or more."""
     tokenize: Annotated[TokenizeConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TokenizeConfig)
     examples: Annotated[ExamplesConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=ExamplesConfig)
+    detect_languages: bool = False
+    """Also show in the report the languages of a sample, and of each source of --inputs, by the detector of --languages
+    (extra "langid")."""
     gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
@@ -151,10 +154,10 @@ def main(argv: Sequence[str]) -> int:
     from jobs.support.report import write_report  # not at the top: imports jinja2
     from jobs.support.summary import print_summary
 
-    status = 0
+    status, limits = 0, read_inputs(config.inputs, config.tokenize.text, config.input).gates
     for manifest in manifests:
         print_summary(manifest)
-        status = max(status, write_report(manifest["out"], config.gates))
+        status = max(status, write_report(manifest["out"], config.gates, None, config.detect_languages, limits))
     return status
 
 

@@ -29,6 +29,9 @@ class ReportConfig:
     """Number of examples in examples.html, a page in the data set that needs no other file and has no scripts: up to
     1,000. They are the first of the report's sample, of the first length. 0 removes the page. By default the page stays as
     it is, or is not made."""
+    detect_languages: bool = False
+    """Also show the languages of the sample, and of each source of --inputs, by the detector of --languages (extra
+    "langid")."""
     gates: Gates = field(default_factory=Gates)
 
 
@@ -36,4 +39,4 @@ def main(argv: Sequence[str]) -> int:
     config = parse(ReportConfig, argv, prog="bertloom report")
     from jobs.support.report import write_report
 
-    return write_report(config.dataset, config.gates, config.html_examples)
+    return write_report(config.dataset, config.gates, config.html_examples, config.detect_languages)

@@ -8,6 +8,7 @@ import tyro
 
 from bertloom.json_files import read_toml
 from jobs.support.config import NamesPreset, checked_table
+from pipeline.checks.gates import SourceGates
 from pipeline.inputs.corpora import corpus_named
 from pipeline.inputs.documents import TextConfig
 from pipeline.inputs.named_inputs import OTHERS, NamedInput, check_name, default_name
@@ -27,6 +28,7 @@ class InputTable:
     name: str | None = None
     like: str | None = None
     tokens: int | None = None
+    gates: SourceGates = field(default_factory=SourceGates)
     text: Annotated[TextConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TextConfig)
 
 
@@ -38,6 +40,8 @@ class InputList:
     """The files of each table, and how they are read."""
     named: tuple[NamedInput, ...] = ()
     """The name and the cleaning of each table. With --input, one more for the files that no table names."""
+    gates: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Name of a source -> its own limits for the report, of sources that have some."""
 
     @property
     def cleaning(self) -> tuple[CleanConfig, ...]:
@@ -88,7 +92,17 @@ def read_inputs(path: str | None, default: TextConfig, patterns: Sequence[str] =
     if patterns:
         name = default_name(OTHERS, [one.name for one in named])
         named.append(NamedInput(name=name, clean=default.clean))
-    return InputList(tuple(one for one, _ in found), tuple(named))
+    gates = {one.name: _gates(table, path, i) for i, (one, table) in enumerate(zip(named, tables, strict=False))}
+    return InputList(tuple(one for one, _ in found), tuple(named), {name: own for name, own in gates.items() if own})
+
+
+def _gates(table: Mapping[str, Any], file: str, number: int) -> dict[str, float]:
+    """Return the limits that a table has."""
+    try:
+        values = checked_table(InputTable, {"gates": table.get("gates", {})}, file, f"input[{number}].")["gates"]
+        return SourceGates(**values).given
+    except ValueError as error:
+        raise ValueError(f"{file}: input[{number}]: {error}") from error
 
 
 def _with_names(found: Sequence[tuple[Input, NamedInput]], file: str) -> list[NamedInput]:

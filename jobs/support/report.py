@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -16,10 +17,11 @@ from bertloom import storage
 from bertloom.counts import counted
 from bertloom.json_files import parse_json
 from bertloom.manifest import manifest_sha256, manifest_text, read_dataset
+from bertloom.shapes import shaped
 from jobs.support.examples_page import MOST_EXAMPLES, examples_page
 from jobs.support.figures import draw_documents, draw_length
 from pipeline.checks.borders import guess_from_borders
-from pipeline.checks.gates import Gate, Gates, check_gates
+from pipeline.checks.gates import Gate, Gates, SourceGates, check_gates
 from pipeline.checks.report import (
     DocumentInputs,
     Examples,
@@ -37,6 +39,7 @@ from pipeline.checks.report import (
     words_by_source,
 )
 from pipeline.checks.sample import read_documents_page, read_members, sample_buckets, sample_examples
+from pipeline.checks.source_report import about_sources, check_detector, languages_of
 from pipeline.checks.verify import EXAMPLES_PAGE
 from pipeline.dataset import read_rejects, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
@@ -51,11 +54,22 @@ REJECTS = 3  # shown per reason
 READ_REJECTS = 2000  # lines of the log that these come from
 
 
-def write_report(dataset: str, gates: Gates, html_examples: int | None = None) -> int:
+def write_report(
+    dataset: str,
+    gates: Gates,
+    html_examples: int | None = None,
+    detects_languages: bool = False,
+    source_gates: Mapping[str, dict[str, float]] | None = None,
+) -> int:
     """Write report.html and report.json into the data set, print the gates that fail, and return the exit status.
 
-    html_examples: the number of examples in examples.html. 0 removes it; None leaves it as report.json says.
+    Args:
+        html_examples: the number of examples in examples.html. 0 removes it; None leaves it as report.json says.
+        detects_languages: whether to identify the languages of the sample.
+        source_gates: name of a source of --inputs -> its own limits. None: those in report.json.
     """
+    if detects_languages:
+        check_detector()
     if html_examples is not None and not 0 <= html_examples <= MOST_EXAMPLES:
         raise ValueError(
             f"--html-examples {html_examples}: expected 0 to {MOST_EXAMPLES:,}; `bertloom browse` shows every example"
@@ -64,7 +78,15 @@ def write_report(dataset: str, gates: Gates, html_examples: int | None = None) -
     vocabulary = vocabulary_of(dataset, manifest)
     if html_examples is None:
         html_examples = examples_before(dataset)
-    report, examples = collect(dataset, manifest, shards.to_pylist(), vocabulary, html_examples)
+    report, examples = collect(
+        dataset, manifest, shards.to_pylist(), vocabulary, html_examples, detects_languages=detects_languages
+    )
+    if report["sources"]:
+        names = {source["name"] for source in report["sources"]}
+        limits = gates_before(dataset) if source_gates is None else source_gates
+        report["source_gates"] = {name: own for name, own in limits.items() if own and name in names}
+    else:
+        del report["sources"]
     checked = check_gates(gates, report)
     report["gates"] = [gate.as_dict() for gate in checked]
     files: dict[str, bytes] = {}
@@ -101,19 +123,35 @@ def write_report(dataset: str, gates: Gates, html_examples: int | None = None) -
 
 def examples_before(dataset: str) -> int:
     """Return the number of examples in examples.html as report.json has it; 0 if there is no such page."""
-    try:
-        found = parse_json(storage.read_if_there(storage.join(dataset, "report.json")) or b"{}", "report.json")
-    except ValueError:
-        return 0  # it is written again
-    number = found.get("html_examples")
+    number = report_before(dataset).get("html_examples")
     return number if type(number) is int and 0 < number <= MOST_EXAMPLES else 0
+
+
+def gates_before(dataset: str) -> dict[str, dict[str, float]]:
+    """Return the limits of each source of --inputs that report.json has."""
+    found = report_before(dataset).get("source_gates", {})
+    try:
+        return {
+            name: shaped(own, SourceGates).given for name, own in shaped(found, dict[str, dict[str, float]]).items()
+        }
+    except ValueError:
+        return {}  # it was changed by hand
+
+
+def report_before(dataset: str) -> dict[str, Any]:
+    """Return the content of report.json; nothing if there is none, or it is damaged: it is written again."""
+    try:
+        return parse_json(storage.read_if_there(storage.join(dataset, "report.json")) or b"{}", "report.json")
+    except ValueError:
+        return {}
 
 
 def sentence(gate: Gate) -> str:
     """Describe a gate that fails."""
     slack = f" and {percent(gate.slack)} for chance" if gate.slack else ""
-    flag = f"--gates.{gate.name.replace('_', '-')} {gate.threshold:g}"
-    return f"{percent(gate.value)} {gate.what}, at most {percent(gate.threshold)}{slack} ({flag}): {gate.advice}"
+    of = f"{gate.source}: " if gate.source else ""
+    limit = f"at most {percent(gate.threshold)}{slack} ({gate.setting} {gate.threshold:g})"
+    return f"{of}{percent(gate.value)} {gate.what}, {limit}: {gate.advice}"
 
 
 def percent(share: float | None) -> str:
@@ -129,7 +167,12 @@ def percent(share: float | None) -> str:
 
 
 def collect(
-    dataset: str, manifest: dict[str, Any], shards: list[dict[str, Any]], vocabulary: Vocabulary, html_examples: int
+    dataset: str,
+    manifest: dict[str, Any],
+    shards: list[dict[str, Any]],
+    vocabulary: Vocabulary,
+    html_examples: int,
+    detects_languages: bool = False,
 ) -> tuple[dict[str, Any], pa.Table]:
     """Return (everything in the report but the gates, the examples that it and examples.html show)."""
     buckets, size = sample_buckets(shards), len(vocabulary.words)
@@ -162,6 +205,8 @@ def collect(
             "tokens": sum(len(e.ids) for e in flat.values()),
         },
         "inputs": about_inputs(manifest["inputs"], documents, first, vocabulary),
+        "sources": about_sources(manifest, documents, first, vocabulary, detects_languages),
+        **({"languages": languages_of(first, range(len(first.lengths)), vocabulary)} if detects_languages else {}),
         "excluded": manifest.get("excluded"),
         "rejects": some_rejects(dataset, manifest),
         "documents": {name: spread(documents[name].to_numpy()) for name in ("num_tokens", "num_sentences")}

@@ -46,14 +46,15 @@ def unbroken(argv, tmp_path_factory) -> dict[str, str]:
     return digests(out)
 
 
-def kill_and_finish(argv, unbroken, folder, points):
+def kill_and_finish(argv, unbroken, folder, points, data_sets=("",)):
     outs = [folder / f"out-{i}" for i in range(len(points))]
     ran = run_in_forks([(kill, argv(out)) for point, out in zip(points, outs) for kill in (point, "")])
     for point, out, killed, ended in zip(points, outs, ran[::2], ran[1::2]):
         assert killed[0] == -signal.SIGKILL, f"{point}: never reached: {killed}"
         assert ended[0] == 0, f"{point}: {ended}"
         assert digests(out) == unbroken, point
-        assert verify(str(out))[0] == []
+        for name in data_sets:
+            assert verify(str(out / name))[0] == []
 
 
 @pytest.mark.slow
