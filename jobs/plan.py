@@ -91,9 +91,10 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     import_beam(connectors=False)
     check_packages(config.tokenize)
     read, notes = config.tokenize.text.read, list[str]()
-    inputs = read_inputs(config.inputs, read)
-    sources = leave_out(find_sources(config.input, notes, read, config.validation_input, inputs), config.leave_out)
-    for note in notes:
+    listed = read_inputs(config.inputs, config.tokenize.text, config.input)
+    found = find_sources(config.input, notes, read, config.validation_input, listed.inputs)
+    sources = leave_out(found, config.leave_out)
+    for note in [*notes, *listed.ignored]:
         say(note)
     assert config.vocab
     estimate, notes = estimate_texts(
@@ -105,6 +106,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         sample_bytes=round(config.sample_mb * 1e6),
         part_bytes=round(config.split_mb * 1e6) if config.split_mb else None,
         num_workers=config.num_workers,
+        inputs=listed.named,
     )
     size = sum(source.size for source in sources)
     return {"files": len(sources), "bytes": size, **about(estimate, config.examples, notes)}

@@ -14,6 +14,7 @@ from pipeline.examples.configuration import ExamplesConfig
 from pipeline.tokenizer import TokenizeConfig, settled
 
 if TYPE_CHECKING:
+    from pipeline.inputs.named_inputs import NamedInput
     from pipeline.inputs.sources import Source
     from pipeline.job import JobConfig
     from pipeline.planning.estimate import Estimate, JobEstimate
@@ -30,6 +31,7 @@ def estimate_texts(
     sample_bytes: int,
     part_bytes: int | None,
     num_workers: int,
+    inputs: Sequence[NamedInput] = (),
 ) -> tuple[JobEstimate, list[str]]:
     """Return the estimate for a job over these files, and what it cannot show.
 
@@ -38,6 +40,7 @@ def estimate_texts(
         test_sets: texts that are left out.
         sample_bytes: text to read.
         part_bytes: text in a part; None: as `preprocess` decides.
+        inputs: the tables of --inputs.
     """
     from jobs.support.excluded_texts import read_excluded
     from pipeline.inputs.splitting import split_size
@@ -49,14 +52,15 @@ def estimate_texts(
 
     vocabulary = read_vocabulary(vocab)
     tokenize = settled(tokenize, vocabulary, vocab)
-    if tokenize.text.clean.sample > 1:
+    samples = [tokenize.text.clean.sample, *(one.clean.sample for one in inputs)]
+    if max(samples) > 1:
         raise ValueError(
-            f"--sample {tokenize.text.clean.sample:g}: a number of documents is chosen by a reading of all texts, which a "
+            f"--sample {max(samples):g}: a number of documents is chosen by a reading of all texts, which a "
             f"plan does not do: give a share, such as 0.1"
         )
     about_test_sets = list[str]()
     excluded = read_excluded(test_sets, about_test_sets)
-    job = JobConfig(tokenize, examples, vocabulary.sha256, vocabulary.special_tokens_sha256)
+    job = JobConfig(tokenize, examples, vocabulary.sha256, vocabulary.special_tokens_sha256, inputs=tuple(inputs))
     part_bytes = part_bytes or split_size(sum(source.size for source in sources))
     with TemporaryDirectory(prefix="bertloom-plan-") as folder:
         sample = choose_sample(sources, sample_bytes, part_bytes, Path(folder))

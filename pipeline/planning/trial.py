@@ -187,7 +187,8 @@ def read_cell(cell: Cell, job: JobConfig, tokenizer: DocumentTokenizer, part: Pa
     for split, file in zip(cell.group.splits, cell.files, strict=True):
         part.open(split)
         text_bytes, per_byte = 0, format_named(file.source.format).text_per_byte
-        items: Iterable[Record] = read_documents(split, config=job.tokenize.text.clean, is_whole=cell.limit is None)
+        clean = job.of_input(split.source.input).tokenize.text.clean
+        items: Iterable[Record] = read_documents(split, config=clean, is_whole=cell.limit is None)
         if excluded and not cell.group.held_out:
             items = (item for _, item in without_test_sets(((0, item) for item in items), excluded))
         for item in items:
@@ -252,7 +253,7 @@ def _weave(
     """Write the shards of a bucket, as the weave stage does, and add what they hold to the trial. Return its tokens."""
     config, num_cells = job.examples, len(trial.extents)
     start = time.process_time()
-    tokens, _, _, _ = read_bucket(bucket, plan, places.parts, None, documents_of_split(bucket, plan, held_out_ids))
+    tokens = read_bucket(bucket, plan, places.parts, None, documents_of_split(bucket, plan, held_out_ids)).tokens
     rows = tokens.documents
     cells = cell_of[1][np.searchsorted(cell_of[0], rows["id"])]
 

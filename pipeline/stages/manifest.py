@@ -249,7 +249,6 @@ def about_extended(data_set: Extended) -> dict[str, Any]:
     }
 
 
-<<<<<<< ours
 def count_known_near(job: JobConfig, places: Places, extends: Sequence[Extended]) -> list[int]:
     """Return the number of near duplicates of each data set that the job extends; none if they are not searched for."""
     if job.examples.near_duplicates is None:
@@ -263,18 +262,13 @@ def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str, data_s
 
     data_sets: the names of those of which `rows` has the numbers, if the documents resemble those of other data sets.
     """
-    sources, positions = find_places(plan, folder, rows["part"].astype(np.intp), rows)
-    others = {}
-    if data_sets:
-        others = {"data_set": [data_sets[i] for i in rows["data_set"]], "is_exact": rows["is_exact"].copy()}
-=======
-def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str) -> bytes:
-    """Return near-duplicates.parquet: the documents left out, by id, and which document each one resembles."""
     part_of = rows["part"].astype(np.intp) - plan.first_part
     own = (part_of >= 0) & (part_of < len(plan.parts))
     rows, part_of = rows[own], part_of[own]
     sources, positions = find_places(plan.parts, folder, part_of, rows)
->>>>>>> theirs
+    others = {}
+    if data_sets:
+        others = {"data_set": [data_sets[i] for i in rows["data_set"]], "is_exact": rows["is_exact"].copy()}
     table = pa.table(
         {
             "id": rows["id"].copy(),

@@ -36,11 +36,7 @@ from pipeline.stages.known_documents import KnownDocuments, read_known
 from pipeline.stages.known_near_duplicates import near_duplicate_ids
 from pipeline.stages.layouts import layout_advice
 from pipeline.stages.rejected import explain_rejects
-<<<<<<< ours
-=======
 from pipeline.stages.selection import Selection, check_not_empty, select_documents
-from pipeline.stages.similar_documents import read_near_duplicates
->>>>>>> theirs
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin
 from pipeline.tokens import PartRecord, read_documents_table
@@ -375,12 +371,7 @@ class PlanBuckets(beam.PTransform[Any, Any]):
 
     def make_plan(self, _: None, parts: Iterable[PartRecord]) -> tuple[Bucket, ...]:
         log_begin(self.places.work_log, "plan")
-<<<<<<< ours
-        examples, parts = self.job.examples, list(parts)
-        ids = near_duplicate_ids(self.places, self.job)
-=======
         ordered = sorted(parts, key=lambda part: part.sort_key)
->>>>>>> theirs
         try:
             plans = self.plans(ordered)
         except ValueError as error:
@@ -400,9 +391,8 @@ class PlanBuckets(beam.PTransform[Any, Any]):
 
     def plans(self, parts: Sequence[PartRecord]) -> dict[int, Plan]:
         """Return the plan of each data set by the number of its source; -1: the data set of all sources."""
-        examples, places, inputs, ids = self.job.examples, self.places, self.job.inputs, None
-        if examples.near_duplicates is not None:
-            ids = read_near_duplicates(places.near_duplicates)["id"]
+        examples, places, inputs = self.job.examples, self.places, self.job.inputs
+        ids = near_duplicate_ids(places, self.job)
         held_out, selection = write_held_out(parts, places), None
         if not self.job.extends:  # else a source may have nothing new
             check_not_empty(parts, inputs)

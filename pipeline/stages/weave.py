@@ -72,10 +72,8 @@ class BucketRecord:
     """Pairs made and dropped, by "name/max_seq_length"."""
     num_known: tuple[int, ...] = ()
     """Duplicates that each data set of --extend has; they are among `num_duplicates`."""
-<<<<<<< ours
     sketches_sha256: str = ""
     """Of the page of sketches, which a job with --near-duplicates writes."""
-=======
     input: int = -1
     """Number of the source of its data set, in jobs that make one for each."""
     by_input: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -101,7 +99,6 @@ class BucketContent:
     def num_duplicates(self) -> int:
         """Near duplicates included."""
         return int(self.num_read.sum()) - len(self.part_of)
->>>>>>> theirs
 
 
 def read_bucket(
@@ -259,14 +256,10 @@ def weave_bucket(
 
     page = storage.join(places.dataset, "documents", bucket.split, f"{bucket.number:05d}.parquet")
     storage.make_folder(page.rpartition("/")[0])
-<<<<<<< ours
-    _, documents_sha256 = storage.write_whole(page, [_documents_page(tokens.documents, sources)])
+    _, documents_sha256 = storage.write_whole(page, [_documents_page(tokens.documents, content.sources)])
     sketches_sha256 = ""
     if config.near_duplicates is not None:
         sketches_sha256 = write_sketches(tokens, bucket, config.near_duplicates, places)
-=======
-    _, documents_sha256 = storage.write_whole(page, [_documents_page(tokens.documents, content.sources)])
->>>>>>> theirs
     log = ""
     if not used.all():
         log = f"{path.rpartition('/')[2].removesuffix('.json')}.rejects.jsonl.gz"
@@ -286,12 +279,9 @@ def weave_bucket(
         rejects=log,
         counters=dict(counters),
         num_known=num_known,
-<<<<<<< ours
         sketches_sha256=sketches_sha256,
-=======
         input=bucket.input,
         by_input=counts_of_bucket(content, used, examples, input_of) if job.inputs else {},
->>>>>>> theirs
     )
     write_sealed(path, [json.dumps(asdict(record)).encode()])
     return record
@@ -401,28 +391,16 @@ class WeaveBucket(beam.DoFn):
         self.known: KnownDocuments | None = None
 
     def process(self, bucket: Bucket) -> Iterator[BucketRecord]:
-<<<<<<< ours
-        if self.plan is None:  # not in setup: the plan is written while the job runs
-            self.plan = read_plan(self.places.plan)
-            self.near_duplicate_ids = near_duplicate_ids(self.places, self.job)
-            if self.plan.held_out_sha256:
-                self.held_out_ids = read_held_out(self.places.held_out)
-            self.known = read_known(self.places, self.job)
-        path = record_path(bucket, self.plan, self.job, self.places)
-        record = finished_bucket(path, self.places)
-=======
         places = self.job.places_of(self.places, bucket.input)
         if bucket.input not in self.plans:  # not in setup: the plan is written while the job runs
             self.plans[bucket.input] = read_plan(places.plan)
-            if self.job.examples.near_duplicates is not None:
-                self.near_duplicate_ids = read_near_duplicates(places.near_duplicates)["id"]
+            self.near_duplicate_ids = near_duplicate_ids(places, self.job)
             if self.plans[bucket.input].held_out_sha256:
                 self.held_out_ids = read_held_out(places.held_out)
             self.known = read_known(places, self.job)
         plan = self.plans[bucket.input]
         path = record_path(bucket, plan, self.job, places)
         record = finished_bucket(path, places)
->>>>>>> theirs
         increment("weave", buckets_in=1, buckets_reused=int(record is not None))
         if record:
             num_documents = record.num_used + record.num_duplicates + record.num_without_example
