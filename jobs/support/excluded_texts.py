@@ -28,6 +28,8 @@ from pipeline.text.word_runs import RUN, RUN_WORDS, ExcludedSet, RunIndex, runs_
 from pipeline.text.words import find_words
 
 BATCH_BYTES = 1_000_000
+SHORTEST = 2 * RUN_WORDS - 1
+"""Characters of the shortest ASCII text of RUN_WORDS words."""
 MOST_RUNS = 1 << 25
 """Each worker process holds about 30 bytes for a run."""
 MAX_JSON_BYTES = 1 << 30
@@ -102,6 +104,8 @@ def _add_set(found: _Runs, name: str, path: str, columns: Sequence[str]) -> None
         num_records += 1
         for where, text in _texts(values, columns):
             num_texts += 1
+            if len(text) < SHORTEST and text.isascii():
+                continue
             texts.append(text.encode(errors="replace"))
             places.append(f"{place}{where}")
             numbers.append(num_records)

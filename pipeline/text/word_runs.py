@@ -126,8 +126,8 @@ class RunIndex:
 
     @classmethod
     def of(cls, sets: Sequence[ExcludedSet], places: Sequence[str], rows: NDArray[np.void]) -> "RunIndex":
-        """Return the index of RUN rows in any order."""
-        rows = rows[np.lexsort((rows["text"], rows["second"], rows["first"]))]
+        """Return the index of RUN rows in the order of texts."""
+        rows = rows[np.argsort(rows["first"], kind="stable")]
         first, second, texts = (np.ascontiguousarray(rows[name]) for name in RUN.names or ())
         of_set = _set_of(sets, texts)
         is_new = np.ones(len(rows), bool)

@@ -172,6 +172,8 @@ def kind_of(character: str) -> int:
     point, category = ord(character), unicodedata.category(character)
     if category[0] not in "LNM":
         return _SEPARATOR
+    if point < 0x3005:  # most characters, sooner
+        return _PART
     is_whole = character in _KANA_AND_MARKS or any(first <= point <= last for first, last in _WHOLE_RANGES)
     return _WHOLE if is_whole else _PART
 

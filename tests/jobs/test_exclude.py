@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import cli
+from jobs.preprocess import PreprocessConfig
+from jobs.support.config import parse
 from tests.jobs.corpus import digests, documents, run_job, shard_digests, write
 from tests.pipeline.twins_of_exclusion import sets_shared
 
@@ -198,6 +200,13 @@ def test_a_test_set_that_cannot_be_used_is_an_error(vocab, tmp_path, name, conte
     with pytest.raises(ValueError, match=message):
         run_job(tmp_path / "in", tmp_path / "out", vocab, **ONE, exclude=(str(tmp_path / name),))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_flags_can_be_in_a_preset(tmp_path):
+    (tmp_path / "preset.toml").write_text('exclude = ["a.jsonl", "b.jsonl"]\nexclude_columns = ["text"]\n')
+    argv = [f"{tmp_path}/preset.toml", "--input", "in", "--vocab", "v", "--out", "o", "--exclude", "c.jsonl"]
+    found = parse(PreprocessConfig, argv, prog="bertloom preprocess").test_sets
+    assert (found.exclude, found.exclude_columns) == (("c.jsonl",), ("text",))
 
 
 def test_columns_without_test_sets_are_an_error(vocab, tmp_path):

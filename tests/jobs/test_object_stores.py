@@ -100,6 +100,20 @@ def test_a_vocabulary_is_built_from_a_text_on_s3(bucket, tmp_path):
     assert cli.main(["build-vocab", *flags]) == 0
 
 
+def test_test_sets_may_be_on_s3(server, bucket, tmp_path, capsys):
+    text = " ".join(TEXTS[0][0].split())
+    for name in ("qnli/dev.tsv", "squad/dev.tsv"):
+        server.client().put_object(Bucket=bucket, Key=f"sets/{name}", Body=f"q\ttext\nShort\t{text}\n".encode())
+    (tmp_path / "a.txt").write_bytes(as_txt(TEXTS[:1]))
+    assert cli.main(["preview", f"{tmp_path}/a.txt", "--exclude", f"s3://{bucket}/sets/*/dev.tsv"]) == 0
+    said = capsys.readouterr().out
+    assert all(
+        f"1 document that shares a run of 13 words with {name}\n" in said for name in ("qnli/dev.tsv", "squad/dev.tsv")
+    )
+    assert cli.main(["preview", f"{tmp_path}/a.txt", "--exclude", f"s3://{bucket}/none.tsv"]) == 2
+    assert f"--exclude s3://{bucket}/none.tsv" in capsys.readouterr().err
+
+
 KEYS = ["a.jsonl", "._a.jsonl", ".ipynb_checkpoints/a.jsonl", "my data/a b.jsonl", "br/part[1].jsonl", "br/part1.jsonl"]
 
 
