@@ -32,7 +32,9 @@ DECIDING = (
     "spike_factor",
 )
 """Settings of pretraining that decide the numbers, besides those that `TrainingState` has a field for."""
-CHANGEABLE = (*DECIDING, "max_seq_length", "seed", "data", "precision")
+MIXTURE = ("shares", "temperature")
+"""Settings of pretraining on several data sets. With one data set, checkpoints do not have them."""
+CHANGEABLE = (*DECIDING, *MIXTURE, "max_seq_length", "seed", "data", "precision")
 """Settings of pretraining that `--allow-change` may name. The model's shape and the vocabulary never change."""
 
 
@@ -43,7 +45,8 @@ def changes_between(
 
     Args:
         step: the step at which they changed.
-        allowed: names that `--allow-change` gives; None for a command without this flag.
+        allowed: names that `--allow-change` gives; None for a command without this flag. Whoever permits other data sets
+            permits their shares, too.
 
     Raises:
         ValueError: a setting that is not among the allowed names differs.
@@ -53,8 +56,10 @@ def changes_between(
         old, new = before.get(name), now.get(name)
         if old == new:
             continue
-        if name not in (allowed or ()):
-            raise ValueError(_refusal(name, old, new, can_permit=allowed is not None and name in CHANGEABLE))
+        follows = name in MIXTURE and "data" in (allowed or ()) and before.get("data") != now.get("data")
+        if name not in (allowed or ()) and not follows:
+            can_permit, is_mixture = allowed is not None and name in CHANGEABLE, "shares" in {**before, **now}
+            raise ValueError(_refusal(name, old, new, can_permit=can_permit, is_mixture=is_mixture))
         changes.append({"step": step, "name": name, "before": old, "after": new})
     return changes
 
@@ -65,13 +70,20 @@ def settings_of(state: TrainingState) -> dict[str, Any]:
     return values | state.schedule | {f"model.{name}": value for name, value in state.model.items()}
 
 
-def _refusal(name: str, old: Any, new: Any, *, can_permit: bool) -> str:
+def _refusal(name: str, old: Any, new: Any, *, can_permit: bool, is_mixture: bool) -> str:
     permit = f", or permit the change with --allow-change {name}" if can_permit else ""
+    if name == "data" and is_mixture:
+        return (
+            f"the data sets are not those that this run was trained on, in their order (digest of their shards "
+            f"{new[:12]}…, expected {old[:12]}…): give the original data sets, or a new --out{permit}"
+        )
     if name == "data":
         return (
             f"the data set is not the one that this run was trained on (sha256 of shards.parquet is {new[:12]}…, "
             f"expected {old[:12]}…): give the original data set, or a new --out{permit}"
         )
+    if name == "shares":
+        old, new = (" ".join(value or ["of one data set"]) for value in (old, new))
     is_length = name in ("num_steps", "num_epochs", "num_tokens", "budget")
     reason = "the learning rate of every step depends on it; " if is_length else ""
     return (

@@ -8,13 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from jobs.pretrain import pretrain
 from jobs.support.config import parse
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.support.pretraining import Pretraining
 from jobs.verify import verify_run
+from model.distributed import Ranks
+from model.loading.batches import BatchReader
 from model.loading.data import DataSet
+from model.loading.data_sets import DataSets, LegReader
+from model.loading.remask import remasking_of
+from model.loading.stream import continue_legs, mixture_of
 from model.runs.metrics import read_metrics
 from model.runs.state import TrainingState, read_state
 from tests.jobs.small_run import VOCABULARY, learnt, make_data, numbers, run_config, train_lines
@@ -34,8 +40,8 @@ def data(tmp_path_factory) -> dict[str, Path]:
 
 
 def mixed(data: dict[str, Path], out: Path, words: tuple[str, ...] = SHARES, **changes) -> PretrainConfig:
-    given = {"save_every": 8, "eval_every": 10} | changes
-    return replace(run_config(data["web"], out, **given), data=tuple(word.format(**data) for word in words))
+    of_data = {"data": tuple(word.format(**data) for word in words), "temperature": changes.pop("temperature", None)}
+    return replace(run_config(data["web"], out, **{"save_every": 8, "eval_every": 10} | changes), **of_data)
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +159,85 @@ def test_data_sets_that_do_not_fit_together_are_refused(data, tmp_path):
     copied = shutil.copytree(data["web"], tmp_path / "copied")
     with pytest.raises(ValueError, match=r"copied \(.*\) and web \(.*\) have the same shards"):
         pretrain(mixed(data | {"copied": copied}, tmp_path / "run", ("{web}:0.5", "{copied}:0.5")))
+
+
+def test_shares_and_data_sets_change_only_with_permission_and_each_data_set_goes_on(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    pretrain(run_config(data["web"], out, num_steps=6, batch_size=16))  # items 0 to 95 of web
+    both = ("{web}:0.6", "{zh}:0.4")
+    with pytest.raises(ValueError, match="the data sets are not those .*permit the change with --allow-change data"):
+        pretrain(mixed(data, out, both, num_steps=12, allow_change=("num_steps",)))
+    pretrain(mixed(data, out, both, num_steps=12, allow_change=("num_steps", "data")))
+    other = ("{web}:0.5", "{zh}:0.5:epochs=3")
+    message = "shares is web:0.5 zh:0.5:epochs=3, but this run began with web:0.6 zh:0.4: .* --allow-change shares"
+    with pytest.raises(ValueError, match=message):
+        pretrain(mixed(data, out, other, num_steps=12, allow_change=("num_steps",)))
+    pretrain(mixed(data, out, other, num_steps=20, allow_change=("num_steps", "shares")))
+    legs = read_state(out / "checkpoints/step-00000020", TrainingState).progress.legs
+    assert [leg.step for leg in legs] == [0, 6, 12]
+    before = mixture_of(legs[1]).num_before(96)
+    assert [source.first for source in legs[1].sources] == [96, 0]
+    assert [source.first for source in legs[2].sources] == [96 + before[0], before[1]]
+    assert legs[2].sources[1].limit == 3 * 130
+    assert verify_run(out) == ([], 20)
+    assert verify_run(out, [data["zh"], data["web"]]) == ([], 20)
+    faults, steps = verify_run(out, data["web"])
+    assert steps == 6 and "step 7: the run read another data set than" in faults[0] and "for zh" in faults[0]
+    tokens = train_lines(out)[-1]
+    assert sum(tokens["tokens_by_source"].values()) == tokens["tokens"] - train_lines(out)[5]["tokens"]
+    assert verify_run(out, last_steps=5) == ([], 5)
+
+
+def test_a_temperature_gives_shares_by_the_sizes(data, tmp_path, capsys):
+    pretrain(mixed(data, tmp_path / "run", ("{web}", "{zh}"), num_steps=2, temperature=0.5))
+    tokens = {name: DataSet(data[name]).examples("train", 32).num_tokens for name in ("web", "zh")}
+    ratio = np.sqrt((tokens["web"] / 2) / tokens["zh"])
+    sources = read_state(tmp_path / "run/checkpoints/step-00000002", TrainingState).progress.legs[0].sources
+    assert sources[0].share / sources[1].share == pytest.approx(ratio, rel=1e-4)
+    with pytest.raises(ValueError, match="temperature is 0.7, but this run began with 0.5"):
+        pretrain(mixed(data, tmp_path / "run", ("{web}", "{zh}"), num_steps=2, temperature=0.7))
+
+
+def test_wrong_counts_of_a_data_set_are_a_fault(data, unbroken, tmp_path):
+    run = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    text = (run / "metrics.jsonl").read_text()
+    line = train_lines(run)[29]
+    wrong = line["tokens_by_source"] | {"zh": line["tokens_by_source"]["zh"] + 1}
+    was, now = (json.dumps({"tokens_by_source": value})[1:-1] for value in (line["tokens_by_source"], wrong))
+    assert text.count(was) == 1
+    (run / "metrics.jsonl").write_text(text.replace(was, now))
+    faults, steps = verify_run(run)
+    assert steps == 50 and len(faults) == 1
+    assert faults[0].startswith("step 30: metrics.jsonl has tokens_by_source {'web': ")
+
+
+def test_the_examples_of_a_bad_step_are_listed_by_data_set(data, tmp_path):
+    with pytest.raises(ValueError, match=r"its examples are rows .* of web; rows .* of zh; rows .* of pep \(all in"):
+        pretrain(mixed(data, tmp_path / "run", num_steps=9, batch_size=32, learning_rate=1.0, spike_factor=1.0001))
+    [line] = map(json.loads, (tmp_path / "run/bad_steps.jsonl").read_text().splitlines())
+    assert {name: len(rows) > 0 for name, rows in line["examples"].items()} == dict.fromkeys(("web", "zh", "pep"), True)
+    assert sum(map(len, line["examples"].values())) == 32
+
+
+@pytest.mark.parametrize("micro_batch_size", [32, 5])
+def test_new_masks_do_not_depend_on_the_division_and_keep_data_sets_apart(data, micro_batch_size):
+    sets = DataSets({name: DataSet(path) for name, path in data.items()})
+    config = mixed(data, Path("run"), num_steps=9, batch_size=32, remask=True)
+    [phase] = config.schedule(sets).phases
+    [leg] = continue_legs([], 0, **config.leg_settings(sets, phase))
+    found = []
+    for size in (32, micro_batch_size):
+        remasking = remasking_of(sets.first)
+        with BatchReader(sets, [leg], size, Ranks(device=torch.device("cpu")), remasking) as reader:
+            batch = reader.read(leg, 3)
+        masks = {}
+        for part in batch.micro_batches:
+            edges = part.cu_seqlens.tolist()
+            positions = part.masked_positions.numpy()
+            for number, row in enumerate(part.rows.tolist()):
+                own = positions[(positions >= edges[number]) & (positions < edges[number + 1])] - edges[number]
+                masks[tuple(row)] = own.tolist()
+        found.append(masks)
+    assert found[0] == found[1] and len(found[0]) == 32
+    keys = [LegReader(sets.examples_of(leg), leg).keys_of(np.array([copy]))[0][0] for copy in (0, 1, 2, 3)]
+    assert keys[0] == keys[1] and len({*map(int, keys)}) == 3
