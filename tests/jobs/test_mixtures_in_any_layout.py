@@ -14,9 +14,6 @@ from model.distributed import Ranks
 from model.loading.batches import BatchReader
 from model.loading.data_sets import open_data_sets
 from model.loading.stream import continue_legs
-from tests.fake_cuda.library import load, missing
-from tests.fake_cuda.report import Recorder
-from tests.fake_cuda.runs import on_devices
 from tests.jobs.small_run import TINY, learnt, make_data, numbers, run_config, train_lines
 from tests.model.object_store import object_store
 from tests.ranks import finish, start_ranks
@@ -104,16 +101,6 @@ def test_two_and_three_ranks_have_the_batches_of_one_and_go_on_from_each_other(d
 def test_a_sharded_model_has_the_batches_and_losses_of_a_whole_one(data, one, tmp_path):
     train(2, flags(data, tmp_path / "run", 8, "--shard-model"))
     assert_same_stream(tmp_path / "run", one)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(bool(missing()), reason=missing())
-@on_devices()
-def test_batches_padded_for_cuda_graphs_have_the_stream_of_others(data, tmp_path):
-    Recorder(load())
-    for name, changes in (("plain", {}), ("graphs", {"cuda_graphs": True})):
-        pretrain(mixed(data, tmp_path / name, device="cuda", micro_batch_size=8, precision="bf16", **changes))
-    assert_same_stream(tmp_path / "graphs", tmp_path / "plain", tolerance=2e-2)
 
 
 def test_padded_batches_fit_before_and_after_a_data_set_is_used_up(data, tmp_path):

@@ -1,0 +1,41 @@
+"""A mixture on a CUDA device in host memory: batches padded for CUDA graphs have the stream of others."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.pretrain import pretrain
+from jobs.verify import verify_run
+from tests.fake_cuda.library import load, missing
+from tests.fake_cuda.report import Recorder
+from tests.fake_cuda.runs import on_devices
+from tests.jobs.small_run import make_data, run_config, train_lines
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A folder with two data sets."""
+    folder = tmp_path_factory.mktemp("mixture")
+    for seed, (name, rows) in enumerate({"web": (300,), "pep": (40, 35)}.items()):
+        make_data(folder / name, rows=rows, num_validation=20, seed=seed)
+    return folder
+
+
+@on_devices()
+def test_batches_padded_for_cuda_graphs_have_the_stream_of_others(data, tmp_path):
+    words = (f"web={data}/web:0.8", f"pep={data}/pep:0.2")
+    lines, replays = {}, {}
+    for name in ("plain", "graphs"):
+        recorder = Recorder(load())
+        config = run_config("set", tmp_path / name, device="cuda", max_seq_length=32, cuda_graphs=name == "graphs")
+        pretrain(replace(config, data=words))
+        lines[name], replays[name] = train_lines(tmp_path / name), recorder.report().replays
+        assert verify_run(tmp_path / name) == ([], 6)
+    assert replays["graphs"] > 6 and not replays["plain"]
+    for line, twin in zip(lines["graphs"], lines["plain"], strict=True):
+        assert line["stream"] == twin["stream"] and line["tokens_by_source"] == twin["tokens_by_source"]
+        assert line["loss"] == pytest.approx(twin["loss"], rel=2e-2)
+        assert line["loss_by_source"] == pytest.approx(twin["loss_by_source"], rel=5e-2)
