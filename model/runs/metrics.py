@@ -22,6 +22,8 @@ Value = float | str | Mapping[str, float]
 TIMING_KEYS = ("seconds", "tokens_per_second", "data_wait_share", "mfu")
 """Keys that differ from run to run: `seconds` of wall clock, real tokens per second, the share of a step's time spent
 waiting for data, and the share of the device's peak FLOP/s (`model/devices.py`)."""
+TABLES = ("loss_by_source", "tokens_by_source")
+"""Keys whose value is a table."""
 MAX_ENTRIES = 1024
 """Largest number of entries in a table of a line: a mixture has 32 sources at most, and a run has few mixtures."""
 
@@ -38,14 +40,16 @@ def read_lines(path: Path) -> list[dict[str, Any] | None]:
 
 
 def parse_line(text: bytes) -> dict[str, Any] | None:
-    """Return a line: its step and split, and numbers, strings, nulls or tables of numbers by name; None if it is damaged."""
+    """Return a line: its step and split, and numbers, strings, nulls and TABLES by name; None if it is damaged."""
     try:
         line = decode_json(text, "")
     except ValueError:
         return None
     if not isinstance(line, dict) or type(line.get("step")) is not int or not isinstance(line.get("split"), str):
         return None
-    is_whole = line["step"] >= 0 and all(is_plain(value) or is_table(value) for value in line.values())
+    is_whole = line["step"] >= 0 and all(
+        is_table(value) if name in TABLES else is_plain(value) for name, value in line.items()
+    )
     is_counted = all(type(line.get(name, 0)) is int for name in ("tokens", "num_examples"))
     return line if is_whole and is_counted and isinstance(line.get("seconds", 0.0), (int, float)) else None
 

@@ -96,6 +96,8 @@ def test_a_line_has_a_number_for_each_source_of_a_mixture_and_no_empty_table(tmp
         {"web": 10**30},
         {str(number): 1 for number in range(1025)},
         [1],
+        "web",
+        None,
     ],
 )
 def test_a_table_that_no_run_writes_is_a_damaged_line(table):
