@@ -10,7 +10,7 @@ steps drawn pale. Dots are evaluations.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,9 +20,8 @@ import tyro
 from bertloom.counts import counted
 from bertloom.whole_files import output_file
 from jobs.support.config import parse
-from jobs.support.curves import EXACT, PANELS, SOURCE_PANELS
+from jobs.support.curves import EXACT, PANELS, SOURCE_PANELS, all_sources
 from jobs.support.outputs import check_output
-from model.loading.sources import MAX_SOURCES
 from model.runs.metrics import read_metrics
 from model.runs.sinks import numbers
 
@@ -75,8 +74,8 @@ class Panel:
     key: str
     """Of metrics.jsonl."""
     title: str
-    sources: tuple[str, ...] = ()
-    """Names of the sources with a curve each; without them a run has one curve."""
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    """Names of the sources with a curve each, and their colours; without them a run has one curve."""
 
 
 def plot(config: PlotConfig) -> None:
@@ -124,9 +123,11 @@ def panels_of(lines: Lines) -> list[Panel]:
     """Return the charts of what these lines have."""
     known = dict.fromkeys(key for line in lines for key in line)
     panels = [Panel(key, title) for key, title in PANELS if key in known]
+    names = all_sources(known)
+    colors = {name: source_color(number, len(names)) for number, name in enumerate(names)}
     for key, title in SOURCE_PANELS:
-        if sources := [name.removeprefix(f"{key}/") for name in known if name.startswith(f"{key}/")]:
-            panels.append(Panel(key, title, tuple(sources[:MAX_SOURCES])))
+        if sources := {name: color for name, color in colors.items() if f"{key}/{name}" in known}:
+            panels.append(Panel(key, title, sources))
     return panels
 
 
@@ -145,12 +146,11 @@ def draw_sources(axes: Axes, panel: Panel, runs: Mapping[str, Lines], config: Pl
     from matplotlib.lines import Line2D
 
     is_exact = panel.key in EXACT
-    colors = [source_color(number, len(panel.sources)) for number in range(len(panel.sources))]
     styles = [STYLES[number % len(STYLES)] for number in range(len(runs))]
     for lines, style in zip(runs.values(), styles):
-        for source, color in zip(panel.sources, colors):
+        for source, color in panel.sources.items():
             draw_curve(axes, lines, f"{panel.key}/{source}", config, color=color, style=style, is_exact=is_exact)
-    entries = [(source, Line2D([], [], color=color)) for source, color in zip(panel.sources, colors)]
+    entries = [(source, Line2D([], [], color=color)) for source, color in panel.sources.items()]
     if len(runs) > 1:
         entries += [(run, Line2D([], [], color="0.3", linestyle=style)) for run, style in zip(runs, styles)]
     add_legend(axes, entries)
@@ -185,7 +185,7 @@ def add_legend(axes: Axes, entries: Sequence[tuple[str, Artist]]) -> None:
 
 
 def source_color(number: int, count: int) -> Any:
-    """Return the colour of one of the sources of a chart."""
+    """Return the colour of a source, the same in all charts."""
     from matplotlib import colormaps
 
     return f"C{number}" if count <= 10 else colormaps["turbo"](number / (count - 1))

@@ -20,7 +20,7 @@ from jobs.support.pretrain_config import PretrainConfig
 from model.loading.data import Examples
 from model.loading.data_sets import DataSets, LegReader
 from model.loading.order import ORDER_VERSION, TrainingOrder
-from model.loading.stream import Leg, continue_legs
+from model.loading.stream import Leg, continue_legs, mixture_of
 from model.runs.state import TrainingState, read_state
 from model.schedule import Schedule
 
@@ -169,6 +169,14 @@ def rows_of_step(data_sets: DataSets, leg: Leg, step: int, first: int, count: in
         reader.order.epochs(*span).tolist(),
         [0] * len(rows) if sources is None else sources.tolist(),
     )
+
+
+def num_of_sources(leg: Leg, step: int) -> list[int]:
+    """Return the number of examples of each data set in a step, in the order of the leg."""
+    if not leg.sources:
+        return [leg.batch_size]
+    before, after = (mixture_of(leg).num_before(leg.item_at(number)) for number in (step - 1, step))
+    return [end - start for start, end in zip(before, after)]
 
 
 def config_of(run: BrowsedRun) -> PretrainConfig:

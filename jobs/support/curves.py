@@ -1,5 +1,9 @@
 """The quantities of metrics.jsonl that are drawn as curves, with their titles: for `plot` and for the pages of runs."""
 
+from collections.abc import Iterable
+
+from model.loading.sources import MAX_SOURCES
+
 PANELS = (
     ("loss", "loss (nats)"),
     ("mlm_loss", "MLM loss"),
@@ -30,3 +34,16 @@ SOURCE_PANELS = (("loss_by_source", "MLM loss by source"), ("tokens_by_source", 
 """The same for tables with a number for each source of a mixture. A panel has one curve for each source."""
 EXACT = ("learning_rate", "tokens_by_source")
 """Keys that are drawn without a running mean."""
+
+
+def all_sources(keys: Iterable[str]) -> list[str]:
+    """Return the sources of these keys of `model.runs.sinks.numbers`, at most 32, in the order in which a run names them.
+
+    That is the order of the tokens read. The losses of a line are only those of some sources.
+
+    >>> all_sources(["loss", "loss_by_source/books", "tokens_by_source/web", "tokens_by_source/books"])
+    ['web', 'books']
+    """
+    names = [key.partition("/") for key in sorted(keys, key=lambda key: not key.startswith("tokens_by_source/"))]
+    tables = [key for key, _ in SOURCE_PANELS]
+    return list(dict.fromkeys(name for table, slash, name in names if slash and table in tables))[:MAX_SOURCES]

@@ -7,10 +7,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from jobs.browser.curve_points import SPLITS
-from jobs.browser.metrics_lines import sources_in
 from jobs.browser.pages import cut, number_of, render, run_of
 from jobs.browser.section import Section
-from jobs.support.curves import EXACT, PANELS, SOURCE_PANELS
+from jobs.support.curves import EXACT, PANELS, SOURCE_PANELS, all_sources
 
 SMOOTHING = 20
 """Lines in a running mean, as in `plot`, unless the page asks for another number."""
@@ -66,7 +65,7 @@ def latest_rows(request: Request) -> list[Row]:
     known = [key for column in columns for key in column]
     keys = [("step", "", "step"), *((title, "", key) for key, title in PANELS)]
     for table, title in SOURCE_PANELS:
-        keys += [(title, source, f"{table}/{source}") for source in sources_in(known, table)]
+        keys += [(title, source, f"{table}/{source}") for source in all_sources(known)]
     return [
         Row(title, cut(source, MAX_NAME), [shown(column.get(key)) for column in columns])
         for title, source, key in keys

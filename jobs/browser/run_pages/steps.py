@@ -13,7 +13,7 @@ from jobs.browser.pages import number_of, render, run_of, translate
 from jobs.browser.paging import Paging
 from jobs.browser.run import BrowsedRun
 from jobs.browser.section import Section
-from jobs.browser.step_rows import plan_step, rows_of_step
+from jobs.browser.step_rows import num_of_sources, plan_step, rows_of_step
 from jobs.browser.targets import Targets
 from jobs.support.example_text import ExampleText, example_text
 from model.loading.data_sets import DataSets
@@ -91,7 +91,7 @@ def show_step(request: Request) -> Response:
         last=run.last_step(),
         message="",
         planned=planned,
-        sources=sources,
+        sources=list(zip(sources, num_of_sources(leg, step))),
         rows=rows,
         paging=paging,
         has_texts=has_texts,

@@ -157,11 +157,21 @@
       });
   }
 
+  /** Numbers new sources in the order in which runs name them: that of the tokens read, because a line may lack losses. */
+  function numberSources() {
+    for (const table of ["tokens_by_source/", "loss_by_source/"]) {
+      const keys = runs.flatMap((run) => Object.values(run.splits).flatMap((split) => Object.keys(split.values)));
+      for (const key of keys.filter((key) => key.startsWith(table))) {
+        const source = key.slice(table.length);
+        if (!sourceNumbers.has(source)) sourceNumbers.set(source, sourceNumbers.size);
+      }
+    }
+  }
+
   /** Returns the entry of a source in the legend. After eight, the colours go round the circle by the golden angle. */
   function itemOf(chart, source) {
     const known = chart.sources.get(source);
     if (known) return known;
-    if (!sourceNumbers.has(source)) sourceNumbers.set(source, sourceNumbers.size);
     const number = sourceNumbers.get(source);
     const item = document.createElement("li");
     item.textContent = source.length > 40 ? `${source.slice(0, 40)}…` : source;
@@ -180,7 +190,8 @@
       item.textContent = `${DASH_MARKS[runs.indexOf(run) % DASHES.length]} ${run.name}`;
       return item;
     });
-    chart.legend.replaceChildren(...[...chart.sources.values()].filter((item) => items.has(item)), ...ofRuns);
+    const ofSources = [...sourceNumbers.keys()].map((source) => chart.sources.get(source));
+    chart.legend.replaceChildren(...ofSources.filter((item) => items.has(item)), ...ofRuns);
   }
 
   /** Returns the points that have an x value, which uPlot wants in order and each once. */
@@ -274,6 +285,7 @@
   }
 
   function drawAll() {
+    numberSources();
     charts.forEach(draw);
   }
 
