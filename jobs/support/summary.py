@@ -51,9 +51,9 @@ def print_summary(manifest: dict[str, Any]) -> None:
 
 
 def lines_of_sources(sources: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the lines of the summary about the sources of --inputs."""
+    """Return the lines of the summary about the sources of --inputs, if there are several."""
     lines = []
-    for source in sources:
+    for source in sources if len(sources) > 1 else ():
         counters = source["counters"]
         lines.append(
             f"  source {source['name']}: {counted(counters['documents_in'], 'document')} in = "
