@@ -291,13 +291,13 @@ def test_the_table_has_a_row_for_each_source(tmp_path):
     second = write_run(tmp_path / "second", [train_line(1, loss_by_source={"n" * 500: 1.5}), train_line(2)])
     page = Reader(first, second).get("r0/curves")
     assert [row for row in page.rows if "by source" in row[0]] == [
-        ["MLM loss by source: <web>", "2.5", "–", "–", "–"],
-        ["MLM loss by source: books", "3", "4.5", "–", "–"],
-        [f"MLM loss by source: {'n' * 60}…", "–", "–", "1.5", "–"],
-        ["tokens read by source: <web>", "123,456", "–", "–", "–"],
-        ["tokens read by source: books", "10", "–", "–", "–"],
+        ["MLM loss by source · <web>", "2.5", "–", "–", "–"],
+        ["MLM loss by source · books", "3", "4.5", "–", "–"],
+        [f"MLM loss by source · {'n' * 60}…", "–", "–", "1.5", "–"],
+        ["tokens read by source · <web>", "123,456", "–", "–", "–"],
+        ["tokens read by source · books", "10", "–", "–", "–"],
     ]
-    assert "各来源的 MLM 损失：books" in Reader(first).get("r0/curves", language="zh").text
+    assert "各来源的 MLM 损失 · books" in Reader(first).get("r0/curves", language="zh").text
     assert page.source.count("data-sources") == 2
 
 

@@ -47,7 +47,7 @@ def test_the_pages_of_the_run_have_its_data_sets(run):
     assert overview["web"][3] == "–" and overview["prose"][3] != "–"
     titles = [row[0] for row in reader.get("r0/curves").rows if "by source" in row[0]]
     of = ["MLM loss by source", "tokens read by source"]
-    assert titles == [f"{title}: {name}" for title in of for name in ("web", "prose")]
+    assert titles == [f"{title} · {name}" for title in of for name in ("web", "prose")]
     train = reader.client.get("/token/r0/curves/points").json()["splits"]["train"]["values"]
     assert train["tokens_by_source/web"]["mean"][-1] == tokens["web"]
 
