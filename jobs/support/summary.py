@@ -5,6 +5,7 @@ from typing import Any
 
 from bertloom.counts import counted
 from pipeline.examples.configuration import ExamplesConfig
+from pipeline.stages.exclusion import IN_TEST_SET
 
 
 def print_summary(manifest: dict[str, Any]) -> None:
@@ -24,8 +25,8 @@ def print_summary(manifest: dict[str, Any]) -> None:
             print(f"    duplicate {numbers['near']:>12,} are near duplicates of documents of {name}")
     for reason, number in counters["rejected"].items():
         print(f"    rejected {number:>13,} {reason}")
-    for one in manifest.get("excluded", {}).get("sets", ()):
-        print(f"      shared {one['documents']:>13,} with {one['name']}")
+        for one in manifest["excluded"]["sets"] if reason == IN_TEST_SET else ():
+            print(f"      shared {one['documents']:>13,} with {one['name']}")
     for reason, number in counters["passed_over"].items():
         print(f"    ignored  {number:>13,} {reason}")
     for step, number in counters["cleaned"].items():
