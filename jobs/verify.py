@@ -1,6 +1,7 @@
 """Verifies a data set or a run.
 
     bertloom verify DATASET
+    bertloom verify DATASET2 --extends DATASET
     bertloom verify RUN
     bertloom verify RUN --last-steps 1000 --data DATASET
 
@@ -10,6 +11,7 @@ checked, and the stream digest is computed again from the data set up to the las
 Prints a line for each fault. Exit status: 0 without faults, 1 with faults.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,6 +39,8 @@ class VerifyConfig:
     """Data set or run folder."""
     data: tuple[str, ...] = ()
     """Data set of the run, a folder or a URL, or several, if they have moved since the run was trained."""
+    extends: tuple[str, ...] = ()
+    """Data sets that this one extends: check also that no document is in both."""
     last_steps: int | None = None
     """Number of the last steps of a run whose rows to read again. The default is all steps."""
     cache_dir: Path | None = None
@@ -49,6 +53,8 @@ class VerifyConfig:
             raise ValueError(f"last_steps={self.last_steps} must be at least 1")
         if not is_run(self.path) and (self.data or self.last_steps is not None):
             raise ValueError(f"--data and --last-steps are for run folders, but {self.path} is not one")
+        if is_run(self.path) and self.extends:
+            raise ValueError(f"--extends is for data sets, but {self.path} is a run folder")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         faults, count = verify_run(Path(config.path), config.data, config.last_steps, config.cache_dir, config.cache_gb)
         what = f"{counted(count, 'step')} read again"
     else:
-        faults, count = verify(config.path)
+        faults, count = verify(config.path, config.extends)
         what = f"{counted(count, 'file')} read"
     for fault in faults[:MAX_FAULTS]:
         print(fault)
@@ -77,11 +83,15 @@ def is_run(path: str) -> bool:
     return not (folder / "manifest.json").exists() and any((folder / name).exists() for name in names)
 
 
-def verify(path: str) -> tuple[list[str], int]:
-    """Return a sentence for each fault of a data set, and the number of files read."""
+def verify(path: str, extends: Sequence[str] = ()) -> tuple[list[str], int]:
+    """Return a sentence for each fault of a data set, and the number of files read.
+
+    extends: data sets that must have none of its documents.
+    """
+    from pipeline.checks.extended import check_extended
     from pipeline.checks.verify import check_dataset
 
-    return _collect(check_dataset(path), " files")
+    return _collect(itertools.chain(check_dataset(path), check_extended(path, extends)), " files")
 
 
 def verify_run(

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from bertloom.arrays import I64
 from bertloom.manifest import DAMAGED
 from jobs.browser.data_set import BrowsedDataSet
-from jobs.browser.near_duplicates import NearDuplicates
+from jobs.browser.near_duplicates import NearDuplicates, near_of_others
 from jobs.browser.sliced_work import SlicedWork
 from pipeline.checks.sample import read_documents_page
 from pipeline.inputs.sources import source_of
@@ -46,6 +46,7 @@ class EqualDocuments(SlicedWork):
     def _check(self) -> None:
         counters = self.data_set.manifest["counters"]
         expected = counters["documents_duplicate"] - counters.get("documents_near_duplicate", 0)
+        expected -= near_of_others(counters)
         found = int(self.numbers.sum())
         if found != expected or (self.numbers < 0).any():
             raise ValueError(
@@ -56,9 +57,10 @@ class EqualDocuments(SlicedWork):
         self.kept, self.near = (np.zeros(len(self.inputs), np.int64) for _ in range(2))
         self.num_read = 0
         places = {row["name"]: i for i, row in enumerate(self.inputs)}
-        for column in NearDuplicates(self.data_set).sources():
-            _add(self.near, column, places)
-            yield
+        for of_others in (False, True):
+            for column in NearDuplicates(self.data_set, of_others).sources():
+                _add(self.near, column, places)
+                yield
         for split, numbers in self.data_set.pages.items():
             for number in numbers:
                 page = read_documents_page(self.data_set.location, split, number, self.data_set.manifest)

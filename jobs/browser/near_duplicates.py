@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,14 @@ from jobs.browser.inputs import inputs_of
 from jobs.browser.lru import LruCache
 from jobs.browser.text_comparison import Comparison, compare
 from pipeline.checks.replay import read_from_source
-from pipeline.dataset import NEAR_DUPLICATES, NEAR_DUPLICATES_SCHEMA, check_listed, repeated_lines_of
+from pipeline.dataset import (
+    KNOWN_NEAR_DUPLICATES,
+    KNOWN_NEAR_DUPLICATES_SCHEMA,
+    NEAR_DUPLICATES,
+    NEAR_DUPLICATES_SCHEMA,
+    check_listed,
+    repeated_lines_of,
+)
 from pipeline.inputs.sources import source_of
 from pipeline.text.records import Document
 
@@ -34,13 +41,21 @@ BEGINNING_CHARACTERS = 200
 PLACE = pa.schema([NEAR_DUPLICATES_SCHEMA.field(name) for name in ("id", "source", "position", "piece")])
 
 
+def near_of_others(counters: Mapping[str, Any]) -> int:
+    """Return how many documents were left out because they resemble one of another data set."""
+    return sum(numbers.get("near", 0) for numbers in counters.get("duplicates_of", {}).values())
+
+
 class NearDuplicates:
     """The rows of near-duplicates.parquet, by number or by id. Each call reads the file."""
 
-    def __init__(self, data_set: BrowsedDataSet) -> None:
-        self.dataset = data_set.location
-        self.sha256: str | None = data_set.manifest["files"].get(NEAR_DUPLICATES)
-        self.num_rows: int = data_set.manifest["counters"].get("documents_near_duplicate", 0)
+    def __init__(self, data_set: BrowsedDataSet, of_others: bool = False) -> None:
+        """of_others: read the file of documents that resemble one of another data set."""
+        self.dataset, counters = data_set.location, data_set.manifest["counters"]
+        self.name = KNOWN_NEAR_DUPLICATES if of_others else NEAR_DUPLICATES
+        self.schema = KNOWN_NEAR_DUPLICATES_SCHEMA if of_others else NEAR_DUPLICATES_SCHEMA
+        self.sha256: str | None = data_set.manifest["files"].get(self.name)
+        self.num_rows: int = near_of_others(counters) if of_others else counters.get("documents_near_duplicate", 0)
         self._is_checked = False
         self._lock = threading.Lock()
 
@@ -90,16 +105,16 @@ class NearDuplicates:
     def _opened(self) -> Iterator[pq.ParquetFile]:
         """Open the file. ValueError, with what `bertloom verify` prints, where it is damaged."""
         if self.sha256 is None:
-            raise ValueError(f"manifest.json of {self.dataset} does not list {NEAR_DUPLICATES}; {DAMAGED}")
+            raise ValueError(f"manifest.json of {self.dataset} does not list {self.name}; {DAMAGED}")
         try:
             with self._lock:
                 if not self._is_checked:
-                    check_listed(self.dataset, NEAR_DUPLICATES, self.sha256)
+                    check_listed(self.dataset, self.name, self.sha256)
                 self._is_checked = True
-            with storage.open_read(storage.file_below(self.dataset, NEAR_DUPLICATES)) as content:
+            with storage.open_read(storage.file_below(self.dataset, self.name)) as content:
                 file = pq.ParquetFile(content)
-                if not file.schema_arrow.equals(NEAR_DUPLICATES_SCHEMA):
-                    raise ValueError(f"{NEAR_DUPLICATES}: its columns are not those of the format")
+                if not file.schema_arrow.equals(self.schema):
+                    raise ValueError(f"{self.name}: its columns are not those of the format")
                 yield file
         except UNREADABLE as error:
             raise ValueError(f"{' '.join(str(error).split())}; {DAMAGED}") from None
@@ -129,6 +144,11 @@ class DuplicateTexts:
             return found, False
         if found := self.table.row(number):
             return found, True
+        if others := [one["name"] for one in self.data_set.manifest.get("extends", ())]:
+            raise ValueError(
+                f"document {row['id']:016x} resembles document {number:016x}, which is equal to one of a data set that this "
+                f"one extends ({', '.join(others)}): open that data set"
+            )
         raise ValueError(
             f"document {row['id']:016x} resembles document {number:016x}, which neither documents/ nor {NEAR_DUPLICATES} "
             f"holds; {DAMAGED}"

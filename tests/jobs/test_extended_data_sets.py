@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 
 import pyarrow.parquet as pq
@@ -186,3 +187,16 @@ def test_a_damaged_page_of_the_first_data_set_is_an_error_that_names_it(grown, t
     page.write_bytes(page.read_bytes()[:-1] + b"x")
     assert extend(grown, tmp_path / "two") == 2
     assert "documents/train/00000.parquet: its sha256 differs" in capsys.readouterr().err
+
+
+def test_verify_finds_a_document_that_is_in_both(grown, tmp_path, capsys):
+    assert extend(grown, tmp_path / "two") == 0
+    command = ["verify", str(tmp_path / "two"), "--extends"]
+    assert main([*command, str(grown / "one")]) == 0
+    run_job(grown / "in", tmp_path / "whole", grown / "vocab.txt")
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "whole")]) == 1
+    said = capsys.readouterr().out
+    assert "does not list" in said and re.search(
+        r"documents/train/00000.parquet of .*whole: holds \d+ documents of", said
+    )

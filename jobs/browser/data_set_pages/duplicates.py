@@ -9,7 +9,7 @@ from starlette.responses import Response
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.equal_documents import EqualDocuments
 from jobs.browser.inputs import inputs_of, largest, unit_of
-from jobs.browser.near_duplicates import DuplicateTexts
+from jobs.browser.near_duplicates import DuplicateTexts, NearDuplicates, near_of_others
 from jobs.browser.pages import data_set_of, render
 from jobs.browser.paging import Paging
 from jobs.browser.per_data_set import PerDataSet
@@ -23,6 +23,7 @@ PAGE = 20
 """Near duplicates on a page. Their texts may have 4 MB each."""
 
 texts_of = PerDataSet(DuplicateTexts)
+of_others = PerDataSet(lambda data_set: NearDuplicates(data_set, of_others=True))
 equal_of = PerDataSet(EqualDocuments)
 
 
@@ -33,6 +34,9 @@ def show_duplicates(request: Request) -> Response:
     near = counters.get("documents_near_duplicate", 0)
     paging = Paging.of(request, near, PAGE)
     rows = texts_of(data_set).table.rows(paging.first, PAGE) if near else []
+    resembles_others = near_of_others(counters)
+    paging_of_others = Paging.of(request, resembles_others, PAGE, "others")
+    rows_of_others = of_others(data_set).rows(paging_of_others.first, PAGE) if resembles_others else []
     beginnings: dict[int, str] = {}
     errors: list[str] = []
     shows_texts = request.query_params.get("texts") == "1"
@@ -42,8 +46,11 @@ def show_duplicates(request: Request) -> Response:
         request,
         "duplicates.html.j2",
         documents_in=counters["documents_in"],
-        equal=counters["documents_duplicate"] - near,
+        equal=counters["documents_duplicate"] - near - resembles_others,
         near=near,
+        others=counters.get("duplicates_of", {}),
+        rows_of_others=[_shown(data_set, row) | {"data_set": row["data_set"]} for row in rows_of_others],
+        paging_of_others=paging_of_others,
         similarity=data_set.manifest["configuration"]["near_duplicates"],
         shingle_tokens=SHINGLE_TOKENS,
         rows=[_shown(data_set, row) | {"beginning": beginnings.get(row["id"])} for row in rows],
