@@ -218,7 +218,7 @@ def leave_out_known(
     for number, manifest in enumerate(extension.manifests):
         options = {row["name"]: row["options"] for row in manifest.get("sources", ())}
         for row in manifest["inputs"]:
-            own = options.get(row.get("source", ""), {})
+            own = options.get(str(row.get("source")), {})
             if "tokens" not in own:
                 sample = own.get("sample", manifest["configuration"].get("sample"))
                 known.setdefault((row["fingerprint"], sample), number)

@@ -77,7 +77,7 @@ class JobConfig:
 
     def text_config(self, row: dict[str, Any]) -> TextConfig:
         """Return how the documents of a file of a finished data set were read and cleaned. row: as in `read_config`."""
-        clean = {one.name: one.clean for one in self.inputs}.get(row.get("source", ""), self.tokenize.text.clean)
+        clean = {one.name: one.clean for one in self.inputs}.get(str(row.get("source")), self.tokenize.text.clean)
         return TextConfig(read=self.read_config(row), clean=clean)
 
     def read_config(self, row: dict[str, Any]) -> ReadConfig:

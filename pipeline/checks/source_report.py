@@ -38,7 +38,8 @@ def about_sources(
     """
     sources = manifest.get("sources", [])
     numbers = {source["name"]: i for i, source in enumerate(sources)}
-    files = {row["name"]: numbers[row["source"]] for row in manifest["inputs"] if row.get("source") in numbers}
+    of_files = {row["name"]: str(row.get("source")) for row in manifest["inputs"]}
+    files = {name: numbers[source] for name, source in of_files.items() if source in numbers}
     if not sources:
         return []
     source_of = DocumentInputs.of(documents, files).place(e.document_a)

@@ -28,6 +28,8 @@ from bertloom.shards import MEMBER_EXAMPLES, SHARDS_SCHEMA, SPLITS, digest_of, s
 from pipeline.checks.members import Page, check_batch
 from pipeline.dataset import HeldOut, check_listed, parse_documents, read_rejects, vocabulary_of
 from pipeline.examples.configuration import ExamplesConfig
+from pipeline.inputs.named_inputs import NamedInput
+from pipeline.text.cleaning import CleanConfig
 from pipeline.vocabulary import Vocabulary
 from pipeline.vocabulary_files import parse_copy
 
@@ -184,6 +186,29 @@ def _check_file(dataset: str, name: str, sha256: str, manifest: dict[str, Any]) 
         yield f"{name}: holds {dict(sorted(in_test_sets.items()))} documents in test sets, but manifest.json counts {sets}"
 
 
+def _check_sources(manifest: dict[str, Any]) -> Iterator[str]:
+    """Yield contradictions within the counters of the sources of --inputs."""
+    sources = manifest.get("sources", [])
+    named = {source["name"] for source in sources}
+    if unknown := [row["name"] for row in manifest["inputs"] if "source" in row and row["source"] not in [*named]]:
+        yield f"manifest.json: the input file {unknown[0]} belongs to a source that is not listed"
+    for source in sources:
+        try:
+            NamedInput.of_row(source, CleanConfig())
+        except ValueError as error:
+            yield f"manifest.json: {error}"
+        counters, name = source["counters"], source["name"]
+        ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]
+        if ends != counters["documents_in"]:
+            yield (
+                f"manifest.json: {counters['documents_in']} documents of the source {name} came in, but {ends} are used, "
+                f"rejected or duplicate"
+            )
+        files = sum(row.get("source") == name for row in manifest["inputs"])
+        if files != source["files"]:
+            yield f"manifest.json: the source {name} has {source['files']} files, but {files} input files name it"
+
+
 def _check_totals(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> Iterator[str]:
     """Yield contradictions within the manifest, and between it and shards.parquet."""
     configuration, counters = manifest["configuration"], manifest["counters"]
@@ -193,6 +218,7 @@ def _check_totals(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> Itera
     ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]
     if ends != counters["documents_in"] or sum(counters["rejected"].values()) != counters["documents_rejected"]:
         yield f"manifest.json: {counters['documents_in']} documents came in, but {ends} are used, rejected or duplicate"
+    yield from _check_sources(manifest)
     known = sum(sum(numbers.values()) for numbers in counters.get("duplicates_of", {}).values())
     if known > counters["documents_duplicate"]:
         yield (

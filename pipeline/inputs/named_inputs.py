@@ -38,10 +38,13 @@ class NamedInput:
             raise ValueError(
                 f"{name} has the option {unknown[0]}: expected options for cleaning; preprocess the texts again"
             )
+        tokens = options.get("tokens")
+        if tokens is not None and (type(tokens) is not int or tokens < 1):
+            raise ValueError(f"{name} has tokens = {tokens!r}: expected a number from 1; preprocess the texts again")
         cleaning = {key: value for key, value in options.items() if key != "tokens"}
         check_types(CleanConfig, cleaning, name)
         cleaning = {key: tuple(value) if isinstance(value, list) else value for key, value in cleaning.items()}
-        return cls(name=row["name"], clean=replace(flags, **cleaning), tokens=options.get("tokens"))
+        return cls(name=row["name"], clean=replace(flags, **cleaning), tokens=tokens)
 
 
 def clean_of(source: Source, flags: CleanConfig, of_inputs: Sequence[CleanConfig]) -> CleanConfig:

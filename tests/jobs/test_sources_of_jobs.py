@@ -2,11 +2,12 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from bertloom.manifest import read_dataset
+from bertloom.manifest import manifest_sha256, manifest_text, read_dataset
 from jobs import cli
 from jobs.explain import main as explain
 from jobs.preprocess import PreprocessConfig, make_all
@@ -306,3 +307,43 @@ def test_a_data_set_of_sources_is_extended(corpus, vocab):
         job(corpus, BUDGETS, vocab, out="again", extend=(str(corpus / "out"),))
     with pytest.raises(ValueError, match="--per-source and --extend: the data sets of sources cannot be extended"):
         job(corpus, toml, vocab, out="again", extend=(str(corpus / "out"),), per_source=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, vocab) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    write(folder / "web/a.jsonl", english(40))
+    write(folder / "zh.txt", chinese(50))
+    job(folder, TWO, vocab)
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.update(sources=3),
+        lambda manifest: manifest.update(sources=[{}]),
+        lambda manifest: manifest["sources"].pop(),
+        lambda manifest: manifest["sources"][0].update(name=[]),
+        lambda manifest: manifest["sources"][0].update(files=-1),
+        lambda manifest: manifest["sources"][0].update(files=9),
+        lambda manifest: manifest["sources"][0].update(options={"languages": 3}),
+        lambda manifest: manifest["sources"][0].update(options={"seed": 3}),
+        lambda manifest: manifest["sources"][0].update(options={"sample": -1.0, "tokens": []}),
+        lambda manifest: manifest["sources"][0]["counters"].update(documents_used=1),
+        lambda manifest: manifest["sources"][0]["counters"].update(rejected={"a": "b"}),
+        lambda manifest: manifest["inputs"][0].update(source=[]),
+        lambda manifest: manifest["inputs"][0].update(source="another"),
+    ],
+)
+def test_a_strange_list_of_sources_is_refused_or_read(made, tmp_path, change, capsys):
+    dataset = tmp_path / "set"
+    shutil.copytree(made, dataset)
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    change(manifest)
+    manifest["sha256"] = manifest_sha256(manifest)
+    (dataset / "manifest.json").write_bytes(manifest_text(manifest))
+    assert verify(str(dataset))[0]
+    for words in (["report", str(dataset), "--gates.no-fail"], ["explain", str(dataset), "1"]):
+        assert cli.main(words) in (0, 1, 2)
+        assert "Traceback" not in capsys.readouterr().err

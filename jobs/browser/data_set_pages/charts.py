@@ -44,7 +44,8 @@ def show_charts(request: Request) -> Response:
     """Show the exact charts. The page then asks for the charts of the sample."""
     data_set = data_set_of(request)
     length = _length(request, data_set)
-    charts = [_examples(request, data_set), _labels(request, data_set), _tokens_by_source(request, data_set)]
+    charts = [_examples(request, data_set), _labels(request, data_set), *_named_sources(request, data_set)]
+    charts.append(_tokens_by_source(request, data_set))
     return render(request, "charts.html.j2", exact=charts, lengths=_all_lengths(data_set), length=length)
 
 
@@ -120,6 +121,27 @@ def _labels(request: Request, data_set: BrowsedDataSet) -> Rows:
             bars.append(Bar(text, number, f"{number:,}", link, (percent(number / max(1, examples)),)))
     heads = (say("Examples"), say("Number"), say("Share"))
     return Rows("labels", say("Examples by length and label"), bars, heads)
+
+
+def _named_sources(request: Request, data_set: BrowsedDataSet) -> list[Rows]:
+    """Return the chart of the sources that --inputs lists, if there are some."""
+    say = partial(translate, request)
+    sources = [(source["name"], source["counters"]) for source in data_set.manifest.get("sources", [])]
+    total = max(1, sum(counters["tokens"] for _, counters in sources))
+    names = ("documents_used", "documents_rejected", "documents_duplicate")
+    bars = [
+        Bar(
+            name,
+            counters["tokens"],
+            f"{counters['tokens']:,}",
+            None,
+            (percent(counters["tokens"] / total), *(f"{counters[each]:,}" for each in names)),
+        )
+        for name, counters in sources
+    ]
+    heads = (say("Source"), say("Tokens"), say("Share"), say("Documents used"), say("Rejected"), say("Duplicates"))
+    title = say("Tokens by source of --inputs")
+    return [Rows("named-sources", title, bars, heads, say("Without rejects and duplicates."))] if bars else []
 
 
 def _tokens_by_source(request: Request, data_set: BrowsedDataSet) -> Rows:
