@@ -75,7 +75,7 @@ def run_plan(corpus: str, vocab: str, flags: list[str], sample: float) -> tuple[
     words = command("plan", "--input", corpus, "--vocab", vocab, *flags, "--sample-mb", str(sample), "--json")
     start = time.perf_counter()
     output = subprocess.run(words, check=True, env=environment(), stdout=subprocess.PIPE, text=True).stdout
-    seconds, found = time.perf_counter() - start, json.loads(output)
+    seconds, found = time.perf_counter() - start, json.loads(output)["preprocess"]
     examples = {f"examples of {length}": added(splits) for length, splits in found["examples"].items()}
     memory = found["memory_per_worker"] / 1e6
     return {

@@ -142,7 +142,7 @@ def make_strata(sources: Sequence[Source]) -> list[list[Source]]:
     total = sum(source.size for source in sources)
     strata: dict[object, list[Source]] = {}
     for source in sources:
-        kind = (source.format, source.codec, source.encoding, source.read, source.held_out)
+        kind = (source.format, source.codec, source.encoding, source.read, source.held_out, source.input)
         own = source.path if source.size >= LARGE_FILE * total else None
         strata.setdefault((kind, own), []).append(source)
     return list(strata.values())

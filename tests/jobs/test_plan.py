@@ -28,7 +28,7 @@ def plan(corpus, capsys, *flags):
 
 @pytest.mark.parametrize("pairs", ["nsp", "none"])
 def test_a_corpus_smaller_than_the_sample_is_counted_as_the_job_counts_it(corpus, capsys, pairs):
-    found = json.loads(plan(corpus, capsys, *FLAGS, "--pairs", pairs, "--json"))
+    found = json.loads(plan(corpus, capsys, *FLAGS, "--pairs", pairs, "--json"))["preprocess"]
     manifest = run_job(
         corpus / "in", corpus / "out", corpus / "vocab.txt", max_seq_length=(32, 64), dupe_factor=2, pairs=pairs
     )
@@ -49,7 +49,7 @@ def test_a_corpus_smaller_than_the_sample_is_counted_as_the_job_counts_it(corpus
 
 
 def test_the_disk_space_is_near_what_the_job_writes(corpus, capsys):
-    found = json.loads(plan(corpus, capsys, *FLAGS, "--json"))
+    found = json.loads(plan(corpus, capsys, *FLAGS, "--json"))["preprocess"]
     run_job(
         corpus / "in",
         corpus / "out",
