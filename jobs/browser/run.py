@@ -19,8 +19,8 @@ class BrowsedRun:
         self.location = str(path)
         self.name = path.resolve().name
         self.points = CurvePoints(path / "metrics.jsonl")
-        self.data_set_fault = ""
-        """Why the data set in its configuration could not be opened."""
+        self.data_set_faults: dict[str, str] = {}
+        """Why data sets in its configuration could not be opened, by their paths."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Targets:
             try:
                 self.open_data_set(source.path)
             except (ValueError, OSError, StoreError) as error:
-                run.data_set_fault = run.data_set_fault or str(error)
+                run.data_set_faults[source.path] = str(error)
 
     def data_set(self, key: str) -> BrowsedDataSet | None:
         """Return the data set of a key, None if there is none. If another one was made in its place, that one is opened.

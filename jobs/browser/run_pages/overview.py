@@ -108,8 +108,8 @@ def data_sets_of_run(
         key, note = targets.find_location(source.path), ""
         if name in known:
             key = targets.find_data_set(known[name])
-        if key is None and run.data_set_fault:
-            note = run.data_set_fault
+        if key is None and source.path in run.data_set_faults:
+            note = run.data_set_faults[source.path]
         elif key is None and name in known:
             note = translate(
                 request,

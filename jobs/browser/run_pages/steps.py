@@ -125,7 +125,7 @@ def next_data_sets(targets: Targets, run: BrowsedRun) -> DataSets:
             key = targets.find_data_set(known[name])
         if key is None:
             raise ValueError(
-                run.data_set_fault
+                run.data_set_faults.get(source.path)
                 or f"{source.path} has changed since the run read it: give its data set to the command, too: "
                 f"bertloom browse RUN DATASET"
             )

@@ -1,5 +1,6 @@
 """A run on several data sets, from training to its pages and its plot."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,14 @@ def test_the_pages_of_the_run_have_its_data_sets(run):
     assert titles == [f"{title} · {name}" for title in of for name in ("web", "prose")]
     train = reader.client.get("/token/r0/curves/points").json()["splits"]["train"]["values"]
     assert train["tokens_by_source/web"]["mean"][-1] == tokens["web"]
+
+
+def test_a_data_set_that_is_gone_is_said_in_its_own_line(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    config = (copy / "config.toml").read_text()
+    (copy / "config.toml").write_text(config.replace("/books:", "/gone:"))
+    page = Reader(copy).get("r0/overview")
+    assert page.text.count("gone does not exist") == 1 and "/token/d0/examples" in page.links
 
 
 def test_the_page_of_a_step_says_how_many_examples_are_of_each_data_set(run):
