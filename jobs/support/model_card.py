@@ -12,6 +12,7 @@ from bertloom.counts import counted
 from bertloom.json_files import read_json
 from bertloom.shapes import shaped
 from model.hub.pretrained import Pretrained
+from model.loading.stream import Leg
 from model.runs.metrics import read_metrics
 from model.runs.sinks import numbers
 from model.runs.state import TrainingState
@@ -196,9 +197,9 @@ def _training(state: TrainingState) -> list[str]:
             f"{leg.step + 1:,}" + (f" to {end:,}" if end > leg.step + 1 else ""),
             leg.max_seq_length,
             leg.batch_size,
-            f"`{leg.shards_digest}`",
+            "<br>".join(f"{name} {shares[name]}`{digest}`".lstrip() for name, digest in leg.digests().items()),
         )
-        for leg, end in zip(legs, ends)
+        for leg, end, shares in zip(legs, ends, map(_shares, legs))
         if end > leg.step
     ]
     changes = [f"- at step {c['step']:,}, {c['name']} from {c['before']} to {c['after']}" for c in state.changes]
@@ -211,6 +212,12 @@ def _training(state: TrainingState) -> list[str]:
         "",
         *(["Settings changed during training:", "", *changes, ""] if changes else []),
     ]
+
+
+def _shares(leg: Leg) -> dict[str, str]:
+    """Return the share of each data set of a leg by its name, as text; nothing if the run has one."""
+    total = sum(source.share for source in leg.sources)
+    return {source.name: f"{source.share / total:.3g} " for source in leg.sources} or {"": ""}
 
 
 def _measured(state: TrainingState, lines: list[dict[str, Any]]) -> list[str]:

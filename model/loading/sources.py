@@ -17,6 +17,8 @@ from bertloom import storage
 
 MAX_SOURCES = 32
 """Largest number of data sets of a run."""
+MAX_NAME = 255
+"""Longest name of a data set, in characters: most file systems have no longer names of folders."""
 SHARE_DIGITS = 6
 """Digits to which a share that a temperature gives is rounded, so that it is the same on every machine."""
 FORM = "[NAME=]PATH, [NAME=]PATH:SHARE or [NAME=]PATH:SHARE:epochs=N"
@@ -118,7 +120,13 @@ def _parse_source(word: str) -> Source:
             raise ValueError(f"data: {word!r} has the share {share:g}, expected a number of at least 0")
     if not rest:
         raise ValueError(f"data: {word!r} has no path: expected {FORM}")
-    return Source(name=name or _name_of(rest), path=rest, share=share, epochs=epochs)
+    name = name or _name_of(rest)
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise ValueError(
+            f"data: {name[:40]!r} cannot be the name of a data set: expected at most {MAX_NAME} characters that can be "
+            f"printed; give one, as in web={rest[:40]}"
+        )
+    return Source(name=name, path=rest, share=share, epochs=epochs)
 
 
 def _number(word: str, what: str, text: str) -> float:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from bertloom.shapes import MAY_LACK
 from model.loading.order import parse_shuffle
-from model.loading.sources import MAX_SOURCES
+from model.loading.sources import MAX_NAME, MAX_SOURCES
 from model.loading.stream import START, Leg, extend
 from model.precision import LARGEST_LOSS_SCALE, SCALE_STEPS, first_loss_scale
 
@@ -132,8 +132,12 @@ def check_sources(leg: Leg) -> None:
     """Raise ValueError if a value of a leg's data sets is impossible."""
     if not leg.sources:
         return
-    if len(leg.sources) > MAX_SOURCES or len({source.name for source in leg.sources}) < len(leg.sources):
-        raise ValueError(f"a leg has {len(leg.sources)} data sets: expected at most {MAX_SOURCES}, and different names")
+    names = {source.name for source in leg.sources if 0 < len(source.name) <= MAX_NAME}
+    if not len(leg.sources) == len(names) <= MAX_SOURCES:
+        raise ValueError(
+            f"a leg has {len(leg.sources)} data sets: expected at most {MAX_SOURCES}, with different names of 1 to "
+            f"{MAX_NAME} characters"
+        )
     for source in leg.sources:
         for name, lowest, limit in SOURCE_LIMITS:
             value = getattr(source, name)

@@ -43,6 +43,8 @@ def test_names_are_those_of_the_folders(tmp_path, monkeypatch):
         (["a:epochs=2"], None, "a limit of epochs is for several data sets, and one is given"),
         ([":0.5", "b:1"], None, "':0.5' has no path"),
         (["a=:0.5", "b:1"], None, "'a=:0.5' has no path"),
+        (["a" * 256 + ":1", "b:1"], None, "cannot be the name of a data set: expected at most 255 characters"),
+        (["a\nb:1", "b:1"], None, r"'a\\nb' cannot be the name of a data set"),
         ([f"s{number}:1" for number in range(33)], None, "33 data sets are given, expected 1 to 32"),
     ],
 )

@@ -25,6 +25,7 @@ from model.shape import EncoderConfig
 from model.step import choose_device
 from tests.model.small_model import LEG, random_model, save_checkpoint, small_config, training_state
 
+SOURCE = {"name": "a", "shards_digest": "ab", "share": 0.5, "mean_tokens": 20.0, "first": 0, "limit": None}
 NOT_OURS = "it was damaged or written by something else"
 
 
@@ -85,6 +86,19 @@ def test_a_state_comes_back_from_its_json():
         ("state.progress.legs", [asdict(LEG) | {"batch_size": 10**12}]),
         ("state.progress.legs", [asdict(LEG) | {"batch_size": 0}]),
         ("state.progress.legs", [asdict(LEG) | {"shuffle": "x"}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": 5}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": [SOURCE | {"share": -1}]}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": [SOURCE | {"share": 0}]}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": [SOURCE | {"share": 1e300}]}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": [SOURCE | {"mean_tokens": 0}]}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": [SOURCE | {"first": 1 << 62}]}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": [SOURCE | {"limit": -1}]}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": [SOURCE | {"name": ""}]}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": [SOURCE, SOURCE]}]),
+        ("state.progress.legs", [asdict(LEG) | {"sources": [SOURCE | {"name": f"{n}"} for n in range(33)]}]),
+        ("state.progress.tokens_by_source", {"a": -1}),
+        ("state.progress.tokens_by_source", {"a": 10**9}),
+        ("state.progress.tokens_by_source", {"a": 1.5}),
         ("state.schedule", []),
         ("state.is_finished", 1),
         ("state.best", {"step": "x"}),
