@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from setting import ROOT, SAMPLE, add_text_arguments, header, in_process, inputs_of, spread, vocabulary_of, write_report
 
+from bertloom.counts import counted
 from jobs.support.exclude import ExcludeConfig
 from jobs.support.excluded_texts import read_excluded
 from pipeline.inputs.discovery import find_sources
@@ -100,9 +101,10 @@ def report(
     text_bytes = found[False][0][2]["counters"]["text_bytes"]
     lines = header(
         "Searching for test sets",
-        f"{counters['documents_in']:,} documents, {text_bytes / 1e6:.1f} MB; {len(sets)} test sets with {records:,} records "
+        f"{counters['documents_in']:,} documents, {text_bytes / 1e6:.1f} MB; "
+        f"{counted(len(sets), 'test set')} with {records:,} records "
         f"and {runs:,} runs of 13 words. L=128, dupe factor {arguments.dupe_factor}, one worker process. "
-        f"{counters['rejected'].get('in-test-set', 0):,} documents are left out. {arguments.runs} alternating runs each, "
+        f"{counters['rejected'].get('in-test-set', 0):,} documents are left out. {arguments.runs} alternating runs of each, "
         f"median [min, max]; processor time of all processes, peak memory of the largest process.",
         *("numpy", "tokenizers", "apache-beam"),
     )

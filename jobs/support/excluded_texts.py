@@ -31,7 +31,7 @@ BATCH_BYTES = 1_000_000
 SHORTEST = 2 * RUN_WORDS - 1
 """Characters of the shortest ASCII text of RUN_WORDS words."""
 MOST_RUNS = 1 << 25
-"""Each worker process holds about 30 bytes for a run."""
+"""Each worker process holds about 24 bytes for a run."""
 MAX_JSON_BYTES = 1 << 30
 """Size of the largest .json file, which is read whole."""
 JSON = ".json"

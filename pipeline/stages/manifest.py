@@ -46,7 +46,7 @@ from pipeline.stages.source_counts import about_sources, selected_counts
 from pipeline.stages.transform import transform
 from pipeline.stages.weave import BucketRecord
 from pipeline.stages.work_log import log_begin
-from pipeline.text.versions import UNICODE, version_of
+from pipeline.text.versions import unicode_version, version_of
 from pipeline.text.word_runs import RUN_WORDS, RunIndex
 from pipeline.tokenizer import token_versions
 from pipeline.vocabulary import Vocabulary
@@ -219,7 +219,7 @@ def write_manifest(
         "configuration_digest": job.digest,
         "masking": {"scheme": scheme.name, "can_be_redrawn": scheme.can_be_redrawn},
         "vocabulary": read_copy(places.vocabulary(job.vocabulary_digest)).as_dict(),
-        "versions": versions(job, sources) | ({"unicode": UNICODE} if job.excluded_sha256 else {}),
+        "versions": versions(job, sources) | ({"unicode": unicode_version()} if job.excluded_sha256 else {}),
         "counters": counters,
         "notes": [*notes, *plan.notes],
         **({"excluded": about_excluded(job, places, plan)} if job.excluded_sha256 else {}),

@@ -24,7 +24,7 @@ from pipeline.stages.parts import Part
 from pipeline.stages.reading_notes import Note, no_note, reading
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
-from pipeline.text.versions import UNICODE
+from pipeline.text.versions import unicode_version
 from pipeline.text.word_runs import VERSION as RUNS_VERSION
 from pipeline.text.word_runs import RunIndex
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer, token_versions
@@ -40,7 +40,7 @@ def part_names(group: SplitGroup, job: JobConfig, part_bytes: int) -> Callable[[
     versions = group.versions(partial(token_versions, job.tokenize))
     key = [VERSION, part_bytes, group.ranges, flat(job.tokenize), job.vocabulary_sha256, versions]
     if job.excluded_sha256 and not group.held_out:
-        key += [job.excluded_sha256, RUNS_VERSION, UNICODE]
+        key += [job.excluded_sha256, RUNS_VERSION, unicode_version()]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     return lambda number: f"{digest}-{number:05d}.part"
 

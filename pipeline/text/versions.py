@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pipeline.text.cleaning import CleanConfig
 
 NOT_INSTALLED = "not installed"
-UNICODE = unicodedata.unidata_version
-"""Version of the tables of this Python."""
 
 
 @cache
@@ -24,10 +22,15 @@ def version_of(package: str) -> str:
         return NOT_INSTALLED
 
 
+def unicode_version() -> str:
+    """Return the version of Unicode of this Python's tables."""
+    return unicodedata.unidata_version
+
+
 def cleaning_versions(config: CleanConfig) -> dict[str, str]:
     """Return name -> version of what these cleaning steps use."""
     used = {"ftfy": config.fix_text, "py3langid": bool(config.languages)}
     found = {name: version_of(name) for name, is_used in used.items() if is_used}
     if config.fix_text or config.unicode_normalization or config.remove_control_characters or config.quality_filter:
-        found["unicode"] = UNICODE
+        found["unicode"] = unicode_version()
     return found

@@ -2,14 +2,17 @@
 
 import gzip
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bertloom.manifest import manifest_sha256, manifest_text
 from jobs import cli
 from jobs.preprocess import PreprocessConfig
 from jobs.support.config import parse
+from jobs.verify import verify
 from tests.jobs.corpus import digests, documents, run_job, shard_digests, write
 from tests.pipeline.twins_of_exclusion import sets_shared
 
@@ -87,6 +90,27 @@ def test_the_summary_and_the_report_show_the_test_sets(made, vocab, capsys):
     assert "a/test.jsonl" in (folder / "out/report.html").read_text()
     assert cli.main(["verify", str(folder / "out")]) == 0
     assert cli.main(["explain", str(folder / "out"), "0"]) in (0, None)
+
+
+def test_verify_compares_the_counts_of_test_sets_with_the_rejects(made, tmp_path):
+    folder, manifest, _ = made
+    shutil.copytree(folder / "out", tmp_path / "out")
+
+    def faults(excluded):
+        changed = {**manifest, "excluded": excluded}
+        changed.pop("out")
+        changed["sha256"] = manifest_sha256(changed)
+        (tmp_path / "out/manifest.json").write_bytes(manifest_text(changed))
+        for name in ("report.html", "report.json"):
+            (tmp_path / "out" / name).unlink(missing_ok=True)
+        return verify(str(tmp_path / "out"))[0]
+
+    assert faults(manifest["excluded"]) == []
+    sets = [{**one, "documents": one["documents"] + 1} for one in manifest["excluded"]["sets"]]
+    [fault] = faults({**manifest["excluded"], "sets": sets})
+    assert "documents in test sets, but manifest.json counts {'a/test.jsonl': " in fault
+    [fault] = faults([])
+    assert "excluded" in fault
 
 
 @pytest.mark.parametrize("options", [{"num_workers": 2, "split_mb": 0.002}, {"split_mb": 0.0003}], ids=str)

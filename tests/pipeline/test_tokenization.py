@@ -269,3 +269,16 @@ def test_another_version_of_a_library_changes_only_the_parts_that_it_decides(mon
         monkeypatch.setattr(module, "version_of", lambda name: "99" if name == package else version(name))
     after = names()
     assert [before[kind] != after[kind] for kind in before] == [form in (EVERY, kind) for kind in before]
+
+
+def test_test_sets_and_the_version_of_unicode_name_the_parts_that_are_searched(monkeypatch):
+    def names(excluded: str) -> list[str]:
+        job = replace(job_of(TokenizeConfig()), excluded_sha256=excluded)
+        sources = (TXT, replace(TXT, held_out=True))
+        return [part_names(SplitGroup((Split(source, 0, None),)), job, 200)(0) for source in sources]
+
+    without, one, two = names(""), names("1"), names("2")
+    assert len({without[0], one[0], two[0]}) == 3
+    assert without[1] == one[1] == two[1]  # documents of --validation-input are not searched
+    monkeypatch.setattr(unicodedata, "unidata_version", "99")
+    assert names("") == without and names("1")[0] != one[0]
