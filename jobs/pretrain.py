@@ -189,7 +189,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
             f"model.type_vocab_size=1: {data_sets.first.folder} has pairs, whose segment B needs a token "
             f"type of its own: give 2, or preprocess with --pairs none"
         )
-    validation = validation_of(data_sets, lengths, recorder)
+    validation = validation_of(config, schedule, data_sets, recorder)
     with torch.device("meta" if config.shard_model and not ranks.is_first else "cpu"):  # the others need no whole model
         model = PretrainingModel(EncoderConfig(shape=config.model, vocab_size=data_sets.vocabulary_size))
     if config.shard_model and ranks.size == 1:
@@ -236,13 +236,20 @@ def check_rates(config: PretrainConfig, schedule: Schedule, data_sets: DataSets)
                 )
 
 
-def validation_of(data_sets: DataSets, lengths: set[int], recorder: NullRecorder) -> dict[int, dict[str, Examples]]:
+def validation_of(
+    config: PretrainConfig, schedule: Schedule, data_sets: DataSets, recorder: NullRecorder
+) -> dict[int, dict[str, Examples]]:
     """Return the validation examples by length and data set, and warn about those that are missing."""
-    found: dict[int, dict[str, Examples]] = {length: {} for length in lengths}
-    for name, data_set in data_sets.by_name.items():
+    wanted: dict[str, set[int]] = {}
+    for phase in schedule.phases:
+        for source in config.sources(phase):
+            wanted.setdefault(source.name, set()).add(phase.max_seq_length)
+    found: dict[int, dict[str, Examples]] = {}
+    for name, lengths in wanted.items():
+        data_set = data_sets.by_name[name]
         held_out = lengths & set(data_set.max_seq_lengths("validation"))
         for length in held_out:
-            found[length][name] = data_set.examples("validation", length)
+            found.setdefault(length, {})[name] = data_set.examples("validation", length)
         if held_out < lengths:
             missing = ", ".join(map(str, sorted(lengths - held_out)))
             where = "this length is" if len(lengths - held_out) == 1 else "these lengths are"

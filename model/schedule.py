@@ -30,6 +30,8 @@ class Phase:
     """Examples per step."""
     data: tuple[str, ...] = ()
     """Data sets of the phase, as --data takes them; none: those of --data."""
+    temperature: float | None = None
+    """Exponent that gives the shares of the data sets from their sizes; None: shares are given, or --temperature does."""
     masked_lm_prob: float | None = None
     """Share of an example's tokens to predict; None: that of the data set."""
     decay: PhaseDecay | None = None

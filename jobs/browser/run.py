@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.browser.curve_points import CurvePoints
-from model.loading.sources import Source, data_words, parse_sources
+from model.loading.sources import Source, sources_of_run
 from model.runs.state import TrainingState, checkpoints_in, read_state, run_settings
 
 
@@ -30,9 +30,8 @@ class BrowsedRun:
     @property
     def sources(self) -> tuple[Source, ...]:
         """The data sets in config.toml; none if it is damaged."""
-        words = data_words(self.settings)
         try:
-            return parse_sources(words, has_shares=False) if words else ()
+            return sources_of_run(self.settings)
         except ValueError:
             return ()
 

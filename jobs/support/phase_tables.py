@@ -14,6 +14,7 @@ from typing import NamedTuple
 from bertloom.json_files import read_toml
 from bertloom.limits import MAX_SEQ_LENGTH, MIN_SEQ_LENGTH
 from jobs.support.config import checked_table
+from model.loading.sources import parse_sources
 from model.schedule import Phase, PhaseDecay, Schedule, check_shares
 
 FOLDER = files("jobs") / "presets" / "phases"
@@ -29,6 +30,10 @@ class PhaseTable:
     """Length of the examples, in tokens. The default is the shortest length of the data set."""
     batch_size: int | None = None
     """Examples per step. The default is --batch-size."""
+    data: tuple[str, ...] = ()
+    """Data sets of the phase, as --data takes them. The default is those of --data."""
+    temperature: float | None = None
+    """Exponent that gives the shares of the data sets from their sizes. By default --temperature does."""
     masked_lm_prob: float | None = None
     """Share of an example's tokens to predict. The default is that of the data set."""
     decay: PhaseDecay | None = None
@@ -44,12 +49,14 @@ class PhaseTable:
         return not (self.decay is None and self.learning_rate is None and self.final_learning_rate is None)
 
     def describe(self) -> str:
-        """Return the settings of the phase that decide the numbers, in one line.
+        """Return the settings of the phase that decide the numbers, in one line. Data sets are without their paths.
 
         >>> PhaseTable(share=0.5, masked_lm_prob=0.3).describe()
         'share=0.5 masked_lm_prob=0.3'
         """
         given = {field.name: getattr(self, field.name) for field in fields(self)}
+        sources = parse_sources(self.data, has_shares=False) if self.data else ()
+        given["data"] = ",".join(source.described() for source in sources) or None
         return " ".join(f"{name}={value}" for name, value in given.items() if value is not None)
 
 
@@ -101,11 +108,10 @@ def read_table(words: Sequence[str]) -> tuple[PhaseTable, ...]:
     return table
 
 
-def phases_of(table: Sequence[PhaseTable], max_seq_length: int, batch_size: int) -> tuple[Phase, ...]:
-    """Return the phases of a table.
+def phases_of(table: Sequence[PhaseTable], batch_size: int) -> tuple[Phase, ...]:
+    """Return the phases of a table. The length of phases that give none is 0.
 
     Args:
-        max_seq_length: of the phases that give none.
         batch_size: of the phases that give none.
 
     Raises:
@@ -121,9 +127,11 @@ def phases_of(table: Sequence[PhaseTable], max_seq_length: int, batch_size: int)
         decay, first, final = rates
         phases.append(
             Phase(
-                max_seq_length=given.max_seq_length or max_seq_length,
+                max_seq_length=given.max_seq_length or 0,
                 share=given.share,
                 batch_size=given.batch_size or batch_size,
+                data=given.data,
+                temperature=given.temperature,
                 masked_lm_prob=given.masked_lm_prob,
                 decay=decay,
                 learning_rate=first,
@@ -171,6 +179,7 @@ def check_ranges(given: PhaseTable, number: int) -> None:
             given.max_seq_length is None or MIN_SEQ_LENGTH <= given.max_seq_length <= MAX_SEQ_LENGTH,
             f"{MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH} tokens",
         ),
+        "temperature": (given.temperature is None or 0 <= given.temperature <= 1, "from 0 to 1"),
         "batch_size": (given.batch_size is None or given.batch_size >= 1, "at least 1"),
         "masked_lm_prob": (
             given.masked_lm_prob is None or 0 < given.masked_lm_prob <= 1,
@@ -223,7 +232,8 @@ def phase_rows(phases: Sequence[Phase], unit: str, total: float, peak: float) ->
 def describe_phases(schedule: Schedule) -> list[str]:
     """Return a line about each phase: its place in the training, its examples, masks and learning rate.
 
-    >>> phases = phases_of([PhaseTable(share=0.9), PhaseTable(share=0.1, masked_lm_prob=0.05)], 128, 256)
+    >>> table = [PhaseTable(share=0.9, max_seq_length=128), PhaseTable(share=0.1, max_seq_length=128, masked_lm_prob=0.05)]
+    >>> phases = phases_of(table, 256)
     >>> values = {"peak": 1e-4, "warmup_ratio": 0.06, "shape": "linear", "decay_ratio": 0.2, "phases": phases}
     >>> print(*describe_phases(Schedule(unit="steps", total=2000, **values)), sep="\\n")
     phase 1: 90 % of the training, steps 1 to 1,800, length 128, batch size 256
@@ -242,6 +252,7 @@ def describe_phases(schedule: Schedule) -> list[str]:
             words.append(f"{100 * phase.masked_lm_prob:g} % masks")
         words += [f"learning rate {rate}"] if rate else []
         words += [f"data {' '.join(phase.data)}"] if phase.data else []
+        words += [f"temperature {phase.temperature:g}"] if phase.temperature is not None else []
         lines.append(", ".join(words))
     return lines
 

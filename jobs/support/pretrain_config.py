@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -75,7 +75,7 @@ class PretrainConfig:
     """Length of the examples to train on, in tokens. The default is the shortest length of the data set."""
     phases: tuple[str, ...] = ()
     """Phases of training, as LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE: BERT used 128:0.9 512:0.1. Or a .toml file, which also
-    has the masking rate and the learning rate of each phase (see docs/training.md), or annealing: 30, 15, then 5 % masks,
+    has the data, the masking rate and the learning rate of each phase (docs/training.md), or annealing: 30, 15, then 5 % masks,
     and a decay at the end."""
     phase: Annotated[tuple[PhaseTable, ...], tyro.conf.Fixed, tyro.conf.Suppress] = ()
     """The phases of the table that --phases has named, so that a run's config.toml is complete."""
@@ -230,21 +230,31 @@ class PretrainConfig:
         """The data sets, each as on the command line."""
         return self.data if isinstance(self.data, tuple) else (str(self.data),)
 
-    def sources(self, phase: Phase | None = None) -> tuple[Source, ...]:
-        """Return the data sets of a phase, by default those of the whole training."""
-        return parse_sources((phase.data if phase else ()) or self.data_words, self.temperature)
+    def sources(self, phase: Phase) -> tuple[Source, ...]:
+        """Return the data sets of a phase."""
+        return parse_sources(phase.data or self.data_words, self.temperature_of(phase))
+
+    def temperature_of(self, phase: Phase) -> float | None:
+        """Return the temperature that gives the shares of a phase's data sets; None if they are given."""
+        return self.temperature if phase.temperature is None and not phase.data else phase.temperature
+
+    def all_sources(self) -> tuple[Source, ...]:
+        """Return the data sets of all phases, each once, in the order in which they first appear."""
+        sources = {(s.name, s.path): s for phase in self.all_phases() for s in self.sources(phase)}
+        return tuple(sources.values())
 
     def open_data_sets(self) -> DataSets:
         """Return the data sets of the run; ValueError if they cannot be opened or do not fit together."""
         from model.loading.data_sets import open_data_sets
 
-        return open_data_sets(self.sources(), self.cache_dir, self.cache_gb)
+        return open_data_sets(self.all_sources(), self.cache_dir, self.cache_gb)
 
     def leg_settings(self, data_sets: DataSets, phase: Phase) -> dict[str, Any]:
         """Return what decides which examples a phase reads, for `continue_legs`."""
         from model.loading.stream import digest_of_all
 
-        sources = data_sets.leg_sources(self.sources(phase), phase.max_seq_length, self.seed, self.temperature)
+        temperature = self.temperature_of(phase)
+        sources = data_sets.leg_sources(self.sources(phase), phase.max_seq_length, self.seed, temperature)
         digests = [source.shards_digest for source in sources] or [data_sets.shards_digest]
         return {
             "max_seq_length": phase.max_seq_length,
@@ -259,7 +269,7 @@ class PretrainConfig:
     def _check_data(self) -> None:
         """Raise ValueError if the settings of the data are not possible."""
         parse_shuffle(self.shuffle)
-        if len(self.sources()) > 1 and self.num_epochs is not None:
+        if len(self.all_sources()) > 1 and self.num_epochs is not None:
             raise ValueError(
                 f"num_epochs={self.num_epochs:g} cannot be used with several data sets, whose epochs differ: give "
                 f"--num-steps, and epochs=N to a data set to limit it"
@@ -268,7 +278,7 @@ class PretrainConfig:
             raise ValueError(f"cache_gb={self.cache_gb:g} must be above 0")
 
     def _checked_phases(self) -> tuple[Phase, ...]:
-        """Return the phases, those without a length with length 1, or raise ValueError if they cannot be."""
+        """Return the phases, with length 0 where it is not known yet, or raise ValueError if they cannot be."""
         if self.max_seq_length is not None and (self.phases or self.phase):
             raise ValueError(
                 f"max_seq_length={self.max_seq_length} and phases: give one of them, because phases include lengths"
@@ -277,7 +287,7 @@ class PretrainConfig:
             raise ValueError(
                 f"phases: {' '.join(self.phases)} and a table of {len(self.phase)} phases: give one of them"
             )
-        phases = self.all_phases(self.max_seq_length or 1)
+        phases = self.all_phases()
         if phases[0].decay and (self.decay != "linear" or self.decay_ratio != 0.2):
             raise ValueError(
                 f"decay={self.decay} with decay_ratio={self.decay_ratio:g}, and a table of phases with learning rates of "
@@ -322,7 +332,12 @@ class PretrainConfig:
     def schedule(self, data_sets: DataSets) -> Schedule:
         """Return the schedule for these data sets. Without other settings it is for their shortest length."""
         unit, total = self.length_of_training()
-        phases = self.all_phases(self.max_seq_length or data_sets.shortest_length())
+        phases = tuple(
+            phase
+            if phase.max_seq_length
+            else replace(phase, max_seq_length=data_sets.shortest_length([s.name for s in self.sources(phase)]))
+            for phase in self.all_phases()
+        )
         if unit == "epochs":
             rows = data_sets.first.examples("train", phases[0].max_seq_length).rows_per_copy
             order = TrainingOrder(rows, self.seed, phases[0].max_seq_length)
@@ -343,11 +358,13 @@ class PretrainConfig:
         schedule.check_phases()
         return schedule
 
-    def all_phases(self, shortest: int) -> tuple[Phase, ...]:
-        """Return the phases of training, one or more. shortest: the length of phases that give none, in tokens."""
+    def all_phases(self) -> tuple[Phase, ...]:
+        """Return the phases of training, one or more. The length is 0 if it is the shortest one of the data sets."""
         if self.phase:
-            return phases_of(self.phase, shortest, self.batch_size)
-        return parse_phases(self.phases or [f"{shortest}:1"], self.batch_size)
+            return phases_of(self.phase, self.batch_size)
+        if self.phases:
+            return parse_phases(self.phases, self.batch_size)
+        return (Phase(max_seq_length=self.max_seq_length or 0, share=1.0, batch_size=self.batch_size),)
 
     def new_rate(self, phase: Phase) -> float | None:
         """Return the share of the tokens that new masks are drawn for in a phase; None if it is that of the data set."""
@@ -362,10 +379,10 @@ class PretrainConfig:
 
     def _mixture_settings(self) -> dict[str, Any]:
         """Return the shares of several data sets, without their paths; nothing for one data set."""
-        sources = self.sources()
-        if len(sources) == 1:
+        phases = [phase for phase in self.all_phases() if not phase.data]
+        if len(self.all_sources()) == 1 or not phases:
             return {}
-        shares = [source.described() for source in sources]
+        shares = [source.described() for source in self.sources(phases[0])]
         return {"shares": shares} if self.temperature is None else {"shares": shares, "temperature": self.temperature}
 
 

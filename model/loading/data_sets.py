@@ -88,19 +88,20 @@ class DataSets:
         """Return the data set whose shards.parquet has this sha256."""
         return next((found for found in self.by_name.values() if found.shards_digest == shards_digest), None)
 
-    def shortest_length(self) -> int:
-        """Return the shortest length of the training examples.
+    def shortest_length(self, names: Iterable[str]) -> int:
+        """Return the shortest length of the training examples of these data sets.
 
         Raises:
-            ValueError: it is not the same in all data sets.
+            ValueError: it is not the same in all of them.
         """
-        lengths = {name: data_set.shortest_length("train") for name, data_set in self.by_name.items()}
+        lengths = {name: self.by_name[name].shortest_length("train") for name in names}
         if len(set(lengths.values())) > 1:
             (first, a), *others = lengths.items()
             other, b = next((name, length) for name, length in others if length != a)
             raise ValueError(
                 f"data: the shortest examples of {first} have max_seq_length={a}, those of {other} {b}: give "
-                f"--max-seq-length, a length that all data sets have, or preprocess one of them again"
+                f"--max-seq-length, or max_seq_length in a phase, a length that all of them have, or preprocess one of them "
+                f"again"
             )
         return lengths[next(iter(lengths))]
 
@@ -141,7 +142,12 @@ def open_data_sets(
 ) -> DataSets:
     """Return the data sets of these sources; ValueError if one cannot be opened, or they do not fit together."""
     paths: dict[str, str] = {}
+    names: dict[str, str] = {}
     for source in sources:
+        if (name := names.setdefault(source.path, source.name)) != source.name:
+            raise ValueError(
+                f"data: {source.path} has the names {name!r} and {source.name!r}: give it the same name in all phases"
+            )
         if paths.setdefault(source.name, source.path) != source.path:
             raise ValueError(
                 f"data: the name {source.name!r} is given to {paths[source.name]} and to {source.path}: give each data set "

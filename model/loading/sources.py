@@ -53,6 +53,18 @@ def data_words(settings: Mapping[str, Any]) -> list[str]:
     return words if all(isinstance(word, str) for word in words) else []
 
 
+def sources_of_run(settings: Mapping[str, Any]) -> tuple[Source, ...]:
+    """Return the data sets in a run's config.toml, each once, without what decides their shares; none if it is damaged."""
+    table = settings.get("phase")
+    phases = [phase for phase in table if isinstance(phase, dict)] if isinstance(table, list) else []
+    sources: dict[tuple[str, str], Source] = {}
+    for phase in phases or [{}]:
+        words = data_words(phase) or data_words(settings)
+        for source in parse_sources(words, has_shares=False) if words else ():
+            sources.setdefault((source.name, source.path), source)
+    return tuple(sources.values())
+
+
 def parse_sources(
     words: Sequence[str], temperature: float | None = None, has_shares: bool = True
 ) -> tuple[Source, ...]:

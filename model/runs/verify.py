@@ -19,7 +19,7 @@ from model.loading.cache import DEFAULT_CACHE_GB
 from model.loading.data import DataSet
 from model.loading.data_sets import LegReader
 from model.loading.order import ORDER_VERSION
-from model.loading.sources import data_words, parse_sources
+from model.loading.sources import parse_sources, sources_of_run
 from model.loading.stream import START, Leg, extend, rows_sum
 from model.runs.checkpoint import check_files
 from model.runs.metrics import parse_line
@@ -65,10 +65,10 @@ def check_run(
         and min(lines, default=latest.step + 1) > latest.step
     ):
         yield f"metrics.jsonl: expected lines of steps up to {latest.step}, the latest checkpoint, and found none"
-    words = [str(path) for path in data] or data_words(config)
-    if not words:
+    words = [str(path) for path in data]
+    sources = parse_sources(words, has_shares=False) if words else sources_of_run(config)
+    if not sources:
         raise ValueError(f"{run / 'config.toml'} does not name the data set of the run: give it as --data")
-    sources = parse_sources(words, has_shares=False)
     data_sets = {source.path: DataSet(source.path, cache_dir, cache_gb) for source in sources}
     yield from check_stream(list(data_sets.values()), latest, states, lines, last_steps)
 

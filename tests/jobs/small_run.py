@@ -25,7 +25,7 @@ def make_data(directory: Path, **changes) -> Path:
     return write_data_set(directory, **values | changes)
 
 
-def run_config(data: Path, out: Path, **changes) -> PretrainConfig:
+def run_config(data: Path | str | tuple[str, ...], out: Path, **changes) -> PretrainConfig:
     values = {
         "num_steps": 6,
         "batch_size": 16,
@@ -40,7 +40,7 @@ def run_config(data: Path, out: Path, **changes) -> PretrainConfig:
     }
     if changes.keys() & {"num_epochs", "num_tokens", "budget"}:
         del values["num_steps"]
-    return PretrainConfig(data=str(data), out=out, **values | changes)
+    return PretrainConfig(data=data if isinstance(data, tuple) else str(data), out=out, **values | changes)
 
 
 def make_run(data: Path, out: Path, **changes) -> Path:

@@ -80,7 +80,7 @@ def phases_of_run(run: BrowsedRun) -> list[PhaseRow]:
         return []
     try:
         config = config_of(run)
-        return phase_rows(config.all_phases(0), *config.length_of_training(), config.learning_rate)[:MAX_ROWS]
+        return phase_rows(config.all_phases(), *config.length_of_training(), config.learning_rate)[:MAX_ROWS]
     except (OSError, ValueError):  # another version, or damaged
         return []
 
