@@ -75,8 +75,8 @@ class PretrainConfig:
     """Length of the examples to train on, in tokens. The default is the shortest length of the data set."""
     phases: tuple[str, ...] = ()
     """Phases of training, as LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE: BERT used 128:0.9 512:0.1. Or a .toml file, which also
-    has the data, the masking rate and the learning rate of each phase (docs/training.md), or annealing: 30, 15, then 5 % masks,
-    and a decay at the end."""
+    has the data, masking rate and learning rate of each phase (docs/training.md), or annealing: 30, 15, then 5 % masks, and
+    a decay at the end."""
     phase: Annotated[tuple[PhaseTable, ...], tyro.conf.Fixed, tyro.conf.Suppress] = ()
     """The phases of the table that --phases has named, so that a run's config.toml is complete."""
     remask: bool = False

@@ -89,12 +89,13 @@ class DataSets:
         return next((found for found in self.by_name.values() if found.shards_digest == shards_digest), None)
 
     def shortest_length(self, names: Iterable[str]) -> int:
-        """Return the shortest length of the training examples of these data sets.
+        """Return the shortest length of the training examples of these data sets, or of the only one.
 
         Raises:
             ValueError: it is not the same in all of them.
         """
-        lengths = {name: self.by_name[name].shortest_length("train") for name in names}
+        chosen = names if self.is_mixture else self.by_name
+        lengths = {name: self.by_name[name].shortest_length("train") for name in chosen}
         if len(set(lengths.values())) > 1:
             (first, a), *others = lengths.items()
             other, b = next((name, length) for name, length in others if length != a)
