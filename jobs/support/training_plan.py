@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.support.pretrain_config import PretrainConfig
@@ -49,8 +49,8 @@ def plan_data(config: PretrainConfig) -> tuple[list[PlannedPhase], list[str], in
     planned = planned_legs(config, data_sets, schedule, Progress(legs=first))
     check_limits(planned, schedule)
     notes = list(announced_ends(planned)) if data_sets.is_mixture else []
-    shortest = schedule.phases[0].max_seq_length
-    found = [data_sets.examples(source.name, shortest) for source in config.sources()]
+    lengths = {s.name: phase.max_seq_length for phase in reversed(schedule.phases) for s in config.sources(phase)}
+    found = [data_sets.examples(name, length) for name, length in lengths.items()]
     copies = sum(one.num_tokens / len(one.rows_per_copy) for one in found)
     return list(_phases(data_sets, planned)), notes, data_sets.vocabulary_size, copies
 
@@ -92,7 +92,8 @@ def plan_estimated(config: PretrainConfig, examples: Mapping[str, Any], copies: 
         copies: of the data set.
     """
     unit, total = config.length_of_training()
-    phases = config.all_phases(config.max_seq_length or min(map(int, examples)))
+    shortest = min(map(int, examples))
+    phases = [replace(phase, max_seq_length=phase.max_seq_length or shortest) for phase in config.all_phases()]
     found = []
     means = {}
     for phase in phases:
