@@ -200,3 +200,16 @@ def test_verify_finds_a_document_that_is_in_both(grown, tmp_path, capsys):
     assert "does not list" in said and re.search(
         r"documents/train/00000.parquet of .*whole: holds \d+ documents of", said
     )
+
+
+def test_a_run_reads_both_data_sets_as_a_mixture(grown, tmp_path):
+    assert extend(grown, tmp_path / "two") == 0
+    model = ["--model.hidden-size", "32", "--model.num-hidden-layers", "1", "--model.num-attention-heads", "2"]
+    size = ["--model.intermediate-size", "64", "--num-steps", "6", "--batch-size", "8", "--max-seq-length", "32"]
+    entries = [f"{grown / 'one'}:0.8", f"{tmp_path / 'two'}:0.2"]
+    run = ["pretrain", "tiny", "--data", *entries, "--out", str(tmp_path / "run"), "--device", "cpu", *model, *size]
+    assert main(run) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text("utf-8").splitlines()]
+    last = [line for line in lines if line["split"] == "train"][-1]
+    assert last["tokens_by_source"].keys() == {"one", "two"}
+    assert main(["verify", str(tmp_path / "run")]) == 0

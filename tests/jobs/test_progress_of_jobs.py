@@ -136,6 +136,19 @@ def test_in_a_file_a_line_is_written_now_and_then_and_at_the_end_of_such_a_stage
     ]
 
 
+OF_EXTENDED = {"read known", "match known", "read sketches", "pair known", "verify known"}
+
+
+def test_a_job_that_extends_a_data_set_logs_all_of_its_work(tmp_path, vocab, logs):
+    run_job(write(tmp_path / "a.jsonl", documents(150)), tmp_path / "one", vocab, near_duplicates=0.5)
+    source = write(tmp_path / "b.jsonl", [*documents(50), *documents(50, seed=2)])
+    run_job(source, tmp_path / "two", vocab, near_duplicates=0.5, extend=(str(tmp_path / "one"),))
+    for stage in OF_EXTENDED:
+        work = logs[-1].stages[stage]
+        assert (work.amount, work.new_amount) == (work.total, work.total) and work.total > 0
+    assert logs[-1].stages["read known"].documents == 150
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_each_pass_of_a_job_logs_all_of_its_work(tmp_path, vocab, logs, num_workers):
     source = write(tmp_path / "in.jsonl", documents(150))
@@ -147,7 +160,8 @@ def test_each_pass_of_a_job_logs_all_of_its_work(tmp_path, vocab, logs, num_work
         {"list lines", "count lines"},
         {"tokenize", "sketch", "pair", "verify", "plan", "weave", "manifest"},
     ]
-    assert STAGES.keys() == {"count words"}.union(*(log.stages for log in logs)), "a stage that logs no work"
+    others = {"count words", *OF_EXTENDED}
+    assert STAGES.keys() == others.union(*(log.stages for log in logs)), "a stage that logs no work"
     assert sample.stages["choose sample"].documents == 150
     for log in logs:
         for stage, work in log.stages.items():
