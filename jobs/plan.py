@@ -175,7 +175,7 @@ def plan_of_texts(config: PlanConfig) -> dict[str, Any]:
     listed = read_inputs(config.inputs, config.tokenize.text, config.input)
     found = find_sources(config.input, notes, read, config.validation_input, listed.inputs)
     sources = leave_out(found, config.leave_out)
-    for note in [*notes, *listed.ignored]:
+    for note in notes:
         say(note)
     assert config.vocab
     estimate, notes = estimate_texts(

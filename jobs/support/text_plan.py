@@ -105,6 +105,7 @@ def about(estimate: JobEstimate, examples: ExamplesConfig, notes: list[str]) -> 
         "text_bytes": _numbers(found["text_bytes"]),
         "sentences": _numbers(found["sentences"]),
         "tokens": _numbers(found["tokens"]),
+        "tokens_of_sources": {name: _numbers(one) for name, one in estimate.tokens_of_sources.items()},
         "examples": {
             str(length): {
                 split: _numbers(found[f"examples/{split}/{length}"])
@@ -139,6 +140,7 @@ def text_lines(found: dict[str, Any], num_workers: int) -> list[str]:
         *(_row(f"  {reason}", one, _count) for reason, one in documents["rejected"].items()),
         _row("text", found["text_bytes"], _size),
         _row("tokens", found["tokens"], _count),
+        *(_row(f"  {name}", one, _count) for name, one in found["tokens_of_sources"].items()),
     ]
     for length, splits in found["examples"].items():
         lines.append(_row(f"examples of {length}", splits["train"], _count) + f", in {counted_copies(found['copies'])}")

@@ -82,6 +82,8 @@ class JobEstimate:
     """Wall-clock time on a machine that does nothing else."""
     memory: int
     """Peak of resident memory of a worker, in bytes."""
+    tokens_of_sources: dict[str, Estimate]
+    """Name of a source of --inputs -> its tokens."""
 
 
 def total_of(
@@ -132,14 +134,21 @@ def estimate_job(
         return total_of(values, extents, strata, sizes)
 
     copies = job.examples.dupe_factor / trial.copies
-    found = {name: total(values) for name, values in trial.counts.items()}
+    source_of = np.array([cell.group.splits[0].source.input for cell in sample.cells])
+    kept = _kept_by_budgets(trial, job, source_of, total)
+    counts = {name: values * kept if _is_of_used(name) else values for name, values in trial.counts.items()}
+    found = {name: total(values) for name, values in counts.items()}
     rejected = {reason: total(values) for reason, values in trial.rejected.items()}
+    if (kept < 1).any():
+        rejected["over-budget"] = total(trial.counts["documents_used"] * (1 - kept))
     if found["documents_without_example"].value:
         rejected["no-example"] = found.pop("documents_without_example")
     found["documents_duplicate"] = total(trial.counts["part_documents"] - trial.counts["distinct_documents"])
     if not sample.is_whole:
         found = _with_unseen_duplicates(found, trial)
         found |= _examples_of_splits(sample, trial, found, job, total)
+    distinct = found["tokens"].value / max(1.0, float(total(counts["tokens"]).value))
+    tokens_of = {one.name: total(counts["tokens"] * (source_of == i)) for i, one in enumerate(job.inputs)}
     for name in found:
         if name.startswith("example"):
             found[name] = found[name].times(copies)
@@ -155,7 +164,25 @@ def estimate_job(
         cpu_seconds=cpu,
         seconds=seconds,
         memory=_memory(found, trial),
+        tokens_of_sources={name: one.times(distinct) for name, one in tokens_of.items()},
     )
+
+
+def _is_of_used(name: str) -> bool:
+    """Return whether a quantity is of the documents that are used, and not of all documents."""
+    return name in ("documents_used", "distinct_documents", "sentences", "tokens") or name.startswith("example")
+
+
+def _kept_by_budgets(
+    trial: Trial, job: JobConfig, source_of: NDArray[np.int64], total: Callable[[NDArray[np.float64]], Estimate]
+) -> NDArray[np.float64]:
+    """Return the share of the tokens of each cell that the budget of its source of --inputs leaves."""
+    kept = np.ones(len(source_of))
+    for number, one in enumerate(job.inputs):
+        if one.tokens is not None:
+            own = source_of == number
+            kept[own] = min(1.0, one.tokens / max(1.0, total(trial.counts["tokens"] * own).value))
+    return kept
 
 
 def distinct_documents(repeats: Repeats, share: float) -> float:

@@ -102,3 +102,19 @@ def test_an_input_without_texts_is_refused(corpus, capsys):
     words = ["plan", "--input", str(corpus / "empty.txt"), "--vocab", str(corpus / "vocab.txt")]
     assert cli.main(words) == 2
     assert "no documents: the input has no text that can be read" in capsys.readouterr().err
+
+
+def test_the_tokens_of_each_source_are_planned_and_budgets_applied(corpus, capsys):
+    (corpus / "inputs.toml").write_text(
+        f'[[input]]\nname = "a"\npath = "{corpus}/in/a.txt"\n\n[[input]]\nname = "b"\npath = "{corpus}/in/b.jsonl.gz"\n'
+    )
+    words = ["plan", "--inputs", str(corpus / "inputs.toml"), "--vocab", str(corpus / "vocab.txt"), *FLAGS]
+    assert cli.main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["preprocess"]
+    tokens = {name: one["value"] for name, one in found["tokens_of_sources"].items()}
+    assert sum(tokens.values()) == found["tokens"]["value"] and set(tokens) == {"a", "b"}
+    with (corpus / "inputs.toml").open("a") as file:
+        file.write("tokens = 1000\n")
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "    b                          1,000\n" in out and "    over-budget" in out
