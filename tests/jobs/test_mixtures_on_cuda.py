@@ -1,5 +1,6 @@
-"""A mixture on a CUDA device in host memory: batches padded for CUDA graphs have the stream of others."""
+"""A mixture on a CUDA device in host memory: the stream of other devices, and no more waits and graphs than one data set."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from jobs.pretrain import pretrain
 from jobs.verify import verify_run
 from tests.fake_cuda.library import load, missing
-from tests.fake_cuda.report import Recorder
+from tests.fake_cuda.report import Recorder, Report, replace_compiler
 from tests.fake_cuda.runs import on_devices
 from tests.jobs.small_run import make_data, run_config, train_lines
 
@@ -39,3 +40,31 @@ def test_batches_padded_for_cuda_graphs_have_the_stream_of_others(data, tmp_path
         assert line["stream"] == twin["stream"] and line["tokens_by_source"] == twin["tokens_by_source"]
         assert line["loss"] == pytest.approx(twin["loss"], rel=2e-2)
         assert line["loss_by_source"] == pytest.approx(twin["loss_by_source"], rel=5e-2)
+
+
+@on_devices()
+def test_a_step_of_a_mixture_waits_for_the_device_as_often_as_one_of_one_data_set(data, tmp_path):
+    few, more = (Counter(recorded(data, tmp_path / f"{steps}", num_steps=steps).synchronizations) for steps in (2, 5))
+    assert more - few == {
+        "model/step.py train_step: aten::_local_scalar_dense": 3,  # the norm of the gradient
+        "model/step.py train_step: copy to the CPU": 3,  # the losses, those of the sources among them
+    }
+
+
+@pytest.mark.slow
+@on_devices()
+def test_a_mixture_is_compiled_once_without_a_break(data, tmp_path):
+    replace_compiler()
+    report = recorded(data, tmp_path / "run", compile=True, num_steps=8)
+    assert report.graphs == {"BertEmbeddings.forward": 1, "BertLayer.forward": 1, "PretrainingModel.word_losses": 1}
+    assert report.graph_breaks == {} and report.recompilations == []
+    lines = train_lines(tmp_path / "run")
+    assert {name for line in lines for name in line["loss_by_source"]} == {"web", "pep"}
+
+
+def recorded(data: Path, out: Path, **changes: object) -> Report:
+    """What a run on both data sets did."""
+    recorder = Recorder(load())
+    config = run_config("set", out, **{"device": "cuda", "max_seq_length": 32, "save_every": 100} | changes)
+    pretrain(replace(config, data=(f"web={data}/web:0.8", f"pep={data}/pep:0.2")))
+    return recorder.report()
