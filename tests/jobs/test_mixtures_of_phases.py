@@ -1,18 +1,23 @@
 """Phases with data sets of their own: what each reads, where it goes on, limits, temperatures, and how a run resumes."""
 
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bertloom.json_files import read_json
+from jobs.browser.run import BrowsedRun
+from jobs.browser.step_rows import plan_step
 from jobs.pretrain import pretrain
 from jobs.support.config import dump
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.loading.data import DataSet
-from model.loading.data_sets import LegReader
+from model.loading.data_sets import DataSets, LegReader
 from model.loading.stream import START, extend, mixture_of, rows_sum
 from model.runs.state import TrainingState, read_state
 from tests.jobs.small_run import learnt, make_data, run_config, train_lines
@@ -130,6 +135,33 @@ def test_data_sets_of_phases_are_read_alike_by_two_ranks_and_then_one(mixed, mix
     for line, twin in zip(train_lines(out), train_lines(mixed_run), strict=True):
         assert line["stream"] == twin["stream"] and line["tokens_by_source"] == twin["tokens_by_source"]
         assert line["loss"] == pytest.approx(twin["loss"], rel=1e-3)
+
+
+def test_browse_knows_what_the_steps_of_every_phase_will_read(mixed, mixed_run, tmp_path):
+    web, books, _ = mixed
+    (tmp_path / "begun").mkdir()
+    shutil.copy(mixed_run / "config.toml", tmp_path / "begun")
+    legs = read_state(mixed_run / "checkpoints/step-00000016", TrainingState).progress.legs
+    data_sets = DataSets({"web": DataSet(web), "books": DataSet(books)})
+    for folder in (tmp_path / "begun", mixed_run):
+        run = BrowsedRun(folder)
+        assert [source.name for source in run.sources] == ["web", "books"]
+        for step, leg in ((1, legs[0]), (8, legs[0]), (9, legs[1]), (12, legs[1]), (13, legs[2]), (16, legs[2])):
+            assert plan_step(run, step, lambda: data_sets) == (leg, True)
+
+
+def test_kills_over_the_borders_of_phases_change_nothing(mixed, mixed_run, tmp_path):
+    out, preset = tmp_path / "run", tmp_path / "preset.toml"
+    preset.write_text(dump(mixed_config(mixed, out, save_every=1)))
+    for step in (8, 12):  # the last step of a phase
+        process = subprocess.Popen([sys.executable, "-c", CODE, str(preset)], stdout=subprocess.DEVNULL)
+        while process.poll() is None and not (out / f"checkpoints/step-{step:08d}").exists():
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert subprocess.run([sys.executable, "-c", CODE, str(preset)], stdout=subprocess.DEVNULL).returncode == 0
+    assert train_lines(out) == train_lines(mixed_run) and learnt(out) == learnt(mixed_run)
+    assert verify_run(out) == ([], 16)
 
 
 def test_a_limit_of_epochs_counts_over_all_phases(mixed, tmp_path, capsys):
