@@ -1,6 +1,8 @@
 """`bertloom plan --data` against real trainings, and what it refuses."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -85,6 +87,13 @@ def test_a_training_on_texts_that_are_not_preprocessed_is_planned_from_their_est
     assert of_both["tokens"] == pytest.approx(of_data["tokens"], rel=0.02)
     (own,) = of_both["phases"][0]["sources"].values()
     assert own["epochs"] == pytest.approx(of_data["phases"][0]["sources"]["web"]["epochs"], rel=0.02)
+
+
+def test_a_training_is_planned_where_beam_is_not_installed(data):
+    words = ["plan", "--data", str(data / "web"), "--num-steps", "10"]
+    code = f"import sys; sys.modules['apache_beam'] = None; from jobs import cli; sys.exit(cli.main({words}))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0 and ran.stdout.startswith("pretrain\n"), ran.stderr
 
 
 def test_the_table_shows_a_line_for_each_data_set(data, capsys):
