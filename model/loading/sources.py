@@ -19,6 +19,8 @@ MAX_SOURCES = 32
 """Largest number of data sets of a run."""
 MAX_NAME = 255
 """Longest name of a data set, in characters: most file systems have no longer names of folders."""
+MAX_EPOCHS = 1_000_000
+"""Largest limit of a data set."""
 SHARE_DIGITS = 6
 """Digits to which a share that a temperature gives is rounded, so that it is the same on every machine."""
 FORM = "[NAME=]PATH, [NAME=]PATH:SHARE or [NAME=]PATH:SHARE:epochs=N"
@@ -123,8 +125,10 @@ def _parse_source(word: str) -> Source:
     head, colon, tail = rest.rpartition(":")
     if colon and tail.startswith("epochs="):
         epochs, rest = _number(word, "epochs", tail.removeprefix("epochs=")), head
-        if not 0 < epochs < math.inf:
-            raise ValueError(f"data: {word!r} has epochs={epochs:g}, expected a number above 0")
+        if not 0 < epochs <= MAX_EPOCHS:
+            raise ValueError(
+                f"data: {word!r} has epochs={epochs:g}, expected a number above 0 and at most {MAX_EPOCHS:,}"
+            )
         head, colon, tail = rest.rpartition(":")
     if colon and _NUMBER.fullmatch(tail) and not _HOST.fullmatch(rest):  # the end of http://host:8080 is a port
         share, rest = float(tail), head

@@ -80,13 +80,17 @@ def test_the_start_announces_shares_epochs_and_where_a_data_set_ends(data, tmp_p
 
 def test_tokens_are_within_four_standard_errors_of_the_shares(data, tmp_path):
     pretrain(mixed(data, tmp_path / "run", ("{web}:0.7", "{zh}:0.3"), batch_size=64, num_steps=200, log_every=100))
-    sizes = {name: DataSet(data[name]).examples("train", 32) for name in ("web", "zh")}
+    [leg] = read_state(tmp_path / "run/checkpoints/step-00000200", TrainingState).progress.legs
+    assert [line["step"] for line in train_lines(tmp_path / "run")] == [100, 200]
     for line in train_lines(tmp_path / "run"):
-        for name, share in (("web", 0.7), ("zh", 0.3)):
-            rows = np.arange(sizes[name].rows_per_copy[0])
-            deviation = sizes[name].read(np.zeros_like(rows), rows, with_tokens=False)["lengths"].std()
-            error = deviation * np.sqrt(64 * line["step"] * share)
-            assert abs(line["tokens_by_source"][name] - share * line["tokens"]) < 4 * error + 100
+        num_items = leg.item_at(line["step"])
+        for source, count in zip(leg.sources, mixture_of(leg).num_before(num_items), strict=True):
+            examples = DataSet(data[source.name]).examples("train", 32)
+            rows = np.arange(examples.rows_per_copy[0])
+            deviation = examples.read(np.zeros_like(rows), rows, with_tokens=False)["lengths"].std()
+            unfinished = num_items % 1024 * (count / num_items) * (1 - count / num_items)  # a block that has begun
+            error = np.sqrt(deviation**2 * count + source.mean_tokens**2 * unfinished)
+            assert abs(line["tokens_by_source"][source.name] - source.share * line["tokens"]) < 4 * error
 
 
 class Killed(BaseException):
@@ -241,3 +245,13 @@ def test_new_masks_do_not_depend_on_the_division_and_keep_data_sets_apart(data, 
     assert found[0] == found[1] and len(found[0]) == 32
     keys = [LegReader(sets.examples_of(leg), leg).keys_of(np.array([copy]))[0][0] for copy in (0, 1, 2, 3)]
     assert keys[0] == keys[1] and len({*map(int, keys)}) == 3
+
+
+def test_each_length_has_a_mixture_of_its_own(data, tmp_path):
+    pretrain(mixed(data, tmp_path / "run", num_steps=30, batch_size=16, phases=("32:0.4", "64:0.3:8", "32:0.3:8")))
+    legs = read_state(tmp_path / "run/checkpoints/step-00000030", TrainingState).progress.legs
+    assert [(leg.max_seq_length, leg.step, leg.item) for leg in legs] == [(32, 0, 0), (64, 12, 0), (32, 21, 0)]
+    assert [source.first for source in legs[1].sources] == [0, 0, 0]
+    assert [source.first for source in legs[2].sources] == mixture_of(legs[0]).num_before(12 * 16)
+    assert verify_run(tmp_path / "run") == ([], 30)
+    assert train_lines(tmp_path / "run")[-1]["tokens_by_source"].keys() == {"web", "zh", "pep"}

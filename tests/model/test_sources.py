@@ -31,6 +31,7 @@ def test_names_are_those_of_the_folders(tmp_path, monkeypatch):
         (["a:nan", "b:2"], None, "'a:nan' has the share nan"),
         (["a:inf", "b:2"], None, "'a:inf' has the share inf"),
         (["a:1:epochs=0", "b:2"], None, "epochs=0, expected a number above 0"),
+        (["a:1:epochs=1e9", "b:2"], None, "epochs=1e\\+09, expected a number above 0 and at most 1,000,000"),
         (["a:1:epochs=two", "b:2"], None, "epochs=two, expected a number"),
         (["x/a:1", "y/a:2"], None, "the name 'a' is given twice: give each a name"),
         (["p=a:1", "q=./a:2"], None, "is given twice: give it once"),
