@@ -45,11 +45,11 @@ class PretrainConfig:
     """Data set written by `bertloom preprocess`: a folder, or s3://…, gs://…, https://… Several are read as a mixture, each
     as [NAME=]PATH:SHARE[:epochs=N], such as web=WEB:0.7 BOOKS:0.3:epochs=2. SHARE is the share of the tokens. A data set is
     read for at most N epochs; then its share goes to the others."""
+    out: Path
+    """Run folder: a new one, or one to resume."""
     temperature: float | None = None
     """Exponent of the sizes of several data sets, from 0 (equal shares) to 1 (shares as the sizes), instead of their
     shares. The multilingual BERT used 0.7, XLM-R 0.3."""
-    out: Path
-    """Run folder: a new one, or one to resume."""
     init_from: Path | None = None
     """Model whose weights to start from, instead of random ones: a run, or a directory in transformers' format. The
     shapes must be equal: give the config.toml of its run folder as the preset. `bertloom import` writes one, too."""
