@@ -162,6 +162,7 @@ def test_splits_and_workers_do_not_change_a_byte(corpus, vocab, per_source):
     for name in names:
         one, two = (digests(corpus / out / name, "train/", "shards.parquet", "documents/") for out in ("one", "two"))
         assert one == two and one
+        assert verify(str(corpus / "one" / name))[0] == []
 
 
 def test_a_data_set_for_each_source(corpus, vocab, capsys):
@@ -280,6 +281,8 @@ def test_the_vocabulary_and_the_preview_use_the_cleaning_of_each_source(corpus, 
     assert "chinese: tokens = 100 is for `bertloom preprocess`" in printed.err
     assert cli.main(["preview", "--inputs", str(toml)]) == 0
     printed = capsys.readouterr().out
+    assert cli.main(["preview", "--inputs", str(toml), "--html", f"{corpus}/preview.html"]) == 0
+    assert "<h2>web: 1 file, JSON Lines</h2>" in (corpus / "preview.html").read_text("utf-8")
     assert "web: 1 file, JSON Lines" in printed and "rejected    5 other-language" in printed
     assert "chinese: tokens = 100 is for `bertloom preprocess`" in printed
 
