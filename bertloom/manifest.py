@@ -78,6 +78,8 @@ EXCLUDED = {
     "sets": [{"name": TEXT, **dict.fromkeys(("records", "records_without_run", "runs", "documents"), COUNT)}],
 }
 """The key `excluded`, which a data set made with --exclude has."""
+EXTENDS = [{"name": TEXT, "path": TEXT, "sha256": SHA256, "shards_digest": SHA256, "files_not_read_again": COUNT}]
+"""The key `extends`, which a data set made with --extend has; then its counters have `duplicates_of`."""
 SOURCES = {
     "sources": [
         {
@@ -146,6 +148,9 @@ def parse_manifest(content: bytes, name: str) -> dict[str, Any]:
     if found != manifest.get("sha256"):
         raise Damaged(f"{name} is not as it was written: its sha256 is not the one that it holds; copy it again")
     check_shape(manifest, MANIFEST, name)
+    if "extends" in manifest:
+        parts = {"extends": EXTENDS, "counters": {"duplicates_of": MapOf(TEXT, _COUNTS)}}
+        check_shape({key: manifest[key] for key in parts}, parts, name)
     if "excluded" in manifest:
         check_shape({"excluded": manifest["excluded"]}, {"excluded": EXCLUDED}, name)
     if "sources" in manifest:

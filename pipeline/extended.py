@@ -70,6 +70,10 @@ def read_extension(locations: Sequence[str], out: str) -> Extension:
             raise ValueError(
                 f"--extend {location} is also the --out, but a finished data set never changes: give a new folder as --out"
             )
+        if _real(out).startswith(_real(location).rstrip("/") + "/"):
+            raise ValueError(
+                f"--out {out} is inside --extend {location}, but a finished data set never changes: choose another folder"
+            )
         manifest = read_manifest(location)
         manifests.append(manifest)
         pages = dict(manifest["documents"])

@@ -9,6 +9,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+from bertloom.manifest import manifest_sha256, manifest_text
 from jobs.cli import main
 from jobs.verify import verify
 from tests.jobs.corpus import digests, documents, run_job, shard_digests, write, write_vocabulary
@@ -152,6 +153,32 @@ def test_texts_of_the_first_data_set_are_not_held_out_in_the_second(grown, tmp_p
     assert verify(str(tmp_path / "three"))[0] == []
     assert ids_of(tmp_path / "three", "validation") == []
     assert manifest_of(tmp_path / "three")["counters"]["duplicates_of"]["one"]["equal"] == 25
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ([{"name": "one"}], "extends"),
+        ("one", "extends"),
+        (None, "duplicates_of"),
+    ],
+)
+def test_a_manifest_whose_list_of_data_sets_is_not_possible_is_refused(grown, tmp_path, capsys, value, expected):
+    assert extend(grown, tmp_path / "two") == 0
+    manifest = manifest_of(tmp_path / "two")
+    if value is None:
+        del manifest["counters"]["duplicates_of"]
+    else:
+        manifest["extends"] = value
+    manifest["sha256"] = manifest_sha256(manifest)
+    (tmp_path / "two/manifest.json").write_bytes(manifest_text(manifest))
+    assert main(["inspect", str(tmp_path / "two")]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_no_output_is_inside_a_data_set(grown, capsys):
+    assert extend(grown, grown / "one/two") == 2
+    assert "is inside --extend" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
