@@ -22,7 +22,7 @@ from bertloom.extras import require
 from bertloom.messages import print_message
 from jobs.support.config import parse
 from jobs.support.exclude import ExcludeConfig
-from jobs.support.inputs import Like, check_inputs, read_inputs
+from jobs.support.inputs import Like, read_inputs
 from jobs.support.pretrain_config import PretrainConfig
 from pipeline.examples.configuration import ExamplesConfig
 from pipeline.local.beam_import import import_beam
@@ -105,7 +105,11 @@ class PlanConfig:
             )
 
     def _check_texts(self) -> None:
-        check_inputs(self.input, self.inputs)
+        if not (self.input or self.inputs):
+            raise ValueError(
+                "no input: expected --input or --inputs with texts to preprocess, or --data with finished data "
+                "sets to train on"
+            )
         check_num_workers(self.num_workers)
         if self.sample_mb <= 0:
             raise ValueError(f"--sample-mb {self.sample_mb:g}: expected more than 0, such as {DEFAULT_SAMPLE_MB:g}")
