@@ -105,7 +105,7 @@ def test_a_sharded_model_has_the_batches_and_losses_of_a_whole_one(data, one, tm
 
 def test_padded_batches_fit_before_and_after_a_data_set_is_used_up(data, tmp_path):
     config = mixed(data, tmp_path / "run", micro_batch_size=8)
-    sets = open_data_sets(config.sources())
+    sets = open_data_sets(config.all_sources())
     [phase] = config.schedule(sets).phases
     [leg] = continue_legs([], 0, **config.leg_settings(sets, phase))
     with BatchReader(sets, [leg], 8, Ranks(device=torch.device("cpu"))) as reader:

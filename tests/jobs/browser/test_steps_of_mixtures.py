@@ -44,7 +44,7 @@ def read(monkeypatch):
 
 def shown(run, data, steps):
     found = {}
-    sets = open_data_sets(config(data, run).sources())
+    sets = open_data_sets(config(data, run).all_sources())
     for step in steps:
         planned = plan_step(BrowsedRun(run), step, lambda: sets)
         assert planned.is_certain
