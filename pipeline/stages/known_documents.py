@@ -11,7 +11,7 @@ through files that are read by ranges, so memory stays flat and a restart finds 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,8 @@ from pipeline.extended import Extended, damaged, read_data_sets
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.stages.counters import increment
-from pipeline.stages.part_lists import read_part_list, write_part_list
-from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
+from pipeline.stages.part_lists import Range, all_ranges, gather, read_part_list, work_round, write_part_list
+from pipeline.stages.sorted_rows import NUM_RANGES, read_rows, write_rows
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.tokens import PartRecord, read_document_rows
@@ -58,15 +58,6 @@ class Page:
     name: str
     list: str
     """Path of the list of all parts."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """One of `count` equal ranges of ids. count: a power of two, at most NUM_RANGES."""
-
-    number: int
-    count: int
-    list: str
 
 
 def _key(part: int, num_parts: int) -> int:
@@ -162,16 +153,16 @@ def match(
     """Return the KNOWN rows of a range of ids, by part, then by id. ValueError if two different texts have one id.
 
     Args:
+        ids: the number of ranges is a power of two.
         folder: of the parts.
         pages: (number of the data set, path of its PAGE rows), by data set. Of equal documents the first counts.
     """
-    edges = range_edges(ids.number, ids.count)
-    read = [read_rows(path, PAGE, *edges) for _, path in pages]
+    read = [read_rows(path, PAGE, *ids.edges) for _, path in pages]
     known = np.concatenate([np.zeros(0, PAGE), *read])
     data_set = np.repeat(np.array([number for number, _ in pages], np.uint32), [len(rows) for rows in read])
     order = np.argsort(known["id"], kind="stable")
     known, data_set = known[order], data_set[order]
-    low, high = (edge * ((1 << 64) // NUM_RANGES) for edge in edges)
+    low, high = (edge * ((1 << 64) // NUM_RANGES) for edge in ids.edges)
     found = [np.zeros(0, KNOWN)]
     for number, part in enumerate(parts):
         rows = read_document_rows(storage.join(folder, part.name), part, low, high)
@@ -201,31 +192,19 @@ class FindKnownDocuments(beam.PTransform[Any, Any]):
     places: Places
 
     def expand(self, parts: Any) -> Any:
-        return (
-            parts
-            | "all parts" >> beam.GroupBy(lambda _: None)
-            | "list parts" >> beam.FlatMapTuple(self.list_parts)
-            | "spread pages" >> beam.Reshuffle()
-            | "page" >> beam.Map(self.page)
-            | "all pages" >> beam.GroupByKey()
-            | "cut ranges" >> beam.FlatMapTuple(self.cut_ranges)
-            | "spread ids" >> beam.Reshuffle()
-            | "match" >> beam.Map(self.match)
-            | "all matches" >> beam.GroupBy(lambda _: None)
-            | "join" >> beam.FlatMapTuple(self.join)
-        )
+        pages = work_round(parts, "parts", self.list_parts, "pages", self.page)
+        matches = work_round(pages, "pages", self.cut_ranges, "ids", self.match)
+        return gather(matches, "matches", self.join)
 
-    def list_parts(self, _: None, parts: Iterable[PartRecord]) -> Iterator[Page]:
-        ordered = sorted(parts, key=lambda part: part.sort_key)
-        path = self._path("list", [part.name for part in ordered])
-        write_part_list(path, ordered)
+    def list_parts(self, parts: Iterable[PartRecord]) -> list[Page]:
+        path, _ = write_part_list(parts, self._path)
         pages = [
             Page(number, name, path)
             for number, data_set in enumerate(self._data_sets())
             for name in sorted(data_set.pages)
         ]
         log_begin(self.places.work_log, "read known", len(pages))
-        yield from pages
+        return pages
 
     def page(self, page: Page) -> tuple[str, int]:
         data_set, path = self._data_sets()[page.data_set], self._page(page.data_set, page.name)
@@ -238,11 +217,12 @@ class FindKnownDocuments(beam.PTransform[Any, Any]):
         log_piece(self.places.work_log, "read known", path, documents=number, is_new=is_new)
         return page.list, number
 
-    def cut_ranges(self, path: str, numbers: Iterable[int]) -> Iterator[Range]:
-        total = sum(numbers) + sum(part.num_documents for part in read_part_list(path))
+    def cut_ranges(self, pages: Iterable[tuple[str, int]]) -> list[Range]:
+        paths, numbers = zip(*pages, strict=True)
+        total = sum(numbers) + sum(part.num_documents for part in read_part_list(paths[0]))
         count = min(NUM_RANGES, 1 << max(0, -(-total // RANGE_ROWS) - 1).bit_length())
         log_begin(self.places.work_log, "match known", count)
-        yield from (Range(i, count, path) for i in range(count))
+        return all_ranges(count, paths[0])
 
     def match(self, ids: Range) -> Range:
         path = self._matched(ids)
@@ -256,13 +236,13 @@ class FindKnownDocuments(beam.PTransform[Any, Any]):
         log_piece(self.places.work_log, "match known", path, is_new=is_new)
         return ids
 
-    def join(self, _: None, ranges: Iterable[Range]) -> Iterator[PartRecord]:
+    def join(self, ranges: Iterable[Range]) -> list[PartRecord]:
         ordered = sorted(ranges, key=lambda ids: ids.number)
         parts = read_part_list(ordered[0].list)
         found = {"paths": [self._matched(ids) for ids in ordered], "num_parts": len(parts)}
         found |= {"num_data_sets": len(self._data_sets())}
         write_sealed(self.places.known_documents, [json.dumps(found).encode()])
-        yield from parts
+        return parts
 
     def _data_sets(self) -> list[Extended]:
         return read_data_sets(self.places.extended)

@@ -12,7 +12,7 @@ new documents' bands are those of the stage of near duplicates, which runs befor
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from pipeline.places import Places
 from pipeline.stages.counters import increment
 from pipeline.stages.document_sketches import BAND, LeastHashes, parse_sketches, write_for_search
 from pipeline.stages.known_documents import read_known
-from pipeline.stages.part_lists import read_part_list, write_part_list
+from pipeline.stages.part_lists import Range, all_ranges, gather, read_part_list, work_round, write_part_list
 from pipeline.stages.similar_documents import (
     DOCUMENT_TOKENS,
     MAX_COMPARED,
@@ -41,7 +41,7 @@ from pipeline.stages.similar_documents import (
     num_hash_ranges,
     read_near_duplicates,
 )
-from pipeline.stages.sorted_rows import range_edges, read_rows, write_rows
+from pipeline.stages.sorted_rows import read_distinct_rows, read_rows, write_rows
 from pipeline.stages.transform import transform
 from pipeline.stages.work_log import log_begin, log_piece
 from pipeline.text.minhash import is_alike, shingles
@@ -63,15 +63,6 @@ class Page:
     name: str
     list: str
     """Path of the list of all parts."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """One of `count` equal ranges of hashes or of ids."""
-
-    number: int
-    count: int
-    list: str
 
 
 def pages_of(data_sets: Sequence[Extended]) -> list[tuple[int, str]]:
@@ -182,23 +173,10 @@ class FindKnownNearDuplicates(beam.PTransform[Any, Any]):
     places: Places
 
     def expand(self, parts: Any) -> Any:
-        return (
-            parts
-            | "all parts" >> beam.GroupBy(lambda _: None)
-            | "list parts" >> beam.FlatMapTuple(self.list_parts)
-            | "spread pages" >> beam.Reshuffle()
-            | "page" >> beam.Map(self.page)
-            | "all pages" >> beam.GroupByKey()
-            | "cut ranges" >> beam.FlatMapTuple(self.cut_ranges)
-            | "spread hashes" >> beam.Reshuffle()
-            | "pair" >> beam.Map(self.pair)
-            | "all pairs" >> beam.GroupBy(lambda _: None)
-            | "ranges of ids" >> beam.FlatMapTuple(self.ranges_of_ids)
-            | "spread ids" >> beam.Reshuffle()
-            | "verify" >> beam.Map(self.verify)
-            | "all verified" >> beam.GroupBy(lambda _: None)
-            | "join" >> beam.FlatMapTuple(self.join)
-        )
+        pages = work_round(parts, "parts", self.list_parts, "pages", self.page)
+        pairs = work_round(pages, "pages", self.cut_ranges, "hashes", self.pair)
+        verified = work_round(pairs, "pairs", self.ranges_of_ids, "ids", self.verify)
+        return gather(verified, "verified", self.join)
 
     @property
     def search(self) -> Search:
@@ -206,20 +184,17 @@ class FindKnownNearDuplicates(beam.PTransform[Any, Any]):
         assert self.job.examples.near_duplicates is not None
         return Search(self.job.examples.near_duplicates, self.places.parts, self.places.near_duplicate_search)
 
-    def list_parts(self, _: None, parts: Iterable[PartRecord]) -> Iterator[Page]:
-        ordered = sorted(parts, key=lambda part: part.sort_key)
-        path = self._path("list", [part.name for part in ordered])
-        write_part_list(path, ordered)
+    def list_parts(self, parts: Iterable[PartRecord]) -> list[Page]:
+        path, _ = write_part_list(parts, self._path)
         pages = pages_of(self._data_sets())
         log_begin(self.places.work_log, "read sketches", len(pages))
-        yield from (Page(number, name, path) for number, name in pages or [(0, "")])
+        return [Page(number, name, path) for number, name in pages or [(0, "")]]
 
-    def page(self, page: Page) -> tuple[str, int]:
+    def page(self, page: Page) -> str:
         if not page.name:
-            return page.list, 0
+            return page.list
         paths = self._page(page.data_set, page.name)
-        is_new, number = not all(map(is_sealed, paths)), 0
-        if is_new:
+        if is_new := not all(map(is_sealed, paths)):
             data_set = self._data_sets()[page.data_set]
             try:
                 content = read_listed(data_set.location, page.name, data_set.sketches)
@@ -227,30 +202,29 @@ class FindKnownNearDuplicates(beam.PTransform[Any, Any]):
             except (OSError, ValueError) as error:
                 raise damaged(data_set, error) from error
             write_for_search(ids, sketches, *paths)
-            number = sketches.bands.size
         increment("read sketches", pages_in=1, pages_reused=int(not is_new))
         log_piece(self.places.work_log, "read sketches", paths[0], is_new=is_new)
-        return page.list, number
+        return page.list
 
-    def cut_ranges(self, path: str, _: Iterable[int]) -> Iterator[Range]:
+    def cut_ranges(self, paths: Iterable[str]) -> list[Range]:
+        path = next(iter(paths))
         number = num_hash_ranges(read_part_list(path), self.search.min_similarity)
         log_begin(self.places.work_log, "pair known", number)
-        yield from (Range(i, number, path) for i in range(number))
+        return all_ranges(number, path)
 
     def pair(self, hashes: Range) -> Range:
         path = self._pairs(hashes)
         if is_new := not is_sealed(path):
-            edges = range_edges(hashes.number, hashes.count)
-            new = [read_rows(self.search.sketch(part), SKETCH, *edges) for part in read_part_list(hashes.list)]
+            new = [read_rows(self.search.sketch(part), SKETCH, *hashes.edges) for part in read_part_list(hashes.list)]
             pages = [self._page(number, name)[0] for number, name in pages_of(self._data_sets())]
-            pairs = find_pairs(new, [read_rows(page, BAND, *edges) for page in pages])
+            pairs = find_pairs(new, [read_rows(page, BAND, *hashes.edges) for page in pages])
             write_rows(path, pairs, "id")
             increment("pair known", pairs_out=len(pairs))
         increment("pair known", ranges_in=1, ranges_reused=int(not is_new))
         log_piece(self.places.work_log, "pair known", path, is_new=is_new)
         return hashes
 
-    def ranges_of_ids(self, _: None, hashes: Iterable[Range]) -> list[Range]:
+    def ranges_of_ids(self, hashes: Iterable[Range]) -> list[Range]:
         ranges = list(hashes)
         log_begin(self.places.work_log, "verify known", len(ranges))
         return ranges
@@ -258,9 +232,7 @@ class FindKnownNearDuplicates(beam.PTransform[Any, Any]):
     def verify(self, ids: Range) -> Range:
         path = self._verified(ids)
         if is_new := not is_sealed(path):
-            edges = range_edges(ids.number, ids.count)
-            paths = (self._pairs(Range(i, ids.count, ids.list)) for i in range(ids.count))
-            pairs = np.unique(np.concatenate([read_rows(name, PAIR, *edges) for name in paths]))
+            pairs = read_distinct_rows(map(self._pairs, all_ranges(ids.count, ids.list)), PAIR, *ids.edges)
             pages = [(number, self._page(number, name)[1]) for number, name in pages_of(self._data_sets())]
             parts, similarity = read_part_list(ids.list), self.search.min_similarity
             found = verify_pairs(pairs, parts, self.places.parts, pages, similarity) if len(pairs) else pairs
@@ -270,7 +242,7 @@ class FindKnownNearDuplicates(beam.PTransform[Any, Any]):
         log_piece(self.places.work_log, "verify known", path, is_new=is_new)
         return ids
 
-    def join(self, _: None, ranges: Iterable[Range]) -> Iterator[PartRecord]:
+    def join(self, ranges: Iterable[Range]) -> list[PartRecord]:
         ordered = sorted(ranges, key=lambda ids: ids.number)
         found = np.frombuffer(b"".join(read_sealed(self._verified(ids)) for ids in ordered), KNOWN_NEAR)
         known = read_known(self.places, self.job)
@@ -279,7 +251,7 @@ class FindKnownNearDuplicates(beam.PTransform[Any, Any]):
         found = found[~np.isin(found["id"], read_near_duplicates(self.places.near_duplicates)["id"])]
         write_sealed(self.places.known_near_duplicates, [found.tobytes()])
         increment("verify known", near_duplicates_found=len(found))
-        yield from read_part_list(ordered[0].list)
+        return read_part_list(ordered[0].list)
 
     def _data_sets(self) -> list[Extended]:
         return read_data_sets(self.places.extended)

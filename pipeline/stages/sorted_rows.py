@@ -3,6 +3,7 @@
 checksum (bertloom/sealed_files.py) | number of the first row of each range, uint64 (NUM_RANGES + 1,) | rows
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ def read_rows(path: str, dtype: np.dtype[Any], first: int, end: int) -> NDArray[
         begin, stop = (int.from_bytes(storage.read_at(file, BODY + 8 * edge, 8), "little") for edge in (first, end))
         offset = BODY + 8 * (NUM_RANGES + 1) + begin * dtype.itemsize
         return np.frombuffer(storage.read_at(file, offset, (stop - begin) * dtype.itemsize), dtype)
+
+
+def read_distinct_rows(paths: Iterable[str], dtype: np.dtype[Any], first: int, end: int) -> NDArray[np.void]:
+    """Return the different rows that the files have in the ranges first ... end - 1, sorted by all columns."""
+    return np.unique(np.concatenate([read_rows(path, dtype, first, end) for path in paths]))
 
 
 def range_edges(number: int, count: int) -> tuple[int, int]:

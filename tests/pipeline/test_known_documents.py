@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.extended import Extended
-from pipeline.stages.known_documents import PAGE, KnownDocuments, KnownInBucket, Range, match
+from pipeline.stages.known_documents import PAGE, KnownDocuments, KnownInBucket, match
+from pipeline.stages.part_lists import Range
 from pipeline.stages.sorted_rows import write_rows
 from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock, read_document_rows
 from tests.pipeline import twins
