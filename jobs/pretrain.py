@@ -149,7 +149,7 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     from model.devices import peak_flops
     from model.heads import PretrainingModel
     from model.loading.batches import BatchReader
-    from model.loading.remask import check_equal, remasking_of
+    from model.loading.remask import remasking_of, remasking_of_all
     from model.loading.stream import continue_legs
     from model.runs.bad_steps import BadStepPolicy
     from model.runs.heap import limit_kernels
@@ -177,7 +177,8 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
     if not config.remask:
         check_rates(config, schedule, data_sets)
     else:
-        remasking = check_equal({name: remasking_of(found) for name, found in data_sets.by_name.items()})
+        by_name = {name: remasking_of(found) for name, found in data_sets.by_name.items()}
+        remasking = remasking_of_all(by_name, all(phase.masked_lm_prob for phase in schedule.phases))
     reader = BatchReader(data_sets, legs, config.micro_batch_size, ranks, remasking)
     for examples in {found for leg in legs for found in data_sets.examples_of(leg)}:
         if note := examples.note_on_cache(config.shuffle):

@@ -41,7 +41,7 @@ class PretrainConfig:
         ("max_seq_length", "phases", "phase"),
     )
 
-    data: str | tuple[str, ...]
+    data: Annotated[str | tuple[str, ...], tyro.conf.arg(metavar="DATASET ...")]
     """Data set written by `bertloom preprocess`: a folder, or s3://…, gs://…, https://… Several are read as a mixture, each
     as [NAME=]PATH:SHARE[:epochs=N], such as web=WEB:0.7 BOOKS:0.3:epochs=2. SHARE is the share of the tokens. A data set is
     read for at most N epochs; then its share goes to the others."""

@@ -11,7 +11,7 @@ Dimensions in the comments: N examples, M masks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,8 @@ class Remasking:
     """A masked token becomes [MASK] where the upper half of its draw is below this value."""
     random_below: int
     """Otherwise it becomes a random word where the upper half is below this value."""
-    masked_lm_prob: float
-    """Share of the tokens that the data set's own masks were drawn for."""
+    masked_lm_prob: float | None
+    """Share of the tokens that the data set's own masks were drawn for; None for data sets with different ones."""
     max_predictions: Mapping[int, int]
     """Most masks of an example at this share, by max_seq_length."""
 
@@ -102,17 +102,28 @@ def example_keys(seed: int, max_seq_length: int, epochs: I64, rows: I64, *apart:
     return fold(seed, NEW_MASKS, max_seq_length, epochs, rows, *apart)
 
 
-def check_equal(by_name: Mapping[str, Remasking]) -> Remasking:
-    """Return what becomes of masked tokens in all of several data sets; ValueError if it is not the same."""
+def remasking_of_all(by_name: Mapping[str, Remasking], has_rates: bool) -> Remasking:
+    """Return what becomes of masked tokens in all of several data sets.
+
+    Args:
+        has_rates: whether each phase of the training has a masking rate, so that the rates of the data sets do not matter.
+
+    Raises:
+        ValueError: it is not the same in all of them.
+    """
     (first, remasking), *others = by_name.items()
+    rates = ("masked_lm_prob", "max_predictions")
     for name, other in others:
-        for field in ("masked_lm_prob", "max_predictions", "mask_below", "random_below"):
+        for field in ("mask_below", "random_below", *(() if has_rates else rates)):
             if getattr(remasking, field) != getattr(other, field):
+                advice = "give each phase a masked_lm_prob, " if field in rates else ""
                 raise ValueError(
                     f"remask: {first} and {name} were masked with other settings ({field} is "
-                    f"{getattr(remasking, field)} and {getattr(other, field)}): preprocess them with the same ones, or "
-                    f"leave --remask out"
+                    f"{getattr(remasking, field)} and {getattr(other, field)}): {advice}preprocess them with the same "
+                    f"settings, or leave --remask out"
                 )
+    if any(getattr(remasking, field) != getattr(other, field) for field in rates for _, other in others):
+        return replace(remasking, masked_lm_prob=None, max_predictions={})
     return remasking
 
 

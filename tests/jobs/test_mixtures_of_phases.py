@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.loading.data import DataSet
 from model.loading.data_sets import DataSets, LegReader
+from model.loading.remask import remasking_of, remasking_of_all
 from model.loading.stream import START, extend, mixture_of, rows_sum
 from model.runs.state import TrainingState, read_state
 from tests.jobs.small_run import learnt, make_data, run_config, train_lines
@@ -230,3 +232,31 @@ def test_a_phase_without_remask_names_a_data_set_that_was_made_with_its_rate(mix
         ValueError, match="phase 2 has masked_lm_prob=0.15, but the masks of .*books were drawn with 0.3"
     ):
         pretrain(config(str(web), tmp_path / "other", str(tmp_path / "table.toml"), num_steps=2, remask=False))
+
+
+def test_rates_of_all_phases_replace_different_rates_of_data_sets(mixed, tmp_path):
+    web, books, _ = mixed
+    made = Path(shutil.copytree(books, tmp_path / "made"))
+    manifest = read_json(made / "manifest.json")
+    manifest["configuration"]["masked_lm_prob"] = 0.3
+    write_manifest(made, manifest)
+    data, table = (f"{web}:0.5", f"{made}:0.5"), tmp_path / "table.toml"
+    table.write_text(HALVES.format("masked_lm_prob = 0.4", "masked_lm_prob = 0.3"))
+    swapped = (data[1], data[0])
+    for name, words in (("run", data), ("swapped", swapped)):
+        pretrain(config(words, tmp_path / name, str(table), num_steps=4, batch_size=8))
+    assert [line["tokens_by_source"].keys() for line in train_lines(tmp_path / "run")] == [{"web", "made"}] * 4
+    table.write_text(HALVES.format("masked_lm_prob = 0.4", ""))
+    with pytest.raises(ValueError, match=r"masked_lm_prob is 0.15 and 0.3\): give each phase a masked_lm_prob, "):
+        pretrain(config(data, tmp_path / "refused", str(table), num_steps=4, batch_size=8))
+
+
+def test_masks_at_the_rate_of_a_phase_do_not_depend_on_the_order_of_data_sets_with_different_rates(mixed):
+    web, _, _ = mixed
+    own = remasking_of(DataSet(web))
+    other = replace(own, masked_lm_prob=0.3, max_predictions={32: 3})
+    found = [
+        remasking_of_all(dict(pair), has_rates=True).counts(32, 0.3).tolist()
+        for pair in ({"a": own, "b": other}, {"a": other, "b": own})
+    ]
+    assert found[0] == found[1] and max(found[0]) == 10  # 0.3 of 32 tokens
