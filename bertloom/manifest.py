@@ -214,6 +214,9 @@ def what_it_is(path: str) -> str:
         return "; this is a shard, which `bertloom inspect` shows: give the folder of its data set"
     if any(os.path.exists(os.path.join(path, name)) for name in ("metrics.jsonl", "checkpoints", "config.json")):
         return "; this is a model or a run: give the data set that it was trained on"
+    names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+    if held := [name for name in names if os.path.exists(os.path.join(path, name, "manifest.json"))]:
+        return f"; it holds other data sets: give one of them, such as {os.path.join(path, held[0])}"
     return ""
 
 

@@ -146,8 +146,13 @@ class DuplicateTexts:
             return found, True
         if others := [one["name"] for one in self.data_set.manifest.get("extends", ())]:
             raise ValueError(
-                f"document {row['id']:016x} resembles document {number:016x}, which is equal to one of a data set that this "
-                f"one extends ({', '.join(others)}): open that data set"
+                f"document {row['id']:016x} resembles document {number:016x}, which was left out because of one of a "
+                f"data set that this one extends ({', '.join(others)}): open that data set"
+            )
+        if self.data_set.manifest.get("sources"):
+            raise ValueError(
+                f"document {row['id']:016x} resembles document {number:016x}, which is not in this data set: it is over the "
+                f"budget of its source, or in the data set of another source of the same job"
             )
         raise ValueError(
             f"document {row['id']:016x} resembles document {number:016x}, which neither documents/ nor {NEAR_DUPLICATES} "

@@ -11,6 +11,7 @@ from bertloom.counts import counted
 from jobs.support.exclude import ExcludeConfig
 from jobs.support.preview import size
 from pipeline.examples.configuration import ExamplesConfig
+from pipeline.stages.selection import OVER_BUDGET
 from pipeline.tokenizer import TokenizeConfig, settled
 
 if TYPE_CHECKING:
@@ -147,13 +148,17 @@ def text_lines(found: dict[str, Any], num_workers: int) -> list[str]:
         if splits.get("validation", {}).get("value"):
             lines.append(_row("  held out", splits["validation"], _count))
     workers = counted(num_workers, "worker")
+    besides = ", except those of sources with a budget" if OVER_BUDGET in documents["rejected"] else ""
     return [
         *lines,
         _row("disk, data set", disk["data_set"], _size),
         _row("  while it runs", disk["parts"], _size) + " more",
         f"{'memory':<18}{size(found['memory_per_worker']):>16} for each of {workers}",
         _row("time", found["seconds"], duration) + f", with {workers}",
-        *(["", "The sample is all of the input, so documents, tokens and examples are counted."] * found["is_whole"]),
+        *(
+            ["", f"The sample is all of the input, so documents, tokens and examples are counted{besides}."]
+            * found["is_whole"]
+        ),
         *(["", *found["notes"]] if found["notes"] else []),
     ]
 

@@ -11,6 +11,8 @@ from pipeline.text.cleaning import CleanConfig
 
 OTHERS = "input"
 """Name of the source of the files that only --input names."""
+RESERVED = "manifest.json"
+"""A file that the folder of the sources never has."""
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
 
 
@@ -72,8 +74,8 @@ def default_name(pattern: str, taken: Collection[str]) -> str:
 
 def check_name(name: str) -> None:
     """Raise ValueError unless a name can be the name of a folder."""
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name.casefold() == RESERVED:
         raise ValueError(
             f"name = {name!r}: expected up to 100 letters, digits and the characters _ . + -, beginning with a letter or "
-            f"a digit, because the name may become that of a folder"
+            f"a digit, and not {RESERVED}, because the name may become that of a folder"
         )

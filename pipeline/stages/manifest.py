@@ -206,6 +206,7 @@ def write_manifest(
         )
     extends = read_data_sets(places.extended) if job.extends else []
     counters = add_up(plan, buckets, extends, count_known_near(job, places, extends))
+    known_near = read_known_near_duplicates(places, job)["part"].astype(np.int64)
     check_pairs(counters, job.examples, layout_advice(plan.parts, job.tokenize.text.read))
     rows = [row for bucket in buckets for row in bucket.shards]
     shards = parquet_bytes(shards_table(rows))
@@ -224,7 +225,7 @@ def write_manifest(
         "notes": [*notes, *plan.notes],
         **({"excluded": about_excluded(job, places, plan)} if job.excluded_sha256 else {}),
         "inputs": about_inputs(plan, sources, job, places.parts),
-        **({"sources": about_sources(plan, buckets, job, sources)} if job.inputs else {}),
+        **({"sources": about_sources(plan, buckets, job, sources, known_near)} if job.inputs else {}),
         "shards_parquet": {"sha256": shards_sha256, "rows": len(rows)},
         "shards_digest": digest_of(rows),
         "documents": {

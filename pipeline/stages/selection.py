@@ -26,6 +26,8 @@ from pipeline.stages.document_places import find_places
 from pipeline.text.records import Reject
 from pipeline.tokens import DOCUMENT, PartRecord, read_document_rows
 
+OVER_BUDGET = "over-budget"
+"""The reason of the rejects that are over a budget."""
 RANGE_DOCUMENTS = 1 << 20  # of a range of ids, about: 100 MB
 BINS = 16
 """Bits of a draw that choose its place in the histogram of a source."""
@@ -238,7 +240,7 @@ def _log(documents: _Documents, found: _Rows, chosen: NDArray[np.intp], budget: 
         yield rejects_log(
             (
                 source,
-                Reject(position, "over-budget", f"{count} tokens; the source may have {budget:,}", "", piece=piece),
+                Reject(position, OVER_BUDGET, f"{count} tokens; the source may have {budget:,}", "", piece=piece),
             )
             for source, position, count, piece in zip(
                 sources, positions.tolist(), rows["num_tokens"].tolist(), rows["piece"].tolist(), strict=True

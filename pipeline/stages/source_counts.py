@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from bertloom.arrays import I64
 from pipeline.inputs.sources import Source
 from pipeline.job import JobConfig
 from pipeline.stages.plan import Plan
@@ -12,24 +13,29 @@ from pipeline.tokens import PartRecord
 
 
 def about_sources(
-    plan: Plan, buckets: Sequence[BucketRecord], job: JobConfig, files: Sequence[Source]
+    plan: Plan, buckets: Sequence[BucketRecord], job: JobConfig, files: Sequence[Source], known_near: I64
 ) -> list[dict[str, Any]]:
     """Return the sources of a data set with their options and counters, in the order of their tables.
+
+    Args:
+        known_near: number of the part of each document that resembles one of a data set of --extend.
 
     Raises:
         ValueError: documents are missing. Nothing may be lost in silence.
     """
-    found = []
+    found, resembling = [], Counter(plan.parts[part].input for part in known_near.tolist())
     for number, one in enumerate(job.inputs):
         own = [source for source in files if source.input == number]
         if own or not job.per_source:
-            counters = _counters(number, plan, buckets, job)
+            counters = _counters(number, plan, buckets, job, resembling[number])
             options = one.options(job.tokenize.text.clean)
             found.append({"name": one.name, "options": options, "files": len(own), "counters": counters})
     return found
 
 
-def _counters(number: int, plan: Plan, buckets: Sequence[BucketRecord], job: JobConfig) -> dict[str, Any]:
+def _counters(
+    number: int, plan: Plan, buckets: Sequence[BucketRecord], job: JobConfig, num_known_near: int
+) -> dict[str, Any]:
     parts = [part for part in plan.parts if part.input == number]
     woven = add_counts(bucket.by_input.get(str(number), {}) for bucket in buckets)
     selection, rejected = plan.selection, add_counts(part.rejected for part in parts)
@@ -52,7 +58,7 @@ def _counters(number: int, plan: Plan, buckets: Sequence[BucketRecord], job: Job
         "examples": {str(length): woven[f"examples/{length}"] for length in job.examples.max_seq_length},
     }
     if plan.near_duplicates_sha256:
-        counters["documents_near_duplicate"] = woven["documents_near_duplicate"]
+        counters["documents_near_duplicate"] = woven["documents_near_duplicate"] - num_known_near
     ends = counters["documents_used"] + counters["documents_rejected"] + duplicates
     if ends != counters["documents_in"]:
         raise ValueError(

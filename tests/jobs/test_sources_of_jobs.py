@@ -223,6 +223,10 @@ def test_a_folder_with_the_data_sets_of_sources_is_not_one_data_set(corpus, voca
     job(corpus, TWO, vocab, per_source=True)
     with pytest.raises(ValueError, match="out holds the data set chinese of another job"):
         job(corpus, TWO, vocab)
+    with pytest.raises(ValueError, match="it holds other data sets: give one of them, such as .*/out/chinese"):
+        verify(str(corpus / "out"))
+    with pytest.raises(ValueError, match="it holds other data sets: give one of them, such as .*/out/chinese"):
+        read_dataset(str(corpus / "out"))
 
 
 @pytest.mark.parametrize("per_source", [False, True])
@@ -241,6 +245,7 @@ def test_a_source_without_a_document_left_is_an_error(corpus, vocab, per_source)
     [
         ('name = "a/b"', r"input\[0\]: name = 'a/b': expected up to 100 letters"),
         ('name = ".."', "expected up to 100 letters"),
+        ('name = "Manifest.json"', "and not manifest.json, because the name may become that of a folder"),
         ("tokens = 0", r"input\[0\]: tokens = 0: expected the largest number of tokens to use, from 1"),
         ("tokens = 1.5", r"input\[0\].tokens = 1.5: expected an integer"),
         ("tokens = 5\nsample = 0.5", "sample = 0.5 and tokens = 5: both limit how much of the source is used"),

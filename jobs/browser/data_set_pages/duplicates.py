@@ -68,7 +68,7 @@ def show_equal(request: Request) -> Response:
     shown, others, of_others = largest(counts.numbers) if counts.is_done else ([], 0, 0)
     files = [
         {"name": counts.inputs[i]["name"], "read": counts.inputs[i]["documents"], "equal": int(counts.numbers[i])}
-        | {"near": int(counts.near[i]), "kept": int(counts.kept[i])}
+        | {"near": int(counts.near[i]), "kept": int(counts.kept[i]), "over": int(counts.over[i])}
         for i in shown
     ]
     return render(request, "equal_documents.html.j2", counts=counts, files=files, others=others, of_others=of_others)
