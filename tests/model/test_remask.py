@@ -18,7 +18,6 @@ from model.loading.data_sets import DataSets
 from model.loading.order import TrainingOrder
 from model.loading.remask import NEW_MASKS, EpochMasks, Remasking, example_keys, remasking_of
 from model.loading.stream import Leg
-from model.schedule import Phase
 from tests.model.synthetic import NUM_WORDS, write_manifest
 from tests.pipeline.twins import WRAP, draw, fold
 
@@ -224,15 +223,13 @@ def test_masks_at_a_rate_are_uniform_and_become_what_the_data_set_asks_for(data_
 
 def test_padded_batches_have_room_for_the_masks_of_their_rate(data_set):
     ranks = Ranks(device=torch.device("cpu"))
-    phases = [
-        Phase(max_seq_length=32, share=0.25, batch_size=64, masked_lm_prob=rate) for rate in (0.3, 0.15, 0.05, None)
-    ]
-    with BatchReader(DataSet(data_set), [32], 1, 64, ranks, remasking=remasking_of(DataSet(data_set))) as reader:
-        shapes = reader.pad_batches(phases)
+    found = DataSet(data_set)
+    values = {"step": 0, "max_seq_length": 32, "item": 0, "batch_size": 64, "seed": 1}
+    legs = [Leg(**values, shards_digest=found.shards_digest, masked_lm_prob=rate) for rate in (0.3, 0.15, 0.05, None)]
+    with BatchReader(DataSets({"": found}), legs, 64, ranks, remasking_of(found)) as reader:
+        shapes = reader.pad_batches()
         assert len(shapes) == 4 and len({shape.num_tokens for shape in shapes}) == 1
-        for phase, shape in zip(phases, shapes):
-            rate = phase.masked_lm_prob
-            leg = Leg(step=0, max_seq_length=32, item=0, batch_size=64, seed=1, shards_digest="", masked_lm_prob=rate)
+        for leg, shape in zip(legs, shapes):
             for step in range(8):
                 batch = reader.read(leg, step)
                 assert [len(part.masked_ids) for part in batch.micro_batches] == [shape.num_masked]
