@@ -2,8 +2,9 @@
 
     python benchmarks/bench_exclude.py --input corpus_en --vocab vocab.txt --exclude 'tasks/*_en/*.json*'
 
-The job runs alternately with and without --exclude, each time in new processes. The time is that of all its processes, and
-the memory that of its largest process. Without arguments the text is the shipped sample, and some of it the test set.
+The job runs alternately with and without --exclude, each time in new processes. The report has the
+processor time of all its processes together and the memory of the largest one. Without arguments the text is the shipped
+sample, and a part of it is the test set.
 """
 
 import argparse

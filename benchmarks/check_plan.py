@@ -3,8 +3,9 @@
     python benchmarks/check_plan.py corpus_en corpus_zh --vocab vocab.txt --sample-mb 16
 
 The exit status is 1 if a count, the tokens, the examples or the disk space differ by more than --most (15 %). Time and
-memory are printed. With --quiet, for a machine that does nothing else, they count, too. CPU time is that of all processes.
-Memory is the largest resident set of one process. `--flags` takes further flags for both commands, as one word.
+memory are printed. With --quiet, for a machine that does nothing else, they count, too. CPU time is
+summed over all processes. Memory is the largest resident set of one process. `--flags` takes further flags for both
+commands, as one word.
 """
 
 import argparse

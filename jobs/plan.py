@@ -67,13 +67,13 @@ class PlanConfig:
     preset: str | None = None
     """Preset of `pretrain`, such as base, or a .toml file: the shape of the model and the defaults of the training."""
     num_steps: int | None = None
-    """Number of updates of the training. The default is that of --preset."""
+    """Number of updates of the training. By default --preset decides."""
     num_epochs: float | None = None
     """Passes over the examples, instead of --num-steps."""
     num_tokens: int | None = None
     """Number of real tokens to train on, instead of --num-steps."""
     batch_size: int | None = None
-    """Examples per update. The default is that of --preset."""
+    """Examples per update. By default --preset decides."""
     phases: tuple[str, ...] = ()
     """Phases of the training, as for `pretrain`, such as 128:0.9 512:0.1."""
     tokens_per_second: float | None = None

@@ -108,7 +108,7 @@ def read_run(run: Path) -> Lines:
     """Return the numbers of each line of a run, by the names that `numbers` gives, with its split and the tokens read.
 
     Raises:
-        ValueError: there is no line.
+        ValueError: the run has no line.
     """
     lines = read_metrics(run / "metrics.jsonl")
     if not lines:

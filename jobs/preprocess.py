@@ -72,7 +72,7 @@ class PreprocessConfig:
     """Folder of the data set to write. After an interruption, the same command does the rest."""
     vocab: str | None = None
     """The vocabulary: a vocab.txt with one word per line, a tokenizer.json, or a folder with either, as transformers writes
-    it. `bertloom build-vocab` makes one. It may be left out with --extend, which takes that of the data set."""
+    it. `bertloom build-vocab` makes one. It may be left out with --extend, which takes the data set's vocabulary."""
     input: tuple[str, ...] = ()
     """Files, folders or quoted globs, local or on an object store. @LIST is a file with one of these per line."""
     inputs: str | None = None
@@ -193,7 +193,7 @@ class CheckedJob:
 def preprocess(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> dict[str, Any] | None:
     """Make the data set, or the missing rest of it. Return its manifest, with the additional key `out`.
 
-    After a dry run, which makes none, return None. With --per-source, the manifest is that of the first source.
+    A dry run makes none and returns None. With --per-source, return the manifest of the first source.
     """
     manifests = make_all(config, beam_flags)
     return manifests[0] if manifests else None
@@ -333,7 +333,7 @@ def find_groups(checked: CheckedJob) -> tuple[list[SplitGroup], int]:
 def make_data_sets(checked: CheckedJob, engine: Engine | None) -> dict[str, dict[str, Any]]:
     """Claim the output and run the pipeline. Return folder -> manifest of each data set.
 
-    engine: the runner, if it is not that of this machine.
+    engine: the runner; None for bertloom's own on this machine.
     """
     from jobs.support.progress import JobProgress
     from pipeline.execution import Launcher

@@ -29,14 +29,14 @@ class Phase:
     batch_size: int
     """Examples per step."""
     data: tuple[str, ...] = ()
-    """Data sets of the phase, as --data takes them; none: those of --data."""
+    """Data sets of the phase, as --data takes them. Empty: the data sets of --data."""
     temperature: float | None = None
     """Exponent that gives the shares of the data sets from their sizes; None: shares are given, or --temperature does."""
     masked_lm_prob: float | None = None
-    """Share of an example's tokens to predict; None: that of the data set."""
+    """Share of an example's tokens to predict; None: the data set's own share."""
     decay: PhaseDecay | None = None
-    """Shape of the learning rate in the phase; None, in all phases of a run: that of the whole training. sqrt falls
-    steeply at first, as 1 - sqrt of the part of the phase that is over (Hagele et al. 2024; used by ModernBERT)."""
+    """Shape of the learning rate in the phase; None, in all phases of a run: --decay applies to the whole training. sqrt
+    falls steeply at first, as 1 - sqrt of the part of the phase that is over (Hagele et al. 2024; used by ModernBERT)."""
     learning_rate: float = 1.0
     """Learning rate at the beginning of the phase, as a share of the peak."""
     final_learning_rate: float = 1.0

@@ -31,7 +31,7 @@ class Extended:
     """What the stages know of one data set that the job extends."""
 
     name: str
-    """Its name in counters and in the report: that of its folder."""
+    """Its name in counters and in the report: the name of its folder."""
     location: str
     """Its folder."""
     sha256: str
@@ -135,14 +135,14 @@ def check_extension(extension: Extension, job: JobConfig, sources: Sequence[Sour
             raise ValueError(
                 f"--extend {data_set.location} has the vocabulary {manifest['vocabulary']['sha256'][:12]}…, but this job "
                 f"has {job.vocabulary_sha256[:12]}…: a run takes both data sets only with the same vocabulary. Leave out "
-                f"--vocab to use that of the data set"
+                f"--vocab to use the data set's vocabulary"
             )
         for name in SHARED:
             if own[name] != others.get(name):
                 raise ValueError(
                     f"--{name.replace('_', '-')} {_shown(own[name])}: {data_set.location}, which --extend names, has "
                     f"{_shown(others.get(name))}, and a run takes both data sets only with the same value. Leave out the "
-                    f"flag to use that of the data set"
+                    f"flag to use the data set's value"
                 )
         notes += _about_near_duplicates(data_set, others, job)
         differing = [name for name in own if own[name] != others.get(name) and name not in SHARED]
@@ -173,9 +173,9 @@ def _about_near_duplicates(data_set: Extended, others: Mapping[str, Any], job: J
         ]
     if own != other:
         raise ValueError(
-            f"--near-duplicates {own}: {data_set.location}, which --extend names, has sketches for {other}, and they find "
-            f"no other similarity. Leave out the flag to use that of the data set, or give --near-duplicates None to leave "
-            f"out equal documents only"
+            f"--near-duplicates {own}: {data_set.location}, which --extend names, has sketches for {other}, which cannot "
+            f"find another similarity. Leave out the flag to use the data set's value, or give --near-duplicates None to "
+            f"leave out equal documents only"
         )
     return []
 

@@ -22,7 +22,7 @@ from model.runs.metrics import is_table, parse_line
 from model.runs.sinks import numbers
 
 KEYS = tuple(key for key, _ in PANELS)
-"""The quantities that any run may have. Those of sources come after them."""
+"""The quantities that any run may have. The quantities of sources come after them."""
 TABLES = tuple(key for key, _ in SOURCE_PANELS)
 SCHEMA = pa.schema(
     [("step", pa.int64()), ("split", pa.string()), ("tokens", pa.int64()), ("seconds", pa.float64())]
@@ -78,7 +78,7 @@ def parse_lines(content: bytes, keys: Sequence[str] = KEYS) -> Lines:
 
 
 def _parse_fast(content: bytes, keys: Sequence[str]) -> tuple[pa.Table, dict[str, F64]]:
-    """Return the columns of lines, and those of sources; ValueError or an error of Arrow if a line may be damaged."""
+    """Return (columns of lines, columns of sources); ValueError or an error of Arrow if a line may be damaged."""
     schema = SCHEMA
     if MARK in content:
         if not _has_only(content, keys):
@@ -134,7 +134,7 @@ def _plain_line(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_sources(keys: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return these quantities and those of sources in the lines, of each table at most MAX_SOURCES."""
+    """Return these quantities and the ones that the lines have of sources, at most MAX_SOURCES of each table."""
     found = dict.fromkeys(keys)
     room = {table: MAX_SOURCES - len(sources_in(keys, table)) for table in TABLES}
     for line in lines:

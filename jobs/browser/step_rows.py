@@ -46,7 +46,7 @@ class StepRows(NamedTuple):
     copies: list[int]
     epochs: list[int]
     sources: list[int]
-    """Number of the data set of each among those of the leg; 0 if the run has one."""
+    """Number of each one's data set in the leg; 0 if the run has one data set."""
 
 
 def plan_step(run: BrowsedRun, step: int, open_data: Callable[[], DataSets]) -> PlannedStep:

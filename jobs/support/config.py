@@ -11,7 +11,7 @@ in it, appear at the level of their parent in TOML and on the command line:
 
     training: tyro.conf.OmitArgPrefixes[TrainingConfig]
 
-The class of a nested configuration may depend on one of its values: see `ChosenBy`. Fields of which only one can be set,
+The class of a nested configuration may depend on one of its values: see `ChosenBy`. Fields that exclude each other,
 such as num_steps and budget, are listed in the class attribute `ALTERNATIVES`, a tuple of tuples of names. A value in a
 later preset or a flag replaces earlier values of its alternatives. Two alternatives in one preset or on one command line are
 an error.

@@ -73,7 +73,7 @@ def read_excluded(config: ExcludeConfig, notes: list[str]) -> RunIndex | None:
     """Return the runs of the test sets; None without --exclude. Append to `notes` what the user should know about them.
 
     Raises:
-        ValueError: there is no such file, it cannot be read, or it has no text.
+        ValueError: a file does not exist, cannot be read, or has no text.
     """
     if not config.exclude:
         return None
@@ -116,7 +116,7 @@ def _add_set(found: _Runs, name: str, path: str, columns: Sequence[str]) -> None
         add()
     if not num_texts:
         named = f" in {', '.join(columns)} ({COLUMNS_FLAG})" if columns else ""
-        raise ValueError(f"{FLAG} {path}: has no text{named}. Expected records with texts, such as those of a test set")
+        raise ValueError(f"{FLAG} {path}: has no text{named}. Expected records with texts, as in a test set")
     found.sets.append(ExcludedSet(name, first, num_records, num_records - len(with_run)))
 
 

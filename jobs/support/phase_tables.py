@@ -31,11 +31,11 @@ class PhaseTable:
     batch_size: int | None = None
     """Examples per step. The default is --batch-size."""
     data: tuple[str, ...] = ()
-    """Data sets of the phase, as --data takes them. The default is those of --data."""
+    """Data sets of the phase, as --data takes them. The default is the data sets of --data."""
     temperature: float | None = None
     """Exponent that gives the shares of the data sets from their sizes. By default --temperature does."""
     masked_lm_prob: float | None = None
-    """Share of an example's tokens to predict. The default is that of the data set."""
+    """Share of an example's tokens to predict. The default is the data set's own share."""
     decay: PhaseDecay | None = None
     """Shape of the learning rate. By default it is constant, or linear if the phase has a final learning rate."""
     learning_rate: float | None = None
@@ -76,7 +76,7 @@ def read_table(words: Sequence[str]) -> tuple[PhaseTable, ...]:
     """Return the phases of the table that the words of --phases name; none if these are phases themselves.
 
     Raises:
-        ValueError: there is no such table, it cannot be read, or it comes with other words.
+        ValueError: the table does not exist, cannot be read, or comes with other words.
     """
     named = [word for word in words if word.endswith(".toml") or ":" not in word]
     if not named:

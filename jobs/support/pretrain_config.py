@@ -367,7 +367,7 @@ class PretrainConfig:
         return (Phase(max_seq_length=self.max_seq_length or 0, share=1.0, batch_size=self.batch_size),)
 
     def new_rate(self, phase: Phase) -> float | None:
-        """Return the share of the tokens that new masks are drawn for in a phase; None if it is that of the data set."""
+        """Return the share of the tokens that new masks are drawn for in a phase; None for the data set's own share."""
         return phase.masked_lm_prob if self.remask else None
 
     def settings(self) -> dict[str, Any]:

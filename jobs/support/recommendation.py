@@ -19,7 +19,7 @@ BERT_WORDS = 30_522
 LARGE_TEXT = 200_000_000
 """Tokens of text from which BERT's size of the vocabulary is recommended: about ten times what was measured."""
 MOST_PASSES = 40
-"""Passes over the text, at most: as many as BERT made (Devlin et al. 2019)."""
+"""Largest number of passes over the text: BERT made about 40 (Devlin et al. 2019)."""
 FILL = 0.95
 """Share of an example's length that is real tokens: benchmarks/results/train-base-128.md."""
 MASKED = 0.15
@@ -97,7 +97,7 @@ def recommend(hours: float, tokens_per_second: float, preset: str, text_tokens: 
     if chosen != preset:
         why += f", by the speed of {preset} and the ratio of their operations"
     if num_tokens < in_time:
-        why += f". The text has {num_tokens / 1e6:,.1f} million in {MOST_PASSES} passes, as many as BERT made"
+        why += f". The text has {num_tokens / 1e6:,.1f} million in {MOST_PASSES} passes; BERT made {MOST_PASSES}, too"
     if is_small:
         why += f". {of_run('', small_run).why}"
     else:

@@ -64,7 +64,7 @@ def write_report(
     """Write report.html and report.json into the data set, print the gates that fail, and return the exit status.
 
     Args:
-        html_examples: the number of examples in examples.html. 0 removes it; None leaves it as report.json says.
+        html_examples: the number of examples in examples.html. 0 removes it; None keeps the number in report.json.
         detects_languages: whether to identify the languages of the sample.
         source_gates: name of a source of --inputs -> its own limits. None: those in report.json.
     """

@@ -100,7 +100,7 @@ def plan_estimated(config: PretrainConfig, examples: Mapping[str, Any], copies: 
         if str(phase.max_seq_length) not in examples:
             lengths = ", ".join(examples)
             raise ValueError(
-                f"phases: the length {phase.max_seq_length} is not among those of the examples, {lengths}: give "
+                f"phases: no examples have the length {phase.max_seq_length}, only {lengths}: give "
                 f"--max-seq-length with all lengths"
             )
         one = examples[str(phase.max_seq_length)]

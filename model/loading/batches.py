@@ -231,7 +231,7 @@ class BatchReader:
         return list(self._shapes.values())
 
     def _counts_at(self, length: int, rate: float | None) -> I64 | None:
-        """Return the number of masks of an example by its length; None if it is that of the data set."""
+        """Return the number of masks of an example by its length; None for the data set's own number."""
         if rate is None:
             return None
         assert self.remasking
@@ -276,7 +276,7 @@ class BatchReader:
     def indices(self, leg: Leg, step: int) -> list[int] | dict[str, list[int]]:
         """Return the rows that the update after `step` updates reads, numbered over all shards as `explain` counts.
 
-        Those of several data sets are by their names.
+        With several data sets, the result is a dictionary by their names.
         """
         start = leg.item_at(step)
         reader = self.leg_reader(leg)
@@ -287,7 +287,7 @@ class BatchReader:
         return {source.name: indices[sources == number].tolist() for number, source in enumerate(leg.sources)}
 
     def leg_reader(self, leg: Leg) -> LegReader:
-        """Return the rows of a leg and their order. With one data set, those of all its legs are the same."""
+        """Return the rows of a leg and their order. With one data set, all legs have the same rows and order."""
         key = leg if leg.sources else without_place(leg)
         if key not in self._readers:
             self._readers[key] = LegReader(self.data_sets.examples_of(leg), key)

@@ -36,7 +36,7 @@ class DataSets:
     def __init__(self, by_name: Mapping[str, DataSet]) -> None:
         self.by_name = dict(by_name)
         self.first = next(iter(self.by_name.values()))
-        """The one whose files of the tokenizer are used: those of the others are the same."""
+        """The data set whose tokenizer files are used. The other data sets have the same tokenizer."""
         self.vocabulary_sha256, self.vocabulary_size = self.first.vocabulary_sha256, self.first.vocabulary_size
         self.shards_digest = digest_of_all([data_set.shards_digest for data_set in self.by_name.values()])
         known: dict[str, str] = {}
@@ -55,7 +55,7 @@ class DataSets:
             first = next(iter(self.by_name))
             raise ValueError(
                 f"data: the tokenizer of {name} ({data_set.folder}, {data_set.vocabulary_size:,} words, sha256 "
-                f"{data_set.vocabulary_sha256[:12]}…) is not that of {first} ({self.first.folder}, "
+                f"{data_set.vocabulary_sha256[:12]}…) differs from the tokenizer of {first} ({self.first.folder}, "
                 f"{self.first.vocabulary_size:,} words, sha256 {self.first.vocabulary_sha256[:12]}…): preprocess both with "
                 f"the same vocabulary, which `bertloom build-vocab` builds from all texts"
             )
@@ -75,7 +75,7 @@ class DataSets:
         return [self.by_name[source.name] for source in sources]
 
     def examples_of(self, leg: Leg) -> list[Examples]:
-        """Return the training examples of each data set of a leg; those of the only one if the run has no mixture."""
+        """Return the training examples of each data set of a leg; a run without a mixture has one."""
         names = [source.name for source in leg.sources] or list(self.by_name)[:1]
         return [self.examples(name, leg.max_seq_length) for name in names]
 
@@ -100,7 +100,7 @@ class DataSets:
             (first, a), *others = lengths.items()
             other, b = next((name, length) for name, length in others if length != a)
             raise ValueError(
-                f"data: the shortest examples of {first} have max_seq_length={a}, those of {other} {b}: give "
+                f"data: the shortest examples of {first} have max_seq_length={a}, and the shortest of {other} {b}: give "
                 f"--max-seq-length, or max_seq_length in a phase, a length that all of them have, or preprocess one of them "
                 f"again"
             )

@@ -130,7 +130,7 @@ class Mixture:
         if not item:
             return [0] * len(self.limits)
         block, place = divmod(item, BLOCK)
-        stretch = self._stretch(block - (not place))  # at a border, that of the item before
+        stretch = self._stretch(block - (not place))  # at a border, the stretch of the item before it
         counts = [a + b for a, b in zip(stretch.before, stretch.num_read(block - stretch.first_block))]
         if place:
             inside = np.bincount(self._block(block)[0][:place], minlength=len(counts))
@@ -221,7 +221,7 @@ def apportion(weights: Sequence[Fraction], total: int) -> list[int]:
 
 
 class MixedOrder:
-    """The order in which training reads a mixture: that of its sources, each in its own `TrainingOrder`.
+    """The order in which training reads a mixture: each source is read in its own `TrainingOrder`.
 
     The copies of all sources are numbered one after the other, so a row is still a (copy, row).
     """

@@ -2,10 +2,10 @@
 
 The masks of an example are undone (its true ids are stored), and new ones are drawn by the rule of docs/pairs-and-masks.md
 for single tokens: any token but [CLS] and [SEP] may be masked; most masks become [MASK], some a random word that is never
-special or unused, the rest stays. There are as many as before, unless a phase of training has a rate of its own. Each draw
-is keyed by the seed of training, the length, the epoch and the row, so neither the ranks, nor the micro-batches, nor a stop
-change a mask. `docs/training.md`, section "Masks drawn again", is the definition. The stream digest is of the rows as they
-were read, before this.
+special or unused, the rest stays. Their number stays the same, unless a phase of training has a rate of its own. Each draw
+is keyed by the seed of training, the length, the epoch and the row, so ranks, micro-batches and stops do
+not change a mask. `docs/training.md`, section "Masks drawn again", is the definition. The stream digest is computed from the
+rows before this.
 
 Dimensions in the comments: N examples, M masks.
 """
@@ -46,8 +46,8 @@ class Remasking:
     def counts(self, max_seq_length: int, masked_lm_prob: float) -> I64:
         """Return the number of masks at this share by the length of an example: (max_seq_length + 1,).
 
-        As many as `bertloom preprocess --masked-lm-prob` makes, with its default for --max-predictions-per-seq unless the
-        share is the data set's own.
+        Unless the share is the data set's own, it is the number that `preprocess --masked-lm-prob` makes with the default
+        of --max-predictions-per-seq.
         """
         most = default_max_predictions(max_seq_length, masked_lm_prob)
         if masked_lm_prob == self.masked_lm_prob:
@@ -97,7 +97,7 @@ def example_keys(seed: int, max_seq_length: int, epochs: I64, rows: I64, *apart:
     """Return the keys of the rows that are read in these epochs: (N,), from arrays (N,).
 
     Args:
-        apart: with several data sets, the key of that of each row.
+        apart: with several data sets, the key of each row's data set.
     """
     return fold(seed, NEW_MASKS, max_seq_length, epochs, rows, *apart)
 
@@ -136,7 +136,7 @@ class EpochMasks:
     max_seq_length: int
     remasking: Remasking
     counts: I64 | None = None
-    """Number of masks by the length of an example, from `Remasking.counts`; None: as many as before."""
+    """Number of masks by the length of an example, from `Remasking.counts`; None keeps the number."""
 
     def put_on(self, columns: Mapping[str, NDArray[Any]], places: I64) -> dict[str, NDArray[Any]]:
         """Return what `Examples.read` returned for the examples at these places, with new masks.

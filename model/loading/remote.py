@@ -76,8 +76,8 @@ class RemoteMembers:
                 )
 
     def expect(self, members: np.ndarray) -> None:
-        """Start to fetch those of these members that are not cached, in this order, up to half the size of the cache, which
-        data sets share."""
+        """Start to fetch the members that are not cached, in this order, up to half the size of the cache. Data sets
+        share the cache."""
         missing: dict[int, list[int]] = {}
         room = self._ahead
         for member in members.tolist():

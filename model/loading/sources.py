@@ -18,7 +18,7 @@ from bertloom import storage
 MAX_SOURCES = 32
 """Largest number of data sets of a run."""
 MAX_NAME = 255
-"""Longest name of a data set, in characters: most file systems have no longer names of folders."""
+"""Longest name of a data set, in characters: most file systems allow folder names of up to 255 bytes."""
 MAX_EPOCHS = 1_000_000
 """Largest limit of a data set."""
 SHARE_DIGITS = 6
@@ -38,7 +38,7 @@ class Source:
     path: str
     """A folder or a URL."""
     share: float | None = None
-    """Its share of the tokens, in proportion to those of the other sources; None if it is not given."""
+    """Its share of the tokens, in proportion to the shares of the other sources; None if it is not given."""
     epochs: float | None = None
     """Largest number of epochs to read; None is no limit."""
 

@@ -29,7 +29,7 @@ class LegSource:
     shards_digest: str
     """sha256 of its shards.parquet."""
     share: float
-    """Its share of the tokens, in proportion to those of the other sources."""
+    """Its share of the tokens, in proportion to the shares of the other sources."""
     mean_tokens: float
     """Mean number of tokens of its examples."""
     first: int = 0
@@ -59,7 +59,7 @@ class Leg:
     sources: tuple[LegSource, ...] = field(default=(), metadata=MAY_LACK)
     """The data sets, if the run has several."""
     masked_lm_prob: float | None = field(default=None, metadata=MAY_LACK)
-    """Share of the tokens that new masks are drawn for; None if it is that of the data set."""
+    """Share of the tokens that new masks are drawn for; None for the data set's own share."""
 
     def digests(self) -> dict[str, str]:
         """Return the sha256 of the shards.parquet of each data set by its name, which is empty if the run has one."""

@@ -57,7 +57,7 @@ class Gates:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceGates:
-    """Limits of one source of --inputs, which replace those of the flags: the table [input.gates]."""
+    """Limits of one source of --inputs, which replace the flags: the table [input.gates]."""
 
     max_unknown: float | None = None
     max_rejected: float | None = None

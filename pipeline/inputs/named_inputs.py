@@ -77,5 +77,5 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or name.casefold() == RESERVED:
         raise ValueError(
             f"name = {name!r}: expected up to 100 letters, digits and the characters _ . + -, beginning with a letter or "
-            f"a digit, and not {RESERVED}, because the name may become that of a folder"
+            f"a digit, and not {RESERVED}, because a folder may get this name"
         )

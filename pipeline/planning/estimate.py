@@ -1,4 +1,4 @@
-"""From the counts of a sample to those of a whole job, each with a standard error.
+"""Estimates of the counts of a whole job from the counts of a sample, each with a standard error.
 
 Within a stratum a quantity grows with the bytes on disk: the estimate is the ratio of both in the sample, times the bytes of
 the stratum (Cochran, Sampling Techniques, chapters 6 and 9: a ratio estimate from clusters, separate by stratum).
@@ -21,7 +21,7 @@ from pipeline.vocabulary import Vocabulary
 ERRORS = 2.0
 """Standard errors to both sides of an estimate, in its range: about 95 of 100 times the truth is inside."""
 UNKNOWN_ERROR = 0.3
-"""Relative standard error of a stratum of which only one place was read."""
+"""Relative standard error of a stratum with only one place that was read."""
 PAGE_BYTES = 30
 """Per document, in documents/."""
 BUCKET_TOKEN_BYTES = 40
@@ -199,7 +199,7 @@ def distinct_documents(repeats: Repeats, share: float) -> float:
 
 
 def _with_unseen_duplicates(found: dict[str, Estimate], trial: Trial) -> dict[str, Estimate]:
-    """Return the quantities without the duplicates of which the sample has only one."""
+    """Return the quantities without documents that are duplicates outside the sample."""
     repeats = trial.repeats
     assert repeats
     total = found["part_documents"].value

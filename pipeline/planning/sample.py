@@ -64,7 +64,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sample:
-    """The cells to read, and how much they stand for."""
+    """The cells to read, and the sizes of their strata."""
 
     cells: list[Cell]
     stratum_bytes: list[int]
@@ -223,7 +223,7 @@ class Unpacker:
 
     @property
     def seconds_for_all(self) -> float:
-        """Return the CPU time that it takes to unpack all files, from that of the files that were opened."""
+        """Return the CPU time that it takes to unpack all files, from the CPU time of the files that were opened."""
         return self.seconds * self.total_bytes / self.unpacked_bytes if self.unpacked_bytes else 0.0
 
     def open(self, source: Source, cell_bytes: float | None) -> tuple[Readable, list[Split]]:
@@ -264,7 +264,7 @@ class Unpacker:
                         self.has_unread_ends |= packed_share < 1
                         break
             except Damaged:
-                pass  # its undamaged part stands for all of it
+                pass  # its undamaged part is taken for all of it
         self.seconds += time.process_time() - start
         self.unpacked_bytes += packed_share * source.size
         return replace(source, path=str(path), codec=None, size=written), packed_share

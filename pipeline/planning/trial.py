@@ -52,7 +52,7 @@ class Trial:
     copies: int = 1
     """Copies for which pairs were made."""
     written_copies: int = 1
-    """Copies of which shards were written."""
+    """Number of copies whose shards were written."""
     tokenize_seconds: list[tuple[int, float]] = field(default_factory=list)
     """(bytes of text, CPU time) of each part, in the order in which they were tokenized."""
     start_seconds: float = 0.0

@@ -32,7 +32,7 @@ def page_name(split: str, number: int) -> str:
 
 
 def sketches_page(tokens: TokenBlock, min_similarity: float) -> bytes:
-    """Return the page of these documents. min_similarity: that of --near-duplicates."""
+    """Return the page of these documents. min_similarity: the value of --near-duplicates."""
     made = sketch(tokens.ids, tokens.documents["num_tokens"], Banding.of(min_similarity))
     number, num_bands = made.bands.shape
     bands = _lists(made.bands.reshape(-1), np.full(number, num_bands), SKETCHES_SCHEMA.field("bands").type)
@@ -89,7 +89,7 @@ def write_for_search(ids: U64, sketches: Sketches, bands_path: str, least_path: 
 
 @dataclass(frozen=True)
 class LeastHashes:
-    """The least hashes of the documents of a page, of which each call reads a part."""
+    """The least hashes of the documents of a page. Each call reads some of them from the file."""
 
     path: str
 

@@ -6,8 +6,8 @@
     verify : range of ids    -> the pairs of this range, read from every file of pairs, that are alike; a file
     join   : all ranges      -> one file, which the plan, weave and manifest stages read
 
-A new document is left out when it is alike to one that an earlier data set holds, whatever their ids. The sketches of the
-new documents' bands are those of the stage of near duplicates, which runs before.
+A new document is left out when it is alike to one that an earlier data set holds. Unlike among new documents, the smaller
+id does not matter. The stage of near duplicates, which runs before, has written the band hashes of the new documents.
 """
 
 import hashlib

@@ -261,7 +261,7 @@ def count_known_near(job: JobConfig, places: Places, extends: Sequence[Extended]
 def near_duplicates_page(rows: NDArray[np.void], plan: Plan, folder: str, data_sets: Sequence[str] = ()) -> bytes:
     """Return a file of near duplicates: the documents left out, by id, and which document each one resembles.
 
-    data_sets: the names of those of which `rows` has the numbers, if the documents resemble those of other data sets.
+    data_sets: names of the data sets by number, if the documents resemble documents of other data sets.
     """
     part_of = rows["part"].astype(np.intp) - plan.first_part
     own = (part_of >= 0) & (part_of < len(plan.parts))
@@ -305,7 +305,7 @@ def about_excluded(job: JobConfig, places: Places, plan: Plan) -> dict[str, Any]
 def about_inputs(plan: Plan, sources: Sequence[Source], job: JobConfig, folder: str) -> list[dict[str, Any]]:
     """Return the input files and how much text each has, before duplicates are dropped.
 
-    A file that is read with other options than those of the job lists them.
+    A file that is read with other options than the job's own lists them.
 
     Args:
         folder: of the parts.
@@ -352,7 +352,7 @@ class WriteManifest(beam.PTransform[Any, Any]):
         )
 
     def write_manifest(self, number: int, buckets: Iterable[BucketRecord]) -> dict[str, Any]:
-        """Write the manifest of a data set. number: of its source; -1: it is that of all sources."""
+        """Write the manifest of a data set. number: of its source; -1 for the data set of all sources."""
         log_begin(self.places.work_log, "manifest")
         places = self.job.places_of(self.places, number)
         plan = read_plan(places.plan)

@@ -59,7 +59,7 @@ def work_round(
 ) -> Any:
     """Return what `work` returns for each piece that `cut` makes of all elements together: a PCollection.
 
-    The names of the steps are those of the functions, "all EVERYTHING" and "spread PIECES".
+    The steps are called "all EVERYTHING", as `cut`, "spread PIECES", and as `work`.
     """
     return (
         gather(elements, everything, cut)

@@ -1,7 +1,7 @@
 """Which documents of each source are used, where sources have budgets or data sets of their own.
 
 Equal documents belong to the first source that has one. A budget takes the documents of the smallest draws, as --sample
-does, while their tokens add up to at most the budget. The documents are read by ranges of ids, so memory holds those of one
+does, while their tokens add up to at most the budget. The documents are read by ranges of ids, so memory holds one
 range; a histogram of the draws finds the limit of each budget.
 """
 
@@ -214,7 +214,7 @@ def _write_over_budget(
     duplicates: Counter[int],
     near_duplicate_ids: U64 | None,
 ) -> Counter[int]:
-    """Write the documents that are over a budget as rejects. Return their numbers, and add to those of duplicates."""
+    """Write the documents that are over a budget as rejects. Return their numbers by source, and count their duplicates."""
     storage.make_folder(places.over_budget)
     over = Counter[int]()
     for i, found in enumerate(documents):

@@ -110,7 +110,7 @@ def read_bucket(
 ) -> BucketContent:
     """Return a bucket's documents. Of equal documents the one whose source sorts first is kept.
 
-    choose: which documents of a part the bucket has; by default those that the fraction of the plan says.
+    choose: which documents of a part the bucket has; by default the plan's fraction decides.
     """
     held: list[Held] = []
     num_bytes = 0

@@ -75,7 +75,7 @@ def run_hashes(hashes: U64, seed: np.uint64) -> U64:
 
 
 def _joined(left: U64, right: U64, distance: int, power: np.uint64) -> U64:
-    """Return left * power + right, of which `right` begins `distance` words later."""
+    """Return left * power + right. `right` begins `distance` words later."""
     right = right[distance:]
     joined = left[: len(right)] * power
     joined += right[: len(joined)]

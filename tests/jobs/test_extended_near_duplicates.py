@@ -33,7 +33,7 @@ AGAIN = [edited(text) for text in OLD[:30]] + OLD[30:40]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """(folder, the data set of OLD, that of what is new): the texts of the first are gone when the second is made."""
+    """(folder, data set of OLD, data set of what is new): the texts of the first are gone when the second is made."""
     folder = tmp_path_factory.mktemp("near")
     vocab = write_vocabulary(folder / "vocab.txt")
     source = write(folder / "old/a.txt", OLD)
@@ -85,7 +85,7 @@ def test_a_third_data_set_leaves_out_what_resembles_either(made, tmp_path):
 
 
 def test_only_the_member_of_a_pair_that_is_kept_differs_from_one_job_over_all_texts(made, tmp_path):
-    """In one job the document of smaller id is kept, here that of the first data set."""
+    """In one job the document of smaller id is kept, here the document of the first data set."""
     folder, one, two = made
     write(tmp_path / "all/a.txt", OLD)
     shutil.copy2(folder / "new/b.jsonl", tmp_path / "all")

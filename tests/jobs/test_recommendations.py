@@ -50,7 +50,7 @@ def test_what_is_not_measured_is_named():
 
 def test_a_small_text_is_not_given_a_large_model():
     found = values(100.0, 500_000.0, "base", 2e6)
-    assert found["preset"].value.startswith("tiny") and "as many as BERT made" in found["preset"].why
+    assert found["preset"].value.startswith("tiny") and "BERT made 40, too" in found["preset"].why
     assert found["passes"].value == "40.0"
 
 

@@ -245,7 +245,7 @@ def test_a_source_without_a_document_left_is_an_error(corpus, vocab, per_source)
     [
         ('name = "a/b"', r"input\[0\]: name = 'a/b': expected up to 100 letters"),
         ('name = ".."', "expected up to 100 letters"),
-        ('name = "Manifest.json"', "and not manifest.json, because the name may become that of a folder"),
+        ('name = "Manifest.json"', "and not manifest.json, because a folder may get this name"),
         ("tokens = 0", r"input\[0\]: tokens = 0: expected the largest number of tokens to use, from 1"),
         ("tokens = 1.5", r"input\[0\].tokens = 1.5: expected an integer"),
         ("tokens = 5\nsample = 0.5", "sample = 0.5 and tokens = 5: both limit how much of the source is used"),

@@ -1,4 +1,4 @@
-"""The MLM loss of each source of a mixture, in one step: equal to that of a slow loop, and of no effect on the training."""
+"""The MLM loss of each source of a mixture, in one step: it equals a slow loop's and does not change the training."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Documents that share a run of words with a test set become rejects, whatever the batches and pieces."""
+"""Documents that share a run of words with a test set become rejects with all sizes of batches and pieces."""
 
 from unittest import mock
 
