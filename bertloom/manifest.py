@@ -94,7 +94,7 @@ SOURCES = {
         }
     ]
 }
-"""The same of the sources of --inputs, in data sets that have some."""
+"""The key `sources`, which a data set made with --inputs has."""
 
 
 def manifest_text(manifest: dict[str, Any]) -> bytes:

@@ -57,7 +57,7 @@ def word_losses(hidden: Tensor, weight: Tensor, bias: Tensor, masked_ids: Tensor
 
 
 def summed(losses: Sequence[Tensor]) -> Tensor:
-    """Return the sum of the losses of all chunks. Each chunk has its own sum."""
+    """Return the sum of the losses of all chunks, added chunk by chunk."""
     return torch.stack([part.sum() for part in losses]).sum()
 
 

@@ -56,7 +56,7 @@ SKETCHES_SCHEMA = pa.schema(
         pa.field("least", pa.list_(pa.field("item", pa.uint32(), nullable=False)), nullable=False),
     ]
 )
-"""Of a table in `sketches/`: what is kept of the documents of a bucket for the search for near duplicates, in id order."""
+"""Columns of a table in `sketches/`: hashes of a bucket's documents, in id order, for the search for near duplicates."""
 KNOWN_NEAR_DUPLICATES = "near-duplicates-of-others.parquet"
 """The file of documents that were left out because they resemble one of another data set."""
 KNOWN_NEAR_DUPLICATES_SCHEMA = NEAR_DUPLICATES_SCHEMA.append(pa.field("data_set", pa.string())).append(

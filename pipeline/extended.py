@@ -1,4 +1,4 @@
-"""The data sets that a job extends (--extend): what is read of them before it begins, and what its workers know of them.
+"""The data sets that a job extends (--extend): how they are read before it begins, and what its workers get to know.
 
 A job that extends data sets makes a data set of its own from what is new. It leaves out the input files that they read and,
 in the stage of known documents, the documents that they hold.
@@ -28,14 +28,14 @@ SHARED = ("do_lower_case", "strip_accents", "max_seq_length")
 
 @dataclass(frozen=True, kw_only=True)
 class Extended:
-    """What the stages know of one data set that the job extends."""
+    """A data set that the job extends, as the stages need it."""
 
     name: str
     """Its name in counters and in the report: the name of its folder."""
     location: str
     """Its folder."""
     sha256: str
-    """Of its manifest."""
+    """sha256 of its manifest."""
     shards_digest: str
     pages: dict[str, str]
     """Files with the ids of its documents -> their sha256."""
@@ -126,7 +126,7 @@ def options_of(location: str) -> dict[str, Any]:
 
 
 def check_extension(extension: Extension, job: JobConfig, sources: Sequence[Source]) -> list[str]:
-    """Return what the user should know of the data sets. ValueError if one of them and the new one would make no mixture."""
+    """Return notes for the user about the data sets. ValueError if a mixture could not have one of them and the new one."""
     notes: list[str] = []
     own = job.as_dict()
     for data_set, manifest in zip(extension.data_sets, extension.manifests, strict=True):

@@ -28,7 +28,7 @@ class JobConfig:
     special_tokens_sha256: str = ""
     """Of special_tokens_map.json, for a tokenizer that has one in a data set."""
     excluded_sha256: str = ""
-    """Of the test sets whose documents --exclude leaves out; they themselves are in a file (`Places.excluded`)."""
+    """Digest of the test sets of --exclude; their runs of words are in a file (`Places.excluded`)."""
     extends: tuple[str, ...] = ()
     """Digests of the manifests of the data sets that it extends."""
     inputs: tuple[NamedInput, ...] = ()

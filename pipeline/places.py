@@ -101,7 +101,7 @@ class Places:
 
     @property
     def known_documents(self) -> str:
-        """The file that lists those found."""
+        """The file that lists the documents that were found."""
         return storage.join(self.scratch, "known-documents")
 
     @property

@@ -31,7 +31,7 @@ PANELS = (
 )
 """Keys of metrics.jsonl and the titles of their panels. Keys that no run has are omitted."""
 SOURCE_PANELS = (("loss_by_source", "MLM loss by source"), ("tokens_by_source", "tokens read by source"))
-"""The same for tables with a number for each source of a mixture. A panel has one curve for each source."""
+"""The panels of tables with a number for each source of a mixture. Such a panel has one curve for each source."""
 EXACT = ("learning_rate", "tokens_by_source")
 """Keys that are drawn without a running mean."""
 

@@ -22,7 +22,7 @@ FOLDER = files("jobs") / "presets" / "phases"
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseTable:
-    """One `[[phase]]`, as it is written."""
+    """The values of one `[[phase]]`, before they are checked."""
 
     share: float
     """Share of the whole training, above 0 and at most 1."""
@@ -85,7 +85,7 @@ def read_table(words: Sequence[str]) -> tuple[PhaseTable, ...]:
     path = Path(str(FOLDER / f"{word}.toml")) if word in table_names() else Path(word)
     if path.suffix != ".toml":
         raise ValueError(
-            f"phases: {word!r} is not of the form LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE, and no table of phases: write "
+            f"phases: {word!r} is not LENGTH:SHARE, LENGTH:SHARE:BATCH_SIZE or a table of phases: write "
             f"128:0.9 or 512:0.1:256, or give a .toml file or one of {', '.join(table_names())}"
         )
     if len(words) > 1:
@@ -152,8 +152,8 @@ def rates_of(given: PhaseTable, number: int, last: float) -> tuple[PhaseDecay, f
     decay = given.decay or ("constant" if given.final_learning_rate is None else "linear")
     if not first:
         raise ValueError(
-            f"phase {number} begins with the learning rate 0, with which the phase before it ends: give that one a "
-            f"final_learning_rate above 0, or this one a learning_rate"
+            f"phase {number} begins with the learning rate 0, because the phase before it ends with 0: give "
+            f"phase {number - 1} a final_learning_rate above 0, or phase {number} a learning_rate"
         )
     if decay == "constant":
         if given.final_learning_rate not in (None, first):

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from model.loading.data_sets import DataSets
 
 WEIGHT_BYTES = 16
-"""Of a weight, its gradient and AdamW's two moments, in 32 bits."""
+"""Bytes of a weight, its gradient and AdamW's two moments, in 32 bits."""
 SAVED_BYTES = 12
-"""The same without the gradient, in a checkpoint."""
+"""Bytes of a weight and its two moments in a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)

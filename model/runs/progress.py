@@ -17,7 +17,7 @@ OLD_WEIGHT, NEW_WEIGHT = 0.98, 0.02
 LEG_LIMITS = (("max_seq_length", 1, 1 << 20), ("batch_size", 1, 1 << 24), ("item", 0, 1 << 62), ("seed", 0, 1 << 63))
 """Lowest value of each number of a leg, and the bound above it, generous enough for any run."""
 SOURCE_LIMITS = (("share", 0, 1 << 20), ("mean_tokens", 1, 1 << 20), ("first", 0, 1 << 62), ("limit", 0, 1 << 62))
-"""The same for a data set of a leg; its limit may also be None."""
+"""Lowest value of each number of a leg's data set, and the bound above it. The limit may also be None."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ class SourceGates:
 
     @property
     def given(self) -> dict[str, float]:
-        """Limit -> value of those that are given."""
+        """The limits that are given: name -> value."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -88,7 +88,7 @@ class Gate:
     advice: str
     """What to check if the gate fails."""
     source: str = ""
-    """Name of the source of --inputs that it is about; empty: the data set."""
+    """Name of the source of --inputs that the gate checks; empty for the data set."""
     is_own: bool = False
     """Whether the source has a limit of its own."""
 
@@ -132,7 +132,7 @@ def check_gates(gates: Gates, report: dict[str, Any]) -> list[Gate]:
 def _measured_of_source(
     gates: Gates, source: dict[str, Any], report: dict[str, Any]
 ) -> Iterator[tuple[str, float, str, str, float]]:
-    """Yield the same as `_measured` for a source."""
+    """Yield what `_measured` yields, for a source."""
     yield _rejected(gates, source["counters"], report)
     if source["files"] > 1:
         yield _empty_inputs(source["num_empty"], source["files"], source["empty"])

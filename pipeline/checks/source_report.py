@@ -14,11 +14,11 @@ from pipeline.text.language import language_of
 from pipeline.vocabulary import Vocabulary
 
 MOST_KINDS = 6
-"""Scripts and languages of a source that are listed."""
+"""Largest number of scripts, and of languages, that are listed of a source."""
 LEAST_SHARE = 0.0005
-"""Share from which a script is listed."""
+"""Smallest share of a script that is listed."""
 IDENTIFIED = 200
-"""Examples of a source, at most, whose language is identified."""
+"""Largest number of examples of a source whose language is identified."""
 
 
 def check_detector() -> None:

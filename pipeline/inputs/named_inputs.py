@@ -25,7 +25,7 @@ class NamedInput:
     clean: CleanConfig
     """How its texts are cleaned."""
     tokens: int | None = None
-    """Most tokens of the documents that are used."""
+    """Largest number of tokens of the documents that are used."""
 
     def options(self, flags: CleanConfig) -> dict[str, Any]:
         """Return the options that differ from the flags, as manifest.json records them."""

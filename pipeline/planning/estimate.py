@@ -23,7 +23,7 @@ ERRORS = 2.0
 UNKNOWN_ERROR = 0.3
 """Relative standard error of a stratum with only one place that was read."""
 PAGE_BYTES = 30
-"""Per document, in documents/."""
+"""Bytes of a document in documents/."""
 BUCKET_TOKEN_BYTES = 40
 """Memory for a token of a bucket, while its shards are made."""
 FILES_BYTES = 110_000
@@ -34,7 +34,7 @@ process took: benchmarks/results/plan.md."""
 LOOK_BYTES = 2_000_000
 """Text that a job reads before it begins, to look at its files and to estimate its disk space."""
 WORKER_START = 1.2
-"""The same for a worker process. The job waits for the first ones."""
+"""CPU time of the start of a worker process, in the same unit. The job waits for the first ones."""
 EFFICIENCY = 0.9
 """Share of their time for which several workers work: benchmarks/results/workers.md has 0.89."""
 
@@ -47,7 +47,7 @@ class Estimate:
     error: float
     """Standard error; 0 if it was counted."""
     least: float = 0.0
-    """What the sample itself holds."""
+    """The value of the sample alone, which the true value cannot be below."""
 
     @property
     def range(self) -> tuple[float, float]:
@@ -169,7 +169,7 @@ def estimate_job(
 
 
 def _is_of_used(name: str) -> bool:
-    """Return whether a quantity is of the documents that are used, and not of all documents."""
+    """Return whether a quantity counts the documents that are used instead of all documents."""
     return name in ("documents_used", "distinct_documents", "sentences", "tokens") or name.startswith("example")
 
 

@@ -28,11 +28,11 @@ CELL_BYTES = 150_000
 GRID = 4
 """Cells of a stratum, per cell that is read, if it is much larger than the sample. To find a cell takes a read."""
 MIN_CELLS = 4
-"""Cells that are read of a stratum, at least: with fewer, the error of an estimate cannot be measured."""
+"""Smallest number of cells that are read of a stratum. With fewer, the error of an estimate cannot be measured."""
 LARGE_FILE = 1 / 24
-"""Share of all bytes from which a file is a stratum of its own."""
+"""A file with at least this share of all bytes is a stratum of its own."""
 UNPACKED_BYTES = 400_000_000
-"""Most text that is unpacked of all compressed files together ..."""
+"""Largest amount of text that is unpacked of all compressed files together ..."""
 MIN_UNPACKED_BYTES = 4_000_000
 """... and of one file, if that is more."""
 
@@ -44,7 +44,7 @@ class Readable:
     source: Source
     """The input file, or its unpacked copy."""
     bytes_per_position: float
-    """Bytes on disk of the input file that a byte or a row is worth; 0 where positions do not show it."""
+    """Bytes on disk of the input file for a byte or a row of text; 0 if positions do not show it."""
     size: int
     """Bytes on disk of the input file."""
 
@@ -74,7 +74,7 @@ class Sample:
     is_whole: bool
     """Whether all of the input is read."""
     has_unread_ends: bool = False
-    """Whether files were unpacked only in part. What follows in them has no chance to be read."""
+    """Whether files were unpacked only in part. The rest of them cannot be chosen."""
     unpack_seconds: float = 0.0
     """CPU time that it takes to unpack all compressed files."""
 

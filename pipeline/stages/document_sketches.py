@@ -22,7 +22,7 @@ from pipeline.text.sketches import NUM_LEAST, Sketches, sketch
 from pipeline.tokens import TokenBlock
 
 FOLDER = "sketches"
-"""Of the pages in a data set."""
+"""Folder of the pages in a data set."""
 BAND = np.dtype([("hash", "<u8"), ("id", "<u8")])
 
 

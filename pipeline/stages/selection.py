@@ -32,7 +32,7 @@ RANGE_DOCUMENTS = 1 << 20  # of a range of ids, about: 100 MB
 BINS = 16
 """Bits of a draw that choose its place in the histogram of a source."""
 LOG_LINES = 10_000
-"""Rejects of a gzip member, at most."""
+"""Largest number of rejects in a gzip member."""
 ELSEWHERE = np.dtype([("input", "<u4"), ("id", "<u8")])
 """A document of a source that an earlier source has, too."""
 

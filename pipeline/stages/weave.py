@@ -62,7 +62,7 @@ class BucketRecord:
     num_duplicates: int
     """Near duplicates included."""
     num_near_duplicates: int
-    """Also of the data sets of --extend."""
+    """Duplicates in the data sets of --extend are included."""
     num_without_example: int
     num_sentences: int
     num_tokens: int
@@ -73,7 +73,7 @@ class BucketRecord:
     num_known: tuple[int, ...] = ()
     """Duplicates that each data set of --extend has; they are among `num_duplicates`."""
     sketches_sha256: str = ""
-    """Of the page of sketches, which a job with --near-duplicates writes."""
+    """sha256 of the page of sketches, which a job with --near-duplicates writes."""
     input: int = -1
     """Number of the source of its data set, in jobs that make one for each."""
     by_input: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -28,7 +28,7 @@ LEAST_WORDS = 1 << 10  # of the filter
 _ONE, _LOW = np.uint64(1), np.uint64(63)
 
 _FACTORS = {FIRST: 0x9E3779B97F4A7C15, SECOND: 0xBF58476D1CE4E5B9}
-"""Factor of the polynomial in the words' hashes that the hash of a run is, by the seed of these."""
+"""The hash of a run is a polynomial in its words' hashes. This is its factor, by the seed of the hashes."""
 
 RUN = np.dtype([("first", "<u8"), ("second", "<u8"), ("text", "<u4")])
 

@@ -58,7 +58,7 @@ class Words:
     """The words of several texts, in order."""
 
     content: bytes
-    """The changed texts end to end, in UTF-8. Bytes between words may be any."""
+    """The changed texts end to end, in UTF-8. The bytes between words have no meaning."""
     starts: I64
     """First byte of each word: (words,)."""
     lengths: I64
@@ -67,7 +67,7 @@ class Words:
     """Number of the text of each word: (words,)."""
 
     def word(self, number: int) -> str:
-        """Return one of the words."""
+        """Return the word with this number."""
         start = int(self.starts[number])
         return self.content[start : start + int(self.lengths[number])].decode()
 
@@ -197,7 +197,7 @@ def _ascii_table() -> bytes:
 
 @cache
 def _kinds() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the kind of each code point: in a text as it is, where _CHANGES is possible, and in a changed text."""
+    """Return the kind of each code point in an unchanged text, which may be _CHANGES, and in a changed text."""
     final = np.full(0x110000, _SEPARATOR, np.uint8)
     for first, last in _LARGE_RANGES:
         is_letter = [unicodedata.category(chr(point)) == "Lo" for point in range(first, last + 1)]

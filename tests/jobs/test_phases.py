@@ -149,7 +149,7 @@ HALVES = "[[phase]]\nshare = 0.5\n{}\n[[phase]]\nshare = 0.5\n{}\n"
         (HALVES.format("learning_rate = 1e-4", "learning_rate = 3"), "phase 2: learning_rate=3 must be above 0"),
         (
             HALVES.format("decay = 'linear'", ""),
-            "phase 2 begins with the learning rate 0, with which the phase before it ends",
+            "phase 2 begins with the learning rate 0, because the phase before it ends with 0",
         ),
         (
             HALVES.format("", "decay = 'constant'\nfinal_learning_rate = 0.5"),

@@ -80,8 +80,8 @@ def test_phases_follow_each_other_at_their_shares():
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["128"], "phases: '128' is not of the form LENGTH:SHARE"),
-        (["128:0.9", "512:x"], "phases: '512:x' is not of the form LENGTH:SHARE"),
+        (["128"], "phases: '128' is not LENGTH:SHARE"),
+        (["128:0.9", "512:x"], "phases: '512:x' is not LENGTH:SHARE"),
         (["128:0.9", "512:0.2"], "phases: the shares of 128:0.9 512:0.2 add up to 1.1, expected 1"),
         (["128:1.0", "512:0"], "expected a share above 0 and at most 1"),
         (["128:1:0"], "a batch size of at least 1"),
