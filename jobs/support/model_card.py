@@ -176,9 +176,18 @@ def _tuned(metrics: dict[str, float | None], content: dict[str, Any]) -> list[st
     return _table(("metric", "this model", f"mean of the seeds {', '.join(content['seeds'])}", "deviation"), rows)
 
 
+def has_own_rates(phases: Any) -> bool:
+    """Return whether the phases in a state, as `PhaseTable.describe` writes them, decide the learning rate."""
+    words = [word for phase in phases for word in str(phase).split()] if isinstance(phases, list) else []
+    return any(word.startswith(("decay=", "learning_rate=", "final_learning_rate=")) for word in words)
+
+
 def _training(state: TrainingState) -> list[str]:
     recipe = {key: value for key, value in state.schedule.items() if value not in (None, [], False)}
     recipe.pop("max_seq_length", None)  # it is in the table of legs
+    if has_own_rates(recipe.get("phases")):  # then --decay has no effect
+        recipe.pop("decay", None)
+        recipe.pop("decay_ratio", None)
     init_from = recipe.pop("init_from", None)
     legs = state.progress.legs
     ends = [leg.step for leg in legs[1:]] + [state.step]

@@ -1,7 +1,7 @@
 """What a pretraining run will read of each data set: its legs to come, epochs, and where a data set is used up."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bertloom.counts import counted
@@ -49,7 +49,10 @@ def mean_tokens(data_sets: DataSets, leg: Leg) -> float:
     if not leg.sources:
         [examples] = data_sets.examples_of(leg)
         return examples.num_tokens / sum(examples.rows_per_copy)
-    counts = mixture_of(leg).stretches[0].counts
+    stretches = mixture_of(leg).stretches
+    counts = (
+        stretches[0].counts if stretches else [1] * len(leg.sources)
+    )  # without examples, which check_limits refuses
     return sum(count * source.mean_tokens for count, source in zip(counts, leg.sources)) / sum(counts)
 
 
@@ -59,7 +62,7 @@ def check_limits(planned: Sequence[PlannedLeg], schedule: Schedule) -> None:
         available = mixture_of(part.leg).num_items if part.leg.sources else None
         if available is None:
             continue
-        names = ", ".join(source.name for source in part.leg.sources)
+        names = ", ".join(source.name for source in part.leg.sources if source.share)
         if schedule.unit != "steps" or part.last_step is None:
             raise ValueError(
                 f"data: {names} all have limits of epochs, and with a length in {schedule.unit} it is not known when they "
@@ -118,17 +121,28 @@ def described_sources(data_sets: DataSets, planned: Sequence[PlannedLeg]) -> Ite
 
 
 def announced_ends(planned: Sequence[PlannedLeg]) -> Iterator[str]:
-    """Yield a line for each data set that its limit will end during training, and the shares of the others from there on."""
+    """Yield a line for each data set that its limit ends before or during training, and the shares of the others then."""
     for part in planned:
-        leg, ended = part.leg, set[int]()
+        leg = part.leg
+        ended = {number for number, source in enumerate(leg.sources) if source.num_left == 0}
+        for number in sorted(ended):
+            if leg.sources[number].share:
+                yield f"{leg.sources[number].name} is used up before step {leg.step + 1:,}{shares_without(leg, ended)}"
         for number, item in mixture_of(leg).used_up() if leg.sources else ():
             step = leg.step + item // leg.batch_size
             ended.add(number)
             if part.last_step is not None and step >= part.last_step:
                 break
-            left = [source for other, source in enumerate(leg.sources) if other not in ended and source.share]
-            total = sum(source.share for source in left)
-            shares = ", ".join(f"{source.name} {source.share / total:.4g}" for source in left)
-            then = f"; its share then goes to the others: {shares}" if left else ""
-            name = leg.sources[number].name
-            yield f"{name} is used up at about step {step:,}, after {item:,} examples of all data sets{then}"
+            since = f" since step {leg.step:,}" if leg.step else ""
+            yield (
+                f"{leg.sources[number].name} is used up at about step {step:,}, after {item:,} examples of all data sets"
+                f"{since}{shares_without(leg, ended)}"
+            )
+
+
+def shares_without(leg: Leg, ended: Collection[int]) -> str:
+    """Return the end of a line about a data set that is used up: the shares of those without these numbers, if any."""
+    left = [source for number, source in enumerate(leg.sources) if number not in ended and source.share]
+    total = sum(source.share for source in left)
+    shares = ", ".join(f"{source.name} {source.share / total:.4g}" for source in left)
+    return f"; its share then goes to the others: {shares}" if left else ""

@@ -240,7 +240,13 @@ class PretrainConfig:
 
     def all_sources(self) -> tuple[Source, ...]:
         """Return the data sets of all phases, each once, in the order in which they first appear."""
-        sources = {(s.name, s.path): s for phase in self.all_phases() for s in self.sources(phase)}
+        sources = {}
+        for number, phase in enumerate(self.all_phases(), 1):
+            try:
+                found = self.sources(phase)
+            except ValueError as error:
+                raise ValueError(f"phase {number}: {error}" if self.phase else str(error)) from None
+            sources.update({(source.name, source.path): source for source in found})
         return tuple(sources.values())
 
     def open_data_sets(self) -> DataSets:

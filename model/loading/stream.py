@@ -37,6 +37,11 @@ class LegSource:
     limit: int | None = None
     """Item in its own order at which it is used up; None if it has no limit."""
 
+    @property
+    def num_left(self) -> int | None:
+        """Number of items that it has in this leg; None if it has no limit."""
+        return None if self.limit is None else max(0, self.limit - self.first)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
@@ -74,8 +79,9 @@ class Leg:
 def mixture_of(leg: Leg) -> Mixture:
     """Return the sources of the items of a leg with several data sets."""
     weights = [Fraction(str(source.share)) / Fraction(str(source.mean_tokens)) for source in leg.sources]
-    limits = [None if source.limit is None else max(0, source.limit - source.first) for source in leg.sources]
-    return Mixture(weights, limits, leg.seed, MIXTURE_ORDER, leg.max_seq_length, leg.step)
+    return Mixture(
+        weights, [source.num_left for source in leg.sources], leg.seed, MIXTURE_ORDER, leg.max_seq_length, leg.step
+    )
 
 
 def continue_legs(

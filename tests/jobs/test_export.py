@@ -175,6 +175,15 @@ def test_the_model_card_agrees_with_the_run(exported, run, data):
         assert fact in card, fact
 
 
+def test_the_card_of_a_run_whose_phases_have_learning_rates_leaves_out_the_decay_that_has_no_effect(data, tmp_path):
+    (tmp_path / "table.toml").write_text("[[phase]]\nshare = 0.5\ndecay = 'constant'\n[[phase]]\nshare = 0.5\n")
+    make_run(data, tmp_path / "run", num_steps=4, phases=(str(tmp_path / "table.toml"),))
+    export(ExportConfig(checkpoint=tmp_path / "run", out=tmp_path / "exported"))
+    card = (tmp_path / "exported/README.md").read_text()
+    assert "| phases | share=0.5 decay=constant, share=0.5 |" in card
+    assert "| decay |" not in card and "| decay ratio |" not in card and "| weight decay |" in card
+
+
 def test_the_card_of_a_run_without_pairs_states_that_the_head_is_not_trained(tmp_path):
     data = make_data(tmp_path / "data", pairs=False, max_seq_lengths=(32,))
     export(ExportConfig(checkpoint=make_run(data, tmp_path / "run", num_steps=1), out=tmp_path / "out"))

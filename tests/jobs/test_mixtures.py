@@ -142,6 +142,8 @@ def test_a_run_with_one_data_set_has_no_trace_of_mixtures(data, tmp_path):
             {"num_tokens": 999},
             "web, zh all have limits of epochs, and with a length",
         ),
+        (("{web}:1:epochs=1", "{zh}:0"), {"num_tokens": 999}, "data: web all have limits"),
+        (("{web}:1:epochs=1e-9", "{zh}:0"), {"num_tokens": 999}, "data: web all have limits"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_the_start(data, tmp_path, words, changes, message):

@@ -177,8 +177,23 @@ def test_a_limit_of_epochs_counts_over_all_phases(mixed, tmp_path, capsys):
     before, limit = mixture_of(first).num_before(first.item_at(24))[1], last.sources[1].limit
     assert last.sources[1].first == before and 0 < before < limit == 440
     assert before + mixture_of(last).num_before(last.item_at(48))[1] == limit
-    assert "books is used up at about step" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "books is used up at about step" in printed and " examples of all data sets since step 24; its" in printed
     assert verify_run(tmp_path / "run") == ([], 48)
+
+
+def test_a_data_set_that_an_earlier_phase_has_used_up_is_announced_and_has_no_share(mixed, tmp_path, capsys):
+    web, books, _ = mixed
+    more = make_data(tmp_path / "more", rows=(60, 60), seed=9)
+    first = f'data = ["web={web}:0.5", "books={books}:0.5:epochs=0.1"]'
+    second = f'data = ["web={web}:0.5", "books={books}:0.3:epochs=0.1", "{more}:0.2:epochs=0.1"]'
+    (tmp_path / "table.toml").write_text(HALVES.format(first, second + "\nmasked_lm_prob = 0.05"))
+    pretrain(config(web, tmp_path / "run", str(tmp_path / "table.toml"), num_steps=160))
+    printed = capsys.readouterr().out
+    assert "books is used up before step 81; its share then goes to the others: web 0.7143, more 0.2857" in printed
+    assert "more is used up at about step " in printed
+    assert "examples of all data sets since step 80; its share then goes to the others: web 1\n" in printed
+    assert verify_run(tmp_path / "run") == ([], 160)
 
 
 def test_the_temperature_of_a_phase_gives_its_shares(mixed, tmp_path):
@@ -206,7 +221,7 @@ def test_other_shares_in_a_phase_are_refused_on_resuming(mixed, mixed_run, tmp_p
     [
         ("", 'data = ["gone"]', "gone"),
         ("", 'data = ["other={web}"]', "has the names 'web' and 'other': give it the same name in all phases"),
-        ("", 'data = ["{web}:0.5", "{books}"]', "web has a share and books has none: give each one, or none"),
+        ("", 'data = ["{web}:0.5", "{books}"]', "phase 2: data: web has a share and books has none: give"),
         ("", 'data = ["{books}:0.5:epochs=-1"]', "has epochs=-1, expected a number above 0"),
         ("", "data = []\ntemperature = 2.0", "phase 2: temperature=2 must be from 0 to 1"),
         ("max_seq_length = 32", 'data = ["{books}"]\nmax_seq_length = 48', "no train examples of max_seq_length=48"),
