@@ -158,7 +158,7 @@ def parse_phases(words: Sequence[str], batch_size: int) -> tuple[Phase, ...]:
         match = re.fullmatch(r"(\d+):(\d*\.?\d+)(?::(\d+))?", word)
         if not match:
             raise ValueError(
-                f"phases: {word!r} is not of the form LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE; write 128:0.9 or 512:0.1:256"
+                f"phases: {word!r} is not LENGTH:SHARE or LENGTH:SHARE:BATCH_SIZE: write 128:0.9 or 512:0.1:256"
             )
         size = int(match[3]) if match[3] else batch_size
         phases.append(Phase(max_seq_length=int(match[1]), share=float(match[2]), batch_size=size))
