@@ -151,6 +151,7 @@ def check_extension(extension: Extension, job: JobConfig, sources: Sequence[Sour
                 f"{name} {_shown(own[name])} instead of {_shown(others.get(name))}" for name in differing
             )
             notes.append(f"differs from {data_set.name}: {values}")
+        notes += _about_sources(data_set, manifest, job)
         if manifest.get("excluded", {}).get("sha256", "") != job.excluded_sha256:
             notes.append(
                 f"{data_set.name} was made with other test sets as --exclude than this job: give the same if none of their "
@@ -178,6 +179,25 @@ def _about_near_duplicates(data_set: Extended, others: Mapping[str, Any], job: J
             f"leave out equal documents only"
         )
     return []
+
+
+def _about_sources(data_set: Extended, manifest: Mapping[str, Any], job: JobConfig) -> list[str]:
+    """Return a note for each source of a data set whose options for cleaning this job does not have."""
+    flags, notes = job.tokenize.text.clean, []
+    own = {one.name: _of_cleaning(one.options(flags)) for one in job.inputs}
+    for row in manifest.get("sources", ()):
+        options = _of_cleaning(row["options"])
+        if options != own.get(row["name"], {}):
+            values = ", ".join(f"{name} {_shown(value)}" for name, value in options.items()) or "none"
+            notes.append(
+                f"the options of the source {row['name']} differ from those in {data_set.name} ({values}): only a table of "
+                f"--inputs with this name can give them again"
+            )
+    return notes
+
+
+def _of_cleaning(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "tokens"}
 
 
 def _shown(value: Any) -> str:

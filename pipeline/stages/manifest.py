@@ -357,7 +357,10 @@ class WriteManifest(beam.PTransform[Any, Any]):
         places = self.job.places_of(self.places, number)
         plan = read_plan(places.plan)
         sources = [one for one in read_split_list(self.splits).all_sources() if number in (-1, one.input)]
-        manifest = write_manifest(plan, buckets, self.job, places, sources, self.notes)
+        try:
+            manifest = write_manifest(plan, buckets, self.job, places, sources, self.notes)
+        except ValueError as error:
+            raise ValueError(f"the source {places.source}: {error}" if places.source else str(error)) from error
         counters = manifest["counters"]
         increment(
             "manifest",

@@ -266,11 +266,16 @@ def check_not_empty(parts: Sequence[PartRecord], inputs: Sequence[NamedInput]) -
 
 
 def _nothing_left(number: int, one: NamedInput, parts: Sequence[PartRecord], over: int, elsewhere: int) -> str:
+    own = [part for part in parts if part.input == number]
+    if not own:
+        return (
+            f"the source {one.name} has no file, because other tables of --inputs name all of its files, and a file belongs "
+            f"to the last table that names it: name other files, or leave out this source"
+        )
     reasons = Counter[str]()
-    for part in parts:
-        if part.input == number:
-            reasons.update(part.rejected)
-            reasons.update(part.passed_over)
+    for part in own:
+        reasons.update(part.rejected)
+        reasons.update(part.passed_over)
     counts = [f"{count:,} {reason}" for reason, count in reasons.most_common()]
     counts += [f"{over:,} over its budget of {one.tokens:,} tokens"] if over else []
     counts += [f"{elsewhere:,} equal to documents of earlier sources"] if elsewhere else []

@@ -237,6 +237,9 @@ def test_a_source_without_a_document_left_is_an_error(corpus, vocab, per_source)
     toml = TWO + '\n[[input]]\npath = "DIR/small/"\ntokens = 1\n'
     with pytest.raises(ValueError, match=r"small has no document left \(.* over its budget of 1 tokens"):
         job(corpus, toml, vocab, per_source=per_source)
+    toml = TWO + '\n[[input]]\nname = "all"\npath = ["DIR/web/", "DIR/small/"]\n'
+    with pytest.raises(ValueError, match="the source web has no file, because other tables of --inputs name all"):
+        job(corpus, toml, vocab, per_source=per_source)
     job(corpus, TWO, vocab, per_source=per_source)  # in the same folder
 
 
@@ -268,6 +271,12 @@ def test_a_name_twice_is_an_error(corpus, vocab):
         ValueError, match=r"input\[1\] has the name 'A', as input\[0\] has: give each table its own name"
     ):
         job(corpus, toml, vocab)
+
+
+def test_a_source_whose_documents_give_no_example_is_named(corpus, vocab):
+    write(corpus / "words.txt", [["a"], ["b"]])
+    with pytest.raises(ValueError, match="the source words: --max-seq-length 32: the documents give no example"):
+        job(corpus, TWO + '\n[[input]]\npath = "DIR/words.txt"\n', vocab, per_source=True)
 
 
 def test_a_data_set_for_each_source_needs_sources(corpus, vocab):
