@@ -4,6 +4,7 @@ A test set may have any format of a task (model/tasks/formats), on a local disk 
 count, however deep they are nested. A list of strings, such as the words of a sentence, is one text.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -125,15 +126,16 @@ def _add_set(found: _Runs, name: str, path: str, columns: Sequence[str]) -> None
 
 def _paths(patterns: Sequence[str]) -> list[str]:
     """Return the files that the patterns name."""
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}  # by the real path, so that a file that is named twice counts once
     for pattern in expand_lists(patterns, FLAG):
         listing = list_files(pattern, FLAG)
         paths = [*listing.named, *(path for path in listing.below if formats_named(Path(path)))]
         if not paths:
             endings = " ".join(dict.fromkeys(ending for form in FORMATS for ending in form.endings))
             raise ValueError(f"{FLAG} {pattern}: no file matches. Expected names that end in {endings}")
-        found |= dict.fromkeys(sorted(paths))
-    return list(found)
+        for path in sorted(paths):
+            found.setdefault(os.path.realpath(path) if storage.is_local(path) else path, path)
+    return list(found.values())
 
 
 def _short_names(paths: Sequence[str]) -> dict[str, str]:

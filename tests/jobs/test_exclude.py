@@ -162,6 +162,13 @@ def test_documents_of_the_validation_input_are_not_searched(made, vocab, tmp_pat
     assert manifest["counters"]["rejected"]["in-test-set"] == sum(map(bool, shared)) > 0
 
 
+def test_a_file_that_is_named_twice_is_one_test_set(made, vocab, tmp_path):
+    folder = made[0]
+    twice = (f"{folder}/a/test.jsonl", f"{folder}/b/../a/test.jsonl", f"{folder}/a")
+    manifest = run_job(folder / "in", tmp_path / "out", vocab, **ONE, exclude=twice)
+    assert [one["name"] for one in manifest["excluded"]["sets"]] == ["test.jsonl"]
+
+
 def test_columns_can_be_named(made, vocab, tmp_path):
     folder, _, sets = made
     named = {"exclude": (f"{folder}/a/test.jsonl",), "exclude_columns": ("passage",)}
