@@ -311,7 +311,7 @@ def test_other_jobs_share_the_tokens_of_a_source(corpus, vocab, capsys):
     assert manifest["sources"][0]["counters"]["documents_used"] == 50
 
 
-def test_a_data_set_of_sources_is_extended(corpus, vocab):
+def test_a_data_set_of_sources_is_extended(corpus, vocab, capsys):
     toml = TWO.replace('languages = ["zh"]\n', "")
     job(corpus, toml, vocab)
     write(corpus / "web/c.txt", english(8, 30) + english(12, 700))  # 8 are known
@@ -320,6 +320,11 @@ def test_a_data_set_of_sources_is_extended(corpus, vocab):
     assert (web["counters"]["documents_used"], web["counters"]["documents_duplicate"]) == (12, 8)
     assert (zh["files"], zh["counters"]["documents_in"]) == (0, 0)
     assert verify(str(corpus / "more"))[0] == []
+    assert "the options of the source" not in capsys.readouterr().err
+    run_job(corpus / "web/c.txt", corpus / "flags", vocab, extend=(str(corpus / "out"),), **ONE)
+    said = capsys.readouterr().err
+    assert "the options of the source web differ from those in out (languages en): only a table of --inputs" in said
+    assert "the options of the source chinese differ from those in out (min_characters 20)" in said
     with pytest.raises(ValueError, match="--extend and tokens of the source web: a budget would not count"):
         job(corpus, BUDGETS, vocab, out="again", extend=(str(corpus / "out"),))
     with pytest.raises(ValueError, match="--per-source and --extend: the data sets of sources cannot be extended"):
