@@ -21,10 +21,10 @@ from pipeline.inputs.formats.registry import format_named
 from pipeline.job import JobConfig
 from pipeline.places import Places
 from pipeline.planning.sample import Cell, Sample
+from pipeline.stages.bucket_content import documents_of_split, read_bucket
 from pipeline.stages.exclusion import without_test_sets
 from pipeline.stages.parts import Part
 from pipeline.stages.plan import Bucket, Plan, make_plan, write_held_out
-from pipeline.stages.weave import documents_of_split, read_bucket
 from pipeline.text.records import Document, Record
 from pipeline.text.word_runs import RunIndex
 from pipeline.tokenizer import DocumentTokenizer, make_document_tokenizer

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model.loading.mixture import BLOCK, CYCLE, MixedOrder, Mixture, apportion
 from model.loading.order import TrainingOrder, WindowOrder
-from tests.pipeline.twins import fold, mix
+from tests.pipeline.twins import slow_permute
 
 
 def slow_apportion(weights, total):
@@ -49,18 +49,6 @@ def slow_last_block(cycle, left):
     return counts
 
 
-def slow_place(i, size, *key):
-    h = next(h for h in range(33) if 4**h >= size)
-    low, keys = 2**h - 1, [fold(*key, r) for r in range(6)]
-    while True:
-        left, right = i >> h, i & low
-        for key_of_round in keys:
-            left, right = right, left ^ (mix(key_of_round ^ right) & low)
-        i = left << h | right
-        if i < size:
-            return i
-
-
 def slow_items(weights, limits, key, count):
     """List all items, (source, number) each, block after block, as docs/shard-format.md has it."""
     items, read, block, number, cycle = [], [0] * len(weights), 0, 0, None
@@ -79,7 +67,7 @@ def slow_items(weights, limits, key, count):
             counts, is_last = slow_last_block(cycle, left), True
         of = [source for source, part in enumerate(counts) for _ in range(part)]
         for i in range(len(of)):
-            source = of[slow_place(i, len(of), *key, block)]
+            source = of[slow_permute(i, len(of), *key, block)]
             items.append((source, read[source]))
             read[source] += 1
         block, number, cycle = block + 1, number + 1, None if is_last else cycle
@@ -164,7 +152,7 @@ def test_items_after_a_million_million_are_found_without_those_before():
     place = 10**12 % BLOCK
     block = 10**12 // BLOCK
     of = np.repeat([0, 1], slow_block_counts(slow_cycle(weights), block))
-    assert sources.tolist() == [of[slow_place(place + i, BLOCK, 1, block)] for i in range(256)]
+    assert sources.tolist() == [of[slow_permute(place + i, BLOCK, 1, block)] for i in range(256)]
     assert abs(numbers[sources == 1][0] / (3 * 10**11) - 1) < 1e-6
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages import weave as weaving
+from pipeline.stages import bucket_content
+from pipeline.stages.bucket_content import read_bucket
 from pipeline.stages.plan import Bucket, Plan
-from pipeline.stages.weave import read_bucket
 from pipeline.tokens import DOCUMENT, PartRecord, TokenBlock
 from tests.pipeline import twins
 from tests.pipeline.hand_made_parts import part_of_file
@@ -57,7 +57,7 @@ def test_a_bucket_has_each_document_once_from_the_source_that_sorts_first(folder
     dropped = [document for document in first if document in (near or [])]
     kept = sorted(set(first) - set(dropped))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weaving, "MAX_HELD_BYTES", most)
+        patch.setattr(bucket_content, "MAX_HELD_BYTES", most)
         ids = None if near is None else np.array(sorted(near), np.uint64)
         content = read_bucket(WHOLE, plan, str(folder), ids)
         tokens, sources, num_duplicates, num_near = (
@@ -77,7 +77,7 @@ def test_a_bucket_has_each_document_once_from_the_source_that_sorts_first(folder
 
 def test_many_copies_of_a_document_take_no_more_memory_than_few(folder, monkeypatch):
     """All copies of a text have the same id, so they are in one bucket."""
-    monkeypatch.setattr(weaving, "MAX_HELD_BYTES", 100_000)
+    monkeypatch.setattr(bucket_content, "MAX_HELD_BYTES", 100_000)
     peaks = []
     for number, copies in ((20, 1), (200, 1), (20, 20)):
         plan = plan_of([make_part(folder, i, [(7, j) for j in range(copies)], 5_000) for i in range(number)])
@@ -92,7 +92,7 @@ def test_many_copies_of_a_document_take_no_more_memory_than_few(folder, monkeypa
 
 def test_two_documents_with_the_same_id_are_an_error_that_names_their_sources(folder, monkeypatch):
     for most in (0, 1 << 20):
-        monkeypatch.setattr(weaving, "MAX_HELD_BYTES", most)
+        monkeypatch.setattr(bucket_content, "MAX_HELD_BYTES", most)
         plan = plan_of([make_part(folder, i, [(7, 0)], low=i == 2) for i in range(3)])
         with pytest.raises(ValueError, match=r"have the same id 0000000000000007: .*\(00[01].txt and 002.txt\)"):
             read_bucket(WHOLE, plan, str(folder))

@@ -30,6 +30,20 @@ def fold(*values: int) -> int:
     return key
 
 
+def slow_permute(i: int, size: int, *key: int) -> int:
+    """Return the place of number i, word for word as docs/shard-format.md has it."""
+    h = next(h for h in range(33) if 4**h >= size)
+    low = 2**h - 1
+    keys = [fold(*key, r) for r in range(6)]
+    while True:
+        left, right = i >> h, i & low
+        for key_of_round in keys:
+            left, right = right, left ^ (mix(key_of_round ^ right) & low)
+        i = left << h | right
+        if i < size:
+            return i
+
+
 def draw(key: int, j: int) -> int:
     return mix(key + (j + 1) * GOLDEN & WRAP)
 
