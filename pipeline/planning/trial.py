@@ -169,6 +169,10 @@ def _tokenize(
         numbers += [number] * (len(part.files) - len(numbers))
         if sample.is_whole or part.size >= sample.part_bytes or number == len(sample.cells) - 1:
             record = part.write(places.parts, f"{number:06d}.part", tokenizer)
+            if (
+                sample.is_whole
+            ):  # a part is then of one source, and equal documents belong to the first source, as in a job
+                record = replace(record, input=cell.group.input)
             rejected, text_bytes = (
                 tuple(getattr(file, name) for file in part.files) for name in ("rejected", "text_bytes")
             )

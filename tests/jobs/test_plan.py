@@ -104,6 +104,22 @@ def test_an_input_without_texts_is_refused(corpus, capsys):
     assert "no documents: the input has no text that can be read" in capsys.readouterr().err
 
 
+def test_equal_documents_are_planned_for_the_source_that_has_them_in_the_job(tmp_path, capsys):
+    texts = documents(60)
+    write(tmp_path / "a.txt", texts[:40])
+    write(tmp_path / "b.txt", texts[20:])
+    toml = "".join(f'[[input]]\npath = "{tmp_path}/{name}.txt"\n' for name in "ba")  # not in the order of their names
+    (tmp_path / "inputs.toml").write_text(toml)
+    words = ["--inputs", f"{tmp_path}/inputs.toml", "--vocab", str(write_vocabulary(tmp_path / "vocab.txt")), *FLAGS]
+    assert cli.main(["plan", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["preprocess"]["tokens_of_sources"]
+    assert cli.main(["preprocess", *words, "--out", f"{tmp_path}/out", "--gates.no-fail"]) == 0
+    sources = json.loads((tmp_path / "out/manifest.json").read_text())["sources"]
+    assert {name: one["value"] for name, one in found.items()} == {
+        one["name"]: one["counters"]["tokens"] for one in sources
+    }
+
+
 def test_the_tokens_of_each_source_are_planned_and_budgets_applied(corpus, capsys):
     (corpus / "inputs.toml").write_text(
         f'[[input]]\nname = "a"\npath = "{corpus}/in/a.txt"\n\n[[input]]\nname = "b"\npath = "{corpus}/in/b.jsonl.gz"\n'
