@@ -150,8 +150,9 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     if config.has_training or config.hours is not None:
         require("bertloom plan of a training", "torch")
     found: dict[str, Any] = {}
+    made_with = None
     if config.data:
-        text_tokens, found["training"] = plan_of_data(config)
+        text_tokens, found["training"], made_with = plan_of_data(config)
     else:
         found["preprocess"] = plan_of_texts(config)
         text_tokens = found["preprocess"]["tokens"]["value"]
@@ -159,9 +160,11 @@ def plan(config: PlanConfig) -> dict[str, Any]:
             found["training"] = plan_of_both(config, found["preprocess"])
     if config.hours is not None:
         assert config.tokens_per_second and config.preset
-        from jobs.support.recommendation import recommend
+        from jobs.support.recommendation import of_data_sets, recommend
 
         advice = recommend(config.hours, config.tokens_per_second, config.preset, text_tokens)
+        if made_with:
+            advice = of_data_sets(advice, *made_with)
         found["recommendation"] = [asdict(one) for one in advice]
     return found
 
@@ -197,13 +200,14 @@ def plan_of_texts(config: PlanConfig) -> dict[str, Any]:
     return {"files": len(sources), "bytes": size, **about(estimate, config.examples, notes)}
 
 
-def plan_of_data(config: PlanConfig) -> tuple[float, dict[str, Any]]:
-    """Return (tokens of one copy of all data sets, the plan of a training on them)."""
+def plan_of_data(config: PlanConfig) -> tuple[float, dict[str, Any], tuple[int, list[int]]]:
+    """Return (tokens of one copy of all data sets, the plan of a training on them, their words and lengths)."""
     from jobs.support.training_plan import about_training, plan_data
 
     pretrain = config.pretrain_config(config.data)
-    phases, notes, words, copy_tokens = plan_data(pretrain)
-    return copy_tokens, about_training(phases, pretrain, words, notes, config.tokens_per_second)
+    plan = plan_data(pretrain)
+    about = about_training(plan.phases, pretrain, plan.vocabulary_size, plan.notes, config.tokens_per_second)
+    return plan.copy_tokens, about, (plan.vocabulary_size, plan.lengths)
 
 
 def plan_of_both(config: PlanConfig, texts: dict[str, Any]) -> dict[str, Any]:

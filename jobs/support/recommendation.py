@@ -5,7 +5,7 @@ own values are given, and the recommendation says that they are not measured.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -131,3 +131,22 @@ def recommend(hours: float, tokens_per_second: float, preset: str, text_tokens: 
     ]
     passes = f"{num_tokens / max(1.0, text_tokens):,.1f}"
     return [*advice, Advice("passes", passes, f"over the text. {of_run('', 'passes').why}")]
+
+
+def of_data_sets(advice: Sequence[Advice], vocabulary_size: int, lengths: Sequence[int]) -> list[Advice]:
+    """Return the advice with what finished data sets do not have, for which they must be made again.
+
+    Args:
+        vocabulary_size: of the data sets.
+        lengths: of their examples.
+    """
+    found = []
+    for one in advice:
+        have = ""
+        if one.what == "vocabulary" and one.value != f"{vocabulary_size:,}":
+            have = f"{vocabulary_size:,} words"
+        elif one.what == "phases" and {int(word.partition(":")[0]) for word in one.value.split()} - {*lengths}:
+            have = f"examples of {', '.join(map(str, lengths)) or 'different'} tokens"
+        again = f". The data sets have {have}: this needs preprocessing again" if have else ""
+        found.append(replace(one, why=one.why + again))
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.support.recommendation import num_weights
@@ -31,8 +31,21 @@ class PlannedPhase:
     """Name of a data set -> (tokens of it in the phase, its epochs from the beginning to the end of the phase)."""
 
 
-def plan_data(config: PretrainConfig) -> tuple[list[PlannedPhase], list[str], int, float]:
-    """Return (the phases, announcements, words of the vocabulary, tokens of one copy of all data sets).
+class DataPlan(NamedTuple):
+    """A training on finished data sets."""
+
+    phases: list[PlannedPhase]
+    notes: list[str]
+    """Where a data set is used up."""
+    vocabulary_size: int
+    lengths: list[int]
+    """Lengths of the examples that all data sets have."""
+    copy_tokens: float
+    """Tokens of one copy of all data sets."""
+
+
+def plan_data(config: PretrainConfig) -> DataPlan:
+    """Return the plan of a training on the data sets of a configuration.
 
     ValueError where `pretrain` would refuse the data, too.
     """
@@ -52,7 +65,8 @@ def plan_data(config: PretrainConfig) -> tuple[list[PlannedPhase], list[str], in
     lengths = {s.name: phase.max_seq_length for phase in reversed(schedule.phases) for s in config.sources(phase)}
     found = [data_sets.examples(name, length) for name, length in lengths.items()]
     copies = sum(one.num_tokens / len(one.rows_per_copy) for one in found)
-    return list(_phases(data_sets, planned)), notes, data_sets.vocabulary_size, copies
+    common = set.intersection(*(set(one.max_seq_lengths("train")) for one in data_sets.by_name.values()))
+    return DataPlan(list(_phases(data_sets, planned)), notes, data_sets.vocabulary_size, sorted(common), copies)
 
 
 def _phases(data_sets: DataSets, planned: Sequence[PlannedLeg]) -> Iterator[PlannedPhase]:

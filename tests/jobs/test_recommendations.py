@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.support.recommendation import measured_runs, recommend
+from jobs.support.recommendation import measured_runs, of_data_sets, recommend
 from tests.jobs.corpus import documents, write, write_vocabulary
 
 ROOT = Path(__file__).parents[2]
@@ -72,3 +72,11 @@ def test_the_recommendation_follows_the_plan_of_the_texts(tmp_path, capsys):
     assert cli.main([*words, "--preset", "tiny", "--tokens-per-second", "2700"]) == 0
     out = capsys.readouterr().out
     assert "what to train in 2 hours\n  preset         tiny --model" in out and "(docs/results.md, Pretraining)" in out
+
+
+def test_what_finished_data_sets_do_not_have_is_named():
+    advice = recommend(2.0, 2_700.0, "tiny", 14e6)
+    found = {one.what: one.why for one in of_data_sets(advice, 12_000, [128])}
+    assert found["vocabulary"].endswith(". The data sets have 12,000 words: this needs preprocessing again")
+    assert found["phases"].endswith(". The data sets have examples of 128 tokens: this needs preprocessing again")
+    assert of_data_sets(advice, 8_000, [64, 128, 512]) == advice
