@@ -173,7 +173,7 @@ def test_a_table_that_cannot_be_is_refused_with_its_reason(tmp_path, text, messa
     "words, message",
     [
         (["--phases", "none.toml"], "phases: none.toml does not exist: expected a TOML file .* or one of annealing"),
-        (["--phases", "anealing"], "phases: 'anealing' is not of the form .* or one of annealing"),
+        (["--phases", "anealing"], "phases: 'anealing' is not LENGTH:SHARE, .* or one of annealing"),
         (["--phases", "128:0.5", "annealing"], "a table cannot be given with other phases: give annealing alone"),
         (["--phases", "annealing", "--max-seq-length", "32"], "max_seq_length and phases are alternatives"),
         (["--phases", "annealing", "--decay", "wsd"], "decay=wsd with decay_ratio=0.2, and a table of phases"),
