@@ -190,14 +190,15 @@ def _about_sources(data_set: Extended, manifest: Mapping[str, Any], job: JobConf
         if options != own.get(row["name"], {}):
             values = ", ".join(f"{name} {_shown(value)}" for name, value in options.items()) or "none"
             notes.append(
-                f"the options of the source {row['name']} differ from those in {data_set.name} ({values}): only a table of "
-                f"--inputs with this name can give them again"
+                f"the options of the source {row['name']} differ from those in {data_set.name} ({values}): to have the "
+                f"same, give them in a table of --inputs with this name"
             )
     return notes
 
 
 def _of_cleaning(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "tokens"}
+    """Return the options that change or reject single texts."""
+    return {name: value for name, value in options.items() if name not in ("tokens", "sample")}
 
 
 def _shown(value: Any) -> str:

@@ -323,7 +323,7 @@ def test_a_data_set_of_sources_is_extended(corpus, vocab, capsys):
     assert "the options of the source" not in capsys.readouterr().err
     run_job(corpus / "web/c.txt", corpus / "flags", vocab, extend=(str(corpus / "out"),), **ONE)
     said = capsys.readouterr().err
-    assert "the options of the source web differ from those in out (languages en): only a table of --inputs" in said
+    assert "the options of the source web differ from those in out (languages en): to have the same, give" in said
     assert "the options of the source chinese differ from those in out (min_characters 20)" in said
     with pytest.raises(ValueError, match="--extend and tokens of the source web: a budget would not count"):
         job(corpus, BUDGETS, vocab, out="again", extend=(str(corpus / "out"),))
