@@ -39,7 +39,7 @@ EXACT = ("learning_rate", "tokens_by_source")
 def all_sources(keys: Iterable[str]) -> list[str]:
     """Return the sources of these keys of `model.runs.sinks.numbers`, at most 32, in the order in which a run names them.
 
-    That is the order of the tokens read. The losses of a line are only those of some sources.
+    `tokens_by_source` has this order. A line may have losses of some sources only.
 
     >>> all_sources(["loss", "loss_by_source/books", "tokens_by_source/web", "tokens_by_source/books"])
     ['web', 'books']

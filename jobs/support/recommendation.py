@@ -1,7 +1,7 @@
 """What to train in a number of hours, and which measured runs each recommendation rests on.
 
 measured_runs.toml lists these runs. Only four layers of 128 and modern-tiny were measured. For larger models the preset's
-own values are given, and the recommendation says that they are not measured.
+own values are given, with a note that they are not measured.
 """
 
 from collections.abc import Sequence

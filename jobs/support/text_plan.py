@@ -148,7 +148,7 @@ def text_lines(found: dict[str, Any], num_workers: int) -> list[str]:
         if splits.get("validation", {}).get("value"):
             lines.append(_row("  held out", splits["validation"], _count))
     workers = counted(num_workers, "worker")
-    besides = ", except those of sources with a budget" if OVER_BUDGET in documents["rejected"] else ""
+    besides = ", except in sources with a budget" if OVER_BUDGET in documents["rejected"] else ""
     return [
         *lines,
         _row("disk, data set", disk["data_set"], _size),

@@ -47,7 +47,7 @@ def test_a_step_of_a_mixture_waits_for_the_device_as_often_as_one_of_one_data_se
     few, more = (Counter(recorded(data, tmp_path / f"{steps}", num_steps=steps).synchronizations) for steps in (2, 5))
     assert more - few == {
         "model/step.py train_step: aten::_local_scalar_dense": 3,  # the norm of the gradient
-        "model/step.py train_step: copy to the CPU": 3,  # the losses, those of the sources among them
+        "model/step.py train_step: copy to the CPU": 3,  # the losses, with the losses of the sources
     }
 
 

@@ -120,7 +120,7 @@ def test_a_rate_that_is_not_given_follows_from_the_phase_before():
         ("sqrt", 0.1, 0.0),
     ]
     plain = phases_of([PhaseTable(share=0.5), PhaseTable(share=0.5, masked_lm_prob=0.05)], 1)
-    assert [phase.decay for phase in plain] == [None, None], "without rates, --decay is that of the whole training"
+    assert [phase.decay for phase in plain] == [None, None], "without rates, --decay is for the whole training"
 
 
 HALVES = "[[phase]]\nshare = 0.5\n{}\n[[phase]]\nshare = 0.5\n{}\n"

@@ -134,4 +134,4 @@ def test_the_tokens_of_each_source_are_planned_and_budgets_applied(corpus, capsy
     assert cli.main(words) == 0
     out = capsys.readouterr().out
     assert "    b                          1,000\n" in out and "    over-budget" in out
-    assert "tokens and examples are counted, except those of sources with a budget." in out
+    assert "tokens and examples are counted, except in sources with a budget." in out

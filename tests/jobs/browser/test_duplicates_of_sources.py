@@ -1,4 +1,4 @@
-"""The page of duplicates of the data sets of sources, of which one has a budget."""
+"""The page of duplicates of the data sets of sources. One source has a budget."""
 
 import pytest
 
