@@ -186,6 +186,13 @@ def _check_file(dataset: str, name: str, sha256: str, manifest: dict[str, Any]) 
         yield f"{name}: holds {dict(sorted(in_test_sets.items()))} documents in test sets, but manifest.json counts {sets}"
 
 
+COUNTS_OF_SOURCES = (
+    *("documents_in", "documents_used", "documents_duplicate", "documents_rejected"),
+    *("text_bytes", "sentences", "tokens"),
+)
+"""Counters of a data set that are the sums of those of its sources."""
+
+
 def _check_sources(manifest: dict[str, Any]) -> Iterator[str]:
     """Yield contradictions within the counters of the sources of --inputs."""
     sources = manifest.get("sources", [])
@@ -207,6 +214,10 @@ def _check_sources(manifest: dict[str, Any]) -> Iterator[str]:
         files = sum(row.get("source") == name for row in manifest["inputs"])
         if files != source["files"]:
             yield f"manifest.json: the source {name} has {source['files']} files, but {files} input files name it"
+    for count in COUNTS_OF_SOURCES if sources else ():
+        total, found = manifest["counters"][count], sum(source["counters"][count] for source in sources)
+        if found != total:
+            yield f"manifest.json: {count} is {total}, but the sources have {found} together"
 
 
 def _check_totals(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> Iterator[str]:

@@ -72,7 +72,7 @@ def add_up(
 
     Args:
         extends: the data sets that it extends.
-        known_near: near duplicates of each of these; empty if they are not searched for.
+        known_near: near duplicates of each of these; empty if they are not searched for. Those without sketches have none.
     """
     rejected, passed_over = _sum(part.rejected for part in plan.parts), _sum(part.passed_over for part in plan.parts)
     without = sum(bucket.num_without_example for bucket in buckets)
@@ -99,7 +99,7 @@ def add_up(
     if extends:
         counters["duplicates_of"] = {
             one.name: {"equal": sum(bucket.num_known[i] for bucket in buckets)}
-            | ({"near": known_near[i]} if known_near else {})
+            | ({"near": known_near[i]} if known_near and one.sketches else {})
             for i, one in enumerate(extends)
         }
     ends = counters["documents_used"] + counters["documents_rejected"] + counters["documents_duplicate"]

@@ -353,6 +353,7 @@ def made(tmp_path_factory, vocab) -> Path:
         lambda manifest: manifest["sources"][0].update(options={"seed": 3}),
         lambda manifest: manifest["sources"][0].update(options={"sample": -1.0, "tokens": []}),
         lambda manifest: manifest["sources"][0]["counters"].update(documents_used=1),
+        lambda manifest: manifest["sources"][0]["counters"].update(tokens=1),
         lambda manifest: manifest["sources"][0]["counters"].update(rejected={"a": "b"}),
         lambda manifest: manifest["inputs"][0].update(source=[]),
         lambda manifest: manifest["inputs"][0].update(source="another"),
