@@ -235,6 +235,9 @@ def _lines(found: dict[str, Any], config: PlanConfig) -> list[str]:
     if training := found.get("training"):
         lines += [*([""] if lines else []), "pretrain", *(f"  {line}" for line in training_lines(training))]
     if advice := found.get("recommendation"):
-        lines += [*([""] if lines else []), f"what to train in {config.hours:g} hours"]
+        lines += [
+            *([""] if lines else []),
+            f"what to train in {config.hours:g} {'hour' if config.hours == 1 else 'hours'}",
+        ]
         lines += [f"  {line}" for line in advice_lines(advice)]
     return lines

@@ -173,6 +173,8 @@ def prepare(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks) -> Pre
         names = [source.name for source in config.sources(phase)]
         data_sets.check_size(names, phase.max_seq_length, phase.batch_size)
     legs = [continue_legs([], 0, **config.leg_settings(data_sets, phase))[0] for phase in schedule.phases]
+    if all(phase.data for phase in schedule.phases):
+        recorder.warn("--data is not read, because each phase of --phases names its own data sets")
     remasking = None
     if not config.remask:
         check_rates(config, schedule, data_sets)

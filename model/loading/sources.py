@@ -27,6 +27,7 @@ FORM = "[NAME=]PATH, [NAME=]PATH:SHARE or [NAME=]PATH:SHARE:epochs=N"
 
 _NAMED = re.compile(r"([^=:/?\s]+)=(.*)", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf|infinity)", re.IGNORECASE)
+_MISWRITTEN = re.compile(r"\d*[.,]?\d+ ?%|\d+,\d+")
 _HOST = re.compile(r"[a-z][a-z0-9+]*://[^/]*", re.IGNORECASE)
 
 
@@ -130,6 +131,8 @@ def _parse_source(word: str) -> Source:
                 f"data: {word!r} has epochs={epochs:g}, expected a number above 0 and at most {MAX_EPOCHS:,}"
             )
         head, colon, tail = rest.rpartition(":")
+    if _MISWRITTEN.fullmatch(tail) and colon:
+        raise ValueError(f"data: {word!r} has the share {tail}, expected a number with a point, such as 0.6")
     if colon and _NUMBER.fullmatch(tail) and not _HOST.fullmatch(rest):  # the end of http://host:8080 is a port
         share, rest = float(tail), head
         if not 0 <= share < math.inf:
@@ -166,7 +169,7 @@ def _check_shares(sources: Sequence[Source], temperature: float | None) -> None:
     if len(sources) == 1:
         if temperature is not None or sources[0].epochs is not None:
             option = "temperature" if temperature is not None else "a limit of epochs"
-            raise ValueError(f"data: {option} is for several data sets, and one is given: give more, or --num-epochs")
+            raise ValueError(f"data: {option} is for several data sets, and one is given: give more, or leave it out")
     elif temperature is not None:
         if not 0 <= temperature <= 1:
             raise ValueError(f"temperature={temperature:g} must be from 0 (equal shares) to 1 (shares as the sizes)")

@@ -29,6 +29,8 @@ def test_names_are_those_of_the_folders(tmp_path, monkeypatch):
         (["a:0", "b:0.0"], None, "all shares are 0"),
         (["a:-1", "b:2"], None, "'a:-1' has the share -1, expected a number of at least 0"),
         (["a:nan", "b:2"], None, "'a:nan' has the share nan"),
+        (["a:60%", "b:40%"], None, "'a:60%' has the share 60%, expected a number with a point, such as 0.6"),
+        (["a:0,6", "b:0,4"], None, "'a:0,6' has the share 0,6, expected a number with a point"),
         (["a:inf", "b:2"], None, "'a:inf' has the share inf"),
         (["a:1:epochs=0", "b:2"], None, "epochs=0, expected a number above 0"),
         (["a:1:epochs=1e9", "b:2"], None, "epochs=1e\\+09, expected a number above 0 and at most 1,000,000"),
