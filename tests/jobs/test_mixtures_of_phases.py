@@ -182,15 +182,15 @@ def test_a_limit_of_epochs_counts_over_all_phases(mixed, tmp_path, capsys):
     assert verify_run(tmp_path / "run") == ([], 48)
 
 
-def test_a_data_set_that_an_earlier_phase_has_used_up_is_announced_and_has_no_share(mixed, tmp_path, capsys):
+def test_a_data_set_that_an_earlier_phase_has_used_up_is_announced_and_has_no_share(mixed, tmp_path, capsys, caplog):
     web, books, _ = mixed
     more = make_data(tmp_path / "more", rows=(60, 60), seed=9)
     first = f'data = ["web={web}:0.5", "books={books}:0.5:epochs=0.1"]'
     second = f'data = ["web={web}:0.5", "books={books}:0.3:epochs=0.1", "{more}:0.2:epochs=0.1"]'
     (tmp_path / "table.toml").write_text(HALVES.format(first, second + "\nmasked_lm_prob = 0.05"))
     pretrain(config(web, tmp_path / "run", str(tmp_path / "table.toml"), num_steps=160))
-    printed, warned = capsys.readouterr()
-    assert "--data is not read, because each phase of --phases names its own data sets" in warned
+    assert "--data is not read, because each phase of --phases names its own data sets" in caplog.messages
+    printed = capsys.readouterr().out
     assert "books is used up before step 81; its share then goes to the others: web 0.7143, more 0.2857" in printed
     assert "more is used up at about step " in printed
     assert "examples of all data sets since step 80; its share then goes to the others: web 1\n" in printed

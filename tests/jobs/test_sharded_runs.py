@@ -148,7 +148,7 @@ EAGER += "torch.compile = functools.partial(torch.compile, backend='aot_eager');
 def test_sharded_and_whole_models_agree_in_all_kinds_of_training(data, tmp_path, flags, code):
     arguments = flags.split()
     if "{first}" in arguments:
-        alone(data, tmp_path / "first", 2, 16)
+        alone(data, tmp_path / "first", 4, 16)
         arguments = [str(tmp_path / "first") if word == "{first}" else word for word in arguments]
         arguments += ["--model.hidden-size", "32"]
     for name, sharded in (("whole", []), ("sharded", [SHARDED])):
@@ -170,7 +170,7 @@ def test_what_a_sharded_model_cannot_do_is_refused(data, tmp_path):
         ),
         (["--model.normalization", "batch"], "--shard-model has no batch normalisation: omit it, or take"),
     ):
-        for status, _, errors in train(2, [*words(data, tmp_path / "run", 2, 8), SHARDED, *flags]):
+        for status, _, errors in train(2, [*words(data, tmp_path / "run", 4, 8), SHARDED, *flags]):
             assert status == 1 and message in errors
         assert not (tmp_path / "run/checkpoints").exists()
 
