@@ -48,7 +48,7 @@ def main() -> int:
             for name, value in values.items():
                 ratio = value["value"] / max(1e-9, truth[name])
                 is_wrong = abs(ratio - 1) > arguments.most and (arguments.quiet or name not in TIMES)
-                faults += [f"{title}: {name} {ratio:.2f}"] * is_wrong
+                faults += [f"{Path(corpus).name}: {name} {ratio:.2f}"] * is_wrong
                 inside = value["low"] <= truth[name] <= value["high"] or ratio == 1
                 where = "" if name in TIMES else ("yes" if inside else "no")
                 rows.append(
