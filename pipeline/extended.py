@@ -154,8 +154,8 @@ def check_extension(extension: Extension, job: JobConfig, sources: Sequence[Sour
         notes += _about_sources(data_set, manifest, job)
         if manifest.get("excluded", {}).get("sha256", "") != job.excluded_sha256:
             notes.append(
-                f"{data_set.name} was made with other test sets as --exclude than this job: give the same if none of their "
-                f"texts may be trained on"
+                f"{data_set.name} and this job have different test sets in --exclude: give the same ones to keep "
+                f"their texts out of both"
             )
         notes += _other_versions(data_set, manifest["versions"], job.tokenize, sources)
         notes += _more_to_extend(data_set, manifest, extension.digests)

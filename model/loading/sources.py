@@ -41,7 +41,7 @@ class Source:
     share: float | None = None
     """Its share of the tokens, in proportion to the shares of the other sources; None if it is not given."""
     epochs: float | None = None
-    """Largest number of epochs to read; None is no limit."""
+    """Largest number of epochs to read; None without a limit."""
 
     def described(self) -> str:
         """Return it as on the command line, without the path."""

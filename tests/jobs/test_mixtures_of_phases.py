@@ -235,12 +235,18 @@ def test_data_sets_of_a_phase_that_cannot_be_are_refused(mixed, tmp_path, first,
         pretrain(config(str(web), tmp_path / "run", str(tmp_path / "table.toml")))
 
 
+def with_rate(data_set: Path, folder: Path, masked_lm_prob: float) -> Path:
+    """Return a copy of a data set whose manifest has this masking rate."""
+    made = Path(shutil.copytree(data_set, folder))
+    manifest = read_json(made / "manifest.json")
+    manifest["configuration"]["masked_lm_prob"] = masked_lm_prob
+    write_manifest(made, manifest)
+    return made
+
+
 def test_a_phase_without_remask_names_a_data_set_that_was_made_with_its_rate(mixed, tmp_path):
     web, books, _ = mixed
-    made = Path(shutil.copytree(books, tmp_path / "books"))
-    manifest = read_json(made / "manifest.json")
-    manifest["configuration"]["masked_lm_prob"] = 0.3
-    write_manifest(made, manifest)
+    made = with_rate(books, tmp_path / "books", 0.3)
     (tmp_path / "table.toml").write_text(HALVES.format("", f'data = ["{made}"]\nmasked_lm_prob = 0.3'))
     pretrain(config(str(web), tmp_path / "run", str(tmp_path / "table.toml"), num_steps=2, remask=False))
     (tmp_path / "table.toml").write_text(HALVES.format("", f'data = ["{made}"]\nmasked_lm_prob = 0.15'))
@@ -252,10 +258,7 @@ def test_a_phase_without_remask_names_a_data_set_that_was_made_with_its_rate(mix
 
 def test_rates_of_all_phases_replace_different_rates_of_data_sets(mixed, tmp_path):
     web, books, _ = mixed
-    made = Path(shutil.copytree(books, tmp_path / "made"))
-    manifest = read_json(made / "manifest.json")
-    manifest["configuration"]["masked_lm_prob"] = 0.3
-    write_manifest(made, manifest)
+    made = with_rate(books, tmp_path / "made", 0.3)
     data, table = (f"{web}:0.5", f"{made}:0.5"), tmp_path / "table.toml"
     table.write_text(HALVES.format("masked_lm_prob = 0.4", "masked_lm_prob = 0.3"))
     swapped = (data[1], data[0])

@@ -11,7 +11,7 @@ from model.loading.order import (
     parse_shuffle,
     permute,
 )
-from tests.pipeline.twins import fold, mix, slow_permute
+from tests.pipeline.twins import slow_permute
 
 
 def slow_item(t: int, rows_per_copy: list[int], seed: int, max_seq_length: int) -> tuple[int, int]:
@@ -81,18 +81,7 @@ def slow_windows(sizes: list[int], k: int, seed: int, max_seq_length: int, epoch
     """The rows of an epoch in order, as docs/shard-format.md has it, word for word."""
 
     def permute(size: int, *key: int) -> list[int]:
-        h = next(h for h in range(33) if 4**h >= size)
-        low, keys, found = 2**h - 1, [fold(*key, r) for r in range(6)], []
-        for i in range(size):
-            while True:
-                left, right = i >> h, i & low
-                for key_of_round in keys:
-                    left, right = right, left ^ (mix(key_of_round ^ right) & low)
-                i = left << h | right
-                if i < size:
-                    break
-            found.append(i)
-        return found
+        return [slow_permute(i, size, *key) for i in range(size)]
 
     members = [list(range(sum(sizes[:m]), sum(sizes[: m + 1]))) for m in range(len(sizes))]
     order = [members[m] for m in permute(len(sizes), seed, 6, max_seq_length, epoch)]
