@@ -86,7 +86,7 @@ def is_run(path: str) -> bool:
 def verify(path: str, extends: Sequence[str] = ()) -> tuple[list[str], int]:
     """Return a sentence for each fault of a data set, and the number of files read.
 
-    extends: data sets that must have none of its documents.
+    extends: data sets; a document that one of them and this one have is a fault.
     """
     from pipeline.checks.extended import check_extended
     from pipeline.checks.verify import check_dataset

@@ -210,7 +210,7 @@ class PhaseRow(NamedTuple):
     last: int | None
     """Its last step, or the token that it ends with; None if neither is known."""
     rate: str
-    """Its learning rate from the beginning to the end; empty if the phases have none of their own."""
+    """Its learning rate from the beginning to the end; empty if --decay gives the learning rate of the whole training."""
 
 
 def phase_rows(phases: Sequence[Phase], unit: str, total: float, peak: float) -> list[PhaseRow]:

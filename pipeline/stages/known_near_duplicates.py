@@ -181,8 +181,7 @@ class FindKnownNearDuplicates(beam.PTransform[Any, Any]):
     @property
     def search(self) -> Search:
         """The search for near duplicates among the new documents."""
-        assert self.job.examples.near_duplicates is not None
-        return Search(self.job.examples.near_duplicates, self.places.parts, self.places.near_duplicate_search)
+        return Search.of(self.job, self.places)
 
     def list_parts(self, parts: Iterable[PartRecord]) -> list[Page]:
         path, _ = write_part_list(parts, self._path)

@@ -53,8 +53,7 @@ class FindNearDuplicates(beam.PTransform[Any, Any]):
 
     @property
     def search(self) -> Search:
-        assert self.job.examples.near_duplicates is not None
-        return Search(self.job.examples.near_duplicates, self.places.parts, self.places.near_duplicate_search)
+        return Search.of(self.job, self.places)
 
     def list_parts(self, parts: Iterable[PartRecord]) -> list[tuple[str, PartRecord]]:
         path, ordered = write_part_list(parts, self.search.path)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from bertloom import storage
 from bertloom.arrays import I64, U64
 from bertloom.sealed_files import is_sealed, read_sealed
+from pipeline.job import JobConfig
+from pipeline.places import Places
 from pipeline.stages.sorted_rows import NUM_RANGES, range_edges, read_rows, write_rows
 from pipeline.text.minhash import Banding, band_hashes, is_alike, shingles, similarity
 from pipeline.tokens import PartRecord, read_documents_table, read_range
@@ -52,6 +54,12 @@ class Search:
     """Folder of the token parts."""
     folder: str
     """Folder of the search's own files."""
+
+    @classmethod
+    def of(cls, job: JobConfig, places: Places) -> "Search":
+        """Return the search of a job with --near-duplicates."""
+        assert job.examples.near_duplicates is not None
+        return cls(job.examples.near_duplicates, places.parts, places.near_duplicate_search)
 
     def path(self, *key: object) -> str:
         """Return the path of a file whose name is a digest of what decides its content."""

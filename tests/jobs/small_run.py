@@ -19,6 +19,10 @@ WORDS = [*(f"w{number}" for number in range(NUM_WORDS)), *PIECES, *(f"##{piece}"
 VOCABULARY = "".join(word + "\n" for word in [*SPECIAL, *WORDS]).encode()
 
 
+CODE = "import sys; from jobs.pretrain import main; sys.exit(main(sys.argv[1:]))"
+"""`bertloom pretrain`, for a process of its own."""
+
+
 def make_data(directory: Path, **changes) -> Path:
     """A data set of two lengths."""
     values = {"rows": (300,), "num_validation": 60, "max_seq_lengths": (32, 64), "vocabulary": VOCABULARY}
@@ -41,6 +45,12 @@ def run_config(data: Path | str | tuple[str, ...], out: Path, **changes) -> Pret
     if changes.keys() & {"num_epochs", "num_tokens", "budget"}:
         del values["num_steps"]
     return PretrainConfig(data=data if isinstance(data, tuple) else str(data), out=out, **values | changes)
+
+
+def phases_config(data: Path | str | tuple[str, ...], out: Path, table: str, **changes) -> PretrainConfig:
+    """Settings of a run over the phases of a table, with new masks."""
+    values = {"num_steps": 16, "phases": (table,), "remask": True, "keep_checkpoints": 99, "warmup_ratio": 0.2}
+    return run_config(data, out, **values | changes)
 
 
 def make_run(data: Path, out: Path, **changes) -> Path:

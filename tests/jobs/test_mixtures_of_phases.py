@@ -22,17 +22,11 @@ from model.loading.data_sets import DataSets, LegReader
 from model.loading.remask import remasking_of, remasking_of_all
 from model.loading.stream import START, extend, mixture_of, rows_sum
 from model.runs.state import TrainingState, read_state
-from tests.jobs.small_run import learnt, make_data, run_config, train_lines
+from tests.jobs.small_run import CODE, learnt, make_data, phases_config, train_lines
 from tests.model.synthetic import write_manifest
 from tests.ranks import finish, start_ranks
 
-CODE = "import sys; from jobs.pretrain import main; sys.exit(main(sys.argv[1:]))"
 HALVES = "[[phase]]\nshare = 0.5\n{}\n[[phase]]\nshare = 0.5\n{}\n"
-
-
-def config(data: Path | str | tuple[str, ...], out: Path, table: str, **changes) -> PretrainConfig:
-    values = {"num_steps": 16, "phases": (table,), "remask": True, "keep_checkpoints": 99, "warmup_ratio": 0.2}
-    return run_config(data, out, **values | changes)
 
 
 MIXED = """
@@ -74,7 +68,7 @@ def mixed_run(mixed, tmp_path_factory) -> Path:
 
 def mixed_config(mixed, out: Path, **changes) -> PretrainConfig:
     web, _, table = mixed
-    return config(f"web={web}", out, table, **changes)
+    return phases_config(f"web={web}", out, table, **changes)
 
 
 def test_each_phase_reads_its_data_sets_and_goes_on_where_an_earlier_one_left_them(mixed, mixed_run):
@@ -171,7 +165,7 @@ def test_a_limit_of_epochs_counts_over_all_phases(mixed, tmp_path, capsys):
     data = f'data = ["web={web}:0.8", "books={books}:0.2:epochs=4"]'
     (tmp_path / "table.toml").write_text(HALVES.format(data, data + "\nmasked_lm_prob = 0.05"))
     changes = {"num_steps": 48, "batch_size": 64, "save_every": 100, "micro_batch_size": 64}
-    pretrain(config(web, tmp_path / "run", str(tmp_path / "table.toml"), **changes))
+    pretrain(phases_config(web, tmp_path / "run", str(tmp_path / "table.toml"), **changes))
     state = read_state(tmp_path / "run/checkpoints/step-00000048", TrainingState)
     first, last = state.progress.legs
     before, limit = mixture_of(first).num_before(first.item_at(24))[1], last.sources[1].limit
@@ -188,7 +182,7 @@ def test_a_data_set_that_an_earlier_phase_has_used_up_is_announced_and_has_no_sh
     first = f'data = ["web={web}:0.5", "books={books}:0.5:epochs=0.1"]'
     second = f'data = ["web={web}:0.5", "books={books}:0.3:epochs=0.1", "{more}:0.2:epochs=0.1"]'
     (tmp_path / "table.toml").write_text(HALVES.format(first, second + "\nmasked_lm_prob = 0.05"))
-    pretrain(config(web, tmp_path / "run", str(tmp_path / "table.toml"), num_steps=160))
+    pretrain(phases_config(web, tmp_path / "run", str(tmp_path / "table.toml"), num_steps=160))
     assert "--data is not read, because each phase of --phases names its own data sets" in caplog.messages
     printed = capsys.readouterr().out
     assert "books is used up before step 81; its share then goes to the others: web 0.7143, more 0.2857" in printed
@@ -201,7 +195,7 @@ def test_the_temperature_of_a_phase_gives_its_shares(mixed, tmp_path):
     web, books, _ = mixed
     (tmp_path / "table.toml").write_text(HALVES.format("temperature = 1.0", "temperature = 0.0"))
     table = str(tmp_path / "table.toml")
-    pretrain(config((f"web={web}", f"books={books}"), tmp_path / "run", table, num_steps=2))
+    pretrain(phases_config((f"web={web}", f"books={books}"), tmp_path / "run", table, num_steps=2))
     state = read_state(tmp_path / "run/checkpoints/step-00000002", TrainingState)
     shares = [[source.share for source in leg.sources] for leg in state.progress.legs]
     assert shares[0][0] > 0.65 and shares[1] == [0.5, 0.5]
@@ -232,7 +226,7 @@ def test_data_sets_of_a_phase_that_cannot_be_are_refused(mixed, tmp_path, first,
     web, books, _ = mixed
     (tmp_path / "table.toml").write_text(HALVES.format(first, second.format(web=web, books=books)))
     with pytest.raises(ValueError, match=message):
-        pretrain(config(str(web), tmp_path / "run", str(tmp_path / "table.toml")))
+        pretrain(phases_config(str(web), tmp_path / "run", str(tmp_path / "table.toml")))
 
 
 def with_rate(data_set: Path, folder: Path, masked_lm_prob: float) -> Path:
@@ -248,12 +242,12 @@ def test_a_phase_without_remask_names_a_data_set_that_was_made_with_its_rate(mix
     web, books, _ = mixed
     made = with_rate(books, tmp_path / "books", 0.3)
     (tmp_path / "table.toml").write_text(HALVES.format("", f'data = ["{made}"]\nmasked_lm_prob = 0.3'))
-    pretrain(config(str(web), tmp_path / "run", str(tmp_path / "table.toml"), num_steps=2, remask=False))
+    pretrain(phases_config(str(web), tmp_path / "run", str(tmp_path / "table.toml"), num_steps=2, remask=False))
     (tmp_path / "table.toml").write_text(HALVES.format("", f'data = ["{made}"]\nmasked_lm_prob = 0.15'))
     with pytest.raises(
         ValueError, match="phase 2 has masked_lm_prob=0.15, but the masks of .*books were drawn with 0.3"
     ):
-        pretrain(config(str(web), tmp_path / "other", str(tmp_path / "table.toml"), num_steps=2, remask=False))
+        pretrain(phases_config(str(web), tmp_path / "other", str(tmp_path / "table.toml"), num_steps=2, remask=False))
 
 
 def test_rates_of_all_phases_replace_different_rates_of_data_sets(mixed, tmp_path):
@@ -263,11 +257,11 @@ def test_rates_of_all_phases_replace_different_rates_of_data_sets(mixed, tmp_pat
     table.write_text(HALVES.format("masked_lm_prob = 0.4", "masked_lm_prob = 0.3"))
     swapped = (data[1], data[0])
     for name, words in (("run", data), ("swapped", swapped)):
-        pretrain(config(words, tmp_path / name, str(table), num_steps=4, batch_size=8))
+        pretrain(phases_config(words, tmp_path / name, str(table), num_steps=4, batch_size=8))
     assert [line["tokens_by_source"].keys() for line in train_lines(tmp_path / "run")] == [{"web", "made"}] * 4
     table.write_text(HALVES.format("masked_lm_prob = 0.4", ""))
     with pytest.raises(ValueError, match=r"masked_lm_prob is 0.15 and 0.3\): give each phase a masked_lm_prob, "):
-        pretrain(config(data, tmp_path / "refused", str(table), num_steps=4, batch_size=8))
+        pretrain(phases_config(data, tmp_path / "refused", str(table), num_steps=4, batch_size=8))
 
 
 def test_masks_at_the_rate_of_a_phase_do_not_depend_on_the_order_of_data_sets_with_different_rates(mixed):

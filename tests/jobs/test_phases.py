@@ -21,10 +21,9 @@ from jobs.support.phase_tables import PhaseTable, phases_of, read_table, table_n
 from jobs.support.pretrain_config import PretrainConfig
 from jobs.verify import verify_run
 from model.runs.state import TrainingState, read_state
-from tests.jobs.small_run import learnt, make_data, run_config, train_lines
+from tests.jobs.small_run import CODE, learnt, make_data, phases_config, train_lines
 from tests.ranks import finish, start_ranks
 
-CODE = "import sys; from jobs.pretrain import main; sys.exit(main(sys.argv[1:]))"
 TABLE = """
 [[phase]]
 share = 0.5
@@ -60,15 +59,10 @@ def table(tmp_path_factory) -> str:
     return str(path)
 
 
-def config(data: Path, out: Path, table: str, **changes) -> PretrainConfig:
-    values = {"num_steps": 16, "phases": (table,), "remask": True, "keep_checkpoints": 99, "warmup_ratio": 0.2}
-    return run_config(data, out, **values | changes)
-
-
 @pytest.fixture(scope="module")
 def unbroken(data, table, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("phases") / "run"
-    pretrain(config(data, out, table))
+    pretrain(phases_config(data, out, table))
     return out
 
 
@@ -217,13 +211,13 @@ def test_a_table_that_does_not_fit_the_run_is_refused_before_anything_is_written
 ):
     (tmp_path / "table.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
-        pretrain(config(data, tmp_path / "run", str(tmp_path / "table.toml"), **changes))
+        pretrain(phases_config(data, tmp_path / "run", str(tmp_path / "table.toml"), **changes))
     assert not list((tmp_path / "run").glob("[!.]*"))
 
 
 def test_a_phase_with_the_rate_of_its_data_set_needs_no_new_masks(data, tmp_path):
     (tmp_path / "table.toml").write_text(HALVES.format("masked_lm_prob = 0.15", ""))
-    pretrain(config(data, tmp_path / "run", str(tmp_path / "table.toml"), num_steps=2, remask=False))
+    pretrain(phases_config(data, tmp_path / "run", str(tmp_path / "table.toml"), num_steps=2, remask=False))
     state = read_state(tmp_path / "run/checkpoints/step-00000002", TrainingState)
     assert [leg.masked_lm_prob for leg in state.progress.legs] == [None]
     content = read_json(tmp_path / "run/checkpoints/step-00000002/state.json")
@@ -231,7 +225,7 @@ def test_a_phase_with_the_rate_of_its_data_set_needs_no_new_masks(data, tmp_path
 
 
 def test_epochs_may_be_divided_into_phases_of_the_same_examples(data, tmp_path):
-    pretrain(config(data, tmp_path / "run", "annealing", num_steps=None, num_epochs=1.0))
+    pretrain(phases_config(data, tmp_path / "run", "annealing", num_steps=None, num_epochs=1.0))
     state = read_state(max((tmp_path / "run/checkpoints").iterdir()), TrainingState)
     assert state.step == 19  # 300 examples in steps of 16
     assert [(leg.step, leg.item, leg.masked_lm_prob) for leg in state.progress.legs] == [
@@ -252,7 +246,7 @@ def test_three_phases_have_their_lengths_batches_masks_and_rates(data, table, tm
         return step(model, optimizer, batch, **options)
 
     monkeypatch.setattr(pretraining, "train_step", counted)
-    pretrain(config(data, tmp_path / "run", table))
+    pretrain(phases_config(data, tmp_path / "run", table))
     assert train_lines(tmp_path / "run") == train_lines(unbroken)
     lines = train_lines(unbroken)
     assert [line["max_seq_length"] for line in lines] == [32] * 8 + [64] * 4 + [32] * 4
@@ -281,7 +275,7 @@ def test_a_run_that_was_stopped_in_any_phase_goes_on_to_the_same_bits(data, tabl
     for path in (out / "checkpoints").iterdir():
         if int(path.name[5:]) > step:
             shutil.rmtree(path)
-    pretrain(config(data, out, table))
+    pretrain(phases_config(data, out, table))
     assert train_lines(out) == train_lines(unbroken) and learnt(out) == learnt(unbroken)
 
 
@@ -293,8 +287,8 @@ def test_another_table_is_refused_unless_it_is_allowed(data, table, tmp_path, un
     with pytest.raises(
         ValueError, match="phases is .*masked_lm_prob=0.1.* but this run began with .* --allow-change phases"
     ):
-        pretrain(config(data, out, str(tmp_path / "other.toml")))
-    pretrain(config(data, out, str(tmp_path / "other.toml"), allow_change=("phases",)))
+        pretrain(phases_config(data, out, str(tmp_path / "other.toml")))
+    pretrain(phases_config(data, out, str(tmp_path / "other.toml"), allow_change=("phases",)))
     state = read_state(out / "checkpoints/step-00000016", TrainingState)
     assert [leg.masked_lm_prob for leg in state.progress.legs] == [0.3, 0.15, 0.1]
     assert [change["name"] for change in state.changes] == ["phases"]
@@ -305,7 +299,7 @@ def test_another_table_is_refused_unless_it_is_allowed(data, table, tmp_path, un
 
 def words(data: Path, out: Path, table: str, num_steps: int = 16) -> list[str]:
     preset = out.parent / f"{out.name}.toml"
-    preset.write_text(dump(config(data, out, table, num_steps=num_steps, save_every=1)))
+    preset.write_text(dump(phases_config(data, out, table, num_steps=num_steps, save_every=1)))
     return [str(preset)]
 
 
@@ -316,7 +310,7 @@ def test_a_run_stopped_in_a_phase_under_two_ranks_is_finished_by_one(data, table
     for path in (out / "checkpoints").iterdir():
         if int(path.name[5:]) > 5:
             shutil.rmtree(path)
-    pretrain(config(data, out, table))
+    pretrain(phases_config(data, out, table))
     assert verify_run(out) == ([], 16)
     ours, theirs = train_lines(out), train_lines(unbroken)
     assert [(line["stream"], line["tokens"]) for line in ours] == [(line["stream"], line["tokens"]) for line in theirs]
