@@ -55,3 +55,9 @@ bench: .venv/.installed-test
 .venv/.installed-lint: .venv/.installed-test
 	$(PIP) -e '.[test,lint]'
 	touch $@
+
+# Rivals have environments of their own, so that their packages cannot change ours.
+.venv-rivals/%/.installed: benchmarks/rivals/%.txt
+	test -x .venv-rivals/$*/bin/python || $(PYTHON) -m venv .venv-rivals/$*
+	.venv-rivals/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
