@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-engines test-versions lint format bench
+.PHONY: help demo test test-engines test-versions campaign lint format bench
 
 help:
 	@echo "make demo     every step on the shipped sample: vocabulary, shards, a short training, resume"
 	@echo "make test     the tests, offline, on CPU (make test ARGS='-k name' for some, ARGS='-m slow' for the slow ones)"
 	@echo "make test-engines  a job on each engine that is here (Prism, Dask, Flink, Spark), whose workers are killed"
 	@echo "make test-versions  the sample's digest on each Python found here, pinned and oldest packages; each extra (needs an index)"
+	@echo "make campaign  faults of every kind, for an hour: kills, full disks, damaged files (make campaign ARGS='--part kills')"
 	@echo "make lint     ruff format --check, ruff check and mypy"
 	@echo "make format   ruff format, and ruff's own fixes"
 	@echo "make bench    the scripts in benchmarks/, one after the other"
@@ -28,6 +29,9 @@ test-engines: .venv/.installed-test
 test-versions: .venv/.installed-test
 	$(PIP) uv
 	$(BIN)/python -m pytest -m versions tests/test_versions.py
+
+campaign: .venv/.installed-test
+	$(BIN)/python -m tests.campaign $(ARGS)
 
 lint: .venv/.installed-lint
 	$(BIN)/ruff format --check .

@@ -66,21 +66,31 @@ def header(title: str, what: str, *packages: str) -> list[str]:
     """Return the first lines of a report: what was measured, when, with which command and on which machine."""
     words = [word if "/" not in word else "/".join(word.split("/")[-2:]) for word in sys.argv[1:]]
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = ""
-    with suppress(FileNotFoundError):  # git is not installed
-        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    software = ", ".join(f"{name} {version(name)}" for name in packages)
     return [
         f"# {title}, {time.strftime('%Y-%m-%d')}",
         "",
         what,
         "",
-        f"`{command}`, commit {commit or 'of a release'}",
+        f"`{command}`, commit {commit()}",
         "",
-        f"{_processor()}; Python {platform.python_version()}, {software}",
+        machine(*packages),
         "",
     ]
+
+
+def commit() -> str:
+    """Return the commit of this folder."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    found = ""
+    with suppress(FileNotFoundError):  # git is not installed
+        found = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    return found or "of a release"
+
+
+def machine(*packages: str) -> str:
+    """Return the processor and the versions of Python and these packages."""
+    software = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"{_processor()}; Python {platform.python_version()}, {software}"
 
 
 def write_report(name: str, lines: list[str], is_sample: bool) -> None:
