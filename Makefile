@@ -42,7 +42,7 @@ format: .venv/.installed-lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.installed-test
+bench: .venv/.installed-test .venv-rivals/run_mlm/.installed
 	@for script in $(wildcard benchmarks/bench_*.py); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 # Made again only when what it was made from changes.
