@@ -67,5 +67,7 @@ def _count_words(splits: Sequence[Split]) -> Counter[str]:
         records = read_documents(split, is_whole=False)
         for record in islice((record for record in records if isinstance(record, Document)), DOCUMENTS):
             text = normalizer.normalize_str(record.text[:BYTES].decode(errors="ignore"))
-            counts.update(word for word, _ in cutter.pre_tokenize_str(text) if any(map(str.isalpha, word)))
+            counts.update(word for word, _ in cutter.pre_tokenize_str(text))
+    for word in [word for word in counts if not any(map(str.isalpha, word))]:
+        del counts[word]
     return counts

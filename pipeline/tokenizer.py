@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bertloom.arrays import I64
+from bertloom.arrays import I64, Bools
 from pipeline.inputs.documents import TextConfig, text_versions
 from pipeline.text.chinese import Segment, inside_words, load_segmenter
 from pipeline.text.icu import ICU, RULE, FindSentences, check_sentences, load_sentence_finder
@@ -114,10 +113,12 @@ class DocumentTokenizer:
             self.marks = np.concatenate([self.marks, marks])
         if self.find_sentences:
             first_units = np.unique(np.searchsorted(units.starts, borders))  # a border inside a unit: at the next unit
-            first_units = first_units[first_units < len(units.starts)]
+            begins = np.zeros(len(units.starts), bool)
+            begins[first_units[first_units < len(begins)]] = True
         else:
             text = np.frombuffer(content, np.uint8)
-            first_units = np.flatnonzero(sentence_starts(text, units.starts, units.lengths, self.marks[units.codes]))
+            marks = np.take(self.marks, units.codes, mode="clip")
+            begins = sentence_starts(text, units.starts, units.lengths, marks)
         from pipeline.text.blocks import Block
 
         return Block(
@@ -125,17 +126,21 @@ class DocumentTokenizer:
             content=content,
             added=added,
             text_starts=text_starts,
-            borders=_borders(text_starts, units.starts, first_units),
+            borders=sentence_borders(text_starts, units.starts, begins),
             units=units,
             inside=inside_words(content, units, self.segment) if self.segment else None,
         )
 
 
-def _borders(text_starts: I64, unit_starts: I64, first_units: NDArray[np.intp]) -> I64:
-    """Return the first byte of each sentence. The first one begins with the text, also if that is white space."""
+def sentence_borders(text_starts: I64, unit_starts: I64, begins: Bools) -> I64:
+    """Return the first byte of each sentence. The first one begins with the text, also if that is white space.
+
+    text_starts: distinct. begins: whether a sentence begins at each unit; overwritten.
+    """
     of_texts = np.searchsorted(unit_starts, text_starts)
-    inner = np.setdiff1d(first_units, of_texts, assume_unique=True)
-    return np.union1d(text_starts, unit_starts[inner])
+    begins[of_texts[of_texts < len(begins)]] = False
+    inner = unit_starts[np.flatnonzero(begins)]
+    return np.insert(inner, np.searchsorted(inner, text_starts), text_starts)
 
 
 def make_document_tokenizer(config: TokenizeConfig, vocabulary: Vocabulary) -> DocumentTokenizer:

@@ -31,6 +31,7 @@ from pipeline.text.records import Reject
 VERSION = 12  # raise it with any change in the content of a part for the same text
 BLOCK_BYTES = 4_000_000  # text tokenized in one call: less than 1 MB and more than 10 MB are slower
 RANGES = 4096  # at most, in the index
+LONG_RANGE = 256  # items: copying ranges of this mean length one by one is faster than taking items by their numbers
 MAGIC = b"BLPART01"
 
 DOCUMENT = np.dtype(
@@ -301,12 +302,20 @@ def read_range(
 
 def take_ranges(values: NDArray[Any], starts: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
     """Return values[starts[0] : starts[0] + lengths[0]], then the next range, and so on, concatenated."""
+    lengths = lengths.astype(np.int64)
+    ends = np.cumsum(lengths)
+    if len(ends) and ends[-1] >= LONG_RANGE * len(ends):
+        stops = (starts + lengths).tolist()
+        return np.concatenate([values[start:stop] for start, stop in zip(starts.tolist(), stops)])
+    return take_short_ranges(values, starts, lengths, ends)
+
+
+def take_short_ranges(values: NDArray[Any], starts: NDArray[Any], lengths: I64, ends: I64) -> NDArray[Any]:
+    """Do what `take_ranges` does, by the number of each item. ends: of the ranges in the result."""
     import pyarrow as pa  # not at the top: --help does not need it
     import pyarrow.compute as pc
 
     narrow = np.int32 if len(values) < 1 << 31 else np.int64  # halves the memory to move
-    lengths = lengths.astype(np.int64)
-    ends = np.cumsum(lengths)
     index = np.repeat((starts - (ends - lengths)).astype(narrow), lengths)
     index += np.arange(len(index), dtype=narrow)
     if len(index) == 0:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # functions import what they use: --help needs none of it
 
     from pipeline.text.blocks import BlockTokenizer
     from pipeline.text.offsets import Encode
+    from pipeline.text.pieces import GreedyPieces
 
 SPECIAL_TOKENS = "special_tokens_map.json"
 """The file of a data set that names the special tokens of other tokenizers than BERT's."""
@@ -219,8 +220,8 @@ class Vocabulary:
         """Return what makes tokens of blocks of texts."""
         from pipeline.text.wordpiece import WordPiece  # not at the top: --help does not need pyarrow and tokenizers
 
-        tokenizer = make_tokenizer(self, casing.lowers, casing.strip_accents)
-        return WordPiece(tokenizer, casing.lowers, len(self.words))
+        tokenizer, pieces = _shared_parts(self.words, casing.lowers, casing.strip_accents)
+        return WordPiece(tokenizer, casing.lowers, len(self.words), pieces)
 
     def encoder(self, casing: Casing) -> Encode:
         """Return a function text -> (ids of its tokens, (first character, end) of each)."""
@@ -340,6 +341,17 @@ def cut_as_bert(tokenizer: Tokenizer, do_lower_case: bool, strip_accents: bool |
         clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=do_lower_case
     )
     tokenizer.pre_tokenizer = BertPreTokenizer()
+
+
+@lru_cache(maxsize=2)
+def _shared_parts(
+    words: tuple[str, ...], do_lower_case: bool, strip_accents: bool | None
+) -> tuple[Tokenizer, GreedyPieces]:
+    """Return what all tokenizers of a vocabulary share in a process, because nothing changes it."""
+    from pipeline.text.pieces import GreedyPieces
+
+    vocabulary = Vocabulary(words)
+    return make_tokenizer(vocabulary, do_lower_case, strip_accents), GreedyPieces(vocabulary.ids)
 
 
 def tokenizer_json(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: bool | None) -> bytes:

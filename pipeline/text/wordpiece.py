@@ -23,12 +23,17 @@ from pipeline.text.units import Interner, Units
 class WordPiece:
     """Token ids of blocks of text. Each worker has one; it remembers all units that it has seen, up to MAX_UNITS."""
 
-    def __init__(self, tokenizer: Tokenizer, do_lower_case: bool, vocab_size: int):
-        """tokenizer: BERT's, with `encode_special_tokens` set. Ids are uint16, or uint32 for 65,536 words and more."""
+    def __init__(self, tokenizer: Tokenizer, do_lower_case: bool, vocab_size: int, pieces: GreedyPieces | None = None):
+        """
+        Args:
+            tokenizer: BERT's, with `encode_special_tokens` set.
+            vocab_size: ids are uint16, or uint32 for 65,536 words and more.
+            pieces: of the tokenizer's vocabulary; made here if another tokenizer has not made them.
+        """
         assert tokenizer.encode_special_tokens, "a special token's name in the text would become that token"
         self.tokenizer, self.note = tokenizer, ""
         self.dtype = id_type(vocab_size)
-        self.plain = GreedyPieces(tokenizer.get_vocab(with_added_tokens=False))
+        self.plain = pieces or GreedyPieces(tokenizer.get_vocab(with_added_tokens=False))
         self.interner = Interner(tokenizer, do_lower_case)
         self._clear()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bertloom import storage
 from pipeline.text.records import Document, Reject, document_digest
 from pipeline.text.wordpiece import WordPiece
-from pipeline.tokenizer import DocumentTokenizer
+from pipeline.tokenizer import DocumentTokenizer, sentence_borders
 from pipeline.tokens import (
     DOCUMENT,
     TokenBlock,
@@ -233,9 +233,32 @@ def test_a_file_that_is_not_a_part_is_named(folder, content):
         read_footer(str(folder / "bad.part"))
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 10)), max_size=8))
-def test_taking_ranges_equals_slicing_and_joining(ranges):
-    values = np.arange(30)
-    starts, lengths = np.array([r[0] for r in ranges], np.int64), np.array([r[1] for r in ranges], np.uint32)
-    wanted = [value for start, length in ranges for value in range(start, start + length)]
+@pytest.mark.parametrize("unit", [1, 7, 100])
+@given(ranges=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 10)), max_size=8))
+def test_taking_ranges_equals_slicing_and_joining(unit, ranges):
+    values = np.arange(30 * unit)
+    starts = np.array([unit * r[0] for r in ranges], np.int64)
+    lengths = np.array([unit * r[1] for r in ranges], np.uint32)
+    wanted = [i for start, length in zip(starts, lengths) for i in range(int(start), int(start) + int(length))]
     assert take_ranges(values, starts, lengths).tolist() == wanted
+    assert take_ranges(values % 3 == 0, starts, lengths).tolist() == [i % 3 == 0 for i in wanted]
+
+
+@given(texts=st.lists(st.lists(st.sampled_from([" ", "a", "bc"]), max_size=6), min_size=1, max_size=5), data=st.data())
+def test_a_sentence_begins_where_its_text_does_or_at_a_unit(texts, data):
+    text_starts, unit_starts, at = [], [], 0
+    for parts in texts:
+        text_starts.append(at)
+        for part in parts:
+            if part != " ":
+                unit_starts.append(at)
+            at += len(part)
+        at += 1  # the line feed after a text
+    begins = data.draw(st.lists(st.booleans(), min_size=len(unit_starts), max_size=len(unit_starts)))
+    wanted = set(text_starts)
+    for number, (start, begin) in enumerate(zip(unit_starts, begins)):
+        text = max(other for other in text_starts if other <= start)
+        is_first = all(not text <= other < start for other in unit_starts[:number])
+        wanted |= {start} if begin and not is_first else set()
+    found = sentence_borders(np.array(text_starts), np.array(unit_starts, np.int64), np.array(begins, bool))
+    assert found.tolist() == sorted(wanted)
