@@ -8,21 +8,20 @@ not show a traceback.
 import itertools
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from tests.campaign.killable import Killable, make, names
 from tests.campaign.outcome import Outcome
-from tests.jobs.restartable_job import ROOT, WORKER_LOST, environment_of
+from tests.campaign.starts import COMMAND, FORK, Running
+from tests.jobs.restartable_job import WORKER_LOST
 
 NUM_CASES = 300
-HOW = list(itertools.product(("parent", "worker", "all processes"), ("SIGKILL", "SIGTERM", "SIGINT")))
+TARGETS = ("the parent", "a worker", "all processes")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+WAYS = list(itertools.product(SIGNALS, TARGETS))
+HOW = (COMMAND, FORK, FORK)
 NUM_KILLS = (1, 1, 1, 2, 3)
 TIMEOUT_SECONDS = 300
 """A job of a few seconds takes much longer on a busy machine; after this, it hangs."""
@@ -30,19 +29,32 @@ END_SECONDS = 60
 """After this, processes of a job that has ended are left behind."""
 AFTER_THE_END = 1.05
 """Kills are spread over the duration of an unbroken job, and a little more."""
-
-
-@dataclass(frozen=True)
-class Unbroken:
-    """A job, what it writes if nothing disturbs it, and its duration in seconds by number of processes."""
-
-    job: Killable
-    contents: dict[str, object]
-    seconds: dict[int, float]
+LAST_CHARACTERS = 3000
 
 
 class Fault(Exception):
     """What a case found wrong."""
+
+
+class Unbroken:
+    """A job, what it writes if nothing disturbs it, and how long that takes."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.job, self.folder = make(name, folder), folder
+        self.durations: dict[tuple[str, int], float] = {}
+        self.contents: dict[str, object] = {}
+        self.seconds(FORK, self.job.num_workers[0])
+
+    def seconds(self, how: str, num_workers: int) -> float:
+        """Return the duration of the job when it is started like this; compare its output with that of the others."""
+        if (how, num_workers) not in self.durations:
+            out, began = self.folder / f"unbroken-{how}-{num_workers}", time.monotonic()
+            finish(self.job, start(self.job, out, how, num_workers))
+            self.durations[how, num_workers] = time.monotonic() - began
+            found = self.job.contents(out / "place")
+            self.contents = self.contents or found
+            compare(found, self.contents)
+        return self.durations[how, num_workers]
 
 
 def run(folder: Path, seed: int, share: float, only: int | None = None) -> Iterator[Outcome]:
@@ -50,141 +62,110 @@ def run(folder: Path, seed: int, share: float, only: int | None = None) -> Itera
     made: dict[str, Unbroken] = {}
     try:
         for index in range(max(1, round(NUM_CASES * share))) if only is None else [only]:
-            name = names()[index % len(names())]
+            round_number, number = divmod(index, len(names()))
+            name, draw = names()[number], random.Random(f"{seed}-{index}")
             if name not in made:
-                made[name] = run_unbroken(name, folder / f"job-{len(made)}")
-            yield case(made[name], folder / f"case-{index}", random.Random(f"{seed}-{index}"), index // len(names()))
+                made[name] = Unbroken(name, folder / f"job-{number}")
+            # every job meets every signal and every target; neighbours have different ones
+            yield case(made[name], folder / f"case-{index}", draw, *WAYS[(round_number + number) % len(WAYS)])
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def run_unbroken(name: str, folder: Path) -> Unbroken:
-    """Run a job with each number of processes; all must write the same."""
-    job, seconds, contents = make(name, folder), {}, {}
-    for number in job.num_processes:
-        out, began = folder / f"unbroken-{number}", time.monotonic()
-        process = start(job, out, number)
-        if wait(process, str(out)) != 0:
-            raise RuntimeError(f"{name}: {said(out)[-2000:]}")
-        seconds[number] = time.monotonic() - began
-        found = job.contents(out / "place")
-        assert contents in ({}, found), f"{name}: other contents with {number} processes"
-        contents = found
-    return Unbroken(job, contents, seconds)
-
-
-def case(unbroken: Unbroken, folder: Path, draw: random.Random, number: int) -> Outcome:
-    """Kill a job in the way of this number, start it again, and compare."""
+def case(unbroken: Unbroken, folder: Path, draw: random.Random, sent: signal.Signals, target: str) -> Outcome:
+    """Kill a job, start it again, and compare its output."""
     job, began = unbroken.job, time.monotonic()
-    target, name = HOW[number % len(HOW)]
-    num_processes = draw.choice(job.num_processes) if target == "parent" else job.num_processes[-1]
-    if num_processes == 1:
-        target = "parent"
-    what = f"{name} to {'the ' * (target == 'parent')}{'a ' * (target == 'worker')}{target} of {job.name}"
-    moments = [draw.uniform(0, AFTER_THE_END) for _ in range(draw.choice(NUM_KILLS))]
-    waits = job.in_ranks or draw.random() < 0.5  # orphans of ranks hold the lock of their run
+    is_alone = job.num_ranks == len(job.num_workers) == 1
+    target = "the parent" if is_alone else target
+    num_workers = draw.choice(job.num_workers) if target == "the parent" else job.num_workers[-1]
+    what = f"{sent.name} to {target} of {job.name}"
+    how, num_kills = draw.choice(HOW), draw.choice(NUM_KILLS)
+    starts_at_once = job.num_ranks == 1 and draw.random() < 0.5  # orphans of ranks hold the lock of their run
     try:
-        for moment in moments:
-            process = start(job, folder, num_processes)
-            time.sleep(moment * unbroken.seconds[num_processes])
-            is_killed = kill(process, str(folder), target, signal.Signals[name], draw)
-            status = wait(process, str(folder))
-            check_end(job, folder, status, target, signal.Signals[name] if is_killed else None)
-            if waits:
-                wait_for_processes(str(folder))
-        if wait(start(job, folder, num_processes), str(folder)) != 0:
-            raise Fault(f"the next start fails: {said(folder)[-3000:]}")
-        wait_for_processes(str(folder))
+        for _ in range(num_kills):
+            running = start(job, folder, how, num_workers)
+            time.sleep(draw.uniform(0, AFTER_THE_END) * unbroken.seconds(how, num_workers))
+            is_sent = kill(running, target, sent, draw)
+            check_end(running, target, sent if is_sent else None)
+            if not starts_at_once:
+                check_processes(running)
+        running = start(job, folder, FORK, num_workers)
+        finish(job, running)
+        check_processes(running)
         compare(job.contents(folder / "place"), unbroken.contents)
         if found := job.faults(folder / "place"):
             raise Fault(f"verify: {found}")
-        if beside := sorted(path.name for path in (folder / "temporary").iterdir()):
-            raise Fault(f"temporary files: {beside}")
+        check_temporary(folder / "temporary", job, sent)
     except Fault as fault:
         return Outcome(what, str(fault), time.monotonic() - began, is_fault=True)
     return Outcome(what, "same digest", time.monotonic() - began)
 
 
-def start(job: Killable, folder: Path, num_processes: int) -> subprocess.Popen[bytes]:
-    """Start a job in a process group of its own; its environment marks all of its processes."""
-    for name in ("place", "temporary"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    environment = environment_of(MARK=str(folder), TMPDIR=str(folder / "temporary"))
-    with open(folder / "said", "wb") as said:
-        command = job.command(folder / "place", num_processes)
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said, process_group=0)
+def start(job: Killable, folder: Path, how: str, num_workers: int) -> Running:
+    """Start a job whose output goes into FOLDER/place."""
+    (folder / "place").mkdir(parents=True, exist_ok=True)
+    return Running(how, folder, job.words(folder / "place", num_workers), job.num_ranks)
 
 
-def said(folder: Path) -> str:
-    return (folder / "said").read_text(errors="replace")
+def finish(job: Killable, running: Running) -> None:
+    """Wait for the end of a job that nothing disturbs."""
+    statuses = wait(running)
+    if any(statuses):
+        raise Fault(f"the start after the kills ends with {statuses}: {running.said()[-LAST_CHARACTERS:]}")
 
 
-def processes(mark: str) -> list[psutil.Process]:
-    """Return the processes with this mark in their environment that still run."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.environ().get("MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def kill(process: subprocess.Popen[bytes], mark: str, target: str, number: signal.Signals, draw: random.Random) -> bool:
-    """Send the signal, and return whether the job still ran. Wait for the first worker if there is none yet."""
-    while process.poll() is None:
-        if target == "parent":
-            process.send_signal(number)
-            return True
-        everyone = processes(mark)
-        workers = [other for other in everyone if other.pid != process.pid]
-        targets = workers and ([draw.choice(workers)] if target == "worker" else draw.sample(everyone, len(everyone)))
-        for other in targets:
-            with suppress(psutil.NoSuchProcess):
-                other.send_signal(number)
-        if targets:
+def kill(running: Running, target: str, sent: signal.Signals, draw: random.Random) -> bool:
+    """Send the signal, and return whether there was a process for it. Wait for the first worker if there is none yet."""
+    while not running.has_ended():
+        if target == "the parent":
+            found = running.processes()[:1]
+        elif target == "a worker":
+            found = running.workers()
+            found = found and [draw.choice(found)]
+        else:
+            found = running.processes()
+            draw.shuffle(found)
+        if found:
+            running.send(found, sent)
             return True
         time.sleep(0.01)
     return False
 
 
-def wait(process: subprocess.Popen[bytes], mark: str) -> int:
-    """Wait for the end of a job and return its status."""
-    try:
-        return process.wait(TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        for other in processes(mark):
-            other.kill()
-        process.wait()
-        raise Fault(f"no end in {TIMEOUT_SECONDS} seconds: {said(Path(mark))[-3000:]}") from None
+def wait(running: Running) -> list[int | None]:
+    """Return the exit statuses of a job."""
+    statuses = running.wait(TIMEOUT_SECONDS)
+    if None in statuses:
+        running.send(running.processes(), signal.SIGKILL)
+        raise Fault(f"no end in {TIMEOUT_SECONDS} seconds: {running.said()[-LAST_CHARACTERS:]}")
+    return statuses
 
 
-def wait_for_processes(mark: str) -> None:
-    """Wait until no process of a job is left."""
-    until = time.monotonic() + END_SECONDS
-    while left := processes(mark):
-        if time.monotonic() > until:
-            commands = [" ".join(process.cmdline()) for process in left]
-            for process in left:
-                process.kill()
-            raise Fault(f"processes left: {commands}")
-        time.sleep(0.05)
+def check_processes(running: Running) -> None:
+    """Check that no process of a job is left a moment after its end."""
+    if left := running.wait_for_all(END_SECONDS):
+        running.send(running.processes(), signal.SIGKILL)
+        raise Fault(f"processes left: {left}")
 
 
-def check_end(job: Killable, folder: Path, status: int, target: str, sent: signal.Signals | None) -> None:
-    """Check the exit status and the last words of a job that was sent a signal."""
-    expected = {0}
-    if sent and target != "worker":
-        expected |= {-sent, 128 + sent}
-    if sent and target != "parent":
-        expected |= {WORKER_LOST}
-    if job.in_ranks and sent:
-        expected |= {1, -sent, 128 + sent}  # torchrun has statuses of its own
-    elif sent == signal.SIGKILL:
-        expected -= {128 + sent}
-    if status not in expected:
-        raise Fault(f"ended with status {status}, expected one of {sorted(expected)}: {said(folder)[-3000:]}")
-    if not job.in_ranks and "Traceback" in said(folder):
-        raise Fault(f"a traceback: {said(folder)[-3000:]}")
+def check_temporary(folder: Path, job: Killable, sent: signal.Signals) -> None:
+    """Check the folder for temporary files. After SIGKILL nothing removes the empty ones of Beam and torchrun."""
+    may_stay = sent == signal.SIGKILL or job.num_ranks > 1
+    if left := sorted(path.name for path in folder.rglob("*") if path.is_file() or not may_stay):
+        raise Fault(f"temporary files are left: {left}")
+
+
+def check_end(running: Running, target: str, sent: signal.Signals | None) -> None:
+    """Check the exit statuses and the last words of a job that was sent a signal."""
+    statuses, expected = wait(running), {0}
+    if sent:
+        expected |= {-sent} if sent == signal.SIGKILL else {-sent, 128 + sent}
+        # What is left of a job whose workers or other ranks were killed ends with an error.
+        expected |= {1} if running.num_ranks > 1 else {WORKER_LOST} if target != "the parent" else set()
+    if not set(statuses) <= expected:
+        raise Fault(f"ended with {statuses}, expected {sorted(expected)}: {running.said()[-LAST_CHARACTERS:]}")
+    if "Traceback" in running.said() and not running.in_torchrun:
+        raise Fault(f"a traceback: {running.said()[-LAST_CHARACTERS:]}")
 
 
 def compare(found: dict[str, object], expected: dict[str, object]) -> None:
