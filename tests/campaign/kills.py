@@ -2,7 +2,7 @@
 
 After one to three kills the job is started again and ends by itself. Its output must be the same as from an unbroken job,
 bit for bit, and nothing else may be left: no other file, no process. `bertloom verify` must find no fault, and a signal must
-not show a traceback.
+not show a traceback. An outcome counts the signals that met a job that still ran.
 """
 
 import itertools
@@ -81,11 +81,13 @@ def case(unbroken: Unbroken, folder: Path, draw: random.Random, sent: signal.Sig
     what = f"{sent.name} to {target} of {job.name}"
     how, num_kills = draw.choice(HOW), draw.choice(NUM_KILLS)
     starts_at_once = job.num_ranks == 1 and draw.random() < 0.5  # orphans of ranks hold the lock of their run
+    num_sent = 0
     try:
         for _ in range(num_kills):
             running = start(job, folder, how, num_workers)
             time.sleep(draw.uniform(0, AFTER_THE_END) * unbroken.seconds(how, num_workers))
             is_sent = kill(running, target, sent, draw)
+            num_sent += is_sent
             check_end(running, target, sent if is_sent else None)
             if not starts_at_once:
                 check_processes(running)
@@ -98,7 +100,8 @@ def case(unbroken: Unbroken, folder: Path, draw: random.Random, sent: signal.Sig
         check_temporary(folder / "temporary", job, sent)
     except Fault as fault:
         return Outcome(what, str(fault), time.monotonic() - began, is_fault=True)
-    return Outcome(what, "same digest", time.monotonic() - began)
+    result = "same digest" if num_sent else "same digest; it ended before the signal"
+    return Outcome(what, result, time.monotonic() - began, count=max(num_sent, 1))
 
 
 def start(job: Killable, folder: Path, how: str, num_workers: int) -> Running:
