@@ -10,7 +10,6 @@ folder is synced (local). An object store gets the whole object under its final 
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -35,7 +34,7 @@ from bertloom.stores import (
     options,
     size_of,
 )
-from bertloom.whole_files import NO_ROOM, whole_file
+from bertloom.whole_files import NO_ROOM, remove_path, whole_file
 
 __all__ = ["MOST_AHEAD", "Options", "StoreError", "connect", "fetch", "file_system", "options", "scheme_of"]
 
@@ -218,12 +217,13 @@ def write_whole(path: str, chunks: Iterable[bytes]) -> tuple[int, str]:
         else:
             write_store(path, chunks, count)
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in NO_ROOM and not (local and error.errno and error.filename == os.fspath(path)):
             raise
         place = path if local else f"{path} (written to {tempfile.gettempdir()} first)"
+        advice = "Make room, then start" if error.errno in NO_ROOM else "Start"
         raise OSError(
             f"{place}: {os.strerror(error.errno).lower()}, after {size} bytes. What was finished before is kept. "
-            f"Make room, then start the same command again"
+            f"{advice} the same command again"
         ) from error
     return size, digest.hexdigest()
 
@@ -251,10 +251,7 @@ def names_in(folder: str) -> set[str]:
 def remove(path: str) -> None:
     """Remove a file, or a folder with its content; nothing happens if there is none."""
     if is_local(path):
-        if os.path.isdir(path):
-            shutil.rmtree(path)
-        elif os.path.exists(path):
-            os.remove(path)
+        remove_path(path)
         return
     with suppress(FileNotFoundError):
         ask(path, lambda system, within: system.rm(within, recursive=True))

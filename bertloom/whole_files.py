@@ -35,7 +35,8 @@ def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with named_errors(path, temporary):
+            os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):  # the first error says more
             os.remove(temporary)
@@ -116,7 +117,8 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
                 sync(parent)
         if replace:
             remove_folder(path)
-        os.rename(temporary, path)
+        with named_errors(path, temporary):
+            os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync(path.parent)
@@ -124,12 +126,13 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def named_errors(path: str | Path, temporary: str | Path | None = None) -> Iterator[None]:
-    """Let errors about a full disk name the file that was asked for: those of `write` and `fsync` name none."""
+    """Let errors of the disk name the file that was asked for: those of `write` and `fsync` name none."""
     try:
         yield
     except OSError as error:
-        if error.errno in NO_ROOM:
-            error.filename = str(error.filename or path).replace(str(temporary or path), str(path))
+        if error.errno is not None:
+            name = path if error.filename is None or isinstance(error.filename, int) else os.fsdecode(error.filename)
+            error.filename = str(name).replace(str(temporary or path), str(path))
         raise
 
 
@@ -139,7 +142,7 @@ def remove_folder(path: str | Path) -> None:
     temporary = temporary_name(path) + ".removed"
     with suppress(FileNotFoundError):
         os.rename(path, temporary)
-        _remove(temporary)
+        remove_path(temporary)
 
 
 def sweep_temporary(folder: str | Path, older_seconds: float = 0) -> None:
@@ -153,22 +156,29 @@ def sweep_temporary(folder: str | Path, older_seconds: float = 0) -> None:
             if name.startswith(".tmp-"):
                 with suppress(FileNotFoundError):  # a worker of the killed job has just renamed it
                     if time.time() - os.lstat(path).st_mtime >= older_seconds:
-                        _remove(path)
+                        remove_path(path)
         folders[:] = [name for name in folders if not name.startswith(".tmp-")]
 
 
-def _remove(path: str) -> None:
-    """Remove a folder with all that is in it, a file, or a link."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.remove(path)
+def remove_path(path: str) -> None:
+    """Remove a folder with all that is in it, a file, or a link; nothing happens if there is none."""
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.remove(path)
+    except OSError as error:
+        name = os.fsdecode(error.filename or "")
+        if not os.path.isabs(name) and not name.startswith(path):  # `rmtree` gives the name in its folder alone
+            error.filename = path
+        raise
 
 
 def sync(path: str | Path) -> None:
     """Wait until a file, or a folder's list of names, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with named_errors(path):
+            os.fsync(handle)
     finally:
         os.close(handle)

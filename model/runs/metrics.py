@@ -135,4 +135,5 @@ class MetricsWriter:
 
     def sync(self) -> None:
         """Wait until all lines are on disk. A checkpoint that relies on them is written afterwards."""
-        os.fsync(self._file.fileno())
+        with named_errors(self._file.name):
+            os.fsync(self._file.fileno())

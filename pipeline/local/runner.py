@@ -5,6 +5,7 @@ and when a worker is killed it may wait forever. So a thread waits for each work
 dies; the hook for such exceptions ends the job and tells the user how to continue.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -206,15 +207,16 @@ def _what_happened(error: BaseException | None) -> str:
 def quiet_workers(log: str) -> Iterator[None]:
     """Redirect what Beam and its workers write to standard error into a file: it would break the progress bar."""
     sys.stderr.flush()
-    before = sys.stderr
+    before, reports = sys.stderr, logging.raiseExceptions
     terminal = os.dup(2)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.dup2(handle, 2)
+        logging.raiseExceptions = False  # a log that cannot be written is reported with a traceback
         with os.fdopen(os.dup(terminal), "w", buffering=1) as sys.stderr:
             yield
     finally:
-        sys.stderr = before
+        sys.stderr, logging.raiseExceptions = before, reports
         os.dup2(terminal, 2)
         os.close(terminal)
         os.close(handle)
