@@ -13,6 +13,11 @@ from tests.campaign.outcome import Outcome
 
 PARTS = {
     "kills": "Processes of a job are killed at random moments, and the job is started again.",
+    "cut_writes": "Each kind of write of a job, in every stage, fails or is cut: a full disk, a full quota, a broken disk.",
+    "full_disk": "The disk of a job is too small, in blocks or in files, or no file may grow beyond a size.",
+    "damage": "A job is killed, one of its files is damaged, and the job is started again.",
+    "changing_inputs": "An input changes while a job runs, or between a kill and the restart.",
+    "clock": "The clock jumps by hours or years while a job runs, or between a kill and the restart.",
 }
 """Name of a part -> what it does, for the report."""
 

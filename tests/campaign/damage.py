@@ -1,0 +1,135 @@
+"""A job is killed, one of its files is damaged, and it is started again.
+
+It must give the same bytes, or name the damaged file in one line; then the file is repaired, and the bytes must be the same.
+A data set or run that was complete before the damage may stay as it is if `bertloom verify` names the file.
+"""
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.campaign.cases import NEVER, SAME, Bench, run_cases
+from tests.campaign.cut_writes import choose, kind
+from tests.campaign.events import KILL
+from tests.campaign.outcome import Outcome
+from tests.campaign.verdict import Tested
+
+NUM_CASES = 250
+CYCLE = ("preprocess", "finetune", "preprocess --inputs", "pretrain", "preprocess --extend", "preprocess")
+CYCLE += ("preprocess --validation-input", "pretrain", "preprocess --inputs")
+NAMED = "refused with a line that names the file; same digest after its repair"
+FOUND = "was complete before, and verify names the file"
+
+
+def flip_bit(data: bytes, draw: random.Random) -> bytes:
+    at = draw.randrange(max(1, len(data)))
+    return data[:at] + bytes(byte ^ 1 << draw.randrange(8) for byte in data[at : at + 1]) + data[at + 1 :]
+
+
+def cut(data: bytes, draw: random.Random) -> bytes:
+    return data[: draw.randrange(max(1, len(data)))]
+
+
+def swap_blocks(data: bytes, draw: random.Random) -> bytes:
+    size = max(1, len(data) // 5)
+    return data[:size] + data[2 * size : 3 * size] + data[size : 2 * size] + data[3 * size :]
+
+
+OF_BYTES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "a flipped bit": flip_bit,
+    "a cut": cut,
+    "swapped blocks": swap_blocks,
+    "an empty file": lambda data, draw: b"",
+    "zeros": lambda data, draw: bytes(len(data)),
+    "more bytes": lambda data, draw: data + data[-20:],
+}
+OTHERS = ("two swapped files", "another file's bytes", "a folder in its place", "a broken link in its place", "removed")
+
+
+def damage(path: Path, how: str, others: list[Path], draw: random.Random) -> list[Path]:
+    """Damage a file. Return the damaged files. others: files of the job of the same kind."""
+    if how in OF_BYTES:
+        path.write_bytes(OF_BYTES[how](path.read_bytes(), draw))
+    elif how == "two swapped files":
+        other = draw.choice(others)
+        first, second = path.read_bytes(), other.read_bytes()
+        path.write_bytes(second)
+        other.write_bytes(first)
+        return [path, other]
+    elif how == "another file's bytes":
+        path.write_bytes(draw.choice(others).read_bytes())
+    else:
+        path.unlink()
+        if how == "a folder in its place":
+            path.mkdir()
+        elif how == "a broken link in its place":
+            path.symlink_to("nowhere")
+    return [path]
+
+
+def damage_case(bench: Bench, tested: Tested, draw: random.Random) -> tuple[str, str]:
+    place = tested.command.place
+    how = draw.choice([*OF_BYTES, *OTHERS])
+    what = f"{tested.command.name}: {how}"
+    bench.forks.run(tested.command.argv, place, at=choose(tested, draw), action=KILL)
+    found = sorted(path for path in place.rglob("*") if path.is_file() and not path.name.startswith((".tmp-", ".lock")))
+    if not found:
+        return what, NEVER
+    kinds = {path: kind(f" {path}", place) for path in found}
+    chosen = draw.choice(sorted(set(kinds.values())))
+    path = draw.choice([path for path in found if kinds[path] == chosen])
+    others = [other for other in found if other.suffix == path.suffix and other != path] or [path]
+    saved = bench.folder / "saved"
+    shutil.rmtree(saved, ignore_errors=True)
+    shutil.copytree(place, saved, symlinks=True)
+    damaged = damage(path, how, others, draw)
+    name = f"{how} of {path.relative_to(place)}"
+    ended = bench.again(tested)
+    differs = tested.differs()
+    if ended.status == 0 and not differs:
+        return what, SAME
+    if ended.status == 0 and is_complete(saved, tested) and verify_names(bench, tested, damaged):
+        return what, FOUND
+    if ended.status == 0:
+        return what, f"{name}: no notice: {differs}: {ended.output[-2000:]}"
+    if faults := tested.faults_of(ended):
+        return what, f"{name}: {faults[0]}"
+    line = ended.output.strip().rpartition("\n")[2]
+    if not any(str(one) in ended.output or str(one.parent) in line or one.name in line for one in damaged):
+        return what, f"{name}: does not name it: {line}"
+    repair(damaged, place, saved)
+    wrong = bench.finish(tested)
+    return what, f"{name}, repaired: {wrong}" if wrong else NAMED
+
+
+def repair(damaged: list[Path], place: Path, saved: Path) -> None:
+    for path in damaged:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            path.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(saved / path.relative_to(place), path)
+
+
+def is_complete(saved: Path, tested: Tested) -> bool:
+    """Return whether the job had nothing left to do that a user sees."""
+    ends = [name for name in tested.expected if name.endswith(("manifest.json", "results.json"))]
+    return bool(ends) and all((saved / name).exists() for name in ends)
+
+
+def verify_names(bench: Bench, tested: Tested, damaged: list[Path]) -> bool:
+    """Return whether `bertloom verify` names a damaged file of a data set."""
+    place = tested.command.place
+    for name in (name for name in tested.expected if name.endswith("manifest.json")):
+        data_set = (place / name).parent
+        output = bench.forks.run(["verify", str(data_set)], bench.folder / "none").output
+        if any(data_set in path.parents and str(path.relative_to(data_set)) in output for path in damaged):
+            return True
+    return False
+
+
+def run(folder: Path, seed: int, share: float, only: int | None = None) -> Iterator[Outcome]:
+    return run_cases(CYCLE, NUM_CASES, damage_case, (NAMED, FOUND), folder, seed, share, only)
