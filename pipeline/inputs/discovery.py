@@ -149,7 +149,8 @@ def _source(path: str, name: str, listed: File, content: _Content, read: ReadCon
     """Return a file as a source."""
     key = b"held out\0" * held_out + f"{name}\0{listed.size}\0{listed.modified!r}\0".encode() + content.digest
     digest = hashlib.sha256(_reading(read) + key).hexdigest()
-    return Source(path, name, content.format.name, content.codec, content.encoding, listed.size, digest, read, held_out)
+    found = content.format.name, content.codec, content.encoding, listed.size, digest, read, held_out
+    return Source(path, name, *found, modified=listed.modified)
 
 
 @lru_cache

@@ -7,10 +7,10 @@ so the same document id, in every format and however its file is cut.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bertloom import storage
 from bertloom.arrays import U64
 from pipeline.inputs.archives import read_records
 from pipeline.inputs.formats.registry import FORMATS, format_named
+from pipeline.inputs.source_files import open_source
 from pipeline.inputs.sources import ReadConfig, Split
 from pipeline.text.cleaning import CleanConfig, clean
 from pipeline.text.records import Record, Reject
@@ -52,6 +52,7 @@ def read_documents(
 
     Raises:
         MemoryError: there is too little memory for the file, which the message names.
+        StoreError: a store does not give the file, or the file has changed since it was found.
     """
     if split.source.left_out:
         yield Reject(0, "left-out", "--leave-out names this file, so it was not read")
@@ -59,7 +60,7 @@ def read_documents(
     begin = split.start if start is None else start
     try:
         source = split.source
-        with storage.open_read(source.path, source.size, split.num_bytes if is_whole else 0) as file:
+        with open_source(source, split.num_bytes if is_whole else 0) as file:
             records = read_records(file, split, begin)
             yield from clean(records, config or CleanConfig(), repeated_lines, keep_lines)
     except MemoryError as error:

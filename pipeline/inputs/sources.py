@@ -136,6 +136,8 @@ class Source:
     """Whether --leave-out names it: it is counted as one reject and not read."""
     input: int = -1
     """Number of the table of --inputs that names it (pipeline/inputs/named_inputs.py); -1: none does."""
+    modified: float | None = None
+    """Modification time in seconds; None: not known."""
 
 
 def source_of(name: str, known: Collection[str]) -> str | None:

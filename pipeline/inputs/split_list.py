@@ -96,6 +96,7 @@ def _columns(sources: Sequence[Source]) -> dict[str, Any]:
     columns["size"] = pa.array([source.size for source in sources], pa.int64())
     columns["read"] = pa.array([options[source.read] for source in sources], pa.string())
     columns["input"] = pa.array([source.input for source in sources], pa.int32())
+    columns["modified"] = pa.array([source.modified for source in sources], pa.float64())
     for name in ("held_out", "left_out"):
         columns[name] = pa.array([getattr(source, name) for source in sources], pa.bool_())
     assert columns.keys() == {field.name for field in fields(Source)}

@@ -62,6 +62,8 @@ class BucketRecord:
     """Name, in the folder of records, of the log of documents that are in no example; empty if there are none."""
     counters: dict[str, int]
     """Pairs made and dropped, by "name/max_seq_length"."""
+    rejects_sha256: str = ""
+    """sha256 of this log."""
     num_known: tuple[int, ...] = ()
     """Duplicates that each data set of --extend has; they are among `num_duplicates`."""
     sketches_sha256: str = ""
@@ -124,11 +126,11 @@ def weave_bucket(
     sketches_sha256 = ""
     if config.near_duplicates is not None:
         sketches_sha256 = write_sketches(tokens, bucket, config.near_duplicates, places)
-    log = ""
+    log = rejects_sha256 = ""
     if not used.all():
         log = f"{path.rpartition('/')[2].removesuffix('.json')}.rejects.jsonl.gz"
         rejects = _without_example(tokens, content.sources, ~used, vocabulary)
-        storage.write_whole(storage.join(places.records, log), [rejects_log(rejects)])
+        _, rejects_sha256 = storage.write_whole(storage.join(places.records, log), [rejects_log(rejects)])
     record = BucketRecord(
         split=bucket.split,
         number=bucket.number,
@@ -141,6 +143,7 @@ def weave_bucket(
         num_sentences=len(tokens.sentence_lengths),
         num_tokens=len(tokens.ids),
         rejects=log,
+        rejects_sha256=rejects_sha256,
         counters=dict(counters),
         num_known=num_known,
         sketches_sha256=sketches_sha256,
@@ -175,18 +178,32 @@ def log_shard(
 
 
 def finished_bucket(path: str, places: Places) -> BucketRecord | None:
-    """Return a bucket's record, None if there is none, it is damaged, or a file that it lists does not have its size."""
+    """Return a bucket's record; None if there is none, or if it or a file that it lists is damaged."""
     if not is_sealed(path):
         return None
     fields = json.loads(read_sealed(path))
     record = BucketRecord(**fields | {name: tuple(fields[name]) for name in ("shards", "num_known")})
-    page = storage.join(places.dataset, "documents", record.split, f"{record.number:05d}.parquet")
-    log = storage.join(places.records, record.rejects) if record.rejects else page
-    sizes = [(storage.join(places.dataset, *row["path"].split("/")), row["bytes"]) for row in record.shards]
-    whole = all(storage.size(shard) == size for shard, size in sizes)
-    sketches = page_name(record.split, record.number) if record.sketches_sha256 else "documents"
-    own = (page, log, storage.join(places.dataset, *sketches.split("/")))
-    return record if whole and all(map(storage.exists, own)) else None
+    files = {row["path"]: row["sha256"] for row in record.shards}
+    files[f"documents/{record.split}/{record.number:05d}.parquet"] = record.documents_sha256
+    if record.sketches_sha256:
+        files[page_name(record.split, record.number)] = record.sketches_sha256
+    paths = {storage.join(places.dataset, *name.split("/")): sha256 for name, sha256 in files.items()}
+    if record.rejects:
+        paths[storage.join(places.records, record.rejects)] = record.rejects_sha256
+    sizes = {storage.join(places.dataset, *row["path"].split("/")): row["bytes"] for row in record.shards}
+    is_whole = all(storage.size(shard) == size for shard, size in sizes.items())
+    return record if is_whole and all(_has_digest(*item) for item in paths.items()) else None
+
+
+def _has_digest(path: str, sha256: str) -> bool:
+    """Return whether there is a file with this sha256. In a store, which keeps checksums itself, any file will do."""
+    if not storage.is_local(path):
+        return storage.exists(path)
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except (FileNotFoundError, IsADirectoryError):
+        return False
 
 
 def _documents_page(rows: NDArray[np.void], sources: list[str]) -> bytes:

@@ -1,6 +1,7 @@
 """What the parts that inject faults share: which command a case is of, and how its end is judged."""
 
 import random
+import re
 import shutil
 import time
 import traceback
@@ -45,7 +46,7 @@ class Bench:
         """Start the command again after a fault. Return what is wrong; an empty text if it gave the same bytes."""
         ended = self.again(tested)
         differs = tested.differs()
-        if not differs and (ended.status == 0 or "already" in ended.output):
+        if not differs and (ended.status == 0 or re.search(r"already|exists: give another", ended.output)):
             return ""
         faults = tested.faults_of(ended)
         return faults[0] if faults else f"after the restart (status {ended.status}): {differs}: {ended.output[-2000:]}"

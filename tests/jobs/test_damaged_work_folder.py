@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bertloom.locks import shared_lock
+from jobs.verify import verify
 from tests.jobs.corpus import documents, run_job, shard_digests, write, write_vocabulary
 
 TEXTS = documents(120)
@@ -96,6 +97,26 @@ def test_a_bucket_whose_record_or_files_are_damaged_is_woven_again(inputs, unbro
         path.write_bytes(path.read_bytes()[:-5]) if what != "page of documents" else path.unlink()
     run_job(*reorder(inputs, out), work_dir=tmp_path / "work", near_duplicates=0.8, split_mb=SPLIT_MB)
     assert shard_digests(out) == digests
+
+
+@pytest.mark.parametrize("pattern", ["train/**/*.tar", "documents/train/*", "sketches/train/*"])
+def test_a_bucket_with_changed_bytes_in_a_finished_file_is_woven_again(
+    inputs, unbroken, tmp_path, pattern, monkeypatch
+):
+    from pipeline.stages import manifest
+
+    work, digests = unbroken
+    out, flags = tmp_path / "out", {"near_duplicates": 0.8, "split_mb": SPLIT_MB}
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "check_pairs", lambda *_: 1 / 0)
+        with pytest.raises(Exception, match="division by zero"):
+            run_job(*reorder(inputs, out), work_dir=tmp_path / "work", **flags)
+    paths = sorted(out.glob(pattern))
+    assert paths
+    for path in paths:
+        path.write_bytes(changed_bytes(path.read_bytes()))
+    run_job(*reorder(inputs, out), work_dir=tmp_path / "work", **flags)
+    assert shard_digests(out) == digests and verify(str(out))[0] == []
 
 
 def test_a_damaged_claim_of_an_output_is_named(inputs, tmp_path):

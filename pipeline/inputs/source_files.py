@@ -1,0 +1,62 @@
+"""Input files that are open to be read. One that changes meanwhile is an error: its parts would hold texts of two versions."""
+
+import io
+import os
+from typing import Any, BinaryIO
+
+from bertloom import storage
+from bertloom.store_errors import StoreError
+from pipeline.inputs.sources import Source
+
+BUFFER_BYTES = 1 << 16
+
+
+def open_source(source: Source, ahead: int = 0) -> BinaryIO:
+    """Open an input file. What is read from it is the content that the job found at its beginning.
+
+    ahead: bytes that will be read in sequence. A store is asked for them at once.
+
+    Raises:
+        StoreError: the file has changed since then, here or in a later read. It is no OSError, which would mean a damaged
+            file: its other documents would be used.
+    """
+    if source.modified is None or not storage.is_local(source.path):
+        return storage.open_read(source.path, source.size, ahead)
+    return io.BufferedReader(_UnchangedFile(source), BUFFER_BYTES)
+
+
+class _UnchangedFile(io.FileIO):
+    """A local file that is compared with its listing after each read."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.path, "rb")
+        self._source = source
+        try:
+            self._check()
+        except StoreError:
+            self.close()
+            raise
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        size = super().readinto(buffer)
+        self._check()
+        return size
+
+    def readall(self) -> bytes:
+        content = super().readall()
+        self._check()
+        return content
+
+    def _check(self) -> None:
+        source, found = self._source, os.fstat(self.fileno())
+        if (found.st_size, found.st_mtime) == (source.size, source.modified):
+            return
+        what = (
+            f"it had {source.size:,} bytes and has {found.st_size:,}"
+            if found.st_size != source.size
+            else "its time did"
+        )
+        raise StoreError(
+            f"{source.path} has changed since the job began ({what}): start the same command again when nothing writes to "
+            f"the input"
+        )
