@@ -125,8 +125,9 @@ def user_error(error: Exception) -> Exception:
     """Return the user-facing error, unwrapped from Beam's traceback, or the same error if there is none inside."""
     for kind in (StoreError, ValueError, OSError, MemoryError):
         if isinstance(error, kind):  # raised by a worker in this process
-            named = isinstance(error, OSError) and error.strerror and isinstance(error.filename, str)
-            text = f"{error.filename}: {error.strerror}" if named else str(error)
+            text = str(error)
+            if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+                text = f"{error.filename}: {error.strerror}"
             return kind(_without_beam(text))
         names = {kind.__name__, *(subclass.__name__ for subclass in kind.__subclasses__())}
         for line in reversed(str(error).splitlines()):  # raised by another process: a traceback as text

@@ -1,4 +1,4 @@
-"""Input files that are open to be read. One that changes meanwhile is an error: its parts would hold texts of two versions."""
+"""Input files that are open to be read. A change meanwhile is an error: parts would hold texts of two versions."""
 
 import io
 import os
