@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bertloom import storage
+from bertloom.whole_files import named_errors
 
 SETTLE_SECONDS = 1.0
 """How long a job waits before it reads back its lock in a store: another job may have found no lock at the same time."""
@@ -29,9 +30,10 @@ def file_lock(path: str | Path, taken: Callable[[str], str] | None = None) -> It
         ValueError: another process has the lock.
     """
     with _locked(path, taken) as file:
-        file.truncate(0)
-        file.write(f"{_holder()}\n")
-        file.flush()
+        with named_errors(path):
+            file.truncate(0)
+            file.write(f"{_holder()}\n")
+            file.flush()
         yield
 
 

@@ -214,6 +214,8 @@ def make_all(config: PreprocessConfig, beam_flags: Sequence[str] = ()) -> list[d
     with output_lock(config.out), work_folder(places) if config.work_dir else nullcontext():
         manifests = finished_manifests(places, checked.job, checked.sources)
         if manifests is not None:
+            for data_set in manifests:
+                storage.sweep_temporary(data_set)  # a kill may have come while the report was written
             say(f"{config.out} is already complete: nothing to do")
         else:
             with nullcontext() if is_local(options) else open_engine(options, beam_flags) as engine:

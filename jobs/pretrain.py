@@ -106,7 +106,7 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
         if training.finished:
             steps = counted(progress.step, "step")
             recorder.print(f"{config.out} is finished after {steps}; the model is {training.finished}")
-            recorder.check_metrics(config.out, progress.step)
+            recorder.check_metrics(config.out, progress.step, config.log_every)
             return result_of(training, progress)
         training.computing.encoder.recompute_activations = config.recompute_activations
         shapes = accelerate(training) if config.compile or config.cuda_graphs else ()  # may refuse: before writing
@@ -121,6 +121,7 @@ def pretrain_rank(config: PretrainConfig, recorder: NullRecorder, ranks: Ranks, 
             unit=training.schedule.unit,
             keep_checkpoints=config.keep_checkpoints,
             keep_every=config.keep_every,
+            log_every=config.log_every,
             sinks=config.sinks,
             configuration=tomllib.loads(dump(config)),
         )

@@ -12,7 +12,14 @@ from typing import Any
 from bertloom.json_files import read_json
 from bertloom.whole_files import remove_folder, sweep_temporary, write_text
 from jobs.support.config import dump
-from jobs.support.finetuning import FinetuneJob, Finetuning, describe_metrics, model_path, remove_other_models
+from jobs.support.finetuning import (
+    FinetuneJob,
+    Finetuning,
+    describe_metrics,
+    digests_of,
+    model_path,
+    remove_other_models,
+)
 from model.mixed_precision import compute_copy
 from model.runs.best import Best
 from model.runs.checkpoint import load_checkpoint
@@ -82,7 +89,7 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
         state = FinetuneState.from_json(saved)
     changes_between(state.settings, settings, state.step)
     if ranks.is_first:
-        check_best(out, state.best)
+        check_best(out, state.best, state.best_files)
         out.mkdir(parents=True, exist_ok=True)
         write_inputs(job)
         remove_other_models(out, state.best.step)
@@ -108,6 +115,7 @@ def resume(job: FinetuneJob, seed: int, out: Path, settings: dict[str, Any]) -> 
         copy=compute_copy(model, job.precision),
         start_step=state.step,
         best=state.best,
+        best_files=state.best_files,
     )
     return training, state.progress.in_precision(job.precision)
 
@@ -138,6 +146,7 @@ def finish(training: Finetuning, progress: Progress) -> dict[str, Any]:
         best.rename(out / "model")
     values = evaluation_of(out, best_step)
     content = {"step": progress.step, "best_step": best_step, "metrics": values, "settings": training.settings}
+    content["files"] = training.best_files
     write_text(out / "results.json", json.dumps(content, indent=2) + "\n")
     remove_intermediate(out)
     return content
@@ -154,14 +163,29 @@ def evaluation_of(out: Path, step: int) -> dict[str, Any]:
     )
 
 
-def check_best(out: Path, best: Best) -> None:
-    """Raise ValueError if the best model so far is missing, or its metrics, which the result of the run needs."""
+def check_best(out: Path, best: Best, files: dict[str, str]) -> None:
+    """Raise ValueError if the best model so far is missing or damaged, or its metrics, which the result of the run needs.
+
+    files: sha256 of its files, if they are known.
+    """
     if best.step is None:
         return
     path = model_path(out, best.step)
     if not path.is_dir() and not (out / "model").is_dir():
         raise ValueError(f"{path}, the best model so far, is missing: put it back, or give a new --out")
+    check_model_files(path if path.is_dir() else out / "model", files)
     evaluation_of(out, best.step)
+
+
+def check_model_files(folder: Path, files: dict[str, str]) -> None:
+    """Raise ValueError unless the files of a model have these sha256."""
+    found = digests_of(folder)
+    for name, sha256 in files.items():
+        if found.get(name) != sha256:
+            raise ValueError(
+                f"{folder / name}, of the best model, is {'damaged' if name in found else 'missing'}: put it back as "
+                f"it was, or give a new --out"
+            )
 
 
 def remove_intermediate(out: Path) -> None:
@@ -184,6 +208,7 @@ def read_result(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     changes_between(content["settings"], settings, content["step"])
     if not (out / "model").is_dir():
         raise ValueError(f"{out} is finished, but {out / 'model'} is missing: put it back, or give a new --out")
+    check_model_files(out / "model", content.get("files", {}))
     return content
 
 

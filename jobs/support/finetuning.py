@@ -17,6 +17,7 @@ from model.loading.order import TrainingOrder
 from model.mixed_precision import ComputeCopy, computing_model
 from model.runs.bad_steps import BadStepPolicy, describe_bad_step
 from model.runs.best import Best
+from model.runs.checkpoint import file_sha256
 from model.runs.loop import Training
 from model.runs.meter import SpeedMeter
 from model.runs.progress import Progress
@@ -94,6 +95,8 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
     start_step: int
     """The step at which this process started; it was evaluated and saved before."""
     best: Best
+    best_files: dict[str, str]
+    """sha256 of each file of the best model. Only rank 0 needs them."""
     bad_steps: BadStepPolicy = BadStepPolicy()
     meter: SpeedMeter = field(default_factory=SpeedMeter)
 
@@ -140,6 +143,7 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
                 tokenizer, longest = self.job.pretrained.tokenizer, self.job.pretrained.max_seq_length
                 longest = max(longest, task.windowing.max_seq_length)
                 save_pretrained(self.model, folder, tokenizer, longest, task.vectors, **task.configuration())
+            self.best_files = digests_of(model_path(self.recorder.out, progress.step))
         return values
 
     def _measure(self) -> tuple[Task[Any], dict[str, float]]:
@@ -158,7 +162,7 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
         return is_evaluated or step % self.job.config.save_every == 0
 
     def save(self, progress: Progress) -> None:
-        state = FinetuneState(progress=progress, best=self.best, settings=self.settings)
+        state = FinetuneState(progress=progress, best=self.best, settings=self.settings, best_files=self.best_files)
         self.recorder.save(self.model, self.optimizer, state)
         self.recorder.wait()  # the checkpoint refers to the best model, so the older ones go afterwards
         if self.ranks.is_first:
@@ -218,6 +222,13 @@ class Finetuning(Training[list[TaskBatch], StepResult]):
 def model_path(out: Path, step: int) -> Path:
     """Return the folder of the best model while a run is not finished."""
     return out / "models" / f"step-{step:08d}"
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file of a model."""
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def remove_other_models(out: Path, best_step: int | None) -> None:

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ def read_lines(path: Path) -> list[dict[str, Any] | None]:
     """Return all complete lines, with None for damaged ones: a power failure may leave zero bytes."""
     content = check_regular(path).read_bytes().split(b"\n")[:-1] if path.exists() else []
     return [parse_line(text) for text in content]
+
+
+def missing_after(lines: Sequence[dict[str, Any] | None], step: int, log_every: int) -> int | None:
+    """Return the first step whose line is missing at the end of the lines up to a step; None if there is no such step.
+
+    log_every: number of steps between two lines. It may have been larger before.
+    """
+    steps = sorted({0, *(line["step"] for line in lines if line and line["step"] <= step)})
+    most = max(log_every, *(after - before for before, after in pairwise(steps)), 1)
+    return steps[-1] + 1 if step - steps[-1] >= most else None
 
 
 def parse_line(text: bytes) -> dict[str, Any] | None:

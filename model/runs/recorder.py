@@ -20,7 +20,7 @@ from model.runs.bad_steps import BAD_STEPS, Action, BadExamples, append_bad_step
 from model.runs.checkpoint import check_names, latest_checkpoint, take_part_in_snapshot
 from model.runs.checkpoint_writer import CheckpointWriter, check_space
 from model.runs.lock import run_lock
-from model.runs.metrics import MetricsWriter, Value, read_metrics
+from model.runs.metrics import MetricsWriter, Value, missing_after, read_lines, read_metrics
 from model.runs.progress import Progress, Unit
 from model.runs.progress_bar import ProgressBar
 from model.runs.sinks import SinkName, open_sinks
@@ -42,6 +42,8 @@ class RecorderOptions:
     """Number of checkpoints to keep."""
     keep_every: int | None = None
     """Checkpoints whose step is a multiple of this are kept, too."""
+    log_every: int = 1
+    """Number of steps between two lines of metrics."""
     sinks: Sequence[SinkName] = ()
     """Where metrics go besides metrics.jsonl."""
     configuration: Mapping[str, Any]
@@ -87,8 +89,8 @@ class NullRecorder:
         """Return whether the model of this step was evaluated before the run was stopped."""
         return False
 
-    def check_metrics(self, run: Path, step: int) -> None:
-        """Warn if a run of this many steps has no metrics.jsonl."""
+    def check_metrics(self, run: Path, step: int, log_every: int = 1) -> None:
+        """Warn if a run of this many steps has no metrics.jsonl, or one that ends too early."""
 
     def copy_metrics(self, run: Path, step: int) -> None:
         """Begin metrics.jsonl with the lines of another run up to a step."""
@@ -131,7 +133,7 @@ class Recorder(NullRecorder):
     def find_checkpoint(self, kind: type[State]) -> tuple[Path, State] | None:
         found = latest_checkpoint(self.out / "checkpoints", kind)
         check_names(self.out / "checkpoints", found[1].step if found else 0)
-        sweep_temporary(self.out / "checkpoints")
+        sweep_temporary(self.out)
         return found
 
     def check_space(self, model: nn.Module, optimizer: torch.optim.Optimizer, number: int, num_models: int = 0) -> None:
@@ -161,7 +163,7 @@ class Recorder(NullRecorder):
     def open(self, progress: Progress, options: RecorderOptions) -> Iterator[None]:
         self._options, self._folder = options, os.stat(self.out)
         checkpoints = self.out / "checkpoints"
-        self.check_metrics(self.out, progress.step)
+        self.check_metrics(self.out, progress.step, options.log_every)
         cut_back(self.out / BAD_STEPS, progress.step)
         sinks = open_sinks(options.sinks, self.out, progress.step, options.configuration)
         with ExitStack() as stack:
@@ -180,10 +182,12 @@ class Recorder(NullRecorder):
         lines = [line for line in read_metrics(run / "metrics.jsonl") if line["step"] <= step]
         write_text(self.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
-    def check_metrics(self, run: Path, step: int) -> None:
+    def check_metrics(self, run: Path, step: int, log_every: int = 1) -> None:
         path = run / "metrics.jsonl"
         if step and not path.exists():
             self.warn(f"{path} is missing: the metrics of the first {counted(step, 'step')} are lost")
+        elif last := missing_after(read_lines(path), step, log_every):
+            self.warn(f"{path} ends at step {last - 1:,}: the metrics of {counted(step - last + 1, 'step')} are lost")
 
     def note(self, text: str) -> None:
         self._bar.write(text, file=sys.stderr)

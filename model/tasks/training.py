@@ -1,7 +1,7 @@
 """Fine-tuning: the optimizer, one update, predictions for many items, and what a checkpoint holds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class FinetuneState(CheckpointState):
     best: Best
     settings: dict[str, Any]
     """Settings that decide the numbers, with digests of model and data."""
+    best_files: dict[str, str] = field(default_factory=dict)
+    """sha256 of each file of the best model so far. Empty in checkpoints of earlier versions."""
 
 
 def learning_rate_of_width(hidden_size: int) -> float:

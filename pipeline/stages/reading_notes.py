@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bertloom import storage
-from bertloom.whole_files import write_text
+from bertloom.whole_files import named_errors, write_text
 from pipeline.inputs.sources import Split
 
 SECONDS_TO_DIE = 1.0  # until the kernel has freed the locks of a worker whose connection is already closed
@@ -42,10 +42,11 @@ def reading(folder: str) -> Iterator[Note]:
     with open(path, "w", encoding="utf-8") as file:
 
         def note(split: Split, part: int) -> None:
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps([split.source.name, split.start, part]))
-            file.flush()
+            with named_errors(path):
+                file.seek(0)
+                file.truncate()
+                file.write(json.dumps([split.source.name, split.start, part]))
+                file.flush()
 
         fcntl.flock(file, fcntl.LOCK_SH)
         try:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,11 @@ def contents(place: Path) -> dict[str, str]:
 
 def _without_times(path: Path) -> bytes:
     data = path.read_bytes()
-    if path.name == "metrics.jsonl":
-        return repr([_timeless(json.loads(line)) for line in data.splitlines()]).encode()
-    if path.name == "state.json":
-        return repr({**_timeless(json.loads(data)), "sha256": ""}).encode()
+    with suppress(ValueError, TypeError):  # a case has damaged the file
+        if path.name == "metrics.jsonl":
+            return repr([_timeless(json.loads(line)) for line in data.splitlines()]).encode()
+        if path.name == "state.json":
+            return repr({**_timeless(json.loads(data)), "sha256": ""}).encode()
     return b"" if path.name == ".lock" and path.parent.name == "run" else data
 
 
