@@ -22,15 +22,15 @@ def open_source(source: Source, ahead: int = 0) -> BinaryIO:
     """
     if source.modified is None or not storage.is_local(source.path):
         return storage.open_read(source.path, source.size, ahead)
-    return io.BufferedReader(_UnchangedFile(source), BUFFER_BYTES)
+    opened = open(source.path, "rb", buffering=0)  # noqa: SIM115  open as long as the reader is
+    return io.BufferedReader(_UnchangedFile(source, opened), BUFFER_BYTES)
 
 
-class _UnchangedFile(io.FileIO):
+class _UnchangedFile(io.RawIOBase):
     """A local file that is compared with its listing after each read."""
 
-    def __init__(self, source: Source) -> None:
-        super().__init__(source.path, "rb")
-        self._source = source
+    def __init__(self, source: Source, file: io.FileIO) -> None:
+        self._source, self._file = source, file
         try:
             self._check()
         except StoreError:
@@ -38,17 +38,31 @@ class _UnchangedFile(io.FileIO):
             raise
 
     def readinto(self, buffer: Any, /) -> int | None:
-        size = super().readinto(buffer)
+        size = self._file.readinto(buffer)
         self._check()
         return size
 
-    def readall(self) -> bytes:
-        content = super().readall()
-        self._check()
-        return content
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
     def _check(self) -> None:
-        source, found = self._source, os.fstat(self.fileno())
+        source, found = self._source, os.fstat(self._file.fileno())
         if (found.st_size, found.st_mtime) == (source.size, source.modified):
             return
         what = (
