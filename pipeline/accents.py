@@ -17,7 +17,9 @@ MAX_CHANGED = 0.2
 """Share of words that accents may change without a warning. In the texts of its test,
 French has 0.15, Hindi 0.44 and Vietnamese 0.70."""
 SPLITS, DOCUMENTS, BYTES = 8, 10, 4_000
-"""How much is read: splits, documents of each, and bytes of each document."""
+"""How much is counted: splits, documents of each, and bytes of each document."""
+READ_BYTES = 400_000
+"""Text of a split after which no other document is read: documents may be as long as books."""
 
 
 def accent_warning(
@@ -64,10 +66,13 @@ def _count_words(splits: Sequence[Split]) -> Counter[str]:
     normalizer, cutter = BertNormalizer(strip_accents=False, lowercase=True), BertPreTokenizer()
     counts: Counter[str] = Counter()
     for split in splits[:: max(1, len(splits) // SPLITS)][:SPLITS]:
-        records = read_documents(split, is_whole=False)
+        records, num_bytes = read_documents(split, is_whole=False), 0
         for record in islice((record for record in records if isinstance(record, Document)), DOCUMENTS):
             text = normalizer.normalize_str(record.text[:BYTES].decode(errors="ignore"))
             counts.update(word for word, _ in cutter.pre_tokenize_str(text))
+            num_bytes += len(record.text)
+            if num_bytes >= READ_BYTES:
+                break
     for word in [word for word in counts if not any(map(str.isalpha, word))]:
         del counts[word]
     return counts

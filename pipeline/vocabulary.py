@@ -174,7 +174,8 @@ class Vocabulary:
         """Return which tokens of a text continue the word before them, as far as the tokens show it: bool (tokens,)."""
         found: Bools = self.continuation[ids]
         found[:1] = False
-        found[1:] &= self.goes_on[ids[:-1]]
+        if not self.goes_on.all():  # in BERT's vocabularies, a word may go on after every token
+            found[1:] &= self.goes_on[ids[:-1]]
         return found
 
     @cached_property
@@ -304,7 +305,8 @@ def check_casing(vocabulary: Vocabulary, do_lower_case: bool, strip_accents: boo
             clean_text=False, handle_chinese_chars=False, strip_accents=not lowercase, lowercase=lowercase
         )
         words = [word for word in vocabulary.words if word not in SPECIAL_WORDS]
-        lost = [word for word in words if is_on and normalizer.normalize_str(word) != word]
+        normalized = normalizer.normalize_str("\n".join(words)).split("\n") if is_on else words
+        lost = [word for word, changed in zip(words, normalized, strict=True) if changed != word]
         if len(lost) > MAX_LOST * len(words):
             raise ValueError(
                 f"{name}: {len(lost):,} of {len(words):,} words can never occur, such as {', '.join(lost[-3:])}, because "

@@ -17,6 +17,7 @@ from bertloom.draws import mix
 from bertloom.manifest import DAMAGED
 from pipeline.inputs.sources import source_of
 from pipeline.text.scripts import script_of
+from pipeline.tokens import take_ranges
 from pipeline.vocabulary import Vocabulary
 
 BINS = 16
@@ -130,10 +131,13 @@ def treatment(e: Examples, vocabulary: Vocabulary) -> dict[str, float]:
 
 def mask_rate_by_position(e: Examples) -> list[float | None]:
     """Return the share of masked tokens in BINS equal ranges of positions, without [CLS] and [SEP]; None for no tokens."""
-    content = ~e.specials()
-    position = np.arange(len(e.ids)) - np.repeat(e.starts, e.lengths)
-    place = position * min(BINS, e.max_seq_length) // e.max_seq_length
-    return _rates(place, e.masks, content)
+    longest, a_end = e.max_seq_length, e.segment_b - 1
+    place = np.arange(longest) * min(BINS, longest) // longest
+    there = np.cumsum(np.bincount(e.lengths, minlength=longest + 1)[::-1])[::-1][1:]  # examples that have a position
+    for positions in (np.zeros(len(e.lengths), np.int64), a_end, e.lengths[a_end < e.lengths - 1] - 1):
+        there = there - np.bincount(positions, minlength=longest)
+    hits = np.bincount(e.masks - np.repeat(e.starts, e.num_masks), minlength=longest)
+    return _rates(*(np.bincount(place, counts, BINS) for counts in (hits, there)))
 
 
 def mask_rate_by_pieces(e: Examples, vocabulary: Vocabulary) -> list[float | None]:
@@ -144,13 +148,16 @@ def mask_rate_by_pieces(e: Examples, vocabulary: Vocabulary) -> list[float | Non
     head[e.starts + 1] = head[np.minimum(e.starts + e.segment_b, len(head) - 1)] = True
     first = np.flatnonzero(head)
     size = np.diff(first, append=len(head))
-    return _rates(np.minimum(np.repeat(size, size), MAX_PIECES) - 1, e.masks, ~specials, MAX_PIECES)
+    place = np.minimum(size, MAX_PIECES) - 1
+    there = np.bincount(place, size, MAX_PIECES)
+    there[0] -= np.count_nonzero(specials)  # each is a word of one piece
+    word_of = np.cumsum(head, dtype=np.int32)
+    hits = np.bincount(place[word_of[e.masks] - 1], minlength=MAX_PIECES)
+    return _rates(hits, there)
 
 
-def _rates(place: I64, masks: I64, content: Bools, bins: int = BINS) -> list[float | None]:
-    there = np.bincount(place[content], minlength=bins)
-    hit = np.bincount(place[masks], minlength=bins)
-    return [round(float(m / n), 5) if n else None for m, n in zip(hit, there, strict=True)]
+def _rates(hits: NDArray[Any], there: NDArray[Any]) -> list[float | None]:
+    return [round(float(m / n), 5) if n else None for m, n in zip(hits, there, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -202,22 +209,22 @@ def scripts(vocabulary: Vocabulary) -> tuple[list[str], I64]:
     return list(names), np.array([names[script] for script in scripts])
 
 
-def share_unknown(words: NDArray[np.unsignedinteger], vocabulary: Vocabulary) -> float:
-    """Return the share of tokens that are [UNK]; 0 if the vocabulary has none."""
-    return 0.0 if vocabulary.unk is None else round(float((words == vocabulary.unk).mean()), 6)
+def share_unknown(counts: I64, vocabulary: Vocabulary) -> float:
+    """Return the share of tokens that are [UNK]; 0 if the vocabulary has none. counts: tokens of each word."""
+    return 0.0 if vocabulary.unk is None else round(float(counts[vocabulary.unk] / counts.sum()), 6)
 
 
 def word_statistics(e: Examples, vocabulary: Vocabulary) -> dict[str, Any]:
     """Return shares of [UNK] and of scripts and the use of the vocabulary, without [CLS] and [SEP]."""
-    words = e.truth[~e.specials()]
-    counts = np.bincount(words, minlength=len(vocabulary.words))
+    counts = np.bincount(e.truth, minlength=len(vocabulary.words))
+    counts -= np.bincount(e.truth[np.flatnonzero(e.specials())], minlength=len(counts))
     total = max(1, int(counts.sum()))
     names, index = scripts(vocabulary)
     by_script = np.bincount(index, counts, minlength=len(names)) / total
     ordinary = counts[vocabulary.ordinary]
     return {
         "tokens": total,
-        "unknown": share_unknown(words, vocabulary),
+        "unknown": share_unknown(counts, vocabulary),
         "vocabulary_used": int((ordinary > 0).sum()),
         "vocabulary_ordinary": len(ordinary),
         "scripts": {
@@ -228,18 +235,16 @@ def word_statistics(e: Examples, vocabulary: Vocabulary) -> dict[str, Any]:
 
 def words_by_source(e: Examples, source: I64, vocabulary: Vocabulary) -> dict[int, dict[str, Any]]:
     """Return statistics of the words of A by source. source: of each example's A, negative where unknown."""
-    content = ~e.specials()
-    position = np.arange(len(e.ids)) - np.repeat(e.starts, e.lengths)
-    content &= position < np.repeat(e.segment_b, e.lengths)
     names, index = scripts(vocabulary)
-    where = np.repeat(source, e.lengths)[content]
-    words = e.truth[content]
+    is_script = ~np.isin(names, ("punctuation", "digits", PARTS, UNKNOWN))
     found = {}
-    for number in np.unique(where[where >= 0]).tolist():
-        mine = words[where == number]
-        shares = np.bincount(index[mine], minlength=len(names)) / len(mine)
-        main = int(np.argmax(np.where(np.isin(names, ("punctuation", "digits", PARTS, UNKNOWN)), -1, shares)))
-        found[number] = {"unknown": share_unknown(mine, vocabulary), "script": names[main]}
+    for number in np.unique(source[source >= 0]).tolist():
+        mine = np.flatnonzero(source == number)
+        words = take_ranges(e.truth, e.starts[mine] + 1, e.segment_b[mine] - 2)
+        counts = np.bincount(words, minlength=len(vocabulary.words))
+        by_script = np.bincount(index, counts, len(names))
+        main = int(np.argmax(np.where(is_script, by_script, -1)))
+        found[number] = {"unknown": share_unknown(counts, vocabulary), "script": names[main]}
     return found
 
 

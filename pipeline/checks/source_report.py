@@ -63,10 +63,11 @@ def words_of(e: Examples, chosen: I64, vocabulary: Vocabulary) -> dict[str, Any]
     if not len(words):
         return {"sample": 0, "unknown": None, "scripts": {}}
     names, index = scripts(vocabulary)
-    counts = np.bincount(index[words], minlength=len(names)) / len(words)
+    of_words = np.bincount(words, minlength=len(vocabulary.words))
+    counts = np.bincount(index, of_words, len(names)) / len(words)
     kinds = {names[i]: round(float(counts[i]), 5) for i in np.argsort(-counts, kind="stable")[:MOST_KINDS]}
     shown = {name: share for name, share in kinds.items() if share >= LEAST_SHARE}
-    return {"sample": len(chosen), "unknown": share_unknown(words, vocabulary), "scripts": shown}
+    return {"sample": len(chosen), "unknown": share_unknown(of_words, vocabulary), "scripts": shown}
 
 
 def languages_of(e: Examples, chosen: Sequence[int] | I64, vocabulary: Vocabulary) -> dict[str, float]:

@@ -10,7 +10,6 @@ words over 100 characters (200 there) are [UNK], and so are a few code points of
 from itertools import chain, compress
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -39,6 +38,7 @@ class WordPiece:
 
     def _clear(self) -> None:
         self.ids = np.zeros(0, self.dtype)  # the ids of all units, end to end
+        self.first = np.zeros(0, self.dtype)  # the first id of each unit; any number where it has none
         self.offsets = np.zeros(1, np.int32)
         self.sizes = np.zeros(0, np.int32)
 
@@ -49,6 +49,8 @@ class WordPiece:
             self._clear()
         if new:
             ids, sizes = self._ids_of_units(new)
+            first = np.append(ids, 0)[np.cumsum(sizes, dtype=np.int64) - sizes]
+            self.first = np.concatenate([self.first, first.astype(self.dtype)])
             self.ids = np.concatenate([self.ids, ids.astype(self.dtype)])
             self.sizes = np.concatenate([self.sizes, sizes])
             self.offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(self.sizes, dtype=np.int32)])
@@ -69,17 +71,32 @@ class WordPiece:
         ids[~from_plain] = list(chain.from_iterable(other_ids))
         return ids, sizes
 
-    def ids_of(self, codes: NDArray[np.int32]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int32]]:
-        """Return (ids (tokens,), number of tokens of each unit: int32 (units,))."""
-        table = pa.ListArray.from_arrays(self.offsets, self.ids)
-        return table.take(pa.array(codes)).flatten().to_numpy(), np.take(self.sizes, codes, mode="clip")
+    def ids_of(self, codes: NDArray[np.int32]) -> tuple[NDArray[np.unsignedinteger], I64]:
+        """Return (ids (tokens,), the first token of each unit and then the number of tokens: (units + 1,)).
+
+        Most units are one token, so the first token of every unit is written at once, and then the others.
+        """
+        sizes = np.take(self.sizes, codes, mode="clip")
+        edges = np.zeros(len(codes) + 1, np.int64)
+        np.cumsum(sizes, out=edges[1:])
+        ids = np.empty(edges[-1] + 1, self.dtype)  # one more: the last units may have no token
+        ids[edges[:-1]] = np.take(self.first, codes, mode="clip")  # of two at one place the last one stays
+        longer = np.flatnonzero(sizes > 1)
+        left = sizes[longer] - 1
+        starts = np.cumsum(left, dtype=np.int64) - left
+        numbers = np.arange(int(left.sum()))
+        sources = np.repeat(self.offsets[codes[longer]] + 1 - starts, left)
+        sources += numbers
+        places = np.repeat(edges[longer] + 1 - starts, left)
+        places += numbers
+        ids[places] = np.take(self.ids, sources, mode="clip")
+        return ids[:-1], edges
 
     def tokens(self, block: Block) -> BlockTokens:
         """Return the tokens of a block whose units `units` has cut."""
-        ids, sizes = self.ids_of(block.units.codes)
-        edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        ids, edges = self.ids_of(block.units.codes)
         firsts, sentences = (
             edges[np.searchsorted(block.units.starts, places)] for places in (block.text_starts, block.borders)
         )
-        inside = None if block.inside is None else np.repeat(block.inside, sizes)
+        inside = None if block.inside is None else np.repeat(block.inside, np.diff(edges))
         return BlockTokens(ids=ids, texts=firsts, sentences=sentences, inside=inside)

@@ -28,6 +28,13 @@ def test_mix_equals_its_twin(values):
     assert randomness.mix(np.array(values, np.uint64)).tolist() == [twins.mix(value) for value in values]
 
 
+@given(values=st.lists(U64, max_size=20), size=st.integers(1, 5))
+def test_mix_equals_its_twin_in_slices_of_any_size(values, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(randomness, "_MIXED_ITEMS", size)
+        assert randomness.mix(np.array(values, np.uint64)).tolist() == [twins.mix(value) for value in values]
+
+
 def test_mix_leaves_its_argument_alone():
     values = np.array([1, 2, 3], np.uint64)
     randomness.mix(values)
