@@ -13,15 +13,18 @@ from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from hashlib import sha256
 from types import ModuleType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
+from typing_extensions import Doc
 
 from bertloom.arrays import U64
 from bertloom.draws import SAMPLE, mix, threshold
 from bertloom.extras import needed_by
+from pipeline.options import REGISTERED
+from pipeline.text.filters.registry import FILTERS, find_filters
 from pipeline.text.language import check_languages, language_of
-from pipeline.text.quality import c4_fault, c4_lines, gopher_fault, lines_of, with_lines
+from pipeline.text.lines import lines_of, with_lines
 from pipeline.text.records import (
     Document,
     PassedOver,
@@ -39,6 +42,11 @@ MOST_CHARACTERS, LEAST_CHARACTERS = 4_000_000, 1_000_000
 MOST_SAMPLED = 10_000_000  # documents; their draws are held in memory
 
 Step = Callable[[str], str]
+
+if TYPE_CHECKING:
+    FilterName = str
+else:  # the choices that --help shows
+    FilterName = Annotated[Literal[tuple(one.name for one in FILTERS)], REGISTERED]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +68,13 @@ class CleanConfig:
     """Reject texts with more characters."""
     languages: tuple[str, ...] = ()
     """Reject texts in other languages than these: ISO 639-1 codes such as en, zh, de. Default: all languages are used."""
-    quality_filter: tuple[Literal["c4", "gopher"], ...] = ()
-    """Filters for English web pages, with their published thresholds. Both reject pages; c4 also removes lines."""
+    quality_filter: Annotated[
+        tuple[FilterName, ...],
+        Doc(
+            "Quality filters. Each rejects texts, and some remove lines. "
+            + " ".join(f"{one.name}: {one.summary}" for one in FILTERS)
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         if not (0 < self.sample <= 1 or (1 < self.sample <= MOST_SAMPLED and self.sample == int(self.sample))):
@@ -78,6 +91,7 @@ class CleanConfig:
             load_ftfy()  # raises before the work begins
         if self.languages:
             check_languages(self.languages)
+        find_filters(self.quality_filter)
 
     def without_rejection(self) -> Self:
         """Return these options without the limits, languages and filters, which come after the sample and repeated lines."""
@@ -156,10 +170,9 @@ def _find_fault(document: Document, config: CleanConfig) -> tuple[str, str]:
         language, probability = language_of(text)
         if language not in config.languages:
             return "other-language", f"{language}, {probability:.2f}"
-    if "c4" in config.quality_filter and (fault := c4_fault(text)):
-        return "quality-c4", fault
-    if "gopher" in config.quality_filter and (fault := gopher_fault(document.text.decode())):
-        return "quality-gopher", fault
+    for quality_filter in find_filters(config.quality_filter):
+        if fault := quality_filter.find_fault(document.text.decode()):
+            return quality_filter.reason, fault
     return "", ""
 
 
@@ -186,8 +199,9 @@ def _steps_after_sampling(config: CleanConfig, repeated: U64 | None) -> list[tup
     steps: list[tuple[str, Step]] = []
     if repeated is not None:
         steps.append(("max-line-repeats", partial(without_lines, repeated)))
-    if "c4" in config.quality_filter:
-        steps.append(("quality-c4", c4_lines))
+    for quality_filter in find_filters(config.quality_filter):
+        if quality_filter.without_lines:
+            steps.append((quality_filter.reason, quality_filter.without_lines))
     return steps
 
 

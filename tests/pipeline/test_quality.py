@@ -1,8 +1,10 @@
 """Quality filters by their published thresholds, and languages by a model that is in its wheel."""
 
+import ast
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,13 +12,17 @@ from hypothesis import strategies as st
 
 from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.sources import Split
-from pipeline.text import language, quality
+from pipeline.text import language
 from pipeline.text.cleaning import CleanConfig, clean
+from pipeline.text.filters import gopher
+from pipeline.text.filters.c4 import c4_fault, c4_lines
+from pipeline.text.filters.gopher import gopher_fault
+from pipeline.text.filters.registry import FILTERS
 from pipeline.text.language import language_of
-from pipeline.text.quality import c4_fault, c4_lines, gopher_fault
 from pipeline.text.records import Document
 from tests.pipeline.reading import read_with
 
+ROOT = Path(__file__).parent.parent.parent
 PROSE = (
     "The harbour lay quiet in the early morning, and nobody was to be seen on the quay but an old man with a basket. "
     "He had come down from the village before the sun was up, as he did every day of the year, to look at the boats. "
@@ -103,10 +109,10 @@ def repetition_by_hand(words: list[str]) -> list[tuple[int, bool]]:
         if n < 5:
             top = max(counts.values(), default=0)
             most = max((len("".join(gram)) * count for gram, count in counts.items() if count == top > 1), default=0)
-            found.append((n, most > quality.GOPHER_MAX_TOP_NGRAM[n] * size))
+            found.append((n, most > gopher.MAX_TOP_NGRAM[n] * size))
         else:
             covered = {i + k for i, gram in enumerate(grams) if counts[gram] > 1 for k in range(n)}
-            found.append((n, sum(len(words[i]) for i in covered) > quality.GOPHER_MAX_REPEATED_NGRAMS[n] * size))
+            found.append((n, sum(len(words[i]) for i in covered) > gopher.MAX_REPEATED_NGRAMS[n] * size))
     return found
 
 
@@ -202,3 +208,14 @@ def test_a_wrapped_text_that_a_filter_accepts_is_unchanged(tmp_path):
 def test_lorem_ipsum_is_found_across_a_line_break(tmp_path):
     text = "This is the lorem\nipsum that everyone knows.\nIt is on two lines.\nAnd it goes on here."
     assert read_json(tmp_path, text, quality_filter=("c4",))[0].reason == "quality-c4"
+
+
+def test_no_other_code_names_a_filter():
+    names = {one.name for one in FILTERS} | {one.reason for one in FILTERS}
+    found = []
+    for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]:
+        if ROOT / "pipeline/text/filters" not in path.parents:
+            nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+            constants = (node for node in nodes if isinstance(node, ast.Constant) and node.value in names)
+            found += [f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}" for node in constants]
+    assert found == []

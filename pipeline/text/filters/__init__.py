@@ -1,0 +1,1 @@
+"""Quality filters, one per file; `registry.py` lists them."""
