@@ -12,6 +12,7 @@ help:
 	@echo "make test-engines  a job on each engine that is here (Prism, Dask, Flink, Spark), whose workers are killed"
 	@echo "make test-versions  the sample's digest on each Python found here, pinned and oldest packages; each extra (needs an index)"
 	@echo "make campaign  faults of every kind, for an hour: kills, full disks, damaged files (make campaign ARGS='--part kills')"
+	@echo "make release-check  the wheel of the sdist in an empty environment, where the demo runs (needs an index)"
 	@echo "make lint     ruff format --check, ruff check and mypy"
 	@echo "make format   ruff format, and ruff's own fixes"
 	@echo "make bench    the scripts in benchmarks/, one after the other"
@@ -32,6 +33,9 @@ test-versions: .venv/.installed-test
 
 campaign: .venv/.installed-test
 	$(BIN)/python -m tests.campaign $(ARGS)
+
+release-check: .venv/.installed-test
+	$(BIN)/python -m pytest -s -m versions tests/test_release.py
 
 lint: .venv/.installed-lint
 	$(BIN)/ruff format --check .

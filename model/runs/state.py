@@ -130,7 +130,10 @@ def read_content(path: Path) -> dict[str, Any]:
     except (Damaged, KeyError):
         raise Damaged(f"{file} is damaged: expected the JSON of a checkpoint") from None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{file}: {shown(name)} has version {shown(version)}, expected {FORMAT_VERSION}")
+        raise ValueError(
+            f"{file}: {shown(name)} has version {shown(version)}, expected {FORMAT_VERSION}: use the version of bertloom "
+            f"that wrote it; `bertloom export` of that version makes a directory that this version imports"
+        )
     if checksum != digest_of(content):
         raise Damaged(f"{file} is damaged: its content does not match its sha256")
     return content
