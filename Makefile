@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-engines test-versions campaign lint format bench
+.PHONY: help demo test test-engines test-versions campaign lint format bench conformance
 
 help:
 	@echo "make demo     every step on the shipped sample: vocabulary, shards, a short training, resume"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint     ruff format --check, ruff check and mypy"
 	@echo "make format   ruff format, and ruff's own fixes"
 	@echo "make bench    the scripts in benchmarks/, one after the other"
+	@echo "make conformance  what loaders read after a stop, bertloom's and others' (docs/loader-conformance.md; needs an index)"
 	@echo "PYTHON=python3.12 chooses the Python that .venv is made from (3.11 to 3.14)"
 
 demo: .venv/.installed-all
@@ -48,6 +49,9 @@ format: .venv/.installed-lint
 
 bench: .venv/.installed-test .venv-rivals/run_mlm/.installed
 	@for script in $(wildcard benchmarks/bench_*.py); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+conformance: .venv/.installed-test .venv-rivals/loaders/.installed
+	$(BIN)/python benchmarks/loader_conformance $(ARGS)
 
 # Made again only when what it was made from changes.
 .venv/.installed-all: pyproject.toml constraints.txt
