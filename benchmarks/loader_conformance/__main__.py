@@ -6,7 +6,8 @@
 Every loader reads the same rows, written in its own format. Each scenario stops a training in the middle of an epoch
 and resumes it; trainings run in processes of their own, and `kill -9` is SIGKILL. The ordered rows of each global batch are
 compared with those of the same loader without a stop. `make conformance` also makes the environment of the rivals. The
-report goes to benchmarks/results/loader_conformance.md; docs/loader-conformance.md explains it.
+report goes to benchmarks/results/loader_conformance.md, and its tables to docs/loader-conformance.md, which explains it.
+With another --name the page stays as it is.
 """
 
 import argparse
@@ -31,8 +32,13 @@ from loader_conformance.table import outcome_table, summary
 from loader_conformance.training import TIME_LIMIT_SECONDS, Hangs, Refused, Trainings
 
 RIVALS_PYTHON = ".venv-rivals/loaders/bin/python"
+NAME = "loader_conformance"
+PAGE = ROOT / "docs" / "loader-conformance.md"
+LAST_RESULT = "## The last result"
 ABSENT = (
     "ffcv 1.0.2: pip must build it, and its set-up needs the C++ libraries OpenCV and libturbojpeg",
+    "megatron-energon 7.4.1: can be installed on Python 3.11, but reads samples of webdataset with a description that its "
+    "own tool makes, and has no file here yet",
     "torchdata 0.11.0: has no loader of shards of its own; its StatefulDataLoader reads the columns of datasets",
 )
 """Other loaders, and why they have no column."""
@@ -52,7 +58,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000, help="rows in a round of the rates")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the rates; 0 leaves them out")
     parser.add_argument("--time-limit", type=float, default=TIME_LIMIT_SECONDS, help="seconds until a part `hangs`")
-    parser.add_argument("--name", default="loader_conformance", help="name of the file in benchmarks/results/")
+    parser.add_argument("--name", default=NAME, help="name of the file in benchmarks/results/")
     arguments = parser.parse_args()
     rivals = [name for name in arguments.loaders if name not in OURS]
     if rivals and not arguments.rivals_python.exists():
@@ -73,6 +79,16 @@ def main() -> None:
     lines += [f"Exact: {summary(outcomes)}.", "", "Not compared:", "", *(f"- {reason}" for reason in ABSENT)]
     lines += ["", "## Rows per second", "", *rates] if rates else []
     write_report(arguments.name, lines, is_sample=False)
+    if arguments.name == NAME:
+        update_page(lines)
+
+
+def update_page(report: list[str]) -> None:
+    """Copy the tables and notes of a report to the page, after its last heading."""
+    head = PAGE.read_text(encoding="utf-8").partition(LAST_RESULT)[0]
+    tables = report[next(number for number, line in enumerate(report) if line.startswith("Loaders: ")) :]
+    shown = [line.replace("## ", "### ", 1) if line.startswith("## ") else line for line in tables]
+    PAGE.write_text("\n".join([head + LAST_RESULT, "", *shown]).rstrip() + "\n", encoding="utf-8")
 
 
 def outcomes_of(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Outcome]:

@@ -150,13 +150,23 @@ def test_each_loader_has_a_file_with_the_interface():
         assert loader.PACKAGES and loader.LACKS.keys() <= keys and callable(loader.write) and callable(loader.Session)
 
 
+def assert_exact(name, folder, scenarios):
+    trainings = Trainings(name=name, folder=folder, rivals_python=Path("no rival"), time_limit=600)
+    trainings.write()
+    outcomes = {scenario.key: trainings.outcome(scenario) for scenario in scenarios}
+    lacks = {key: Outcome(kind="not offered", message=reason) for key, reason in loader_of(name).LACKS.items()}
+    assert outcomes == {key: lacks.get(key, Outcome(kind="exact")) for key in outcomes}
+
+
+@pytest.mark.slow  # sixty processes
 @pytest.mark.parametrize("name", OURS)
 def test_our_loaders_are_exact_in_each_scenario(name, tmp_path):
-    trainings = Trainings(name=name, folder=tmp_path / "run", rivals_python=Path("no rival"), time_limit=600)
-    trainings.write()
-    outcomes = {scenario.key: trainings.outcome(scenario) for scenario in SCENARIOS}
-    lacks = {key: Outcome(kind="not offered", message=reason) for key, reason in loader_of(name).LACKS.items()}
-    assert outcomes == dict.fromkeys(outcomes, Outcome(kind="exact")) | lacks
+    assert_exact(name, tmp_path / "run", SCENARIOS)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_loaders_are_exact_after_a_kill(name, tmp_path):
+    assert_exact(name, tmp_path / "run", [scenario for scenario in SCENARIOS if scenario.key == "e"])
 
 
 def test_a_training_that_does_not_end_hangs_and_an_error_is_a_refusal(tmp_path):
