@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.campaign.killable import Killable, make, names
 from tests.campaign.outcome import Outcome
-from tests.campaign.starts import COMMAND, FORK, Running
+from tests.campaign.starts import COMMAND, FORK, SECONDS_BETWEEN_LOOKS, Running
 from tests.jobs.restartable_job import WORKER_LOST
 
 NUM_CASES = 300
@@ -56,10 +56,15 @@ class Unbroken:
             compare(found, self.contents)
         return self.durations[how, num_workers]
 
+    def ended(self, how: str, num_workers: int, seconds: float) -> None:
+        """Note a shorter duration: the machine was busier before."""
+        self.durations[how, num_workers] = min(seconds, self.durations[how, num_workers])
+
 
 def run(folder: Path, seed: int, share: float, only: int | None = None) -> Iterator[Outcome]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     made: dict[str, Unbroken] = {}
+    Running(FORK, folder / "first", ["--version"]).wait(TIMEOUT_SECONDS)  # imports everything, once
     try:
         for index in range(max(1, round(NUM_CASES * share))) if only is None else [only]:
             round_number, number = divmod(index, len(names()))
@@ -83,10 +88,14 @@ def case(unbroken: Unbroken, folder: Path, draw: random.Random, sent: signal.Sig
     starts_at_once = job.num_ranks == 1 and draw.random() < 0.5  # orphans of ranks hold the lock of their run
     num_sent = 0
     try:
-        for _ in range(num_kills):
-            running = start(job, folder, how, num_workers)
-            time.sleep(draw.uniform(0, AFTER_THE_END) * unbroken.seconds(how, num_workers))
+        for number in range(num_kills):
+            moment = draw.uniform(0, AFTER_THE_END) * unbroken.seconds(how, num_workers)
+            running, started = start(job, folder, how, num_workers), time.monotonic()
+            while time.monotonic() < started + moment and not running.has_ended():
+                time.sleep(SECONDS_BETWEEN_LOOKS)
             is_sent = kill(running, target, sent, draw)
+            if not is_sent and number == 0:
+                unbroken.ended(how, num_workers, time.monotonic() - started)
             num_sent += is_sent
             check_end(running, target, sent if is_sent else None)
             if not starts_at_once:
