@@ -68,6 +68,8 @@ def main() -> None:
         )
     if len(CORES) < 2:
         raise SystemExit("the duel needs two cores, and a system that can keep a process on one of them")
+    if arguments.keep and arguments.keep.exists() and any(arguments.keep.iterdir()):
+        raise SystemExit(f"--keep {arguments.keep} is not empty: give a new folder")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
