@@ -19,6 +19,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+_BYTE_FF = "bertloom-byte-ff"  # name of the handler of errors below
 _LEAST = 8  # fewest non-ASCII bytes that can show an encoding
 
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f]")
@@ -53,6 +54,7 @@ def encoding_name(encoding: str) -> str | None:
     try:
         name = codecs.lookup(encoding).name
         "".encode(name)
+        _decoder(name).decode(codecs.BOM_UTF16_LE)  # "idna" and "punycode" do not go on after an invalid byte
     except (LookupError, UnicodeError):  # Python has an encoding called "undefined"
         raise ValueError(
             f"--encoding {encoding}: Python has no such text encoding. Expected auto, or a name such as utf-8, gb18030 or "
@@ -92,8 +94,17 @@ def find_encoding(head: bytes) -> str | None:
 
 
 def encoding_of(head: bytes, option: str) -> str | None:
-    """Return the encoding of a text with these first bytes; None for UTF-8. option: the value of --encoding."""
-    return find_encoding(head) if option == "auto" else encoding_name(option)
+    """Return the encoding of a text with these first bytes; None for UTF-8. option: the value of --encoding.
+
+    The order of bytes in UTF-16 and UTF-32 is little-endian unless the first bytes show another one.
+    """
+    if option == "auto":
+        return find_encoding(head)
+    name = encoding_name(option)
+    if name in ("utf-16", "utf-32"):  # Python's decoders of these refuse a text without a byte order mark
+        found = find_encoding(head) or ""
+        return found if found.startswith(name) else f"{name}-le"
+    return name
 
 
 def is_mostly_utf8(head: bytes) -> bool:
@@ -103,23 +114,30 @@ def is_mostly_utf8(head: bytes) -> bool:
 
 def as_utf8(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     """Yield the text as UTF-8. Bytes that are invalid in `encoding` become 0xFF, so that they are counted as invalid."""
-    decoder, position = codecs.getincrementaldecoder(encoding)("bertloom-byte-ff"), 0
+    decoder, position = _decoder(encoding), 0
     try:
         for chunk in chunks:
-            data = decoder.decode(chunk).encode("utf-8", "surrogateescape")
+            data = decoder.decode(chunk).encode("utf-8", _BYTE_FF)
             position += len(data)
             yield data
     except Damaged as damage:
         raise Damaged(position, str(damage)) from damage
-    yield decoder.decode(b"", final=True).encode("utf-8", "surrogateescape")
+    yield decoder.decode(b"", final=True).encode("utf-8", _BYTE_FF)
 
 
-def _byte_ff(error: UnicodeError) -> tuple[str, int]:
+def _decoder(encoding: str) -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder(encoding)(_BYTE_FF)
+
+
+def _byte_ff(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Decode invalid bytes as a lone surrogate, and encode lone surrogates, which UTF-7 can also hold, as 0xFF."""
+    if isinstance(error, UnicodeEncodeError):
+        return b"\xff" * (error.end - error.start), error.end
     assert isinstance(error, UnicodeDecodeError)
-    return "\udcff", error.end  # "surrogateescape" encodes it as the byte 0xFF
+    return "\udcff", error.end
 
 
-codecs.register_error("bertloom-byte-ff", _byte_ff)
+codecs.register_error(_BYTE_FF, _byte_ff)
 
 
 def _is_cut_utf8(head: bytes) -> bool:

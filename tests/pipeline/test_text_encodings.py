@@ -1,10 +1,12 @@
 """Text that is not UTF-8 is found by its bytes, said, and read as the same documents; UTF-8 is never taken for another."""
 
 import bz2
+from contextlib import suppress
+from encodings.aliases import aliases
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs import streams
@@ -258,6 +260,50 @@ def test_a_name_of_no_text_encoding_is_refused(name):
     with pytest.raises(
         ValueError, match=f"--encoding {name}: Python has no such text encoding. Expected auto, or a name such as"
     ):
+        ReadConfig(encoding=name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("order", ["", "-le", "-be"])
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE])
+def test_a_named_encoding_needs_no_mark_of_its_byte_order(tmp_path, encoding, order, text):
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding + order))
+    [source] = find_sources([str(tmp_path / "a.txt")], None, ReadConfig(encoding=encoding))
+    texts = [item.text for split in split_source(source, 1000) for item in read_documents(split)]
+    assert texts == [part.encode() for part in text.strip().split("\n\n")]
+
+
+@pytest.mark.parametrize("data", [b"", b"a", b"a.b.", b"\xff"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_short_file_in_a_named_encoding_is_read_in_little_endian_order(tmp_path, encoding, data):
+    (tmp_path / "a.txt").write_bytes(data)
+    [source] = find_sources([str(tmp_path / "a.txt")], None, ReadConfig(encoding=encoding))
+    assert source.encoding == f"{encoding}-le"
+    assert len([item for split in split_source(source, 1000) for item in read_documents(split)]) == (len(data) > 0)
+
+
+def names_of_encodings() -> list[str]:
+    """The encodings of Python that --encoding takes."""
+    names = []
+    for name in sorted({*aliases.values(), "utf_7", "raw_unicode_escape"}):
+        with suppress(ValueError):
+            names.append(encoding_name(name))
+    return [name for name in dict.fromkeys(names) if name and name not in ("utf-16", "utf-32")]
+
+
+@pytest.mark.filterwarnings("ignore:invalid (escape|octal):DeprecationWarning")
+@given(name=st.sampled_from(names_of_encodings()), data=st.binary() | st.text("+-Aa2Z8\\uxN{}0dD/. \n").map(str.encode))
+@example("utf-7", b"+2AA-")
+@settings(max_examples=500)
+def test_any_bytes_in_any_encoding_become_utf8(name, data):
+    for size in (3, 1000):
+        found = b"".join(as_utf8([data[at : at + size] for at in range(0, len(data), size)], name))
+        assert found.replace(b"\xff", b"?").decode().count("?") >= found.count(b"\xff")
+
+
+@pytest.mark.parametrize("name", ["idna", "punycode"])
+def test_an_encoding_of_names_of_hosts_is_not_one_of_texts(name):
+    with pytest.raises(ValueError, match=f"--encoding {name}: Python has no such text encoding"):
         ReadConfig(encoding=name)
 
 
