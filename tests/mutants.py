@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,6 +63,8 @@ class Target:
     """Whether the line must name the mutant."""
     seconds: int = 20
     """Time limit of a use."""
+    inputs: int = 1
+    """Inputs of a mutant: a file of texts has many."""
 
 
 def target_of_files(seeds: Callable[[], Seeds], uses: Callable[[Path], Iterable[Use]], number: int) -> Target:
@@ -172,7 +174,7 @@ def faults(target: Target, number: int, seed: int, folder: Path) -> Iterator[str
         if found := fault(target, mutant, target.uses(original, mutant, draw)):
             yield f"{mutant}: {found}"
         else:
-            shutil.rmtree(mutant) if mutant.is_dir() else mutant.unlink(missing_ok=True)
+            remove(mutant)
 
 
 def fault(target: Target, mutant: Path, uses: Iterable[Use]) -> str:
@@ -183,27 +185,42 @@ def fault(target: Target, mutant: Path, uses: Iterable[Use]) -> str:
             os.dup2(said.fileno(), 2)  # what C code writes when it ends the process
             is_fault = True
             try:
-                _limit_memory()
-                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                    is_fault = any(_is_fault(target, mutant, use, said) for use in uses)
+                limit_memory()
+                is_fault = has_fault(target, mutant, uses, said)
             finally:
                 said.flush()
                 os._exit(is_fault)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         said.seek(0)
         text = said.read().strip()
-    return "" if status == 0 else f"{signal.Signals(-status).name if status < 0 else 'error'} {text[-3000:]}"
+    return "" if status == 0 else f"{ending(status)} {text[-3000:]}"
 
 
-def _limit_memory() -> None:
+def ending(status: int) -> str:
+    """Return how a process ended, whose exit status is not 0."""
+    return signal.Signals(-status).name if status < 0 else "error"
+
+
+def remove(mutant: Path) -> None:
+    """Remove the files of a mutant."""
+    shutil.rmtree(mutant) if mutant.is_dir() else mutant.unlink(missing_ok=True)
+
+
+def has_fault(target: Target, mutant: Path, uses: Iterable[Use], said: IO[str]) -> bool:
+    """Use a mutant, and write down how that ended if it is a fault."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return any(_is_fault(target, mutant, use, said) for use in uses)
+
+
+def limit_memory() -> None:
+    """Allow this process MORE_MEMORY bytes beyond what it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MORE_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _is_fault(target: Target, mutant: Path, use: Use, said: io.TextIOWrapper) -> bool:
-    """Use a mutant, and write down how that ended if it is a fault."""
+def _is_fault(target: Target, mutant: Path, use: Use, said: IO[str]) -> bool:
     signal.alarm(target.seconds)
     try:
         use()

@@ -1,4 +1,4 @@
-"""Data sets to change and read with three of the readers, see `tests/mutants.py`.
+"""Data sets to change and read with some of the readers, see `tests/mutants.py`.
 
 python -m tests.jobs.data_set_mutants set 1000 7
 """
@@ -6,9 +6,11 @@ python -m tests.jobs.data_set_mutants set 1000 7
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import partial
@@ -18,18 +20,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from webdataset.handlers import reraise_exception
 
 from bertloom.manifest import manifest_sha256, manifest_text
 from bertloom.shards import SHARDS_SCHEMA, digest_of
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.filters import Filters, Range
 from jobs.browser.search import Search
+from jobs.export_data import ExportDataConfig, export_data
 from jobs.explain import Explainer
 from jobs.inspect_shards import InspectConfig, inspect
 from jobs.support.report import write_report
 from jobs.verify import verify
 from model.loading.data import DataSet
 from model.loading.remask import remasking_of
+from model.loading.shard_dataset import ShardDataset
+from model.loading.webdataset_pipeline import example_pipeline
 from pipeline.checks.gates import Gates
 from tests.mutants import EXTREMES, PLACES, Target, Use, change_value, main, mutate
 
@@ -154,6 +160,24 @@ def browse_some(folder: str) -> None:
         data_set.document(data_set.example(index)["document_a"])
 
 
+def iterate_some(folder: str) -> None:
+    """Read as trainers of other people do: batches from the middle on, single examples, and members by webdataset."""
+    data = ShardDataset(folder, batch_size=5, seed=3)
+    batches = list(itertools.islice(data, 4))
+    again = ShardDataset(folder, batch_size=5, seed=3)
+    again.load_state_dict(data.state_dict() | {"position": 15})
+    for batch, other in zip(batches[3:], again, strict=False):
+        assert all(bool((batch[name] == other[name]).all()) for name in batch)
+    list(itertools.islice(ShardDataset(folder, shuffle="window:2"), 5))
+    shards = [str(path) for path in sorted(Path(folder).rglob("*.tar"))]
+    list(itertools.islice(example_pipeline(shards[:2], handler=reraise_exception), 50))
+
+
+def export_some(folder: str) -> None:
+    with tempfile.TemporaryDirectory() as out:
+        export_data(ExportDataConfig(dataset=folder, out=Path(out) / "a.parquet", with_text=True))
+
+
 READERS: dict[str, Callable[[str], object]] = {
     "verify": verify,
     "inspect": lambda folder: inspect(InspectConfig(path=folder)),
@@ -162,6 +186,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "browse": browse_some,
     "report": lambda folder: write_report(folder, Gates()),
     "train": read_all_rows,
+    "iterate": iterate_some,
+    "export": export_some,
 }
 
 

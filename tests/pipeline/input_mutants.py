@@ -13,21 +13,27 @@ import random
 import tarfile
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import zstandard
 
+from pipeline.inputs.corpora import corpora
 from pipeline.inputs.discovery import find_sources
-from pipeline.inputs.documents import read_documents
+from pipeline.inputs.documents import TextConfig, read_documents
+from pipeline.inputs.formats.registry import FORMATS
 from pipeline.inputs.sources import Split
 from pipeline.inputs.splitting import split_source
+from pipeline.options import compose, option_names
 from pipeline.tokens import read_documents_table, read_finished, read_range
 from tests.jobs.corpus import as_jsonl, documents, run_job, write_vocabulary
 from tests.mutants import Seeds, Use, arrow_files, main, mutate, parquet_files, target_of_files
 from tests.pipeline.archive_files import METHODS, TEXTS, files_of_all_formats, make_tar, make_zip
+from tests.pipeline.text_mutants import CLEANING, some_options
 
 
 def tables() -> dict[str, pa.Table]:
@@ -190,6 +196,16 @@ c::
 
   d
 """
+GUTENBERG = """The Project Gutenberg eBook of A
+
+*** START OF THE PROJECT GUTENBERG EBOOK A ***
+
+ = A title =
+One line. Another
+line of it.
+
+*** END OF THE PROJECT GUTENBERG EBOOK A ***
+"""
 HTML = """<html><head><meta charset=utf-8></head><body><h1>A</h1><p>B <a href='c'>d</a> &amp; e</p><table><tr><td>f</table>
 <ul><li>g</ul></body></html>"""
 
@@ -223,6 +239,58 @@ def parts() -> Seeds:
         work = Path(folder) / "work"
         run_job(source, Path(folder) / "out", write_vocabulary(Path(folder) / "vocab.txt"), work_dir=work)
         return {path.name: path.read_bytes() for path in work.rglob("*.part")}
+
+
+READING: dict[str, list[Any]] = {
+    "format": [form.name for form in FORMATS],
+    "encoding": ["utf-8", "utf-16", "latin-1", "gb18030", "shift_jis", "utf-8-sig", "cp1252"],
+    "text_layout": ["line", "file"],
+    "line_breaks": ["paragraph", "space"],
+    "strip_gutenberg": [True],
+    "text_column": ["content", "id", "0", "1", "n"],
+    "id_column": ["text", "n", "0"],
+    "header": ["yes", "no"],
+    "records": ["sentences", "lines"],
+    "document_column": ["id", "0", "n"],
+    "records_per_document": [1, 3, 64],
+    "document_start": ["^ = ", "i", "^$"],
+    "skip_lines": ["^ =.*= $", "A", "."],
+}
+
+
+def some_text_config(draw: random.Random) -> TextConfig:
+    """Return options for reading and cleaning: of a well-known corpus, or any that fit together."""
+    names = option_names(TextConfig)
+    while True:
+        options = {name: draw.choice(values) for name, values in READING.items() if draw.random() < 0.25}
+        options |= some_options(CLEANING, draw) if draw.random() < 0.3 else {}
+        if draw.random() < 0.4:
+            options = dict(draw.choice(list(corpora().values())).options)
+        with suppress(ValueError):
+            return compose(TextConfig, **{name: value for name, value in options.items() if name in names})
+
+
+def read_with_options(config: TextConfig, path: Path) -> None:
+    """Read an input file with options that need not fit it, at times from the middle on."""
+    for source in find_sources([str(path)], None, config.read):
+        for split in split_source(source, 200):
+            records = list(read_documents(split, None, config.clean))
+            for item in records[len(records) // 2 :][:1]:
+                rest = list(read_documents(split, item.position, config.clean))
+                assert rest[-1:] == records[-1:]
+
+
+def use_with_options(original: Seeds, path: Path, draw: random.Random) -> list[Use]:
+    return [partial(read_with_options, some_text_config(draw), path)]
+
+
+def of_all_formats() -> Seeds:
+    """Small files of every format, and a few longer ones."""
+    seeds = {name: make() for name, make in SEEDS.items() if name not in ("arrow", "parquet")}
+    tables_ = {f"t-{name}": data for make in (arrow_files, parquet_files) for name, data in make(tables()).items()}
+    texts = {"a.txt": "\n\n".join(TEXTS).encode(), "b.txt": GUTENBERG.encode(), "c.txt": GUTENBERG.encode("utf-16")}
+    found = {f"{kind}-{name}": data for kind, files in seeds.items() for name, data in files.items()}
+    return found | tables_ | texts
 
 
 def use_part(path: Path) -> None:
@@ -291,6 +359,7 @@ TARGETS = {
     **{name: target_of_files(seeds, one_use(read_input), 500) for name, seeds in SEEDS.items()},
     "tar": replace(target_of_files(tars, one_use(read_archive), 500), mutate=mutate_tar),
     "zip": target_of_files(zips, one_use(read_archive), 500),
+    "options": replace(target_of_files(of_all_formats, one_use(read_input), 500), uses=use_with_options),
 }
 
 if __name__ == "__main__":
