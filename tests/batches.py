@@ -5,6 +5,7 @@ tried again in a process of its own: see `tests/mutants.py`.
 """
 
 import faulthandler
+import io
 import json
 import mmap
 import os
@@ -13,6 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -42,7 +44,8 @@ def batches(
         only: number of the one batch to use.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    original = target.prepare(folder / "originals")
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        original = target.prepare(folder / "originals")
     mutants = -(-number // target.inputs)
     for first in range(0, mutants, size)[slice(None) if only is None else slice(only, only + 1)]:
         begun = time.monotonic()

@@ -13,6 +13,7 @@ from tests.model import row_mutants
 from tests.mutant_targets import TARGETS
 from tests.mutants import Target, fault, faults, target_of_files
 
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
 def test_no_mutant_ends_in_a_signal_a_traceback_or_a_hang(target: Target, tmp_path):

@@ -55,7 +55,11 @@ def change_directory(original: list[dict[str, bytes]], place: Path, draw: random
                 part = draw.choice(PATHS)
                 value[part] = change_value(value.get(part), draw)
                 if draw.random() < 0.2:
-                    value[part] = json.loads(draw.choice([one["tokenizer.json"] for one in original if len(one) == 1 and "tokenizer.json" in one])).get(part)
+                    value[part] = json.loads(
+                        draw.choice(
+                            [one["tokenizer.json"] for one in original if len(one) == 1 and "tokenizer.json" in one]
+                        )
+                    ).get(part)
             else:
                 value = change_value(value, draw)
         files[name] = json.dumps(value).encode()

@@ -18,6 +18,7 @@ PARTS = {
     "damage": "A job is killed, one of its files is damaged, and the job is started again.",
     "changing_inputs": "An input changes while a job runs, or between a kill and the restart.",
     "clock": "The clock jumps by hours or years while a job runs, or between a kill and the restart.",
+    "fuzz": "Files, texts and settings are changed and used: no traceback that is not ours, no crash, no hang.",
 }
 """Name of a part -> what it does, for the report."""
 

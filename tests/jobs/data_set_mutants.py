@@ -27,8 +27,8 @@ from bertloom.shards import SHARDS_SCHEMA, digest_of
 from jobs.browser.data_set import BrowsedDataSet
 from jobs.browser.filters import Filters, Range
 from jobs.browser.search import Search
-from jobs.export_data import ExportDataConfig, export_data
 from jobs.explain import Explainer
+from jobs.export_data import ExportDataConfig, export_data
 from jobs.inspect_shards import InspectConfig, inspect
 from jobs.support.report import write_report
 from jobs.verify import verify

@@ -75,7 +75,9 @@ def phases() -> Seeds:
 
 def lists_of_inputs() -> Seeds:
     tables: list[dict[str, Any]] = [{"path": "a.jsonl", "name": "web", "like": "c4", "tokens": 1000}]
-    tables.append({"path": ["b/*.txt", "@list"], "languages": ["en", "zh"], "sample": 0.5, "gates": {"max_unknown": 0.1}})
+    tables.append(
+        {"path": ["b/*.txt", "@list"], "languages": ["en", "zh"], "sample": 0.5, "gates": {"max_unknown": 0.1}}
+    )
     tables += [{"path": "c", "like": name} for name in list(corpora())[::3]]
     tables.append({"path": "d.csv", "text_column": "1", "header": "no", "encoding": "cp1252", "quality_filter": ["c4"]})
     return {"corpus.toml": toml({"input": tables}), "one.toml": toml({"input": tables[:1]})}
@@ -164,7 +166,7 @@ def use_flags(path: Path) -> None:
 
 def models(folder: Path) -> Path:
     """Directories with config.json of each encoder, and the files of sentence-transformers."""
-    modern = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96)
+    modern = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
     shapes = {"bert": BertShape(num_hidden_layers=2), "modern": ModernBertShape(**modern)}
     for name, shape in shapes.items():
         config = EncoderConfig(shape=shape, vocab_size=1000)

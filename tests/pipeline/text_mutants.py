@@ -36,8 +36,35 @@ from tests.pipeline.twins_of_exclusion import words_of
 TEXTS = 50  # of a file
 SAMPLE = Path(__file__).parent.parent.parent / "jobs/sample"
 CASINGS = [(True, None), (True, False), (False, None), (False, True)]  # do_lower_case, strip_accents
-MARKS = [*"。！？．…”’）」』，、；：.!?,;:()\"'“「…-_#*&<>[]{}", "Mr", "No", "e.g", "U.S", "I", "J", "5", "三", "中", "文", "\n", " "]
-HTML = ["&amp;", "&#0;", "&#x110000;", "<b>", "</p>", "Ã©", "â€œ", "http://a.b/c", "lorem ipsum", "{", "javascript", "\r"]
+MARKS = [
+    *"。！？．…”’）」』，、；：.!?,;:()\"'“「…-_#*&<>[]{}",
+    "Mr",
+    "No",
+    "e.g",
+    "U.S",
+    "I",
+    "J",
+    "5",
+    "三",
+    "中",
+    "文",
+    "\n",
+    " ",
+]
+HTML = [
+    "&amp;",
+    "&#0;",
+    "&#x110000;",
+    "<b>",
+    "</p>",
+    "Ã©",
+    "â€œ",
+    "http://a.b/c",
+    "lorem ipsum",
+    "{",
+    "javascript",
+    "\r",
+]
 LOCALES = ["ja", "ru", "de-AT", "th", "fr", "el"]
 
 

@@ -1,0 +1,26 @@
+"""The fuzzing part of the campaign: a few batches of it, and what it does without atheris."""
+
+from tests.campaign import fuzz, guided
+from tests.mutant_targets import TARGETS
+
+
+def test_a_whole_campaign_is_a_million_inputs_of_every_target():
+    assert fuzz.NUMBERS.keys() == TARGETS.keys() and guided.SEARCHED.keys() <= TARGETS.keys()
+    assert sum(fuzz.NUMBERS.values()) + fuzz.GUIDED == 1_000_000
+
+
+def test_a_case_is_the_same_batch_when_it_is_run_alone(tmp_path, monkeypatch):
+    names = ("texts-wordpiece", "inputs-json", "settings-phases")
+    monkeypatch.setattr(fuzz, "NUMBERS", {name: fuzz.NUMBERS[name] for name in names})
+    monkeypatch.setattr(guided, "find_spec", lambda name: None)
+    monkeypatch.setattr(fuzz, "MUTANTS_OF_BATCH", 20)
+    outcomes = list(fuzz.run(tmp_path / "all", 1, 0.001))
+    assert [(one.what, one.count) for one in outcomes[:4]] == [
+        ("texts-wordpiece", 260),
+        ("inputs-json", 20),
+        ("inputs-json", 10),
+        ("settings-phases", 8),
+    ]
+    assert [one.result for one in outcomes if one.is_fault] == [] and "left out" in outcomes[4].result
+    [alone] = fuzz.run(tmp_path / "alone", 1, 0.001, only=2)
+    assert (alone.what, alone.count, alone.result) == ("inputs-json", 10, outcomes[2].result)
