@@ -1,20 +1,20 @@
 """A million changed files, texts and settings: no traceback that is not ours, no crash, no hang, no memory without bound.
 
-What is changed, and how it is used, is in the targets (`tests/mutant_targets.py`). Then `tests/campaign/guided.py` looks for
-inputs that reach new code. A case is a batch of mutants, or a search. The text of a fault names the mutant, which stays in
-the folder of the part.
+What is changed, and how it is used, is in the targets (`tests/mutant_targets.py`). Then `tests/campaign/structured.py` draws
+inputs with hypothesis, and `tests/campaign/guided.py` looks for inputs that reach new code. A case is a batch of mutants, a
+property or a search. The text of a fault names the mutant, which stays in the folder of the part.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.batches import batches
-from tests.campaign import guided
+from tests.campaign import guided, structured
 from tests.campaign.outcome import Outcome
 from tests.mutant_targets import TARGETS
 
 NUMBERS = {
-    "texts-wordpiece": 260_000,
+    "texts-wordpiece": 256_000,
     "texts-bpe": 160_000,
     "texts-unigram": 110_000,
     "texts-sentences": 60_000,
@@ -57,14 +57,14 @@ NUMBERS = {
     "models-preset": 200,
 }
 """Target -> inputs of a whole campaign: more for what takes a tenth of a millisecond, fewer for what takes half a second."""
-GUIDED = 12_600
-"""Inputs of the searches of a whole campaign."""
+STRUCTURED, GUIDED = 4_000, 12_600
+"""Inputs of a whole campaign that hypothesis draws, and inputs of its searches."""
 INPUTS_OF_BATCH = 5_000
 MUTANTS_OF_BATCH = 200
 
 
 def run(folder: Path, seed: int, share: float, only: int | None = None) -> Iterator[Outcome]:
-    """Yield an outcome for each batch and each search."""
+    """Yield an outcome for each batch, each property and each search."""
     first = 0
     for name, amount in NUMBERS.items():
         target, number = TARGETS[name], max(1, round(amount * share))
@@ -77,5 +77,8 @@ def run(folder: Path, seed: int, share: float, only: int | None = None) -> Itera
         for batch in batches(target, number, seed, folder / name, size, chosen):
             result = "\n\n".join(batch.faults) or "used, or refused in one line"
             yield Outcome(name, result, batch.seconds, bool(batch.faults), batch.number)
-    if only is None or only >= first:
-        yield from guided.run(folder / "guided", seed, round(GUIDED * share), None if only is None else only - first)
+    chosen = None if only is None else only - first
+    yield from structured.run(folder / "structured", seed, round(STRUCTURED * share), chosen)
+    chosen = None if chosen is None else chosen - len(structured.PROPERTIES)
+    if chosen is None or chosen >= 0:
+        yield from guided.run(folder / "guided", seed, round(GUIDED * share), chosen)
