@@ -18,7 +18,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -70,6 +70,17 @@ class Target:
 def target_of_files(seeds: Callable[[], Seeds], uses: Callable[[Path], Iterable[Use]], number: int) -> Target:
     """Return a target whose mutants are single files. An error names the file."""
 
+    def prepare(folder: Path) -> Seeds:
+        """Use each seed once: what that imports and builds is then there in every child."""
+        folder.mkdir(parents=True, exist_ok=True)
+        originals = seeds()
+        for name, content in originals.items():
+            (folder / name).write_bytes(content)
+            for use in uses(folder / name):
+                with suppress(ValueError), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    use()
+        return originals
+
     def mutate_one(original: Seeds, place: Path, draw: random.Random) -> Path:
         name = draw.choice(sorted(original))
         path = place.with_name(f"{place.name}-{name}")
@@ -77,7 +88,7 @@ def target_of_files(seeds: Callable[[], Seeds], uses: Callable[[Path], Iterable[
         return path
 
     return Target(
-        lambda folder: seeds(),
+        prepare,
         mutate_one,
         lambda original, path, draw: uses(path),
         number,

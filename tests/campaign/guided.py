@@ -72,7 +72,7 @@ def main(name: str, folder: Path, seed: int, number: int) -> None:
     with atheris.instrument_imports(include=INSTRUMENTED):
         targets: dict[str, Target] = importlib.import_module(SEARCHED[name]).TARGETS
     target = targets[name.partition("-")[2]]
-    seeds = target.prepare(folder)
+    seeds = target.prepare(folder / "originals")
     names = sorted(seeds)
     (folder / "corpus").mkdir()
     for i, file in enumerate(names):

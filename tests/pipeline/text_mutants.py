@@ -224,7 +224,12 @@ def target(use: Callable[[Sequence[str], random.Random], None], number: int) -> 
     def uses(original: object, path: Path, draw: random.Random) -> list[Use]:
         return [partial(use, json.loads(path.read_text()), draw)]
 
-    return Target(lambda folder: _real(), write_texts, uses, number, errors=(), inputs=TEXTS)
+    def prepare(folder: Path) -> None:
+        """Use a text in many ways: what that imports and builds is then there in every child."""
+        for i in range(40):
+            use([_real()[:200]], random.Random(i))
+
+    return Target(prepare, write_texts, uses, number, errors=(), inputs=TEXTS)
 
 
 TARGETS = {
