@@ -16,7 +16,7 @@ from tests.campaign.events import KILL
 from tests.campaign.outcome import Outcome
 from tests.campaign.verdict import Tested, contents, difference
 
-NUM_CASES = 120
+NUM_CASES = 90
 CYCLE = ("preprocess", "finetune", "preprocess --inputs", "pretrain", "preprocess --extend")
 CYCLE += ("preprocess --validation-input", "preprocess", "preprocess --inputs")
 assert {*CYCLE} == {*TEXT, *TRAINING}

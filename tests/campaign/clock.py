@@ -14,7 +14,7 @@ from tests.campaign.events import JUMP, KILL
 from tests.campaign.outcome import Outcome
 from tests.campaign.verdict import Tested
 
-NUM_CASES = 80
+NUM_CASES = 60
 CYCLE = ("preprocess", "finetune", "preprocess --inputs", "pretrain", "preprocess --extend", "export")
 CYCLE += ("preprocess --validation-input", "build-vocab")
 assert {*CYCLE} > {*TEXT, *TRAINING}

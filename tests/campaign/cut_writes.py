@@ -16,7 +16,7 @@ from tests.campaign.events import CUT, FAIL
 from tests.campaign.outcome import Outcome
 from tests.campaign.verdict import Tested
 
-NUM_CASES = 300
+NUM_CASES = 240
 CYCLE = ("import", "preprocess", "finetune", "preprocess --inputs", "pretrain", "preprocess --extend", "export")
 CYCLE += ("preprocess --validation-input", "preprocess", "adapt-vocab", "preprocess --inputs", "finetune", "embed")
 CYCLE += ("preprocess --extend", "pretrain", "export-data", "preprocess", "preprocess --inputs", "build-vocab", "score")

@@ -17,7 +17,7 @@ from tests.campaign.events import KILL
 from tests.campaign.outcome import Outcome
 from tests.campaign.verdict import Tested
 
-NUM_CASES = 250
+NUM_CASES = 150
 CYCLE = ("preprocess", "finetune", "preprocess --inputs", "pretrain", "preprocess --extend", "preprocess")
 CYCLE += ("preprocess --validation-input", "pretrain", "preprocess --inputs")
 NAMED = "refused with a line that names the file; same digest after its repair"

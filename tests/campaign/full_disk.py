@@ -17,7 +17,7 @@ from tests.campaign.forks import Ended
 from tests.campaign.outcome import Outcome
 from tests.campaign.verdict import Tested
 
-NUM_CASES = 120
+NUM_CASES = 80
 CYCLE = ("preprocess", "import", "preprocess --inputs", "pretrain", "preprocess --extend", "finetune", "export")
 CYCLE += ("preprocess --validation-input", "preprocess", "export-data", "adapt-vocab", "build-vocab", "embed", "score")
 assert {*CYCLE} == {*TEXT, *TRAINING, *OTHERS}
