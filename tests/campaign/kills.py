@@ -30,6 +30,8 @@ END_SECONDS = 120
 AFTER_THE_END = 1.05
 """Kills are spread over the duration of an unbroken job, and a little more."""
 LAST_CHARACTERS = 3000
+LOST_RANK = 2
+"""Exit status of a rank that lost the connection to the others."""
 
 
 class Fault(Exception):
@@ -172,8 +174,11 @@ def check_end(running: Running, target: str, sent: signal.Signals | None) -> Non
     statuses, expected = wait(running), {0}
     if sent:
         expected |= {-sent} if sent == signal.SIGKILL else {-sent, 128 + sent}
-        # What is left of a job whose workers or other ranks were killed ends with an error.
-        expected |= {1} if running.num_ranks > 1 else {WORKER_LOST} if target != "the parent" else set()
+        # What is left of a job whose workers or other ranks were killed ends with an error, and torchrun with status 1.
+        if running.num_ranks > 1:
+            expected |= {1, LOST_RANK}
+        elif target != "the parent":
+            expected |= {WORKER_LOST}
     if not set(statuses) <= expected:
         raise Fault(f"ended with {statuses}, expected {sorted(expected)}: {running.said()[-LAST_CHARACTERS:]}")
     if "Traceback" in running.said() and not running.in_torchrun:
