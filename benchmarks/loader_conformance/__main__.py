@@ -37,8 +37,7 @@ PAGE = ROOT / "docs" / "loader-conformance.md"
 LAST_RESULT = "## The last result"
 ABSENT = (
     "ffcv 1.0.2: pip must build it, and its set-up needs the C++ libraries OpenCV and libturbojpeg",
-    "megatron-energon 7.4.1: can be installed on Python 3.11, but reads samples of webdataset with a description that its "
-    "own tool makes, and has no file here yet",
+    "megatron-energon 7.4.1: has a wheel for Python 3.11, but no file in benchmarks/loader_conformance/loaders/ yet",
     "torchdata 0.11.0: has no loader of shards of its own; its StatefulDataLoader reads the columns of datasets",
 )
 """Other loaders, and why they have no column."""

@@ -25,6 +25,7 @@ from loader_conformance.scenarios import SCENARIOS, Part, Scenario
 from loader_conformance.table import outcome_table
 from loader_conformance.training import Trainings
 
+ROOT = Path(__file__).parents[2]
 WHOLE = [(0, [1, 2, 3]), (0, [4, 5]), (1, [5, 4, 3]), (1, [1, 2])]
 
 
@@ -176,3 +177,12 @@ def test_a_training_that_does_not_end_hangs_and_an_error_is_a_refusal(tmp_path):
     assert outcome.kind == "refused" and "no-set/even" in outcome.message
     slow = Trainings(name=OURS[1], folder=tmp_path / "slow", rivals_python=Path("no rival"), time_limit=0)
     assert slow.outcome(scenario) == Outcome(kind="hangs", message="no end after 0 s")
+
+
+def test_the_page_shows_the_tables_of_the_last_result():
+    """docs/loader-conformance.md has the tables of benchmarks/results/loader_conformance.md."""
+    result, page = (
+        [line for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+        for path in ("benchmarks/results/loader_conformance.md", "docs/loader-conformance.md")
+    )
+    assert result == page[-len(result) :]
