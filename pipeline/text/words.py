@@ -37,19 +37,6 @@ _WHOLE_RANGES = (  # of Chinese characters and kana
 )
 _LARGE_RANGES = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0x20000, 0x2F7FF), (0x30000, 0x3FFFF))
 """Characters of one kind that the rules do not change: looking at each would take a second."""
-_SMALL_SCRIPTS = tuple(
-    point
-    for first, end in (
-        (0, 0x3400),
-        (0x4DC0, 0x4E00),
-        (0xA000, 0xAC00),
-        (0xD7A4, 0xD800),
-        (0xF900, 0x20000),
-        (0xE0000, 0xE0200),
-    )
-    for point in range(first, end)
-) + tuple(range(0x2F800, 0x2FA20))
-"""All others that are assigned."""
 _JAMO = (0x1160, 0x11FF)  # medial and final letters of Hangul, which may be joined to the letter before them
 
 
@@ -182,8 +169,23 @@ def kind_of(character: str) -> int:
 
 
 @cache
+def _small_scripts() -> tuple[int, ...]:
+    """Return all other code points that are assigned. Not a constant: making it takes as long as many imports."""
+    ranges = (
+        (0, 0x3400),
+        (0x4DC0, 0x4E00),
+        (0xA000, 0xAC00),
+        (0xD7A4, 0xD800),
+        (0xF900, 0x20000),
+        (0x2F800, 0x2FA20),
+        (0xE0000, 0xE0200),
+    )
+    return tuple(point for first, end in ranges for point in range(first, end))
+
+
+@cache
 def _format_characters() -> re.Pattern[str]:
-    points = np.array([point for point in _SMALL_SCRIPTS if unicodedata.category(chr(point)) == "Cf"])
+    points = np.array([point for point in _small_scripts() if unicodedata.category(chr(point)) == "Cf"])
     ranges = np.split(points, np.flatnonzero(np.diff(points) > 1) + 1)  # many times as fast as single characters
     return re.compile("[" + "".join(f"\\U{part[0]:08x}-\\U{part[-1]:08x}" for part in ranges) + "]+")
 
@@ -202,10 +204,10 @@ def _kinds() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     for first, last in _LARGE_RANGES:
         is_letter = [unicodedata.category(chr(point)) == "Lo" for point in range(first, last + 1)]
         final[first : last + 1] = np.where(is_letter, kind_of(chr(first)), _SEPARATOR)
-    for point in _SMALL_SCRIPTS:
+    for point in _small_scripts():
         final[point] = kind_of(chr(point))
     given = final.copy()
-    for point in _SMALL_SCRIPTS:
+    for point in _small_scripts():
         character = chr(point)
         changed = change_text(character)
         joins = unicodedata.category(character)[0] == "M" or _JAMO[0] <= point <= _JAMO[1]

@@ -37,3 +37,27 @@ def test_a_pipeline_runs_without_the_connectors():
 def test_beam_with_connectors_is_the_whole_of_beam_without_a_warning():
     code = LOCAL.replace("False", "True") + "print(hasattr(beam.io, 'ReadFromBigQuery'))"
     assert output_of(code) == "True\n"
+
+
+def test_packages_that_a_local_job_does_not_use_are_imported_when_they_are_used():
+    code = (
+        "later = [m for m in ('beartype', 'requests', 'urllib3', 'yaml') if m in sys.modules];"
+        "from apache_beam.runners.portability import flink_uber_jar_job_server as flink;"
+        "from apache_beam.transforms import external;"
+        "from apache_beam.typehints import typehints;"
+        "import requests, yaml;"
+        "print(later, flink.requests.get is requests.get, external.yaml.safe_load('[1]'), 'beartype' in sys.modules,"
+        " typehints.is_subhint(bool, int), typehints.is_subhint(str, int))"
+    )
+    assert output_of(LOCAL + code) == "[] True [1] False True False\n"
+
+
+def test_hints_that_cannot_be_compared_are_inconsistent():
+    code = (
+        "from apache_beam.typehints import typehints\n"
+        "try:\n"
+        "    typehints.is_subhint('not a hint', 1)\n"
+        "except typehints.BeartypeDoorException as error:\n"
+        "    print(type(error.__cause__).__module__.partition('.')[0])\n"
+    )
+    assert output_of(LOCAL + "\n" + code) == "beartype\n"
