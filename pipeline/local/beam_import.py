@@ -35,7 +35,8 @@ def import_beam(*, connectors: bool) -> None:
         import apache_beam
     else:
         with _without(CONNECTORS), _without_collections():
-            import apache_beam  # noqa: F401
+            import apache_beam
+            import apache_beam.runners.portability.flink_runner  # noqa: F401  (which imports requests)
 
 
 @contextmanager

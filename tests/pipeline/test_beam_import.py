@@ -41,6 +41,7 @@ def test_beam_with_connectors_is_the_whole_of_beam_without_a_warning():
 
 def test_packages_that_a_local_job_does_not_use_are_imported_when_they_are_used():
     code = (
+        "import pipeline.execution;"
         "later = [m for m in ('beartype', 'requests', 'urllib3', 'yaml') if m in sys.modules];"
         "from apache_beam.runners.portability import flink_uber_jar_job_server as flink;"
         "from apache_beam.transforms import external;"
