@@ -15,8 +15,10 @@ TUTORIAL_STEPS |= {
     "step-00000600": "step-00000004",
     "step-00001000": "step-00000005",
 }
-INTERRUPTION = frozenset({"stopped by SIGINT at step", "resuming at step", "changed at step", "languages"})
-"""Lines of a training that was stopped by Ctrl-C."""
+INTERRUPTION = frozenset({"stopped by SIGINT at step", "resuming at step", "changed at step"})
+INTERRUPTION |= {"length", "the examples are not pairs", "finished", "run predicts this text better"}
+"""Lines of a training that was stopped by Ctrl-C: here it has its few steps, and the next start has nothing to do. The last
+one is a verdict, which depends on the models."""
 EXAMPLE = {"example 2996": "example 3", "explain books 2996": "explain books 3"}
 FEW_STEPS = {
     "--num-steps 200 ": "--num-steps 4 ",
