@@ -43,7 +43,7 @@ class StandIns:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.english = (ROOT / "jobs/sample/en.jsonl").read_text("utf-8").splitlines()[::5]
-        self.chinese = (ROOT / "jobs/sample/zh.txt").read_text("utf-8").split("\n\n")[:14]
+        self.chinese = (ROOT / "jobs/sample/zh.txt").read_text("utf-8").split("\n\n")[:30]
 
     def texts(self) -> list[str]:
         """The English texts without the objects in which they come."""
