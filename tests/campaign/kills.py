@@ -176,7 +176,7 @@ def check_end(running: Running, target: str, sent: signal.Signals | None) -> Non
         expected |= {-sent} if sent == signal.SIGKILL else {-sent, 128 + sent}
         # What is left of a job whose workers or other ranks were killed ends with an error, and torchrun with status 1.
         if running.num_ranks > 1:
-            expected |= {1, LOST_RANK}
+            expected |= {1, LOST_RANK, -signal.SIGKILL}
         elif target != "the parent":
             expected |= {WORKER_LOST}
     if not set(statuses) <= expected:

@@ -5,6 +5,7 @@ longer than a small job.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import torch.distributed as dist
 
 from tests.forked import DEVNULL, Forked
 from tests.jobs.restartable_job import ROOT, environment_of
-from tests.ranks import meeting_place
 
 PRELOAD = """
 from pipeline.local.beam_import import import_beam
@@ -34,6 +35,8 @@ sys.exit(main(sys.argv[1:]))
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 COMMAND, FORK = "command", "fork"
 SECONDS_BETWEEN_LOOKS = 0.02
+LAUNCHER_SECONDS = 30
+"""After one rank has ended, others have this time to end by themselves. torchrun gives them as much."""
 
 
 class Running:
@@ -53,7 +56,10 @@ class Running:
             self.started = [self._fork(argv, environment)]
         else:
             common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1"} | environment
-            common |= {"MASTER_PORT": str(meeting_place().port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+            self.store = dist.TCPStore(
+                "127.0.0.1", 0, is_master=True, wait_for_workers=False
+            )  # lives as long as they do
+            common |= {"MASTER_PORT": str(self.store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
             common |= {"TORCHELASTIC_RESTART_COUNT": "0"}
             ranks = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_ranks))
             self.started = [self._fork(argv, common | rank) for rank in ranks]
@@ -97,6 +103,12 @@ class Running:
         until = time.monotonic() + seconds
         while not self.has_ended() and time.monotonic() < until:
             time.sleep(SECONDS_BETWEEN_LOOKS)
+            if len(self.started) > 1 and any(process.poll() is not None for process in self.started):
+                until = min(until, time.monotonic() + LAUNCHER_SECONDS)
+        if any(process.poll() is not None for process in self.started):  # as torchrun does, for ranks that still join
+            self.send([process.pid for process in self.started if process.poll() is None], signal.SIGKILL)
+            for process in self.started:
+                process.wait()
         return [process.poll() for process in self.started]
 
     def wait_for_all(self, seconds: float) -> list[str]:
