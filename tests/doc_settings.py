@@ -142,7 +142,7 @@ PYTHON_NOT_RUN = {
 }
 
 NOT_RUN = {
-    r"^make |^\.venv/bin/": "targets that install packages or run every test, the demo, and the benchmarks",
+    r"^make |^\.venv/bin/|^python benchmarks/": "installs packages, runs every test, the demo or a benchmark",
     r"\bpip install|^python3 -m venv": "installs packages",
     r"^(docker|kubectl|gcloud|sbatch|dask|ssh|export) ": "another machine, or a program that is not here",
     r"\bs3://|\$BUCKET|/shared/": "an object store or a cluster",

@@ -25,7 +25,7 @@ PAGES = [page for page in pages() if page != "README.zh-CN.md"]
 SLOW = {"docs/domain.md", "docs/finetuning.md", "docs/mixtures.md", "docs/results.md"}
 """Pages that take the longest."""
 PRESETS = {"tiny", "mini", "small", "base", "large"}
-LABEL = re.compile(r"\s*([A-Za-z\[][\w@./\[\] -]*?)(?=\s{2,}|:|\s+\d| = )")
+LABEL = re.compile(r"\s*([A-Za-z\[][\w@./\[\] -]*?)(?=\s{2,}|:|\s+\d|\s+[0-9a-f]{16}| = )")
 
 
 @pytest.fixture(scope="module")
