@@ -1,5 +1,6 @@
 """Runs of `bertloom pretrain` that are killed: in one process and in two ranks."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,10 +90,15 @@ def words(options: list[str], folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """Return losses, weights and moments, and the names of all files."""
+    """Return losses, weights and moments, and the names of all files: of each checkpoint, and outside of checkpoints.
+
+    A signal adds a checkpoint, so which ones are kept differs.
+    """
     run = folder / "out"
     config = (run / "config.toml").read_text().replace(str(folder), "")
-    found: dict[str, object] = {str(path.relative_to(folder)): "" for path in sorted(folder.rglob("*"))}
+    found: dict[str, object] = {
+        re.sub(r"/step-\d{8}(?=/|$)", "/STEP", path.relative_to(folder).as_posix()): "" for path in folder.rglob("*")
+    }
     return found | {"losses": numbers(run), "config.toml": config, "weights": learnt(run)}
 
 
