@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-engines test-versions campaign lint format bench conformance
+.PHONY: help demo test test-engines test-versions campaign lint format docs bench conformance
 
 help:
 	@echo "make demo     every step on the shipped sample: vocabulary, shards, a short training, resume"
@@ -15,6 +15,7 @@ help:
 	@echo "make release-check  the wheel of the sdist in an empty environment, where the demo runs (needs an index)"
 	@echo "make lint     ruff format --check, ruff check and mypy"
 	@echo "make format   ruff format, and ruff's own fixes"
+	@echo "make docs     the documentation as a site: open site/index.html"
 	@echo "make bench    the scripts in benchmarks/, one after the other"
 	@echo "make conformance  what loaders read after a stop, bertloom's and others' (docs/loader-conformance.md; needs an index)"
 	@echo "PYTHON=python3.12 chooses the Python that .venv is made from (3.11 to 3.14)"
@@ -71,6 +72,10 @@ conformance: .venv/.installed-test .venv-rivals/loaders/.installed
 
 .venv/.installed-lint: .venv/.installed-test
 	$(PIP) -e '.[test,lint]'
+	touch $@
+
+.venv/.installed-docs: .venv/.installed-all
+	$(PIP) -e '.[all,docs]'
 	touch $@
 
 # Rivals have environments of their own, so that their packages cannot change ours.
