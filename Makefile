@@ -48,6 +48,10 @@ format: .venv/.installed-lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# --strict: a link to a page or a heading that is absent is an error. The variable silences an announcement of mkdocs-material.
+docs: .venv/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 bench: .venv/.installed-test .venv-rivals/run_mlm/.installed
 	@for script in $(wildcard benchmarks/bench_*.py); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
