@@ -88,8 +88,8 @@ SETTINGS = {
         files={"vocab.txt": "vocabulary", "books.parquet": "parquet", "corpus.toml": "shown 0"}
         | {
             "crawl/a.jsonl.gz": "english half",
-            "essays": "chinese",
-            "letters": "chinese",
+            "essays": "chinese files",
+            "letters": "english files",
             "oscar/en_part_1.jsonl.gz": "oscar",
         }
         | {"zhwiki-pages-articles.xml.bz2": "chinese dump"},

@@ -66,6 +66,9 @@ class StandIns:
             _write(path, TASKS)
         elif kind == "bad rows":
             _write(path, BAD_ROWS)
+        elif kind in ("english files", "chinese files"):  # a file for each document
+            for number, text in enumerate(self.texts()[1::4] if kind == "english files" else self.chinese):
+                _write(path / f"{number}.txt", text + "\n")
         elif kind == "english half":
             _write(path, "\n".join(self.english[::2]) + "\n")
         elif kind == "lines of the model":  # words that the stand-in for a published BERT has

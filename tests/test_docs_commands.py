@@ -136,7 +136,7 @@ def run_ranks(command: Command, folder: Path) -> tuple[int, str]:
     at = words.index("bertloom")
     launcher, words = words[:at], smaller(words[at + 1 :])
     set_option(launcher, "--nproc-per-node", "2")
-    text = shlex.join([*launcher, "--master-port", "0", "bertloom", *words])
+    text = shlex.join([*launcher, "--standalone", "bertloom", *words])
     return run_in_shell(text, folder)
 
 
