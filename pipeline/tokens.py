@@ -293,7 +293,8 @@ def read_range(
     pieces = iter(read(*((name, columns[name][0], *span) for name, some in spans.items() for span in some)))
     found: dict[str, NDArray[Any]] = {}
     for name, (kind, _, counts) in columns.items():
-        values = np.concatenate([np.zeros(0, kind), *islice(pieces, len(spans[name]))])
+        some = list(islice(pieces, len(spans[name])))
+        values = some[0] if len(some) == 1 else np.concatenate([np.zeros(0, kind), *some])  # of one without a copy
         if not is_sparse and not wanted.all():
             values = take_ranges(values, (np.cumsum(counts) - counts)[wanted], counts[wanted])
         found[name] = values

@@ -67,7 +67,7 @@ def _faults(target: Target, original: Any, chosen: range, seed: int, folder: Pat
             at = int.from_bytes(place[:8], "little")
             if status:
                 said.seek(0)
-                faults.append((at, f"{ending(status)} {said.read()[-LONGEST_FAULT:]}"))
+                faults.append((at, f"{ending(status)} {said.read(LONGEST_FAULT)}"))
         for number, text in faults:
             yield _tried_again(target, original, number, seed, folder, text)
         chosen = range(at + 1, chosen.stop) if status else range(0)

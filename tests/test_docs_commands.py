@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,14 +118,14 @@ def run_in_shell(text: str, folder: Path) -> tuple[int, str]:
 
 
 def open_pages(words: list[str], folder: Path) -> tuple[int, str]:
-    """Start `browse`, read the address, end it with Ctrl-C."""
+    """Start `browse`, read the address, end it. Not with Ctrl-C, which a background job of a shell ignores."""
     command = [sys.executable, "-m", "jobs.cli", *words, *([] if "--no-open" in words else ["--no-open"])]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
         first = process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert re.match(r"http://127\.0\.0\.1:\d+/[\w-]+/$", first)
-        process.communicate()
+        process.communicate(timeout=60)
     return 0, first
 
 

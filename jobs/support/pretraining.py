@@ -157,7 +157,9 @@ class Pretraining(Training[GlobalBatch, PretrainingResult]):
         return joined(list(found.values())), {name: result.mlm_loss for name, result in found.items()}
 
     def describe_evaluation(self, step: int, values: dict[str, float]) -> str:
-        pairs = f"; NSP loss {values['nsp_loss']:.3f}, accuracy {values['nsp_accuracy']:.1%}" if values["nsp_loss"] else ""
+        pairs = (
+            f"; NSP loss {values['nsp_loss']:.3f}, accuracy {values['nsp_accuracy']:.1%}" if values["nsp_loss"] else ""
+        )
         return f"step {step:,}, validation: MLM loss {values['mlm_loss']:.3f}, accuracy {values['mlm_accuracy']:.1%}{pairs}"
 
     def is_save_due(self, step: int, *, is_evaluated: bool) -> bool:

@@ -27,14 +27,15 @@ def open_source(source: Source, ahead: int = 0) -> BinaryIO:
 
 
 class _UnchangedFile(io.RawIOBase):
-    """A local file that is compared with its listing after each read."""
+    """A local file that is compared with its listing after each read, and at its end: a reader may map it into memory."""
 
     def __init__(self, source: Source, file: io.FileIO) -> None:
         self._source, self._file = source, file
+        self.name = source.path
         try:
             self._check()
         except StoreError:
-            self.close()
+            file.close()
             raise
 
     def readinto(self, buffer: Any, /) -> int | None:
@@ -58,8 +59,12 @@ class _UnchangedFile(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        self._file.close()
-        super().close()
+        if not self._file.closed:
+            try:
+                self._check()
+            finally:
+                self._file.close()
+                super().close()
 
     def _check(self) -> None:
         source, found = self._source, os.fstat(self._file.fileno())

@@ -267,4 +267,4 @@ class Unpacker:
                 pass  # its undamaged part is taken for all of it
         self.seconds += time.process_time() - start
         self.unpacked_bytes += packed_share * source.size
-        return replace(source, path=str(path), codec=None, size=written), packed_share
+        return replace(source, path=str(path), codec=None, size=written, modified=None), packed_share

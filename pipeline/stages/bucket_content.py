@@ -69,6 +69,7 @@ def read_bucket(
         held.append((block, np.full(len(ids), number, np.intp)))
         if (ids[1:] == ids[:-1]).any():
             held[-1] = _distinct(held[-1:], plan, folder)
+        del block  # or it stays in memory while the next part is read
         num_bytes += _num_bytes(held[-1][0])
         if num_bytes > max_bytes:
             held = [_distinct(held, plan, folder)]
@@ -139,7 +140,8 @@ def _take(blocks: Sequence[TokenBlock], order: NDArray[np.intp]) -> TokenBlock:
     rows = np.concatenate([block.documents for block in blocks])
 
     def gather(name: str, column: str) -> NDArray[Any]:
-        values = np.concatenate([getattr(block, name) for block in blocks])
+        parts = [getattr(block, name) for block in blocks]
+        values = np.concatenate(parts) if len(parts) > 1 else parts[0]  # of one block without a copy
         counts = rows[column].astype(np.int64)
         return take_ranges(values, (np.cumsum(counts) - counts)[order], counts[order])
 
