@@ -61,7 +61,9 @@ def read_bucket(
     max_bytes = MAX_HELD_BYTES
     if choose is None:
         choose = documents_of_split(bucket, plan)
-    for number, block in enumerate(read_blocks(bucket, plan.parts, folder, choose)):
+    number = -1  # not by `enumerate`, which would hold a block while the next one is read
+    for block in read_blocks(bucket, plan.parts, folder, choose):
+        number += 1
         ids = block.documents["id"]
         if len(ids) == 0:
             continue
@@ -69,7 +71,7 @@ def read_bucket(
         held.append((block, np.full(len(ids), number, np.intp)))
         if (ids[1:] == ids[:-1]).any():
             held[-1] = _distinct(held[-1:], plan, folder)
-        del block  # or it stays in memory while the next part is read
+        del block
         num_bytes += _num_bytes(held[-1][0])
         if num_bytes > max_bytes:
             held = [_distinct(held, plan, folder)]
