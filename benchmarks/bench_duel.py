@@ -123,7 +123,8 @@ def report(
     what = (
         f"From {size} of raw text to a masked language model in {arguments.minutes:g} minutes of wall-clock time, one core "
         f"and one thread each, side by side: 4 layers of 256, 4 heads, batches of 32 × 128, peak learning rate "
-        f"{contest.learning_rate:g}. The rival has datasets {versions[0]}, torch {versions[1]}, transformers {versions[2]}, "
+        f"{contest.learning_rate:g} (Muon in bertloom's own recipe: 2e-3). "
+        f"The rival has datasets {versions[0]}, torch {versions[1]}, transformers {versions[2]}, "
         f"which judges all models on {num_held_out:,} held-out documents with the same masks."
     )
     lines = header("A duel with run_mlm", what, "torch", "tokenizers", "apache-beam", "pyarrow")

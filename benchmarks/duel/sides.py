@@ -22,8 +22,11 @@ MATCHING_TRAINING = (
     "--max-gradient-norm 1 --decay linear --model.hidden-dropout-prob 0.1 --model.attention-probs-dropout-prob 0.1"
 )
 """What TrainingArguments and BertConfig have by default, where bertloom's default is another one."""
-OWN_TRAINING = "--remask --optimizer muon --weight-decay 0.01 --decay linear --model.initializer-range 0.035"
-"""bertloom's own recipe: Muon, no dropout, and initial weights for the width (docs/experiments.md)."""
+OWN_TRAINING = (
+    "--remask --optimizer muon --learning-rate 2e-3 --weight-decay 0.01 --decay linear --model.initializer-range 0.035"
+)
+"""bertloom's own recipe: Muon with the peak learning rate of docs/results.md, no dropout, and initial weights for the width
+(docs/experiments.md)."""
 POLL_SECONDS = 0.05
 
 
