@@ -31,7 +31,7 @@ OURS = ("bertloom pretrain", "bertloom ShardDataset")
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a process of training tells its loader."""
+    """What a training process passes to its loader."""
 
     folders: Sequence[str]
     """Folders that `Loader.write` filled: one, or two for a mixture."""

@@ -32,7 +32,7 @@ def row_of(tokens: Sequence[int] | np.ndarray) -> int:
     ids = np.asarray(tokens, np.int64)
     row = int((ids[1] - len(SPECIAL)) * NUM_WORDS + ids[2] - len(SPECIAL)) if len(ids) > 2 else -1
     if row < 0 or not np.array_equal(ids, row_tokens(row)):
-        raise ValueError(f"the loader gave the tokens {ids.tolist()}, which are no row of the test")
+        raise ValueError(f"the loader gave the tokens {ids.tolist()}, which do not belong to any row of the test")
     return row
 
 

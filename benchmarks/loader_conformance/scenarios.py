@@ -54,7 +54,7 @@ class Scenario:
 
 
 def by_ranks(global_batch: int) -> tuple[Part, ...]:
-    """Return a training on 1, then 2, then 3 ranks, each of which takes its share at once."""
+    """Return a training on 1, then 2, then 3 ranks. Each rank takes its share in one micro-batch."""
     stops = (STOP, 2 * STOP, None)
     return tuple(
         Part(num_ranks=ranks, micro_batch=-(-global_batch // ranks), stop=stop) for ranks, stop in zip((1, 2, 3), stops)

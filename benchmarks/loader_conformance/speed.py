@@ -20,7 +20,8 @@ from loader_conformance.training import environment_of
 
 BATCH = 64
 NOT_PADDED = "bertloom pretrain"
-"""This loader packs rows end to end, without padding, for the model of bertloom. It is listed, but is no base."""
+"""This loader packs rows end to end, without padding, for the model of bertloom. It is in the table, but the
+others are not compared with it."""
 BASE = "bertloom ShardDataset"
 
 

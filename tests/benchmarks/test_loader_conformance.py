@@ -124,7 +124,7 @@ def test_a_loader_that_knows_the_places_is_judged_by_them():
 def test_a_row_that_a_loader_changes_is_an_error():
     assert [row_of(row_tokens(row)) for row in (0, 1, 999, 1000, 5_699)] == [0, 1, 999, 1000, 5_699]
     for damaged in (row_tokens(7)[:-1], row_tokens(7)[::-1], [2], []):
-        with pytest.raises(ValueError, match="are no row of the test"):
+        with pytest.raises(ValueError, match="do not belong to any row of the test"):
             row_of(damaged)
 
 

@@ -32,7 +32,7 @@ def names() -> list[str]:
 
 
 def make(name: str, folder: Path) -> Killable:
-    """Make the corpus of a job in `folder`, and the vocabulary of all jobs beside it."""
+    """Make the corpus of a job in `folder`, and the vocabulary of all jobs in its parent folder."""
     vocabulary = folder.parent / "vocab.txt"
     folder.mkdir(parents=True)
     if not vocabulary.exists():

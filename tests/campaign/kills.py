@@ -26,7 +26,7 @@ NUM_KILLS = (1, 1, 1, 2, 3)
 TIMEOUT_SECONDS = 300
 """A job of a few seconds takes much longer on a busy machine; after this, it hangs."""
 END_SECONDS = 120
-"""After this, processes of a job that has ended are left behind."""
+"""After this time, the processes of an ended job that still run are a fault."""
 AFTER_THE_END = 1.05
 """Kills are spread over the duration of an unbroken job, and a little more."""
 LAST_CHARACTERS = 3000
