@@ -34,7 +34,7 @@ class Setting:
     """The files that a page names but does not make, and what its texts are changed to."""
 
     files: dict[str, str] = field(default_factory=dict)
-    """From the name to a kind of stand-in (tests/doc_stand_ins.py)."""
+    """Name of a file -> kind of its stand-in (tests/doc_stand_ins.py)."""
     swaps: dict[str, str] = field(default_factory=dict)
     """Changes of the texts of the page: fewer steps, another number of an example."""
     later: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Every command in the READMEs and in docs/ runs, on small stand-ins, in the order of its page; or is listed with a reason.
+"""Every command in the READMEs and in docs/ runs on small stand-ins, in the order of its page, or is listed with a reason.
 
 A command that is neither runnable with the files of its page's setting (tests/doc_settings.py) nor listed there fails.
 """

@@ -41,7 +41,7 @@ def read_lines(path: Path) -> list[dict[str, Any] | None]:
 
 
 def missing_after(lines: Sequence[dict[str, Any] | None], step: int, log_every: int) -> int | None:
-    """Return the first step whose line is missing at the end of the lines up to a step; None if there is no such step.
+    """Return the first step whose line is missing at the end of the lines up to a step; None if none is missing.
 
     log_every: number of steps between two lines. It may have been larger before.
     """

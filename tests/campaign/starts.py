@@ -123,7 +123,7 @@ class Running:
         return self.said_file.read_text(errors="replace")
 
     def send(self, numbers: Sequence[int], signal_number: int) -> None:
-        """Send a signal to processes, of which some may have ended."""
+        """Send a signal to processes. Some of them may have ended."""
         for number in numbers:
             with suppress(ProcessLookupError):
                 os.kill(number, signal_number)

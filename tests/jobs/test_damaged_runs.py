@@ -89,7 +89,7 @@ def test_what_a_kill_left_in_a_run_or_a_complete_data_set_is_removed(data, job, 
 
 def test_a_lock_or_a_note_that_cannot_be_written_is_named(tmp_path):
     if not os.path.exists("/dev/full"):
-        pytest.skip("there is no device that is always full")
+        pytest.skip("this system has no /dev/full")
     (tmp_path / "lock").symlink_to("/dev/full")
     with pytest.raises(OSError) as error, file_lock(tmp_path / "lock"):
         pass
