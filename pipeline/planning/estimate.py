@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.job import JobConfig
 from pipeline.planning.sample import Sample
 from pipeline.planning.trial import Repeats, Trial
-from pipeline.stages.plan import BUCKET_TOKENS
+from pipeline.stages.plan import count_buckets
 from pipeline.tokens import INDEX, RANGES
 from pipeline.vocabulary import Vocabulary
 
@@ -297,6 +297,6 @@ def _seconds(
 def _memory(found: dict[str, Estimate], trial: Trial) -> int:
     """Return the peak of a worker's memory: while it tokenizes, as here, or while it makes the shards of a bucket."""
     assert trial.memory
-    tokens = found["tokens"].value
-    in_bucket = tokens / max(1, math.ceil(tokens / BUCKET_TOKENS))
+    tokens = math.ceil(found["tokens"].value)
+    in_bucket = tokens / count_buckets(tokens)
     return round(max(trial.memory.tokenize, trial.memory.before + BUCKET_TOKEN_BYTES * in_bucket))

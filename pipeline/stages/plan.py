@@ -191,7 +191,7 @@ def make_plan(
             f"{first_files(damaged)}: damaged. The undamaged parts were used; rejects.jsonl.gz lists what was not"
         )
 
-    counts = {split: min(max(1, -(-tokens[split] // BUCKET_TOKENS)), MAX_BUCKETS) for split in SPLITS if tokens[split]}
+    counts = {split: count_buckets(tokens[split]) for split in SPLITS if tokens[split]}
     counts["train"] = max(counts["train"], min_shards)
     buckets = _make_buckets(tables, is_held_out, counts, min_sources, min_shards)
     if (found := sum(bucket.split == "train" for bucket in buckets)) < min_shards:
@@ -202,6 +202,11 @@ def make_plan(
     near, held = _digest(near_duplicate_ids), _digest(held_out_ids)
     digests = near, held, known.digest if known else ""
     return Plan(ordered, tuple(buckets), validation_fraction, num_documents, tuple(notes), *digests, selection)
+
+
+def count_buckets(tokens: int) -> int:
+    """Return the number of buckets for this many tokens of a split, before any are merged."""
+    return min(max(1, -(-tokens // BUCKET_TOKENS)), MAX_BUCKETS)
 
 
 def _make_buckets(

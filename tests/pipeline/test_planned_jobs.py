@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +49,20 @@ def write_json_lines(path, rows):
     return path
 
 
-def estimate(path, folder, sample_bytes, **examples):
-    """Return the estimate for a file or a folder, and the sample."""
+def tried(path, folder, sample_bytes, **examples):
+    """Return the sample of a file or a folder, its trial, and the job and vocabulary of both."""
     vocabulary = read_vocabulary(str(write_vocabulary(folder / "vocab.txt")))
     job = JobConfig(TokenizeConfig(), ExamplesConfig(dupe_factor=2, **examples), vocabulary.sha256)
     scratch = folder / "scratch"
     scratch.mkdir()
     sample = choose_sample(find_sources([str(path)]), sample_bytes, PART_BYTES, scratch)
-    trial = run_trial(sample, job, vocabulary, scratch)
-    return estimate_job(sample, trial, job, vocabulary, PART_BYTES, 1), sample
+    return sample, run_trial(sample, job, vocabulary, scratch), job, vocabulary
+
+
+def estimate(path, folder, sample_bytes, **examples):
+    """Return the estimate for a file or a folder, and the sample."""
+    found = tried(path, folder, sample_bytes, **examples)
+    return estimate_job(*found, PART_BYTES, 1), found[0]
 
 
 def lengths(kind, number, seed=1):
@@ -111,6 +117,15 @@ def test_a_folder_of_files_of_very_different_kinds_is_estimated_by_kind(tmp_path
     assert found.quantities["documents_in"].value == pytest.approx(5_460, rel=0.1)
     low, high = found.quantities["documents_in"].range
     assert low <= 5_460 <= high
+
+
+def test_the_memory_of_a_worker_grows_with_the_buckets_when_there_are_as_many_as_there_can_be(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.stages.plan.BUCKET_TOKENS", 100)
+    monkeypatch.setattr("pipeline.stages.plan.MAX_BUCKETS", 7)
+    sample, trial, *job = tried(write_json_lines(tmp_path / "in.jsonl", texts([10] * 500)), tmp_path, 10_000_000)
+    trial.memory = replace(trial.memory, before=0, tokenize=0)
+    found = estimate_job(sample, trial, *job, PART_BYTES, 1)
+    assert found.memory == pytest.approx(40 * found.quantities["tokens"].value / 7, abs=1)
 
 
 def test_no_document_is_read_twice_and_the_draws_are_the_same_each_time(tmp_path):
