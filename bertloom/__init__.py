@@ -1,7 +1,7 @@
 """BERT from raw text: preprocessing with Apache Beam, pretraining with PyTorch, and what to do with the model.
 
     >>> import bertloom
-    >>> bertloom.load("run/model").predict(["a text"])
+    >>> bertloom.load("tuned").predict(["a text"])
 
 These names are loaded when they are first used, so importing the package loads neither torch nor Beam. The modules of the
 package hold what preprocessing and training share.

@@ -62,14 +62,19 @@ def read_member(payload: pa.Buffer, columns: Sequence[str] | None = None) -> pa.
 
 
 def read_shard(path: str) -> pa.Table:
-    """Read a whole shard as one table.
-
-    >>> read_shard("DATASET/train/seq128/copy0/00000.tar").column("next_sentence_label")[:3]
+    """Return a whole shard as one table, with the columns of docs/shard-format.md. An example is a row.
 
     The token ids are not compared with a vocabulary.
 
+    Args:
+        path: a file, or a URL that fsspec knows.
+
     Raises:
         ValueError: it is not a shard, or is damaged.
+
+    Examples:
+        >>> table = bertloom.read_shard("DATASET/train/seq128/copy0/00000.tar")
+        >>> table.column("input_ids")[0].as_py()  # the token ids of the first example
     """
     if storage.is_local(path):
         check_regular(path)

@@ -14,7 +14,11 @@ from model.packing import PackedSequences
 
 @dataclass(frozen=True, kw_only=True)
 class PackedBatch(PackedSequences):
-    """Examples end to end, without padding, and what is to be predicted."""
+    """Examples end to end, without padding, and what is to be predicted: what the models of bertloom train on.
+
+    T is the number of tokens of all examples, N the number of examples, M the number of masked positions.
+    `DataSet.examples(...).gather(copies, rows)` makes one.
+    """
 
     masked_positions: Tensor
     """int64 (M,), indices into the T tokens"""

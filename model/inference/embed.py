@@ -21,7 +21,13 @@ from model.step import choose_device, choose_precision
 
 
 class Embedder:
-    """A pretrained or fine-tuned model that turns texts into vectors."""
+    """A pretrained or fine-tuned model that turns texts into vectors. `bertloom.embed` opens one for a single call.
+
+    Examples:
+        >>> from model.hub.pretrained import open_pretrained
+        >>> embedder = bertloom.Embedder(open_pretrained("run"))
+        >>> vectors, num_cut = embedder.embed(["a text", "another"])
+    """
 
     def __init__(
         self,
@@ -34,15 +40,17 @@ class Embedder:
     ) -> None:
         """
         Args:
-            pooling: mean is the mean over all tokens including [CLS] and [SEP]; cls is the vector of [CLS]. None: that of
-                the model if it was trained for vectors, or else mean.
+            pretrained: an opened model (`model.hub.pretrained.open_pretrained`).
+            pooling: mean is the mean over all tokens including [CLS] and [SEP]; cls is the vector of [CLS]. None: the
+                pooling of the model if it was trained for vectors, or else mean.
             max_seq_length: tokens of a text that are read, including these two; None: as many as in its training.
-            normalize: divide each vector by its length. None: if the model was trained so.
-            precision: see `choose_precision`.
             device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.
+            normalize: divide each vector by its length. None: if the model was trained so.
+            precision: fp32, bf16 or fp16. auto is bf16 on a GPU that has it, fp16 on older ones, and fp32 on a CPU.
 
         Raises:
-            ValueError: max_seq_length is above the number of the model's positions.
+            ValueError: max_seq_length is above the number of the model's positions, or the device does not have the
+                precision.
         """
         self.tokenizer = pretrained.tokenizer
         form = pretrained.vectors
@@ -63,7 +71,10 @@ class Embedder:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
-        """Return the vectors, float32 (texts, C), and the number of texts that were too long and lost their end."""
+        """Return the vectors, float32 (texts, hidden_size), and the number of texts that were too long and lost their end.
+
+        texts: one or more.
+        """
         room = self.max_seq_length - 2
         ids = self.tokenizer.ids(texts)
         sequences = [np.concatenate([[self.tokenizer.cls_id], part[:room], [self.tokenizer.sep_id]]) for part in ids]
@@ -83,13 +94,24 @@ def embed(
     device: str = "auto",
     normalize: bool | None = None,
 ) -> np.ndarray:
-    """Return the vectors of texts, float32 (texts, C). Texts that are too long lose their end.
+    """Return the vectors of texts, float32 (texts, hidden_size). Texts that are too long lose their end.
 
-    >>> vectors = bertloom.embed("run", ["a text", "another"])  # doctest: +SKIP
+    The model is opened in every call. For many calls, keep an `Embedder`.
 
     Args:
-        path: a run, or a directory in transformers' format.
-        pooling, max_seq_length, device, normalize: see `Embedder`.
+        path: a run, one of its checkpoints, or a directory in transformers' format.
+        texts: one or more texts.
+        pooling: see `Embedder`, also for the other options.
+        max_seq_length: tokens of a text that are read, including [CLS] and [SEP].
+        device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.
+        normalize: divide each vector by its length.
+
+    Raises:
+        ValueError: the path has no model, or max_seq_length is above the number of the model's positions.
+
+    Examples:
+        >>> bertloom.embed("run", ["a text", "another"]).shape
+        (2, 128)
     """
     vectors, _ = Embedder(open_pretrained(path), pooling, max_seq_length, device, normalize).embed(texts)
     return vectors

@@ -38,11 +38,16 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> "TaskPredictor |
     """Return the model at a path, ready to use: a TaskPredictor if it was fine-tuned, else a WordPredictor.
 
     Args:
-        path: a run of `bertloom finetune` or `pretrain`, or a directory in transformers' format.
+        path: a run of `bertloom finetune` or `pretrain`, a checkpoint of `pretrain`, or a directory in transformers' format.
         device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.
 
     Raises:
-        ValueError: the path has no model, or bertloom has no encoder for it.
+        ValueError: the path has no model, bertloom has no encoder for it, or this machine does not have the device.
+
+    Examples:
+        >>> bertloom.load("banking").predict(["I was charged twice!"], top_k=1)
+        [{'label': 'transaction_charged_twice', 'probabilities': {'transaction_charged_twice': 0.95722}}]
+        >>> bertloom.load("run").fill("Paris is the [MASK] of France.", top_k=2)  # for each mask [(word, probability), ...]
     """
     pretrained = open_pretrained(path)
     if pretrained.predicts_words:
@@ -51,10 +56,17 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> "TaskPredictor |
 
 
 class TaskPredictor:
-    """A fine-tuned model."""
+    """A fine-tuned model, as `load` returns it."""
 
     def __init__(self, pretrained: Pretrained, device: str = "auto") -> None:
-        """Raises ValueError if the model was not fine-tuned."""
+        """
+        Args:
+            pretrained: an opened model (`model.hub.pretrained.open_pretrained`).
+            device: see `load`.
+
+        Raises:
+            ValueError: the model was not fine-tuned.
+        """
         self.task = task_of(pretrained)
         self.tokenizer = pretrained.tokenizer
         self.device = choose_device(device)
@@ -65,13 +77,14 @@ class TaskPredictor:
         in_precision(self.model.to(self.device).eval(), precision)
 
     def predict(self, rows: Iterable[Any], top_k: int = 5) -> list[dict[str, Any]]:
-        """Return the answer to each row: "label", "labels", "value", "tags" or "answer", and "probabilities", depending on
-        the task.
+        """Return the answer to each row, in their order. docs/finetuning.md lists what an answer holds for each task.
+
+        A text that is longer than the model is read in windows, or two texts are cut, as in fine-tuning.
 
         Args:
             rows: strings; pairs of strings for two texts, or a question and its context; a context, a list of endings, and
                 perhaps a question between them; lists of words for tags; or dictionaries with the columns of a file.
-            top_k: number of classes whose probabilities are returned.
+            top_k: number of classes whose probabilities are returned, the most likely first.
 
         Raises:
             ValueError: a row cannot be read, or `rows` is itself a row.
@@ -87,7 +100,7 @@ class TaskPredictor:
         return self.answer(found, top_k)
 
     def answer(self, rows: Sequence[Any], top_k: int = 5) -> list[dict[str, Any]]:
-        """Return the answers to rows that the task has parsed."""
+        """Return the answers to rows that the task has parsed. `predict` takes plain values."""
         if not rows:
             return []
         data = self.task.tokenize(rows, self.tokenizer)
@@ -115,10 +128,17 @@ class TaskPredictor:
 
 
 class WordPredictor:
-    """A pretrained model that fills in masked words."""
+    """A pretrained model that fills in masked words, as `load` returns it."""
 
     def __init__(self, pretrained: Pretrained, device: str = "auto") -> None:
-        """Raises ValueError if the model has no masked language model."""
+        """
+        Args:
+            pretrained: an opened model (`model.hub.pretrained.open_pretrained`).
+            device: see `load`.
+
+        Raises:
+            ValueError: the model has no head for masked words.
+        """
         if not pretrained.predicts_words:
             raise ValueError(
                 f"{pretrained.path} cannot fill in words, it is a {pretrained.architecture}: give the pretrained model"
@@ -138,6 +158,9 @@ class WordPredictor:
         """Return for each [MASK] in a text its `top_k` most likely words and their probabilities, the most likely first.
 
         A mask is written as the tokenizer names it: [MASK], or <mask> in RoBERTa's.
+
+        Raises:
+            ValueError: the text has no mask, or more tokens than the model reads.
         """
         found = self.tokenizer.ids_with_masks(text)
         if self.tokenizer.mask_id not in found:
@@ -156,8 +179,8 @@ class WordPredictor:
         """Return the probabilities of the words at some places of a sequence, float64 (places, words).
 
         Args:
-            ids: with special tokens, at most max_position_embeddings.
-            places: indices into them.
+            ids: integers (tokens,), with special tokens, at most max_position_embeddings.
+            places: int64 (places,), indices into them.
             segment_b_start: index of B's first token; None if there is no B.
         """
         start = len(ids) if segment_b_start is None else segment_b_start

@@ -19,10 +19,16 @@ def log_likelihoods(model: WordPredictor, texts: Sequence[np.ndarray]) -> list[n
     The sum of a text is its pseudo-log-likelihood (Salazar et al. 2020). A text of n tokens is read n times.
 
     Args:
-        texts: ids without special tokens, each at most max_position_embeddings - 2 long.
+        model: a pretrained model, as `bertloom.load` returns it.
+        texts: ids of each text, integers (tokens,), without special tokens. A text has at most max_position_embeddings - 2.
 
     Returns:
         float64 (tokens,) for each text, in nats.
+
+    Examples:
+        >>> model = bertloom.load("run")
+        >>> values = bertloom.log_likelihoods(model, model.tokenizer.ids(["a text", "another"]))
+        >>> [value.sum() for value in values]  # the pseudo-log-likelihood of each text
     """
     tokenizer = model.tokenizer
     found = [np.zeros(len(ids)) for ids in texts]

@@ -33,10 +33,15 @@ if TYPE_CHECKING:
 
 
 class DataSet:
-    """A finished data set: its manifest and shards.parquet, and its rows through `examples`.
+    """A finished data set: its manifest, its table of shards, and its rows through `examples`.
 
-    Raises:
-        ValueError: there is no data set, or it is unfinished, has another format version or was changed.
+    `manifest` is the content of manifest.json, and `shards` the pyarrow table of shards.parquet (docs/shard-format.md).
+
+    Examples:
+        >>> data_set = bertloom.DataSet("DATASET")
+        >>> data_set.manifest["counters"]["documents_used"]
+        >>> examples = data_set.examples("train", max_seq_length=128)
+        >>> batch = examples.gather(np.array([0, 0]), np.array([0, 1]))  # rows 0 and 1 of copy 0, a PackedBatch
     """
 
     def __init__(
@@ -45,8 +50,15 @@ class DataSet:
         cache_dir: str | os.PathLike[str] | None = None,
         cache_gb: float = DEFAULT_CACHE_GB,
     ) -> None:
-        """location: a local folder, or a URL that fsspec knows. What is read from a URL goes through a cache of
-        cache_gb · 10^9 bytes in cache_dir, by default ~/.cache/bertloom."""
+        """
+        Args:
+            location: a local folder, or a URL that fsspec knows.
+            cache_dir: folder that caches data from a URL. The default is ~/.cache/bertloom.
+            cache_gb: largest size of the cache, in 10^9 bytes.
+
+        Raises:
+            ValueError: there is no data set, or it is unfinished, has another format version or was changed.
+        """
         if not 0 < cache_gb < 2**63:
             raise ValueError(f"cache_gb={cache_gb:g} must be above 0 and below 2^63: it is in 10^9 bytes")
         self.folder = open_folder(location)
@@ -123,7 +135,15 @@ class DataSet:
         return lengths[0]
 
     def examples(self, split: str, max_seq_length: int | None = None) -> Examples:
-        """Return the rows of one split ("train" or "validation") and length, by default the shortest one."""
+        """Return the rows of one split and length.
+
+        Args:
+            split: train or validation.
+            max_seq_length: length of the examples, by default the shortest one.
+
+        Raises:
+            ValueError: the data set has no such examples.
+        """
         shortest = self.shortest_length(split)
         if max_seq_length is None:
             max_seq_length = shortest
@@ -145,7 +165,11 @@ class DataSet:
 
 
 class Examples:
-    """The rows of one split and length in all copies, addressed by (copy, row)."""
+    """The rows of one split and length in all copies, addressed by (copy, row).
+
+    `rows_per_copy` is the number of rows of each copy, and `num_tokens` the number of tokens of all of them. T is the number
+    of tokens of all rows that are read, N the number of these rows, M the number of their masked positions.
+    """
 
     def __init__(self, data_set: DataSet, split: str, max_seq_length: int) -> None:
         self.data_set = data_set

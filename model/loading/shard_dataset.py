@@ -35,6 +35,15 @@ class ShardDataset(IterableDataset[Batch]):
 
     Iterating reads the rest of the current epoch, and the next time the next one: epoch e is copy e mod `dupe_factor` in an
     order of its own. With phases, iterating reads the rest of all phases.
+
+    With `batch_size` it yields batches as `collate` makes them: int64 tensors (examples, tokens). Without it, it yields
+    single examples: dicts with `input_ids`, `segment_b_start`, `masked_lm_positions`, `masked_lm_ids` and
+    `next_sentence_label`.
+
+    Examples:
+        >>> data = bertloom.ShardDataset("DATASET", batch_size=32, seed=1)
+        >>> for batch in data.loader(num_workers=2):
+        ...     loss = BertForPreTraining(config)(**batch).loss
     """
 
     def __init__(
@@ -58,10 +67,17 @@ class ShardDataset(IterableDataset[Batch]):
             batch_size: examples of a batch of one rank, padded as `collate` does. None: single examples, for `collate`.
             max_seq_length: length of the examples, by default the shortest one.
             phases: (max_seq_length, examples of all ranks) of each phase, such as [(128, 900_000), (512, 100_000)].
+            seed: seed of the order. `bertloom pretrain` has 1 by default.
             shuffle: `global`, or `window:16` to read 16 members at a time, for data at a URL.
-            rank, num_ranks: by default those of torch.distributed, or 0 and 1 if it is not initialized.
+            rank: number of this process among those that train together. By default torch.distributed decides, or it is 0.
+            num_ranks: number of these processes. By default torch.distributed decides, or it is 1.
             pad_to_max: pad every batch to max_seq_length instead of its longest example.
-            cache_dir, cache_gb: cache for data at a URL.
+            cache_dir: folder that caches data from a URL. The default is ~/.cache/bertloom.
+            cache_gb: largest size of the cache, in 10^9 bytes.
+
+        Raises:
+            ValueError: the location has no finished data set, the data set has no examples of a length, or two options
+                contradict each other.
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected 1 or more, or None for single examples")
@@ -115,7 +131,11 @@ class ShardDataset(IterableDataset[Batch]):
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the order after the last batch or example that the loop was given.
 
-        The state does not depend on the numbers of ranks and workers or on batch_size, which may change.
+        The state is a dict of plain values. It does not depend on the numbers of ranks and workers or on batch_size, which
+        may change.
+
+        Raises:
+            ValueError: workers of a plain DataLoader read ahead of the loop. Use `loader`.
         """
         if self._shared[READ_BY_WORKERS] and not self._shared[TRACKED]:
             raise ValueError(
@@ -125,7 +145,11 @@ class ShardDataset(IterableDataset[Batch]):
         return {"position": int(self._shared[POSITION]), **self._order()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue at a place that `state_dict` returned."""
+        """Continue at a place that `state_dict` returned.
+
+        Raises:
+            ValueError: the state is damaged, or it is of another data set, seed, shuffle or length.
+        """
         own = self._order()
         differing = sorted(name for name in own if state.get(name) != own[name])
         if differing or not isinstance(state.get("position"), int) or state["position"] < 0:
@@ -136,7 +160,11 @@ class ShardDataset(IterableDataset[Batch]):
         self._move(state["position"])
 
     def set_epoch(self, epoch: int) -> None:
-        """Continue at the beginning of an epoch, counted from 0."""
+        """Continue at the beginning of an epoch, counted from 0.
+
+        Raises:
+            ValueError: the data set has phases, so it has no epochs.
+        """
         if self.phases is not None:
             raise ValueError("set_epoch: a data set with phases has no epochs; load_state_dict moves it")
         self._move(self._readers.orders[self.max_seq_length].epoch_start(epoch))
@@ -200,7 +228,15 @@ class ShardDataset(IterableDataset[Batch]):
                 turn += 1
 
     def loader(self, num_workers: int = 0, **options: Any) -> "ShardLoader":
-        """Return a DataLoader over the batches that keeps the state. options: of torch.utils.data.DataLoader."""
+        """Return a DataLoader over the batches that keeps the state.
+
+        Args:
+            num_workers: number of worker processes. It does not change the batches.
+            options: of torch.utils.data.DataLoader, except those that decide the batches and their order.
+
+        Raises:
+            ValueError: the data set has no batch_size, or an option decides the batches.
+        """
         if self.batch_size is None:
             raise ValueError("loader: the data set has no batch_size; give ShardDataset(..., batch_size=32)")
         if not options.keys().isdisjoint(

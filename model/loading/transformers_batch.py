@@ -23,11 +23,17 @@ def collate(
     The batch has `input_ids`, `token_type_ids`, `attention_mask` and `labels`, (N, L) each, with -100 in `labels` where
     nothing is masked. Examples with a pair have a `next_sentence_label`, (N,), too: -100 for those without one.
 
-    >>> batch = bertloom.collate(examples)
-    >>> loss = BertForPreTraining(config)(**batch).loss
-
     Args:
+        examples: dicts with the columns of the shards; others are ignored.
         pad_to: tokens to pad to; by default those of the longest example.
+        pad_token_id: id of [PAD]. BERT's is 0.
+
+    Raises:
+        ValueError: an example has more than `pad_to` tokens.
+
+    Examples:
+        >>> batch = bertloom.collate(examples)
+        >>> loss = BertForPreTraining(config)(**batch).loss
     """
     columns = {
         name: np.concatenate([np.asarray(example[column], np.int64) for example in examples])

@@ -27,6 +27,9 @@ def member_pipeline(urls: str | Sequence[str], **options: Any) -> wds.WebDataset
         urls: of shards, with or without braces.
         options: of webdataset.WebDataset. By default shards are read in their order and split between nodes and workers,
             and a worker without shards is no error.
+
+    Raises:
+        ValueError: while it is read: a file is not a shard of bertloom, or is damaged.
     """
     defaults = {"shardshuffle": False, "nodesplitter": wds.split_by_node, "empty_check": False}
     return wds.WebDataset(urls, **defaults | options).map(_open_member)
@@ -35,10 +38,15 @@ def member_pipeline(urls: str | Sequence[str], **options: Any) -> wds.WebDataset
 def example_pipeline(urls: str | Sequence[str], **options: Any) -> wds.WebDataset:
     """Return a pipeline of examples as dicts: the columns of docs/shard-format.md, `__key__` and `__url__`.
 
-    Lists are NumPy arrays of the type that they have in the shard, the other columns Python integers.
+    Lists are NumPy arrays of the type that they have in the shard, the other columns Python integers. `collate` makes a
+    batch of these dicts.
 
     Args:
-        urls, options: see `member_pipeline`.
+        urls: of shards, with or without braces.
+        options: of webdataset.WebDataset, see `member_pipeline`.
+
+    Raises:
+        ValueError: while it is read: a file is not a shard of bertloom, or is damaged.
     """
     return member_pipeline(urls, **options).compose(_rows)
 

@@ -23,7 +23,11 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC, Generic[Row]):
-    """A task, with everything needed to read rows and predictions. It is saved in config.json, next to the weights."""
+    """A task, with everything needed to read rows and predictions. It is saved in config.json, next to the weights.
+
+    A subclass needs `metrics`, `forms`, `parse`, `label_counts`, `tokenize`, `measure` and `answer`. The other methods have
+    defaults.
+    """
 
     windowing: Windowing
     """How long texts are divided."""
@@ -71,11 +75,16 @@ class Task(ABC, Generic[Row]):
 
     @abstractmethod
     def forms(self, labelled: bool) -> Sequence[Sequence[str]]:
-        """Return the forms of rows for `read_rows`, with or without labels."""
+        """Return the forms that a row may have, with or without a label: for each the purposes of its columns."""
 
     @abstractmethod
     def parse(self, place: str, values: Mapping[str, Any]) -> Row:
-        """Return a row from its place and its values by purpose; raise BadRow if they are unusable."""
+        """Return a row; raise BadRow if its values are unusable.
+
+        Args:
+            place: where the row is, for messages, such as "line 7".
+            values: value of each column, by its purpose.
+        """
 
     @abstractmethod
     def label_counts(self, rows: Sequence[Row]) -> Mapping[str, int]:
@@ -87,11 +96,18 @@ class Task(ABC, Generic[Row]):
 
     @abstractmethod
     def measure(self, rows: Sequence[Row], data: TaskData, logits: np.ndarray) -> dict[str, float]:
-        """Return the metrics of a model's logits on labelled rows."""
+        """Return the metrics of labelled rows by name, from a model's logits on them."""
 
     @abstractmethod
     def answer(self, rows: Sequence[Row], data: TaskData, logits: np.ndarray, top_k: int) -> list[dict[str, Any]]:
-        """Return the answer to each row from a model's logits, with the probabilities of the top_k most likely classes."""
+        """Return the answer to each row, as a dict that JSON can hold.
+
+        Args:
+            rows: as `parse` returned them.
+            data: as `tokenize` returned it for these rows.
+            logits: of the model on `data`, float32.
+            top_k: number of classes whose probabilities the answer has, the most likely first.
+        """
 
     def configured(self, config: EncoderConfig) -> EncoderConfig:
         """Return the configuration of the encoder with what the task chooses; ValueError if the encoder has no choice."""

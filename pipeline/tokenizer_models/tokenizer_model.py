@@ -14,7 +14,8 @@ Counts = Mapping[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerModel:
-    """A model of tokenizers: how it is trained, and how it gets more words."""
+    """A model of tokenizers: how it is trained, and how it gets more words. Adding one takes a file with its functions, a
+    line in `registry.py`, and a test."""
 
     name: str
     """Its name in `--model`."""

@@ -23,13 +23,17 @@ class PlacedPairs:
     """Examples of a shard and where their segments are in their documents. All arrays (examples,)."""
 
     label: NDArray[np.int8]
+    """next_sentence_label"""
     document_a: U64
+    """Id of A's document."""
     start_a: I64
     end_a: I64
-    """First token of A in its document, and the token after its last one."""
+    """First token of A in its document (`start_a`), and the token after its last one."""
     document_b: U64
+    """Id of B's document; 0 without B, as all that follows."""
     start_b: I64
     end_b: I64
+    """First token of B in its document (`start_b`), and the token after its last one."""
     one_source: Bools
     """Whether A and B are from the same source; False where documents/ does not hold both documents."""
 
@@ -113,7 +117,10 @@ class Objective:
     form_tells_label: bool
     """Whether the label is known to be predictable from the lengths and ends of the segments. Then no gate limits it."""
     cut_sentences: CutSentences
+    """Returns the sentences of a bucket, from its tokens, the kinds of its words and max_seq_length."""
     make_pairs: MakePairs
+    """Returns the pairs of one copy of a bucket in the order of its documents, and counters of what was dropped. Takes the
+    sentences, max_seq_length, the number of the copy, the seed and short_seq_prob."""
     label_faults: Callable[[PlacedPairs], Iterator[tuple[str, Bools]]]
     """Yields (what is wrong, which examples) for labels that are not true."""
     explain: Callable[[DrawnPair], list[str]]
