@@ -41,7 +41,7 @@ class ExplainConfig:
     """Show how one example was made, down to the bytes of its source files."""
 
     dataset: Annotated[str, tyro.conf.Positional]
-    """A finished data set. Its source files must still be where they were."""
+    """A finished data set. Its source files must still be at the paths in its manifest."""
     index: Annotated[int, tyro.conf.Positional]
     """Number of the example, in the order of shards.parquet."""
     json: bool = False

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 class PretrainConfig:
     """Pretrain a BERT on a data set, or resume a run.
 
-    A preset comes first: `bertloom pretrain tiny --data DATASET --out RUN`. Presets are tiny, mini, small, base, large, and
-    TOML files such as the config.toml of a run. Later presets and flags override earlier ones.
+    A preset comes first: `bertloom pretrain tiny --data DATASET --out RUN`. Presets are tiny, mini, small, base and large,
+    modern-tiny, modern-mini, modern-small and modern-base for ModernBERT, and TOML files such as the config.toml of a run.
+    Later presets and flags override earlier ones.
     """
 
     ALTERNATIVES: ClassVar = (
