@@ -72,7 +72,9 @@ class Encoder(nn.Module, ABC):
     def forward_flops(self, lengths: np.ndarray) -> int:
         """Return the floating-point operations of the matrix products of one forward pass over sequences of these lengths.
 
-        `num_seen` (`model/attention.py`) counts those of attention.
+        `num_seen` (`model/attention.py`) counts the pairs of tokens that attention compares.
+
+        lengths: int64 (N,), tokens of each sequence.
         """
 
     def build_norm(self) -> nn.Module:

@@ -23,8 +23,8 @@ class RowFormat:
     endings: tuple[str, ...]
     """The ends of names, in small letters. A compressed file has another one after it."""
     read: Callable[[Path, Container[str]], Records]
-    """Yield the records of a file as a stream. The second argument names the columns whose values are needed; those of
-    others may be None."""
+    """Yield the records of a file as a stream. The second argument names the columns whose values are needed; the
+    values of other columns may be None."""
     write: Callable[[Path, Mapping[str, str], Answers], Iterator[bytes]] | None = None
     """Yield the content of a file with predictions in their columns. The second argument names columns by purpose, as
     --columns does. An unusable record stays as it is. None: predictions are written as JSON Lines."""

@@ -37,7 +37,7 @@ class Format:
     description: str
     """What error messages call it."""
     endings: tuple[str, ...]
-    """Endings of file names, without that of a compression."""
+    """Endings of file names, without the ending of a compression."""
     shared_endings: tuple[str, ...] = ()
     """Endings that other files have, too. Such a file has this format only if it `begins` like one."""
     name_pattern: str | None = None
@@ -55,8 +55,8 @@ class Format:
     open_entries: Callable[[BinaryIO, Split], Iterator[Entry | Reject | PassedOver]] | None = None
     """Yields the entries of a split of an open archive in order, and what cannot be read of it. None: it is no archive."""
     needs_seek: bool = False
-    """Whether it reads an uncompressed file by random access. Otherwise the file is a stream, whose first HEAD bytes can be
-    read twice."""
+    """Whether it reads an uncompressed file by random access. Otherwise the file is a stream, and only its first
+    65,536 bytes can be read twice."""
     position_unit: Literal["byte", "row", "entry"] = "byte"
     """What a record's position counts, in the uncompressed file. entry: nothing but the order in an archive."""
     find_cuts: Callable[[Source, int], list[int]] | None = None
