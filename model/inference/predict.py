@@ -157,7 +157,7 @@ class WordPredictor:
     def fill(self, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
         """Return for each [MASK] in a text its `top_k` most likely words and their probabilities, the most likely first.
 
-        A mask is written as the tokenizer names it: [MASK], or <mask> in RoBERTa's.
+        A mask is written as the tokenizer names it: `[MASK]`, or `<mask>` in RoBERTa's.
 
         Raises:
             ValueError: the text has no mask, or more tokens than the model reads.
