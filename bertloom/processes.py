@@ -1,10 +1,17 @@
-"""Other processes of this machine that run our modules."""
+"""Other processes: how to start those that run our modules, and the loss of one."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+PROCESS_LOST = 70
+"""Exit status of a command that lost a worker process or another rank; EX_SOFTWARE in sysexits.h."""
+
 ENTRY = Path(__file__).parent.parent / "bertloom_entry.py"
+
+
+class LostProcess(RuntimeError):
+    """A process that this one works with has ended. The text says what to do."""
 
 
 def command_of(module: str, *words: str, options: Sequence[str] = ()) -> list[str]:

@@ -32,6 +32,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from bertloom.counts import counted
+from bertloom.processes import LostProcess
 
 TIMEOUT = timedelta(minutes=30)
 """Longest time to wait for another rank. Rank 0 may be writing a large checkpoint to a slow disk."""
@@ -156,7 +157,7 @@ def backend_errors() -> Iterator[None]:
     except RuntimeError as error:
         if not is_of_lost_rank(error):
             raise
-        raise ValueError(
+        raise LostProcess(
             f"rank {dist.get_rank()} of {dist.get_world_size()} lost the connection to the others: one of them ended, see "
             f"its own message; start again to resume from the last checkpoint ({str(error).splitlines()[0][:200]})"
         ) from error

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from bertloom.extras import extra_of, needs
+from bertloom.processes import PROCESS_LOST, LostProcess
 
 WRONG_USE = 2  # exit status
 BUG = 70  # exit status, EX_SOFTWARE in sysexits.h
@@ -21,6 +22,8 @@ def describe(name: str, error: Exception) -> tuple[str, int]:
         _print_traceback(error)
     if isinstance(error, (ValueError, OSError)) or _is_of_a_store(error):
         return one_line(_message(error)), WRONG_USE
+    if isinstance(error, LostProcess):
+        return one_line(str(error)), PROCESS_LOST
     if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error)):
         return needs(name, extra), WRONG_USE
     if _is_out_of_memory(error):

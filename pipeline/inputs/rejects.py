@@ -15,13 +15,20 @@ if TYPE_CHECKING:  # `inspect` needs no reader of texts
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03"  # deflate, no time, best compression, Unix
 
 
-def advice(reason: str, config: ReadConfig) -> str:
-    """Return what to do about rejects of a reason, or "" if the reason is enough."""
+def advice(reason: str, config: ReadConfig | None) -> str:
+    """Return what to do about rejects of a reason, or "" if the reason is enough.
+
+    Args:
+        config: how their files are read; None: the tables of --inputs may read them in several ways.
+    """
+    of_table = "field with the name that its table of --inputs gives"
+    text = f"field {config.text_column!r}" if config else of_table
+    document = f"field {config.document_column!r}" if config else of_table
     return {
-        "no-text-field": f"there is no field {config.text_column!r}; name the field that holds the text with --text-column",
-        "no-document-field": f"there is no field {config.document_column!r}; name the field that says which document a "
-        "record is part of with --document-column",
-        "text-not-a-string": f"the field {config.text_column!r} is not a string; choose another with --text-column",
+        "no-text-field": f"there is no {text}; name the field that holds the text with --text-column",
+        "no-document-field": f"there is no {document}; name the field that says which document a record is part of with "
+        "--document-column",
+        "text-not-a-string": f"the {text} is not a string; choose another with --text-column",
         "not-json": "expected one JSON object in each line; read an array of objects with --format json-array",
         "not-an-object": "expected one JSON object in each line",
         "wrong-columns": "expected as many columns as the first record has; read the file with --format tsv if its columns "

@@ -25,10 +25,10 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from google.protobuf import json_format, text_format
 
+from bertloom.processes import PROCESS_LOST
 from pipeline.local import worker as local_worker
 from pipeline.stages.reading_notes import clear_notes, record_deaths
 
-WORKER_LOST = 70  # exit status, EX_SOFTWARE in sysexits.h
 LOCAL = "FnApiRunner"
 SECONDS_TO_REPORT = 60  # of a worker process, from its start to its connection
 _NO_PROXY = "no_grpc_proxy"
@@ -116,7 +116,7 @@ class _ForkedWorkerHandler(GrpcWorkerHandler):
 
 @contextmanager
 def watch_workers(command: str, how_to_continue: str, notes: str = "") -> Iterator[None]:
-    """End this process as soon as a worker process dies, with status WORKER_LOST, or 2 if a file causes it again.
+    """End this process as soon as a worker process dies, with status PROCESS_LOST, or 2 if a file causes it again.
 
     SIGINT and SIGTERM end the workers, too, and raise KeyboardInterrupt.
 
@@ -144,7 +144,7 @@ def watch_workers(command: str, how_to_continue: str, notes: str = "") -> Iterat
             if again := [name for name, number in deaths.items() if number > 1]:
                 message = _leave_out(again[0], deaths[again[0]])
             os.write(stderr, f"\nbertloom {command}: error: {message}\n".encode(errors="replace"))
-            os._exit(2 if again else WORKER_LOST)
+            os._exit(2 if again else PROCESS_LOST)
         if not lost.wait(0.5):  # otherwise it is a consequence of the dead worker, in another of Beam's threads
             before(arguments)
 

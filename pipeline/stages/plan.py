@@ -381,7 +381,8 @@ class PlanBuckets(beam.PTransform[Any, Any]):
             plans = self.plans(ordered)
         except ValueError as error:
             read = self.job.tokenize.text.read
-            more = (layout_advice(ordered, read), explain_rejects(ordered, self.places, read))
+            of_all = None if self.job.inputs else read
+            more = (layout_advice(ordered, read), explain_rejects(ordered, self.places, of_all))
             raise ValueError(". ".join(filter(None, [str(error), *more]))) from error
         buckets: list[Bucket] = []
         for number, plan in plans.items():

@@ -27,10 +27,13 @@ def rejects_of(parts: Sequence[PartRecord], folder: str) -> Iterator[bytes]:
             yield read_rejects(storage.join(folder, part.name), part)
 
 
-def explain_rejects(parts: Sequence[PartRecord], places: Places, config: ReadConfig) -> str:
+def explain_rejects(parts: Sequence[PartRecord], places: Places, config: ReadConfig | None) -> str:
     """Write the rejects of a job that cannot go on to its output. Return a summary, or "" if there are none.
 
     The summary has the first reject of each of the two most frequent reasons, and what to do.
+
+    Args:
+        config: how all files are read; None: the tables of --inputs may read them in several ways.
     """
     reasons = Counter[str]()
     for part in parts:

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bertloom.processes import PROCESS_LOST
 from tests.campaign.killable import Killable, make, names
 from tests.campaign.outcome import Outcome
 from tests.campaign.starts import COMMAND, FORK, SECONDS_BETWEEN_LOOKS, Running
-from tests.jobs.restartable_job import WORKER_LOST
 
 NUM_CASES = 300
 TARGETS = ("the parent", "a worker", "all processes")
@@ -30,8 +30,6 @@ END_SECONDS = 120
 AFTER_THE_END = 1.05
 """Kills are spread over the duration of an unbroken job, and a little more."""
 LAST_CHARACTERS = 3000
-LOST_RANK = 2
-"""Exit status of a rank that lost the connection to the others."""
 
 
 class Fault(Exception):
@@ -176,9 +174,9 @@ def check_end(running: Running, target: str, sent: signal.Signals | None) -> Non
         expected |= {-sent} if sent == signal.SIGKILL else {-sent, 128 + sent}
         # What is left of a job whose workers or other ranks were killed ends with an error, and torchrun with status 1.
         if running.num_ranks > 1:
-            expected |= {1, LOST_RANK, -signal.SIGKILL}
+            expected |= {1, PROCESS_LOST, -signal.SIGKILL}
         elif target != "the parent":
-            expected |= {WORKER_LOST}
+            expected |= {PROCESS_LOST}
     if not set(statuses) <= expected:
         raise Fault(f"ended with {statuses}, expected {sorted(expected)}: {running.said()[-LAST_CHARACTERS:]}")
     if "Traceback" in running.said() and not running.in_torchrun:

@@ -15,7 +15,6 @@ from tests.jobs.corpus import digests, documents, write, write_vocabulary
 ROOT = Path(__file__).parent.parent.parent
 KILL_POINTS = ROOT / "tests/jobs/kill_points.py"
 TIMEOUT_SECONDS = 60  # one or two seconds are enough on an idle machine
-WORKER_LOST = 70
 
 
 WRITTEN = 1_000_000_000

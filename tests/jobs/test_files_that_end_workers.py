@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from bertloom.processes import PROCESS_LOST
 from pipeline.inputs.sources import Source, Split, leave_out
 from pipeline.stages.reading_notes import clear_notes, reading, record_deaths
-from tests.jobs.restartable_job import TIMEOUT_SECONDS, WORKER_LOST, Job
+from tests.jobs.restartable_job import TIMEOUT_SECONDS, Job
 
 
 def source(name: str) -> Source:
@@ -41,7 +42,7 @@ def test_a_file_that_ends_a_worker_twice_is_named_and_can_be_left_out(tmp_path, 
         return process.returncode, said.splitlines()[-1] if said else ""
 
     status, said = run()
-    assert status == WORKER_LOST and "a worker process died" in said
+    assert status == PROCESS_LOST and "a worker process died" in said
     assert "It was reading b.jsonl. Finished work is kept. Start the same command again to continue" in said
     assert run() == (
         2,

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
+from bertloom.processes import PROCESS_LOST
 from jobs import cli
 from tests.jobs.restartable_job import (
     ROOT,
     TIMEOUT_SECONDS,
-    WORKER_LOST,
     armed_workers,
     assert_whole,
     wait_for,
@@ -46,7 +46,7 @@ def test_a_killed_worker_ends_the_job_with_status_70_and_an_error_and_the_next_s
     process = job.start(tmp_path / "out", "--num-workers", "2", **environment)
     wait_for(lambda: (tmp_path / "killed").exists() or process.poll() is not None)
     _, said = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == WORKER_LOST
+    assert process.returncode == PROCESS_LOST
     assert "bertloom preprocess: error: a worker process died" in said.splitlines()[-1]
     assert "Start the same command again to continue" in said and "Traceback" not in said
     wait_for(lambda: not workers(environment["MARK"]))
@@ -65,7 +65,7 @@ def test_a_worker_process_that_is_killed_at_the_start_ends_the_job_with_status_7
     wait_for(lambda: len(workers(mark)) > at)
     workers(mark)[at].kill()
     _, said = process.communicate(timeout=TIMEOUT_SECONDS)  # an orphan would hold the pipes
-    assert process.returncode == WORKER_LOST and "a worker process died" in said and "Traceback" not in said
+    assert process.returncode == PROCESS_LOST and "a worker process died" in said and "Traceback" not in said
     wait_for(lambda: not workers(mark))
 
 
@@ -104,7 +104,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_worker_that_does_not_connect_ends_the_job_with_the_reason(job, tmp_path):
     command = [sys.executable, "-c", SILENT, *job.argv(tmp_path / "out", "--num-workers", "2")]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
-    assert ran.returncode == WORKER_LOST
+    assert ran.returncode == PROCESS_LOST
     assert (
         "error: a worker process did not connect within 1 seconds: check that no firewall"
         in ran.stderr.splitlines()[-1]

@@ -170,6 +170,8 @@ def test_a_corpus_of_rejects_is_explained_by_the_first_of_each_reason(folder, mo
         f"{folder}/out/rejects/rejects.jsonl.gz"
     )
     assert len(gzip.decompress((folder / "out/rejects/rejects.jsonl.gz").read_bytes()).splitlines()) == 3
+    of_several_ways = explain_rejects([part], places, None)
+    assert "id, body {}: there is no field with the name that its table of --inputs gives; name" in of_several_ways
 
 
 @given(st.lists(IDS, max_size=20), st.sets(IDS, max_size=20))

@@ -69,7 +69,8 @@ def _by_number(counts: dict[str, int]) -> list[tuple[str, int]]:
 def _advice(data_set: BrowsedDataSet, reason: str) -> str:
     from pipeline.inputs.rejects import advice
 
-    return advice(reason, data_set.job.tokenize.text.read)
+    has_other_ways = any("reading" in row for row in data_set.manifest["inputs"])
+    return advice(reason, None if has_other_ways else data_set.job.tokenize.text.read)
 
 
 REJECTS = Section(
