@@ -36,6 +36,8 @@ from bertloom.processes import LostProcess
 
 TIMEOUT = timedelta(minutes=30)
 """Longest time to wait for another rank. Rank 0 may be writing a large checkpoint to a slow disk."""
+CONNECT_TIMEOUT = timedelta(minutes=1)
+"""Longest time to wait for a connection to torchrun, which listens before it starts the ranks."""
 LOST_RANK = re.compile(
     r"gloo/transport/|Application timeout caused pair closure"  # gloo: a connection is closed, or does not answer
     r"|remote process exited|communicator was aborted"  # NCCL
@@ -196,6 +198,25 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
+def connect(rank: int, size: int) -> Store:
+    """Return the store in which ranks meet. torchrun runs it; without torchrun, rank 0 does.
+
+    Raises:
+        LostProcess: there is no connection. After SIGKILL of torchrun, the ranks that it has just started get here.
+    """
+    is_of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    try:
+        store, _, _ = next(iter(rendezvous("env://", timeout=CONNECT_TIMEOUT if is_of_torchrun else TIMEOUT)))
+    except dist.DistError as error:
+        raise LostProcess(
+            f"rank {rank} of {size} cannot connect to {'torchrun' if is_of_torchrun else 'rank 0'} at "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: it has ended, or another machine cannot be reached; "
+            f"start again ({str(error).splitlines()[0][:200]})"
+        ) from error
+    store.set_timeout(TIMEOUT)
+    return store
+
+
 def agree_on_name(store: Store, rank: int, size: int) -> str:
     """Return a name that all ranks of this start share, and that no earlier start used in this store.
 
@@ -239,7 +260,7 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(device=device)
         return
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    store, _, _ = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+    store = connect(rank, size)
     store = PrefixStore(agree_on_name(store, rank, size), store)
     group: dict[str, Any] = {"store": store, "rank": rank, "world_size": size, "timeout": TIMEOUT}
     if device.type == "cuda":

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -154,6 +155,25 @@ def test_a_rank_that_dies_ends_the_others_with_a_message(data, tmp_path, flags):
     assert killed == -signal.SIGKILL
     assert status == PROCESS_LOST
     assert "rank 0 of 2 lost the connection to the others: one of them ended, see its own message" in errors
+
+
+IN_VAIN = """
+import sys
+from datetime import timedelta
+from jobs.cli import main
+from model import distributed
+distributed.CONNECT_TIMEOUT = timedelta(seconds=1)
+sys.exit(main(["pretrain", *sys.argv[1:]]))
+"""
+
+
+def test_ranks_of_a_torchrun_that_has_ended_end_with_a_message(data, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # nobody listens there after the block
+    rank = start_rank(1, 2, port, [IN_VAIN, *words(data, tmp_path / "run", 10, 8)])
+    ((status, _, errors),) = finish([rank])
+    assert status == PROCESS_LOST
+    assert f"rank 1 of 2 cannot connect to torchrun at 127.0.0.1:{port}: it has ended" in errors
 
 
 JOIN = """
