@@ -17,7 +17,8 @@ from tests.campaign.killable import Killable, make, names
 from tests.campaign.outcome import Outcome
 from tests.campaign.starts import COMMAND, FORK, SECONDS_BETWEEN_LOOKS, Running
 
-NUM_CASES = 300
+NUM_CASES = 190
+"""Of a whole campaign. A case has one to three kills, so this gives 300 kills or a few more."""
 TARGETS = ("the parent", "a worker", "all processes")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 WAYS = list(itertools.product(SIGNALS, TARGETS))
