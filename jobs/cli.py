@@ -7,7 +7,8 @@ Only the chosen command is imported, so `bertloom pretrain` runs where Beam is n
 not installed names the extra of bertloom that installs them.
 
 Exit status: 0 success; 1 a check failed (`verify`, or the gates of `preprocess` and `report`); 2 wrong use or input;
-70 a bug in bertloom, or a worker process or a rank that died; 130 interrupted; 141 the reader of the output ended; 143 terminated.
+70 a bug in bertloom, or a worker process or a rank that died; 130 interrupted; 141 the reader of the output ended;
+143 terminated.
 """
 
 import difflib
