@@ -71,10 +71,7 @@ class Embedder:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
-        """Return the vectors, float32 (texts, hidden_size), and the number of texts that were too long and lost their end.
-
-        texts: one or more.
-        """
+        """Return the vectors, float32 (texts, hidden_size), and the number of texts that lost their end."""
         room = self.max_seq_length - 2
         ids = self.tokenizer.ids(texts)
         sequences = [np.concatenate([[self.tokenizer.cls_id], part[:room], [self.tokenizer.sep_id]]) for part in ids]
@@ -83,6 +80,8 @@ class Embedder:
             batch = pack_texts(group).to(self.device)
             found = pooled(self.encoder(batch).float(), batch, self.pooling)
             vectors.append((F.normalize(found, dim=1) if self.normalize else found).cpu().numpy())  # (N, C)
+        if not vectors:
+            return np.zeros((0, self.encoder.config.shape.hidden_size), np.float32), 0
         return np.concatenate(vectors), sum(len(part) > room for part in ids)
 
 
@@ -100,7 +99,7 @@ def embed(
 
     Args:
         path: a run, one of its checkpoints, or a directory in transformers' format.
-        texts: one or more texts.
+        texts: any number of texts.
         pooling: see `Embedder`, also for the other options.
         max_seq_length: tokens of a text that are read, including [CLS] and [SEP].
         device: cpu, cuda, cuda:1, … auto is cuda if available, otherwise cpu.

@@ -92,6 +92,11 @@ def test_in_python_the_vectors_are_those_of_the_command(model, file, tmp_path):
     np.testing.assert_array_equal(vectors, pq.read_table(tmp_path / "v.parquet")["vector"].to_pylist())
 
 
+def test_no_texts_have_no_vectors(model):
+    vectors = bertloom.embed(model, [], device="cpu")
+    assert vectors.dtype == np.float32 and vectors.shape == (0, bertloom.embed(model, ["a"], device="cpu").shape[1])
+
+
 def test_truncated_texts_and_skipped_rows_are_counted(model, tmp_path, capsys):
     rows = [{"text": "good"}, {"text": ""}, {"text": "good " * 9}, {"text": "bad " * 9}]
     file, out = write_jsonl(tmp_path / "texts.jsonl", rows), tmp_path / "v.parquet"
