@@ -22,11 +22,13 @@ def test_no_mutant_ends_in_a_signal_a_traceback_or_a_hang(target: Target, tmp_pa
     assert sum(batch.number for batch in found) == number and [batch.faults for batch in found if batch.faults] == []
 
 
+@pytest.mark.slow
 def test_a_few_mutated_data_sets_do_neither(tmp_path):
     assert list(faults(data_set_mutants.TARGETS["set"], 48, 1, tmp_path)) == []
     assert data_set_mutants.verify(str(tmp_path / "originals"))[0] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", row_mutants.TARGETS)
 def test_files_of_rows_are_read_without_a_fault_before_they_are_changed(kind, tmp_path):
     target = row_mutants.TARGETS[kind]

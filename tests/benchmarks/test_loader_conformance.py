@@ -165,6 +165,7 @@ def test_our_loaders_are_exact_in_each_scenario(name, tmp_path):
     assert_exact(name, tmp_path / "run", SCENARIOS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_our_loaders_are_exact_after_a_kill(name, tmp_path):
     assert_exact(name, tmp_path / "run", [scenario for scenario in SCENARIOS if scenario.key == "e"])

@@ -78,6 +78,7 @@ def test_the_start_announces_shares_epochs_and_where_a_data_set_ends(data, tmp_p
     assert "to the others: web 0.6667, zh 0.3333" in printed
 
 
+@pytest.mark.slow
 def test_tokens_are_within_four_standard_errors_of_the_shares(data, tmp_path):
     pretrain(mixed(data, tmp_path / "run", ("{web}:0.7", "{zh}:0.3"), batch_size=64, num_steps=200, log_every=100))
     [leg] = read_state(tmp_path / "run/checkpoints/step-00000200", TrainingState).progress.legs

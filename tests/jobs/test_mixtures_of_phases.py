@@ -146,6 +146,7 @@ def test_browse_knows_what_the_steps_of_every_phase_will_read(mixed, mixed_run, 
             assert plan_step(run, step, lambda: data_sets) == (leg, True)
 
 
+@pytest.mark.slow
 def test_kills_over_the_borders_of_phases_change_nothing(mixed, mixed_run, tmp_path):
     out, preset = tmp_path / "run", tmp_path / "preset.toml"
     preset.write_text(dump(mixed_config(mixed, out, save_every=1)))

@@ -319,6 +319,7 @@ def test_a_run_stopped_in_a_phase_under_two_ranks_is_finished_by_one(data, table
         assert line["learning_rate"] == twin["learning_rate"]
 
 
+@pytest.mark.slow
 def test_kills_at_random_steps_change_nothing(data, table, tmp_path, unbroken):
     draw = random.Random(7)
     out, flags = tmp_path / "run", words(data, tmp_path / "run", table)

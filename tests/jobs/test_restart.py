@@ -95,6 +95,7 @@ def kill_after(job, out, seconds, *flags):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_at_random_moments_finishes(job, unbroken, tmp_path):
     kill_randomly(job, unbroken, tmp_path, 2, seed=1)
 

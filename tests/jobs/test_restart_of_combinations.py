@@ -87,6 +87,7 @@ def test_the_counts_of_the_sources_add_up_to_those_of_the_data_set(commands):
         assert sum(source[name] for source in sources) == counters[name], name
 
 
+@pytest.mark.slow
 def test_a_job_with_all_of_them_that_was_killed_finishes(commands, tmp_path: Path):
     first, second, unbroken, _ = commands
     kill_and_finish(first, unbroken[0], tmp_path / "first", POINTS[3:4], data_sets=("a", "b"))
