@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bertloom import storage
-from bertloom.whole_files import named_errors
+from bertloom.whole_files import flushed_by_hand, named_errors
 
 SETTLE_SECONDS = 1.0
 """How long a job waits before it reads back its lock in a store: another job may have found no lock at the same time."""
@@ -29,7 +29,8 @@ def file_lock(path: str | Path, taken: Callable[[str], str] | None = None) -> It
     Raises:
         ValueError: another process has the lock.
     """
-    with _locked(path, taken) as file:
+    file = _locked(path, taken)
+    with flushed_by_hand(file):
         with named_errors(path):
             file.truncate(0)
             file.write(f"{_holder()}\n")

@@ -136,6 +136,19 @@ def named_errors(path: str | Path, temporary: str | Path | None = None) -> Itera
         raise
 
 
+@contextmanager
+def flushed_by_hand(file: IO[Any]) -> Iterator[None]:
+    """Close a file at the end, each of whose writes is flushed at once.
+
+    After a full disk, closing it tries to write again. That error is left out: it would hide the first one.
+    """
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.close()
+
+
 def remove_folder(path: str | Path) -> None:
     """Remove a folder, if there is one; of a link, only the link. A kill in the middle leaves a temporary name and not half
     of the folder."""

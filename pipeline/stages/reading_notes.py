@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bertloom import storage
-from bertloom.whole_files import named_errors, write_text
+from bertloom.whole_files import flushed_by_hand, named_errors, write_text
 from pipeline.inputs.sources import Split
 
 SECONDS_TO_DIE = 1.0  # until the kernel has freed the locks of a worker whose connection is already closed
@@ -39,7 +39,8 @@ def reading(folder: str) -> Iterator[Note]:
         return
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"{os.getpid()}-{threading.get_ident()}{_ENDING}")
-    with open(path, "w", encoding="utf-8") as file:
+    file = open(path, "w", encoding="utf-8")  # noqa: SIM115  closed by the next line
+    with flushed_by_hand(file):
 
         def note(split: Split, part: int) -> None:
             with named_errors(path):

@@ -1,4 +1,5 @@
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -19,6 +20,17 @@ def test_a_second_holder_is_refused_by_the_name_of_the_first(tmp_path):
         pass
     with file_lock(tmp_path / "lock", taken):
         pass
+
+
+def test_a_lock_for_which_the_disk_has_no_room_is_an_error_that_names_the_file(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as found, file_lock(tmp_path / "lock"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found.value.filename == str(tmp_path / "lock")
 
 
 def test_a_lock_of_a_killed_process_is_free(tmp_path):

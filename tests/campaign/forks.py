@@ -10,14 +10,14 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tests.campaign.events import WAIT, Control, build
 
@@ -113,22 +113,32 @@ def serve() -> None:
     preload()
     for line in sys.stdin:
         argv, max_file_bytes = json.loads(line)
-        with tempfile.TemporaryFile("w+", errors="replace") as output:
-            began = time.monotonic()
-            if (child := os.fork()) == 0:
-                run(argv, max_file_bytes, output)
-            status, seconds = wait(child), time.monotonic() - began
-            output.seek(0)
-            print(json.dumps([status, seconds, output.read()]), flush=True)
+        reading, writing = os.pipe()  # a file could not grow beyond max_file_bytes
+        began, output = time.monotonic(), bytearray()
+        if (child := os.fork()) == 0:
+            run(argv, max_file_bytes, writing)
+        os.close(writing)
+        reader = threading.Thread(target=read_all, args=(reading, output), daemon=True)
+        reader.start()
+        status, seconds = wait(child), time.monotonic() - began
+        reader.join(LONGEST_SECONDS)
+        print(json.dumps([status, seconds, output.decode(errors="replace")]), flush=True)
 
 
-def run(argv: Sequence[str], max_file_bytes: int | None, output: TextIO) -> None:
-    """Be the command, and end as it ends."""
+def read_all(pipe: int, output: bytearray) -> None:
+    """Append what comes from a pipe, until nobody can write to it, and close it."""
+    with os.fdopen(pipe, "rb", buffering=0) as file:
+        while data := file.read(65536):
+            output += data
+
+
+def run(argv: Sequence[str], max_file_bytes: int | None, output: int) -> None:
+    """Be the command, and end as it ends. output: a file descriptor."""
     from jobs import cli
 
     os.setsid()
     for stream in (1, 2):
-        os.dup2(output.fileno(), stream)
+        os.dup2(output, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY))
