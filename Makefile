@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-engines test-versions campaign lint format docs bench conformance
+.PHONY: help demo test test-engines test-versions campaign lint format docs bench conformance release-check
 
 help:
 	@echo "make demo     every step on the shipped sample: vocabulary, shards, a short training, resume"
@@ -69,9 +69,9 @@ conformance: .venv/.installed-test .venv-rivals/loaders/.installed
 	$(PIP) -e '.[test]'
 	touch $@
 
-# atheris has wheels for some Pythons only; a part of the campaign reports that it was left out.
+# atheris has wheels for some Pythons only. Without it, the campaign reports that its searches were left out.
 .venv/.installed-campaign: .venv/.installed-test
-	$(PIP) --only-binary :all: atheris || echo "no atheris for this Python: the campaign leaves its searches out"
+	$(PIP) --only-binary :all: atheris || echo "atheris was not installed: the campaign leaves its searches out"
 	touch $@
 
 .venv/.installed-lint: .venv/.installed-test

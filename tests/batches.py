@@ -58,6 +58,7 @@ def _faults(target: Target, original: Any, chosen: range, seed: int, folder: Pat
     """Yield what is wrong with the mutants of these numbers."""
     place = mmap.mmap(-1, 8)
     while chosen:
+        place[:8] = chosen.start.to_bytes(8, "little")
         with tempfile.TemporaryFile("w+", errors="replace") as found, tempfile.TemporaryFile("w+") as said:
             if (child := os.fork()) == 0:
                 _use_all(target, original, chosen, seed, folder, place, found, said)

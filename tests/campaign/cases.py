@@ -48,8 +48,8 @@ class Bench:
         differs = tested.differs()
         if not differs and (ended.status == 0 or re.search(r"already|exists: give another", ended.output)):
             return ""
-        faults = tested.faults_of(ended)
-        return faults[0] if faults else f"after the restart (status {ended.status}): {differs}: {ended.output[-2000:]}"
+        fault = tested.fault_of(ended)
+        return fault or f"after the restart (status {ended.status}): {differs}: {ended.output[-2000:]}"
 
 
 Case = Callable[[Bench, Tested, random.Random], tuple[str, str]]
@@ -88,7 +88,7 @@ def run_cases(
                 what, result = case(bench, tested, draw)
             except Exception:
                 what, result = name, traceback.format_exc()
-            is_fault = result not in (SAME, NEVER, *results)
-            yield Outcome(what, result, time.monotonic() - began, is_fault)
+            seconds, is_fault = time.monotonic() - began, result not in (SAME, NEVER, *results)
             if is_fault:
-                shutil.copytree(tested.command.place, folder / f"fault-{index}", symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(tested.command.place, folder / f"fault-{index}", symlinks=True)
+            yield Outcome(what, result, seconds, is_fault)

@@ -25,9 +25,12 @@ NEW = "digest of a job over the new input"
 
 
 def change_bytes(path: Path, draw: random.Random) -> None:
+    """Change 40 bytes: the case of their letters, or one bit of each where they have no Latin letters."""
     data = path.read_bytes()
     at = draw.randrange(max(1, len(data) - 40))
-    path.write_bytes(data[:at] + data[at : at + 40].swapcase() + data[at + 40 :])
+    old = data[at : at + 40]
+    new = old.swapcase() if old.swapcase() != old else bytes(byte ^ 1 for byte in old)
+    path.write_bytes(data[:at] + new + data[at + 40 :])
 
 
 def grow(path: Path, draw: random.Random) -> None:
@@ -74,8 +77,8 @@ def change_input(bench: Bench, tested: Tested, draw: random.Random) -> tuple[str
     how, between = draw.choice(sorted(CHANGES)), draw.random() < 0.5
     path = draw.choice(sorted(path for path in command.inputs.rglob("*") if path.is_file()))
     what = f"{command.name}: {how}, {'between kill and restart' if between else 'during the job'}"
-    name = f"{path.relative_to(command.inputs)} at {choose(tested, random.Random(0))}"
     at = choose(tested, draw)
+    name = f"{path.relative_to(command.inputs)} at {tested.events[at - 1]}"
     try:
         if between:
             bench.forks.run(command.argv, command.place, at=at, action=KILL)
@@ -85,9 +88,8 @@ def change_input(bench: Bench, tested: Tested, draw: random.Random) -> tuple[str
             ended = bench.forks.run(command.argv, command.place, lambda: CHANGES[how](path, draw), at=at)
             if not ended.event:
                 return what, NEVER
-        name = f"{path.relative_to(command.inputs)} at {tested.events[at - 1]}"
-        if faults := tested.faults_of(ended):
-            return what, f"{name}: {faults[0]}"
+        if fault := tested.fault_of(ended):
+            return what, f"{name}: {fault}"
         if ended.status == 0:
             return what, of_either_input(bench, tested, f"{name}: {ended.output[-1500:]}")
         line = ended.output.strip().rpartition("\n")[2]

@@ -35,8 +35,8 @@ def jump(bench: Bench, tested: Tested, draw: random.Random) -> tuple[str, str]:
         ended = bench.forks.run(command.argv, command.place, at=at, action=JUMP, jump_seconds=seconds)
         if not ended.event:
             return what, NEVER
-    if faults := tested.faults_of(ended):
-        return what, f"{tested.events[at - 1]}: {faults[0]}"
+    if fault := tested.fault_of(ended):
+        return what, f"{tested.events[at - 1]}: {fault}"
     differs = tested.differs()
     if differs or (ended.status and "already" not in ended.output):
         return what, f"{tested.events[at - 1]}: {differs} (status {ended.status}): {ended.output[-2000:]}"

@@ -1,6 +1,6 @@
 """The commands whose faults are provoked: preprocessing with all options that write files, training, and other writers.
 
-`make_commands` makes their inputs. A command writes into its own place alone, which is made anew for each case.
+`make_commands` makes their inputs. A command writes into its own place alone, which is emptied before each case.
 """
 
 import json
@@ -44,16 +44,12 @@ class Command:
     """The folder that holds all that it writes."""
     inputs: Path | None = None
     """The folder of its texts or data, if a case may change it."""
-    before: Path | None = None
-    """A folder that is copied to `place` before each case."""
 
     def prepare(self) -> None:
-        """Make the place as it is before the command."""
-        shutil.rmtree(self.place, ignore_errors=True)
-        if self.before:
-            shutil.copytree(self.before, self.place, symlinks=True)
-        else:
-            self.place.mkdir(parents=True)
+        """Make the place an empty folder."""
+        if self.place.exists():
+            shutil.rmtree(self.place)
+        self.place.mkdir(parents=True)
 
 
 def make_commands(folder: Path, run: Run) -> dict[str, Command]:
@@ -64,6 +60,34 @@ def make_commands(folder: Path, run: Run) -> dict[str, Command]:
 
 def make_preprocessing(folder: Path, run: Run) -> dict[str, Command]:
     """Return the commands of preprocessing."""
+    write_texts(folder)
+    vocab = ["--vocab", str(write_vocabulary(folder / "vocab.txt"))]
+    near = ["--near-duplicates", "0.5"]
+    run(["preprocess", "--input", f"{folder}/in", *vocab, "--out", f"{folder}/old", *SMALL, *near])
+    flags = {
+        "preprocess": [
+            *("--input", f"{folder}/in", *vocab, *SMALL, "--max-seq-length", "32", "64", "--dupe-factor", "2"),
+            *("--validation-fraction", "0.1"),
+        ],
+        "preprocess --inputs": [
+            *("--inputs", f"{folder}/sources.toml", "--per-source", *vocab, *SMALL, *near, "--work-dir", "PLACE/work"),
+            *("--exclude", f"{folder}/test.jsonl", "--max-line-repeats", "9", "--validation-fraction", "0"),
+        ],
+        "preprocess --extend": ["--extend", f"{folder}/old", "--input", f"{folder}/new", "--split-mb", "0.02"],
+        "preprocess --validation-input": [
+            *("--input", f"{folder}/mixed", "--validation-input", f"{folder}/held", *vocab, *SMALL),
+            *("--sample", "50", "--detect-languages"),
+        ],
+    }
+    inputs = {"preprocess": "in", "preprocess --inputs": "b", "preprocess --extend": "new"}
+    return {
+        name: _command(folder, name, ["preprocess", *words, "--out", "PLACE/out"], inputs=inputs.get(name, "mixed"))
+        for name, words in flags.items()
+    }
+
+
+def write_texts(folder: Path) -> None:
+    """Write the texts of all commands: files of text, tables and archives, with near duplicates and a line that is cut."""
     texts = documents(150)
     again = [[*text, "And a sentence more, but no other change."] for text in texts[:20]]
     write(folder / "in/a.txt", texts[:60])
@@ -83,38 +107,6 @@ def make_preprocessing(folder: Path, run: Run) -> dict[str, Command]:
     test_set = [{"text": " ".join(text)} for text in texts[::15]]
     (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in test_set))
     set_times(folder)
-    vocab = ["--vocab", str(write_vocabulary(folder / "vocab.txt"))]
-    near = ["--near-duplicates", "0.5"]
-    run(["preprocess", "--input", f"{folder}/in", *vocab, "--out", f"{folder}/old", *SMALL, *near])
-    flags = {
-        "preprocess": [
-            "--input",
-            f"{folder}/in",
-            *vocab,
-            *SMALL,
-            "--max-seq-length",
-            "32",
-            "64",
-            "--dupe-factor",
-            "2",
-            "--validation-fraction",
-            "0.1",
-        ],
-        "preprocess --inputs": [
-            *("--inputs", f"{folder}/sources.toml", "--per-source", *vocab, *SMALL, *near, "--work-dir", "PLACE/work"),
-            *("--exclude", f"{folder}/test.jsonl", "--max-line-repeats", "9", "--validation-fraction", "0"),
-        ],
-        "preprocess --extend": ["--extend", f"{folder}/old", "--input", f"{folder}/new", "--split-mb", "0.02"],
-        "preprocess --validation-input": [
-            *("--input", f"{folder}/mixed", "--validation-input", f"{folder}/held", *vocab, *SMALL),
-            *("--sample", "50", "--detect-languages"),
-        ],
-    }
-    inputs = {"preprocess": "in", "preprocess --inputs": "b", "preprocess --extend": "new"}
-    return {
-        name: _command(folder, name, ["preprocess", *words, "--out", "PLACE/out"], inputs=inputs.get(name, "mixed"))
-        for name, words in flags.items()
-    }
 
 
 def make_training(folder: Path, run: Run) -> dict[str, Command]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.campaign.cases import NEVER, OTHERS, SAME, TEXT, TRAINING, Bench, run_cases
 from tests.campaign.events import CUT, FAIL
 from tests.campaign.outcome import Outcome
-from tests.campaign.verdict import Tested
+from tests.campaign.verdict import Tested, contents
 
 NUM_CASES = 240
 CYCLE = ("import", "preprocess", "finetune", "preprocess --inputs", "pretrain", "preprocess --extend", "export")
@@ -56,8 +56,8 @@ def cut_write(bench: Bench, tested: Tested, draw: random.Random) -> tuple[str, s
     )
     if not ended.event:
         return what, NEVER
-    if faults := tested.faults_of(ended):
-        return what, f"{ended.event}: {faults[0]}"
+    if fault := tested.fault_of(ended):
+        return what, f"{ended.event}: {fault}"
     line = ended.output.strip().rpartition("\n")[2]
     if ended.status and os.strerror(error).lower() not in line.lower():
         return what, f"{ended.event}: does not name {os.strerror(error)}: {ended.output[-2000:]}"
@@ -65,12 +65,22 @@ def cut_write(bench: Bench, tested: Tested, draw: random.Random) -> tuple[str, s
         return what, f"{ended.event}: names no file: {ended.output[-2000:]}"
     if ended.status and event != "remove" and not is_lasting and (left := temporary(tested.command.place)):
         return what, f"{ended.event}: left {left}: {ended.output[-2000:]}"
-    if ended.status == 0 and event == "remove" and re.fullmatch("foreign: [^;]*", tested.differs()):
+    differs = tested.differs() if ended.status == 0 else ""
+    if differs and event == "remove" and is_what_stayed(tested, Path(ended.event.partition(" ")[2])):
         return what, LEFT
-    if ended.status == 0 and (differs := tested.differs()) and ".lock" not in differs:
+    if differs and not re.fullmatch(r"[a-z ]+: \S*\.lock", differs):
         return what, f"{ended.event}: ended as if nothing had happened: {differs}: {ended.output[-2000:]}"
     wrong = bench.finish(tested)
     return what, f"{ended.event}: {wrong}" if wrong else SAME
+
+
+def is_what_stayed(tested: Tested, path: Path) -> bool:
+    """Return whether all that differs is a path that could not be removed, with what it holds and the folders around it."""
+    found = contents(tested.command.place)
+    foreign = found.keys() - tested.expected.keys()
+    stayed = [tested.command.place / name for name in foreign]
+    has_rest = {name: found[name] for name in found.keys() - foreign} == tested.expected
+    return has_rest and all(one == path or one in path.parents or path in one.parents for one in stayed)
 
 
 def temporary(place: Path) -> list[str]:

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -145,6 +146,19 @@ ssize_t function(int file, const void *data, size_t size, offset_type offset) { 
     REAL(function); CHECK_FILE("write", file); return next(file, data, size, offset); }
 PWRITE(pwrite, off_t)
 PWRITE(pwrite64, off64_t)
+
+/* shutil.copyfile and std::fs::copy write with these */
+#define SENDFILE(function, offset_type) \
+ssize_t function(int file, int from, offset_type *offset, size_t size) { \
+    REAL(function); CHECK_FILE("write", file); return next(file, from, offset, size); }
+SENDFILE(sendfile, off_t)
+SENDFILE(sendfile64, off64_t)
+
+ssize_t copy_file_range(int from, off64_t *start, int file, off64_t *offset, size_t size, unsigned flags) {
+    REAL(copy_file_range);
+    CHECK_FILE("write", file);
+    return next(from, start, file, offset, size, flags);
+}
 
 #define ON_FILE(function, kind, parameters, arguments) \
 int function parameters { REAL(function); CHECK_FILE(kind, file); return next arguments; }

@@ -60,10 +60,12 @@ class Control:
         return self.memory.what.decode(errors="replace")
 
     def act(self, action: Callable[[], object], has_ended: Callable[[], bool]) -> None:
-        """Call a function while the job pauses at its event."""
+        """Call a function while the job pauses at its event, unless the job ends before it."""
         while not self.memory.is_waiting:
             if has_ended():
                 return
             time.sleep(0.001)
-        action()
-        self.memory.may_continue = 1
+        try:
+            action()
+        finally:
+            self.memory.may_continue = 1

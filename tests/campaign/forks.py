@@ -35,10 +35,8 @@ class Ended:
     status: int
     """Exit status; negative: the signal that ended it."""
     output: str
-    seconds: float
     event: str
     """The event at which something was done; empty if the job never came to it."""
-    num_events: int
 
 
 class Forks:
@@ -82,10 +80,13 @@ class Forks:
         self.control.set(folder=folder, **control)
         self.process.stdin.write(json.dumps([list(argv), max_file_bytes]) + "\n")
         self.process.stdin.flush()
-        if meanwhile:
-            self.control.act(meanwhile, lambda: bool(select.select([self.process.stdout], [], [], 0)[0]))
-        status, seconds, output = json.loads(self.process.stdout.readline())
-        return Ended(status, output, seconds, self.control.what, self.control.count)
+        try:
+            if meanwhile:
+                self.control.act(meanwhile, lambda: bool(select.select([self.process.stdout], [], [], 0)[0]))
+        finally:  # else the next command would get this answer
+            answer = self.process.stdout.readline()
+        status, output = json.loads(answer)
+        return Ended(status, output, self.control.what)
 
     def close(self) -> None:
         """End the process."""
@@ -114,15 +115,15 @@ def serve() -> None:
     for line in sys.stdin:
         argv, max_file_bytes = json.loads(line)
         reading, writing = os.pipe()  # a file could not grow beyond max_file_bytes
-        began, output = time.monotonic(), bytearray()
+        output = bytearray()
         if (child := os.fork()) == 0:
             run(argv, max_file_bytes, writing)
         os.close(writing)
         reader = threading.Thread(target=read_all, args=(reading, output), daemon=True)
         reader.start()
-        status, seconds = wait(child), time.monotonic() - began
+        status = wait(child)
         reader.join(LONGEST_SECONDS)
-        print(json.dumps([status, seconds, output.decode(errors="replace")]), flush=True)
+        print(json.dumps([status, output.decode(errors="replace")]), flush=True)
 
 
 def read_all(pipe: int, output: bytearray) -> None:
@@ -160,9 +161,7 @@ def wait(child: int) -> int:
     until = time.monotonic() + LONGEST_SECONDS
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            break
-        if time.monotonic() > until:
+        if ended or time.monotonic() > until:
             break
         time.sleep(0.002)
     with suppress(ProcessLookupError):

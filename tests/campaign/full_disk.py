@@ -75,8 +75,8 @@ def fill_disk(bench: Bench, tested: Tested, draw: random.Random) -> tuple[str, s
 
 def judge(bench: Bench, tested: Tested, ended: Ended) -> str:
     place = tested.command.place
-    if faults := tested.faults_of(ended):
-        return faults[0]
+    if fault := tested.fault_of(ended):
+        return fault
     if ended.status == 0:
         differs = tested.differs()
         return f"no notice: {differs}: {ended.output[-2000:]}" if differs else ENOUGH

@@ -1,11 +1,12 @@
 """The jobs that the campaign kills, and what of their output is compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.campaign import preprocess_jobs, training_jobs
 from tests.campaign.corpora import write_vocabulary
+from tests.campaign.verdict import contents
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Killable:
     name: str
     words: Callable[[Path, int], list[str]]
     """(folder for the output, number of worker processes) -> the command line of `bertloom`."""
-    contents: Callable[[Path], dict[str, object]]
+    contents: Callable[[Path], Mapping[str, object]]
     """Folder -> what an unbroken job and one that was killed have in common: (name, value) of each part."""
     faults: Callable[[Path], list[str]]
     """Folder -> what `bertloom verify` finds."""
@@ -41,9 +42,9 @@ def make(name: str, folder: Path) -> Killable:
     if command == "preprocess":
         options = preprocess_jobs.KINDS[kind](folder)
         given = options if "--extend" in options else [*options, "--vocab", str(vocabulary)]
-        contents, faults = preprocess_jobs.contents, preprocess_jobs.faults
+        faults = preprocess_jobs.faults
         return Killable(name, lambda out, number: preprocess_jobs.words(given, out, number), contents, faults, (1, 2))
     num_ranks, make_options = training_jobs.KINDS[kind]
     options = make_options(folder)
-    contents, faults = training_jobs.contents, training_jobs.faults
-    return Killable(name, lambda out, _: training_jobs.words(options, out), contents, faults, num_ranks=num_ranks)
+    compared, faults = training_jobs.contents, training_jobs.faults
+    return Killable(name, lambda out, _: training_jobs.words(options, out), compared, faults, num_ranks=num_ranks)

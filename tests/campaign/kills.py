@@ -9,13 +9,14 @@ import itertools
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bertloom.processes import PROCESS_LOST
 from tests.campaign.killable import Killable, make, names
 from tests.campaign.outcome import Outcome
 from tests.campaign.starts import COMMAND, FORK, SECONDS_BETWEEN_LOOKS, Running
+from tests.campaign.verdict import difference
 
 NUM_CASES = 190
 """Of a whole campaign. A case has one to three kills, so this gives 300 kills or a few more."""
@@ -43,14 +44,14 @@ class Unbroken:
     def __init__(self, name: str, folder: Path) -> None:
         self.job, self.folder = make(name, folder), folder
         self.durations: dict[tuple[str, int], float] = {}
-        self.contents: dict[str, object] = {}
+        self.contents: Mapping[str, object] = {}
         self.seconds(FORK, self.job.num_workers[0])
 
     def seconds(self, how: str, num_workers: int) -> float:
-        """Return the duration of the job when it is started like this; compare its output with that of the others."""
+        """Return the duration of the job when it is started like this; compare its output with the first one."""
         if (how, num_workers) not in self.durations:
             out, began = self.folder / f"unbroken-{how}-{num_workers}", time.monotonic()
-            finish(self.job, start(self.job, out, how, num_workers))
+            finish(start(self.job, out, how, num_workers))
             self.durations[how, num_workers] = time.monotonic() - began
             found = self.job.contents(out / "place")
             self.contents = self.contents or found
@@ -87,7 +88,7 @@ def case(unbroken: Unbroken, folder: Path, draw: random.Random, sent: signal.Sig
     what = f"{sent.name} to {target} of {job.name}"
     how, num_kills = draw.choice(HOW), draw.choice(NUM_KILLS)
     starts_at_once = job.num_ranks == 1 and draw.random() < 0.5  # orphans of ranks hold the lock of their run
-    num_sent = 0
+    num_sent, running = 0, None
     try:
         for number in range(num_kills):
             moment = draw.uniform(0, AFTER_THE_END) * unbroken.seconds(how, num_workers)
@@ -102,13 +103,15 @@ def case(unbroken: Unbroken, folder: Path, draw: random.Random, sent: signal.Sig
             if not starts_at_once:
                 check_processes(running)
         running = start(job, folder, FORK, num_workers)
-        finish(job, running)
+        finish(running)
         check_processes(running)
         compare(job.contents(folder / "place"), unbroken.contents)
         if found := job.faults(folder / "place"):
             raise Fault(f"verify: {found}")
         check_temporary(folder / "temporary", job, sent)
     except Fault as fault:
+        if running:
+            running.send(running.processes(), signal.SIGKILL)
         return Outcome(what, str(fault), time.monotonic() - began, is_fault=True)
     result = "same digest" if num_sent else "same digest; it ended before the signal"
     return Outcome(what, result, time.monotonic() - began, count=max(num_sent, 1))
@@ -120,11 +123,12 @@ def start(job: Killable, folder: Path, how: str, num_workers: int) -> Running:
     return Running(how, folder, job.words(folder / "place", num_workers), job.num_ranks)
 
 
-def finish(job: Killable, running: Running) -> None:
+def finish(running: Running) -> None:
     """Wait for the end of a job that nothing disturbs."""
     statuses = wait(running)
     if any(statuses):
-        raise Fault(f"the start after the kills ends with {statuses}: {running.said()[-LAST_CHARACTERS:]}")
+        raise Fault(f"a job without a kill ends with {statuses}: {running.said()[-LAST_CHARACTERS:]}")
+    check_messages(running)
 
 
 def kill(running: Running, target: str, sent: signal.Signals, draw: random.Random) -> bool:
@@ -159,6 +163,13 @@ def check_processes(running: Running) -> None:
     if left := running.wait_for_all(TIMEOUT_SECONDS if running.in_torchrun else END_SECONDS):
         running.send(running.processes(), signal.SIGKILL)
         raise Fault(f"processes left: {left}")
+    check_messages(running)  # those of the processes that ended last, too
+
+
+def check_messages(running: Running) -> None:
+    """Check that no process of a job has shown a traceback. torchrun shows one for each rank that was killed."""
+    if "Traceback" in running.said() and not running.in_torchrun:
+        raise Fault(f"a traceback: {running.said()[-LAST_CHARACTERS:]}")
 
 
 def check_temporary(folder: Path, job: Killable, sent: signal.Signals) -> None:
@@ -180,16 +191,10 @@ def check_end(running: Running, target: str, sent: signal.Signals | None) -> Non
             expected |= {PROCESS_LOST}
     if not set(statuses) <= expected:
         raise Fault(f"ended with {statuses}, expected {sorted(expected)}: {running.said()[-LAST_CHARACTERS:]}")
-    if "Traceback" in running.said() and not running.in_torchrun:
-        raise Fault(f"a traceback: {running.said()[-LAST_CHARACTERS:]}")
+    check_messages(running)
 
 
-def compare(found: dict[str, object], expected: dict[str, object]) -> None:
+def compare(found: Mapping[str, object], expected: Mapping[str, object]) -> None:
     """Raise a fault that names what differs."""
-    names = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "foreign": sorted(found.keys() - expected.keys()),
-        "different": sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name]),
-    }
-    if any(names.values()):
-        raise Fault(f"the output differs: { ({kind: those for kind, those in names.items() if those}) }")
+    if differs := difference(found, expected):
+        raise Fault(f"the output differs: {differs}")

@@ -1,8 +1,8 @@
 """The parts of the campaign: each is a module of this folder.
 
 A part has a function `run(folder, seed, share, only=None)`, an iterator of `Outcome`. It works in `folder`, an empty one. A
-case depends on `seed` and on its index alone. `share` is the amount: 1.0 is a whole campaign. With `only` it runs the case
-of this index and no other one.
+case depends on `seed` and on its index alone, and in the part `fuzz` on `share`, too. `share` is the amount: 1.0 is a whole
+campaign. With `only` it runs the case of this index and no other one.
 """
 
 import importlib

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from jobs import cli
 from jobs.verify import verify
 from tests.campaign.corpora import almost, chinese, english, write_file, write_jsonl
-from tests.jobs.corpus import digests
 
 SHORT = ["--max-seq-length", "32", "--dupe-factor", "1", "--validation-fraction", "0"]
 SPLITS = ["--gates.no-fail", "--split-mb", "0.05"]
@@ -115,11 +114,6 @@ def words(options: list[str], folder: Path, num_workers: int) -> list[str]:
     """Return the command line whose output is in `folder`."""
     given = [word.replace("OUT", f"{folder}/out") for word in options]
     return ["preprocess", *given, *SPLITS, "--out", f"{folder}/out", "--num-workers", str(num_workers)]
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Return the digest of every file, and the names of all folders: temporary files and locks would show."""
-    return digests(folder) | {f"{path.relative_to(folder)}/": "" for path in folder.rglob("*") if path.is_dir()}
 
 
 def faults(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.setting import ROOT, commit, machine
+from bertloom.counts import counted
 from tests.campaign.outcome import Outcome
 from tests.campaign.parts import PARTS
 
@@ -16,13 +17,15 @@ What bertloom does when processes are killed, disks are full, and files are dama
 """
 
 
-def section(name: str, command: str, seed: int, outcomes: list[tuple[int, Outcome]], seconds: float) -> str:
+def section(
+    name: str, command: str, seed: int, outcomes: list[tuple[int, Outcome]], seconds: float, share: float = 1.0
+) -> str:
     """Return the part's section: how it was run, the number of cases of each kind, and each fault with its index."""
     cases, faults = sum(outcome.count for _, outcome in outcomes), [pair for pair in outcomes if pair[1].is_fault]
     lines = [f"## {name}", "", PARTS[name], ""]
     lines += [f"{time.strftime('%Y-%m-%d')}, `{command}`, commit {commit()}, seed {seed}", ""]
     lines += [machine("apache-beam", "pyarrow", "numpy", "torch"), ""]
-    lines += [f"**{cases:,} cases in {seconds / 60:.0f} minutes, faults: {len(faults)}**", ""]
+    lines += [f"**{counted(cases, 'case')} in {counted(round(seconds / 60), 'minute')}, faults: {len(faults)}**", ""]
     groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for _, outcome in outcomes:
         groups[outcome.what, "fault" if outcome.is_fault else outcome.result].append(outcome)
@@ -32,7 +35,8 @@ def section(name: str, command: str, seed: int, outcomes: list[tuple[int, Outcom
         each = sum(outcome.seconds for outcome in found) / max(number, 1)
         lines.append(f"| {cell(what)} | {cell(result)} | {number:,} | {each:.2g} |")
     for index, outcome in faults:
-        again = f"python -m tests.campaign --part {name} --seed {seed} --only {index}"
+        again = f"python -m tests.campaign --part {name} --seed {seed}" + f" --share {share}" * (share != 1)
+        again += f" --only {index}" * (index >= 0)  # a negative index stands for the whole part
         lines += ["", f"Fault: {outcome.what}. `{again}`", "", "```", outcome.result.strip(), "```"]
     return "\n".join(lines) + "\n"
 

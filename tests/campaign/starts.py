@@ -116,7 +116,11 @@ class Running:
         until = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < until:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        return [" ".join(psutil.Process(number).cmdline()) for number in left if psutil.pid_exists(number)]
+        found = []
+        for number in left:
+            with suppress(psutil.NoSuchProcess):
+                found.append(" ".join(psutil.Process(number).cmdline()))
+        return found
 
     def said(self) -> str:
         """Return what all processes have written."""

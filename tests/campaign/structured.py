@@ -36,8 +36,8 @@ TABLES = st.lists(st.lists(st.text(), min_size=1, max_size=4), max_size=8)
 KINDS = ("roberta", "modernbert", "llama3", "gemma", "xlm_roberta", "albert", "deberta", "mpnet")
 
 
-def read(folder: Path, name: str, content: bytes) -> list[Document | Reject | PassedOver]:
-    """Return the records of a file; none if it is refused in one line that names it."""
+def read(folder: Path, name: str, content: bytes) -> list[Document | Reject | PassedOver] | None:
+    """Return the records of a file; None if it is refused in one line that names it."""
     (folder / name).write_bytes(content)
     try:
         return [
@@ -49,18 +49,27 @@ def read(folder: Path, name: str, content: bytes) -> list[Document | Reject | Pa
     except ValueError as error:
         if name not in str(error) or "\n" in str(error):
             raise
-        return []
+        return None
 
 
 def json_lines(folder: Path, records: list[Any]) -> None:
-    """Each line is a document or a reject, at the byte where it begins."""
+    """Each line is a document or a reject, at the byte where it begins. No letter of a document is lost."""
     lines = [json.dumps(record) for record in records]
     found = read(folder, "a.jsonl", "".join(f"{line}\n" for line in lines).encode())
     places = [sum(len(line) + 1 for line in lines[:i]) for i in range(len(lines))]
-    assert not found or [item.position for item in found] == places
-    for record, item in zip(records, found, strict=False):
+    if found is None:
+        return
+    assert [item.position for item in found] == places
+    for record, item in zip(records, found, strict=True):
         has_text = isinstance(record, dict) and isinstance(record.get("text"), str) and bool(record["text"].strip())
-        assert isinstance(item, Document) <= has_text, (record, item)
+        letters = plain_letters(record["text"]) if has_text else ""
+        assert bool(letters) <= isinstance(item, Document) <= has_text, (record, item)
+        assert not letters or plain_letters(item.text.decode()) == letters, (record, item)
+
+
+def plain_letters(text: str) -> str:
+    """Return the characters that no cleaning changes: the letters and digits of ASCII."""
+    return "".join(char for char in text if char.isascii() and char.isalnum())
 
 
 def json_arrays(folder: Path, records: list[Any]) -> None:

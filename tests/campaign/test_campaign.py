@@ -1,6 +1,7 @@
 """Each part of the campaign runs, with a small share; and its report."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -36,19 +37,63 @@ def test_a_part_that_is_run_again_replaces_its_own_section(tmp_path, monkeypatch
     assert report.read_text("utf-8").split("\n\n", 2)[2] == "## first\n\none\n\n## second\n\nnew\n"
 
 
-def test_a_fault_or_an_error_of_a_part_gives_the_exit_status_1(tmp_path, monkeypatch, capsys):
+def test_a_fault_of_a_part_of_a_campaign_is_repeated_with_its_share():
+    outcomes = [(-1, Outcome("the part itself", "a crash", 0, is_fault=True)), (7, Outcome("a", "b", 1, is_fault=True))]
+    text = section("fuzz", "python -m tests.campaign", 1, outcomes, 90, share=0.1)
+    assert "`python -m tests.campaign --part fuzz --seed 1 --share 0.1`" in text
+    assert "`python -m tests.campaign --part fuzz --seed 1 --share 0.1 --only 7`" in text
+
+
+@pytest.fixture
+def campaign(tmp_path, monkeypatch):
+    """Runs the command with parts of at most three cases. Returns the exit status and the sections of the report."""
+
     def run(name, folder, seed, share, only):
         (folder / "seed.json").write_text(json.dumps(seed))
-        yield Outcome("one", "same digest", 0.1)
-        if seed == 2:
-            yield Outcome("two", "another digest", 0.1, is_fault=True)
+        outcomes = [Outcome("one", "same digest", 0.1), Outcome("two", "not run: no tool", 0, count=0)]
+        outcomes += [Outcome("three", "another digest", 0.1, is_fault=True)] * (seed == 2)
+        yield from outcomes if only is None else outcomes[only : only + 1]
         if seed == 3:
-            raise OSError("no such tool")
+            raise OSError("no such file")
+
+    def ran(*words):
+        sections = {}
+        monkeypatch.setattr(runner, "write_section", lambda name, text: sections.update({name: text}))
+        return runner.main(words), sections
 
     monkeypatch.setattr(runner, "run_part", run)
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(2))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for seed, faults in ((1, []), (2, ["another digest"]), (3, ["no such tool"])):
-        found, _ = runner.attempt("kills", runner.parse(["--seed", str(seed)]))
-        shown = [outcome.result for _, outcome in found if outcome.is_fault]
-        assert len(shown) == len(faults) and all(text in whole for text, whole in zip(faults, shown))
-    assert "the files of the cases are in" in capsys.readouterr().out
+    return ran
+
+
+def test_the_exit_status_is_1_after_a_fault_or_an_error_whose_files_stay(campaign, tmp_path, capsys):
+    status, sections = campaign()
+    assert (status, sections.keys()) == (0, PARTS.keys()) and list(tmp_path.iterdir()) == []
+    assert "kills 1: two: not run: no tool" in capsys.readouterr().out
+    for seed, fault in (("2", "another digest"), ("3", "OSError: no such file")):
+        status, sections = campaign("--seed", seed, "--part", "damage", "clock")
+        assert status == 1 and sections.keys() == {"damage", "clock"}
+        assert all("faults: 1**\n" in text and fault in text for text in sections.values())
+        assert "the files of the cases are in" in capsys.readouterr().out
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_case_alone_changes_no_report_and_must_exist(campaign, capsys):
+    assert campaign("--part", "kills", "--seed", "2", "--only", "0") == (0, {})
+    assert campaign("--part", "kills", "--seed", "2", "--only", "2") == (1, {})
+    assert campaign("--part", "kills", "--only", "2") == (1, {})
+    assert "the part has no case 2" in capsys.readouterr().out
+
+
+def test_a_part_ends_after_the_case_in_which_its_minutes_are_over(campaign):
+    _, sections = campaign("--part", "kills", "--minutes", "0")
+    assert "**1 case in 0 minutes, faults: 0**" in sections["kills"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--only", "1"), ("--part", "kills", "--only", "-1"), ("--share", "0"), ("--part",), ("--minutes", "x")]
+)
+def test_a_wrong_option_is_refused(words):
+    with pytest.raises(SystemExit, match="2"):
+        runner.parse(words)

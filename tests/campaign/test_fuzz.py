@@ -1,5 +1,8 @@
 """The fuzzing part of the campaign: a few batches of it, and what it does without atheris."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import strategies as st
 
 from tests.campaign import fuzz, guided, structured
@@ -29,6 +32,17 @@ def test_a_case_is_the_same_batch_when_it_is_run_alone(tmp_path, monkeypatch):
     assert (alone.what, alone.count, alone.result) == ("inputs-json", 10, outcomes[2].result)
     [alone] = fuzz.run(tmp_path / "property", 1, 0.001, only=4)
     assert alone.what == "structured: JSON Lines" and not alone.is_fault
+
+
+def test_a_reader_that_loses_a_record_or_a_letter_is_a_fault(tmp_path, monkeypatch):
+    records = [{"text": "One word."}, {"text": ""}, {"x": 1}, {"text": "\ud800 and more"}]
+    structured.json_lines(tmp_path, records)
+    read = structured.read
+    lost = [lambda items: items[1:], lambda items: [], lambda items: [replace(items[0], text=b"One wod."), *items[1:]]]
+    for lose in lost:
+        monkeypatch.setattr(structured, "read", lambda *words, lose=lose: lose(read(*words)))
+        with pytest.raises(AssertionError):
+            structured.json_lines(tmp_path, records)
 
 
 def test_a_property_that_fails_is_a_fault_with_a_smallest_input(tmp_path, monkeypatch):

@@ -90,16 +90,25 @@ def words(options: list[str], folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """Return losses, weights and moments, and the names of all files: of each checkpoint, and outside of checkpoints.
+    """Return losses, weights and moments, and the names of all files: those that each checkpoint has, and all others.
 
     A signal adds a checkpoint, so which ones are kept differs.
     """
     run = folder / "out"
     config = (run / "config.toml").read_text().replace(str(folder), "")
+    checkpoints = {
+        tuple(sorted(path.relative_to(step).as_posix() for path in step.rglob("*")))
+        for step in (run / "checkpoints").glob("step-*")
+    }
     found: dict[str, object] = {
         re.sub(r"/step-\d{8}(?=/|$)", "/STEP", path.relative_to(folder).as_posix()): "" for path in folder.rglob("*")
     }
-    return found | {"losses": numbers(run), "config.toml": config, "weights": learnt(run)}
+    return found | {
+        "files of a checkpoint": checkpoints,
+        "losses": numbers(run),
+        "config.toml": config,
+        "weights": learnt(run),
+    }
 
 
 def faults(folder: Path) -> list[str]:

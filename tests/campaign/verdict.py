@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ LONGEST_LINE = 2500
 
 
 def contents(place: Path) -> dict[str, str]:
-    """Return path -> digest of all files below a folder, the hidden ones too; "" for a folder. What depends on the clock is
-    left out of the files of runs, and so is the holder of a run's lock."""
+    """Return path -> digest of all files below a folder, the hidden ones too; "" for a folder.
+
+    What depends on the clock is left out of the files of runs, and so is the holder of a run's lock.
+    """
     found = {}
     for path in sorted(place.rglob("*")):
         name = path.relative_to(place).as_posix()
@@ -45,7 +48,7 @@ def _timeless(value: Any) -> Any:
     return [_timeless(one) for one in value] if isinstance(value, list) else value
 
 
-def difference(found: dict[str, str], expected: dict[str, str]) -> str:
+def difference(found: Mapping[str, object], expected: Mapping[str, object]) -> str:
     """Return what differs from an undisturbed command; an empty text if nothing does."""
     parts = {
         "foreign": found.keys() - expected.keys(),
@@ -64,11 +67,11 @@ class Tested:
     events: list[str]
     """What it writes, in order: lines of a kind and a path."""
 
-    def faults_of(self, ended: Ended, word: str = "") -> list[str]:
-        """Return what is wrong with how the command ended after a fault. word: a text that its last line must hold."""
+    def fault_of(self, ended: Ended) -> str:
+        """Return what is wrong with how the command ended after a fault; an empty text if nothing is."""
         lines = ended.output.strip().splitlines() or [""]
         if ended.status == HANGS:
-            return [f"hangs: {lines[-1]}"]
+            return f"hangs: {lines[-1]}"
         faults = []
         if "Traceback" in ended.output:
             faults.append("traceback")
@@ -78,11 +81,9 @@ class Tested:
             faults.append(f"exit status {ended.status}")
         if ended.status == 2 and not lines[-1].startswith(f"bertloom {self.command.argv[0]}: error: "):
             faults.append("no line of error at the end")
-        if ended.status == 2 and word and word not in lines[-1]:
-            faults.append(f"does not name {word}")
         if len(lines[-1]) > LONGEST_LINE:
             faults.append("a long line")
-        return [f"{', '.join(faults)}: {ended.output[-3000:]}"] if faults else []
+        return f"{', '.join(faults)}: {ended.output[-3000:]}" if faults else ""
 
     def differs(self) -> str:
         """Return what differs from what an undisturbed command writes."""
