@@ -79,7 +79,7 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
     vocab = str(Path(vocabulary_of(arguments, folder)).resolve())
-    paths = sorted(path for pattern in inputs_of(arguments) for path in glob(pattern))
+    paths = sorted(path for pattern in inputs_of(arguments) for path in files_of(pattern))
     train = folder / "train.jsonl"
     held_out = split_texts(read_texts(paths), arguments.held_out, train)
     save_pieces(make_pieces(held_out, vocab, arguments.pieces), folder / "pieces.npz")
@@ -107,6 +107,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> list[str]:
         subprocess.run([*words, *(str(result.model) for result in results)], stdout=subprocess.PIPE, check=True).stdout
     )
     return report(arguments, contest, results, judged, f"{train.stat().st_size / 1e6:.1f} MB", len(held_out))
+
+
+def files_of(pattern: str) -> list[str]:
+    """Return the files of one --input."""
+    if found := glob(pattern):
+        return found
+    raise SystemExit(f"--input {pattern} matches no file: expected JSON Lines, .jsonl or .jsonl.gz")
 
 
 def report(

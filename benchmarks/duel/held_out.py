@@ -73,6 +73,10 @@ def make_pieces(texts: Sequence[str], vocab: str, num_pieces: int, seed: int = 1
     words = np.setdiff1d(np.arange(tokenizer.get_vocab_size()), special)
     found = {}
     for number, (form, pieces) in enumerate([("segments", segments), ("running text", cut)]):
+        if not pieces:
+            raise SystemExit(
+                f"the held-out documents are too short for {form} of {MAX_SEQ_LENGTH} tokens: give more text"
+            )
         random = np.random.default_rng([seed, number])
         chosen = [pieces[at] for at in random.permutation(len(pieces))[:num_pieces]]
         found[form] = mask(chosen, random, special, words, mask_id=tokenizer.token_to_id("[MASK]"), pad=pad)

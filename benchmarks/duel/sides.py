@@ -1,4 +1,4 @@
-"""The two sides of the duel as processes on a core each, and what their logs say."""
+"""The two sides of the duel as processes on a core each, and what their logs record."""
 
 import json
 import os
@@ -55,11 +55,11 @@ class Contest:
     rival_python: str
 
 
-def start_on(core: int | None, words: Sequence[str], log: Path) -> subprocess.Popen:
+def start_on(core: int, words: Sequence[str], log: Path) -> subprocess.Popen:
     """Start a command on one core with one thread. Its output goes to a log."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
     environment |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"], "1")
-    pinned = words if core is None else ["taskset", "--cpu-list", str(core), *words]
+    pinned = ["taskset", "--cpu-list", str(core), *words]
     with log.open("ab") as file:
         return subprocess.Popen(pinned, env=environment, stdout=file, stderr=file)
 
@@ -70,7 +70,7 @@ def finish(process: subprocess.Popen, log: Path) -> None:
         raise RuntimeError(f"{process.args} ended with status {process.returncode}:\n{tail}")
 
 
-def run_rival(contest: Contest, folder: Path, core: int | None) -> Result:
+def run_rival(contest: Contest, folder: Path, core: int) -> Result:
     """Run the Hugging Face way until the budget is over."""
     folder.mkdir()
     begun = time.monotonic()
@@ -89,9 +89,7 @@ def read_events(text: str) -> tuple[dict[str, float], int, int]:
     return stages, trained["steps"], trained["tokens"]
 
 
-def run_bertloom(
-    contest: Contest, folder: Path, core: int | None, name: str = "bertloom", training: str = MATCHING_TRAINING
-) -> Result:
+def run_bertloom(contest: Contest, folder: Path, core: int, name: str, training: str) -> Result:
     """Run `bertloom preprocess`, `pretrain` until the budget is over, and `export`."""
     folder.mkdir()
     begun = time.monotonic()

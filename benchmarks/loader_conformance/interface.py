@@ -94,7 +94,7 @@ def loader_of(name: str) -> Loader:
 
 
 class PaddedSession:
-    """A session whose batches are pairs of tensors: `input_ids` and lengths. Its state is made by its own loader."""
+    """A session whose batches have two tensors: `input_ids` (N, L), padded, and `lengths` (N,)."""
 
     def tokens(self, batch: Any) -> list[np.ndarray]:
         ids, lengths = batch["input_ids"].numpy(), batch["lengths"].tolist()
@@ -102,6 +102,22 @@ class PaddedSession:
 
     def places(self, batch: Any) -> list[int] | None:
         return None
+
+
+class LoaderSession(PaddedSession):
+    """A padded session over a `loader` of micro-batches whose state is the same on all ranks."""
+
+    loader: Any
+    num_passes: int
+
+    def steps(self, epoch: int) -> Iterator[list[Any]]:
+        return grouped(self.loader, self.num_passes)
+
+    def state(self) -> Any:
+        return self.loader.state_dict()
+
+    def load(self, states: list[Any]) -> None:
+        self.loader.load_state_dict(states[0])
 
 
 def pad(rows: Sequence[Any]) -> dict[str, Any]:

@@ -37,7 +37,11 @@ class Rates:
 
 
 def measure(names: list[str], data: Path, folder: Path, rivals_python: Path, num_rows: int, rounds: int) -> list[Rates]:
-    """Return the rates of the loaders; one that cannot write or read the rows is left out, with a line on stderr."""
+    """Return the rates of the loaders.
+
+    Raises:
+        SystemExit: a loader cannot write or read the rows.
+    """
     rows = export_rows(data, folder / "rows.npz")
     count = min(num_rows, rows) // BATCH * BATCH
     rates = []

@@ -1,6 +1,6 @@
 """The table of outcomes, in Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from loader_conformance.comparison import Outcome
 from loader_conformance.scenarios import SCENARIOS
@@ -44,7 +44,7 @@ def cell(outcome: Outcome, name: str, notes: list[str]) -> str:
     return f"{WORDS[outcome.kind]} ({notes.index(note) + 1})"
 
 
-def summary(outcomes: Mapping[str, Mapping[str, Outcome]], kinds: Sequence[str] = ("exact",)) -> str:
-    """Return how many scenarios each loader passes."""
-    counts = {name: sum(o.kind in kinds for o in found.values()) for name, found in outcomes.items()}
+def summary(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
+    """Return in how many scenarios each loader is exact."""
+    counts = {name: sum(o.kind == "exact" for o in found.values()) for name, found in outcomes.items()}
     return "; ".join(f"{name} {count} of {len(outcomes[name])}" for name, count in counts.items())

@@ -6,13 +6,13 @@ describes `num_canonical_nodes` and the elastic resume: a state may be loaded wi
 with another batch size. Mixtures: `CombinedStreamingDataset(weights=...)`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from loader_conformance.interface import PaddedSession, Setting, grouped, pad
+from loader_conformance.interface import LoaderSession, Setting, pad
 
 PACKAGES = ("litdata",)
 LACKS = {"c-32": "batch_size of StreamingDataLoader is per rank and the same for all, and 3 does not divide 32"}
@@ -35,7 +35,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return pad([np.asarray(sample["input_ids"]) for sample in samples])
 
 
-class Session(PaddedSession):
+class Session(LoaderSession):
     def __init__(self, setting: Setting) -> None:
         from litdata import CombinedStreamingDataset, StreamingDataLoader, StreamingDataset
 
@@ -46,12 +46,3 @@ class Session(PaddedSession):
         options = {"batch_size": setting.micro_batch, "num_workers": setting.num_workers, "collate_fn": collate}
         self.loader = StreamingDataLoader(data, **options)
         self.num_passes = setting.num_passes
-
-    def steps(self, epoch: int) -> Iterator[list[Any]]:
-        return grouped(self.loader, self.num_passes)
-
-    def state(self) -> Any:
-        return self.loader.state_dict()
-
-    def load(self, states: list[Any]) -> None:
-        self.loader.load_state_dict(states[0])

@@ -7,13 +7,13 @@ same order on any number of GPUs and workers if the global batch size and `num_c
 Mixtures: `Stream(proportion=...)`. After a killed run its documentation asks for `clean_stale_shared_memory()`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from loader_conformance.interface import PaddedSession, Setting, grouped, pad
+from loader_conformance.interface import LoaderSession, Setting, pad
 
 PACKAGES = ("mosaicml-streaming",)
 LACKS = {
@@ -51,7 +51,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return pad([sample["input_ids"] for sample in samples])
 
 
-class Session(PaddedSession):
+class Session(LoaderSession):
     def __init__(self, setting: Setting) -> None:
         check_torchvision()
         from streaming import Stream, StreamingDataLoader, StreamingDataset
@@ -71,12 +71,3 @@ class Session(PaddedSession):
         options = {"batch_size": setting.micro_batch, "num_workers": setting.num_workers, "collate_fn": collate}
         self.loader = StreamingDataLoader(data, **options)
         self.num_passes = setting.num_passes
-
-    def steps(self, epoch: int) -> Iterator[list[Any]]:
-        return grouped(self.loader, self.num_passes)
-
-    def state(self) -> Any:
-        return self.loader.state_dict()
-
-    def load(self, states: list[Any]) -> None:
-        self.loader.load_state_dict(states[0])
