@@ -73,7 +73,7 @@ class _UnchangedFile(io.RawIOBase):
         what = (
             f"it had {source.size:,} bytes and has {found.st_size:,}"
             if found.st_size != source.size
-            else "its time did"
+            else "it has another modification time"
         )
         raise StoreError(
             f"{source.path} has changed since the job began ({what}): start the same command again when nothing writes to "

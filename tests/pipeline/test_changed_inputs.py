@@ -33,7 +33,7 @@ def grow(path: Path) -> None:
 CHANGES = {
     "had": lambda path: os.truncate(path, path.stat().st_size // 2),
     "and has": grow,
-    "its time did": lambda path: path.write_bytes(path.read_bytes().swapcase()),
+    "another modification time": lambda path: path.write_bytes(path.read_bytes().swapcase()),
 }
 
 

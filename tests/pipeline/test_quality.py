@@ -90,7 +90,7 @@ def test_gopher_accepts_prose():
         ("\n".join(f"{line}..." for line in PROSE.split(". ")), "100% of the lines end in an ellipsis"),
         (PROSE + " 1234" * 20, "of the words have no letter"),
         ("lorem dolor amet " * 30, "fewer than two of the words the, be"),
-        ("\n".join([PROSE, "and the end", "and the end", "and the end"]), "50% lines repeat another"),
+        ("\n".join([PROSE, "and the end", "and the end", "and the end"]), "50% of the lines repeat another"),
         ("\n".join([PROSE, PROSE, *"abcd"]), "% of the characters are in lines that repeat another"),
         (PROSE + " old days" * 20, "of the characters are in the most frequent run of 2 words"),
         (PROSE + " " + PROSE.upper().lower().replace(".", ";") + " " + PROSE[:250], "runs of 5 words that occur again"),

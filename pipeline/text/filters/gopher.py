@@ -53,7 +53,7 @@ def _repetition(words: list[str], lines: list[str], lengths: I64) -> str:
     num_characters = int(lengths.sum())
     num_repeated, repeated_characters = _repeated_lines(lines)
     if num_repeated > MAX_REPEATED_LINES * len(lines):
-        return f"{num_repeated / len(lines):.0%} lines repeat another"
+        return f"{num_repeated / len(lines):.0%} of the lines repeat another"
     if repeated_characters > MAX_REPEATED_LINE_CHARACTERS * num_characters:
         return f"{repeated_characters / num_characters:.0%} of the characters are in lines that repeat another"
     table: dict[str, int] = {}
