@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests/golden/dataset"
-SHARDS = ROOT / "tests/golden/dataset/train/seq24/copy0/{00000..00000}.tar"
+SHARDS = GOLDEN / "train/seq24/copy0/{00000..00000}.tar"
 MARKED = re.compile(r"<!-- runs as a test[^>]*-->\s*```python\n(.*?)```", re.S)
 
 

@@ -41,11 +41,11 @@ def load(name):
     return module
 
 
-def start(*words, root=ROOT, status=0):
+def start(*words, root=ROOT):
     """Run a program and return what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(root), "BERTLOOM_DEBUG": ""}
     ran = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, env=environment, cwd=root)
-    assert ran.returncode == status, ran.stderr
+    assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
 
