@@ -177,17 +177,18 @@ def parse_documents(content: bytes, name: str) -> pa.Table:
 
 def read_rejects(dataset: str, name: str) -> Iterator[dict[str, Any]]:
     """Yield the rejects of a log, one line at a time: the uncompressed log may be a thousand times as large as the file."""
-    with storage.open_read(storage.file_below(dataset, name)) as file, gzip.open(file) as lines:
+    path = storage.file_below(dataset, name)
+    with storage.open_read(path) as file, gzip.open(file) as lines:
         number = 0
         try:
             while line := lines.readline(MAX_REJECT_BYTES + 1):
                 number += 1
                 if len(line) > MAX_REJECT_BYTES:
-                    raise ValueError(f"{name}: line {number} has more than {MAX_REJECT_BYTES:,} bytes")
-                reject = parse_json(line, f"{name}: line {number}")
-                check_shape(reject, REJECT, f"{name}: line {number}")
+                    raise ValueError(f"{path}: line {number} has more than {MAX_REJECT_BYTES:,} bytes")
+                reject = parse_json(line, f"{path}: line {number}")
+                check_shape(reject, REJECT, f"{path}: line {number}")
                 if "test_sets" in reject:
-                    check_shape(reject, {"test_sets": [TEXT]}, f"{name}: line {number}")
+                    check_shape(reject, {"test_sets": [TEXT]}, f"{path}: line {number}")
                 yield reject
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{name}: not a complete gzip file ({error})") from None
+            raise ValueError(f"{path}: not a complete gzip file ({error})") from None

@@ -130,7 +130,7 @@ def test_rejects_are_read_line_by_line_up_to_a_longest_one(dataset, capsys, monk
     with_rejects(dataset, content)
     for command in ("verify", "report"):
         status, text = said(command, dataset, capsys)
-        assert status == (1 if command == "verify" else 2) and message in text
+        assert status == (1 if command == "verify" else 2) and f"{dataset}/{message}" in text
 
 
 # ---- sources
