@@ -36,8 +36,8 @@ from bertloom.processes import LostProcess
 
 TIMEOUT = timedelta(minutes=30)
 """Longest time to wait for another rank. Rank 0 may be writing a large checkpoint to a slow disk."""
-CONNECT_TIMEOUT = timedelta(minutes=1)
-"""Longest time to wait for a connection to torchrun, which listens before it starts the ranks."""
+CONNECT_TIMEOUT = timedelta(seconds=30)
+"""Longest time to wait for a connection to torchrun, which listens before it starts the ranks. torch tries it twice."""
 LOST_RANK = re.compile(
     r"gloo/transport/|Application timeout caused pair closure"  # gloo: a connection is closed, or does not answer
     r"|remote process exited|communicator was aborted"  # NCCL
