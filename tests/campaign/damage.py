@@ -140,16 +140,17 @@ def repair(damaged: list[Path], place: Path, saved: Path) -> None:
 def is_complete(saved: Path, tested: Tested) -> bool:
     """Return whether the job had nothing left to do that a user sees."""
     ends = [name for name in tested.expected if name.endswith(("manifest.json", "results.json"))]
+    ends = ends or sorted(name for name in tested.expected if name.endswith("/state.json"))[-1:]
     return bool(ends) and all((saved / name).exists() for name in ends)
 
 
 def verify_names(bench: Bench, tested: Tested, damaged: list[Path]) -> bool:
-    """Return whether `bertloom verify` names a damaged file of a data set."""
+    """Return whether `bertloom verify` names a damaged file of a data set or a run."""
     place = tested.command.place
-    for name in (name for name in tested.expected if name.endswith("manifest.json")):
-        data_set = (place / name).parent
-        ended = bench.forks.run(["verify", str(data_set)], bench.folder / "none")
-        names = [str(path.relative_to(data_set)) for path in damaged if data_set in path.parents]
+    outputs = [(place / name).parent for name in tested.expected if name.endswith(("manifest.json", "config.toml"))]
+    for output in outputs:
+        ended = bench.forks.run(["verify", str(output)], bench.folder / "none")
+        names = [str(path.relative_to(output)) for path in damaged if output in path.parents]
         if ended.status == 1 and any(name in ended.output for name in names):
             return True
     return False
