@@ -129,7 +129,7 @@ def repeated_lines_of(dataset: str, manifest: Mapping[str, Any]) -> U64:
 
 def vocabulary_of(dataset: str, manifest: Mapping[str, Any]) -> Vocabulary:
     """Return the vocabulary of a data set; ValueError if it differs from the manifest's."""
-    vocabulary = parse_copy(vocabulary_file(manifest), partial(read_below, dataset))
+    vocabulary = parse_copy(vocabulary_file(manifest), partial(read_below, dataset), dataset)
     expected, found = manifest["vocabulary"], vocabulary.as_dict()
     for name, value in found.items():
         if value != expected[name]:

@@ -67,17 +67,19 @@ def _of_tokenizer(tokenizer: TokenizerFile) -> Vocabulary:
     return replace(parse_vocabulary(tokenizer.vocab_txt, tokenizer.where), casing=Casing(*casing))
 
 
-def parse_copy(file: str, read: Callable[[str], bytes]) -> Vocabulary:
+def parse_copy(file: str, read: Callable[[str], bytes], folder: str = "") -> Vocabulary:
     """Return the vocabulary of a data set or a job.
 
     Args:
         file: the name of the file that holds it, as `Vocabulary.file`.
         read: returns the content of a file by its name.
+        folder: where the file is, for errors.
     """
+    path = storage.join(folder, file) if folder else file
     if file == Vocabulary.file:
-        return parse_vocabulary(read(file), file)
+        return parse_vocabulary(read(file), path)
     names = parse_json(read(SPECIAL_TOKENS), SPECIAL_TOKENS)
-    return TokenizerVocabulary.of(parse_tokenizer(read(file), file, names))
+    return TokenizerVocabulary.of(parse_tokenizer(read(file), path, names))
 
 
 def write_copy(folder: str, vocabulary: Vocabulary, casing: Casing) -> None:
@@ -91,4 +93,4 @@ def write_copy(folder: str, vocabulary: Vocabulary, casing: Casing) -> None:
 def read_copy(folder: str) -> Vocabulary:
     """Return the vocabulary of a running job. Cached per process: the folder's name contains its digest."""
     kind = Vocabulary if storage.exists(storage.join(folder, Vocabulary.file)) else TokenizerVocabulary
-    return parse_copy(kind.file, lambda name: storage.read(storage.join(folder, name)))
+    return parse_copy(kind.file, lambda name: storage.read(storage.join(folder, name)), folder)

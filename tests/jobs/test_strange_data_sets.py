@@ -133,6 +133,13 @@ def test_rejects_are_read_line_by_line_up_to_a_longest_one(dataset, capsys, monk
         assert status == (1 if command == "verify" else 2) and f"{dataset}/{message}" in text
 
 
+def test_a_vocabulary_without_words_is_named_with_its_whole_path(dataset, capsys):
+    (dataset / "vocab.txt").write_bytes(b"")
+    seal(dataset, None, manifest_of(dataset), "vocab.txt")
+    status, text = said("report", dataset, capsys)
+    assert status == 2 and f"{dataset}/vocab.txt: 0 words" in text
+
+
 # ---- sources
 
 
