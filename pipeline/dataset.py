@@ -146,7 +146,7 @@ def read_listed(dataset: str, name: str, listed: Mapping[str, str]) -> bytes:
         raise ValueError(f"manifest.json of {dataset} does not list {name}")
     content = read_below(dataset, name)
     if hashlib.sha256(content).hexdigest() != listed[name]:
-        raise Damaged(f"{name}: its sha256 differs from the one in manifest.json")
+        raise Damaged(f"{storage.join(dataset, name)}: its sha256 differs from the one in manifest.json")
     return content
 
 

@@ -1,5 +1,6 @@
 """How a job runs: on this machine, or on another runner of Beam; and errors for the user instead of Beam's tracebacks."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ def run(
     """Run a pipeline to its end on this machine."""
     connect_locally_without_proxy()
     pipeline = beam.Pipeline(runner=local_runner(options), options=options)
+    # Only transforms in other languages use Beam's temporary folder, and a job that is killed would leave it.
+    shutil.rmtree(pipeline.local_tempdir)
     build(pipeline)
     result = pipeline.run()
     result.wait_until_finish()

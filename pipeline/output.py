@@ -133,7 +133,7 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source], *, is_dry: 
         if not is_dry:
             for name in storage.names_in(places.scratch) - {"parts"}:
                 storage.remove(storage.join(places.scratch, name))
-            storage.remove(storage.join(places.dataset, *REJECTS.split("/")))
+            storage.remove(storage.join(places.dataset, *REJECTS.split("/")[:-1]))  # the folder, with the list in it
     if is_dry:
         return False
     make_folder("--out", places.scratch)

@@ -9,9 +9,9 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
-from bertloom.json_files import read_json
 from bertloom.whole_files import remove_folder, sweep_temporary, write_text
 from jobs.support.config import dump
+from jobs.support.finetune_results import read_results
 from jobs.support.finetuning import (
     FinetuneJob,
     Finetuning,
@@ -204,7 +204,7 @@ def read_result(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     path = out / "results.json"
     if not path.exists():
         return None
-    content = read_json(path)
+    content = read_results(path)
     changes_between(content["settings"], settings, content["step"])
     if not (out / "model").is_dir():
         raise ValueError(f"{out} is finished, but {out / 'model'} is missing: put it back, or give a new --out")

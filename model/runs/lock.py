@@ -1,6 +1,5 @@
 """The lock of a run folder."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,10 @@ def run_lock(out: Path) -> Iterator[None]:
 
 
 def is_run(out: Path) -> bool:
-    """Return whether a folder has our lock, which is written first of all, or checkpoints, as a copy may."""
+    """Return whether a folder has our lock, which is written first of all, or checkpoints, as a copy may.
+
+    A full disk may have cut what the lock says, or have left it empty.
+    """
     lock = out / ".lock"
-    is_ours = lock.is_file() and re.fullmatch(r"(process \d+ on .*\n)?", lock.read_text(errors="replace"))
-    return bool(is_ours) or any((out / "checkpoints").glob("step-*"))
+    is_ours = lock.is_file() and "process ".startswith(lock.read_text(errors="replace")[: len("process ")])
+    return is_ours or any((out / "checkpoints").glob("step-*"))

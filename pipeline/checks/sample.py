@@ -63,8 +63,9 @@ def read_members(
 ) -> Iterator[pa.RecordBatch]:
     """Yield the members of a shard with these numbers, or all of them. row: of shards.parquet."""
     for i in range(len(row["member_offsets"])) if which is None else which:
+        path, size = storage.join(dataset, row["path"]), row["member_bytes"][i]
         try:
-            path, size = storage.file_below(dataset, row["path"]), row["member_bytes"][i]
+            storage.file_below(dataset, row["path"])
             payload = storage.read_range(path, row["member_offsets"][i], size)
             if len(payload) != size:
                 raise ValueError(f"the shard ends {size - len(payload)} bytes early")
@@ -76,7 +77,7 @@ def read_members(
                     f"it has {batch.num_rows} examples, but shards.parquet has {row['member_examples'][i]}"
                 )
         except (OSError, ValueError) as error:
-            raise ValueError(f"member {i} of {row['path']} cannot be read: {error}; {DAMAGED}") from error
+            raise ValueError(f"member {i} of {path} cannot be read: {error}; {DAMAGED}") from error
         yield batch
 
 
@@ -84,7 +85,7 @@ def read_documents_page(dataset: str, split: str, number: int, manifest: dict[st
     """Read the page of documents/ of a bucket."""
     name = f"documents/{split}/{number:05d}.parquet"
     try:
-        return parse_documents(read_listed(dataset, name, manifest["documents"]), name)
+        return parse_documents(read_listed(dataset, name, manifest["documents"]), storage.join(dataset, name))
     except (OSError, ValueError) as error:
         raise ValueError(f"{error}; {DAMAGED}") from error
 

@@ -126,26 +126,31 @@ def watch_workers(command: str, how_to_continue: str, notes: str = "") -> Iterat
     """
     clear_notes(notes)
     before = threading.excepthook
-    lost, interrupted = threading.Event(), threading.Event()
+    lost, interrupted, is_over = threading.Event(), threading.Event(), threading.Event()
+    ending = threading.Lock()  # held by the hook while it ends this process, and when the watch is over
     stderr = os.dup(2)  # the terminal, also while the workers' messages go to a file
 
+    def end(error: BaseException | None) -> NoReturn:
+        lost.set()
+        deaths = record_deaths(notes) if notes else {}
+        local_worker.end()  # otherwise the other workers would write for a moment longer
+        message = f"a worker process {_what_happened(error)}. "
+        if deaths:
+            message += f"It was reading {', '.join(deaths)}. "
+        message += f"{how_to_continue} the same command again to continue"
+        if again := [name for name, number in deaths.items() if number > 1]:
+            message = _leave_out(again[0], deaths[again[0]])
+        os.write(stderr, f"\nbertloom {command}: error: {message}\n".encode(errors="replace"))
+        os._exit(2 if again else PROCESS_LOST)
+
     def hook(arguments: threading.ExceptHookArgs) -> None:
-        thread = arguments.thread
-        if interrupted.is_set():
-            return
-        if thread is not None and thread.name == _THREAD and not lost.is_set():
-            lost.set()
-            deaths = record_deaths(notes) if notes else {}
-            local_worker.end()  # otherwise the other workers would write for a moment longer
-            message = f"a worker process {_what_happened(arguments.exc_value)}. "
-            if deaths:
-                message += f"It was reading {', '.join(deaths)}. "
-            message += f"{how_to_continue} the same command again to continue"
-            if again := [name for name, number in deaths.items() if number > 1]:
-                message = _leave_out(again[0], deaths[again[0]])
-            os.write(stderr, f"\nbertloom {command}: error: {message}\n".encode(errors="replace"))
-            os._exit(2 if again else PROCESS_LOST)
-        if not lost.wait(0.5):  # otherwise it is a consequence of the dead worker, in another of Beam's threads
+        with ending:
+            if interrupted.is_set() or is_over.is_set():
+                return
+            if arguments.thread is not None and arguments.thread.name == _THREAD:
+                end(arguments.exc_value)
+        # An error in another of Beam's threads may be a consequence of a dead worker, or of a signal that killed it.
+        if not lost.wait(0.5) and not interrupted.is_set():
             before(arguments)
 
     threading.excepthook = hook
@@ -160,6 +165,8 @@ def watch_workers(command: str, how_to_continue: str, notes: str = "") -> Iterat
         raise
     finally:
         threading.excepthook = before
+        with ending:
+            is_over.set()
         os.close(stderr)
 
 

@@ -22,7 +22,7 @@ CYCLE = ("preprocess", "finetune", "preprocess --inputs", "pretrain", "preproces
 CYCLE += ("preprocess --validation-input", "pretrain", "preprocess --inputs")
 NAMED = "refused with a line that names the file; same digest after its repair"
 WARNED = "metrics are lost, and a warning names their file; all else is the same"
-FOUND = "was complete before, and verify names the file"
+FOUND = "was complete before, and the command or verify names the file"
 
 
 def flip_bit(data: bytes, draw: random.Random) -> bytes:
@@ -86,9 +86,11 @@ def damage_case(bench: Bench, tested: Tested, draw: random.Random) -> tuple[str,
     differs = tested.differs()
     if ended.status == 0 and not differs:
         return what, SAME
-    if ended.status == 0 and is_complete(saved, tested) and verify_names(bench, tested, damaged):
-        return what, FOUND
-    if ended.status == 0 and re.fullmatch(r"other bytes: run/metrics\.jsonl", differs):
+    if ended.status == 0 and is_complete(saved, tested):
+        is_said = any(is_named(one, place, line) for one in damaged for line in ended.output.splitlines())
+        if is_said or verify_names(bench, tested, damaged):
+            return what, FOUND
+    if ended.status == 0 and re.fullmatch(r"(other bytes|missing): run/metrics\.jsonl", differs):
         return what, WARNED if "metrics.jsonl" in ended.output else f"{name}: no notice: {ended.output[-2000:]}"
     if ended.status == 0:
         return what, f"{name}: no notice: {differs}: {ended.output[-2000:]}"

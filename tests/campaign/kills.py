@@ -185,8 +185,9 @@ def check_end(running: Running, target: str, sent: signal.Signals | None) -> Non
     if sent:
         expected |= {-sent} if sent == signal.SIGKILL else {-sent, 128 + sent}
         # What is left of a job whose workers or other ranks were killed ends with an error, and torchrun with status 1.
+        # torchrun, and a rank that was stopped, send the other ranks SIGTERM.
         if running.num_ranks > 1:
-            expected |= {1, PROCESS_LOST, -signal.SIGKILL}
+            expected |= {1, PROCESS_LOST, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
         elif target != "the parent":
             expected |= {PROCESS_LOST}
     if not set(statuses) <= expected:

@@ -29,10 +29,12 @@ import os, sys
 said = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(said, 1)
 os.dup2(said, 2)
-from jobs.cli import main
-sys.exit(main(sys.argv[1:]))
+from bertloom_entry import main
+sys.exit(main())
 """
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ENTRY = [sys.executable, "-c", "import sys\nfrom bertloom_entry import main\nsys.exit(main())"]
+"""What the installed command `bertloom` does."""
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
 COMMAND, FORK = "command", "fork"
 SECONDS_BETWEEN_LOOKS = 0.02
 LAUNCHER_SECONDS = 30
@@ -68,7 +70,7 @@ class Running:
         launcher = TORCHRUN if num_ranks > 1 else []
         with self.said_file.open("ab") as said:
             return subprocess.Popen(
-                [sys.executable, *launcher, "-m", "jobs.cli", *argv],
+                [*launcher, *ENTRY, *argv],
                 cwd=ROOT,
                 env=environment_of(**environment),
                 stdout=said,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,14 @@ def test_killed_runs_with_thresholds_or_endings_or_vectors_end_with_the_numbers_
     assert lines(out) == lines(whole) and weights(out) == weights(whole)
     for name in ("results.json", "model/config.json"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_results_of_another_file_are_refused_by_name(finetuned, encoder, task_files, tmp_path):
+    out = shutil.copytree(finetuned, tmp_path / "run")
+    for content in ('{"tokenizer_class": "BertTokenizer"}', '{"settings": {}, "step": 1}'):
+        (out / "results.json").write_text(content)
+        with pytest.raises(ValueError, match="run/results.json: "):
+            finetune(config(encoder, task_files, out))
 
 
 # Runs in a process of its own. Fork N exits after the N-th change of the file system; another fork resumes its run.

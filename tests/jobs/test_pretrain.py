@@ -318,6 +318,11 @@ def test_wrong_folders_and_lengths_are_refused(data, tmp_path):
             pretrain(config(data, strange))
         assert sorted(path.name for path in strange.iterdir()) == sorted(names)
         assert all((strange / name).read_text() == "{}\n" for name in names)
+    cut = tmp_path / "cut"  # a full disk has cut the text of the lock
+    cut.mkdir()
+    (cut / ".lock").write_text("pro")
+    with run_lock(cut):
+        assert (cut / ".lock").read_text().startswith("process ")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file is a file: expected a folder as --out"):
         pretrain(config(data, tmp_path / "file"))

@@ -173,7 +173,7 @@ def test_an_output_without_a_shard_can_be_started_again_with_other_flags_and_inp
     one = write(tmp_path / "one.txt", documents(1))
     assert cli.main([*command, "--input", str(one)]) == 2
     assert "give at least two documents" in capsys.readouterr().err
-    assert not (out / "rejects/rejects.jsonl.gz").exists()
+    assert not (out / "rejects").exists()
     assert cli.main([*command, "--input", str(texts)]) == 0
     assert cli.main([*command[:3], "--out", str(tmp_path / "new"), *command[5:], "--input", str(texts)]) == 0
     assert digests(out) == digests(tmp_path / "new")

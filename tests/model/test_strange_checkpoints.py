@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bertloom.shapes import shaped
-from jobs.support.model_card import read_results
+from jobs.support.finetune_results import read_results
 from model.bert_config import BertShape
 from model.encoders import ENCODERS, build_encoder, config_from, shape_class
 from model.heads import PretrainingModel
