@@ -150,7 +150,9 @@ def test_values_out_of_range_are_reported_as_damage(dataset, tmp_path, capsys, c
     rows = pq.read_table(dataset / "shards.parquet").to_pylist()
     start = sum(row["examples"] for row in rows[: [row["path"] for row in rows].index(SHARD)])
     assert cli.main(["explain", str(copy), str(start + 5)]) == 2
-    assert f"member 0 of {SHARD} cannot be read: {message}" in (err := capsys.readouterr().err) and "verify" in err
+    assert (
+        f"member 0 of {copy / SHARD} cannot be read: {message}" in (err := capsys.readouterr().err) and "verify" in err
+    )
 
 
 def test_a_shard_of_another_seed_is_reported(dataset, tmp_path):

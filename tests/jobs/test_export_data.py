@@ -116,7 +116,7 @@ def test_a_damaged_shard_is_named_and_leaves_no_output(dataset, tmp_path, capsys
     (damaged / last["path"]).write_bytes((damaged / last["path"]).read_bytes()[:1000])
     for out in (tmp_path / "one.parquet", tmp_path / "several"):
         assert cli.main(["export-data", str(damaged), "--out", str(out)]) == 2
-        assert f"member 0 of {last['path']} cannot be read" in capsys.readouterr().err
+        assert f"member 0 of {damaged / last['path']} cannot be read" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [damaged]
 
 
