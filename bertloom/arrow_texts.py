@@ -36,7 +36,8 @@ def as_bytes(column: pa.Array) -> pa.Array:
 def text_lengths(column: pa.Array) -> I64:
     """Return the bytes of each text of a column of one of TEXTS, 0 for null: int64 (rows,)."""
     if column.type in (pa.string_view(), pa.binary_view()):  # each view begins with its length: 16 bytes
-        views = np.frombuffer(column.buffers()[1], np.int32)[4 * column.offset : 4 * (column.offset + len(column)) : 4]
+        end = 4 * (column.offset + len(column))  # the buffer may be longer, by any number of bytes
+        views = np.frombuffer(column.buffers()[1], np.int32, end)[4 * column.offset :: 4]
         return np.where(column.is_valid().to_numpy(zero_copy_only=False), views, 0).astype(np.int64)
     return numbers(pc.binary_length(column))
 

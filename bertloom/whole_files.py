@@ -6,6 +6,7 @@ is synced. `sweep_temporary` removes what killed processes left.
 
 import errno
 import os
+import re
 import shutil
 import threading
 import time
@@ -66,6 +67,7 @@ def output_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         raise ValueError(f"{path}: the folder {folder} does not exist: create it first, or give another --out")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{path}: the folder {folder} cannot be written to: give another --out")
+    sweep_dead(target)
     with whole_file(target, mode) as file:
         yield file
 
@@ -105,6 +107,7 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     if not replace and path.is_dir() and (names := sorted(os.listdir(path))):
         raise ValueError(f"{path} holds {', '.join(names[:3])} already: give a new or empty folder as --out")
     path = path.absolute()
+    sweep_dead(path)
     temporary = Path(temporary_name(path))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -158,17 +161,40 @@ def remove_folder(path: str | Path) -> None:
         remove_path(temporary)
 
 
+def sweep_dead(path: str | Path) -> None:
+    """Remove what processes of this machine that were killed left of an output: its temporary files and folders."""
+    folder, name = os.path.split(path)
+    pattern = re.compile(rf"\.tmp-(\d+)-\d+-{re.escape(name)}")
+    names: list[str] = []
+    with suppress(OSError):  # the folder is made later, or may not be listed
+        names = os.listdir(folder or ".")
+    for found in names:
+        if (match := pattern.fullmatch(found)) and not _is_alive(int(match[1])):
+            remove_path(os.path.join(folder, found))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
 def sweep_temporary(folder: str | Path, older_seconds: float = 0) -> None:
     """Remove the temporary files and folders that killed processes left in a folder and those below it.
 
-    Call it only while a lock keeps other writers out, or for what nobody has touched for `older_seconds`.
+    Call it only while a lock keeps other writers out, or for what nobody has touched for `older_seconds`. A time in the
+    future, by a clock that was wrong, counts as if it were in the past.
     """
     for parent, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             path = os.path.join(parent, name)
             if name.startswith(".tmp-"):
                 with suppress(FileNotFoundError):  # a worker of the killed job has just renamed it
-                    if time.time() - os.lstat(path).st_mtime >= older_seconds:
+                    if abs(time.time() - os.lstat(path).st_mtime) >= older_seconds:
                         remove_path(path)
         folders[:] = [name for name in folders if not name.startswith(".tmp-")]
 

@@ -154,7 +154,8 @@ def _apply(steps: list[tuple[str, Step]], document: Document) -> Document:
             cleaned.append(name)
     if not cleaned:
         return document
-    return replace(document, text=text.encode().strip(), cleaned=(*document.cleaned, *cleaned))
+    # A text of white space alone is empty, also if the white space is not ASCII.
+    return replace(document, text=text.encode().strip() if text.strip() else b"", cleaned=(*document.cleaned, *cleaned))
 
 
 def _find_fault(document: Document, config: CleanConfig) -> tuple[str, str]:

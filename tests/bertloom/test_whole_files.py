@@ -1,4 +1,5 @@
 import os
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -65,6 +66,30 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path):
     sweep_temporary(tmp_path)
     assert os.listdir(tmp_path / "sub") == ["file"]
     sweep_temporary(tmp_path / "nowhere")
+
+
+def test_the_next_writer_of_an_output_removes_what_killed_ones_left_of_it_and_nothing_else(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    theirs = [f".tmp-{ended.pid}-1-other", f".tmp-{os.getppid()}-1-out", ".tmp-x-1-out", "file"]
+    for name in [f".tmp-{ended.pid}-7-out", f".tmp-{ended.pid}-7-text", *theirs]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f".tmp-{ended.pid}-7-part").write_text("x")
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("a")
+    with output_file(tmp_path / "text", "w") as file:
+        file.write("a")
+    assert sorted(os.listdir(tmp_path)) == sorted([*theirs, "out", "text"])
+
+
+def test_the_time_of_a_file_may_be_in_the_future(tmp_path):
+    for name, seconds in ((".tmp-1-2-far", 1e9), (".tmp-1-2-near", 10)):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (time.time() + seconds,) * 2)
+    sweep_temporary(tmp_path, 50)
+    assert os.listdir(tmp_path) == [".tmp-1-2-near"]
+    sweep_temporary(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_output_that_is_a_device_or_a_pipe_is_written_through(tmp_path):

@@ -77,6 +77,11 @@ def test_a_text_that_cleaning_empties_is_rejected():
     )
 
 
+def test_a_text_of_white_space_that_is_not_ascii_is_empty_after_cleaning():
+    [item] = cleaned("\u2028\x00", remove_control_characters=True)
+    assert (item.reason, item.detail) == ("empty-text", "nothing is left after remove-control-characters")
+
+
 def test_steps_run_in_the_order_of_their_fields():
     text = "&#x200b;e\u0301"
     options = {"fix_text": True, "unicode_normalization": "NFC", "remove_control_characters": True}
