@@ -28,6 +28,11 @@ OWN_FILES = {
 }
 """Files of a job that an --input could take for texts."""
 SHARED_SECONDS = 3600  # in a --work-dir that other jobs use, a half-written file of this age belongs to a killed job
+_CLAIM_TYPES: dict[str, type] = {
+    **dict.fromkeys(("configuration", "vocabulary", "files", "excluded"), dict),
+    "configuration_digest": str,
+    "inputs": list,
+}
 
 
 def check_apart(inputs: Sequence[str], out: str, work_dir: str | None, input_flag: str = "--input") -> None:
@@ -142,13 +147,23 @@ def claim(places: Places, job: JobConfig, sources: Sequence[Source], *, is_dry: 
 
 
 def _parse_claim(content: bytes, places: Places) -> dict[str, Any]:
-    other = parse_json(content, places.claim)
-    if missing := {"configuration", "vocabulary", "configuration_digest", "inputs"} - other.keys():
-        raise ValueError(
-            f"{places.claim} is damaged: it has no {', '.join(sorted(missing))}. Choose another --out, which can reuse the "
-            f"tokens with --work-dir {places.work}"
-        )
+    """Return what `claim` wrote. ValueError if the file is damaged."""
+    try:
+        other = parse_json(content, places.claim)
+        if missing := sorted({"configuration", "vocabulary", "configuration_digest", "inputs"} - other.keys()):
+            raise ValueError(f"{places.claim} is damaged: it has no {', '.join(missing)}")
+        for name, kind in _CLAIM_TYPES.items():
+            if not isinstance(other.get(name, kind()), kind):
+                raise ValueError(
+                    f"{places.claim} is damaged: {name} is a {type(other[name]).__name__}, not a {kind.__name__}"
+                )
+    except ValueError as error:
+        raise ValueError(f"{error}. {_how_to_reuse(places)}") from None
     return other
+
+
+def _how_to_reuse(places: Places) -> str:
+    return f"Choose another --out, which can reuse the tokens with --work-dir {places.work}"
 
 
 def has_shards(places: Places) -> bool:
@@ -171,10 +186,16 @@ def _check_unused(places: Places) -> None:
                 f"again with the same flags"
             )
     found |= {f".work/{name}" for name in storage.names_in(places.scratch) if not name.startswith(".")}
+    if any(name.startswith(".work/vocabulary-") for name in found):  # the first that a job writes after the claim
+        raise ValueError(
+            f"{places.dataset} holds an unfinished data set, but {places.claim} is missing, which names its flags and "
+            f"inputs. {_how_to_reuse(places)}"
+        )
     if found:
         names = ", ".join(sorted(found)[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         raise ValueError(
-            f"{places.dataset} holds {names}, which `bertloom preprocess` did not write: choose a new or empty --out"
+            f"{places.dataset} holds {names}, but neither manifest.json of a finished data set nor .work/job.json of an "
+            f"unfinished one: choose a new or empty --out"
         )
 
 

@@ -1,6 +1,7 @@
 """One job per output, one configuration per output, and work folders that several outputs share."""
 
 import gzip
+import json
 import os
 import re
 import signal
@@ -106,9 +107,29 @@ def test_a_finished_output_is_not_changed(job, unbroken, tmp_path, capsys):
 def test_an_output_with_shards_but_without_an_unfinished_job_is_refused(job, tmp_path, capsys):
     (tmp_path / "out/train").mkdir(parents=True)
     assert cli.main(job.argv(tmp_path / "out")) == 2
+    said = capsys.readouterr().err
     assert (
-        "holds train, which `bertloom preprocess` did not write: choose a new or empty --out" in capsys.readouterr().err
+        "holds train, but neither manifest.json of a finished data set nor .work/job.json of an unfinished one" in said
     )
+    assert said.endswith("choose a new or empty --out\n")
+
+
+def test_an_unfinished_output_whose_job_file_was_removed_or_damaged_is_refused_and_kept(half, capsys, job):
+    (half / ".lock").unlink()  # of the killed job
+    claim = half / ".work/job.json"
+    good = json.loads(claim.read_text())
+    changes = [{"inputs": 5}, {"configuration": []}, {"vocabulary": "x"}, {"files": []}, {"excluded": 3}]
+    changes = [json.dumps(good | {"configuration_digest": "x"} | change) for change in changes]
+    for content in (None, "", claim.read_text()[:300], "[]", "{}", *changes):
+        claim.unlink(missing_ok=True)
+        if content is not None:
+            claim.write_text(content)
+        before = identities(half)
+        assert cli.main(job.argv(half)) == 2
+        said = capsys.readouterr().err
+        assert "job.json" in said and "did not write" not in said
+        assert f"Choose another --out, which can reuse the tokens with --work-dir {half}/.work" in said
+        assert identities(half) == before
 
 
 def test_a_kept_work_folder_is_reused_with_other_lengths_copies_masks_and_more_files(job, unbroken, tmp_path, capsys):
@@ -133,10 +154,10 @@ def test_a_kept_work_folder_is_reused_with_other_lengths_copies_masks_and_more_f
 @pytest.mark.parametrize(
     "theirs, says",
     [
-        ("vocab.txt", "holds vocab.txt, which `bertloom preprocess` did not write"),
-        ("report.html", "holds report.html, which"),
-        ("rejects/notes.md", "holds rejects, which"),
-        (".work/thesis.txt", "holds .work/thesis.txt, which"),
+        ("vocab.txt", "holds vocab.txt, but neither manifest.json of a finished data set nor .work/job.json"),
+        ("report.html", "holds report.html, but"),
+        ("rejects/notes.md", "holds rejects, but"),
+        (".work/thesis.txt", "holds .work/thesis.txt, but"),
         ("manifest.json", "manifest.json is not JSON"),
     ],
 )
@@ -154,7 +175,7 @@ def test_a_folder_in_a_store_with_files_of_the_users_own_is_refused(job, tmp_pat
     for name in ("vocab.txt", "sub/notes.md"):
         storage.write_whole(f"{out}/{name}", [b"mine"])
     with pytest.raises(
-        ValueError, match="holds sub, vocab.txt, which `bertloom preprocess` did not write: choose a new or empty --out"
+        ValueError, match="holds sub, vocab.txt, but neither .* of an unfinished one: choose a new or empty --out"
     ):
         run_job(job.folder / "in", out, job.vocab)
 
