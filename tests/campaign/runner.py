@@ -8,9 +8,11 @@ Each part writes its section of benchmarks/results/campaign.md. The exit status 
 """
 
 import argparse
+import os
 import shlex
 import shutil
 import tempfile
+import threading
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,7 +32,8 @@ def main(words: list[str]) -> int:
     names, began = options.part or list(PARTS), time.monotonic()
     command = shlex.join(["python", "-m", "tests.campaign", *words])
     num_faults = 0
-    pool = ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn"), max_tasks_per_child=1)
+    context, ours = get_context("spawn"), os.getpid()
+    pool = ProcessPoolExecutor(AT_ONCE, context, initializer=end_with, initargs=(ours,), max_tasks_per_child=1)
     try:
         running = {pool.submit(attempt, name, options): name for name in names}
         for future in as_completed(running):
@@ -67,6 +70,17 @@ def parse(words: list[str]) -> argparse.Namespace:
     if not options.share > 0:
         parser.error(f"--share {options.share}: expected more than 0; 1 is the whole campaign")
     return options
+
+
+def end_with(runner: int) -> None:
+    """Let this process end with the runner, also if the runner is killed."""
+
+    def watch() -> None:
+        while os.getppid() == runner:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def fault_of_part(text: str) -> Outcome:
