@@ -172,7 +172,7 @@ def _find_fault(document: Document, config: CleanConfig) -> tuple[str, str]:
         if language not in config.languages:
             return "other-language", f"{language}, {probability:.2f}"
     for quality_filter in find_filters(config.quality_filter):
-        if fault := quality_filter.find_fault(document.text.decode()):
+        if fault := quality_filter.fault_of(document.text.decode()):
             return quality_filter.reason, fault
     return "", ""
 
@@ -202,7 +202,7 @@ def _steps_after_sampling(config: CleanConfig, repeated: U64 | None) -> list[tup
         steps.append(("max-line-repeats", partial(without_lines, repeated)))
     for quality_filter in find_filters(config.quality_filter):
         if quality_filter.without_lines:
-            steps.append((quality_filter.reason, quality_filter.without_lines))
+            steps.append((quality_filter.reason, quality_filter.remove_lines))
     return steps
 
 

@@ -14,8 +14,9 @@ from pipeline.inputs.discovery import find_sources
 from pipeline.inputs.sources import Split
 from pipeline.text import language
 from pipeline.text.cleaning import CleanConfig, clean
-from pipeline.text.filters import gopher
+from pipeline.text.filters import gopher, registry
 from pipeline.text.filters.c4 import c4_fault, c4_lines
+from pipeline.text.filters.filter import QualityFilter
 from pipeline.text.filters.gopher import gopher_fault
 from pipeline.text.filters.registry import FILTERS
 from pipeline.text.language import language_of
@@ -28,6 +29,44 @@ PROSE = (
     "He had come down from the village before the sun was up, as he did every day of the year, to look at the boats. "
     "Some of them would go out with the tide; others had not left their moorings for a long time, and would rot there."
 )
+
+
+# ---- filters of a user's own
+
+
+def _broken(text: str) -> str:
+    raise KeyError("no such word")
+
+
+@pytest.mark.parametrize(
+    "functions, says",
+    [
+        (
+            {"find_fault": _broken},
+            "find_fault of the quality filter 'own' failed on the text that begins with 'The harbour",
+        ),
+        (
+            {"without_lines": _broken},
+            "without_lines of the quality filter 'own' failed on .*: KeyError: 'no such word'. Mend",
+        ),
+        (
+            {"find_fault": lambda text: None},
+            "find_fault of the quality filter 'own' returned None for .*: expected a str",
+        ),
+        ({"find_fault": lambda text: True}, "returned True for the text that begins with 'The harbour"),
+        ({"without_lines": lambda text: b"x"}, "without_lines of the quality filter 'own' returned b'x' for"),
+    ],
+)
+def test_a_filter_that_fails_or_returns_no_text_is_named(monkeypatch, functions, says):
+    monkeypatch.setattr(registry, "FILTERS", [QualityFilter(name="own", summary="own.", **functions)])
+    with pytest.raises(ValueError, match=says):
+        list(clean([Document(PROSE.encode(), 0)], CleanConfig(quality_filter=("own",))))
+
+
+def test_two_filters_of_one_name_are_refused_before_the_work_begins(monkeypatch):
+    monkeypatch.setattr(registry, "FILTERS", [*FILTERS, QualityFilter(name="c4", summary="own.")])
+    with pytest.raises(ValueError, match="--quality-filter c4: FILTERS holds 2 filters of this name; expected one"):
+        CleanConfig(quality_filter=("c4",))
 
 
 # ---- C4

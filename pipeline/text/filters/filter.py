@@ -29,3 +29,28 @@ class QualityFilter:
     def reason(self) -> str:
         """The reason of its rejects, and what `cleaned` in the manifest calls the removal of lines."""
         return f"quality-{self.name}"
+
+    def remove_lines(self, text: str) -> str:
+        """Return the text without the lines that the filter removes. ValueError, which names the filter, if it fails."""
+        return self._call("without_lines", self.without_lines, text) if self.without_lines else text
+
+    def fault_of(self, text: str) -> str:
+        """Return why a text is rejected, or "". ValueError, which names the filter, if it fails."""
+        return self._call("find_fault", self.find_fault, text)
+
+    def _call(self, function: str, call: Callable[[str], str], text: str) -> str:
+        where = f"{function} of the quality filter {self.name!r}"
+        try:
+            found = call(text)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{where} failed on the text that begins with {text[:40]!r}: {type(error).__name__}: {error}. Mend the "
+                f"filter; BERTLOOM_DEBUG=1 in the environment shows the line"
+            ) from error
+        if not isinstance(found, str):
+            raise ValueError(
+                f"{where} returned {found!r:.100} for the text that begins with {text[:40]!r}: expected a str; mend it"
+            )
+        return found
