@@ -25,6 +25,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--hidden-size", type=int, default=128)
     options = parser.parse_args(argv)
+    for name in ("num_steps", "save_every", "batch_size"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
+    if options.hidden_size < 32 or options.hidden_size % 32:
+        parser.error(f"--hidden-size {options.hidden_size}: expected a multiple of 32, the width of a head")
+    if not options.checkpoint.parent.is_dir():
+        parser.error(f"{options.checkpoint}: the folder {options.checkpoint.parent} does not exist; make it first")
 
     torch.manual_seed(1)
     data = ShardDataset(options.dataset, batch_size=options.batch_size, seed=1)

@@ -183,6 +183,25 @@ def test_own_trainer_stopped_and_continued_equals_an_unbroken_run(dataset, tmp_p
     assert rest[0] == "continues after step 4" and first + rest[1:] == unbroken and len(unbroken) == 6
 
 
+@pytest.mark.parametrize(
+    "flag, value, says",
+    [
+        ("--save-every", "0", "--save-every 0: expected 1 or more"),
+        ("--num-steps", "-1", "--num-steps -1: expected 1 or more"),
+        ("--batch-size", "0", "--batch-size 0: expected 1 or more"),
+        ("--hidden-size", "10", "--hidden-size 10: expected a multiple of 32, the width of a head"),
+        ("--num-steps", "1", "the folder {} does not exist; make it first"),
+    ],
+)
+def test_own_trainer_refuses_wrong_values_before_it_trains(tmp_path, capsys, flag, value, says):
+    folder = tmp_path / "missing"
+    with pytest.raises(SystemExit):
+        load("own_trainer").main(
+            ["no-dataset", str(folder / "a.pt" if "{}" in says else tmp_path / "a.pt"), flag, value]
+        )
+    assert says.format(folder) in capsys.readouterr().err
+
+
 # ---- queries
 
 
