@@ -134,8 +134,8 @@ def vocabulary_of(dataset: str, manifest: Mapping[str, Any]) -> Vocabulary:
     for name, value in found.items():
         if value != expected[name]:
             raise ValueError(
-                f"{vocabulary.file} of {dataset} has the {name} {value}, but manifest.json has {expected[name]}: copy it "
-                f"again"
+                f"{storage.join(dataset, vocabulary.file)} has the {name} {value}, but manifest.json has "
+                f"{expected[name]}: copy it again"
             )
     return vocabulary
 
