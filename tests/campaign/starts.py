@@ -25,7 +25,8 @@ import_beam(connectors=False)
 import pipeline.output, pipeline.preprocess
 """
 CODE = """
-import os, sys
+import os, sys, warnings
+warnings.simplefilter("ignore", ResourceWarning)  # as Python does for users: a signal may come just after a file is opened
 said = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(said, 1)
 os.dup2(said, 2)
