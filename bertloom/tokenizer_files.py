@@ -440,7 +440,16 @@ def _check_loads(found: TokenizerFile) -> None:
                 f"{found.where}: the library tokenizers gives {shown(token)} the id {theirs.get(token)}, the file {number}: "
                 f"added tokens must have the ids after the model's vocabulary, without gaps"
             )
+    read: dict[str, str] = {}  # what the library looks for in normalized texts -> the token
     for entry in found.content["added_tokens"]:
-        is_read = entry["normalized"] and not entry["special"] and tokenizer.normalizer is not None
-        if is_read and not tokenizer.normalizer.normalize_str(entry["content"]):
-            raise ValueError(f"{found.where}: its normalizer removes the added token {shown(entry['content'])}")
+        if not entry["normalized"] or entry["special"] or tokenizer.normalizer is None:
+            continue
+        text, token = tokenizer.normalizer.normalize_str(entry["content"]), entry["content"]
+        if not text:
+            raise ValueError(f"{found.where}: its normalizer removes the added token {shown(token)}")
+        if text in read:
+            raise ValueError(
+                f"{found.where}: its normalizer makes the added tokens {shown(read[text])} and {shown(token)} the same, "
+                f"and the library tokenizers chooses one of them anew in each process: remove one of them"
+            )
+        read[text] = token

@@ -92,7 +92,7 @@ def bert_casing(content: Mapping[str, Any]) -> tuple[bool, bool | None] | None:
     """Return (do_lower_case, strip_accents) of a tokenizer.json that cuts texts into words as BERT does; None for others."""
     normalizer = content.get("normalizer") or {}
     cleaning = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
-    is_bert = cleaning == {name: normalizer.get(name) for name in cleaning}
+    is_bert = "lowercase" in normalizer and cleaning == {name: normalizer.get(name) for name in cleaning}
     if not is_bert or content.get("pre_tokenizer") != {"type": "BertPreTokenizer"}:
         return None
     return normalizer["lowercase"], normalizer.get("strip_accents")

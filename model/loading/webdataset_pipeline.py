@@ -9,6 +9,7 @@ shuffles in a buffer. It does not resume, and its batches depend on the number o
 (`model/loading/shard_dataset.py`) has neither limit.
 """
 
+import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def member_pipeline(urls: str | Sequence[str], **options: Any) -> wds.WebDataset
         ValueError: while it is read: a file is not a shard of bertloom, or is damaged.
     """
     defaults = {"shardshuffle": False, "nodesplitter": wds.split_by_node, "empty_check": False}
-    return wds.WebDataset(urls, **defaults | options).map(_open_member)
+    return wds.WebDataset(urls, **defaults | options).map(_open_member).compose(_readable)
 
 
 def example_pipeline(urls: str | Sequence[str], **options: Any) -> wds.WebDataset:
@@ -71,6 +72,17 @@ def _rows(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for number, values in enumerate(zip(*(_items(column) for column in sample["member"].columns))):
             key = f"{sample['__key__']}-{number:04d}"
             yield {"__key__": key, "__url__": sample["__url__"], **dict(zip(names, values))}
+
+
+def _readable(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield samples; ValueError, with the file's name, for a damaged tar file."""
+    try:
+        yield from samples
+    except tarfile.TarError as error:
+        reason, *opened, url = error.args  # webdataset adds the open file and its name
+        for file in opened:
+            file.close()
+        raise ValueError(f"{url} is not a tar file, or is damaged: {reason}") from None
 
 
 def _items(column: pa.Array) -> Iterable[Any]:

@@ -51,6 +51,8 @@ class IdeographPairs:
         self.may_merge = np.zeros(1 << SLOT_BITS, bool)  # by a hash: a few pairs are taken for others
         self.shapes: set[tuple[int, int]] = set()  # bytes before and after a place within a token, up to three
         for word in merges.merged:
+            if not all(letter in BYTE_LETTERS for letter in word):
+                continue  # no text has it: a byte-level tokenizer writes every byte as one of these letters
             text = bytes(BYTE_LETTERS[letter] for letter in word)
             for at in range(1, len(text)):
                 if 0xE4 <= text[at] <= 0xE9 and 0x80 <= text[at - 1] < 0xC0:

@@ -189,6 +189,8 @@ def places(texts: list[str], encodings: list[Encoding]) -> tuple[I64, I64, Bools
     number = int(sizes.sum())
     offsets = chain.from_iterable(map(_offsets, encodings))
     spans = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * number).reshape(-1, 2)
+    # Some normalizers make the library count characters that the text does not have.
+    np.minimum(spans, np.repeat(lengths, sizes)[:, None], out=spans)
     spans += np.repeat(np.cumsum(lengths) - lengths, sizes)[:, None]
     first, end = spans[:, 0], spans[:, 1]
     words = np.fromiter(chain.from_iterable(map(_word_ids, encodings)), np.int64, number)

@@ -245,6 +245,25 @@ def test_what_is_not_a_usable_tokenizer_is_refused(content, message):
     assert re.search(message, refusal(content, kind))
 
 
+def test_added_tokens_that_the_normalizer_makes_the_same_are_refused():
+    content = copy.deepcopy(CONTENTS["roberta"])
+    content["normalizer"] = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    first = max(len(content["model"]["vocab"]), *(entry["id"] + 1 for entry in content["added_tokens"]))
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+    spaces = [{"id": first + i, "content": text} | flags for i, text in enumerate(("    ", "  "))]
+    content["added_tokens"] += spaces
+    message = refusal(json.dumps(content).encode())
+    assert "its normalizer makes the added tokens '    ' and '  ' the same" in message
+    del content["added_tokens"][-1]
+    parse_tokenizer(json.dumps(content).encode(), "here.json", NAMES.get("roberta"))
+
+
+def test_a_bert_normalizer_without_lowercase_is_not_a_traceback():
+    content = json.loads(changed("bert", "normalizer", "lowercase", True))
+    del content["normalizer"]["lowercase"]
+    assert "here.json is not a tokenizer.json of the library" in refusal(json.dumps(content).encode(), "bert")
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

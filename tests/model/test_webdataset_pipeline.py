@@ -57,6 +57,13 @@ def test_members_are_record_batches(shards):
     assert [member["member"].num_rows for member in found] == [1024, 226, 1024, 226]
 
 
+@pytest.mark.parametrize("pipeline", [example_pipeline, member_pipeline])
+def test_a_file_that_is_not_a_tar_file_is_named(pipeline, tmp_path):
+    (tmp_path / "00000.tar").write_bytes(b"x" * 2048)
+    with pytest.raises(ValueError, match=r"/00000.tar is not a tar file, or is damaged"):
+        list(pipeline(str(tmp_path / "00000.tar")))
+
+
 def test_each_worker_and_node_has_shards_of_its_own(shards, monkeypatch):
     """Told by the environment, as webdataset looks for it; a DataLoader runs in tests/test_docs_snippets.py."""
     for name, number in (("WORKER", "NUM_WORKERS"), ("RANK", "WORLD_SIZE")):

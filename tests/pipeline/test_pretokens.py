@@ -269,6 +269,20 @@ def test_emptying_the_table_and_other_limits_change_no_tokens(texts, most, longe
         assert [row for text in block for row in rows(kernel([text]))] == expected
 
 
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+AFTER_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+
+
+@pytest.mark.parametrize("pre_tokenizer", [BYTE_LEVEL, AFTER_SPACES])
+def test_strange_pre_tokenizers_of_a_model_with_spaces_as_letters_have_the_ids_of_the_library(pre_tokenizer):
+    content = copy.deepcopy(CONTENTS["gemma"]) | {"pre_tokenizer": pre_tokenizer}
+    tokenizer = parse_tokenizer(json.dumps(content).encode(), "gemma", NAMES["gemma"])
+    texts = ["the cat sat on the mat", "  北京 and the ▁ dog ", "", "12345's é"]
+    found = PreTokens(tokenizer.load(), len(tokenizer.tokens))([text.encode() for text in texts])
+    expected = [tokenizer.load().encode(text, add_special_tokens=False).ids for text in texts]
+    assert found.ids.tolist() == sum(expected, [])
+
+
 def test_a_piece_is_encoded_once():
     kernel = PreTokens(reference("roberta"), 400)
     for _ in range(2):
