@@ -202,7 +202,7 @@ def connect(rank: int, size: int) -> Store:
     """Return the store in which ranks meet. torchrun runs it; without torchrun, rank 0 does.
 
     Raises:
-        LostProcess: there is no connection. After SIGKILL of torchrun, the ranks that it has just started get here.
+        LostProcess: the connection fails, as for ranks that start while torchrun is killed.
     """
     is_of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
