@@ -37,7 +37,7 @@ from bertloom.special_tokens import (
     names_split,
     post_processor,
 )
-from bertloom.tokenizer_parts import MAX_ID, bert_casing, check_model, check_parts
+from bertloom.tokenizer_parts import MAX_ID, bert_casing, check_added, check_model, check_parts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -440,16 +440,4 @@ def _check_loads(found: TokenizerFile) -> None:
                 f"{found.where}: the library tokenizers gives {shown(token)} the id {theirs.get(token)}, the file {number}: "
                 f"added tokens must have the ids after the model's vocabulary, without gaps"
             )
-    read: dict[str, str] = {}  # what the library looks for in normalized texts -> the token
-    for entry in found.content["added_tokens"]:
-        if not entry["normalized"] or entry["special"] or tokenizer.normalizer is None:
-            continue
-        text, token = tokenizer.normalizer.normalize_str(entry["content"]), entry["content"]
-        if not text:
-            raise ValueError(f"{found.where}: its normalizer removes the added token {shown(token)}")
-        if text in read:
-            raise ValueError(
-                f"{found.where}: its normalizer makes the added tokens {shown(read[text])} and {shown(token)} the same, "
-                f"and the library tokenizers chooses one of them anew in each process: remove one of them"
-            )
-        read[text] = token
+    check_added(tokenizer, found.content["added_tokens"], found.where)

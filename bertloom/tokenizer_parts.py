@@ -5,7 +5,7 @@ longer without bound, and some values end the process. So each part is one of th
 regular expressions are those of published tokenizers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bertloom.charsmap import check_charsmap
@@ -86,6 +86,23 @@ def rows(content: Mapping[str, Any], name: str, where: str) -> list[dict[str, An
             raise ValueError(f"{where}: its {name} is a Sequence without a list of {SEQUENCES[name]}")
         left = inner + left
     return found
+
+
+def check_added(tokenizer: Any, added: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Raise ValueError if a normalizer removes an added token, or makes two of them the same. tokenizer: the library's."""
+    read: dict[str, str] = {}  # what the library looks for in normalized texts -> the token
+    for entry in added:
+        if not entry["normalized"] or entry["special"] or tokenizer.normalizer is None:
+            continue
+        text, token = tokenizer.normalizer.normalize_str(entry["content"]), entry["content"]
+        if not text:
+            raise ValueError(f"{where}: its normalizer removes the added token {shown(token)}")
+        if text in read:
+            raise ValueError(
+                f"{where}: its normalizer makes the added tokens {shown(read[text])} and {shown(token)} the same, "
+                f"and the library tokenizers chooses one of them anew in each process: remove one of them"
+            )
+        read[text] = token
 
 
 def bert_casing(content: Mapping[str, Any]) -> tuple[bool, bool | None] | None:
