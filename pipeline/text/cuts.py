@@ -135,8 +135,8 @@ class Cuts:
         if kind in (NONE, SPACE, LINE) or (unicodedata.category(character)[0] == "M" and self._precompiled):
             return kind if kind in (SPACE, LINE) else NONE
         image = self._image(character)
-        if image == f" {character} ":
-            return NONE if self.strips else ALONE
+        if image == f" {character} ":  # an added token may begin or end with one of these spaces
+            return NONE if self.strips or " " in self.added else ALONE
         if image != character and not character.isascii() and self.added.intersection(image):
             return NONE
         kinds = set(map(plain_kind, image))

@@ -269,6 +269,15 @@ def test_emptying_the_table_and_other_limits_change_no_tokens(texts, most, longe
         assert [row for text in block for row in rows(kernel([text]))] == expected
 
 
+def test_an_added_token_may_begin_with_the_space_that_the_normalizer_puts_after_an_ideograph():
+    """What is remembered of "sat." after one ideograph must not decide what it is after another one."""
+    kind = "added to mpnet normalized"
+    for texts in (["学sat.", "中文sat."], ["文sat.", "文 sat."], ["文 sat.", "文sat.", "sat."]):
+        kernel = PreTokens(reference(kind), reference(kind).get_vocab_size())
+        for text in texts:
+            assert rows(kernel([text.encode()])) == [twin(reference(kind), text)], texts
+
+
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 AFTER_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 
