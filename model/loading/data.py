@@ -57,7 +57,7 @@ class DataSet:
             cache_gb: largest size of the cache, in 10^9 bytes.
 
         Raises:
-            ValueError: there is no data set, or it is unfinished, has another format version or was changed.
+            ValueError: the data set is missing or unfinished, has another format version, or was changed.
         """
         if not 0 < cache_gb < 2**63:
             raise ValueError(f"cache_gb={cache_gb:g} must be above 0 and below 2^63: it is in 10^9 bytes")

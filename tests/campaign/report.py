@@ -36,7 +36,7 @@ def section(
         lines.append(f"| {cell(what)} | {cell(result)} | {number:,} | {each:.2g} |")
     for index, outcome in faults:
         again = f"python -m tests.campaign --part {name} --seed {seed}" + f" --share {share}" * (share != 1)
-        again += f" --only {index}" * (index >= 0)  # a negative index stands for the whole part
+        again += f" --only {index}" * (index >= 0)  # a negative index: the whole part
         lines += ["", f"Fault: {outcome.what}. `{again}`", "", "```", outcome.result.strip(), "```"]
     return "\n".join(lines) + "\n"
 
